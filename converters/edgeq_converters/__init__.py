@@ -1,0 +1,1 @@
+"""Converters: a model in, a float .tflite in the middle, float16/dynamic/int8 variants out."""

@@ -1,0 +1,1 @@
+"""Runs the agent: `python edgeq-agent.pyz VERB`."""

@@ -1,0 +1,154 @@
+"""The wire format between edgeq and its agent: one JSON object a line, pure functions, standard library only.
+
+A call is `agent.pyz VERB`, with one JSON line on standard input (the request), followed by exactly
+`payload_bytes` raw bytes where the verb takes a payload. The answer is JSON lines on standard output:
+
+    {"event": "hello", "protocol": 1, "agent": "0.1.0"}
+    {"event": "progress", "step": "verified", ...}         any number
+    {"event": "window", "window": {...}}                   any number, `telemetry` only
+    {"event": "result", "result": {...}}                   exactly one, last; or
+    {"event": "error", "error": {"code", "subject", ...}}  exactly one, last
+
+Readers ignore unknown fields and unknown events; a protocol number that they do not know is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Dict, Iterable
+
+PROTOCOL = 1
+MANIFEST_SCHEMA = "edgeq.manifest/1"
+REFERENCE_SCHEMA = "edgeq.reference/1"
+WINDOW_SCHEMA = "edgeq.window/1"
+BENCH_SCHEMA = "edgeq.bench/1"
+
+VERBS = (
+    "probe",
+    "missing",
+    "put",
+    "runtime",
+    "activate",
+    "rollback",
+    "status",
+    "infer",
+    "bench",
+    "telemetry",
+)
+
+# A line longer than this is no answer of ours: a reader stops instead of filling its memory.
+MAX_LINE_BYTES = 64 * 1024 * 1024
+
+Json = Dict[str, Any]
+
+
+class WireError(Exception):
+    """A line that is not of this format; the message says what was seen."""
+
+
+def canonical(value: Any) -> bytes:
+    """Return the one byte string that stands for a JSON value: sorted keys, no spaces, UTF-8."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode("utf-8")
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 (hex) of a JSON value's canonical bytes; a release's id is its manifest's digest."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def dump(message: Json) -> bytes:
+    """Return a message as one line, newline included."""
+    return canonical(message) + b"\n"
+
+
+def parse(line: bytes) -> Json:
+    """Return the message of one line.
+
+    Raises:
+        WireError: the line is too long, no JSON, or no object with a textual `event`.
+    """
+    if len(line) > MAX_LINE_BYTES:
+        raise WireError(f"a line of {len(line)} bytes, the limit is {MAX_LINE_BYTES}")
+    try:
+        message = json.loads(line.decode("utf-8"))
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both ValueErrors
+        raise WireError(f"no JSON line: {line[:120]!r}") from error
+    if not isinstance(message, dict) or not isinstance(message.get("event"), str):
+        raise WireError(f"no message: {line[:120]!r}")
+    return message
+
+
+def hello(agent_version: str) -> Json:
+    """Return the first message of every answer."""
+    return {"event": "hello", "protocol": PROTOCOL, "agent": agent_version}
+
+
+def progress(step: str, **details: Any) -> Json:
+    """Return a message that something was reached."""
+    return dict(details, event="progress", step=step)
+
+
+def window(body: Json) -> Json:
+    """Return a message that carries one telemetry window."""
+    return {"event": "window", "window": body}
+
+
+def result(body: Json) -> Json:
+    """Return the last message of an answer that succeeded."""
+    return {"event": "result", "result": body}
+
+
+def error(
+    code: str,
+    subject: str,
+    problem: str = "",
+    expected: str | None = None,
+    got: str | None = None,
+    hint: str | None = None,
+    transient: bool = False,
+) -> Json:
+    """Return the last message of an answer that failed."""
+    body = {
+        "code": code,
+        "subject": subject,
+        "problem": problem,
+        "expected": expected,
+        "got": got,
+        "hint": hint,
+        "transient": transient,
+    }
+    return {"event": "error", "error": body}
+
+
+def check_hello(message: Json) -> None:
+    """Refuse an answer that does not begin with a hello of this protocol.
+
+    Raises:
+        WireError: it begins with something else, or speaks another protocol.
+    """
+    if message.get("event") != "hello":
+        raise WireError(f"the answer begins with {message.get('event')!r} instead of a hello")
+    if message.get("protocol") != PROTOCOL:
+        raise WireError(f"protocol {message.get('protocol')!r}, this side speaks {PROTOCOL}")
+
+
+def split_lines(chunks: Iterable[bytes]) -> Iterable[bytes]:
+    """Yield the lines of a byte stream that arrives in pieces, also a last one without a newline."""
+    rest: list[bytes] = []
+    for chunk in chunks:
+        while True:
+            head, newline, chunk = chunk.partition(b"\n")
+            if not newline:
+                rest.append(head)
+                break
+            rest.append(head)
+            yield b"".join(rest)
+            rest = []
+        if sum(map(len, rest)) > MAX_LINE_BYTES:
+            raise WireError(f"a line over {MAX_LINE_BYTES} bytes")
+    last = b"".join(rest)
+    if last:
+        yield last

@@ -1,0 +1,1 @@
+"""The blueprint: what must hold, parsed once into a frozen value."""

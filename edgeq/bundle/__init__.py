@@ -1,0 +1,1 @@
+"""The deployable archive: manifest, golden inputs, drift reference."""

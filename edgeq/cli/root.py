@@ -1,0 +1,107 @@
+"""The root group: names and one-line helps of all commands, whose modules load only when one is run."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+import edgeq
+
+# name -> (module under edgeq.cli, one-line help). `edgeq --help` reads this table alone.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "check": ("check", "Check a blueprint and say what it asks for."),
+    "convert": ("convert", "Convert a model to .tflite: float32, float16, dynamic or int8."),
+    "evaluate": ("evaluate", "Evaluate a .tflite model on data, and against a float reference."),
+    "select": ("select", "Choose among evaluated variants by a blueprint."),
+    "bundle": ("bundle", "Make a deployable bundle of a model, its golden inputs and its drift reference."),
+    "devices": ("devices", "Enrol, list and remove devices; emulate one."),
+    "deploy": ("deploy", "Show what a bundle changes on devices, and do it."),
+    "rollback": ("rollback", "Put a device's model back to its previous release."),
+    "status": ("status", "Show what devices run."),
+    "infer": ("infer", "Run data through a device's current model."),
+    "bench": ("bench", "Measure a model's latency, start and memory on a device."),
+    "collect": ("collect", "Pull telemetry windows from devices into the store."),
+    "monitor": ("monitor", "Say which devices drift, with a stated false-alarm rate."),
+    "report": ("report", "Write what was measured as one self-contained HTML page."),
+    "runs": ("runs", "List what the store recorded: conversions, bundles, deployments."),
+    "demo": ("demo", "Walk the whole path on this machine: train, convert, deploy, measure, report."),
+    "doctor": ("doctor", "Check this machine and its devices, and say how to mend what is wrong."),
+    "agent": ("agent", "Build the device agent as a file."),
+    "completion": ("completion", "Print the shell completion script."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are imported when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the way of the data, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _ = COMMANDS[cmd_name]
+        command = getattr(import_module(f"edgeq.cli.{module}"), f"{cmd_name}_command")
+        if not isinstance(command, click.Command):
+            raise TypeError(f"edgeq.cli.{module}.{cmd_name}_command is no click command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command where one is unknown."""
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            meant = f" Did you mean `{near[0]}`?" if near else ""
+            raise click.UsageError(f"No such command '{args[0]}'.{meant}", ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def _version(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    if value and not ctx.resilient_parsing:
+        from edgeq_agent.wire import PROTOCOL
+
+        click.echo(f"edgeq {edgeq.__version__} (agent protocol {PROTOCOL})")
+        ctx.exit(0)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Examples:\n\n\b\n"
+    "  edgeq demo\n"
+    "  edgeq convert model.keras -o model.tflite --scheme int8 --calibration calibration.npz\n"
+    "  edgeq devices add pi --host 192.168.1.20 --user pi --kind raspberry-pi\n"
+    "  edgeq deploy model.eqb --to pi",
+)
+@click.option(
+    "--workspace",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    envvar="EDGEQ_WORKSPACE",
+    show_default="here",
+    help="Folder with devices.toml and the store.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Say only errors.")
+@click.option("-v", "--verbose", count=True, help="Say more.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version."
+)
+@click.pass_context
+def root(ctx: click.Context, workspace: Path, quiet: bool, verbose: int, debug: bool) -> None:
+    """Compress, prove, ship and watch TFLite models on fleets of small devices."""
+    from edgeq.cli.ui import App, Ui
+
+    ctx.obj = App(workspace=workspace, ui=Ui(quiet=quiet, verbosity=verbose))

@@ -1,0 +1,1 @@
+"""The collector: telemetry windows from devices into the store, exactly once."""

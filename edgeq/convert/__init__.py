@@ -1,0 +1,1 @@
+"""Conversion as edgeq's users call it: the converters with edgeq's errors."""

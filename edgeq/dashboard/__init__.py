@@ -1,0 +1,1 @@
+"""The dashboard: not there yet; the report carries the plots."""

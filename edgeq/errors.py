@@ -1,0 +1,248 @@
+"""The error tree: every failure that a user can meet, its code, exit status and whether a retry can help.
+
+EdgeqError
+|- UsageError          EQ1xx  exit 2  nothing was started: an argument, a file of settings, a missing extra
+|- DataError           EQ2xx  exit 1  calibration or evaluation data
+|- ModelError          EQ3xx  exit 1  a model or its conversion
+|- TransportError      EQ4xx  exit 1  the way to a device
+|- DeviceError         EQ5xx  exit 1  the device or its agent
+|- BundleError         EQ6xx  exit 1  a bundle or a stored record
+|- GateError           EQ7xx  exit 3  a gate said no
+|- SomeDevicesFailed   EQ801  exit 4  the rest was done
+`- InternalError       EQ901  exit 70 a bug in edgeq
+
+One line says what, of which subject, expected and got; the hint names the next command.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitStatus(IntEnum):
+    """What the process tells its caller."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    GATE = 3
+    SOME_DEVICES_FAILED = 4
+    BUG = 70
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+class EdgeqError(Exception):
+    """Base of every expected failure.
+
+    Args:
+        subject: what the failure is about: a file, a device, an option.
+        problem: what is wrong, when expected/got do not say it.
+        expected: what would have been right.
+        got: what was found.
+        hint: the next thing to do, as a command where there is one.
+        code: overrides the class's code (an error that the agent or the converters reported keeps theirs).
+    """
+
+    code: ClassVar[str] = "EQ900"
+    exit_status: ClassVar[ExitStatus] = ExitStatus.FAILED
+    transient: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        subject: str,
+        problem: str | None = None,
+        *,
+        expected: str | None = None,
+        got: str | None = None,
+        hint: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        self.subject = subject
+        self.problem = problem
+        self.expected = expected
+        self.got = got
+        self.hint = hint
+        self.reported_code = code or self.code
+        super().__init__(self.message)
+
+    @property
+    def message(self) -> str:
+        """The one line without code and hint."""
+        parts = [self.problem] if self.problem else []
+        if self.expected is not None:
+            parts.append(f"expected {self.expected}")
+        if self.got is not None:
+            parts.append(f"got {self.got}")
+        return f"{self.subject}: {', '.join(parts)}" if parts else self.subject
+
+    def to_dict(self) -> dict[str, object]:
+        """The error as it appears under `error` in `--json` output."""
+        return {
+            "code": self.reported_code,
+            "message": self.message,
+            "subject": self.subject,
+            "expected": self.expected,
+            "got": self.got,
+            "hint": self.hint,
+            "transient": self.transient,
+            "exit_status": int(self.exit_status),
+        }
+
+
+class UsageError(EdgeqError):
+    """An argument is wrong; nothing was started."""
+
+    code = "EQ101"
+    exit_status = ExitStatus.USAGE
+
+
+class ConfigError(UsageError):
+    """A settings file (devices.toml, blueprint.toml) cannot be used as it is."""
+
+    code = "EQ102"
+
+
+class UnknownName(UsageError):
+    """A device, model or command of that name is not known."""
+
+    code = "EQ103"
+
+
+class MissingExtra(UsageError):
+    """A part of edgeq that is not installed is needed."""
+
+    code = "EQ104"
+
+
+class ConfirmationNeeded(UsageError):
+    """A change needs a yes, and nobody can be asked."""
+
+    code = "EQ105"
+
+
+class BlueprintError(ConfigError):
+    """A blueprint says something that cannot hold or is not known."""
+
+    code = "EQ110"
+
+
+class DataError(EdgeqError):
+    """Calibration or evaluation data cannot be used; subclasses' codes come from edgeq_converters.errors."""
+
+    code = "EQ200"
+
+
+class ModelError(EdgeqError):
+    """A model or its conversion; codes below EQ300 come from edgeq_converters.errors."""
+
+    code = "EQ300"
+
+
+class TransportError(EdgeqError):
+    """The way to a device failed."""
+
+    code = "EQ400"
+
+
+class Unreachable(TransportError):
+    """Nothing answers at the address."""
+
+    code = "EQ401"
+    transient = True
+
+
+class HostKeyMismatch(TransportError):
+    """The device shows another host key than the one pinned at enrolment."""
+
+    code = "EQ402"
+
+
+class AuthenticationFailed(TransportError):
+    """The device refuses the key; never retried."""
+
+    code = "EQ403"
+
+
+class DeviceTimeout(TransportError):
+    """The device stopped answering within the deadline."""
+
+    code = "EQ404"
+    transient = True
+
+
+class LinkLost(TransportError):
+    """The connection ended in the middle."""
+
+    code = "EQ405"
+    transient = True
+
+
+class DeviceError(EdgeqError):
+    """The device or its agent refused; the agent's own code is kept."""
+
+    code = "EQ500"
+
+
+class DeviceOutOfSpace(DeviceError):
+    """The device has not enough free space."""
+
+    code = "EQ501"
+
+
+class AgentProtocolError(DeviceError):
+    """The agent answered something that is no answer."""
+
+    code = "EQ502"
+
+
+class DeviceUnsupported(DeviceError):
+    """The device cannot run what was asked: no Python, no runtime wheel, wrong class."""
+
+    code = "EQ503"
+
+
+class HealthCheckFailed(DeviceError):
+    """A release did not pass its checks on the device; the one before it still serves."""
+
+    code = "EQ504"
+
+
+class BundleError(EdgeqError):
+    """A bundle cannot be read or made."""
+
+    code = "EQ600"
+
+
+class BundleAltered(BundleError):
+    """A bundle's content does not match its digests."""
+
+    code = "EQ601"
+
+
+class StoreError(EdgeqError):
+    """The local store cannot be used."""
+
+    code = "EQ610"
+
+
+class GateError(EdgeqError):
+    """A limit of the blueprint does not hold."""
+
+    code = "EQ700"
+    exit_status = ExitStatus.GATE
+
+
+class SomeDevicesFailed(EdgeqError):
+    """Some devices failed; the others are done."""
+
+    code = "EQ801"
+    exit_status = ExitStatus.SOME_DEVICES_FAILED
+
+
+class InternalError(EdgeqError):
+    """A bug in edgeq."""
+
+    code = "EQ901"
+    exit_status = ExitStatus.BUG

@@ -1,0 +1,1 @@
+"""The fleet: inventory, SSH transport, the agent's client, deploy plan and apply."""

@@ -1,0 +1,1 @@
+"""The monitor: sequential drift tests over collected windows."""

@@ -1,0 +1,1 @@
+"""The pipeline: steps in order; the demo walks all of them."""

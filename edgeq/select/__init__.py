@@ -1,0 +1,1 @@
+"""Selection: which of the evaluated variants a blueprint allows, and which is best."""

@@ -1,0 +1,1 @@
+"""The local store: content-addressed blobs and SQL records with lineage."""

@@ -1,0 +1,1 @@
+"""Public test parts: the loopback device, a real SSH server without hardware."""

@@ -1,0 +1,50 @@
+"""Parsing and formatting of quantities: values carry raw units, people read these."""
+
+from __future__ import annotations
+
+import re
+
+from edgeq.errors import UsageError
+
+_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*")
+
+
+def _parse(text: str, units: dict[str, int], what: str) -> int:
+    match = _QUANTITY.fullmatch(text)
+    factor = units.get(match.group(2).lower()) if match else None
+    if match is None or factor is None:
+        raise UsageError(what, expected=f"a number and one of {', '.join(units)}", got=repr(text))
+    return round(float(match.group(1)) * factor)
+
+
+def parse_size(text: str, *, subject: str = "size") -> int:
+    """Return bytes for texts such as `512 KiB` or `2MB`."""
+    return _parse(text, _BYTES, subject)
+
+
+def parse_duration(text: str, *, subject: str = "duration") -> int:
+    """Return nanoseconds for texts such as `50 ms` or `2s`."""
+    return _parse(text, _NANOSECONDS, subject)
+
+
+def format_size(size_bytes: float) -> str:
+    """Return a size for people: `1.5 MiB`."""
+    for limit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if abs(size_bytes) >= limit:
+            return f"{size_bytes / limit:.1f} {name}"
+    return f"{size_bytes:.0f} B"
+
+
+def format_duration(duration_ns: float) -> str:
+    """Return a duration for people: `57 us`."""
+    for limit, name in ((10**9, "s"), (10**6, "ms"), (10**3, "us")):
+        if abs(duration_ns) >= limit:
+            return f"{duration_ns / limit:.3g} {name}"
+    return f"{duration_ns:.0f} ns"
+
+
+def format_percent(fraction: float) -> str:
+    """Return a fraction as percent: `91.3 %`."""
+    return f"{100 * fraction:.1f} %"
