@@ -1,0 +1,116 @@
+"""ruff, mypy and the import layers hold, and each was seen to refuse a planted fault."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(sys.executable).parent
+PACKAGES = ("edgeq", "converters", "device_agents")
+
+
+def run(*command: str | Path, cwd: Path, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd, input=text, capture_output=True, text=True, timeout=280, check=False, env=environment,
+    )  # fmt: skip
+
+
+def copy_of(project_root: Path, folder: Path) -> Path:
+    for name in PACKAGES:
+        shutil.copytree(project_root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(project_root / "pyproject.toml", folder)
+    return folder
+
+
+def test_ruff_finds_nothing(project_root: Path) -> None:
+    check = run(TOOLS / "ruff", "check", ".", cwd=project_root)
+    assert check.returncode == 0, check.stdout
+    style = run(TOOLS / "ruff", "format", "--check", ".", cwd=project_root)
+    assert style.returncode == 0, style.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "fault", "rule"),
+    [
+        ("edgeq/planted.py", "try:\n    x = 1\nexcept Exception:\n    pass\n", "BLE001"),
+        ("edgeq/planted.py", "print('talk')\n", "T201"),
+        ("edgeq/planted.py", "import os\n", "F401"),
+        ("converters/edgeq_converters/planted.py", "def f(x=[]):\n    return x\n", "B006"),
+        ("device_agents/edgeq_agent/planted.py", "import subprocess as s\ns.run('ls', shell=True)\n", "S60"),
+    ],
+)  # fmt: skip
+def test_ruff_refuses_a_planted_fault(project_root: Path, file: str, fault: str, rule: str) -> None:
+    check = run(TOOLS / "ruff", "check", "--stdin-filename", file, "-", cwd=project_root, text=fault)
+    assert check.returncode == 1
+    assert rule in check.stdout
+
+
+def test_mypy_finds_nothing(project_root: Path) -> None:
+    check = run(sys.executable, "-m", "mypy", cwd=project_root)
+    assert check.returncode == 0, check.stdout
+
+
+def test_mypy_refuses_a_planted_fault(project_root: Path, tmp_path: Path) -> None:
+    planted = tmp_path / "planted.py"
+    planted.write_text("from edgeq.units import format_size\n\nsize: int = format_size(1)\n\ndef f(x): ...\n")
+    settings = project_root / "pyproject.toml"
+    check = run(sys.executable, "-m", "mypy", "--config-file", settings, planted, cwd=project_root)
+    assert check.returncode == 1
+    assert "Incompatible types in assignment" in check.stdout
+    assert "missing a type annotation" in check.stdout
+
+
+# `python -m importlinter.cli` exits 0 without doing anything, hence the script and the look at its words.
+def test_the_import_layers_hold(project_root: Path) -> None:
+    check = run(TOOLS / "lint-imports", "--no-cache", cwd=project_root)
+    assert check.returncode == 0, check.stdout
+    assert "0 broken" in check.stdout
+
+
+PLANTED_IMPORTS = [
+    ("device_agents/edgeq_agent/planted.py", "import edgeq.units\n", "The agent imports nothing of ours"),
+    ("converters/edgeq_converters/planted.py", "import edgeq_agent.wire\n", "Converters know nothing"),
+    ("edgeq/fleet/planted.py", "import edgeq_agent.__main__\n", "Of the agent only its wire format"),
+    ("edgeq/blueprint/planted.py", "import edgeq.fleet\n", "Layers of edgeq"),
+    ("edgeq/evaluate/planted.py", "import edgeq.select\n", "Layers of edgeq"),
+    ("edgeq/nowhere/__init__.py", "", "Layers of edgeq"),
+]
+
+
+@pytest.mark.parametrize(("file", "fault", "contract"), PLANTED_IMPORTS)
+def test_the_import_layers_refuse_a_planted_fault(
+    project_root: Path, tmp_path: Path, file: str, fault: str, contract: str
+) -> None:
+    copy = copy_of(project_root, tmp_path)
+    (copy / file).parent.mkdir(exist_ok=True)
+    (copy / file).write_text(f'"""Planted."""\n{fault}')
+    # The copy comes first on the path, before the editable install.
+    paths = os.pathsep.join(str(copy / name) for name in ("", "converters", "device_agents"))
+    script = f"import sys; sys.path[:0] = {paths.split(os.pathsep)!r}; from importlinter.cli import lint_imports_command; lint_imports_command()"  # noqa: E501
+    check = run(sys.executable, "-c", script, "--no-cache", cwd=copy)
+    if file.startswith("edgeq/nowhere"):
+        assert check.returncode != 0
+        assert "nowhere" in check.stdout
+        return
+    assert check.returncode == 1, check.stdout + check.stderr
+    assert any(contract in line and "BROKEN" in line for line in check.stdout.splitlines()), check.stdout
+
+
+def test_every_agent_module_but_the_wire_format_is_protected(project_root: Path) -> None:
+    import tomllib
+
+    settings = tomllib.loads((project_root / "pyproject.toml").read_text())
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    protected = next(c for c in contracts if c["type"] == "protected")["protected_modules"]
+    folder = project_root / "device_agents" / "edgeq_agent"
+    modules = sorted(
+        f"edgeq_agent.{path.stem}" for path in folder.glob("*.py") if path.stem not in {"__init__", "wire"}
+    )
+    assert sorted(protected) == modules

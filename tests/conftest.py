@@ -1,0 +1,78 @@
+"""What every test gets: a clean environment, and parts that skip with a reason where they are missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = ROOT.parent / "shared" / "data"
+CONVERT_MODULES = ("tensorflow", "tf_keras", "ai_edge_litert", "litert_quantizer")
+
+
+def _missing(marker: str) -> str | None:
+    """Return why a part that a marker names is not there, or None."""
+    if marker == "convert":
+        absent = [name for name in CONVERT_MODULES if importlib.util.find_spec(name) is None]
+        return f"not installed: {', '.join(absent)} (pip install 'edgeq[convert]')" if absent else None
+    if marker == "sshd":
+        found = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+        return None if found else "OpenSSH's sshd is not installed (apt-get install openssh-server)"
+    if marker == "browser":
+        found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        return None if found else "no headless Chromium is installed (apt-get install chromium)"
+    if marker == "shared":
+        return (
+            None if SHARED_DATA.is_dir() else f"the real models are not beside the checkout ({SHARED_DATA})"
+        )
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what cannot run here; on CI, where everything is installed, a missing part is a failure."""
+    on_ci = os.environ.get("CI") == "true"
+    for marker in ("convert", "sshd", "browser", "shared"):
+        reason = _missing(marker)
+        if reason is None:
+            continue
+        # The real models are no package: a checkout without them is complete, also on CI.
+        if on_ci and marker != "shared" and any(item.get_closest_marker(marker) for item in items):
+            raise pytest.UsageError(f"tests marked {marker} would skip on CI: {reason}")
+        for item in items:
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("EDGEQ_"):
+            monkeypatch.delenv(name)
+    for name in ("NO_COLOR", "FORCE_COLOR", "SSH_AUTH_SOCK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def project_root() -> Path:
+    """Return the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder with the real models; for tests marked `shared`."""
+    return SHARED_DATA
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return an empty workspace that is also the current folder."""
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    yield folder
