@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,9 +26,7 @@ def _missing(marker: str) -> str | None:
         found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
         return None if found else "no headless Chromium is installed (apt-get install chromium)"
     if marker == "shared":
-        return (
-            None if SHARED_DATA.is_dir() else f"the real models are not beside the checkout ({SHARED_DATA})"
-        )
+        return None if SHARED_DATA.is_dir() else "the real models are not beside the checkout"
     return None
 
 
@@ -70,9 +67,9 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return an empty workspace that is also the current folder."""
     folder = tmp_path / "workspace"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    yield folder
+    return folder
