@@ -1,1 +1,8 @@
-"""The blueprint: what must hold, parsed once into a frozen value."""
+"""The blueprint: what must hold, of which model, proved with which data."""
+
+from __future__ import annotations
+
+from edgeq.blueprint.model import Blueprint, Limits, Preference, Scheme
+from edgeq.blueprint.parse import load_blueprint
+
+__all__ = ["Blueprint", "Limits", "Preference", "Scheme", "load_blueprint"]

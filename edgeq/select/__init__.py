@@ -1,1 +1,8 @@
-"""Selection: which of the evaluated variants a blueprint allows, and which is best."""
+"""Choosing among variants: gates, Pareto front, preferences; pure functions."""
+
+from __future__ import annotations
+
+from edgeq.select.choose import Candidate, Selection, require_chosen, select
+from edgeq.select.gates import Gate, Measured, gates_of
+
+__all__ = ["Candidate", "Gate", "Measured", "Selection", "gates_of", "require_chosen", "select"]

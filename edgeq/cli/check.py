@@ -1,0 +1,41 @@
+"""`edgeq check`: read a blueprint and say what it asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeq.cli.ui import App, command
+from edgeq.values import DeviceKind
+
+
+@command(
+    "check", examples=["edgeq check blueprint.toml", "edgeq check blueprint.toml --kind raspberry-pi --json"]
+)
+@click.argument("blueprint", type=click.Path(path_type=Path))
+@click.option(
+    "--kind", type=click.Choice([kind.value for kind in DeviceKind]), help="Limits on this kind of device."
+)
+def check_command(app: App, blueprint: Path, kind: str | None) -> None:
+    """Check BLUEPRINT: every key is known, every quantity has a unit, every file is there."""
+    from edgeq.blueprint import load_blueprint
+
+    loaded = load_blueprint(blueprint)
+    limits = loaded.limits_for(DeviceKind(kind) if kind else None).stated()
+    app.ui.table(
+        ["limit", "value"], [[name, f"{value:g}"] for name, value in limits.items()] or [["none", "-"]]
+    )
+    app.ui.emit(
+        "edgeq.check/1",
+        {
+            "name": loaded.name,
+            "digest": loaded.digest,
+            "source": str(loaded.source),
+            "schemes": [scheme.value for scheme in loaded.schemes],
+            "prefer": [preference.value for preference in loaded.prefer],
+            "limits": limits,
+        },
+    )
+    app.ui.say(f"{blueprint}: {loaded.name}, schemes {', '.join(loaded.schemes)}")
+    app.ui.next(f"edgeq convert {loaded.source} -o {loaded.name}.tflite --scheme {loaded.schemes[-1]}")

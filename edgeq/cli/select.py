@@ -1,0 +1,108 @@
+"""`edgeq select`: evaluate variants on the blueprint's data and choose the best that holds every limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeq.cli.ui import App, command
+from edgeq.errors import UsageError
+from edgeq.units import format_percent, format_size
+from edgeq.values import DeviceKind
+
+if TYPE_CHECKING:
+    from edgeq.select import Candidate, Gate
+
+
+@command(
+    "select",
+    examples=[
+        "edgeq select blueprint.toml --reference float32.tflite float16.tflite int8.tflite",
+        "edgeq select blueprint.toml --reference float32.tflite int8.tflite --kind raspberry-pi --json",
+    ],
+)
+@click.argument("blueprint", type=click.Path(path_type=Path))
+@click.argument("variants", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--reference", required=True, type=click.Path(path_type=Path), help="The float .tflite model.")
+@click.option(
+    "--kind", type=click.Choice([kind.value for kind in DeviceKind]), help="Limits on this kind of device."
+)
+def select_command(
+    app: App, blueprint: Path, variants: tuple[Path, ...], reference: Path, kind: str | None
+) -> None:
+    """Choose among VARIANTS by BLUEPRINT; exit status 3 when none holds every limit."""
+    from edgeq.blueprint import load_blueprint
+    from edgeq.evaluate import evaluate
+    from edgeq.files import sha256_of
+    from edgeq.select import require_chosen, select
+    from edgeq.values import Variant
+
+    names = [path.stem for path in variants]
+    if len(set(names)) < len(names):
+        raise UsageError("variants", expected="files with different names", got=", ".join(names))
+    loaded = load_blueprint(blueprint)
+    baseline = evaluate(reference, loaded.evaluation)
+    evaluated = []
+    with app.ui.progress("evaluating", len(variants)) as advance:
+        for path in variants:
+            metrics = evaluate(path, loaded.evaluation, reference=reference)
+            evaluated.append(
+                Variant(
+                    name=path.stem,
+                    path=path,
+                    sha256=sha256_of(path),
+                    size_bytes=path.stat().st_size,
+                    metrics=metrics,
+                )
+            )
+            advance(1)
+    selection = select(
+        evaluated, baseline=baseline, blueprint=loaded, kind=DeviceKind(kind) if kind else None
+    )
+    app.ui.table(
+        ["variant", "size", "accuracy", "SQNR", "front", "limits"],
+        [_row(candidate) for candidate in selection.candidates],
+    )
+    chosen = require_chosen(selection, subject=str(blueprint))
+    app.ui.emit(
+        "edgeq.select/1",
+        {
+            "chosen": chosen.variant.name,
+            "path": str(chosen.variant.path),
+            "candidates": [_document(candidate) for candidate in selection.candidates],
+        },
+    )
+    app.ui.say(f"chosen: {chosen.variant.name} ({format_size(chosen.variant.size_bytes)})")
+    app.ui.next(f"edgeq bundle {chosen.variant.path} -o {loaded.name}.eqb --blueprint {blueprint}")
+
+
+def _row(candidate: Candidate) -> list[str]:
+    metrics = candidate.variant.metrics
+    return [
+        candidate.variant.name,
+        format_size(candidate.variant.size_bytes),
+        "-" if metrics.accuracy is None else format_percent(metrics.accuracy),
+        "-" if metrics.output_sqnr_db is None else f"{metrics.output_sqnr_db:.1f} dB",
+        "yes" if candidate.on_front else "no",
+        ", ".join(_verdict(gate) for gate in candidate.gates) or "none stated",
+    ]
+
+
+def _verdict(gate: Gate) -> str:
+    word = {True: "holds", False: "FAILS", None: "not measured yet"}[gate.holds]
+    return f"{gate.name} {word}"
+
+
+def _document(candidate: Candidate) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {
+        "name": candidate.variant.name,
+        "size_bytes": candidate.variant.size_bytes,
+        "metrics": asdict(candidate.variant.metrics),
+        "on_front": candidate.on_front,
+        "admissible": candidate.admissible,
+        "gates": [asdict(gate) for gate in candidate.gates],
+    }

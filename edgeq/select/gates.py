@@ -1,0 +1,70 @@
+"""Gates: each limit of a blueprint against what was measured of a variant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeq.blueprint import Limits
+from edgeq.values import Metrics, Variant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a device measured of a variant; None where it was not measured."""
+
+    latency_p95_ns: int | None = None
+    memory_peak_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """One limit and whether it holds.
+
+    Attributes:
+        name: the limit's name in the blueprint's raw units, as in `Limits`.
+        value: what was measured, or None.
+        holds: None where nothing was measured: such a limit is open, it neither holds nor fails.
+    """
+
+    name: str
+    limit: float
+    value: float | None
+    holds: bool | None
+
+
+def gates_of(
+    variant: Variant, *, baseline: Metrics, limits: Limits, measured: Measured | None = None
+) -> tuple[Gate, ...]:
+    """Return one gate for each limit that is stated.
+
+    Args:
+        baseline: the float model's metrics on the same data.
+        measured: what a device measured, where there was one.
+    """
+    metrics = variant.metrics
+    drop = None
+    if metrics.accuracy is not None and baseline.accuracy is not None:
+        drop = baseline.accuracy - metrics.accuracy
+    values: dict[str, float | None] = {
+        "accuracy_drop_max": drop,
+        "accuracy_min": metrics.accuracy,
+        "agreement_min": metrics.agreement,
+        "output_sqnr_db_min": metrics.output_sqnr_db,
+        "size_bytes_max": variant.size_bytes,
+        "latency_p95_ns_max": measured.latency_p95_ns if measured else None,
+        "memory_peak_bytes_max": measured.memory_peak_bytes if measured else None,
+    }
+    return tuple(
+        Gate(name=name, limit=limit, value=values[name], holds=_holds(name, values[name], limit))
+        for name, limit in limits.stated().items()
+    )
+
+
+# A share of n samples is a multiple of 1/n: a drop of exactly one point may come out as 0.010000000000000009.
+_ROUNDING = 1e-9
+
+
+def _holds(name: str, value: float | None, limit: float) -> bool | None:
+    if value is None:
+        return None
+    return value <= limit + _ROUNDING if name.endswith("_max") else value >= limit - _ROUNDING

@@ -1,0 +1,119 @@
+"""Gates, the Pareto front and the choice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeq.blueprint import Blueprint, Limits, Preference, Scheme
+from edgeq.errors import GateError
+from edgeq.select import Measured, gates_of, require_chosen, select
+from edgeq.values import DeviceKind, Metrics, Variant
+
+FLOAT = Metrics(samples=100, accuracy=0.95)
+
+
+def variant(name: str, size: int, accuracy: float | None = 0.95, sqnr: float | None = 30.0) -> Variant:
+    metrics = Metrics(samples=100, accuracy=accuracy, agreement=0.99, output_sqnr_db=sqnr)
+    return Variant(name=name, path=Path(name), sha256="0" * 64, size_bytes=size, metrics=metrics)
+
+
+def blueprint(limits: Limits, *prefer: Preference, pi: Limits | None = None) -> Blueprint:
+    return Blueprint(
+        name="m",
+        source=Path("m.keras"),
+        calibration=None,
+        evaluation=Path("e.npz"),
+        schemes=(Scheme.INT8,),
+        io=None,
+        labels=(),
+        limits=limits,
+        device_limits={DeviceKind.RASPBERRY_PI: pi} if pi else {},
+        prefer=prefer or (Preference.SIZE, Preference.ACCURACY),
+        digest="0" * 64,
+    )
+
+
+def test_the_smallest_that_holds_every_limit_wins() -> None:
+    variants = [variant("float16", 200, 0.95), variant("int8", 100, 0.94), variant("int4", 50, 0.90)]
+    selection = select(variants, baseline=FLOAT, blueprint=blueprint(Limits(accuracy_drop_max=0.02)))
+    assert require_chosen(selection, subject="m").variant.name == "int8"
+    assert [candidate.variant.name for candidate in selection.candidates] == ["int4", "int8", "float16"]
+
+
+def test_preferences_are_followed_in_their_order() -> None:
+    variants = [variant("float16", 200, 0.95, 50), variant("int8", 100, 0.94, 30)]
+    by_accuracy = blueprint(Limits(), Preference.ACCURACY, Preference.SIZE)
+    assert (
+        require_chosen(select(variants, baseline=FLOAT, blueprint=by_accuracy), subject="m").variant.name
+        == "float16"
+    )
+    by_latency = blueprint(Limits(), Preference.LATENCY)
+    measured = {"float16": Measured(latency_p95_ns=5), "int8": Measured(latency_p95_ns=9)}
+    chosen = select(variants, baseline=FLOAT, blueprint=by_latency, measured=measured).chosen
+    assert chosen is not None
+    assert chosen.variant.name == "float16"
+
+
+def test_a_drop_of_exactly_the_limit_holds() -> None:
+    gates = gates_of(variant("int8", 1, 0.94), baseline=FLOAT, limits=Limits(accuracy_drop_max=0.01))
+    assert [gate.holds for gate in gates] == [True]
+
+
+def test_what_was_not_measured_is_open() -> None:
+    limits = Limits(latency_p95_ns_max=10, accuracy_min=0.5)
+    gates = gates_of(variant("int8", 1, None), baseline=FLOAT, limits=limits)
+    assert {gate.name: gate.holds for gate in gates} == {"latency_p95_ns_max": None, "accuracy_min": None}
+    slow = gates_of(variant("int8", 1), baseline=FLOAT, limits=limits, measured=Measured(latency_p95_ns=11))
+    assert {gate.name: gate.holds for gate in slow} == {"latency_p95_ns_max": False, "accuracy_min": True}
+
+
+def test_none_that_holds_is_a_gate_error_with_figures() -> None:
+    limits = Limits(accuracy_drop_max=0.02, size_bytes_max=60)
+    selection = select(
+        [variant("int8", 100, 0.94), variant("int4", 50, 0.90)], baseline=FLOAT, blueprint=blueprint(limits)
+    )
+    assert selection.chosen is None
+    with pytest.raises(
+        GateError, match=r"nearest is int4: accuracy_drop_max 0\.05 \(limit 0\.02\)"
+    ) as caught:
+        require_chosen(selection, subject="m")
+    assert caught.value.exit_status == 3
+
+
+def test_no_variant_at_all_is_a_gate_error() -> None:
+    with pytest.raises(GateError, match="no variant was evaluated"):
+        require_chosen(select([], baseline=FLOAT, blueprint=blueprint(Limits())), subject="m")
+
+
+def test_a_device_kind_is_held_to_its_own_limits() -> None:
+    plan = blueprint(Limits(size_bytes_max=1000), pi=Limits(size_bytes_max=10))
+    assert select([variant("a", 50)], baseline=FLOAT, blueprint=plan).chosen is not None
+    assert (
+        select([variant("a", 50)], baseline=FLOAT, blueprint=plan, kind=DeviceKind.RASPBERRY_PI).chosen
+        is None
+    )
+
+
+sizes = st.integers(1, 5)
+shares = st.sampled_from([0.8, 0.9, 0.95])
+
+
+@given(st.lists(st.tuples(sizes, shares, shares), min_size=1, max_size=8))
+def test_the_front_is_never_empty_and_nothing_off_it_beats_it(rows: list[tuple[int, float, float]]) -> None:
+    variants = [variant(f"v{i}", size, accuracy, sqnr) for i, (size, accuracy, sqnr) in enumerate(rows)]
+    candidates = select(variants, baseline=FLOAT, blueprint=blueprint(Limits())).candidates
+    front = [candidate.variant for candidate in candidates if candidate.on_front]
+    assert front
+    for candidate in candidates:
+        if not candidate.on_front:
+            one = candidate.variant
+            assert any(
+                other.size_bytes <= one.size_bytes
+                and (other.metrics.accuracy or 0) >= (one.metrics.accuracy or 0)
+                and (other.metrics.output_sqnr_db or 0) >= (one.metrics.output_sqnr_db or 0)
+                for other in front
+            )
