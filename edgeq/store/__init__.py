@@ -1,1 +1,27 @@
-"""The local store: content-addressed blobs and SQL records with lineage."""
+"""The local store: SQL records with lineage in one SQLite file of the workspace."""
+
+from __future__ import annotations
+
+from edgeq.store.database import Store
+from edgeq.store.records import (
+    AuditRecord,
+    BenchRecord,
+    Ingested,
+    QuarantineRecord,
+    Refused,
+    ReleaseRecord,
+    RunRecord,
+    WindowRecord,
+)
+
+__all__ = [
+    "AuditRecord",
+    "BenchRecord",
+    "Ingested",
+    "QuarantineRecord",
+    "Refused",
+    "ReleaseRecord",
+    "RunRecord",
+    "Store",
+    "WindowRecord",
+]

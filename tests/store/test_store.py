@@ -1,0 +1,199 @@
+"""The store keeps what it is given, exactly once, and says in one line why it cannot."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgeq.errors import StoreError
+from edgeq.store import Refused, Store
+from edgeq.store.engine import open_engine
+from edgeq.store.schema import MIGRATIONS, VERSION
+
+
+def _window(seq: int, boot: str = "b:1", **more: Any) -> dict[str, Any]:
+    body = {"boot": boot, "seq": seq, "model": "kws", "release": "r1", "started_ns": 10 * seq}
+    return {**body, "ended_ns": 10 * seq + 5, **more}
+
+
+def test_runs_come_back_newest_first_and_by_kind(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        first = store.record_run("convert", "a.tflite", {"size_bytes": 7, "path": tmp_path})
+        second = store.record_run("bundle", "a.eqb", {"sqnr_db": float("inf")})
+    with Store.open(tmp_path) as store:
+        assert [run.id for run in store.runs()] == [second, first]
+        (only,) = store.runs("convert")
+        assert (only.subject, only.body["size_bytes"]) == ("a.tflite", 7)
+        assert store.runs("bundle")[0].body == {"sqnr_db": None}
+        assert len(store.runs(limit=1)) == 1
+
+
+def test_a_release_keeps_its_manifest_and_gains_a_missing_reference(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        assert store.release("r1") is None
+        store.put_release("r1", {"model": "kws"}, None)
+        store.put_release("r1", {"model": "kws"}, {"inputs": []})
+        store.put_release("r1", {"model": "other"}, {"inputs": [1]})
+        record = store.release("r1")
+        assert record is not None
+        assert (record.manifest, record.reference) == ({"model": "kws"}, {"inputs": []})
+        assert [release.release for release in store.releases()] == ["r1"]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batches=st.lists(st.lists(st.integers(1, 12), max_size=8), max_size=6))
+def test_windows_are_there_exactly_once_however_they_arrive(
+    batches: list[list[int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    seen: set[int] = set()
+    with Store.open(tmp_path_factory.mktemp("store")) as store:
+        for batch in batches:
+            result = store.ingest("pi", [_window(seq) for seq in batch])
+            assert result.new == len(set(batch) - seen)
+            assert result.new + result.duplicates == len(batch)
+            seen |= set(batch)
+        assert sorted(window.seq for window in store.windows()) == sorted(seen)
+
+
+def test_one_bad_window_leaves_the_whole_batch_out(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        with pytest.raises(StoreError, match="NOT NULL"):
+            store.ingest("pi", [_window(1), _window(2, model=None)])
+        assert store.windows() == []
+
+
+def test_a_renamed_device_sends_no_window_twice(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        store.ingest("old", [_window(1)], device_id="d1")
+        assert store.ingest("new", [_window(1), _window(2)], device_id="d1").duplicates == 1
+        assert store.ingest("other", [_window(1)], device_id="d2").new == 1
+        assert [(window.device, window.seq) for window in store.windows()] == [
+            ("old", 1),
+            ("new", 2),
+            ("other", 1),
+        ]
+        assert len(store.windows(device="new", model="kws", release="r1")) == 1
+        assert store.windows(model="none") == []
+
+
+def test_a_window_with_a_known_number_and_another_content_is_put_aside(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        store.ingest("pi", [_window(1, inferences=5)])
+        for _ in range(2):
+            result = store.ingest("pi", [_window(1, inferences=6)], refused=[Refused(reason="odd", body=[1])])
+        assert (result.new, result.duplicates, result.quarantined) == (0, 0, 0)
+        assert store.windows()[0].body["inferences"] == 5
+        reasons = [record.reason for record in store.quarantine("pi")]
+        assert reasons == ["another window is known as boot b:1 seq 1", "odd"]
+
+
+def test_benches_and_audit(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        store.record_bench("pi", {"model": "kws", "release": "r1", "runs": 200})
+        store.record_audit("ann", "rollback", "pi/kws", {"to": "r0"})
+        assert store.benches("kws", "pi")[0].body["runs"] == 200
+        assert store.benches("kws", "coral") == []
+        assert store.audit()[0].action == "rollback"
+
+
+def test_pragmas_hold(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path / "store.db")
+    with engine.connect() as connection:
+        for pragma, value in (
+            ("journal_mode", "wal"),
+            ("foreign_keys", 1),
+            ("busy_timeout", 10_000),
+            ("synchronous", 2),
+        ):
+            assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one() == value
+    engine.dispose()
+
+
+def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        store.record_run("convert", "a", {})
+        path = store.path
+    with sqlite3.connect(path) as raw:
+        raw.execute("UPDATE schema_version SET version = ?", (VERSION + 1,))
+    raw.close()
+    with pytest.raises(StoreError, match=f"schema {VERSION} or older, got schema {VERSION + 1}") as caught:
+        Store.open(tmp_path)
+    assert "pip install -U edgeq" in str(caught.value.hint)
+
+
+def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / ".edgeq" / "store.db"
+    path.parent.mkdir()
+    path.write_bytes(b"no database at all, but long enough to look" * 40)
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="no database") as caught:
+        Store.open(tmp_path)
+    assert caught.value.reported_code == "EQ610"
+    assert "move store.db away" in str(caught.value.hint)
+    assert path.read_bytes() == before
+
+
+def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / ".edgeq" / "store.db"
+    path.parent.mkdir()
+    with sqlite3.connect(path) as raw:
+        raw.execute("CREATE TABLE recipes (name TEXT)")
+    raw.close()
+    with pytest.raises(StoreError, match="another program"):
+        Store.open(tmp_path)
+
+
+def test_a_folder_that_is_a_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / ".edgeq").write_text("in the way")
+    with pytest.raises(StoreError, match="its folder cannot be made"):
+        Store.open(tmp_path)
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    open_engine(path).dispose()
+
+    def broken(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("CREATE TABLE half (x)")
+        connection.exec_driver_sql("CREATE TABLE runs (x)")
+
+    with pytest.raises(StoreError, match="already exists"):
+        open_engine(path, (*MIGRATIONS, broken))
+    engine = open_engine(path)
+    assert "half" not in sa.inspect(engine).get_table_names()
+    engine.dispose()
+
+    def added(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("CREATE TABLE whole (x)")
+
+    engine = open_engine(path, (*MIGRATIONS, added))
+    assert "whole" in sa.inspect(engine).get_table_names()
+    engine.dispose()
+
+
+def test_many_openers_and_writers_at_once_lose_nothing(tmp_path: Path) -> None:
+    failures: list[BaseException] = []
+
+    def write(number: int) -> None:
+        try:
+            with Store.open(tmp_path) as store:
+                for seq in range(1, 21):
+                    store.ingest("pi", [_window(seq, boot=f"b:{number % 2}")])
+        except BaseException as error:  # noqa: BLE001 - a thread's failure is the test's failure
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with Store.open(tmp_path) as store:
+        assert len(store.windows()) == 40
