@@ -1,0 +1,50 @@
+"""`edgeq doctor`: check this machine and its devices, and say how to mend what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeq.cli.ui import App, command
+from edgeq.errors import ExitStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgeq.values import Device
+
+
+@command("doctor", examples=["edgeq doctor", "edgeq doctor pi-4 --json", "edgeq doctor --local"])
+@click.argument("devices", nargs=-1)
+@click.option("--local", is_flag=True, help="Look at this machine alone.")
+@click.pass_context
+def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local: bool) -> None:
+    """Check this machine and DEVICES (all enrolled ones, when none is named)."""
+    from edgeq.fleet.inventory import Inventory
+    from edgeq.pipeline.doctor import Health, examine_device, examine_host, worst
+
+    checks = examine_host(app.workspace)
+    inventory = Inventory.load(app.workspace)
+    chosen = [] if local else [inventory.get(name) for name in devices] or list(inventory.devices)
+    for device in chosen:
+        checks += examine_device(device, _facts)
+    app.ui.table(
+        ["where", "what", "", "found"],
+        [[check.subject, check.name, check.health.value, check.detail] for check in checks],
+    )
+    verdict = worst(checks)
+    app.ui.emit("edgeq.doctor/1", {"health": verdict.value, "checks": [asdict(check) for check in checks]})
+    for check in checks:
+        if check.fix:
+            app.ui.say(f"{check.health.value}: {check.subject} {check.name}: {check.fix}")
+    if verdict is Health.FAIL:
+        ctx.exit(int(ExitStatus.FAILED))
+
+
+def _facts(device: Device) -> Mapping[str, Any]:
+    from edgeq.fleet.connect import open_agent
+
+    with open_agent(device) as client:
+        return client.facts()
