@@ -8,15 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from edgeq.values import DeviceKind
+from edgeq_converters.values import Scheme
 
-
-class Scheme(StrEnum):
-    """How a variant's numbers are stored and computed."""
-
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    DYNAMIC = "dynamic"
-    INT8 = "int8"
+__all__ = ["Blueprint", "Limits", "Preference", "Scheme"]
 
 
 class Preference(StrEnum):

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what it holds, for whom, and within which limits; its digest is the release's id."""
+"""The manifest of a bundle: what it holds, for whom, within which limits; its digest is the release."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Runtime(_Part):
 
 
 class Golden(_Part):
-    """Golden inputs and outputs, and how far a device may be off: steps for integers, atol + rtol for floats."""
+    """Golden samples and how far a device may be off: steps for integers, atol + rtol for floats."""
 
     file: str
     samples: Annotated[int, Field(ge=1)]

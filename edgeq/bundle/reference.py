@@ -21,9 +21,9 @@ Array = NDArray[np.float64]
 def build_reference(inputs: Mapping[str, NDArray[Any]], output: NDArray[Any]) -> dict[str, Any]:
     """Return the reference document `edgeq.reference/1`.
 
-    The statistic of an input is each sample's mean over all axes but the last (its channels): cheap enough for a
-    device, and what shifts with light, noise or gain. Edges are the quantiles of the reference, so that every bin
-    holds about the same count and the comparison has power everywhere.
+    The statistic of an input is each sample's mean over all axes but the last (its channels): cheap enough
+    for a device, and what shifts with light, noise or gain. Edges are the quantiles of the reference, so that
+    every bin holds about the same count and the comparison has power everywhere.
 
     Args:
         inputs: by input name, real values, shape (samples, ...).
@@ -61,7 +61,7 @@ def build_reference(inputs: Mapping[str, NDArray[Any]], output: NDArray[Any]) ->
 
 
 def channel_means(values: NDArray[Any]) -> Array:
-    """Return each sample's mean per channel, shape (samples, channels); one pooled column for many channels."""
+    """Return each sample's mean per channel, shape (samples, channels); many channels are pooled."""
     flat = values.astype(np.float64).reshape(len(values), -1)
     channels = values.shape[-1] if values.ndim > 2 else 1
     if channels > MOST_CHANNELS:
@@ -94,8 +94,8 @@ def _histogram(values: Array) -> dict[str, list[float] | list[int]]:
 def _edges(values: Array) -> list[float]:
     """Return quantile edges with an empty bin on either side, for what the reference never saw.
 
-    A bin holds [lower, upper). The outer bins are as wide as the whole range, and what lies further out is counted
-    in them, so that a constant or two-valued channel still shows any other value.
+    A bin holds [lower, upper). The outer bins are as wide as the whole range, and what lies further out is
+    counted in them, so that a constant or two-valued channel still shows any other value.
     """
     least, most = float(values.min()), float(values.max())
     # The largest value belongs inside, hence the next number after it as the upper edge.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -68,8 +67,6 @@ def _local(name: str, health: Health, detail: str, fix: str | None = None) -> Ch
 
 def _python() -> Check:
     detail = f"{platform.python_version()} on {platform.machine()}"
-    if sys.version_info < (3, 11):
-        return _local("python", Health.FAIL, detail, "install Python 3.11 or newer")
     return _local("python", Health.OK, detail)
 
 
@@ -142,13 +139,13 @@ def examine_device(
         checks.append(check("runtime", Health.WARN, "no inference runtime yet", fix))
     free_bytes = int(facts["free_bytes"])
     low = free_bytes < LEAST_FREE_BYTES_DEVICE
-    fix = f"free {format_size(LEAST_FREE_BYTES_DEVICE)} on the device" if low else None
-    checks.append(check("space", Health.WARN if low else Health.OK, f"{format_size(free_bytes)} free", fix))
+    mend = f"free {format_size(LEAST_FREE_BYTES_DEVICE)} on the device" if low else None
+    checks.append(check("space", Health.WARN if low else Health.OK, f"{format_size(free_bytes)} free", mend))
     skew_ns = abs(int(facts["time_ns"]) - now_ns())
     off = skew_ns > CLOCK_SKEW_MAX_NS
-    fix = "set the device's clock (timedatectl set-ntp true); releases do not depend on it" if off else None
+    mend = "set the device's clock (timedatectl set-ntp true); releases do not depend on it" if off else None
     detail = f"{skew_ns / 1e9:.0f} s away from this machine's"
-    checks.append(check("clock", Health.WARN if off else Health.OK, detail, fix))
+    checks.append(check("clock", Health.WARN if off else Health.OK, detail, mend))
     return checks
 
 
