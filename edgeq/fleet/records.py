@@ -1,0 +1,120 @@
+"""One device as a TOML table: every key checked on the way in, defaults left out on the way out."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from tomlkit.items import Table
+
+from edgeq.errors import ConfigError, EdgeqError
+from edgeq.fleet.hostkeys import HostKey
+from edgeq.fleet.names import check_host, check_name
+from edgeq.values import Device, DeviceKind
+
+_KEYS: dict[str, type] = {
+    "host": str,
+    "port": int,
+    "user": str,
+    "kind": str,
+    "host_key": str,
+    "identity": str,
+    "python": str,
+    "home": str,
+    "labels": dict,
+}
+_REQUIRED = ("host", "user", "host_key")
+_TYPE_NAMES = {str: "a text", int: "a number", dict: "a table of texts"}
+
+
+def parse_device(path: str, workspace: Path, name: str, table: object) -> Device:
+    """Return the device of one `[devices.NAME]` table.
+
+    Args:
+        path: the file, for the message.
+        workspace: what a relative identity file is relative to.
+
+    Raises:
+        ConfigError: a key is unknown or missing, or a value is not of its type; names the key's path.
+    """
+    where = f"{path}: devices.{name}"
+    if not isinstance(table, dict):
+        raise ConfigError(where, expected="a table", got=repr(table)[:60])
+    _check_keys(where, table)
+    try:
+        check_name(name)
+        check_host(table["host"])
+        HostKey.parse(table["host_key"])
+    except EdgeqError as error:
+        raise ConfigError(where, error.message) from error
+    port = table.get("port", 22)
+    if not 0 < port < 65536:
+        raise ConfigError(f"{where}.port", expected="1 to 65535", got=str(port))
+    kinds = [kind.value for kind in DeviceKind]
+    kind = table.get("kind", DeviceKind.LINUX.value)
+    if kind not in kinds:
+        raise ConfigError(f"{where}.kind", expected=f"one of {', '.join(kinds)}", got=repr(kind))
+    identity = table.get("identity")
+    return Device(
+        name=name,
+        host=table["host"],
+        port=port,
+        user=_plain(f"{where}.user", table["user"]),
+        kind=DeviceKind(kind),
+        labels=dict(table.get("labels", {})),
+        host_key=table["host_key"],
+        identity=workspace / Path(identity).expanduser() if identity else None,
+        python=_plain(f"{where}.python", table.get("python", "python3")),
+        home=_plain(f"{where}.home", table.get("home", ".edgeq")),
+    )
+
+
+def to_table(device: Device) -> Table:
+    """Return the table of a device; `parse_device` gives the same device back."""
+    table = tomlkit.table()
+    table["host"] = device.host
+    if device.port != 22:
+        table["port"] = device.port
+    table["user"] = device.user
+    table["kind"] = device.kind.value
+    table["host_key"] = device.host_key
+    if device.identity is not None:
+        table["identity"] = str(device.identity)
+    if device.python != "python3":
+        table["python"] = device.python
+    if device.home != ".edgeq":
+        table["home"] = device.home
+    if device.labels:
+        labels = tomlkit.inline_table()
+        labels.update(device.labels)
+        table["labels"] = labels
+    return table
+
+
+def _check_keys(where: str, table: dict[str, Any]) -> None:
+    for key, value in table.items():
+        wanted = _KEYS.get(key)
+        if wanted is None:
+            near = difflib.get_close_matches(key, _KEYS, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{where}.{key}", f"unknown key{meant}", expected=f"one of {', '.join(_KEYS)}")
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise ConfigError(f"{where}.{key}", expected=_TYPE_NAMES[wanted], got=repr(value)[:60])
+    for key in _REQUIRED:
+        if key not in table:
+            raise ConfigError(f"{where}.{key}", "is missing", hint="`edgeq devices add` writes a whole entry")
+    for key, value in table.get("labels", {}).items():
+        if not isinstance(value, str):
+            raise ConfigError(f"{where}.labels.{key}", expected="a text", got=repr(value)[:60])
+
+
+def _plain(where: str, text: str) -> str:
+    # These become arguments on the device. They are quoted there; a leading dash or a control character
+    # can still only be a mistake, and is refused where it was written.
+    if not text or text.startswith("-") or any(ord(letter) < 32 for letter in text):
+        raise ConfigError(
+            where, expected="a text without control characters or a leading dash", got=repr(text)
+        )
+    return text

@@ -1,0 +1,153 @@
+"""One command over an SSH channel: a thread sends its input, the caller reads its output, on the clock."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+import paramiko
+
+from edgeq.errors import DeviceTimeout, LinkLost
+from edgeq.fleet.transport import Ended, Limits
+from edgeq_agent.wire import split_lines
+
+_PIECE_BYTES = 32 * 1024
+_POLL_S = 0.25
+_STDERR_BYTES = 8 * 1024
+_STATUS_WAIT_S = 5.0
+
+
+class Link(Protocol):
+    """What a command needs of its connection."""
+
+    @property
+    def name(self) -> str: ...
+    def note_life(self) -> None: ...
+    def lost(self) -> LinkLost | DeviceTimeout: ...
+    def close(self) -> None: ...
+
+
+class SshCommand:
+    """A command under way; see `Running`."""
+
+    def __init__(
+        self,
+        channel: paramiko.Channel,
+        link: Link,
+        *,
+        stdin: Iterable[bytes],
+        limits: Limits,
+        on_sent: Callable[[int], None] | None,
+    ) -> None:
+        self._channel = channel
+        self._link = link
+        self._limits = limits
+        self._on_sent = on_sent
+        self._stderr = b""
+        self._sent_bytes = 0
+        self._send_error: Exception | None = None
+        self._started_s = self._moved_s = time.monotonic()
+        self._answered = False
+        self._stop = threading.Event()
+        channel.settimeout(_POLL_S)
+        self._sender = threading.Thread(
+            target=self._send, args=(stdin,), name=f"edgeq-send-{link.name}", daemon=True
+        )
+        self._sender.start()
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the output's lines; see `Running.lines`."""
+        try:
+            yield from split_lines(self._pieces())
+        finally:
+            self._stop.set()
+
+    def ended(self) -> Ended:
+        """Return how it ended; see `Running.ended`."""
+        self._stop.set()
+        self._channel.status_event.wait(_STATUS_WAIT_S)
+        self._drain_stderr()
+        status = self._channel.exit_status if self._channel.status_event.is_set() else -1
+        self._channel.close()
+        self._sender.join(_STATUS_WAIT_S)
+        if self._send_error is not None:
+            raise self._send_error
+        return Ended(
+            exit_status=status if status >= 0 else None,
+            stderr=self._stderr.decode("utf-8", "replace").strip(),
+            sent_bytes=self._sent_bytes,
+        )
+
+    def _pieces(self) -> Iterator[bytes]:
+        while True:
+            try:
+                piece = self._channel.recv(_PIECE_BYTES)
+            except TimeoutError:
+                self._drain_stderr()
+                self._check_clock()
+                continue
+            if not piece:
+                break
+            self._answered = True
+            self._moved()
+            self._drain_stderr()
+            self._check_clock()
+            yield piece
+        transport = self._channel.get_transport()
+        if not self._channel.eof_received or not transport.is_active():
+            raise self._link.lost()
+
+    def _check_clock(self) -> None:
+        now_s = time.monotonic()
+        silence_s = self._limits.silence_s if self._answered else self._limits.first_s
+        if now_s - self._moved_s > silence_s:
+            problem = f"no answer for {now_s - self._moved_s:.0f} s"
+        elif now_s - self._started_s > self._limits.total_s:
+            problem = f"not done after {now_s - self._started_s:.0f} s"
+        else:
+            return
+        self._stop.set()
+        self._link.close()
+        raise DeviceTimeout(self._link.name, problem, hint="look at the device's load, then try again")
+
+    def _send(self, stdin: Iterable[bytes]) -> None:
+        try:
+            for chunk in stdin:
+                for start in range(0, len(chunk), _PIECE_BYTES):
+                    self._send_piece(chunk[start : start + _PIECE_BYTES])
+                    if self._stop.is_set():
+                        return
+            self._channel.shutdown_write()
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            # The channel is closed: the command ended without reading all, or the link is gone. The reader
+            # of its output tells which of the two. Reading the local file may have failed as well.
+            if not self._channel.closed and not self._stop.is_set():
+                self._send_error = error
+                self._channel.close()
+
+    def _send_piece(self, piece: bytes) -> None:
+        while piece and not self._stop.is_set():
+            try:
+                sent = self._channel.send(piece)
+            except TimeoutError:  # the other side's window is full; the reader watches the clock
+                continue
+            if sent == 0:
+                raise OSError("the channel is closed")
+            piece = piece[sent:]
+            self._sent_bytes += sent
+            self._moved()
+            if self._on_sent is not None:
+                self._on_sent(sent)
+
+    def _drain_stderr(self) -> None:
+        while self._channel.recv_stderr_ready():
+            piece = self._channel.recv_stderr(_PIECE_BYTES)
+            if not piece:
+                return
+            self._stderr = (self._stderr + piece)[-_STDERR_BYTES:]
+
+    def _moved(self) -> None:
+        self._moved_s = time.monotonic()
+        self._link.note_life()
