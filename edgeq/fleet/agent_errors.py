@@ -1,0 +1,52 @@
+"""The agent's error codes as our errors: one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeq.errors import (
+    AgentProtocolError,
+    DeviceError,
+    DeviceOutOfSpace,
+    DeviceUnsupported,
+    HealthCheckFailed,
+)
+
+
+class DeviceBusy(DeviceError):
+    """Another command changes the device just now."""
+
+    code = "EQ508"
+    transient = True
+
+
+_CLASSES: dict[str, type[DeviceError]] = {
+    "EQ501": DeviceOutOfSpace,
+    "EQ502": AgentProtocolError,
+    "EQ503": DeviceUnsupported,
+    "EQ504": HealthCheckFailed,
+    "EQ508": DeviceBusy,
+}
+
+
+def from_agent(name: str, body: Mapping[str, Any]) -> DeviceError:
+    """Return the error of an agent's `error` message; codes without a class stay on `DeviceError`.
+
+    Args:
+        name: the device; it leads the message, since the agent does not know what we call it.
+    """
+    code = str(body.get("code") or "EQ500")
+    subject = str(body.get("subject") or "").strip()
+    return _CLASSES.get(code, DeviceError)(
+        f"{name}: {subject}" if subject else name,
+        _text(body.get("problem")),
+        expected=_text(body.get("expected")),
+        got=_text(body.get("got")),
+        hint=_text(body.get("hint")),
+        code=code,
+    )
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or value == "" else str(value)

@@ -1,0 +1,98 @@
+"""Doing what a plan says, in its order, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeq.fleet.client import AgentClient
+from edgeq.fleet.plan import Action, Part, Plan, Step
+from edgeq.fleet.platform_tags import MODULES
+from edgeq.fleet.ports import DeployableBundle
+from edgeq.fleet.wheels import Runtime
+
+_PUT_S = 60.0
+# Unpacking and importing numpy and the runtime from a slow card.
+_RUNTIME_S = 600.0
+_ACTIVATE_S = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Something that happened on the way.
+
+    Attributes:
+        step: the step of the plan it belongs to.
+        message: the agent's own, or `{"event": "sent", "size_bytes": n}`.
+    """
+
+    device: str
+    step: Step
+    message: Mapping[str, Any]
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def apply(
+    plan: Plan,
+    client: AgentClient,
+    *,
+    bundle: DeployableBundle,
+    runtime: Runtime,
+    on_event: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Execute a plan's steps; each can be repeated, so a run that was cut is continued by the next one.
+
+    Returns:
+        The agent's answer to `activate`; an empty object when the plan had nothing to do.
+
+    Raises:
+        DeviceError: a step is blocked, or the device refused; the release before still serves.
+        TransportError: the way to the device failed.
+    """
+    plan.check()
+    wheels = {wheel.sha256: wheel.path for wheel in runtime.wheels}
+    answer: dict[str, Any] = {}
+    for step in plan.to_do:
+        say = _teller(plan.device, step, on_event)
+        if step.part is Part.BLOB:
+            _put(client, step, wheels.get(step.key) or bundle.read(step.key), say)
+        elif step.part is Part.RUNTIME:
+            request = {
+                "digest": runtime.digest,
+                "wheels": [{"name": wheel.name, "sha256": wheel.sha256} for wheel in runtime.wheels],
+                "modules": list(MODULES),
+                "timeout_s": _RUNTIME_S,
+            }
+            client.call("runtime", request, deadline_s=_RUNTIME_S, on_event=say)
+        elif step.part is Part.RELEASE and step.action in (Action.CREATE, Action.CHANGE):
+            request = {
+                "model": bundle.model,
+                "release": bundle.release,
+                "manifest": bundle.manifest,
+                "runtime": runtime.digest,
+                "timeout_s": _ACTIVATE_S,
+            }
+            answer = client.call("activate", request, deadline_s=_ACTIVATE_S, on_event=say)
+    return answer
+
+
+def _put(client: AgentClient, step: Step, content: bytes | Path, say: Callable[[Any], None]) -> None:
+    client.call(
+        "put",
+        {"sha256": step.key, "size_bytes": step.size_bytes},
+        payload=content,
+        deadline_s=_PUT_S,
+        on_sent=lambda size_bytes: say({"event": "sent", "size_bytes": size_bytes}),
+    )
+
+
+def _teller(device: str, step: Step, on_event: OnProgress | None) -> Callable[[Mapping[str, Any]], None]:
+    def say(message: Mapping[str, Any]) -> None:
+        if on_event is not None:
+            on_event(Progress(device=device, step=step, message=message))
+
+    return say

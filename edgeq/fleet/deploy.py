@@ -1,0 +1,142 @@
+"""Deploying to one device: look, plan, apply, and say what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeq.errors import DeviceUnsupported
+from edgeq.fleet.apply import OnProgress, apply
+from edgeq.fleet.client import AgentClient
+from edgeq.fleet.connect import open_agent
+from edgeq.fleet.facts import Facts
+from edgeq.fleet.plan import Plan, plan
+from edgeq.fleet.ports import DeployableBundle
+from edgeq.fleet.wheels import Runtime, own_runtime, resolve
+from edgeq.values import Device
+
+WHEELS = Path(".edgeq", "wheels")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A plan with what is needed to carry it out."""
+
+    plan: Plan
+    runtime: Runtime
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a deploy to one device did.
+
+    Attributes:
+        applied: False for a dry run.
+        changed: whether the device serves something else now.
+        previous: the release that served before, if any.
+        health: the agent's measurements at activation.
+        sent_bytes: payload that went out, the agent file included.
+    """
+
+    device: str
+    plan: Plan
+    applied: bool
+    changed: bool
+    release: str
+    previous: str | None
+    health: Mapping[str, Any]
+    sent_bytes: int
+    duration_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The outcome as in `--json`."""
+        return {
+            "device": self.device,
+            "applied": self.applied,
+            "changed": self.changed,
+            "release": self.release,
+            "previous": self.previous,
+            "health": dict(self.health),
+            "steps": [step.to_dict() for step in self.plan.steps],
+            "send_bytes": self.plan.send_bytes,
+            "sent_bytes": self.sent_bytes,
+            "duration_s": round(self.duration_s, 3),
+        }
+
+
+def make_plan(client: AgentClient, bundle: DeployableBundle, *, workspace: Path) -> Planned:
+    """Ask the device, choose its runtime, and plan.
+
+    Raises:
+        DeviceError, TransportError: the device cannot be asked, or nothing runs on it.
+    """
+    facts = client.facts()
+    status = client.call("status", {})
+    runtime = _runtime(client.device, facts, workspace)
+    sizes = {sha256: blob.size_bytes for sha256, blob in bundle.blobs.items()}
+    if runtime.digest not in {known.digest for known in facts.runtimes}:
+        sizes.update((wheel.sha256, wheel.size_bytes) for wheel in runtime.wheels)
+    missing = client.call("missing", {"blobs": sizes})["missing"]
+    return Planned(
+        plan=plan(facts, status, missing, bundle.manifest, runtime, device=client.device),
+        runtime=runtime,
+        facts=facts,
+    )
+
+
+def deploy_one(
+    device: Device,
+    bundle: DeployableBundle,
+    *,
+    workspace: Path,
+    on_event: OnProgress | None = None,
+    dry_run: bool = False,
+    planned: Planned | None = None,
+    timeout_s: float = 15,
+) -> Outcome:
+    """Bring a bundle to one device. A second run finds everything there and sends no payload.
+
+    Args:
+        on_event: called with what happens on the way, also from other threads.
+        dry_run: plan only.
+        planned: a plan made before (and shown to somebody): exactly this one is applied.
+
+    Raises:
+        DeviceError: blocked or refused; what served before still serves.
+        TransportError: the way to the device failed.
+    """
+    started_s = time.monotonic()
+    with open_agent(device, timeout_s=timeout_s) as client:
+        todo = planned or make_plan(client, bundle, workspace=workspace)
+        answer: dict[str, Any] = {}
+        if not dry_run:
+            answer = apply(todo.plan, client, bundle=bundle, runtime=todo.runtime, on_event=on_event)
+        return Outcome(
+            device=device.name,
+            plan=todo.plan,
+            applied=not dry_run,
+            changed=bool(answer.get("changed", False)),
+            release=bundle.release,
+            previous=answer.get("previous"),
+            health=answer.get("health") or {},
+            sent_bytes=client.sent_bytes,
+            duration_s=time.monotonic() - started_s,
+        )
+
+
+def plan_one(device: Device, bundle: DeployableBundle, *, workspace: Path, timeout_s: float = 15) -> Planned:
+    """Plan a deploy to one device and change nothing that serves."""
+    with open_agent(device, timeout_s=timeout_s) as client:
+        return make_plan(client, bundle, workspace=workspace)
+
+
+def _runtime(device: Device, facts: Facts, workspace: Path) -> Runtime:
+    try:
+        return resolve(facts, workspace / WHEELS, name=device.name)
+    except DeviceUnsupported as error:
+        # Nothing to ship. What is installed there may still do; the agent proves it or refuses.
+        return own_runtime(facts, error.message)

@@ -1,0 +1,109 @@
+"""Enrolling a device: see its key, log in, prove its Python, and only then write it down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeq.errors import HostKeyMismatch, UsageError
+from edgeq.fleet.connect import open_agent
+from edgeq.fleet.facts import Facts
+from edgeq.fleet.handshake import Address, open_session, shown_key
+from edgeq.fleet.hostkeys import HostKey
+from edgeq.fleet.inventory import Inventory
+from edgeq.fleet.names import check_host, check_name
+from edgeq.values import Device, DeviceKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolment:
+    """A device that was enrolled.
+
+    Attributes:
+        fingerprint: of the host key that is pinned now, `SHA256:...`; compare it with the device's own.
+    """
+
+    device: Device
+    facts: Facts
+    fingerprint: str
+
+
+def fetch_host_key(host: str, port: int, timeout_s: float, *, name: str | None = None) -> HostKey:
+    """Return the host key that a server shows, without logging in.
+
+    Raises:
+        TransportError: by its subclass what failed.
+    """
+    address = Address(name=name or host, host=host, port=port)
+    session = open_session(address, timeout_s=timeout_s)
+    try:
+        return shown_key(session)
+    finally:
+        session.close()
+
+
+def enrol(
+    workspace: Path,
+    *,
+    name: str,
+    host: str,
+    port: int = 22,
+    user: str,
+    kind: DeviceKind = DeviceKind.LINUX,
+    labels: Mapping[str, str] | None = None,
+    identity: Path | None = None,
+    expected_fingerprint: str | None = None,
+    python: str = "python3",
+    home: str = ".edgeq",
+    timeout_s: float = 15,
+    replace: bool = False,
+) -> Enrolment:
+    """Pin a device's host key, log in, run its Python, place the agent, and add it to the inventory.
+
+    Args:
+        expected_fingerprint: refuse any other host key than this one (`SHA256:...`).
+        replace: the device may be in the inventory already; its entry is written anew.
+
+    Raises:
+        UsageError: the name is taken or cannot be one.
+        HostKeyMismatch: another key than the expected one.
+        TransportError, DeviceError: the device cannot be used; the inventory is as before.
+    """
+    check_name(name)
+    check_host(host)
+    inventory = Inventory.load(workspace)
+    if not replace and name in inventory.names:
+        raise UsageError(
+            f"device {name!r}",
+            "is enrolled already",
+            hint=f"`edgeq devices remove {name}` first, or choose another name",
+        )
+    key = fetch_host_key(host, port, timeout_s, name=name)
+    if expected_fingerprint is not None and key.fingerprint != expected_fingerprint:
+        raise HostKeyMismatch(
+            name,
+            "shows another host key; nothing was sent to it",
+            expected=expected_fingerprint,
+            got=key.fingerprint,
+            hint="read it on the device itself: `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`",
+        )
+    device = Device(
+        name=name,
+        host=host,
+        port=port,
+        user=user,
+        kind=kind,
+        labels=dict(labels or {}),
+        host_key=str(key),
+        identity=identity.expanduser().resolve() if identity is not None else None,
+        python=python,
+        home=home,
+    )
+    with open_agent(device, timeout_s=timeout_s) as client:
+        facts = client.facts()
+    if replace:
+        inventory.replace(device)
+    else:
+        inventory.add(device)
+    return Enrolment(device=device, facts=facts, fingerprint=key.fingerprint)

@@ -1,0 +1,108 @@
+"""From a device's facts to what pip must be asked for: platform tags and which runtime fits; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeq.errors import DeviceUnsupported
+from edgeq.fleet.facts import Facts
+
+MODULES = ("ai_edge_litert", "tflite_runtime")
+
+# Only these have manylinux wheels of a TFLite runtime.
+_MACHINES = {
+    "x86_64": "x86_64",
+    "amd64": "x86_64",
+    "aarch64": "aarch64",
+    "arm64": "aarch64",
+    "armv7l": "armv7l",
+}
+_OLDEST_GLIBC = 17
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A device's platform in pip's words.
+
+    Attributes:
+        platforms: accepted platform tags, the newest first.
+        python: such as `3.11`.
+        abi: such as `cp311`.
+    """
+
+    platforms: tuple[str, ...]
+    python: str
+    abi: str
+
+    @property
+    def text(self) -> str:
+        """For messages: `cp311 on manylinux_2_36_x86_64`."""
+        return f"{self.abi} on {self.platforms[0]}"
+
+
+def target_of(name: str, facts: Facts) -> Target:
+    """Return the device's platform.
+
+    Raises:
+        DeviceUnsupported: no wheels are made for it: no CPython, another C library, another machine.
+    """
+    if facts.implementation.lower() != "cpython":
+        raise DeviceUnsupported(name, "the device's Python", expected="CPython", got=facts.implementation)
+    if facts.libc.lower() not in ("glibc", "gnu"):
+        raise DeviceUnsupported(
+            name,
+            "no wheels of a TFLite runtime are made for its C library",
+            expected="glibc",
+            got=f"{facts.libc or 'unknown'} {facts.libc_version}".strip(),
+        )
+    machine = machine_of(facts)
+    if machine is None:
+        raise DeviceUnsupported(
+            name,
+            "no wheels of a TFLite runtime are made for its machine",
+            expected=", ".join(sorted(set(_MACHINES.values()))),
+            got=f"{facts.machine}, {facts.pointer_bits} bit",
+        )
+    major, minor = facts.python_version
+    return Target(
+        platforms=_platforms(machine, glibc_minor(facts)),
+        python=f"{major}.{minor}",
+        abi=f"cp{major}{minor}" + ("m" if (major, minor) < (3, 8) else ""),
+    )
+
+
+def requirements_for(facts: Facts) -> tuple[tuple[str, ...], ...]:
+    """Return the sets of packages to try, the best first.
+
+    Tags do not tell all: the newer ai-edge-litert wheels are tagged for glibc 2.27 and need 2.34 (arm64), the
+    older ones 2.30; tflite-runtime was built against numpy 1.
+    """
+    newest, older = ("ai-edge-litert>=2.1.1", "numpy"), ("ai-edge-litert<2.1.1", "numpy<2")
+    last = ("tflite-runtime", "numpy<2")
+    glibc = glibc_minor(facts)
+    if glibc >= 34:
+        return (newest, older, last)
+    return (older, last) if glibc >= 30 else (last,)
+
+
+def machine_of(facts: Facts) -> str | None:
+    """Return the machine that binaries must be for: a 64-bit kernel may have a 32-bit userland."""
+    machine = _MACHINES.get(facts.machine.lower())
+    if machine == "aarch64" and facts.pointer_bits == 32:
+        return "armv7l"
+    return None if machine == "x86_64" and facts.pointer_bits == 32 else machine
+
+
+def glibc_minor(facts: Facts) -> int:
+    """Return the 36 of glibc 2.36; the oldest that wheels are made for when it cannot be told."""
+    parts = facts.libc_version.split(".")
+    return int(parts[1]) if len(parts) >= 2 and parts[0] == "2" and parts[1].isdigit() else _OLDEST_GLIBC
+
+
+def _platforms(machine: str, glibc: int) -> tuple[str, ...]:
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(glibc, _OLDEST_GLIBC - 1, -1)]
+    tags.append(f"manylinux2014_{machine}")
+    if machine == "x86_64":
+        tags += ["manylinux2010_x86_64", "manylinux1_x86_64"]
+    # Raspberry Pi OS's index has wheels with the bare tag.
+    return (*tags, f"linux_{machine}") if machine == "armv7l" else tuple(tags)

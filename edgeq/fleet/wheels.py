@@ -1,0 +1,159 @@
+"""The runtime for a device: its wheels, resolved and fetched here, since devices are often offline."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeq.errors import DeviceUnsupported, TransportError
+from edgeq.files import sha256_of, write_atomic
+from edgeq.fleet.facts import Facts
+from edgeq.fleet.platform_tags import Target, requirements_for, target_of
+from edgeq_agent import wire
+
+_PIP_S = 900
+_SCHEMA = "edgeq.wheels/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wheel:
+    """One wheel file on this machine."""
+
+    name: str
+    sha256: str
+    path: Path
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """What inference runs on.
+
+    Attributes:
+        digest: names it on the device: of the wheels' digests and the Python version.
+        wheels: empty means the device's own interpreter, with what is installed there.
+        reason: why there are no wheels, when there are none.
+    """
+
+    digest: str
+    wheels: tuple[Wheel, ...]
+    reason: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """All wheels together."""
+        return sum(wheel.size_bytes for wheel in self.wheels)
+
+
+def resolve(facts: Facts, folder: Path, *, name: str = "device") -> Runtime:
+    """Return the wheels of a TFLite runtime that fit a device; fetched once for each kind of device.
+
+    Args:
+        folder: the cache: `<key>.json` beside the wheel files. A hit needs no network.
+
+    Raises:
+        DeviceUnsupported: no wheel fits; the message has what was tried.
+        TransportError: the package index cannot be reached, and the cache does not have it.
+    """
+    target = target_of(name, facts)
+    tried: list[str] = []
+    for requirements in requirements_for(facts):
+        found = _cached(folder, target, requirements) or _fetch(name, folder, target, requirements)
+        if found is not None:
+            return Runtime(digest=_digest(target, found), wheels=found)
+        tried.append(" ".join(requirements))
+    raise DeviceUnsupported(
+        name,
+        f"no wheels of a TFLite runtime fit {target.text}",
+        got=f"nothing for {'; '.join(tried) or 'any'}",
+        hint="install ai-edge-litert or tflite-runtime on the device; its own is used then",
+    )
+
+
+def own_runtime(facts: Facts, reason: str) -> Runtime:
+    """Return the runtime that is the device's own interpreter, for when no wheels fit."""
+    return Runtime(digest=wire.digest({"own": facts.python}), wheels=(), reason=reason)
+
+
+def _digest(target: Target, found: tuple[Wheel, ...]) -> str:
+    return wire.digest({"python": target.python, "wheels": sorted([w.name, w.sha256] for w in found)})
+
+
+def _key(target: Target, requirements: tuple[str, ...]) -> str:
+    content = {"platforms": target.platforms, "python": target.python, "abi": target.abi}
+    return wire.digest({**content, "requirements": requirements})[:16]
+
+
+def _cached(folder: Path, target: Target, requirements: tuple[str, ...]) -> tuple[Wheel, ...] | None:
+    try:
+        content = json.loads((folder / f"{_key(target, requirements)}.json").read_bytes())
+        wheels = tuple(
+            Wheel(
+                name=entry["name"],
+                sha256=entry["sha256"],
+                path=folder / entry["name"],
+                size_bytes=entry["size_bytes"],
+            )
+            for entry in content["wheels"]
+        )
+        intact = all(sha256_of(wheel.path) == wheel.sha256 for wheel in wheels)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None  # not fetched yet, or damaged: fetched anew either way
+    return wheels if intact and content.get("schema") == _SCHEMA else None
+
+
+def _fetch(
+    name: str, folder: Path, target: Target, requirements: tuple[str, ...]
+) -> tuple[Wheel, ...] | None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
+        if not _download(name, Path(scratch), target, requirements):
+            return None
+        wheels: list[Wheel] = []
+        for source in sorted(Path(scratch).glob("*.whl")):
+            wheel = Wheel(
+                name=source.name,
+                sha256=sha256_of(source),
+                path=folder / source.name,
+                size_bytes=source.stat().st_size,
+            )
+            source.replace(wheel.path)
+            wheels.append(wheel)
+    entries = [{"name": w.name, "sha256": w.sha256, "size_bytes": w.size_bytes} for w in wheels]
+    document = {"schema": _SCHEMA, "target": target.text, "requirements": requirements, "wheels": entries}
+    write_atomic(folder / f"{_key(target, requirements)}.json", json.dumps(document, indent=1).encode())
+    return tuple(wheels)
+
+
+def _download(name: str, folder: Path, target: Target, requirements: tuple[str, ...]) -> bool:
+    argv = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input"]
+    argv += ["--quiet", "--progress-bar", "off", "--only-binary=:all:", "--dest", str(folder)]
+    argv += ["--python-version", target.python, "--implementation", "cp", "--abi", target.abi]
+    for platform in target.platforms:
+        argv += ["--platform", platform]
+    try:
+        done = subprocess.run(
+            [*argv, *requirements], capture_output=True, text=True, timeout=_PIP_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TransportError(name, f"pip did not fetch {requirements[0]} within {_PIP_S} s") from error
+    if done.returncode == 0:
+        return True
+    text = done.stderr
+    offline = any(sign in text for sign in ("Retrying (", "NewConnectionError", "Connection", "SSLError"))
+    if not offline and any(
+        sign in text
+        for sign in ("No matching distribution", "ResolutionImpossible", "conflicting dependencies")
+    ):
+        return False
+    errors = [line for line in text.splitlines() if line.startswith("ERROR:")] or text.splitlines()
+    reason = errors[-1].removeprefix("ERROR: ") if errors else f"exit status {done.returncode}"
+    raise TransportError(
+        name,
+        f"the wheels for {target.text} cannot be fetched: {reason[:300]}",
+        hint="connect this machine to a package index once (pip's settings are used); later runs need none",
+    )
