@@ -1,1 +1,24 @@
-"""Evaluation: a model's outputs on data, and how far they are from a reference."""
+"""Evaluation: a model's outputs on data, and how far they are from a reference.
+
+from edgeq.evaluate import evaluate
+evaluate(Path("int8.tflite"), Path("evaluation.npz"), reference=Path("float.tflite"))
+"""
+
+from __future__ import annotations
+
+from edgeq.evaluate.evaluation import evaluate
+from edgeq.evaluate.running import ModelRun, dequantized, describe, raw_outputs, run
+from edgeq_converters.values import ModelInfo, OpKind, OpLine, TensorInfo
+
+__all__ = [
+    "ModelInfo",
+    "ModelRun",
+    "OpKind",
+    "OpLine",
+    "TensorInfo",
+    "dequantized",
+    "describe",
+    "evaluate",
+    "raw_outputs",
+    "run",
+]

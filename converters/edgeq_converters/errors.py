@@ -1,0 +1,105 @@
+"""The converters' one error, its codes, and the way it becomes an error of the caller's own tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+CODES: Mapping[str, str] = {
+    "EQ104": "a part of the extra `convert` is not installed",
+    "EQ201": "the data cannot be read",
+    "EQ202": "the data is empty",
+    "EQ203": "the data's shape is not the model input's",
+    "EQ204": "the data holds NaN or infinity",
+    "EQ205": "an array is missing or unknown, or is not numeric",
+    "EQ206": "the labels' count or shape does not match the samples",
+    "EQ207": "the labels are not integers",
+    "EQ208": "a label is outside of the model's classes",
+    "EQ209": "calibration data is needed and was not given",
+    "EQ210": "a folder of images cannot be used",
+    "EQ211": "values do not fit the model input's integer type",
+    "EQ301": "there is no such model",
+    "EQ302": "the file is not a model",
+    "EQ303": "the .tflite is truncated or damaged",
+    "EQ304": "the model is quantized already where a float model is needed",
+    "EQ305": "the source model cannot be loaded or converted to .tflite",
+    "EQ306": "the model's input shape is not fixed",
+    "EQ307": "operations stayed float in a full-integer model",
+    "EQ308": "the quantizer refused the model",
+    "EQ309": "the float model gives NaN or infinity on the calibration data",
+    "EQ310": "the conversion process crashed or passed its deadline",
+    "EQ311": "the output cannot be written",
+    "EQ312": "the model and the reference do not fit each other",
+    "EQ313": "accuracy needs an output with at least two classes",
+}
+
+
+class ConverterError(Exception):
+    """An expected failure of a conversion: what, of which subject, expected and got, and what to do next.
+
+    Args:
+        code: one of CODES; EQ2xx is about data, EQ3xx about a model.
+        subject: the file, array or operation that the failure is about.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        subject: str,
+        problem: str | None = None,
+        *,
+        expected: str | None = None,
+        got: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.code = code
+        self.subject = subject
+        self.problem = problem
+        self.expected = expected
+        self.got = got
+        self.hint = hint
+        said = [problem, expected and f"expected {expected}", got and f"got {got}"]
+        super().__init__(f"{subject}: {', '.join(part for part in said if part)}")
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Return the error as the worker writes it."""
+        return {
+            "code": self.code,
+            "subject": self.subject,
+            "problem": self.problem,
+            "expected": self.expected,
+            "got": self.got,
+            "hint": self.hint,
+        }
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> ConverterError:
+        """Return the error that the worker wrote."""
+        return cls(
+            body["code"],
+            body["subject"],
+            body["problem"],
+            expected=body["expected"],
+            got=body["got"],
+            hint=body["hint"],
+        )
+
+
+@contextmanager
+def translated(families: Mapping[str, Callable[..., Exception]]) -> Iterator[None]:
+    """Raise a ConverterError as the caller's class for its code's family: {"EQ2": DataError, ...}.
+
+    The class is called as `cls(subject, problem, expected=, got=, hint=, code=)`.
+    """
+    try:
+        yield
+    except ConverterError as error:
+        raise families[error.code[:3]](
+            error.subject,
+            error.problem,
+            expected=error.expected,
+            got=error.got,
+            hint=error.hint,
+            code=error.code,
+        ) from error

@@ -1,0 +1,157 @@
+"""Reading samples and labels from .npz, .npy and folders of images, before any model is known."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq_converters.errors import ConverterError
+
+LABELS = "y"
+_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".gif", ".webp"}
+_KINDS = "a .npz (x, y), a .npy or a folder with one subfolder of images a class"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawSamples:
+    """Samples as they were read.
+
+    Attributes:
+        subject: the file or folder, for messages.
+        arrays: by name, samples first; no labels among them.
+        images: decoded images (height, width, 3) of any sizes instead of arrays.
+        labels: as they were read, unchecked; None without.
+    """
+
+    subject: str
+    arrays: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    images: tuple[npt.NDArray[np.uint8], ...] = ()
+    labels: npt.NDArray[Any] | None = None
+
+
+def read(path: Path) -> RawSamples:
+    """Return the samples of a file or folder.
+
+    Raises:
+        ConverterError: EQ201 unreadable, EQ202 empty, EQ204 NaN or infinity, EQ205 not numeric, EQ210 images.
+    """
+    if path.is_dir():
+        return _read_images(path)
+    if not path.is_file():
+        raise ConverterError("EQ201", str(path), "no such data file", hint=f"give {_KINDS}")
+    arrays = _read_arrays(path)
+    labels = arrays.pop(LABELS, None)
+    if not arrays:
+        raise ConverterError(
+            "EQ205", str(path), expected="an array `x` with the samples", got="none but labels"
+        )
+    return RawSamples(subject=str(path), arrays=checked(arrays, subject=str(path)), labels=labels)
+
+
+def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"x": loaded}
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, KeyError) as error:
+        short = " ".join(str(error).split())[:120]
+        if "pickle" in short:
+            short = "neither .npz nor .npy, or arrays of Python objects"
+        raise ConverterError(
+            "EQ201", str(path), f"cannot be read as samples ({short})", expected=_KINDS
+        ) from error
+
+
+def checked(arrays: Mapping[str, npt.NDArray[Any]], *, subject: str) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays if all are numeric, finite, not empty and of one length.
+
+    Raises:
+        ConverterError: EQ202, EQ203, EQ204, EQ205.
+    """
+    for name, array in arrays.items():
+        _check(name, array, subject)
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise ConverterError(
+            "EQ203", subject, "the arrays differ in their number of samples", got=str(lengths)
+        )
+    return dict(arrays)
+
+
+def _check(name: str, array: npt.NDArray[Any], subject: str) -> None:
+    if array.dtype.kind not in "fiub":
+        raise ConverterError("EQ205", subject, expected=f"numbers in `{name}`", got=f"dtype {array.dtype}")
+    if array.ndim == 0:
+        raise ConverterError("EQ203", subject, expected=f"samples first in `{name}`", got="a single number")
+    if array.size == 0:
+        raise ConverterError(
+            "EQ202",
+            subject,
+            f"`{name}` is empty",
+            expected="at least one sample",
+            got=f"shape {tuple(array.shape)}",
+            hint="give representative samples, 100 to 500 for calibration",
+        )
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(array.astype(np.float32, copy=False))
+        if not finite.all():
+            first = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), array.shape))
+            raise ConverterError(
+                "EQ204",
+                subject,
+                expected=f"finite float32 values in `{name}`",
+                got=f"{array[first]} at index {list(first)} ({int((~finite).sum())} such values)",
+                hint="remove or repair these samples",
+            )
+
+
+def _read_images(folder: Path) -> RawSamples:
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    files = [
+        (file, label)
+        for label, entry in enumerate(classes)
+        for file in sorted(entry.iterdir())
+        if file.suffix.lower() in _IMAGES
+    ]
+    if not files:
+        raise ConverterError(
+            "EQ202" if classes else "EQ210",
+            str(folder),
+            expected="one subfolder of images a class",
+            got=f"{len(classes)} subfolders without an image",
+            hint=f"give {_KINDS}",
+        )
+    return RawSamples(
+        subject=str(folder),
+        images=tuple(_decode(file) for file, _ in files),
+        labels=np.array([label for _, label in files], np.int64),
+    )
+
+
+def _decode(file: Path) -> npt.NDArray[np.uint8]:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise missing("Pillow") from error
+    try:
+        with Image.open(file) as image:
+            return np.asarray(image.convert("RGB"), np.uint8)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ConverterError("EQ210", str(file), "not an image that can be decoded") from error
+
+
+def missing(library: str) -> ConverterError:
+    """Return the error for a library of the extra that is not installed."""
+    return ConverterError(
+        "EQ104", "edgeq[convert]", f"{library} is not installed", hint="pip install 'edgeq[convert]'"
+    )

@@ -1,0 +1,136 @@
+"""The conversion itself, as the worker runs it: source -> float .tflite -> scheme -> verified file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeq_converters import calibration, inference, op_report, quantizer, sample_files, sources, tflite_file
+from edgeq_converters.errors import ConverterError
+from edgeq_converters.samples import match
+from edgeq_converters.sources import SourceKind
+from edgeq_converters.values import ModelInfo, OpKind, Scheme
+
+Step = Callable[[str, int], inference.Advance]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """What a conversion wrote.
+
+    Attributes:
+        backend: which library quantized.
+        notes: what the user should be told.
+    """
+
+    info: ModelInfo
+    backend: str
+    notes: tuple[str, ...]
+
+
+def convert(
+    source: Path,
+    output: Path,
+    *,
+    scheme: Scheme,
+    io: str,
+    data: Path | None,
+    calibrator: str,
+    workdir: Path,
+    step: Step,
+) -> Converted:
+    """Convert `source` and write `output`; the file is read back, checked and run once.
+
+    Args:
+        data: calibration samples; needed for int8.
+        step: called with (what, total) when a step starts; returns a function that takes how much
+            more is done.
+
+    Raises:
+        ConverterError: of any code.
+    """
+    kind = sources.detect(source)
+    subject = str(source)
+    # Data is read before TensorFlow is: bad data is told in a second, not in ten.
+    raw = sample_files.read(data) if data is not None and scheme is Scheme.INT8 else None
+    base = _float_model(source, kind, workdir, step)
+    model = tflite_file.parse(base, subject=subject)
+    tflite_file.require_float(model, subject=subject)
+    inference.run_once(base, subject=subject)
+    notes: list[str] = []
+    if scheme is Scheme.FLOAT32:
+        output.write_bytes(base)
+    else:
+        base = tflite_file.uniquely_named(base, subject=subject)
+        ranges = None
+        if scheme is Scheme.INT8:
+            if raw is None:
+                raise needs_calibration(subject)
+            samples = match(raw, tflite_file.inputs_and_outputs(model)[0])
+            notes.extend(samples.notes)
+            advance = step("calibrate", len(samples))
+            histograms = calibration.observe(base, samples, subject=subject, advance=advance)
+            ranges = calibration.ranges(base, histograms, calibrator=calibrator, subject=subject)
+        step("quantize", 1)
+        output.write_bytes(quantizer.quantize(base, scheme=scheme, io=io, ranges=ranges, subject=subject))
+    info = _verify(output, scheme=scheme, io=io, subject=subject, step=step)
+    notes.extend(_remarks(info, scheme))
+    backend = "none" if scheme is Scheme.FLOAT32 else "litert-quantizer"
+    return Converted(info=info, backend=backend, notes=tuple(notes))
+
+
+def needs_calibration(subject: str) -> ConverterError:
+    """Return the error for int8 without data."""
+    return ConverterError(
+        "EQ209",
+        subject,
+        "the scheme int8 needs calibration data",
+        expected="--calibration with 100 to 500 representative samples",
+        got="none",
+        hint="add --calibration C.npz, or use --scheme dynamic, which needs none",
+    )
+
+
+def _float_model(source: Path, kind: SourceKind, workdir: Path, step: Step) -> bytes:
+    if kind is SourceKind.TFLITE:
+        return source.read_bytes()
+    step("load with TensorFlow", 1)
+    from edgeq_converters import tf_sources
+
+    return tf_sources.to_float(source, kind, workdir)
+
+
+def _verify(output: Path, *, scheme: Scheme, io: str, subject: str, step: Step) -> ModelInfo:
+    step("verify", 1)
+    written = output.read_bytes()
+    model = tflite_file.parse(written, subject=subject)
+    unknown = {line.op for line in op_report.lines(model)}
+    if scheme is not Scheme.FLOAT32:
+        unknown -= quantizer.known_ops() | {"QUANTIZE", "DEQUANTIZE"}
+    info = op_report.info(model, unknown_ops=unknown if scheme is not Scheme.FLOAT32 else ())
+    if scheme is Scheme.INT8:
+        op_report.require_full_integer(info, io=io, subject=subject)
+    inference.run_once(written, subject=subject)
+    return info
+
+
+def _remarks(info: ModelInfo, scheme: Scheme) -> list[str]:
+    if scheme is Scheme.DYNAMIC and not any(line.kind is OpKind.MIXED for line in info.ops):
+        return ["no operation has weights that dynamic quantization takes; the model stayed float"]
+    if scheme is Scheme.FLOAT16 and not any("float16" in line.reason for line in info.ops):
+        return ["no operation has weights that float16 takes; the model stayed float32"]
+    return []
+
+
+def inspect(path: Path) -> ModelInfo:
+    """Return what a .tflite is, after it was run once.
+
+    Raises:
+        ConverterError: EQ301, EQ302, EQ303.
+    """
+    sources.require_tflite(path)
+    data = path.read_bytes()
+    info = op_report.info(tflite_file.parse(data, subject=str(path)))
+    inference.run_once(data, subject=str(path))
+    return info

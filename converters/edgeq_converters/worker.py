@@ -1,0 +1,118 @@
+"""The child process: `python -m edgeq_converters.worker job.json`; TensorFlow and LiteRT run in here only.
+
+Standard output carries JSON lines: {"event": "step"|"advance"|"result"|"error", ...}. What the libraries
+print goes to standard error, which the parent keeps in a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from edgeq_converters.errors import ConverterError
+
+
+def main(argv: list[str]) -> int:
+    """Do the job of a file and write what came of it; the exit status is 0 for a result, 1 for an error."""
+    events = _own_stdout()
+    job = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+
+    def send(event: str, **body: Any) -> None:
+        events.write(json.dumps({"event": event, **body}) + "\n")
+        events.flush()
+
+    try:
+        result = _VERBS[job["verb"]](job, send)
+    except ConverterError as error:
+        send("error", error=error.to_dict())
+        return 1
+    except ModuleNotFoundError as error:
+        from edgeq_converters.sample_files import missing
+
+        send("error", error=missing(error.name or "a library").to_dict())
+        return 1
+    send("result", result=result)
+    return 0
+
+
+def _own_stdout() -> IO[str]:
+    # C++ code prints where it likes; the events keep the real standard output to themselves.
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return events
+
+
+Send = Callable[..., None]
+
+
+def _stepper(send: Send) -> Callable[[str, int], Callable[[int], None]]:
+    def step(what: str, total: int) -> Callable[[int], None]:
+        send("step", what=what, total=total)
+        return lambda amount: send("advance", amount=amount)
+
+    return step
+
+
+def _convert(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
+    from edgeq_converters import steps
+    from edgeq_converters.values import Scheme
+
+    done = steps.convert(
+        Path(job["source"]),
+        Path(job["output"]),
+        scheme=Scheme(job["scheme"]),
+        io=job["io"],
+        data=Path(job["data"]) if job["data"] else None,
+        calibrator=job["calibrator"],
+        workdir=Path(job["workdir"]),
+        step=_stepper(send),
+    )
+    return {
+        "info": done.info.to_dict(),
+        "backend": done.backend,
+        "notes": list(done.notes),
+        "tools": _tools(),
+    }
+
+
+def _inspect(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
+    from edgeq_converters import steps
+
+    return {"info": steps.inspect(Path(job["model"])).to_dict()}
+
+
+def _run(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
+    import numpy as np
+
+    from edgeq_converters import runs
+
+    done = runs.run_models([Path(model) for model in job["models"]], Path(job["data"]), step=_stepper(send))
+    arrays = {f"input_{i}": array for i, array in enumerate(done.inputs)}
+    for number, run in enumerate(done.runs):
+        arrays.update({f"run_{number}_output_{i}": array for i, array in enumerate(run.outputs)})
+    if done.labels is not None:
+        arrays["y"] = done.labels
+    np.savez(Path(job["arrays"]), **arrays)  # type: ignore[arg-type] # its stub takes allow_pickle there
+    return {"infos": [run.info.to_dict() for run in done.runs], "notes": list(done.notes)}
+
+
+def _tools() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("tensorflow", "tf_keras", "keras", "ai-edge-litert", "litert-quantizer", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # tools that are not installed took no part
+    return found
+
+
+_VERBS = {"convert": _convert, "inspect": _inspect, "run": _run}
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

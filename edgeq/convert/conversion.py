@@ -1,0 +1,187 @@
+"""One conversion: arguments checked, the worker run, and the output replaced only by a verified file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeq.errors import DataError, MissingExtra, ModelError, UsageError
+from edgeq.files import sha256_of, write_atomic
+from edgeq_converters import sources
+from edgeq_converters.child import run_worker
+from edgeq_converters.errors import ConverterError, translated
+from edgeq_converters.values import ModelInfo, OpKind, OpLine, Scheme, TensorInfo
+
+if TYPE_CHECKING:
+    from edgeq.convert.given_samples import Calibration
+
+_ERRORS: Mapping[str, Callable[..., Exception]] = {"EQ1": MissingExtra, "EQ2": DataError, "EQ3": ModelError}
+_IO = ("int8", "float32")
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """A model file that was written and verified.
+
+    Attributes:
+        io: the type of inputs and outputs that was asked for: `int8` or `float32`.
+        op_report: one line an operation of the written file.
+        backend: the library that quantized, `none` for float32.
+        tools: versions of the libraries that took part.
+        notes: what the user should be told.
+    """
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    scheme: Scheme
+    io: str
+    op_report: tuple[OpLine, ...]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    seconds: float
+    tools: Mapping[str, str]
+    backend: str
+    notes: tuple[str, ...]
+
+    def ops_by_kind(self) -> dict[str, int]:
+        """Return how many operations are integer, float and mixed."""
+        return {kind.value: sum(line.kind is kind for line in self.op_report) for kind in OpKind}
+
+
+def convert(
+    source: Path,
+    output: Path,
+    *,
+    scheme: str,
+    calibration: Calibration | None = None,
+    io: str | None = None,
+    calibrator: str = "minmax",
+    on_progress: Progress | None = None,
+    deadline_s: float = 3600.0,
+) -> Conversion:
+    """Convert a model and write it to `output`; `output` is untouched unless everything succeeded.
+
+    Args:
+        source: a .keras, .h5 or float .tflite file, or a SavedModel folder.
+        scheme: `float32`, `float16`, `dynamic` or `int8`.
+        calibration: representative samples, needed for int8: a path (.npz, .npy, folder of images), an
+            array, a mapping of arrays by input name, or any iterable of samples (see given_samples.py).
+        io: inputs and outputs of an int8 model: `int8` (default) or `float32`.
+        calibrator: how a tensor's histogram becomes its range; a name of edgeq_converters.calibrators.
+        on_progress: called with (step, done, total).
+        deadline_s: how long the worker may take.
+
+    Raises:
+        UsageError: an unknown scheme or an impossible combination.
+        MissingExtra: TensorFlow or LiteRT is not installed.
+        DataError: EQ2xx, the calibration data.
+        ModelError: EQ3xx, the model or its conversion.
+    """
+    started_s = time.monotonic()
+    source, output = Path(source), Path(output)
+    wanted, wanted_io = _checked(source, output, scheme, io)
+    with (
+        translated(_ERRORS),
+        tempfile.TemporaryDirectory(prefix="edgeq-convert-", ignore_cleanup_errors=True) as folder,
+    ):
+        workdir = Path(folder)
+        sources.detect(source)
+        _require_writable(output)
+        data = _given(calibration, wanted, workdir, str(source))
+        made = workdir / "converted.tflite"
+        result = run_worker(
+            {
+                "verb": "convert",
+                "source": str(source.absolute()),
+                "output": str(made),
+                "scheme": wanted.value,
+                "io": wanted_io,
+                "data": str(data.absolute()) if data else None,
+                "calibrator": calibrator,
+                "workdir": str(workdir),
+            },
+            workdir=workdir,
+            subject=str(source),
+            deadline_s=deadline_s,
+            on_progress=on_progress,
+        )
+        content = made.read_bytes()
+        try:
+            write_atomic(output, content)
+        except OSError as error:
+            raise _unwritable(output, error.strerror or str(error)) from error
+    return _conversion(output, len(content), wanted, wanted_io, result, time.monotonic() - started_s)
+
+
+def _conversion(
+    output: Path, size_bytes: int, scheme: Scheme, io: str, result: Mapping[str, Any], seconds: float
+) -> Conversion:
+    info = ModelInfo.from_dict(result["info"])
+    return Conversion(
+        path=output,
+        sha256=sha256_of(output),
+        size_bytes=size_bytes,
+        scheme=scheme,
+        io=io,
+        op_report=info.ops,
+        inputs=info.inputs,
+        outputs=info.outputs,
+        seconds=seconds,
+        tools=result["tools"],
+        backend=result["backend"],
+        notes=tuple(result["notes"]),
+    )
+
+
+def _checked(source: Path, output: Path, scheme: str, io: str | None) -> tuple[Scheme, str]:
+    known = [item.value for item in Scheme]
+    if scheme not in known:
+        raise UsageError("--scheme", expected=f"one of {', '.join(known)}", got=repr(scheme))
+    if io not in (None, *_IO):
+        raise UsageError("--io", expected=f"one of {', '.join(_IO)}", got=repr(io))
+    wanted = Scheme(scheme)
+    if io == "int8" and wanted is not Scheme.INT8:
+        raise UsageError(
+            "--io int8", f"the scheme {scheme} has float inputs and outputs", hint="--scheme int8"
+        )
+    if output.exists() and source.exists() and output.samefile(source):
+        raise UsageError(str(output), "the output would replace the source", hint="give another -o")
+    return wanted, io or ("int8" if wanted is Scheme.INT8 else "float32")
+
+
+def _given(calibration: Calibration | None, scheme: Scheme, workdir: Path, subject: str) -> Path | None:
+    if scheme is not Scheme.INT8:
+        return None
+    if calibration is None:
+        raise ConverterError(
+            "EQ209",
+            subject,
+            "the scheme int8 needs calibration data",
+            expected="100 to 500 representative samples",
+            got="none",
+            hint="add --calibration C.npz, or use --scheme dynamic, which needs none",
+        )
+    if isinstance(calibration, (str, os.PathLike)):
+        return Path(calibration)
+    from edgeq.convert.given_samples import write_samples
+
+    return write_samples(calibration, workdir / "calibration.npz")
+
+
+def _require_writable(output: Path) -> None:
+    if output.is_dir():
+        raise _unwritable(output, "it is a folder")
+    near = next(parent for parent in output.absolute().parents if parent.exists())
+    if not near.is_dir() or not os.access(near, os.W_OK | os.X_OK):
+        raise _unwritable(output, f"no file can be made in {near}")
+
+
+def _unwritable(output: Path, why: str) -> ConverterError:
+    return ConverterError("EQ311", str(output), f"cannot be written: {why}", hint="give another -o")

@@ -1,0 +1,78 @@
+"""Calibration samples that a Python caller gives as arrays or an iterable, as a file for the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq_converters.errors import ConverterError
+
+Array = npt.NDArray[Any]
+Calibration = str | Path | Array | Mapping[str, Array] | Iterable[Any]
+"""What `convert` takes as calibration.
+
+A path; an array of samples (samples first) for a model with one input; a mapping {input name: array}; or an
+iterable, also a generator, that yields per sample an array, a mapping {input name: array}, or, as for
+TFLiteConverter's representative_dataset, a list of arrays with a leading batch dimension.
+"""
+_SUBJECT = "calibration"
+
+
+def write_samples(given: Array | Mapping[str, Array] | Iterable[Any], path: Path) -> Path:
+    """Write the samples as a .npz and return its path.
+
+    Raises:
+        ConverterError: EQ202 nothing was yielded, EQ203 samples of differing shapes, EQ205 not arrays.
+    """
+    if isinstance(given, np.ndarray):
+        arrays = {"x": given}
+    elif isinstance(given, Mapping):
+        arrays = {str(name): np.asarray(array) for name, array in given.items()}
+    else:
+        arrays = _gather(given)
+    np.savez(path, **arrays)  # type: ignore[arg-type] # its stub takes **kwds for allow_pickle too
+    return path
+
+
+def _gather(samples: Iterable[Any]) -> dict[str, Array]:
+    columns: dict[str, list[Array]] = {}
+    count = 0
+    for sample in samples:
+        count += 1
+        for name, array in _named(sample).items():
+            columns.setdefault(name, []).append(array)
+    if not count:
+        raise ConverterError(
+            "EQ202",
+            _SUBJECT,
+            "the iterable yields nothing",
+            expected="at least one sample",
+            hint="a generator is empty once it was used: pass a fresh one",
+        )
+    return {name: _joined(name, parts) for name, parts in columns.items()}
+
+
+def _named(sample: Any) -> dict[str, Array]:
+    if isinstance(sample, Mapping):
+        return {str(name): np.asarray(array)[None] for name, array in sample.items()}
+    if isinstance(sample, Sequence) and not isinstance(sample, str):
+        arrays = [np.asarray(array) for array in sample]
+        return {"x" if len(arrays) == 1 else f"input_{i}": array for i, array in enumerate(arrays)}
+    return {"x": np.asarray(sample)[None]}
+
+
+def _joined(name: str, parts: list[Array]) -> Array:
+    if any(part.dtype.kind not in "fiub" or part.ndim == 0 for part in parts):
+        raise ConverterError(
+            "EQ205", _SUBJECT, expected=f"arrays of numbers for `{name}`", got=str(parts[0].dtype)
+        )
+    shapes = {part.shape[1:] for part in parts}
+    if len(shapes) > 1:
+        raise ConverterError(
+            "EQ203", _SUBJECT, f"samples of `{name}` differ in shape", got=", ".join(map(str, sorted(shapes)))
+        )
+    return np.concatenate(parts)

@@ -1,0 +1,42 @@
+"""The figures of an evaluation as pure functions of real-valued outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Real = npt.NDArray[np.float64]
+
+
+def predicted(output: Real) -> npt.NDArray[np.int64]:
+    """Return each sample's class: the index of the largest value of the last axis; the first of equal ones.
+
+    Args:
+        output: (samples, classes), or with axes of length one between.
+    """
+    return np.argmax(output.reshape(len(output), -1), axis=1).astype(np.int64)
+
+
+def accuracy(output: Real, labels: npt.NDArray[np.int64]) -> float:
+    """Return the share of samples whose predicted class is the label, 0..1."""
+    return float(np.mean(predicted(output) == labels))
+
+
+def agreement(output: Real, reference: Real) -> float:
+    """Return the share of samples with the reference's predicted class, 0..1."""
+    return float(np.mean(predicted(output) == predicted(reference)))
+
+
+def sqnr_db(outputs: Sequence[Real], references: Sequence[Real]) -> float:
+    """Return 10 log10(sum ref^2 / sum (ref - out)^2) over all outputs, in dB; inf when equal."""
+    signal = sum(float(np.sum(np.square(reference))) for reference in references)
+    noise = sum(
+        float(np.sum(np.square(reference - output)))
+        for output, reference in zip(outputs, references, strict=True)
+    )
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf

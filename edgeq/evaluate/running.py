@@ -1,0 +1,148 @@
+"""Running .tflite models on data, always in a child process: a hostile file cannot take the caller down."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.errors import DataError, MissingExtra, ModelError
+from edgeq_converters import sources
+from edgeq_converters.child import run_worker
+from edgeq_converters.errors import translated
+from edgeq_converters.values import ModelInfo, TensorInfo
+
+Array = npt.NDArray[Any]
+Progress = Callable[[str, int, int], None]
+_ERRORS: Mapping[str, Callable[..., Exception]] = {"EQ1": MissingExtra, "EQ2": DataError, "EQ3": ModelError}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRun:
+    """What one model gave on data.
+
+    Attributes:
+        inputs: the samples in the types of this model's inputs, samples first.
+        outputs: in the model's own types, samples first.
+        labels: int64 (samples,), checked against the outputs; None where the data has none.
+        notes: what was done to the data to make it fit.
+    """
+
+    info: ModelInfo
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
+    labels: npt.NDArray[np.int64] | None
+    notes: tuple[str, ...]
+
+
+def describe(model: Path, *, deadline_s: float = 120.0) -> ModelInfo:
+    """Return a .tflite's inputs, outputs and operations, after it loaded and ran once on zeros.
+
+    Raises:
+        ModelError: EQ301 no file, EQ302 no .tflite, EQ303 truncated, damaged, or it crashes the runtime.
+    """
+    with translated(_ERRORS), tempfile.TemporaryDirectory(prefix="edgeq-describe-") as folder:
+        sources.require_tflite(Path(model))
+        job = {"verb": "inspect", "model": str(Path(model).absolute())}
+        result = run_worker(job, workdir=Path(folder), subject=str(model), deadline_s=deadline_s)
+        return ModelInfo.from_dict(result["info"])
+
+
+def raw_outputs(
+    model: Path, arrays: Array | Sequence[Array] | Mapping[str, Array], *, deadline_s: float = 600.0
+) -> tuple[Array, ...]:
+    """Return the model's outputs in its own types, samples first; see `run` for the arguments."""
+    return run(model, arrays, deadline_s=deadline_s).outputs
+
+
+def run(
+    model: Path, data: Path | Array | Sequence[Array] | Mapping[str, Array], *, deadline_s: float = 600.0
+) -> ModelRun:
+    """Run a model on data.
+
+    Args:
+        data: a path (.npz, .npy, folder of images), an array for a model with one input, one array an
+            input in the model's order, or a mapping {input name: array}. Samples first; real values, or
+            integers of the input's type.
+
+    Raises:
+        DataError: EQ2xx.
+        ModelError: EQ3xx.
+    """
+    return run_all([Path(model)], data, deadline_s=deadline_s)[0]
+
+
+def run_all(
+    models: Sequence[Path],
+    data: Path | Array | Sequence[Array] | Mapping[str, Array],
+    *,
+    deadline_s: float,
+    on_progress: Progress | None = None,
+) -> tuple[ModelRun, ...]:
+    """Run models with the same inputs and outputs on the same data, in one child process; see `run`.
+
+    `inputs` of every run are those of the first model.
+    """
+    with translated(_ERRORS), tempfile.TemporaryDirectory(prefix="edgeq-run-") as folder:
+        workdir = Path(folder)
+        for model in models:
+            sources.require_tflite(model)
+        path = _as_file(data, workdir / "data.npz")
+        arrays = workdir / "arrays.npz"
+        job = {
+            "verb": "run",
+            "models": [str(model.absolute()) for model in models],
+            "data": str(path.absolute()),
+            "arrays": str(arrays),
+        }
+        result = run_worker(
+            job, workdir=workdir, subject=str(models[0]), deadline_s=deadline_s, on_progress=on_progress
+        )
+        with np.load(arrays, allow_pickle=False) as loaded:
+            return _runs(result, {name: loaded[name] for name in loaded.files})
+
+
+def _runs(result: Mapping[str, Any], arrays: Mapping[str, Array]) -> tuple[ModelRun, ...]:
+    found = []
+    for number, body in enumerate(result["infos"]):
+        info = ModelInfo.from_dict(body)
+        found.append(
+            ModelRun(
+                info=info,
+                inputs=tuple(arrays[f"input_{i}"] for i in range(len(info.inputs))),
+                outputs=tuple(arrays[f"run_{number}_output_{i}"] for i in range(len(info.outputs))),
+                labels=arrays.get("y"),
+                notes=tuple(result["notes"]),
+            )
+        )
+    return tuple(found)
+
+
+def _as_file(data: Path | Array | Sequence[Array] | Mapping[str, Array], path: Path) -> Path:
+    if isinstance(data, (str, Path)):
+        return Path(data)
+    if isinstance(data, np.ndarray):
+        arrays: dict[str, Array] = {"x": data}
+    elif isinstance(data, Mapping):
+        arrays = {str(name): np.asarray(array) for name, array in data.items()}
+    else:
+        arrays = {f"input_{i}": np.asarray(array) for i, array in enumerate(data)}
+    np.savez(path, **arrays)  # type: ignore[arg-type] # its stub takes **kwds for allow_pickle too
+    return path
+
+
+def dequantized(
+    outputs: Sequence[Array], tensors: Sequence[TensorInfo]
+) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return raw outputs as real values: scale * (integer - zero point); float outputs as they are."""
+    return tuple(
+        np.asarray(array, np.float64)
+        if tensor.scale is None
+        else tensor.scale * (array.astype(np.float64) - (tensor.zero_point or 0))
+        for array, tensor in zip(outputs, tensors, strict=True)
+    )
