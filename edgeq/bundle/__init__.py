@@ -1,1 +1,9 @@
-"""The deployable archive: manifest, golden inputs, drift reference."""
+"""The bundle: a model with all that a device needs to prove, limit and watch it."""
+
+from __future__ import annotations
+
+from edgeq.bundle.archive import BlobRef, Bundle, read_bundle
+from edgeq.bundle.make import make_bundle
+from edgeq.bundle.manifest import Manifest
+
+__all__ = ["BlobRef", "Bundle", "Manifest", "make_bundle", "read_bundle"]

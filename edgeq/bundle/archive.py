@@ -70,6 +70,12 @@ class Bundle:
         """Return one blob."""
         return self.contents[sha256]
 
+    @property
+    def reference(self) -> dict[str, Any]:
+        """Return the drift reference."""
+        document: dict[str, Any] = json.loads(self.open(self.parsed.reference.file))
+        return document
+
     def open(self, name: str) -> bytes:
         """Return one file by its name."""
         return self.contents[self.parsed.files[name].sha256]

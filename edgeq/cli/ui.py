@@ -17,6 +17,9 @@ import click
 
 from edgeq.errors import ConfirmationNeeded
 
+# A step that is over before this shows no progress.
+PROGRESS_AFTER_S = 0.5
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -134,15 +137,18 @@ def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _lines(say: Callable[[str], None], label: str, total: int) -> Callable[[int], None]:
-    say(f"{label}: started")
-    state = {"done": 0, "shown": 0, "at_s": time.monotonic()}
+    # What is over in half a second needs no report; what takes longer says so each 10 % or 30 s.
+    state = {"done": 0.0, "shown": 0.0, "at_s": time.monotonic()}
+    begun_s = time.monotonic()
 
     def advance(amount: int) -> None:
         state["done"] += amount
         percent = 100 * state["done"] // max(total, 1)
-        if percent >= state["shown"] + 10 or time.monotonic() - state["at_s"] >= 30:
-            state.update(shown=percent, at_s=time.monotonic())
-            say(f"{label}: {percent} %")
+        now_s = time.monotonic()
+        due = percent >= state["shown"] + 10 or now_s - state["at_s"] >= 30
+        if due and now_s - begun_s >= PROGRESS_AFTER_S:
+            state.update(shown=percent, at_s=now_s)
+            say(f"{label}: {percent:.0f} %")
 
     return advance
 

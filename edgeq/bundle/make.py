@@ -1,0 +1,125 @@
+"""Making a bundle: the model, golden samples that a device must reproduce, and the drift reference."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import platform
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import edgeq
+from edgeq.blueprint import Limits
+from edgeq.bundle.archive import EPOCH, Bundle, entry_of, write_bundle
+from edgeq.bundle.reference import build_reference
+from edgeq.errors import BundleError
+from edgeq.evaluate import ModelRun, dequantized, run
+from edgeq.values import DeviceKind
+from edgeq_agent import wire
+
+GOLDEN_SAMPLES = 16
+# How far integer outputs may be off where another runtime, other kernels or another processor computed them.
+# On the runtime and machine of the golden outputs themselves, integers must agree exactly.
+GOLDEN_STEPS = 4
+GOLDEN_ATOL = 1e-3
+GOLDEN_RTOL = 1e-2
+
+
+def make_bundle(
+    path: Path,
+    *,
+    model_file: Path,
+    name: str,
+    variant: str,
+    data: Path,
+    labels: Sequence[str] = (),
+    kinds: Sequence[DeviceKind] = (),
+    limits: Limits | None = None,
+    golden_samples: int = GOLDEN_SAMPLES,
+    golden_steps: int = GOLDEN_STEPS,
+    lineage: Mapping[str, Any] | None = None,
+) -> Bundle:
+    """Write a bundle and return it; the same arguments give the same bytes.
+
+    Args:
+        data: samples that the model was not trained on: they stand for what is normal in the field. Golden
+            samples are
+            taken from them at even distances.
+        kinds: the devices that it is for; none means any.
+        limits: what must hold on the device; what is no device's matter is left out.
+        golden_steps: how far integer outputs may be off, in steps of the output's scale.
+
+    Raises:
+        DataError, ModelError: the data or the model cannot be used.
+        BundleError: too few samples, or a name that is none.
+    """
+    ran = run(model_file, data)
+    outputs = dequantized(ran.outputs, ran.info.outputs)
+    count = len(ran.inputs[0])
+    if labels and len(labels) != _classes(outputs[0]):
+        raise BundleError("labels", expected=f"{_classes(outputs[0])}, one a class", got=str(len(labels)))
+    chosen = np.unique(np.linspace(0, count - 1, min(golden_samples, count)).astype(int))
+    reference = build_reference(_named_inputs(ran), outputs[0])
+    files = {
+        "model.tflite": model_file.read_bytes(),
+        "golden.npz": _golden(ran, chosen),
+        "reference.json": wire.canonical(reference),
+    }
+    asked = limits or Limits()
+    manifest = {
+        "schema": wire.MANIFEST_SCHEMA,
+        "model": name,
+        "variant": variant,
+        "created_by": f"edgeq {edgeq.__version__}",
+        "files": {file: entry_of(content) for file, content in sorted(files.items())},
+        "golden": {
+            "file": "golden.npz",
+            "samples": len(chosen),
+            "max_steps": golden_steps,
+            "atol": GOLDEN_ATOL,
+            "rtol": GOLDEN_RTOL,
+            "runtime": {
+                "module": "ai_edge_litert",
+                "version": importlib.metadata.version("ai-edge-litert"),
+                "machine": platform.machine(),
+            },
+        },
+        "reference": {"file": "reference.json"},
+        "requires": {"kinds": [kind.value for kind in kinds], "free_bytes": sum(map(len, files.values()))},
+        "limits": {
+            "latency_p95_ns": asked.latency_p95_ns_max,
+            "memory_peak_bytes": asked.memory_peak_bytes_max,
+        },
+        "labels": list(labels),
+        "lineage": dict(lineage or {}),
+    }
+    return write_bundle(path, manifest, files)
+
+
+def _classes(output: NDArray[Any]) -> int:
+    return int(np.prod(output.shape[1:]))
+
+
+def _named_inputs(ran: ModelRun) -> dict[str, NDArray[np.float64]]:
+    # As the model sees them: quantized and back, so that rounding is the same here and on the device.
+    values = dequantized(ran.inputs, ran.info.inputs)
+    return {tensor.name: array for tensor, array in zip(ran.info.inputs, values, strict=True)}
+
+
+def _golden(ran: ModelRun, chosen: NDArray[np.intp]) -> bytes:
+    """Return golden.npz: `input_<i>` and `output_<i>`, samples first, in the model's own types."""
+    arrays = {f"input_{i}": array[chosen] for i, array in enumerate(ran.inputs)}
+    arrays |= {f"output_{i}": array[chosen] for i, array in enumerate(ran.outputs)}
+    buffer = io.BytesIO()
+    # numpy.savez stamps the time of day into the zip; written by hand, the bytes depend on the content alone.
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for key in sorted(arrays):
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(arrays[key]), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{key}.npy", date_time=EPOCH), member.getvalue())
+    return buffer.getvalue()

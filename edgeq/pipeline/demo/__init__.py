@@ -1,0 +1,1 @@
+"""The demo: one walk over the whole path on real data, with nothing but this machine."""

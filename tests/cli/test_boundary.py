@@ -1,0 +1,210 @@
+"""The error boundary: one line, a hint, the right exit status; data on stdout, talk on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from edgeq import errors
+from edgeq.cli import main
+from edgeq.cli.root import COMMANDS, root
+
+EDGEQ = Path(sys.executable).with_name("edgeq")
+
+
+def every_command() -> list[tuple[str, ...]]:
+    """Return every command and subcommand by name."""
+    found: list[tuple[str, ...]] = []
+
+    def walk(group: click.Group, path: tuple[str, ...]) -> None:
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None
+            found.append((*path, name))
+            if isinstance(command, click.Group):
+                walk(command, (*path, name))
+
+    walk(root, ())
+    return found
+
+
+def leaf(path: tuple[str, ...]) -> click.Command:
+    command: click.Command | None = root
+    for name in path:
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), name)
+    assert command is not None
+    return command
+
+
+@pytest.mark.parametrize("path", every_command(), ids=" ".join)
+def test_every_command_has_help_with_examples_and_json(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*path, "-h"]) == 0
+    text = capsys.readouterr().out
+    command = leaf(path)
+    if isinstance(command, click.Group):
+        return
+    assert "Examples:" in text
+    assert f"edgeq {' '.join(path)}" in text
+    assert "--json" in text
+
+
+@pytest.mark.parametrize("path", every_command(), ids=" ".join)
+def test_the_examples_of_every_command_parse(path: tuple[str, ...]) -> None:
+    import shlex
+
+    command = leaf(path)
+    if isinstance(command, click.Group):
+        return
+    examples = [
+        line.strip() for line in (command.epilog or "").splitlines() if line.strip().startswith("edgeq ")
+    ]
+    for example in examples:
+        words = shlex.split(example)
+        for stop in (">", "|", "&&"):
+            if stop in words:
+                words = words[: words.index(stop)]
+        assert tuple(words[1 : 1 + len(path)]) == path, example
+        # Parsing alone: options and arguments are known and complete; nothing runs.
+        command.make_context(command.name, words[1 + len(path) :], resilient_parsing=False)
+
+
+def test_the_table_of_commands_is_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["convrt"], "Did you mean `convert`?"),
+        (["nonsense"], "No such command"),
+        (["check"], "Missing argument"),
+        (["check", "b.toml", "--colour"], "No such option"),
+        (["check", "none.toml"], "No such file"),
+    ],
+)
+def test_a_usage_error_is_one_line_and_status_2(
+    argv: list[str], words: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    first, hint = err.splitlines()
+    assert first.startswith("error[EQ1")
+    assert words in first
+    assert hint.startswith("hint: ")
+    assert list(workspace.iterdir()) == []
+
+
+def test_an_error_under_json_is_a_document(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "none.toml", "--json"]) == 2
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert document["schema"] == "edgeq.error/1"
+    assert document["error"]["code"] == "EQ110"
+    assert document["error"]["exit_status"] == 2
+    assert "error[EQ110]" in err
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Make `edgeq check` raise an error from the middle of its work."""
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("edgeq.blueprint.load_blueprint", fail)
+
+
+TREE = [
+    cls
+    for cls in vars(errors).values()
+    if isinstance(cls, type) and issubclass(cls, errors.EdgeqError)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cls", TREE, ids=lambda cls: cls.__name__)
+def test_every_error_of_the_tree_leaves_with_its_status(
+    cls: type[errors.EdgeqError],
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plant(monkeypatch, cls("pi-4", expected="a", got="b", hint="run `edgeq doctor pi-4`"))
+    assert main(["check", "b.toml"]) == cls.exit_status
+    assert capsys.readouterr().err == (
+        f"error[{cls.code}]: pi-4: expected a, got b\nhint: run `edgeq doctor pi-4`\n"
+    )
+
+
+def test_codes_are_unique_and_statuses_are_of_the_table() -> None:
+    codes = [cls.code for cls in TREE]
+    assert len(codes) == len(set(codes))
+    assert {cls.exit_status for cls in TREE} <= set(errors.ExitStatus)
+
+
+def test_a_bug_is_status_70_with_a_log_and_no_traceback(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(monkeypatch, ZeroDivisionError("division\nby zero"))
+    assert main(["check", "b.toml"]) == 70
+    err = capsys.readouterr().err
+    assert err.startswith("error[EQ901]: edgeq: a bug: ZeroDivisionError: division by zero\nhint: ")
+    assert "Traceback" not in err
+    (log,) = workspace.glob("edgeq-crash-*.log")
+    assert "ZeroDivisionError" in log.read_text()
+
+
+def test_debug_shows_the_traceback(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(monkeypatch, ZeroDivisionError("by zero"))
+    assert main(["--debug", "check", "b.toml"]) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_status_130(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(monkeypatch, KeyboardInterrupt())
+    assert main(["check", "b.toml"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_status_141() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [EDGEQ, "completion", "bash"], stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    finally:
+        os.close(writer)
+    assert done.returncode == 141
+    assert done.stderr == b""
+
+
+def test_the_version_names_the_protocol(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("edgeq 0.1.0 (agent protocol 1)")
+
+
+def test_completion_completes() -> None:
+    environment = dict(os.environ, COMP_WORDS="edgeq con", COMP_CWORD="1", _EDGEQ_COMPLETE="bash_complete")
+    done = subprocess.run([EDGEQ], capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert "plain,convert" in done.stdout.splitlines()
+    for shell in ("bash", "zsh", "fish"):
+        script = subprocess.run(
+            [EDGEQ, "completion", shell], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert "_EDGEQ_COMPLETE" in script.stdout

@@ -1,0 +1,99 @@
+"""What the command line writes, and where."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from edgeq.cli.ui import Ui
+from edgeq.errors import ConfirmationNeeded
+
+
+def test_talk_is_on_stderr_and_data_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    ui = Ui()
+    ui.say("talk")
+    ui.line("data")
+    ui.table(["name", "size"], [["int8", "1"], ["float16", "22"]])
+    out, err = capsys.readouterr()
+    assert err == "talk\n"
+    assert out == "data\nname     size\nint8     1\nfloat16  22\n"
+
+
+def test_json_is_one_document_and_silences_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    ui = Ui(as_json=True)
+    ui.line("data")
+    ui.table(["a"], [["b"]])
+    ui.emit("edgeq.test/1", {"sqnr_db": math.inf, "values": [math.nan, 1.5]})
+    out, _ = capsys.readouterr()
+    assert json.loads(out) == {"schema": "edgeq.test/1", "sqnr_db": None, "values": [None, 1.5]}
+
+
+def test_quiet_keeps_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    ui = Ui(quiet=True)
+    ui.say("talk")
+    ui.detail("detail")
+    ui.warn("careful")
+    assert capsys.readouterr().err == "warning: careful\n"
+
+
+def test_a_quick_step_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    with Ui().progress("calibrating", 2) as advance:
+        advance(1)
+        advance(1)
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_in_a_pipe_is_plain_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeq.cli.ui.PROGRESS_AFTER_S", 0.0)
+    with Ui().progress("calibrating", 100) as advance:
+        for _ in range(100):
+            advance(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "calibrating: 10 %"
+    assert lines[-1] == "calibrating: 100 %"
+    assert len(lines) == 10
+    assert not any("\x1b" in line for line in lines)
+
+
+def test_progress_on_a_terminal_is_a_bar() -> None:
+    script = (
+        "from edgeq.cli.ui import Ui\n"
+        "import time\n"
+        "with Ui().progress('calibrating', 4) as advance:\n"
+        "    for _ in range(4):\n"
+        "        time.sleep(0.2)\n"
+        "        advance(1)\n"
+    )
+    controller, terminal = pty.openpty()
+    environment = dict(os.environ, TERM="xterm", COLUMNS="80")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stderr=terminal, stdout=subprocess.DEVNULL, env=environment
+    )
+    os.close(terminal)
+    seen = b""
+    while True:
+        try:
+            piece = os.read(controller, 4096)
+        except OSError:  # the terminal's other end is closed: the process is gone
+            break
+        if not piece:
+            break
+        seen += piece
+    os.close(controller)
+    assert process.wait(timeout=30) == 0
+    assert b"calibrating" in seen
+    assert b"\x1b[" in seen
+
+
+def test_nobody_to_ask_is_an_error_and_yes_is_yes() -> None:
+    assert Ui().confirm("apply?", yes=True)
+    with pytest.raises(ConfirmationNeeded, match="no terminal"):
+        Ui().confirm("apply?", yes=False)
