@@ -209,6 +209,13 @@ class HealthCheckFailed(DeviceError):
     code = "EQ504"
 
 
+class DeviceBusy(DeviceError):
+    """Another command changes the device just now."""
+
+    code = "EQ508"
+    transient = True
+
+
 class BundleError(EdgeqError):
     """A bundle cannot be read or made."""
 

@@ -1,0 +1,112 @@
+"""The docs say what the code does: every error code, every command, every JSON schema."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edgeq import errors
+from edgeq.cli.root import COMMANDS
+from edgeq_converters.errors import CODES
+
+ROW = re.compile(r"^\| (EQ\d{3}) \| (\w+) \| (.+?) \| (\d+) \| (yes|) ?\|$")
+SCHEMA = re.compile(r"[\"'`](edgeq\.[a-z-]+/\d+)[\"'`]")
+
+
+def documented(text: str) -> dict[str, tuple[str, int, bool]]:
+    rows = (ROW.match(line) for line in text.splitlines())
+    return {row[1]: (row[2], int(row[4]), row[5] == "yes") for row in rows if row}
+
+
+def tree() -> list[type[errors.EdgeqError]]:
+    return [
+        cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.EdgeqError)
+    ]
+
+
+def codes_in(folder: Path) -> set[str]:
+    return {
+        code
+        for path in folder.rglob("*.py")
+        for code in re.findall(r"\"(EQ\d{3})\"", path.read_text("utf-8"))
+    }
+
+
+@pytest.fixture
+def page(project_root: Path) -> dict[str, tuple[str, int, bool]]:
+    return documented((project_root / "docs" / "errors.md").read_text(encoding="utf-8"))
+
+
+def test_every_class_is_documented_as_it_is(page: dict[str, tuple[str, int, bool]]) -> None:
+    for cls in tree():
+        assert page[cls.code] == (cls.__name__, int(cls.exit_status), cls.transient), cls.code
+
+
+def test_every_code_in_the_sources_is_documented_and_none_is_made_up(
+    project_root: Path, page: dict[str, tuple[str, int, bool]]
+) -> None:
+    used = {cls.code for cls in tree()} | set(CODES)
+    for package in ("edgeq", "converters", "device_agents"):
+        used |= codes_in(project_root / package)
+    assert used == set(page)
+
+
+def test_the_guard_sees_a_missing_code() -> None:
+    row = "| EQ101 | UsageError | an argument is wrong | 2 | |"
+    assert documented(row) == {"EQ101": ("UsageError", 2, False)}
+    assert documented("| EQ10 | broken |") == {}
+
+
+def test_every_exit_status_is_documented(project_root: Path) -> None:
+    text = (project_root / "docs" / "errors.md").read_text(encoding="utf-8")
+    for status in errors.ExitStatus:
+        assert re.search(rf"^\| {int(status)} \|", text, re.M), status
+
+
+def test_every_schema_is_documented_and_none_is_made_up(project_root: Path) -> None:
+    used = {
+        schema
+        for package in ("edgeq", "device_agents", "converters")
+        for path in (project_root / package).rglob("*.py")
+        for schema in SCHEMA.findall(path.read_text(encoding="utf-8"))
+    }
+    page = set(SCHEMA.findall((project_root / "docs" / "json-output.md").read_text(encoding="utf-8")))
+    assert used == page
+
+
+def test_the_readme_names_every_command(project_root: Path) -> None:
+    readme = (project_root / "README.md").read_text(encoding="utf-8")
+    assert [name for name in COMMANDS if f"edgeq {name}" not in readme] == []
+
+
+def test_links_between_pages_lead_somewhere(project_root: Path) -> None:
+    pages = [
+        *project_root.glob("*.md"),
+        *project_root.glob("docs/**/*.md"),
+        *project_root.glob("examples/**/*.md"),
+    ]
+    dead = []
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if "://" not in target and not (page.parent / target).exists():
+                dead.append(f"{page.name}: {target}")
+    assert dead == []
+
+
+def test_the_tracked_files_name_no_path_of_a_machine(project_root: Path) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=project_root, capture_output=True, text=True, timeout=30, check=False
+    )
+    if listed.returncode != 0:
+        pytest.skip("no git checkout")
+    home = re.compile("/(?:home|root|Users)/" + r"\w+")
+    found = [
+        name
+        for name in listed.stdout.split()
+        if name.endswith((".py", ".md", ".toml", ".yaml"))
+        and home.search((project_root / name).read_text(encoding="utf-8"))
+    ]
+    assert found == []
