@@ -1,0 +1,186 @@
+"""`edgeq devices`: enrol, list and remove devices; emulate one."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeq.cli.ui import App, command
+from edgeq.errors import UsageError
+from edgeq.units import format_size
+from edgeq.values import Device, DeviceKind
+
+
+@click.group("devices")
+def devices_command() -> None:
+    """Enrol, list and remove devices; emulate one."""
+
+
+@command(
+    "add",
+    examples=[
+        "edgeq devices add pi --host 192.168.1.20 --user pi --kind raspberry-pi --label site=lab",
+        "edgeq devices add pi --host pi.local --user pi --fingerprint SHA256:nQxf...",
+    ],
+)
+@click.argument("name")
+@click.option("--host", required=True, help="Its name or address.")
+@click.option("--port", type=click.IntRange(1, 65535), default=22, show_default=True)
+@click.option("--user", default=getpass.getuser, show_default="yours", help="Who logs in there.")
+@click.option("--kind", type=click.Choice([*DeviceKind]), default=DeviceKind.LINUX, show_default=True)
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="For `--to label:KEY=VALUE`.")
+@click.option("--identity", type=click.Path(path_type=Path, dir_okay=False), help="The private key file.")
+@click.option("--fingerprint", help="Its host key's, SHA256:...; any other one is refused.")
+@click.option("--python", default="python3", show_default=True, help="The interpreter on the device.")
+def _add(
+    app: App,
+    name: str,
+    host: str,
+    port: int,
+    user: str,
+    kind: DeviceKind,
+    labels: tuple[str, ...],
+    identity: Path | None,
+    fingerprint: str | None,
+    python: str,
+) -> None:
+    """Pin the host key of a device, log in, prove its Python, and add it to devices.toml."""
+    from edgeq.fleet.enrol import enrol
+
+    enrolment = enrol(
+        app.workspace,
+        name=name,
+        host=host,
+        port=port,
+        user=user,
+        kind=DeviceKind(kind),
+        labels=dict(_label(label) for label in labels),
+        identity=identity,
+        expected_fingerprint=fingerprint,
+        python=python,
+    )
+    facts = enrolment.facts
+    app.ui.line(f"{name}  {enrolment.fingerprint}")
+    app.ui.line(
+        f"Python {facts.python}, {facts.machine}, {facts.libc} {facts.libc_version}, "
+        f"{format_size(facts.free_bytes)} free{f', {facts.model}' if facts.model else ''}"
+    )
+    app.ui.emit(
+        "edgeq.devices.add/1",
+        {
+            "device": _entry(enrolment.device),
+            "fingerprint": enrolment.fingerprint,
+            "facts": facts.raw,
+        },
+    )
+    if fingerprint is None:
+        app.ui.say(
+            f"pinned the key that it showed; compare on {name}: ssh-keygen -lf /etc/ssh/ssh_host_*.pub"
+        )
+    app.ui.next(f"edgeq deploy BUNDLE --to {name}")
+
+
+@command("list", examples=["edgeq devices list", "edgeq devices list --json"])
+def _list(app: App) -> None:
+    """List the devices of this workspace."""
+    from edgeq.fleet.inventory import Inventory
+
+    devices = Inventory.load(app.workspace).devices
+    entries = [_entry(device) for device in devices]
+    app.ui.table(
+        ["name", "address", "kind", "labels", "host key"],
+        [
+            [
+                device.name,
+                f"{device.user}@{device.host}:{device.port}",
+                device.kind.value,
+                " ".join(f"{key}={value}" for key, value in device.labels.items()),
+                entry["fingerprint"],
+            ]
+            for device, entry in zip(devices, entries, strict=True)
+        ],
+    )
+    app.ui.emit("edgeq.devices.list/1", {"devices": entries})
+    if not devices:
+        app.ui.next("edgeq devices add NAME --host HOST, or `edgeq devices emulate NAME`")
+
+
+@command("remove", examples=["edgeq devices remove pi"])
+@click.argument("name")
+def _remove(app: App, name: str) -> None:
+    """Take a device out of devices.toml; nothing changes on it."""
+    from edgeq.fleet.inventory import Inventory
+
+    Inventory.load(app.workspace).remove(name)
+    app.ui.say(f"{name}: removed; the device itself is as it was")
+    app.ui.emit("edgeq.devices.remove/1", {"device": name})
+
+
+@command(
+    "emulate",
+    examples=["edgeq devices emulate pi-test", "edgeq devices emulate pi-test --detach"],
+)
+@click.argument("name")
+@click.option("--detach", is_flag=True, help="Let it run in the background; `edgeq devices stop` ends it.")
+def _emulate(app: App, name: str, detach: bool) -> None:
+    """Start a loopback device on this machine, and enrol it: a real SSH server with a home of its own."""
+    from edgeq.testing.emulation import emulate
+
+    with emulate(app.workspace, name, detach=detach) as running:
+        app.ui.line(f"{name}  {running.device.host}:{running.device.port}  {running.device.fingerprint}")
+        app.ui.emit(
+            "edgeq.devices.emulate/1",
+            {
+                "device": _entry(running.enrolment.device),
+                "fingerprint": running.device.fingerprint,
+                "folder": str(running.device.folder),
+                "pid": running.device.pid,
+            },
+        )
+        app.ui.next(f"edgeq deploy BUNDLE --to {name}")
+        if detach:
+            app.ui.say(f"it runs in the background; `edgeq devices stop {name}` ends it")
+        else:
+            app.ui.say("it runs until Ctrl-C")
+            running.device.process.wait()
+
+
+@command("stop", examples=["edgeq devices stop pi-test"])
+@click.argument("name")
+def _stop(app: App, name: str) -> None:
+    """Stop a loopback device that runs in the background; its folder and its entry stay."""
+    from edgeq.testing.emulation import stop
+
+    stop(app.workspace, name)
+    app.ui.say(f"{name}: stopped; `edgeq devices emulate {name}` starts it again")
+    app.ui.emit("edgeq.devices.stop/1", {"device": name})
+
+
+for _command in (_add, _list, _remove, _emulate, _stop):
+    devices_command.add_command(_command)
+
+
+def _label(text: str) -> tuple[str, str]:
+    from edgeq.fleet.names import check_name
+
+    key, sign, value = text.partition("=")
+    if not sign or not value:
+        raise UsageError("--label", expected="KEY=VALUE", got=repr(text))
+    return check_name(key, what="label"), value
+
+
+def _entry(device: Device) -> dict[str, Any]:
+    from edgeq.fleet.hostkeys import HostKey
+
+    return {
+        "name": device.name,
+        "host": device.host,
+        "port": device.port,
+        "user": device.user,
+        "kind": device.kind.value,
+        "labels": dict(device.labels),
+        "fingerprint": HostKey.parse(device.host_key).fingerprint,
+    }

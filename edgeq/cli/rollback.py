@@ -1,0 +1,37 @@
+"""`edgeq rollback`: put a device's model back to its previous release."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from edgeq.cli.ui import App, command
+
+
+@command("rollback", examples=["edgeq rollback kws --on pi", "edgeq rollback kws --on label:site=lab --json"])
+@click.argument("model")
+@click.option("--on", "selectors", multiple=True, required=True, help="A device, label:KEY=VALUE, or all.")
+def rollback_command(app: App, model: str, selectors: tuple[str, ...]) -> None:
+    """Put MODEL back to the release that served before; that one's health is checked first."""
+    from edgeq.fleet.inventory import Inventory
+    from edgeq.fleet.many import on_each, raise_failures
+    from edgeq.fleet.verbs import rollback
+    from edgeq.store import Store
+
+    devices = Inventory.load(app.workspace).select(selectors)
+    results = on_each(devices, lambda device: rollback(device, model))
+    entries: list[dict[str, Any]] = []
+    for name, answer in results.done.items():
+        app.ui.line(
+            f"{name}: {model} {answer['release'][:12]} serves again, before {answer['previous'][:12]}"
+        )
+        entries.append({"device": name, "ok": True, **answer})
+    for name, error in results.failed.items():
+        app.ui.line(f"{name}: failed, {error.message}")
+        entries.append({"device": name, "ok": False, "error": error.to_dict()})
+    with Store.open(app.workspace) as store:
+        store.record_run("rollback", model, {"devices": entries})
+    app.ui.emit("edgeq.rollback/1", {"model": model, "devices": entries})
+    raise_failures(results.failed, asked=len(devices), what="rollback")
+    app.ui.next(f"edgeq status {devices[0].name}")
