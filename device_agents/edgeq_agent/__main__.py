@@ -1,1 +1,100 @@
-"""Runs the agent: `python edgeq-agent.pyz VERB`."""
+"""Runs the agent: `python edgeq-agent.pyz VERB [--home HOME]`; one verb a process, one answer."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from typing import BinaryIO, Callable, NoReturn
+
+from edgeq_agent import __version__, errors, home, request, wire
+from edgeq_agent.answer import Answer
+from edgeq_agent.call import Call
+
+# Each verb is imported when it is called: a probe must not pay for the outbox.
+_VERBS: dict[str, tuple[str, str]] = {
+    "probe": ("probe", "probe"),
+    "missing": ("blobs", "missing"),
+    "put": ("blobs", "put"),
+    "runtime": ("runtime_env", "runtime"),
+    "activate": ("activation", "activate"),
+    "rollback": ("activation", "rollback"),
+    "status": ("status", "status"),
+    "infer": ("infer", "infer"),
+    "bench": ("bench", "bench"),
+    "telemetry": ("telemetry", "telemetry"),
+}
+
+_USAGE = "usage: edgeq-agent VERB [--home HOME] < REQUEST\nverbs: {}\n".format(" ".join(wire.VERBS))
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run one verb and exit with its status: 0 after a result, 1 after an error."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words in (["--version"], ["-h"], ["--help"]):
+        sys.stdout.write(__version__ + "\n" if words == ["--version"] else _USAGE)
+        sys.exit(0)
+    signal.signal(signal.SIGTERM, _end)
+    sys.exit(run(words, sys.stdin.buffer, sys.stdout.buffer))
+
+
+def run(words: list[str], source: BinaryIO, sink: BinaryIO) -> int:
+    """Answer one call on `sink`; return the exit status. No exception leaves here but SystemExit."""
+    os.umask(0o077)
+    answer = Answer(sink)
+    answer.send(wire.hello(__version__))
+    try:
+        result = _serve(words, source, answer)
+    except errors.AgentError as error:
+        answer.send(error.message())
+        return 1
+    except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the host gets one last message
+        answer.send(_unexpected(error).message())
+        return 1
+    answer.send(wire.result(result))
+    return 0
+
+
+def _serve(words: list[str], source: BinaryIO, answer: Answer) -> wire.Json:
+    verb, folder = _parse(words)
+    asked = request.read(source)
+    place = home.locate(folder)
+    place.ensure()
+    module, name = _VERBS[verb]
+    function: Callable[[Call], wire.Json] = getattr(importlib.import_module("edgeq_agent." + module), name)
+    return function(Call(asked, source, place, answer))
+
+
+def _parse(words: list[str]) -> tuple[str, str | None]:
+    rest = list(words)
+    folder = None
+    if "--home" in rest:
+        at = rest.index("--home")
+        if at + 1 >= len(rest):
+            raise request.bad("--home", "a folder", None)
+        folder = rest[at + 1]
+        del rest[at : at + 2]
+    if len(rest) != 1 or rest[0] not in _VERBS:
+        raise request.bad("verb", "one of " + " ".join(wire.VERBS), " ".join(rest))
+    return rest[0], folder
+
+
+def _unexpected(error: Exception) -> errors.AgentError:
+    known = errors.from_os(error)
+    if known is not None:
+        return known
+    import traceback
+
+    traceback.print_exc()
+    summary = " ".join(f"{type(error).__name__}: {error}".split())
+    return errors.AgentError(errors.BUG, "edgeq-agent", "a bug: " + summary[:300])
+
+
+def _end(signum: int, frame: object) -> NoReturn:
+    # As an exception, so that every `finally` on the way out runs: the child is killed, half-made files go.
+    sys.exit(128 + signum)
+
+
+if __name__ == "__main__":
+    main()

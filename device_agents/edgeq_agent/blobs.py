@@ -1,0 +1,128 @@
+"""Content-addressed blobs: an upload is hashed, synced and renamed before it is anything else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import BinaryIO, Iterator
+
+from edgeq_agent import files, home, lock, request
+from edgeq_agent.call import Call
+from edgeq_agent.errors import DIGEST_MISMATCH, SHORT_PAYLOAD, AgentError, no_space
+from edgeq_agent.wire import Json
+
+# What stays free after an upload, so that a state or a journal line can still be written.
+RESERVE_BYTES = 1024 * 1024
+
+
+def has(place: home.Home, sha256: str, size_bytes: int) -> bool:
+    """Tell whether a blob of this size is there; its content is hashed again before it is activated."""
+    try:
+        return os.stat(place.blob(sha256)).st_size == size_bytes
+    except FileNotFoundError:
+        return False
+
+
+def intact(place: home.Home, sha256: str) -> bool:
+    """Tell whether the blob is there with the content that its name says."""
+    try:
+        return files.sha256_of(place.blob(sha256)) == sha256
+    except FileNotFoundError:
+        return False
+
+
+def check_space(place: home.Home, subject: str, size_bytes: int) -> None:
+    """Refuse what would not fit.
+
+    Raises:
+        AgentError: EQ501.
+    """
+    free = home.free_bytes(place.root)
+    if free < size_bytes + RESERVE_BYTES:
+        raise no_space(subject, size_bytes + RESERVE_BYTES, free)
+
+
+def missing(call: Call) -> Json:
+    """Verb `missing`: which of these blobs the device does not have."""
+    wanted = request.sizes(call.request, "blobs")
+    absent = sorted(sha for sha, size in wanted.items() if not has(call.home, sha, size))
+    return {"missing": absent, "free_bytes": home.free_bytes(call.home.root)}
+
+
+def put(call: Call) -> Json:
+    """Verb `put`: store the payload under its SHA-256.
+
+    Raises:
+        AgentError: EQ501 no space, EQ505 other bytes than announced, EQ506 fewer bytes than announced.
+    """
+    sha256 = request.sha256(call.request, "sha256")
+    size_bytes = request.integer(call.request, "size_bytes", 0, 1 << 48)
+    payload_bytes = request.integer(call.request, "payload_bytes", 0, 1 << 48)
+    if size_bytes != payload_bytes:
+        raise request.bad("payload_bytes", f"size_bytes ({size_bytes})", payload_bytes)
+    with lock.hold(call.home):
+        if has(call.home, sha256, size_bytes) and intact(call.home, sha256):
+            for _ in payload(call.payload, payload_bytes, sha256):
+                pass  # the host sends it in any case: read to the end, so that its write does not fail
+            return {"sha256": sha256, "stored": False}
+        _store(call, sha256, size_bytes)
+    return {"sha256": sha256, "stored": True}
+
+
+def _store(call: Call, sha256: str, size_bytes: int) -> None:
+    # The lock is held: whatever else has this name was left by an upload that died.
+    temporary = call.home.path("tmp", "put-" + sha256)
+    files.remove(temporary)
+    check_space(call.home, "blob " + sha256[:12], size_bytes)
+    try:
+        receive(call.payload, size_bytes, temporary, sha256)
+        os.replace(temporary, call.home.blob(sha256))
+    finally:
+        files.remove(temporary)
+    files.sync_folder(call.home.blobs)
+
+
+def receive(stream: BinaryIO, size_bytes: int, path: str, sha256: str) -> None:
+    """Write exactly `size_bytes` of the stream to `path`, synced.
+
+    Raises:
+        AgentError: EQ505 the digest differs, EQ506 the stream ended early.
+    """
+    digest = hashlib.sha256()
+    with open(path, "wb") as target:
+        for chunk in payload(stream, size_bytes, sha256):
+            digest.update(chunk)
+            target.write(chunk)
+        target.flush()
+        os.fsync(target.fileno())
+    if digest.hexdigest() != sha256:
+        raise AgentError(
+            DIGEST_MISMATCH,
+            "blob " + sha256[:12],
+            "the bytes that arrived are not those that were announced",
+            expected=sha256,
+            got=digest.hexdigest(),
+            hint="send it again",
+        )
+
+
+def payload(stream: BinaryIO, size_bytes: int, subject: str) -> Iterator[bytes]:
+    """Yield exactly `size_bytes` of the stream in pieces.
+
+    Raises:
+        AgentError: EQ506, the stream ended early.
+    """
+    left = size_bytes
+    while left:
+        chunk = stream.read(min(files.CHUNK_BYTES, left))
+        if not chunk:
+            raise AgentError(
+                SHORT_PAYLOAD,
+                "payload " + subject[:12],
+                "the connection ended early",
+                expected=f"{size_bytes} bytes",
+                got=f"{size_bytes - left} bytes",
+                hint="send it again",
+            )
+        left -= len(chunk)
+        yield chunk

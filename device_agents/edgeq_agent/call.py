@@ -1,0 +1,18 @@
+"""What a verb gets: the request, the payload's stream, the home and the answer."""
+
+from __future__ import annotations
+
+from typing import BinaryIO, NamedTuple
+
+from edgeq_agent.answer import Answer
+from edgeq_agent.home import Home
+from edgeq_agent.wire import Json
+
+
+class Call(NamedTuple):
+    """One call of the agent."""
+
+    request: Json
+    payload: BinaryIO
+    home: Home
+    answer: Answer

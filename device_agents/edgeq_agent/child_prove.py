@@ -1,0 +1,58 @@
+"""Job `prove`: which runtime imports here and is right about a tiny model (child process only)."""
+
+from __future__ import annotations
+
+import base64
+import sys
+
+from edgeq_agent import model, wire
+from edgeq_agent.answer import Answer
+from edgeq_agent.errors import UNSUPPORTED, AgentError
+
+# A float model of one ADD, y = x + x for x of shape (1, 4), written field by field with the TFLite schema.
+TINY_MODEL = base64.b64decode(
+    "CAAAAFRGTDPK////FAAAABwAAAAgAAAABAEAAAMAAAABAAAABAAAAAT///8AAAAAAAAAAAEAAAAUAAAAAAAOABgAFAAQ"
+    "AAwACAAEAA4AAAAUAAAAHAAAAFwAAABgAAAAZAAAAAQAAABtYWluAAAAAAEAAAAUAAAAAAAOABQAAAAQAAwACwAEAA4A"
+    "AAAQAAAAAAAACwwAAAAQAAAAeP///wEAAAABAAAAAgAAAAAAAAAAAAAAAQAAAAEAAAABAAAAAAAAAAIAAAA0AAAABAAA"
+    "AOD///8IAAAADAAAAAEAAAB5AAAAAgAAAAEAAAAEAAAADAAMAAgAAAAAAAQADAAAAAgAAAAMAAAAAQAAAHgAAAACAAAA"
+    "AQAAAAQAAAABAAAACAAAAAQABAAEAAAA"
+)
+
+
+def run(job: wire.Json, answer: Answer) -> wire.Json:
+    """Return {module, version, python, numpy, kernels} of the first of `modules` that works.
+
+    Raises:
+        AgentError: EQ503, none does; the problem says for each why not.
+    """
+    failures: list[str] = []
+    for module in job["modules"]:
+        try:
+            return _prove(str(module))
+        except Exception as error:  # noqa: BLE001 - whatever a wheel for another processor raises
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            failures.append(f"{module}: {why}")
+    raise AgentError(
+        UNSUPPORTED,
+        "runtime",
+        "no module imports and infers: " + "; ".join(failures),
+        hint="let edgeq resolve wheels for this device: run `edgeq deploy` again",
+    )
+
+
+def _prove(module: str) -> wire.Json:
+    import numpy as np
+
+    interpreter = model.interpreter_class(module)(model_content=TINY_MODEL, num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.array([[1, 2, 3, 4]], np.float32))
+    interpreter.invoke()
+    got = interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).tolist()
+    if got != [[2.0, 4.0, 6.0, 8.0]]:
+        raise ArithmeticError(f"gives {got} for 1+1, 2+2, 3+3, 4+4")
+    return {
+        "module": module,
+        "version": model.version_of(module),
+        "python": "{}.{}.{}".format(*sys.version_info[:3]),
+        "numpy": np.__version__,
+    }

@@ -1,0 +1,79 @@
+"""Who this device is: an id made once, the id of this boot, and what kind of board it is."""
+
+from __future__ import annotations
+
+import os
+import uuid
+
+from edgeq_agent import files
+from edgeq_agent.home import Home
+
+
+def device_id(home: Home) -> str:
+    """Return the id of this home; the first call makes it."""
+    try:
+        return _stored_id(home)
+    except (FileNotFoundError, ValueError, KeyError):
+        return _new_id(home)
+
+
+def _stored_id(home: Home) -> str:
+    return str(files.read_json(home.device)["device_id"])
+
+
+def _new_id(home: Home) -> str:
+    mine = f"{home.device}.{os.getpid()}"
+    files.write_json(mine, {"schema": "edgeq.device/1", "device_id": uuid.uuid4().hex})
+    try:
+        # A link fails where a rename would overwrite: of two first calls only one gives the id.
+        os.link(mine, home.device)
+    except FileExistsError:
+        if not _readable(home):
+            os.replace(mine, home.device)
+    except OSError:  # a file system without hard links (Android's sdcard)
+        os.replace(mine, home.device)
+    files.remove(mine)
+    files.sync_folder(home.root)
+    return _stored_id(home)
+
+
+def _readable(home: Home) -> bool:
+    try:
+        return bool(_stored_id(home))
+    except (ValueError, KeyError):
+        return False
+
+
+def boot_id(root: str = "/") -> str:
+    """Return the kernel's id of this boot, or "unknown" where the system hides it."""
+    return read_text(os.path.join(root, "proc/sys/kernel/random/boot_id")) or "unknown"
+
+
+def board_model(root: str = "/") -> str | None:
+    """Return what the board calls itself ("Raspberry Pi 4 Model B Rev 1.4"), or None."""
+    for name in ("sys/firmware/devicetree/base/model", "proc/device-tree/model"):
+        text = read_text(os.path.join(root, name))
+        if text:
+            return text
+    return None
+
+
+def kind(root: str = "/") -> str:
+    """Return which of the inventory's kinds this device is: raspberry-pi, coral, android or linux."""
+    model = board_model(root) or ""
+    if "Raspberry Pi" in model:
+        return "raspberry-pi"
+    if "Coral" in model or "Phanbell" in model:
+        return "coral"
+    if os.path.exists(os.path.join(root, "system/build.prop")):
+        return "android"
+    return "linux"
+
+
+def read_text(path: str) -> str | None:
+    """Return a small system file's text without the padding, or None when it cannot be read."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(65536).decode("utf-8", "replace").strip("\x00 \t\r\n")
+    except OSError:
+        return None

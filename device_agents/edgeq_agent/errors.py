@@ -1,0 +1,111 @@
+"""The agent's one exception and its codes: what the device tells the host when a verb fails."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+
+from edgeq_agent import wire
+
+NO_SPACE = "EQ501"
+UNSUPPORTED = "EQ503"
+UNHEALTHY = "EQ504"
+DIGEST_MISMATCH = "EQ505"
+SHORT_PAYLOAD = "EQ506"
+NOTHING_TO_ROLL_BACK_TO = "EQ507"
+BUSY = "EQ508"
+BLOB_MISSING = "EQ509"
+UNKNOWN_MODEL = "EQ510"
+DEADLINE = "EQ511"
+BAD_REQUEST = "EQ512"
+BUG = "EQ590"
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class AgentError(Exception):
+    """A failure that the host can act on.
+
+    Args:
+        code: one of this module's codes.
+        subject: what the failure is about: a blob, a model, a field of the request.
+        problem: what is wrong, when expected/got do not say it.
+        expected: what would have been right.
+        got: what was found.
+        hint: the next thing to do.
+        transient: whether the same call can succeed later.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        subject: str,
+        problem: str = "",
+        expected: str | None = None,
+        got: str | None = None,
+        hint: str | None = None,
+        transient: bool = False,
+    ) -> None:
+        super().__init__(code, subject, problem)
+        self.code = code
+        self.subject = subject
+        self.problem = problem
+        self.expected = expected
+        self.got = got
+        self.hint = hint
+        self.transient = transient
+
+    def message(self) -> wire.Json:
+        """Return the last message of an answer that failed with this error."""
+        return wire.error(
+            self.code, self.subject, self.problem, self.expected, self.got, self.hint, self.transient
+        )
+
+    @classmethod
+    def from_message(cls, body: wire.Json) -> AgentError:
+        """Return the error that a child process reported (the `error` object of its last message)."""
+        return cls(
+            str(body.get("code", BUG)),
+            str(body.get("subject", "")),
+            str(body.get("problem") or ""),
+            body.get("expected"),
+            body.get("got"),
+            body.get("hint"),
+            bool(body.get("transient")),
+        )
+
+
+def no_space(subject: str, needed_bytes: int, free_bytes: int) -> AgentError:
+    """Return the error for something that does not fit."""
+    return AgentError(
+        NO_SPACE,
+        subject,
+        "not enough space on the device",
+        expected=f"{needed_bytes} bytes free",
+        got=f"{free_bytes} bytes free",
+        hint="free some space on the device, then run the same command again",
+    )
+
+
+def from_os(error: Exception) -> AgentError | None:
+    """Return what a refusal of the system or of SQLite means for the host; None: a bug of ours."""
+    if isinstance(error, OSError):
+        subject = str(error.filename or "the device")
+        if error.errno in _FULL:
+            return AgentError(
+                NO_SPACE,
+                subject,
+                f"not enough space on the device: {error.strerror}",
+                hint="free some space on the device, then run the same command again",
+            )
+        if error.errno in _REFUSED:
+            return AgentError(
+                UNSUPPORTED,
+                subject,
+                f"the device refuses: {error.strerror}",
+                hint="let the agent's user write its home folder, or set EDGEQ_HOME",
+            )
+    if isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error):
+        return AgentError(NO_SPACE, "outbox.db", f"not enough space on the device: {error}")
+    return None

@@ -1,0 +1,83 @@
+"""Files that survive a power cut: the content is synced first, then the name, then the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import Any
+
+from edgeq_agent import wire
+
+CHUNK_BYTES = 1024 * 1024
+
+
+def sync_folder(folder: str) -> None:
+    """Make the renames inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: str) -> None:
+    """Remove a file or link that may be gone already."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def write_atomic(path: str, data: bytes) -> None:
+    """Replace `path` by `data`: a reader sees the old content or the new, also after a power cut."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        remove(temporary)
+        raise
+    sync_folder(folder)
+
+
+def write_json(path: str, value: Any) -> None:
+    """Replace `path` by a value's canonical JSON."""
+    write_atomic(path, wire.canonical(value) + b"\n")
+
+
+def read_json(path: str) -> Any:
+    """Return the value of a JSON file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it holds no JSON.
+    """
+    with open(path, "rb") as stream:
+        return json.loads(stream.read().decode("utf-8"))
+
+
+def replace_link(path: str, target: str) -> None:
+    """Make the symlink `path` point to `target` in one step; there is always a link, the old or the new."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.new")
+    remove(temporary)  # left by a call that died here
+    os.symlink(target, temporary)
+    os.replace(temporary, path)
+    sync_folder(folder)
+
+
+def sha256_of(path: str) -> str:
+    """Return the file's SHA-256 as hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while True:
+            chunk = stream.read(CHUNK_BYTES)
+            if not chunk:
+                return digest.hexdigest()
+            digest.update(chunk)

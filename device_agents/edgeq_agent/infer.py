@@ -1,0 +1,65 @@
+"""Verb `infer`: samples through the serving release, and their telemetry into the outbox."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+
+from edgeq_agent import blobs, child, files, outbox, request, serving
+from edgeq_agent.call import Call
+from edgeq_agent.wire import Json
+
+
+def infer(call: Call) -> Json:
+    """Verb `infer`: the payload is an .npz with `input_0`.., samples first.
+
+    Raises:
+        AgentError: EQ510 unknown model, EQ512 the payload is none or does not fit the model, EQ511 it hangs,
+            EQ504 the model's process died, EQ501 the payload does not fit on the device.
+    """
+    model = request.model_name(call.request)
+    size_bytes = request.integer(call.request, "payload_bytes", 1, 1 << 32)
+    job: Json = {
+        "window": request.integer(call.request, "window", 1, 1000000, default=50),
+        "outputs": request.flag(call.request, "outputs", False),
+        "threads": request.integer(call.request, "threads", 1, 256, default=1),
+    }
+    timeout_s = request.timeout_s(call.request)
+    serves = serving.find(call.home, model)
+    path = call.home.path("tmp", f"infer-{os.getpid()}.npz")
+    blobs.check_space(call.home, "payload", size_bytes)
+    try:
+        with open(path, "wb") as target:
+            for chunk in blobs.payload(call.payload, size_bytes, "of infer"):
+                target.write(chunk)
+        job.update(serves.job("infer"), payload_path=path)
+        with outbox.opened(call.home) as box:
+            stored = _Windows(box, model, serves.manifest.release)
+            result = child.run(str(serves.runtime["interpreter"]), job, timeout_s, stored.take)
+    finally:
+        files.remove(path)
+    result.update(model=model, release=serves.manifest.release, windows=stored.count)
+    if stored.problems:
+        result["telemetry_problem"] = stored.problems[-1]
+    return result
+
+
+class _Windows:
+    """Puts the child's windows into the outbox; a full disk costs telemetry, never the answer."""
+
+    def __init__(self, box: outbox.Outbox, model: str, release: str) -> None:
+        self._box = box
+        self._model = model
+        self._release = release
+        self.count = 0
+        self.problems: list[str] = []
+
+    def take(self, message: Json) -> None:
+        if message["event"] != "window":
+            return
+        try:
+            self._box.append(self._model, self._release, message["window"])
+            self.count += 1
+        except sqlite3.OperationalError as error:
+            # Told in the result: the caller asked for predictions, and those are there.
+            self.problems.append(f"a window was not stored: {error}")

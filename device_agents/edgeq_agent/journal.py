@@ -1,0 +1,57 @@
+"""The journal: one JSON line for each change of state, appended and synced, never rewritten."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from edgeq_agent import device, files, wire
+from edgeq_agent.home import Home
+
+MAX_BYTES = 1024 * 1024
+_TAIL_BYTES = 64 * 1024
+
+
+def append(home: Home, event: str, **details: Any) -> None:
+    """Add one entry; after MAX_BYTES the journal becomes `journal.1` and a new one begins."""
+    entry = dict(details, event=event, time_ns=time.time_ns(), boot_id=device.boot_id())
+    data = wire.dump(entry)
+    fresh = not os.path.exists(home.journal)
+    if not fresh and os.path.getsize(home.journal) > MAX_BYTES:
+        os.replace(home.journal, home.journal + ".1")
+        fresh = True
+    descriptor = os.open(home.journal, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        # A line that a power cut left half-written must not swallow this one.
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            data = b"\n" + data
+        os.write(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if fresh:
+        files.sync_folder(home.root)
+
+
+def tail(home: Home, count: int) -> list[wire.Json]:
+    """Return the last entries, oldest first; lines that are no entries are left out."""
+    try:
+        with open(home.journal, "rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - _TAIL_BYTES))
+            lines = stream.read().split(b"\n")
+    except FileNotFoundError:
+        return []
+    entries = [_entry(line) for line in lines]
+    return [entry for entry in entries if entry][-count:]
+
+
+def _entry(line: bytes) -> wire.Json:
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

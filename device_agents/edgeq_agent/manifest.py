@@ -1,0 +1,104 @@
+"""Reads a release's manifest: what it needs, which file is what; checked before any write."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from edgeq_agent import request, wire
+from edgeq_agent.errors import DIGEST_MISMATCH, AgentError
+from edgeq_agent.wire import Json
+
+
+class Manifest(NamedTuple):
+    """A checked manifest; `body` is the whole of it."""
+
+    body: Json
+    release: str
+    model: str
+    files: dict[str, tuple[str, int]]  # name -> (sha256, size_bytes)
+    model_file: str
+    golden_file: str
+    reference_file: str | None
+    kinds: list[str]
+    free_bytes: int
+    latency_p95_ns: int | None
+    memory_peak_bytes: int | None
+
+
+def parse(body: Json, release: str) -> Manifest:
+    """Return the manifest of a release.
+
+    Raises:
+        AgentError: EQ505, the release is not the manifest's digest; EQ512, a field is not what it must be.
+    """
+    if body.get("schema") != wire.MANIFEST_SCHEMA:
+        raise request.bad("manifest.schema", wire.MANIFEST_SCHEMA, body.get("schema"))
+    actual = wire.digest(body)
+    if actual != release:
+        raise AgentError(
+            DIGEST_MISMATCH,
+            "release " + release[:12],
+            "its id is not the manifest's digest",
+            expected=release,
+            got=actual,
+            hint="make the bundle again",
+        )
+    files = _files(body)
+    golden = body.get("golden")
+    if not isinstance(golden, dict):
+        raise request.bad("manifest.golden", "an object", golden)
+    reference = body.get("reference")
+    requires = body.get("requires") or {}
+    limits = body.get("limits") or {}
+    return Manifest(
+        body=body,
+        release=release,
+        model=request.model_name(body),
+        files=files,
+        model_file=_model_file(files),
+        golden_file=_member(golden, "golden", files),
+        reference_file=_member(reference, "reference", files) if isinstance(reference, dict) else None,
+        kinds=_kinds(requires.get("kinds") or []),
+        free_bytes=request.integer(requires, "free_bytes", 0, 1 << 48, default=0),
+        latency_p95_ns=_limit(limits, "latency_p95_ns"),
+        memory_peak_bytes=_limit(limits, "memory_peak_bytes"),
+    )
+
+
+def _files(body: Json) -> dict[str, tuple[str, int]]:
+    found = {}
+    for name, entry in request.mapping(body, "files").items():
+        request.file_name(name, "manifest.files")
+        if not isinstance(entry, dict):
+            raise request.bad("manifest.files." + name, "{sha256, size_bytes}", entry)
+        size_bytes = request.integer(entry, "size_bytes", 0, 1 << 48)
+        found[name] = (request.sha256(entry, "sha256"), size_bytes)
+    return found
+
+
+def _model_file(files: dict[str, tuple[str, int]]) -> str:
+    models = [name for name in sorted(files) if name.endswith(".tflite")]
+    if "model.tflite" in models:
+        return "model.tflite"
+    if len(models) != 1:
+        raise request.bad("manifest.files", "one model, model.tflite", models)
+    return models[0]
+
+
+def _member(part: Json, field: str, files: dict[str, tuple[str, int]]) -> str:
+    name = part.get("file")
+    if name not in files:
+        raise request.bad(f"manifest.{field}.file", "one of " + ", ".join(sorted(files)), name)
+    return str(name)
+
+
+def _kinds(value: Any) -> list[str]:
+    if not isinstance(value, list) or any(not isinstance(kind, str) for kind in value):
+        raise request.bad("manifest.requires.kinds", "a list of device kinds", value)
+    return value
+
+
+def _limit(limits: Json, field: str) -> int | None:
+    if limits.get(field) is None:
+        return None
+    return int(request.seconds(limits, field, 1.0, high=float(1 << 62)))

@@ -1,0 +1,26 @@
+"""Verb `probe`: what the device is, which runtimes it has, what can be measured on it."""
+
+from __future__ import annotations
+
+import time
+
+from edgeq_agent import device, facts, home, measures, runtimes
+from edgeq_agent.call import Call
+from edgeq_agent.wire import Json
+
+
+def probe(call: Call, root: str = "/") -> Json:
+    """Verb `probe`; `root` is where the system's files are looked up."""
+    found = facts.read(root)
+    found.update(
+        free_bytes=home.free_bytes(call.home.root),
+        device_id=device.device_id(call.home),
+        boot_id=device.boot_id(root),
+        runtimes=[
+            {name: entry[name] for name in ("digest", "interpreter", "module", "version")}
+            for entry in runtimes.all_of(call.home)
+        ],
+        measures=measures.availability(root),
+        time_ns=time.time_ns(),
+    )
+    return found

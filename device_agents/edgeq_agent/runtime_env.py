@@ -1,0 +1,134 @@
+"""Verb `runtime`: build the environment that runs inference from wheels, and prove it by one inference."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+from edgeq_agent import blobs, child, files, journal, lock, request, runtimes, wheels
+from edgeq_agent.call import Call
+from edgeq_agent.errors import BLOB_MISSING, DEADLINE, UNSUPPORTED, AgentError
+from edgeq_agent.home import Home
+from edgeq_agent.wire import Json
+
+MODULES = ("ai_edge_litert", "tflite_runtime", "tensorflow")
+
+
+def runtime(call: Call) -> Json:
+    """Verb `runtime`: make `runtime/<digest>/` usable; does nothing when it already is.
+
+    Raises:
+        AgentError: EQ501 no space, EQ503 it does not import or infer here, EQ509 a wheel is not on the
+            device,
+            EQ511 it did not answer in time.
+    """
+    digest = request.sha256(call.request, "digest")
+    packages = request.wheels(call.request)
+    modules = request.modules(call.request, MODULES)
+    timeout_s = request.timeout_s(call.request)
+    with lock.hold(call.home):
+        known = runtimes.read(call.home, digest)
+        if known is not None:
+            # Proved again, not believed: an upgrade of the system may have broken it.
+            try:
+                proof = prove(str(known["interpreter"]), [str(known["module"])], timeout_s)
+            except AgentError as error:
+                call.answer.progress("rebuild", reason=str(error.problem))
+            else:
+                return _answer(digest, str(known["interpreter"]), proof, created=False)
+        proof = _build(call, digest, packages, modules, timeout_s)
+        journal.append(call.home, "runtime", runtime=digest, module=proof["module"], version=proof["version"])
+    return _answer(digest, str(runtimes.need(call.home, digest)["interpreter"]), proof, created=True)
+
+
+def _answer(digest: str, interpreter: str, proof: Json, created: bool) -> Json:
+    body = {"digest": digest, "interpreter": interpreter, "created": created}
+    body.update((name, proof[name]) for name in ("module", "version", "python", "numpy"))
+    return body
+
+
+def _build(
+    call: Call, digest: str, packages: list[tuple[str, str]], modules: list[str], timeout_s: float
+) -> Json:
+    folder = call.home.path("tmp", "runtime-" + digest)
+    shutil.rmtree(folder, ignore_errors=True)  # left by a build that died; the lock is held
+    try:
+        os.makedirs(folder)
+        stored = runtimes.OWN
+        if packages:
+            _check_wheels(call.home, packages)
+            stored = os.path.join("venv", "bin", "python")
+            _make_venv(os.path.join(folder, "venv"), timeout_s)
+            call.answer.progress("venv")
+            _install(call.home, packages, os.path.join(folder, "venv"))
+            call.answer.progress("wheels", count=len(packages))
+        interpreter = os.path.join(folder, stored) if packages else sys.executable
+        proof = prove(interpreter, modules, timeout_s)
+        call.answer.progress("proved", module=proof["module"], version=proof["version"])
+        entry = dict(proof, schema=runtimes.SCHEMA, digest=digest, interpreter=stored)
+        entry.update(wheels=[name for name, _ in packages], created_ns=time.time_ns())
+        files.write_json(os.path.join(folder, "runtime.json"), entry)
+        # Hundreds of files: one sync of everything is quicker than one each.
+        os.sync()
+        shutil.rmtree(call.home.runtime(digest), ignore_errors=True)
+        os.replace(folder, call.home.runtime(digest))
+        files.sync_folder(call.home.runtimes)
+        return proof
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_wheels(home: Home, packages: list[tuple[str, str]]) -> None:
+    needed = 0
+    for name, sha256 in packages:
+        if not blobs.intact(home, sha256):
+            files.remove(home.blob(sha256))
+            raise AgentError(BLOB_MISSING, name, "not on the device", expected=sha256, hint="send it first")
+        needed += wheels.size_bytes(home.blob(sha256), name)
+    blobs.check_space(home, f"runtime of {len(packages)} wheels", needed)
+
+
+def _make_venv(folder: str, timeout_s: float) -> None:
+    # Without pip: the wheels are unpacked by us, and on a slow board pip alone takes 20 s.
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "venv", "--without-pip", folder],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise AgentError(DEADLINE, "venv", f"not made within {timeout_s:g} s") from error
+    if done.returncode != 0:
+        last = done.stdout.decode("utf-8", "replace").strip().splitlines()[-1:]
+        raise AgentError(
+            UNSUPPORTED,
+            "venv",
+            "python -m venv failed: " + "".join(last),
+            hint="install python3-venv on the device",
+        )
+
+
+def _install(home: Home, packages: list[tuple[str, str]], venv: str) -> None:
+    sites = glob.glob(os.path.join(glob.escape(venv), "lib", "python*", "site-packages"))
+    if len(sites) != 1:
+        raise AgentError(UNSUPPORTED, "venv", expected="one site-packages folder", got=str(len(sites)))
+    for name, sha256 in packages:
+        wheels.unpack(home.blob(sha256), name, sites[0])
+
+
+def prove(interpreter: str, modules: list[str], timeout_s: float) -> Json:
+    """Return {module, version, python, numpy, kernels} of the first module that imports and makes one
+    inference.
+
+    Raises:
+        AgentError: EQ503, none does; EQ511, it did not answer in time.
+    """
+    job = {"job": "prove", "modules": modules}
+    return child.run(interpreter, job, timeout_s, crash_code=UNSUPPORTED)

@@ -1,0 +1,71 @@
+"""Unpacks wheels: plain zip files whose members are checked before one byte is written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+
+from edgeq_agent.errors import UNSUPPORTED, AgentError
+
+_SYMLINK = 0o120000
+MAX_BYTES = 4 * 1024 * 1024 * 1024
+
+
+def refuse(wheel: str, problem: str) -> AgentError:
+    """Return the error for a wheel that is not unpacked."""
+    return AgentError(UNSUPPORTED, wheel, problem, hint="build the runtime's wheels again")
+
+
+def size_bytes(path: str, name: str) -> int:
+    """Return how much a wheel takes when it is unpacked.
+
+    Raises:
+        AgentError: EQ503, it is no zip file, or a member would land outside the folder.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise refuse(name, f"no wheel: {error}") from error
+    for member in members:
+        _check(member, name)
+    total = sum(member.file_size for member in members)
+    if total > MAX_BYTES:
+        raise refuse(name, f"unpacks to {total} bytes")
+    return total
+
+
+def _check(member: zipfile.ZipInfo, name: str) -> None:
+    parts = member.filename.split("/")
+    absolute = member.filename.startswith("/") or "\\" in member.filename or ":" in parts[0]
+    if absolute or ".." in parts:
+        raise refuse(name, f"the member {member.filename!r} lies outside the wheel")
+    if (member.external_attr >> 16) & 0o170000 == _SYMLINK:
+        raise refuse(name, f"the member {member.filename!r} is a link")
+
+
+def unpack(path: str, name: str, folder: str) -> None:
+    """Unpack a wheel into a site-packages folder; `*.data/{purelib,platlib}` go to the same place.
+
+    Scripts and headers are left out: nothing on the device runs them.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            _check(member, name)
+            inside = _placed(member.filename.split("/"))
+            if inside is None or member.filename.endswith("/"):
+                continue
+            target = os.path.join(folder, *inside)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            try:
+                with archive.open(member) as source, open(target, "wb") as sink:
+                    shutil.copyfileobj(source, sink, 1024 * 1024)
+            except (zipfile.BadZipFile, EOFError) as error:
+                raise refuse(name, f"damaged: {error}") from error
+
+
+def _placed(parts: list[str]) -> list[str] | None:
+    if not parts[0].endswith(".data"):
+        return parts
+    return parts[2:] if len(parts) > 2 and parts[1] in ("purelib", "platlib") else None

@@ -1,0 +1,132 @@
+"""Telemetry windows: counts per reference bin, never a raw input (child process only)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from edgeq_agent import measures, sketch
+from edgeq_agent.errors import UNHEALTHY, AgentError
+from edgeq_agent.wire import REFERENCE_SCHEMA, Json
+
+_CONFIDENCE_BINS = 20
+
+
+class Reference:
+    """The bins of a release's reference.json, or, without one, confidence in equal bins and no inputs."""
+
+    def __init__(self, body: Json | None, classes: int) -> None:
+        import numpy as np
+
+        known = body or {}
+        if body is not None and body.get("schema") != REFERENCE_SCHEMA:
+            raise AgentError(UNHEALTHY, "reference", expected=REFERENCE_SCHEMA, got=str(body.get("schema")))
+        output = known.get("output") or {}
+        confidence = output.get("confidence") or {}
+        self.classes = int(output.get("classes") or classes)
+        self.logits = output.get("confidence_from") == "logits"
+        self.confidence: Any = np.asarray(
+            confidence.get("edges") or np.linspace(0.0, 1.0, _CONFIDENCE_BINS + 1), np.float64
+        )
+        self.names: list[str] = [str(entry.get("name", "")) for entry in known.get("inputs") or []]
+        self.edges: list[list[Any]] = [
+            [np.asarray(channel["edges"], np.float64) for channel in entry["channels"]]
+            for entry in known.get("inputs") or []
+        ]
+
+
+def channel_means(values: Any, channels: int) -> Any:
+    """Return the mean of each sample and channel, shape (samples, channels); samples come first.
+
+    The channel is the last axis; with one channel all of a sample is pooled.
+    """
+    samples = len(values)
+    if channels == 1:
+        return values.reshape(samples, -1).mean(axis=1).reshape(samples, 1)
+    if values.ndim < 2 or values.shape[-1] != channels:
+        raise AgentError(
+            UNHEALTHY,
+            "reference",
+            "its channels are not those of the model's input",
+            expected=f"{channels} channels",
+            got=f"an input of shape {tuple(values.shape[1:])}",
+        )
+    return values.reshape(samples, -1, channels).mean(axis=1)
+
+
+def bin_counts(values: Any, edges: Any) -> Any:
+    """Return how many values lie in each of the k bins of k+1 edges; those outside count in the end bins."""
+    import numpy as np
+
+    last = len(edges) - 2
+    return np.bincount(np.clip(np.searchsorted(edges, values, side="right") - 1, 0, last), minlength=last + 1)
+
+
+def softmax(logits: Any) -> Any:
+    """Return the probabilities of logits, shape (samples, classes)."""
+    import numpy as np
+
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+class Window:
+    """Counts one window's inferences."""
+
+    def __init__(self, reference: Reference) -> None:
+        import numpy as np
+
+        self._reference = reference
+        self._started_ns = time.time_ns()
+        self._latency = sketch.Sketch()
+        self._errors: dict[str, int] = {}
+        self._inferences = 0
+        self._inputs = [[np.zeros(len(edges) - 1, np.int64) for edges in each] for each in reference.edges]
+        self._predicted = np.zeros(max(1, reference.classes), np.int64)
+        self._confidence = np.zeros(len(reference.confidence) - 1, np.int64)
+
+    def error(self, kind: str, count: int = 1) -> None:
+        """Count inferences that gave no answer."""
+        self._errors[kind] = self._errors.get(kind, 0) + count
+        self._inferences += count
+
+    def latency(self, latency_ns: int) -> None:
+        """Count one inference that gave an answer."""
+        self._latency.add(latency_ns)
+        self._inferences += 1
+
+    def inputs(self, number: int, values: Any) -> None:
+        """Count the real values of input `number` of several samples, samples first."""
+        if number >= len(self._inputs) or not len(values):
+            return
+        means = channel_means(values, len(self._inputs[number]))
+        for channel, counts in enumerate(self._inputs[number]):
+            counts += bin_counts(means[:, channel], self._reference.edges[number][channel])
+
+    def outputs(self, predicted: Any, confidence: Any) -> None:
+        """Count the predicted classes and the confidences of several samples."""
+        import numpy as np
+
+        if not len(predicted):
+            return
+        last = len(self._predicted) - 1
+        self._predicted += np.bincount(np.minimum(predicted, last), minlength=last + 1)
+        self._confidence += bin_counts(confidence, self._reference.confidence)
+
+    def body(self) -> Json:
+        """Return the window without what only the outbox knows (device, boot, seq, model, release)."""
+        names = self._reference.names
+        return {
+            "started_ns": self._started_ns,
+            "ended_ns": time.time_ns(),
+            "inferences": self._inferences,
+            "errors": self._errors,
+            "latency": self._latency.body(),
+            "memory_peak_bytes": measures.memory().value,
+            "temperature_c": measures.temperature_c().value,
+            "inputs": [
+                {"name": name, "channels": [counts.tolist() for counts in channels]}
+                for name, channels in zip(names, self._inputs)
+            ],
+            "output": {"predicted": self._predicted.tolist(), "confidence": self._confidence.tolist()},
+        }

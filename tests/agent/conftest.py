@@ -1,0 +1,310 @@
+"""A device of its own for each test: a home folder, and the agent as the process that SSH would start."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edgeq_agent import wire
+
+CODE = Path(__file__).resolve().parents[2] / "device_agents"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+RUNTIME = hashlib.sha256(b"the test's own interpreter").hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What one call of the agent wrote."""
+
+    status: int
+    events: list[dict[str, Any]]
+    stderr: str
+
+    @property
+    def last(self) -> dict[str, Any]:
+        return self.events[-1]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        assert self.last["event"] == "result", (self.last, self.stderr)
+        assert self.status == 0
+        return self.last["result"]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        assert self.last["event"] == "error", self.last
+        assert self.status == 1
+        return self.last["error"]
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [message for message in self.events if message["event"] == event]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A home folder and the command that runs the agent there."""
+
+    home: Path
+    command: tuple[str, ...] = (sys.executable, "-m", "edgeq_agent")
+    environment: dict[str, str] = field(default_factory=lambda: {**os.environ, "PYTHONPATH": str(CODE)})
+
+    def start(self, verb: str, **extra: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*self.command, verb, "--home", str(self.home)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment,
+            **extra,
+        )
+
+    def raw(self, verb: str, data: bytes, *, timeout_s: float = 120, **extra: Any) -> Answered:
+        with self.start(verb, **extra) as process:
+            out, err = process.communicate(data, timeout=timeout_s)
+        events = [wire.parse(line) for line in out.splitlines()]
+        assert events, err.decode()
+        wire.check_hello(events[0])
+        return Answered(status=process.returncode, events=events, stderr=err.decode())
+
+    def call(self, verb: str, payload: bytes | None = None, **request: Any) -> Answered:
+        if payload is not None:
+            request["payload_bytes"] = len(payload)
+        return self.raw(verb, json.dumps(request).encode() + b"\n" + (payload or b""))
+
+    def put(self, data: bytes) -> str:
+        sha = hashlib.sha256(data).hexdigest()
+        self.call("put", data, sha256=sha, size_bytes=len(data)).result  # noqa: B018 - asserts success
+        return sha
+
+    def current(self, model: str) -> str | None:
+        link = self.home / "models" / model / "current"
+        return os.readlink(link).rpartition("/")[2] if link.is_symlink() else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A manifest and the bytes of its files."""
+
+    manifest: dict[str, Any]
+    files: dict[str, bytes]
+
+    @property
+    def release(self) -> str:
+        return wire.digest(self.manifest)
+
+    def send(self, device: Device) -> None:
+        for data in self.files.values():
+            device.put(data)
+
+    def request(self, **changes: Any) -> dict[str, Any]:
+        body = {"model": self.manifest["model"], "release": self.release, "manifest": self.manifest}
+        return {**body, "runtime": RUNTIME, **changes}
+
+
+@pytest.fixture(scope="session")
+def kit() -> SimpleNamespace:
+    """Return what tests need from this file: in the import mode `importlib` nothing imports it."""
+    return SimpleNamespace(
+        CODE=CODE,
+        SHARED=SHARED,
+        RUNTIME=RUNTIME,
+        Device=Device,
+        npz=npz,
+        run_here=run_here,
+        reference_of=reference_of,
+        bundle_of=bundle_of,
+        bundle_from=bundle_from,
+    )
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    """Return a device without anything on it."""
+    return Device(home=tmp_path / "home")
+
+
+@pytest.fixture
+def ready(device: Device) -> Device:
+    """Return a device whose runtime is the test's own interpreter."""
+    pytest.importorskip("ai_edge_litert", reason="needs the extra `convert`", exc_type=ImportError)
+    made = device.call("runtime", digest=RUNTIME, wheels=[], modules=["ai_edge_litert"]).result
+    assert made["interpreter"] == sys.executable
+    return device
+
+
+def npz(**arrays: Any) -> bytes:
+    """Return arrays as the bytes of an .npz file."""
+    import numpy as np
+
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+_TRAIN = """
+import sys
+import numpy as np
+import tensorflow as tf
+
+folder = sys.argv[1]
+tf.random.set_seed(7)
+rng = np.random.default_rng(7)
+data = rng.normal(size=(200, 6, 6, 2)).astype(np.float32)
+model = tf.keras.Sequential([
+    tf.keras.Input((6, 6, 2)),
+    tf.keras.layers.Conv2D(4, 3, activation="relu"),
+    tf.keras.layers.Flatten(),
+    tf.keras.layers.Dense(3, activation="softmax"),
+])
+converter = tf.lite.TFLiteConverter.from_keras_model(model)
+open(folder + "/float.tflite", "wb").write(converter.convert())
+converter.optimizations = [tf.lite.Optimize.DEFAULT]
+converter.representative_dataset = lambda: ([row[None]] for row in data)
+converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+converter.inference_input_type = converter.inference_output_type = tf.int8
+open(folder + "/int8.tflite", "wb").write(converter.convert())
+np.save(folder + "/data.npy", data)
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with float.tflite, int8.tflite (inputs (6, 6, 2), 3 classes) and data.npy."""
+    pytest.importorskip("ai_edge_litert", reason="needs the extra `convert`", exc_type=ImportError)
+    folder = tmp_path_factory.mktemp("tiny")
+    done = subprocess.run(
+        [sys.executable, "-c", _TRAIN, str(folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def run_here(model: Path, samples: Any) -> tuple[Any, Any]:
+    """Return (inputs, outputs) of a model in its own dtypes, run on this machine."""
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(model), num_threads=1)
+    interpreter.allocate_tensors()
+    entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    if entry["dtype"] == np.int8:
+        scale, zero = entry["quantization"]
+        samples = np.clip(np.rint(samples / scale) + zero, -128, 127).astype(np.int8)
+    outputs = []
+    for row in range(len(samples)):
+        interpreter.set_tensor(entry["index"], samples[row : row + 1])
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(exit_["index"])[0])
+    return samples, np.stack(outputs)
+
+
+def reference_of(samples: Any, *, classes: int, channels: int) -> dict[str, Any]:
+    """Return a reference of 4 bins a channel and 5 bins of confidence."""
+    import numpy as np
+
+    means = samples.reshape(len(samples), -1, channels).mean(axis=1)
+    found = []
+    for channel in range(channels):
+        counts, edges = np.histogram(means[:, channel], bins=4)
+        found.append({"edges": edges.tolist(), "counts": counts.tolist()})
+    return {
+        "schema": wire.REFERENCE_SCHEMA,
+        "statistic": "per-sample per-channel mean",
+        "inputs": [{"name": "x", "channels": found}],
+        "output": {
+            "classes": classes,
+            "predicted": [0] * classes,
+            "confidence": {"edges": [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], "counts": [0] * 5},
+            "confidence_from": "probabilities",
+        },
+    }
+
+
+def bundle_of(
+    model: Path,
+    samples: Any,
+    reference: dict[str, Any],
+    *,
+    name: str,
+    change: Callable[[dict[str, Any]], None] = dict,
+) -> Bundle:
+    """Return a bundle whose golden outputs were made on this machine; `change` edits the manifest."""
+    inputs, outputs = run_here(model, samples)
+    files = {
+        "model.tflite": model.read_bytes(),
+        "golden.npz": npz(input_0=inputs, output_0=outputs),
+        "reference.json": wire.canonical(reference),
+    }
+    return bundle_from(files, samples=len(inputs), name=name, change=change)
+
+
+def bundle_from(
+    files: dict[str, bytes], *, samples: int, name: str, change: Callable[[dict[str, Any]], object] = dict
+) -> Bundle:
+    """Return a bundle of these files."""
+    manifest: dict[str, Any] = {
+        "schema": wire.MANIFEST_SCHEMA,
+        "model": name,
+        "variant": "int8",
+        "created_by": "tests",
+        "files": {
+            file: {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+            for file, data in files.items()
+        },
+        "golden": {
+            "file": "golden.npz",
+            "samples": samples,
+            "max_steps": 1,
+            "atol": 1e-4,
+            "rtol": 1e-3,
+            "runtime": {"module": "ai_edge_litert", "version": "0", "machine": "other"},
+        },
+        "reference": {"file": "reference.json"},
+        "requires": {"kinds": [], "free_bytes": 0},
+        "limits": {"latency_p95_ns": None, "memory_peak_bytes": None},
+        "labels": ["a", "b", "c"],
+        "lineage": {},
+    }
+    change(manifest)
+    return Bundle(manifest=manifest, files=files)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_models: Path) -> Any:
+    """Return 200 samples of shape (6, 6, 2), float32."""
+    import numpy as np
+
+    return np.load(tiny_models / "data.npy")
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(tiny_models: Path, tiny_data: Any) -> Bundle:
+    """Return the int8 model's bundle, named `tiny`."""
+    reference = reference_of(tiny_data, classes=3, channels=2)
+    return bundle_of(tiny_models / "int8.tflite", tiny_data[:20], reference, name="tiny")
+
+
+@pytest.fixture(scope="session")
+def float_bundle(tiny_models: Path, tiny_data: Any) -> Bundle:
+    """Return the float model's bundle, also named `tiny`: another release of the same model."""
+    reference = reference_of(tiny_data, classes=3, channels=2)
+    return bundle_of(tiny_models / "float.tflite", tiny_data[:20], reference, name="tiny")
+
+
+@pytest.fixture
+def serving(ready: Device, int8_bundle: Bundle) -> Iterator[Device]:
+    """Return a device on which the int8 bundle serves."""
+    int8_bundle.send(ready)
+    assert ready.call("activate", **int8_bundle.request()).result["changed"]
+    return ready
