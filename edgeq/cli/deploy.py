@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.outcome import end
 from edgeq.cli.ui import App, command
 from edgeq.errors import EdgeqError
 from edgeq.units import format_size
@@ -35,7 +36,7 @@ def deploy_command(app: App, bundle: Path, selectors: tuple[str, ...], dry_run: 
     from edgeq.bundle.archive import read_bundle
     from edgeq.fleet.deploy import plan_one
     from edgeq.fleet.inventory import Inventory
-    from edgeq.fleet.many import on_each, raise_failures
+    from edgeq.fleet.many import on_each
 
     content = read_bundle(bundle)
     devices = Inventory.load(app.workspace).select(selectors)
@@ -53,17 +54,14 @@ def deploy_command(app: App, bundle: Path, selectors: tuple[str, ...], dry_run: 
             return
     report = _apply(app, content, todo, plans, dry_run=dry_run)
     _record(app, content, bundle, report, dry_run=dry_run)
-    app.ui.emit(
-        "edgeq.deploy/1",
-        {
-            "bundle": str(bundle),
-            "model": content.model,
-            "release": content.release,
-            "dry_run": dry_run,
-            "devices": report["devices"],
-        },
-    )
-    raise_failures(report["failed"], asked=len(devices), what="deploy")
+    body = {
+        "bundle": str(bundle),
+        "model": content.model,
+        "release": content.release,
+        "dry_run": dry_run,
+        "devices": report["devices"],
+    }
+    end(app, "edgeq.deploy/1", body, report["failed"], asked=len(devices), what="deploy")
     app.ui.next(f"edgeq bench {content.model} --on {devices[0].name}")
 
 
@@ -95,8 +93,8 @@ def _apply(
         try:
             plans.done[device.name].plan.check()
             app.ui.line(f"{device.name}: would send {format_size(entries[device.name]['send_bytes'])}")
-        except EdgeqError as error:
-            failed[device.name] = error
+        except EdgeqError as blocked:
+            failed[device.name] = blocked
     if todo and not dry_run:
         sends = sum(plans.done[device.name].plan.send_bytes for device in todo)
         with app.ui.progress("sending", sends) as advance:

@@ -30,7 +30,9 @@ def devices_command() -> None:
 @click.option("--host", required=True, help="Its name or address.")
 @click.option("--port", type=click.IntRange(1, 65535), default=22, show_default=True)
 @click.option("--user", default=getpass.getuser, show_default="yours", help="Who logs in there.")
-@click.option("--kind", type=click.Choice([*DeviceKind]), default=DeviceKind.LINUX, show_default=True)
+@click.option(
+    "--kind", type=click.Choice([kind.value for kind in DeviceKind]), default="linux", show_default=True
+)
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="For `--to label:KEY=VALUE`.")
 @click.option("--identity", type=click.Path(path_type=Path, dir_okay=False), help="The private key file.")
 @click.option("--fingerprint", help="Its host key's, SHA256:...; any other one is refused.")
@@ -41,7 +43,7 @@ def _add(
     host: str,
     port: int,
     user: str,
-    kind: DeviceKind,
+    kind: str,
     labels: tuple[str, ...],
     identity: Path | None,
     fingerprint: str | None,

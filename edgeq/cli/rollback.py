@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from edgeq.cli.outcome import end
 from edgeq.cli.ui import App, command
 
 
@@ -15,7 +16,7 @@ from edgeq.cli.ui import App, command
 def rollback_command(app: App, model: str, selectors: tuple[str, ...]) -> None:
     """Put MODEL back to the release that served before; that one's health is checked first."""
     from edgeq.fleet.inventory import Inventory
-    from edgeq.fleet.many import on_each, raise_failures
+    from edgeq.fleet.many import on_each
     from edgeq.fleet.verbs import rollback
     from edgeq.store import Store
 
@@ -32,6 +33,6 @@ def rollback_command(app: App, model: str, selectors: tuple[str, ...]) -> None:
         entries.append({"device": name, "ok": False, "error": error.to_dict()})
     with Store.open(app.workspace) as store:
         store.record_run("rollback", model, {"devices": entries})
-    app.ui.emit("edgeq.rollback/1", {"model": model, "devices": entries})
-    raise_failures(results.failed, asked=len(devices), what="rollback")
+    body = {"model": model, "devices": entries}
+    end(app, "edgeq.rollback/1", body, results.failed, asked=len(devices), what="rollback")
     app.ui.next(f"edgeq status {devices[0].name}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from edgeq.cli.outcome import end
 from edgeq.cli.ui import App, command
 from edgeq.units import format_size
 
@@ -16,7 +17,7 @@ from edgeq.units import format_size
 def status_command(app: App, names: tuple[str, ...]) -> None:
     """Show the releases that devices serve (all enrolled ones, when none is NAMEd)."""
     from edgeq.fleet.inventory import Inventory
-    from edgeq.fleet.many import on_each, raise_failures
+    from edgeq.fleet.many import on_each
     from edgeq.fleet.verbs import status
 
     inventory = Inventory.load(app.workspace)
@@ -34,10 +35,9 @@ def status_command(app: App, names: tuple[str, ...]) -> None:
         rows += _rows(device.name, answer)
         entries.append({"device": device.name, "ok": True, **answer})
     app.ui.table(["device", "model", "release", "previous", "state", "since", "free"], rows)
-    app.ui.emit("edgeq.status/1", {"devices": entries})
     if not devices:
         app.ui.next("edgeq devices add NAME --host HOST")
-    raise_failures(results.failed, asked=len(devices), what="status")
+    end(app, "edgeq.status/1", {"devices": entries}, results.failed, asked=len(devices), what="status")
 
 
 def _rows(name: str, answer: dict[str, Any]) -> list[list[str]]:

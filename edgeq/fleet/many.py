@@ -43,20 +43,18 @@ def on_each(devices: Sequence[Device], action: Callable[[Device], T]) -> Results
     return Results(done=done, failed=failed)
 
 
-def raise_failures(failed: Mapping[str, EdgeqError], *, asked: int, what: str) -> None:
-    """Raise what a command over several devices ends with, if anything failed.
+def failure(failed: Mapping[str, EdgeqError], *, asked: int, what: str) -> EdgeqError | None:
+    """Return what a command over several devices ends with, or None when all did it.
 
-    Raises:
-        EdgeqError: the device's own error where one device was asked.
-        SomeDevicesFailed: where several were.
+    One device asked: its own error. Several: `SomeDevicesFailed`, which names them.
     """
     if not failed:
-        return
+        return None
     if asked == 1:
-        raise next(iter(failed.values()))
+        return next(iter(failed.values()))
     causes = "; ".join(f"{name} ({error.reported_code})" for name, error in failed.items())
     transient = [name for name, error in failed.items() if error.transient]
-    raise SomeDevicesFailed(
+    return SomeDevicesFailed(
         what,
         f"{len(failed)} of {asked} devices failed: {causes}",
         hint=f"try again: {', '.join(transient)}" if transient else "each device's line says why",

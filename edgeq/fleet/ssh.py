@@ -7,6 +7,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -20,11 +21,21 @@ from edgeq.fleet.ssh_command import SshCommand
 from edgeq.fleet.transport import Limits
 from edgeq.values import Device
 
-_PING_EVERY_S = 5.0
-_PING_ANSWER_S = 15.0
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """How a dead connection is noticed.
+
+    Attributes:
+        every_s: how often the other side is asked for a sign of life.
+        patience_s: how long there may be none, and no byte that moves, before the connection is given up.
+    """
+
+    every_s: float = 5.0
+    patience_s: float = 20.0
 
 
-def connect(device: Device, *, timeout_s: float) -> SshTransport:
+def connect(device: Device, *, timeout_s: float, watch: Watch = Watch()) -> SshTransport:
     """Return a connection to a device whose host key is the pinned one.
 
     Args:
@@ -42,7 +53,7 @@ def connect(device: Device, *, timeout_s: float) -> SshTransport:
     except BaseException:
         session.close()
         raise
-    return SshTransport(session, name=device.name, timeout_s=timeout_s)
+    return SshTransport(session, name=device.name, timeout_s=timeout_s, watch=watch)
 
 
 class SshTransport:
@@ -52,17 +63,16 @@ class SshTransport:
     seconds; when none comes, and no bytes move, the connection is closed and whoever waits gets an error.
     """
 
-    def __init__(self, session: paramiko.Transport, *, name: str, timeout_s: float) -> None:
+    def __init__(self, session: paramiko.Transport, *, name: str, timeout_s: float, watch: Watch) -> None:
         self._session = session
         self._name = name
         self._timeout_s = timeout_s
+        self._watch = watch
         self._alive_s = time.monotonic()
         self._died: str | None = None
         self._closing = threading.Event()
-        self._watch = threading.Thread(target=self._ping, name=f"edgeq-ping-{name}", daemon=True)
-        self._guard = threading.Thread(target=self._judge, name=f"edgeq-guard-{name}", daemon=True)
-        self._watch.start()
-        self._guard.start()
+        for work in (self._ping, self._judge):
+            threading.Thread(target=work, name=f"edgeq-{name}{work.__name__}", daemon=True).start()
 
     def run(
         self,
@@ -120,7 +130,7 @@ class SshTransport:
         self._session.close()
 
     def _ping(self) -> None:
-        while not self._closing.wait(_PING_EVERY_S):
+        while not self._closing.wait(self._watch.every_s):
             with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
                 # Any answer will do, also the usual refusal; without one the call waits until the close.
                 self._session.global_request("keepalive@openssh.com", wait=True)
@@ -128,10 +138,10 @@ class SshTransport:
                     self.note_life()
 
     def _judge(self) -> None:
-        while not self._closing.wait(1.0):
+        while not self._closing.wait(min(1.0, self._watch.every_s)):
             silent_s = time.monotonic() - self._alive_s
-            if silent_s > _PING_EVERY_S + _PING_ANSWER_S:
-                self._died = f"gave no sign of life for {silent_s:.0f} s"
+            if silent_s > self._watch.patience_s:
+                self._died = f"gave no sign of life for {silent_s:.3g} s"
                 self.close()
 
     def __enter__(self) -> Self:
