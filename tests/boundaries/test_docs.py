@@ -13,7 +13,7 @@ from edgeq.cli.root import COMMANDS
 from edgeq_converters.errors import CODES
 
 ROW = re.compile(r"^\| (EQ\d{3}) \| (\w+) \| (.+?) \| (\d+) \| (yes|) ?\|$")
-SCHEMA = re.compile(r"[\"'`](edgeq\.[a-z-]+/\d+)[\"'`]")
+SCHEMA = re.compile(r"[\"'`](edgeq\.[a-z.-]+/\d+)[\"'`]")
 
 
 def documented(text: str) -> dict[str, tuple[str, int, bool]]:
