@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,8 +11,7 @@ from edgeq.cli.ui import App, command
 from edgeq.errors import ExitStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from edgeq.fleet.facts import Facts
     from edgeq.values import Device
 
 
@@ -43,7 +42,7 @@ def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local
         ctx.exit(int(ExitStatus.FAILED))
 
 
-def _facts(device: Device) -> Mapping[str, Any]:
+def _facts(device: Device) -> Facts:
     from edgeq.fleet.connect import open_agent
 
     with open_agent(device) as client:

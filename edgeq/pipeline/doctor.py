@@ -6,13 +6,13 @@ import importlib.metadata
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from edgeq.errors import EdgeqError
+from edgeq.fleet.facts import Facts
 from edgeq.units import format_size
 from edgeq.values import Device
 
@@ -109,7 +109,7 @@ def _store(workspace: Path) -> Check:
 
 def examine_device(
     device: Device,
-    facts_of: Callable[[Device], Mapping[str, Any]],
+    facts_of: Callable[[Device], Facts],
     *,
     now_ns: Callable[[], int] = time.time_ns,
 ) -> list[Check]:
@@ -128,20 +128,20 @@ def examine_device(
         return [check("reachable", Health.FAIL, error.message, error.hint)]
     checks = [
         check("reachable", Health.OK, f"{device.user}@{device.host}:{device.port}, host key as pinned"),
-        check("python", Health.OK, f"{facts['python']} on {facts['machine']}, it ran the agent"),
+        check("python", Health.OK, f"{facts.python} on {facts.machine}, it ran the agent"),
     ]
-    runtimes = facts["runtimes"]
-    if runtimes:
-        named = ", ".join(f"{runtime['module']} {runtime['version']}" for runtime in runtimes)
+    if facts.runtimes:
+        named = ", ".join(f"{runtime.module} {runtime.version}" for runtime in facts.runtimes)
         checks.append(check("runtime", Health.OK, named))
     else:
         fix = "the first `edgeq deploy` brings one"
         checks.append(check("runtime", Health.WARN, "no inference runtime yet", fix))
-    free_bytes = int(facts["free_bytes"])
-    low = free_bytes < LEAST_FREE_BYTES_DEVICE
+    low = facts.free_bytes < LEAST_FREE_BYTES_DEVICE
     mend = f"free {format_size(LEAST_FREE_BYTES_DEVICE)} on the device" if low else None
-    checks.append(check("space", Health.WARN if low else Health.OK, f"{format_size(free_bytes)} free", mend))
-    skew_ns = abs(int(facts["time_ns"]) - now_ns())
+    checks.append(
+        check("space", Health.WARN if low else Health.OK, f"{format_size(facts.free_bytes)} free", mend)
+    )
+    skew_ns = abs(facts.time_ns - now_ns())
     off = skew_ns > CLOCK_SKEW_MAX_NS
     mend = "set the device's clock (timedatectl set-ntp true); releases do not depend on it" if off else None
     detail = f"{skew_ns / 1e9:.0f} s away from this machine's"

@@ -1,0 +1,99 @@
+"""What the demo measured: the one JSON document that it ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeq.values import Metrics, Variant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployFigures:
+    """One deploy.
+
+    Attributes:
+        again_steps: how many steps a second plan of the same bundle had: none.
+    """
+
+    variant: str
+    release: str
+    sent_bytes: int
+    duration_s: float
+    again_steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficFigures:
+    """One stretch of traffic and what the monitor said after it.
+
+    Attributes:
+        accuracy: of the answers that the device gave, 0..1.
+        alarm: whether the monitor sees a shift.
+        e_value: the evidence against "nothing has changed"; an alarm from 1/alpha.
+        strongest: the signal with the most evidence.
+        psi: its population stability index, the size of the effect.
+    """
+
+    samples: int
+    windows: int
+    accuracy: float
+    alarm: bool
+    e_value: float
+    strongest: str
+    psi: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoResult:
+    """Everything that the demo measured, in raw units."""
+
+    baseline: Metrics
+    variants: Sequence[Variant]
+    chosen: str
+    release: str
+    bundle_size_bytes: int
+    device: Mapping[str, Any]
+    deploys: Sequence[DeployFigures]
+    bench: Mapping[str, Any]
+    alpha: float
+    normal: TrafficFigures
+    shifted: TrafficFigures
+    collected_again: int
+    rolled_back_to: str
+    seconds_by_step: Mapping[str, float]
+    report: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the body of `edgeq.demo/1`."""
+        return {
+            "model": "digits",
+            "baseline": asdict(self.baseline),
+            "variants": [
+                {
+                    "name": variant.name,
+                    "size_bytes": variant.size_bytes,
+                    "sha256": variant.sha256,
+                    "metrics": asdict(variant.metrics),
+                }
+                for variant in self.variants
+            ],
+            "chosen": self.chosen,
+            "release": self.release,
+            "bundle_size_bytes": self.bundle_size_bytes,
+            "device": dict(self.device),
+            "deploys": [asdict(deploy) for deploy in self.deploys],
+            "bench": dict(self.bench),
+            "drift": {
+                "alpha": self.alpha,
+                "normal": asdict(self.normal),
+                "shifted": asdict(self.shifted),
+                "collected_again": self.collected_again,
+            },
+            "rolled_back_to": self.rolled_back_to,
+            "seconds_by_step": {name: round(spent, 2) for name, spent in self.seconds_by_step.items()},
+            "seconds": round(sum(self.seconds_by_step.values()), 2),
+            "report": str(self.report),
+        }
