@@ -1,0 +1,56 @@
+"""`edgeq bench`: measure a model's latency, start and memory on a device."""
+
+from __future__ import annotations
+
+import click
+
+from edgeq.cli.ui import App, command
+
+
+@command(
+    "bench",
+    examples=[
+        "edgeq bench kws --on pi",
+        "edgeq bench kws --on pi --runs 1000 --seconds 10 --threads 4 --json",
+    ],
+)
+@click.argument("model")
+@click.option("--on", "name", required=True, help="The device.")
+@click.option("--runs", default=200, show_default=True, type=click.IntRange(1, 1_000_000), help="At least.")
+@click.option(
+    "--seconds", default=1.0, show_default=True, type=click.FloatRange(0, 3600), help="At least as long."
+)
+@click.option("--warmup", default=10, show_default=True, type=click.IntRange(0), help="Runs not counted.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 256))
+@click.option(
+    "--timeout", "timeout_s", default=120, show_default=True, type=click.IntRange(1), help="Seconds."
+)
+def bench_command(
+    app: App, model: str, name: str, runs: int, seconds: float, warmup: int, threads: int, timeout_s: int
+) -> None:
+    """Measure MODEL in a fresh process on a device: latency, load, first inference, peak memory."""
+    from edgeq.benchmark import bench, summary
+    from edgeq.fleet.connect import open_agent
+    from edgeq.fleet.inventory import Inventory
+    from edgeq.store import Store
+
+    device = Inventory.load(app.workspace).get(name)
+    with Store.open(app.workspace) as store:
+        app.ui.detail(f"{name}: {runs} runs and {seconds:g} s at least")
+        with open_agent(device) as client:
+            result = bench(
+                client,
+                model,
+                device=name,
+                runs=runs,
+                min_seconds=seconds,
+                warmup=warmup,
+                threads=threads,
+                timeout_s=timeout_s,
+            )
+        number = store.record_bench(name, result.document)
+    app.ui.line(f"{name}: {model} {result.release[:12]}")
+    for line in summary(result):
+        app.ui.line(f"  {line}")
+    app.ui.emit("edgeq.bench/1", {**result.document, "device": name, "id": number, "valid": result.valid})
+    app.ui.next("edgeq report -o report.html")

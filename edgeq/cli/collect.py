@@ -1,0 +1,87 @@
+"""`edgeq collect`: pull telemetry windows from devices into the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeq.cli.ui import App, command
+from edgeq.errors import EdgeqError, UsageError
+
+if TYPE_CHECKING:
+    from edgeq.collector import Collected
+    from edgeq.values import Device
+
+
+@command(
+    "collect",
+    examples=["edgeq collect pi", "edgeq collect --all --watch 60", "edgeq collect label:site=lab --json"],
+)
+@click.argument("names", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All devices.")
+@click.option(
+    "--watch", "watch_s", type=click.FloatRange(0.1), metavar="SECONDS", help="Again and again, until Ctrl-C."
+)
+def collect_command(app: App, names: tuple[str, ...], everything: bool, watch_s: float | None) -> None:
+    """Pull what devices NAMES (or label:KEY=VALUE) have recorded; each window is stored exactly once."""
+    from edgeq.fleet.inventory import Inventory
+    from edgeq.fleet.many import raise_failures
+
+    if bool(names) == everything:
+        raise UsageError("devices", "name some, or all with --all", hint="run `edgeq devices list`")
+    devices = Inventory.load(app.workspace).select(["all"] if everything else names)
+    while True:
+        done, failed = _round(app, devices)
+        _show(app, devices, done, failed)
+        if watch_s is None:
+            break
+        time.sleep(watch_s)
+    raise_failures(failed, asked=len(devices), what="collect")
+    app.ui.next("edgeq monitor")
+
+
+def _round(app: App, devices: Sequence[Device]) -> tuple[Mapping[str, Collected], Mapping[str, EdgeqError]]:
+    from edgeq.collector import collect
+    from edgeq.fleet.connect import open_agent
+    from edgeq.fleet.many import on_each
+    from edgeq.store import Store
+
+    with Store.open(app.workspace) as store:
+
+        def pull(device: Device) -> Collected:
+            with open_agent(device) as client:
+                return collect(client, store, device.name)
+
+        results = on_each(devices, pull)
+    return results.done, results.failed
+
+
+def _show(
+    app: App,
+    devices: Sequence[Device],
+    done: Mapping[str, Collected],
+    failed: Mapping[str, EdgeqError],
+) -> None:
+    rows = []
+    for name, got in done.items():
+        rows.append([name, str(got.new), str(got.duplicates), str(got.refused), str(got.pending)])
+    if rows:
+        app.ui.table(["device", "new", "known", "refused", "left"], rows)
+    for name, got in done.items():
+        for reason in got.reasons:
+            app.ui.warn(f"{name}: a record was put aside: {reason}")
+    for name, error in failed.items():
+        app.ui.warn(f"{name}: error[{error.reported_code}]: {error.message}")
+    app.ui.emit(
+        "edgeq.collect/1",
+        {
+            "devices": [asdict(got) for got in done.values()],
+            "failed": [{"device": name, "error": error.to_dict()} for name, error in failed.items()],
+            "new": sum(got.new for got in done.values()),
+            "asked": len(devices),
+        },
+    )

@@ -1,0 +1,146 @@
+"""`edgeq monitor`: say which devices drift, with a stated false-alarm rate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeq.cli.ui import App, command
+from edgeq.errors import GateError, StoreError
+
+if TYPE_CHECKING:
+    from edgeq.monitor import Judged, SignalVerdict, Verdict
+
+
+@command(
+    "monitor",
+    examples=[
+        "edgeq monitor",
+        "edgeq monitor pi --model kws --alpha 0.0001 --exit-code",
+        "edgeq monitor --replay 2000 --json",
+    ],
+)
+@click.argument("names", nargs=-1)
+@click.option("--model", help="Only this model.")
+@click.option(
+    "--alpha",
+    default=0.001,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Chance of ever alarming on a device and release where nothing changes.",
+)
+@click.option("--exit-code", is_flag=True, help="End with status 3 when there is an alarm.")
+@click.option(
+    "--replay", type=click.IntRange(100, 100_000), help="Measure the false-alarm rate on N streams."
+)
+def monitor_command(
+    app: App, names: tuple[str, ...], model: str | None, alpha: float, exit_code: bool, replay: int | None
+) -> None:
+    """Compare what devices NAMES (default: all) collected with their releases' references."""
+    from edgeq.monitor import judge_store
+    from edgeq.store import Store
+
+    with Store.open(app.workspace) as store:
+        found = judge_store(store, devices=names, model=model, alpha=alpha)
+        if not found:
+            raise StoreError(
+                str(store.path), "no windows of these devices and models", hint="run `edgeq collect --all`"
+            )
+        replays = [_replay(store, each, alpha, replay) for each in found] if replay else []
+    for index, each in enumerate(found):
+        _show(app, each)
+        if replays and replays[index] is not None:
+            rate = replays[index]
+            app.ui.line(
+                f"  null replay: {rate['false_alarms']} alarms on {rate['replays']} streams without a shift"
+                f" (at most {rate['upper95']:.2g} with 95 % confidence, promised {alpha:g})"
+            )
+    alarms = [each for each in found if each.verdict and each.verdict.alarm]
+    app.ui.emit(
+        "edgeq.monitor/1",
+        {
+            "alpha": alpha,
+            "alarm": bool(alarms),
+            "streams": [
+                {**_document(each), "replay": replays[index] if replays else None}
+                for index, each in enumerate(found)
+            ],
+        },
+    )
+    app.ui.next(f"edgeq rollback {alarms[0].model} --on {alarms[0].device}" if alarms else "edgeq report")
+    if alarms and exit_code:
+        raise GateError(
+            ", ".join(f"{each.device}/{each.model}" for each in alarms),
+            f"drift, the false-alarm rate is {alpha:g} at most",
+            hint=f"`edgeq report` shows it; `edgeq rollback {alarms[0].model} --on {alarms[0].device}` goes back",
+        )
+
+
+def _show(app: App, each: Judged) -> None:
+    verdict = each.verdict
+    head = f"{each.device}: {each.model} {each.release[:12]}, {each.windows} windows, {each.inferences} inferences"
+    if each.latency is not None:
+        from edgeq.units import format_duration
+
+        quantiles = (f"p{q:g} {format_duration(each.latency.quantile_ns(q / 100))}" for q in (50, 95, 99))
+        head += ", " + ", ".join(quantiles)
+    app.ui.line(head)
+    for kind, number in each.errors.items():
+        app.ui.line(f"  errors: {number} x {kind}")
+    if verdict is None:
+        app.ui.warn(f"{each.device}: no reference of release {each.release[:12]} is known here")
+        return
+    for reason in verdict.skipped:
+        app.ui.warn(f"not judged: {reason}")
+    if verdict.alarm:
+        boot, seq = verdict.at_seq or ("", 0)
+        app.ui.line(f"  ALARM at window {seq} (boot {boot[:8]}), e-value {verdict.e_value:.3g}")
+    else:
+        app.ui.line(f"  no alarm, e-value {verdict.e_value:.3g} of {1 / verdict.alpha:g}")
+    shown = verdict.shifted or verdict.signals
+    app.ui.table(["  signal", "e-value", "PSI", "JS", "alarm"], [_row(signal) for signal in shown])
+
+
+def _row(signal: SignalVerdict) -> list[str]:
+    alarm = f"window {signal.at_window + 1}" if signal.at_window is not None else "-"
+    return [f"  {signal.name}", f"{signal.e_value:.3g}", f"{signal.psi:.3f}", f"{signal.js:.3f}", alarm]
+
+
+def _document(each: Judged) -> dict[str, Any]:
+    latency = each.latency
+    return {
+        "device": each.device,
+        "model": each.model,
+        "release": each.release,
+        "windows": each.windows,
+        "inferences": each.inferences,
+        "errors": each.errors,
+        "latency_ns": None
+        if latency is None
+        else {f"p{q}": latency.quantile_ns(q / 100) for q in (50, 90, 95, 99)},
+        "verdict": None if each.verdict is None else _verdict(each.verdict),
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {**asdict(verdict), "shifted": [signal.name for signal in verdict.shifted]}
+
+
+def _replay(store: Any, each: Judged, alpha: float, replays: int) -> dict[str, Any] | None:
+    from dataclasses import asdict
+
+    from edgeq.monitor.replay import replay_null
+
+    known = store.release(each.release)
+    if known is None or known.reference is None:
+        return None
+    samples = max(1, each.inferences // max(1, each.windows))
+    windows = min(max(each.windows, 10), 50)
+    return asdict(
+        replay_null(
+            known.reference, alpha=alpha, windows=windows, samples_per_window=samples, replays=replays
+        )
+    )

@@ -1,0 +1,35 @@
+"""`edgeq runs`: list what the store recorded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import click
+
+from edgeq.cli.ui import App, command
+
+
+@command("runs", examples=["edgeq runs", "edgeq runs --kind deploy --json"])
+@click.option("--kind", help="Only these: bundle, deploy, rollback, ...")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="The newest N.")
+def runs_command(app: App, kind: str | None, limit: int) -> None:
+    """List finished steps, the newest first."""
+    from edgeq.store import Store
+
+    with Store.open(app.workspace) as store:
+        found = store.runs(kind, limit)
+    rows = [[str(run.id), _time(run.created_ns), run.kind, run.subject] for run in found]
+    if rows:
+        app.ui.table(["run", "when (UTC)", "step", "subject"], rows)
+    else:
+        app.ui.say("nothing recorded yet" if kind is None else f"no {kind} recorded yet")
+    app.ui.emit(
+        "edgeq.runs/1",
+        {"runs": [{**asdict(run), "created": f"{_time(run.created_ns)}Z"} for run in found]},
+    )
+    app.ui.next("edgeq report -o report.html")
+
+
+def _time(at_ns: int) -> str:
+    return datetime.fromtimestamp(at_ns / 1e9, tz=UTC).strftime("%Y-%m-%dT%H:%M:%S")
