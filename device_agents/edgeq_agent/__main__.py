@@ -11,6 +11,7 @@ from typing import BinaryIO, Callable, NoReturn
 from edgeq_agent import __version__, errors, home, request, wire
 from edgeq_agent.answer import Answer
 from edgeq_agent.call import Call
+from edgeq_agent.source import Source
 
 # Each verb is imported when it is called: a probe must not pay for the outbox.
 _VERBS: dict[str, tuple[str, str]] = {
@@ -36,10 +37,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         sys.stdout.write(__version__ + "\n" if words == ["--version"] else _USAGE)
         sys.exit(0)
     signal.signal(signal.SIGTERM, _end)
-    sys.exit(run(words, sys.stdin.buffer, sys.stdout.buffer))
+    sys.exit(run(words, Source(sys.stdin.fileno()), sys.stdout.buffer))
 
 
-def run(words: list[str], source: BinaryIO, sink: BinaryIO) -> int:
+def run(words: list[str], source: Source, sink: BinaryIO) -> int:
     """Answer one call on `sink`; return the exit status. No exception leaves here but SystemExit."""
     os.umask(0o077)
     answer = Answer(sink)
@@ -56,7 +57,7 @@ def run(words: list[str], source: BinaryIO, sink: BinaryIO) -> int:
     return 0
 
 
-def _serve(words: list[str], source: BinaryIO, answer: Answer) -> wire.Json:
+def _serve(words: list[str], source: Source, answer: Answer) -> wire.Json:
     verb, folder = _parse(words)
     asked = request.read(source)
     place = home.locate(folder)

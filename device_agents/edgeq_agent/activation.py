@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from edgeq_agent import blobs, device, health, home, lock, manifest, releases, request, runtimes, states
+from edgeq_agent import (
+    blobs,
+    device,
+    health,
+    home,
+    lock,
+    manifest,
+    releases,
+    request,
+    runtimes,
+    scratch,
+    states,
+)
 from edgeq_agent.call import Call
 from edgeq_agent.errors import BAD_REQUEST, NOTHING_TO_ROLL_BACK_TO, UNSUPPORTED, AgentError, no_space
 from edgeq_agent.home import Home
@@ -34,6 +46,7 @@ def activate(call: Call) -> Json:
             and releases.complete(call.home, wanted)
         ):
             return _answer(state, release, before, changed=False, steps=[])
+        scratch.sweep(call.home)
         _check_device(call, wanted)
         runtimes.need(call.home, runtime)
         releases.check_blobs(call.home, wanted)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import BinaryIO, Iterator
+from typing import Iterator
 
-from edgeq_agent import files, home, lock, request
+from edgeq_agent import files, home, lock, request, scratch
 from edgeq_agent.call import Call
 from edgeq_agent.errors import DIGEST_MISMATCH, SHORT_PAYLOAD, AgentError, no_space
+from edgeq_agent.source import Silence, Source
 from edgeq_agent.wire import Json
 
 # What stays free after an upload, so that a state or a journal line can still be written.
@@ -60,29 +61,29 @@ def put(call: Call) -> Json:
     payload_bytes = request.integer(call.request, "payload_bytes", 0, 1 << 48)
     if size_bytes != payload_bytes:
         raise request.bad("payload_bytes", f"size_bytes ({size_bytes})", payload_bytes)
-    with lock.hold(call.home):
-        if has(call.home, sha256, size_bytes) and intact(call.home, sha256):
-            for _ in payload(call.payload, payload_bytes, sha256):
-                pass  # the host sends it in any case: read to the end, so that its write does not fail
-            return {"sha256": sha256, "stored": False}
-        _store(call, sha256, size_bytes)
+    scratch.sweep(call.home)
+    if has(call.home, sha256, size_bytes) and intact(call.home, sha256):
+        for _ in payload(call.payload, payload_bytes, sha256):
+            pass  # the host sends it in any case: read to the end, so that its write does not fail
+        return {"sha256": sha256, "stored": False}
+    _store(call, sha256, size_bytes)
     return {"sha256": sha256, "stored": True}
 
 
 def _store(call: Call, sha256: str, size_bytes: int) -> None:
-    # The lock is held: whatever else has this name was left by an upload that died.
-    temporary = call.home.path("tmp", "put-" + sha256)
-    files.remove(temporary)
+    # Received without the lock: a slow upload must not keep the device from being asked or rolled back.
+    temporary = scratch.path(call.home, "put-" + sha256)
     check_space(call.home, "blob " + sha256[:12], size_bytes)
     try:
         receive(call.payload, size_bytes, temporary, sha256)
-        os.replace(temporary, call.home.blob(sha256))
+        with lock.hold(call.home):
+            os.replace(temporary, call.home.blob(sha256))
+            files.sync_folder(call.home.blobs)
     finally:
-        files.remove(temporary)
-    files.sync_folder(call.home.blobs)
+        scratch.remove(temporary)
 
 
-def receive(stream: BinaryIO, size_bytes: int, path: str, sha256: str) -> None:
+def receive(stream: Source, size_bytes: int, path: str, sha256: str) -> None:
     """Write exactly `size_bytes` of the stream to `path`, synced.
 
     Raises:
@@ -106,20 +107,24 @@ def receive(stream: BinaryIO, size_bytes: int, path: str, sha256: str) -> None:
         )
 
 
-def payload(stream: BinaryIO, size_bytes: int, subject: str) -> Iterator[bytes]:
+def payload(stream: Source, size_bytes: int, subject: str) -> Iterator[bytes]:
     """Yield exactly `size_bytes` of the stream in pieces.
 
     Raises:
-        AgentError: EQ506, the stream ended early.
+        AgentError: EQ506, the stream ended early or went silent.
     """
     left = size_bytes
     while left:
-        chunk = stream.read(min(files.CHUNK_BYTES, left))
+        try:
+            chunk = stream.read(min(files.CHUNK_BYTES, left))
+            problem = "the connection ended early"
+        except Silence as silence:
+            chunk, problem = b"", f"the connection was {silence}"
         if not chunk:
             raise AgentError(
                 SHORT_PAYLOAD,
                 "payload " + subject[:12],
-                "the connection ended early",
+                problem,
                 expected=f"{size_bytes} bytes",
                 got=f"{size_bytes - left} bytes",
                 hint="send it again",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from edgeq_agent.answer import Answer
 from edgeq_agent.home import Home
+from edgeq_agent.source import Source
 from edgeq_agent.wire import Json
 
 
@@ -13,6 +14,6 @@ class Call(NamedTuple):
     """One call of the agent."""
 
     request: Json
-    payload: BinaryIO
+    payload: Source
     home: Home
     answer: Answer

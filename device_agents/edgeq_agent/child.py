@@ -130,7 +130,10 @@ class _Talk:
             if not newline:
                 return
             line, self._rest = b"".join(self._rest), []
-            self._message(wire.parse(line))
+            try:
+                self._message(wire.parse(line))
+            except wire.WireError as error:
+                raise AgentError(UNHEALTHY, "the model's process", str(error)) from error
 
     def _message(self, message: wire.Json) -> None:
         if message["event"] in ("result", "error"):
@@ -172,7 +175,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     """Kill the child's whole process group, also what it started itself, and reap it."""
     with suppress(ProcessLookupError):  # all gone already
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it ends when the kernel lets it
+        process.wait(10)
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

@@ -26,7 +26,8 @@ def check(home: Home, wanted: Manifest, runtime: str, timeout_s: float) -> Json:
         "version": entry["version"],
         "model_path": os.path.join(folder, wanted.model_file),
         "golden_path": os.path.join(folder, wanted.golden_file),
-        "golden": wanted.body["golden"],
+        "golden": wanted.golden,
+        "reference_path": os.path.join(folder, wanted.reference_file) if wanted.reference_file else None,
     }
     found = child.run(str(entry["interpreter"]), job, timeout_s)
     _within(wanted, "latency_p95_ns", found["latency_p95_ns"], wanted.latency_p95_ns, "ns")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 
-from edgeq_agent import blobs, child, files, outbox, request, serving
+from edgeq_agent import blobs, child, outbox, request, scratch, serving
 from edgeq_agent.call import Call
 from edgeq_agent.wire import Json
 
@@ -26,7 +25,8 @@ def infer(call: Call) -> Json:
     }
     timeout_s = request.timeout_s(call.request)
     serves = serving.find(call.home, model)
-    path = call.home.path("tmp", f"infer-{os.getpid()}.npz")
+    path = scratch.path(call.home, "infer.npz")
+    scratch.sweep(call.home)
     blobs.check_space(call.home, "payload", size_bytes)
     try:
         with open(path, "wb") as target:
@@ -37,7 +37,7 @@ def infer(call: Call) -> Json:
             stored = _Windows(box, model, serves.manifest.release)
             result = child.run(str(serves.runtime["interpreter"]), job, timeout_s, stored.take)
     finally:
-        files.remove(path)
+        scratch.remove(path)
     result.update(model=model, release=serves.manifest.release, windows=stored.count)
     if stored.problems:
         result["telemetry_problem"] = stored.problems[-1]
@@ -60,6 +60,6 @@ class _Windows:
         try:
             self._box.append(self._model, self._release, message["window"])
             self.count += 1
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             # Told in the result: the caller asked for predictions, and those are there.
             self.problems.append(f"a window was not stored: {error}")

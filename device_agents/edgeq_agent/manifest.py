@@ -18,6 +18,7 @@ class Manifest(NamedTuple):
     files: dict[str, tuple[str, int]]  # name -> (sha256, size_bytes)
     model_file: str
     golden_file: str
+    golden: Json  # what the check compares with: max_steps, atol, rtol, runtime
     reference_file: str | None
     kinds: list[str]
     free_bytes: int
@@ -48,8 +49,8 @@ def parse(body: Json, release: str) -> Manifest:
     if not isinstance(golden, dict):
         raise request.bad("manifest.golden", "an object", golden)
     reference = body.get("reference")
-    requires = body.get("requires") or {}
-    limits = body.get("limits") or {}
+    requires = _part(body, "requires")
+    limits = _part(body, "limits")
     return Manifest(
         body=body,
         release=release,
@@ -57,12 +58,17 @@ def parse(body: Json, release: str) -> Manifest:
         files=files,
         model_file=_model_file(files),
         golden_file=_member(golden, "golden", files),
+        golden=_golden(golden),
         reference_file=_member(reference, "reference", files) if isinstance(reference, dict) else None,
         kinds=_kinds(requires.get("kinds") or []),
         free_bytes=request.integer(requires, "free_bytes", 0, 1 << 48, default=0),
         latency_p95_ns=_limit(limits, "latency_p95_ns"),
         memory_peak_bytes=_limit(limits, "memory_peak_bytes"),
     )
+
+
+def _part(body: Json, field: str) -> Json:
+    return request.mapping(body, field) if body.get(field) is not None else {}
 
 
 def _files(body: Json) -> dict[str, tuple[str, int]]:
@@ -90,6 +96,19 @@ def _member(part: Json, field: str, files: dict[str, tuple[str, int]]) -> str:
     if name not in files:
         raise request.bad(f"manifest.{field}.file", "one of " + ", ".join(sorted(files)), name)
     return str(name)
+
+
+def _golden(part: Json) -> Json:
+    made = part.get("runtime") or {}
+    if not isinstance(made, dict):
+        raise request.bad("manifest.golden.runtime", "an object", made)
+    known = ("module", "version", "machine", "kernels")
+    return {
+        "max_steps": request.integer(part, "max_steps", 0, 1 << 31, default=0),
+        "atol": request.number(part, "atol", 0.0),
+        "rtol": request.number(part, "rtol", 0.0),
+        "runtime": {name: str(made[name])[:200] for name in known if made.get(name) is not None},
+    }
 
 
 def _kinds(value: Any) -> list[str]:

@@ -40,6 +40,14 @@ class Model(NamedTuple):
     kernels: str
     init_ns: int
 
+    @property
+    def classes(self) -> int:
+        """How many values the first output has."""
+        size = 1
+        for length in self.outputs[0].shape:
+            size *= length
+        return size
+
 
 def interpreter_class(module: str) -> Any:
     """Return the runtime's Interpreter class."""
@@ -192,12 +200,19 @@ def to_real(array: Any, tensor: Tensor) -> Any:
 
 
 def invoke(model: Model, samples: list[Any], row: int) -> int:
-    """Run sample `row` (arrays in the model's own dtypes); return the nanoseconds of the invocation alone."""
+    """Run sample `row` (arrays in the model's own dtypes); return the nanoseconds of the invocation alone.
+
+    Raises:
+        AgentError: EQ504, the runtime gives up on this sample.
+    """
     interpreter = model.interpreter
     for tensor, array in zip(model.inputs, samples):
         interpreter.set_tensor(tensor.position, array[row : row + 1])
     began = time.perf_counter_ns()
-    interpreter.invoke()
+    try:
+        interpreter.invoke()
+    except (ValueError, RuntimeError) as error:
+        raise AgentError(UNHEALTHY, "model", "the runtime gives up: " + _line(error)) from error
     return time.perf_counter_ns() - began
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 
-from edgeq_agent import blobs, files, manifest
+from edgeq_agent import blobs, files, manifest, scratch
 from edgeq_agent.errors import BLOB_MISSING, UNKNOWN_MODEL, AgentError
 from edgeq_agent.home import Home
 from edgeq_agent.manifest import Manifest
@@ -37,9 +36,9 @@ def build(home: Home, wanted: Manifest) -> None:
     final = home.release(wanted.release)
     if complete(home, wanted):
         return
-    temporary = home.path("tmp", "release-" + wanted.release)
-    for leftover in (temporary, final):  # of a call that died, or damaged since; the lock is held
-        shutil.rmtree(leftover, ignore_errors=True)
+    temporary = scratch.path(home, "release-" + wanted.release)
+    for leftover in (temporary, final):  # damaged since it was made; the lock is held
+        scratch.remove(leftover)
     os.makedirs(temporary)
     for name, (sha256, _) in wanted.files.items():
         os.symlink(os.path.join("..", "..", "blobs", "sha256", sha256), os.path.join(temporary, name))

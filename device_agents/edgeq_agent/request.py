@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, BinaryIO, Pattern
+from typing import Any, Pattern
 
 from edgeq_agent.errors import BAD_REQUEST, AgentError
+from edgeq_agent.source import Silence, Source
 from edgeq_agent.wire import Json
 
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
@@ -26,13 +27,16 @@ def bad(field: str, expected: str, got: Any) -> AgentError:
     )
 
 
-def read(stream: BinaryIO) -> Json:
+def read(stream: Source) -> Json:
     """Return the request line of a call.
 
     Raises:
         AgentError: EQ512, it is missing, cut short, too long, or no JSON object.
     """
-    line = stream.readline(MAX_REQUEST_BYTES + 1)
+    try:
+        line = stream.readline(MAX_REQUEST_BYTES + 1)
+    except Silence as error:
+        raise AgentError(BAD_REQUEST, "request", str(error)) from error
     if len(line) > MAX_REQUEST_BYTES:
         raise AgentError(BAD_REQUEST, "request", f"longer than {MAX_REQUEST_BYTES} bytes")
     if not line.endswith(b"\n"):
@@ -105,6 +109,16 @@ def seconds(request: Json, field: str, default: float, high: float = MAX_TIMEOUT
 def timeout_s(request: Json) -> float:
     """Return the deadline for the model's process."""
     return seconds(request, "timeout_s", DEFAULT_TIMEOUT_S)
+
+
+def number(request: Json, field: str, default: float) -> float:
+    """Return a number that is not negative."""
+    value = request.get(field)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise bad(field, "a number, 0 or more", value)
+    return float(value)
 
 
 def flag(request: Json, field: str, default: bool) -> bool:

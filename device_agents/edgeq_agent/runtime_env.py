@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from edgeq_agent import blobs, child, files, journal, lock, request, runtimes, wheels
+from edgeq_agent import blobs, child, files, journal, lock, request, runtimes, scratch, wheels
 from edgeq_agent.call import Call
 from edgeq_agent.errors import BLOB_MISSING, DEADLINE, UNSUPPORTED, AgentError
 from edgeq_agent.home import Home
@@ -54,8 +54,8 @@ def _answer(digest: str, interpreter: str, proof: Json, created: bool) -> Json:
 def _build(
     call: Call, digest: str, packages: list[tuple[str, str]], modules: list[str], timeout_s: float
 ) -> Json:
-    folder = call.home.path("tmp", "runtime-" + digest)
-    shutil.rmtree(folder, ignore_errors=True)  # left by a build that died; the lock is held
+    folder = scratch.path(call.home, "runtime-" + digest)
+    scratch.sweep(call.home)
     try:
         os.makedirs(folder)
         stored = runtimes.OWN

@@ -2,37 +2,65 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
 from edgeq_agent import measures, sketch
 from edgeq_agent.errors import UNHEALTHY, AgentError
+from edgeq_agent.model import Model
 from edgeq_agent.wire import REFERENCE_SCHEMA, Json
 
 _CONFIDENCE_BINS = 20
 
 
 class Reference:
-    """The bins of a release's reference.json, or, without one, confidence in equal bins and no inputs."""
+    """The bins of a release's reference.json, or, without one, confidence in equal bins and no inputs.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is no reference.
+    """
 
     def __init__(self, body: Json | None, classes: int) -> None:
-        import numpy as np
-
         known = body or {}
-        if body is not None and body.get("schema") != REFERENCE_SCHEMA:
-            raise AgentError(UNHEALTHY, "reference", expected=REFERENCE_SCHEMA, got=str(body.get("schema")))
         output = known.get("output") or {}
         confidence = output.get("confidence") or {}
+        equal = [number / _CONFIDENCE_BINS for number in range(_CONFIDENCE_BINS + 1)]
         self.classes = int(output.get("classes") or classes)
         self.logits = output.get("confidence_from") == "logits"
-        self.confidence: Any = np.asarray(
-            confidence.get("edges") or np.linspace(0.0, 1.0, _CONFIDENCE_BINS + 1), np.float64
-        )
-        self.names: list[str] = [str(entry.get("name", "")) for entry in known.get("inputs") or []]
+        self.confidence: Any = _edges(confidence.get("edges") or equal)
+        inputs = known.get("inputs") or []
+        self.names: list[str] = [str(entry.get("name", "")) for entry in inputs]
         self.edges: list[list[Any]] = [
-            [np.asarray(channel["edges"], np.float64) for channel in entry["channels"]]
-            for entry in known.get("inputs") or []
+            [_edges(channel["edges"]) for channel in entry["channels"]] for entry in inputs
         ]
+
+
+def _edges(values: Any) -> Any:
+    import numpy as np
+
+    edges = np.asarray(values, np.float64)
+    if edges.ndim != 1 or len(edges) < 2 or not np.isfinite(edges).all() or (np.diff(edges) < 0).any():
+        raise ValueError("edges must be at least two finite numbers, ascending")
+    return edges
+
+
+def load(path: str | None, loaded: Model) -> Reference:
+    """Return the reference in a file for a model, or bins for a model without one.
+
+    Raises:
+        AgentError: EQ504, the file is no reference.
+    """
+    if path is None:
+        return Reference(None, loaded.classes)
+    try:
+        with open(path, "rb") as stream:
+            body = json.loads(stream.read().decode("utf-8"))
+        if body["schema"] != REFERENCE_SCHEMA:
+            raise ValueError("schema {!r}".format(body["schema"]))
+        return Reference(body, loaded.classes)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise AgentError(UNHEALTHY, "reference", f"no {REFERENCE_SCHEMA}: {error!r}"[:300]) from error
 
 
 def channel_means(values: Any, channels: int) -> Any:
@@ -85,13 +113,13 @@ class Window:
         self._predicted = np.zeros(max(1, reference.classes), np.int64)
         self._confidence = np.zeros(len(reference.confidence) - 1, np.int64)
 
-    def error(self, kind: str, count: int = 1) -> None:
-        """Count inferences that gave no answer."""
+    def error(self, kind: str, count: int, *, counted: bool = False) -> None:
+        """Count inferences that gave no usable answer; `counted` when their latency was counted already."""
         self._errors[kind] = self._errors.get(kind, 0) + count
-        self._inferences += count
+        self._inferences += 0 if counted else count
 
     def latency(self, latency_ns: int) -> None:
-        """Count one inference that gave an answer."""
+        """Count one inference that the runtime finished."""
         self._latency.add(latency_ns)
         self._inferences += 1
 

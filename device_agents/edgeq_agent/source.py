@@ -1,0 +1,56 @@
+"""Standard input with a limit to its silence: a dead connection must not keep a call for ever."""
+
+from __future__ import annotations
+
+import os
+import select
+
+IDLE_S = 60.0
+_CHUNK_BYTES = 256 * 1024
+
+
+class Silence(Exception):
+    """Nothing arrived for the whole idle time."""
+
+
+class Source:
+    """Reads a file descriptor; every wait for more bytes is bounded."""
+
+    def __init__(self, descriptor: int, idle_s: float = IDLE_S) -> None:
+        self._descriptor = descriptor
+        self._idle_s = idle_s
+        self._buffer = b""
+
+    def readline(self, limit: int) -> bytes:
+        """Return bytes up to and with the next newline, at most `limit`; without one at the end of input.
+
+        Raises:
+            Silence: nothing arrived for too long.
+        """
+        while b"\n" not in self._buffer and len(self._buffer) < limit:
+            chunk = self._more()
+            if not chunk:
+                break
+            self._buffer += chunk
+        end = self._buffer.find(b"\n") + 1 or len(self._buffer)
+        return self._take(min(end, limit))
+
+    def read(self, limit: int) -> bytes:
+        """Return 1 to `limit` bytes, or none at the end of input.
+
+        Raises:
+            Silence: nothing arrived for too long.
+        """
+        if not self._buffer:
+            self._buffer = self._more()
+        return self._take(limit)
+
+    def _take(self, count: int) -> bytes:
+        head, self._buffer = self._buffer[:count], self._buffer[count:]
+        return head
+
+    def _more(self) -> bytes:
+        ready, _, _ = select.select([self._descriptor], [], [], self._idle_s)
+        if not ready:
+            raise Silence(f"silent for {self._idle_s:g} s")
+        return os.read(self._descriptor, _CHUNK_BYTES)

@@ -1,0 +1,230 @@
+"""Kills and hangs: the device always has a working release, the wait is bounded, a retry converges."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.convert
+
+
+def _wait_for(condition: Callable[[], Any], timeout_s: float = 20) -> Any:
+    end = time.monotonic() + timeout_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.fixture(scope="module")
+def slow_bundle(tiny_models: Path, tiny_data: Any, int8_bundle: Any, kit: Any) -> Any:
+    """Return the int8 model with so many golden samples that the check takes seconds."""
+    import io
+
+    import numpy as np
+
+    with np.load(io.BytesIO(int8_bundle.files["golden.npz"])) as golden:
+        arrays = {name: np.concatenate([golden[name]] * 6_000) for name in golden.files}
+    files = {**int8_bundle.files, "golden.npz": kit.npz(**arrays)}
+    return kit.bundle_from(files, samples=120_000, name="tiny")
+
+
+def test_kill_in_the_middle_of_an_activation(
+    serving: Any, int8_bundle: Any, float_bundle: Any, slow_bundle: Any, tiny_data: Any, kit: Any
+) -> None:
+    slow_bundle.send(serving)
+    with serving.start("activate") as process:
+        process.stdin.write(json.dumps(slow_bundle.request()).encode() + b"\n")
+        process.stdin.close()
+        child = _wait_for(lambda: _children(process.pid))[0]
+        state = serving.home / "models" / "tiny" / "state.json"
+        _wait_for(lambda: json.loads(state.read_text())["state"] == "staged")
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+        process.stdin = None
+    _wait_for(lambda: _gone(child))  # the model's process ends with the agent
+    assert serving.current("tiny") == int8_bundle.release
+    assert (
+        serving.call("infer", kit.npz(input_0=tiny_data[:2]), model="tiny").result["release"]
+        == int8_bundle.release
+    )
+    model = serving.call("status").result["models"]["tiny"]
+    assert (model["state"], model["reason"]) == ("rolled_back", "interrupted")
+    assert model["current"] == int8_bundle.release
+    float_bundle.send(serving)
+    assert serving.call("activate", **float_bundle.request()).result["changed"]
+    assert serving.current("tiny") == float_bundle.release
+
+
+@pytest.mark.parametrize("when", ["staged", "verified", "activating", "swapped"])
+def test_dying_in_each_state(serving: Any, int8_bundle: Any, float_bundle: Any, when: str) -> None:
+    """The device is put into each state as a power cut would leave it; the next call makes it whole."""
+    from edgeq_agent import home, lock, manifest, releases, states
+
+    place = home.locate(str(serving.home))
+    float_bundle.send(serving)
+    with lock.hold(place):
+        state = states.load(place, "tiny")
+        wanted = manifest.parse(float_bundle.manifest, float_bundle.release)
+        runtime = str(state.runtime_of(int8_bundle.release))
+        state.begin(wanted.release, runtime, [int8_bundle.release])
+        releases.build(place, wanted)
+        if when != "staged":
+            state.verified({})
+        if when in ("activating", "swapped"):
+            state.activating()
+        if when == "swapped":
+            releases.point(place, "tiny", wanted.release)
+    serves = float_bundle.release if when == "swapped" else int8_bundle.release
+    assert serving.current("tiny") == serves
+    assert serving.call("bench", model="tiny", runs=1, min_seconds=0.01).result["release"] == serves
+    model = serving.call("status").result["models"]["tiny"]
+    assert model["current"] == serves
+    assert model["state"] == ("committed" if when == "swapped" else "rolled_back")
+    retried = serving.call("activate", **float_bundle.request()).result
+    assert retried["changed"] is (when != "swapped")
+    assert serving.current("tiny") == float_bundle.release
+    assert serving.call("rollback", model="tiny").result["release"] == int8_bundle.release
+
+
+def test_status_during_an_activation_leaves_it_alone(
+    serving: Any, int8_bundle: Any, slow_bundle: Any
+) -> None:
+    slow_bundle.send(serving)
+    with serving.start("activate") as process:
+        process.stdin.write(json.dumps(slow_bundle.request()).encode() + b"\n")
+        process.stdin.flush()
+        _wait_for(lambda: _children(process.pid))
+        model = serving.call("status").result["models"]["tiny"]
+        assert (model["state"], model["current"]) == ("staged", int8_bundle.release)
+        out, _ = process.communicate()
+    assert json.loads(out.splitlines()[-1])["result"]["states"][-1] == "committed"
+
+
+def test_the_caller_goes_away_and_the_activation_ends_by_itself(serving: Any, slow_bundle: Any) -> None:
+    slow_bundle.send(serving)
+    with serving.start("activate") as process:
+        process.stdin.write(json.dumps(slow_bundle.request()).encode() + b"\n")
+        process.stdin.flush()
+        process.stdout.close()  # as when the connection drops
+        process.stdout = None
+        process.communicate(timeout=60)
+    assert serving.current("tiny") == slow_bundle.release
+    assert serving.call("status").result["models"]["tiny"]["state"] == "committed"
+
+
+def test_a_stopped_model_is_killed_at_the_deadline(serving: Any, slow_bundle: Any, int8_bundle: Any) -> None:
+    slow_bundle.send(serving)
+    began = time.monotonic()
+    with serving.start("activate") as process:
+        process.stdin.write(json.dumps(slow_bundle.request(timeout_s=3)).encode() + b"\n")
+        process.stdin.flush()
+        child = _wait_for(lambda: _children(process.pid))[0]
+        os.kill(child, signal.SIGSTOP)  # neither reads, computes nor answers from here on
+        out, _ = process.communicate(timeout=30)
+    assert json.loads(out.splitlines()[-1])["error"]["code"] == "EQ511"
+    assert time.monotonic() - began < 10
+    assert _gone(child)
+    assert serving.current("tiny") == int8_bundle.release
+
+
+def test_a_slow_model_is_killed_at_the_deadline(serving: Any, slow_bundle: Any, int8_bundle: Any) -> None:
+    slow_bundle.send(serving)
+    error = serving.call("activate", **slow_bundle.request(timeout_s=0.6)).error
+    assert error["code"] == "EQ511"
+    assert serving.current("tiny") == int8_bundle.release
+
+
+def _interpreter(serving: Any, script: str) -> None:
+    """Put a shell script in the place of the runtime's interpreter."""
+    entry = next((serving.home / "runtime").glob("*/runtime.json"))
+    path = entry.parent / "fake-python"
+    path.write_text("#!/bin/sh\n" + script)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    body = json.loads(entry.read_text())
+    entry.write_text(json.dumps({**body, "interpreter": "fake-python"}))
+
+
+@pytest.mark.parametrize(
+    "script", ["sleep 1000", "sleep 1000 & exec sleep 1001", "trap '' TERM; while :; do sleep 1; done"]
+)
+def test_an_interpreter_that_hangs(serving: Any, tiny_data: Any, kit: Any, script: str) -> None:
+    _interpreter(serving, script)
+    began = time.monotonic()
+    error = serving.call("infer", kit.npz(input_0=tiny_data[:2]), model="tiny", timeout_s=0.5).error
+    assert error["code"] == "EQ511"
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        ("kill -SEGV $$", "killed by SIGSEGV"),
+        ("echo no such module >&2; exit 3", "exit status 3: no such module"),
+        ("exit 0", "exit status 0"),
+    ],
+)
+def test_an_interpreter_that_dies(serving: Any, tiny_data: Any, kit: Any, script: str, problem: str) -> None:
+    _interpreter(serving, script)
+    error = serving.call("infer", kit.npz(input_0=tiny_data[:2]), model="tiny").error
+    assert error["code"] == "EQ504"
+    assert problem in error["problem"]
+
+
+def test_an_interpreter_that_babbles(serving: Any, tiny_data: Any, kit: Any) -> None:
+    _interpreter(serving, "while :; do echo this is no JSON; done")
+    error = serving.call("infer", kit.npz(input_0=tiny_data[:2]), model="tiny").error
+    assert (error["code"], "no JSON line" in error["problem"]) == ("EQ504", True)
+
+
+def test_sigterm_ends_the_child_too(serving: Any, slow_bundle: Any, int8_bundle: Any) -> None:
+    slow_bundle.send(serving)
+    with serving.start("activate") as process:
+        process.stdin.write(json.dumps(slow_bundle.request()).encode() + b"\n")
+        process.stdin.flush()
+        child = _wait_for(lambda: _children(process.pid))[0]
+        process.terminate()
+        process.communicate(timeout=20)
+    _wait_for(lambda: _gone(child))
+    assert serving.current("tiny") == int8_bundle.release
+    assert serving.call("status").result["models"]["tiny"]["state"] == "rolled_back"
+
+
+def test_a_busy_device_says_so(tmp_path: Path) -> None:
+    from edgeq_agent import errors, home, lock
+
+    place = home.locate(str(tmp_path))
+    began = time.monotonic()
+    with lock.hold(place), pytest.raises(errors.AgentError) as refused, lock.hold(place, wait_s=0.3):
+        pass
+    assert (refused.value.code, refused.value.transient) == ("EQ508", True)
+    assert 0.3 <= time.monotonic() - began < 5
+    assert lock.WAIT_S == 10
+    with lock.hold(place, wait_s=0):  # free again
+        pass

@@ -1,0 +1,201 @@
+"""The outbox: exactly once to the host, merged when it is full, never a number used twice."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeq_agent import home, merge, outbox, sketch
+
+
+def _window(latency_ns: int = 1000, *, inputs: int = 1) -> dict[str, Any]:
+    counted = sketch.Sketch()
+    counted.add(latency_ns)
+    return {
+        "started_ns": latency_ns,
+        "ended_ns": latency_ns + 1,
+        "inferences": 1,
+        "errors": {},
+        "latency": counted.body(),
+        "memory_peak_bytes": latency_ns,
+        "temperature_c": None,
+        "inputs": [{"name": "x", "channels": [[inputs, 0]]}],
+        "output": {"predicted": [1, 0], "confidence": [0, 1]},
+    }
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> home.Home:
+    found = home.locate(str(tmp_path / "home"))
+    found.ensure()
+    return found
+
+
+def test_windows_stay_until_they_are_acknowledged(place: home.Home) -> None:
+    with outbox.opened(place) as box:
+        assert [box.append("m", "r", _window()) for _ in range(5)] == [1, 2, 3, 4, 5]
+        boot, first = box.take(3)
+        assert boot == box.boot
+        assert [window["seq"] for window in first] == [1, 2, 3]
+        assert [window["seq"] for window in box.take(10)[1]] == [1, 2, 3, 4, 5]
+        assert box.acknowledge(boot, 3) == 3
+        assert box.acknowledge(boot, 3) == 0
+        assert [window["seq"] for window in box.take(10)[1]] == [4, 5]
+        assert box.acknowledge("another boot", 99) == 0
+        assert box.pending() == 2
+
+
+def test_numbers_go_on_after_everything_was_acknowledged(place: home.Home) -> None:
+    with outbox.opened(place) as box:
+        box.append("m", "r", _window())
+        box.acknowledge(box.boot, 1)
+    with outbox.opened(place) as box:
+        assert box.append("m", "r", _window()) == 2
+
+
+def test_one_boot_at_a_time_oldest_first(place: home.Home) -> None:
+    with outbox.opened(place) as box:
+        box.append("m", "r", _window())
+        here, box.boot = box.boot, "older:nonce"
+        box.append("m", "r", _window())
+        box.boot = here
+        box.append("m", "r", _window())
+        boot, windows = box.take(10)
+        assert (boot, [window["seq"] for window in windows]) == (here, [1, 2])
+        box.acknowledge(boot, 2)
+        assert box.take(10)[0] == "older:nonce"
+
+
+def test_a_full_outbox_merges_and_loses_no_count(place: home.Home) -> None:
+    with outbox.opened(place, cap=10) as box:
+        for number in range(95):
+            box.append("m", "r", _window(1000 + number))
+        assert box.pending() == 10
+        _, windows = box.take(100)
+    assert sum(window["inferences"] for window in windows) == 95
+    assert sum(window.get("merged", 1) for window in windows) == 95
+    assert sum(window["latency"]["sum_ns"] for window in windows) == sum(
+        1000 + number for number in range(95)
+    )
+    assert sum(window["inputs"][0]["channels"][0][0] for window in windows) == 95
+    assert windows[-1]["seq"] == 95
+    assert "merged" not in windows[-1]  # the newest keep their resolution
+    assert max(window.get("merged", 1) for window in windows) <= 32
+    assert len({window["seq"] for window in windows}) == 10
+
+
+def test_what_was_sent_is_never_merged(place: home.Home) -> None:
+    with outbox.opened(place, cap=4) as box:
+        for _ in range(4):
+            box.append("m", "r", _window())
+        _, sent = box.take(2)
+        for _ in range(20):
+            box.append("m", "r", _window())
+        windows = box.take(100)[1]
+    assert windows[:2] == sent
+    assert sum(window.get("merged", 1) for window in windows) == 24
+
+
+def test_windows_of_different_releases_are_not_merged(place: home.Home) -> None:
+    with outbox.opened(place, cap=3) as box:
+        for number in range(9):
+            box.append("m", "ab"[number % 2], _window())
+        windows = box.take(100)[1]
+        assert box.summary()["dropped"] == 0
+    for release, count in (("a", 5), ("b", 4)):
+        of_release = [window for window in windows if window["release"] == release]
+        assert sum(window.get("merged", 1) for window in of_release) == count
+
+
+def test_what_cannot_be_merged_is_dropped_and_counted(place: home.Home) -> None:
+    with outbox.opened(place, cap=3) as box:
+        for number in range(5):
+            box.append("m", str(number), _window())
+        assert box.summary()["dropped"] == 2
+        assert [window["release"] for window in box.take(10)[1]] == ["2", "3", "4"]
+
+
+def test_merging_keeps_sums_and_extremes() -> None:
+    one, two = _window(1000), _window(3000)
+    two["temperature_c"], two["errors"] = 51.5, {"invoke": 2}
+    merged = merge.windows(one, two)
+    assert (merged["started_ns"], merged["ended_ns"]) == (1000, 3001)
+    assert (merged["temperature_c"], merged["errors"], merged["merged"]) == (51.5, {"invoke": 2}, 2)
+    assert merged["memory_peak_bytes"] == 3000
+    assert merged["output"] == {"predicted": [2, 0], "confidence": [0, 2]}
+
+
+def test_a_file_that_is_no_database_is_set_aside_under_a_new_name(place: home.Home) -> None:
+    with outbox.opened(place) as box:
+        box.append("m", "r", _window())
+        before = box.boot
+    Path(place.outbox).write_bytes(b"damaged" * 1000)
+    with outbox.opened(place) as box:
+        assert box.boot != before
+        assert box.append("m", "r", _window()) == 1
+    assert [path.name.split("-")[0] for path in Path(place.root).glob("outbox.db.damaged*")] == [
+        "outbox.db.damaged"
+    ]
+
+
+def test_a_window_is_on_the_disk_when_append_returns(place: home.Home) -> None:
+    with outbox.opened(place) as box:
+        assert box._database.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+        box.append("m", "r", _window())
+        with sqlite3.connect(place.outbox) as other:
+            assert other.execute("SELECT count(*) FROM windows").fetchone()[0] == 1
+        other.close()
+
+
+def test_the_verb_sends_and_deletes(device: Any) -> None:
+    place = home.locate(str(device.home))
+    place.ensure()
+    with outbox.opened(place) as box:
+        for _ in range(4):
+            box.append("m", "r", _window())
+    answered = device.call("telemetry", limit=3)
+    assert [event["window"]["seq"] for event in answered.of("window")] == [1, 2, 3]
+    result = answered.result
+    assert (result["sent"], result["pending"], result["acked"]) == (3, 4, 0)
+    result = device.call("telemetry", ack={"boot": result["boot"], "seq": 3}, limit=3).result
+    assert (result["sent"], result["pending"], result["acked"]) == (1, 1, 3)
+    result = device.call("telemetry", ack={"boot": result["boot"], "seq": 4}).result
+    assert (result["sent"], result["pending"], result["acked"]) == (0, 0, 1)
+    assert device.call("status").result["outbox"]["last_seq"] == 4
+
+
+def test_the_sketch_is_right_within_one_percent() -> None:
+    rng = np.random.default_rng(7)
+    values = rng.lognormal(11, 1, 20_000).astype(int).tolist()
+    counted = sketch.Sketch()
+    for value in values:
+        counted.add(value)
+    values.sort()
+    for fraction in (0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0):
+        exact = values[int(fraction * (len(values) - 1))]
+        assert abs(counted.quantile(fraction) - exact) <= 0.0101 * exact
+    assert (counted.min_ns, counted.max_ns, counted.sum_ns) == (values[0], values[-1], sum(values))
+
+
+def test_merged_sketches_equal_one_over_all() -> None:
+    values = np.random.default_rng(8).integers(1, 10**9, 3000).tolist()
+    parts = [sketch.Sketch(), sketch.Sketch(), sketch.Sketch()]
+    whole = sketch.Sketch()
+    for number, value in enumerate(values):
+        parts[number % 2].add(value)  # the third stays empty
+        whole.add(value)
+    bodies = [part.body() for part in parts]
+    merged = sketch.merge(sketch.merge(bodies[2], bodies[1]), bodies[0])
+    assert json.loads(json.dumps(merged)) == json.loads(json.dumps(whole.body()))
+
+
+def test_an_empty_sketch_and_a_value_of_zero() -> None:
+    counted = sketch.Sketch()
+    assert counted.quantile(0.5) == 0.0
+    counted.add(0)
+    assert counted.body()["counts"] == {"0": 1}
