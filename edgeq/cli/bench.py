@@ -11,7 +11,7 @@ from edgeq.cli.ui import App, command
     "bench",
     examples=[
         "edgeq bench kws --on pi",
-        "edgeq bench kws --on pi --runs 1000 --seconds 10 --threads 4 --json",
+        "edgeq bench kws --on pi --runs 1000 --seconds 10 --json",
     ],
 )
 @click.argument("model")

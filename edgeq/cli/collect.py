@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.outcome import end
 from edgeq.cli.ui import App, command
 from edgeq.errors import EdgeqError, UsageError
 
@@ -29,18 +30,18 @@ if TYPE_CHECKING:
 def collect_command(app: App, names: tuple[str, ...], everything: bool, watch_s: float | None) -> None:
     """Pull what devices NAMES (or label:KEY=VALUE) have recorded; each window is stored exactly once."""
     from edgeq.fleet.inventory import Inventory
-    from edgeq.fleet.many import raise_failures
 
     if bool(names) == everything:
         raise UsageError("devices", "name some, or all with --all", hint="run `edgeq devices list`")
     devices = Inventory.load(app.workspace).select(["all"] if everything else names)
     while True:
         done, failed = _round(app, devices)
-        _show(app, devices, done, failed)
+        _show(app, done, failed)
         if watch_s is None:
             break
+        app.ui.emit("edgeq.collect/1", _document(done, failed))
         time.sleep(watch_s)
-    raise_failures(failed, asked=len(devices), what="collect")
+    end(app, "edgeq.collect/1", _document(done, failed), failed, asked=len(devices), what="collect")
     app.ui.next("edgeq monitor")
 
 
@@ -62,7 +63,6 @@ def _round(app: App, devices: Sequence[Device]) -> tuple[Mapping[str, Collected]
 
 def _show(
     app: App,
-    devices: Sequence[Device],
     done: Mapping[str, Collected],
     failed: Mapping[str, EdgeqError],
 ) -> None:
@@ -76,12 +76,9 @@ def _show(
             app.ui.warn(f"{name}: a record was put aside: {reason}")
     for name, error in failed.items():
         app.ui.warn(f"{name}: error[{error.reported_code}]: {error.message}")
-    app.ui.emit(
-        "edgeq.collect/1",
-        {
-            "devices": [asdict(got) for got in done.values()],
-            "failed": [{"device": name, "error": error.to_dict()} for name, error in failed.items()],
-            "new": sum(got.new for got in done.values()),
-            "asked": len(devices),
-        },
-    )
+
+
+def _document(done: Mapping[str, Collected], failed: Mapping[str, EdgeqError]) -> dict[str, Any]:
+    entries: list[dict[str, Any]] = [{"ok": True, **asdict(got)} for got in done.values()]
+    entries += [{"device": name, "ok": False, "error": error.to_dict()} for name, error in failed.items()]
+    return {"devices": entries, "new": sum(got.new for got in done.values())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 )
 @click.option("--exit-code", is_flag=True, help="End with status 3 when there is an alarm.")
 @click.option(
-    "--replay", type=click.IntRange(100, 100_000), help="Measure the false-alarm rate on N streams."
+    "--replay", type=click.IntRange(100, 100_000), metavar="N", help="Measure false alarms on N null streams."
 )
 def monitor_command(
     app: App, names: tuple[str, ...], model: str | None, alpha: float, exit_code: bool, replay: int | None
@@ -50,36 +51,47 @@ def monitor_command(
         replays = [_replay(store, each, alpha, replay) for each in found] if replay else []
     for index, each in enumerate(found):
         _show(app, each)
-        if replays and replays[index] is not None:
-            rate = replays[index]
+        rate = replays[index] if replays else None
+        if rate is not None:
             app.ui.line(
                 f"  null replay: {rate['false_alarms']} alarms on {rate['replays']} streams without a shift"
                 f" (at most {rate['upper95']:.2g} with 95 % confidence, promised {alpha:g})"
             )
     alarms = [each for each in found if each.verdict and each.verdict.alarm]
-    app.ui.emit(
-        "edgeq.monitor/1",
-        {
-            "alpha": alpha,
-            "alarm": bool(alarms),
-            "streams": [
-                {**_document(each), "replay": replays[index] if replays else None}
-                for index, each in enumerate(found)
-            ],
-        },
+    streams = [
+        {**_document(each), "replay": replays[index] if replays else None} for index, each in enumerate(found)
+    ]
+    body = {"alpha": alpha, "alarm": bool(alarms), "streams": streams}
+    _end(app, body, _gate(alarms, alpha) if exit_code else None)
+    app.ui.next("edgeq report -o report.html")
+
+
+def _end(app: App, body: dict[str, Any], gate: GateError | None) -> None:
+    if gate is None or not app.ui.as_json:
+        app.ui.emit("edgeq.monitor/1", body)
+        if gate is not None:
+            raise gate
+        return
+    # A reader of --json takes one document: the verdicts, with the gate's no beside them.
+    app.ui.emit("edgeq.monitor/1", {**body, "error": gate.to_dict()})
+    app.ui.say(f"error[{gate.reported_code}]: {gate.message}")
+    raise click.exceptions.Exit(int(gate.exit_status))
+
+
+def _gate(alarms: Sequence[Judged], alpha: float) -> GateError | None:
+    if not alarms:
+        return None
+    return GateError(
+        ", ".join(f"{each.device}/{each.model}" for each in alarms),
+        f"drift, with a false-alarm rate of {alpha:g} at most",
+        hint="`edgeq report -o report.html` shows it; `edgeq rollback` goes back to the release before",
     )
-    app.ui.next(f"edgeq rollback {alarms[0].model} --on {alarms[0].device}" if alarms else "edgeq report")
-    if alarms and exit_code:
-        raise GateError(
-            ", ".join(f"{each.device}/{each.model}" for each in alarms),
-            f"drift, the false-alarm rate is {alpha:g} at most",
-            hint=f"`edgeq report` shows it; `edgeq rollback {alarms[0].model} --on {alarms[0].device}` goes back",
-        )
 
 
 def _show(app: App, each: Judged) -> None:
     verdict = each.verdict
-    head = f"{each.device}: {each.model} {each.release[:12]}, {each.windows} windows, {each.inferences} inferences"
+    head = f"{each.device}: {each.model} {each.release[:12]}, {each.windows} windows"
+    head += f", {each.inferences} inferences"
     if each.latency is not None:
         from edgeq.units import format_duration
 
@@ -102,6 +114,9 @@ def _show(app: App, each: Judged) -> None:
     app.ui.table(["  signal", "e-value", "PSI", "JS", "alarm"], [_row(signal) for signal in shown])
 
 
+_NOT_JUDGED: dict[str, Any] = {"judged": False, "alarm": None, "e_value": None, "signals": []}
+
+
 def _row(signal: SignalVerdict) -> list[str]:
     alarm = f"window {signal.at_window + 1}" if signal.at_window is not None else "-"
     return [f"  {signal.name}", f"{signal.e_value:.3g}", f"{signal.psi:.3f}", f"{signal.js:.3f}", alarm]
@@ -119,14 +134,16 @@ def _document(each: Judged) -> dict[str, Any]:
         "latency_ns": None
         if latency is None
         else {f"p{q}": latency.quantile_ns(q / 100) for q in (50, 90, 95, 99)},
-        "verdict": None if each.verdict is None else _verdict(each.verdict),
+        **(_NOT_JUDGED if each.verdict is None else _verdict(each.verdict)),
     }
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:
     from dataclasses import asdict
 
-    return {**asdict(verdict), "shifted": [signal.name for signal in verdict.shifted]}
+    body = {**asdict(verdict), "judged": True, "shifted": [signal.name for signal in verdict.shifted]}
+    body["judged_windows"] = body.pop("windows")
+    return body
 
 
 def _replay(store: Any, each: Judged, alpha: float, replays: int) -> dict[str, Any] | None:

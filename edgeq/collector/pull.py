@@ -24,7 +24,7 @@ class AgentCall(Protocol):
         request: Mapping[str, Any],
         *,
         deadline_s: float = ...,
-        on_event: Callable[[dict[str, Any]], None] | None = ...,
+        on_event: Callable[[Mapping[str, Any]], None] | None = ...,
     ) -> Mapping[str, Any]:
         """Run one verb and return its result; events go to `on_event` as they arrive."""
         ...
@@ -106,7 +106,7 @@ def _fetch(
 ) -> tuple[list[Any], Mapping[str, Any]]:
     batch: list[Any] = []
 
-    def keep(event: dict[str, Any]) -> None:
+    def keep(event: Mapping[str, Any]) -> None:
         if event.get("event") == "window":
             batch.append(event.get("window"))
 

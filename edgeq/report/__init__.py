@@ -1,1 +1,9 @@
 """Reports: one self-contained HTML page from what was measured."""
+
+from __future__ import annotations
+
+from edgeq.report.build import build_view
+from edgeq.report.page import write_report
+from edgeq.report.view import Figure, Level, ReportView, Table, VerdictLine
+
+__all__ = ["Figure", "Level", "ReportView", "Table", "VerdictLine", "build_view", "write_report"]

@@ -1,0 +1,52 @@
+"""`edgeq report`: write what was measured as one self-contained HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeq.cli.ui import App, command
+
+
+@command("report", examples=["edgeq report -o report.html", "edgeq report -o kws.html --model kws --json"])
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("report.html"),
+    show_default=True,
+    help="The page to write.",
+)
+@click.option("--model", help="Only this model's benchmarks and windows.")
+@click.option("--title", help="The page's title.")
+@click.option(
+    "--alpha",
+    default=0.001,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="The monitor's false-alarm probability.",
+)
+def report_command(app: App, output: Path, model: str | None, title: str | None, alpha: float) -> None:
+    """Write what the store knows of variants, devices and drift as one page that opens offline."""
+    from edgeq.report import build_view, write_report
+    from edgeq.store import Store
+    from edgeq.units import format_size
+
+    with Store.open(app.workspace) as store:
+        named = title or (f"edgeq: {model}" if model else "edgeq report")
+        view = build_view(store, title=named, model=model, alpha=alpha)
+    path = write_report(output, view)
+    size_bytes = path.stat().st_size
+    for line in view.verdicts:
+        app.ui.line(line.text)
+    app.ui.line(f"{path}: {format_size(size_bytes)}, opens without a network")
+    app.ui.emit(
+        "edgeq.report/1",
+        {
+            "path": path,
+            "size_bytes": size_bytes,
+            "figures": [figure.id for figure in view.figures],
+            "verdicts": [{"level": line.level.value, "text": line.text} for line in view.verdicts],
+        },
+    )

@@ -1,0 +1,84 @@
+"""Building the report's view from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import edgeq
+from edgeq.errors import StoreError
+from edgeq.monitor import judge_store
+from edgeq.report.devices import device_table, device_verdicts, latency_figure, newest
+from edgeq.report.drift import drift_figures, drift_table, drift_verdicts
+from edgeq.report.variants import pareto_figure, variants_table, variants_verdict
+from edgeq.report.view import Level, ReportView, Table, VerdictLine
+from edgeq.store import Store
+
+MOST_RUNS = 30
+
+
+def _utc_now() -> datetime:
+    return datetime.now(tz=UTC)
+
+
+def build_view(
+    store: Store,
+    *,
+    title: str = "edgeq report",
+    model: str | None = None,
+    alpha: float = 0.001,
+    now: Callable[[], datetime] = _utc_now,
+) -> ReportView:
+    """Return what the store knows, ready to be shown.
+
+    Args:
+        model: only this model's benchmarks and windows.
+        alpha: the monitor's false-alarm probability.
+
+    The variants are those of the newest run of kind `select`.
+
+    Raises:
+        StoreError: there is nothing to show.
+    """
+    selections = store.runs("select", limit=1)
+    selection = selections[0] if selections else None
+    measured = newest(store.benches(model=model))
+    streams = judge_store(store, model=model, alpha=alpha)
+    runs = store.runs(limit=MOST_RUNS)
+    if not (runs or measured or streams):
+        raise StoreError(str(store.path), "nothing to report yet", hint="run `edgeq demo`, or `edgeq bench`")
+    verdicts: list[VerdictLine] = [*drift_verdicts(streams), *device_verdicts(measured)]
+    if selection is not None:
+        verdicts.insert(0, variants_verdict(selection))
+    verdicts.sort(key=lambda line: line.level is not Level.BAD)  # what is wrong comes first
+    return ReportView(
+        title=title,
+        created=now().strftime("%Y-%m-%d %H:%M UTC"),
+        verdicts=tuple(verdicts),
+        variants=None if selection is None else variants_table(selection),
+        pareto=None if selection is None else pareto_figure(selection),
+        devices=device_table(measured) if measured else None,
+        latency=latency_figure(measured) if measured else None,
+        streams=drift_table(streams) if streams else None,
+        drift=drift_figures(streams),
+        provenance=_provenance(store),
+    )
+
+
+def _provenance(store: Store) -> Table:
+    rows = [("edgeq", edgeq.__version__, "", "")]
+    for release in store.releases():
+        manifest = release.manifest
+        files = manifest.get("files", {})
+        digests = ", ".join(f"{name} {entry['sha256'][:12]}" for name, entry in files.items())
+        what = f"{manifest.get('model', '?')} {manifest.get('variant', '')}".strip()
+        rows.append(("release", what, release.release, digests))
+    for run in store.runs(limit=MOST_RUNS):
+        when = datetime.fromtimestamp(run.created_ns / 1e9, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
+        rows.append((run.kind, run.subject, str(run.body.get("release", "")), when))
+    return Table(
+        id="provenance",
+        title="Provenance",
+        headings=("what", "subject", "release", "files or time (UTC)"),
+        rows=tuple(rows),
+    )

@@ -1,0 +1,115 @@
+"""The report's part on devices: the newest benchmark of each model and release on each device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgeq.benchmark import BenchResult, parse_bench
+from edgeq.report.view import Figure, Level, Table, VerdictLine
+from edgeq.store import BenchRecord
+from edgeq.units import format_duration, format_size
+
+Measured = tuple[str, BenchResult]
+
+
+def newest(records: Sequence[BenchRecord]) -> list[Measured]:
+    """Return the newest result of each (device, model, release, threads), in the order of first sight."""
+    found: dict[tuple[str, str, str, int], Measured] = {}
+    for record in records:
+        result = parse_bench(record.body, device=record.device)
+        found[record.device, record.model, record.release, result.threads] = (record.device, result)
+    return list(found.values())
+
+
+def device_verdicts(measured: Sequence[Measured]) -> list[VerdictLine]:
+    """Return a sentence for each benchmark."""
+    lines = []
+    for device, result in measured:
+        low, high = (format_duration(bound) for bound in result.latency.p50_ci95_ns)
+        median = format_duration(result.latency.p50_ns)
+        text = f"{device}: {result.model} takes {median} (95 % CI {low} to {high})"
+        if result.valid:
+            lines.append(VerdictLine(level=Level.OK, text=f"{text} an inference."))
+        else:
+            text = f"{text}, but the run is invalid because {'; '.join(result.invalid)}."
+            lines.append(VerdictLine(level=Level.BAD, text=text))
+    return lines
+
+
+def device_table(measured: Sequence[Measured]) -> Table:
+    """Return the table of benchmarks."""
+    return Table(
+        id="devices",
+        title="On the device",
+        headings=(
+            "device",
+            "model",
+            "p50",
+            "p95",
+            "p99",
+            "load",
+            "first inference",
+            "peak memory",
+            "runtime",
+            "counts",
+        ),
+        rows=tuple(_row(device, result) for device, result in measured),
+        numeric=(2, 3, 4, 5, 6, 7),
+        note="Each from a fresh process; peak memory includes the interpreter and its libraries.",
+    )
+
+
+def latency_figure(measured: Sequence[Measured]) -> Figure:
+    """Return percentiles of latency by device, with the median's confidence interval."""
+    labels = [f"{device}: {result.model} {result.release[:8]}" for device, result in measured]
+    medians = [result.latency.p50_ns / 1e6 for _, result in measured]
+    bounds = [result.latency.p50_ci95_ns for _, result in measured]
+    traces: list[dict[str, object]] = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "p50 with 95 % CI",
+            "x": medians,
+            "y": labels,
+            "marker": {"size": 11},
+            "error_x": {
+                "type": "data",
+                "symmetric": False,
+                "array": [high / 1e6 - median for (_, high), median in zip(bounds, medians, strict=True)],
+                "arrayminus": [median - low / 1e6 for (low, _), median in zip(bounds, medians, strict=True)],
+            },
+        }
+    ]
+    for name, symbol in (("p90", "diamond"), ("p95", "square"), ("p99", "x")):
+        values = [float(getattr(result.latency, f"{name}_ns")) / 1e6 for _, result in measured]
+        marker = {"size": 9, "symbol": symbol}
+        traces.append(
+            {"type": "scatter", "mode": "markers", "name": name, "x": values, "y": labels, "marker": marker}
+        )
+    return Figure(
+        id="latency",
+        title="Latency by device",
+        caption="One inference, single stream. The bar is the median's 95 % confidence interval.",
+        data=tuple(traces),
+        layout={
+            "xaxis": {"title": {"text": "latency (ms)"}, "rangemode": "tozero"},
+            "yaxis": {"automargin": True, "type": "category"},
+            "height": 180 + 60 * len(labels),
+        },
+    )
+
+
+def _row(device: str, result: BenchResult) -> tuple[str, ...]:
+    latency = result.latency
+    return (
+        device,
+        f"{result.model} {result.release[:8]}",
+        format_duration(latency.p50_ns),
+        format_duration(latency.p95_ns),
+        format_duration(latency.p99_ns),
+        format_duration(result.init_ns),
+        format_duration(result.first_inference_ns),
+        "-" if result.peak_bytes is None else format_size(result.peak_bytes),
+        f"{result.runtime}, {result.kernels}, {result.threads} thread{'' if result.threads == 1 else 's'}",
+        "yes" if result.valid else f"no: {'; '.join(result.invalid)}",
+    )

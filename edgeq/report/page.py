@@ -1,0 +1,69 @@
+"""Writing a view as one HTML file that needs nothing else: scripts, styles and data are inside."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from edgeq.errors import MissingExtra, UsageError
+from edgeq.files import write_atomic
+from edgeq.report.view import ReportView
+
+
+def write_report(path: Path, view: ReportView) -> Path:
+    """Write the page, replacing what was there, and return its path.
+
+    Raises:
+        MissingExtra: plotly or jinja2 is not installed.
+        UsageError: the file cannot be written.
+    """
+    page = render(view)
+    try:
+        write_atomic(path, page.encode("utf-8"))
+    except OSError as error:
+        raise UsageError(
+            str(path), f"cannot be written ({error.strerror})", hint="choose another file with -o"
+        ) from error
+    return path
+
+
+def render(view: ReportView) -> str:
+    """Return the page.
+
+    Raises:
+        MissingExtra: plotly or jinja2 is not installed.
+    """
+    try:
+        import jinja2
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise MissingExtra(
+            "edgeq report", f"{error.name} is not installed", hint="run `pip install 'edgeq[dashboard]'`"
+        ) from error
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(_asset("page.html.j2"))
+    figures = [{"id": figure.id, "data": figure.data, "layout": figure.layout} for figure in view.figures]
+    return template.render(
+        view=view,
+        style=_inline(environment, _asset("page.css")),
+        plotly=_inline(environment, get_plotlyjs()),
+        script=_inline(environment, _asset("page.js")),
+        figures=_inline(environment, json_for_html(figures)),
+    )
+
+
+def json_for_html(value: Any) -> str:
+    """Return JSON that can stand in a script element: no text in it can end the element."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _asset(name: str) -> str:
+    return resources.files("edgeq.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _inline(environment: Any, text: str) -> Any:
+    # Not escaped: these four are our own files, the installed plotly's, and JSON made safe above.
+    return environment.filters["safe"](text)

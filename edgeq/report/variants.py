@@ -1,0 +1,122 @@
+"""The report's part on variants: what was compared, against which limits, and the Pareto plot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgeq.report.view import Figure, Level, Table, VerdictLine
+from edgeq.store import RunRecord
+from edgeq.units import format_duration, format_percent, format_size
+
+Json = Mapping[str, Any]
+
+_GATE_NAMES = {
+    "accuracy_drop_max": "accuracy drop",
+    "accuracy_min": "accuracy",
+    "agreement_min": "agreement",
+    "output_sqnr_db_min": "output SQNR",
+    "size_bytes_max": "size",
+    "latency_p95_ns_max": "latency p95",
+    "memory_peak_bytes_max": "peak memory",
+}
+
+
+def variants_verdict(run: RunRecord) -> VerdictLine:
+    """Return the sentence that says which variant was chosen, and why not the others."""
+    chosen = run.body.get("chosen")
+    if chosen is None:
+        return VerdictLine(level=Level.BAD, text=f"{run.subject}: no variant holds every limit.")
+    candidate = next(each for each in run.body["candidates"] if each["name"] == chosen)
+    metrics = candidate["metrics"]
+    parts = [format_size(candidate["size_bytes"])]
+    if metrics.get("accuracy") is not None:
+        parts.append(f"accuracy {format_percent(metrics['accuracy'])}")
+    if metrics.get("output_sqnr_db") is not None:
+        parts.append(f"output SQNR {metrics['output_sqnr_db']:.1f} dB against float")
+    return VerdictLine(level=Level.OK, text=f"{run.subject}: {chosen} was chosen: {', '.join(parts)}.")
+
+
+def variants_table(run: RunRecord) -> Table:
+    """Return the table of candidates."""
+    candidates: Sequence[Json] = run.body["candidates"]
+    return Table(
+        id="variants",
+        title="Variants",
+        headings=("variant", "size", "accuracy", "agreement", "output SQNR", "Pareto front", "limits"),
+        rows=tuple(_row(candidate, str(run.body.get("chosen"))) for candidate in candidates),
+        numeric=(1, 2, 3, 4),
+        note="Agreement and SQNR compare with the float model on the same samples; "
+        "a dash means that it was not measured.",
+    )
+
+
+def pareto_figure(run: RunRecord) -> Figure | None:
+    """Return size against quality; accuracy where labels were there, else SQNR; None where neither was."""
+    candidates: Sequence[Json] = run.body["candidates"]
+    key, label, factor = "accuracy", "accuracy (%)", 100.0
+    if not any(each["metrics"].get(key) is not None for each in candidates):
+        key, label, factor = "output_sqnr_db", "output SQNR (dB)", 1.0
+    shown = [each for each in candidates if each["metrics"].get(key) is not None]
+    if not shown:
+        return None
+    traces = []
+    for on_front, name, symbol in ((True, "on the Pareto front", "circle"), (False, "dominated", "x")):
+        part = [each for each in shown if bool(each.get("on_front")) is on_front]
+        if part:
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers+text",
+                    "name": name,
+                    "x": [each["size_bytes"] / 1024 for each in part],
+                    "y": [factor * each["metrics"][key] for each in part],
+                    "text": [each["name"] for each in part],
+                    "textposition": "top center",
+                    "marker": {"size": 12, "symbol": symbol},
+                    "cliponaxis": False,
+                }
+            )
+    return Figure(
+        id="pareto",
+        title=f"Size against {label}",
+        caption="Up and to the left is better. A variant on the front is not beaten in both at once.",
+        data=tuple(traces),
+        layout={"xaxis": {"title": {"text": "size (KiB)"}}, "yaxis": {"title": {"text": label}}},
+    )
+
+
+def _row(candidate: Json, chosen: str) -> tuple[str, ...]:
+    metrics = candidate["metrics"]
+    name = str(candidate["name"])
+    return (
+        f"{name} (chosen)" if name == chosen else name,
+        format_size(candidate["size_bytes"]),
+        _percent(metrics.get("accuracy")),
+        _percent(metrics.get("agreement")),
+        "-" if metrics.get("output_sqnr_db") is None else f"{metrics['output_sqnr_db']:.1f} dB",
+        "yes" if candidate.get("on_front") else "no",
+        "; ".join(_gate(gate) for gate in candidate.get("gates", ())) or "none stated",
+    )
+
+
+def _gate(gate: Json) -> str:
+    word = {True: "holds", False: "FAILS", None: "not measured yet"}[gate["holds"]]
+    name = _GATE_NAMES.get(gate["name"], gate["name"])
+    bound = "at most" if gate["name"].endswith("_max") else "at least"
+    return f"{name} {bound} {_quantity(gate['name'], gate['limit'])}: {word}"
+
+
+def _quantity(name: str, value: float) -> str:
+    if "_bytes" in name:
+        return format_size(value)
+    if "_ns" in name:
+        return format_duration(value)
+    if "_db" in name:
+        return f"{value:g} dB"
+    return format_percent(value)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else format_percent(value)
