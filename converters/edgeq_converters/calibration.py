@@ -53,7 +53,11 @@ def observe(
 
 
 def ranges(data: bytes, histograms: Mapping[str, Histogram], *, calibrator: str, subject: str) -> Ranges:
-    """Return {tensor: {min, max}} as float32 arrays with the tensor's rank, all dimensions one."""
+    """Return {tensor: {min, max}} as float32 arrays with the tensor's rank, all dimensions one.
+
+    Raises:
+        ConverterError: EQ309 where a range is wider than float32 can say.
+    """
     decide = CALIBRATORS[calibrator]
     found: Ranges = {}
     for _, tensor in tflite_file.activations(tflite_file.parse(data, subject=subject)):
@@ -62,5 +66,13 @@ def ranges(data: bytes, histograms: Mapping[str, Histogram], *, calibrator: str,
         if histogram.total:
             ones = (1,) * (0 if tensor.shape is None else len(tensor.shape))
             low, high = decide(histogram)
+            if high - low > float(np.finfo(np.float32).max):
+                raise ConverterError(
+                    "EQ309",
+                    subject,
+                    f"the values of tensor {name!r} overflow float32",
+                    got=f"{low:.3g} to {high:.3g}",
+                    hint="scale the calibration data as the model's training data was",
+                )
             found[name] = {"min": np.full(ones, low, np.float32), "max": np.full(ones, high, np.float32)}
     return found

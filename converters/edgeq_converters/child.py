@@ -61,7 +61,7 @@ def run_worker(
     watchdog = threading.Timer(deadline_s, end)
     watchdog.start()
     try:
-        last = _follow(child, on_progress)
+        last, step = _follow(child, on_progress)
         status = child.wait()
     finally:
         watchdog.cancel()
@@ -73,7 +73,7 @@ def run_worker(
         return dict(last["result"])
     if last.get("event") == "error":
         raise ConverterError.from_dict(last["error"])
-    raise _crash(subject, log, status, deadline_s if late.is_set() else None, str(job["verb"]))
+    raise _crash(subject, log, status, step, deadline_s if late.is_set() else None)
 
 
 def _environment(workdir: Path) -> dict[str, str]:
@@ -88,8 +88,10 @@ def _environment(workdir: Path) -> dict[str, str]:
     }
 
 
-def _follow(child: subprocess.Popen[str], on_progress: Progress | None) -> dict[str, Any]:
-    what, done, total, last = "", 0, 1, {}
+def _follow(child: subprocess.Popen[str], on_progress: Progress | None) -> tuple[dict[str, Any], str]:
+    """Return the last event and the last step, empty when none was started."""
+    what, done, total = "", 0, 1
+    last: dict[str, Any] = {}
     if child.stdout is None:
         raise TypeError("the worker was started without a pipe")
     for line in child.stdout:
@@ -100,7 +102,7 @@ def _follow(child: subprocess.Popen[str], on_progress: Progress | None) -> dict[
             done += last["amount"]
         if on_progress and what and last["event"] in {"step", "advance"}:
             on_progress(what, done, total)
-    return last
+    return last, what
 
 
 def _kill(child: subprocess.Popen[str]) -> None:
@@ -109,26 +111,24 @@ def _kill(child: subprocess.Popen[str]) -> None:
             os.killpg(child.pid, signal.SIGKILL)
 
 
-def _crash(subject: str, log: Path, status: int, late_s: float | None, verb: str) -> ConverterError:
+def _crash(subject: str, log: Path, status: int, step: str, late_s: float | None) -> ConverterError:
+    during = f"during `{step}`" if step else "while it read the model"
+    # Before the first step the worker has only looked at the model: what crashes there is a damaged file.
+    code = "EQ310" if step else "EQ303"
     if late_s is not None:
         return ConverterError(
-            "EQ310",
+            code,
             subject,
-            f"not done within {late_s:g} s; the process was ended",
-            hint="try fewer samples, or a longer deadline",
+            f"not done within {late_s:g} s ({during}); the process was ended",
+            hint="check that the model is whole; give fewer samples or a longer deadline",
         )
     ended = signal.Signals(-status).name if status < 0 else f"exit status {status}"
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     relevant = [line for line in lines if not _NOISE.match(line)] or ["it left no message"]
     said = " ".join(relevant[-1].split())[:200]
-    # A file that crashes the interpreter on a mere look is damaged; a conversion's crash may be anything.
-    code = "EQ303" if verb == "inspect" else "EQ310"
     return ConverterError(
         code,
         subject,
-        f"the process that {_DOES[verb]} it crashed ({ended}): {said}",
-        hint="check that the model is whole; a conversion of it on another machine may say more",
+        f"the worker process crashed {during} ({ended}): {said}",
+        hint="check that the model is whole: edgeq evaluate, or load it in Python",
     )
-
-
-_DOES = {"convert": "converts", "inspect": "reads", "run": "runs"}

@@ -9,6 +9,7 @@ from edgeq_converters import tflite_file
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.values import ModelInfo, OpKind, OpLine
 
+CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 _FLOATS = {"FLOAT64", "FLOAT32", "FLOAT16", "BFLOAT16"}
 
 
@@ -47,7 +48,7 @@ def _judge(graph: Any, operator: Any, name: str, unknown_ops: Collection[str]) -
     if name in unknown_ops:
         return OpKind.FLOAT, "the quantizer does not know this operation"
     if quantized:
-        converts = name in {"QUANTIZE", "DEQUANTIZE"}
+        converts = name in CONVERSIONS
         return OpKind.MIXED, "converts inside of the graph" if converts else "integer weights, float values"
     return OpKind.FLOAT, "all tensors are float"
 
@@ -60,6 +61,16 @@ def _border(graph: Any, operator: Any, name: str) -> str | None:
     return None
 
 
+def stayed_float(model: ModelInfo, *, io: str) -> tuple[OpLine, ...]:
+    """Return the operations that a full-integer model may not have; mere conversions around them come last."""
+    found = [
+        line
+        for line in model.ops
+        if line.kind is not OpKind.INTEGER and not (io == "float32" and line.reason.startswith("border:"))
+    ]
+    return tuple(sorted(found, key=lambda line: line.op in CONVERSIONS))
+
+
 def require_full_integer(model: ModelInfo, *, io: str, subject: str) -> None:
     """Check that a written model computes in integers only.
 
@@ -69,11 +80,7 @@ def require_full_integer(model: ModelInfo, *, io: str, subject: str) -> None:
     Raises:
         ConverterError: EQ307 naming the operations and inputs or outputs that are float.
     """
-    stayed = [
-        line
-        for line in model.ops
-        if line.kind is not OpKind.INTEGER and not (io == "float32" and line.reason.startswith("border:"))
-    ]
+    stayed = stayed_float(model, io=io)
     if stayed:
         named = ", ".join(f"{line.op} (op {line.index}: {line.reason})" for line in stayed[:5])
         more = f" and {len(stayed) - 5} more" if len(stayed) > 5 else ""

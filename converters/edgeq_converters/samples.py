@@ -21,10 +21,12 @@ class Samples:
     """Samples in the order of a model's inputs.
 
     Attributes:
+        inputs: the model's inputs.
         arrays: one an input, samples first, still in the types that they were read in.
         notes: what was done to make them fit, to be said to the user.
     """
 
+    inputs: tuple[TensorInfo, ...]
     arrays: tuple[Array, ...]
     notes: tuple[str, ...] = ()
 
@@ -45,7 +47,7 @@ def match(raw: RawSamples, inputs: Sequence[TensorInfo]) -> Samples:
     names = [_key(raw, tensor, i, len(inputs)) for i, tensor in enumerate(inputs)]
     for name, tensor in zip(names, inputs, strict=True):
         _check_shape(raw.subject, name, raw.arrays[name], tensor)
-    return Samples(arrays=tuple(raw.arrays[name] for name in names))
+    return Samples(inputs=tuple(inputs), arrays=tuple(raw.arrays[name] for name in names))
 
 
 def _key(raw: RawSamples, tensor: TensorInfo, index: int, count: int) -> str:
@@ -108,7 +110,7 @@ def _images(raw: RawSamples, inputs: Sequence[TensorInfo]) -> Samples:
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         out.append(np.asarray(image, np.uint8).reshape(height, width, channels))
     note = f"{resized} of {len(out)} images were resized to {width}x{height} (bilinear)"
-    return Samples(arrays=(np.stack(out),), notes=(note,) if resized else ())
+    return Samples(inputs=tuple(inputs), arrays=(np.stack(out),), notes=(note,) if resized else ())
 
 
 def to_model(array: Array, tensor: TensorInfo) -> Array:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeq_converters import calibration, inference, op_report, quantizer, sample_files, sources, tflite_file
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.samples import match
+from edgeq_converters.samples import Samples, match
 from edgeq_converters.sources import SourceKind
 from edgeq_converters.values import ModelInfo, OpKind, Scheme
 
@@ -54,30 +54,52 @@ def convert(
     subject = str(source)
     # Data is read before TensorFlow is: bad data is told in a second, not in ten.
     raw = sample_files.read(data) if data is not None and scheme is Scheme.INT8 else None
-    base = _float_model(source, kind, workdir, step)
+    base, frozen = _float_model(source, kind, workdir, step)
     model = tflite_file.parse(base, subject=subject)
     tflite_file.require_float(model, subject=subject)
     inference.run_once(base, subject=subject)
     notes: list[str] = []
-    if scheme is Scheme.FLOAT32:
-        output.write_bytes(base)
-    else:
+    backend = "none" if scheme is Scheme.FLOAT32 else "litert-quantizer"
+    if scheme is not Scheme.FLOAT32:
         base = tflite_file.uniquely_named(base, subject=subject)
-        ranges = None
-        if scheme is Scheme.INT8:
-            if raw is None:
-                raise needs_calibration(subject)
-            samples = match(raw, tflite_file.inputs_and_outputs(model)[0])
-            notes.extend(samples.notes)
-            advance = step("calibrate", len(samples))
-            histograms = calibration.observe(base, samples, subject=subject, advance=advance)
-            ranges = calibration.ranges(base, histograms, calibrator=calibrator, subject=subject)
+    if scheme is Scheme.INT8:
+        if raw is None:
+            raise needs_calibration(subject)
+        samples = match(raw, tflite_file.inputs_and_outputs(model)[0])
+        notes.extend(samples.notes)
+        base = _full_integer(base, samples, io=io, calibrator=calibrator, subject=subject, step=step)
+        stayed = op_report.stayed_float(_info(base, scheme, subject), io=io)
+        if stayed and frozen is not None:
+            base = _by_tensorflow(frozen, samples, io=io, source=source, step=step)
+            backend = "tensorflow"
+            names = ", ".join(sorted({line.op for line in stayed} - op_report.CONVERSIONS))
+            notes.append(f"litert-quantizer leaves {names} in float; TensorFlow's quantizer made the model")
+    elif scheme is not Scheme.FLOAT32:
         step("quantize", 1)
-        output.write_bytes(quantizer.quantize(base, scheme=scheme, io=io, ranges=ranges, subject=subject))
+        base = quantizer.quantize(base, scheme=scheme, io=io, ranges=None, subject=subject)
+    output.write_bytes(base)
     info = _verify(output, scheme=scheme, io=io, subject=subject, step=step)
     notes.extend(_remarks(info, scheme))
-    backend = "none" if scheme is Scheme.FLOAT32 else "litert-quantizer"
     return Converted(info=info, backend=backend, notes=tuple(notes))
+
+
+def _full_integer(
+    base: bytes, samples: Samples, *, io: str, calibrator: str, subject: str, step: Step
+) -> bytes:
+    advance = step("calibrate", len(samples))
+    histograms = calibration.observe(base, samples, subject=subject, advance=advance)
+    ranges = calibration.ranges(base, histograms, calibrator=calibrator, subject=subject)
+    step("quantize", 1)
+    return quantizer.quantize(base, scheme=Scheme.INT8, io=io, ranges=ranges, subject=subject)
+
+
+def _by_tensorflow(frozen: Path, samples: Samples, *, io: str, source: Path, step: Step) -> bytes:
+    from edgeq_converters import tf_sources
+
+    step("quantize with TensorFlow", 1)
+    inputs = samples.inputs
+    rows = [row for row, _ in inference.batches(samples, inputs)]
+    return tf_sources.to_integer(frozen, rows, names=[tensor.name for tensor in inputs], io=io, source=source)
 
 
 def needs_calibration(subject: str) -> ConverterError:
@@ -92,26 +114,38 @@ def needs_calibration(subject: str) -> ConverterError:
     )
 
 
-def _float_model(source: Path, kind: SourceKind, workdir: Path, step: Step) -> bytes:
+def _float_model(source: Path, kind: SourceKind, workdir: Path, step: Step) -> tuple[bytes, Path | None]:
     if kind is SourceKind.TFLITE:
-        return source.read_bytes()
+        return source.read_bytes(), None
     step("load with TensorFlow", 1)
     from edgeq_converters import tf_sources
 
     return tf_sources.to_float(source, kind, workdir)
 
 
+def _info(written: bytes, scheme: Scheme, subject: str) -> ModelInfo:
+    model = tflite_file.parse(written, subject=subject)
+    if scheme is Scheme.FLOAT32:
+        return op_report.info(model)
+    known = quantizer.known_ops() | op_report.CONVERSIONS
+    return op_report.info(model, unknown_ops={line.op for line in op_report.lines(model)} - known)
+
+
 def _verify(output: Path, *, scheme: Scheme, io: str, subject: str, step: Step) -> ModelInfo:
     step("verify", 1)
     written = output.read_bytes()
-    model = tflite_file.parse(written, subject=subject)
-    unknown = {line.op for line in op_report.lines(model)}
-    if scheme is not Scheme.FLOAT32:
-        unknown -= quantizer.known_ops() | {"QUANTIZE", "DEQUANTIZE"}
-    info = op_report.info(model, unknown_ops=unknown if scheme is not Scheme.FLOAT32 else ())
+    info = _info(written, scheme, subject)
     if scheme is Scheme.INT8:
         op_report.require_full_integer(info, io=io, subject=subject)
-    inference.run_once(written, subject=subject)
+    try:
+        inference.run_once(written, subject=subject)
+    except ConverterError as error:
+        raise ConverterError(
+            "EQ308",
+            subject,
+            f"the {scheme} model that was made does not run ({error.problem})",
+            hint="use --scheme float16 or float32",
+        ) from error
     return info
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from edgeq_converters.sample_files import missing
 from edgeq_converters.sources import SourceKind
 
 
-def to_float(source: Path, kind: SourceKind, workdir: Path) -> bytes:
-    """Return the source as a float .tflite with batch 1 and a signature.
+def to_float(source: Path, kind: SourceKind, workdir: Path) -> tuple[bytes, Path]:
+    """Return the source as a float .tflite with batch 1 and a signature, and the frozen SavedModel's folder.
 
     Everything is brought to a SavedModel of one function with fixed shapes first: an open batch would put
     shape arithmetic into the graph, which no full-integer model may hold.
@@ -25,9 +25,42 @@ def to_float(source: Path, kind: SourceKind, workdir: Path) -> bytes:
     folder = freeze(source, kind, workdir)
     tf = tensorflow()
     try:
-        return bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert())
+        return bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert()), folder
     except Exception as error:  # TensorFlow's converter raises whatever its C++ threw
-        raise _cannot(source, "convert to .tflite", error) from error
+        raise _cannot(source, "convert the model to .tflite", error) from error
+
+
+def to_integer(
+    folder: Path, rows: Iterable[list[Any]], *, names: Sequence[str], io: str, source: Path
+) -> bytes:
+    """Return a frozen SavedModel as a full-integer .tflite by TensorFlow's own quantizer.
+
+    For models with operations that litert-quantizer does not know. Its ranges are the exact extremes too.
+
+    Args:
+        folder: what `freeze` wrote.
+        rows: per sample one array an input, in the order of `names`.
+        io: `int8` or `float32` inputs and outputs.
+
+    Raises:
+        ConverterError: EQ307 when TensorFlow cannot do it either.
+    """
+    tf = tensorflow()
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: (dict(zip(names, row, strict=True)) for row in rows)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    if io == "int8":
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+    try:
+        return bytes(converter.convert())
+    except Exception as error:
+        raise ConverterError(
+            "EQ307",
+            str(source),
+            f"neither litert-quantizer nor TensorFlow can make it full integer ({_gist(error)})",
+            hint="use --scheme dynamic or float16",
+        ) from error
 
 
 def tensorflow() -> Any:
@@ -45,6 +78,8 @@ def tensorflow() -> Any:
 
 def freeze(source: Path, kind: SourceKind, workdir: Path) -> Path:
     """Write the source as a SavedModel with one signature of fixed shapes; return its folder."""
+    if kind is SourceKind.LEGACY_KERAS:
+        _require_whole_hdf5(source)
     tf = tensorflow()
     try:
         call, specs, keep = _open(tf, source, kind)
@@ -64,8 +99,32 @@ def freeze(source: Path, kind: SourceKind, workdir: Path) -> Path:
     except ConverterError:
         raise
     except Exception as error:
-        raise _cannot(source, "load", error) from error
+        raise _cannot(source, "load the model", error) from error
     return folder
+
+
+def _require_whole_hdf5(source: Path) -> None:
+    # h5py says so in a moment; TensorFlow takes seconds to come up first.
+    try:
+        import h5py
+    except ImportError as error:
+        raise missing("h5py (of TensorFlow)") from error
+    try:
+        with h5py.File(source, "r") as file:
+            whole = "model_config" in file.attrs
+    except OSError as error:
+        raise ConverterError(
+            "EQ305", str(source), f"truncated or damaged .h5 file ({error})", hint="save the model again"
+        ) from error
+    if not whole:
+        raise ConverterError(
+            "EQ305",
+            str(source),
+            "the .h5 file holds no model",
+            expected="a whole Keras model",
+            got="weights only, or another kind of HDF5 file",
+            hint="save it by model.save(), not by save_weights()",
+        )
 
 
 def _open(
@@ -82,7 +141,9 @@ def _open(
             hint="build the model or call it once before saving it",
         )
     specs = [(_plain(tensor.name, i), tensor) for i, tensor in enumerate(model.inputs)]
-    outputs = [_plain(name, i, "output") for i, name in enumerate(model.output_names)]
+    # A Keras 3 Sequential has no output_names of its own; its output tensors have names.
+    names = getattr(model, "output_names", None) or [tensor.name for tensor in model.outputs]
+    outputs = [_plain(name, i, "output") for i, name in enumerate(names)]
 
     def call(tensors: dict[str, Any]) -> dict[str, Any]:
         values = list(tensors.values())
@@ -150,11 +211,18 @@ def _fixed(tf: Any, spec: Any, name: str, source: Path) -> Any:
 
 
 def _cannot(source: Path, what: str, error: Exception) -> ConverterError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    short = f"{type(error).__name__}: {lines[0] if lines else ''}"[:240]
     return ConverterError(
         "EQ305",
         str(source),
-        f"TensorFlow cannot {what} the model ({short})",
+        f"TensorFlow cannot {what} ({_gist(error)})",
         hint="load and call the model in Python to see more",
     )
+
+
+def _gist(error: Exception) -> str:
+    # The converter's message starts with compiler locations; which operation it cannot do stands further down.
+    named = re.findall(r"'(tf\.\w+)' op is neither a custom op nor a flex op", str(error))
+    if named:
+        return f"no .tflite operation for {', '.join(sorted(set(named)))}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:240]

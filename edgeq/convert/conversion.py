@@ -99,11 +99,11 @@ def convert(
         result = run_worker(
             {
                 "verb": "convert",
-                "source": str(source.absolute()),
+                "source": str(source),
                 "output": str(made),
                 "scheme": wanted.value,
                 "io": wanted_io,
-                "data": str(data.absolute()) if data else None,
+                "data": str(data) if data else None,
                 "calibrator": calibrator,
                 "workdir": str(workdir),
             },

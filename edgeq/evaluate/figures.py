@@ -17,7 +17,8 @@ def predicted(output: Real) -> npt.NDArray[np.int64]:
     Args:
         output: (samples, classes), or with axes of length one between.
     """
-    return np.argmax(output.reshape(len(output), -1), axis=1).astype(np.int64)
+    best: npt.NDArray[np.int64] = np.argmax(output.reshape(len(output), -1), axis=1).astype(np.int64)
+    return best
 
 
 def accuracy(output: Real, labels: npt.NDArray[np.int64]) -> float:

@@ -48,7 +48,7 @@ def describe(model: Path, *, deadline_s: float = 120.0) -> ModelInfo:
     """
     with translated(_ERRORS), tempfile.TemporaryDirectory(prefix="edgeq-describe-") as folder:
         sources.require_tflite(Path(model))
-        job = {"verb": "inspect", "model": str(Path(model).absolute())}
+        job = {"verb": "inspect", "model": str(model)}
         result = run_worker(job, workdir=Path(folder), subject=str(model), deadline_s=deadline_s)
         return ModelInfo.from_dict(result["info"])
 
@@ -96,8 +96,8 @@ def run_all(
         arrays = workdir / "arrays.npz"
         job = {
             "verb": "run",
-            "models": [str(model.absolute()) for model in models],
-            "data": str(path.absolute()),
+            "models": [str(model) for model in models],
+            "data": str(path),
             "arrays": str(arrays),
         }
         result = run_worker(
