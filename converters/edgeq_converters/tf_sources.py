@@ -106,7 +106,7 @@ def freeze(source: Path, kind: SourceKind, workdir: Path) -> Path:
 def _require_whole_hdf5(source: Path) -> None:
     # h5py says so in a moment; TensorFlow takes seconds to come up first.
     try:
-        import h5py
+        import h5py  # type: ignore[import-untyped]
     except ImportError as error:
         raise missing("h5py (of TensorFlow)") from error
     try:
@@ -220,7 +220,7 @@ def _cannot(source: Path, what: str, error: Exception) -> ConverterError:
 
 
 def _gist(error: Exception) -> str:
-    # The converter's message starts with compiler locations; which operation it cannot do stands further down.
+    # The converter's message starts with compiler locations; the operation it cannot do stands further down.
     named = re.findall(r"'(tf\.\w+)' op is neither a custom op nor a flex op", str(error))
     if named:
         return f"no .tflite operation for {', '.join(sorted(set(named)))}"

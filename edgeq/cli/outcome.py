@@ -1,4 +1,4 @@
-"""How a command over several devices ends: one JSON document, one line about failures, the right exit status."""
+"""How a command over several devices ends: one JSON document, one line about failures, the exit status."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def end(
 ) -> None:
     """Emit the document; then raise where devices failed.
 
-    A single device's own error becomes the document, by the boundary. With several devices the document has all
-    of them and the error beside, since a reader of `--json` takes one document, not two.
+    A single device's own error becomes the document, by the boundary. With several devices the document has
+    all of them and the error beside, since a reader of `--json` takes one document, not two.
     """
     from edgeq.fleet.many import failure
 

@@ -36,7 +36,8 @@ def select_command(
     from edgeq.blueprint import load_blueprint
     from edgeq.evaluate import evaluate
     from edgeq.files import sha256_of
-    from edgeq.select import require_chosen, select
+    from edgeq.select import require_chosen, select, to_document
+    from edgeq.store import Store
     from edgeq.values import Variant
 
     names = [path.stem for path in variants]
@@ -65,15 +66,11 @@ def select_command(
         ["variant", "size", "accuracy", "SQNR", "front", "limits"],
         [_row(candidate) for candidate in selection.candidates],
     )
+    document = to_document(selection)
+    with Store.open(app.workspace) as store:
+        store.record_run("select", loaded.name, document)
     chosen = require_chosen(selection, subject=str(blueprint))
-    app.ui.emit(
-        "edgeq.select/1",
-        {
-            "chosen": chosen.variant.name,
-            "path": str(chosen.variant.path),
-            "candidates": [_document(candidate) for candidate in selection.candidates],
-        },
-    )
+    app.ui.emit("edgeq.select/1", document)
     app.ui.say(f"chosen: {chosen.variant.name} ({format_size(chosen.variant.size_bytes)})")
     app.ui.next(f"edgeq bundle {chosen.variant.path} -o {loaded.name}.eqb --blueprint {blueprint}")
 
@@ -93,16 +90,3 @@ def _row(candidate: Candidate) -> list[str]:
 def _verdict(gate: Gate) -> str:
     word = {True: "holds", False: "FAILS", None: "not measured yet"}[gate.holds]
     return f"{gate.name} {word}"
-
-
-def _document(candidate: Candidate) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return {
-        "name": candidate.variant.name,
-        "size_bytes": candidate.variant.size_bytes,
-        "metrics": asdict(candidate.variant.metrics),
-        "on_front": candidate.on_front,
-        "admissible": candidate.admissible,
-        "gates": [asdict(gate) for gate in candidate.gates],
-    }

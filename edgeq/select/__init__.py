@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from edgeq.select.choose import Candidate, Selection, require_chosen, select
+from edgeq.select.document import to_document
 from edgeq.select.gates import Gate, Measured, gates_of
 
-__all__ = ["Candidate", "Gate", "Measured", "Selection", "gates_of", "require_chosen", "select"]
+__all__ = [
+    "Candidate",
+    "Gate",
+    "Measured",
+    "Selection",
+    "gates_of",
+    "require_chosen",
+    "select",
+    "to_document",
+]

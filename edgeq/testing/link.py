@@ -80,8 +80,9 @@ class FaultyLink:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def _drop(self) -> None:
-        while self._open:
-            sock = self._open.pop()
+        # Taken at once: a connection that is made while these end is none of them.
+        doomed, self._open = self._open, []
+        for sock in doomed:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()

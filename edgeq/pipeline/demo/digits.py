@@ -72,6 +72,6 @@ def load_digits() -> Digits:
 
 
 def through_a_bad_lens(x: Images) -> Images:
-    """Return images as a fogged lens shows them: less contrast, a bright veil, a little noise; values stay in 0..1."""
+    """Return images as through fog: less contrast, a bright veil, a little noise; values stay in 0..1."""
     noise = np.random.default_rng(SEED).normal(0, 0.08, x.shape)
     return np.clip(0.45 * x + 0.35 + noise, 0, 1).astype(np.float32)

@@ -2,52 +2,31 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
-from edgeq.pipeline.demo.digits import Digits
+from edgeq.benchmark import bench as measure
+from edgeq.blueprint import load_blueprint
+from edgeq.collector import collect
+from edgeq.fleet.connect import open_agent
+from edgeq.fleet.enrol import enrol
+from edgeq.pipeline.demo import field as device_side
+from edgeq.pipeline.demo import model as model_side
+from edgeq.pipeline.demo.digits import Digits, load_digits, through_a_bad_lens
+from edgeq.pipeline.demo.folder import BLUEPRINT, prepare
+from edgeq.pipeline.demo.lines import Teller, bench_line, deploy_line, traffic_line, variant_line
+from edgeq.pipeline.demo.result import DemoResult
+from edgeq.report import build_view, write_report
+from edgeq.select import require_chosen, to_document
+from edgeq.store import Store
 from edgeq.units import format_percent, format_size
-from edgeq.values import Variant
-
-STEPS = 13
-
-
-@dataclass(kw_only=True)
-class Teller:
-    """Tells each step as it begins and ends, and how long it took."""
-
-    say: Callable[[str], None]
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def step(self, name: str, title: str) -> Iterator[Callable[[str], None]]:
-        """Time a step; the function it yields takes the step's one-line result."""
-        number = len(self.seconds) + 1
-        self.say(f"[{number:2}/{STEPS}] {title} ...")
-        started_s = time.monotonic()
-        results: list[str] = []
-        yield results.append
-        self.seconds[name] = time.monotonic() - started_s
-        for result in results:
-            self.say(f"        {result}")
 
 
 def write_data(folder: Path, digits: Digits) -> None:
     """Write the sets that the blueprint names."""
     digits.calibration.save(folder / "calibration.npz")
     digits.evaluation.save(folder / "evaluation.npz")
-
-
-def describe_variant(variant: Variant) -> str:
-    """Return a variant's one line."""
-    metrics = variant.metrics
-    return (
-        f"{variant.name}: {format_size(variant.size_bytes)}, accuracy {format_percent(metrics.accuracy or 0)}, "
-        f"agreement {format_percent(metrics.agreement or 0)}, output SQNR {metrics.output_sqnr_db or 0:.1f} dB"
-    )
 
 
 def walk(folder: Path, say: Callable[[str], None]) -> DemoResult:
@@ -78,7 +57,7 @@ def walk(folder: Path, say: Callable[[str], None]) -> DemoResult:
         baseline, variants = model_side.evaluate_all(files, blueprint)
         done(f"float32: accuracy {format_percent(baseline.accuracy or 0)}")
         for variant in variants:
-            done(describe_variant(variant))
+            done(variant_line(variant))
     with tell.step("select", "select by the blueprint") as done:
         selection = model_side.choose(variants, baseline, blueprint)
         chosen = require_chosen(selection, subject="blueprint.toml").variant
@@ -88,6 +67,7 @@ def walk(folder: Path, say: Callable[[str], None]) -> DemoResult:
         first, second = (model_side.bundle(folder, variant, blueprint) for variant in (before, chosen))
         done(f"{chosen.name} is release {second.release[:12]}, {format_size(second.size_bytes)}")
     with Store.open(folder) as store, ExitStack() as stack:
+        store.record_run("select", blueprint.name, to_document(selection))
         with tell.step("emulate", "start a loopback device: a real SSH server in its own process") as done:
             emulated = stack.enter_context(loopback_device(folder / "device"))
             done(f"{emulated.user}@{emulated.host}:{emulated.port}, {emulated.fingerprint}")
@@ -109,23 +89,20 @@ def walk(folder: Path, say: Callable[[str], None]) -> DemoResult:
                 for bundle in (first, second)
             ]
             for deploy in deploys:
-                sent, took = format_size(deploy.sent_bytes), deploy.duration_s
-                done(
-                    f"{deploy.variant}: {sent} sent in {took:.1f} s; planned again: {deploy.again_steps} steps"
-                )
+                done(deploy_line(deploy))
         with tell.step("bench", "benchmark in a fresh process on the device") as done:
             with open_agent(device) as client:
-                bench = measure(client, second.model)
+                bench = measure(client, second.model, device=device.name)
             store.record_bench(device.name, bench.document)
             done(bench_line(bench))
         with tell.step("normal", "run normal traffic through the device, collect, judge") as done:
             x = digits.traffic.x
             normal, _ = device_side.traffic(device, second, digits.traffic, x=x, store=store)
-            done(traffic_line(normal))
+            done(traffic_line(normal, alpha=device_side.ALPHA))
         with tell.step("shifted", "run the same digits through a fogged lens, collect, judge") as done:
             fogged = through_a_bad_lens(x)
             shifted, _ = device_side.traffic(device, second, digits.traffic, x=fogged, store=store)
-            done(traffic_line(shifted))
+            done(traffic_line(shifted, alpha=device_side.ALPHA))
             with open_agent(device) as client:
                 again = collect(client, store, device.name)
             done(f"collected again: {again.new} new windows")
@@ -133,7 +110,7 @@ def walk(folder: Path, say: Callable[[str], None]) -> DemoResult:
             with open_agent(device) as client:
                 back = client.call("rollback", {"model": second.model}, deadline_s=120)
             done(f"release {str(back['release'])[:12]} serves again ({before.name})")
-            report = write_demo_report(folder / "report.html", store)
+            report = write_report(folder / "report.html", build_view(store, title="The digits demo"))
             done(f"{report.name}, {format_size(report.stat().st_size)}")
         result = DemoResult(
             baseline=baseline,

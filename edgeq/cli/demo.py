@@ -1,0 +1,28 @@
+"""`edgeq demo`: walk the whole path on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeq.cli.ui import App, command
+
+
+@command("demo", examples=["edgeq demo", "edgeq demo --folder /tmp/edgeq-demo --json"])
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("edgeq-demo"),
+    show_default=True,
+    help="Where to work; made anew unless an earlier demo made it.",
+)
+def demo_command(app: App, folder: Path) -> None:
+    """Train, convert, evaluate, select, deploy over SSH, benchmark, watch for drift, roll back, report."""
+    from edgeq.pipeline.demo.walk import walk
+
+    result = walk(folder, app.ui.say)
+    seconds = sum(result.seconds_by_step.values())
+    app.ui.emit("edgeq.demo/1", result.to_dict())
+    app.ui.line(f"done in {seconds:.0f} s; the report is {result.report}")
+    app.ui.next(f"cd {folder} && edgeq convert digits.keras -o tour.tflite --scheme dynamic")

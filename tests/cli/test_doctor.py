@@ -1,0 +1,96 @@
+"""`edgeq doctor`: what is missing is named, with the way to mend it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgeq.cli import main
+from edgeq.errors import Unreachable
+from edgeq.fleet.facts import Facts
+from edgeq.pipeline import doctor
+from edgeq.values import Device
+
+DEVICE = Device(name="pi", host="127.0.0.1", port=1, user="pi", host_key="ssh-ed25519 AAAA")
+FACTS = Facts.from_probe(
+    "pi",
+    {
+        "python": "3.11.2",
+        "implementation": "cpython",
+        "machine": "aarch64",
+        "system": "Linux",
+        "libc": {"name": "glibc", "version": "2.36"},
+        "pointer_bits": 64,
+        "free_bytes": 8 * 2**30,
+        "memory_bytes": 4 * 2**30,
+        "cpu_count": 4,
+        "device_id": "d",
+        "runtimes": [],
+        "measures": {},
+        "time_ns": 1_000_000_000_000,
+    },
+)
+
+
+def health_of(facts: Facts, name: str) -> tuple[str, str | None]:
+    checks = doctor.examine_device(DEVICE, lambda _device: facts, now_ns=lambda: 1_000_000_000_000)
+    (check,) = (check for check in checks if check.name == name)
+    return check.health.value, check.fix
+
+
+def test_a_healthy_device() -> None:
+    assert health_of(FACTS, "reachable") == ("ok", None)
+    assert health_of(FACTS, "space") == ("ok", None)
+    assert health_of(FACTS, "clock") == ("ok", None)
+    assert health_of(FACTS, "runtime")[0] == "warn"
+
+
+def test_no_space_and_a_wrong_clock_are_warnings_with_a_fix() -> None:
+    health, fix = health_of(replace(FACTS, free_bytes=10), "space")
+    assert health == "warn"
+    assert fix is not None
+    assert "free" in fix
+    health, fix = health_of(replace(FACTS, time_ns=0), "clock")
+    assert health == "warn"
+    assert fix is not None
+    assert "clock" in fix
+
+
+def test_a_device_that_cannot_be_reached_is_one_failed_check() -> None:
+    def unreachable(device: Device) -> Facts:
+        raise Unreachable(device.name, "nothing answers", hint="is it on?")
+
+    checks = doctor.examine_device(DEVICE, unreachable)
+    assert [(check.name, check.health.value, check.fix) for check in checks] == [
+        ("reachable", "fail", "is it on?")
+    ]
+    assert doctor.worst(checks) is doctor.Health.FAIL
+
+
+def test_a_missing_extra_names_the_pip_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(doctor.EXTRAS, "no-such-distribution", "convert")
+    checks = doctor.examine_host(tmp_path)
+    (check,) = (check for check in checks if check.name == "no-such-distribution")
+    assert check.health is doctor.Health.WARN
+    assert check.fix == "pip install 'edgeq[convert]'"
+
+
+def test_a_broken_store_is_a_failure_with_status_1(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workspace / ".edgeq").mkdir()
+    (workspace / ".edgeq" / "store.db").write_text("this is no database, whatever its name says" * 100)
+    assert main(["doctor", "--local", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["health"] == "fail"
+    (store,) = (check for check in document["checks"] if check["name"] == "store")
+    assert store["health"] == "fail"
+
+
+def test_it_leaves_an_empty_workspace_empty(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    assert list(workspace.iterdir()) == []
+    capsys.readouterr()

@@ -1,0 +1,205 @@
+"""From enrolment to rollback over a real SSH connection, on both kinds of server."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edgeq.errors import DeviceError, DeviceOutOfSpace, DeviceTimeout, HealthCheckFailed, LinkLost
+from edgeq.fleet.agent_file import build_agent
+from edgeq.fleet.connect import open_agent
+from edgeq.fleet.deploy import deploy_one, plan_one
+from edgeq.fleet.inventory import Inventory
+from edgeq.fleet.payloads import load_samples
+from edgeq.fleet.plan import Action
+from edgeq.fleet.verbs import infer, rollback, status
+from edgeq.testing.link import faulty_link
+from edgeq.testing.loopback import loopback_device
+from edgeq.testing.server import Trouble
+
+
+@pytest.fixture
+def clean(server):  # type: ignore[no-untyped-def]
+    """The server with no trace of edgeq in its home but the runtime, which takes seconds to build."""
+    for entry in (server.home / ".edgeq").glob("*"):
+        if entry.is_dir() and entry.name != "runtime":
+            shutil.rmtree(entry)
+        elif entry.is_file():
+            entry.unlink()
+    return server
+
+
+def test_the_whole_life_of_a_model_on_a_device(clean, site: Path, read) -> None:  # type: ignore[no-untyped-def]
+    shutil.rmtree(clean.home / ".edgeq", ignore_errors=True)
+    device = clean.enrol(site, labels={"site": "lab"})
+    assert Inventory.load(site).get("pi") == device
+    assert (clean.home / ".edgeq" / "agent" / build_agent().name).is_file()
+
+    first, second = read("first"), read("second")
+    dry = deploy_one(device, first, workspace=site, dry_run=True)
+    assert not dry.applied
+    assert status(device)["models"] == {}
+
+    done = deploy_one(device, first, workspace=site)
+    assert done.changed
+    assert done.sent_bytes == done.plan.send_bytes == dry.plan.send_bytes > 1_000_000
+    assert done.health["golden"]["samples"] == 6
+    current = clean.home / ".edgeq" / "models" / "double" / "current"
+    assert current.resolve().name == first.release
+    if clean.home.owner() == "root":  # another user's folder has no business to be read by the group
+        assert (clean.home / ".edgeq").stat().st_mode & 0o077 == 0
+
+    again = deploy_one(device, first, workspace=site)
+    assert again.plan.is_empty
+    assert {step.action for step in again.plan.steps} == {Action.SAME}
+    assert again.sent_bytes == 0
+    assert not again.changed
+
+    replaced = deploy_one(device, second, workspace=site)
+    assert replaced.previous == first.release
+    assert replaced.sent_bytes < 2_000, "only the golden inputs are new"
+
+    with pytest.raises(HealthCheckFailed, match="golden"):
+        deploy_one(device, read("wrong"), workspace=site)
+    assert status(device)["models"]["double"]["current"] == second.release
+
+    answer = rollback(device, "double")
+    assert (answer["release"], answer["previous"]) == (first.release, second.release)
+    assert current.resolve().name == first.release
+
+
+def test_inference_gives_what_the_model_does(clean, site: Path, read, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    import numpy as np
+
+    device = clean.enrol(site)
+    deploy_one(device, read("first"), workspace=site)
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x, y=x.argmax(1))
+    samples = load_samples(tmp_path / "x.npz")
+    answer = infer(device, "double", samples.payload, window=10, outputs=True)
+    assert answer["samples"] == 20
+    np.testing.assert_allclose(answer["outputs"], 2 * x, rtol=1e-6)
+    assert samples.accuracy(answer["predicted"]) == 1.0
+    assert answer["windows"] == 2
+    with pytest.raises(DeviceError) as caught:
+        infer(device, "tripel", samples.payload)
+    assert caught.value.reported_code == "EQ510"
+
+
+def test_an_agent_file_that_was_changed_on_the_device_is_replaced(clean, site: Path) -> None:  # type: ignore[no-untyped-def]
+    device = clean.enrol(site)
+    path = clean.home / ".edgeq" / "agent" / build_agent().name
+    with open_agent(device) as client:
+        client.facts()
+        assert client.sent_bytes == 0, "it is there from the enrolment"
+    path.write_bytes(b"import os; os.abort()")
+    with open_agent(device) as client:
+        assert client.facts().agent.action == "change"
+        assert client.sent_bytes == len(build_agent().data)
+    assert path.read_bytes() == build_agent().data
+
+
+def test_a_bundle_for_another_kind_or_a_larger_device_is_blocked_before_anything_is_sent(  # type: ignore[no-untyped-def]
+    clean, site: Path, read
+) -> None:
+    device = clean.enrol(site)
+    for name, code in (("coral", "EQ503"), ("huge", "EQ501")):
+        planned = plan_one(device, read(name), workspace=site)
+        assert [step.code for step in planned.plan.blocked] == [code]
+        with pytest.raises(DeviceError) as caught:
+            deploy_one(device, read(name), workspace=site)
+        assert caught.value.reported_code == code
+    assert not any((clean.home / ".edgeq" / "blobs" / "sha256").iterdir())
+
+
+def test_a_link_that_is_cut_in_a_put_is_an_error_and_the_next_run_continues(clean, site: Path, read) -> None:  # type: ignore[no-untyped-def]
+    clean.enrol(site)
+    bundle = read("padded")
+    with faulty_link(clean.host, clean.port) as link:
+        device = clean.device(port=link.port)
+        before = deploy_one(device, read("first"), workspace=site)
+        assert before.changed
+        planned = plan_one(device, bundle, workspace=site)
+        link.cut_after(2_000_000)
+        with pytest.raises(LinkLost, match="pi"):
+            deploy_one(device, bundle, workspace=site)
+        link.mend()
+        assert status(device)["models"]["double"]["current"] == before.release
+        done = deploy_one(device, bundle, workspace=site)
+        assert done.changed
+        assert done.sent_bytes <= planned.plan.send_bytes
+    assert not list((clean.home / ".edgeq").rglob("*.part")), "no partial blob is left"
+
+
+def test_a_device_that_fills_up_says_so(site: Path, tmp_path: Path, read) -> None:  # type: ignore[no-untyped-def]
+    from edgeq.errors import TransportError
+
+    try:
+        running = loopback_device(tmp_path / "small", home_size_bytes=3_000_000)
+        with running as small:
+            from edgeq.fleet.enrol import enrol
+
+            device = enrol(
+                site, name="small", host=small.host, port=small.port, user=small.user, identity=small.identity
+            ).device
+            with pytest.raises(DeviceOutOfSpace, match="small: space"):
+                deploy_one(device, read("first"), workspace=site)
+            # Past the plan, the agent itself refuses: what it is told to store is larger than what is free.
+            data = bytes(4_000_000)
+            request = {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+            with open_agent(device) as client, pytest.raises(DeviceOutOfSpace):
+                client.call("put", request, payload=data)
+            assert status(device)["models"] == {}
+    except TransportError as error:
+        if "does not allow" in error.message:
+            pytest.skip(error.message)
+        raise
+
+
+def test_a_device_whose_agent_hangs_is_given_up_in_bounded_time(site: Path, tmp_path: Path) -> None:
+    import time
+
+    from edgeq.fleet.enrol import enrol
+
+    with loopback_device(tmp_path / "hangs", trouble=Trouble.HANG_EXEC) as hangs:
+        started_s = time.monotonic()
+        with pytest.raises(DeviceTimeout):
+            enrol(
+                site,
+                name="hangs",
+                host=hangs.host,
+                port=hangs.port,
+                user=hangs.user,
+                identity=hangs.identity,
+                timeout_s=1,
+            )
+        assert time.monotonic() - started_s < 6
+    assert Inventory.load(site).devices == ()
+
+
+def test_a_talkative_login_and_a_missing_sftp_do_no_harm(site: Path, tmp_path: Path) -> None:
+    from edgeq.fleet.enrol import enrol
+
+    for trouble in (Trouble.NOISE, Trouble.NO_SFTP):
+        with loopback_device(tmp_path / trouble.value, trouble=trouble) as device:
+            enrolled = enrol(
+                site,
+                name=trouble.value,
+                host=device.host,
+                port=device.port,
+                user=device.user,
+                identity=device.identity,
+            )
+            assert enrolled.facts.device_id
+            assert status(enrolled.device)["models"] == {}
+
+
+def test_the_cached_wheels_say_what_they_are_for(site: Path, loopback_server, read) -> None:  # type: ignore[no-untyped-def]
+    device = loopback_server.enrol(site, name="cached")
+    plan_one(device, read("first"), workspace=site)
+    documents = [json.loads(path.read_text()) for path in (site / ".edgeq" / "wheels").glob("*.json")]
+    assert any("numpy" in wheel["name"] for document in documents for wheel in document["wheels"])

@@ -1,0 +1,91 @@
+"""The README's commands do what it says: its tour is run, line by line, and its Python lines too."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import EDGEQ, DemoRun
+
+pytestmark = [pytest.mark.convert, pytest.mark.slow]
+
+
+def tour_of(readme: str) -> list[str]:
+    block = re.search(r"<!-- tour -->\n```bash\n(.*?)```\n<!-- end of tour -->", readme, re.S)
+    assert block, "the README has no tour"
+    return [line for line in block[1].splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def folder(demo: DemoRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("tour") / "folder"
+    shutil.copytree(demo.folder, copy, ignore=shutil.ignore_patterns("device", "devices.toml", "store.db*"))
+    return copy
+
+
+def test_the_tour_runs_as_it_is_written(project_root: Path, folder: Path) -> None:
+    lines = tour_of((project_root / "README.md").read_text(encoding="utf-8"))
+    assert lines[-1].startswith("edgeq devices stop")
+    failed: list[str] = []
+    try:
+        for line in lines[:-1]:
+            words = shlex.split(line)
+            assert words[0] == "edgeq"
+            done = subprocess.run(
+                [EDGEQ, *words[1:]], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+            )
+            if done.returncode != 0:
+                failed.append(f"{line}: {done.returncode}: {done.stderr}")
+                break
+    finally:
+        stop = shlex.split(lines[-1])[1:]
+        stopped = subprocess.run(
+            [EDGEQ, *stop], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert failed == []
+    assert stopped.returncode == 0, stopped.stderr
+
+
+def test_the_python_lines_run(project_root: Path, folder: Path) -> None:
+    readme = (project_root / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", readme, re.S)
+    done = subprocess.run(
+        [sys.executable, "-c", block], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "output_sqnr_db=" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("convert_and_select.py", ["float16:", "int8:", "chosen: int8"]),
+        ("deploy_to_loopback.py", ["changed: True", "changed: False", "serving: ['digits']"]),
+    ],
+)
+def test_the_examples_run(project_root: Path, folder: Path, script: str, words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, project_root / "examples" / script, str(folder)],
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for word in words:
+        assert word in done.stdout
+
+
+def test_the_readme_shows_what_the_demo_prints(project_root: Path, demo: DemoRun) -> None:
+    readme = (project_root / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"<!-- demo output -->\n```\n(.*?)```\n<!-- end of demo output -->", readme, re.S)
+    assert block, "the README shows no output"
+
+    def shape(text: str) -> list[str]:
+        """Return the lines of steps, whose words do not change from run to run."""
+        return [line for line in text.splitlines() if re.match(r"\[ ?\d+/\d+\]", line)]
+
+    assert shape(block[1]) == shape(demo.stderr)
