@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -72,8 +73,6 @@ class SshCommand:
         status = self._channel.exit_status if self._channel.status_event.is_set() else -1
         self._channel.close()
         self._sender.join(_STATUS_WAIT_S)
-        if self._send_error is not None:
-            raise self._send_error
         return Ended(
             exit_status=status if status >= 0 else None,
             stderr=self._stderr.decode("utf-8", "replace").strip(),
@@ -96,6 +95,8 @@ class SshCommand:
             self._check_clock()
             yield piece
         transport = self._channel.get_transport()
+        if self._send_error is not None:
+            raise self._send_error
         if not self._channel.eof_received or not transport.is_active():
             raise self._link.lost()
 
@@ -116,30 +117,35 @@ class SshCommand:
         try:
             for chunk in stdin:
                 for start in range(0, len(chunk), _PIECE_BYTES):
-                    self._send_piece(chunk[start : start + _PIECE_BYTES])
-                    if self._stop.is_set():
+                    if not self._send_piece(chunk[start : start + _PIECE_BYTES]):
                         return
+        except Exception as error:  # noqa: BLE001 - of whoever produces the input; raised by `ended` or `lines`
+            self._send_error = error
+            self._link.close()
+            return
+        # The channel may be closed by now: the command ended without reading all, or the link is gone. The
+        # reader of its output tells which of the two.
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             self._channel.shutdown_write()
-        except (OSError, EOFError, paramiko.SSHException) as error:
-            # The channel is closed: the command ended without reading all, or the link is gone. The reader
-            # of its output tells which of the two. Reading the local file may have failed as well.
-            if not self._channel.closed and not self._stop.is_set():
-                self._send_error = error
-                self._channel.close()
 
-    def _send_piece(self, piece: bytes) -> None:
-        while piece and not self._stop.is_set():
+    def _send_piece(self, piece: bytes) -> bool:
+        while piece:
+            if self._stop.is_set():
+                return False
             try:
                 sent = self._channel.send(piece)
             except TimeoutError:  # the other side's window is full; the reader watches the clock
                 continue
+            except (OSError, EOFError, paramiko.SSHException):
+                return False  # closed: see `_send`
             if sent == 0:
-                raise OSError("the channel is closed")
+                return False
             piece = piece[sent:]
             self._sent_bytes += sent
             self._moved()
             if self._on_sent is not None:
                 self._on_sent(sent)
+        return True
 
     def _drain_stderr(self) -> None:
         while self._channel.recv_stderr_ready():

@@ -24,7 +24,8 @@ from edgeq.testing.tiny_bundle import write_tiny_bundle as make
 from edgeq.values import Device
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-USER = "edgeq-test-device"
+# Its own for each run: two at once must not take it from each other.
+USER = f"edgeq-t{os.getpid()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +145,6 @@ def _ordinary_user(home: Path) -> Iterator[str]:
     if shutil.which("useradd") is None:
         pytest.skip("root runs the tests, and there is no useradd to make an ordinary user")
     # `*` instead of a password: nobody can type it, and sshd does not take the account for a locked one.
-    _quiet("userdel", USER, check=False)
     _quiet("useradd", "-M", "-p", "*", "-s", "/bin/sh", "-d", str(home), USER)
     try:
         shutil.chown(home, USER, USER)

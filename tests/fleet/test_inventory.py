@@ -1,0 +1,125 @@
+"""The inventory: strict on the way in, gentle with what people wrote on the way out."""
+
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from edgeq.errors import ConfigError, UnknownName, UsageError
+from edgeq.fleet.inventory import Inventory
+from edgeq.fleet.names import check_host, check_name
+from edgeq.values import Device, DeviceKind
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+PI = Device(
+    name="pi",
+    host="192.168.1.20",
+    user="pi",
+    kind=DeviceKind.RASPBERRY_PI,
+    labels={"site": "lab", "rack": "2"},
+    host_key=KEY,
+)
+
+
+def test_no_file_is_an_empty_inventory(tmp_path: Path) -> None:
+    assert Inventory.load(tmp_path).devices == ()
+
+
+def test_what_is_added_is_read_back(tmp_path: Path) -> None:
+    other = Device(
+        name="cam.2",
+        host="fe80::1%eth0",
+        port=8022,
+        user="u0_a1",
+        kind=DeviceKind.ANDROID,
+        host_key=KEY,
+        identity=tmp_path / "key",
+        python="/data/python3",
+        home="/data/edgeq",
+    )
+    Inventory.load(tmp_path).add(PI).add(other)
+    assert Inventory.load(tmp_path).devices == (PI, other)
+    with pytest.raises(UsageError, match="enrolled already"):
+        Inventory.load(tmp_path).add(PI)
+    assert Inventory.load(tmp_path).remove("pi").devices == (other,)
+
+
+def test_comments_and_order_survive_a_change(tmp_path: Path) -> None:
+    Inventory.load(tmp_path).add(PI)
+    path = tmp_path / "devices.toml"
+    path.write_text(
+        "# The lab's devices.\n\n" + path.read_text().replace('user = "pi"', 'user = "pi" # not root')
+    )
+    Inventory.load(tmp_path).add(dataclasses.replace(PI, name="b")).remove("b")
+    text = path.read_text()
+    assert text.startswith("# The lab's devices.")
+    assert "# not root" in text
+
+
+def test_two_that_add_at_once_both_stay(tmp_path: Path) -> None:
+    devices = [dataclasses.replace(PI, name=f"pi-{number}") for number in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda device: Inventory.load(tmp_path).add(device), devices))
+    assert set(Inventory.load(tmp_path).names) == {device.name for device in devices}
+
+
+def test_selectors(tmp_path: Path) -> None:
+    far = dataclasses.replace(PI, name="far", labels={"site": "roof"})
+    inventory = Inventory.load(tmp_path).add(PI).add(far)
+    assert inventory.select(["far", "pi", "far"]) == (PI, far)
+    assert inventory.select(["label:site=roof"]) == (far,)
+    assert inventory.select(["all"]) == (PI, far)
+    with pytest.raises(UnknownName, match="did you mean 'far'"):
+        inventory.select(["fra"])
+    with pytest.raises(UnknownName, match="label:site=roof"):
+        inventory.select(["label:site=rof"])
+    with pytest.raises(UnknownName):
+        Inventory.load(tmp_path / "empty").select(["all"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[devices.pi]\nhots = 'a'\n", "did you mean 'host'"),
+        ("[device.pi]\nhost = 'a'\n", "unknown key 'device'"),
+        ("devices = 3\n", "no table"),
+        ("[devices]\npi = 3\n", "expected a table"),
+        ("[devices.pi]\nhost = 3\n", "devices.pi.host: expected a text"),
+        (f"[devices.pi]\nhost = 'a'\nhost_key = '{KEY}'\n", "devices.pi.user: is missing"),
+        (f"[devices.pi]\nhost = 'a b'\nuser = 'u'\nhost_key = '{KEY}'\n", "host name"),
+        ("[devices.pi]\nhost = 'a'\nuser = 'u'\nhost_key = 'x'\n", "host_key"),
+        (f"[devices.pi]\nhost = 'a'\nuser = '-oProxy'\nhost_key = '{KEY}'\n", "leading dash"),
+        (f"[devices.pi]\nhost = 'a'\nuser = 'u'\nport = 0\nhost_key = '{KEY}'\n", "1 to 65535"),
+        (f"[devices.pi]\nhost = 'a'\nuser = 'u'\nport = true\nhost_key = '{KEY}'\n", "a number"),
+        (f"[devices.pi]\nhost = 'a'\nuser = 'u'\nkind = 'toaster'\nhost_key = '{KEY}'\n", "raspberry-pi"),
+        (f"[devices.pi]\nhost = 'a'\nuser = 'u'\nlabels = {{a = 1}}\nhost_key = '{KEY}'\n", "labels.a"),
+        (f"[devices.'p i']\nhost = 'a'\nuser = 'u'\nhost_key = '{KEY}'\n", "device name"),
+        ("[devices.pi\n", "no TOML"),
+    ],
+)
+def test_a_mistake_names_its_file_and_its_key(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "devices.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"devices\.toml") as caught:
+        Inventory.load(tmp_path)
+    assert message in caught.value.message
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "devices.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="no text"):
+        Inventory.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "../a", "a" * 64, "ä", "a\n"])
+def test_names_that_are_none(name: str) -> None:
+    with pytest.raises(UsageError):
+        check_name(name)
+
+
+@pytest.mark.parametrize("host", ["", "-oProxyCommand=x", "a b", "a;b", "$(a)"])
+def test_hosts_that_are_none(host: str) -> None:
+    with pytest.raises(UsageError):
+        check_host(host)
