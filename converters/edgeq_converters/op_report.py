@@ -62,7 +62,7 @@ def _border(graph: Any, operator: Any, name: str) -> str | None:
 
 
 def stayed_float(model: ModelInfo, *, io: str) -> tuple[OpLine, ...]:
-    """Return the operations that a full-integer model may not have; mere conversions around them come last."""
+    """Return the operations that a full-integer model may not have; conversions around them come last."""
     found = [
         line
         for line in model.ops

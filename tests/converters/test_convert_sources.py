@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,21 @@ def source(request: pytest.FixtureRequest, models: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def floats(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def all_floats(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Every source as a float .tflite; two at a time, as most of it is TensorFlow coming up."""
+    folder = tmp_path_factory.mktemp("floats")
+
+    def make(name: str) -> Path:
+        return convert(models / name, folder / f"{name}.tflite", scheme="float32").path
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(SOURCES, pool.map(make, SOURCES), strict=True))
+
+
+@pytest.fixture
+def floats(source: Path, all_floats: dict[str, Path]) -> Path:
     """The source as a float .tflite."""
-    output = tmp_path_factory.mktemp("floats") / f"{source.name}.tflite"
-    convert(source, output, scheme="float32")
-    return output
+    return all_floats[source.name]
 
 
 def test_a_source_becomes_a_float_model_with_names_and_batch_one(floats: Path) -> None:
