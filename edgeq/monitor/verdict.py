@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 
 # e-values are kept as logarithms; beyond this, exp() would be no finite figure.
 _LARGEST_LOG = 700.0
+# From an e-value of 10, as Jeffreys has it, there is some evidence.
+_SOME_LOG = math.log(10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +33,8 @@ class SignalVerdict:
         log10_e: its path over the windows, decimal logarithms.
         alarm: this signal by itself reached signals/alpha; such alarms hold together with the stated rate.
         at_window: index of the first window after which it did (0-based in this stream), or None.
-        since_window: index of the first of the windows that hold the evidence.
-        psi, js: effect sizes of those windows against the reference.
+        since_window: index of the first of the windows that hold the evidence; 0 where there is none.
+        psi, js: effect sizes of those windows (all, where there is no evidence) against the reference.
         reference, field: the two histograms that are compared, counts.
         edges: the bins' edges; empty for classes.
     """
@@ -147,8 +149,9 @@ def _usable(
 
 def _signal_verdict(signal: Signal, counts: Array, found: Evidence, limit: float) -> SignalVerdict:
     peak = int(found.log_e.argmax())
-    since = int(found.start[peak])
-    field = counts[since : peak + 1].sum(axis=0)
+    # Without evidence, the windows with the most of it are only the noisiest ones: all are compared then.
+    since, end = (int(found.start[peak]), peak + 1) if found.log_e[peak] >= _SOME_LOG else (0, len(counts))
+    field = counts[since:end].sum(axis=0)
     at = _first(found.log_e, limit)
     return SignalVerdict(
         name=signal.name,

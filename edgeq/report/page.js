@@ -22,7 +22,7 @@
 
   function draw() {
     figures.forEach(function (figure) {
-      Plotly.react(figure.id, figure.data, themed(figure.layout), { responsive: true, displaylogo: false });
+      Plotly.react(figure.id, figure.data, themed(figure.layout), { responsive: true, displayModeBar: false });
     });
   }
 

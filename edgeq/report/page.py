@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,10 @@ def render(view: ReportView) -> str:
         ) from error
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(_asset("page.html.j2"))
-    figures = [{"id": figure.id, "data": figure.data, "layout": figure.layout} for figure in view.figures]
+    figures = [
+        {"id": figure.id, "data": _as_text(figure.data), "layout": _as_text(figure.layout)}
+        for figure in view.figures
+    ]
     return template.render(
         view=view,
         style=_inline(environment, _asset("page.css")),
@@ -58,6 +63,17 @@ def json_for_html(value: Any) -> str:
     """Return JSON that can stand in a script element: no text in it can end the element."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _as_text(value: Any) -> Any:
+    # Plotly takes texts for a small HTML; a model may be called "<b>".
+    if isinstance(value, str):
+        return html.escape(value, quote=False)
+    if isinstance(value, Mapping):
+        return {key: _as_text(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_text(item) for item in value]
+    return value
 
 
 def _asset(name: str) -> str:

@@ -1,0 +1,293 @@
+"""Windows arrive exactly once, wherever the way breaks off; what is no window is kept aside and counted.
+
+The outbox at the other end is the agent's own, called in this process over its real file.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeq.collector import collect
+from edgeq.collector.validate import FUTURE_TOLERANCE_NS, why_refused
+from edgeq.errors import AgentProtocolError, LinkLost, StoreError
+from edgeq.store import Store
+
+NOW_NS = 1_900_000_000 * 10**9
+
+
+def _body(**changes: Any) -> dict[str, Any]:
+    latency = {"relative_accuracy": 0.01, "counts": {"690": 3}, "count": 3, "sum_ns": 9, "min_ns": 2}
+    body = {
+        "started_ns": NOW_NS - 10**9,
+        "ended_ns": NOW_NS,
+        "inferences": 3,
+        "errors": {},
+        "latency": {**latency, "max_ns": 4},
+        "memory_peak_bytes": 10,
+        "temperature_c": None,
+        "inputs": [{"name": "x", "channels": [[1, 2]]}],
+        "output": {"predicted": [3, 0], "confidence": [0, 3]},
+    }
+    return {**body, **changes}
+
+
+def _window(seq: int = 1, boot: str = "b:n", **changes: Any) -> dict[str, Any]:
+    head = {"schema": "edgeq.window/1", "device_id": "d1", "boot": boot, "seq": seq}
+    return {**head, "model": "kws", "release": "r1", **_body(), **changes}
+
+
+class RealAgent:
+    """The agent's own program in its own process, without the SSH in between.
+
+    Attributes:
+        break_at: called with the number of the call before it is made; may raise.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.calls: list[Mapping[str, Any]] = []
+        self.break_at: Callable[[int], None] = lambda _number: None
+
+    def fill(self, count: int, **changes: Any) -> None:
+        """Append windows to the outbox as `infer` does."""
+        code = (
+            "import json, sys; from edgeq_agent import outbox; from edgeq_agent.home import Home\n"
+            "home, count, body = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])\n"
+            "with outbox.opened(Home(home)) as box:\n"
+            "    [box.append('kws', 'r1', body) for _ in range(count)]\n"
+        )
+        argv = [sys.executable, "-c", code, str(self.home), str(count), json.dumps(_body(**changes))]
+        subprocess.run(argv, check=True, timeout=60)
+
+    def call(
+        self,
+        verb: str,
+        request: Mapping[str, Any],
+        *,
+        deadline_s: float = 60,
+        on_event: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> Mapping[str, Any]:
+        """Run the verb in a process of its own."""
+        self.calls.append(request)
+        self.break_at(len(self.calls))
+        done = subprocess.run(
+            [sys.executable, "-m", "edgeq_agent", verb, "--home", str(self.home)],
+            input=json.dumps(request).encode() + b"\n",
+            capture_output=True,
+            check=True,
+            timeout=deadline_s,
+        )
+        *events, last = [json.loads(line) for line in done.stdout.splitlines()]
+        for event in events:
+            if on_event is not None and event["event"] != "hello":
+                on_event(event)
+        result: Mapping[str, Any] = last["result"]
+        return result
+
+
+class Script:
+    """An agent that answers what it is told: for answers that the real one never gives."""
+
+    def __init__(self, *answers: tuple[list[Any], dict[str, Any]]) -> None:
+        self.answers = list(answers)
+        self.requests: list[Mapping[str, Any]] = []
+
+    def call(
+        self,
+        verb: str,
+        request: Mapping[str, Any],
+        *,
+        deadline_s: float = 60,
+        on_event: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> Mapping[str, Any]:
+        """Give the next answer."""
+        assert verb == "telemetry"
+        self.requests.append(request)
+        windows, result = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        for window in windows:
+            assert on_event is not None
+            on_event({"event": "window", "window": window})
+        return {"device_id": "d1", "boot": "b:n", "sent": len(windows), "pending": 0, "acked": 0, **result}
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> RealAgent:
+    """Return an agent with an empty home."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    return RealAgent(home)
+
+
+def test_everything_arrives_in_batches_and_the_device_is_empty_then(agent: RealAgent, tmp_path: Path) -> None:
+    agent.fill(7)
+    with Store.open(tmp_path) as store:
+        got = collect(agent, store, "pi", limit=3, now_ns=lambda: NOW_NS)
+        assert (got.new, got.duplicates, got.refused, got.pending) == (7, 0, 0, 0)
+        assert [window.seq for window in store.windows()] == list(range(1, 8))
+        again = collect(agent, store, "pi", now_ns=lambda: NOW_NS)
+        assert (again.new, again.duplicates, again.pending) == (0, 0, 0)
+        assert agent.calls[-1]["ack"] is None
+
+
+@pytest.mark.parametrize("broken_call", [1, 2, 3, 4])
+def test_a_link_that_breaks_anywhere_costs_nothing(
+    agent: RealAgent, tmp_path: Path, broken_call: int
+) -> None:
+    agent.fill(7)
+
+    def break_at(number: int) -> None:
+        if number == broken_call:
+            raise LinkLost("pi", "gone")
+
+    agent.break_at = break_at
+    with Store.open(tmp_path) as store:
+        with pytest.raises(LinkLost):
+            collect(agent, store, "pi", limit=3, now_ns=lambda: NOW_NS)
+        before = len(store.windows())
+        assert before == min(7, 3 * (broken_call - 1))
+        got = collect(agent, store, "pi", limit=3, now_ns=lambda: NOW_NS)
+        # The batch whose acknowledgement was lost comes again, and is known.
+        assert got.new == 7 - before
+        assert got.duplicates == (0 if broken_call == 1 else min(3, 7 - 3 * (broken_call - 2)))
+        assert [window.seq for window in store.windows()] == list(range(1, 8))
+
+
+def test_a_host_killed_between_commit_and_acknowledgement_has_each_window_once(
+    agent: RealAgent, tmp_path: Path
+) -> None:
+    agent.fill(5)
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "sys.path.insert(0, sys.argv[3])\n"
+        "from test_collect import RealAgent, NOW_NS\n"
+        "from edgeq.collector import collect; from edgeq.store import Store\n"
+        "agent = RealAgent(Path(sys.argv[1]))\n"
+        "agent.break_at = lambda n: os.kill(os.getpid(), signal.SIGKILL) if n == 2 else None\n"
+        "with Store.open(Path(sys.argv[2])) as store:\n"
+        "    collect(agent, store, 'pi', now_ns=lambda: NOW_NS)\n"
+    )
+    argv = [sys.executable, "-c", code, str(agent.home), str(tmp_path), os.path.dirname(__file__)]
+    killed = subprocess.run(argv, capture_output=True, timeout=60)
+    assert killed.returncode == -9, killed.stderr.decode()
+    with Store.open(tmp_path) as store:
+        assert len(store.windows()) == 5
+        got = collect(agent, store, "pi", now_ns=lambda: NOW_NS)
+        assert (got.new, got.duplicates, got.pending) == (0, 5, 0)
+        assert [window.seq for window in store.windows()] == [1, 2, 3, 4, 5]
+
+
+def test_nothing_is_acknowledged_that_was_not_stored(agent: RealAgent, tmp_path: Path) -> None:
+    agent.fill(2)
+    with Store.open(tmp_path) as store:
+        broken = Store.open(tmp_path / "other")
+        broken.close()
+        with broken._engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE windows")
+        with pytest.raises(StoreError, match="no such table"):
+            collect(agent, broken, "pi", now_ns=lambda: NOW_NS)
+        broken.close()
+        assert [request["ack"] for request in agent.calls] == [None]
+        assert collect(agent, store, "pi", now_ns=lambda: NOW_NS).new == 2
+
+
+def test_a_window_from_the_future_is_kept_aside_and_reported(agent: RealAgent, tmp_path: Path) -> None:
+    agent.fill(1)
+    agent.fill(1, ended_ns=NOW_NS + FUTURE_TOLERANCE_NS + 3600 * 10**9)
+    agent.fill(1)
+    with Store.open(tmp_path) as store:
+        got = collect(agent, store, "pi", now_ns=lambda: NOW_NS)
+        assert (got.new, got.refused, got.pending) == (2, 1, 0)
+        assert got.reasons == ("ended_ns is 25 h in the future; the device's clock is wrong",)
+        (aside,) = store.quarantine("pi")
+        assert aside.body["seq"] == 2
+        assert [window.seq for window in store.windows()] == [1, 3]
+
+
+def test_windows_of_several_boots_are_all_acknowledged(tmp_path: Path) -> None:
+    both = [_window(4, "b1:n"), _window(5, "b1:n"), _window(1, "b2:n")]
+    script = Script((both, {"pending": 3}), ([_window(1, "b2:n")], {"pending": 1}), ([], {"pending": 0}))
+    with Store.open(tmp_path) as store:
+        got = collect(script, store, "pi", now_ns=lambda: NOW_NS)
+        assert (got.new, got.duplicates, got.pending) == (3, 1, 0)
+    acks = [request["ack"] for request in script.requests]
+    assert acks == [None, {"boot": "b1:n", "seq": 5}, {"boot": "b2:n", "seq": 1}]
+
+
+def test_an_agent_that_ignores_acknowledgements_is_given_up(tmp_path: Path) -> None:
+    script = Script(([_window(1)], {"pending": 1}))
+    with Store.open(tmp_path) as store:
+        with pytest.raises(AgentProtocolError, match="again although it was acknowledged"):
+            collect(script, store, "pi", now_ns=lambda: NOW_NS)
+        assert len(store.windows()) == 1
+
+
+def test_records_that_are_no_windows_are_kept_and_do_not_hang(tmp_path: Path) -> None:
+    script = Script(([None, "text", {"schema": "\ud800"}, _window(0)], {"pending": 4}))
+    with Store.open(tmp_path) as store:
+        got = collect(script, store, "pi", now_ns=lambda: NOW_NS)
+        assert (got.new, got.refused, got.pending) == (0, 4, 4)
+        assert len(store.quarantine()) == 4
+
+
+@pytest.mark.parametrize("identity", [None, "", 7])
+def test_an_answer_without_a_device_id_is_refused(tmp_path: Path, identity: object) -> None:
+    with Store.open(tmp_path) as store, pytest.raises(AgentProtocolError, match="expected a device_id"):
+        collect(Script(([], {"device_id": identity})), store, "pi")
+
+
+BAD: list[tuple[str, Any, str]] = [
+    ("schema", "edgeq.window/9", "schema: expected edgeq.window/1"),
+    ("boot", "", "boot: expected a printable text"),
+    ("boot", "a\nb", "boot: expected a printable text"),
+    ("model", 7, "model: expected a printable text"),
+    ("release", None, "release: expected a printable text"),
+    ("seq", 0, "seq: expected 1 or more"),
+    ("seq", True, "seq: expected a whole number"),
+    ("seq", 2**63, "seq: expected a whole number"),
+    ("seq", 1.5, "seq: expected a whole number"),
+    ("started_ns", -1, "started_ns: expected a whole number"),
+    ("ended_ns", 1, "ended_ns 1 is before started_ns"),
+    ("ended_ns", 2**63 - 1, "h in the future"),
+    ("inferences", "3", "inferences: expected a whole number"),
+    ("errors", {"oom": -1}, "errors: expected counts by kind"),
+    ("errors", [], "errors: expected counts by kind"),
+    ("latency", None, "latency: expected a sketch"),
+    ("latency.relative_accuracy", 0.0, "latency.relative_accuracy"),
+    ("latency.relative_accuracy", True, "latency.relative_accuracy"),
+    ("latency.counts", {"x": 1}, "latency.counts: expected counts by index"),
+    ("latency.counts", {"99999999999": 3}, "latency.counts: expected counts by index"),
+    ("latency.counts", {"690": 2}, "latency.count: expected 2 as in counts, got 3"),
+    ("latency.min_ns", None, "latency.min_ns"),
+    ("inputs", {}, "inputs: expected a list"),
+    ("inputs", [{"name": "x"}], "inputs: expected counts a channel"),
+    ("inputs", [{"name": "x", "channels": [[1, -2]]}], "inputs: expected counts a channel"),
+    ("output", None, "output: expected an object"),
+    ("output", {"predicted": [1.5], "confidence": []}, "output.predicted: expected counts"),
+    ("output", {"predicted": [1]}, "output.confidence: expected counts"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "reason"), BAD, ids=[f"{p}={v!r}"[:40] for p, v, _ in BAD])
+def test_why_a_window_is_refused(path: str, value: Any, reason: str) -> None:
+    window = copy.deepcopy(_window())
+    assert why_refused(window, now_ns=NOW_NS) is None
+    *parents, name = path.split(".")
+    target: Any = window
+    for parent in parents:
+        target = target[parent]
+    target[name] = value
+    assert reason in str(why_refused(window, now_ns=NOW_NS))
+
+
+def test_a_window_of_failures_alone_is_valid() -> None:
+    empty = {"relative_accuracy": 0.01, "counts": {}, "count": 0, "sum_ns": 0, "min_ns": None, "max_ns": None}
+    assert why_refused(_window(latency=empty, errors={"invoke": 3}), now_ns=NOW_NS) is None
