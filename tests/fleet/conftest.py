@@ -6,6 +6,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -150,7 +151,16 @@ def _ordinary_user(home: Path) -> Iterator[str]:
         shutil.chown(home, USER, USER)
         yield USER
     finally:
-        _quiet("userdel", USER, check=False)
+        _end_processes_of(pwd.getpwnam(USER).pw_uid)
+        _quiet("userdel", "-f", USER)
+
+
+def _end_processes_of(uid: int) -> None:
+    # sshd does not end what ran in a session that was cut; the account is ours, and so is all it runs.
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and entry.stat().st_uid == uid:
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 @contextlib.contextmanager

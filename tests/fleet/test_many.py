@@ -1,0 +1,64 @@
+"""Many devices at once: one that fails leaves the others alone, and a bug is not taken for a failure."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from edgeq.errors import ExitStatus, HealthCheckFailed, SomeDevicesFailed, Unreachable
+from edgeq.fleet.many import failure, on_each
+from edgeq.values import Device
+
+DEVICES = [Device(name=f"d{number}", host="h", user="u", host_key="k") for number in range(20)]
+
+
+def test_the_others_are_done_and_the_order_is_kept() -> None:
+    def act(device: Device) -> str:
+        if device.name == "d3":
+            raise Unreachable(device.name, "gone")
+        return device.name.upper()
+
+    results = on_each(DEVICES, act)
+    assert list(results.done) == [device.name for device in DEVICES if device.name != "d3"]
+    error = failure(results.failed, asked=20, what="deploy")
+    assert isinstance(error, SomeDevicesFailed)
+    assert error.exit_status is ExitStatus.SOME_DEVICES_FAILED
+    assert "1 of 20 devices failed: d3 (EQ401)" in error.message
+    assert error.hint == "try again: d3"
+
+
+def test_one_device_fails_with_its_own_error() -> None:
+    only = HealthCheckFailed("pi", "golden")
+    assert failure({"pi": only}, asked=1, what="deploy") is only
+    assert failure({}, asked=1, what="deploy") is None
+
+
+def test_they_run_at_once_but_not_all() -> None:
+    running, most, lock, several = 0, 0, threading.Lock(), threading.Event()
+
+    def act(_device: Device) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+            if most > 1:
+                several.set()
+        several.wait(5)
+        with lock:
+            running -= 1
+
+    on_each(DEVICES, act)
+    assert 1 < most <= 8
+
+
+def test_a_bug_is_raised() -> None:
+    def act(_device: Device) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        on_each(DEVICES, act)
+
+
+def test_no_device_is_no_work() -> None:
+    assert on_each([], lambda device: device).done == {}

@@ -1,0 +1,144 @@
+"""Which wheels a device gets: by what it is, not by what we run on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from edgeq.errors import DeviceUnsupported, TransportError
+from edgeq.fleet import wheels
+from edgeq.fleet.facts import Facts
+from edgeq.fleet.platform_tags import requirements_for, target_of
+
+PI = Facts.from_probe(
+    "pi",
+    {
+        "python": "3.11.2",
+        "implementation": "cpython",
+        "machine": "aarch64",
+        "system": "Linux",
+        "libc": {"name": "glibc", "version": "2.36"},
+        "pointer_bits": 64,
+        "free_bytes": 10**10,
+        "device_id": "0123",
+    },
+)
+
+
+def test_tags_go_from_the_devices_glibc_down() -> None:
+    target = target_of("pi", PI)
+    assert target.platforms[0] == "manylinux_2_36_aarch64"
+    assert target.platforms[-2:] == ("manylinux_2_17_aarch64", "manylinux2014_aarch64")
+    assert (target.python, target.abi) == ("3.11", "cp311")
+
+
+def test_a_32_bit_userland_on_a_64_bit_kernel_gets_32_bit_wheels() -> None:
+    target = target_of("pi", dataclasses.replace(PI, pointer_bits=32, machine="aarch64"))
+    assert target.platforms[0] == "manylinux_2_36_armv7l"
+    assert target.platforms[-1] == "linux_armv7l"
+
+
+def test_python_3_7_has_its_own_abi() -> None:
+    coral = dataclasses.replace(PI, python="3.7.3", libc_version="2.28")
+    assert target_of("coral", coral).abi == "cp37m"
+    assert requirements_for(coral) == (("tflite-runtime", "numpy<2"),)
+
+
+def test_newer_wheels_need_a_newer_glibc_than_their_tag_says() -> None:
+    assert [r[0] for r in requirements_for(PI)] == [
+        "ai-edge-litert>=2.1.1",
+        "ai-edge-litert<2.1.1",
+        "tflite-runtime",
+    ]
+    bullseye = dataclasses.replace(PI, libc_version="2.31")
+    assert [r[0] for r in requirements_for(bullseye)] == ["ai-edge-litert<2.1.1", "tflite-runtime"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"libc": "musl", "libc_version": "1.2"}, "musl 1.2"),
+        ({"libc": "", "libc_version": ""}, "unknown"),
+        ({"machine": "riscv64"}, "riscv64"),
+        ({"machine": "x86_64", "pointer_bits": 32}, "32 bit"),
+        ({"implementation": "PyPy"}, "CPython"),
+    ],
+)
+def test_devices_that_no_wheel_is_made_for(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(DeviceUnsupported, match=message):
+        wheels.resolve(dataclasses.replace(PI, **change), tmp_path, name="pi")  # type: ignore[arg-type]
+
+
+def test_a_python_without_wheels_says_what_was_tried(tmp_path: Path) -> None:
+    with pytest.raises(DeviceUnsupported, match="cp35m on manylinux_2_36_aarch64") as caught:
+        wheels.resolve(dataclasses.replace(PI, python="3.5.3"), tmp_path, name="pi")
+    assert "ai-edge-litert>=2.1.1 numpy; " in caught.value.message
+    assert "own is used" in str(caught.value.hint)
+
+
+@pytest.fixture
+def arm_wheels(wheels_folder: Path) -> wheels.Runtime:
+    try:
+        return wheels.resolve(PI, wheels_folder, name="pi")
+    except DeviceUnsupported as error:
+        pytest.skip(f"this machine's package index has no aarch64 wheels: {error.message}")
+
+
+def test_the_devices_platform_is_fetched_and_the_cache_needs_no_index(
+    arm_wheels: wheels.Runtime, wheels_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = " ".join(wheel.name for wheel in arm_wheels.wheels)
+    assert "aarch64" in names
+    assert "x86_64" not in names
+    assert "numpy-" in names
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    again = wheels.resolve(PI, wheels_folder, name="pi")
+    assert again == arm_wheels
+
+
+def test_a_damaged_cache_is_not_believed(
+    arm_wheels: wheels.Runtime, wheels_folder: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(wheels_folder, tmp_path / "copy")
+    smallest = min(arm_wheels.wheels, key=lambda wheel: wheel.size_bytes)
+    (tmp_path / "copy" / smallest.name).write_bytes(b"damaged")
+    again = wheels.resolve(PI, tmp_path / "copy", name="pi")
+    assert again.digest == arm_wheels.digest
+    assert (tmp_path / "copy" / smallest.name).read_bytes() != b"damaged"
+    for path in (tmp_path / "copy").glob("*.json"):
+        path.write_text("{}")
+    assert wheels.resolve(PI, tmp_path / "copy", name="pi").digest == arm_wheels.digest
+
+
+def test_an_index_out_of_reach_is_no_verdict_on_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_RETRIES": "1",
+        "PIP_TIMEOUT": "1",
+        "PIP_NO_CACHE_DIR": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(TransportError, match="cannot be fetched") as caught:
+        wheels.resolve(PI, tmp_path, name="pi")
+    assert "package index" in str(caught.value.hint)
+
+
+def test_the_digest_is_of_content_and_python(arm_wheels: wheels.Runtime, wheels_folder: Path) -> None:
+    assert len(arm_wheels.digest) == 64
+    own = wheels.own_runtime(PI, "none fit")
+    assert own.wheels == ()
+    assert own.digest != arm_wheels.digest
+    for path in wheels_folder.glob("*.json"):
+        for wheel in json.loads(path.read_text())["wheels"]:
+            assert (wheels_folder / wheel["name"]).stat().st_size == wheel["size_bytes"]
