@@ -36,7 +36,7 @@ def collect_command(app: App, names: tuple[str, ...], everything: bool, watch_s:
     devices = Inventory.load(app.workspace).select(["all"] if everything else names)
     while True:
         done, failed = _round(app, devices)
-        _show(app, done, failed)
+        _show(app, done, failed, several=len(devices) > 1 or watch_s is not None)
         if watch_s is None:
             break
         app.ui.emit("edgeq.collect/1", _document(done, failed))
@@ -65,6 +65,8 @@ def _show(
     app: App,
     done: Mapping[str, Collected],
     failed: Mapping[str, EdgeqError],
+    *,
+    several: bool,
 ) -> None:
     rows = []
     for name, got in done.items():
@@ -74,7 +76,7 @@ def _show(
     for name, got in done.items():
         for reason in got.reasons:
             app.ui.warn(f"{name}: a record was put aside: {reason}")
-    for name, error in failed.items():
+    for name, error in failed.items() if several else ():
         app.ui.warn(f"{name}: error[{error.reported_code}]: {error.message}")
 
 

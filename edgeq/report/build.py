@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import edgeq
 from edgeq.errors import StoreError
 from edgeq.monitor import judge_store
-from edgeq.report.devices import device_table, device_verdicts, latency_figure, newest
+from edgeq.report.devices import Measured, device_table, device_verdicts, latency_figure, newest
 from edgeq.report.drift import drift_figures, drift_table, drift_verdicts
 from edgeq.report.variants import pareto_figure, variants_table, variants_verdict
 from edgeq.report.view import Level, ReportView, Table, VerdictLine
@@ -55,7 +55,7 @@ def build_view(
         title=title,
         created=now().strftime("%Y-%m-%d %H:%M UTC"),
         verdicts=tuple(verdicts),
-        variants=None if selection is None else variants_table(selection),
+        variants=None if selection is None else variants_table(selection, _on_devices(store, measured)),
         pareto=None if selection is None else pareto_figure(selection),
         devices=device_table(measured) if measured else None,
         latency=latency_figure(measured) if measured else None,
@@ -63,6 +63,21 @@ def build_view(
         drift=drift_figures(streams),
         provenance=_provenance(store),
     )
+
+
+def _on_devices(store: Store, measured: Sequence[Measured]) -> dict[str, dict[str, float]]:
+    variant_of = {each.release: str(each.manifest.get("variant")) for each in store.releases()}
+    worst: dict[str, dict[str, float]] = {}
+    for _device, result in measured:
+        figures = worst.setdefault(variant_of.get(result.release, ""), {})
+        figures_now = {
+            "latency_p95_ns_max": result.latency.p95_ns,
+            "memory_peak_bytes_max": result.peak_bytes,
+        }
+        for name, value in figures_now.items():
+            if value is not None and result.valid:
+                figures[name] = max(value, figures.get(name, value))
+    return worst
 
 
 def _provenance(store: Store) -> Table:

@@ -62,7 +62,9 @@ def device_table(measured: Sequence[Measured]) -> Table:
 def latency_figure(measured: Sequence[Measured]) -> Figure:
     """Return percentiles of latency by device, with the median's confidence interval."""
     labels = [f"{device}: {result.model} {result.release[:8]}" for device, result in measured]
-    medians = [result.latency.p50_ns / 1e6 for _, result in measured]
+    slow = max(result.latency.p99_ns for _, result in measured) >= 1e6
+    unit, unit_ns = ("ms", 1e6) if slow else ("us", 1e3)
+    medians = [result.latency.p50_ns / unit_ns for _, result in measured]
     bounds = [result.latency.p50_ci95_ns for _, result in measured]
     traces: list[dict[str, object]] = [
         {
@@ -75,13 +77,15 @@ def latency_figure(measured: Sequence[Measured]) -> Figure:
             "error_x": {
                 "type": "data",
                 "symmetric": False,
-                "array": [high / 1e6 - median for (_, high), median in zip(bounds, medians, strict=True)],
-                "arrayminus": [median - low / 1e6 for (low, _), median in zip(bounds, medians, strict=True)],
+                "array": [high / unit_ns - median for (_, high), median in zip(bounds, medians, strict=True)],
+                "arrayminus": [
+                    median - low / unit_ns for (low, _), median in zip(bounds, medians, strict=True)
+                ],
             },
         }
     ]
     for name, symbol in (("p90", "diamond"), ("p95", "square"), ("p99", "x")):
-        values = [float(getattr(result.latency, f"{name}_ns")) / 1e6 for _, result in measured]
+        values = [float(getattr(result.latency, f"{name}_ns")) / unit_ns for _, result in measured]
         marker = {"size": 9, "symbol": symbol}
         traces.append(
             {"type": "scatter", "mode": "markers", "name": name, "x": values, "y": labels, "marker": marker}
@@ -92,7 +96,7 @@ def latency_figure(measured: Sequence[Measured]) -> Figure:
         caption="One inference, single stream. The bar is the median's 95 % confidence interval.",
         data=tuple(traces),
         layout={
-            "xaxis": {"title": {"text": "latency (ms)"}, "rangemode": "tozero"},
+            "xaxis": {"title": {"text": f"latency ({unit})"}, "rangemode": "tozero"},
             "yaxis": {"automargin": True, "type": "category"},
             "height": 180 + 60 * len(labels),
         },

@@ -38,14 +38,22 @@ def variants_verdict(run: RunRecord) -> VerdictLine:
     return VerdictLine(level=Level.OK, text=f"{run.subject}: {chosen} was chosen: {', '.join(parts)}.")
 
 
-def variants_table(run: RunRecord) -> Table:
-    """Return the table of candidates."""
+def variants_table(run: RunRecord, on_devices: Mapping[str, Json]) -> Table:
+    """Return the table of candidates.
+
+    Args:
+        on_devices: by variant, the worst that devices measured of what a selection leaves open:
+            `latency_p95_ns_max`, `memory_peak_bytes_max`.
+    """
     candidates: Sequence[Json] = run.body["candidates"]
     return Table(
         id="variants",
         title="Variants",
         headings=("variant", "size", "accuracy", "agreement", "output SQNR", "Pareto front", "limits"),
-        rows=tuple(_row(candidate, str(run.body.get("chosen"))) for candidate in candidates),
+        rows=tuple(
+            _row(candidate, str(run.body.get("chosen")), on_devices.get(candidate["name"], {}))
+            for candidate in candidates
+        ),
         numeric=(1, 2, 3, 4),
         note="Agreement and SQNR compare with the float model on the same samples; "
         "a dash means that it was not measured.",
@@ -53,10 +61,11 @@ def variants_table(run: RunRecord) -> Table:
 
 
 def pareto_figure(run: RunRecord) -> Figure | None:
-    """Return size against quality; accuracy where labels were there, else SQNR; None where neither was."""
+    """Return size against quality: accuracy where it differs, else SQNR; None where there is neither."""
     candidates: Sequence[Json] = run.body["candidates"]
     key, label, factor = "accuracy", "accuracy (%)", 100.0
-    if not any(each["metrics"].get(key) is not None for each in candidates):
+    # Accuracies that are all the same (or were not measured) tell nothing apart; noise still does.
+    if len({each["metrics"].get(key) for each in candidates}) < 2:
         key, label, factor = "output_sqnr_db", "output SQNR (dB)", 1.0
     shown = [each for each in candidates if each["metrics"].get(key) is not None]
     if not shown:
@@ -87,7 +96,7 @@ def pareto_figure(run: RunRecord) -> Figure | None:
     )
 
 
-def _row(candidate: Json, chosen: str) -> tuple[str, ...]:
+def _row(candidate: Json, chosen: str, on_devices: Json) -> tuple[str, ...]:
     metrics = candidate["metrics"]
     name = str(candidate["name"])
     return (
@@ -97,12 +106,15 @@ def _row(candidate: Json, chosen: str) -> tuple[str, ...]:
         _percent(metrics.get("agreement")),
         "-" if metrics.get("output_sqnr_db") is None else f"{metrics['output_sqnr_db']:.1f} dB",
         "yes" if candidate.get("on_front") else "no",
-        "; ".join(_gate(gate) for gate in candidate.get("gates", ())) or "none stated",
+        "; ".join(_gate(gate, on_devices) for gate in candidate.get("gates", ())) or "none stated",
     )
 
 
-def _gate(gate: Json) -> str:
-    word = {True: "holds", False: "FAILS", None: "not measured yet"}[gate["holds"]]
+def _gate(gate: Json, on_devices: Json) -> str:
+    holds = gate["holds"]
+    if holds is None and on_devices.get(gate["name"]) is not None:
+        holds = on_devices[gate["name"]] <= gate["limit"]
+    word = {True: "holds", False: "FAILS", None: "not measured yet"}[holds]
     name = _GATE_NAMES.get(gate["name"], gate["name"])
     bound = "at most" if gate["name"].endswith("_max") else "at least"
     return f"{name} {bound} {_quantity(gate['name'], gate['limit'])}: {word}"

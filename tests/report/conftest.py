@@ -98,10 +98,11 @@ def selection_document() -> dict[str, Any]:
         ("<b>int8-min</b>", 17_000, 0.96, 20.0, None),
     ):
         gate = {"name": "size_bytes_max", "limit": 20_000, "value": size, "holds": holds}
+        slow = {"name": "latency_p95_ns_max", "limit": 1_200_000, "value": None, "holds": None}
         metrics = {"samples": 500, "accuracy": accuracy, "agreement": 0.99, "output_sqnr_db": sqnr}
         candidates.append(
             {"name": name, "size_bytes": size, "metrics": metrics, "on_front": holds is not None}
-            | {"admissible": bool(holds), "gates": [gate]}
+            | {"admissible": bool(holds), "gates": [gate, slow]}
         )
     return {"chosen": "int8", "candidates": candidates}
 
