@@ -215,7 +215,7 @@ def _cannot(source: Path, what: str, error: Exception) -> ConverterError:
         "EQ305",
         str(source),
         f"TensorFlow cannot {what} ({_gist(error)})",
-        hint="load and call the model in Python to see more",
+        hint="for a model with classes of its own, convert the SavedModel that model.export(folder) writes",
     )
 
 

@@ -20,6 +20,8 @@ def main(folder: Path) -> None:
     old = _keras2()
     old.save(folder / "legacy.h5")
     old.save(folder / "keras2_saved_model", save_format="tf")
+    image = keras.Input((None, None, 1), name="image")
+    keras.Model(image, keras.layers.GlobalAveragePooling2D()(image)).save(folder / "open.keras")
     plain = Plain()
     tf.saved_model.save(plain, str(folder / "plain_saved_model"), signatures=plain.serve)
     _tflite(_keras3(batch=1, like=model), folder / "float.tflite")

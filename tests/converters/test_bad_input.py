@@ -132,6 +132,11 @@ def test_a_truncated_h5_and_a_damaged_saved_model(
     refused(said, "EQ305", "TensorFlow cannot load", output=output)
 
 
+def test_open_dimensions_besides_the_batch(models: Path, output: Path, edgeq: Edgeq) -> None:
+    said = edgeq("convert", models / "open.keras", "-o", output, "--scheme", "float32")
+    refused(said, "EQ306", "`image`", "(None, None, None, 1)", output=output)
+
+
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.9, 0.999])
 def test_a_truncated_tflite(models: Path, output: Path, tmp_path: Path, edgeq: Edgeq, share: float) -> None:
     whole = (models / "float.tflite").read_bytes()
@@ -304,3 +309,12 @@ def test_every_code_is_documented() -> None:
         if word.startswith("EQ") and word[2:].isdigit()
     }
     assert used <= set(CODES)
+
+
+def test_the_heavy_libraries_stay_out_of_the_caller() -> None:
+    program = (
+        "import sys; import edgeq.convert, edgeq.evaluate, edgeq_converters.child;"
+        "print(*{'tensorflow', 'keras', 'ai_edge_litert', 'litert_quantizer'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
