@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ from edgeq.units import format_size
 
 if TYPE_CHECKING:
     from edgeq.bundle.archive import Bundle
-    from edgeq.fleet.deploy import Planned
+    from edgeq.fleet.apply import Progress
+    from edgeq.fleet.deploy import Outcome, Planned
     from edgeq.fleet.many import Results
     from edgeq.values import Device
 
@@ -41,98 +43,121 @@ def deploy_command(app: App, bundle: Path, selectors: tuple[str, ...], dry_run: 
     content = read_bundle(bundle)
     devices = Inventory.load(app.workspace).select(selectors)
     plans = on_each(devices, lambda device: plan_one(device, content, workspace=app.workspace))
-    for name, planned in plans.done.items():
-        app.ui.line(f"{name}: {content.model} {content.release[:12]}")
-        for step in planned.plan.steps:
-            app.ui.line(f"  {step.text}")
-    todo = [device for device in devices if device.name in plans.done and _has_work(plans.done[device.name])]
-    if todo and not dry_run and app.ui.interactive:
-        sends = sum(plans.done[device.name].plan.send_bytes for device in todo)
-        question = f"Change {len(todo)} device(s), sending {format_size(sends)}?"
-        if not app.ui.confirm(question, yes=yes):
+    failed = {**plans.failed, **_show(app, content, plans.done)}
+    todo = [
+        device
+        for device in devices
+        if device.name not in failed and not plans.done[device.name].plan.is_empty
+    ]
+    outcomes: Mapping[str, Outcome] = {}
+    if todo and not dry_run:
+        if not _agreed(app, todo, plans.done, yes=yes):
             app.ui.say("nothing was changed")
             return
-    report = _apply(app, content, todo, plans, dry_run=dry_run)
-    _record(app, content, bundle, report, dry_run=dry_run)
+        applied = _apply(app, content, todo, plans.done)
+        outcomes, failed = applied.done, {**failed, **applied.failed}
+    for device in devices:
+        app.ui.line(_recap(device.name, plans.done, outcomes, failed, content))
+    entries = [_entry(device.name, plans.done, outcomes, failed) for device in devices]
+    if not dry_run:
+        _record(app, content, bundle, entries)
     body = {
         "bundle": str(bundle),
         "model": content.model,
         "release": content.release,
         "dry_run": dry_run,
-        "devices": report["devices"],
+        "devices": entries,
     }
-    end(app, "edgeq.deploy/1", body, report["failed"], asked=len(devices), what="deploy")
+    end(app, "edgeq.deploy/1", body, failed, asked=len(devices), what="deploy")
     app.ui.next(f"edgeq bench {content.model} --on {devices[0].name}")
 
 
-def _has_work(planned: Planned) -> bool:
-    return not planned.plan.is_empty
+def _show(app: App, content: Bundle, plans: Mapping[str, Planned]) -> dict[str, EdgeqError]:
+    """Print the plans; return the errors of those that are blocked."""
+    blocked: dict[str, EdgeqError] = {}
+    for name, planned in plans.items():
+        app.ui.line(f"{name}: {content.model} {content.release[:12]}")
+        for step in planned.plan.steps:
+            app.ui.line(f"  {step.text}")
+        try:
+            planned.plan.check()
+        except EdgeqError as error:
+            blocked[name] = error
+    return blocked
+
+
+def _agreed(app: App, todo: Sequence[Device], plans: Mapping[str, Planned], *, yes: bool) -> bool:
+    if not app.ui.interactive:
+        return True
+    names = ", ".join(device.name for device in todo)
+    sends = sum(plans[device.name].plan.send_bytes for device in todo)
+    return app.ui.confirm(f"Change {names}, sending {format_size(sends)}?", yes=yes)
 
 
 def _apply(
-    app: App, content: Bundle, todo: list[Device], plans: Results[Planned], *, dry_run: bool
-) -> dict[str, Any]:
+    app: App, content: Bundle, todo: Sequence[Device], plans: Mapping[str, Planned]
+) -> Results[Outcome]:
     from edgeq.fleet.deploy import deploy_one
     from edgeq.fleet.many import on_each
 
-    failed: dict[str, EdgeqError] = dict(plans.failed)
-    entries: dict[str, dict[str, Any]] = {}
-    for name, planned in plans.done.items():
-        entries[name] = {
-            "device": name,
-            "ok": True,
-            "changed": False,
-            "release": content.release,
-            "steps": [step.to_dict() for step in planned.plan.steps],
-            "send_bytes": planned.plan.send_bytes,
-        }
-        if planned.plan.is_empty:
-            app.ui.line(f"{name}: nothing to do, {content.release[:12]} serves already")
-    for device in todo if dry_run else ():
-        # A plan that is blocked is an error also when nothing was to be done.
-        try:
-            plans.done[device.name].plan.check()
-            app.ui.line(f"{device.name}: would send {format_size(entries[device.name]['send_bytes'])}")
-        except EdgeqError as blocked:
-            failed[device.name] = blocked
-    if todo and not dry_run:
-        sends = sum(plans.done[device.name].plan.send_bytes for device in todo)
-        with app.ui.progress("sending", sends) as advance:
-            outcomes = on_each(
-                todo,
-                lambda device: deploy_one(
-                    device,
-                    content,
-                    workspace=app.workspace,
-                    planned=plans.done[device.name],
-                    on_event=lambda event: (
-                        advance(int(event.message.get("size_bytes", 0)))
-                        if event.message.get("event") == "sent"
-                        else None
-                    ),
-                ),
-            )
-        failed.update(outcomes.failed)
-        for name, outcome in outcomes.done.items():
-            entries[name].update(outcome.to_dict())
-            before = f", before {outcome.previous[:12]}" if outcome.previous else ""
-            app.ui.line(
-                f"{name}: ok, {outcome.release[:12]} serves{before}, "
-                f"{format_size(outcome.sent_bytes)} in {outcome.duration_s:.1f} s"
-            )
-    for name, error in failed.items():
-        entries[name] = {**entries.get(name, {"device": name}), "ok": False, "error": error.to_dict()}
-        app.ui.line(f"{name}: failed, {error.message}")
-    return {"devices": list(entries.values()), "failed": failed}
+    sends = sum(plans[device.name].plan.send_bytes for device in todo)
+    with app.ui.progress("sending", sends) as advance:
+
+        def tell(event: Progress) -> None:
+            if event.message.get("event") == "sent":
+                advance(int(event.message["size_bytes"]))
+            else:
+                app.ui.detail(f"{event.device}: {event.step.part.value} {event.message.get('step', '')}")
+
+        return on_each(
+            todo,
+            lambda device: deploy_one(
+                device, content, workspace=app.workspace, planned=plans[device.name], on_event=tell
+            ),
+        )
 
 
-def _record(app: App, content: Bundle, path: Path, report: dict[str, Any], *, dry_run: bool) -> None:
-    if dry_run:
-        return
+def _recap(
+    name: str,
+    plans: Mapping[str, Planned],
+    outcomes: Mapping[str, Outcome],
+    failed: Mapping[str, EdgeqError],
+    content: Bundle,
+) -> str:
+    if name in failed:
+        return f"{name}: failed, {failed[name].message}"
+    if name in outcomes:
+        done = outcomes[name]
+        before = f", before {done.previous[:12]}" if done.previous else ""
+        sent = f"{format_size(done.sent_bytes)} in {done.duration_s:.1f} s"
+        return f"{name}: ok, {done.release[:12]} serves{before}, {sent}"
+    if plans[name].plan.is_empty:
+        return f"{name}: nothing to do, {content.release[:12]} serves already"
+    return f"{name}: would send {format_size(plans[name].plan.send_bytes)}"
+
+
+def _entry(
+    name: str,
+    plans: Mapping[str, Planned],
+    outcomes: Mapping[str, Outcome],
+    failed: Mapping[str, EdgeqError],
+) -> dict[str, Any]:
+    entry: dict[str, Any] = {"device": name, "ok": name not in failed, "changed": False, "sent_bytes": 0}
+    if name in plans:
+        plan = plans[name].plan
+        entry.update(steps=[step.to_dict() for step in plan.steps], send_bytes=plan.send_bytes)
+    if name in outcomes:
+        entry.update(outcomes[name].to_dict())
+    if name in failed:
+        entry["error"] = failed[name].to_dict()
+    return entry
+
+
+def _record(app: App, content: Bundle, path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
     from edgeq.store import Store
 
     with Store.open(app.workspace) as store:
         # The monitor judges this release's windows against the reference that the bundle carries.
         store.put_release(content.release, content.manifest, content.reference)
-        body = {"bundle": str(path), "release": content.release, "devices": report["devices"]}
+        body = {"bundle": str(path), "release": content.release, "devices": list(entries)}
         store.record_run("deploy", content.model, body)

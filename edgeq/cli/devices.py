@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,8 @@ def _emulate(app: App, name: str, detach: bool) -> None:
             app.ui.say(f"it runs in the background; `edgeq devices stop {name}` ends it")
         else:
             app.ui.say("it runs until Ctrl-C")
-            running.device.process.wait()
+            with contextlib.suppress(KeyboardInterrupt):
+                running.device.process.wait()
 
 
 @command("stop", examples=["edgeq devices stop pi-test"])

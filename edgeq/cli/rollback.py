@@ -24,9 +24,8 @@ def rollback_command(app: App, model: str, selectors: tuple[str, ...]) -> None:
     results = on_each(devices, lambda device: rollback(device, model))
     entries: list[dict[str, Any]] = []
     for name, answer in results.done.items():
-        app.ui.line(
-            f"{name}: {model} {answer['release'][:12]} serves again, before {answer['previous'][:12]}"
-        )
+        before = f", before {answer['previous'][:12]}" if answer.get("previous") else ""
+        app.ui.line(f"{name}: {model} {answer['release'][:12]} serves again{before}")
         entries.append({"device": name, "ok": True, **answer})
     for name, error in results.failed.items():
         app.ui.line(f"{name}: failed, {error.message}")

@@ -72,7 +72,8 @@ def load_samples(path: Path) -> Samples:
 
 def _arrays(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: numpy leaves the file open when it is no archive.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             if not hasattr(archive, "files"):
                 raise DataError(str(path), expected="an .npz file", got="a single array")
             return {name: archive[name] for name in archive.files}

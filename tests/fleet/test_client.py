@@ -1,0 +1,178 @@
+"""The agent's client against an agent that misbehaves: a real connection, a scripted interpreter on the device."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeq.errors import (
+    AgentProtocolError,
+    DeviceError,
+    DeviceOutOfSpace,
+    DeviceTimeout,
+    DeviceUnsupported,
+    EdgeqError,
+    HealthCheckFailed,
+)
+from edgeq.fleet.client import AgentClient
+from edgeq.fleet.connect import open_agent
+from edgeq.fleet.facts import Facts
+from edgeq_agent import wire
+
+HELLO = wire.dump(wire.hello("9.9"))
+RESULT = wire.dump(wire.result({"fine": True}))
+
+Scripted = Callable[[str], contextlib.AbstractContextManager[AgentClient]]
+
+
+@pytest.fixture
+def scripted(loopback_server, tmp_path: Path) -> Scripted:  # type: ignore[no-untyped-def]
+    """A function that opens a device whose interpreter runs a shell script in the agent's place."""
+
+    @contextlib.contextmanager
+    def opened(script: str) -> Iterator[AgentClient]:
+        python = tmp_path / "python3"
+        # `python3 -c` is the bootstrap, which stays what it is.
+        python.write_text(f'#!/bin/sh\nif [ "$1" = -c ]; then exec python3 "$@"; fi\n{script}\n')
+        python.chmod(0o755)
+        device = dataclasses.replace(loopback_server.device(), python=str(python))
+        with open_agent(device, timeout_s=10) as client:
+            yield client
+
+    return opened
+
+
+def says(*lines: bytes, status: int = 0) -> str:
+    text = b"".join(lines).decode().replace("'", "'\\''")
+    return f"printf '%s' '{text}'; exit {status}"
+
+
+def test_unknown_events_and_fields_are_passed_over(scripted: Scripted) -> None:
+    seen: list[Any] = []
+    extra = wire.dump({"event": "from-the-future", "x": 1})
+    with scripted(says(HELLO, extra, wire.dump(wire.progress("step")), RESULT)) as client:
+        assert client.call("status", {}, on_event=seen.append) == {"fine": True}
+    assert [event["event"] for event in seen] == ["from-the-future", "progress"]
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (says(b"junk\n"), "ended without an answer"),
+        (says(HELLO, b"junk\n"), "no JSON line"),
+        (says(RESULT), "begins with 'result' instead of a hello"),
+        (says(wire.dump({"event": "hello", "protocol": 99})), "protocol 99, this side speaks 1"),
+        (says(HELLO, RESULT, RESULT), "more after the answer"),
+        (says(HELLO, wire.dump({"event": "result", "result": [1]})), "no object"),
+        (says(HELLO), "ended without an answer: exit status 0"),
+        ("echo 'MemoryError: no room' >&2; exit 1", "ended without an answer: MemoryError: no room"),
+        ("yes", "no JSON line"),
+    ],
+)
+def test_what_is_no_answer_is_a_protocol_error(scripted: Scripted, script: str, message: str) -> None:
+    with scripted(script) as client, pytest.raises(AgentProtocolError, match="pi: status") as caught:
+        client.call("status", {})
+    assert message in caught.value.message
+
+
+def test_an_interpreter_that_is_gone_by_now(scripted: Scripted) -> None:
+    with scripted("exec no-such-program") as client, pytest.raises(DeviceUnsupported, match="not found"):
+        client.call("status", {})
+
+
+def test_a_deadline_that_passes_names_the_verb(scripted: Scripted) -> None:
+    hello = HELLO.decode().strip()
+    with scripted(f"echo '{hello}'; sleep 60") as client, pytest.raises(DeviceTimeout, match="pi: bench: no"):
+        client.call("bench", {}, deadline_s=0.5)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "transient"),
+    [
+        ("EQ501", DeviceOutOfSpace, False),
+        ("EQ503", DeviceUnsupported, False),
+        ("EQ504", HealthCheckFailed, False),
+        ("EQ505", DeviceError, False),
+        ("EQ508", DeviceError, True),
+        ("EQ590", DeviceError, False),
+        ("EQ599", DeviceError, False),
+    ],
+)
+def test_the_agents_errors_are_ours(
+    scripted: Scripted, code: str, kind: type[EdgeqError], transient: bool
+) -> None:
+    error = wire.error(code, "kws", "is wrong", expected="this", got="that", hint="do it")
+    with scripted(says(HELLO, wire.dump(error), status=1)) as client, pytest.raises(kind) as caught:
+        client.call("status", {})
+    assert caught.value.to_dict() == {
+        "code": code,
+        "message": "pi: kws: is wrong, expected this, got that",
+        "subject": "pi: kws",
+        "expected": "this",
+        "got": "that",
+        "hint": "do it",
+        "transient": transient,
+        "exit_status": 1,
+    }
+
+
+def test_a_verb_that_is_none_is_our_own_mistake(scripted: Scripted) -> None:
+    with scripted("exit 0") as client, pytest.raises(ValueError, match="no verb"):
+        client.call("; rm -rf /", {})
+
+
+@pytest.mark.parametrize(
+    ("interpreter", "message"),
+    [
+        ("no-such-python", "no-such-python does not run"),
+        ("false", "false does not run: exit status 1"),
+    ],
+)
+def test_a_device_without_python(loopback_server, interpreter: str, message: str) -> None:  # type: ignore[no-untyped-def]
+    device = dataclasses.replace(loopback_server.device(), python=interpreter)
+    with open_agent(device) as client, pytest.raises(DeviceUnsupported, match=message) as caught:
+        client.facts()
+    assert "3.7" in str(caught.value.hint)
+
+
+def test_a_python_that_is_too_old_says_which(loopback_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    old = tmp_path / "python2"
+    answer = json.dumps({"edgeq": 1, "python": [2, 7, 18], "home": "/h", "sha256": None})
+    old.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    old.chmod(0o755)
+    device = dataclasses.replace(loopback_server.device(), python=str(old))
+    with open_agent(device) as client, pytest.raises(DeviceUnsupported, match=r"2\.7\.18"):
+        client.facts()
+
+
+def test_a_home_that_cannot_be_written_to(loopback_server) -> None:  # type: ignore[no-untyped-def]
+    device = dataclasses.replace(loopback_server.device(), home="/proc/edgeq")
+    with open_agent(device) as client, pytest.raises(DeviceUnsupported, match="cannot be placed"):
+        client.facts()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"python": None}, {"python": "x"}, {"free_bytes": "many"}, {"device_id": ...}, {"libc": "glibc"}],
+)
+def test_facts_that_cannot_be_read(change: dict[str, Any]) -> None:
+    probe = {
+        "python": "3.11.2",
+        "implementation": "cpython",
+        "machine": "aarch64",
+        "system": "Linux",
+        "libc": None,
+        "pointer_bits": 64,
+        "free_bytes": 1,
+        "device_id": "0",
+    }
+    assert Facts.from_probe("pi", probe).libc == ""
+    broken = {key: value for key, value in {**probe, **change}.items() if value is not ...}
+    with pytest.raises(AgentProtocolError, match="pi: its facts cannot be read"):
+        Facts.from_probe("pi", broken)

@@ -1,0 +1,245 @@
+"""The commands as people type them: exit status, one JSON document, one line about what failed."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeq.cli import main
+from edgeq.fleet.agent_file import build_agent
+from edgeq.fleet.inventory import Inventory
+from edgeq.testing.loopback import loopback_device
+
+
+class Cli:
+    """Runs `edgeq` in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+        self.err = ""
+
+    def text(self, *argv: str, status: int = 0) -> str:
+        self.capsys.readouterr()
+        got = main(list(argv))
+        out, self.err = self.capsys.readouterr()
+        assert got == status, (got, out, self.err)
+        assert "Traceback" not in self.err
+        return out
+
+    def json(self, *argv: str, status: int = 0) -> dict[str, Any]:
+        lines = self.text(*argv, "--json", status=status).splitlines()
+        assert len(lines) == 1, lines
+        document: dict[str, Any] = json.loads(lines[0])
+        assert document["schema"].startswith("edgeq.")
+        return document
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(capsys)
+
+
+def add(cli: Cli, server: Any, name: str = "pi", *more: str, status: int = 0) -> str:
+    address = ["--host", server.host, "--port", str(server.port), "--user", server.user]
+    return cli.text(
+        "devices", "add", name, *address, "--identity", str(server.identity), *more, status=status
+    )
+
+
+def test_a_device_is_added_listed_and_removed(cli: Cli, loopback_server, site: Path) -> None:  # type: ignore[no-untyped-def]
+    out = add(cli, loopback_server, "pi", "--kind", "raspberry-pi", "--label", "site=lab")
+    assert loopback_server.fingerprint in out
+    assert "next: edgeq deploy BUNDLE --to pi" in cli.err
+    (entry,) = cli.json("devices", "list")["devices"]
+    assert (entry["name"], entry["kind"], entry["labels"]) == ("pi", "raspberry-pi", {"site": "lab"})
+    assert entry["fingerprint"] == loopback_server.fingerprint
+    assert "did you mean 'pi'" in (cli.text("devices", "remove", "pii", status=2) or cli.err)
+    cli.text("devices", "remove", "pi")
+    assert cli.json("devices", "list")["devices"] == []
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--label", "site"), "KEY=VALUE"),
+        (("--label", "a b=c"), "label"),
+        (("--kind", "toaster"), "raspberry-pi"),
+        (("--port", "70000"), "65535"),
+    ],
+)
+def test_arguments_that_are_wrong_start_nothing(  # type: ignore[no-untyped-def]
+    cli: Cli, loopback_server, site: Path, more: tuple[str, ...], message: str
+) -> None:
+    add(cli, loopback_server, "pi", *more, status=2)
+    assert message in cli.err
+    assert not (site / "devices.toml").exists()
+
+
+def test_another_fingerprint_than_the_expected_is_one_line_and_a_hint(  # type: ignore[no-untyped-def]
+    cli: Cli, loopback_server, site: Path
+) -> None:
+    add(cli, loopback_server, "pi", "--fingerprint", "SHA256:other", status=1)
+    lines = cli.err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("error[EQ402]: pi: ")
+    assert loopback_server.fingerprint in lines[0]
+    assert lines[1].startswith("hint: ")
+
+
+def test_deploy_infer_status_and_rollback(  # type: ignore[no-untyped-def]
+    cli: Cli, loopback_server, site: Path, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    import numpy as np
+
+    from edgeq.store import Store
+
+    add(cli, loopback_server)
+    for model in (loopback_server.home / ".edgeq" / "models").glob("*"):
+        import shutil
+
+        shutil.rmtree(model)
+    dry = cli.json("deploy", str(bundles["first"]), "--to", "pi", "--dry-run")
+    assert dry["dry_run"]
+    assert dry["devices"][0]["steps"][-1]["action"] == "create"
+    first = cli.json("deploy", str(bundles["first"]), "--to", "pi")["devices"][0]
+    assert (first["ok"], first["changed"], first["previous"]) == (True, True, None)
+    assert "nothing to do" in cli.text("deploy", str(bundles["first"]), "--to", "all", "--yes")
+    out = cli.text("deploy", str(bundles["second"]), "--to", "pi")
+    assert f"~ release  double {cli.json('status')['devices'][0]['models']['double']['current'][:12]}" in out
+    assert f"before {first['release'][:12]}" in out
+
+    x = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x, y=x.argmax(1))
+    answer = cli.json("infer", "double", "--on", "pi", "--data", str(tmp_path / "x.npz"))
+    assert (answer["samples"], answer["accuracy"]) == (30, 1.0)
+
+    assert cli.json("rollback", "double", "--on", "pi")["devices"][0]["release"] == first["release"]
+    error = cli.json("rollback", "double", "--on", "pi", status=1)["error"]
+    assert error["code"] == "EQ507"
+    table = cli.text("status").splitlines()
+    assert table[1].split()[:3] == ["pi", "double", first["release"][:12]]
+
+    with Store.open(site) as store:
+        assert [run.kind for run in store.runs()].count("deploy") >= 2
+        record = store.release(first["release"])
+        assert record is not None
+        assert record.reference is not None
+
+
+def test_one_of_two_devices_failing_is_exit_4_and_the_other_is_done(  # type: ignore[no-untyped-def]
+    cli: Cli, loopback_server, site: Path, bundles: dict[str, Path]
+) -> None:
+    add(cli, loopback_server)
+    add(cli, loopback_server, "gone")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    path = site / "devices.toml"
+    head, _, tail = path.read_text().partition("[devices.gone]")
+    path.write_text(f"{head}[devices.gone]{tail.replace(str(loopback_server.port), str(port))}")
+    document = cli.json("deploy", str(bundles["first"]), "--to", "all", status=4)
+    by_name = {entry["device"]: entry for entry in document["devices"]}
+    assert by_name["pi"]["ok"]
+    assert by_name["gone"]["error"]["code"] == "EQ401"
+    assert document["error"]["code"] == "EQ801"
+    assert "error[EQ801]: deploy: 1 of 2 devices failed: gone (EQ401)" in cli.err
+    out = cli.text("deploy", str(bundles["first"]), "--to", "all", status=4)
+    assert "pi: nothing to do" in out
+    assert "gone: failed, " in out
+    assert cli.json("deploy", str(bundles["first"]), "--to", "gone", status=1)["error"]["code"] == "EQ401"
+
+
+def test_a_bundle_that_is_none_is_refused_before_any_device_is_asked(  # type: ignore[no-untyped-def]
+    cli: Cli, loopback_server, site: Path, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    add(cli, loopback_server)
+    (tmp_path / "x.eqb").write_bytes(bundles["first"].read_bytes()[:-100])
+    for path in (tmp_path / "x.eqb", tmp_path / "absent.eqb"):
+        error = cli.json("deploy", str(path), "--to", "pi", status=1)["error"]
+        assert error["code"].startswith("EQ6")
+    assert "did you mean 'pi'" in (
+        cli.text("deploy", str(bundles["first"]), "--to", "pu", status=2) or cli.err
+    )
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "expected arrays x"),
+        ({"z": [1.0]}, "expected arrays x"),
+        ({"x": []}, "at least one"),
+        ({"x": [float("nan")]}, "not finite"),
+        ({"x": [1.0, 2.0], "y": [1]}, "2 labels"),
+        ({"x": ["a"]}, "expected numbers"),
+    ],
+)
+def test_data_that_cannot_be_used_does_not_reach_the_device(  # type: ignore[no-untyped-def]
+    cli: Cli, loopback_server, site: Path, tmp_path: Path, arrays: dict[str, Any], message: str
+) -> None:
+    import numpy as np
+
+    Inventory.load(site).add(loopback_server.device())
+    np.savez(tmp_path / "x.npz", **{name: np.array(value) for name, value in arrays.items()})
+    cli.text("infer", "double", "--on", "pi", "--data", str(tmp_path / "x.npz"), status=1)
+    assert message in cli.err
+
+
+def test_a_file_that_is_no_npz(cli: Cli, loopback_server, site: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    Inventory.load(site).add(loopback_server.device())
+    (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 not really")
+    for name in ("x.npz", "absent.npz"):
+        cli.text("infer", "double", "--on", "pi", "--data", str(tmp_path / name), status=1)
+        assert "error[EQ2" in cli.err
+
+
+def test_a_changed_host_key_stops_every_command(cli: Cli, site: Path, tmp_path: Path) -> None:
+    with loopback_device(tmp_path / "d") as device:
+        add(cli, device)
+    (tmp_path / "d" / "host_key").unlink()
+    with loopback_device(tmp_path / "d", port=device.port) as changed:
+        for command in (("status",), ("rollback", "double", "--on", "pi")):
+            error = cli.json(*command, status=1)["error"]
+            assert error["code"] == "EQ402"
+            assert device.fingerprint in error["expected"]
+            assert changed.fingerprint in error["got"]
+            assert "edgeq devices remove pi" in error["hint"]
+
+
+def test_an_emulated_device_lives_until_it_is_stopped(cli: Cli, site: Path) -> None:
+    document = cli.json("devices", "emulate", "toy", "--detach")
+    try:
+        assert cli.json("status", "toy")["devices"][0]["ok"]
+        cli.text("devices", "emulate", "toy", "--detach", status=2)
+        assert "runs already" in cli.err
+    finally:
+        cli.text("devices", "stop", "toy")
+    cli.text("status", "toy", status=1)
+    cli.text("devices", "stop", "toy", status=2)
+    again = cli.json("devices", "emulate", "toy", "--detach")
+    cli.text("devices", "stop", "toy")
+    assert again["fingerprint"] == document["fingerprint"]
+
+
+def test_an_emulated_device_does_not_take_the_name_of_a_real_one(  # type: ignore[no-untyped-def]
+    cli: Cli, loopback_server, site: Path
+) -> None:
+    add(cli, loopback_server)
+    cli.text("devices", "emulate", "pi", "--detach", status=2)
+    assert "is enrolled already" in cli.err
+    assert Inventory.load(site).get("pi").port == loopback_server.port
+
+
+def test_the_agent_is_built_as_a_file(cli: Cli, workspace: Path) -> None:
+    document = cli.json("agent", "build", "-o", "out/agent.pyz")
+    assert (workspace / "out" / "agent.pyz").read_bytes() == build_agent().data
+    assert document["sha256"] == build_agent().sha256
+
+
+def test_without_devices_the_commands_say_what_to_do(cli: Cli, workspace: Path) -> None:
+    assert cli.json("status")["devices"] == []
+    assert "edgeq devices add" in cli.err
+    cli.text("devices", "list")
+    assert "edgeq devices add" in cli.err
