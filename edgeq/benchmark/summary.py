@@ -8,7 +8,11 @@ from typing import Any
 from edgeq.benchmark.result import BenchResult
 from edgeq.units import format_duration, format_size
 
-_UNITS = {"temperature_c": " C", "frequency_hz": " Hz", "cpu_pressure_us": " us of waiting"}
+_NAMES = {
+    "temperature_c": ("temperature", " C"),
+    "frequency_hz": ("frequency", " Hz"),
+    "load_1min": ("load", ""),
+}
 
 
 def summary(result: BenchResult) -> tuple[str, ...]:
@@ -46,13 +50,19 @@ def _environment(result: BenchResult) -> list[str]:
     before, after = result.environment.before, result.environment.after
     lines = []
     for name in before:
-        if name != "absent" and before[name] is not None:
-            unit, then, now = _UNITS.get(name, ""), _shown(before[name]), _shown(after.get(name))
-            same = then == now
-            lines.append(f"{name.replace('_', ' ')}: {then}{unit}" + ("" if same else f" -> {now}{unit}"))
+        if name == "absent" or before[name] is None:
+            continue
+        if name == "cpu_pressure_us":  # a counter since the device started: what it rose by is what counts
+            waited_us = max(0, (after.get(name) or before[name]) - before[name])
+            lines.append(f"others waited for the processor for {format_duration(1000 * waited_us)} meanwhile")
+            continue
+        shown, unit = _NAMES.get(name, (name, ""))
+        then, now = _shown(before[name]), _shown(after.get(name))
+        lines.append(f"{shown}: {then}{unit}" + ("" if then == now else f" -> {now}{unit}"))
     absent = before.get("absent")
     if isinstance(absent, Mapping):
-        lines += [f"{name}: not measured ({reason})" for name, reason in absent.items()]
+        names = ((_NAMES.get(name, (name, ""))[0], reason) for name, reason in absent.items())
+        lines += [f"{name}: not measured ({reason})" for name, reason in names]
     return lines
 
 

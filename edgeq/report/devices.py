@@ -27,7 +27,7 @@ def device_verdicts(measured: Sequence[Measured]) -> list[VerdictLine]:
     for device, result in measured:
         low, high = (format_duration(bound) for bound in result.latency.p50_ci95_ns)
         median = format_duration(result.latency.p50_ns)
-        text = f"{device}: {result.model} takes {median} (95 % CI {low} to {high})"
+        text = f"{device}: {result.model}{_threads(result)} takes {median} (95 % CI {low} to {high})"
         if result.valid:
             lines.append(VerdictLine(level=Level.OK, text=f"{text} an inference."))
         else:
@@ -61,7 +61,9 @@ def device_table(measured: Sequence[Measured]) -> Table:
 
 def latency_figure(measured: Sequence[Measured]) -> Figure:
     """Return percentiles of latency by device, with the median's confidence interval."""
-    labels = [f"{device}: {result.model} {result.release[:8]}" for device, result in measured]
+    labels = [
+        f"{device}: {result.model} {result.release[:8]}{_threads(result)}" for device, result in measured
+    ]
     slow = max(result.latency.p99_ns for _, result in measured) >= 1e6
     unit, unit_ns = ("ms", 1e6) if slow else ("us", 1e3)
     medians = [result.latency.p50_ns / unit_ns for _, result in measured]
@@ -103,6 +105,10 @@ def latency_figure(measured: Sequence[Measured]) -> Figure:
     )
 
 
+def _threads(result: BenchResult) -> str:
+    return "" if result.threads == 1 else f", {result.threads} threads"
+
+
 def _row(device: str, result: BenchResult) -> tuple[str, ...]:
     latency = result.latency
     return (
@@ -114,6 +120,6 @@ def _row(device: str, result: BenchResult) -> tuple[str, ...]:
         format_duration(result.init_ns),
         format_duration(result.first_inference_ns),
         "-" if result.peak_bytes is None else format_size(result.peak_bytes),
-        f"{result.runtime}, {result.kernels}, {result.threads} thread{'' if result.threads == 1 else 's'}",
+        f"{result.runtime}, {result.kernels}{_threads(result)}",
         "yes" if result.valid else f"no: {'; '.join(result.invalid)}",
     )

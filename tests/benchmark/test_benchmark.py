@@ -15,6 +15,7 @@ from edgeq.errors import AgentProtocolError
 _READINGS = {
     "temperature_c": 51.0,
     "governor": "ondemand",
+    "cpu_pressure_us": 1000,
     "throttling": {"now": [], "since_boot": ["freq-capped"]},
     "frequency_hz": None,
     "absent": {"frequency_hz": "the kernel has no cpufreq"},
@@ -42,7 +43,10 @@ DOCUMENT: dict[str, Any] = {
         "p50_ci95": [990_000, 1_010_000],
     },
     "memory": {"peak_bytes": 40 * 2**20, "before_model_bytes": 30 * 2**20, "source": "VmHWM"},
-    "environment": {"before": _READINGS, "after": {**_READINGS, "temperature_c": 58.5}},
+    "environment": {
+        "before": _READINGS,
+        "after": {**_READINGS, "temperature_c": 58.5, "cpu_pressure_us": 3500},
+    },
     "invalid": [],
     "warnings": ["the frequency governor is ondemand"],
     "a later field": 1,
@@ -80,10 +84,11 @@ def test_the_lines_for_people() -> None:
         "start     load 3 ms, first inference 2 ms",
         "memory    peak 40.0 MiB (VmHWM), 10.0 MiB of it since the model was loaded",
         "runtime   ai_edge_litert 2.1.0, kernels xnnpack, Python 3.11.7",
-        "device    temperature c: 51 C -> 58.5 C",
+        "device    temperature: 51 C -> 58.5 C",
         "device    governor: ondemand",
+        "device    others waited for the processor for 2.5 ms meanwhile",
         "device    throttling: now none, since_boot freq-capped",
-        "device    frequency_hz: not measured (the kernel has no cpufreq)",
+        "device    frequency: not measured (the kernel has no cpufreq)",
         "warning   the frequency governor is ondemand",
     )
 
