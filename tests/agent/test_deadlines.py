@@ -27,8 +27,10 @@ def _wait_for(condition: Callable[[], Any], timeout_s: float = 20) -> Any:
 
 
 def _children(pid: int) -> list[int]:
+    """Return the model's processes of an agent, each only once it runs its own program."""
     try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [child for child in found if b"child_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
     except OSError:
         return []
 
@@ -80,6 +82,29 @@ def test_kill_in_the_middle_of_an_activation(
     float_bundle.send(serving)
     assert serving.call("activate", **float_bundle.request()).result["changed"]
     assert serving.current("tiny") == float_bundle.release
+
+
+def test_kill_at_any_moment(
+    serving: Any, int8_bundle: Any, float_bundle: Any, tiny_data: Any, kit: Any
+) -> None:
+    """The old release or the new one, whole, whenever the agent dies; and the next try ends well."""
+    bundles = {bundle.release: bundle for bundle in (int8_bundle, float_bundle)}
+    float_bundle.send(serving)
+    payload = kit.npz(input_0=tiny_data[:1])
+    for step in range(10):
+        before = serving.current("tiny")
+        target = next(bundle for release, bundle in bundles.items() if release != before)
+        with serving.start("activate") as process:
+            process.stdin.write(json.dumps(target.request()).encode() + b"\n")
+            process.stdin.flush()
+            time.sleep(0.06 * step)
+            process.kill()
+            process.communicate()
+        assert serving.current("tiny") in bundles
+        assert serving.call("infer", payload, model="tiny").result["release"] == serving.current("tiny")
+    assert serving.call("activate", **float_bundle.request()).result["release"] == float_bundle.release
+    assert serving.call("status").result["models"]["tiny"]["state"] == "committed"
+    assert list((serving.home / "tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize("when", ["staged", "verified", "activating", "swapped"])

@@ -1,0 +1,128 @@
+"""What the agent keeps on disk: whole or not there, and the table of states is the only way through."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from edgeq_agent import device, errors, files, home, journal, scratch, states
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> home.Home:
+    found = home.locate(str(tmp_path / "home"))
+    found.ensure()
+    return found
+
+
+def test_a_file_is_replaced_or_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    files.write_json(str(path), {"a": 1})
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(ValueError, match="Out of range"):
+        files.write_json(str(path), {"a": float("nan")})
+    assert files.read_json(str(path)) == {"a": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_a_link_is_replaced_in_one_step_also_after_a_leftover(tmp_path: Path) -> None:
+    link = tmp_path / "current"
+    files.replace_link(str(link), "one")
+    os.symlink("leftover", tmp_path / ".current.new")
+    files.replace_link(str(link), "two")
+    assert os.readlink(link) == "two"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["current"]
+
+
+def test_the_journal_survives_a_line_cut_in_half(place: home.Home) -> None:
+    journal.append(place, "one")
+    with open(place.journal, "ab") as stream:
+        stream.write(b'{"event": "cut')
+    journal.append(place, "two")
+    assert [entry["event"] for entry in journal.tail(place, 10)] == ["one", "two"]
+    assert [entry["event"] for entry in journal.tail(place, 1)] == ["two"]
+
+
+def test_the_journal_does_not_grow_for_ever(place: home.Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "MAX_BYTES", 500)
+    for number in range(50):
+        journal.append(place, str(number))
+    assert os.path.getsize(place.journal) < 1000
+    assert os.path.exists(place.journal + ".1")
+    assert journal.tail(place, 1)[0]["event"] == "49"
+
+
+def test_the_device_keeps_its_id(place: home.Home) -> None:
+    first = device.device_id(place)
+    assert device.device_id(place) == first
+    Path(place.device).write_text("damaged")
+    second = device.device_id(place)
+    assert second != first
+    assert device.device_id(place) == second
+    assert [entry.name for entry in Path(place.root).glob("device*")] == ["device.json"]
+
+
+def test_of_two_first_calls_one_gives_the_id(place: home.Home) -> None:
+    import multiprocessing
+
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        assert len(set(pool.map(device.device_id, [place] * 8))) == 1
+
+
+def test_only_what_the_dead_left_is_swept(place: home.Home) -> None:
+    kept = Path(scratch.path(place, "mine"))
+    kept.mkdir()
+    for name in ("999999999-file", "no-number"):
+        (Path(place.temporary) / name).write_text("x")
+    (Path(place.temporary) / "999999998-folder" / "inner").mkdir(parents=True)
+    scratch.sweep(place)
+    assert list(Path(place.temporary).iterdir()) == [kept]
+
+
+ORDER = (states.NONE, states.STAGED, states.VERIFIED, states.ACTIVATING, states.COMMITTED, states.ROLLED_BACK)
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(ORDER, ORDER)))
+def test_only_the_tables_transitions(place: home.Home, before: str, after: str) -> None:
+    state = states.ModelState(place, "m", {"state": before, "target": "r", "target_runtime": "t"})
+    steps = {
+        states.STAGED: lambda: state.begin("r", "t", []),
+        states.VERIFIED: lambda: state.verified({}),
+        states.ACTIVATING: state.activating,
+        states.COMMITTED: state.commit,
+        states.ROLLED_BACK: lambda: state.roll_back("why"),
+    }
+    if after not in steps:
+        assert all(after not in allowed for allowed in states.TRANSITIONS.values())
+        return
+    if after in states.TRANSITIONS[before]:
+        steps[after]()
+        stored = json.loads((Path(place.model("m")) / "state.json").read_text())
+        assert stored["state"] == after
+        assert journal.tail(place, 1)[0]["state"] == after
+    else:
+        with pytest.raises(states.TransitionError):
+            steps[after]()
+        assert not os.path.exists(place.model("m"))
+
+
+def test_every_state_has_its_line_in_the_table() -> None:
+    assert set(states.TRANSITIONS) == set(ORDER)
+    assert all(states.TRANSITIONS[state] for state in ORDER)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [("ENOSPC", "EQ501"), ("EDQUOT", "EQ501"), ("EFBIG", "EQ501"), ("EROFS", "EQ503"), ("EACCES", "EQ503")],
+)
+def test_refusals_of_the_system(number: str, code: str) -> None:
+    import errno
+
+    found = errors.from_os(OSError(getattr(errno, number), "why", "/some/file"))
+    assert found is not None
+    assert (found.code, found.subject) == (code, "/some/file")
+    assert errors.from_os(OSError(errno.EIO, "why")) is None

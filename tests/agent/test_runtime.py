@@ -1,0 +1,209 @@
+"""The runtime on the device: built from wheels, proved by an inference, refused when it does not work."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DIGEST = hashlib.sha256(b"a runtime of wheels").hexdigest()
+
+# A runtime that is no TFLite but passes for it: a wheel of our own making, so that no network is needed.
+FAKE = {
+    "numpy/__init__.py": "__version__ = '0.fake'\nfloat32 = None\ndef array(values, dtype): return values\n",
+    "tflite_runtime/__init__.py": "__version__ = '9.9'\n",
+    "tflite_runtime/interpreter.py": """
+class Interpreter:
+    def __init__(self, model_content, num_threads): assert model_content[4:8] == b"TFL3"
+    def allocate_tensors(self): pass
+    def get_input_details(self): return [{"index": 0}]
+    get_output_details = get_input_details
+    def set_tensor(self, index, value): self.value = value
+    def invoke(self): self.value = [[FACTOR * item for item in self.value[0]]]
+    def get_tensor(self, index):
+        value = self.value
+        return type("Array", (), {"tolist": lambda self: [[float(item) for item in value[0]]]})()
+""",
+}
+
+
+def _wheel(members: dict[str, str]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return stream.getvalue()
+
+
+def _fake(factor: int = 2, **extra: str) -> bytes:
+    text = FAKE["tflite_runtime/interpreter.py"].replace("FACTOR", str(factor))
+    return _wheel({**FAKE, "tflite_runtime/interpreter.py": text, **extra})
+
+
+def _request(device: Any, data: bytes, **changes: Any) -> dict[str, Any]:
+    sha = device.put(data)
+    wheel = {"name": "tflite_runtime-9.9-py3-none-any.whl", "sha256": sha}
+    return {"digest": DIGEST, "wheels": [wheel], "modules": ["ai_edge_litert", "tflite_runtime"], **changes}
+
+
+def test_wheels_become_a_venv_that_is_proved(device: Any) -> None:
+    answered = device.call("runtime", **_request(device, _fake()))
+    result = answered.result
+    assert (result["module"], result["version"], result["created"]) == ("tflite_runtime", "9.9", True)
+    assert result["interpreter"] == str(device.home / "runtime" / DIGEST / "venv" / "bin" / "python")
+    assert os.access(result["interpreter"], os.X_OK)
+    assert [event["step"] for event in answered.of("progress")] == ["venv", "wheels", "proved"]
+    again = device.call("runtime", **_request(device, _fake())).result
+    assert {**again, "created": True} == result
+    assert again["created"] is False
+    (known,) = device.call("probe").result["runtimes"]
+    assert (known["digest"], known["interpreter"]) == (DIGEST, result["interpreter"])
+    assert list((device.home / "tmp").iterdir()) == []
+
+
+def test_a_venv_that_broke_is_built_again(device: Any) -> None:
+    request = _request(device, _fake())
+    result = device.call("runtime", **request).result
+    Path(result["interpreter"]).unlink()
+    assert device.call("probe").result["runtimes"] == []
+    assert device.call("runtime", **request).result["created"] is True
+
+
+def test_a_module_that_was_lost_is_installed_again(device: Any) -> None:
+    request = _request(device, _fake())
+    device.call("runtime", **request).result  # noqa: B018
+    (module,) = (device.home / "runtime").rglob("tflite_runtime/interpreter.py")
+    module.unlink()
+    answered = device.call("runtime", **request)
+    assert answered.result["created"] is True
+    assert answered.of("progress")[0]["step"] == "rebuild"
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (_fake(3), "gives [[3.0, 6.0, 9.0, 12.0]]"),
+        (_wheel({"other/__init__.py": ""}), "No module named"),
+        (
+            _fake(**{"tflite_runtime/__init__.py": "raise ImportError('libx.so: wrong ELF')"}),
+            "wrong ELF",
+        ),
+        (_fake(**{"tflite_runtime/__init__.py": "import os; os.kill(os.getpid(), 4)"}), "killed by SIGILL"),
+    ],
+)
+def test_what_does_not_infer_is_unsupported(device: Any, data: bytes, why: str) -> None:
+    error = device.call("runtime", **_request(device, data)).error
+    assert error["code"] == "EQ503"
+    assert why in error["problem"]
+    assert list((device.home / "runtime").iterdir()) == []
+    assert list((device.home / "tmp").iterdir()) == []
+
+
+def test_an_import_that_hangs_ends_at_the_deadline(device: Any) -> None:
+    data = _fake(**{"tflite_runtime/__init__.py": "import time; time.sleep(1000)"})
+    assert device.call("runtime", **_request(device, data, timeout_s=3)).error["code"] == "EQ511"
+    assert list((device.home / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/cron.d/x", "../outside.py", "a/../../outside.py", "a\\..\\b.py", "C:/x.py"]
+)
+def test_a_member_outside_of_the_wheel(device: Any, name: str) -> None:
+    error = device.call("runtime", **_request(device, _fake(**{name: "x"}))).error
+    assert error["code"] == "EQ503"
+    assert "outside" in error["problem"]
+    assert list((device.home / "runtime").iterdir()) == []
+
+
+def test_a_link_in_a_wheel(device: Any) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        member = zipfile.ZipInfo("numpy/link.py")
+        member.external_attr = 0o120777 << 16
+        archive.writestr(member, "/etc/passwd")
+    error = device.call("runtime", **_request(device, stream.getvalue())).error
+    assert (error["code"], "is a link" in error["problem"]) == ("EQ503", True)
+
+
+def test_a_wheel_that_is_none_or_damaged(device: Any) -> None:
+    assert device.call("runtime", **_request(device, b"no zip")).error["code"] == "EQ503"
+    data = bytearray(_fake())
+    data[60] ^= 0xFF  # inside the first member
+    assert device.call("runtime", **_request(device, bytes(data))).error["code"] == "EQ503"
+
+
+def test_a_wheel_that_was_not_sent(device: Any) -> None:
+    wheel = {"name": "a-1-py3-none-any.whl", "sha256": "0" * 64}
+    error = device.call("runtime", digest=DIGEST, wheels=[wheel]).error
+    assert (error["code"], error["subject"]) == ("EQ509", wheel["name"])
+
+
+def test_data_folders_of_a_wheel_land_in_site_packages(device: Any) -> None:
+    extra = {"x-1.data/platlib/placed.py": "", "x-1.data/scripts/tool": "", "x-1.data/purelib/also.py": ""}
+    device.call("runtime", **_request(device, _fake(**extra))).result  # noqa: B018
+    (site,) = (device.home / "runtime" / DIGEST / "venv" / "lib").glob("python*/site-packages")
+    assert (site / "placed.py").exists()
+    assert (site / "also.py").exists()
+    assert not list(site.rglob("tool"))
+
+
+def test_the_own_interpreter_without_a_runtime(device: Any, tmp_path: Path, kit: Any) -> None:
+    import subprocess
+
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    other = kit.Device(home=device.home, command=(str(bare / "bin" / "python"), "-m", "edgeq_agent"))
+    error = other.call("runtime", digest=DIGEST, wheels=[]).error
+    assert error["code"] == "EQ503"
+    assert "ai_edge_litert: No module named" in error["problem"]
+    assert "tflite_runtime: No module named" in error["problem"]
+
+
+def _installed(name: str, found: dict[str, importlib.metadata.Distribution]) -> None:
+    """Gather a distribution and what it requires, as far as it is installed."""
+    from packaging.requirements import Requirement
+
+    if name in found:
+        return
+    try:
+        found[name] = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return
+    for line in found[name].requires or []:
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            _installed(requirement.name, found)
+
+
+@pytest.mark.convert
+def test_a_real_runtime_from_wheels_serves_a_model(
+    device: Any, int8_bundle: Any, tiny_data: Any, kit: Any
+) -> None:
+    """The installed LiteRT, packed back into wheels, becomes the device's own venv and serves there."""
+    found: dict[str, importlib.metadata.Distribution] = {}
+    _installed("ai-edge-litert", found)
+    wheels = []
+    for name, distribution in found.items():
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+            for path in distribution.files or []:
+                if ".." not in path.parts and "__pycache__" not in path.parts:
+                    archive.write(str(distribution.locate_file(path)), str(path))
+        wheel = f"{name.replace('-', '_')}-{distribution.version}-cp3-none-any.whl"
+        wheels.append({"name": wheel, "sha256": device.put(stream.getvalue())})
+    result = device.call("runtime", digest=DIGEST, wheels=wheels).result
+    assert result["module"] == "ai_edge_litert"
+    assert result["version"] == found["ai-edge-litert"].version
+    int8_bundle.send(device)
+    assert device.call("activate", **int8_bundle.request(runtime=DIGEST)).result["changed"]
+    assert device.call("infer", kit.npz(input_0=tiny_data[:3]), model="tiny").result["samples"] == 3
+    stored = json.loads((device.home / "runtime" / DIGEST / "runtime.json").read_text())
+    assert stored["interpreter"] == "venv/bin/python"
