@@ -11,26 +11,73 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
-    "EdgeqError": "edgeq.errors",
-    "ExitStatus": "edgeq.errors",
+    "Blueprint": "edgeq.blueprint",
+    "Bundle": "edgeq.bundle",
+    "Conversion": "edgeq.conversion",
     "Device": "edgeq.values",
     "DeviceKind": "edgeq.values",
+    "EdgeqError": "edgeq.errors",
+    "ExitStatus": "edgeq.errors",
+    "Inventory": "edgeq.fleet.inventory",
     "Metrics": "edgeq.values",
+    "Store": "edgeq.store",
     "Variant": "edgeq.values",
+    "bench": "edgeq.benchmark",
+    "collect": "edgeq.collector",
+    "convert": "edgeq.conversion",
+    "deploy_one": "edgeq.fleet.deploy",
+    "enrol": "edgeq.fleet.enrol",
+    "evaluate": "edgeq.evaluation",
+    "judge": "edgeq.monitor",
+    "load_blueprint": "edgeq.blueprint",
+    "make_bundle": "edgeq.bundle",
+    "open_agent": "edgeq.fleet.connect",
+    "read_bundle": "edgeq.bundle",
+    "select": "edgeq.selection",
 }
 
 if TYPE_CHECKING:
+    from edgeq.benchmark import bench
+    from edgeq.blueprint import Blueprint, load_blueprint
+    from edgeq.bundle import Bundle, make_bundle, read_bundle
+    from edgeq.collector import collect
+    from edgeq.conversion import Conversion, convert
     from edgeq.errors import EdgeqError, ExitStatus
+    from edgeq.evaluation import evaluate
+    from edgeq.fleet.connect import open_agent
+    from edgeq.fleet.deploy import deploy_one
+    from edgeq.fleet.enrol import enrol
+    from edgeq.fleet.inventory import Inventory
+    from edgeq.monitor import judge
+    from edgeq.selection import select
+    from edgeq.store import Store
     from edgeq.values import Device, DeviceKind, Metrics, Variant
 
 __all__ = [
+    "Blueprint",
+    "Bundle",
+    "Conversion",
     "Device",
     "DeviceKind",
     "EdgeqError",
     "ExitStatus",
+    "Inventory",
     "Metrics",
+    "Store",
     "Variant",
     "__version__",
+    "bench",
+    "collect",
+    "convert",
+    "deploy_one",
+    "enrol",
+    "evaluate",
+    "judge",
+    "load_blueprint",
+    "make_bundle",
+    "open_agent",
+    "read_bundle",
+    "select",
 ]
 
 

@@ -18,7 +18,7 @@ from edgeq.blueprint import Limits
 from edgeq.bundle.archive import EPOCH, Bundle, entry_of, write_bundle
 from edgeq.bundle.reference import build_reference
 from edgeq.errors import BundleError
-from edgeq.evaluate import ModelRun, dequantized, run
+from edgeq.evaluation import ModelRun, dequantized, run
 from edgeq.values import DeviceKind
 from edgeq_agent import wire
 

@@ -34,11 +34,13 @@ def run(argv: Sequence[str]) -> ExitStatus:
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted; everything up to the last finished step is kept")
         return ExitStatus.INTERRUPTED
+    except SystemExit as leave:
+        # click meets a broken pipe with `sys.exit(1)`; only the exception's context tells it apart.
+        if not isinstance(leave.__context__, BrokenPipeError):
+            raise
+        return _broken_pipe()
     except BrokenPipeError:
-        # The reader of a pipe went away (`edgeq ... | head`): no error of ours. Standard output is pointed
-        # at nothing, since Python would flush it once more at exit and complain there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitStatus.BROKEN_PIPE
+        return _broken_pipe()
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug gets a log file, not a traceback
         if debug:
             traceback.print_exc()
@@ -64,6 +66,13 @@ def _usage(error: click.UsageError, *, as_json: bool) -> ExitStatus:
     from edgeq.errors import UsageError
 
     return report(UsageError(command, message, hint=f"run `{command} -h`"), as_json=as_json)
+
+
+def _broken_pipe() -> ExitStatus:
+    # The reader of a pipe went away (`edgeq ... | head`): no error of ours. Standard output is pointed at
+    # nothing, since Python would flush it once more at exit and complain there.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    return ExitStatus.BROKEN_PIPE
 
 
 def _bug(error: Exception) -> InternalError:

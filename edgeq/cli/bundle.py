@@ -31,7 +31,11 @@ FILE = click.Path(path_type=Path)
 @click.option("--blueprint", type=FILE, help="Take name, data, labels and limits from here.")
 @click.option("--label", "labels", multiple=True, help="Name of the next class; once for each.")
 @click.option(
-    "--kind", "kinds", multiple=True, type=click.Choice([*DeviceKind]), help="For such devices only."
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice([kind.value for kind in DeviceKind]),
+    help="For such devices only.",
 )
 @click.option("--golden", default=16, show_default=True, type=click.IntRange(1, 1000), help="Golden samples.")
 def bundle_command(

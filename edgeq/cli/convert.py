@@ -13,7 +13,7 @@ import click
 from edgeq.cli.ui import App, Ui, command
 
 if TYPE_CHECKING:
-    from edgeq.convert import Conversion, TensorInfo
+    from edgeq.conversion import Conversion, TensorInfo
 
 
 @command(
@@ -47,7 +47,7 @@ def convert_command(
     app: App, source: Path, output: Path, scheme: str, calibration: Path | None, io: str | None
 ) -> None:
     """Convert a model."""
-    from edgeq.convert import convert
+    from edgeq.conversion import convert
 
     with followed(app.ui) as on_progress:
         done = convert(source, output, scheme=scheme, calibration=calibration, io=io, on_progress=on_progress)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--reference", type=click.Path(path_type=Path), help="The float .tflite to compare with.")
 def evaluate_command(app: App, model: Path, data: Path, reference: Path | None) -> None:
     """Evaluate a model."""
-    from edgeq.evaluate import evaluate
+    from edgeq.evaluation import evaluate
     from edgeq.files import sha256_of
 
     with followed(app.ui) as on_progress:

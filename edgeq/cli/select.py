@@ -13,7 +13,7 @@ from edgeq.units import format_percent, format_size
 from edgeq.values import DeviceKind
 
 if TYPE_CHECKING:
-    from edgeq.select import Candidate, Gate
+    from edgeq.selection import Candidate, Gate
 
 
 @command(
@@ -34,9 +34,9 @@ def select_command(
 ) -> None:
     """Choose among VARIANTS by BLUEPRINT; exit status 3 when none holds every limit."""
     from edgeq.blueprint import load_blueprint
-    from edgeq.evaluate import evaluate
+    from edgeq.evaluation import evaluate
     from edgeq.files import sha256_of
-    from edgeq.select import require_chosen, select, to_document
+    from edgeq.selection import require_chosen, select, to_document
     from edgeq.store import Store
     from edgeq.values import Variant
 

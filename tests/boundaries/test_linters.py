@@ -79,7 +79,7 @@ PLANTED_IMPORTS = [
     ("converters/edgeq_converters/planted.py", "import edgeq_agent.wire\n", "Converters know nothing"),
     ("edgeq/fleet/planted.py", "import edgeq_agent.__main__\n", "Of the agent only its wire format"),
     ("edgeq/blueprint/planted.py", "import edgeq.fleet\n", "Layers of edgeq"),
-    ("edgeq/evaluate/planted.py", "import edgeq.select\n", "Layers of edgeq"),
+    ("edgeq/evaluation/planted.py", "import edgeq.selection\n", "Layers of edgeq"),
     ("edgeq/nowhere/__init__.py", "", "Layers of edgeq"),
 ]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeq.convert import convert
+from edgeq.conversion import convert
 from edgeq.errors import DataError, ModelError, UsageError
 from edgeq_converters.child import run_worker
 from edgeq_converters.errors import CODES
@@ -313,7 +313,7 @@ def test_every_code_is_documented() -> None:
 
 def test_the_heavy_libraries_stay_out_of_the_caller() -> None:
     program = (
-        "import sys; import edgeq.convert, edgeq.evaluate, edgeq_converters.child;"
+        "import sys; import edgeq.conversion, edgeq.evaluation, edgeq_converters.child;"
         "print(*{'tensorflow', 'keras', 'ai_edge_litert', 'litert_quantizer'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -69,3 +69,19 @@ def deploy_line(figures: DeployFigures) -> str:
     sent = format_size(figures.sent_bytes)
     again = "nothing to do" if figures.again_steps == 0 else f"{figures.again_steps} STEPS"
     return f"{figures.variant}: {sent} sent in {figures.duration_s:.1f} s; planned again: {again}"
+
+
+def limits_line(limits: Mapping[str, float]) -> str:
+    """Return a blueprint's limits in units for people."""
+    shown = []
+    for name, limit in limits.items():
+        if "_ns_" in name:
+            value = format_duration(limit)
+        elif "_bytes_" in name:
+            value = format_size(limit)
+        else:
+            value = f"{limit:g} dB" if "_db_" in name else format_percent(limit)
+        quantity, _, bound = name.rpartition("_")
+        quantity = quantity.removesuffix("_ns").removesuffix("_bytes").removesuffix("_db").replace("_", " ")
+        shown.append(f"{quantity} {'at most' if bound == 'max' else 'at least'} {value}")
+    return ", ".join(shown)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from edgeq.blueprint import Blueprint
 from edgeq.bundle import Bundle, make_bundle
-from edgeq.convert import convert
+from edgeq.conversion import convert
 from edgeq.errors import MissingExtra, ModelError
-from edgeq.evaluate import evaluate
+from edgeq.evaluation import evaluate
 from edgeq.files import sha256_of
-from edgeq.select import Selection, select
+from edgeq.selection import Selection, select
 from edgeq.values import Metrics, Variant
 
 TRAINING_DEADLINE_S = 300

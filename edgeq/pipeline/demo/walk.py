@@ -15,10 +15,17 @@ from edgeq.pipeline.demo import field as device_side
 from edgeq.pipeline.demo import model as model_side
 from edgeq.pipeline.demo.digits import Digits, load_digits, through_a_bad_lens
 from edgeq.pipeline.demo.folder import BLUEPRINT, prepare
-from edgeq.pipeline.demo.lines import Teller, bench_line, deploy_line, traffic_line, variant_line
+from edgeq.pipeline.demo.lines import (
+    Teller,
+    bench_line,
+    deploy_line,
+    limits_line,
+    traffic_line,
+    variant_line,
+)
 from edgeq.pipeline.demo.result import DemoResult
 from edgeq.report import build_view, write_report
-from edgeq.select import require_chosen, to_document
+from edgeq.selection import require_chosen, to_document
 from edgeq.store import Store
 from edgeq.units import format_percent, format_size
 
@@ -49,7 +56,7 @@ def walk(folder: Path, say: Callable[[str], None]) -> DemoResult:
         path = folder / "blueprint.toml"
         path.write_text(BLUEPRINT, encoding="utf-8")
         blueprint = load_blueprint(path)
-        done(", ".join(f"{name} {limit:g}" for name, limit in blueprint.limits.stated().items()))
+        done(limits_line(blueprint.limits.stated()))
     with tell.step("convert", "convert to float32 (the reference), float16 and full-integer int8") as done:
         files = model_side.convert_all(folder, blueprint)
         done(", ".join(f"{name} {format_size(file.stat().st_size)}" for name, file in files.items()))

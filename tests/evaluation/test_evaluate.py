@@ -11,7 +11,7 @@ import pytest
 
 from edgeq.cli import main
 from edgeq.errors import DataError, ModelError
-from edgeq.evaluate import OpKind, describe, evaluate, raw_outputs, run
+from edgeq.evaluation import OpKind, describe, evaluate, raw_outputs, run
 
 pytestmark = pytest.mark.convert
 

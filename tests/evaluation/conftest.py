@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeq.convert import convert
+from edgeq.conversion import convert
 
 # y = softmax(x W) with W the identity: the class is the index of the largest input.
 MAKE = """

@@ -18,7 +18,7 @@ from edgeq_converters.errors import ConverterError, translated
 from edgeq_converters.values import ModelInfo, OpKind, OpLine, Scheme, TensorInfo
 
 if TYPE_CHECKING:
-    from edgeq.convert.given_samples import Calibration
+    from edgeq.conversion.given_samples import Calibration
 
 _ERRORS: Mapping[str, Callable[..., Exception]] = {"EQ1": MissingExtra, "EQ2": DataError, "EQ3": ModelError}
 _IO = ("int8", "float32")
@@ -170,7 +170,7 @@ def _given(calibration: Calibration | None, scheme: Scheme, workdir: Path, subje
         )
     if isinstance(calibration, (str, os.PathLike)):
         return Path(calibration)
-    from edgeq.convert.given_samples import write_samples
+    from edgeq.conversion.given_samples import write_samples
 
     return write_samples(calibration, workdir / "calibration.npz")
 

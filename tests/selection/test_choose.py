@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgeq.blueprint import Blueprint, Limits, Preference, Scheme
 from edgeq.errors import GateError
-from edgeq.select import Measured, gates_of, require_chosen, select
+from edgeq.selection import Measured, gates_of, require_chosen, select
 from edgeq.values import DeviceKind, Metrics, Variant
 
 FLOAT = Metrics(samples=100, accuracy=0.95)

@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgeq.evaluate import TensorInfo, dequantized
-from edgeq.evaluate.figures import accuracy, agreement, predicted, sqnr_db
+from edgeq.evaluation import TensorInfo, dequantized
+from edgeq.evaluation.figures import accuracy, agreement, predicted, sqnr_db
 
 OUTPUTS = arrays(np.float64, (7, 3), elements=st.floats(-100, 100))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from edgeq.select.choose import Candidate, Selection
+from edgeq.selection.choose import Candidate, Selection
 
 
 def to_document(selection: Selection) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeq.evaluate import figures
-from edgeq.evaluate.running import Progress, dequantized, run_all
+from edgeq.evaluation import figures
+from edgeq.evaluation.running import Progress, dequantized, run_all
 from edgeq.values import Metrics
 
 

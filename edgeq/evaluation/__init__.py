@@ -1,13 +1,13 @@
 """Evaluation: a model's outputs on data, and how far they are from a reference.
 
-from edgeq.evaluate import evaluate
+from edgeq.evaluation import evaluate
 evaluate(Path("int8.tflite"), Path("evaluation.npz"), reference=Path("float.tflite"))
 """
 
 from __future__ import annotations
 
-from edgeq.evaluate.evaluation import evaluate
-from edgeq.evaluate.running import ModelRun, dequantized, describe, raw_outputs, run
+from edgeq.evaluation.evaluation import evaluate
+from edgeq.evaluation.running import ModelRun, dequantized, describe, raw_outputs, run
 from edgeq_converters.values import ModelInfo, OpKind, OpLine, TensorInfo
 
 __all__ = [

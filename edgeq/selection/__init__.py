@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edgeq.select.choose import Candidate, Selection, require_chosen, select
-from edgeq.select.document import to_document
-from edgeq.select.gates import Gate, Measured, gates_of
+from edgeq.selection.choose import Candidate, Selection, require_chosen, select
+from edgeq.selection.document import to_document
+from edgeq.selection.gates import Gate, Measured, gates_of
 
 __all__ = [
     "Candidate",

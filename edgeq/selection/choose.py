@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgeq.blueprint import Blueprint, Preference
 from edgeq.errors import GateError
-from edgeq.select.gates import Gate, Measured, gates_of
+from edgeq.selection.gates import Gate, Measured, gates_of
 from edgeq.values import DeviceKind, Metrics, Variant
 
 

@@ -1,0 +1,52 @@
+"""The public interface: these names and no others, each from where it is said to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import edgeq
+
+GOLDEN = [
+    "Blueprint",
+    "Bundle",
+    "Conversion",
+    "Device",
+    "DeviceKind",
+    "EdgeqError",
+    "ExitStatus",
+    "Inventory",
+    "Metrics",
+    "Store",
+    "Variant",
+    "__version__",
+    "bench",
+    "collect",
+    "convert",
+    "deploy_one",
+    "enrol",
+    "evaluate",
+    "judge",
+    "load_blueprint",
+    "make_bundle",
+    "open_agent",
+    "read_bundle",
+    "select",
+]
+
+
+def test_the_names_are_these() -> None:
+    assert sorted(edgeq.__all__) == sorted(GOLDEN)
+    assert len(GOLDEN) <= 25
+    assert dir(edgeq) == sorted(GOLDEN)
+
+
+def test_every_name_loads_and_has_a_docstring() -> None:
+    for name in GOLDEN:
+        value = getattr(edgeq, name)
+        assert name == "__version__" or value.__doc__, name
+
+
+def test_no_subpackage_hides_a_name(project_root: Path) -> None:
+    # `import edgeq.convert` would replace the function `edgeq.convert` by a module of that name.
+    parts = {path.stem for path in (project_root / "edgeq").iterdir()}
+    assert not parts & set(GOLDEN)
