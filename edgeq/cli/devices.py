@@ -132,7 +132,8 @@ def _emulate(app: App, name: str, detach: bool) -> None:
     """Start a loopback device on this machine, and enrol it: a real SSH server with a home of its own."""
     from edgeq.testing.emulation import emulate
 
-    with emulate(app.workspace, name, detach=detach) as running:
+    # Once it runs, Ctrl-C is how it is asked to end, not a command that was cut short.
+    with emulate(app.workspace, name, detach=detach) as running, contextlib.suppress(KeyboardInterrupt):
         app.ui.line(f"{name}  {running.device.host}:{running.device.port}  {running.device.fingerprint}")
         app.ui.emit(
             "edgeq.devices.emulate/1",
@@ -148,8 +149,7 @@ def _emulate(app: App, name: str, detach: bool) -> None:
             app.ui.say(f"it runs in the background; `edgeq devices stop {name}` ends it")
         else:
             app.ui.say("it runs until Ctrl-C")
-            with contextlib.suppress(KeyboardInterrupt):
-                running.device.process.wait()
+            running.device.process.wait()
 
 
 @command("stop", examples=["edgeq devices stop pi-test"])

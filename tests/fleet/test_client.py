@@ -1,4 +1,4 @@
-"""The agent's client against an agent that misbehaves: a real connection, a scripted interpreter on the device."""
+"""The agent's client against an agent that misbehaves: a real connection, a scripted interpreter there."""
 
 from __future__ import annotations
 

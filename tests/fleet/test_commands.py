@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +224,18 @@ def test_an_emulated_device_lives_until_it_is_stopped(cli: Cli, site: Path) -> N
     again = cli.json("devices", "emulate", "toy", "--detach")
     cli.text("devices", "stop", "toy")
     assert again["fingerprint"] == document["fingerprint"]
+
+
+def test_an_emulated_device_in_the_foreground_ends_with_ctrl_c(site: Path) -> None:
+    edgeq = Path(sys.executable).with_name("edgeq")
+    argv = [str(edgeq), "devices", "emulate", "toy", "--json"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pid = json.loads(process.stdout.readline())["pid"]
+        process.send_signal(signal.SIGINT)
+        _, talk = process.communicate(timeout=30)
+    assert process.returncode == 0, talk
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_an_emulated_device_does_not_take_the_name_of_a_real_one(  # type: ignore[no-untyped-def]
