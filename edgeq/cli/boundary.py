@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from edgeq.cli.root import root
+from edgeq.cli.root import PipeClosed, root
 from edgeq.errors import EdgeqError, ExitStatus, InternalError
 
 
@@ -34,12 +34,7 @@ def run(argv: Sequence[str]) -> ExitStatus:
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted; everything up to the last finished step is kept")
         return ExitStatus.INTERRUPTED
-    except SystemExit as leave:
-        # click meets a broken pipe with `sys.exit(1)`; only the exception's context tells it apart.
-        if not isinstance(leave.__context__, BrokenPipeError):
-            raise
-        return _broken_pipe()
-    except BrokenPipeError:
+    except PipeClosed:
         return _broken_pipe()
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug gets a log file, not a traceback
         if debug:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,28 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+class PipeClosed(Exception):
+    """The reader of our output went away; click would end the process on a BrokenPipeError with status 1."""
+
+
 class LazyGroup(click.Group):
     """A click group whose commands are imported when they are needed."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the command line; `--help` writes already here."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except BrokenPipeError as error:
+            raise PipeClosed from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # a small output meets the closed pipe here, not at exit
+        except BrokenPipeError as error:
+            raise PipeClosed from error
+        return result
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the way of the data, not of the alphabet."""

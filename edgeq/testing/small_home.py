@@ -27,9 +27,9 @@ def mount_small(folder: Path, size_bytes: int) -> None:
     flags = _CLONE_NEWNS if user == 0 else _CLONE_NEWNS | _CLONE_NEWUSER
     _check(libc.unshare(flags), "a mount namespace")
     if user != 0:
-        Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
-        Path("/proc/self/uid_map").write_text(f"{user} {user} 1", encoding="ascii")
-        Path("/proc/self/gid_map").write_text(f"{group} {group} 1", encoding="ascii")
+        Path("/proc/self/setgroups").write_bytes(b"deny")
+        Path("/proc/self/uid_map").write_bytes(b"%d %d 1" % (user, user))
+        Path("/proc/self/gid_map").write_bytes(b"%d %d 1" % (group, group))
     _check(libc.mount(b"none", b"/", None, _MS_REC_PRIVATE, None), "a private mount namespace")
     options = f"size={size_bytes},mode=700".encode()
     _check(libc.mount(b"tmpfs", bytes(folder), b"tmpfs", 0, options), "a tmpfs")

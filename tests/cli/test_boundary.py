@@ -181,13 +181,12 @@ def test_an_interrupt_is_status_130(
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_a_reader_that_goes_away_is_status_141() -> None:
+@pytest.mark.parametrize("argv", [["completion", "bash"], ["convert", "--help"]])
+def test_a_reader_that_goes_away_is_status_141(argv: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = subprocess.run(
-            [EDGEQ, "completion", "bash"], stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
-        )
+        done = subprocess.run([EDGEQ, *argv], stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
     finally:
         os.close(writer)
     assert done.returncode == 141
