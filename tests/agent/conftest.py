@@ -6,9 +6,10 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -134,12 +135,30 @@ def device(tmp_path: Path) -> Device:
     return Device(home=tmp_path / "home")
 
 
-@pytest.fixture
-def ready(device: Device) -> Device:
-    """Return a device whose runtime is the test's own interpreter."""
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a home whose runtime is the test's own interpreter; copied, not changed."""
     pytest.importorskip("ai_edge_litert", reason="needs the extra `convert`", exc_type=ImportError)
+    device = Device(home=tmp_path_factory.mktemp("prepared") / "home")
     made = device.call("runtime", digest=RUNTIME, wheels=[], modules=["ai_edge_litert"]).result
     assert made["interpreter"] == sys.executable
+    return device.home
+
+
+@pytest.fixture(scope="session")
+def prepared_serving(prepared: Path, int8_bundle: Bundle) -> Path:
+    """Return a home where the int8 bundle serves; copied, not changed."""
+    device = Device(home=prepared.parent / "serving")
+    shutil.copytree(prepared, device.home, symlinks=True)
+    int8_bundle.send(device)
+    assert device.call("activate", **int8_bundle.request()).result["changed"]
+    return device.home
+
+
+@pytest.fixture
+def ready(device: Device, prepared: Path) -> Device:
+    """Return a device whose runtime is the test's own interpreter."""
+    shutil.copytree(prepared, device.home, symlinks=True)
     return device
 
 
@@ -158,7 +177,7 @@ import numpy as np
 import tensorflow as tf
 
 folder = sys.argv[1]
-tf.random.set_seed(7)
+tf.keras.utils.set_random_seed(7)
 rng = np.random.default_rng(7)
 data = rng.normal(size=(200, 6, 6, 2)).astype(np.float32)
 model = tf.keras.Sequential([
@@ -175,6 +194,12 @@ converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
 converter.inference_input_type = converter.inference_output_type = tf.int8
 open(folder + "/int8.tflite", "wb").write(converter.convert())
 np.save(folder + "/data.npy", data)
+adder = tf.keras.Sequential([
+    tf.keras.Input((6, 6, 2)),
+    tf.keras.layers.Flatten(),
+    tf.keras.layers.Dense(3, use_bias=False, kernel_initializer="ones"),
+])
+open(folder + "/sum.tflite", "wb").write(tf.lite.TFLiteConverter.from_keras_model(adder).convert())
 """
 
 
@@ -303,8 +328,7 @@ def float_bundle(tiny_models: Path, tiny_data: Any) -> Bundle:
 
 
 @pytest.fixture
-def serving(ready: Device, int8_bundle: Bundle) -> Iterator[Device]:
+def serving(device: Device, prepared_serving: Path) -> Device:
     """Return a device on which the int8 bundle serves."""
-    int8_bundle.send(ready)
-    assert ready.call("activate", **int8_bundle.request()).result["changed"]
-    return ready
+    shutil.copytree(prepared_serving, device.home, symlinks=True)
+    return device

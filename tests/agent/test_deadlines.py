@@ -91,13 +91,13 @@ def test_kill_at_any_moment(
     bundles = {bundle.release: bundle for bundle in (int8_bundle, float_bundle)}
     float_bundle.send(serving)
     payload = kit.npz(input_0=tiny_data[:1])
-    for step in range(10):
+    for step in range(7):
         before = serving.current("tiny")
         target = next(bundle for release, bundle in bundles.items() if release != before)
         with serving.start("activate") as process:
             process.stdin.write(json.dumps(target.request()).encode() + b"\n")
             process.stdin.flush()
-            time.sleep(0.06 * step)
+            time.sleep(0.08 * step)
             process.kill()
             process.communicate()
         assert serving.current("tiny") in bundles
@@ -168,7 +168,7 @@ def test_a_stopped_model_is_killed_at_the_deadline(serving: Any, slow_bundle: An
     slow_bundle.send(serving)
     began = time.monotonic()
     with serving.start("activate") as process:
-        process.stdin.write(json.dumps(slow_bundle.request(timeout_s=3)).encode() + b"\n")
+        process.stdin.write(json.dumps(slow_bundle.request(timeout_s=2)).encode() + b"\n")
         process.stdin.flush()
         child = _wait_for(lambda: _children(process.pid))[0]
         os.kill(child, signal.SIGSTOP)  # neither reads, computes nor answers from here on

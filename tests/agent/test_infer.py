@@ -102,14 +102,18 @@ def test_only_samples_that_are_not_finite(serving: Any, kit: Any) -> None:
     assert result["latency_ns"] == {"p50": None, "p95": None, "max": None}
 
 
-def test_outputs_that_are_not_finite(ready: Any, float_bundle: Any, kit: Any) -> None:
-    float_bundle.send(ready)
-    assert ready.call("activate", **float_bundle.request()).result["changed"]
+def test_outputs_that_are_not_finite(ready: Any, tiny_models: Any, tiny_data: Any, kit: Any) -> None:
+    reference = kit.reference_of(tiny_data, classes=3, channels=2)
+    bundle = kit.bundle_of(tiny_models / "sum.tflite", tiny_data[:5], reference, name="sum")
+    bundle.send(ready)
+    assert ready.call("activate", **bundle.request()).result["changed"]
     samples = np.zeros((2, 6, 6, 2), np.float32)
-    samples[1] = 3e38  # overflows inside the model
-    result = ready.call("infer", kit.npz(input_0=samples), model="tiny").result
+    samples[1] = 3e38  # the sum of 72 of them is over the largest float32
+    result = ready.call("infer", kit.npz(input_0=samples), model="sum").result
     assert result["errors"] == {"output_not_finite": 1}
     assert (result["predicted"][1], result["confidence"][1]) == (-1, 0.0)
+    (window,) = _windows(ready)
+    assert (window["inferences"], window["latency"]["count"], sum(window["output"]["predicted"])) == (2, 2, 1)
 
 
 @pytest.mark.parametrize(

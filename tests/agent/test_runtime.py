@@ -109,7 +109,7 @@ def test_what_does_not_infer_is_unsupported(device: Any, data: bytes, why: str) 
 
 def test_an_import_that_hangs_ends_at_the_deadline(device: Any) -> None:
     data = _fake(**{"tflite_runtime/__init__.py": "import time; time.sleep(1000)"})
-    assert device.call("runtime", **_request(device, data, timeout_s=3)).error["code"] == "EQ511"
+    assert device.call("runtime", **_request(device, data, timeout_s=1.5)).error["code"] == "EQ511"
     assert list((device.home / "tmp").iterdir()) == []
 
 
