@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeq.convert import OpKind, convert
+from edgeq.conversion import OpKind, convert
 from edgeq.errors import ModelError
-from edgeq.evaluate import describe, evaluate, raw_outputs
+from edgeq.evaluation import describe, evaluate, raw_outputs
 
 pytestmark = pytest.mark.convert
 SOURCES = ["model.keras", "legacy.h5", "keras2_saved_model", "plain_saved_model"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeq.convert import OpKind, convert
-from edgeq.evaluate import evaluate
+from edgeq.conversion import OpKind, convert
+from edgeq.evaluation import evaluate
 
 pytestmark = [pytest.mark.shared, pytest.mark.convert]
 DATA = Path(__file__).parents[3] / "shared" / "data"
