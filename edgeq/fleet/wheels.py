@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,11 +64,12 @@ def resolve(facts: Facts, folder: Path, *, name: str = "device") -> Runtime:
     """
     target = target_of(name, facts)
     tried: list[str] = []
-    for requirements in requirements_for(facts):
-        found = _cached(folder, target, requirements) or _fetch(name, folder, target, requirements)
-        if found is not None:
-            return Runtime(digest=_digest(target, found), wheels=found)
-        tried.append(" ".join(requirements))
+    with _one_at_a_time(folder):
+        for requirements in requirements_for(facts):
+            found = _cached(folder, target, requirements) or _fetch(name, folder, target, requirements)
+            if found is not None:
+                return Runtime(digest=_digest(target, found), wheels=found)
+            tried.append(" ".join(requirements))
     raise DeviceUnsupported(
         name,
         f"no wheels of a TFLite runtime fit {target.text}",
@@ -77,6 +81,15 @@ def resolve(facts: Facts, folder: Path, *, name: str = "device") -> Runtime:
 def own_runtime(facts: Facts, reason: str) -> Runtime:
     """Return the runtime that is the device's own interpreter, for when no wheels fit."""
     return Runtime(digest=wire.digest({"own": facts.python}), wheels=(), reason=reason)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    # Ten devices of one kind are planned at once: one fetches, nine find it in the cache.
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _digest(target: Target, found: tuple[Wheel, ...]) -> str:
@@ -109,7 +122,6 @@ def _cached(folder: Path, target: Target, requirements: tuple[str, ...]) -> tupl
 def _fetch(
     name: str, folder: Path, target: Target, requirements: tuple[str, ...]
 ) -> tuple[Wheel, ...] | None:
-    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
         if not _download(name, Path(scratch), target, requirements):
             return None

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import paramiko
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,6 +42,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+@pytest.mark.sshd
 def test_the_host_key_is_what_openssh_says_it_is(server) -> None:  # type: ignore[no-untyped-def]
     key = fetch_host_key(server.host, server.port, 10)
     assert key.fingerprint == server.fingerprint
@@ -114,7 +116,7 @@ def test_a_wrong_key_is_refused_once_and_leaves_the_inventory_alone(  # type: ig
     server, workspace: Path
 ) -> None:
     wrong = workspace / "wrong"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(wrong)], check=True)
+    paramiko.RSAKey.generate(2048).write_private_key_file(str(wrong))
     with pytest.raises(AuthenticationFailed, match="refuses") as caught:
         enrol(workspace, name="pi", host=server.host, port=server.port, user=server.user, identity=wrong)
     assert not caught.value.transient
@@ -135,6 +137,7 @@ def test_an_identity_that_is_none_is_a_usage_error(  # type: ignore[no-untyped-d
         connect(loopback_server.device(identity=identity), timeout_s=10)
 
 
+@pytest.mark.sshd
 def test_an_identity_with_a_passphrase_names_the_way_out(loopback_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     identity = tmp_path / "locked"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(identity)], check=True)
@@ -160,6 +163,28 @@ def test_a_default_key_is_used_when_none_is_named(  # type: ignore[no-untyped-de
     monkeypatch.setenv("HOME", str(tmp_path))
     with connect(dataclasses.replace(loopback_server.device(), identity=None), timeout_s=10) as transport:
         assert list(transport.run(["echo", "in"], stdin=(), limits=LIMITS).lines()) == [b"in"]
+
+
+@pytest.mark.sshd
+def test_the_keys_of_an_ssh_agent_are_used(  # type: ignore[no-untyped-def]
+    loopback_server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sock = tmp_path / "agent"
+    with subprocess.Popen(["ssh-agent", "-D", "-a", str(sock)], stdout=subprocess.DEVNULL) as agent:
+        try:
+            while not sock.exists():
+                assert agent.poll() is None
+                time.sleep(0.02)
+            monkeypatch.setenv("SSH_AUTH_SOCK", str(sock))
+            monkeypatch.setenv("HOME", str(tmp_path))
+            device = dataclasses.replace(loopback_server.device(), identity=None)
+            with pytest.raises(AuthenticationFailed, match="no key"):
+                connect(device, timeout_s=10)
+            subprocess.run(["ssh-add", "-q", str(loopback_server.identity)], check=True)
+            with connect(device, timeout_s=10) as transport:
+                assert list(transport.run(["echo", "in"], stdin=(), limits=LIMITS).lines()) == [b"in"]
+        finally:
+            agent.terminate()
 
 
 def test_streams_and_the_exit_status_arrive(server) -> None:  # type: ignore[no-untyped-def]

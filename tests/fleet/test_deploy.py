@@ -132,7 +132,11 @@ def test_a_link_that_is_cut_in_a_put_is_an_error_and_the_next_run_continues(clea
         done = deploy_one(device, bundle, workspace=site)
         assert done.changed
         assert done.sent_bytes <= planned.plan.send_bytes
-    assert not list((clean.home / ".edgeq").rglob("*.part")), "no partial blob is left"
+    kept = {path.name for path in (clean.home / ".edgeq" / "blobs" / "sha256").iterdir()}
+    assert set(bundle.blobs) <= kept
+    for path in (clean.home / ".edgeq" / "blobs" / "sha256").iterdir():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name, "no partial blob is among them"
+    assert not [path for path in (clean.home / ".edgeq" / "tmp").rglob("*") if path.is_file()]
 
 
 def test_a_device_that_fills_up_says_so(site: Path, tmp_path: Path, read) -> None:  # type: ignore[no-untyped-def]

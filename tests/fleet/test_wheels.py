@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,15 @@ def test_the_devices_platform_is_fetched_and_the_cache_needs_no_index(
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     again = wheels.resolve(PI, wheels_folder, name="pi")
     assert again == arm_wheels
+
+
+def test_devices_that_are_planned_at_once_share_one_fetch(arm_wheels: wheels.Runtime, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: wheels.resolve(PI, tmp_path / "new", name="pi"), range(4)))
+    assert {runtime.digest for runtime in found} == {arm_wheels.digest}
+    times = {path.stat().st_mtime_ns for path in (tmp_path / "new").glob("*.json")}
+    assert len(times) == 1
+    assert not list((tmp_path / "new").glob(".fetch-*"))
 
 
 def test_a_damaged_cache_is_not_believed(
