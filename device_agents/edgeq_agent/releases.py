@@ -96,7 +96,7 @@ def need_current(home: Home, model: str) -> str:
     """
     release = current(home, model)
     if release is None:
-        known = ", ".join(sorted(os.listdir(home.models)))
+        known = ", ".join(name for name in sorted(os.listdir(home.models)) if current(home, name))
         raise AgentError(
             UNKNOWN_MODEL,
             model,

@@ -156,7 +156,14 @@ def test_a_payload_that_is_cut(serving: Any) -> None:
 
 
 def test_a_model_that_does_not_serve(ready: Any) -> None:
-    assert ready.call("infer", b"x", model="nobody").error["code"] == "EQ510"
+    (ready.home / "models" / "refused").mkdir()  # was tried, never served
+    error = ready.call("infer", b"x", model="refused").error
+    assert (error["code"], error["expected"]) == ("EQ510", None)
+
+
+def test_the_models_that_do_serve_are_named(serving: Any) -> None:
+    error = serving.call("infer", b"x", model="nobody").error
+    assert (error["code"], error["expected"]) == ("EQ510", "one of tiny")
 
 
 def test_a_reference_that_does_not_fit_is_refused_at_activation(
