@@ -7,19 +7,12 @@ from typing import Any
 
 from edgeq.errors import (
     AgentProtocolError,
+    DeviceBusy,
     DeviceError,
     DeviceOutOfSpace,
     DeviceUnsupported,
     HealthCheckFailed,
 )
-
-
-class DeviceBusy(DeviceError):
-    """Another command changes the device just now."""
-
-    code = "EQ508"
-    transient = True
-
 
 _CLASSES: dict[str, type[DeviceError]] = {
     "EQ501": DeviceOutOfSpace,
