@@ -20,6 +20,7 @@ _WHERE = {
     "ExitStatus": "edgeq.errors",
     "Inventory": "edgeq.fleet.inventory",
     "Metrics": "edgeq.values",
+    "Recipe": "edgeq.conversion",
     "Store": "edgeq.store",
     "Variant": "edgeq.values",
     "bench": "edgeq.benchmark",
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from edgeq.blueprint import Blueprint, load_blueprint
     from edgeq.bundle import Bundle, make_bundle, read_bundle
     from edgeq.collector import collect
-    from edgeq.conversion import Conversion, convert
+    from edgeq.conversion import Conversion, Recipe, convert
     from edgeq.errors import EdgeqError, ExitStatus
     from edgeq.evaluation import evaluate
     from edgeq.fleet.connect import open_agent
@@ -63,6 +64,7 @@ __all__ = [
     "ExitStatus",
     "Inventory",
     "Metrics",
+    "Recipe",
     "Store",
     "Variant",
     "__version__",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgeq_converters import calibration, inference, op_report, quantizer, sample_files, sources, tflite_file
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.recipe import Recipe
 from edgeq_converters.samples import Samples, match
 from edgeq_converters.sources import SourceKind
 from edgeq_converters.values import ModelInfo, OpKind, Scheme
@@ -33,10 +34,8 @@ def convert(
     source: Path,
     output: Path,
     *,
-    scheme: Scheme,
-    io: str,
+    recipe: Recipe,
     data: Path | None,
-    calibrator: str,
     workdir: Path,
     step: Step,
 ) -> Converted:
@@ -50,6 +49,7 @@ def convert(
     Raises:
         ConverterError: of any code.
     """
+    scheme, io = recipe.scheme, recipe.io
     kind = sources.detect(source)
     subject = str(source)
     # Data is read before TensorFlow is: bad data is told in a second, not in ten.
@@ -67,7 +67,7 @@ def convert(
             raise needs_calibration(subject)
         samples = match(raw, tflite_file.inputs_and_outputs(model)[0])
         notes.extend(samples.notes)
-        base = _full_integer(base, samples, io=io, calibrator=calibrator, subject=subject, step=step)
+        base = _full_integer(base, samples, recipe=recipe, subject=subject, step=step)
         stayed = op_report.stayed_float(_info(base, scheme, subject), io=io)
         if stayed and frozen is not None:
             base = _by_tensorflow(frozen, samples, io=io, source=source, step=step)
@@ -83,14 +83,12 @@ def convert(
     return Converted(info=info, backend=backend, notes=tuple(notes))
 
 
-def _full_integer(
-    base: bytes, samples: Samples, *, io: str, calibrator: str, subject: str, step: Step
-) -> bytes:
+def _full_integer(base: bytes, samples: Samples, *, recipe: Recipe, subject: str, step: Step) -> bytes:
     advance = step("calibrate", len(samples))
     histograms = calibration.observe(base, samples, subject=subject, advance=advance)
-    ranges = calibration.ranges(base, histograms, calibrator=calibrator, subject=subject)
+    ranges = calibration.ranges(base, histograms, calibrator=recipe.calibrator, subject=subject)
     step("quantize", 1)
-    return quantizer.quantize(base, scheme=Scheme.INT8, io=io, ranges=ranges, subject=subject)
+    return quantizer.quantize(base, scheme=Scheme.INT8, io=recipe.io, ranges=ranges, subject=subject)
 
 
 def _by_tensorflow(frozen: Path, samples: Samples, *, io: str, source: Path, step: Step) -> bytes:

@@ -59,15 +59,13 @@ def _stepper(send: Send) -> Callable[[str, int], Callable[[int], None]]:
 
 def _convert(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
     from edgeq_converters import steps
-    from edgeq_converters.values import Scheme
+    from edgeq_converters.recipe import Recipe
 
     done = steps.convert(
         Path(job["source"]),
         Path(job["output"]),
-        scheme=Scheme(job["scheme"]),
-        io=job["io"],
+        recipe=Recipe.from_dict(job["recipe"]),
         data=Path(job["data"]) if job["data"] else None,
-        calibrator=job["calibrator"],
         workdir=Path(job["workdir"]),
         step=_stepper(send),
     )

@@ -48,6 +48,7 @@ def convert_command(
 ) -> None:
     """Convert a model."""
     from edgeq.conversion import convert
+    from edgeq.store import Store
 
     with followed(app.ui) as on_progress:
         done = convert(source, output, scheme=scheme, calibration=calibration, io=io, on_progress=on_progress)
@@ -56,7 +57,10 @@ def convert_command(
         notes.append(f"--calibration was not used: {scheme} needs none")
     for note in notes:
         app.ui.warn(note)
-    app.ui.emit("edgeq.convert/1", _document(source, done, notes))
+    document = _document(source, done, notes)
+    with Store.open(app.workspace) as store:
+        store.record_run("convert", output.stem, document)
+    app.ui.emit("edgeq.convert/1", document)
     _show(app.ui, done)
     app.ui.next(f"edgeq evaluate {output} --data EVALUATION.npz")
 
@@ -70,6 +74,7 @@ def _document(source: Path, done: Conversion, notes: list[str]) -> dict[str, obj
         "size_bytes": done.size_bytes,
         "scheme": done.scheme.value,
         "io": done.io,
+        "recipe": done.recipe.to_dict(),
         "op_report": {
             "total": len(done.op_report),
             **kinds,

@@ -35,6 +35,7 @@ def evaluate_command(app: App, model: Path, data: Path, reference: Path | None) 
     """Evaluate a model."""
     from edgeq.evaluation import evaluate
     from edgeq.files import sha256_of
+    from edgeq.store import Store
 
     with followed(app.ui) as on_progress:
         metrics = evaluate(model, data, reference=reference, on_progress=on_progress)
@@ -46,12 +47,14 @@ def evaluate_command(app: App, model: Path, data: Path, reference: Path | None) 
         "data": str(data),
         "metrics": asdict(metrics),
     }
+    with Store.open(app.workspace) as store:
+        store.record_run("evaluate", model.stem, body)
     app.ui.emit("edgeq.evaluate/1", body)
     app.ui.table(["metric", "value"], _rows(metrics))
     if reference is None:
         app.ui.next(f"edgeq evaluate {model} --data {data} --reference FLOAT.tflite")
     else:
-        app.ui.next("edgeq select BLUEPRINT")
+        app.ui.next(f"edgeq select blueprint.toml --reference {reference} {model}")
 
 
 def _rows(metrics: Metrics) -> list[list[str]]:

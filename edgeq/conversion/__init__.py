@@ -7,6 +7,18 @@ convert(Path("model.keras"), Path("model.tflite"), scheme="int8", calibration=Pa
 from __future__ import annotations
 
 from edgeq.conversion.conversion import Conversion, convert
+from edgeq_converters.recipe import Backend, Recipe, Switch
 from edgeq_converters.values import ModelInfo, OpKind, OpLine, Scheme, TensorInfo
 
-__all__ = ["Conversion", "ModelInfo", "OpKind", "OpLine", "Scheme", "TensorInfo", "convert"]
+__all__ = [
+    "Backend",
+    "Conversion",
+    "ModelInfo",
+    "OpKind",
+    "OpLine",
+    "Recipe",
+    "Scheme",
+    "Switch",
+    "TensorInfo",
+    "convert",
+]

@@ -15,6 +15,7 @@ from edgeq.files import sha256_of, write_atomic
 from edgeq_converters import sources
 from edgeq_converters.child import run_worker
 from edgeq_converters.errors import ConverterError, translated
+from edgeq_converters.recipe import Recipe
 from edgeq_converters.values import ModelInfo, OpKind, OpLine, Scheme, TensorInfo
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Conversion:
     size_bytes: int
     scheme: Scheme
     io: str
+    recipe: Recipe
     op_report: tuple[OpLine, ...]
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
@@ -59,10 +61,10 @@ def convert(
     source: Path,
     output: Path,
     *,
-    scheme: str,
+    recipe: Recipe | None = None,
+    scheme: str | None = None,
     calibration: Calibration | None = None,
     io: str | None = None,
-    calibrator: str = "minmax",
     on_progress: Progress | None = None,
     deadline_s: float = 3600.0,
 ) -> Conversion:
@@ -70,11 +72,11 @@ def convert(
 
     Args:
         source: a .keras, .h5 or float .tflite file, or a SavedModel folder.
-        scheme: `float32`, `float16`, `dynamic` or `int8`.
+        recipe: everything that decides what the model becomes; or else
+        scheme: `float32`, `float16`, `dynamic` or `int8`, with the recipe's defaults otherwise.
         calibration: representative samples, needed for int8: a path (.npz, .npy, folder of images), an
             array, a mapping of arrays by input name, or any iterable of samples (see given_samples.py).
         io: inputs and outputs of an int8 model: `int8` (default) or `float32`.
-        calibrator: how a tensor's histogram becomes its range; a name of edgeq_converters.calibrators.
         on_progress: called with (step, done, total).
         deadline_s: how long the worker may take.
 
@@ -86,7 +88,8 @@ def convert(
     """
     started_s = time.monotonic()
     source, output = Path(source), Path(output)
-    wanted, wanted_io = _checked(source, output, scheme, io)
+    recipe = recipe or _recipe(scheme, io)
+    _check_paths(source, output)
     with (
         translated(_ERRORS),
         tempfile.TemporaryDirectory(prefix="edgeq-convert-", ignore_cleanup_errors=True) as folder,
@@ -94,17 +97,15 @@ def convert(
         workdir = Path(folder)
         sources.detect(source)
         _require_writable(output)
-        data = _given(calibration, wanted, workdir, str(source))
+        data = _given(calibration, recipe.scheme, workdir, str(source))
         made = workdir / "converted.tflite"
         result = run_worker(
             {
                 "verb": "convert",
                 "source": str(source),
                 "output": str(made),
-                "scheme": wanted.value,
-                "io": wanted_io,
+                "recipe": recipe.to_dict(),
                 "data": str(data) if data else None,
-                "calibrator": calibrator,
                 "workdir": str(workdir),
             },
             workdir=workdir,
@@ -117,19 +118,20 @@ def convert(
             write_atomic(output, content)
         except OSError as error:
             raise _unwritable(output, error.strerror or str(error)) from error
-    return _conversion(output, len(content), wanted, wanted_io, result, time.monotonic() - started_s)
+    return _conversion(output, len(content), recipe, result, time.monotonic() - started_s)
 
 
 def _conversion(
-    output: Path, size_bytes: int, scheme: Scheme, io: str, result: Mapping[str, Any], seconds: float
+    output: Path, size_bytes: int, recipe: Recipe, result: Mapping[str, Any], seconds: float
 ) -> Conversion:
     info = ModelInfo.from_dict(result["info"])
     return Conversion(
         path=output,
         sha256=sha256_of(output),
         size_bytes=size_bytes,
-        scheme=scheme,
-        io=io,
+        scheme=recipe.scheme,
+        io=recipe.io,
+        recipe=recipe,
         op_report=info.ops,
         inputs=info.inputs,
         outputs=info.outputs,
@@ -140,7 +142,7 @@ def _conversion(
     )
 
 
-def _checked(source: Path, output: Path, scheme: str, io: str | None) -> tuple[Scheme, str]:
+def _recipe(scheme: str | None, io: str | None) -> Recipe:
     known = [item.value for item in Scheme]
     if scheme not in known:
         raise UsageError("--scheme", expected=f"one of {', '.join(known)}", got=repr(scheme))
@@ -151,9 +153,12 @@ def _checked(source: Path, output: Path, scheme: str, io: str | None) -> tuple[S
         raise UsageError(
             "--io int8", f"the scheme {scheme} has float inputs and outputs", hint="--scheme int8"
         )
+    return Recipe(scheme=wanted, io=io or ("int8" if wanted is Scheme.INT8 else "float32"))
+
+
+def _check_paths(source: Path, output: Path) -> None:
     if output.exists() and source.exists() and output.samefile(source):
         raise UsageError(str(output), "the output would replace the source", hint="give another -o")
-    return wanted, io or ("int8" if wanted is Scheme.INT8 else "float32")
 
 
 def _given(calibration: Calibration | None, scheme: Scheme, workdir: Path, subject: str) -> Path | None:

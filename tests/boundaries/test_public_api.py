@@ -16,6 +16,7 @@ GOLDEN = [
     "ExitStatus",
     "Inventory",
     "Metrics",
+    "Recipe",
     "Store",
     "Variant",
     "__version__",
