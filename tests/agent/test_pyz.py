@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,9 @@ def _interpreter(version: str) -> str | None:
     """Return an interpreter that really is of this version: a shim on PATH may be another one or none."""
     candidates = [
         shutil.which(f"python{version}"),
+        # The account's own folder too: HOME may point to a clean one.
         *Path.home().glob(f".pyenv/versions/{version}*/bin/python"),
+        *Path(pwd.getpwuid(os.getuid()).pw_dir).glob(f".pyenv/versions/{version}*/bin/python"),
     ]
     for candidate in candidates:
         if candidate is None:

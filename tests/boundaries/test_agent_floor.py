@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -50,9 +51,10 @@ def faults_of(source: str) -> list[str]:
 def interpreters() -> dict[tuple[int, int], str]:
     """Return the interpreters of this machine that really run, by version."""
     folders = [Path(p) for p in os.environ.get("PATH", "").split(os.pathsep)]
-    folders += sorted(Path.home().glob(".pyenv/versions/*/bin"))
-    # A .pyz is also tried by the uv-managed and distribution interpreters, where they are.
-    folders += sorted(Path.home().glob(".local/share/uv/python/*/bin"))
+    # The account's own folder too: HOME may point to a clean one.
+    for home in dict.fromkeys((Path.home(), Path(pwd.getpwuid(os.getuid()).pw_dir))):
+        folders += sorted(home.glob(".pyenv/versions/*/bin"))
+        folders += sorted(home.glob(".local/share/uv/python/*/bin"))
     found: dict[tuple[int, int], str] = {}
     for version in VERSIONS:
         name = f"python{version[0]}.{version[1]}"
