@@ -41,13 +41,15 @@ class EdgeqError(Exception):
         problem: what is wrong, when expected/got do not say it.
         expected: what would have been right.
         got: what was found.
-        hint: the next thing to do, as a command where there is one.
+        hint: the next thing to do, as a command where there is one; else the class's own.
         code: overrides the class's code (an error that the agent or the converters reported keeps theirs).
     """
 
     code: ClassVar[str] = "EQ900"
     exit_status: ClassVar[ExitStatus] = ExitStatus.FAILED
     transient: ClassVar[bool] = False
+    # Where a place that raises knows nothing better: every failure says what to do next.
+    usual_hint: ClassVar[str] = "run the command again with --debug"
 
     def __init__(
         self,
@@ -63,7 +65,7 @@ class EdgeqError(Exception):
         self.problem = problem
         self.expected = expected
         self.got = got
-        self.hint = hint
+        self.hint = hint or self.usual_hint
         self.reported_code = code or self.code
         super().__init__(self.message)
 
@@ -95,6 +97,7 @@ class UsageError(EdgeqError):
     """An argument is wrong; nothing was started."""
 
     code = "EQ101"
+    usual_hint = "add -h to the command: it lists the options, with examples"
     exit_status = ExitStatus.USAGE
 
 
@@ -102,48 +105,56 @@ class ConfigError(UsageError):
     """A settings file (devices.toml, blueprint.toml) cannot be used as it is."""
 
     code = "EQ102"
+    usual_hint = "correct the file, then run the same command again"
 
 
 class UnknownName(UsageError):
     """A device, model or command of that name is not known."""
 
     code = "EQ103"
+    usual_hint = "`edgeq devices list` shows the devices, `edgeq status` the models"
 
 
 class MissingExtra(UsageError):
     """A part of edgeq that is not installed is needed."""
 
     code = "EQ104"
+    usual_hint = "pip install 'edgeq[all]'"
 
 
 class ConfirmationNeeded(UsageError):
     """A change needs a yes, and nobody can be asked."""
 
     code = "EQ105"
+    usual_hint = "add --yes"
 
 
 class BlueprintError(ConfigError):
     """A blueprint says something that cannot hold or is not known."""
 
     code = "EQ110"
+    usual_hint = "see docs/blueprint.md, then run `edgeq check BLUEPRINT`"
 
 
 class DataError(EdgeqError):
     """Calibration or evaluation data cannot be used; subclasses' codes come from edgeq_converters.errors."""
 
     code = "EQ200"
+    usual_hint = "docs/data.md says what is read; correct the data, then run the same command again"
 
 
 class ModelError(EdgeqError):
     """A model or its conversion; codes below EQ300 come from edgeq_converters.errors."""
 
     code = "EQ300"
+    usual_hint = "`edgeq convert -h` names the models that are read"
 
 
 class TransportError(EdgeqError):
     """The way to a device failed."""
 
     code = "EQ400"
+    usual_hint = "`edgeq doctor DEVICE` says what can be reached"
 
 
 class Unreachable(TransportError):
@@ -183,6 +194,7 @@ class DeviceError(EdgeqError):
     """The device or its agent refused; the agent's own code is kept."""
 
     code = "EQ500"
+    usual_hint = "`edgeq doctor DEVICE` says what is there; `edgeq status DEVICE` what serves"
 
 
 class DeviceOutOfSpace(DeviceError):
@@ -220,6 +232,7 @@ class BundleError(EdgeqError):
     """A bundle cannot be read or made."""
 
     code = "EQ600"
+    usual_hint = "make the bundle again with `edgeq bundle`"
 
 
 class BundleAltered(BundleError):
@@ -232,12 +245,14 @@ class StoreError(EdgeqError):
     """The local store cannot be used."""
 
     code = "EQ610"
+    usual_hint = "the store is .edgeq/store.db in the workspace; `edgeq doctor --local` looks at it"
 
 
 class GateError(EdgeqError):
     """A limit of the blueprint does not hold."""
 
     code = "EQ700"
+    usual_hint = "widen the limit, or find a better variant"
     exit_status = ExitStatus.GATE
 
 
@@ -245,6 +260,7 @@ class SomeDevicesFailed(EdgeqError):
     """Some devices failed; the others are done."""
 
     code = "EQ801"
+    usual_hint = "the others are done; run the same command again for those that failed"
     exit_status = ExitStatus.SOME_DEVICES_FAILED
 
 
@@ -252,4 +268,5 @@ class InternalError(EdgeqError):
     """A bug in edgeq."""
 
     code = "EQ901"
+    usual_hint = "please report it"
     exit_status = ExitStatus.BUG

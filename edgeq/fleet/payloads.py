@@ -80,4 +80,5 @@ def _arrays(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise DataError(str(path), "no such file") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(str(path), f"is no .npz file: {error}") from error
+        # numpy speaks of pickles here, which nobody asked about.
+        raise DataError(str(path), expected="an .npz file", got="something else, or a part of one") from error

@@ -147,6 +147,14 @@ def test_every_error_of_the_tree_leaves_with_its_status(
     )
 
 
+@pytest.mark.parametrize("cls", TREE, ids=lambda cls: cls.__name__)
+def test_every_error_says_what_to_do_next(cls: type[errors.EdgeqError]) -> None:
+    assert cls("pi-4").hint
+    assert cls("pi-4", hint="run it").hint == "run it"
+    if cls is not errors.EdgeqError:
+        assert cls.usual_hint != errors.EdgeqError.usual_hint
+
+
 def test_codes_are_unique_and_statuses_are_of_the_table() -> None:
     codes = [cls.code for cls in TREE]
     assert len(codes) == len(set(codes))
