@@ -32,6 +32,11 @@ CODES: Mapping[str, str] = {
     "EQ311": "the output cannot be written",
     "EQ312": "the model and the reference do not fit each other",
     "EQ313": "accuracy needs an output with at least two classes",
+    "EQ320": "the model is compiled for the Edge TPU",
+    "EQ321": "the model's weights hold NaN or infinity",
+    "EQ322": "the .tflite does not compute what its source does",
+    "EQ323": "the runtime does not have operations of the model",
+    "EQ325": "edgetpu_compiler failed",
 }
 
 
