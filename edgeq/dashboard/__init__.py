@@ -1,1 +1,0 @@
-"""The dashboard: not there yet; the report carries the plots."""
