@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import edgeq
 from edgeq.blueprint import Limits
 from edgeq.bundle.archive import EPOCH, Bundle, entry_of, write_bundle
 from edgeq.bundle.reference import build_reference
 from edgeq.errors import BundleError
 from edgeq.evaluation import ModelRun, dequantized, run
 from edgeq.values import DeviceKind
+from edgeq.version import VERSION
 from edgeq_agent import wire
 
 GOLDEN_SAMPLES = 16
@@ -75,7 +75,7 @@ def make_bundle(
         "schema": wire.MANIFEST_SCHEMA,
         "model": name,
         "variant": variant,
-        "created_by": f"edgeq {edgeq.__version__}",
+        "created_by": f"edgeq {VERSION}",
         "files": {file: entry_of(content) for file, content in sorted(files.items())},
         "golden": {
             "file": "golden.npz",

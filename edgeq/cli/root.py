@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-import edgeq
+from edgeq.version import VERSION
 
 # name -> (module under edgeq.cli, one-line help). `edgeq --help` reads this table alone.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -93,7 +93,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     if value and not ctx.resilient_parsing:
         from edgeq_agent.wire import PROTOCOL
 
-        click.echo(f"edgeq {edgeq.__version__} (agent protocol {PROTOCOL})")
+        click.echo(f"edgeq {VERSION} (agent protocol {PROTOCOL})")
         ctx.exit(0)
 
 

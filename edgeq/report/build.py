@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-import edgeq
 from edgeq.errors import StoreError
 from edgeq.monitor import judge_store
 from edgeq.report.devices import Measured, device_table, device_verdicts, latency_figure, newest
@@ -13,6 +12,7 @@ from edgeq.report.drift import drift_figures, drift_table, drift_verdicts
 from edgeq.report.variants import pareto_figure, variants_table, variants_verdict
 from edgeq.report.view import Level, ReportView, Table, VerdictLine
 from edgeq.store import Store
+from edgeq.version import VERSION
 
 MOST_RUNS = 30
 
@@ -81,7 +81,7 @@ def _on_devices(store: Store, measured: Sequence[Measured]) -> dict[str, dict[st
 
 
 def _provenance(store: Store) -> Table:
-    rows = [("edgeq", edgeq.__version__, "", "")]
+    rows = [("edgeq", VERSION, "", "")]
     for release in store.releases():
         manifest = release.manifest
         files = manifest.get("files", {})

@@ -86,3 +86,13 @@ def test_an_agent_from_the_wheel_really_is_from_the_wheel(wheel: Path, tmp_path:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path
     )
     assert str(installed) in done.stdout
+
+
+def test_one_version_everywhere(project_root: Path) -> None:
+    import tomllib
+
+    import edgeq
+    import edgeq_agent
+
+    settings = tomllib.loads((project_root / "pyproject.toml").read_text(encoding="utf-8"))
+    assert settings["project"]["version"] == edgeq.__version__ == edgeq_agent.__version__
