@@ -19,6 +19,7 @@ CODES: Mapping[str, str] = {
     "EQ209": "calibration data is needed and was not given",
     "EQ210": "a folder of images cannot be used",
     "EQ211": "values do not fit the model input's integer type",
+    "EQ220": "training data is needed and was not given",
     "EQ301": "there is no such model",
     "EQ302": "the file is not a model",
     "EQ303": "the .tflite is truncated or damaged",
@@ -37,6 +38,11 @@ CODES: Mapping[str, str] = {
     "EQ322": "the .tflite does not compute what its source does",
     "EQ323": "the runtime does not have operations of the model",
     "EQ325": "edgetpu_compiler failed",
+    "EQ320": "pruning and tuning need a Functional or Sequential Keras 3 model",
+    "EQ321": "the model's loss is not known: its output is no set of class scores",
+    "EQ322": "nothing in the model can be pruned",
+    "EQ323": "training diverged",
+    "EQ324": "ranges do not belong to the model",
 }
 
 
