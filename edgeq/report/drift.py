@@ -163,6 +163,11 @@ def _histogram(identity: str, name: str, signal: SignalVerdict) -> Figure:
 def _bin(signal: SignalVerdict, index: int) -> str:
     if not signal.edges:
         return str(index)
+    # The outer bins also hold whatever lies further out; their far edges say nothing.
+    if index == 0:
+        return f"< {signal.edges[1]:.3g}"
+    if index == len(signal.edges) - 2:
+        return f">= {signal.edges[index]:.3g}"
     return f"{signal.edges[index]:.3g} to {signal.edges[index + 1]:.3g}"
 
 
