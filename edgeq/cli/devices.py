@@ -38,6 +38,7 @@ def devices_command() -> None:
 @click.option("--identity", type=click.Path(path_type=Path, dir_okay=False), help="The private key file.")
 @click.option("--fingerprint", help="Its host key's, SHA256:...; any other one is refused.")
 @click.option("--python", default="python3", show_default=True, help="The interpreter on the device.")
+@click.option("--home", default=".edgeq", show_default=True, help="The agent's folder on the device.")
 def _add(
     app: App,
     name: str,
@@ -49,6 +50,7 @@ def _add(
     identity: Path | None,
     fingerprint: str | None,
     python: str,
+    home: str,
 ) -> None:
     """Pin the host key of a device, log in, prove its Python, and add it to devices.toml."""
     from edgeq.fleet.enrol import enrol
@@ -64,6 +66,7 @@ def _add(
         identity=identity,
         expected_fingerprint=fingerprint,
         python=python,
+        home=home,
     )
     facts = enrolment.facts
     app.ui.line(f"{name}  {enrolment.fingerprint}")
