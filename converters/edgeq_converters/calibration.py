@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeq_converters import inference, tflite_file
-from edgeq_converters.calibrators import CALIBRATORS
+from edgeq_converters.calibrators import calibrator_of
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.grid import INT8, Grid
 from edgeq_converters.histogram import Histogram, Observer
 from edgeq_converters.samples import Samples
 
@@ -35,10 +37,7 @@ def observe(
     for rows, count in inference.batches(samples, inputs):
         inference.invoke(interpreter, sources, rows, subject=subject)
         for index, _, observer in watched:
-            values = interpreter.get_tensor(index)
-            # Only where the batch was filled up is the first dimension cut: the filling must not be counted.
-            whole = len(rows[0]) == count or values.ndim == 0 or len(values) != len(rows[0])
-            observer.add(values if whole else values[:count])
+            observer.add(_samples_first(interpreter.get_tensor(index), size=len(rows[0]), count=count))
         advance(count)
     histograms = {name: observer.histogram() for _, name, observer in watched}
     for name, histogram in histograms.items():
@@ -52,20 +51,35 @@ def observe(
     return histograms
 
 
-def ranges(data: bytes, histograms: Mapping[str, Histogram], *, calibrator: str, subject: str) -> Ranges:
+def _samples_first(values: npt.NDArray[Any], *, size: int, count: int) -> npt.NDArray[Any]:
+    # A tensor that does not start with the batch (a transposed one, one number) is one sample's as a whole;
+    # where the last batch was filled up, its filling is counted there, as it cannot be told apart.
+    if values.ndim == 0 or len(values) != size:
+        return values[None]
+    return values[:count]
+
+
+def ranges(
+    data: bytes, histograms: Mapping[str, Histogram], *, calibrator: str, subject: str, grid: Grid = INT8
+) -> Ranges:
     """Return {tensor: {min, max}} as float32 arrays with the tensor's rank, all dimensions one.
+
+    Args:
+        calibrator: a name of calibrators.CALIBRATORS, with its parameter after a colon.
+        grid: the integers that the activations will become.
 
     Raises:
         ConverterError: EQ309 where a range is wider than float32 can say.
+        ValueError: no such calibrator.
     """
-    decide = CALIBRATORS[calibrator]
+    decide = calibrator_of(calibrator)
     found: Ranges = {}
     for _, tensor in tflite_file.activations(tflite_file.parse(data, subject=subject)):
         name = tflite_file.tensor_name(tensor)
         histogram = histograms[name]
         if histogram.total:
             ones = (1,) * (0 if tensor.shape is None else len(tensor.shape))
-            low, high = decide(histogram)
+            low, high = decide(histogram, grid)
             if high - low > float(np.finfo(np.float32).max):
                 raise ConverterError(
                     "EQ309",

@@ -8,24 +8,77 @@ import numpy as np
 import numpy.typing as npt
 
 _BINS = 1 << 16
+_PENDING = 1 << 13
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Histogram:
-    """Counts of float32 values on one fixed grid, with the exact extremes.
+class Counts:
+    """How many values fell into each bin of one fixed grid; only bins that hold something are kept.
 
     The grid is the float32 format's own: a bin is all values with the same sign, exponent and first seven
     bits of the mantissa, so that a bin is at most 1/128 of its value wide wherever the values lie. As no edge
-    depends on the data, merging is addition, and any order and any batching give the same histogram.
+    depends on the data, merging is addition, and any order and any batching give the same counts.
 
     Attributes:
-        counts: int64, one a bin, indexed by the upper 16 bits of the value.
+        keys: uint16, rising, the upper 16 bits of the values.
+        counts: int64, one a key, above zero.
+    """
+
+    keys: npt.NDArray[np.uint16]
+    counts: npt.NDArray[np.int64]
+
+    @property
+    def total(self) -> int:
+        """How many values were counted."""
+        return int(self.counts.sum())
+
+    def merge(self, other: Counts) -> Counts:
+        """Return the counts of both."""
+        keys = np.union1d(self.keys, other.keys)
+        counts = np.zeros(len(keys), np.int64)
+        counts[np.searchsorted(keys, self.keys)] += self.counts
+        counts[np.searchsorted(keys, other.keys)] += other.counts
+        return Counts(keys=keys, counts=counts)
+
+    def occupied(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Return the bins by rising value: (each bin's value nearest to zero, counts)."""
+        values = (self.keys.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        order = np.argsort(values, kind="stable")
+        return values[order], self.counts[order]
+
+    def edges(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """Return (lower edges, upper edges, counts) of the bins by rising value."""
+        keys = self.keys.astype(np.uint32)
+        near = (keys << np.uint32(16)).view(np.float32).astype(np.float64)
+        far = ((keys << np.uint32(16)) | np.uint32(0xFFFF)).view(np.float32).astype(np.float64)
+        far[keys == 0] = 0.0  # zeros, and values so near to it that no grid of a network tells them apart
+        order = np.argsort(near, kind="stable")
+        return np.minimum(near, far)[order], np.maximum(near, far)[order], self.counts[order]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Counts):
+            return NotImplemented
+        return bool(np.array_equal(self.keys, other.keys) and np.array_equal(self.counts, other.counts))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """What a tensor's values were: their counts, exact extremes, and each sample's own extremes.
+
+    Attributes:
+        values: all finite values.
+        lows: the smallest value of each sample, one count a sample.
+        highs: the largest value of each sample, one count a sample.
         minimum: exact smallest value; +inf when empty.
         maximum: exact largest value; -inf when empty.
         invalid: how many values were NaN or infinite; they are in no bin.
     """
 
-    counts: npt.NDArray[np.int64]
+    values: Counts
+    lows: Counts
+    highs: Counts
     minimum: float
     maximum: float
     invalid: int
@@ -33,76 +86,116 @@ class Histogram:
     @property
     def total(self) -> int:
         """How many finite values were counted."""
-        return int(self.counts.sum())
+        return self.values.total
+
+    @property
+    def samples(self) -> int:
+        """How many samples they came from."""
+        return self.lows.total
 
     def merge(self, other: Histogram) -> Histogram:
         """Return the histogram of both sets of values."""
         return Histogram(
-            counts=self.counts + other.counts,
+            values=self.values.merge(other.values),
+            lows=self.lows.merge(other.lows),
+            highs=self.highs.merge(other.highs),
             minimum=min(self.minimum, other.minimum),
             maximum=max(self.maximum, other.maximum),
             invalid=self.invalid + other.invalid,
         )
 
     def occupied(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Return the bins that hold values, by rising value: (each bin's value nearest to zero, counts)."""
-        keys = np.flatnonzero(self.counts)
-        values = (keys.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        order = np.argsort(values, kind="stable")
-        return values[order], self.counts[keys[order]]
+        """Return the values' bins, by rising value: (each bin's value nearest to zero, counts)."""
+        return self.values.occupied()
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Histogram):
-            return NotImplemented
-        return (
-            self.minimum == other.minimum
-            and self.maximum == other.maximum
-            and self.invalid == other.invalid
-            and bool(np.array_equal(self.counts, other.counts))
-        )
+    def bins(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """Return (lower edges, upper edges, counts) by rising value, cut to the exact extremes."""
+        low, high, counts = self.values.edges()
+        return np.maximum(low, self.minimum), np.minimum(high, self.maximum), counts
 
-    __hash__ = None  # type: ignore[assignment]
+
+class Counter:
+    """Counts keys as they come by: sparse at rest, since a model has hundreds of tensors."""
+
+    def __init__(self) -> None:
+        self._pending: list[npt.NDArray[np.uint16]] = []
+        self._waiting = 0
+        self._counts = Counts(keys=np.zeros(0, np.uint16), counts=np.zeros(0, np.int64))
+
+    def add(self, values: npt.NDArray[np.float32]) -> None:
+        """Count finite float32 values of one dimension."""
+        self._pending.append((values.view(np.uint32) >> np.uint32(16)).astype(np.uint16))
+        self._waiting += values.size
+        # Small batches wait for company: a pass over all bins for a handful of values would cost more.
+        if self._waiting >= _PENDING:
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._waiting:
+            return
+        keys = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
+        if keys.size < _PENDING:
+            found, counts = np.unique(keys, return_counts=True)
+        else:
+            dense = np.bincount(keys, minlength=_BINS)
+            found = np.flatnonzero(dense).astype(np.uint16)
+            counts = dense[found]
+        self._counts = self._counts.merge(Counts(keys=found, counts=counts.astype(np.int64)))
+        self._pending, self._waiting = [], 0
+
+    def counts(self) -> Counts:
+        """Return what was counted so far."""
+        self._settle()
+        return self._counts
 
 
 class Observer:
-    """Counts values as they come by and gives their histogram."""
+    """Counts a tensor's values as they come by and gives their histogram."""
 
     def __init__(self) -> None:
-        self._counts = np.zeros(_BINS, np.int64)
+        self._values, self._lows, self._highs = Counter(), Counter(), Counter()
         self._minimum = np.inf
         self._maximum = -np.inf
         self._invalid = 0
 
     def add(self, values: npt.ArrayLike) -> None:
-        """Count values of any shape, taken as float32."""
+        """Count values, taken as float32, samples first: each row's extremes are kept too."""
         # Adding zero makes -0.0 into 0.0, which compare equal and so belong into one bin.
-        flat = np.asarray(values, np.float32).ravel() + np.float32(0)
-        if not flat.size:
+        array = np.asarray(values, np.float32) + np.float32(0)
+        if not array.size:
             return
-        low, high = float(flat.min()), float(flat.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            finite = np.isfinite(flat)
+        rows = array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)
+        lows, highs = rows.min(axis=1), rows.max(axis=1)
+        flat = rows.ravel()
+        if not (np.isfinite(lows).all() and np.isfinite(highs).all()):
+            finite = np.isfinite(rows)
             self._invalid += int(flat.size - finite.sum())
-            flat = flat[finite]
+            flat = rows[finite]
             if not flat.size:
                 return
-            low, high = float(flat.min()), float(flat.max())
-        self._minimum, self._maximum = min(self._minimum, low), max(self._maximum, high)
-        keys = flat.view(np.uint32) >> np.uint32(16)
-        if flat.size < _BINS // 8:
-            np.add.at(self._counts, keys, 1)  # does not touch all bins for a handful of values
-        else:
-            self._counts += np.bincount(keys, minlength=_BINS)
+            some = finite.any(axis=1)
+            lows = np.where(finite, rows, np.inf).min(axis=1)[some].astype(np.float32)
+            highs = np.where(finite, rows, -np.inf).max(axis=1)[some].astype(np.float32)
+        self._minimum = min(self._minimum, float(lows.min()))
+        self._maximum = max(self._maximum, float(highs.max()))
+        self._values.add(flat)
+        self._lows.add(lows)
+        self._highs.add(highs)
 
     def histogram(self) -> Histogram:
         """Return what was counted so far."""
         return Histogram(
-            counts=self._counts.copy(), minimum=self._minimum, maximum=self._maximum, invalid=self._invalid
+            values=self._values.counts(),
+            lows=self._lows.counts(),
+            highs=self._highs.counts(),
+            minimum=self._minimum,
+            maximum=self._maximum,
+            invalid=self._invalid,
         )
 
 
 def histogram_of(values: npt.ArrayLike) -> Histogram:
-    """Return the histogram of one array."""
+    """Return the histogram of one array, samples first."""
     observer = Observer()
     observer.add(values)
     return observer.histogram()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgeq_converters.calibrators import CALIBRATORS
+from edgeq_converters.calibrators import calibrator_of
 from edgeq_converters.histogram import Observer, histogram_of
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -42,7 +42,7 @@ def test_extremes_are_exact_and_every_value_is_counted(values: np.ndarray) -> No
     histogram = histogram_of(values)
     assert (histogram.minimum, histogram.maximum) == (float(values.min()), float(values.max()))
     assert histogram.total == len(values)
-    assert CALIBRATORS["minmax"](histogram) == (float(values.min()), float(values.max()))
+    assert calibrator_of("minmax")(histogram) == (float(values.min()), float(values.max()))
 
 
 @given(arrays(np.float32, st.integers(1, 100), elements=st.floats(0.0625, 4096, width=32)))

@@ -1,0 +1,50 @@
+"""The integer grid that a range becomes: scale and zero point, and the error of values put on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Range = tuple[float, float]
+_SMALLEST = 1e-9  # what litert-quantizer takes for a range of nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """The integers of a tensor's type.
+
+    Attributes:
+        lowest: smallest integer.
+        highest: largest integer.
+        symmetric: the zero point is 0 and the range reaches as far down as up.
+    """
+
+    lowest: int
+    highest: int
+    symmetric: bool
+
+    def parameters(self, low: float, high: float) -> tuple[float, int]:
+        """Return (scale, zero point) of a range, which is widened to hold zero.
+
+        Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-
+        Only Inference", arXiv 1712.05877, section 3; as litert-quantizer computes it.
+        """
+        if self.symmetric:
+            return max(abs(low), abs(high), _SMALLEST) / self.highest, 0
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = max(high - low, _SMALLEST) / (self.highest - self.lowest)
+        return scale, int(np.clip(round(self.lowest - low / scale), self.lowest, self.highest))
+
+    def rounded(self, values: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.float64]:
+        """Return the real values that the integers of `values` stand for under a range."""
+        scale, zero = self.parameters(low, high)
+        steps = np.rint(values / scale)
+        np.clip(steps, self.lowest - zero, self.highest - zero, out=steps)
+        steps *= scale
+        return steps
+
+
+INT8 = Grid(lowest=-128, highest=127, symmetric=False)
+INT16 = Grid(lowest=-32767, highest=32767, symmetric=True)

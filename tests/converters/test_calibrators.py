@@ -1,0 +1,165 @@
+"""Each calibrator against what it promises: one entry here for each line of CALIBRATORS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from edgeq_converters.calibrators import CALIBRATORS, calibrator_of
+from edgeq_converters.grid import INT8, INT16
+from edgeq_converters.histogram import Observer, histogram_of
+
+Values = npt.NDArray[np.float32]
+FLOATS = st.floats(-1e6, 1e6, width=32)
+VALUES = arrays(np.float32, st.tuples(st.integers(1, 20), st.integers(1, 9)), elements=FLOATS)
+NAMES = sorted(CALIBRATORS)
+
+
+def heavy_tailed(*, relu: bool = False) -> Values:
+    values = np.random.default_rng(5).standard_t(3, size=(100, 2000)).astype(np.float32)
+    return np.maximum(values, 0) if relu else values
+
+
+def squared_error(values: Values, found: tuple[float, float]) -> float:
+    exact = values.astype(np.float64)
+    return float(np.mean(np.square(INT8.rounded(exact, *found) - exact)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(values=VALUES, random=st.randoms(use_true_random=False), size=st.integers(1, 5))
+def test_neither_order_nor_batches_nor_merging_change_a_range(
+    name: str, values: Values, random: object, size: int
+) -> None:
+    order = list(range(len(values)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    observer = Observer()
+    for start in range(0, len(values), size):
+        observer.add(values[order][start : start + size])
+    half = len(values) // 2
+    merged = histogram_of(values[half:]).merge(histogram_of(values[:half])) if half else histogram_of(values)
+    decide = calibrator_of(name)
+    assert decide(observer.histogram()) == decide(histogram_of(values)) == decide(merged)
+
+
+@pytest.mark.parametrize("grid", [INT8, INT16])
+@pytest.mark.parametrize("name", NAMES)
+@given(values=VALUES)
+def test_a_range_lies_within_the_extremes(name: str, grid: object, values: Values) -> None:
+    low, high = calibrator_of(name)(histogram_of(values), grid)  # type: ignore[arg-type]
+    assert float(values.min()) <= low <= high <= float(values.max())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [0.0, 2.5, -3.25, 1e-30])
+def test_a_constant_tensor_keeps_its_value(name: str, value: float) -> None:
+    low, high = calibrator_of(name)(histogram_of(np.full((4, 6), value, np.float32)))
+    assert low == high == pytest.approx(value, rel=0.0)
+
+
+def test_minmax_clips_nothing() -> None:
+    values = heavy_tailed()
+    assert calibrator_of("minmax")(histogram_of(values)) == (float(values.min()), float(values.max()))
+
+
+def test_ema_is_the_mean_of_the_samples_extremes() -> None:
+    values = heavy_tailed()
+    low, high = calibrator_of("ema")(histogram_of(values))
+    assert low == pytest.approx(values.min(axis=1).mean(), rel=0.005)
+    assert high == pytest.approx(values.max(axis=1).mean(), rel=0.005)
+
+
+def test_ema_is_what_a_moving_average_gives_over_many_orders() -> None:
+    values, random = heavy_tailed()[:20], np.random.default_rng(2)
+
+    def moving(order: npt.NDArray[np.int64]) -> float:
+        average = float(values[order[0]].max())
+        for row in values[order[1:]]:
+            average = 0.95 * average + 0.05 * float(row.max())
+        return average
+
+    averages = [moving(random.permutation(20)) for _ in range(2000)]
+    _, high = calibrator_of("ema")(histogram_of(values))
+    assert abs(high - np.mean(averages)) < 4 * np.std(averages) / np.sqrt(2000)
+    assert np.std(averages) > 1  # what one order gives says little
+
+
+@pytest.mark.parametrize("percent", [90.0, 99.0, 99.9, 99.99])
+@pytest.mark.parametrize("relu", [False, True])
+def test_percentile_is_numpys_on_both_sides(percent: float, relu: bool) -> None:
+    values = heavy_tailed(relu=relu)
+    low, high = calibrator_of(f"percentile:{percent}")(histogram_of(values))
+    assert low == pytest.approx(np.percentile(values, 100 - percent), rel=0.01, abs=1e-6)
+    assert high == pytest.approx(np.percentile(values, percent), rel=0.01)
+
+
+def test_percentile_100_is_minmax() -> None:
+    histogram = histogram_of(heavy_tailed())
+    assert calibrator_of("percentile:100")(histogram) == calibrator_of("minmax")(histogram)
+
+
+def test_entropy_cuts_a_far_outlier_and_keeps_an_even_spread() -> None:
+    random = np.random.default_rng(1)
+    normal = random.normal(size=(50, 2000)).astype(np.float32)
+    normal[0, 0] = 60
+    low, high = calibrator_of("entropy")(histogram_of(normal))
+    assert -5 < low < -3
+    assert 3 < high < 10
+    even = random.uniform(-1, 1, size=(50, 2000)).astype(np.float32)
+    low, high = calibrator_of("entropy")(histogram_of(even))
+    assert high - low > 1.9
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_mse_has_the_least_error_of_all_and_of_a_fine_search(relu: bool) -> None:
+    values = heavy_tailed(relu=relu)
+    histogram = histogram_of(values)
+    found = squared_error(values, calibrator_of("mse")(histogram))
+    others = [squared_error(values, calibrator_of(name)(histogram)) for name in NAMES]
+    ends = np.linspace(0.1, 1, 15)
+    fine = [
+        squared_error(values, (low * float(values.min()), high * float(values.max())))
+        for low in (ends if not relu else [0.0])
+        for high in ends
+    ]
+    assert found <= min(*others, *fine) * 1.01
+
+
+def test_the_grid_is_the_quantizers_own() -> None:
+    scale, zero = INT8.parameters(-1.0, 3.0)
+    assert (scale, zero) == (pytest.approx(4 / 255), round(-128 + 255 / 4))
+    assert INT8.parameters(1.0, 3.0) == INT8.parameters(0.0, 3.0)  # zero is always on the grid
+    assert INT16.parameters(-1.0, 3.0) == (3.0 / 32767, 0)
+    assert INT8.parameters(0.0, 0.0)[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("mze", "did you mean 'mse'"),
+        ("percentil:99", "did you mean 'percentile'"),
+        ("", "known are minmax"),
+        ("percentile:", "expected a number"),
+        ("percentile:many", "expected a number after the colon, got 'many'"),
+        ("percentile:40", "above 50"),
+        ("percentile:100.5", "at most 100"),
+        ("percentile:nan", "above 50"),
+        ("mse:3", "takes no parameter"),
+    ],
+)
+def test_a_name_that_is_none_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        calibrator_of(text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_calibrator_has_an_entry_here(name: str) -> None:
+    own: list[Callable[..., None]] = [
+        entry for key, entry in globals().items() if key.startswith("test_" + name)
+    ]
+    assert own
