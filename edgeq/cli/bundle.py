@@ -38,6 +38,13 @@ FILE = click.Path(path_type=Path)
     help="For such devices only.",
 )
 @click.option("--golden", default=16, show_default=True, type=click.IntRange(1, 1000), help="Golden samples.")
+@click.option(
+    "--golden-steps",
+    default=16,
+    show_default=True,
+    type=click.IntRange(0, 255),
+    help="How far integer outputs may be off on another runtime or processor; on this one's, not at all.",
+)
 def bundle_command(
     app: App,
     model: Path,
@@ -49,6 +56,7 @@ def bundle_command(
     labels: tuple[str, ...],
     kinds: tuple[str, ...],
     golden: int,
+    golden_steps: int,
 ) -> None:
     """Make a bundle of MODEL.tflite."""
     from edgeq.blueprint import load_blueprint
@@ -74,6 +82,7 @@ def bundle_command(
         # Limits of one kind of device hold only where the bundle is for that kind alone.
         limits=plan.limits_for(devices[0] if len(devices) == 1 else None) if plan else None,
         golden_samples=golden,
+        golden_steps=golden_steps,
         lineage={"model": sha256_of(model), **({"blueprint": plan.digest} if plan else {})},
     )
     with Store.open(app.workspace) as store:
