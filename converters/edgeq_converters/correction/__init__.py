@@ -1,0 +1,5 @@
+"""Sequential correction of a quantized model against the float model that it came from."""
+
+from edgeq_converters.correction.sequential import Terms, correct
+
+__all__ = ["Terms", "correct"]

@@ -1,0 +1,81 @@
+"""Weights on the integer grid whose outputs, on the inputs that the layer really gets, are the nearest.
+
+Method: ridge regression on the quantized inputs gives the real-valued optimum; the rounding then goes column by
+column, each column's error made up for by the columns after it (optimal brain quantization with GPTQ's order,
+Frantar et al. 2022, arXiv 2208.07339 and 2210.17323).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq_converters.correction.moments import Moments
+
+Array = npt.NDArray[Any]
+LIMIT = 127
+"""Weights are symmetric: -127 to 127, as the kernels expect."""
+
+_BLOCK = 64
+
+
+def regress(moments: Moments, weights: Array, *, damping: float) -> Array:
+    """Return the weights (groups, width, fan_in) that fit the wanted outputs, held near to the given ones.
+
+    Args:
+        damping: how much the given weights hold, as a part of the mean variance of an input.
+    """
+    damped = _damped(moments.hessian, damping)
+    pull = damped - moments.hessian
+    goal = moments.cross + weights @ pull
+    solved: Array = np.linalg.solve(damped, goal.transpose(0, 2, 1)).transpose(0, 2, 1)
+    return solved
+
+
+def round_to_grid(moments: Moments, weights: Array, steps: Array, *, damping: float) -> Array:
+    """Return integers (groups, width, fan_in) such that `integers * steps` acts most like `weights`.
+
+    Args:
+        steps: (groups, width), the size of one step of each output channel.
+    """
+    damped = _damped(moments.hessian, damping)
+    order = np.argsort(-np.diagonal(damped, axis1=1, axis2=2), axis=1, kind="stable")
+    damped = np.take_along_axis(damped, order[:, :, None], 1)
+    damped = np.take_along_axis(damped, order[:, None, :], 2)
+    left = np.take_along_axis(weights, order[:, None, :], 2).astype(np.float64)
+    # The upper triangle U with U^T U = H^-1: the rows from i on are those of H^-1 once the first i are fixed.
+    upper = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
+    fan_in = left.shape[2]
+    integers = np.empty_like(left)
+    for start in range(0, fan_in, _BLOCK):
+        stop = min(start + _BLOCK, fan_in)
+        errors = np.empty_like(left[:, :, start:stop])
+        for i in range(start, stop):
+            integers[:, :, i] = np.clip(np.rint(left[:, :, i] / steps), -LIMIT, LIMIT)
+            error = (left[:, :, i] - integers[:, :, i] * steps) / upper[:, i, i][:, None]
+            left[:, :, i + 1 : stop] -= error[:, :, None] * upper[:, None, i, i + 1 : stop]
+            errors[:, :, i - start] = error
+        left[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
+    back = np.argsort(order, axis=1, kind="stable")
+    return np.take_along_axis(integers, back[:, None, :], 2)
+
+
+def gains(moments: Moments, integers: Array, steps: Array) -> Array:
+    """Return steps (groups, width) that fit the wanted outputs best with these integers (least squares).
+
+    A step changes by a factor of two at the most; where the inputs say nothing it stays.
+    """
+    power = np.einsum("gok,gkl,gol->go", integers, moments.hessian, integers, optimize=True)
+    match = np.einsum("gok,gok->go", moments.cross, integers)
+    sound = power * steps * steps > 1e-12 * np.maximum(np.abs(match * steps), 1e-30)
+    best = np.where(sound, match / np.where(sound, power, 1.0), steps)
+    return np.clip(best, steps / 2, steps * 2)
+
+
+def _damped(hessian: Array, damping: float) -> Array:
+    fan_in = hessian.shape[1]
+    mean = np.trace(hessian, axis1=1, axis2=2) / fan_in
+    floor = np.where(mean > 0, mean * damping, 1.0)
+    return hessian + floor[:, None, None] * np.eye(fan_in)
