@@ -98,6 +98,12 @@ def _run(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
     return {"infos": [run.info.to_dict() for run in done.runs], "notes": list(done.notes)}
 
 
+def _sensitivity(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
+    from edgeq_converters.sensitivity import job as sensitivity_job
+
+    return sensitivity_job.run(job, _stepper(send))
+
+
 def _tools() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -110,7 +116,7 @@ def _tools() -> dict[str, str]:
     return found
 
 
-_VERBS = {"convert": _convert, "inspect": _inspect, "run": _run}
+_VERBS = {"convert": _convert, "inspect": _inspect, "run": _run, "sensitivity": _sensitivity}
 
 if __name__ == "__main__":
     raise SystemExit(main(sys.argv[1:]))
