@@ -17,6 +17,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("check", "Check a blueprint and say what it asks for."),
     "convert": ("convert", "Convert a model to .tflite: float32, float16, dynamic or int8."),
     "evaluate": ("evaluate", "Evaluate a .tflite model on data, and against a float reference."),
+    "sensitivity": ("sensitivity", "Measure what quantizing each operation costs, and what to do."),
+    "search": ("search", "Search mixed precision: which operations stay float, under a blueprint."),
     "select": ("select", "Choose among evaluated variants by a blueprint."),
     "bundle": ("bundle", "Make a deployable bundle of a model, its golden inputs and its drift reference."),
     "devices": ("devices", "Enrol, list and remove devices; emulate one."),
