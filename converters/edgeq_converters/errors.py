@@ -19,6 +19,7 @@ CODES: Mapping[str, str] = {
     "EQ209": "calibration data is needed and was not given",
     "EQ210": "a folder of images cannot be used",
     "EQ211": "values do not fit the model input's integer type",
+    "EQ212": "histograms cannot be read or merged",
     "EQ220": "training data is needed and was not given",
     "EQ301": "there is no such model",
     "EQ302": "the file is not a model",
@@ -43,6 +44,9 @@ CODES: Mapping[str, str] = {
     "EQ322": "nothing in the model can be pruned",
     "EQ323": "training diverged",
     "EQ324": "ranges do not belong to the model",
+    "EQ330": "the recipe names an operation that the model does not have",
+    "EQ331": "the histograms were taken from another model",
+    "EQ332": "the backend cannot make the scheme",
 }
 
 

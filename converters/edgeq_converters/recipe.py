@@ -12,6 +12,9 @@ from edgeq_converters.values import Scheme
 SCHEMA = "edgeq.recipe/1"
 
 
+_OF_TENSORFLOW = (Scheme.INT8, Scheme.INT16X8, Scheme.INT8_MIXED)
+
+
 class Switch(StrEnum):
     """Whether a technique is used; `auto` uses it where it helps on samples that were held out."""
 
@@ -33,7 +36,7 @@ class Recipe:
     """How a model is converted. The same recipe, source and data give the same bytes.
 
     Attributes:
-        io: type of the inputs and outputs of an integer model: `int8` or `float32`.
+        io: type of the inputs and outputs: `float32`, or of an integer model `int8` (`int16` of int16x8).
         calibrator: how a tensor's histogram becomes its range; a name of `calibrators.CALIBRATORS`, with its
             parameter after a colon where it takes one (`percentile:99.99`).
         bias_correction: sequential correction of biases and per-channel scales.
@@ -50,6 +53,29 @@ class Recipe:
     backend: Backend = Backend.AUTO
     float_ops: tuple[str, ...] = ()
     seed: int = 0
+
+    def check(self) -> None:
+        """Check what can be told without a model.
+
+        Raises:
+            ValueError: starts with the key that is wrong.
+        """
+        if self.io not in self.scheme.io_types:
+            raise ValueError(
+                f"io: the scheme {self.scheme} has inputs and outputs of {' or '.join(self.scheme.io_types)},"
+                f" not {self.io}"
+            )
+        if self.float_ops and self.scheme is not Scheme.INT8_MIXED:
+            raise ValueError(f"float_ops: only the scheme int8-mixed has any, not {self.scheme}")
+        if self.backend is Backend.TENSORFLOW and self.scheme not in _OF_TENSORFLOW:
+            raise ValueError(f"backend: tensorflow makes {', '.join(_OF_TENSORFLOW)}, not {self.scheme}")
+        if self.scheme.needs_ranges:
+            from edgeq_converters.calibrators import AUTO, calibrator_of
+
+            try:
+                _ = self.calibrator == AUTO or calibrator_of(self.calibrator)
+            except ValueError as error:
+                raise ValueError(f"calibrator: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as `edgeq.recipe/1`."""
@@ -70,13 +96,29 @@ class Recipe:
             raise ValueError(f"unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
         if "scheme" not in given:
             raise ValueError("'scheme' is missing")
-        return cls(
-            **{
-                **given,
-                "scheme": Scheme(given["scheme"]),
-                "bias_correction": Switch(given.get("bias_correction", Switch.OFF)),
-                "equalization": Switch(given.get("equalization", Switch.OFF)),
-                "backend": Backend(given.get("backend", Backend.AUTO)),
-                "float_ops": tuple(given.get("float_ops", ())),
-            }
-        )
+        return cls(**{key: _read(key, value) for key, value in given.items()})
+
+
+_ENUMS: dict[str, type[StrEnum]] = {
+    "scheme": Scheme,
+    "bias_correction": Switch,
+    "equalization": Switch,
+    "backend": Backend,
+}
+
+
+def _read(key: str, value: Any) -> Any:
+    if key in _ENUMS:
+        known = [item.value for item in _ENUMS[key]]
+        if value not in known:
+            raise ValueError(f"{key}: expected one of {', '.join(known)}, got {value!r}")
+        return _ENUMS[key](value)
+    if key == "float_ops":
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+            raise ValueError(f"{key}: expected a list of names, got {value!r}")
+        return tuple(value)
+    if key == "seed" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise ValueError(f"{key}: expected an integer from 0, got {value!r}")
+    if key in {"io", "calibrator"} and not isinstance(value, str):
+        raise ValueError(f"{key}: expected text, got {value!r}")
+    return value

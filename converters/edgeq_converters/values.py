@@ -15,6 +15,26 @@ class Scheme(StrEnum):
     FLOAT16 = "float16"
     DYNAMIC = "dynamic"
     INT8 = "int8"
+    INT16X8 = "int16x8"
+    INT8_MIXED = "int8-mixed"
+    INT4 = "int4"
+
+    @property
+    def io_types(self) -> tuple[str, ...]:
+        """The types that inputs and outputs can have, the default first."""
+        if self is Scheme.INT16X8:
+            return ("float32", "int16")
+        return ("int8", "float32") if self.needs_ranges else ("float32",)
+
+    @property
+    def needs_ranges(self) -> bool:
+        """Whether activations become integers, so that representative samples are needed."""
+        return self in {Scheme.INT8, Scheme.INT16X8, Scheme.INT8_MIXED, Scheme.INT4}
+
+    @property
+    def full_integer(self) -> bool:
+        """Whether no operation may work in float."""
+        return self.needs_ranges and self is not Scheme.INT8_MIXED
 
 
 class OpKind(StrEnum):
