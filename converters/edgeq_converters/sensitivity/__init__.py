@@ -1,0 +1,1 @@
+"""Sensitivity: what quantizing each operation of a model costs at its logits."""

@@ -1,0 +1,175 @@
+"""Screening: the SQNR at the logits of many int8 models that differ in which operations stay float."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq_converters import calibration, inference, islands, logits, tflite_file
+from edgeq_converters.errors import ConverterError
+from edgeq_converters.histogram import Histogram
+from edgeq_converters.samples import Samples
+
+Real = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Screen:
+    """A float model up to its logits, with all that candidates are made and judged with.
+
+    Attributes:
+        cut: the model whose outputs are compared.
+        ops: the operations of the cut model.
+        histograms: of every activation, from the calibration samples.
+        ranges: what the calibrator made of them.
+        samples: the samples on which candidates are compared with the float model.
+        reference: the float model's logits on them.
+        calibrator: which calibrator.
+    """
+
+    subject: str
+    cut: logits.Cut
+    ops: tuple[islands.Operation, ...]
+    histograms: Mapping[str, Histogram]
+    ranges: Mapping[str, Any]
+    samples: Samples
+    reference: tuple[Real, ...]
+    calibrator: str
+    model: Any = field(repr=False)
+
+    def with_calibrator(self, calibrator: str) -> Screen:
+        """Return the same screen with other ranges from the same histograms."""
+        from dataclasses import replace
+
+        found = calibration.ranges(
+            self.cut.data, self.histograms, calibrator=calibrator, subject=self.subject
+        )
+        return replace(self, ranges=found, calibrator=calibrator)
+
+    def quantized(self, float_ops: Collection[str]) -> bytes:
+        """Return the model with float inputs and outputs and all operations int8 but the named.
+
+        Raises:
+            ConverterError: EQ308 when the quantizer refuses it.
+        """
+        return islands.quantize(
+            self.cut.data, ranges=self.ranges, float_ops=float_ops, io="float32", subject=self.subject
+        )
+
+    def sqnr_db(
+        self, candidates: Sequence[Collection[str]], *, advance: inference.Advance
+    ) -> list[float | None]:
+        """Return each candidate's SQNR at the logits; None where the quantizer or the runtime refused it.
+
+        Args:
+            candidates: the names of the operations that stay float.
+        """
+        found: list[float | None] = []
+        workers = max(1, os.cpu_count() or 1)
+        with ThreadPoolExecutor(workers) as pool:
+            # Quantizing is Python and runs here, one after the other; running the models leaves the
+            # interpreter lock and fills the cores. A window bounds how many models are held.
+            for window in _windows(candidates, workers):
+                running = [pool.submit(self._judge, self._made(float_ops)) for float_ops in window]
+                found.extend(future.result() for future in running)
+                advance(len(window))
+        return found
+
+    def _made(self, float_ops: Collection[str]) -> bytes | None:
+        try:
+            return self.quantized(float_ops)
+        except ConverterError as error:
+            if error.code != "EQ308":
+                raise
+            return None
+
+    def _judge(self, data: bytes | None) -> float | None:
+        if data is None:
+            return None
+        try:
+            given = inference.outputs(data, self.samples, subject=self.subject, advance=_quiet)
+        except ConverterError as error:
+            if error.code != "EQ303":
+                raise
+            return None
+        return sqnr_db(given, self.reference)
+
+
+def prepare(
+    data: bytes,
+    calibration_samples: Samples,
+    samples: Samples,
+    *,
+    calibrator: str,
+    subject: str,
+    advance: inference.Advance,
+) -> Screen:
+    """Return the screen of a float model: calibrated once, run once in float.
+
+    Args:
+        data: a float .tflite with unique tensor names.
+
+    Raises:
+        ConverterError: EQ309 the float model gives NaN or infinity.
+    """
+    cut = logits.cut(data, subject=subject)
+    model = tflite_file.parse(cut.data, subject=subject)
+    histograms = calibration.observe(cut.data, calibration_samples, subject=subject, advance=advance)
+    reference = inference.outputs(cut.data, samples, subject=subject, advance=advance)
+    for name, array in zip(cut.tensors, reference, strict=True):
+        if not np.isfinite(array).all():
+            raise ConverterError(
+                "EQ309",
+                subject,
+                f"the float model gives NaN or infinite values in tensor {name!r} on the evaluation data",
+                hint="check the model on the evaluation data in float first",
+            )
+    return Screen(
+        subject=subject,
+        cut=cut,
+        ops=islands.operations(model),
+        histograms=histograms,
+        ranges=calibration.ranges(cut.data, histograms, calibrator=calibrator, subject=subject),
+        samples=samples,
+        reference=tuple(array.astype(np.float64) for array in reference),
+        calibrator=calibrator,
+        model=model,
+    )
+
+
+def some(samples: Samples, count: int) -> Samples:
+    """Return `count` samples at even distances, all where there are no more."""
+    if len(samples) <= count:
+        return samples
+    chosen = np.unique(np.linspace(0, len(samples) - 1, count).round().astype(int))
+    return Samples(
+        inputs=samples.inputs, arrays=tuple(array[chosen] for array in samples.arrays), notes=samples.notes
+    )
+
+
+def sqnr_db(outputs: Sequence[npt.NDArray[Any]], references: Sequence[Real]) -> float:
+    """Return 10 log10(sum ref^2 / sum (ref - out)^2) over all outputs, in dB; infinity when equal."""
+    signal = sum(float(np.sum(np.square(reference))) for reference in references)
+    noise = sum(
+        float(np.sum(np.square(reference - output.astype(np.float64))))
+        for output, reference in zip(outputs, references, strict=True)
+    )
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
+
+
+def _windows(candidates: Sequence[Collection[str]], size: int) -> Iterator[Sequence[Collection[str]]]:
+    for start in range(0, len(candidates), size):
+        yield candidates[start : start + size]
+
+
+def _quiet(amount: int) -> None:
+    """Take progress that nobody is told."""

@@ -1,0 +1,150 @@
+"""Frozen values of a sensitivity analysis, as the worker writes them and the caller reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """How a tensor's values lie.
+
+    Attributes:
+        central: (low, high) that hold all but 0.01 % of the values at each end.
+        channel_ratio: largest over median of the channels' largest magnitudes, along the last axis of an
+            activation and the output axis of a weight; None with one channel.
+        edges, counts: histogram of equal bins over the whole range; len(edges) == len(counts) + 1.
+    """
+
+    name: str
+    minimum: float
+    maximum: float
+    central: tuple[float, float]
+    channel_ratio: float | None
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def outlying(self) -> float:
+        """How many times wider the whole range is than the central one; 1 without outliers."""
+        width = self.central[1] - self.central[0]
+        return (self.maximum - self.minimum) / width if width > 0 else 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpSensitivity:
+    """What quantizing one operation to int8 costs; SQNR in dB against float, infinity without any noise.
+
+    Attributes:
+        name: the operation's first output tensor.
+        alone_db: SQNR at the logits with only this operation quantized; None where it was not measured.
+        cumulative_db: SQNR at the logits with this operation and all before it quantized.
+        local_db: SQNR of this operation's own output where all operations are quantized.
+        share: of the sum of what every operation alone adds as noise, 0..1.
+        cost_db: how much higher the SQNR of that sum would be without this operation's noise.
+        other_ranges_db: {calibrator: SQNR as in `alone_db`, but with its ranges}; of the worst ones only.
+        released_db: SQNR at the logits with all operations quantized but this; of the worst ones only.
+        reason: why it was not measured.
+        advice: what to do about it, in words.
+    """
+
+    index: int
+    op: str
+    name: str
+    alone_db: float | None
+    cumulative_db: float | None
+    local_db: float | None
+    share: float | None
+    cost_db: float | None
+    other_ranges_db: Mapping[str, float]
+    released_db: float | None
+    weights: Spread | None
+    activation: Spread | None
+    reason: str
+    advice: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """One step of the walk along the ranking.
+
+    Attributes:
+        float_ops: the names of the operations that stayed float.
+        sqnr_db: SQNR at the logits, all others quantized.
+    """
+
+    float_ops: tuple[str, ...]
+    sqnr_db: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sensitivity:
+    """What quantizing each operation of a model costs.
+
+    Attributes:
+        measured_at: the names of the tensors at which the SQNR was taken.
+        before: the final operation before which those tensors lie (`SOFTMAX`), empty where they are outputs.
+        int8_db: SQNR with all operations quantized, without any correction.
+        ops: in the order of execution.
+        ranking: positions in `ops`, worst first; operations that were not measured are not in it.
+        walk: the worst operations kept float, one more a step.
+        notes: what the user should be told.
+    """
+
+    measured_at: tuple[str, ...]
+    before: tuple[str, ...]
+    samples: int
+    calibration_samples: int
+    calibrator: str
+    int8_db: float
+    ops: tuple[OpSensitivity, ...]
+    ranking: tuple[int, ...]
+    walk: tuple[Walk, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the value as JSON types (infinity is still a float)."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Sensitivity:
+        """Return the value that `to_dict` wrote."""
+        return cls(
+            **{
+                **body,
+                "measured_at": tuple(body["measured_at"]),
+                "before": tuple(body["before"]),
+                "ops": tuple(_op(item) for item in body["ops"]),
+                "ranking": tuple(body["ranking"]),
+                "walk": tuple(
+                    Walk(float_ops=tuple(item["float_ops"]), sqnr_db=item["sqnr_db"]) for item in body["walk"]
+                ),
+                "notes": tuple(body["notes"]),
+            }
+        )
+
+
+def _op(body: Mapping[str, Any]) -> OpSensitivity:
+    return OpSensitivity(
+        **{
+            **body,
+            "weights": _spread(body["weights"]),
+            "activation": _spread(body["activation"]),
+            "advice": tuple(body["advice"]),
+        }
+    )
+
+
+def _spread(body: Mapping[str, Any] | None) -> Spread | None:
+    if body is None:
+        return None
+    return Spread(
+        **{
+            **body,
+            "central": tuple(body["central"]),
+            "edges": tuple(body["edges"]),
+            "counts": tuple(body["counts"]),
+        }
+    )

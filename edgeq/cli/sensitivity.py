@@ -1,0 +1,139 @@
+"""`edgeq sensitivity`: which operations lose what when they become int8, and what to do about it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeq.cli.convert import followed
+from edgeq.cli.ui import App, Ui, command
+
+if TYPE_CHECKING:
+    from edgeq.evaluation.sensitivity import OpSensitivity, Sensitivity
+
+_SHOWN = 25
+
+
+@command(
+    "sensitivity",
+    help="Measure what quantizing each operation of FLOAT (.tflite) to int8 costs, at the logits.",
+    examples=[
+        "edgeq sensitivity float.tflite --calibration calibration.npz --evaluation evaluation.npz",
+        "edgeq sensitivity float.tflite --calibration c.npz --evaluation e.npz --html sensitivity.html",
+        "edgeq sensitivity float.tflite --calibration c.npz --evaluation e.npz --json",
+    ],
+)
+@click.argument("model", metavar="FLOAT", type=click.Path(path_type=Path))
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Representative samples: .npz (x), .npy or a folder of images a class.",
+)
+@click.option(
+    "--evaluation",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Other samples, on which quantized and float are compared.",
+)
+@click.option("--calibrator", default="minmax", show_default=True, help="How ranges are chosen.")
+@click.option(
+    "--samples",
+    default=256,
+    show_default=True,
+    type=click.IntRange(1, 1_000_000),
+    help="Evaluation samples to use at most.",
+)
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write plots to this page.")
+def sensitivity_command(
+    app: App,
+    model: Path,
+    calibration: Path,
+    evaluation: Path,
+    calibrator: str,
+    samples: int,
+    html: Path | None,
+) -> None:
+    """Measure sensitivity."""
+    import time
+
+    from edgeq.evaluation.sensitivity import sensitivity
+    from edgeq.files import sha256_of
+    from edgeq.store import Store
+
+    started_s = time.monotonic()
+    with followed(app.ui) as on_progress:
+        found = sensitivity(
+            model,
+            calibration=calibration,
+            evaluation=evaluation,
+            calibrator=calibrator,
+            samples=samples,
+            on_progress=on_progress,
+        )
+    document = {
+        "model": {"path": str(model), "sha256": sha256_of(model), "size_bytes": model.stat().st_size},
+        "calibration": str(calibration),
+        "evaluation": str(evaluation),
+        **found.to_dict(),
+        "seconds": round(time.monotonic() - started_s, 3),
+    }
+    with Store.open(app.workspace) as store:
+        store.record_run("sensitivity", model.stem, document)
+    _show(app.ui, found)
+    if html is not None:
+        from edgeq.pipeline.search.sensitivity_page import sensitivity_view
+        from edgeq.report import write_report
+
+        write_report(html, sensitivity_view(model, found))
+        app.ui.say(f"wrote {html}")
+    app.ui.emit("edgeq.sensitivity/1", document)
+    app.ui.next("edgeq search blueprint.toml")
+
+
+def _show(ui: Ui, found: Sensitivity) -> None:
+    at = f"before {', '.join(found.before)}" if found.before else "the model's outputs"
+    ui.line(
+        f"SQNR at {', '.join(found.measured_at)} ({at}), {found.samples} samples, {found.calibrator} ranges"
+    )
+    ui.line(f"all operations int8, uncorrected: {_db(found.int8_db)}")
+    ui.line()
+    worst = [found.ops[i] for i in found.ranking]
+    rest = [op for op in found.ops if op.index not in found.ranking]
+    shown = [*worst, *rest] if ui.verbosity else worst[:_SHOWN]
+    ui.table(
+        ["op", "operation", "alone", "up to here", "its output", "share", "output range", "weights"],
+        [_row(op) for op in shown],
+    )
+    hidden = len(found.ops) - len(shown)
+    if hidden:
+        ui.line(f"{hidden} more with -v")
+    ui.line()
+    for op in worst:
+        for line in op.advice:
+            ui.line(line)
+    for line in found.notes:
+        ui.line(line)
+
+
+def _row(op: OpSensitivity) -> list[str]:
+    seen, weights = op.activation, op.weights
+    return [
+        str(op.index),
+        op.op,
+        _db(op.alone_db),
+        _db(op.cumulative_db),
+        _db(op.local_db),
+        "-" if op.share is None else f"{100 * op.share:.0f} %",
+        "-" if seen is None else f"{seen.minimum:.3g} to {seen.maximum:.3g}",
+        "-" if weights is None else f"{weights.minimum:.3g} to {weights.maximum:.3g}",
+    ]
+
+
+def _db(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "no noise" if math.isinf(value) and value > 0 else f"{value:.1f} dB"

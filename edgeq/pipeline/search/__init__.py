@@ -1,0 +1,1 @@
+"""Mixed precision search: which operations stay float, decided by a blueprint and by what was measured."""

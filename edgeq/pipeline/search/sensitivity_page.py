@@ -1,0 +1,187 @@
+"""The page of a sensitivity analysis: figures and tables for the report's page writer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import edgeq
+from edgeq.evaluation.sensitivity import OpSensitivity, Sensitivity, Spread
+from edgeq.files import sha256_of
+from edgeq.report import Figure, Level, ReportView, Table, VerdictLine
+
+_HISTOGRAMS = 12
+
+
+def _utc_now() -> datetime:
+    return datetime.now(tz=UTC)
+
+
+def sensitivity_view(
+    model: Path, found: Sensitivity, *, now: Callable[[], datetime] = _utc_now
+) -> ReportView:
+    """Return the page: what to do first, then every operation, then the histograms of the worst."""
+    return ReportView(
+        title=f"Sensitivity of {model.stem}",
+        created=now().strftime("%Y-%m-%d %H:%M UTC"),
+        verdicts=_verdicts(found),
+        variants=_table(found),
+        pareto=_along_figure(found),
+        devices=None,
+        latency=_share_figure(found),
+        streams=None,
+        drift=_histograms(found),
+        provenance=Table(
+            id="provenance",
+            title="Provenance",
+            headings=("what", "value"),
+            rows=(
+                ("edgeq", edgeq.__version__),
+                ("model", f"{model.name} {sha256_of(model)}"),
+                ("measured at", ", ".join(found.measured_at)),
+                ("calibrator", found.calibrator),
+                ("calibration samples", str(found.calibration_samples)),
+                ("evaluation samples", str(found.samples)),
+            ),
+        ),
+    )
+
+
+def _verdicts(found: Sensitivity) -> tuple[VerdictLine, ...]:
+    where = f"the logits, before {', '.join(found.before)}" if found.before else "the outputs"
+    lines = [
+        VerdictLine(
+            level=Level.NOTE,
+            text=f"All operations in int8 keep {decibel(found.int8_db)} of SQNR at {where}, uncorrected.",
+        )
+    ]
+    worst = [line for i in found.ranking for line in found.ops[i].advice]
+    lines += [VerdictLine(level=Level.BAD, text=line) for line in worst]
+    lines += [VerdictLine(level=Level.NOTE, text=line) for line in found.notes]
+    return tuple(lines)
+
+
+def _table(found: Sensitivity) -> Table:
+    return Table(
+        id="operations",
+        title="Operations",
+        headings=("op", "operation", "alone", "up to here", "its output", "share", "output", "weights", ""),
+        rows=tuple(_row(op) for op in found.ops),
+        numeric=(0, 2, 3, 4, 5),
+        note="SQNR in dB. Alone: only this operation is int8. Up to here: it and all before it. Its output: "
+        "the noise in its own output where all are int8. Share: of the sum of what each alone adds.",
+    )
+
+
+def _row(op: OpSensitivity) -> tuple[str, ...]:
+    return (
+        str(op.index),
+        op.op,
+        decibel(op.alone_db),
+        decibel(op.cumulative_db),
+        decibel(op.local_db),
+        "-" if op.share is None else f"{100 * op.share:.1f} %",
+        _range(op.activation),
+        _range(op.weights),
+        op.reason,
+    )
+
+
+def _range(spread: Spread | None) -> str:
+    if spread is None:
+        return "-"
+    ratio = "" if spread.channel_ratio is None else f", channels {spread.channel_ratio:.1f}x"
+    return f"{spread.minimum:.3g} to {spread.maximum:.3g}{ratio}"
+
+
+def _along_figure(found: Sensitivity) -> Figure:
+    lines = (
+        ("only this operation int8", [op.alone_db for op in found.ops], "markers"),
+        ("this and all before it int8", [op.cumulative_db for op in found.ops], "lines+markers"),
+        ("its own output, all int8", [op.local_db for op in found.ops], "lines"),
+    )
+    names = [f"{op.index} {op.op}" for op in found.ops]
+    return Figure(
+        id="along",
+        title="SQNR along the graph",
+        caption="A step down of the second line is noise that reaches the logits; a low marker is an "
+        "operation that hurts by itself.",
+        data=tuple(
+            {
+                "type": "scatter",
+                "mode": mode,
+                "name": name,
+                "x": names,
+                "y": [_finite(value) for value in values],
+                "marker": {"size": 9},
+            }
+            for name, values, mode in lines
+        ),
+        layout={"xaxis": {"type": "category"}, "yaxis": {"title": {"text": "SQNR (dB)"}}},
+    )
+
+
+def _share_figure(found: Sensitivity) -> Figure:
+    ranked = [found.ops[i] for i in found.ranking[:20]]
+    return Figure(
+        id="share",
+        title="Where the noise comes from",
+        caption="Each operation's part of the sum of what every operation alone adds as noise, worst first.",
+        data=(
+            {
+                "type": "bar",
+                "name": "share",
+                "x": [f"{op.index} {op.op}" for op in ranked],
+                "y": [100 * (op.share or 0.0) for op in ranked],
+            },
+        ),
+        layout={"xaxis": {"type": "category"}, "yaxis": {"title": {"text": "share of the noise (%)"}}},
+    )
+
+
+def _histograms(found: Sensitivity) -> tuple[Figure, ...]:
+    figures = []
+    for i in found.ranking[:_HISTOGRAMS]:
+        op = found.ops[i]
+        for what, spread in (("output", op.activation), ("weights", op.weights)):
+            if spread is not None:
+                figures.append(_histogram(op, what, spread))
+    return tuple(figures)
+
+
+def _histogram(op: OpSensitivity, what: str, spread: Spread) -> Figure:
+    low, high = spread.central
+    ratio = "" if spread.channel_ratio is None else f" Channels differ {spread.channel_ratio:.1f} times."
+    return Figure(
+        id=f"op-{op.index}-{what}",
+        title=f"op {op.index} {op.op}: {what}",
+        caption=f"{spread.minimum:.4g} to {spread.maximum:.4g}; all but 0.02 % lie in {low:.4g} to "
+        f"{high:.4g}.{ratio}",
+        data=(
+            {
+                "type": "bar",
+                "name": what,
+                "x": [(a + b) / 2 for a, b in zip(spread.edges, spread.edges[1:], strict=False)],
+                "y": [count if count else None for count in spread.counts],
+                "width": [b - a for a, b in zip(spread.edges, spread.edges[1:], strict=False)],
+            },
+        ),
+        layout={
+            "height": 240,
+            "xaxis": {"title": {"text": "value"}},
+            "yaxis": {"type": "log", "title": {"text": "count"}},
+        },
+    )
+
+
+def decibel(value: float | None) -> str:
+    """Return dB for people."""
+    if value is None:
+        return "-"
+    return "no noise" if math.isinf(value) and value > 0 else f"{value:.1f} dB"
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
