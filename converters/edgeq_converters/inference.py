@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -41,8 +42,34 @@ def open_interpreter(data: bytes, *, subject: str, every_tensor: bool = False) -
             )
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise tflite_file.damaged(subject, str(error)) from error
+        raise unknown_ops(subject, str(error)) or tflite_file.damaged(subject, str(error)) from error
     return interpreter
+
+
+def unknown_ops(subject: str, said: str) -> ConverterError | None:
+    """Return the error for a model that is whole but has operations that LiteRT does not; else None."""
+    custom = re.search(r"[Uu]nresolved custom op: (\S+)", said)
+    if custom:
+        name = custom[1].rstrip(".")
+        return ConverterError(
+            "EQ323",
+            subject,
+            f"the runtime does not have the custom operation {name}",
+            expected="operations of .tflite itself",
+            got=name,
+            hint="replace the operation in the model, and convert it again without allow_custom_ops",
+        )
+    if "Select TensorFlow op" in said or "flex delegate" in said.lower():
+        names = ", ".join(sorted(set(re.findall(r"\bFlex(\w+)", said)) - {"Delegate"}))
+        return ConverterError(
+            "EQ323",
+            subject,
+            f"the model needs TensorFlow's own operations{f' ({names})' if names else ''}, "
+            "which no device runtime has",
+            expected="operations of .tflite itself",
+            hint="replace them in the model, and convert it again without SELECT_TF_OPS",
+        )
+    return None
 
 
 def batches(samples: Samples, inputs: Sequence[TensorInfo]) -> Iterator[tuple[list[Array], int]]:

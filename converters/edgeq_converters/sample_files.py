@@ -150,8 +150,8 @@ def _decode(file: Path) -> npt.NDArray[np.uint8]:
         raise ConverterError("EQ210", str(file), "not an image that can be decoded") from error
 
 
-def missing(library: str) -> ConverterError:
-    """Return the error for a library of the extra that is not installed."""
+def missing(library: str, *, extra: str = "convert") -> ConverterError:
+    """Return the error for a library of an extra that is not installed."""
     return ConverterError(
-        "EQ104", "edgeq[convert]", f"{library} is not installed", hint="pip install 'edgeq[convert]'"
+        "EQ104", f"edgeq[{extra}]", f"{library} is not installed", hint=f"pip install 'edgeq[{extra}]'"
     )

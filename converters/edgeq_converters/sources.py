@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgeq_converters.errors import ConverterError
 
-_KINDS = "a .keras, .h5 or .tflite file or a SavedModel folder"
+_KINDS = "a .keras, .h5, .tflite, .onnx or .pt2 file or a SavedModel folder"
 
 
 class SourceKind(StrEnum):
@@ -19,6 +19,8 @@ class SourceKind(StrEnum):
     LEGACY_KERAS = "h5"
     SAVED_MODEL = "saved_model"
     TFLITE = "tflite"
+    ONNX = "onnx"
+    TORCH = "pt2"
 
 
 def detect(source: Path) -> SourceKind:
@@ -54,12 +56,29 @@ def _by_content(source: Path) -> SourceKind:
         return SourceKind.LEGACY_KERAS
     if zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as archive:
-            if "config.json" in archive.namelist():
-                return SourceKind.KERAS
-    if source.suffix == ".keras" and head[:2] == b"PK":
+            names = archive.namelist()
+        if "config.json" in names:
+            return SourceKind.KERAS
+        # torch.export: format 2 has everything below a folder named after the file, format 1 at the top.
+        if (
+            any(name.split("/")[-1] == "archive_format" for name in names)
+            or "serialized_exported_program.json" in names
+        ):
+            return SourceKind.TORCH
+        if any(name.split("/")[-1] == "data.pkl" for name in names):
+            raise ConverterError(
+                "EQ302",
+                str(source),
+                "a PyTorch checkpoint or TorchScript file, which holds no graph that can be converted",
+                expected="a .pt2 file",
+                hint="torch.export.save(torch.export.export(model.eval(), (sample,)), 'model.pt2')",
+            )
+    if source.suffix in {".keras", ".pt2"} and head[:2] == b"PK":
         raise ConverterError(
-            "EQ305", str(source), "truncated or damaged .keras file", hint="save the model again"
+            "EQ305", str(source), f"truncated or damaged {source.suffix} file", hint="save the model again"
         )
+    if source.suffix == ".onnx" and head:
+        return SourceKind.ONNX  # a bare protobuf: nothing marks it but its name
     got = "an empty file" if not head else f"a file that starts with {head!r}"
     raise ConverterError("EQ302", str(source), "not a model", expected=_KINDS, got=got, hint=f"name {_KINDS}")
 

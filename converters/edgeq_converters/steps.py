@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from edgeq_converters import calibration, inference, op_report, quantizer, sample_files, sources, tflite_file
+from edgeq_converters import (
+    calibration,
+    inference,
+    op_report,
+    parity,
+    quantizer,
+    sample_files,
+    soundness,
+    sources,
+    tflite_file,
+)
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.loading import Loaded, load_source, relaid
 from edgeq_converters.recipe import Recipe
+from edgeq_converters.sample_files import RawSamples
 from edgeq_converters.samples import Samples, match
-from edgeq_converters.sources import SourceKind
 from edgeq_converters.values import ModelInfo, OpKind, Scheme
 
 Step = Callable[[str, int], inference.Advance]
@@ -23,11 +35,13 @@ class Converted:
     Attributes:
         backend: which library quantized.
         notes: what the user should be told.
+        parity: how far the float .tflite is from the source; None where that is the source.
     """
 
     info: ModelInfo
     backend: str
     notes: tuple[str, ...]
+    parity: parity.Parity | None = None
 
 
 def convert(
@@ -50,15 +64,20 @@ def convert(
         ConverterError: of any code.
     """
     scheme, io = recipe.scheme, recipe.io
-    kind = sources.detect(source)
     subject = str(source)
     # Data is read before TensorFlow is: bad data is told in a second, not in ten.
     raw = sample_files.read(data) if data is not None and scheme is Scheme.INT8 else None
-    base, frozen = _float_model(source, kind, workdir, step)
+    loaded = load_source(source, workdir, announce=lambda what: step(what, 1))
+    base, frozen = loaded.data, loaded.frozen
     model = tflite_file.parse(base, subject=subject)
-    tflite_file.require_float(model, subject=subject)
+    soundness.require_sound(model, scheme=scheme, subject=subject)
     inference.run_once(base, subject=subject)
-    notes: list[str] = []
+    notes: list[str] = [*loaded.notes]
+    if raw is not None:
+        raw = relaid(raw, tflite_file.inputs_and_outputs(model)[0], loaded)
+    same = _parity(loaded, model, raw, recipe=recipe, subject=subject, step=step)
+    if same is not None and (said := same.note()):
+        notes.append(said)
     backend = "none" if scheme is Scheme.FLOAT32 else "litert-quantizer"
     if scheme is not Scheme.FLOAT32:
         base = tflite_file.uniquely_named(base, subject=subject)
@@ -80,7 +99,7 @@ def convert(
     output.write_bytes(base)
     info = _verify(output, scheme=scheme, io=io, subject=subject, step=step)
     notes.extend(_remarks(info, scheme))
-    return Converted(info=info, backend=backend, notes=tuple(notes))
+    return Converted(info=info, backend=backend, notes=tuple(notes), parity=same)
 
 
 def _full_integer(base: bytes, samples: Samples, *, recipe: Recipe, subject: str, step: Step) -> bytes:
@@ -112,13 +131,17 @@ def needs_calibration(subject: str) -> ConverterError:
     )
 
 
-def _float_model(source: Path, kind: SourceKind, workdir: Path, step: Step) -> tuple[bytes, Path | None]:
-    if kind is SourceKind.TFLITE:
-        return source.read_bytes(), None
-    step("load with TensorFlow", 1)
-    from edgeq_converters import tf_sources
-
-    return tf_sources.to_float(source, kind, workdir)
+def _parity(
+    loaded: Loaded, model: Any, raw: RawSamples | None, *, recipe: Recipe, subject: str, step: Step
+) -> parity.Parity | None:
+    if loaded.reference is None:
+        return None
+    step("compare with the source", 1)
+    inputs, outputs = tflite_file.inputs_and_outputs(model)
+    samples = None if raw is None else match(raw, inputs)
+    return parity.check(
+        loaded.data, loaded.reference, inputs, outputs, samples=samples, seed=recipe.seed, subject=subject
+    )
 
 
 def _info(written: bytes, scheme: Scheme, subject: str) -> ModelInfo:
@@ -163,6 +186,8 @@ def inspect(path: Path) -> ModelInfo:
     """
     sources.require_tflite(path)
     data = path.read_bytes()
-    info = op_report.info(tflite_file.parse(data, subject=str(path)))
+    model = tflite_file.parse(data, subject=str(path))
+    soundness.refuse_compiled(model, subject=str(path))
+    info = op_report.info(model)
     inference.run_once(data, subject=str(path))
     return info

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.loading import Loaded
 from edgeq_converters.sample_files import missing
 from edgeq_converters.sources import SourceKind
 
+_FROZEN = "frozen"
+_Call = Callable[[dict[str, Any]], dict[str, Any]]
 
-def to_float(source: Path, kind: SourceKind, workdir: Path) -> tuple[bytes, Path]:
-    """Return the source as a float .tflite with batch 1 and a signature, and the frozen SavedModel's folder.
+
+def load(source: Path, kind: SourceKind, workdir: Path) -> Loaded:
+    """Return the source as a float .tflite with batch 1 and a signature, and as a frozen SavedModel.
 
     Everything is brought to a SavedModel of one function with fixed shapes first: an open batch would put
     shape arithmetic into the graph, which no full-integer model may hold.
@@ -22,12 +26,24 @@ def to_float(source: Path, kind: SourceKind, workdir: Path) -> tuple[bytes, Path
     Raises:
         ConverterError: EQ104 no TensorFlow, EQ305 it cannot be loaded or converted, EQ306 open shapes.
     """
-    folder = freeze(source, kind, workdir)
+    folder, call = _freeze(source, kind, workdir)
     tf = tensorflow()
     try:
-        return bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert()), folder
+        data = bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert())
     except Exception as error:  # TensorFlow's converter raises whatever its C++ threw
         raise _cannot(source, "convert the model to .tflite", error) from error
+
+    def reference(arrays: Mapping[str, Any]) -> dict[str, Any]:
+        result = call({name: tf.constant(array) for name, array in arrays.items()})
+        return {name: value.numpy() for name, value in result.items()}
+
+    return Loaded(kind=kind, data=data, frozen=folder, reference=reference)
+
+
+def to_float(source: Path, kind: SourceKind, workdir: Path) -> tuple[bytes, Path]:
+    """Return `load`'s .tflite and the frozen SavedModel's folder."""
+    loaded = load(source, kind, workdir)
+    return loaded.data, workdir / _FROZEN
 
 
 def to_integer(
@@ -78,6 +94,10 @@ def tensorflow() -> Any:
 
 def freeze(source: Path, kind: SourceKind, workdir: Path) -> Path:
     """Write the source as a SavedModel with one signature of fixed shapes; return its folder."""
+    return _freeze(source, kind, workdir)[0]
+
+
+def _freeze(source: Path, kind: SourceKind, workdir: Path) -> tuple[Path, _Call]:
     if kind is SourceKind.LEGACY_KERAS:
         _require_whole_hdf5(source)
     tf = tensorflow()
@@ -94,13 +114,13 @@ def freeze(source: Path, kind: SourceKind, workdir: Path) -> Path:
         module.serve = concrete
         # Keras 3 hides its variables from tf.Module; hidden ones would not be folded into constants.
         module.captured = list(concrete.graph.variables)
-        folder = workdir / "frozen"
+        folder = workdir / _FROZEN
         tf.saved_model.save(module, str(folder), signatures={"serving_default": concrete})
     except ConverterError:
         raise
     except Exception as error:
         raise _cannot(source, "load the model", error) from error
-    return folder
+    return folder, call
 
 
 def _require_whole_hdf5(source: Path) -> None:

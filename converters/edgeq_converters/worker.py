@@ -73,6 +73,7 @@ def _convert(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
         "info": done.info.to_dict(),
         "backend": done.backend,
         "notes": list(done.notes),
+        "parity": done.parity.to_dict() if done.parity else None,
         "tools": _tools(),
     }
 

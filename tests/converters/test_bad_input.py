@@ -167,7 +167,7 @@ def test_a_model_that_gives_nan(models: Path, data: Path, output: Path, tmp_path
     model = schema.ModelT.InitFromPackedBuf((models / "float.tflite").read_bytes(), 0)
     for buffer in model.buffers:
         if buffer.data is not None and len(buffer.data) == 4 * 4 * 4 * 4 * 3:  # the last layer's weights
-            buffer.data = np.full(4 * 4 * 4 * 3, np.nan, np.float32).view(np.uint8)
+            buffer.data = np.full(4 * 4 * 4 * 3, 3e38, np.float32).view(np.uint8)
     builder = flatbuffers.Builder(0)
     builder.Finish(model.Pack(builder), b"TFL3")
     broken = tmp_path / "nan.tflite"

@@ -1,0 +1,85 @@
+"""Every kind of source behind one function: a float .tflite, and a way to run the source itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from edgeq_converters import sources
+from edgeq_converters.sample_files import RawSamples
+from edgeq_converters.sources import SourceKind
+from edgeq_converters.values import TensorInfo
+
+Array = npt.NDArray[Any]
+Reference = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A source as a float .tflite.
+
+    Attributes:
+        data: the .tflite; of a .tflite source its own bytes.
+        frozen: the SavedModel of fixed shapes that TensorFlow's own quantizer takes; None without one.
+        reference: runs the source on one batch: {input name: array of the .tflite's shape} -> {output name:
+            array}; None for a .tflite, which is its own reference.
+        layouts: {input name: axes}, where the .tflite's input is the source's transposed by these axes.
+        tools: names of the packages that took part besides the usual ones.
+        notes: what the user should be told.
+    """
+
+    kind: SourceKind
+    data: bytes
+    frozen: Path | None = None
+    reference: Reference | None = None
+    layouts: Mapping[str, tuple[int, ...]] | None = None
+    tools: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def load_source(source: Path, workdir: Path, *, announce: Callable[[str], object]) -> Loaded:
+    """Return any source as a float .tflite.
+
+    Args:
+        workdir: an empty folder for the libraries' files.
+        announce: called with what takes its time, before it does.
+
+    Raises:
+        ConverterError: EQ104 a package is missing, EQ301, EQ302 no model, EQ305 it cannot be loaded or
+            converted, EQ306 open shapes.
+    """
+    kind = sources.detect(source)
+    if kind is SourceKind.TFLITE:
+        return Loaded(kind=kind, data=source.read_bytes())
+    if kind is SourceKind.ONNX:
+        announce("load with onnx2tf")
+        from edgeq_converters import onnx_sources
+
+        return onnx_sources.load(source, workdir)
+    if kind is SourceKind.TORCH:
+        announce("load with litert-torch")
+        from edgeq_converters import torch_sources
+
+        return torch_sources.load(source, workdir)
+    announce("load with TensorFlow")
+    from edgeq_converters import tf_sources
+
+    return tf_sources.load(source, kind, workdir)
+
+
+def relaid(raw: RawSamples, inputs: Sequence[TensorInfo], loaded: Loaded) -> RawSamples:
+    """Return samples in the .tflite's layout where they were given in the source's (channels first)."""
+    arrays = dict(raw.arrays)
+    for tensor in inputs:
+        axes = (loaded.layouts or {}).get(tensor.name)
+        name = tensor.name if tensor.name in arrays else "x"
+        if axes is None or name not in arrays or arrays[name].ndim != len(axes):
+            continue
+        sizes, wanted = arrays[name].shape[1:], tensor.shape[1:]
+        if sizes != wanted and tuple(sizes[axis - 1] for axis in axes[1:]) == wanted:
+            arrays[name] = arrays[name].transpose(axes)
+    return replace(raw, arrays=arrays)
