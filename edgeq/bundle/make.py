@@ -23,9 +23,9 @@ from edgeq.version import VERSION
 from edgeq_agent import wire
 
 GOLDEN_SAMPLES = 16
-# How far integer outputs may be off where another runtime, other kernels or another processor computed them.
-# Between LiteRT 2.3.0 and tflite-runtime 2.11 on Python 3.7, a keyword spotter's softmax differed by up to 14
-# steps; broken kernels differ by far more. On the golden outputs' own runtime and machine, integers are exact.
+# How far integer outputs may be off where another runtime, other kernels or another processor ran. Between
+# LiteRT 2.3.0 and tflite-runtime 2.11 on Python 3.7, a keyword spotter's softmax differed by up to 14 steps;
+# broken kernels differ by far more. On the golden outputs' own runtime and machine, integers are exact.
 GOLDEN_STEPS = 16
 GOLDEN_ATOL = 1e-3
 GOLDEN_RTOL = 1e-2
