@@ -105,6 +105,21 @@ def _sensitivity(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
     return sensitivity_job.run(job, _stepper(send))
 
 
+def _islands(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
+    from edgeq_converters.sensitivity import job as sensitivity_job
+
+    return sensitivity_job.run_walk(job, _stepper(send))
+
+
+def _latency(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
+    from edgeq_converters import latency
+
+    models = [Path(model) for model in job["models"]]
+    advance = _stepper(send)("measure latency in turns", len(models) * job["rounds"])
+    found = latency.measure(models, rounds=job["rounds"], seed=job["seed"], advance=advance)
+    return {"latencies": latency.to_dicts(found)}
+
+
 def _tools() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -117,7 +132,7 @@ def _tools() -> dict[str, str]:
     return found
 
 
-_VERBS = {"convert": _convert, "inspect": _inspect, "run": _run, "sensitivity": _sensitivity}
+_VERBS = {"convert": _convert, "inspect": _inspect, "run": _run, "sensitivity": _sensitivity, "islands": _islands, "latency": _latency}
 
 if __name__ == "__main__":
     raise SystemExit(main(sys.argv[1:]))
