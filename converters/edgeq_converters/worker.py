@@ -132,7 +132,14 @@ def _tools() -> dict[str, str]:
     return found
 
 
-_VERBS = {"convert": _convert, "inspect": _inspect, "run": _run, "sensitivity": _sensitivity, "islands": _islands, "latency": _latency}
+_VERBS = {
+    "convert": _convert,
+    "inspect": _inspect,
+    "run": _run,
+    "sensitivity": _sensitivity,
+    "islands": _islands,
+    "latency": _latency,
+}
 
 if __name__ == "__main__":
     raise SystemExit(main(sys.argv[1:]))
