@@ -36,23 +36,34 @@ class Recipe:
     """How a model is converted. The same recipe, source and data give the same bytes.
 
     Attributes:
-        io: type of the inputs and outputs: `float32`, or of an integer model `int8` (`int16` of int16x8).
+        io: type of the inputs and outputs: `float32`, or of an integer model `int8` (`int16` of int16x8);
+            what the scheme has by default where nothing is said.
         calibrator: how a tensor's histogram becomes its range; a name of `calibrators.CALIBRATORS`, with its
             parameter after a colon where it takes one (`percentile:99.99`).
         bias_correction: sequential correction of biases and per-channel scales.
         equalization: cross-layer equalization of weights before calibration.
         float_ops: operations that stay float in a mixed model, by the name of their first output tensor.
+        prune: `magnitude:RATIO` or `channels:RATIO` (see pruning/request.py); None leaves the model whole.
+        epochs: of re-tuning after pruning; None lets their number follow from the size of the data.
+        distill: re-tune towards the unpruned model's outputs instead of labels.
         seed: of everything random: held-out splits, re-tuning.
     """
 
     scheme: Scheme
-    io: str = "int8"
+    io: str = ""
     calibrator: str = "minmax"
     bias_correction: Switch = Switch.OFF
     equalization: Switch = Switch.OFF
     backend: Backend = Backend.AUTO
     float_ops: tuple[str, ...] = ()
+    prune: str | None = None
+    epochs: int | None = None
+    distill: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.io:
+            object.__setattr__(self, "io", self.scheme.io_types[0])
 
     def check(self) -> None:
         """Check what can be told without a model.

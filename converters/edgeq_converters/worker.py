@@ -60,19 +60,39 @@ def _stepper(send: Send) -> Callable[[str, int], Callable[[int], None]]:
 def _convert(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
     from edgeq_converters import steps
     from edgeq_converters.recipe import Recipe
+    from edgeq_converters.values import Scheme
 
-    done = steps.convert(
-        Path(job["source"]),
-        Path(job["output"]),
-        recipe=Recipe.from_dict(job["recipe"]),
-        data=Path(job["data"]) if job["data"] else None,
-        workdir=Path(job["workdir"]),
-        step=_stepper(send),
-    )
+    recipe = Recipe.from_dict(job["recipe"])
+    source, output, workdir = Path(job["source"]), Path(job["output"]), Path(job["workdir"])
+    data = Path(job["data"]) if job["data"] else None
+
+    def by(used: Recipe) -> Callable[[Path, Path, Path], steps.Converted]:
+        return lambda model, file, folder: steps.convert(
+            model, file, recipe=used, data=data, workdir=folder, step=_stepper(send)
+        )
+
+    pruning: dict[str, Any] | None = None
+    said: tuple[str, ...] = ()
+    if recipe.prune is None:
+        done = by(recipe)(source, output, workdir)
+    else:
+        from edgeq_converters.pruning import conversion
+        from edgeq_converters.pruning.job import PruningJob
+
+        done, pruning, said = conversion.convert(
+            source,
+            output,
+            job=PruningJob.of(recipe, job),
+            by_recipe=by(recipe),
+            to_float=by(Recipe(scheme=Scheme.FLOAT32, io="float32")),
+            workdir=workdir,
+            step=_stepper(send),
+        )
     return {
+        "pruning": pruning,
         "info": done.info.to_dict(),
         "backend": done.backend,
-        "notes": list(done.notes),
+        "notes": [*said, *done.notes],
         "parity": done.parity.to_dict() if done.parity else None,
         "tools": _tools(),
     }

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.training_options import pruning_options, show_pruning
 from edgeq.cli.ui import App, Ui, command
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         "edgeq convert model.keras -o model.tflite --scheme int8 --calibration calibration.npz",
         "edgeq convert saved_model/ -o model.tflite --scheme float16",
         "edgeq convert float.tflite -o model.tflite --scheme int8 --calibration images/ --io float32 --json",
+        "edgeq convert model.keras -o small.tflite --scheme float32 --prune channels:0.5 --training t.npz",
     ],
 )
 @click.argument("source", type=click.Path(path_type=Path))
@@ -43,15 +45,30 @@ if TYPE_CHECKING:
     type=click.Choice(["int8", "float32"]),
     help="Inputs and outputs of an int8 model.  [default: int8]",
 )
+@pruning_options
 def convert_command(
-    app: App, source: Path, output: Path, scheme: str, calibration: Path | None, io: str | None
+    app: App,
+    source: Path,
+    output: Path,
+    scheme: str,
+    calibration: Path | None,
+    io: str | None,
+    **pruning: Any,
 ) -> None:
     """Convert a model."""
     from edgeq.conversion import convert
     from edgeq.store import Store
 
     with followed(app.ui) as on_progress:
-        done = convert(source, output, scheme=scheme, calibration=calibration, io=io, on_progress=on_progress)
+        done = convert(
+            source,
+            output,
+            scheme=scheme,
+            calibration=calibration,
+            io=io,
+            on_progress=on_progress,
+            **pruning,
+        )
     notes = list(done.notes)
     if calibration is not None and scheme != "int8":
         notes.append(f"--calibration was not used: {scheme} needs none")
@@ -82,6 +99,7 @@ def _document(source: Path, done: Conversion, notes: list[str]) -> dict[str, obj
         },
         "inputs": [asdict(tensor) for tensor in done.inputs],
         "outputs": [asdict(tensor) for tensor in done.outputs],
+        "pruning": done.pruning,
         "backend": done.backend,
         "tools": dict(done.tools),
         "notes": notes,
@@ -101,6 +119,8 @@ def _show(ui: Ui, done: Conversion) -> None:
     rows += [["output", *_row(tensor)] for tensor in done.outputs]
     ui.line()
     ui.table(["", "name", "shape", "type", "scale", "zero point"], rows)
+    if done.pruning is not None:
+        show_pruning(ui, done.pruning)
     for line in done.op_report:
         ui.detail(f"op {line.index:>3}  {line.op:<24} {line.kind:<8} {line.reason}")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeq.conversion.tuning import check_trainable, with_pruning
 from edgeq.errors import DataError, MissingExtra, ModelError, UsageError
 from edgeq.files import sha256_of, write_atomic
 from edgeq_converters import sources
@@ -36,6 +37,7 @@ class Conversion:
         backend: the library that quantized, `none` for float32.
         tools: versions of the libraries that took part.
         notes: what the user should be told.
+        pruning: what was pruned and what it bought, with `bought` in words; None without pruning.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Conversion:
     tools: Mapping[str, str]
     backend: str
     notes: tuple[str, ...]
+    pruning: Mapping[str, Any] | None = None
 
     def ops_by_kind(self) -> dict[str, int]:
         """Return how many operations are integer, float and mixed."""
@@ -65,6 +68,11 @@ def convert(
     scheme: str | None = None,
     calibration: Calibration | None = None,
     io: str | None = None,
+    prune: str | None = None,
+    training: Path | None = None,
+    validation: Path | None = None,
+    epochs: int | None = None,
+    distill: bool = False,
     on_progress: Progress | None = None,
     deadline_s: float = 3600.0,
 ) -> Conversion:
@@ -77,6 +85,11 @@ def convert(
         calibration: representative samples, needed for int8: a path (.npz, .npy, folder of images), an
             array, a mapping of arrays by input name, or any iterable of samples (see given_samples.py).
         io: inputs and outputs of an int8 model: `int8` (default) or `float32`.
+        prune: `magnitude:RATIO` or `channels:RATIO`, Keras 3 models only; re-tunes with
+        training: a .npz with `x` and `y` (docs/data.md), and says the accuracy on
+        validation: the same kind of file; a fifth of the training data is held out for it otherwise.
+        epochs: of re-tuning; their number follows from the size of the data otherwise.
+        distill: re-tune towards the unpruned model's outputs; needs no labels.
         on_progress: called with (step, done, total).
         deadline_s: how long the worker may take.
 
@@ -88,7 +101,7 @@ def convert(
     """
     started_s = time.monotonic()
     source, output = Path(source), Path(output)
-    recipe = recipe or _recipe(scheme, io)
+    recipe = with_pruning(recipe or _recipe(scheme, io), prune=prune, epochs=epochs, distill=distill)
     _check_paths(source, output)
     with (
         translated(_ERRORS),
@@ -97,6 +110,8 @@ def convert(
         workdir = Path(folder)
         sources.detect(source)
         _require_writable(output)
+        if recipe.prune is not None:
+            check_trainable(source, training, what="--prune")
         data = _given(calibration, recipe.scheme, workdir, str(source))
         made = workdir / "converted.tflite"
         result = run_worker(
@@ -106,6 +121,8 @@ def convert(
                 "output": str(made),
                 "recipe": recipe.to_dict(),
                 "data": str(data) if data else None,
+                "training": str(training) if training else None,
+                "validation": str(validation) if validation else None,
                 "workdir": str(workdir),
             },
             workdir=workdir,
@@ -139,6 +156,7 @@ def _conversion(
         tools=result["tools"],
         backend=result["backend"],
         notes=tuple(result["notes"]),
+        pruning=result.get("pruning"),
     )
 
 
