@@ -140,6 +140,12 @@ def _latency(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
     return {"latencies": latency.to_dicts(found)}
 
 
+def _edgetpu(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
+    from edgeq_converters import edgetpu_job
+
+    return edgetpu_job.run(job)
+
+
 def _tools() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -159,6 +165,7 @@ _VERBS = {
     "sensitivity": _sensitivity,
     "islands": _islands,
     "latency": _latency,
+    "edgetpu": _edgetpu,
 }
 
 if __name__ == "__main__":
