@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sensitivity": ("sensitivity", "Measure what quantizing each operation costs, and what to do."),
     "search": ("search", "Search mixed precision: which operations stay float, under a blueprint."),
     "select": ("select", "Choose among evaluated variants by a blueprint."),
+    "edgetpu": ("edgetpu", "Say what an Edge TPU takes of a .tflite, and compile it."),
     "bundle": ("bundle", "Make a deployable bundle of a model, its golden inputs and its drift reference."),
     "devices": ("devices", "Enrol, list and remove devices; emulate one."),
     "deploy": ("deploy", "Show what a bundle changes on devices, and do it."),
