@@ -85,7 +85,7 @@ class Entropy:
     Source: Migacz, "8-bit Inference with TensorRT", GTC 2017: for each threshold, the values beyond it are
     added to the last bin (P), P is put on 128 levels and spread back over its occupied bins (Q), and the
     threshold with the least KL(P, Q) is kept. As there, magnitudes decide and the threshold serves both
-    signs, and as in its later versions the bin at zero counts as its neighbour does, since zeros cost nothing.
+    signs, and as in its later versions the bin at zero counts as its neighbour does: zeros cost nothing.
     A tensor of one sign has 256 levels.
 
     The 2048 bins are filled from the finer or coarser bins of the histogram, spread evenly.
@@ -222,7 +222,7 @@ def _entropy_threshold(counts: Array, levels: int) -> int:
 
 
 def _points(histogram: Histogram) -> tuple[Array, Array]:
-    """Return (values, weights) that stand for the bins; wide bins by several points, as steps are narrower."""
+    """Return (values, weights) that stand for the bins; wide bins by several, as steps are narrower."""
     low, high, counts = histogram.bins()
     largest = max(abs(histogram.minimum), abs(histogram.maximum)) or 1.0
     parts = np.clip(np.ceil((high - low) / largest * 1024), 1, 8).astype(np.int64)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 _BINS = 1 << 16
-_PENDING = 1 << 13
+_PENDING = 1 << 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -134,13 +134,14 @@ class Counter:
         if not self._waiting:
             return
         keys = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
-        if keys.size < _PENDING:
+        if keys.size < _PENDING // 8:
             found, counts = np.unique(keys, return_counts=True)
+            self._counts = self._counts.merge(Counts(keys=found, counts=counts.astype(np.int64)))
         else:
-            dense = np.bincount(keys, minlength=_BINS)
+            dense = np.bincount(keys, minlength=_BINS).astype(np.int64, copy=False)
+            dense[self._counts.keys] += self._counts.counts
             found = np.flatnonzero(dense).astype(np.uint16)
-            counts = dense[found]
-        self._counts = self._counts.merge(Counts(keys=found, counts=counts.astype(np.int64)))
+            self._counts = Counts(keys=found, counts=dense[found])
         self._pending, self._waiting = [], 0
 
     def counts(self) -> Counts:

@@ -91,11 +91,11 @@ def require_full_integer(model: ModelInfo, *, io: str, subject: str) -> None:
             hint="replace these operations in the model, or use --scheme dynamic or float16",
         )
     wrong = [tensor for tensor in (*model.inputs, *model.outputs) if tensor.dtype.startswith("float")]
-    if io == "int8" and wrong:
+    if io != "float32" and wrong:
         raise ConverterError(
             "EQ307",
             subject,
-            expected="int8 inputs and outputs",
+            expected=f"{io} inputs and outputs",
             got=", ".join(f"{tensor.name} {tensor.dtype}" for tensor in wrong),
             hint="use --io float32",
         )

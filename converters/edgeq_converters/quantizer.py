@@ -1,91 +1,202 @@
-"""The one module that knows litert-quantizer: a scheme and our ranges in, a quantized .tflite out.
-
-Its own `calibrate()` is never used: it is an order-dependent moving average and silently empty on generators.
-"""
+"""From a float .tflite, a recipe and ranges to a quantized .tflite, by the backend that can do it."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
-from importlib import import_module
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from edgeq_converters import inference, litert_backend, op_report, tf_backend, tflite_file, weight_clipping
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.sample_files import missing
-from edgeq_converters.values import Scheme
+from edgeq_converters.litert_backend import known_ops
+from edgeq_converters.recipe import Backend, Recipe
+from edgeq_converters.values import OpKind, Scheme
 
-_NAMES = ("litert_quantizer", "ai_edge_quantizer")  # the library was renamed in 2026
-_WEIGHT_OPS = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE", "EMBEDDING_LOOKUP")
-
-
-def _library(module: str) -> Any:
-    for name in _NAMES:
-        try:
-            return import_module(f"{name}.{module}")
-        except ModuleNotFoundError as error:
-            if not (error.name or "").startswith(name):
-                raise
-    raise missing("litert-quantizer")
+__all__ = ["Quantized", "known_ops", "make", "quantize", "strays"]
+_LITERT = "litert-quantizer"
 
 
-def known_ops() -> frozenset[str]:
-    """Return the schema names of the operations that the library can quantize."""
-    from ai_edge_litert import schema_py_generated as schema
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantized:
+    """A quantized model.
 
-    codes = set(_library("utils.tfl_flatbuffer_utils").TFL_OP_CODE_TO_NAME)
-    return frozenset(name for name, number in vars(schema.BuiltinOperator).items() if number in codes)
+    Attributes:
+        backend: the library that made it.
+        notes: what was chosen by itself, to be said to the user.
+    """
+
+    data: bytes
+    backend: str
+    notes: tuple[str, ...] = ()
 
 
-def quantize(
-    data: bytes, *, scheme: Scheme, io: str, ranges: Mapping[str, Any] | None, subject: str
-) -> bytes:
-    """Return the quantized model.
+def quantize(data: bytes, *, recipe: Recipe, ranges: Mapping[str, Any] | None, subject: str) -> bytes:
+    """Return the quantized model; `make` says how it came about too."""
+    return make(data, recipe=recipe, ranges=ranges, subject=subject).data
+
+
+def make(data: bytes, *, recipe: Recipe, ranges: Mapping[str, Any] | None, subject: str) -> Quantized:
+    """Return the model under the recipe's scheme, io, backend and float_ops.
+
+    With the backend `auto` TensorFlow's quantizer is taken where litert-quantizer leaves an operation in
+    float that the recipe does not leave in float.
 
     Args:
         data: a float .tflite with unique tensor names.
-        io: `int8` or `float32` inputs and outputs; of the scheme int8 only.
-        ranges: {tensor: {min, max}} of every activation; of the scheme int8 only.
+        ranges: {tensor: {min, max}} of every activation; needed where `recipe.scheme.needs_ranges`.
 
     Raises:
-        ConverterError: EQ308 when the library refuses the model.
+        ConverterError: EQ308 a backend refuses the model, EQ330 float_ops that it does not have, EQ332 the
+            backend cannot make the scheme.
     """
-    engine = _library("quantizer").Quantizer(data)
-    if scheme is Scheme.FLOAT16:
-        _cast_to_float16(engine)
-    elif scheme is Scheme.DYNAMIC:
-        engine.load_quantization_recipe(_library("recipe").dynamic_wi8_afp32())
-    else:
-        # Its "*" takes in the virtual operations INPUT and OUTPUT: the borders become int8 too.
-        engine.load_quantization_recipe(_library("recipe").static_wi8_ai8())
-        if io == "float32":
-            for border in ("INPUT", "OUTPUT"):
-                engine.update_quantization_recipe(".*", _op(border), algorithm_key=_algorithms().NO_QUANTIZE)
+    _require_known(data, recipe, subject)
+    if recipe.scheme is Scheme.INT4:
+        return _with_int4(data, recipe=recipe, ranges=ranges, subject=subject)
+    if recipe.backend is Backend.TENSORFLOW:
+        if not recipe.scheme.needs_ranges:
+            raise ConverterError(
+                "EQ332",
+                subject,
+                f"the backend tensorflow does not make {recipe.scheme}",
+                hint="--backend auto",
+            )
+        made = tf_backend.quantize(data, recipe=recipe, ranges=ranges or {}, subject=subject)
+        return Quantized(data=made, backend=tf_backend.NAME)
+    made = litert_backend.quantize(data, recipe=recipe, ranges=ranges, subject=subject)
+    stayed = strays(data, made, recipe=recipe, subject=subject)
+    if not stayed or recipe.backend is Backend.LITERT or not tf_backend.is_installed():
+        return Quantized(data=made, backend=_LITERT)
+    return _by_tensorflow(data, made, stayed, recipe=recipe, ranges=ranges or {}, subject=subject)
+
+
+def strays(data: bytes, made: bytes, *, recipe: Recipe, subject: str) -> tuple[str, ...]:
+    """Return the kinds of operations that work in float though the recipe would have them in integers."""
+    if not recipe.scheme.needs_ranges:
+        return ()
+    model = tflite_file.parse(made, subject=subject)
+    graph = model.subgraphs[0]
+    found = set()
+    for line, operator in zip(op_report.lines(model), graph.operators, strict=False):
+        name = tflite_file.tensor_name(graph.tensors[operator.outputs[0]])
+        works_in_float = line.kind is not OpKind.INTEGER and line.op not in op_report.CONVERSIONS
+        if works_in_float and name not in recipe.float_ops:
+            found.add(line.op)
+    return tuple(sorted(found))
+
+
+def _by_tensorflow(
+    data: bytes,
+    made: bytes,
+    stayed: tuple[str, ...],
+    *,
+    recipe: Recipe,
+    ranges: Mapping[str, Any],
+    subject: str,
+) -> Quantized:
+    names = ", ".join(stayed)
     try:
-        result = engine.quantize(dict(ranges) if ranges else None, enable_progress_report=False)
-    except (ValueError, RuntimeError, KeyError, IndexError, TypeError, NotImplementedError) as error:
-        short = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise ConverterError(
-            "EQ308",
-            subject,
-            f"the quantizer refused the model ({short})",
-            hint="use --scheme float16 or float32",
-        ) from error
-    return bytes(result.quantized_model)
+        theirs = tf_backend.quantize(data, recipe=recipe, ranges=ranges, subject=subject)
+    except ConverterError as error:
+        said = f"litert-quantizer leaves {names} in float, and {error.problem}"
+        return Quantized(data=made, backend=_LITERT, notes=(said,))
+    left = set(strays(data, theirs, recipe=recipe, subject=subject))
+    if left >= set(stayed):
+        said = f"neither litert-quantizer nor TensorFlow has {names} in integers"
+        return Quantized(data=made, backend=_LITERT, notes=(said,))
+    said = f"litert-quantizer leaves {names} in float; TensorFlow's quantizer made the model"
+    return Quantized(data=theirs, backend=tf_backend.NAME, notes=(said,))
 
 
-def _cast_to_float16(engine: Any) -> None:
-    types = _library("qtyping")
-    config = types.OpQuantizationConfig(
-        weight_tensor_config=types.TensorQuantizationConfig(num_bits=16, dtype=types.TensorDataType.FLOAT),
-        compute_precision=types.ComputePrecision.FLOAT,
-        explicit_dequantize=True,
-    )
-    for name in _WEIGHT_OPS:
-        engine.update_quantization_recipe(".*", _op(name), config, algorithm_key=_algorithms().FLOAT_CASTING)
+def _with_int4(data: bytes, *, recipe: Recipe, ranges: Mapping[str, Any] | None, subject: str) -> Quantized:
+    """Return the model with int4 weights wherever the runtime here really runs them, int8 elsewhere."""
+    model = tflite_file.parse(data, subject=subject)
+    wanted = [kind for kind in litert_backend.INT4_OPS if kind in _weighted(model)]
+    notes: list[str] = []
+    kept: list[str] = []
+    base = replace(recipe, scheme=Scheme.INT8)
+    best = make(data, recipe=base, ranges=ranges, subject=subject)
+    if best.backend != _LITERT:
+        said = "int4 weights: none, since TensorFlow's quantizer, which the model needs, makes int8 only"
+        return replace(best, notes=(*best.notes, said))
+    for kind in wanted:
+        kinds = (*kept, kind)
+        extra = weight_clipping.clipped(data, bits=4, kinds=kinds, subject=subject)
+        given = {**(ranges or {}), **extra}
+        try:
+            made = litert_backend.quantize(data, recipe=recipe, ranges=given, subject=subject, int4_ops=kinds)
+            _require_running(made, subject=subject)
+        except ConverterError as error:
+            notes.append(f"{kind} keeps int8 weights: {error.problem}")
+            continue
+        kept.append(kind)
+        best = Quantized(data=made, backend=_LITERT)
+    others = sorted(_weighted(model) - set(kept))
+    notes.insert(0, f"int4 weights: {', '.join(kept) or 'none'}; int8 weights: {', '.join(others) or 'none'}")
+    return replace(best, notes=(*best.notes, *notes))
 
 
-def _op(name: str) -> Any:
-    return _library("qtyping").TFLOperationName[name]
+def _weighted(model: Any) -> set[str]:
+    """Return the kinds of operations that have float constants of two or more dimensions."""
+    graph = model.subgraphs[0]
+    return {
+        tflite_file.op_name(model, operator)
+        for operator in graph.operators
+        for index in operator.inputs
+        if index >= 0
+        and tflite_file.type_name(graph.tensors[index]) == "FLOAT32"
+        and tflite_file.is_constant(model, graph.tensors[index])
+        and len(graph.tensors[index].shape if graph.tensors[index].shape is not None else ()) > 1
+    }
 
 
-def _algorithms() -> Any:
-    return _library("algorithm_manager").AlgorithmName
+def _require_running(made: bytes, *, subject: str) -> None:
+    """Check that the runtime computes the file, and the same with its fast kernels as with its plain ones.
+
+    Raises:
+        ConverterError: EQ303 it does not run, EQ308 the kernels differ.
+    """
+    results = []
+    for plain in (False, True):
+        interpreter = inference.open_interpreter(made, subject=subject, every_tensor=plain)
+        random = np.random.default_rng(0)
+        details = interpreter.get_input_details()
+        rows = [_any_values(random, detail) for detail in details]
+        inference.invoke(interpreter, [detail["index"] for detail in details], rows, subject=subject)
+        outputs = interpreter.get_output_details()
+        results.append([_real(interpreter.get_tensor(detail["index"]), detail) for detail in outputs])
+    for fast, slow, detail in zip(*results, outputs, strict=True):
+        scale = detail["quantization"][0] or float(np.abs(slow).max()) / 127
+        if np.abs(fast - slow).max() > 8 * scale:
+            raise ConverterError("EQ308", subject, "the runtime's fast and plain kernels give other results")
+
+
+def _any_values(random: np.random.Generator, detail: Mapping[str, Any]) -> Any:
+    kind = np.dtype(detail["dtype"])
+    if kind.kind == "f":
+        return random.normal(size=detail["shape"]).astype(kind)
+    return random.integers(0, 100, size=detail["shape"]).astype(kind)
+
+
+def _real(values: Any, detail: Mapping[str, Any]) -> Any:
+    scale, zero = detail["quantization"]
+    return (values.astype(np.float64) - zero) * scale if scale else values.astype(np.float64)
+
+
+def _require_known(data: bytes, recipe: Recipe, subject: str) -> None:
+    if not recipe.float_ops:
+        return
+    graph = tflite_file.parse(data, subject=subject).subgraphs[0]
+    names = [tflite_file.tensor_name(graph.tensors[operator.outputs[0]]) for operator in graph.operators]
+    for wanted in recipe.float_ops:
+        if wanted not in names:
+            near = difflib.get_close_matches(wanted, names, n=1, cutoff=0)
+            raise ConverterError(
+                "EQ330",
+                subject,
+                f"no operation has the output tensor {wanted!r}, which float_ops names",
+                expected=f"the name of an operation's first output, as {near[0]!r}" if near else None,
+                hint="edgeq sensitivity lists the names",
+            )

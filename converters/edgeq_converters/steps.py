@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeq_converters import (
-    calibration,
     inference,
+    integer,
     op_report,
     parity,
     quantizer,
@@ -52,11 +52,13 @@ def convert(
     data: Path | None,
     workdir: Path,
     step: Step,
+    histograms: Path | None = None,
 ) -> Converted:
     """Convert `source` and write `output`; the file is read back, checked and run once.
 
     Args:
-        data: calibration samples; needed for int8.
+        data: calibration samples; needed for a scheme of integers, unless there are
+        histograms: what `edgeq calibrate` kept of them.
         step: called with (what, total) when a step starts; returns a function that takes how much
             more is done.
 
@@ -66,9 +68,9 @@ def convert(
     scheme, io = recipe.scheme, recipe.io
     subject = str(source)
     # Data is read before TensorFlow is: bad data is told in a second, not in ten.
-    raw = sample_files.read(data) if data is not None and scheme is Scheme.INT8 else None
+    raw = sample_files.read(data) if data is not None and scheme.needs_ranges else None
     loaded = load_source(source, workdir, announce=lambda what: step(what, 1))
-    base, frozen = loaded.data, loaded.frozen
+    base = loaded.data
     model = tflite_file.parse(base, subject=subject)
     soundness.require_sound(model, scheme=scheme, subject=subject)
     inference.run_once(base, subject=subject)
@@ -81,54 +83,20 @@ def convert(
     backend = "none" if scheme is Scheme.FLOAT32 else "litert-quantizer"
     if scheme is not Scheme.FLOAT32:
         base = tflite_file.uniquely_named(base, subject=subject)
-    if scheme is Scheme.INT8:
-        if raw is None:
-            raise needs_calibration(subject)
-        samples = match(raw, tflite_file.inputs_and_outputs(model)[0])
-        notes.extend(samples.notes)
-        base = _full_integer(base, samples, recipe=recipe, subject=subject, step=step)
-        stayed = op_report.stayed_float(_info(base, scheme, subject), io=io)
-        if stayed and frozen is not None:
-            base = _by_tensorflow(frozen, samples, io=io, source=source, step=step)
-            backend = "tensorflow"
-            names = ", ".join(sorted({line.op for line in stayed} - op_report.CONVERSIONS))
-            notes.append(f"litert-quantizer leaves {names} in float; TensorFlow's quantizer made the model")
+    if scheme.needs_ranges:
+        samples = None if raw is None else match(raw, tflite_file.inputs_and_outputs(model)[0])
+        made = integer.make(
+            base, recipe=recipe, samples=samples, histograms=histograms, subject=subject, step=step
+        )
+        base, backend = made.data, made.backend
+        notes.extend([*(samples.notes if samples else ()), *made.notes])
     elif scheme is not Scheme.FLOAT32:
         step("quantize", 1)
-        base = quantizer.quantize(base, scheme=scheme, io=io, ranges=None, subject=subject)
+        base = quantizer.quantize(base, recipe=recipe, ranges=None, subject=subject)
     output.write_bytes(base)
     info = _verify(output, scheme=scheme, io=io, subject=subject, step=step)
     notes.extend(_remarks(info, scheme))
     return Converted(info=info, backend=backend, notes=tuple(notes), parity=same)
-
-
-def _full_integer(base: bytes, samples: Samples, *, recipe: Recipe, subject: str, step: Step) -> bytes:
-    advance = step("calibrate", len(samples))
-    histograms = calibration.observe(base, samples, subject=subject, advance=advance)
-    ranges = calibration.ranges(base, histograms, calibrator=recipe.calibrator, subject=subject)
-    step("quantize", 1)
-    return quantizer.quantize(base, scheme=Scheme.INT8, io=recipe.io, ranges=ranges, subject=subject)
-
-
-def _by_tensorflow(frozen: Path, samples: Samples, *, io: str, source: Path, step: Step) -> bytes:
-    from edgeq_converters import tf_sources
-
-    step("quantize with TensorFlow", 1)
-    inputs = samples.inputs
-    rows = [row for row, _ in inference.batches(samples, inputs)]
-    return tf_sources.to_integer(frozen, rows, names=[tensor.name for tensor in inputs], io=io, source=source)
-
-
-def needs_calibration(subject: str) -> ConverterError:
-    """Return the error for int8 without data."""
-    return ConverterError(
-        "EQ209",
-        subject,
-        "the scheme int8 needs calibration data",
-        expected="--calibration with 100 to 500 representative samples",
-        got="none",
-        hint="add --calibration C.npz, or use --scheme dynamic, which needs none",
-    )
 
 
 def _parity(
@@ -156,7 +124,7 @@ def _verify(output: Path, *, scheme: Scheme, io: str, subject: str, step: Step) 
     step("verify", 1)
     written = output.read_bytes()
     info = _info(written, scheme, subject)
-    if scheme is Scheme.INT8:
+    if scheme.full_integer:
         op_report.require_full_integer(info, io=io, subject=subject)
     try:
         inference.run_once(written, subject=subject)

@@ -1,0 +1,111 @@
+"""From the float hub to a model whose activations are integers: histograms, ranges, and the quantizer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from edgeq_converters import calibration, histogram_file, inference, quantizer, tf_backend, tflite_file
+from edgeq_converters.errors import ConverterError
+from edgeq_converters.grid import INT8, INT16
+from edgeq_converters.histogram import Histogram
+from edgeq_converters.quantizer import Quantized
+from edgeq_converters.recipe import Backend, Recipe
+from edgeq_converters.samples import Samples
+from edgeq_converters.values import Scheme
+
+Step = Callable[[str, int], inference.Advance]
+_FEW = 32
+
+
+def make(
+    base: bytes,
+    *,
+    recipe: Recipe,
+    samples: Samples | None,
+    histograms: Path | None,
+    subject: str,
+    step: Step,
+) -> Quantized:
+    """Return the model in integers.
+
+    Args:
+        base: a float .tflite with unique tensor names.
+        samples: calibration samples; None where only histograms were kept.
+        histograms: a file that `edgeq calibrate` wrote for this model, instead of a pass over the samples.
+
+    Raises:
+        ConverterError: EQ209 neither was given, EQ331 the histograms are of another model, EQ3xx.
+    """
+    found, notes = observed(base, samples=samples, histograms=histograms, subject=subject, step=step)
+    grid = INT16 if recipe.scheme is Scheme.INT16X8 else INT8
+    ranges = calibration.ranges(base, found, calibrator=recipe.calibrator, subject=subject, grid=grid)
+    if recipe.backend is not Backend.LITERT and tf_backend.is_installed():
+        ranges |= _hidden(base, samples, subject=subject)
+    step("quantize", 1)
+    made = quantizer.make(base, recipe=recipe, ranges=ranges, subject=subject)
+    return replace(made, notes=(*notes, *made.notes))
+
+
+def observed(
+    base: bytes, *, samples: Samples | None, histograms: Path | None, subject: str, step: Step
+) -> tuple[Mapping[str, Histogram], tuple[str, ...]]:
+    """Return the histograms by tensor, read or taken, and what there is to say about them."""
+    if histograms is not None:
+        kept = histogram_file.read(histograms)
+        histogram_file.require_model(kept, digest=digest_of(base), subject=str(histograms))
+        return kept.histograms, remarks(kept.histograms)
+    if samples is None:
+        raise needs_calibration(subject)
+    advance = step("calibrate", len(samples))
+    found = calibration.observe(base, samples, subject=subject, advance=advance)
+    return found, remarks(found)
+
+
+def digest_of(base: bytes) -> str:
+    """Return the sha256 by which histograms name the float .tflite that they were taken from."""
+    return hashlib.sha256(base).hexdigest()
+
+
+def remarks(histograms: Mapping[str, Histogram]) -> tuple[str, ...]:
+    """Return what the user should know about the ranges before the model is trusted."""
+    said: list[str] = []
+    samples = max((histogram.samples for histogram in histograms.values()), default=0)
+    if 0 < samples < _FEW:
+        counted = "one sample" if samples == 1 else f"{samples} samples"
+        said.append(f"calibrated on {counted} only: give 100 to 500, or ranges stay too narrow")
+    still = [name for name, found in histograms.items() if found.total and found.minimum == found.maximum]
+    if still and samples > 1:
+        named = ", ".join(still[:3]) + (" and more" if len(still) > 3 else "")
+        said.append(f"{len(still)} of {len(histograms)} tensors have one value over all samples: {named}")
+    return tuple(said)
+
+
+def needs_calibration(subject: str, scheme: Scheme = Scheme.INT8) -> ConverterError:
+    """Return the error for an integer scheme without data."""
+    return ConverterError(
+        "EQ209",
+        subject,
+        f"the scheme {scheme} needs calibration data",
+        expected="--calibration with 100 to 500 representative samples",
+        got="none",
+        hint="add --calibration C.npz, or use --scheme dynamic, which needs none",
+    )
+
+
+def _hidden(base: bytes, samples: Samples | None, *, subject: str) -> calibration.Ranges:
+    if samples is not None:
+        return tf_backend.intermediates(base, samples, subject=subject)
+    model = tflite_file.parse(base, subject=subject)
+    if any(tflite_file.op_name(model, op).endswith("LSTM") for op in model.subgraphs[0].operators):
+        raise ConverterError(
+            "EQ209",
+            subject,
+            "an LSTM has ranges inside that no histogram holds",
+            expected="samples",
+            got="histograms only",
+            hint="add --calibration C.npz",
+        )
+    return {}
