@@ -30,14 +30,24 @@ def run(job: wire.Json, answer: Answer) -> wire.Json:
         try:
             return _prove(str(module))
         except Exception as error:  # noqa: BLE001 - whatever a wheel for another processor raises
-            why = " ".join(str(error).split())[:200] or type(error).__name__
-            failures.append(f"{module}: {why}")
+            failures.append(f"{module}: {why(error)}")
     raise AgentError(
         UNSUPPORTED,
         "runtime",
         "no module imports and infers: " + "; ".join(failures),
-        hint="let edgeq resolve wheels for this device: run `edgeq deploy` again",
+        hint="install what is missing on the device; `edgeq doctor DEVICE` says what is there",
     )
+
+
+def why(error: BaseException) -> str:
+    """Return the part of an import's failure that says something.
+
+    numpy wraps a missing library into a page of advice, whose cause stands at its end.
+    """
+    text = str(error)
+    if "Original error was:" in text:
+        text = text.partition("Original error was:")[2]
+    return " ".join(text.split())[:200] or type(error).__name__
 
 
 def _prove(module: str) -> wire.Json:

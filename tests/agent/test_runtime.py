@@ -207,3 +207,16 @@ def test_a_real_runtime_from_wheels_serves_a_model(
     assert device.call("infer", kit.npz(input_0=tiny_data[:3]), model="tiny").result["samples"] == 3
     stored = json.loads((device.home / "runtime" / DIGEST / "runtime.json").read_text())
     assert stored["interpreter"] == "venv/bin/python"
+
+
+def test_the_cause_is_told_and_not_the_advice_around_it() -> None:
+    from edgeq_agent.child_prove import why
+
+    page = (
+        "\n\nIMPORTANT: PLEASE READ THIS FOR ADVICE\n\nImporting the numpy C-extensions failed.\n"
+        + "advice " * 50
+    )
+    cause = "libstdc++.so.6: cannot open shared object file"
+    assert why(ImportError(f"{page}\nOriginal error was: {cause}\n")) == cause
+    assert why(ImportError("No module named 'tflite_runtime'")) == "No module named 'tflite_runtime'"
+    assert why(MemoryError()) == "MemoryError"
