@@ -1,14 +1,12 @@
-"""Float islands: which operations of a graph stay float, and the quantizer's rules that say so."""
+"""Float islands: the operations of a graph, how they hang together, and which gaps are not worth a border."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgeq_converters import tflite_file
-from edgeq_converters.errors import ConverterError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +16,6 @@ class Operation:
     Attributes:
         index: position in the order of execution.
         name: the name of its first output tensor, by which `Recipe.float_ops` calls it.
-        scope: the names of all its outputs, as litert-quantizer matches them.
         sources: indices of the operations whose outputs it reads.
         weighted: whether it has float constants of more than one value.
     """
@@ -26,7 +23,6 @@ class Operation:
     index: int
     op: str
     name: str
-    scope: str
     sources: tuple[int, ...]
     weighted: bool
 
@@ -45,7 +41,6 @@ def operations(model: Any) -> tuple[Operation, ...]:
                 index=index,
                 op=tflite_file.op_name(model, operator),
                 name=names[0] if names else "",
-                scope="".join(f"{name};" for name in names),
                 sources=tuple(sorted({made_by[i] for i in read if i in made_by})),
                 weighted=any(_is_weight(model, graph.tensors[i]) for i in read),
             )
@@ -60,31 +55,6 @@ def _is_weight(model: Any, tensor: Any) -> bool:
         and tflite_file.type_name(tensor) == "FLOAT32"
         and len(model.buffers[tensor.buffer].data) > 4
     )
-
-
-def float_rules(model: Any, float_ops: Collection[str], *, subject: str) -> Mapping[str, str]:
-    """Return {operation's schema name: regular expression of scopes} of the operations that stay float.
-
-    The rule of each is `update_quantization_recipe(regex, operation, algorithm_key=NO_QUANTIZE)`, after the
-    rule for all. It names the operation's kind and never `*`, which would also take in the virtual operation
-    OUTPUT and leave an int8 model's output float.
-
-    Raises:
-        ConverterError: EQ308 where no operation has one of the names.
-    """
-    known = {operation.name: operation for operation in operations(model)}
-    scopes: dict[str, list[str]] = {}
-    for name in sorted(set(float_ops)):
-        if name not in known:
-            raise ConverterError(
-                "EQ308",
-                subject,
-                f"the recipe keeps {name!r} float, but no operation writes a tensor of that name",
-                hint="edgeq sensitivity lists the names under `name` in its --json",
-            )
-        scopes.setdefault(known[name].op, []).append(re.escape(known[name].scope))
-    # The library searches: without anchors "conv1;" would also be found in "block/conv1;".
-    return {op: f"^(?:{'|'.join(found)})$" for op, found in scopes.items()}
 
 
 def closed(ops: Sequence[Operation], islands: Collection[int]) -> frozenset[int]:
@@ -112,33 +82,3 @@ def closed(ops: Sequence[Operation], islands: Collection[int]) -> frozenset[int]
         if not more:
             return frozenset(inside)
         inside |= more
-
-
-def quantize(
-    data: bytes, *, ranges: Mapping[str, Any], float_ops: Collection[str], io: str, subject: str
-) -> bytes:
-    """Return the model in int8 but for the named operations.
-
-    Raises:
-        ConverterError: EQ308 when the quantizer refuses it.
-    """
-    from edgeq_converters import quantizer
-
-    engine = quantizer._library("quantizer").Quantizer(data)
-    engine.load_quantization_recipe(quantizer._library("recipe").static_wi8_ai8())
-    never = quantizer._algorithms().NO_QUANTIZE
-    if io == "float32":
-        for border in ("INPUT", "OUTPUT"):
-            engine.update_quantization_recipe(".*", quantizer._op(border), algorithm_key=never)
-    known = quantizer.known_ops()
-    for op, regex in float_rules(
-        tflite_file.parse(data, subject=subject), float_ops, subject=subject
-    ).items():
-        if op in known:
-            engine.update_quantization_recipe(regex, quantizer._op(op), algorithm_key=never)
-    try:
-        result = engine.quantize(dict(ranges), enable_progress_report=False)
-    except (ValueError, RuntimeError, KeyError, IndexError, TypeError, NotImplementedError) as error:
-        short = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise ConverterError("EQ308", subject, f"the quantizer refused the model ({short})") from error
-    return bytes(result.quantized_model)

@@ -1,4 +1,4 @@
-"""The worker's verb `sensitivity`: files in, figures out."""
+"""The worker's verbs `sensitivity` and `islands`: files in, figures out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeq_converters import sample_files, sources, tflite_file
 from edgeq_converters.samples import match
+from edgeq_converters.sensitivity.island_walk import walk
 from edgeq_converters.sensitivity.measure import Step, measure
 
 
@@ -34,4 +35,21 @@ def run(job: Mapping[str, Any], step: Step) -> dict[str, Any]:
         calibrator=job["calibrator"],
         samples=job["samples"],
         walk=job["walk"],
+    ).to_dict()
+
+
+def run_walk(job: Mapping[str, Any], step: Step) -> dict[str, Any]:
+    """Return the walk of {"model", "calibration", "calibrator", "most"}.
+
+    Raises:
+        ConverterError: EQ2xx the data, EQ3xx the model.
+    """
+    path = Path(job["model"])
+    sources.require_tflite(path)
+    data = path.read_bytes()
+    model = tflite_file.parse(data, subject=str(path))
+    tflite_file.require_float(model, subject=str(path))
+    samples = match(sample_files.read(Path(job["calibration"])), tflite_file.inputs_and_outputs(model)[0])
+    return walk(
+        data, samples, subject=str(path), step=step, calibrator=job["calibrator"], most=job["most"]
     ).to_dict()

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters import calibration, inference, islands, logits, tflite_file
+from edgeq_converters import calibration, inference, islands, logits, quantizer, tflite_file
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.histogram import Histogram
+from edgeq_converters.recipe import Backend, Recipe
 from edgeq_converters.samples import Samples
+from edgeq_converters.values import Scheme
 
 Real = npt.NDArray[np.float64]
 
@@ -59,9 +61,11 @@ class Screen:
         Raises:
             ConverterError: EQ308 when the quantizer refuses it.
         """
-        return islands.quantize(
-            self.cut.data, ranges=self.ranges, float_ops=float_ops, io="float32", subject=self.subject
+        # TensorFlow's quantizer is never asked here: it takes seconds, and the model is only for comparing.
+        recipe = Recipe(
+            scheme=Scheme.INT8_MIXED, io="float32", float_ops=tuple(float_ops), backend=Backend.LITERT
         )
+        return quantizer.quantize(self.cut.data, recipe=recipe, ranges=self.ranges, subject=self.subject)
 
     def sqnr_db(
         self, candidates: Sequence[Collection[str]], *, advance: inference.Advance
