@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeq.conversion.tuning import check_trainable, with_pruning
+from edgeq.conversion.lineage import lineage, made_of
 from edgeq.errors import DataError, MissingExtra, ModelError, UsageError
 from edgeq.files import sha256_of, write_atomic
 from edgeq_converters import sources
@@ -36,6 +37,11 @@ class Conversion:
         op_report: one line an operation of the written file.
         backend: the library that quantized, `none` for float32.
         tools: versions of the libraries that took part.
+        lineage: what the file was made of, as `edgeq.lineage/1`: digests of source, data and recipe, the
+            seed, tools and machine.
+        edgetpu: what an Edge TPU would take of it (the `summary` of edgeq.conversion.edgetpu).
+        parity: how far the float .tflite is from the source on samples (`sqnr_db`, `max_abs_difference`);
+            None where the source is a .tflite.
         notes: what the user should be told.
         pruning: what was pruned and what it bought, with `bought` in words; None without pruning.
     """
@@ -51,6 +57,9 @@ class Conversion:
     outputs: tuple[TensorInfo, ...]
     seconds: float
     tools: Mapping[str, str]
+    lineage: Mapping[str, Any]
+    edgetpu: Mapping[str, Any]
+    parity: Mapping[str, Any] | None
     backend: str
     notes: tuple[str, ...]
     pruning: Mapping[str, Any] | None = None
@@ -113,6 +122,11 @@ def convert(
         if recipe.prune is not None:
             check_trainable(source, training, what="--prune")
         data = _given(calibration, recipe.scheme, workdir, str(source))
+        inputs = made_of(
+            source,
+            {"calibration": data, "training": training, "validation": validation},
+            lasting=isinstance(calibration, (str, os.PathLike)),
+        )
         made = workdir / "converted.tflite"
         result = run_worker(
             {
@@ -135,11 +149,16 @@ def convert(
             write_atomic(output, content)
         except OSError as error:
             raise _unwritable(output, error.strerror or str(error)) from error
-    return _conversion(output, len(content), recipe, result, time.monotonic() - started_s)
+    return _conversion(output, len(content), recipe, result, time.monotonic() - started_s, inputs)
 
 
 def _conversion(
-    output: Path, size_bytes: int, recipe: Recipe, result: Mapping[str, Any], seconds: float
+    output: Path,
+    size_bytes: int,
+    recipe: Recipe,
+    result: Mapping[str, Any],
+    seconds: float,
+    inputs: Mapping[str, Any],
 ) -> Conversion:
     info = ModelInfo.from_dict(result["info"])
     return Conversion(
@@ -157,6 +176,11 @@ def _conversion(
         backend=result["backend"],
         notes=tuple(result["notes"]),
         pruning=result.get("pruning"),
+        parity=result["parity"],
+        edgetpu=result["edgetpu"],
+        lineage=lineage(
+            inputs, recipe=recipe, tools=result["tools"], backend=result["backend"], output=output
+        ),
     )
 
 
