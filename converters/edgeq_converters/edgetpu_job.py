@@ -11,6 +11,11 @@ from typing import Any
 from edgeq_converters import edgetpu, edgetpu_compiler, sources, tflite_file
 
 
+def summary(path: Path) -> dict[str, Any]:
+    """Return what an Edge TPU would take of a .tflite, in short."""
+    return edgetpu.readiness(tflite_file.parse(path.read_bytes(), subject=str(path))).summary()
+
+
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
     """Return {"readiness", "summary", "compiler"} of job["model"].
 

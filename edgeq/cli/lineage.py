@@ -1,0 +1,57 @@
+"""`edgeq lineage`: where a .tflite came from, back to the source that nothing recorded made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeq.cli.ui import App, Ui, command
+
+
+@command(
+    "lineage",
+    help="Say what a .tflite (a FILE, a bundle, or a DIGEST or its beginning) was made of.",
+    examples=["edgeq lineage int8.tflite", "edgeq lineage 3f9a2c --json", "edgeq lineage kws.eqb"],
+)
+@click.argument("what", metavar="DIGEST|FILE")
+def lineage_command(app: App, what: str) -> None:
+    """Say where a model came from."""
+    from edgeq.cli.recorded import chain
+
+    links = chain(app.workspace, what)
+    app.ui.emit("edgeq.lineages/1", {"lineage": [dict(link) for link in links]})
+    for depth, link in enumerate(links):
+        if depth:
+            app.ui.line()
+        _show(app.ui, link)
+    app.ui.next(f"edgeq reproduce {links[0]['output']['sha256'][:12]}")
+
+
+def _show(ui: Ui, link: Mapping[str, Any]) -> None:
+    from edgeq.conversion.lineage import short
+
+    recipe = {
+        key: value for key, value in link["recipe"].items() if key != "schema" and value not in (None, [])
+    }
+    rows = [["file", short(link["output"]["sha256"]), _where(link["output"])]]
+    rows.append(["source", short(link["source"]["sha256"]), _where(link["source"])])
+    rows += [[name, short(item["sha256"]), _where(item)] for name, item in link["data"].items()]
+    rows.append(["recipe", short(link["recipe_sha256"]), ", ".join(f"{k}={v}" for k, v in recipe.items())])
+    rows.append(
+        ["tools", "", ", ".join(f"{name} {number}" for name, number in sorted(link["tools"].items()))]
+    )
+    rows.append(["machine", "", ", ".join(value for value in link["environment"].values() if value)])
+    ui.table(["", "sha256", ""], rows)
+
+
+def _where(item: Mapping[str, Any]) -> str:
+    from edgeq.units import format_size
+
+    size = format_size(item["size_bytes"])
+    if item["path"] is None:
+        return f"arrays given in Python, {size}"
+    gone = "" if Path(item["path"]).exists() else ", not there any more"
+    return f"{item['path']} ({size}{gone})"

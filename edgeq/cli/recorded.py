@@ -1,0 +1,67 @@
+"""Finding a recorded lineage by a file, a bundle, a release or the beginning of a digest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeq.conversion.lineage import lineages, short
+from edgeq.errors import StoreError, UsageError
+from edgeq.files import sha256_of
+from edgeq.store import Store
+
+_ALL = 1_000_000
+_MODEL = "model.tflite"
+
+
+def chain(workspace: Path, what: str) -> list[Mapping[str, Any]]:
+    """Return the lineage of a file, then that of its source, and so on: the newest first.
+
+    Raises:
+        UsageError: neither a file nor a digest, or a digest's beginning that several have.
+        StoreError: EQ611 nothing is recorded about it.
+    """
+    with Store.open(workspace) as store:
+        known = _known(store)
+        digest = _digest(store, what, known)
+    if digest not in known:
+        raise StoreError(
+            what,
+            f"the store of {workspace.resolve()} has no record of how it was made (sha256 {short(digest)})",
+            hint="edgeq --workspace names the folder where it was converted; edgeq runs lists its records",
+            code="EQ611",
+        )
+    found = [known[digest]]
+    while (source := str(found[-1]["source"]["sha256"])) in known and len(found) < len(known):
+        found.append(known[source])
+    return found
+
+
+def _known(store: Store) -> dict[str, Mapping[str, Any]]:
+    # The newest record of a digest wins: it has the paths of today.
+    found: dict[str, Mapping[str, Any]] = {}
+    for run in store.runs(limit=_ALL):
+        for lineage in lineages(run.body):
+            found.setdefault(str(lineage["output"]["sha256"]), lineage)
+    return found
+
+
+def _digest(store: Store, what: str, known: Mapping[str, Any]) -> str:
+    path = Path(what)
+    if path.is_file():
+        if path.suffix == ".eqb":
+            from edgeq.bundle import read_bundle
+
+            return str(read_bundle(path).manifest["files"][_MODEL]["sha256"])
+        return sha256_of(path)
+    if not re.fullmatch(r"[0-9a-f]{4,64}", what):
+        raise UsageError(what, expected="a file, or a digest of at least 4 hex digits", got="neither")
+    releases = {r.release: str(r.manifest["files"][_MODEL]["sha256"]) for r in store.releases()}
+    matches = {digest for digest in known if digest.startswith(what)}
+    matches |= {digest for release, digest in releases.items() if release.startswith(what)}
+    if len(matches) > 1:
+        listed = ", ".join(short(digest) for digest in sorted(matches)[:5])
+        raise UsageError(what, f"{len(matches)} records begin so", got=listed, hint="give more digits")
+    return next(iter(matches), what)

@@ -1,0 +1,99 @@
+"""Lineage: what a .tflite was made of, by which recipe and tools, as data that is kept with the result."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeq.files import sha256_of
+from edgeq.version import VERSION
+from edgeq_agent import wire
+from edgeq_converters.recipe import Recipe
+
+SCHEMA = "edgeq.lineage/1"
+
+
+def entry(path: Path, *, given: bool = True) -> dict[str, Any]:
+    """Return {path, sha256, size_bytes} of a file or folder.
+
+    A folder's digest is that of its sorted relative paths with the digests of their files.
+
+    Args:
+        given: whether the path is the user's own; else it is one of ours that is soon gone, and is left out.
+    """
+    if path.is_file():
+        digest, size = sha256_of(path), path.stat().st_size
+    else:
+        files = sorted(item for item in path.rglob("*") if item.is_file())
+        names = {item.relative_to(path).as_posix(): sha256_of(item) for item in files}
+        digest, size = wire.digest(names), sum(item.stat().st_size for item in files)
+    return {"path": str(path.resolve()) if given else None, "sha256": digest, "size_bytes": size}
+
+
+def made_of(source: Path, data: Mapping[str, Path | None], *, lasting: bool) -> dict[str, Any]:
+    """Return {"source", "data"} of a conversion's inputs, before it starts.
+
+    Args:
+        data: calibration, training, validation; those that were not given are left out.
+        lasting: whether the calibration is a path of the user's, and not arrays that were given in Python.
+    """
+    return {
+        "source": entry(source),
+        "data": {
+            name: entry(path, given=lasting or name != "calibration")
+            for name, path in data.items()
+            if path is not None and path.exists()
+        },
+    }
+
+
+def lineage(
+    inputs: Mapping[str, Any], *, recipe: Recipe, tools: Mapping[str, str], backend: str, output: Path
+) -> dict[str, Any]:
+    """Return the whole lineage of a written file as `edgeq.lineage/1`."""
+    return {
+        "schema": SCHEMA,
+        "output": entry(output),
+        **inputs,
+        "recipe": recipe.to_dict(),
+        "recipe_sha256": wire.digest(recipe.to_dict()),
+        "seed": recipe.seed,
+        "backend": backend,
+        "tools": {"edgeq": VERSION, **tools},
+        "environment": environment(),
+    }
+
+
+def environment() -> dict[str, str]:
+    """Return what besides the tools can change the last bits of a result."""
+    return {"python": platform.python_version(), "machine": platform.machine(), "processor": _processor()}
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not a Linux: the platform's own word must do
+    return platform.processor()
+
+
+def lineages(body: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield every lineage in a stored record, however deep."""
+    if isinstance(body, Mapping):
+        if body.get("schema") == SCHEMA:
+            yield body
+            return
+        for value in body.values():
+            yield from lineages(value)
+    elif isinstance(body, list):
+        for value in body:
+            yield from lineages(value)
+
+
+def short(digest: str) -> str:
+    """Return a digest as people compare it."""
+    return digest[:12]
