@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,7 +58,7 @@ def _stepper(send: Send) -> Callable[[str, int], Callable[[int], None]]:
 
 
 def _convert(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
-    from edgeq_converters import steps
+    from edgeq_converters import edgetpu_job, steps
     from edgeq_converters.recipe import Recipe
     from edgeq_converters.values import Scheme
 
@@ -94,7 +94,8 @@ def _convert(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
         "backend": done.backend,
         "notes": [*said, *done.notes],
         "parity": done.parity.to_dict() if done.parity else None,
-        "tools": _tools(),
+        "edgetpu": edgetpu_job.summary(output),
+        "tools": _tools(done.tools),
     }
 
 
@@ -146,11 +147,11 @@ def _edgetpu(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
     return edgetpu_job.run(job)
 
 
-def _tools() -> dict[str, str]:
+def _tools(more: Sequence[str]) -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}
-    for name in ("tensorflow", "tf_keras", "keras", "ai-edge-litert", "litert-quantizer", "numpy"):
+    for name in ("tensorflow", "tf_keras", "keras", "ai-edge-litert", "litert-quantizer", "numpy", *more):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
