@@ -36,12 +36,14 @@ class Converted:
         backend: which library quantized.
         notes: what the user should be told.
         parity: how far the float .tflite is from the source; None where that is the source.
+        tools: packages that took part besides the usual ones.
     """
 
     info: ModelInfo
     backend: str
     notes: tuple[str, ...]
     parity: parity.Parity | None = None
+    tools: tuple[str, ...] = ()
 
 
 def convert(
@@ -96,7 +98,7 @@ def convert(
     output.write_bytes(base)
     info = _verify(output, scheme=scheme, io=io, subject=subject, step=step)
     notes.extend(_remarks(info, scheme))
-    return Converted(info=info, backend=backend, notes=tuple(notes), parity=same)
+    return Converted(info=info, backend=backend, notes=tuple(notes), parity=same, tools=loaded.tools)
 
 
 def _parity(
