@@ -102,6 +102,9 @@ def _document(source: Path, done: Conversion, notes: list[str]) -> dict[str, obj
         "pruning": done.pruning,
         "backend": done.backend,
         "tools": dict(done.tools),
+        "parity": done.parity,
+        "edgetpu": dict(done.edgetpu),
+        "lineage": dict(done.lineage),
         "notes": notes,
         "seconds": round(done.seconds, 3),
     }
