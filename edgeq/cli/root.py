@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "collect": ("collect", "Pull telemetry windows from devices into the store."),
     "monitor": ("monitor", "Say which devices drift, with a stated false-alarm rate."),
     "report": ("report", "Write what was measured as one self-contained HTML page."),
+    "lineage": ("lineage", "Say what a .tflite was made of."),
+    "reproduce": ("reproduce", "Build a recorded .tflite again and compare the bytes."),
     "runs": ("runs", "List what the store recorded: conversions, bundles, deployments."),
     "demo": ("demo", "Walk the whole path on this machine: train, convert, deploy, measure, report."),
     "doctor": ("doctor", "Check this machine and its devices, and say how to mend what is wrong."),
