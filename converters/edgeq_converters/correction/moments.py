@@ -1,4 +1,4 @@
-"""Second moments of a layer's inputs and wanted outputs: all that least squares needs to know of the samples."""
+"""Second moments of a layer's inputs and wanted outputs: all that least squares needs of the samples."""
 
 from __future__ import annotations
 
@@ -28,6 +28,24 @@ class Moments:
     source: Array
     wanted: Array
     rows: int
+
+
+def joined(first: Moments, second: Moments) -> Moments:
+    """Return the moments over the rows of both."""
+    rows = first.rows + second.rows
+    one, other = first.rows / rows, second.rows / rows
+    source, wanted = second.source - first.source, second.wanted - first.wanted
+    return Moments(
+        hessian=one * first.hessian
+        + other * second.hessian
+        + one * other * source[:, :, None] * source[:, None, :],
+        cross=one * first.cross
+        + other * second.cross
+        + one * other * wanted[:, :, None] * source[:, None, :],
+        source=first.source + other * source,
+        wanted=first.wanted + other * wanted,
+        rows=rows,
+    )
 
 
 class Accumulator:

@@ -11,13 +11,15 @@ import numpy.typing as npt
 from edgeq_converters import flatbuffer, inference, tflite_file
 from edgeq_converters.correction import rounding
 from edgeq_converters.correction.layer import Layer, Rows, read
-from edgeq_converters.correction.moments import Accumulator, Moments
+from edgeq_converters.correction.moments import Accumulator, Moments, joined
 from edgeq_converters.correction.walk import Walk
 from edgeq_converters.samples import Samples
 
 Array = npt.NDArray[Any]
 _BIAS_LIMIT = float(1 << 30)
 _LIVE_ROUNDS = 3
+_ROUND_DAMPING = 0.01
+DEBUG = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +30,15 @@ class Terms:
         bias: the mean error of each output channel goes into its bias.
         gain: each output channel's weight scale is fitted.
         weights: the integers are rounded anew so that the layer's error is the least.
-        damping: how strongly the float weights hold against the samples' evidence.
+        damping: how strongly the float weights hold against the samples' evidence; None lets one half of the
+            samples judge what the other half says, layer by layer.
     """
 
     bias: bool = True
     gain: bool = True
     weights: bool = True
-    damping: float = 0.01
+    damping: float | None = None
+    live_gain: bool = False
 
 
 def correct(
@@ -128,17 +132,29 @@ def _fit(
     values, floats = quantized.values[layer.source], reference.values[origin.source]
     rows = _rows(layer, values, target, random)
     gather = {"scale": scale, "zero_point": zero}
-    total = Accumulator(layer.groups, layer.width, layer.fan_in)
+    halves = [Accumulator(layer.groups, layer.width, layer.fan_in) for _ in range(2)]
+    middle = len(rows[0]) // 2
     wanted = np.empty((layer.groups, len(rows[0]), layer.width), np.float32)
     turned = float_weights.astype(np.float32).transpose(0, 2, 1)
     parts = zip(layer.gather(values, rows, **gather), origin.gather(floats, rows), strict=True)
     for (part, given), (_, clean) in parts:
         wanted[:, part] = clean @ turned + float_bias[:, None, :].astype(np.float32)
-        total.add(given, wanted[:, part])
-    moments = total.moments()
+        cut = min(max(middle - part.start, 0), part.stop - part.start)
+        if cut:
+            halves[0].add(given[:, :cut], wanted[:, part][:, :cut])
+        if cut < part.stop - part.start:
+            halves[1].add(given[:, cut:], wanted[:, part][:, cut:])
+    if middle:
+        first, second = (half.moments() for half in halves)
+        moments = joined(first, second)
+    else:
+        first = second = moments = halves[1].moments()
 
     if terms.weights:
-        integers, steps = _round(moments, float_weights, steps, per_channel, terms)
+        damping = terms.damping
+        if damping is None:
+            damping = rounding.choose_damping(first, second, float_weights) if middle else np.inf
+        integers, steps = _round(moments, float_weights, steps, per_channel, damping)
     if terms.gain and per_channel:
         steps = rounding.gains(moments, integers, steps)
     steps = _safe(steps, offset, scale, out[0])
@@ -166,13 +182,15 @@ def _rows(layer: Layer, values: Array, target: Any, random: np.random.Generator)
 
 
 def _round(
-    moments: Moments, weights: Array, steps: Array, per_channel: bool, terms: Terms
+    moments: Moments, weights: Array, steps: Array, per_channel: bool, damping: float
 ) -> tuple[Array, Array]:
-    best = rounding.regress(moments, weights, damping=terms.damping)
+    if DEBUG:
+        print(damping, end=" ")
+    best = weights if damping == np.inf else rounding.regress(moments, weights, damping=damping)
     if per_channel:
         largest = np.abs(best).max(2)
         steps = np.where(largest > 0, largest / rounding.LIMIT, steps)
-    return rounding.round_to_grid(moments, best, steps, damping=terms.damping), steps
+    return rounding.round_to_grid(moments, best, steps, damping=_ROUND_DAMPING), steps
 
 
 def _safe(steps: Array, offset: Array, scale: float, out: float) -> Array:
