@@ -57,7 +57,7 @@ def _digest(store: Store, what: str, known: Mapping[str, Any]) -> str:
             return str(read_bundle(path).manifest["files"][_MODEL]["sha256"])
         return sha256_of(path)
     if not re.fullmatch(r"[0-9a-f]{4,64}", what):
-        raise UsageError(what, expected="a file, or a digest of at least 4 hex digits", got="neither")
+        raise UsageError(what, expected="a file, or a digest of at least 4 hex digits", got="no such file")
     releases = {r.release: str(r.manifest["files"][_MODEL]["sha256"]) for r in store.releases()}
     matches = {digest for digest in known if digest.startswith(what)}
     matches |= {digest for release, digest in releases.items() if release.startswith(what)}

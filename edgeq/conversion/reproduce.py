@@ -58,7 +58,7 @@ def reproduce(
     output_sha = str(lineage["output"]["sha256"])
     subject = short(output_sha)
     given = {name: str(path) for name, path in (data or {}).items()}
-    paths = {"source": _found("source", lineage["source"], source and str(source), subject)}
+    paths = {"source": _found("source", lineage["source"], str(source) if source else None, subject)}
     for name, recorded in lineage["data"].items():
         paths[name] = _found(name, recorded, given.get(name), subject)
     try:
