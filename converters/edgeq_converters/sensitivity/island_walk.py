@@ -19,6 +19,8 @@ from edgeq_converters.sensitivity.island_values import IslandSet, IslandWalk
 from edgeq_converters.sensitivity.measure import Step
 from edgeq_converters.sensitivity.screening import Screen
 
+# Stands for "no noise" in records, which have no infinity.
+NO_NOISE_DB = 200.0
 _ENDS = 6
 _REVERTED = 3
 _JOINED = 6
@@ -75,18 +77,25 @@ def walk(
         _revert(found, chosen, ranking, step)
     positions = [i for i in range(len(ops) + len(screen.cut.removed)) if i not in screen.cut.removed]
     graph = whole.subgraphs[0]
+    after = tuple(
+        tflite_file.tensor_name(graph.tensors[graph.operators[i].outputs[0]]) for i in screen.cut.removed
+    )
+    last = {op.index for op in ops if op.name in screen.cut.tensors}
+
+    def named(kept: Islands) -> tuple[str, ...]:
+        # Float logits need no border before a float SOFTMAX, and lose nothing there.
+        return (*(names[i] for i in sorted(kept)), *(after if last and last <= kept else ()))
+
     return IslandWalk(
         alone_db={positions[i]: value for i, value in measured.items()},
         ranking=tuple(positions[i] for i in ranking),
-        after_logits=tuple(
-            tflite_file.tensor_name(graph.tensors[graph.operators[i].outputs[0]]) for i in screen.cut.removed
-        ),
+        after_logits=after,
         sets=tuple(
             IslandSet(
                 family=family,
-                float_ops=tuple(names[i] for i in sorted(kept)),
+                float_ops=named(kept),
                 indices=tuple(positions[i] for i in sorted(kept)),
-                sqnr_db=value,
+                sqnr_db=min(value, NO_NOISE_DB),
                 added_bytes=sum(costs[i][0] for i in kept),
                 work=sum(costs[i][1] for i in kept),
                 borders=_borders(ops, kept),

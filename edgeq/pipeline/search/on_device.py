@@ -1,0 +1,101 @@
+"""Timing candidates on a device: each is deployed under a name of its own, beside what serves, and timed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+from edgeq.benchmark import BenchResult, bench
+from edgeq.blueprint import Blueprint
+from edgeq.bundle import make_bundle
+from edgeq.errors import DeviceError
+from edgeq.fleet.connect import open_agent
+from edgeq.fleet.deploy import deploy_one
+from edgeq.pipeline.search.measuring import Latency
+from edgeq.store import Store
+from edgeq.values import Device, Variant
+
+_PASSES = 2
+
+
+class OnDevice:
+    """Times models on one device of the inventory."""
+
+    def __init__(
+        self,
+        device: Device,
+        *,
+        blueprint: Blueprint,
+        workspace: Path,
+        store: Store,
+        say: Callable[[str], None],
+    ) -> None:
+        self._device = device
+        self._blueprint = blueprint
+        self._workspace = workspace
+        self._store = store
+        self._say = say
+
+    @property
+    def where(self) -> str:
+        """Return the device's name and pinned key: a device that was replaced measures for itself."""
+        return f"device {self._device.name} {self._device.host_key}"
+
+    def measure(self, variants: Sequence[Variant]) -> Mapping[str, Latency]:
+        """Deploy and benchmark every model twice, the second time in the other order.
+
+        The candidates serve under `<blueprint's name>-search`, so that the model in use is left alone. A
+        benchmark that the device calls invalid does not count; a candidate that the device refuses is absent.
+
+        Raises:
+            TransportError: the device cannot be reached.
+        """
+        name = f"{self._blueprint.name[:56]}-search"
+        results: dict[str, list[BenchResult]] = {variant.sha256: [] for variant in variants}
+        with tempfile.TemporaryDirectory(prefix="edgeq-search-") as folder:
+            bundles = {variant.sha256: self._bundle(variant, name, Path(folder)) for variant in variants}
+            for number in range(_PASSES):
+                for variant in variants if number % 2 == 0 else reversed(variants):
+                    found = self._bench(variant, bundles[variant.sha256], name)
+                    if found is not None and found.valid:
+                        results[variant.sha256].append(found)
+        return {sha: _latency(each) for sha, each in results.items() if each}
+
+    def _bundle(self, variant: Variant, name: str, folder: Path) -> Path:
+        path = folder / f"{variant.sha256}.eqb"
+        make_bundle(
+            path,
+            model_file=variant.path,
+            name=name,
+            variant=variant.name,
+            data=self._blueprint.evaluation,
+            labels=self._blueprint.labels,
+        )
+        return path
+
+    def _bench(self, variant: Variant, bundle: Path, name: str) -> BenchResult | None:
+        from edgeq.bundle import read_bundle
+
+        try:
+            deploy_one(self._device, read_bundle(bundle), workspace=self._workspace)
+            with open_agent(self._device) as client:
+                result = bench(client, name, device=self._device.name)
+        except DeviceError as error:
+            self._say(f"{self._device.name} refuses {variant.name}: {error.message}")
+            return None
+        self._store.record_bench(self._device.name, result.document)
+        return result
+
+
+def _latency(results: Sequence[BenchResult]) -> Latency:
+    medians = [result.latency.p50_ns for result in results]
+    peaks = [result.peak_bytes for result in results if result.peak_bytes is not None]
+    return Latency(
+        p50_ns=round(median(medians)),
+        p95_ns=round(median(result.latency.p95_ns for result in results)),
+        low_ns=round(min(medians)),
+        high_ns=round(max(medians)),
+        memory_peak_bytes=max(peaks, default=None),
+    )
