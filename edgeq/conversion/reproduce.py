@@ -70,6 +70,7 @@ def reproduce(
         output,
         recipe=recipe,
         calibration=paths.get("calibration"),
+        histograms=paths.get("histograms"),
         training=paths.get("training"),
         validation=paths.get("validation"),
         on_progress=on_progress,
