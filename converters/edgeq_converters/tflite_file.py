@@ -6,6 +6,7 @@ import struct
 from functools import cache
 from typing import Any
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgeq_converters.errors import ConverterError
@@ -40,9 +41,20 @@ def parse(data: bytes, *, subject: str) -> Any:
                 _ = [graph.tensors[i] for i in tensor_indices(operator)]
                 _ = model.operatorCodes[operator.opcodeIndex]
             _ = [model.buffers[tensor.buffer] for tensor in graph.tensors]
+        _fetch(model, data)
     except _DAMAGED as error:
         raise damaged(subject, str(error)) from error
     return model
+
+
+def _fetch(model: Any, data: bytes) -> None:
+    # Writers put large constants behind the flatbuffer, by offset; inside of it they survive packing anew.
+    for buffer in model.buffers:
+        if buffer.data is None and buffer.offset > 1:
+            if buffer.offset + buffer.size > len(data):
+                raise ValueError(f"a constant ends at {buffer.offset + buffer.size} of {len(data)} bytes")
+            buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
 
 
 def damaged(subject: str, why: str) -> ConverterError:
