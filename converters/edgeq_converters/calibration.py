@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -89,4 +89,29 @@ def ranges(
                     hint="scale the calibration data as the model's training data was",
                 )
             found[name] = {"min": np.full(ones, low, np.float32), "max": np.full(ones, high, np.float32)}
+    return found
+
+
+def learned(data: bytes, given: Iterable[tuple[str, float, float]], *, subject: str) -> Ranges:
+    """Return ranges that training learned, in the form of `ranges`.
+
+    Args:
+        given: (tensor, low, high).
+
+    Raises:
+        ConverterError: EQ324 the model has no such tensor.
+    """
+    model = tflite_file.parse(data, subject=subject)
+    shapes = {tflite_file.tensor_name(tensor): tensor.shape for _, tensor in tflite_file.activations(model)}
+    found: Ranges = {}
+    for name, low, high in given:
+        if name not in shapes:
+            raise ConverterError(
+                "EQ324",
+                subject,
+                f"the recipe has a range for {name!r}, and the model has no such tensor",
+                hint="convert the model that edgeq tune wrote with the recipe that it wrote beside it",
+            )
+        ones = (1,) * (0 if shapes[name] is None else len(shapes[name]))
+        found[name] = {"min": np.full(ones, low, np.float32), "max": np.full(ones, high, np.float32)}
     return found

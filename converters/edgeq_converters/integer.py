@@ -42,6 +42,7 @@ def make(
     found, notes = observed(base, samples=samples, histograms=histograms, subject=subject, step=step)
     grid = INT16 if recipe.scheme is Scheme.INT16X8 else INT8
     ranges = calibration.ranges(base, found, calibrator=recipe.calibrator, subject=subject, grid=grid)
+    ranges |= calibration.learned(base, recipe.ranges, subject=subject)
     if recipe.backend is not Backend.LITERT and tf_backend.is_installed():
         ranges |= _hidden(base, samples, subject=subject)
     step("quantize", 1)

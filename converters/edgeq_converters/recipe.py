@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
@@ -46,6 +47,8 @@ class Recipe:
         prune: `magnitude:RATIO` or `channels:RATIO` (see pruning/request.py); None leaves the model whole.
         epochs: of re-tuning after pruning; None lets their number follow from the size of the data.
         distill: re-tune towards the unpruned model's outputs instead of labels.
+        ranges: (tensor, low, high) of activations whose ranges were learned (`edgeq tune`): they are taken
+            instead of calibrated ones.
         seed: of everything random: held-out splits, re-tuning.
     """
 
@@ -59,6 +62,7 @@ class Recipe:
     prune: str | None = None
     epochs: int | None = None
     distill: bool = False
+    ranges: tuple[tuple[str, float, float], ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -128,8 +132,23 @@ def _read(key: str, value: Any) -> Any:
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
             raise ValueError(f"{key}: expected a list of names, got {value!r}")
         return tuple(value)
+    if key == "ranges":
+        return _ranges(value)
     if key == "seed" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
         raise ValueError(f"{key}: expected an integer from 0, got {value!r}")
     if key in {"io", "calibrator"} and not isinstance(value, str):
         raise ValueError(f"{key}: expected text, got {value!r}")
     return value
+
+
+def _ranges(value: Any) -> tuple[tuple[str, float, float], ...]:
+    try:
+        found = tuple((name, float(low), float(high)) for name, low, high in value)
+    except (TypeError, ValueError):
+        found = None
+    if found is None or not all(
+        isinstance(name, str) and math.isfinite(high - low) and low <= 0.0 <= high
+        for name, low, high in found
+    ):
+        raise ValueError("ranges: expected [tensor, low, high] with low <= 0 <= high for each tensor")
+    return found

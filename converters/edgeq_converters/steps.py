@@ -22,7 +22,7 @@ from edgeq_converters.errors import ConverterError
 from edgeq_converters.loading import Loaded, load_source, relaid
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.sample_files import RawSamples
-from edgeq_converters.samples import Samples, match
+from edgeq_converters.samples import match
 from edgeq_converters.values import ModelInfo, OpKind, Scheme
 
 Step = Callable[[str, int], inference.Advance]

@@ -65,10 +65,17 @@ def _convert(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
     recipe = Recipe.from_dict(job["recipe"])
     source, output, workdir = Path(job["source"]), Path(job["output"]), Path(job["workdir"])
     data = Path(job["data"]) if job["data"] else None
+    histograms = Path(job["histograms"]) if job.get("histograms") else None
 
     def by(used: Recipe) -> Callable[[Path, Path, Path], steps.Converted]:
         return lambda model, file, folder: steps.convert(
-            model, file, recipe=used, data=data, workdir=folder, step=_stepper(send)
+            model,
+            file,
+            recipe=used,
+            data=data,
+            histograms=histograms,
+            workdir=folder,
+            step=_stepper(send),
         )
 
     pruning: dict[str, Any] | None = None
@@ -97,6 +104,12 @@ def _convert(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
         "edgetpu": edgetpu_job.summary(output),
         "tools": _tools(done.tools),
     }
+
+
+def _calibrate(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
+    from edgeq_converters import calibrate_job
+
+    return calibrate_job.run(job, _stepper(send))
 
 
 def _inspect(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
@@ -147,6 +160,28 @@ def _edgetpu(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
     return edgetpu_job.run(job)
 
 
+def _tune(job: Mapping[str, Any], send: Send) -> dict[str, Any]:
+    from edgeq_converters import steps
+    from edgeq_converters.recipe import Recipe
+    from edgeq_converters.tuning import qat
+    from edgeq_converters.tuning.job import TuningJob
+
+    step = _stepper(send)
+
+    def convert(source: Path, output: Path, recipe: Recipe, data: Path, folder: Path) -> steps.Converted:
+        return steps.convert(source, output, recipe=recipe, data=data, workdir=folder, step=step)
+
+    report = qat.tune(
+        Path(job["source"]),
+        Path(job["output"]),
+        job=TuningJob.of(job),
+        convert=convert,
+        workdir=Path(job["workdir"]),
+        step=step,
+    )
+    return {"report": report.to_dict(), "tools": _tools(())}
+
+
 def _tools(more: Sequence[str]) -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -161,12 +196,14 @@ def _tools(more: Sequence[str]) -> dict[str, str]:
 
 _VERBS = {
     "convert": _convert,
+    "calibrate": _calibrate,
     "inspect": _inspect,
     "run": _run,
     "sensitivity": _sensitivity,
     "islands": _islands,
     "latency": _latency,
     "edgetpu": _edgetpu,
+    "tune": _tune,
 }
 
 if __name__ == "__main__":

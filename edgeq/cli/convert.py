@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.recipe_options import given_recipe, keep_recipe, recipe_options
 from edgeq.cli.training_options import pruning_options, show_pruning
 from edgeq.cli.ui import App, Ui, command
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         "edgeq convert model.keras -o model.tflite --scheme int8 --calibration calibration.npz",
         "edgeq convert saved_model/ -o model.tflite --scheme float16",
         "edgeq convert float.tflite -o model.tflite --scheme int8 --calibration images/ --io float32 --json",
+        "edgeq convert float.tflite -o model.tflite --scheme int8 --histograms H.npz --calibrator mse",
         "edgeq convert model.keras -o small.tflite --scheme float32 --prune channels:0.5 --training t.npz",
     ],
 )
@@ -31,47 +33,54 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .tflite to write.")
 @click.option(
     "--scheme",
-    type=click.Choice(["float32", "float16", "dynamic", "int8"]),
-    required=True,
-    help="int8 is full integer; dynamic and float16 shrink the weights only.",
+    type=click.Choice(["float32", "float16", "dynamic", "int8", "int16x8", "int8-mixed", "int4"]),
+    help="int8 and int4 are full integer; dynamic and float16 shrink the weights only.",
 )
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    help="Representative samples: .npz (x), .npy or a folder of images a class. Needed for int8.",
+    help="Representative samples: .npz (x), .npy or a folder of images a class. Needed for integers.",
 )
 @click.option(
     "--io",
-    type=click.Choice(["int8", "float32"]),
-    help="Inputs and outputs of an int8 model.  [default: int8]",
+    type=click.Choice(["int8", "int16", "float32"]),
+    help="Inputs and outputs of an integer model.  [default: int8; float32 of int16x8]",
 )
+@recipe_options
 @pruning_options
 def convert_command(
     app: App,
     source: Path,
     output: Path,
-    scheme: str,
+    scheme: str | None,
     calibration: Path | None,
     io: str | None,
+    histograms: Path | None,
+    recipe_file: Path | None,
+    save_recipe: Path | None,
+    calibrator: str | None,
+    backend: str | None,
     **pruning: Any,
 ) -> None:
     """Convert a model."""
     from edgeq.conversion import convert
     from edgeq.store import Store
 
+    recipe = given_recipe(scheme, recipe_file, io=io, calibrator=calibrator, backend=backend)
     with followed(app.ui) as on_progress:
         done = convert(
             source,
             output,
-            scheme=scheme,
+            recipe=recipe,
             calibration=calibration,
-            io=io,
+            histograms=histograms,
             on_progress=on_progress,
             **pruning,
         )
     notes = list(done.notes)
-    if calibration is not None and scheme != "int8":
-        notes.append(f"--calibration was not used: {scheme} needs none")
+    if calibration is not None and not recipe.scheme.needs_ranges:
+        notes.append(f"--calibration was not used: {recipe.scheme} needs none")
+    keep_recipe(done.recipe, save_recipe)
     for note in notes:
         app.ui.warn(note)
     document = _document(source, done, notes)

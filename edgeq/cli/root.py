@@ -15,7 +15,9 @@ from edgeq.version import VERSION
 # name -> (module under edgeq.cli, one-line help). `edgeq --help` reads this table alone.
 COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("check", "Check a blueprint and say what it asks for."),
-    "convert": ("convert", "Convert a model to .tflite: float32, float16, dynamic or int8."),
+    "calibrate": ("calibrate", "Keep a model's value histograms: taken once, merged, used by convert."),
+    "convert": ("convert", "Convert a model to .tflite: float, dynamic, int8, int16x8, mixed or int4."),
+    "tune": ("tune", "Train a Keras model with fake quantization, where conversion loses accuracy."),
     "evaluate": ("evaluate", "Evaluate a .tflite model on data, and against a float reference."),
     "sensitivity": ("sensitivity", "Measure what quantizing each operation costs, and what to do."),
     "search": ("search", "Search mixed precision: which operations stay float, under a blueprint."),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.conversion.tuning import check_trainable, with_pruning
+from edgeq.conversion.families import ERRORS, Progress
 from edgeq.conversion.lineage import lineage, made_of
-from edgeq.errors import DataError, MissingExtra, ModelError, UsageError
+from edgeq.conversion.outputs import check_paths, require_writable, unwritable
+from edgeq.conversion.recipes import checked, recipe_of
+from edgeq.conversion.tuning import check_trainable, with_pruning
 from edgeq.files import sha256_of, write_atomic
 from edgeq_converters import sources
 from edgeq_converters.child import run_worker
@@ -22,10 +24,6 @@ from edgeq_converters.values import ModelInfo, OpKind, OpLine, Scheme, TensorInf
 
 if TYPE_CHECKING:
     from edgeq.conversion.given_samples import Calibration
-
-_ERRORS: Mapping[str, Callable[..., Exception]] = {"EQ1": MissingExtra, "EQ2": DataError, "EQ3": ModelError}
-_IO = ("int8", "float32")
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +74,7 @@ def convert(
     recipe: Recipe | None = None,
     scheme: str | None = None,
     calibration: Calibration | None = None,
+    histograms: Path | None = None,
     io: str | None = None,
     prune: str | None = None,
     training: Path | None = None,
@@ -90,10 +89,13 @@ def convert(
     Args:
         source: a .keras, .h5 or float .tflite file, or a SavedModel folder.
         recipe: everything that decides what the model becomes; or else
-        scheme: `float32`, `float16`, `dynamic` or `int8`, with the recipe's defaults otherwise.
-        calibration: representative samples, needed for int8: a path (.npz, .npy, folder of images), an
-            array, a mapping of arrays by input name, or any iterable of samples (see given_samples.py).
-        io: inputs and outputs of an int8 model: `int8` (default) or `float32`.
+        scheme: `float32`, `float16`, `dynamic`, `int8`, `int16x8`, `int8-mixed` or `int4`, with the recipe's
+            defaults otherwise.
+        calibration: representative samples, needed for a scheme of integers: a path (.npz, .npy, folder of
+            images), an array, a mapping of arrays by input name, or any iterable of samples (see
+            given_samples.py).
+        histograms: what `calibrate` wrote for this model; then `calibration` is not needed for ranges.
+        io: inputs and outputs of an integer model: `int8` or `float32`.
         prune: `magnitude:RATIO` or `channels:RATIO`, Keras 3 models only; re-tunes with
         training: a .npz with `x` and `y` (docs/data.md), and says the accuracy on
         validation: the same kind of file; a fifth of the training data is held out for it otherwise.
@@ -110,21 +112,27 @@ def convert(
     """
     started_s = time.monotonic()
     source, output = Path(source), Path(output)
-    recipe = with_pruning(recipe or _recipe(scheme, io), prune=prune, epochs=epochs, distill=distill)
-    _check_paths(source, output)
+    recipe = with_pruning(
+        checked(recipe, subject="recipe") if recipe else recipe_of(scheme, io=io),
+        prune=prune,
+        epochs=epochs,
+        distill=distill,
+    )
+    check_paths(source, output)
     with (
-        translated(_ERRORS),
+        translated(ERRORS),
         tempfile.TemporaryDirectory(prefix="edgeq-convert-", ignore_cleanup_errors=True) as folder,
     ):
         workdir = Path(folder)
         sources.detect(source)
-        _require_writable(output)
+        require_writable(output)
         if recipe.prune is not None:
             check_trainable(source, training, what="--prune")
-        data = _given(calibration, recipe.scheme, workdir, str(source))
+        data = _given(calibration, histograms, recipe.scheme, workdir, str(source))
+        histograms = Path(histograms) if histograms and recipe.scheme.needs_ranges else None
         inputs = made_of(
             source,
-            {"calibration": data, "training": training, "validation": validation},
+            {"calibration": data, "histograms": histograms, "training": training, "validation": validation},
             lasting=isinstance(calibration, (str, os.PathLike)),
         )
         made = workdir / "converted.tflite"
@@ -135,6 +143,7 @@ def convert(
                 "output": str(made),
                 "recipe": recipe.to_dict(),
                 "data": str(data) if data else None,
+                "histograms": str(histograms) if histograms else None,
                 "training": str(training) if training else None,
                 "validation": str(validation) if validation else None,
                 "workdir": str(workdir),
@@ -148,7 +157,7 @@ def convert(
         try:
             write_atomic(output, content)
         except OSError as error:
-            raise _unwritable(output, error.strerror or str(error)) from error
+            raise unwritable(output, error.strerror or str(error)) from error
     return _conversion(output, len(content), recipe, result, time.monotonic() - started_s, inputs)
 
 
@@ -184,51 +193,22 @@ def _conversion(
     )
 
 
-def _recipe(scheme: str | None, io: str | None) -> Recipe:
-    known = [item.value for item in Scheme]
-    if scheme not in known:
-        raise UsageError("--scheme", expected=f"one of {', '.join(known)}", got=repr(scheme))
-    if io not in (None, *_IO):
-        raise UsageError("--io", expected=f"one of {', '.join(_IO)}", got=repr(io))
-    wanted = Scheme(scheme)
-    if io == "int8" and wanted is not Scheme.INT8:
-        raise UsageError(
-            "--io int8", f"the scheme {scheme} has float inputs and outputs", hint="--scheme int8"
-        )
-    return Recipe(scheme=wanted, io=io or ("int8" if wanted is Scheme.INT8 else "float32"))
-
-
-def _check_paths(source: Path, output: Path) -> None:
-    if output.exists() and source.exists() and output.samefile(source):
-        raise UsageError(str(output), "the output would replace the source", hint="give another -o")
-
-
-def _given(calibration: Calibration | None, scheme: Scheme, workdir: Path, subject: str) -> Path | None:
-    if scheme is not Scheme.INT8:
+def _given(
+    calibration: Calibration | None, histograms: Path | None, scheme: Scheme, workdir: Path, subject: str
+) -> Path | None:
+    if not scheme.needs_ranges:
         return None
     if calibration is None:
+        if histograms is not None:
+            return None
         raise ConverterError(
             "EQ209",
             subject,
-            "the scheme int8 needs calibration data",
+            f"the scheme {scheme} needs calibration data",
             expected="100 to 500 representative samples",
             got="none",
             hint="add --calibration C.npz, or use --scheme dynamic, which needs none",
         )
-    if isinstance(calibration, (str, os.PathLike)):
-        return Path(calibration)
-    from edgeq.conversion.given_samples import write_samples
+    from edgeq.conversion.given_samples import as_file
 
-    return write_samples(calibration, workdir / "calibration.npz")
-
-
-def _require_writable(output: Path) -> None:
-    if output.is_dir():
-        raise _unwritable(output, "it is a folder")
-    near = next(parent for parent in output.absolute().parents if parent.exists())
-    if not near.is_dir() or not os.access(near, os.W_OK | os.X_OK):
-        raise _unwritable(output, f"no file can be made in {near}")
-
-
-def _unwritable(output: Path, why: str) -> ConverterError:
-    return ConverterError("EQ311", str(output), f"cannot be written: {why}", hint="give another -o")
+    return as_file(calibration, workdir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,17 @@ iterable, also a generator, that yields per sample an array, a mapping {input na
 TFLiteConverter's representative_dataset, a list of arrays with a leading batch dimension.
 """
 _SUBJECT = "calibration"
+
+
+def as_file(given: Calibration, workdir: Path) -> Path:
+    """Return the path that was given, or the samples as a file in `workdir`.
+
+    Raises:
+        ConverterError: as `write_samples`.
+    """
+    if isinstance(given, (str, os.PathLike)):
+        return Path(given)
+    return write_samples(given, workdir / "calibration.npz")
 
 
 def write_samples(given: Array | Mapping[str, Array] | Iterable[Any], path: Path) -> Path:
