@@ -10,9 +10,6 @@ from typing import Any
 from edgeq_converters.pruning.request import PruningRequest
 from edgeq_converters.recipe import Recipe
 
-_STEPS = 1500
-_FEWEST, _MOST = 3, 60
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruningJob:
@@ -21,7 +18,7 @@ class PruningJob:
     Attributes:
         training: samples `x` and labels `y`; None is refused with a clear error.
         validation: to measure accuracy on; None holds out a fifth of the training data.
-        epochs: None takes as many as give about 1500 steps, 3 to 60.
+        epochs: None takes as many as give about 1500 steps, 2 to 60.
         distill: re-tune towards the unpruned model's outputs instead of labels.
     """
 
@@ -47,10 +44,3 @@ class PruningJob:
             distill=recipe.distill,
             seed=recipe.seed,
         )
-
-
-def epochs_for(samples: int, *, batch: int, wanted: int | None) -> int:
-    """Return how many epochs to train."""
-    if wanted is not None:
-        return wanted
-    return min(_MOST, max(_FEWEST, -(-_STEPS * batch // max(samples, 1))))

@@ -11,15 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq_converters.pruning import channels, magnitude
-from edgeq_converters.pruning.job import PruningJob, epochs_for
+from edgeq_converters.pruning.job import PruningJob
 from edgeq_converters.pruning.request import PruningKind
-from edgeq_converters.tuning import keras_graph, losses, training, training_data
+from edgeq_converters.tuning import batch_norm, keras_graph, losses, training, training_data
 from edgeq_converters.tuning.heads import Head, head_of, require_classes
 from edgeq_converters.tuning.training_data import Split
 
 Step = Callable[[str, int], Callable[[int], None]]
 _BATCH = 32
 _RATE = 1e-3
+_STEPS = 1500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,7 @@ def retune(source: Path, job: PruningJob, *, step: Step) -> Retuned:
     measured = _Accuracy(data)
     before = measured.of(model)
     parameters = {"before": int(model.count_params())}
-    epochs = epochs_for(len(data.training), batch=_BATCH, wanted=job.epochs)
+    epochs = training.epochs_for(len(data.training), batch=_BATCH, steps=_STEPS, wanted=job.epochs)
     plan = training.Plan(epochs=epochs, rate=_RATE, batch=_BATCH, seed=job.seed)
     loss = losses.by_teacher(head) if job.distill else losses.by_labels(head)
     advance = step("re-tune", plan.steps(len(data.training)))
@@ -79,6 +80,7 @@ def retune(source: Path, job: PruningJob, *, step: Step) -> Retuned:
             advance=advance,
             **hooks,
         )
+        batch_norm.reestimate(what, data.training, training.training_call(what))
 
     prune = _channels if job.request.kind is PruningKind.CHANNELS else _weights
     done, pruned, layers, left = prune(model, job, measured, plan, len(data.training), subject, fit)

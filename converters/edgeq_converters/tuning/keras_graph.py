@@ -137,3 +137,10 @@ def symbols(model: Any) -> tuple[list[Any], list[Any]]:
 def _graph(model: Any) -> Any:
     # A Sequential model keeps its graph in a Functional of its own.
     return getattr(model, "_functional", None) or model
+
+
+def call_quietly(what: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the call's result in inference mode."""
+    if hasattr(what.operation, "_call_has_training_arg") and what.operation._call_has_training_arg:
+        kwargs = {**kwargs, "training": False}
+    return what.operation(*args, **kwargs)

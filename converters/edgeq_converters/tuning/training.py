@@ -29,6 +29,16 @@ class Plan:
         return self.epochs * max(1, -(-count // self.batch))
 
 
+_FEWEST, _MOST = 2, 60
+
+
+def epochs_for(samples: int, *, batch: int, steps: int, wanted: int | None) -> int:
+    """Return how many epochs to train: as many as were wanted, or as give about that many steps."""
+    if wanted is not None:
+        return wanted
+    return min(_MOST, max(_FEWEST, -(-steps * batch // max(samples, 1))))
+
+
 def reproducible(seed: int) -> None:
     """Make what Keras and TensorFlow do in this process depend on the seed alone."""
     import keras
