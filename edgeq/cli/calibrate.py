@@ -23,7 +23,6 @@ _SHOWN, _WIDTH = 10, 60
     "--merge, add up the histograms of several files.",
     examples=[
         "edgeq calibrate float.tflite --data calibration.npz -o histograms.npz",
-        "edgeq convert float.tflite -o model.tflite --scheme int8 --histograms histograms.npz",
         "edgeq calibrate --merge monday.npz tuesday.npz -o both.npz",
         "edgeq calibrate float.tflite --data field.npz --against histograms.npz -o field-histograms.npz",
     ],
