@@ -1,0 +1,122 @@
+"""A float model is looked at before anything is done with it: weights, shapes, operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ai_edge_litert")
+
+from edgeq.conversion import Scheme
+from edgeq_converters import soundness, tflite_file
+from edgeq_converters.errors import ConverterError
+
+from .graphs import Graph
+
+pytestmark = pytest.mark.convert
+Edgeq = Callable[..., Any]
+
+
+def dense(weights: Any, *, signature: Any = None) -> bytes:
+    graph = Graph()
+    x = graph.tensor("x", (1, 4), signature=signature)
+    w = graph.tensor("dense/kernel", (3, 4), values=weights)
+    y = graph.tensor("y", (1, 3))
+    graph.op("FULLY_CONNECTED", [x, w, -1], [y], options="FullyConnectedOptions")
+    return graph.ends([x], [y]).data()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("scheme", ["float32", "float16", "dynamic", "int8"])
+def test_bad_weights_are_named(tmp_path: Path, edgeq: Edgeq, bad: float, scheme: str) -> None:
+    weights = np.ones((3, 4), np.float32)
+    weights[1, 2] = weights[2, 0] = bad
+    if scheme in ("float32", "int8"):
+        model, output = tmp_path / "m.tflite", tmp_path / "o.tflite"
+        model.write_bytes(dense(weights))
+        np.savez(tmp_path / "c.npz", x=np.ones((4, 4), np.float32))
+        said = edgeq("convert", model, "-o", output, "--scheme", scheme, "--calibration", tmp_path / "c.npz")
+        assert (said.status, said.out, output.exists()) == (1, "", False)
+        words = said.err
+    else:
+        parsed = tflite_file.parse(dense(weights), subject="m")
+        with pytest.raises(ConverterError) as caught:
+            soundness.require_sound(parsed, scheme=Scheme(scheme), subject="m")
+        words = f"error[{caught.value.code}] {caught.value}"
+    assert "error[EQ321]" in words
+    assert "2 of 12 values of the weights 'dense/kernel' (of FULLY_CONNECTED)" in words
+    assert f"got {bad} at [1, 2]" in words
+
+
+def test_an_infinite_constant_may_be_meant_in_a_float_model() -> None:
+    graph = Graph()
+    x, mask = graph.tensor("x", (1, 4)), graph.tensor("mask", (1, 4), values=[0, 0, -np.inf, 0])
+    y = graph.tensor("y", (1, 4))
+    graph.op("ADD", [x, mask], [y], options="AddOptions")
+    parsed = tflite_file.parse(graph.ends([x], [y]).data(), subject="m")
+    soundness.require_sound(parsed, scheme=Scheme.FLOAT16, subject="m")
+    with pytest.raises(ConverterError, match="'mask' \\(of ADD\\)"):
+        soundness.require_sound(parsed, scheme=Scheme.INT8, subject="m")
+
+
+def test_a_bad_value_far_behind_is_found() -> None:
+    graph = Graph()
+    values = np.zeros((1025, 2048), np.float32)
+    values[1024, 2047] = np.nan
+    x, table = graph.tensor("x", (1,), dtype=np.int32), graph.tensor("table", values.shape, values=values)
+    y = graph.tensor("y", (1, 2048))
+    graph.op("GATHER", [table, x], [y], options="GatherOptions")
+    parsed = tflite_file.parse(graph.ends([x], [y]).data(), subject="m")
+    with pytest.raises(ConverterError, match=r"1 of 2099200 .* got nan at \[1024, 2047\]"):
+        soundness.require_sound(parsed, scheme=Scheme.FLOAT32, subject="m")
+
+
+@pytest.mark.parametrize(("signature", "fits"), [((-1, 4), True), ((1, 4), True), ((1, -1), False)])
+def test_only_the_batch_may_be_open(signature: tuple[int, ...], fits: bool) -> None:
+    parsed = tflite_file.parse(dense(np.ones((3, 4)), signature=signature), subject="m")
+    if fits:
+        soundness.require_sound(parsed, scheme=Scheme.INT8, subject="m")
+        return
+    with pytest.raises(
+        ConverterError, match=r"open dimensions besides the batch, .* got \(1, \?\)"
+    ) as caught:
+        soundness.require_sound(parsed, scheme=Scheme.INT8, subject="m")
+    assert caught.value.code == "EQ306"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("CUSTOM MyOp", "custom operation MyOp"), ("CUSTOM FlexRoll", "TensorFlow's own operations")],
+)
+def test_operations_that_no_runtime_has(tmp_path: Path, edgeq: Edgeq, name: str, words: str) -> None:
+    graph = Graph()
+    x, y = graph.tensor("x", (1, 4)), graph.tensor("y", (1, 4))
+    graph.op(name, [x], [y])
+    model = tmp_path / "m.tflite"
+    model.write_bytes(graph.ends([x], [y]).data())
+    for scheme in ("float16", "int8"):
+        np.savez(tmp_path / "c.npz", x=np.ones((4, 4), np.float32))
+        command = ["convert", model, "-o", tmp_path / "o.tflite", "--scheme", scheme]
+        said = edgeq(*command, "--calibration", tmp_path / "c.npz")
+        assert (said.status, said.out) == (1, "")
+        assert "error[EQ323]" in said.err
+        assert words in said.err
+
+
+def test_operations_that_no_backend_quantizes_are_named(tmp_path: Path, edgeq: Edgeq) -> None:
+    graph = Graph()
+    x, a, y = (graph.tensor(name, (1, 4)) for name in "xay")
+    graph.op("CEIL", [x], [a])
+    graph.op("SIGN", [a], [y])
+    model, output = tmp_path / "m.tflite", tmp_path / "o.tflite"
+    model.write_bytes(graph.ends([x], [y]).data())
+    np.savez(tmp_path / "c.npz", x=np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32))
+    said = edgeq("convert", model, "-o", output, "--scheme", "int8", "--calibration", tmp_path / "c.npz")
+    assert (said.status, said.out, output.exists()) == (1, "", False)
+    assert "error[EQ307]" in said.err
+    assert "CEIL" in said.err
+    assert "SIGN" in said.err
