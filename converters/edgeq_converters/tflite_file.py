@@ -182,7 +182,10 @@ def _info(tensor: Any, name: str | None) -> TensorInfo:
 
 
 def uniquely_named(data: bytes, *, subject: str) -> bytes:
-    """Return the same model with every tensor's name unique, which ranges by name need."""
+    """Return the same model with every tensor's name unique, which ranges by name need.
+
+    A model without signatures gets an empty list of them, which litert-quantizer takes for granted.
+    """
     model = parse(data, subject=subject)
     seen: set[bytes] = set()
     changed = False
@@ -192,6 +195,8 @@ def uniquely_named(data: bytes, *, subject: str) -> bytes:
                 tensor.name = b"%s#%d.%d" % (tensor.name or b"tensor", number, index)
                 changed = True
             seen.add(tensor.name)
+    if model.signatureDefs is None:
+        model.signatureDefs, changed = [], True
     if not changed:
         return data
     import flatbuffers
