@@ -203,4 +203,4 @@ def uniquely_named(data: bytes, *, subject: str) -> bytes:
 
     builder = flatbuffers.Builder(len(data) + 1024)
     builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])  # Output() would copy once more
