@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,3 +121,22 @@ def test_operations_that_no_backend_quantizes_are_named(tmp_path: Path, edgeq: E
     assert "error[EQ307]" in said.err
     assert "CEIL" in said.err
     assert "SIGN" in said.err
+
+
+def test_a_model_without_signature_several_inputs_and_outputs(tmp_path: Path, edgeq: Edgeq) -> None:
+    graph = Graph()
+    a, b = graph.tensor("a", (1, 4)), graph.tensor("b", (1, 4))
+    both, twice = graph.tensor("both", (1, 4)), graph.tensor("twice", (1, 4))
+    graph.op("ADD", [a, b], [both], options="AddOptions")
+    graph.op("MUL", [both, b], [twice], options="MulOptions")
+    source = tmp_path / "m.tflite"
+    source.write_bytes(graph.ends([a, b], [twice, both]).data())
+    random, data = np.random.default_rng(0), tmp_path / "c.npz"
+    np.savez(data, a=random.normal(size=(40, 4)), b=random.normal(size=(40, 4)))
+    for io in ("int8", "float32"):
+        output = tmp_path / f"{io}.tflite"
+        said = edgeq("convert", source, "-o", output, "--scheme", "int8", "--io", io, "--calibration", data)
+        assert said.status == 0, said.err
+        said = edgeq("evaluate", output, "--data", data, "--reference", source, "--json")
+        assert said.status == 0, said.err
+        assert json.loads(said.out)["metrics"]["output_sqnr_db"] > 25
