@@ -59,3 +59,46 @@ def edgeq(capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
         return Said(status=status, out=out, err=err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tunable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with trained Keras models and their data, and files that cannot be trained."""
+    folder = tmp_path_factory.mktemp("tunable")
+    script = Path(__file__).with_name("make_tunable.py")
+    done = subprocess.run(
+        [sys.executable, "-P", str(script), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    with np.load(folder / "train.npz") as train:
+        x, y = train["x"], train["y"]
+    np.savez(folder / "high.npz", x=x, y=y + 7)
+    np.savez(folder / "nan.npz", x=np.where(np.arange(len(x))[:, None, None, None] == 3, np.nan, x), y=y)
+    np.savez(folder / "rows.npz", x=x[..., 0], y=y)
+    (folder / "other.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
+    (folder / "other.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(64))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Said]:
+    """Run one command line in a process and a workspace of their own: for what a whole module looks at."""
+    workspace = tmp_path_factory.mktemp("workspace")
+
+    def run(*words: object) -> Said:
+        code = "import sys; from edgeq.cli import main; sys.exit(main(sys.argv[1:]))"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, words)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=280,
+            cwd=workspace,
+        )
+        return Said(status=done.returncode, out=done.stdout, err=done.stderr)
+
+    return run

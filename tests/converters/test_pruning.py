@@ -1,0 +1,149 @@
+"""Pruned conversions from the command line: what is written, what is said, what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeq_converters.pruning import measured
+
+pytestmark = pytest.mark.convert
+Run = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def pruned(tunable: Path, run_once: Run) -> dict[str, Any]:
+    """What `edgeq convert --prune` said of both kinds, by kind; the files are beside the models."""
+    found = {}
+    for kind, scheme in (("channels:0.5", "float32"), ("magnitude:0.8", "int8")):
+        path = tunable / f"{kind[:4]}.tflite"
+        said = run_once(
+            "convert", tunable / "residual.keras", "-o", path, "--scheme", scheme, "--json",
+            "--calibration", tunable / "test.npz", "--prune", kind, "--epochs", 8,
+            "--training", tunable / "train.npz", "--validation", tunable / "test.npz",
+        )  # fmt: skip
+        assert said.status == 0, said.err
+        found[kind[:4]] = json.loads(said.out)
+    return found
+
+
+def test_channels_leave_the_file(pruned: dict[str, Any], tunable: Path) -> None:
+    report = pruned["chan"]["pruning"]
+    layers = {item["layer"]: (item["before"], item["after"]) for item in report["layers"]}
+    assert layers["stem"] == layers["project"] == (16, 8)
+    assert layers["branch"] == layers["squeeze"] == (8, 4)
+    assert layers["excite"] == (24, 12)
+    assert layers["hidden"] == (32, 16)
+    shapes = {a.shape for a in measured.weights((tunable / "chan.tflite").read_bytes(), subject="x").values()}
+    assert {(8, 3, 3, 1), (1, 3, 3, 8), (8, 1, 1, 8), (4, 3, 3, 8), (16, 4 * 4 * 12), (3, 16)} <= shapes
+
+
+def test_what_pruning_bought_is_measured_and_said(pruned: dict[str, Any]) -> None:
+    report = pruned["chan"]["pruning"]
+    for figure in ("parameters", "size_bytes", "compressed_bytes"):
+        assert report[figure]["after"] < report[figure]["before"]
+    assert report["latency_ns"]["after"]["p50"] > 0
+    assert report["bought"].startswith("latency and size")
+    assert [item["layer"] for item in report["left"]] == ["probability"]
+    good = report["accuracy"]
+    assert good["before"] > 0.9
+    assert good["tuned"] > max(good["pruned"], 0.85)
+    assert good["file_after"] == pytest.approx(good["tuned"], abs=0.02)
+
+
+def test_weights_pruned_by_magnitude_are_zero_in_the_int8_file(pruned: dict[str, Any], tunable: Path) -> None:
+    report = pruned["magn"]["pruning"]
+    for item in report["layers"]:
+        assert item["after"] == item["before"] - round(0.8 * item["before"])
+    arrays = measured.weights((tunable / "magn.tflite").read_bytes(), subject="x")
+    assert {array.dtype.name for array in arrays.values()} == {"int8"}
+    dense = next(array for array in arrays.values() if array.shape == (32, 4 * 4 * 24))
+    assert np.count_nonzero(dense == 0) >= round(0.8 * dense.size)
+    assert report["zeros_kept"] >= sum(item["before"] - item["after"] for item in report["layers"])
+
+
+def test_magnitude_buys_size_on_the_wire_only(pruned: dict[str, Any]) -> None:
+    report = pruned["magn"]["pruning"]
+    assert report["parameters"]["after"] == report["parameters"]["before"]
+    assert report["compressed_bytes"]["after"] < 0.7 * report["compressed_bytes"]["before"]
+    assert report["bought"].startswith("size on the wire, not latency")
+    assert report["accuracy"]["file_after"] > 0.8
+
+
+def test_the_recipe_holds_the_pruning(pruned: dict[str, Any]) -> None:
+    assert pruned["chan"]["recipe"]["prune"] == "channels:0.5"
+    assert pruned["chan"]["recipe"]["epochs"] == 8
+
+
+@pytest.mark.parametrize("name", ["residual", "sequential"])
+def test_the_cut_takes_nothing_but_the_channels(tunable: Path, name: str) -> None:
+    script = Path(__file__).with_name("check_surgery.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tunable / f"{name}.keras")],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    far = json.loads(done.stdout)
+    assert far["nothing"] == 0.0
+    assert far["dead"] < 1e-5
+    assert far["folded"] < 1e-4
+    assert far["norms_after_folding"] == 0
+    assert far["moved"] > 1e-3  # a cut of living channels is no cut of nothing
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "what"),
+    [
+        (["--prune", "channels:1.5", "--training", "train.npz"], "EQ101", "above 0 and below 1"),
+        (["--prune", "filters:0.5", "--training", "train.npz"], "EQ101", "magnitude:RATIO"),
+        (["--prune", "channels:0.5"], "EQ220", "--training"),
+        (["--prune", "channels:0.5", "--training", "nowhere.npz"], "EQ201", "no such data file"),
+        (["--prune", "channels:0.5", "--training", "nan.npz"], "EQ204", "finite"),
+        (["--prune", "channels:0.5", "--training", "unlabelled.npz"], "EQ220", "labels `y`"),
+        (["--prune", "channels:0.5", "--training", "high.npz"], "EQ208", "labels from 0 to 2"),
+        (["--prune", "channels:0.5", "--training", "train.npz", "--epochs", "0"], "EQ101", "at least 1"),
+    ],
+)
+def test_bad_requests_are_one_line_and_write_nothing(
+    tunable: Path, edgeq: Run, tmp_path: Path, words: list[str], code: str, what: str
+) -> None:
+    words = [str(tunable / word) if word.endswith(".npz") else word for word in words]
+    output = tmp_path / "model.tflite"
+    said = edgeq("convert", tunable / "residual.keras", "-o", output, "--scheme", "float32", *words)
+    assert said.status in (1, 2)
+    first = next(line for line in said.err.splitlines() if line.startswith("error"))
+    assert code in first
+    assert what in said.err
+    assert "Traceback" not in said.err
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "what"),
+    [
+        ("other.h5", "EQ320", "a h5 model"),
+        ("other.tflite", "EQ320", "a tflite model"),
+        ("regression.keras", "EQ321", "--distill"),
+        ("recurrent.keras", "EQ322", "LSTM is not followed"),
+    ],
+)
+def test_models_that_cannot_be_pruned_are_told(
+    tunable: Path, edgeq: Run, tmp_path: Path, model: str, code: str, what: str
+) -> None:
+    data = tunable / ("rows.npz" if model.startswith("recurrent") else "train.npz")
+    output = tmp_path / "model.tflite"
+    said = edgeq(
+        "convert", tunable / model, "-o", output, "--scheme", "float32", "--prune", "channels:0.5",
+        "--training", data,
+    )  # fmt: skip
+    assert said.status == 1
+    assert code in said.err
+    assert what in said.err
+    assert not output.exists()

@@ -1,0 +1,94 @@
+"""Pruning's pure parts: what one may ask for, the schedule, the masks, and channels that are tied together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeq_converters.pruning.atoms import AtomSet
+from edgeq_converters.pruning.channel_choice import choose, kept
+from edgeq_converters.pruning.channel_flow import ChannelFlow
+from edgeq_converters.pruning.magnitude import mask_of, sparsity_at
+from edgeq_converters.pruning.request import PruningRequest
+
+
+@pytest.mark.parametrize("text", ["magnitude:0.8", "channels:0.5"])
+def test_a_request_reads_as_it_is_written(text: str) -> None:
+    assert str(PruningRequest.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "channels",
+        "channels:",
+        "channels:0",
+        "channels:1",
+        "channels:-1",
+        "channels:nan",
+        "filters:0.5",
+        "0.5",
+    ],
+)
+def test_what_is_no_request_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"channels:0\.5"):
+        PruningRequest.parse(text)
+
+
+@given(st.integers(2, 400), st.floats(0.01, 0.99))
+def test_the_schedule_rises_to_the_ratio_and_stays(total: int, final: float) -> None:
+    course = [sparsity_at(step, total, final) for step in range(total)]
+    assert course == sorted(course)
+    assert course[-1] == pytest.approx(final)
+    assert course[int(total * 0.6)] == pytest.approx(final)
+
+
+@given(st.integers(1, 200), st.floats(0, 1), st.integers(0, 9))
+def test_a_mask_drops_the_smallest_and_exactly_so_many(size: int, sparsity: float, seed: int) -> None:
+    weight = np.random.default_rng(seed).normal(size=size).astype(np.float32)
+    mask = mask_of(weight, sparsity)
+    assert int((mask == 0).sum()) == round(sparsity * size)
+    stays, goes = np.abs(weight[mask == 1]), np.abs(weight[mask == 0])
+    assert not len(stays) or not len(goes) or stays.min() >= goes.max()
+
+
+def _flow(count: int = 4) -> tuple[ChannelFlow, AtomSet]:
+    flow = ChannelFlow(atoms=AtomSet())
+    for name in ("one", "other"):
+        flow.gives[name] = flow.atoms.new(count)
+    return flow, flow.atoms
+
+
+def test_layers_that_are_added_lose_the_same_channels() -> None:
+    flow, atoms = _flow()
+    atoms.tie(flow.gives["one"], flow.gives["other"])
+    worth = {"one": np.array([9.0, 1.0, 1.0, 9.0]), "other": np.array([1.0, 1.0, 1.1, 1.0])}
+    gone = choose(flow, ["one", "other"], worth, 0.5)
+    assert kept(flow, flow.gives["one"], gone).tolist() == [0, 3]
+    assert kept(flow, flow.gives["other"], gone).tolist() == [0, 3]
+
+
+def test_channels_that_are_not_tied_go_by_their_own_layer() -> None:
+    flow, _ = _flow()
+    worth = {"one": np.arange(4.0), "other": np.arange(4.0)[::-1]}
+    gone = choose(flow, ["one", "other"], worth, 0.5)
+    assert kept(flow, flow.gives["one"], gone).tolist() == [2, 3]
+    assert kept(flow, flow.gives["other"], gone).tolist() == [0, 1]
+
+
+def test_what_is_fixed_stays_and_its_layer_is_named() -> None:
+    flow, atoms = _flow()
+    atoms.tie(flow.gives["one"], flow.gives["other"])
+    atoms.fix(flow.gives["other"])
+    assert choose(flow, ["one", "other"], {"one": np.ones(4), "other": np.ones(4)}, 0.5) == set()
+    assert set(flow.left) == {"one", "other"}
+
+
+@given(st.integers(2, 12), st.floats(0.001, 0.999))
+def test_never_all_channels_go(count: int, ratio: float) -> None:
+    flow, _ = _flow(count)
+    gone = choose(flow, ["one", "other"], {"one": np.ones(count), "other": np.ones(count)}, ratio)
+    assert len(kept(flow, flow.gives["one"], gone)) == max(1, count - round(count * ratio))
