@@ -37,7 +37,9 @@ def observe(
     for rows, count in inference.batches(samples, inputs):
         inference.invoke(interpreter, sources, rows, subject=subject)
         for index, _, observer in watched:
-            observer.add(_samples_first(interpreter.get_tensor(index), size=len(rows[0]), count=count))
+            values = _values(interpreter, index)
+            if values is not None:
+                observer.add(_samples_first(values, size=len(rows[0]), count=count))
         advance(count)
     histograms = {name: observer.histogram() for _, name, observer in watched}
     for name, histogram in histograms.items():
@@ -49,6 +51,14 @@ def observe(
                 hint="check the model on the calibration data in float first",
             )
     return histograms
+
+
+def _values(interpreter: Any, index: int) -> npt.NDArray[Any] | None:
+    try:
+        values: npt.NDArray[Any] = interpreter.get_tensor(index)
+    except ValueError:
+        return None  # what a loop gives and nobody takes is given no memory; it needs no range either
+    return values
 
 
 def _samples_first(values: npt.NDArray[Any], *, size: int, count: int) -> npt.NDArray[Any]:

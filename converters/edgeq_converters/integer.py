@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from edgeq_converters import calibration, histogram_file, inference, quantizer, tf_backend, tflite_file
+from edgeq_converters import auto, calibration, histogram_file, inference, quantizer, tf_backend, tflite_file
+from edgeq_converters.calibrators import AUTO
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.grid import INT8, INT16
 from edgeq_converters.histogram import Histogram
@@ -18,6 +19,7 @@ from edgeq_converters.values import Scheme
 
 Step = Callable[[str, int], inference.Advance]
 _FEW = 32
+_UNJUDGED = "mse"
 
 
 def make(
@@ -40,11 +42,19 @@ def make(
         ConverterError: EQ209 neither was given, EQ331 the histograms are of another model, EQ3xx.
     """
     found, notes = observed(base, samples=samples, histograms=histograms, subject=subject, step=step)
+    extra = calibration.learned(base, recipe.ranges, subject=subject)
+    if recipe.backend is not Backend.LITERT and tf_backend.is_installed():
+        extra |= _hidden(base, samples, subject=subject)
+    if samples is not None and not recipe.ranges and auto.wanted(recipe):
+        best = auto.best(
+            base, found, samples, recipe=recipe, extra_ranges=extra, subject=subject, step=step
+        )
+        return Quantized(data=best.data, backend=best.backend, notes=(*notes, *best.notes))
+    if recipe.calibrator == AUTO:  # nothing to choose by: ranges are given, or only histograms were kept
+        recipe = replace(recipe, calibrator=_UNJUDGED)
     grid = INT16 if recipe.scheme is Scheme.INT16X8 else INT8
     ranges = calibration.ranges(base, found, calibrator=recipe.calibrator, subject=subject, grid=grid)
-    ranges |= calibration.learned(base, recipe.ranges, subject=subject)
-    if recipe.backend is not Backend.LITERT and tf_backend.is_installed():
-        ranges |= _hidden(base, samples, subject=subject)
+    ranges |= extra
     step("quantize", 1)
     made = quantizer.make(base, recipe=recipe, ranges=ranges, subject=subject)
     return replace(made, notes=(*notes, *made.notes))
@@ -98,9 +108,8 @@ def needs_calibration(subject: str, scheme: Scheme = Scheme.INT8) -> ConverterEr
 
 def _hidden(base: bytes, samples: Samples | None, *, subject: str) -> calibration.Ranges:
     if samples is not None:
-        return tf_backend.intermediates(base, samples, subject=subject)
-    model = tflite_file.parse(base, subject=subject)
-    if any(tflite_file.op_name(model, op).endswith("LSTM") for op in model.subgraphs[0].operators):
+        return tf_backend.hidden_ranges(base, samples, subject=subject)
+    if tf_backend.has_lstm(tflite_file.parse(base, subject=subject)):
         raise ConverterError(
             "EQ209",
             subject,

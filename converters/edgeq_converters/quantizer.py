@@ -49,10 +49,11 @@ def make(data: bytes, *, recipe: Recipe, ranges: Mapping[str, Any] | None, subje
         ranges: {tensor: {min, max}} of every activation; needed where `recipe.scheme.needs_ranges`.
 
     Raises:
-        ConverterError: EQ308 a backend refuses the model, EQ330 float_ops that it does not have, EQ332 the
-            backend cannot make the scheme.
+        ConverterError: EQ308 a backend refuses the model or it has a loop, EQ330 float_ops that it does not
+            have, EQ332 the backend cannot make the scheme.
     """
     _require_known(data, recipe, subject)
+    _require_no_loop(data, recipe, subject)
     if recipe.scheme is Scheme.INT4:
         return _with_int4(data, recipe=recipe, ranges=ranges, subject=subject)
     if recipe.backend is Backend.TENSORFLOW:
@@ -183,6 +184,20 @@ def _any_values(random: np.random.Generator, detail: Mapping[str, Any]) -> Any:
 def _real(values: Any, detail: Mapping[str, Any]) -> Any:
     scale, zero = detail["quantization"]
     return (values.astype(np.float64) - zero) * scale if scale else values.astype(np.float64)
+
+
+def _require_no_loop(data: bytes, recipe: Recipe, subject: str) -> None:
+    model = tflite_file.parse(data, subject=subject)
+    loops = {"WHILE", "IF", "CALL"} & {
+        tflite_file.op_name(model, operator) for operator in model.subgraphs[0].operators
+    }
+    if loops and recipe.scheme.needs_ranges:
+        raise ConverterError(
+            "EQ308",
+            subject,
+            f"the model has {min(loops)}, inside of which no backend makes anything integer",
+            hint="build recurrent layers with unroll=True, or use --scheme float16",
+        )
 
 
 def _require_known(data: bytes, recipe: Recipe, subject: str) -> None:

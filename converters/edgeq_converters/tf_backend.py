@@ -20,6 +20,8 @@ from edgeq_converters.samples import Samples
 from edgeq_converters.values import Scheme
 
 NAME = "tensorflow"
+_LSTMS = frozenset({"UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM", "LSTM"})
+_INNER = 5  # of the four gates, and of the hidden state before its projection
 
 
 def is_installed() -> bool:
@@ -32,7 +34,7 @@ def quantize(data: bytes, *, recipe: Recipe, ranges: Mapping[str, Any], subject:
 
     Args:
         data: a float .tflite with unique tensor names.
-        ranges: {tensor: {min, max}} of every activation, and of `intermediates` where the model has any.
+        ranges: {tensor: {min, max}} of every activation, and the `hidden_ranges` of an LSTM.
 
     Raises:
         ConverterError: EQ104 no TensorFlow, EQ308 when it refuses the model.
@@ -61,7 +63,7 @@ def quantize(data: bytes, *, recipe: Recipe, ranges: Mapping[str, Any], subject:
         ) from error
 
 
-def intermediates(data: bytes, samples: Samples, *, subject: str) -> dict[str, dict[str, Any]]:
+def hidden_ranges(data: bytes, samples: Samples, *, subject: str) -> dict[str, dict[str, Any]]:
     """Return {tensor: {min, max}} of what an LSTM keeps to itself, or nothing where the model has none.
 
     Only TensorFlow's own calibrator sees inside of such an operation; extremes are what it gives.
@@ -70,36 +72,57 @@ def intermediates(data: bytes, samples: Samples, *, subject: str) -> dict[str, d
         ConverterError: EQ104 no TensorFlow, EQ308 when it cannot run the model.
     """
     model = tflite_file.parse(data, subject=subject)
-    hidden = [
-        int(index)
-        for operator in model.subgraphs[0].operators
-        if operator.intermediates is not None
-        for index in operator.intermediates
-    ]
-    if not hidden:
+    if not has_lstm(model):
         return {}
     _tensorflow()
     from tensorflow.lite.python.optimize.calibrator import Calibrator
 
+    _open_lstms(model)
     inputs, _ = tflite_file.inputs_and_outputs(model)
     rows = [[np.ascontiguousarray(row) for row in batch] for batch, _ in inference.batches(samples, inputs)]
+    seen = {tflite_file.tensor_name(tensor) for _, tensor in tflite_file.activations(model)}
     try:
-        seen = tflite_file.parse(bytes(Calibrator(data).calibrate(lambda: iter(rows))), subject=subject)
-    except ValueError as error:
+        found = Calibrator(flatbuffer.pack(model)).calibrate(lambda: iter(rows))
+    except (ValueError, RuntimeError) as error:
         raise ConverterError("EQ308", subject, f"TensorFlow cannot calibrate the model ({error})") from error
-    found: dict[str, dict[str, Any]] = {}
-    for index in hidden:
-        parameters = seen.subgraphs[0].tensors[index].quantization
-        if parameters is not None and parameters.min is not None and len(parameters.min):
-            name = tflite_file.tensor_name(model.subgraphs[0].tensors[index])
-            found[name] = {"min": np.float32(parameters.min[0]), "max": np.float32(parameters.max[0])}
-    return found
+    tensors = tflite_file.parse(bytes(found), subject=subject).subgraphs[0].tensors
+    return {
+        name: {"min": np.float32(tensor.quantization.min[0]), "max": np.float32(tensor.quantization.max[0])}
+        for tensor in tensors
+        if (name := tflite_file.tensor_name(tensor)) not in seen
+        and tensor.quantization is not None
+        and tensor.quantization.min is not None
+        and len(tensor.quantization.min) == 1
+    }
+
+
+def has_lstm(model: Any) -> bool:
+    """Return whether the model has operations with values inside that need ranges."""
+    return any(tflite_file.op_name(model, operator) in _LSTMS for operator in model.subgraphs[0].operators)
+
+
+def _open_lstms(model: Any) -> None:
+    """Give each LSTM the tensors for its inner values, which a float model has none of."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = model.subgraphs[0]
+    for number, operator in enumerate(graph.operators):
+        has_none = operator.intermediates is None or not len(operator.intermediates)
+        if has_none and tflite_file.op_name(model, operator) in _LSTMS:
+            operator.intermediates = []
+            for part in range(_INNER):
+                tensor = schema.TensorT()
+                tensor.name, tensor.shape, tensor.buffer = b"lstm%d.inner%d" % (number, part), [], 0
+                tensor.type = schema.TensorType.FLOAT32
+                operator.intermediates.append(len(graph.tensors))
+                graph.tensors.append(tensor)
 
 
 def _with_ranges(data: bytes, ranges: Mapping[str, Any], *, symmetric: bool, subject: str) -> bytes:
     from ai_edge_litert import schema_py_generated as schema
 
     model = tflite_file.parse(data, subject=subject)
+    _open_lstms(model)
     for tensor in model.subgraphs[0].tensors:
         found = ranges.get(tflite_file.tensor_name(tensor))
         if found is not None and tflite_file.type_name(tensor) == "FLOAT32":
