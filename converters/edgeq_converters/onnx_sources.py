@@ -35,30 +35,37 @@ def load(source: Path, workdir: Path) -> Loaded:
     onnx = _package("onnx")
     model = _read(onnx, source)
     shapes = _fixed_shapes(model, source)
-    folder = _saved_model(source, workdir / "onnx")
+    folder = _saved_model(onnx, model, source, workdir / "onnx")
     from edgeq_converters import tf_sources
 
     made = tf_sources.load(folder, SourceKind.SAVED_MODEL, workdir)
     inputs, outputs = tflite_file.inputs_and_outputs(tflite_file.parse(made.data, subject=str(source)))
     theirs = _evaluator(onnx, model, source)
-    layouts = {
-        tensor.name: _axes(shapes[name], tensor.shape)
-        for tensor, name in zip(inputs, _paired(inputs, list(shapes), source), strict=True)
-    }
     names = dict(zip((t.name for t in inputs), _paired(inputs, list(shapes), source), strict=True))
+    layouts = {tensor.name: _axes(shapes[names[tensor.name]], tensor.shape) for tensor in inputs}
 
     def run(arrays: Mapping[str, Array]) -> list[Array]:
         fed = {names[name]: _back(array, layouts[name]) for name, array in arrays.items()}
         return theirs(fed)
 
-    axes = _output_axes(made.data, inputs, outputs, run, source)
+    axes = dict(
+        zip(
+            (tensor.name for tensor in outputs),
+            _output_axes(made.data, inputs, outputs, run, source),
+            strict=True,
+        )
+    )
+    places = list(shapes)
+    data = tflite_file.ordered(
+        made.data,
+        inputs=sorted(names, key=lambda name: places.index(names[name])),
+        outputs=sorted(axes, key=lambda name: axes[name][0]),
+        subject=str(source),
+    )
 
     def reference(arrays: Mapping[str, Array]) -> dict[str, Array]:
         results = run(arrays)
-        return {
-            tensor.name: results[which].transpose(order)
-            for tensor, (which, order) in zip(outputs, axes, strict=True)
-        }
+        return {name: results[which].transpose(order) for name, (which, order) in axes.items()}
 
     moved = {name: order for name, order in layouts.items() if order != tuple(range(len(order)))}
     notes = tuple(
@@ -66,7 +73,9 @@ def load(source: Path, workdir: Path) -> Loaded:
         f"{_text(next(t.shape for t in inputs if t.name == name))}"
         for name in moved
     )
-    return replace(made, kind=SourceKind.ONNX, reference=reference, layouts=moved, tools=_TOOLS, notes=notes)
+    return replace(
+        made, data=data, kind=SourceKind.ONNX, reference=reference, layouts=moved, tools=_TOOLS, notes=notes
+    )
 
 
 _TOOLS = ("onnx2tf", "onnx", "onnx-graphsurgeon", "sng4onnx")
@@ -122,18 +131,18 @@ def _fixed_shapes(model: Any, source: Path) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _saved_model(source: Path, folder: Path) -> Path:
+def _saved_model(onnx: Any, model: Any, source: Path, folder: Path) -> Path:
     folder.mkdir()
     convert = _package("onnx2tf").convert
     # It downloads these images for models with an image input, unless they lie in the current folder. It
     # uses them only to compare with itself; nothing of a conversion may need a network.
     images = np.random.default_rng(0).random((20, 128, 128, 3), np.float32)
     np.save(folder / "calibration_image_sample_data_20x128x128x3_float32.npy", images)
-    absolute = source.resolve()
     try:
+        onnx.save(model, str(folder / "copy.onnx"))  # onnx2tf writes into the file that it reads
         with contextlib.chdir(folder):
             convert(
-                input_onnx_file_path=str(absolute),
+                input_onnx_file_path="copy.onnx",
                 output_folder_path="saved_model",
                 output_signaturedefs=True,
                 not_use_onnxsim=True,

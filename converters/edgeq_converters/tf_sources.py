@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeq_converters import tflite_file
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.loading import Loaded
 from edgeq_converters.sample_files import missing
@@ -26,12 +27,13 @@ def load(source: Path, kind: SourceKind, workdir: Path) -> Loaded:
     Raises:
         ConverterError: EQ104 no TensorFlow, EQ305 it cannot be loaded or converted, EQ306 open shapes.
     """
-    folder, call = _freeze(source, kind, workdir)
+    folder, call, inputs, outputs = _freeze(source, kind, workdir)
     tf = tensorflow()
     try:
         data = bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert())
     except Exception as error:  # TensorFlow's converter raises whatever its C++ threw
         raise _cannot(source, "convert the model to .tflite", error) from error
+    data = tflite_file.ordered(data, inputs=inputs, outputs=outputs, subject=str(source))
 
     def reference(arrays: Mapping[str, Any]) -> dict[str, Any]:
         result = call({name: tf.constant(array) for name, array in arrays.items()})
@@ -97,7 +99,7 @@ def freeze(source: Path, kind: SourceKind, workdir: Path) -> Path:
     return _freeze(source, kind, workdir)[0]
 
 
-def _freeze(source: Path, kind: SourceKind, workdir: Path) -> tuple[Path, _Call]:
+def _freeze(source: Path, kind: SourceKind, workdir: Path) -> tuple[Path, _Call, list[str], list[str]]:
     if kind is SourceKind.LEGACY_KERAS:
         _require_whole_hdf5(source)
     tf = tensorflow()
@@ -105,8 +107,12 @@ def _freeze(source: Path, kind: SourceKind, workdir: Path) -> tuple[Path, _Call]
         call, specs, keep = _open(tf, source, kind)
         fixed = [_fixed(tf, spec, name, source) for name, spec in specs]
 
+        order: list[str] = []
+
         def serve(*tensors: Any) -> Any:
-            return call(dict(zip([name for name, _ in specs], tensors, strict=True)))
+            result = call(dict(zip([name for name, _ in specs], tensors, strict=True)))
+            order[:] = list(result)
+            return result
 
         module = tf.Module()
         module.keep = keep
@@ -120,7 +126,7 @@ def _freeze(source: Path, kind: SourceKind, workdir: Path) -> tuple[Path, _Call]
         raise
     except Exception as error:
         raise _cannot(source, "load the model", error) from error
-    return folder, call
+    return folder, call, [name for name, _ in specs], order
 
 
 def _require_whole_hdf5(source: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -197,10 +198,31 @@ def uniquely_named(data: bytes, *, subject: str) -> bytes:
             seen.add(tensor.name)
     if model.signatureDefs is None:
         model.signatureDefs, changed = [], True
-    if not changed:
-        return data
+    return _packed(model, len(data)) if changed else data
+
+
+def ordered(data: bytes, *, inputs: Sequence[str], outputs: Sequence[str], subject: str) -> bytes:
+    """Return the same model with its inputs and outputs in this order of names.
+
+    TensorFlow sorts them by name, where users mean the source's order: the first output is the one judged.
+    """
+    model = parse(data, subject=subject)
+    graph = model.subgraphs[0]
+    changed = False
+    for what, infos, names in zip(
+        ("inputs", "outputs"), inputs_and_outputs(model), (inputs, outputs), strict=True
+    ):
+        known = [info.name for info in infos]
+        if known != list(names) and sorted(known) == sorted(names) and len(set(known)) == len(known):
+            indices = _list(getattr(graph, what))
+            setattr(graph, what, [indices[known.index(name)] for name in names])
+            changed = True
+    return _packed(model, len(data)) if changed else data
+
+
+def _packed(model: Any, size: int) -> bytes:
     import flatbuffers
 
-    builder = flatbuffers.Builder(len(data) + 1024)
+    builder = flatbuffers.Builder(size + 1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(memoryview(builder.Bytes)[builder.Head() :])  # Output() would copy once more

@@ -1,0 +1,134 @@
+"""Parity of a source and its float .tflite: measured, warned of, refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ai_edge_litert")
+
+from edgeq.conversion import convert
+from edgeq_converters import parity, tflite_file
+from edgeq_converters.errors import ConverterError
+from edgeq_converters.loading import Loaded, relaid
+from edgeq_converters.sample_files import RawSamples
+from edgeq_converters.samples import match
+from edgeq_converters.sources import SourceKind
+
+from .graphs import Graph
+
+pytestmark = pytest.mark.convert
+Arrays = Mapping[str, Any]
+
+
+def double() -> bytes:
+    graph = Graph()
+    x, y = graph.tensor("x", (1, 4)), graph.tensor("y", (1, 4))
+    graph.op("ADD", [x, x], [y], options="AddOptions")
+    return graph.ends([x], [y]).data()
+
+
+def check(reference: Any, *, samples: Any = None, seed: int = 0) -> parity.Parity:
+    data = double()
+    inputs, outputs = tflite_file.inputs_and_outputs(tflite_file.parse(data, subject="m"))
+    given = None if samples is None else match(RawSamples(subject="s", arrays={"x": samples}), inputs)
+    return parity.check(data, reference, inputs, outputs, samples=given, seed=seed, subject="m")
+
+
+def test_equal_models_are_infinitely_close() -> None:
+    found = check(lambda fed: {"y": 2 * fed["x"]})
+    assert (found.samples, found.data, found.sqnr_db, found.max_abs_difference) == (
+        16,
+        "random",
+        math.inf,
+        0.0,
+    )
+    assert found.note() is None
+
+
+def test_the_figures_are_those_of_the_difference() -> None:
+    samples = np.ones((40, 4), np.float32)
+    found = check(lambda fed: {"y": 2 * fed["x"] + np.float32(0.01)}, samples=samples)
+    assert found.max_abs_difference == pytest.approx(0.01, rel=1e-4)
+    assert found.sqnr_db == pytest.approx(20 * math.log10(2.01 / 0.01), abs=1e-3)
+    assert (found.samples, found.data) == (16, "calibration")
+    note = found.note()
+    assert note is not None
+    assert "46.1 dB from its source on 16 calibration samples" in note
+
+
+@pytest.mark.parametrize(
+    ("reference", "word"),
+    [
+        (lambda fed: {"y": 3 * fed["x"]}, "output `y` differs by up to"),
+        (lambda fed: {"y": fed["x"] * np.float32(np.nan)}, "differs by up to inf"),
+        (lambda fed: {"y": 2 * fed["x"][:, :3]}, "another shape"),
+        (lambda fed: {"y": fed["x"], "z": fed["x"]}, "outputs of the float .tflite are not"),
+    ],
+)
+def test_gross_disagreement_is_refused(reference: Any, word: str) -> None:
+    with pytest.raises(ConverterError, match=word) as caught:
+        check(reference)
+    assert caught.value.code == "EQ322"
+
+
+def test_a_source_that_rolls_dice_cannot_be_compared() -> None:
+    random = np.random.default_rng(0)
+    found = check(lambda fed: {"y": 2 * fed["x"] + random.normal(size=(1, 4))})
+    assert not found.repeatable
+    assert "other outputs on the same samples" in (found.note() or "")
+
+
+def test_random_samples_follow_the_seed() -> None:
+    def seen(seed: int) -> list[Any]:
+        fed: list[Any] = []
+        check(lambda arrays: fed.append(arrays["x"]) or {"y": 2 * arrays["x"]}, seed=seed)
+        return fed
+
+    assert np.array_equal(seen(3), seen(3))
+    assert not np.array_equal(seen(3), seen(4))
+
+
+@pytest.mark.parametrize("name", ["model.keras", "legacy.h5", "plain_saved_model", "keras2_saved_model"])
+def test_sources_of_tensorflow_agree(models: Path, data: Path, tmp_path: Path, name: str) -> None:
+    done = convert(models / name, tmp_path / "o.tflite", scheme="int8", calibration=data)
+    assert done.parity is not None
+    assert (done.parity["data"], done.parity["samples"]) == ("calibration", 16)
+    assert done.parity["sqnr_db"] > 100
+    assert not any("from its source" in note for note in done.notes)
+
+
+def test_a_tflite_is_its_own_reference(models: Path, tmp_path: Path) -> None:
+    assert convert(models / "float.tflite", tmp_path / "o.tflite", scheme="float32").parity is None
+
+
+def test_samples_in_the_layout_of_the_source_are_turned(tmp_path: Path) -> None:
+    graph = Graph()
+    x, y = graph.tensor("x", (1, 4, 5, 3)), graph.tensor("y", (1, 4, 5, 3))
+    graph.op("ADD", [x, x], [y], options="AddOptions")
+    inputs, _ = tflite_file.inputs_and_outputs(tflite_file.parse(graph.ends([x], [y]).data(), subject="m"))
+    loaded = Loaded(kind=SourceKind.ONNX, data=b"", layouts={"x": (0, 2, 3, 1)})
+    first = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    turned = relaid(RawSamples(subject="s", arrays={"x": first}), inputs, loaded).arrays["x"]
+    assert np.array_equal(turned, first.transpose(0, 2, 3, 1))
+    last = relaid(RawSamples(subject="s", arrays={"x": turned}), inputs, loaded).arrays["x"]
+    assert np.array_equal(last, turned)
+
+
+def test_inputs_and_outputs_keep_an_order() -> None:
+    graph = Graph()
+    a, b = graph.tensor("a", (1, 4)), graph.tensor("b", (1, 4))
+    first, last = graph.tensor("first", (1, 4)), graph.tensor("last", (1, 4))
+    graph.op("ADD", [a, b], [first], options="AddOptions")
+    graph.op("MUL", [a, b], [last], options="MulOptions")
+    data = graph.ends([a, b], [first, last]).data()
+    turned = tflite_file.ordered(data, inputs=["b", "a"], outputs=["last", "first"], subject="m")
+    inputs, outputs = tflite_file.inputs_and_outputs(tflite_file.parse(turned, subject="m"))
+    assert [tensor.name for tensor in (*inputs, *outputs)] == ["b", "a", "last", "first"]
+    assert tflite_file.ordered(data, inputs=["a", "b"], outputs=["first", "last"], subject="m") is data
+    assert tflite_file.ordered(data, inputs=["a", "c"], outputs=["x", "y"], subject="m") is data
