@@ -34,15 +34,28 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 50),
     help="Choices of float operations to build and time.",
 )
+@click.option(
+    "--recipe",
+    "recipe_file",
+    type=click.Path(path_type=Path),
+    help="What all candidates have in common (calibrator, correction), as JSON.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the chosen model here.")
 @click.option(
     "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the fronts to this page."
 )
 def search_command(
-    app: App, blueprint: Path, device: str | None, candidates: int, output: Path | None, html: Path | None
+    app: App,
+    blueprint: Path,
+    device: str | None,
+    candidates: int,
+    recipe_file: Path | None,
+    output: Path | None,
+    html: Path | None,
 ) -> None:
     """Search; exit status 3 when no candidate holds every limit."""
     from edgeq.blueprint import load_blueprint
+    from edgeq.conversion import load_recipe
     from edgeq.files import write_atomic
     from edgeq.fleet.inventory import Inventory
     from edgeq.pipeline.search.document import to_document
@@ -56,6 +69,7 @@ def search_command(
 
     loaded = load_blueprint(blueprint)
     target = None if device is None else Inventory.load(app.workspace).get(device)
+    base = None if recipe_file is None else load_recipe(recipe_file)
     with Store.open(app.workspace) as store, followed(app.ui) as on_progress:
         timing = (
             ThisMachine(on_progress=on_progress)
@@ -69,6 +83,7 @@ def search_command(
             timing=timing,
             kind=None if target is None else target.kind,
             count=candidates,
+            base=base,
             on_progress=on_progress,
             say=app.ui.say,
         )

@@ -44,10 +44,11 @@ def sensitivity(
         on_progress: called with (step, done, total).
 
     Raises:
-        UsageError: fewer than one sample.
+        UsageError: fewer than one sample, or no such calibrator.
         DataError: EQ2xx.
         ModelError: EQ304 a quantized model was given, EQ309 the float model gives NaN; any other EQ3xx.
     """
+    _check_calibrator(calibrator)
     if samples < 1 or walk < 0:
         raise UsageError(
             "samples", expected="at least one sample and no negative walk", got=f"{samples}, {walk}"
@@ -73,3 +74,15 @@ def sensitivity(
             on_progress=on_progress,
         )
     return Sensitivity.from_dict(result)
+
+
+def _check_calibrator(name: str) -> None:
+    from edgeq_converters.calibrators import AUTO, CALIBRATORS, calibrator_of
+
+    try:
+        if name == AUTO:
+            raise ValueError("auto chooses among whole models; name one of them here")
+        calibrator_of(name)
+    except ValueError as error:
+        known = ", ".join(CALIBRATORS)
+        raise UsageError("--calibrator", str(error), hint=f"one of {known}") from error

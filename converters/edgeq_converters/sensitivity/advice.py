@@ -78,9 +78,9 @@ def of_model(result: Sensitivity) -> tuple[str, ...]:
         )
     best = max(result.walk, key=lambda step: step.sqnr_db, default=None)
     if best is not None and best.sqnr_db - result.int8_db >= WORTH_DB:
-        count = len(best.float_ops)
+        kept = ", ".join(str(op.index) for op in result.ops if op.name in best.float_ops)
         found.append(
-            f"with the {count} worst kept float: {best.sqnr_db:.1f} dB instead of {result.int8_db:.1f}; "
+            f"with ops {kept} kept float: {best.sqnr_db:.1f} dB instead of {result.int8_db:.1f}; "
             "`edgeq search` weighs that against size and latency"
         )
     return tuple(found)

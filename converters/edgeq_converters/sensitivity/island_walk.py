@@ -80,12 +80,6 @@ def walk(
     after = tuple(
         tflite_file.tensor_name(graph.tensors[graph.operators[i].outputs[0]]) for i in screen.cut.removed
     )
-    last = {op.index for op in ops if op.name in screen.cut.tensors}
-
-    def named(kept: Islands) -> tuple[str, ...]:
-        # Float logits need no border before a float SOFTMAX, and lose nothing there.
-        return (*(names[i] for i in sorted(kept)), *(after if last and last <= kept else ()))
-
     return IslandWalk(
         alone_db={positions[i]: value for i, value in measured.items()},
         ranking=tuple(positions[i] for i in ranking),
@@ -93,7 +87,7 @@ def walk(
         sets=tuple(
             IslandSet(
                 family=family,
-                float_ops=named(kept),
+                float_ops=tuple(names[i] for i in sorted(kept)),
                 indices=tuple(positions[i] for i in sorted(kept)),
                 sqnr_db=min(value, NO_NOISE_DB),
                 added_bytes=sum(costs[i][0] for i in kept),

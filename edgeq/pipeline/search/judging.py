@@ -18,6 +18,7 @@ INT8 = "int8"
 _SAME_LATENCY = 0.03
 # Two models whose SQNR differs less are as good as each other.
 _SAME_DB = 0.1
+_FREE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,18 +142,28 @@ def _tempting(points: Sequence[Point], plain: Point) -> str:
         if point.on_front and point.built.recipe.scheme is Scheme.INT8_MIXED and point.built.recipe.float_ops
     ]
     if not offers:
-        return "; no float island is on the front"
-    best = max(offers, key=lambda point: _or_least(point.variant.metrics.output_sqnr_db))
+        return "; no choice of float operations is on the front"
+    best = max(offers, key=lambda point: (_bargain(point, plain), point.variant.name))
     return f" (for more quality the front offers {best.variant.name}: {difference(best, plain)})"
+
+
+def _bargain(point: Point, plain: Point) -> float:
+    """Return the gain in dB over what it costs in relative size and latency; a twentieth costs nothing."""
+    gain = _or_least(point.variant.metrics.output_sqnr_db) - _or_least(plain.variant.metrics.output_sqnr_db)
+    larger = point.variant.size_bytes / plain.variant.size_bytes - 1
+    slower = 0.0
+    if point.latency is not None and plain.latency is not None:
+        slower = max(point.latency.p50_ns / plain.latency.p50_ns - 1, 0.0)
+    return gain / (_FREE + larger + slower)
 
 
 def difference(point: Point, plain: Point) -> str:
     """Return how a candidate differs from int8, in words."""
     parts = []
     mine, theirs = point.variant.metrics, plain.variant.metrics
-    if mine.accuracy is not None and theirs.accuracy is not None and mine.accuracy != theirs.accuracy:
-        sign = "+" if mine.accuracy > theirs.accuracy else "-"
-        parts.append(f"accuracy {sign}{format_percent(abs(mine.accuracy - theirs.accuracy))}")
+    if mine.accuracy is not None and theirs.accuracy is not None:
+        before, after = format_percent(theirs.accuracy), format_percent(mine.accuracy)
+        parts.append(f"accuracy {before}" + ("" if before == after else f" -> {after}"))
     if mine.output_sqnr_db is not None and theirs.output_sqnr_db is not None:
         parts.append(f"output SQNR {theirs.output_sqnr_db:.1f} -> {mine.output_sqnr_db:.1f} dB")
     parts.append(f"size {format_size(plain.variant.size_bytes)} -> {format_size(point.variant.size_bytes)}")

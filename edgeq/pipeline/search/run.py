@@ -81,7 +81,9 @@ def search(
     folder = workspace / ".edgeq" / "search" / blueprint.name
     folder.mkdir(parents=True, exist_ok=True)
     shop, float_model = _workshop(blueprint, folder, store, on_progress)
-    common = replace(base or Recipe(scheme=Scheme.INT8), scheme=Scheme.INT8, io=blueprint.io or "int8")
+    common = replace(
+        base or Recipe(scheme=Scheme.INT8), scheme=Scheme.INT8, io=blueprint.io or "int8", float_ops=()
+    )
     walk, walk_reused = _walk(shop, common, store, on_progress)
     made = [float_model, *(shop.build(*each) for each in _schemes(blueprint, common))]
     if made[1].variant is None:

@@ -1,0 +1,241 @@
+"""Sensitivity: planted weak spots are found, figures mean what they say, bad input is one line."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeq.cli import main
+from edgeq.conversion import Recipe, convert
+from edgeq.errors import DataError, ModelError, UsageError
+from edgeq.evaluation.sensitivity import Sensitivity, sensitivity
+from edgeq_converters.sensitivity.values import Sensitivity as Values
+from edgeq_converters.values import Scheme
+
+pytestmark = pytest.mark.convert
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("planted")
+    script = Path(__file__).with_name("make_planted.py")
+    done = subprocess.run(
+        [sys.executable, "-P", str(script), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(planted: Path) -> Callable[[str], Sensitivity]:
+    kept: dict[str, Sensitivity] = {}
+
+    def of(name: str) -> Sensitivity:
+        if name not in kept:
+            kept[name] = sensitivity(
+                planted / f"{name}.tflite",
+                calibration=planted / "calibration.npz",
+                evaluation=planted / "evaluation.npz",
+            )
+        return kept[name]
+
+    return of
+
+
+Measured = Callable[[str], Sensitivity]
+
+
+def convolutions(found: Sensitivity) -> list[int]:
+    return [op.index for op in found.ops if op.op == "CONV_2D"]
+
+
+def test_an_outlier_in_the_weights_is_ranked_worst_and_its_island_mends_it(measured: Measured) -> None:
+    found, even = measured("outlier"), measured("even")
+    planted_at = convolutions(found)[2]
+    worst = found.ops[found.ranking[0]]
+    assert worst.index == planted_at
+    assert worst.alone_db is not None
+    assert worst.alone_db < 5
+    assert worst.share is not None
+    assert worst.share > 0.9
+    assert worst.released_db == pytest.approx(even.int8_db, abs=1.0)
+    assert found.walk[0].float_ops == (worst.name,)
+    assert any(f"op {planted_at} (CONV_2D) alone costs" in line and "float" in line for line in worst.advice)
+
+
+def test_a_channel_1000_times_the_others_accuses_the_operations_on_both_sides(measured: Measured) -> None:
+    found, even = measured("channels"), measured("even")
+    writer, reader = convolutions(found)[2:4]
+    assert set(found.ranking[:2]) == {writer, reader}
+    spread = found.ops[writer].activation
+    assert spread is not None
+    assert spread.channel_ratio is not None
+    assert spread.channel_ratio > 100
+    assert any("times the median channel" in line for line in found.ops[writer].advice)
+    both = next(step for step in found.walk if len(step.float_ops) == 2)
+    assert both.sqnr_db > even.int8_db - 1.0
+
+
+def test_an_even_model_has_no_broken_operation(measured: Measured) -> None:
+    found = measured("even")
+    assert found.int8_db > 12
+    assert all(op.alone_db is None or op.alone_db > 12 for op in found.ops)
+
+
+def test_the_figures_hang_together(measured: Measured) -> None:
+    found = measured("even")
+    seen = [op for op in found.ops if op.alone_db is not None]
+    assert found.before == ("SOFTMAX",)
+    assert found.ops[-1].op == "SOFTMAX"
+    assert found.ops[-1].alone_db is None
+    assert "after the logits" in found.ops[-1].reason
+    assert [op.index for op in found.ops] == list(range(len(found.ops)))
+    assert sum(op.share or 0.0 for op in seen) == pytest.approx(1.0)
+    # With only the first operation int8, both ways of measuring are the same model.
+    assert seen[0].cumulative_db == pytest.approx(seen[0].alone_db)
+    assert seen[-1].cumulative_db == pytest.approx(found.int8_db)
+    ranked = [found.ops[i].alone_db or math.inf for i in found.ranking]
+    assert ranked == sorted(ranked)
+    for op in seen:
+        assert op.activation is not None
+        low, high = op.activation.central
+        assert op.activation.minimum <= low <= high <= op.activation.maximum
+        assert len(op.activation.edges) == len(op.activation.counts) + 1
+        assert op.local_db is not None
+
+
+def test_logits_are_the_output_where_no_softmax_follows(measured: Measured) -> None:
+    found, cut = measured("logits"), measured("even")
+    assert found.before == ()
+    assert found.int8_db == pytest.approx(cut.int8_db, abs=0.1)
+
+
+def test_the_same_question_has_the_same_answer(planted: Path, measured: Measured) -> None:
+    again = sensitivity(
+        planted / "outlier.tflite",
+        calibration=planted / "calibration.npz",
+        evaluation=planted / "evaluation.npz",
+    )
+    assert again == measured("outlier")
+    assert Values.from_dict(json.loads(json.dumps(again.to_dict()))) == again
+
+
+def test_fewer_samples_are_said(planted: Path) -> None:
+    found = sensitivity(
+        planted / "even.tflite",
+        calibration=planted / "calibration.npz",
+        evaluation=planted / "evaluation.npz",
+        samples=20,
+        walk=0,
+    )
+    assert found.samples == 20
+    assert found.walk == ()
+    assert any(line.startswith("20 of 150 evaluation samples") for line in found.notes)
+
+
+def test_operations_that_the_quantizer_does_not_know_are_not_ranked(models: Path, data: Path) -> None:
+    found = sensitivity(models / "leaky.tflite", calibration=data, evaluation=data)
+    unknown = [op for op in found.ops if op.op == "LEAKY_RELU"]
+    assert unknown
+    assert all("does not know" in op.reason and op.index not in found.ranking for op in unknown)
+
+
+def test_a_fixed_batch_of_four_is_measured_with_a_part_batch(
+    models: Path, data: Path, tmp_path: Path
+) -> None:
+    samples = np.load(data)
+    np.savez(tmp_path / "odd.npz", x=samples["x"][:11])
+    found = sensitivity(models / "batch4.tflite", calibration=data, evaluation=tmp_path / "odd.npz")
+    assert found.samples == 11
+    assert math.isfinite(found.int8_db)
+
+
+def test_a_quantized_model_is_refused(planted: Path, tmp_path: Path) -> None:
+    data = planted / "calibration.npz"
+    done = convert(
+        planted / "even.tflite", tmp_path / "q.tflite", recipe=Recipe(scheme=Scheme.INT8), calibration=data
+    )
+    with pytest.raises(ModelError) as caught:
+        sensitivity(done.path, calibration=data, evaluation=data)
+    assert caught.value.reported_code == "EQ304"
+
+
+def test_nan_in_the_data_is_refused_by_name(planted: Path, tmp_path: Path) -> None:
+    x = np.load(planted / "evaluation.npz")["x"].copy()
+    x[3, 0, 0, 0] = np.nan
+    np.savez(tmp_path / "nan.npz", x=x)
+    with pytest.raises(DataError) as caught:
+        sensitivity(
+            planted / "even.tflite",
+            calibration=planted / "calibration.npz",
+            evaluation=tmp_path / "nan.npz",
+        )
+    assert caught.value.reported_code == "EQ204"
+    assert "nan.npz" in caught.value.subject
+
+
+def test_an_unknown_calibrator_says_the_nearest(planted: Path) -> None:
+    data = planted / "calibration.npz"
+    with pytest.raises(UsageError, match="percentile"):
+        sensitivity(planted / "even.tflite", calibration=data, evaluation=data, calibrator="percentle")
+    with pytest.raises(UsageError, match="auto"):
+        sensitivity(planted / "even.tflite", calibration=data, evaluation=data, calibrator="auto")
+
+
+def test_the_command_prints_one_document_and_writes_one_page(
+    planted: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    words = ["--workspace", tmp_path, "sensitivity", planted / "outlier.tflite"]
+    words += ["--calibration", planted / "calibration.npz", "--evaluation", planted / "evaluation.npz"]
+    assert main([str(word) for word in [*words, "--html", page, "--json"]]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["schema"] == "edgeq.sensitivity/1"
+    assert document["ops"][document["ranking"][0]]["op"] == "CONV_2D"
+    text = page.read_text(encoding="utf-8")
+    assert "Sensitivity of outlier" in text
+    assert "alone costs" in text
+    assert main([str(word) for word in words]) == 0
+    assert "before SOFTMAX" in capfd.readouterr().out
+
+
+def test_the_command_says_bad_input_in_one_line(
+    planted: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = str(planted / "calibration.npz")
+    (tmp_path / "no.tflite").write_bytes(b"\x00" * 64)
+    for model, code in ((tmp_path / "absent.tflite", "EQ301"), (tmp_path / "no.tflite", "EQ302")):
+        words = ["--workspace", tmp_path, "sensitivity", model, "--calibration", data, "--evaluation", data]
+        assert main([str(word) for word in words]) == 1
+        said = capfd.readouterr().err
+        assert f"error[{code}]" in said
+        assert "Traceback" not in said
+
+
+@pytest.mark.shared
+def test_ic_is_measured_whole_in_time() -> None:
+    folder = SHARED / "ic"
+    started_s = time.monotonic()
+    found = sensitivity(
+        folder / "pretrainedResnet.tflite",
+        calibration=folder / "calibration.npz",
+        evaluation=folder / "evaluation.npz",
+    )
+    seconds = time.monotonic() - started_s
+    assert len(found.ops) == 16
+    assert found.ops[found.ranking[0]].op == "AVERAGE_POOL_2D"
+    assert seconds < 60
