@@ -2,7 +2,7 @@
 
 `python benchmarks/pruning.py [--json]` trains the model (scikit-learn's digits, enlarged to 32x32), prunes
 it by `edgeq.convert(..., prune=)` and measures the files before and after in turns: LiteRT, one thread,
-medians. No peer maintains pruning for Keras 3; the unpruned model is what stands beside. The last line is JSON.
+medians. No peer maintains pruning for Keras 3: the unpruned model stands beside. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def measure(folder: Path) -> dict[str, dict[str, Any]]:
 def show(reports: dict[str, dict[str, Any]]) -> None:
     """Print a table of what was measured."""
     print(
-        "case                   latency us     speed  file KiB      zlib KiB       accuracy: before cut tuned file"
+        f"{'case':<22} latency us     speed  file KiB       zlib KiB       accuracy: whole, cut, tuned, file"
     )
     for case, report in reports.items():
         before, after = report["latency_ns"]["before"]["p50"], report["latency_ns"]["after"]["p50"]

@@ -17,12 +17,13 @@ layers = keras.layers
 def main(folder: Path) -> None:
     """Write models and data into `folder`."""
     keras.utils.set_random_seed(3)
-    train, test = _bars(480, seed=1), _bars(160, seed=2)
+    train, test = _bars(400, seed=1), _bars(150, seed=2)
     np.savez(folder / "train.npz", x=train[0], y=train[1])
     np.savez(folder / "test.npz", x=test[0], y=test[1])
     np.savez(folder / "unlabelled.npz", x=train[0])
     for name, model in (("residual", _residual()), ("spread", _depthwise())):
-        model.compile(keras.optimizers.Adam(4e-3), "sparse_categorical_crossentropy")
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=name == "spread")
+        model.compile(keras.optimizers.Adam(4e-3), loss)
         model.fit(*train, epochs=10, batch_size=32, verbose=0)
         if name == "spread":
             _spread(model)

@@ -1,4 +1,4 @@
-"""Pruning's pure parts: what one may ask for, the schedule, the masks, and channels that are tied together."""
+"""Pruning's pure parts: what one may ask for, the schedule, the masks, and channels that are tied."""
 
 from __future__ import annotations
 

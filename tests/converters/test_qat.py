@@ -1,4 +1,4 @@
-"""`edgeq tune --qat`: better integers where plain conversion fails, ranges that reach the file, and refusals."""
+"""`edgeq tune --qat`: better integers where plain conversion fails, ranges in the file, and refusals."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from edgeq_converters.pruning import measured
 from edgeq_converters.pruning.job import PruningJob
 from edgeq_converters.pruning.request import PruningKind
 from edgeq_converters.pruning.retuning import Retuned, Step, retune
+from edgeq_converters.tuning import keras_graph
 
 Done = TypeVar("Done")
 Convert = Callable[[Path, Path, Path], Done]
@@ -59,8 +60,10 @@ def convert(
 
 
 def _folder(workdir: Path, name: str) -> Path:
+    """Return an empty folder for one conversion, which starts as in a process of its own."""
     folder = workdir / f"{name}-files"
     folder.mkdir()
+    keras_graph.forget_names()
     return folder
 
 

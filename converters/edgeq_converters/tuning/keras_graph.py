@@ -144,3 +144,10 @@ def call_quietly(what: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     if hasattr(what.operation, "_call_has_training_arg") and what.operation._call_has_training_arg:
         kwargs = {**kwargs, "training": False}
     return what.operation(*args, **kwargs)
+
+
+def forget_names() -> None:
+    """Name what is loaded next as a new process would: tensors' names must not depend on earlier models."""
+    import keras
+
+    keras.utils.clear_session(free_memory=False)

@@ -111,6 +111,7 @@ def _hub(model: Any, path: Path, subject: str) -> bytes:
     model.save(path)
     folder = path.with_suffix("")
     folder.mkdir()
+    keras_graph.forget_names()
     loaded = load_source(path, folder, announce=lambda _what: None)
     return tflite_file.uniquely_named(loaded.data, subject=subject)
 
@@ -172,6 +173,7 @@ def _converted(
         folder = workdir / f"{name}-files"
         folder.mkdir()
         files[name] = workdir / f"{name}.tflite"
+        keras_graph.forget_names()
         convert(model, files[name], used, samples, folder)
     return files
 
