@@ -1,0 +1,170 @@
+"""Lineage of every conversion, and building a file again from its record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeq.conversion import convert
+from edgeq.conversion.lineage import SCHEMA, entry, lineages
+from edgeq.conversion.reproduce import differences, reproduce
+from edgeq.errors import ModelError
+from edgeq.files import sha256_of
+from edgeq.store import Store
+
+pytestmark = pytest.mark.convert
+Edgeq = Callable[..., Any]
+
+
+@pytest.fixture
+def shop(models: Path, data: Path, tmp_path: Path) -> Path:
+    """A workspace with a source and calibration data of its own."""
+    shutil.copy(models / "float.tflite", tmp_path / "float.tflite")
+    shutil.copy(data, tmp_path / "c.npz")
+    return tmp_path
+
+
+def int8(shop: Path, edgeq: Edgeq, *more: object) -> Any:
+    said = edgeq(
+        "--workspace", shop, "convert", shop / "float.tflite", "-o", shop / "int8.tflite", "--scheme", "int8",
+        "--calibration", shop / "c.npz", "--json", *more,
+    )  # fmt: skip
+    assert said.status == 0, said.err
+    return json.loads(said.out)
+
+
+def test_every_conversion_says_what_it_was_made_of(shop: Path, edgeq: Edgeq) -> None:
+    lineage = int8(shop, edgeq)["lineage"]
+    assert lineage["schema"] == SCHEMA
+    for name, file in {"source": "float.tflite", "output": "int8.tflite"}.items():
+        assert lineage[name]["sha256"] == sha256_of(shop / file)
+        assert lineage[name]["path"] == str(shop / file)
+    assert lineage["data"]["calibration"]["sha256"] == sha256_of(shop / "c.npz")
+    assert lineage["recipe"]["scheme"] == "int8"
+    assert len(lineage["recipe_sha256"]) == 64
+    assert lineage["seed"] == lineage["recipe"]["seed"]
+    assert {"edgeq", "litert-quantizer", "ai-edge-litert", "numpy"} <= set(lineage["tools"])
+    assert set(lineage["environment"]) == {"python", "machine", "processor"}
+
+
+def test_lineage_goes_back_to_the_source(shop: Path, models: Path, edgeq: Edgeq) -> None:
+    (shop / "float.tflite").unlink()
+    command = ["--workspace", shop, "convert", models / "plain_saved_model", "-o", shop / "float.tflite"]
+    assert edgeq(*command, "--scheme", "float32").status == 0
+    digest = int8(shop, edgeq)["sha256"]
+    for what in (shop / "int8.tflite", digest, digest[:8]):
+        said = edgeq("--workspace", shop, "lineage", what, "--json")
+        assert said.status == 0, said.err
+        links = json.loads(said.out)["lineage"]
+        assert [Path(link["source"]["path"]).name for link in links] == ["float.tflite", "plain_saved_model"]
+    text = edgeq("--workspace", shop, "lineage", digest[:8]).out
+    assert digest[:12] in text
+    assert "scheme=int8" in text
+    assert edgeq("--workspace", shop, "reproduce", shop / "float.tflite").status == 0
+
+
+def test_a_bundle_leads_to_its_model(shop: Path, edgeq: Edgeq) -> None:
+    digest = int8(shop, edgeq)["sha256"]
+    command = ["--workspace", shop, "bundle", shop / "int8.tflite", "-o", shop / "m.eqb", "--name", "m"]
+    said = edgeq(*command, "--data", shop / "c.npz", "--json")
+    assert said.status == 0, said.err
+    for what in (shop / "m.eqb", json.loads(said.out)["release"][:10]):
+        found = json.loads(edgeq("--workspace", shop, "lineage", what, "--json").out)
+        assert found["lineage"][0]["output"]["sha256"] == digest
+
+
+def test_the_same_bytes_come_again(shop: Path, edgeq: Edgeq) -> None:
+    digest = int8(shop, edgeq, "--io", "float32")["sha256"]
+    again = shop / "again.tflite"
+    said = edgeq("--workspace", shop, "reproduce", digest[:10], "-o", again, "--json")
+    assert said.status == 0, said.err
+    document = json.loads(said.out)
+    assert (document["same"], document["sha256"], document["differs"]) == (True, digest, [])
+    assert sha256_of(again) == digest
+
+
+def test_what_was_moved_can_be_named(shop: Path, edgeq: Edgeq) -> None:
+    int8(shop, edgeq)
+    for name in ("float.tflite", "c.npz"):
+        (shop / name).rename(shop / f"moved-{name}")
+    said = edgeq("--workspace", shop, "reproduce", shop / "int8.tflite")
+    assert (said.status, said.out) == (1, "")
+    assert "error[EQ324]" in said.err
+    assert f"its source is gone: {shop / 'float.tflite'}" in said.err
+    assert "--source PATH" in said.err
+    moved = ["--source", shop / "moved-float.tflite", "--calibration", shop / "moved-c.npz"]
+    assert edgeq("--workspace", shop, "reproduce", shop / "int8.tflite", *moved).status == 0
+
+
+def test_what_was_changed_is_named(shop: Path, edgeq: Edgeq) -> None:
+    int8(shop, edgeq)
+    random = np.random.default_rng(0)
+    np.savez(shop / "c.npz", x=random.normal(size=(9, 8, 8, 1)).astype(np.float32))
+    said = edgeq("--workspace", shop, "reproduce", shop / "int8.tflite")
+    assert (said.status, said.out) == (1, "")
+    assert "error[EQ324]" in said.err
+    assert "its calibration was changed" in said.err
+    assert f"got {sha256_of(shop / 'c.npz')[:12]}" in said.err
+
+
+def test_other_tools_are_named_where_the_bytes_differ(shop: Path, edgeq: Edgeq) -> None:
+    document = int8(shop, edgeq)
+    lineage = document["lineage"]
+    # As if another version had made the file: the digest of its bytes is another one.
+    lineage["output"]["sha256"] = "ab" * 32
+    lineage["tools"]["litert-quantizer"] = "0.9.0"
+    lineage["environment"]["processor"] = "an older one"
+    with Store.open(shop) as store:
+        store.record_run("convert", "int8", document)
+    said = edgeq("--workspace", shop, "reproduce", "abab")
+    assert (said.status, said.out) == (1, "")
+    assert "error[EQ324]: abababababab: the rebuilt file has other bytes" in said.err
+    assert "litert-quantizer was 0.9.0, is " in said.err
+    assert "processor was an older one, is " in said.err
+
+
+def test_what_is_not_recorded(shop: Path, edgeq: Edgeq) -> None:
+    for command in ("lineage", "reproduce"):
+        said = edgeq("--workspace", shop, command, shop / "float.tflite")
+        assert (said.status, said.out) == (1, "")
+        assert "error[EQ611]" in said.err
+        said = edgeq("--workspace", shop, command, shop / "none.tflite")
+        assert said.status == 2
+        assert "no such file" in said.err
+
+
+def test_arrays_of_python_leave_no_file_to_rebuild_from(shop: Path) -> None:
+    with np.load(shop / "c.npz") as loaded:
+        x = loaded["x"]
+    made = convert(shop / "float.tflite", shop / "int8.tflite", scheme="int8", calibration=x)
+    assert made.lineage["data"]["calibration"]["path"] is None
+    with pytest.raises(ModelError, match="given as arrays in Python") as caught:
+        reproduce(made.lineage, shop / "again.tflite")
+    assert caught.value.reported_code == "EQ324"
+    np.savez(shop / "saved.npz", x=x)
+    again = reproduce(made.lineage, shop / "again.tflite", data={"calibration": shop / "saved.npz"})
+    assert again.same
+    assert again.differs == ()
+    assert differences(made.lineage) == []
+
+
+def test_a_folders_digest_is_of_its_content(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        (folder / "a").mkdir(parents=True)
+        (folder / "a" / "x").write_bytes(b"1")
+    assert entry(one)["sha256"] == entry(other)["sha256"]
+    assert entry(one)["size_bytes"] == 1
+    (other / "a" / "x").rename(other / "a" / "y")
+    assert entry(one)["sha256"] != entry(other)["sha256"]
+
+
+def test_lineages_are_found_in_any_record() -> None:
+    inner = {"schema": SCHEMA, "output": {}}
+    assert list(lineages({"candidates": [{"made": inner}, {"made": None}], "x": 1})) == [inner]
