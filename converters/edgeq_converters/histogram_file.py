@@ -166,7 +166,8 @@ def _head(name: str, found: Histogram) -> dict[str, Any]:
 
 
 def _read_npz(path: Path) -> tuple[Any, list[Counts]]:
-    with np.load(path, allow_pickle=False) as arrays:
+    # Opened here, so that it is closed where numpy meets a broken zip.
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         if "document" not in arrays.files:
             raise ValueError("an .npz without `document`: samples are given as --data or --calibration")
         document = json.loads(arrays["document"].tobytes())

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from edgeq_converters import inference, sample_files, samples, steps
+from edgeq_converters import inference, sample_files, samples, shift, steps
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.values import ModelInfo
 
@@ -69,7 +69,17 @@ def run_models(models: Sequence[Path], data: Path, *, step: steps.Step) -> Runs:
     inputs = tuple(
         samples.to_model(array, tensor) for array, tensor in zip(matched.arrays, infos[0].inputs, strict=True)
     )
-    return Runs(runs=runs, inputs=inputs, labels=labels, notes=matched.notes)
+    notes = (*matched.notes, *_clipping(models, infos, matched))
+    return Runs(runs=runs, inputs=inputs, labels=labels, notes=notes)
+
+
+def _clipping(models: Sequence[Path], infos: Sequence[ModelInfo], matched: samples.Samples) -> list[str]:
+    found = [
+        shift.clipping_note(shift.clipped(array, tensor), tensor, model=str(model))
+        for model, info in zip(models, infos, strict=True)
+        for array, tensor in zip(matched.arrays, info.inputs, strict=True)
+    ]
+    return [note for note in found if note is not None]
 
 
 def _same_interface(first: Path, one: ModelInfo, second: Path, other: ModelInfo) -> None:

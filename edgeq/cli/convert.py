@@ -60,13 +60,16 @@ def convert_command(
     save_recipe: Path | None,
     calibrator: str | None,
     backend: str | None,
+    float_ops: tuple[str, ...],
     **pruning: Any,
 ) -> None:
     """Convert a model."""
     from edgeq.conversion import convert
     from edgeq.store import Store
 
-    recipe = given_recipe(scheme, recipe_file, io=io, calibrator=calibrator, backend=backend)
+    recipe = given_recipe(
+        scheme, recipe_file, io=io, calibrator=calibrator, backend=backend, float_ops=float_ops
+    )
     with followed(app.ui) as on_progress:
         done = convert(
             source,

@@ -16,7 +16,7 @@ CALIBRATORS = "minmax, ema, percentile[:P], entropy, mse or auto"
 
 
 def recipe_options(function: F) -> F:
-    """Add --calibrator, --backend, --histograms, --recipe and --save-recipe."""
+    """Add --calibrator, --backend, --keep-float, --histograms, --recipe and --save-recipe."""
     options = (
         click.option(
             "--calibrator",
@@ -27,6 +27,12 @@ def recipe_options(function: F) -> F:
             "--backend",
             type=click.Choice(["auto", "litert", "tensorflow"]),
             help="Which quantizer; auto takes TensorFlow's where litert-quantizer leaves something float.",
+        ),
+        click.option(
+            "--keep-float",
+            "float_ops",
+            multiple=True,
+            help="Under int8-mixed: an operation that stays float, by the name of its output tensor.",
         ),
         click.option(
             "--histograms",
@@ -57,6 +63,8 @@ def given_recipe(scheme: str | None, recipe_file: Path | None, **options: Any) -
     from edgeq.conversion import load_recipe, recipe_of
 
     base = load_recipe(recipe_file) if recipe_file else None
+    # Without --keep-float the recipe's own operations stay.
+    options["float_ops"] = options.get("float_ops") or None
     return recipe_of(scheme, base=base, **options)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,6 +28,9 @@ def main(folder: Path) -> None:
     _tflite(_keras3(batch=1, like=model), folder / "float.tflite")
     _tflite(_keras3(batch=4, like=model), folder / "batch4.tflite")
     _tflite(_keras3(batch=1, leaky=True), folder / "leaky.tflite")
+    _tflite(_sine(), folder / "sine.tflite")
+    _tflite(_recurrent(tf_keras), folder / "lstm.tflite")
+    _tflite(_recurrent(keras), folder / "loop.tflite")
 
 
 def _keras3(*, leaky: bool = False, batch: int | None = None, like: keras.Model | None = None) -> keras.Model:
@@ -39,6 +43,18 @@ def _keras3(*, leaky: bool = False, batch: int | None = None, like: keras.Model 
     if like is not None:
         model.set_weights(like.get_weights())
     return model
+
+
+def _sine() -> keras.Model:
+    # No backend has integers for a sine.
+    image = keras.Input((8, 8, 1), batch_size=1, name="image")
+    return keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(keras.ops.sin(image))))
+
+
+def _recurrent(library: Any) -> Any:
+    # Of the old Keras the converter makes one operation, of the new one a loop.
+    image = library.Input((8, 8), batch_size=1, name="image")
+    return library.Model(image, library.layers.Dense(3)(library.layers.LSTM(6)(image)))
 
 
 def _keras2() -> tf_keras.Model:
@@ -64,7 +80,7 @@ class Plain(tf.Module):
         return {"logits": tf.matmul(tf.reshape(image, [-1, 64]), self.weights)}
 
 
-def _tflite(model: keras.Model, path: Path) -> None:
+def _tflite(model: Any, path: Path) -> None:
     path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
 
 
