@@ -51,6 +51,8 @@ def unknown_ops(subject: str, said: str) -> ConverterError | None:
     custom = re.search(r"[Uu]nresolved custom op: (\S+)", said)
     if custom:
         name = custom[1].rstrip(".")
+        if name == tflite_file.EDGETPU_OP:
+            return tflite_file.compiled(subject)
         return ConverterError(
             "EQ323",
             subject,

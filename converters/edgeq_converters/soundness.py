@@ -12,7 +12,7 @@ from edgeq_converters import tflite_file
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.values import Scheme
 
-COMPILED = "CUSTOM edgetpu-custom-op"
+COMPILED = f"CUSTOM {tflite_file.EDGETPU_OP}"
 _FLOATS = {"FLOAT16": np.float16, "FLOAT32": np.float32, "FLOAT64": np.float64}
 # Operations whose constants are trained; elsewhere an infinity may be meant (a mask, a maximum's padding).
 _TRAINED = (
@@ -54,14 +54,7 @@ def refuse_compiled(model: Any, *, subject: str) -> None:
         ConverterError: EQ320 when it is compiled for the Edge TPU.
     """
     if is_compiled(model):
-        raise ConverterError(
-            "EQ320",
-            subject,
-            "the model is compiled for the Edge TPU: only an Edge TPU runs it, and nothing can convert it",
-            expected="the .tflite that it was compiled from",
-            got="the operation edgetpu-custom-op",
-            hint=f"give what edgetpu_compiler was given; edgeq edgetpu {subject} says what is inside",
-        )
+        raise tflite_file.compiled(subject)
 
 
 def require_fixed(model: Any, *, subject: str) -> None:

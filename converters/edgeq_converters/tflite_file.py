@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.values import TensorInfo
 
+EDGETPU_OP = "edgetpu-custom-op"
 _DTYPES = {"FLOAT32": "float32", "FLOAT16": "float16", "FLOAT64": "float64", "BOOL": "bool"}
 _DAMAGED = (
     struct.error,
@@ -63,6 +64,18 @@ def damaged(subject: str, why: str) -> ConverterError:
     short = " ".join(why.split())[:160] or "it cannot be read"
     return ConverterError(
         "EQ303", subject, f"truncated or damaged .tflite ({short})", hint="copy or convert the model again"
+    )
+
+
+def compiled(subject: str) -> ConverterError:
+    """Return the error for a model that `edgetpu_compiler` made."""
+    return ConverterError(
+        "EQ320",
+        subject,
+        "the model is compiled for the Edge TPU: only an Edge TPU runs it, and nothing can convert it",
+        expected="the .tflite that it was compiled from",
+        got=f"the operation {EDGETPU_OP}",
+        hint=f"give what edgetpu_compiler was given; edgeq edgetpu {subject} says what is inside",
     )
 
 
