@@ -15,7 +15,7 @@ from edgeq_converters import tflite_file
 
 Array = npt.NDArray[Any]
 
-_STORED = {
+_STORED: dict[str, np.dtype[Any]] = {
     "FLOAT32": np.dtype("<f4"),
     "INT8": np.dtype("<i1"),
     "INT32": np.dtype("<i4"),

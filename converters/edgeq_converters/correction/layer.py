@@ -17,8 +17,8 @@ Rows = tuple[npt.NDArray[np.intp], ...]
 
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _CHUNK = 1 << 23  # values gathered at a time: 32 MiB of float32
-_WORK = 1 << 25  # values gathered in all
-_FEWEST, _MOST = 2048, 32768
+_WORK = 1 << 24  # values gathered in all
+_FEWEST, _MOST = 2048, 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +141,13 @@ def read(model: Any, operator: Any) -> Layer | None:
     into = tuple(int(size) for size in graph.tensors[source].shape)
     if limits is None or any(size <= 0 for size in into):
         return None
-    common = {"kind": kind, "source": source, "weights": weights, "bias": bias, "low": limits[0]}
+    common: dict[str, Any] = {
+        "kind": kind,
+        "source": source,
+        "weights": weights,
+        "bias": bias,
+        "low": limits[0],
+    }
     common |= {"target": int(operator.outputs[0]), "high": limits[1]}
     if kind == "FULLY_CONNECTED":
         if len(shape) != 2:

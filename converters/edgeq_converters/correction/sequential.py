@@ -18,8 +18,7 @@ from edgeq_converters.samples import Samples
 Array = npt.NDArray[Any]
 _BIAS_LIMIT = float(1 << 30)
 _LIVE_ROUNDS = 3
-_ROUND_DAMPING = 0.01
-DEBUG = False
+_ROUND_DAMPING = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,17 +27,17 @@ class Terms:
 
     Attributes:
         bias: the mean error of each output channel goes into its bias.
-        gain: each output channel's weight scale is fitted.
+        gain: each output channel's weight scale is fitted by least squares. Off: where the
+            weights are rounded anew it buys nothing more.
         weights: the integers are rounded anew so that the layer's error is the least.
-        damping: how strongly the float weights hold against the samples' evidence; None lets one half of the
-            samples judge what the other half says, layer by layer.
+        damping: how strongly the float weights hold against the samples' evidence; None lets one half of
+            the samples judge what the other half says, layer by layer.
     """
 
     bias: bool = True
-    gain: bool = True
+    gain: bool = False
     weights: bool = True
     damping: float | None = None
-    live_gain: bool = False
 
 
 def correct(
@@ -51,10 +50,10 @@ def correct(
     terms: Terms | None = None,
     seed: int = 0,
 ) -> bytes:
-    """Return the int8 model with the weights, scales and biases of its layers fitted to the float model's.
+    """Return the int8 model with its layers' weights, scales and biases fitted to the float model.
 
-    The graph, its operations and the activations' scales stay as they are. Layers that are not quantized, that
-    share their weights, or have no counterpart of the same name in the float model, stay too.
+    The graph, its operations and the activations' scales stay as they are. Layers that are not quantized,
+    that share their weights, or have no counterpart of the same name in the float model, stay too.
 
     Args:
         floating: the float model that `integer` was quantized from; tensors are matched by name.
@@ -70,14 +69,13 @@ def correct(
     origins = _by_target(reference.model)
     users = flatbuffer.users(quantized.model)
     random = np.random.default_rng(seed)
-    for position, operator in enumerate(quantized.model.subgraphs[0].operators):
+    for operator in quantized.model.subgraphs[0].operators:
         pair = _pair(quantized.model, operator, reference.model, origins, users)
         if pair is not None:
             layer, origin, place = pair
             reference.reach(place)
             if origin.source in reference.values:
                 _fit(quantized, layer, reference, origin, terms, random)
-        del position
         quantized.step()
         advance(1)
     return flatbuffer.pack(quantized.model)
@@ -131,7 +129,7 @@ def _fit(
 
     values, floats = quantized.values[layer.source], reference.values[origin.source]
     rows = _rows(layer, values, target, random)
-    gather = {"scale": scale, "zero_point": zero}
+    gather: dict[str, Any] = {"scale": scale, "zero_point": zero}
     halves = [Accumulator(layer.groups, layer.width, layer.fan_in) for _ in range(2)]
     middle = len(rows[0]) // 2
     wanted = np.empty((layer.groups, len(rows[0]), layer.width), np.float32)
@@ -184,8 +182,6 @@ def _rows(layer: Layer, values: Array, target: Any, random: np.random.Generator)
 def _round(
     moments: Moments, weights: Array, steps: Array, per_channel: bool, damping: float
 ) -> tuple[Array, Array]:
-    if DEBUG:
-        print(damping, end=" ")
     best = weights if damping == np.inf else rounding.regress(moments, weights, damping=damping)
     if per_channel:
         largest = np.abs(best).max(2)

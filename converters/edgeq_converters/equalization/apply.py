@@ -94,7 +94,8 @@ def scale(model: Any, group: Group, found: Array) -> None:
 
 def _matrix(model: Any, layer: Any) -> Array:
     tensor = model.subgraphs[0].tensors[layer.weights]
-    return layer.to_matrix(flatbuffer.constant(model, tensor)).astype(np.float64)
+    matrix: Array = layer.to_matrix(flatbuffer.constant(model, tensor)).astype(np.float64)
+    return matrix
 
 
 def _store(model: Any, layer: Any, matrix: Array) -> None:

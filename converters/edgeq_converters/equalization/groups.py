@@ -81,7 +81,7 @@ def _shares(model: Any, layer: Layer, users: dict[int, int]) -> bool:
 
 
 def _passes(model: Any, operator: Any) -> tuple[list[int] | None, float]:
-    """Return (the activations that an operation ties together, its activation's bound), None if it is unfit."""
+    """Return (the activations that an operation ties together, the bound of what it gives)."""
     graph = model.subgraphs[0]
     name = tflite_file.op_name(model, operator)
     if name not in _PASSES or len(operator.outputs) != 1:

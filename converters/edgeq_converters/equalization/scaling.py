@@ -13,6 +13,9 @@ from edgeq_converters.equalization.groups import Group
 
 Array = npt.NDArray[Any]
 _POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_WEIGHTS_SHARE = 0.3
+"""What is left of the noise of rounded weights once they are corrected."""
+
 _WIDEST = 256.0
 """A channel that is nearly dead is not blown up by more than this."""
 
@@ -33,11 +36,11 @@ class Channels:
 def factors(group: Group, seen: Mapping[int, Channels], matrices: Mapping[int, Array]) -> Array:
     """Return the factor of each channel of a group; all ones where nothing is gained.
 
-    A per-tensor scale gives each channel the same step, so that a channel of a smaller range is the coarser one:
-    its factor stretches it. What reads the channel is divided by the factor, which costs dense weights precision
-    (one scale an output channel) and depthwise weights none. Among powers of the channels' ranges and of their
-    readers' weights, the least of the modelled noise wins (Nagel et al. 2019, arXiv 1906.04721, choose one of these,
-    which equalizes weights only).
+    A per-tensor scale gives each channel the same step, so that a channel of a smaller range is the coarser
+    one: its factor stretches it. What reads the channel is divided by the factor, which costs dense weights
+    precision (one scale an output channel) and depthwise weights none. Among powers of the channels' ranges
+    and of their readers' weights, the least of the modelled noise wins (Nagel et al. 2019, arXiv 1906.04721,
+    choose one of these, which equalizes weights only).
 
     Args:
         seen: of the group's tensors, by index.
@@ -88,7 +91,8 @@ def _bounded(tried: Array, ceiling: Array | None) -> Array:
 
 def _columns(matrix: Array, channels: int) -> Array:
     """Return dense weights with all taps of a channel in rows of their own: (rows, channels)."""
-    return matrix[0].reshape(-1, channels)
+    rows: Array = matrix[0].reshape(-1, channels)
+    return rows
 
 
 def _noise(tried: Array, largest: list[Array], power: Array, dense: list[Array]) -> float:
@@ -97,10 +101,10 @@ def _noise(tried: Array, largest: list[Array], power: Array, dense: list[Array])
         return float(activations * np.mean(1 / tried**2))
     total = 0.0
     for matrix in dense:
-        squares = matrix * matrix
+        squares = np.square(matrix)
         signal = max(float((squares @ power).sum()), 1e-30)
         rounded = float((squares / tried**2).sum()) * activations
         steps = (np.abs(matrix) / tried).max(1) / 127
         weights = float((steps**2).sum()) / 12 * float((power * tried**2).sum())
-        total += (rounded + weights) / signal
+        total += (rounded + _WEIGHTS_SHARE * weights) / signal
     return total
