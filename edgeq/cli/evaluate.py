@@ -37,8 +37,11 @@ def evaluate_command(app: App, model: Path, data: Path, reference: Path | None) 
     from edgeq.files import sha256_of
     from edgeq.store import Store
 
+    notes: list[str] = []
     with followed(app.ui) as on_progress:
-        metrics = evaluate(model, data, reference=reference, on_progress=on_progress)
+        metrics = evaluate(model, data, reference=reference, on_progress=on_progress, on_note=notes.append)
+    for note in notes:
+        app.ui.warn(note)
     body = {
         "model": {"path": str(model), "sha256": sha256_of(model), "size_bytes": model.stat().st_size},
         "reference": None
@@ -46,6 +49,7 @@ def evaluate_command(app: App, model: Path, data: Path, reference: Path | None) 
         else {"path": str(reference), "sha256": sha256_of(reference), "size_bytes": reference.stat().st_size},
         "data": str(data),
         "metrics": asdict(metrics),
+        "notes": notes,
     }
     with Store.open(app.workspace) as store:
         store.record_run("evaluate", model.stem, body)

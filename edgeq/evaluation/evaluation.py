@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from edgeq.evaluation import figures
@@ -15,6 +16,7 @@ def evaluate(
     *,
     reference: Path | None = None,
     on_progress: Progress | None = None,
+    on_note: Callable[[str], None] | None = None,
     deadline_s: float = 3600.0,
 ) -> Metrics:
     """Return a model's metrics on data.
@@ -25,6 +27,8 @@ def evaluate(
         data: .npz with `x` (or one array an input name) and, for accuracy, `y`; .npy; or a folder of images.
         reference: the float .tflite to compare with.
         on_progress: called with (step, done, total).
+        on_note: called with what the user should be told: how the data was made to fit, and which share of
+            it an integer input clips.
 
     Raises:
         DataError: EQ2xx.
@@ -32,6 +36,9 @@ def evaluate(
     """
     models = [Path(model), *([Path(reference)] if reference is not None else [])]
     runs = run_all(models, Path(data), deadline_s=deadline_s, on_progress=on_progress)
+    if on_note is not None:
+        for note in runs[0].notes:
+            on_note(note)
     outputs = dequantized(runs[0].outputs, runs[0].info.outputs)
     labels = runs[0].labels
     compared = dequantized(runs[1].outputs, runs[1].info.outputs) if len(runs) > 1 else None

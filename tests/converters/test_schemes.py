@@ -1,0 +1,157 @@
+"""Schemes, calibrators, backends and recipes at the command line, and what is refused there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ai_edge_litert")
+Edgeq = Callable[..., Any]
+
+
+def converted(said: Any) -> dict[str, Any]:
+    assert said.status == 0, said.err
+    document: dict[str, Any] = json.loads(said.out)
+    return document
+
+
+def first_line(said: Any) -> str:
+    return next(line for line in said.err.splitlines() if line.startswith("error"))
+
+
+def test_a_recipe_is_kept_and_gives_the_same_bytes(
+    models: Path, data: Path, tmp_path: Path, edgeq: Edgeq
+) -> None:
+    source, recipe = models / "float.tflite", tmp_path / "recipe.json"
+    one = converted(
+        edgeq("convert", source, "-o", tmp_path / "1.tflite", "--scheme", "int8", "--calibration", data,
+              "--calibrator", "percentile:99.9", "--io", "float32", "--save-recipe", recipe, "--json")
+    )  # fmt: skip
+    kept = json.loads(recipe.read_text("utf-8"))
+    assert (kept["calibrator"], kept["io"], kept["scheme"]) == ("percentile:99.9", "float32", "int8")
+    again = ["convert", source, "--calibration", data, "--recipe", recipe, "--json"]
+    two = converted(edgeq(*again, "-o", tmp_path / "2.tflite"))
+    assert two["sha256"] == one["sha256"]
+    changed = converted(edgeq(*again, "-o", tmp_path / "3.tflite", "--calibrator", "minmax"))
+    assert changed["recipe"] == {**kept, "calibrator": "minmax"}
+    assert changed["sha256"] != one["sha256"]
+
+
+def test_backends_from_the_command_line(models: Path, data: Path, tmp_path: Path, edgeq: Edgeq) -> None:
+    pytest.importorskip("tensorflow")
+    command = ["convert", models / "leaky.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8"]
+    command += ["--calibration", data]
+    chosen = edgeq(*command, "--json")
+    assert converted(chosen)["backend"] == "tensorflow"
+    assert "litert-quantizer leaves LEAKY_RELU in float; TensorFlow's quantizer" in chosen.err
+    assert first_line(edgeq(*command, "--backend", "litert")).startswith("error[EQ307]")
+
+
+def test_an_lstm_becomes_integer(models: Path, data: Path, tmp_path: Path, edgeq: Edgeq) -> None:
+    pytest.importorskip("tensorflow")
+    with np.load(data) as loaded:
+        np.savez(tmp_path / "series.npz", x=loaded["x"][..., 0])
+    output = tmp_path / "lstm.tflite"
+    command = ["convert", models / "lstm.tflite", "-o", output, "--scheme", "int8", "--json"]
+    done = converted(edgeq(*command, "--calibration", tmp_path / "series.npz"))
+    assert done["op_report"]["integer"] == done["op_report"]["total"]
+    kept = tmp_path / "h.npz"
+    edgeq("calibrate", models / "lstm.tflite", "--data", tmp_path / "series.npz", "-o", kept)
+    assert first_line(edgeq(*command, "--histograms", kept)).startswith("error[EQ209]")
+
+
+def test_few_samples_are_warned_of(models: Path, tmp_path: Path, edgeq: Edgeq) -> None:
+    np.savez(tmp_path / "one.npz", x=np.random.default_rng(0).normal(size=(1, 8, 8, 1)).astype(np.float32))
+    said = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8",
+                 "--calibration", tmp_path / "one.npz", "--json")  # fmt: skip
+    assert any("one sample only" in note for note in converted(said)["notes"])
+
+
+def test_constant_samples_are_warned_of(models: Path, tmp_path: Path, edgeq: Edgeq) -> None:
+    np.savez(tmp_path / "same.npz", x=np.zeros((40, 8, 8, 1), np.float32))
+    said = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8",
+                 "--calibration", tmp_path / "same.npz", "--json")  # fmt: skip
+    assert any("have one value over all samples" in note for note in converted(said)["notes"])
+
+
+def test_evaluating_on_another_distribution_says_how_much_is_clipped(
+    models: Path, data: Path, tmp_path: Path, edgeq: Edgeq
+) -> None:
+    output = tmp_path / "o.tflite"
+    edgeq("convert", models / "float.tflite", "-o", output, "--scheme", "int8", "--calibration", data)
+    with np.load(data) as loaded:
+        np.savez(tmp_path / "wider.npz", x=loaded["x"] * 10, y=loaded["y"])
+    own, other = (
+        edgeq("evaluate", output, "--data", data),
+        edgeq("evaluate", output, "--data", tmp_path / "wider.npz"),
+    )
+    assert "lie outside" not in own.err
+    assert own.status == other.status == 0
+    assert "% of the values of input `image` lie outside of" in other.err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"calibratr": "mse"}, "unknown key 'calibratr'"),
+        ({"calibrator": "mze"}, "calibrator: unknown calibrator 'mze'; did you mean 'mse'"),
+        ({"calibrator": 3}, "calibrator: expected text"),
+        ({"scheme": "int9"}, "scheme: expected one of"),
+        ({"schema": "edgeq.recipe/9"}, "edgeq.recipe/9"),
+        ({"io": "int16"}, "io: the scheme int8 has inputs and outputs of int8 or float32"),
+        ({"float_ops": ["a"]}, "float_ops: only the scheme int8-mixed"),
+        ({"float_ops": "a"}, "float_ops: expected a list of names"),
+        ({"seed": -1}, "seed: expected an integer from 0"),
+        ({"backend": "onnx"}, "backend: expected one of auto, litert, tensorflow"),
+        ({"backend": "tensorflow", "scheme": "dynamic", "io": "float32"}, "backend: tensorflow makes"),
+    ],
+)
+def test_a_wrong_recipe_is_a_usage_error_that_names_the_key(
+    models: Path, data: Path, tmp_path: Path, edgeq: Edgeq, change: dict[str, object], words: str
+) -> None:
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"schema": "edgeq.recipe/1", "scheme": "int8", **change}), "utf-8")
+    command = ["convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--calibration", data]
+    said = edgeq(*command, "--recipe", recipe)
+    assert said.status == 2
+    assert first_line(said).startswith(f"error[EQ101]: {recipe}")
+    assert words in first_line(said)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '"int8"', "\x00"])
+def test_a_recipe_that_is_none(models: Path, tmp_path: Path, edgeq: Edgeq, content: str) -> None:
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(content, "utf-8")
+    said = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--recipe", recipe)
+    assert said.status == 2
+    assert first_line(said).startswith("error[EQ101]")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "neither a scheme nor a recipe"),
+        (["--scheme", "int8", "--calibrator", "percentil"], "did you mean 'percentile'"),
+        (["--scheme", "float16", "--io", "int8"], "has inputs and outputs of float32"),
+        (["--scheme", "int4", "--backend", "tensorflow"], "backend: tensorflow makes"),
+        (["--scheme", "int8", "--keep-float", "x"], "float_ops: only the scheme int8-mixed"),
+        (["--recipe", "nowhere.json"], "cannot be read"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    models: Path, tmp_path: Path, edgeq: Edgeq, options: list[str], words: str
+) -> None:
+    said = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", *options)
+    assert said.status == 2
+    assert words in said.err
+
+
+def test_a_float_operation_that_is_not_there(models: Path, data: Path, tmp_path: Path, edgeq: Edgeq) -> None:
+    said = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8-mixed",
+                 "--keep-float", "nothing", "--calibration", data)  # fmt: skip
+    assert first_line(said).startswith("error[EQ330]")
