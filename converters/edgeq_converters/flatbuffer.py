@@ -25,9 +25,11 @@ _STORED: dict[str, np.dtype[Any]] = {
 
 def pack(model: Any) -> bytes:
     """Return the bytes of a schema's ModelT."""
-    builder = flatbuffers.Builder(1024)
+    size = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
+    # Room for everything at once: a builder that grows doubles and copies, and Output() copies once more.
+    builder = flatbuffers.Builder(size + size // 50 + (1 << 16))
     builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
 
 def constant(model: Any, tensor: Any) -> Array:
