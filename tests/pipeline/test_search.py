@@ -1,0 +1,300 @@
+"""The search: islands where they help, int8 where it is best, nothing done twice, bad input in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeq.blueprint import load_blueprint
+from edgeq.cli import main
+from edgeq.pipeline.search.latencies import ThisMachine
+from edgeq.pipeline.search.measuring import Latency
+from edgeq.pipeline.search.run import Searched, search
+from edgeq.store import Store
+from edgeq.values import Variant
+
+pytestmark = pytest.mark.convert
+
+BLUEPRINT = """
+schema_version = 1
+name = "{name}"
+prefer = ["size"]
+[model]
+source = "{source}"
+[data]
+calibration = "calibration.npz"
+evaluation = "evaluation.npz"
+[variants]
+schemes = ["int8"]
+[require]
+{require}
+"""
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("planted")
+    script = Path(__file__).parents[1] / "converters" / "make_planted.py"
+    done = subprocess.run(
+        [sys.executable, "-P", str(script), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+def blueprint(folder: Path, name: str, require: str = "output_sqnr_db_min = 15.0") -> Path:
+    path = folder / f"{name}-blueprint.toml"
+    path.write_text(BLUEPRINT.format(name=name, source=f"{name}.tflite", require=require))
+    return path
+
+
+class Counted:
+    """Times on this machine, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self._machine = ThisMachine(rounds=2)
+
+    @property
+    def where(self) -> str:
+        return self._machine.where
+
+    def measure(self, variants: Sequence[Variant]) -> Mapping[str, Latency]:
+        self.asked.append(len(variants))
+        return self._machine.measure(variants)
+
+
+def run(path: Path, workspace: Path, *, count: int = 2, timing: Counted | None = None) -> Searched:
+    with Store.open(workspace) as store:
+        return search(
+            load_blueprint(path),
+            workspace=workspace,
+            store=store,
+            timing=timing or Counted(),
+            count=count,
+        )
+
+
+def names(found: Searched) -> list[str]:
+    return [point.variant.name for point in found.judged.points]
+
+
+@pytest.fixture(scope="module")
+def outlier(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Searched]:
+    workspace = tmp_path_factory.mktemp("outlier")
+    path = blueprint(planted, "outlier")
+    return path, workspace, run(path, workspace)
+
+
+def test_the_island_of_a_planted_operation_is_chosen(outlier: tuple[Path, Path, Searched]) -> None:
+    _, _, found = outlier
+    chosen = found.judged.chosen
+    assert chosen is not None
+    int8 = next(point for point in found.judged.points if point.variant.name == "int8")
+    assert not int8.admissible
+    assert len(chosen.built.recipe.float_ops) == 1
+    assert chosen.variant.metrics.output_sqnr_db is not None
+    assert int8.variant.metrics.output_sqnr_db is not None
+    assert chosen.variant.metrics.output_sqnr_db > int8.variant.metrics.output_sqnr_db + 15
+    assert chosen.variant.size_bytes < 1.6 * int8.variant.size_bytes
+    assert "int8 fails output_sqnr_db_min" in found.judged.verdict
+    assert "1 operation float" in found.judged.verdict
+
+
+def test_every_candidate_is_a_file_and_a_record_that_says_its_recipe(
+    outlier: tuple[Path, Path, Searched],
+) -> None:
+    _, workspace, found = outlier
+    with Store.open(workspace) as store:
+        bodies = [record.body for record in store.runs("search-candidate")]
+    assert {body["name"] for body in bodies} == set(names(found))
+    for point in found.judged.points:
+        body = next(each for each in bodies if each["name"] == point.variant.name)
+        assert body["sha256"] == point.variant.sha256
+        assert body["recipe"] == json.loads(json.dumps(point.built.recipe.to_dict()))
+        assert point.variant.path.is_file()
+        assert point.latency is not None
+        assert point.latency.low_ns <= point.latency.p50_ns <= point.latency.high_ns
+
+
+def test_a_second_search_does_nothing_twice(outlier: tuple[Path, Path, Searched]) -> None:
+    path, workspace, first = outlier
+    stamps = {file: file.stat().st_mtime_ns for file in workspace.rglob("*.tflite")}
+    timing = Counted()
+    again = run(path, workspace, timing=timing)
+    assert again.done == 0
+    assert again.reused == first.done + first.reused
+    assert timing.asked == []
+    assert {file: file.stat().st_mtime_ns for file in workspace.rglob("*.tflite")} == stamps
+    assert again.judged.verdict == first.judged.verdict
+    assert names(again) == names(first)
+    assert again.walk == first.walk
+
+
+def test_an_interrupted_search_goes_on_where_it_was_and_mends_a_damaged_candidate(
+    planted: Path, tmp_path: Path
+) -> None:
+    path = blueprint(planted, "outlier")
+
+    class Stopped(Counted):
+        def measure(self, variants: Sequence[Variant]) -> Mapping[str, Latency]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(path, tmp_path, count=1, timing=Stopped())
+    made = len(list(tmp_path.rglob("*.tflite")))
+    timing = Counted()
+    found = run(path, tmp_path, count=1, timing=timing)
+    assert found.done == 1  # the timing session
+    assert found.reused == made + 1  # the walk and every candidate
+    assert timing.asked == [made]
+    spoilt = next(point.variant for point in found.judged.points if point.variant.name == "int8")
+    spoilt.path.write_bytes(b"spoilt")
+    again = run(path, tmp_path, count=1, timing=timing)
+    assert again.done == 1  # the damaged candidate alone is made again
+    assert spoilt.path.read_bytes() != b"spoilt"
+    assert timing.asked == [made]
+
+
+def test_other_data_is_another_question(outlier: tuple[Path, Path, Searched], tmp_path: Path) -> None:
+    path, workspace, _ = outlier
+    data = np.load(path.with_name("evaluation.npz"))
+    np.savez(path.with_name("fewer.npz"), x=data["x"][:90], y=data["y"][:90])
+    other = path.with_name("fewer.toml")
+    other.write_text(path.read_text().replace("evaluation.npz", "fewer.npz"))
+    again = run(other, workspace)
+    assert all(not each.reused for each in again.candidates)
+    assert again.reused == 2  # the walk does not look at evaluation data; the same models are timed once
+
+
+def test_int8_is_chosen_and_said_where_it_is_best(planted: Path, tmp_path: Path) -> None:
+    found = run(blueprint(planted, "even", "output_sqnr_db_min = 10.0"), tmp_path, count=1)
+    assert found.judged.chosen is not None
+    assert found.judged.chosen.variant.name == "int8"
+    assert found.judged.verdict.startswith("all int8 is best: it holds every limit")
+
+
+def test_float_outputs_take_what_follows_the_logits_along(planted: Path, tmp_path: Path) -> None:
+    path = blueprint(planted, "outlier")
+    path = path.rename(path.with_name("float-io.toml"))
+    path.write_text(path.read_text().replace('schemes = ["int8"]', 'schemes = ["int8"]\nio = "float32"'))
+    found = run(path, tmp_path, count=1)
+    (mixed,) = (each for each in found.candidates if each.name.startswith("mixed"))
+    assert set(found.walk.after_logits) < set(mixed.recipe.float_ops)
+    assert mixed.recipe.io == "float32"
+
+
+Words = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def edgeq(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Words:
+    def line(*words: Any) -> tuple[int, str, str]:
+        capfd.readouterr()
+        status = main(["--workspace", str(tmp_path / "ws"), *(str(word) for word in words)])
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return line
+
+
+def test_the_command_writes_the_model_the_document_and_the_page(
+    planted: Path, tmp_path: Path, edgeq: Words
+) -> None:
+    path = blueprint(planted, "outlier")
+    model, page = tmp_path / "best.tflite", tmp_path / "search.html"
+    status, out, err = edgeq("search", path, "--candidates", 1, "-o", model, "--html", page, "--json")
+    assert status == 0, err
+    document = json.loads(out)
+    assert document["schema"] == "edgeq.search/1"
+    assert document["path"] == str(model)
+    assert document["chosen"].startswith("mixed-")
+    assert document["recipe"]["scheme"] == "int8-mixed"
+    assert document["timed_on"] == "host"
+    chosen = next(each for each in document["candidates"] if each["name"] == document["chosen"])
+    assert model.stat().st_size == chosen["size_bytes"]
+    assert "Mixed precision search of outlier" in page.read_text(encoding="utf-8")
+    # The recipe alone gives the same model again.
+    (tmp_path / "recipe.json").write_text(json.dumps(document["recipe"]))
+    status, _, err = edgeq(
+        "convert", document["reference"], "-o", tmp_path / "again.tflite", "--recipe",
+        tmp_path / "recipe.json", "--calibration", planted / "calibration.npz",
+    )  # fmt: skip
+    assert status == 0, err
+    assert (tmp_path / "again.tflite").read_bytes() == model.read_bytes()
+
+
+def test_limits_that_nothing_holds_end_with_status_3(planted: Path, edgeq: Words) -> None:
+    path = blueprint(planted, "even", 'size_max = "1 KiB"')
+    status, out, err = edgeq("search", path, "--candidates", 1)
+    assert status == 3
+    assert "error[EQ700]" in err
+    assert "no candidate holds every limit" in out
+
+
+def test_bad_input_is_said_in_one_line(planted: Path, tmp_path: Path, edgeq: Words) -> None:
+    cases = [
+        (tmp_path / "absent.toml", 2, "EQ110"),
+        (blueprint(planted, "absent-model"), 2, "EQ110"),
+    ]
+    x = np.load(planted / "calibration.npz")["x"].copy()
+    x[0] = np.inf
+    for name in ("even.tflite", "evaluation.npz"):
+        (tmp_path / name).write_bytes((planted / name).read_bytes())
+    np.savez(tmp_path / "calibration.npz", x=x)
+    cases.append((blueprint(tmp_path, "even"), 1, "EQ204"))
+    for path, expected, code in cases:
+        status, _, err = edgeq("search", path, "--candidates", 1)
+        assert status == expected, err
+        assert f"error[{code}]" in err
+        assert "Traceback" not in err
+
+
+def test_a_quantized_source_is_refused(planted: Path, tmp_path: Path, edgeq: Words) -> None:
+    for name in ("calibration.npz", "evaluation.npz"):
+        (tmp_path / name).write_bytes((planted / name).read_bytes())
+    status, _, err = edgeq(
+        "convert", planted / "even.tflite", "-o", tmp_path / "q.tflite", "--scheme", "int8",
+        "--calibration", tmp_path / "calibration.npz",
+    )  # fmt: skip
+    assert status == 0, err
+    status, _, err = edgeq("search", blueprint(tmp_path, "q"), "--candidates", 1)
+    assert status == 1
+    assert "error[EQ304]" in err
+
+
+def test_an_unknown_device_is_said_before_any_work(planted: Path, tmp_path: Path, edgeq: Words) -> None:
+    status, _, err = edgeq("search", blueprint(planted, "even"), "--device", "nowhere")
+    assert status == 2
+    assert "error[EQ103]" in err
+    assert not list(tmp_path.rglob("*.tflite"))
+
+
+def test_candidates_are_timed_on_a_device_and_not_twice(planted: Path, tmp_path: Path, edgeq: Words) -> None:
+    path = blueprint(planted, "outlier")
+    status, _, err = edgeq("devices", "emulate", "pi", "--detach")
+    assert status == 0, err
+    try:
+        status, out, err = edgeq("search", path, "--candidates", 1, "--device", "pi", "--json")
+        assert status == 0, err
+        document = json.loads(out)
+        assert document["timed_on"] == "device"
+        assert all(each["latency_ns"]["memory_peak_bytes"] > 0 for each in document["candidates"])
+        with Store.open(tmp_path / "ws") as store:
+            assert len(store.benches(device="pi")) == 2 * len(document["candidates"])
+        status, out, err = edgeq("search", path, "--candidates", 1, "--device", "pi", "--json")
+        assert status == 0, err
+        assert json.loads(out)["done"] == 0
+    finally:
+        edgeq("devices", "stop", "pi")

@@ -1,0 +1,154 @@
+"""The search's pure parts: which choices are built, which candidates are on the front."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from edgeq.blueprint import Blueprint, Limits, Preference, Scheme
+from edgeq.conversion import Recipe
+from edgeq.pipeline.search.building import Built
+from edgeq.pipeline.search.finalists import cost, finalists
+from edgeq.pipeline.search.judging import Judged, judge
+from edgeq.pipeline.search.measuring import Latency
+from edgeq.values import Metrics, Variant
+from edgeq_converters.sensitivity.island_values import IslandSet
+
+
+def choice(sqnr_db: float, *indices: int, work: float = 0.1, added: int = 100, borders: int = 1) -> IslandSet:
+    return IslandSet(
+        family="ranking" if indices else "int8",
+        float_ops=tuple(f"t{i}" for i in indices),
+        indices=indices,
+        sqnr_db=sqnr_db,
+        added_bytes=added if indices else 0,
+        work=work if indices else 0.0,
+        borders=borders if indices else 0,
+    )
+
+
+def test_what_is_beaten_in_everything_is_not_built() -> None:
+    good = choice(30.0, 1, work=0.1)
+    bad = choice(29.0, 2, work=0.2)
+    assert finalists([choice(20.0), good, bad], 5) == (good,)
+
+
+def test_what_brings_nothing_over_int8_is_not_built() -> None:
+    assert finalists([choice(20.0), choice(20.3, 1), choice(19.0, 2)], 5) == ()
+
+
+def test_almost_everything_float_is_not_built() -> None:
+    assert finalists([choice(20.0), choice(60.0, 1, 2, 3, work=0.95)], 5) == ()
+
+
+def test_equal_choices_are_built_once() -> None:
+    assert len(finalists([choice(20.0), choice(30.0, 2), choice(30.0, 1)], 5)) == 1
+
+
+def test_thinning_keeps_both_ends() -> None:
+    front = [choice(20.0 + k, k, work=0.05 * k, added=10 * k) for k in range(1, 15)]
+    kept = finalists([choice(20.0), *front], 4)
+    assert len(kept) == 4
+    assert kept[0] == front[0]
+    assert kept[-1] == front[13]
+    assert [each.sqnr_db for each in kept] == sorted(each.sqnr_db for each in kept)
+    assert finalists([choice(20.0), *front], 1) == (min(front, key=cost),)
+
+
+def built(name: str, size: int, sqnr_db: float | None, *float_ops: str, accuracy: float = 0.9) -> Built:
+    scheme = Scheme.INT8_MIXED if float_ops else Scheme.INT8
+    return Built(
+        name=name,
+        family="test",
+        recipe=Recipe(scheme=scheme, float_ops=float_ops),
+        variant=Variant(
+            name=name,
+            path=Path(name),
+            sha256=name,
+            size_bytes=size,
+            metrics=Metrics(samples=9, accuracy=accuracy, output_sqnr_db=sqnr_db),
+        ),
+        problem="",
+        reused=False,
+    )
+
+
+def latency(p50_ns: int) -> Latency:
+    return Latency(p50_ns=p50_ns, p95_ns=p50_ns + 10, low_ns=p50_ns, high_ns=p50_ns)
+
+
+def judged(candidates: list[Built], times: dict[str, int], limits: Limits | None = None) -> Judged:
+    return judge(
+        candidates,
+        baseline=Metrics(samples=9, accuracy=0.9),
+        blueprint=Blueprint(
+            name="b",
+            source=Path("f"),
+            calibration=Path("c"),
+            evaluation=Path("e"),
+            schemes=(Scheme.INT8,),
+            io=None,
+            labels=(),
+            limits=limits or Limits(),
+            prefer=(Preference.SIZE,),
+            digest="",
+        ),
+        latencies={name: latency(ns) for name, ns in times.items()},
+        kind=None,
+    )
+
+
+def front(found: Judged) -> set[str]:
+    return {point.variant.name for point in found.points if point.on_front}
+
+
+def test_slower_and_larger_and_noisier_is_off_the_front() -> None:
+    found = judged(
+        [built("int8", 100, 25.0), built("good", 110, 35.0, "a"), built("bad", 120, 30.0, "b")],
+        {"int8": 1000, "good": 1010, "bad": 1500},
+    )
+    assert front(found) == {"int8", "good"}
+
+
+def test_a_faster_one_stays_on_the_front_unless_it_is_noise() -> None:
+    candidates = [built("int8", 100, 25.0), built("one", 110, 35.0, "a"), built("two", 120, 34.0, "b")]
+    assert front(judged(candidates, {"int8": 1000, "one": 1500, "two": 1200})) == {"int8", "one", "two"}
+    assert front(judged(candidates, {"int8": 1000, "one": 1220, "two": 1200})) == {"int8", "one"}
+
+
+def test_what_was_not_timed_is_not_faster() -> None:
+    candidates = [built("int8", 100, 25.0), built("one", 110, 35.0, "a"), built("two", 120, 34.0, "b")]
+    assert front(judged(candidates, {"int8": 1000, "one": 1500})) == {"int8", "one"}
+
+
+def test_the_latency_limit_decides_with_what_was_measured() -> None:
+    limits = Limits(output_sqnr_db_min=30.0, latency_p95_ns_max=1300)
+    candidates = [built("int8", 100, 25.0), built("slow", 110, 35.0, "a"), built("fast", 120, 33.0, "b")]
+    found = judged(candidates, {"int8": 1000, "slow": 1500, "fast": 1200}, limits)
+    assert found.chosen is not None
+    assert found.chosen.variant.name == "fast"
+    assert found.verdict.startswith("int8 fails output_sqnr_db_min; fast with 1 operation float")
+
+
+def test_the_best_bargain_is_offered_beside_int8() -> None:
+    candidates = [
+        built("int8", 100, 25.0),
+        built("cheap", 101, 33.0, "a"),
+        built("dear", 300, 45.0, "a", "b"),
+    ]
+    found = judged(candidates, {"int8": 1000, "cheap": 1000, "dear": 3000})
+    assert found.chosen is not None
+    assert found.chosen.variant.name == "int8"
+    assert "the front offers cheap: accuracy 90.0 %, output SQNR 25.0 -> 33.0 dB" in found.verdict
+
+
+def test_a_model_that_cannot_be_int8_is_judged_without_it() -> None:
+    failed = replace(built("int8", 1, None), variant=None, problem="EQ307: op stays float")
+    found = judged([failed, built("int8-mixed", 100, 25.0, "a")], {})
+    assert "all operations int8 was not possible" in found.verdict
+
+
+def test_nothing_holds() -> None:
+    found = judged([built("int8", 100, 25.0)], {}, Limits(size_bytes_max=10))
+    assert found.chosen is None
+    assert found.verdict == "no candidate holds every limit"
