@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +77,20 @@ def convert(
     soundness.require_sound(model, scheme=scheme, subject=subject)
     inference.run_once(base, subject=subject)
     notes: list[str] = [*loaded.notes]
+    inputs, _ = tflite_file.inputs_and_outputs(model)
     if raw is not None:
-        raw = relaid(raw, tflite_file.inputs_and_outputs(model)[0], loaded)
+        raw = relaid(raw, inputs, loaded)
     same = _parity(loaded, model, raw, recipe=recipe, subject=subject, step=step)
     if same is not None and (said := same.note()):
         notes.append(said)
     backend = "none" if scheme is Scheme.FLOAT32 else "litert-quantizer"
     if scheme is not Scheme.FLOAT32:
         base = tflite_file.uniquely_named(base, subject=subject)
+    # A large model is kept once: what follows works on `base` alone.
+    del model
+    loaded = replace(loaded, data=b"", reference=None)
     if scheme.needs_ranges:
-        samples = None if raw is None else match(raw, tflite_file.inputs_and_outputs(model)[0])
+        samples = None if raw is None else match(raw, inputs)
         made = integer.make(
             base, recipe=recipe, samples=samples, histograms=histograms, subject=subject, step=step
         )
