@@ -54,9 +54,9 @@ class Recipe:
 
     scheme: Scheme
     io: str = ""
-    calibrator: str = "minmax"
-    bias_correction: Switch = Switch.OFF
-    equalization: Switch = Switch.OFF
+    calibrator: str = "auto"
+    bias_correction: Switch = Switch.AUTO
+    equalization: Switch = Switch.AUTO
     backend: Backend = Backend.AUTO
     float_ops: tuple[str, ...] = ()
     prune: str | None = None

@@ -59,6 +59,8 @@ def convert_command(
     recipe_file: Path | None,
     save_recipe: Path | None,
     calibrator: str | None,
+    bias_correction: str | None,
+    equalization: str | None,
     backend: str | None,
     float_ops: tuple[str, ...],
     **pruning: Any,
@@ -68,7 +70,14 @@ def convert_command(
     from edgeq.store import Store
 
     recipe = given_recipe(
-        scheme, recipe_file, io=io, calibrator=calibrator, backend=backend, float_ops=float_ops
+        scheme,
+        recipe_file,
+        io=io,
+        calibrator=calibrator,
+        bias_correction=bias_correction,
+        equalization=equalization,
+        backend=backend,
+        float_ops=float_ops,
     )
     with followed(app.ui) as on_progress:
         done = convert(

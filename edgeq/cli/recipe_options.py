@@ -16,12 +16,22 @@ CALIBRATORS = "minmax, ema, percentile[:P], entropy, mse or auto"
 
 
 def recipe_options(function: F) -> F:
-    """Add --calibrator, --backend, --keep-float, --histograms, --recipe and --save-recipe."""
+    """Add --calibrator, --bias-correction, --equalization, --backend, --keep-float, --histograms, --recipe and --save-recipe."""
     options = (
         click.option(
             "--calibrator",
             help=f"How ranges follow from the samples: {CALIBRATORS}; ema is the mean of the samples' "
             "extremes, which unlike a moving average does not depend on their order.",
+        ),
+        click.option(
+            "--bias-correction",
+            type=click.Choice(["auto", "on", "off"]),
+            help="Fit biases and weights layer by layer to the float model; auto: where held-out samples gain.",
+        ),
+        click.option(
+            "--equalization",
+            type=click.Choice(["auto", "on", "off"]),
+            help="Scale channels to equal ranges first; auto: where held-out samples gain.",
         ),
         click.option(
             "--backend",
