@@ -1,6 +1,6 @@
-"""Models of our own for the quantization benchmark: trained here in a child process, with their samples.
+"""Models of our own for the quantization benchmark, trained on the spot, with their samples.
 
-`python -m benchmarks.quantization_models NAME FOLDER` writes `model.keras`, `calibration.npz` and `evaluation.npz`.
+`python -m benchmarks.quantization_models NAME FOLDER` writes model.keras, calibration.npz, evaluation.npz.
 """
 
 from __future__ import annotations
