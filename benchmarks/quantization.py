@@ -1,6 +1,6 @@
-"""int8 side by side: TFLiteConverter, litert-quantizer as it comes, and edgeq, on shared models and our own.
+"""int8 side by side: TFLiteConverter, litert-quantizer as it comes, and edgeq, on shared and own models.
 
-`python -m benchmarks.quantization [--json] [--models kws,ic,digits-mobilenet,deep-96,deep-224] [--keep FOLDER]`
+`python -m benchmarks.quantization [--json] [--models kws,ic,...] [--keep FOLDER]`
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ Part = tuple[Array, Array]
 
 
 def digits() -> tuple[Part, Part, Part]:
-    """Return scikit-learn's handwritten digits at 32x32: train, calibration (of the train part), evaluation."""
+    """Return scikit-learn's handwritten digits at 32x32: train, calibration (a part of it), evaluation."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)

@@ -272,7 +272,7 @@ def told(score: Score) -> str:
 
 
 def split(samples: Samples, *, seed: int) -> tuple[Samples, Samples]:
-    """Return (samples to fit, samples that were held out), by a permutation of the seed, each in old order."""
+    """Return (samples to fit, samples that were held out), by the seed, each in the old order."""
     order = np.random.default_rng(seed).permutation(len(samples))
     held = min(max(int(len(samples) * _HELD_OUT), 1), _MOST_HELD_OUT)
     return _picked(samples, np.sort(order[held:])), _picked(samples, np.sort(order[:held]))

@@ -16,7 +16,7 @@ CALIBRATORS = "minmax, ema, percentile[:P], entropy, mse or auto"
 
 
 def recipe_options(function: F) -> F:
-    """Add --calibrator, --bias-correction, --equalization, --backend, --keep-float, --histograms, --recipe and --save-recipe."""
+    """Add the options by which a recipe is given, changed and kept."""
     options = (
         click.option(
             "--calibrator",
@@ -26,7 +26,8 @@ def recipe_options(function: F) -> F:
         click.option(
             "--bias-correction",
             type=click.Choice(["auto", "on", "off"]),
-            help="Fit biases and weights layer by layer to the float model; auto: where held-out samples gain.",
+            help="Fit biases and weights layer by layer to the float model; auto: where held-out samples "
+            "gain.",
         ),
         click.option(
             "--equalization",

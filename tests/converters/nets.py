@@ -1,0 +1,65 @@
+"""A small convolutional net with a depthwise pair, a residual and a fully connected end, written by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from importlib.util import module_from_spec, spec_from_file_location
+from typing import Any
+
+import numpy as np
+
+_SPEC = spec_from_file_location("edgeq_test_graphs", Path(__file__).with_name("graphs.py"))
+assert _SPEC is not None and _SPEC.loader is not None
+_GRAPHS = module_from_spec(_SPEC)
+import sys  # noqa: E402
+
+sys.modules[_SPEC.name] = _GRAPHS
+_SPEC.loader.exec_module(_GRAPHS)
+
+CHANNELS = 8
+
+
+def net(*, activation: int = 1, spread: float = 1.0, seed: int = 3) -> bytes:
+    """Return conv -> depthwise -> conv + skip -> mean -> dense -> softmax on 8x8x2 inputs.
+
+    Args:
+        activation: of the schema: 1 ReLU, 3 ReLU6.
+        spread: the log of how much channels differ in size.
+    """
+    random = np.random.default_rng(seed)
+    graph: Any = _GRAPHS.Graph()
+
+    def weights(name: str, shape: tuple[int, ...], fan_in: int, size: Any = 1.0) -> int:
+        values = random.normal(size=shape) / np.sqrt(fan_in) * size
+        return int(graph.tensor(name, shape, values=values))
+
+    def bias(name: str, count: int, size: Any = 1.0) -> int:
+        return int(graph.tensor(name, (count,), values=random.normal(0.1, 0.2, count) * size))
+
+    sizes = np.exp(random.normal(0, spread, CHANNELS))
+    big = (1, 8, 8, CHANNELS)
+    x = graph.tensor("x", (1, 8, 8, 2))
+    a, b, c, d = (graph.tensor(name, big) for name in "abcd")
+    conv = {"options": "Conv2DOptions", "strideH": 1, "strideW": 1}
+    deep = {"options": "DepthwiseConv2DOptions", "strideH": 1, "strideW": 1, "depthMultiplier": 1}
+    w = weights("w1", (CHANNELS, 3, 3, 2), 18, sizes[:, None, None, None])
+    graph.op("CONV_2D", (x, w, bias("b1", CHANNELS, sizes)), (a,), fusedActivationFunction=activation, **conv)
+    w = weights("w2", (1, 3, 3, CHANNELS), 9)
+    graph.op(
+        "DEPTHWISE_CONV_2D", (a, w, bias("b2", CHANNELS)), (b,), fusedActivationFunction=activation, **deep
+    )
+    w = weights("w3", (CHANNELS, 1, 1, CHANNELS), CHANNELS)
+    graph.op("CONV_2D", (b, w, bias("b3", CHANNELS)), (c,), **conv)
+    graph.op("ADD", (c, a), (d,), options="AddOptions", fusedActivationFunction=1)
+    axes = graph.tensor("axes", (2,), dtype=np.int32, values=[1, 2])
+    pooled, logits, y = (
+        graph.tensor("pooled", (1, CHANNELS)),
+        graph.tensor("logits", (1, 4)),
+        graph.tensor("y", (1, 4)),
+    )
+    graph.op("MEAN", (d, axes), (pooled,), options="ReducerOptions")
+    w = weights("w4", (4, CHANNELS), 2)
+    graph.op("FULLY_CONNECTED", (pooled, w, bias("b4", 4)), (logits,), options="FullyConnectedOptions")
+    graph.op("SOFTMAX", (logits,), (y,), options="SoftmaxOptions", beta=1.0)
+    made: bytes = graph.ends([x], [y]).data()
+    return made

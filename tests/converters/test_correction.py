@@ -1,0 +1,271 @@
+"""Correction, equalization and the choice among them, on a small net against the float model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = [
+    pytest.mark.convert,
+    # litert-quantizer's own; conversions run in a child process, where nobody turns warnings into errors.
+    pytest.mark.filterwarnings("ignore:.*preserve_all_tensors:UserWarning"),
+]
+pytest.importorskip("ai_edge_litert")
+
+from edgeq_converters import (  # noqa: E402
+    auto,
+    calibration,
+    correction,
+    equalization,
+    flatbuffer,
+    inference,
+    logits,
+    quantizer,
+    tflite_file,
+)
+from edgeq_converters.correction import layer, rounding, walk  # noqa: E402
+from edgeq_converters.correction.cost import macs, memory_per_sample, obstacle  # noqa: E402
+from edgeq_converters.correction.moments import Accumulator, joined  # noqa: E402
+from edgeq_converters.equalization.groups import find  # noqa: E402
+from edgeq_converters.recipe import Recipe, Switch  # noqa: E402
+from edgeq_converters.samples import Samples  # noqa: E402
+from edgeq_converters.values import Scheme  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parent))
+from nets import CHANNELS, net  # noqa: E402
+
+sys.path.pop(0)
+
+
+def quiet(amount: int) -> None:
+    assert amount >= 0
+
+
+def samples(data: bytes, count: int = 80, seed: int = 5) -> Samples:
+    inputs, _ = tflite_file.inputs_and_outputs(tflite_file.parse(data, subject="net"))
+    # Smooth in space, as inputs of convolutions are.
+    coarse = np.random.default_rng(seed).normal(size=(count, 4, 4, 2)).astype(np.float32)
+    return Samples(inputs=inputs, arrays=(np.kron(coarse, np.ones((1, 2, 2, 1), np.float32)),))
+
+
+def quantized(data: bytes, given: Samples, calibrator: str = "minmax") -> bytes:
+    found = calibration.observe(data, given, subject="net", advance=quiet)
+    ranges = calibration.ranges(data, found, calibrator=calibrator, subject="net")
+    return quantizer.quantize(data, recipe=Recipe(scheme=Scheme.INT8), ranges=ranges, subject="net")
+
+
+def at_logits(data: bytes, given: Samples) -> Any:
+    cut = logits.cut(data, subject="net").data
+    info = tflite_file.inputs_and_outputs(tflite_file.parse(cut, subject="net"))[1][0]
+    found = inference.outputs(cut, given, subject="net", advance=quiet)[0].astype(np.float64)
+    return found if info.scale is None else (found - info.zero_point) * info.scale
+
+
+def ops(data: bytes) -> list[str]:
+    model = tflite_file.parse(data, subject="net")
+    return [tflite_file.op_name(model, operator) for operator in model.subgraphs[0].operators]
+
+
+def test_a_walk_gives_what_the_whole_model_gives() -> None:
+    data = net()
+    given = samples(data, 7)
+    steps = walk.Walk(tflite_file.parse(data, subject="net"), given, subject="net")
+    most = 0
+    while steps.position < len(steps):
+        steps.step()
+        most = max(most, len(steps.values))
+    (whole,) = inference.outputs(data, given, subject="net", advance=quiet)
+    (walked,) = steps.values.values()
+    np.testing.assert_allclose(walked[:, 0], whole, rtol=1e-5, atol=1e-6)
+    assert most <= 3
+
+
+@pytest.mark.parametrize("position", [0, 1, 2, 5])
+def test_a_layer_as_a_linear_map_gives_what_the_kernel_gives(position: int) -> None:
+    data = net(activation=0)
+    model = tflite_file.parse(data, subject="net")
+    steps = walk.Walk(model, samples(data, 3), subject="net")
+    steps.reach(position)
+    found = layer.read(model, model.subgraphs[0].operators[position])
+    assert found is not None
+    source = steps.values[found.source]
+    steps.step()
+    wanted = steps.values[found.target]
+    shape = wanted.shape[:-1] if found.kind != "FULLY_CONNECTED" else (wanted.size // wanted.shape[-1],)
+    rows = found.choose(shape, np.random.default_rng(0))
+    tensors = model.subgraphs[0].tensors
+    matrix = found.to_matrix(flatbuffer.constant(model, tensors[found.weights]))
+    bias = flatbuffer.constant(model, tensors[found.bias]).reshape(found.groups, found.width)
+    (part,) = [patches for _, patches in found.gather(source, rows)]
+    got = (part @ matrix.transpose(0, 2, 1) + bias[:, None]).transpose(1, 0, 2).reshape(len(rows[0]), -1)
+    np.testing.assert_allclose(got, wanted.reshape(len(rows[0]), -1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found.to_tensor(matrix), flatbuffer.constant(model, tensors[found.weights]))
+
+
+def test_moments_of_parts_are_those_of_the_whole() -> None:
+    random = np.random.default_rng(1)
+    source, wanted = random.normal(3, 1, (2, 50, 4)), random.normal(-1, 2, (2, 50, 3))
+    whole = Accumulator(2, 3, 4)
+    whole.add(source, wanted)
+    halves = []
+    for part in (slice(0, 20), slice(20, 50)):
+        halves.append(Accumulator(2, 3, 4))
+        halves[-1].add(source[:, part], wanted[:, part])
+    one, other = whole.moments(), joined(*(half.moments() for half in halves))
+    for name in ("hessian", "cross", "source", "wanted"):
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-12)
+    np.testing.assert_allclose(one.hessian[0], np.cov(source[0].T, bias=True), atol=1e-12)
+
+
+def test_rounding_by_the_inputs_beats_rounding_to_nearest() -> None:
+    random = np.random.default_rng(2)
+    mixed = random.normal(size=(1, 2000, 24)) @ random.normal(size=(24, 24))
+    weights = random.normal(size=(1, 6, 24))
+    total = Accumulator(1, 6, 24)
+    total.add(mixed, mixed @ weights.transpose(0, 2, 1))
+    moments, steps = total.moments(), np.abs(weights).max(2) / 7
+    nearest = np.rint(weights / steps[:, :, None])
+    fitted = rounding.round_to_grid(moments, weights, steps, damping=0.01)
+    assert np.array_equal(fitted, np.rint(fitted))
+    assert np.abs(fitted).max() <= rounding.LIMIT
+
+    def error(integers: Any) -> float:
+        return float(np.square(mixed @ (integers * steps[:, :, None] - weights).transpose(0, 2, 1)).sum())
+
+    assert error(fitted) < 0.7 * error(nearest)
+
+
+def test_damping_is_infinite_where_the_halves_disagree() -> None:
+    random = np.random.default_rng(3)
+    weights = random.normal(size=(1, 5, 16))
+    halves = []
+    for _ in range(2):
+        source = random.normal(size=(1, 20, 16))
+        half = Accumulator(1, 5, 16)
+        half.add(source, source @ weights.transpose(0, 2, 1) + 3 * random.normal(size=(1, 20, 5)))
+        halves.append(half.moments())
+    assert rounding.choose_damping(halves[0], halves[1], weights) >= 10
+    truth = weights * 0.8
+    for number in range(2):
+        source = random.normal(size=(1, 2000, 16))
+        half = Accumulator(1, 5, 16)
+        half.add(source, source @ truth.transpose(0, 2, 1))
+        halves[number] = half.moments()
+    assert rounding.choose_damping(halves[0], halves[1], weights) <= 0.01
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        correction.Terms(weights=False),
+        correction.Terms(weights=False, gain=True),
+        correction.Terms(),
+        correction.Terms(gain=True),
+    ],
+)
+def test_each_correction_brings_the_logits_nearer_and_leaves_the_graph(terms: correction.Terms) -> None:
+    data = net(spread=0.5)
+    given, other = samples(data), samples(data, 200, seed=6)
+    plain = quantized(data, given, "percentile:99.5")
+    repaired = correction.correct(data, plain, given, subject="net", advance=quiet, terms=terms)
+    wanted = at_logits(data, other)
+    before, after = (auto.sqnr_db(wanted, at_logits(made, other)) for made in (plain, repaired))
+    assert after > before + 0.5
+    assert ops(repaired) == ops(plain)
+    assert repaired == correction.correct(data, plain, given, subject="net", advance=quiet, terms=terms)
+
+
+def test_correction_of_nothing_changes_nothing() -> None:
+    data = net()
+    given = samples(data)
+    plain = quantized(data, given)
+    none = correction.Terms(bias=False, gain=False, weights=False)
+    same = correction.correct(data, plain, given, subject="net", advance=quiet, terms=none)
+    np.testing.assert_array_equal(at_logits(same, given), at_logits(plain, given))
+
+
+@pytest.mark.parametrize("activation", [1, 3])
+def test_equalization_keeps_the_float_function_and_helps_the_integer_one(activation: int) -> None:
+    data = net(activation=activation, spread=1.5 if activation == 1 else 0.7)
+    given, other = samples(data), samples(data, 200, seed=6)
+    made = equalization.equalize(data, given, subject="net", advance=quiet)
+    assert made.groups >= 1
+    wanted = at_logits(data, given)
+    assert auto.sqnr_db(wanted, at_logits(made.data, given)) > 90
+    wanted = at_logits(data, other)
+    before, after = (
+        auto.sqnr_db(wanted, at_logits(quantized(one, given), other)) for one in (data, made.data)
+    )
+    assert after > before
+
+
+def test_groups_run_through_residuals_and_end_at_the_model_s_borders() -> None:
+    model = tflite_file.parse(net(), subject="net")
+    groups = find(model)
+    tensors = model.subgraphs[0].tensors
+    names = [{tflite_file.tensor_name(tensors[i]) for i in group.tensors} for group in groups]
+    assert names == [{"a", "c", "d", "pooled"}, {"b"}]
+    assert all(group.channels == CHANNELS for group in groups)
+
+
+def test_cost_of_a_walk() -> None:
+    model = tflite_file.parse(net(), subject="net")
+    assert obstacle(model) is None
+    assert macs(model) == 64 * CHANNELS * (18 + 9 + CHANNELS) + 4 * CHANNELS
+    assert memory_per_sample(model) == 3 * 64 * CHANNELS * 5
+    model.subgraphs[0].tensors[0].isVariable = True
+    assert "state" in str(obstacle(model))
+
+
+def best(data: bytes, given: Samples, **switches: Any) -> auto.Best:
+    found = calibration.observe(data, given, subject="net", advance=quiet)
+    recipe = Recipe(scheme=Scheme.INT8, **switches)
+    return auto.best(
+        data, found, given, recipe=recipe, extra_ranges={}, subject="net", step=lambda what, total: quiet
+    )
+
+
+def test_auto_chooses_what_helps_on_held_out_samples_and_says_so() -> None:
+    data = net(spread=1.5)
+    given, other = samples(data), samples(data, 200, seed=6)
+    made = best(data, given)
+    plain = quantized(data, given)
+    wanted = at_logits(data, other)
+    assert (
+        auto.sqnr_db(wanted, at_logits(made.data, other)) > auto.sqnr_db(wanted, at_logits(plain, other)) + 1
+    )
+    assert made.equalized
+    assert max(made.scores, key=lambda score: score.sqnr_db).equalized
+    assert "held-out" in made.notes[0]
+    assert made.data == best(data, given).data
+
+
+def test_switches_are_obeyed() -> None:
+    data = net()
+    given = samples(data)
+    off = {"bias_correction": Switch.OFF, "equalization": Switch.OFF}
+    assert best(data, given, calibrator="minmax", **off).data == quantized(data, given)
+    on = best(data, given, calibrator="mse", bias_correction=Switch.ON, equalization=Switch.ON)
+    assert (on.calibrator, on.equalized, on.corrected, on.scores) == ("mse", True, True, ())
+
+
+def test_too_few_samples_leave_nothing_to_choose_by() -> None:
+    data = net()
+    made = best(data, samples(data, 3))
+    assert (made.calibrator, made.equalized, made.corrected) == ("minmax", False, False)
+    assert "too few" in made.notes[0]
+
+
+def test_split_is_by_the_seed_and_disjoint() -> None:
+    given = samples(net(), 40)
+    fit, held = auto.split(given, seed=1)
+    assert (len(fit), len(held)) == (30, 10)
+    rows = {array.tobytes() for part in (fit, held) for array in part.arrays[0]}
+    assert len(rows) == 40
+    again, other = auto.split(given, seed=1)[1], auto.split(given, seed=2)[1]
+    np.testing.assert_array_equal(again.arrays[0], held.arrays[0])
+    assert not np.array_equal(other.arrays[0], held.arrays[0])
