@@ -159,7 +159,8 @@ class _Search:
         advance = self.step(
             "choose calibrator, equalization and correction", len(calibrators) * len(equalize)
         )
-        plain: list[tuple[Score, bytes]] = []
+        per_kind = 1 if heavy else 2
+        plain: list[tuple[Score, bytes]] = []  # a large model's candidates are large: the finalists only
         for equalized in equalize:
             self._prepare(equalized, fit, held)
             for calibrator in calibrators:
@@ -167,12 +168,13 @@ class _Search:
                 score = Score(
                     calibrator=calibrator, equalized=equalized, corrected=False, sqnr_db=judge.score(data)
                 )
-                plain.append((score, data))
+                self.scores.append(score)
+                plain = self._finalists([*plain, (score, data)], per_kind=per_kind)
+                del data
                 advance(1)
-        self.scores.extend(score for score, _ in plain)
         if True in correct:
             shown = taken(fit, _SCREENED)
-            for score, data in self._finalists(plain, per_kind=1 if heavy else 2):
+            for score, data in plain:
                 repaired = self._correct(score.equalized, data, shown)
                 reached = judge.score(repaired)
                 self.scores.append(replace(score, corrected=True, sqnr_db=reached))
@@ -183,6 +185,9 @@ class _Search:
             f"{told(winner)}: {winner.sqnr_db:.1f} dB at the logits on {len(held)} held-out samples, where"
             f" {told(first)} gives {first.sqnr_db:.1f} dB"
         )
+        del judge, plain  # and what they hold of the model
+        if not winner.equalized:
+            self.floats.pop(True, None)
         return self._made(winner.calibrator, winner.equalized, winner.corrected)
 
     def _finalists(self, plain: list[tuple[Score, bytes]], *, per_kind: int) -> list[tuple[Score, bytes]]:
