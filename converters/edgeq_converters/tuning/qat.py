@@ -14,7 +14,15 @@ from edgeq_converters import calibration, inference, tflite_file
 from edgeq_converters.loading import load_source
 from edgeq_converters.recipe import Recipe, Switch
 from edgeq_converters.samples import Samples, to_real
-from edgeq_converters.tuning import batch_norm, keras_graph, losses, points, training, training_data
+from edgeq_converters.tuning import (
+    batch_norm,
+    keras_file,
+    keras_graph,
+    losses,
+    points,
+    training,
+    training_data,
+)
 from edgeq_converters.tuning.fake_quant import LearnedRange
 from edgeq_converters.tuning.heads import Head, head_of, require_classes
 from edgeq_converters.tuning.job import TuningJob, TuningReport
@@ -73,12 +81,16 @@ def tune(
         advance=step("train with fake quantization", plan.steps(len(data.training))),
     )
     forward.snap()
-    tuned.save(output)
+    keras_file.write(tuned, output)
+    written = points.find(
+        tuned, _hub(tuned, workdir / "tuned-again.keras", subject), data.training, subject=subject
+    )
 
     plain = Recipe(scheme=job.scheme, seed=job.seed)
     recipe = replace(
         plain,
-        ranges=_named(tuned, found, ranges),
+        ranges=_named(tuned, found, written, ranges),
+        calibrator="minmax",  # of what has no learned range: outputs that the kernels fix
         bias_correction=Switch.OFF,  # the training has seen the errors that these would correct
         equalization=Switch.OFF,
     )
@@ -139,22 +151,23 @@ def _calibrated(
 
 
 def _named(
-    model: Any, found: Points, ranges: dict[str, LearnedRange]
+    model: Any, trained: Points, written: Points, ranges: dict[str, LearnedRange]
 ) -> tuple[tuple[str, float, float], ...]:
-    """Return (tensor, low, high) of every learned range; outputs of softmax and its like have none."""
+    """Return (tensor, low, high) of every learned range; outputs of softmax and its like have none.
+
+    The converter names a tensor after what it fused into it, and a bias that is zero is not fused: the names
+    are those of the written model, the ranges those of the same places in the trained one.
+    """
     fixed = {
-        found.key_of[id(symbol)]
-        for call in keras_graph.calls(model)
-        if fixed_activation(call)
-        for symbol in call.outputs
-        if id(symbol) in found.key_of
+        id(symbol) for call in keras_graph.calls(model) if fixed_activation(call) for symbol in call.outputs
     }
-    learned: list[tuple[str, float, float]] = []
-    for key, names in found.names.items():
-        if key not in fixed:
-            low, high = (float(np.asarray(end)) for end in ranges[key].ends())
-            learned.extend((name, low, high) for name in names)
-    return tuple(sorted(learned))
+    learned: dict[str, tuple[float, float]] = {}
+    for symbol, key in written.key_of.items():
+        if symbol not in fixed and symbol in trained.key_of:
+            low, high = (float(np.asarray(end)) for end in ranges[trained.key_of[symbol]].ends())
+            for name in written.names[key]:
+                learned.setdefault(name, (low, high))
+    return tuple((name, low, high) for name, (low, high) in sorted(learned.items()))
 
 
 def _converted(
