@@ -1,20 +1,13 @@
-"""A small convolutional net with a depthwise pair, a residual and a fully connected end, written by hand."""
+"""A small net with a depthwise convolution, a residual and a fully connected end, written by hand."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
 import numpy as np
 
-_SPEC = spec_from_file_location("edgeq_test_graphs", Path(__file__).with_name("graphs.py"))
-assert _SPEC is not None and _SPEC.loader is not None
-_GRAPHS = module_from_spec(_SPEC)
-import sys  # noqa: E402
+from .graphs import Graph
 
-sys.modules[_SPEC.name] = _GRAPHS
-_SPEC.loader.exec_module(_GRAPHS)
 
 CHANNELS = 8
 
@@ -27,7 +20,7 @@ def net(*, activation: int = 1, spread: float = 1.0, seed: int = 3) -> bytes:
         spread: the log of how much channels differ in size.
     """
     random = np.random.default_rng(seed)
-    graph: Any = _GRAPHS.Graph()
+    graph: Any = Graph()
 
     def weights(name: str, shape: tuple[int, ...], fan_in: int, size: Any = 1.0) -> int:
         values = random.normal(size=shape) / np.sqrt(fan_in) * size

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,10 +33,7 @@ from edgeq_converters.recipe import Recipe, Switch  # noqa: E402
 from edgeq_converters.samples import Samples  # noqa: E402
 from edgeq_converters.values import Scheme  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).parent))
-from nets import CHANNELS, net  # noqa: E402
-
-sys.path.pop(0)
+from .nets import CHANNELS, net  # noqa: E402
 
 
 def quiet(amount: int) -> None:

@@ -18,7 +18,7 @@ Rows = tuple[npt.NDArray[np.intp], ...]
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _CHUNK = 1 << 23  # values gathered at a time: 32 MiB of float32
 _WORK = 1 << 24  # values gathered in all
-_FEWEST, _MOST = 2048, 8192
+_FEWEST, _MOST = 2048, 16384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 Method: ridge regression on the quantized inputs gives the real-valued optimum, as far as one half of the
 samples tells the other; the rounding then goes column by column, each column's error made up for by the
-columns after it (optimal brain quantization in GPTQ's way, Frantar et al. 2022, arXiv 2208.07339, 2210.17323).
+columns after it: optimal brain quantization in GPTQ's way, Frantar et al. 2022, arXiv 2208.07339, 2210.17323.
 """
 
 from __future__ import annotations
