@@ -15,6 +15,7 @@ from edgeq_converters.grid import INT8, Grid
 from edgeq_converters.histogram import Histogram, Observer
 from edgeq_converters.samples import Samples
 
+_LARGEST = float(np.finfo(np.float32).max)
 Ranges = dict[str, dict[str, Any]]
 
 
@@ -50,6 +51,8 @@ def observe(
                 f"the float model gives {histogram.invalid} NaN or infinite values in tensor {name!r}",
                 hint="check the model on the calibration data in float first",
             )
+        if max(-histogram.minimum, histogram.maximum) >= _LARGEST:  # what kernels clamp infinity to
+            raise _overflow(subject, name, histogram.minimum, histogram.maximum)
     return histograms
 
 
@@ -90,16 +93,20 @@ def ranges(
         if histogram.total:
             ones = (1,) * (0 if tensor.shape is None else len(tensor.shape))
             low, high = decide(histogram, grid)
-            if high - low > float(np.finfo(np.float32).max):
-                raise ConverterError(
-                    "EQ309",
-                    subject,
-                    f"the values of tensor {name!r} overflow float32",
-                    got=f"{low:.3g} to {high:.3g}",
-                    hint="scale the calibration data as the model's training data was",
-                )
+            if high - low > _LARGEST:
+                raise _overflow(subject, name, low, high)
             found[name] = {"min": np.full(ones, low, np.float32), "max": np.full(ones, high, np.float32)}
     return found
+
+
+def _overflow(subject: str, name: str, low: float, high: float) -> ConverterError:
+    return ConverterError(
+        "EQ309",
+        subject,
+        f"the values of tensor {name!r} overflow float32",
+        got=f"{low:.3g} to {high:.3g}",
+        hint="scale the calibration data as the model's training data was",
+    )
 
 
 def learned(data: bytes, given: Iterable[tuple[str, float, float]], *, subject: str) -> Ranges:

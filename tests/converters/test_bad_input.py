@@ -173,7 +173,7 @@ def test_a_model_that_gives_nan(models: Path, data: Path, output: Path, tmp_path
     broken = tmp_path / "nan.tflite"
     broken.write_bytes(bytes(builder.Output()))
     command = ["convert", broken, "-o", output, "--scheme", "int8", "--calibration", data]
-    refused(edgeq(*command), "EQ309", "NaN or infinite values in tensor", output=output)
+    refused(edgeq(*command), "EQ309", "tensor", output=output)
 
 
 def test_values_that_overflow(models: Path, output: Path, tmp_path: Path, edgeq: Edgeq) -> None:
@@ -186,13 +186,13 @@ def test_values_that_overflow(models: Path, output: Path, tmp_path: Path, edgeq:
 def test_arguments_that_cannot_be(models: Path, data: Path, output: Path, edgeq: Edgeq) -> None:
     source = models / "float.tflite"
     refused(
-        edgeq("convert", source, "-o", output, "--scheme", "int4"), "EQ101", "int4", status=2, output=output
+        edgeq("convert", source, "-o", output, "--scheme", "int5"), "EQ101", "int5", status=2, output=output
     )
     command = ["convert", source, "-o", output, "--scheme", "float16", "--io", "int8"]
     refused(edgeq(*command), "EQ101", "--io int8", status=2, output=output)
     refused(edgeq("convert", source, "-o", source, "--scheme", "float16"), "EQ101", "replace", status=2)
     with pytest.raises(UsageError):
-        convert(source, output, scheme="int4")
+        convert(source, output, scheme="int5")
 
 
 def test_an_output_that_cannot_be_written(models: Path, tmp_path: Path, edgeq: Edgeq) -> None:
