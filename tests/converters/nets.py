@@ -8,7 +8,6 @@ import numpy as np
 
 from .graphs import Graph
 
-
 CHANNELS = 8
 
 
