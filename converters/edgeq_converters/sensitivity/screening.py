@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters import calibration, inference, islands, logits, quantizer, tflite_file
+from edgeq_converters import calibration, inference, islands, litert_backend, logits, tflite_file
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.histogram import Histogram
-from edgeq_converters.recipe import Backend, Recipe
+from edgeq_converters.recipe import Recipe
 from edgeq_converters.samples import Samples
 from edgeq_converters.values import Scheme
 
@@ -61,11 +61,9 @@ class Screen:
         Raises:
             ConverterError: EQ308 when the quantizer refuses it.
         """
-        # TensorFlow's quantizer is never asked here: it takes seconds, and the model is only for comparing.
-        recipe = Recipe(
-            scheme=Scheme.INT8_MIXED, io="float32", float_ops=tuple(float_ops), backend=Backend.LITERT
-        )
-        return quantizer.quantize(self.cut.data, recipe=recipe, ranges=self.ranges, subject=self.subject)
+        # Straight to the backend: what it leaves in float stays so here, and no TensorFlow is asked for it.
+        recipe = Recipe(scheme=Scheme.INT8_MIXED, io="float32", float_ops=tuple(float_ops))
+        return litert_backend.quantize(self.cut.data, recipe=recipe, ranges=self.ranges, subject=self.subject)
 
     def sqnr_db(
         self, candidates: Sequence[Collection[str]], *, advance: inference.Advance
@@ -98,7 +96,7 @@ class Screen:
         if data is None:
             return None
         try:
-            given = inference.outputs(data, self.samples, subject=self.subject, advance=_quiet)
+            given = _outputs(data, self.samples, subject=self.subject)
         except ConverterError as error:
             if error.code != "EQ303":
                 raise
@@ -175,5 +173,14 @@ def _windows(candidates: Sequence[Collection[str]], size: int) -> Iterator[Seque
         yield candidates[start : start + size]
 
 
-def _quiet(amount: int) -> None:
-    """Take progress that nobody is told."""
+def _outputs(data: bytes, samples: Samples, *, subject: str) -> list[npt.NDArray[Any]]:
+    """Return a candidate's outputs; its inputs are the float model's, so that nothing need be parsed."""
+    interpreter = inference.open_interpreter(data, subject=subject)
+    sources = [detail["index"] for detail in interpreter.get_input_details()]
+    targets = [detail["index"] for detail in interpreter.get_output_details()]
+    gathered: list[list[npt.NDArray[Any]]] = [[] for _ in targets]
+    for rows, count in inference.batches(samples, samples.inputs):
+        inference.invoke(interpreter, sources, rows, subject=subject)
+        for into, index in zip(gathered, targets, strict=True):
+            into.append(np.array(interpreter.get_tensor(index))[:count])
+    return [np.concatenate(parts) for parts in gathered]
