@@ -198,3 +198,10 @@ def test_usage(models: Path, data: Path, tmp_path: Path, edgeq: Edgeq) -> None:
         calibrate(source, data, tmp_path / "h")
     with pytest.raises(DataError):
         calibrate(source, tmp_path / "none.npz", output)
+
+
+def test_a_model_with_open_shapes_is_refused(models: Path, data: Path, tmp_path: Path, edgeq: Edgeq) -> None:
+    pytest.importorskip("tensorflow")
+    said = edgeq("calibrate", models / "open.keras", "--data", data, "-o", tmp_path / "h.npz")
+    assert "error[EQ306]" in said.err
+    assert not (tmp_path / "h.npz").exists()
