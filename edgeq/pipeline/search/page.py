@@ -15,6 +15,9 @@ from edgeq.pipeline.search.sensitivity_page import decibel
 from edgeq.report import Figure, Level, ReportView, Table, VerdictLine
 from edgeq.units import format_duration, format_percent, format_size
 
+# The walk says 200 dB where there was no noise at all: everything was float.
+_NO_NOISE_DB = 200.0
+
 
 def _utc_now() -> datetime:
     return datetime.now(tz=UTC)
@@ -141,7 +144,7 @@ def _front(
 
 
 def _walk(found: Searched) -> Figure:
-    sets = [each for each in found.walk.sets if math.isfinite(each.sqnr_db)]
+    sets = [each for each in found.walk.sets if each.sqnr_db < _NO_NOISE_DB]
     families = list(dict.fromkeys(each.family for each in sets))
     return Figure(
         id="walk",
