@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("ai_edge_litert")
 
-from edgeq.conversion import calibrate, convert
+from edgeq.conversion import calibrate, convert, recipe_of
 from edgeq.errors import DataError, UsageError
 from edgeq_converters import histogram_file, shift
 from edgeq_converters.errors import ConverterError
@@ -72,8 +72,10 @@ def test_merged_files_convert_as_one_pass_over_all_samples(
     said = edgeq("calibrate", "--merge", *files, "-o", tmp_path / "all.npz", "--json")
     document = json.loads(said.out)
     assert (document["schema"], document["samples"], len(document["data"])) == ("edgeq.calibrate/1", 40, 2)
-    once = convert(source, tmp_path / "once.tflite", scheme="int8", calibration=data)
-    merged = convert(source, tmp_path / "m.tflite", scheme="int8", histograms=tmp_path / "all.npz")
+    # What is judged on samples cannot be the same without them.
+    recipe = recipe_of("int8", calibrator="mse", bias_correction="off", equalization="off")
+    once = convert(source, tmp_path / "once.tflite", recipe=recipe, calibration=data)
+    merged = convert(source, tmp_path / "m.tflite", recipe=recipe, histograms=tmp_path / "all.npz")
     assert merged.sha256 == once.sha256
     assert merged.lineage["data"]["histograms"]["sha256"]
     twice = edgeq("calibrate", "--merge", files[0], files[0], "-o", tmp_path / "twice.npz")
