@@ -36,7 +36,17 @@ def recipe_of(scheme: str | None, *, base: Recipe | None = None, **changes: Any)
         recipe = Recipe.from_dict({**base.to_dict(), **given})
     except ValueError as error:
         raise UsageError("recipe", str(error)) from error
-    return checked(recipe, subject="recipe")
+    try:
+        recipe.check()
+    except ValueError as error:
+        key, _, problem = str(error).partition(": ")
+        named = (
+            f"--{key} {given[key]}"
+            if key in {"io", "calibrator", "backend"} & set(given)
+            else f"recipe: {key}"
+        )
+        raise UsageError(named, problem) from error
+    return recipe
 
 
 def checked(recipe: Recipe, *, subject: str) -> Recipe:

@@ -138,7 +138,7 @@ def test_a_recipe_that_is_none(models: Path, tmp_path: Path, edgeq: Edgeq, conte
         ([], "neither a scheme nor a recipe"),
         (["--scheme", "int8", "--calibrator", "percentil"], "did you mean 'percentile'"),
         (["--scheme", "float16", "--io", "int8"], "has inputs and outputs of float32"),
-        (["--scheme", "int4", "--backend", "tensorflow"], "backend: tensorflow makes"),
+        (["--scheme", "int4", "--backend", "tensorflow"], "--backend tensorflow: tensorflow makes"),
         (["--scheme", "int8", "--keep-float", "x"], "float_ops: only the scheme int8-mixed"),
         (["--recipe", "nowhere.json"], "cannot be read"),
     ],
