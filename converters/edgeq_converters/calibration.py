@@ -116,7 +116,7 @@ def learned(data: bytes, given: Iterable[tuple[str, float, float]], *, subject: 
         given: (tensor, low, high).
 
     Raises:
-        ConverterError: EQ324 the model has no such tensor.
+        ConverterError: EQ318 the model has no such tensor.
     """
     model = tflite_file.parse(data, subject=subject)
     shapes = {tflite_file.tensor_name(tensor): tensor.shape for _, tensor in tflite_file.activations(model)}
@@ -124,7 +124,7 @@ def learned(data: bytes, given: Iterable[tuple[str, float, float]], *, subject: 
     for name, low, high in given:
         if name not in shapes:
             raise ConverterError(
-                "EQ324",
+                "EQ318",
                 subject,
                 f"the recipe has a range for {name!r}, and the model has no such tensor",
                 hint="convert the model that edgeq tune wrote with the recipe that it wrote beside it",

@@ -46,9 +46,7 @@ def make(
     if recipe.backend is not Backend.LITERT and tf_backend.is_installed():
         extra |= _hidden(base, samples, subject=subject)
     if samples is not None and not recipe.ranges and auto.wanted(recipe):
-        best = auto.best(
-            base, found, samples, recipe=recipe, extra_ranges=extra, subject=subject, step=step
-        )
+        best = auto.best(base, found, samples, recipe=recipe, extra_ranges=extra, subject=subject, step=step)
         return Quantized(data=best.data, backend=best.backend, notes=(*notes, *best.notes))
     if recipe.calibrator == AUTO:  # nothing to choose by: ranges are given, or only histograms were kept
         recipe = replace(recipe, calibrator=_UNJUDGED)

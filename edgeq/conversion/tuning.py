@@ -43,7 +43,7 @@ def check_trainable(source: Path, training: Path | None, *, what: str) -> None:
     """Check that there is a Keras 3 model and training data; both without loading TensorFlow.
 
     Raises:
-        ConverterError: EQ220 no training data, EQ301, EQ302, EQ305, EQ320 another kind of model.
+        ConverterError: EQ220 no training data, EQ301, EQ302, EQ305, EQ314 another kind of model.
     """
     require_keras3(source)
     if training is None:

@@ -128,10 +128,10 @@ def test_bad_requests_are_one_line_and_write_nothing(
 @pytest.mark.parametrize(
     ("model", "code", "what"),
     [
-        ("other.h5", "EQ320", "a h5 model"),
-        ("other.tflite", "EQ320", "a tflite model"),
-        ("regression.keras", "EQ321", "--distill"),
-        ("recurrent.keras", "EQ322", "LSTM is not followed"),
+        ("other.h5", "EQ314", "a h5 model"),
+        ("other.tflite", "EQ314", "a tflite model"),
+        ("regression.keras", "EQ315", "--distill"),
+        ("recurrent.keras", "EQ316", "LSTM is not followed"),
     ],
 )
 def test_models_that_cannot_be_pruned_are_told(

@@ -31,7 +31,7 @@ def prune(model: Any, ratio: float, *, subject: str) -> Cut:
     """Return the model without the least important `ratio` of each group of channels.
 
     Raises:
-        ConverterError: EQ322 when no channel can go.
+        ConverterError: EQ316 when no channel can go.
     """
     flow = follow(model)
     makers = [
@@ -50,7 +50,7 @@ def nothing_to_prune(subject: str, left: dict[str, str]) -> ConverterError:
     """Return the error for a model in which nothing can go."""
     reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left.items())[:3])
     return ConverterError(
-        "EQ322",
+        "EQ316",
         subject,
         f"nothing in the model can be pruned ({reasons or 'it has no convolution and no dense layer'})",
         hint="leave --prune out",

@@ -100,7 +100,7 @@ def _report(
     if job.request.kind is PruningKind.MAGNITUDE:
         report["zeros_kept"] = measured.require_zeros_kept(hub, pruned, subject=subject)
     elif weights["after"]["weights"] >= weights["before"]["weights"]:
-        raise ConverterError("EQ322", subject, "the written file has no fewer weights than before")
+        raise ConverterError("EQ316", subject, "the written file has no fewer weights than before")
     return {**report, "bought": _bought(report)}
 
 

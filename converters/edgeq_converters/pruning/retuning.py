@@ -47,8 +47,8 @@ def retune(source: Path, job: PruningJob, *, step: Step) -> Retuned:
     """Return the model of `source`, pruned and re-tuned.
 
     Raises:
-        ConverterError: EQ2xx the data, EQ305, EQ306, EQ320 the model, EQ321 no loss, EQ322 nothing to prune,
-            EQ323 training diverged.
+        ConverterError: EQ2xx the data, EQ305, EQ306, EQ314 the model, EQ315 no loss, EQ316 nothing to prune,
+            EQ317 training diverged.
     """
     subject = str(source)
     keras_graph.require_keras3(source)

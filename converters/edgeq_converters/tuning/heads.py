@@ -43,13 +43,13 @@ def require_classes(model: Any, *, subject: str) -> Head:
     """Return the head of a model with class scores.
 
     Raises:
-        ConverterError: EQ321 when no loss is known for its output.
+        ConverterError: EQ315 when no loss is known for its output.
     """
     head = head_of(model)
     if head is Head.VALUES:
         shapes = ", ".join(str(tuple(out.shape)) for out in keras_graph.symbols(model)[1])
         raise ConverterError(
-            "EQ321",
+            "EQ315",
             subject,
             "no loss is known for the model's output",
             expected="one output (batch, classes) of softmax or linear scores",

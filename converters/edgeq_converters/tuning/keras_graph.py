@@ -47,7 +47,7 @@ def require_keras3(source: Path) -> None:
     """Check by its content that the source is a `.keras` file.
 
     Raises:
-        ConverterError: EQ301, EQ302, EQ305 as `sources.detect`; EQ320 another kind of model.
+        ConverterError: EQ301, EQ302, EQ305 as `sources.detect`; EQ314 another kind of model.
     """
     kind = sources.detect(source)
     if kind is not SourceKind.KERAS:
@@ -58,7 +58,7 @@ def load(source: Path) -> Any:
     """Return the Functional or Sequential model of a `.keras` file, without its optimizer.
 
     Raises:
-        ConverterError: EQ305 it cannot be loaded, EQ306 open shapes, EQ320 another kind of model.
+        ConverterError: EQ305 it cannot be loaded, EQ306 open shapes, EQ314 another kind of model.
     """
     require_keras3(source)
     try:
@@ -89,7 +89,7 @@ def load(source: Path) -> Any:
 
 def _unusable(source: Path, got: str) -> ConverterError:
     return ConverterError(
-        "EQ320",
+        "EQ314",
         str(source),
         expected="a Functional or Sequential model in a .keras file of Keras 3",
         got=got,

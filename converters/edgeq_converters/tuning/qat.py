@@ -48,7 +48,7 @@ def tune(
     tensor. The weights that are written lie on their grids.
 
     Raises:
-        ConverterError: EQ2xx the data, EQ305, EQ306, EQ320 the model, EQ321 no loss, EQ323 training diverged.
+        ConverterError: EQ2xx the data, EQ305, EQ306, EQ314 the model, EQ315 no loss, EQ317 training diverged.
     """
     subject = str(source)
     keras_graph.require_keras3(source)

@@ -70,7 +70,7 @@ def train(
         after_update: part of the compiled step, after the variables were updated.
 
     Raises:
-        ConverterError: EQ323 when the loss is no longer finite.
+        ConverterError: EQ317 when the loss is no longer finite.
     """
     import keras
     import tensorflow as tf
@@ -101,7 +101,7 @@ def train(
         value = float(compiled(batch, [tf.constant(target[rows]) for target in targets]))
         if not np.isfinite(value):
             raise ConverterError(
-                "EQ323",
+                "EQ317",
                 subject,
                 f"training diverged: the loss is {value} at step {step + 1} of {total}",
                 hint="check that the data is scaled as it was for training the model",
