@@ -14,7 +14,7 @@ from edgeq_converters.correction.cost import macs, memory_per_sample, obstacle
 from edgeq_converters.grid import INT8, INT16
 from edgeq_converters.histogram import Histogram
 from edgeq_converters.recipe import Recipe, Switch
-from edgeq_converters.samples import Samples, to_real
+from edgeq_converters.samples import Samples, in_one_order, to_real
 from edgeq_converters.values import Scheme
 
 Step = Callable[[str, int], inference.Advance]
@@ -81,7 +81,8 @@ def best(
     subject: str,
     step: Step,
 ) -> Best:
-    """Return the best integer model under a recipe; the same samples and seed give the same bytes.
+    """Return the best integer model under a recipe; the same samples, in any order, and seed give the same
+    bytes.
 
     The samples are split by the recipe's seed. Every calibrator is tried with and without equalization; the
     best of each are corrected; the signal-to-noise ratio at the logits on the held-out part decides, and what
@@ -96,7 +97,8 @@ def best(
     Raises:
         ConverterError: as the quantizer and LiteRT do.
     """
-    return _Search(base, histograms, samples, recipe, extra_ranges, subject, step).run()
+    ordered = in_one_order(samples)
+    return _Search(base, histograms, ordered, recipe, extra_ranges, subject, step).run()
 
 
 class _Search:
@@ -240,6 +242,8 @@ class _Search:
             self._bounded(samples),
             subject=self.subject,
             advance=advance or _quiet,
+            # Rounding anew would move pruned weights away from zero, and what pruning bought with them.
+            terms=correction.Terms(weights=not (self.recipe.prune or "").startswith("magnitude")),
             seed=self.recipe.seed,
         )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,19 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.arrays[0])
+
+
+def in_one_order(samples: Samples) -> Samples:
+    """Return the samples sorted by the digest of their bytes: what is split or summed no longer depends on
+    the order in which they came."""
+    keys = [
+        hashlib.sha256(
+            b"".join(np.ascontiguousarray(array[row]).tobytes() for array in samples.arrays)
+        ).digest()
+        for row in range(len(samples))
+    ]
+    order = sorted(range(len(samples)), key=lambda row: keys[row])
+    return replace(samples, arrays=tuple(array[order] for array in samples.arrays))
 
 
 def match(raw: RawSamples, inputs: Sequence[TensorInfo]) -> Samples:
