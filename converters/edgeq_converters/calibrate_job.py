@@ -42,7 +42,7 @@ def run(job: Mapping[str, Any], step: Step) -> dict[str, Any]:
     soundness.require_sound(model, scheme=Scheme.INT8, subject=subject)
     inputs, _ = tflite_file.inputs_and_outputs(model)
     samples = match(relaid(raw, inputs, loaded), inputs)
-    base = tflite_file.uniquely_named(loaded.data, subject=subject)
+    base = tflite_file.normalized(loaded.data, subject=subject)
     digest = integer.digest_of(base)
     if against is not None:
         histogram_file.require_model(against, digest=digest, subject=job["against"])

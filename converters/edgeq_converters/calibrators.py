@@ -79,6 +79,29 @@ class Percentile:
 
 
 @dataclass(frozen=True, slots=True)
+class Clip:
+    """A share of the extremes: what lies beyond is clipped, whatever the histogram says of it.
+
+    Attributes:
+        share: above 0, at most 1.
+    """
+
+    share: float = 0.85
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"clip: expected a share above 0 and at most 1, got {self.share:g}")
+
+    def __call__(self, histogram: Histogram, grid: Grid = INT8) -> Range:
+        """Return the share of each extreme that lies away from zero; one value alone is kept."""
+        low, high = histogram.minimum, histogram.maximum
+        if low == high:
+            return low, high
+        clipped = low * self.share if low < 0 else low
+        return clipped, max(high * self.share if high > 0 else high, clipped)
+
+
+@dataclass(frozen=True, slots=True)
 class Entropy:
     """The least Kullback-Leibler divergence between the values and what the grid keeps of them.
 
@@ -128,6 +151,7 @@ CALIBRATORS: Mapping[str, type[Calibrator]] = {
     "minmax": MinMax,
     "ema": MovingAverage,
     "percentile": Percentile,
+    "clip": Clip,
     "entropy": Entropy,
     "mse": Mse,
 }

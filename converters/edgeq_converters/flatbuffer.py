@@ -88,16 +88,32 @@ def cut(model: Any, operator: Any) -> tuple[bytes, tuple[int, ...], tuple[int, .
     model's inputs and outputs; its constants came along.
     """
     graph = model.subgraphs[0]
-    given = [int(i) for i in operator.inputs]
     outputs = tuple(int(i) for i in operator.outputs)
     inputs = tuple(
-        i for i in dict.fromkeys(given) if i >= 0 and not tflite_file.is_constant(model, graph.tensors[i])
+        i
+        for i in dict.fromkeys(int(i) for i in operator.inputs)
+        if i >= 0 and not tflite_file.is_constant(model, graph.tensors[i])
     )
-    kept = list(dict.fromkeys([i for i in given if i >= 0] + list(outputs)))
+    return part(model, [operator], inputs, outputs), inputs, outputs
+
+
+def part(model: Any, operators: Sequence[Any], inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
+    """Return some operations as a model of their own, with the constants that they read.
+
+    Args:
+        operators: of the main graph, in order of execution.
+        inputs: tensor indices of what the operations read and none of them computes.
+        outputs: tensor indices of what the model shall give.
+    """
+    graph = model.subgraphs[0]
+    read = [i for operator in operators for i in tflite_file.tensor_indices(operator)]
+    kept = list(dict.fromkeys([*inputs, *read, *outputs]))
     place = {index: number for number, index in enumerate(kept)}
     small = schema.ModelT()
     small.version = 3
     small.buffers = [schema.BufferT()]
+    small.operatorCodes = []
+    codes: dict[int, int] = {}
     tensors = []
     for index in kept:
         tensor = copy.copy(graph.tensors[index])
@@ -107,19 +123,19 @@ def cut(model: Any, operator: Any) -> tuple[bytes, tuple[int, ...], tuple[int, .
         else:
             tensor.buffer = 0
         tensors.append(tensor)
-    alone = copy.copy(operator)
-    alone.opcodeIndex = 0
-    alone.inputs = np.array([place[i] if i >= 0 else -1 for i in given], np.int32)
-    alone.outputs = np.array([place[i] for i in outputs], np.int32)
-    small.operatorCodes = [model.operatorCodes[operator.opcodeIndex]]
-    small.subgraphs = [_graph(tensors, alone, [place[i] for i in inputs], [place[i] for i in outputs])]
-    return pack(small), inputs, outputs
-
-
-def _graph(tensors: list[Any], operator: Any, inputs: Sequence[int], outputs: Sequence[int]) -> Any:
-    graph = schema.SubGraphT()
-    graph.tensors = tensors
-    graph.operators = [operator]
-    graph.inputs = np.array(inputs, np.int32)
-    graph.outputs = np.array(outputs, np.int32)
-    return graph
+    alone = []
+    for operator in operators:
+        if operator.opcodeIndex not in codes:
+            codes[operator.opcodeIndex] = len(codes)
+            small.operatorCodes.append(model.operatorCodes[operator.opcodeIndex])
+        moved = copy.copy(operator)
+        moved.opcodeIndex = codes[operator.opcodeIndex]
+        moved.inputs = np.array([place.get(int(i), -1) for i in operator.inputs], np.int32)
+        moved.outputs = np.array([place[int(i)] for i in operator.outputs], np.int32)
+        alone.append(moved)
+    whole = schema.SubGraphT()
+    whole.tensors, whole.operators = tensors, alone
+    whole.inputs = np.array([place[i] for i in inputs], np.int32)
+    whole.outputs = np.array([place[i] for i in outputs], np.int32)
+    small.subgraphs = [whole]
+    return pack(small)

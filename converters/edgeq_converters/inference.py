@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 Advance = Callable[[int], None]
 
 
-def open_interpreter(data: bytes, *, subject: str, every_tensor: bool = False) -> Any:
+def open_interpreter(data: bytes, *, subject: str, every_tensor: bool = False, threads: int = 1) -> Any:
     """Return an interpreter with its tensors allocated.
 
     Args:
@@ -36,7 +36,7 @@ def open_interpreter(data: bytes, *, subject: str, every_tensor: bool = False) -
             warnings.simplefilter("ignore", UserWarning)  # preserving all tensors is meant for just this
             interpreter = Interpreter(
                 model_content=data,
-                num_threads=1,
+                num_threads=threads,
                 experimental_preserve_all_tensors=every_tensor,
                 experimental_op_resolver_type=resolver,
             )

@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from edgeq_converters import auto, calibration, histogram_file, inference, quantizer, tf_backend, tflite_file
+from edgeq_converters import (
+    calibration,
+    choosing,
+    histogram_file,
+    inference,
+    quantizer,
+    tf_backend,
+    tflite_file,
+)
 from edgeq_converters.calibrators import AUTO
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.grid import INT8, INT16
@@ -45,8 +53,10 @@ def make(
     extra = calibration.learned(base, recipe.ranges, subject=subject)
     if recipe.backend is not Backend.LITERT and tf_backend.is_installed():
         extra |= _hidden(base, samples, subject=subject)
-    if samples is not None and not recipe.ranges and auto.wanted(recipe):
-        best = auto.best(base, found, samples, recipe=recipe, extra_ranges=extra, subject=subject, step=step)
+    if samples is not None and not recipe.ranges and choosing.wanted(recipe):
+        best = choosing.best(
+            base, found, samples, recipe=recipe, extra_ranges=extra, subject=subject, step=step
+        )
         return Quantized(data=best.data, backend=best.backend, notes=(*notes, *best.notes))
     if recipe.calibrator == AUTO:  # nothing to choose by: ranges are given, or only histograms were kept
         recipe = replace(recipe, calibrator=_UNJUDGED)

@@ -23,7 +23,7 @@ class Loaded:
     """A source as a float .tflite.
 
     Attributes:
-        data: the .tflite; of a .tflite source its own bytes.
+        data: the .tflite; of a .tflite source its own bytes, but for weights in float16, which are widened.
         frozen: the SavedModel of fixed shapes that TensorFlow's own quantizer takes; None without one.
         reference: runs the source on one batch: {input name: array of the .tflite's shape} -> {output name:
             array}; None for a .tflite, which is its own reference.
@@ -54,7 +54,7 @@ def load_source(source: Path, workdir: Path, *, announce: Callable[[str], object
     """
     kind = sources.detect(source)
     if kind is SourceKind.TFLITE:
-        return Loaded(kind=kind, data=source.read_bytes())
+        return _tflite(source)
     if kind is SourceKind.ONNX:
         announce("load with onnx2tf")
         from edgeq_converters import onnx_sources
@@ -69,6 +69,14 @@ def load_source(source: Path, workdir: Path, *, announce: Callable[[str], object
     from edgeq_converters import tf_sources
 
     return tf_sources.load(source, kind, workdir)
+
+
+def _tflite(source: Path) -> Loaded:
+    from edgeq_converters import half_weights
+
+    data, widened = half_weights.as_float32(source.read_bytes(), subject=str(source))
+    said = (f"{widened} constants were stored in float16; they are float32 here, with the same values",)
+    return Loaded(kind=SourceKind.TFLITE, data=data, notes=said if widened else ())
 
 
 def relaid(raw: RawSamples, inputs: Sequence[TensorInfo], loaded: Loaded) -> RawSamples:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeq_converters import tflite_file
+from edgeq_converters.values import TensorInfo
 
 _SQUASHING = ("SOFTMAX", "LOGISTIC", "LOG_SOFTMAX")
 _SHAPING = ("RESHAPE", "SQUEEZE")
@@ -18,11 +19,13 @@ class Cut:
     Attributes:
         data: the .tflite.
         tensors: the names of its outputs.
+        outputs: its outputs, in the same order.
         removed: positions of the final operations that were taken away; empty where there were none.
     """
 
     data: bytes
     tensors: tuple[str, ...]
+    outputs: tuple[TensorInfo, ...]
     removed: tuple[int, ...]
 
 
@@ -49,7 +52,8 @@ def cut(data: bytes, *, subject: str) -> Cut:
         _rename_outputs(model, dict(zip(outputs, ends, strict=True)))
         data = _packed(model, len(data))
     names = tuple(tflite_file.tensor_name(graph.tensors[i]) for i in graph.outputs)
-    return Cut(data=data, tensors=names, removed=tuple(sorted(removed)))
+    _, infos = tflite_file.inputs_and_outputs(model)
+    return Cut(data=data, tensors=names, outputs=infos, removed=tuple(sorted(removed)))
 
 
 def _logits(model: Any, made_by: dict[int, int], output: int) -> tuple[int, list[int]]:

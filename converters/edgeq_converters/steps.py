@@ -85,7 +85,7 @@ def convert(
         notes.append(said)
     backend = "none" if scheme is Scheme.FLOAT32 else "litert-quantizer"
     if scheme is not Scheme.FLOAT32:
-        base = tflite_file.uniquely_named(base, subject=subject)
+        base = tflite_file.normalized(base, subject=subject)
     # A large model is kept once: what follows works on `base` alone.
     del model
     loaded = replace(loaded, data=b"", reference=None)

@@ -195,14 +195,19 @@ def _info(tensor: Any, name: str | None) -> TensorInfo:
     )
 
 
-def uniquely_named(data: bytes, *, subject: str) -> bytes:
-    """Return the same model with every tensor's name unique, which ranges by name need.
+def normalized(data: bytes, *, subject: str) -> bytes:
+    """Return the same model as quantizers take it: every tensor's name unique, which ranges by name need.
 
-    A model without signatures gets an empty list of them, which litert-quantizer takes for granted.
+    A model without signatures gets an empty list of them, which litert-quantizer takes for granted. A file of
+    before schema 3a keeps its operations' numbers in the old field alone, which litert-quantizer does not
+    read: it would take each operation for an ADD. Both fields are filled here.
     """
     model = parse(data, subject=subject)
     seen: set[bytes] = set()
     changed = False
+    for code in model.operatorCodes:
+        if code.builtinCode < code.deprecatedBuiltinCode:
+            code.builtinCode, changed = code.deprecatedBuiltinCode, True
     for number, graph in enumerate(model.subgraphs):
         for index, tensor in enumerate(graph.tensors):
             if not tensor.name or tensor.name in seen:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edgeq.conversion import Recipe
 
 F = TypeVar("F", bound=Callable[..., Any])
-CALIBRATORS = "minmax, ema, percentile[:P], entropy, mse or auto"
+CALIBRATORS = "minmax, ema, percentile[:P], clip[:SHARE], entropy, mse or auto"
 
 
 def recipe_options(function: F) -> F:

@@ -1,10 +1,15 @@
-"""A small net with a depthwise convolution, a residual and a fully connected end, written by hand."""
+"""A small net with a depthwise convolution, a residual and a fully connected end, and its samples."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+
+from edgeq_converters import calibration, inference, logits, quantizer, tflite_file
+from edgeq_converters.recipe import Recipe
+from edgeq_converters.samples import Samples
+from edgeq_converters.values import Scheme
 
 from .graphs import Graph
 
@@ -55,3 +60,27 @@ def net(*, activation: int = 1, spread: float = 1.0, seed: int = 3) -> bytes:
     graph.op("SOFTMAX", (logits,), (y,), options="SoftmaxOptions", beta=1.0)
     made: bytes = graph.ends([x], [y]).data()
     return made
+
+
+def quiet(amount: int) -> None:
+    assert amount >= 0
+
+
+def samples(data: bytes, count: int = 80, seed: int = 5) -> Samples:
+    inputs, _ = tflite_file.inputs_and_outputs(tflite_file.parse(data, subject="net"))
+    # Smooth in space, as inputs of convolutions are.
+    coarse = np.random.default_rng(seed).normal(size=(count, 4, 4, 2)).astype(np.float32)
+    return Samples(inputs=inputs, arrays=(np.kron(coarse, np.ones((1, 2, 2, 1), np.float32)),))
+
+
+def quantized(data: bytes, given: Samples, calibrator: str = "minmax") -> bytes:
+    found = calibration.observe(data, given, subject="net", advance=quiet)
+    ranges = calibration.ranges(data, found, calibrator=calibrator, subject="net")
+    return quantizer.quantize(data, recipe=Recipe(scheme=Scheme.INT8), ranges=ranges, subject="net")
+
+
+def at_logits(data: bytes, given: Samples) -> Any:
+    cut = logits.cut(data, subject="net").data
+    info = tflite_file.inputs_and_outputs(tflite_file.parse(cut, subject="net"))[1][0]
+    found = inference.outputs(cut, given, subject="net", advance=quiet)[0].astype(np.float64)
+    return found if info.scale is None else (found - info.zero_point) * info.scale

@@ -16,7 +16,8 @@ from edgeq_converters.grid import INT8, INT16
 from edgeq_converters.histogram import Observer, histogram_of
 
 Values = npt.NDArray[np.float32]
-FLOATS = st.floats(-1e6, 1e6, width=32)
+# Without subnormals: libraries that this process may have loaded turn them into zero.
+FLOATS = st.floats(-1e6, 1e6, width=32, allow_subnormal=False)
 VALUES = arrays(np.float32, st.tuples(st.integers(1, 20), st.integers(1, 9)), elements=FLOATS)
 NAMES = sorted(CALIBRATORS)
 
@@ -96,6 +97,19 @@ def test_percentile_is_numpys_on_both_sides(percent: float, relu: bool) -> None:
     low, high = calibrator_of(f"percentile:{percent}")(histogram_of(values))
     assert low == pytest.approx(np.percentile(values, 100 - percent), rel=0.01, abs=1e-6)
     assert high == pytest.approx(np.percentile(values, percent), rel=0.01)
+
+
+def test_clip_takes_its_share_of_each_end() -> None:
+    values = np.array([[-2.0, -1.0, 0.0, 3.0, 4.0]], np.float32)
+    assert calibrator_of("clip:0.5")(histogram_of(values)) == (-1.0, 2.0)
+    assert calibrator_of("clip:1")(histogram_of(values)) == calibrator_of("minmax")(histogram_of(values))
+    assert calibrator_of("clip:0.5")(histogram_of(values[:, 3:])) == (3.0, 3.0)  # nothing below zero to cut
+
+
+@pytest.mark.parametrize("share", ["0", "-1", "1.5", "nan"])
+def test_clip_refuses_what_is_no_share(share: str) -> None:
+    with pytest.raises(ValueError, match="clip: expected a share above 0"):
+        calibrator_of(f"clip:{share}")
 
 
 def test_percentile_100_is_minmax() -> None:

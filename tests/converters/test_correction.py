@@ -1,4 +1,4 @@
-"""Correction, equalization and the choice among them, on a small net against the float model."""
+"""Correction and equalization, on a small net against the float model."""
 
 from __future__ import annotations
 
@@ -15,49 +15,19 @@ pytestmark = [
 pytest.importorskip("ai_edge_litert")
 
 from edgeq_converters import (  # noqa: E402
-    auto,
-    calibration,
     correction,
     equalization,
     flatbuffer,
     inference,
-    logits,
-    quantizer,
     tflite_file,
 )
+from edgeq_converters.choosing.judging import sqnr_db  # noqa: E402
 from edgeq_converters.correction import layer, rounding, walk  # noqa: E402
 from edgeq_converters.correction.cost import macs, memory_per_sample, obstacle  # noqa: E402
 from edgeq_converters.correction.moments import Accumulator, joined  # noqa: E402
 from edgeq_converters.equalization.groups import find  # noqa: E402
-from edgeq_converters.recipe import Recipe, Switch  # noqa: E402
-from edgeq_converters.samples import Samples  # noqa: E402
-from edgeq_converters.values import Scheme  # noqa: E402
 
-from .nets import CHANNELS, net  # noqa: E402
-
-
-def quiet(amount: int) -> None:
-    assert amount >= 0
-
-
-def samples(data: bytes, count: int = 80, seed: int = 5) -> Samples:
-    inputs, _ = tflite_file.inputs_and_outputs(tflite_file.parse(data, subject="net"))
-    # Smooth in space, as inputs of convolutions are.
-    coarse = np.random.default_rng(seed).normal(size=(count, 4, 4, 2)).astype(np.float32)
-    return Samples(inputs=inputs, arrays=(np.kron(coarse, np.ones((1, 2, 2, 1), np.float32)),))
-
-
-def quantized(data: bytes, given: Samples, calibrator: str = "minmax") -> bytes:
-    found = calibration.observe(data, given, subject="net", advance=quiet)
-    ranges = calibration.ranges(data, found, calibrator=calibrator, subject="net")
-    return quantizer.quantize(data, recipe=Recipe(scheme=Scheme.INT8), ranges=ranges, subject="net")
-
-
-def at_logits(data: bytes, given: Samples) -> Any:
-    cut = logits.cut(data, subject="net").data
-    info = tflite_file.inputs_and_outputs(tflite_file.parse(cut, subject="net"))[1][0]
-    found = inference.outputs(cut, given, subject="net", advance=quiet)[0].astype(np.float64)
-    return found if info.scale is None else (found - info.zero_point) * info.scale
+from .nets import CHANNELS, at_logits, net, quantized, quiet, samples  # noqa: E402
 
 
 def ops(data: bytes) -> list[str]:
@@ -88,17 +58,52 @@ def test_a_layer_as_a_linear_map_gives_what_the_kernel_gives(position: int) -> N
     found = layer.read(model, model.subgraphs[0].operators[position])
     assert found is not None
     source = steps.values[found.source]
-    steps.step()
+    linear = steps.step_linear(found)
     wanted = steps.values[found.target]
     shape = wanted.shape[:-1] if found.kind != "FULLY_CONNECTED" else (wanted.size // wanted.shape[-1],)
-    rows = found.choose(shape, np.random.default_rng(0))
+    rows = found.choose(shape, np.random.default_rng(0), most=8192)
     tensors = model.subgraphs[0].tensors
     matrix = found.to_matrix(flatbuffer.constant(model, tensors[found.weights]))
     bias = flatbuffer.constant(model, tensors[found.bias]).reshape(found.groups, found.width)
     (part,) = [patches for _, patches in found.gather(source, rows)]
     got = (part @ matrix.transpose(0, 2, 1) + bias[:, None]).transpose(1, 0, 2).reshape(len(rows[0]), -1)
     np.testing.assert_allclose(got, wanted.reshape(len(rows[0]), -1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        found.outputs(linear, rows).transpose(1, 0, 2).reshape(got.shape), got, rtol=1e-4, atol=1e-5
+    )
     np.testing.assert_array_equal(found.to_tensor(matrix), flatbuffer.constant(model, tensors[found.weights]))
+
+
+@pytest.mark.parametrize("activation", [1, 3])
+def test_a_layer_s_outputs_of_before_its_activation_are_had_from_the_same_run(activation: int) -> None:
+    data = net(activation=activation)
+    model = tflite_file.parse(data, subject="net")
+    found = layer.read(model, model.subgraphs[0].operators[0])
+    assert found is not None
+    plain, open_ended = (walk.Walk(model, samples(data, 3), subject="net") for _ in range(2))
+    plain.step()
+    linear = open_ended.step_linear(found)
+    assert linear.min() < -0.1
+    np.testing.assert_allclose(open_ended.values[found.target], plain.values[found.target], atol=1e-6)
+    np.testing.assert_allclose(np.clip(linear, found.low, found.high), plain.values[found.target], atol=1e-6)
+
+
+def test_what_is_gathered_in_parts_is_what_is_gathered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = net()
+    model = tflite_file.parse(data, subject="net")
+    steps = walk.Walk(model, samples(data, 5), subject="net")
+    found = layer.read(model, model.subgraphs[0].operators[0])
+    assert found is not None
+    source = steps.values[found.source]
+    rows = found.choose((5, 1, 8, 8), np.random.default_rng(0), most=8192)
+    ((_, whole),) = found.gather(source, rows)
+    monkeypatch.setattr(layer, "_KEPT", 0)
+    monkeypatch.setattr(layer, "_CHUNK", 18 * 50)
+    gathered = found.gather(source, rows)
+    for _ in range(2):  # correction goes through it twice
+        parts = list(gathered)
+        assert len(parts) == 7
+        np.testing.assert_array_equal(np.concatenate([part for _, part in parts], axis=1), whole)
 
 
 def test_moments_of_parts_are_those_of_the_whole() -> None:
@@ -168,7 +173,7 @@ def test_each_correction_brings_the_logits_nearer_and_leaves_the_graph(terms: co
     plain = quantized(data, given, "percentile:99.5")
     repaired = correction.correct(data, plain, given, subject="net", advance=quiet, terms=terms)
     wanted = at_logits(data, other)
-    before, after = (auto.sqnr_db(wanted, at_logits(made, other)) for made in (plain, repaired))
+    before, after = (sqnr_db(wanted, at_logits(made, other)) for made in (plain, repaired))
     assert after > before + 0.5
     assert ops(repaired) == ops(plain)
     assert repaired == correction.correct(data, plain, given, subject="net", advance=quiet, terms=terms)
@@ -190,11 +195,9 @@ def test_equalization_keeps_the_float_function_and_helps_the_integer_one(activat
     made = equalization.equalize(data, given, subject="net", advance=quiet)
     assert made.groups >= 1
     wanted = at_logits(data, given)
-    assert auto.sqnr_db(wanted, at_logits(made.data, given)) > 90
+    assert sqnr_db(wanted, at_logits(made.data, given)) > 90
     wanted = at_logits(data, other)
-    before, after = (
-        auto.sqnr_db(wanted, at_logits(quantized(one, given), other)) for one in (data, made.data)
-    )
+    before, after = (sqnr_db(wanted, at_logits(quantized(one, given), other)) for one in (data, made.data))
     assert after > before
 
 
@@ -214,53 +217,3 @@ def test_cost_of_a_walk() -> None:
     assert memory_per_sample(model) == 3 * 64 * CHANNELS * 5
     model.subgraphs[0].tensors[0].isVariable = True
     assert "state" in str(obstacle(model))
-
-
-def best(data: bytes, given: Samples, **switches: Any) -> auto.Best:
-    found = calibration.observe(data, given, subject="net", advance=quiet)
-    recipe = Recipe(scheme=Scheme.INT8, **switches)
-    return auto.best(
-        data, found, given, recipe=recipe, extra_ranges={}, subject="net", step=lambda what, total: quiet
-    )
-
-
-def test_auto_chooses_what_helps_on_held_out_samples_and_says_so() -> None:
-    data = net(spread=1.5)
-    given, other = samples(data), samples(data, 200, seed=6)
-    made = best(data, given)
-    plain = quantized(data, given)
-    wanted = at_logits(data, other)
-    assert (
-        auto.sqnr_db(wanted, at_logits(made.data, other)) > auto.sqnr_db(wanted, at_logits(plain, other)) + 1
-    )
-    assert made.equalized
-    assert max(made.scores, key=lambda score: score.sqnr_db).equalized
-    assert "held-out" in made.notes[0]
-    assert made.data == best(data, given).data
-
-
-def test_switches_are_obeyed() -> None:
-    data = net()
-    given = samples(data)
-    off = {"bias_correction": Switch.OFF, "equalization": Switch.OFF}
-    assert best(data, given, calibrator="minmax", **off).data == quantized(data, given)
-    on = best(data, given, calibrator="mse", bias_correction=Switch.ON, equalization=Switch.ON)
-    assert (on.calibrator, on.equalized, on.corrected, on.scores) == ("mse", True, True, ())
-
-
-def test_too_few_samples_leave_nothing_to_choose_by() -> None:
-    data = net()
-    made = best(data, samples(data, 3))
-    assert (made.calibrator, made.equalized, made.corrected) == ("minmax", False, False)
-    assert "too few" in made.notes[0]
-
-
-def test_split_is_by_the_seed_and_disjoint() -> None:
-    given = samples(net(), 40)
-    fit, held = auto.split(given, seed=1)
-    assert (len(fit), len(held)) == (30, 10)
-    rows = {array.tobytes() for part in (fit, held) for array in part.arrays[0]}
-    assert len(rows) == 40
-    again, other = auto.split(given, seed=1)[1], auto.split(given, seed=2)[1]
-    np.testing.assert_array_equal(again.arrays[0], held.arrays[0])
-    assert not np.array_equal(other.arrays[0], held.arrays[0])

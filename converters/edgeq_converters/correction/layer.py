@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,10 @@ Rows = tuple[npt.NDArray[np.intp], ...]
 
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _CHUNK = 1 << 23  # values gathered at a time: 32 MiB of float32
-_WORK = 1 << 24  # values gathered in all
-_FEWEST, _MOST = 2048, 16384
+_KEPT = 1 << 24  # values that are kept between two passes: 64 MiB of float32
+_FEWEST = 2048
+_PER_INPUT = 4
+"""Rows a weight, at least: with fewer, least squares would fit the rows' noise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +67,17 @@ class Layer:
             return matrix.reshape(self.groups * self.width, *self.kernel, -1)
         return matrix.reshape(self.width, self.fan_in)
 
-    def choose(self, shape: tuple[int, ...], random: np.random.Generator) -> Rows:
+    def choose(self, shape: tuple[int, ...], random: np.random.Generator, *, most: int) -> Rows:
         """Return which outputs to look at, as indices.
 
         Args:
             shape: the target's without the channels and with the batches first; of a fully connected layer
                 flat.
+            most: how many, unless the layer has so many weights an output that it needs more.
         """
         count = int(np.prod(shape))
-        wanted = int(np.clip(_WORK // (self.fan_in * self.groups), _FEWEST, _MOST))
+        fitting = min(most, _KEPT // (self.fan_in * self.groups))
+        wanted = max(fitting, _FEWEST, _PER_INPUT * self.fan_in)
         if count <= wanted:
             flat = np.arange(count)
         else:  # one of every stretch: all samples and all places take part alike
@@ -85,16 +89,27 @@ class Layer:
 
     def gather(
         self, values: Array, rows: Rows, *, scale: float = 1.0, zero_point: int = 0
-    ) -> Iterator[tuple[slice, Array]]:
-        """Yield (which of the rows, their inputs) in parts, as real values of shape (groups, rows, fan_in).
+    ) -> Iterable[tuple[slice, Array]]:
+        """Return (which of the rows, their inputs) in parts, as real values of shape (groups, rows, fan_in).
+
+        What is returned can be gone through more than once; a large layer's parts are then gathered anew.
 
         Args:
             values: the frontier's source, (batches, *tensor shape); padding counts as the real value 0.
         """
-        step = max(_CHUNK // (self.fan_in * self.groups), 1)
-        for start in range(0, len(rows[0]), step):
-            part = slice(start, min(start + step, len(rows[0])))
-            yield part, self._patches(values, tuple(i[part] for i in rows), scale, zero_point)
+        gathered = _Gathered(self, values, rows, scale, zero_point)
+        return list(gathered) if len(rows[0]) * self.fan_in * self.groups <= _KEPT else gathered
+
+    def outputs(self, values: Array, rows: Rows) -> Array:
+        """Return the layer's outputs in these rows as (groups, rows, width).
+
+        Args:
+            values: the target's values, (batches, *tensor shape).
+        """
+        if self.kind == "FULLY_CONNECTED":
+            return values.reshape(-1, self.width)[rows[0]][None]
+        found: Array = values[rows].reshape(len(rows[0]), self.groups, self.width)
+        return np.ascontiguousarray(found.transpose(1, 0, 2))
 
     def _patches(self, values: Array, rows: Rows, scale: float, zero_point: int) -> Array:
         def real(found: Array) -> Array:
@@ -121,6 +136,21 @@ class Layer:
         if self.kind == "CONV_2D":
             return found.reshape(1, len(batch), self.fan_in)
         return found.reshape(len(batch), -1, self.groups).transpose(2, 0, 1)
+
+
+class _Gathered:
+    """The inputs of some rows, part by part, each time anew."""
+
+    def __init__(self, layer: Layer, values: Array, rows: Rows, scale: float, zero_point: int) -> None:
+        self._layer, self._values, self._rows = layer, values, rows
+        self._real = scale, zero_point
+        self._step = max(_CHUNK // (layer.fan_in * layer.groups), 1)
+
+    def __iter__(self) -> Iterator[tuple[slice, Array]]:
+        count = len(self._rows[0])
+        for start in range(0, count, self._step):
+            part = slice(start, min(start + self._step, count))
+            yield part, self._layer._patches(self._values, tuple(i[part] for i in self._rows), *self._real)
 
 
 def read(model: Any, operator: Any) -> Layer | None:

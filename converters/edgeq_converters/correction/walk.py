@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Mapping
@@ -9,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
 
 from edgeq_converters import flatbuffer, inference, tflite_file
+from edgeq_converters.correction.layer import Layer
 from edgeq_converters.samples import Samples
 
 Array = npt.NDArray[Any]
@@ -62,7 +65,23 @@ class Walk:
         Raises:
             ConverterError: EQ303 when LiteRT does not run the operation alone.
         """
-        operator = self._operators[self.position]
+        self._run(self._operators[self.position])
+
+    def step_linear(self, layer: Layer) -> Array:
+        """Run the next operation, a layer, and return its outputs of before the fused activation.
+
+        Raises:
+            ConverterError: EQ303 when LiteRT does not run the operation alone.
+        """
+        open_ended = copy.copy(self._operators[self.position])
+        open_ended.builtinOptions = copy.copy(open_ended.builtinOptions)
+        open_ended.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.NONE
+        linear = self._run(open_ended)[0]
+        if layer.target in self._values and (np.isfinite(layer.low) or np.isfinite(layer.high)):
+            self._values[layer.target] = np.clip(linear, layer.low, layer.high)
+        return linear
+
+    def _run(self, operator: Any) -> list[Array]:
         data, inputs, outputs = flatbuffer.cut(self.model, operator)
         size = max(int(np.prod(self.model.subgraphs[0].tensors[i].shape)) for i in outputs)
         interpreter = _open(data, threads=_threads(size), subject=self._subject)
@@ -86,6 +105,7 @@ class Walk:
             if not self._readers[index]:
                 self._values.pop(index, None)
         self.position += 1
+        return results
 
 
 def _threads(size: int) -> int:

@@ -48,7 +48,7 @@ def walk(
     Raises:
         ConverterError: EQ303, EQ304, EQ308, EQ309.
     """
-    data = tflite_file.uniquely_named(data, subject=subject)
+    data = tflite_file.normalized(data, subject=subject)
     whole = tflite_file.parse(data, subject=subject)
     tflite_file.require_float(whole, subject=subject)
     used, judged = split(samples)

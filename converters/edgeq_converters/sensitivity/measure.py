@@ -45,7 +45,7 @@ def measure(
     Raises:
         ConverterError: EQ302..304 the model, EQ308 the quantizer refuses it as a whole, EQ309 NaN.
     """
-    data = tflite_file.uniquely_named(data, subject=subject)
+    data = tflite_file.normalized(data, subject=subject)
     whole = tflite_file.parse(data, subject=subject)
     tflite_file.require_float(whole, subject=subject)
     used = screening.some(evaluation, samples)

@@ -125,7 +125,7 @@ def _hub(model: Any, path: Path, subject: str) -> bytes:
     folder.mkdir()
     keras_graph.forget_names()
     loaded = load_source(path, folder, announce=lambda _what: None)
-    return tflite_file.uniquely_named(loaded.data, subject=subject)
+    return tflite_file.normalized(loaded.data, subject=subject)
 
 
 def _some(data: LabelledData, seed: int) -> LabelledData:

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from edgeq_converters import calibration, correction, equalization, inference, logits, quantizer, tflite_file
+from edgeq_converters import calibration, correction, equalization, inference, quantizer, tflite_file
 from edgeq_converters.calibrators import AUTO
+from edgeq_converters.choosing import tensor_ranges
+from edgeq_converters.choosing.judging import Judge, split, taken
 from edgeq_converters.correction.cost import macs, memory_per_sample, obstacle
-from edgeq_converters.grid import INT8, INT16
+from edgeq_converters.grid import INT8, INT16, Grid
 from edgeq_converters.histogram import Histogram
 from edgeq_converters.recipe import Recipe, Switch
-from edgeq_converters.samples import Samples, in_one_order, to_real
+from edgeq_converters.samples import Samples, in_one_order
 from edgeq_converters.values import Scheme
 
 Step = Callable[[str, int], inference.Advance]
-CANDIDATES = ("minmax", "percentile:99.99", "percentile:99.999", "mse")
-"""The calibrators that are tried; the first is the one that the gain is told against."""
+PER_TENSOR = "per-tensor"
+"""Not a calibrator of one histogram: each tensor has the one of `tensor_ranges` that its logits want."""
 
 _FEWEST = 16
 """Samples below which none can be spared for judging."""
-_HELD_OUT = 0.25
-_MOST_HELD_OUT = 64
 _HEAVY = 20_000_000_000
 """Multiplications of a pass over all samples from which fewer candidates are corrected."""
 _MEMORY = 512 << 20
 """Bytes that the activations of a correction may take."""
+_LARGE = 32 << 20
+"""Bytes of a model from which one candidate is corrected at a time: each holds copies of it."""
 _SCREENED = 48
-"""Samples that a candidate is corrected on before the choice."""
+_SCREENED_ROWS = 4096
+"""Samples, and outputs of each layer, that a candidate is corrected on before the choice."""
+_MEASURED = 32
+_MEASURED_MACS = 250_000_000_000
+"""Samples that a tensor's noise is measured on, and multiplications that this may take in all."""
+_TOO_FEW = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +91,11 @@ def best(
     """Return the best integer model under a recipe; the same samples, in any order, and seed give the same
     bytes.
 
-    The samples are split by the recipe's seed. Every calibrator is tried with and without equalization; the
-    best of each are corrected; the signal-to-noise ratio at the logits on the held-out part decides, and what
-    it chose is made again with all samples. How much is tried follows from the size of the model, never from
-    a clock.
+    The samples are split by the recipe's seed. With and without equalization, every tensor's noise at the
+    logits is measured under several calibrators; the best one for all tensors and the best one for each are
+    made, the best of these are corrected, the signal-to-noise ratio at the logits on the held-out part
+    decides, and what it chose is made again with all samples. How much is tried follows from the size of the
+    model, never from a clock.
 
     Args:
         base: a float .tflite with unique tensor names.
@@ -118,6 +126,8 @@ class _Search:
         self.all: dict[bool, Mapping[str, Histogram]] = {False: histograms}
         self.fitted: dict[bool, Mapping[str, Histogram]] = {}
         self.made_notes: tuple[str, ...] = ()
+        self.tensors: dict[bool, Mapping[str, str]] = {}
+        self.grid: Grid = INT16 if recipe.scheme is Scheme.INT16X8 else INT8
         self.scores: list[Score] = []
         self.notes: list[str] = []
         self.backend = ""
@@ -131,40 +141,31 @@ class _Search:
         correct = self._options(self.recipe.bias_correction, possible=not why)
         given = self.recipe.calibrator
         few = len(self.samples) < _FEWEST
-        calibrators = CANDIDATES if given == AUTO else (given,)
-        if few or (len(calibrators) == len(equalize) == len(correct) == 1):
-            if few and self._undecided(calibrators, equalize, correct):
+        if few or (given != AUTO and len(equalize) == len(correct) == 1):
+            if few and (given == AUTO or len(equalize) + len(correct) > 2):
                 self.notes.append(
                     f"{len(self.samples)} samples are too few to hold some out: min/max ranges, no correction"
                     " where it was left open"
                 )
-            return self._made(calibrators[0], equalize[0], correct[0])
-        return self._chosen(calibrators, equalize, correct)
+            return self._made("minmax" if given == AUTO else given, equalize[0], correct[0])
+        return self._chosen(equalize, correct)
 
     def _options(self, switch: Switch, *, possible: bool) -> tuple[bool, ...]:
         if switch is Switch.OFF or not possible:
             return (False,)
         return (True,) if switch is Switch.ON else (False, True)
 
-    @staticmethod
-    def _undecided(*options: tuple[Any, ...]) -> bool:
-        return any(len(option) > 1 for option in options)
-
-    def _chosen(
-        self, calibrators: tuple[str, ...], equalize: tuple[bool, ...], correct: tuple[bool, ...]
-    ) -> Best:
+    def _chosen(self, equalize: tuple[bool, ...], correct: tuple[bool, ...]) -> Best:
         fit, held = split(self.samples, seed=self.recipe.seed)
         heavy = macs(self.model) * len(self.samples) > _HEAVY
-        if heavy and len(calibrators) > 1:
-            calibrators = tuple(name for name in calibrators if name != "percentile:99.999")
-        judge = _Judge(self.floats[False], held, self.subject)
-        advance = self.step(
-            "choose calibrator, equalization and correction", len(calibrators) * len(equalize)
-        )
+        judge = Judge(self.floats[False], held, subject=self.subject)
+        advance = self.step("choose calibrator, equalization and correction", 3 * len(equalize))
         per_kind = 1 if heavy else 2
         plain: list[tuple[Score, bytes]] = []  # a large model's candidates are large: the finalists only
         for equalized in equalize:
             self._prepare(equalized, fit, held)
+            calibrators = self._calibrators(equalized, fit)
+            advance(1)
             for calibrator in calibrators:
                 data = self._quantized(calibrator, equalized, self.fitted[equalized])
                 score = Score(
@@ -173,13 +174,10 @@ class _Search:
                 self.scores.append(score)
                 plain = self._finalists([*plain, (score, data)], per_kind=per_kind)
                 del data
-                advance(1)
+            advance(1)
         if True in correct:
-            shown = taken(fit, _SCREENED)
-            for score, data in plain:
-                repaired = self._correct(score.equalized, data, shown)
-                reached = judge.score(repaired)
-                self.scores.append(replace(score, corrected=True, sqnr_db=reached))
+            self._repair(plain, taken(fit, _SCREENED), judge)
+        advance(len(equalize))
         allowed = [score for score in self.scores if score.corrected in correct]
         winner = max(allowed, key=lambda score: score.sqnr_db)  # the first of equals: the plainest
         first = self.scores[0]
@@ -191,6 +189,47 @@ class _Search:
         if not winner.equalized:
             self.floats.pop(True, None)
         return self._made(winner.calibrator, winner.equalized, winner.corrected)
+
+    def _calibrators(self, equalized: bool, fit: Samples) -> tuple[str, ...]:
+        """Return what is made under the recipe's calibrator, the plainest first."""
+        if self.recipe.calibrator != AUTO:
+            return (self.recipe.calibrator,)
+        whole = tensor_ranges.WHOLE
+        names = tensor_ranges.NAMES if self._measured(tensor_ranges.NAMES) >= _TOO_FEW else tensor_ranges.FEW
+        count = self._measured(names)
+        if count < _TOO_FEW or obstacle(self.model) or self.grid is not INT8:
+            return whole
+        choice = tensor_ranges.choose(
+            self.floats[equalized],
+            self.fitted[equalized],
+            self._bounded(taken(fit, count)),
+            names=names,
+            grid=self.grid,
+            subject=self.subject,
+        )
+        self.tensors[equalized] = choice.calibrators
+        best = min(choice.noise, key=lambda name: choice.noise[name])
+        plainest = () if equalized else whole[:1]  # what the gain is told against
+        return tuple(dict.fromkeys((*plainest, best, PER_TENSOR)))
+
+    def _measured(self, names: Sequence[str]) -> int:
+        """Return how many samples a tensor's noise can be measured on."""
+        runs = len(names) * len(tflite_file.activations(self.model)) * macs(self.model) / 2
+        return int(min(_MEASURED, _MEASURED_MACS / max(runs, 1.0)))
+
+    def _repair(self, plain: Sequence[tuple[Score, bytes]], shown: Samples, judge: Judge) -> None:
+        """Correct the finalists on some of the samples, and keep what they reach then."""
+
+        def reached(pair: tuple[Score, bytes]) -> float:
+            score, data = pair
+            return judge.score(self._correct(score.equalized, data, shown, rows=_SCREENED_ROWS))
+
+        # What one correction computes does not depend on what runs beside it.
+        workers = 1 if len(self.floats[False]) > _LARGE else min(os.cpu_count() or 1, 2)
+        with ThreadPoolExecutor(workers) as pool:
+            found = list(pool.map(reached, plain))
+        for (score, _), sqnr_db in zip(plain, found, strict=True):
+            self.scores.append(replace(score, corrected=True, sqnr_db=sqnr_db))
 
     def _finalists(self, plain: list[tuple[Score, bytes]], *, per_kind: int) -> list[tuple[Score, bytes]]:
         found = []
@@ -225,16 +264,27 @@ class _Search:
 
     def _quantized(self, calibrator: str, equalized: bool, histograms: Mapping[str, Histogram]) -> bytes:
         data = self.floats[equalized]
-        grid = INT16 if self.recipe.scheme is Scheme.INT16X8 else INT8
-        ranges = calibration.ranges(data, histograms, calibrator=calibrator, subject=self.subject, grid=grid)
+        if calibrator == PER_TENSOR:
+            ranges = tensor_ranges.ranges(
+                data, histograms, self.tensors[equalized], grid=self.grid, subject=self.subject
+            )
+        else:
+            ranges = calibration.ranges(
+                data, histograms, calibrator=calibrator, subject=self.subject, grid=self.grid
+            )
         ranges |= dict(self.extra)
-        recipe = replace(self.recipe, calibrator=calibrator)
-        made = quantizer.make(data, recipe=recipe, ranges=ranges, subject=self.subject)
+        made = quantizer.make(data, recipe=self.recipe, ranges=ranges, subject=self.subject)
         self.backend, self.made_notes = made.backend, made.notes
         return made.data
 
     def _correct(
-        self, equalized: bool, data: bytes, samples: Samples, advance: inference.Advance | None = None
+        self,
+        equalized: bool,
+        data: bytes,
+        samples: Samples,
+        *,
+        rows: int = correction.ROWS,
+        advance: inference.Advance | None = None,
     ) -> bytes:
         return correction.correct(
             self.floats[equalized],
@@ -243,7 +293,7 @@ class _Search:
             subject=self.subject,
             advance=advance or _quiet,
             # Rounding anew would move pruned weights away from zero, and what pruning bought with them.
-            terms=correction.Terms(weights=not (self.recipe.prune or "").startswith("magnitude")),
+            terms=correction.Terms(weights=not (self.recipe.prune or "").startswith("magnitude"), rows=rows),
             seed=self.recipe.seed,
         )
 
@@ -258,7 +308,7 @@ class _Search:
         data = self._quantized(calibrator, equalized, self.all[equalized])
         if corrected:
             count = len(tflite_file.parse(data, subject=self.subject).subgraphs[0].operators)
-            data = self._correct(equalized, data, self.samples, self.step("correct", count))
+            data = self._correct(equalized, data, self.samples, advance=self.step("correct", count))
         return Best(
             data=data,
             backend=self.backend,
@@ -278,50 +328,3 @@ def told(score: Score) -> str:
     """Return a candidate in words."""
     extras = [name for name, on in (("equalized", score.equalized), ("corrected", score.corrected)) if on]
     return " ".join([f"{score.calibrator} ranges", *([", ".join(extras)] if extras else [])])
-
-
-def split(samples: Samples, *, seed: int) -> tuple[Samples, Samples]:
-    """Return (samples to fit, samples that were held out), by the seed, each in the old order."""
-    order = np.random.default_rng(seed).permutation(len(samples))
-    held = min(max(int(len(samples) * _HELD_OUT), 1), _MOST_HELD_OUT)
-    return _picked(samples, np.sort(order[held:])), _picked(samples, np.sort(order[:held]))
-
-
-def taken(samples: Samples, count: int) -> Samples:
-    """Return at most `count` samples, evenly from the whole."""
-    if len(samples) <= count:
-        return samples
-    return _picked(samples, np.linspace(0, len(samples) - 1, count).round().astype(np.intp))
-
-
-def _picked(samples: Samples, rows: Any) -> Samples:
-    return replace(samples, arrays=tuple(array[rows] for array in samples.arrays))
-
-
-class _Judge:
-    """Compares integer models with the float model at the logits, on samples that neither was fitted on."""
-
-    def __init__(self, floating: bytes, held: Samples, subject: str) -> None:
-        self._held, self._subject = held, subject
-        self._wanted = self._logits(floating)
-
-    def _logits(self, data: bytes) -> list[Any]:
-        cut = logits.cut(data, subject=self._subject).data
-        _, infos = tflite_file.inputs_and_outputs(tflite_file.parse(cut, subject=self._subject))
-        found = inference.outputs(cut, self._held, subject=self._subject, advance=_quiet)
-        return [to_real(array, info) for array, info in zip(found, infos, strict=True)]
-
-    def score(self, data: bytes) -> float:
-        """Return the mean over the outputs of the signal-to-noise ratio in dB."""
-        return float(
-            np.mean(
-                [sqnr_db(one, other) for one, other in zip(self._wanted, self._logits(data), strict=True)]
-            )
-        )
-
-
-def sqnr_db(wanted: Any, got: Any) -> float:
-    """Return 10 log10 of the wanted values' power over the error's, at most 200."""
-    noise = float(np.square(wanted - got).sum())
-    power = float(np.square(wanted).sum())
-    return 10 * float(np.log10(max(power, 1e-30) / max(noise, power * 1e-20, 1e-30)))

@@ -1,0 +1,203 @@
+"""The choice of ranges, equalization and correction on held-out samples, and its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = [
+    pytest.mark.convert,
+    # litert-quantizer's own; conversions run in a child process, where nobody turns warnings into errors.
+    pytest.mark.filterwarnings("ignore:.*preserve_all_tensors:UserWarning"),
+]
+pytest.importorskip("ai_edge_litert")
+
+from edgeq_converters import calibration, choosing, tflite_file  # noqa: E402
+from edgeq_converters.choosing import judging, search, shared_scales, tensor_ranges  # noqa: E402
+from edgeq_converters.grid import INT8  # noqa: E402
+from edgeq_converters.histogram import Histogram  # noqa: E402
+from edgeq_converters.recipe import Recipe, Switch  # noqa: E402
+from edgeq_converters.samples import Samples  # noqa: E402
+from edgeq_converters.values import Scheme  # noqa: E402
+
+from .graphs import Graph  # noqa: E402
+from .nets import at_logits, net, quantized, quiet, samples  # noqa: E402
+
+
+def best(data: bytes, given: Samples, **switches: Any) -> choosing.Best:
+    found = calibration.observe(data, given, subject="net", advance=quiet)
+    recipe = Recipe(scheme=Scheme.INT8, **switches)
+    return choosing.best(
+        data, found, given, recipe=recipe, extra_ranges={}, subject="net", step=lambda what, total: quiet
+    )
+
+
+def test_auto_chooses_what_helps_on_held_out_samples_and_says_so() -> None:
+    data = net(spread=1.5)
+    given, other = samples(data), samples(data, 200, seed=6)
+    made = best(data, given)
+    plain = quantized(data, given)
+    wanted = at_logits(data, other)
+    assert (
+        judging.sqnr_db(wanted, at_logits(made.data, other))
+        > judging.sqnr_db(wanted, at_logits(plain, other)) + 1
+    )
+    assert made.equalized
+    assert max(made.scores, key=lambda score: score.sqnr_db).equalized
+    assert "held-out" in made.notes[0]
+    assert made.data == best(data, given).data
+
+
+def test_switches_are_obeyed() -> None:
+    data = net()
+    given = samples(data)
+    off = {"bias_correction": Switch.OFF, "equalization": Switch.OFF}
+    assert best(data, given, calibrator="minmax", **off).data == quantized(data, given)
+    on = best(data, given, calibrator="mse", bias_correction=Switch.ON, equalization=Switch.ON)
+    assert (on.calibrator, on.equalized, on.corrected, on.scores) == ("mse", True, True, ())
+
+
+def test_too_few_samples_leave_nothing_to_choose_by() -> None:
+    data = net()
+    made = best(data, samples(data, 3))
+    assert (made.calibrator, made.equalized, made.corrected) == ("minmax", False, False)
+    assert "too few" in made.notes[0]
+
+
+def test_split_is_by_the_seed_and_disjoint() -> None:
+    given = samples(net(), 40)
+    fit, held = judging.split(given, seed=1)
+    assert (len(fit), len(held)) == (30, 10)
+    rows = {array.tobytes() for part in (fit, held) for array in part.arrays[0]}
+    assert len(rows) == 40
+    again, other = judging.split(given, seed=1)[1], judging.split(given, seed=2)[1]
+    np.testing.assert_array_equal(again.arrays[0], held.arrays[0])
+    assert not np.array_equal(other.arrays[0], held.arrays[0])
+
+
+def pooled(peak: float) -> tuple[bytes, Samples]:
+    """Return x -> ADD -> AVERAGE_POOL_2D -> RESHAPE -> FULLY_CONNECTED, samples with one high pixel."""
+    random = np.random.default_rng(0)
+    graph: Any = Graph()
+    x, a = graph.tensor("x", (1, 16, 16, 4)), graph.tensor("a", (1, 16, 16, 4))
+    p, r, y = graph.tensor("p", (1, 1, 1, 4)), graph.tensor("r", (1, 4)), graph.tensor("y", (1, 3))
+    one = graph.tensor("one", (1, 1, 1, 4), values=np.full(4, 0.5))
+    graph.op("ADD", (x, one), (a,), options="AddOptions")
+    graph.op(
+        "AVERAGE_POOL_2D", (a,), (p,), options="Pool2DOptions",
+        filterWidth=16, filterHeight=16, strideW=16, strideH=16, padding=1,
+    )  # fmt: skip
+    shape = graph.tensor("shape", (2,), dtype=np.int32, values=[1, 4])
+    graph.op("RESHAPE", (p, shape), (r,), options="ReshapeOptions")
+    w = graph.tensor("w", (3, 4), values=random.normal(size=(3, 4)))
+    b = graph.tensor("b", (3,), values=np.zeros(3))
+    graph.op("FULLY_CONNECTED", (r, w, b), (y,), options="FullyConnectedOptions")
+    data = graph.ends([x], [y]).data()
+    values = random.uniform(0, 1, (24, 16, 16, 4)).astype(np.float32)
+    values[0, 3, 3, :] = peak
+    inputs, _ = tflite_file.inputs_and_outputs(tflite_file.parse(data, subject="pooled"))
+    return tflite_file.normalized(data, subject="pooled"), Samples(inputs=inputs, arrays=(values,))
+
+
+def observed(data: bytes, given: Samples) -> Mapping[str, Histogram]:
+    return calibration.observe(data, given, subject="net", advance=quiet)
+
+
+def test_what_only_moves_values_shares_the_scale_of_what_made_them() -> None:
+    data, _ = pooled(1.0)
+    assert shared_scales.groups(tflite_file.parse(data, subject="pooled")) == {
+        "x": ("x",),
+        "a": ("a",),
+        "p": ("a",),
+        "r": ("a",),
+        "y": ("y",),
+    }
+
+
+def test_a_concatenation_ties_what_it_joins() -> None:
+    graph: Any = Graph()
+    x, a, b, y = (graph.tensor(n, (1, 4)) for n in ("x", "a", "b", "y"))
+    joined = graph.tensor("joined", (1, 8))
+    graph.op("RELU", (x,), (a,))
+    graph.op("ADD", (x, x), (b,), options="AddOptions")
+    graph.op("CONCATENATION", (a, b), (joined,), options="ConcatenationOptions", axis=1)
+    graph.op("RELU", (joined,), (y,))
+    found = shared_scales.groups(tflite_file.parse(graph.ends([x], [y]).data(), subject="joined"))
+    assert found["joined"] == found["a"] == found["b"] == ("a", "b")
+    histograms = {}
+    for name, top in (("a", 1.0), ("b", 5.0)):
+        from edgeq_converters.histogram import Observer
+
+        observer = Observer()
+        observer.add(np.linspace(-1, top, 50, dtype=np.float32)[None])
+        histograms[name] = observer.histogram()
+    low, high = tensor_ranges.range_of(("a", "b"), histograms, calibrator="minmax", grid=INT8)
+    assert (low, high) == (-1.0, 5.0)
+
+
+def test_a_tensor_is_clipped_where_its_logits_gain_by_it_and_only_there() -> None:
+    for peak, clipped in ((1.0, False), (20.0, True)):
+        data, given = pooled(peak)
+        found = tensor_ranges.choose(
+            data, observed(data, given), given, names=tensor_ranges.NAMES, grid=INT8, subject="pooled"
+        )
+        # One pixel of 256 hardly shows in the mean, but its height sets the step of the pool's own output.
+        assert (found.calibrators["p"] != "minmax") is clipped, (peak, found.calibrators)
+        assert found.calibrators["p"] == found.calibrators["a"] == found.calibrators["r"]
+        assert found.least <= min(found.noise.values()) * 1.2
+
+
+def test_the_noise_that_is_measured_is_that_of_the_integer_model() -> None:
+    data, given = pooled(20.0)
+    histograms = observed(data, given)
+    found = tensor_ranges.choose(
+        data, histograms, given, names=tensor_ranges.NAMES, grid=INT8, subject="pooled"
+    )
+    wanted = at_logits(data, given)
+    told = -10 * np.log10(found.noise["minmax"])
+    assert abs(judging.sqnr_db(wanted, at_logits(quantized(data, given), given)) - told) < 3
+
+
+def test_equal_noises_take_the_widest_range() -> None:
+    tried = [(-1.0, 1.0), (-3.0, 3.0), (-2.0, 2.0), (-9.0, 9.0)]
+    assert tensor_ranges._widest(tried, np.array([1.0, 1.05, 1.05, 2.0])) == 1
+    assert tensor_ranges._widest(tried, np.array([1.0, 1.5, 1.5, 2.0])) == 0
+
+
+def test_an_output_that_is_read_on_is_measured_where_it_is() -> None:
+    graph: Any = Graph()
+    x, a, y = (graph.tensor(n, (1, 4)) for n in ("x", "a", "y"))
+    graph.op("ADD", (x, x), (a,), options="AddOptions")
+    graph.op("ADD", (a, x), (y,), options="AddOptions")
+    data = tflite_file.normalized(graph.ends([x], [a, y]).data(), subject="two")
+    inputs, _ = tflite_file.inputs_and_outputs(tflite_file.parse(data, subject="two"))
+    rows = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    given = Samples(inputs=inputs, arrays=(rows,))
+    found = tensor_ranges.choose(
+        data, observed(data, given), given, names=("minmax",), grid=INT8, subject="two"
+    )
+    assert set(found.calibrators) == {"x", "a", "y"}
+    assert 20 < -10 * np.log10(found.noise["minmax"]) < 60
+
+
+def test_a_model_too_heavy_to_measure_is_given_the_calibrators_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search, "_MEASURED_MACS", 1)
+    data = net()
+    made = best(data, samples(data), equalization=Switch.OFF, bias_correction=Switch.OFF)
+    assert [score.calibrator for score in made.scores] == list(tensor_ranges.WHOLE)
+
+
+def test_what_was_chosen_tensor_by_tensor_is_what_is_written() -> None:
+    data, given = pooled(20.0)
+    made = best(data, given, equalization=Switch.OFF, bias_correction=Switch.OFF)
+    assert made.calibrator == "per-tensor"
+    tensors = tflite_file.parse(made.data, subject="pooled").subgraphs[0].tensors
+    scale, _ = next(
+        tflite_file.quantization(t) or (0, 0) for t in tensors if tflite_file.tensor_name(t) == "a"
+    )
+    assert scale < 20.5 * 0.9 / 255
