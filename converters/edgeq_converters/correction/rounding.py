@@ -107,7 +107,8 @@ def _damped(hessian: Array, damping: float) -> Array:
     fan_in = hessian.shape[1]
     mean = np.trace(hessian, axis1=1, axis2=2) / fan_in
     floor = np.where(mean > 0, mean * damping, 1.0)
-    return hessian + floor[:, None, None] * np.eye(fan_in, dtype=hessian.dtype)
+    damped: Array = hessian + floor[:, None, None] * np.eye(fan_in, dtype=hessian.dtype)
+    return damped
 
 
 def _solved(damped: Array, goal: Array) -> Array:
