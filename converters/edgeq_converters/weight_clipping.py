@@ -34,7 +34,7 @@ def clipped(
         tensor = graph.tensors[operator.inputs[1]]
         if tflite_file.is_constant(model, tensor) and tflite_file.type_name(tensor) == "FLOAT32":
             weights = _constant(model, tensor)
-            limit = _limits(weights.reshape(len(weights), -1), highest=2 ** (bits - 1) - 1)
+            limit = limits(weights.reshape(len(weights), -1), bits=bits)
             shaped = limit.reshape(-1, *(1,) * (weights.ndim - 1)).astype(np.float32)
             found[tflite_file.tensor_name(tensor)] = {"min": -shaped, "max": shaped}
     return found
@@ -45,7 +45,9 @@ def _constant(model: Any, tensor: Any) -> npt.NDArray[np.float32]:
     return np.frombuffer(raw, np.float32).reshape([int(size) for size in tensor.shape])
 
 
-def _limits(rows: npt.NDArray[np.float32], *, highest: int) -> npt.NDArray[np.float64]:
+def limits(rows: npt.NDArray[np.float32], *, bits: int) -> npt.NDArray[np.float64]:
+    """Return the limit of each row's range whose squared error on a symmetric grid is least."""
+    highest = 2 ** (bits - 1) - 1
     widest = np.maximum(np.abs(rows).max(axis=1), 1e-9).astype(np.float64)
     best, least = widest.copy(), np.full(len(rows), np.inf)
     for ratio in _RATIOS:
@@ -54,5 +56,4 @@ def _limits(rows: npt.NDArray[np.float32], *, highest: int) -> npt.NDArray[np.fl
         error = np.square(kept - rows).sum(axis=1)
         better = error < least
         best, least = np.where(better, widest * ratio, best), np.where(better, error, least)
-    limits: npt.NDArray[np.float64] = best
-    return limits
+    return np.asarray(best, np.float64)
