@@ -14,7 +14,7 @@ _RATIOS = tuple(1 - 0.025 * step for step in range(29))
 
 
 def clipped(
-    data: bytes, *, bits: int, kinds: Collection[str], subject: str
+    data: bytes, *, bits: int, kinds: Collection[str], subject: str, keep: Collection[str] = ()
 ) -> dict[str, dict[str, npt.NDArray[np.float32]]]:
     """Return {weight tensor: {min, max}}, one range an output channel, all other dimensions one.
 
@@ -24,12 +24,14 @@ def clipped(
 
     Args:
         kinds: names of the operations; of each the second input is the weight, output channels first.
+        keep: operations that are left out, by the name of their first output.
     """
     model = tflite_file.parse(data, subject=subject)
     graph = model.subgraphs[0]
     found: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
     for operator in graph.operators:
-        if tflite_file.op_name(model, operator) not in kinds:
+        name = tflite_file.tensor_name(graph.tensors[operator.outputs[0]])
+        if tflite_file.op_name(model, operator) not in kinds or name in keep:
             continue
         tensor = graph.tensors[operator.inputs[1]]
         if tflite_file.is_constant(model, tensor) and tflite_file.type_name(tensor) == "FLOAT32":

@@ -1,4 +1,4 @@
-"""A trained state as files: the .keras with weights on their grids, its recipe, and the real integer model."""
+"""A trained state as files: the .keras with weights on their grids, its recipe and the integer model."""
 
 from __future__ import annotations
 

@@ -52,7 +52,9 @@ def equalize(model: Any, hub: bytes, samples: Samples, *, subject: str) -> bytes
         if layer is None or not _differs(old, new, layer):
             continue
         found = [each for each in model.layers if _is(each, _constant(old, layer.weights))]
-        if len(found) != 1 or (layer.bias >= 0 and not found[0].use_bias and _constant(old, layer.bias).any()):
+        if len(found) != 1 or (
+            layer.bias >= 0 and not found[0].use_bias and _constant(old, layer.bias).any()
+        ):
             return None
         kernel = found[0].kernel
         _, back = _LAYOUTS[type(found[0]).__name__]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edgeq_converters.tuning import training
 from edgeq_converters.tuning.judging import Judge, Score
 
-KEPT = 3
+KEPT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from edgeq_converters.tuning.start import Start
 from edgeq_converters.tuning.training_data import LabelledData
 from edgeq_converters.values import Scheme
 
-_BATCH, _RATE, _STEPS = 32, 5e-4, 1000
+_BATCH, _RATE, _STEPS = 32, 1e-3, 1000
 _CALIBRATION = 300
 
 
@@ -71,7 +71,7 @@ def tune(
     )
     watcher.look(total)
 
-    plain = Recipe(scheme=job.scheme, seed=job.seed)
+    plain = Recipe(scheme=job.scheme, int4_sqnr_db=0.0, seed=job.seed)  # as training had it: all that can
     maker = Maker(convert, calibrating, workdir, subject)
     ptq = maker.convert("ptq", source, plain)
     at_ptq = judge.score(maker.outputs(ptq, spared))

@@ -128,14 +128,15 @@ class QuantizedForward:
         return self._ratios[weight].value() if weight in self._ratios else 1.0
 
 
-def _least_error(values: npt.NDArray[np.float32], over: tuple[int, ...], bits: int) -> npt.NDArray[Any]:
-    rows = np.moveaxis(values, over, range(-len(over), 0)).reshape(
-        *(size for axis, size in enumerate(values.shape) if axis not in over), -1
-    )
+def _least_error(
+    values: npt.NDArray[np.float32], over: tuple[int, ...], bits: int
+) -> npt.NDArray[np.float64]:
+    """Return the ratio of each channel at which rounding the weights errs the least."""
     shape = [1 if axis in over else size for axis, size in enumerate(values.shape)]
-    flat = rows.reshape(-1, rows.shape[-1])
-    widest = np.maximum(np.abs(flat).max(axis=1), 1e-9)
-    return (weight_clipping.limits(flat, bits=bits) / widest).reshape(shape)
+    rows = np.moveaxis(values, over, range(-len(over), 0)).reshape(int(np.prod(shape)), -1)
+    widest = np.maximum(np.abs(rows).max(axis=1), 1e-9)
+    ratios: npt.NDArray[np.float64] = weight_clipping.limits(rows, bits=bits) / widest
+    return ratios.reshape(shape)
 
 
 def fixed_activation(what: keras_graph.Call) -> str:

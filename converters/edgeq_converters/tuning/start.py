@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeq_converters import auto, calibration, tflite_file
+from edgeq_converters import calibration, tflite_file
 from edgeq_converters.samples import Samples
 from edgeq_converters.tuning import equalized, points, training
 from edgeq_converters.tuning.fake_quant import LearnedRange
@@ -16,6 +16,9 @@ from edgeq_converters.tuning.points import Points
 from edgeq_converters.tuning.quantized_forward import QuantizedForward
 from edgeq_converters.tuning.ready import Step
 from edgeq_converters.tuning.training_data import LabelledData
+
+CALIBRATORS = ("minmax", "percentile:99.99", "percentile:99.999", "mse")
+"""Whose ranges are tried; training moves them from there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +59,7 @@ def best(
     """
     inputs, _ = tflite_file.inputs_and_outputs(tflite_file.parse(hub, subject=subject))
     samples = Samples(inputs=inputs, arrays=data.arrays)
-    advance = step("choose where to start", 2 * len(auto.CANDIDATES))
+    advance = step("choose where to start", 2 * len(CALIBRATORS))
     kept: tuple[Start, list[Any]] | None = None
     plain = model.get_weights()
     for is_equalized in (False, True):
@@ -65,11 +68,11 @@ def best(
             model.set_weights(plain)
             used = equalized.equalize(model, hub, samples, subject=subject)
         if used is None:
-            advance(len(auto.CANDIDATES))
+            advance(len(CALIBRATORS))
             continue
         found = points.find(model, used, data, subject=subject)
         histograms = calibration.observe(used, samples, subject=subject, advance=lambda _count: None)
-        for calibrator in auto.CANDIDATES:
+        for calibrator in CALIBRATORS:
             ranges = _ranges(used, histograms, found, calibrator, subject)
             forward = QuantizedForward(model, found, ranges, weight_bits=weight_bits)
             score = judge.score(training.outputs_of(forward, judge.data))
