@@ -16,10 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.figures import Figure, last_line
+from benchmarks.qat_models import FURTHER
 
 CASES = "hswish-spread:int8,hswish:int4"
 COLUMNS = ("float", "plain", "further", "ptq", "qat")
@@ -33,7 +34,7 @@ class Row:
         plain: min/max ranges, nothing corrected.
         further: the default conversion of the model trained on in float.
         ptq: the default conversion of the model.
-        qat: the model that `edgeq tune` wrote, converted with its recipe.
+        qat: the integer file of what `edgeq tune` wrote: that of ptq where it kept the model as it was.
     """
 
     case: str
@@ -53,7 +54,7 @@ class Row:
 
 def measure(case: str, seed: int, folder: Path) -> Row:
     """Train one model, convert it in each way, and tune it."""
-    from edgeq.conversion import Recipe, Scheme, Switch, convert, load_recipe, tune
+    from edgeq.conversion import Recipe, Scheme, Switch, convert, tune
     from edgeq.evaluation import evaluate
 
     name, scheme = case.split(":")
@@ -67,25 +68,28 @@ def measure(case: str, seed: int, folder: Path) -> Row:
         training=folder / "training.npz",
         validation=folder / "test.npz",  # only measured on: training.npz spares samples for the choices
         scheme=scheme,
+        epochs=FURTHER,
         seed=seed,
     )
     seconds = time.perf_counter() - started
-    # All that can has four bits, so that the files compared are of one size.
+    # All operations that can have weights of four bits, so that the files compared are of one size.
     best = Recipe(scheme=Scheme(scheme), int4_sqnr_db=0.0)
-    off = {"bias_correction": Switch.OFF, "equalization": Switch.OFF}
-    recipes = {
-        "plain": ("model.keras", Recipe(scheme=Scheme(scheme), calibrator="minmax", int4_sqnr_db=0.0, **off)),
-        "ptq": ("model.keras", best),
-        "further": ("further.keras", best),
-        "qat": (done.path.name, load_recipe(done.recipe_path)),
-    }
-    found = {}
-    for column, (source, recipe) in recipes.items():
+    plain = replace(best, calibrator="minmax", bias_correction=Switch.OFF, equalization=Switch.OFF)
+    others = {}
+    for column, source, recipe in (("plain", "model.keras", plain), ("further", "further.keras", best)):
         output = folder / f"{column}-{scheme}.tflite"
         convert(folder / source, output, recipe=recipe, calibration=folder / "calibration.npz")
-        found[column] = evaluate(output, folder / "test.npz").accuracy or 0.0
+        others[column] = evaluate(output, folder / "test.npz").accuracy or 0.0
+    measured = {name: value or 0.0 for name, value in done.accuracy.items()}
     return Row(
-        case=case, seed=seed, float_=done.accuracy["float"] or 0.0, kept=done.kept, seconds=seconds, **found
+        case=case,
+        seed=seed,
+        float_=measured["float"],
+        ptq=measured["ptq"],
+        qat=measured[done.kept],
+        kept=done.kept,
+        seconds=seconds,
+        **others,
     )
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 TRAINED = 1000
-EPOCHS, FURTHER = 30, 32
+EPOCHS, FURTHER = 24, 16
 
 
 def build(name: str, seed: int, folder: Path) -> None:
