@@ -1,11 +1,12 @@
 """What training with fake quantization buys where conversion alone loses accuracy, over several seeds.
 
-`python -m benchmarks.qat [--json] [--seeds 5] [--cases hswish-spread:int8,hswish:int4] [--keep FOLDER]`
+`python -m benchmarks.qat [--json] [--seeds 5] [--cases hswish-spread:int8,hswish-spread:int4] [--keep FOLDER]`
 
-Inverted residuals with hard-swish, through which no equalization can scale channels, on noisy digits: with
-channels of unequal size in int8, and with weights of four bits. Beside each tuned file stand plain min/max
-ranges, today's default conversion of the model (the best that conversion does), and the same of the model
-trained on in float for as long. The test samples were seen by nothing that was trained, calibrated or chosen.
+Inverted residuals with hard-swish, through which no equalization can scale channels, trained from channels of
+unequal size on noisy digits; in int8, and with weights of four bits (`hswish` is the same from equal channels).
+Beside each tuned file stand plain min/max ranges, today's default conversion of the model (the best that
+conversion does), and the same of the model trained on in float for as long. The test samples were seen by
+nothing that was trained, calibrated or chosen.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from benchmarks.figures import Figure, last_line
 from benchmarks.qat_models import FURTHER
 
-CASES = "hswish-spread:int8,hswish:int4"
+CASES = "hswish-spread:int8,hswish-spread:int4"
 COLUMNS = ("float", "plain", "further", "ptq", "qat")
 
 

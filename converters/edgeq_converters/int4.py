@@ -99,8 +99,9 @@ def choose(
 
 
 def remark(base: bytes, made: bytes, samples: Samples | None, *, seed: int, subject: str) -> tuple[str, ...]:
-    """Return a warning where an int4 model is far from the float model, measured on calibration samples."""
-    if samples is None:
+    """Return a warning where a model with weights of four bits is far from its float model."""
+    tensors = tflite_file.parse(made, subject=subject).subgraphs[0].tensors
+    if samples is None or not any(tflite_file.type_name(tensor) == "INT4" for tensor in tensors):
         return ()
     reached = _Judge(base, _held_out(samples, seed), subject).sqnr_db(made)
     if reached >= _POOR_DB:

@@ -49,8 +49,14 @@ def _show(ui: Ui, link: Mapping[str, Any]) -> None:
     rows.append(
         ["tools", "", ", ".join(f"{name} {number}" for name, number in sorted(link["tools"].items()))]
     )
-    rows.append(["machine", "", ", ".join(value for value in link["environment"].values() if value)])
+    rows.append(["machine", "", _machine(link["environment"])])
     ui.table(["", "sha256", ""], rows)
+
+
+def _machine(environment: Mapping[str, str]) -> str:
+    return ", ".join(
+        f"{value} cores" if name == "cores" else value for name, value in environment.items() if value
+    )
 
 
 def _where(item: Mapping[str, Any]) -> str:

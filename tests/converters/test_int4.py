@@ -26,7 +26,7 @@ PLAIN: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def fragile(made_by: Callable[[str], Path]) -> Path:
-    """A folder with `fragile.tflite`: its third convolution has weights 12 times the others' that meet zeros.
+    """A folder with `fragile.tflite`: its third convolution has weights 5 times the others' that meet zeros.
 
     Eight bits have steps enough for the others beside them, four bits have not.
     """
@@ -34,7 +34,7 @@ def fragile(made_by: Callable[[str], Path]) -> Path:
     model = tflite_file.parse((folder / "even.tflite").read_bytes(), subject="even")
     third = model.subgraphs[0].tensors[int4.candidates(model)[2].weights]
     weights = flatbuffer.constant(model, third)
-    weights[:, 1, 1, 0] = 12 * np.abs(weights).max()
+    weights[:, 1, 1, 0] = 5 * np.abs(weights).max()
     flatbuffer.set_constant(model, third, weights)
     (folder / "fragile.tflite").write_bytes(flatbuffer.pack(model))
     return folder
@@ -62,14 +62,14 @@ def quality(folder: Path, path: Path) -> float:
 
 
 def test_the_operation_that_four_bits_break_keeps_eight(fragile: Path, tmp_path: Path) -> None:
-    chosen = made(fragile, tmp_path / "chosen.tflite", int4_sqnr_db=12.0)
+    chosen = made(fragile, tmp_path / "chosen.tflite", int4_sqnr_db=9.0)
     whole = made(fragile, tmp_path / "whole.tflite", int4_sqnr_db=0.0)
     assert kinds(whole.path) == ["INT4"] * 5
     assert kinds(chosen.path)[2] == "INT8"
-    assert kinds(chosen.path).count("INT4") >= 2
+    assert "INT4" in kinds(chosen.path)
     assert quality(fragile, chosen.path) > quality(fragile, whole.path) + 5
     assert whole.size_bytes < chosen.size_bytes
-    assert any("as many as leave 12 dB" in note for note in chosen.notes)
+    assert any("as many as leave 9 dB" in note for note in chosen.notes)
 
 
 def test_a_poor_model_is_warned_of_with_its_figure_and_the_way_out(fragile: Path, tmp_path: Path) -> None:
@@ -78,20 +78,21 @@ def test_a_poor_model_is_warned_of_with_its_figure_and_the_way_out(fragile: Path
     assert warning.startswith("weights of 4 bits leave ")
     assert float(warning.split()[5]) < 15.0
     assert "edgeq tune --qat --scheme int4" in warning
-    good = made(fragile, tmp_path / "good.tflite", int4_sqnr_db=30.0)
+    good = made(fragile, tmp_path / "good.tflite", int4_sqnr_db=60.0)  # none has four bits then
     assert not any(note.startswith("weights of 4 bits leave ") for note in good.notes)
 
 
 def test_a_higher_level_keeps_more_operations_at_eight_bits(fragile: Path, tmp_path: Path) -> None:
     counts = []
-    for level in (12.0, 25.0, 60.0):
+    for level in (5.0, 9.0, 60.0):
         counts.append(kinds(made(fragile, tmp_path / "m.tflite", int4_sqnr_db=level).path).count("INT4"))
     assert counts == sorted(counts, reverse=True)
+    assert counts[0] > counts[1]
     assert counts[-1] == 0
 
 
 def test_the_same_samples_choose_the_same(fragile: Path, tmp_path: Path) -> None:
-    one, other = (made(fragile, tmp_path / f"{i}.tflite", int4_sqnr_db=15.0) for i in range(2))
+    one, other = (made(fragile, tmp_path / f"{i}.tflite", int4_sqnr_db=9.0) for i in range(2))
     assert one.sha256 == other.sha256
 
 

@@ -106,7 +106,8 @@ def test_a_tuned_model_says_what_it_was_made_of(tuned: dict[str, Any], tunable: 
     assert int(lineage["environment"]["cores"]) >= 1
     said = run_once("lineage", tunable / "tuned.keras")
     assert said.status == 0, said.err
-    assert "scheme=int8, epochs=25" in said.out
+    for words in ("scheme=int8", "epochs=25", "cores", "train.npz", "test.npz"):
+        assert words in said.out
 
 
 def test_the_chain_leads_through_the_tuning(tuned: dict[str, Any], tunable: Path, run_once: Run) -> None:
