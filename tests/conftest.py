@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,3 +81,29 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def made_by(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Run a script of tests/converters that makes models, once a session: its name -> the folder.
+
+    A process of its own keeps TensorFlow out of pytest.
+    """
+    made: dict[str, Path] = {}
+
+    def run(script: str) -> Path:
+        if script not in made:
+            folder = tmp_path_factory.mktemp(Path(script).stem)
+            path = Path(__file__).parent / "converters" / script
+            done = subprocess.run(
+                [sys.executable, "-P", str(path), str(folder)],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=400,
+            )
+            assert done.returncode == 0, done.stderr[-2000:]
+            made[script] = folder
+        return made[script]
+
+    return run

@@ -12,6 +12,7 @@ from edgeq_converters import (
     choosing,
     histogram_file,
     inference,
+    int4,
     quantizer,
     tf_backend,
     tflite_file,
@@ -49,6 +50,26 @@ def make(
     Raises:
         ConverterError: EQ209 neither was given, EQ331 the histograms are of another model, EQ3xx.
     """
+    if recipe.scheme is Scheme.INT4:
+        return _int4(base, recipe, samples, histograms, subject, step)
+    return _made(base, recipe, samples, histograms, subject, step)
+
+
+def _int4(
+    base: bytes, recipe: Recipe, samples: Samples | None, histograms: Path | None, subject: str, step: Step
+) -> Quantized:
+    said: tuple[str, ...] = ()
+    if int4.open_to_choice(recipe) and samples is not None and not recipe.ranges:
+        found, _ = observed(base, samples=samples, histograms=histograms, subject=subject, step=step)
+        recipe, said = int4.choose(base, found, samples, recipe=recipe, subject=subject, step=step)
+    made = _made(base, recipe, samples, histograms, subject, step)
+    warned = int4.remark(base, made.data, samples, seed=recipe.seed, subject=subject)
+    return replace(made, notes=(*warned, *said, *made.notes))
+
+
+def _made(
+    base: bytes, recipe: Recipe, samples: Samples | None, histograms: Path | None, subject: str, step: Step
+) -> Quantized:
     found, notes = observed(base, samples=samples, histograms=histograms, subject=subject, step=step)
     extra = calibration.learned(base, recipe.ranges, subject=subject)
     if recipe.backend is not Backend.LITERT and tf_backend.is_installed():

@@ -87,6 +87,9 @@ def _static(engine: Any, data: bytes, *, recipe: Recipe, int4_ops: Collection[st
     if recipe.scheme is Scheme.INT4:
         for name in int4_ops:
             engine.add_static_config(".*", _op(name), activation_num_bits=8, weight_num_bits=4)
+            for kept in recipe.int8_ops:
+                scope = f"^{re.escape(kept)}(;|$)"
+                engine.add_static_config(scope, _op(name), activation_num_bits=8, weight_num_bits=8)
     if recipe.io == "float32":
         for border in ("INPUT", "OUTPUT"):
             engine.update_quantization_recipe(".*", _op(border), algorithm_key=_algorithms().NO_QUANTIZE)

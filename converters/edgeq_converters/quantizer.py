@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from edgeq_converters import inference, litert_backend, op_report, tf_backend, tflite_file, weight_clipping
+from edgeq_converters import kernels, litert_backend, op_report, tf_backend, tflite_file, weight_clipping
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.litert_backend import known_ops
 from edgeq_converters.recipe import Backend, Recipe
@@ -114,76 +112,46 @@ def _by_tensorflow(
 def _with_int4(data: bytes, *, recipe: Recipe, ranges: Mapping[str, Any] | None, subject: str) -> Quantized:
     """Return the model with int4 weights wherever the runtime here really runs them, int8 elsewhere."""
     model = tflite_file.parse(data, subject=subject)
-    wanted = [kind for kind in litert_backend.INT4_OPS if kind in _weighted(model)]
+    wanted = [kind for kind in litert_backend.INT4_OPS if kind in _weighted(model, recipe.int8_ops)]
     notes: list[str] = []
     kept: list[str] = []
-    base = replace(recipe, scheme=Scheme.INT8)
+    base = replace(recipe, scheme=Scheme.INT8, int8_ops=())
     best = make(data, recipe=base, ranges=ranges, subject=subject)
     if best.backend != _LITERT:
         said = "int4 weights: none, since TensorFlow's quantizer, which the model needs, makes int8 only"
         return replace(best, notes=(*best.notes, said))
     for kind in wanted:
         kinds = (*kept, kind)
-        extra = weight_clipping.clipped(data, bits=4, kinds=kinds, subject=subject)
+        extra = weight_clipping.clipped(data, bits=4, kinds=kinds, keep=recipe.int8_ops, subject=subject)
         given = {**(ranges or {}), **extra}
         try:
             made = litert_backend.quantize(data, recipe=recipe, ranges=given, subject=subject, int4_ops=kinds)
-            _require_running(made, subject=subject)
+            kernels.require_alike(made, subject=subject)
         except ConverterError as error:
             notes.append(f"{kind} keeps int8 weights: {error.problem}")
             continue
         kept.append(kind)
         best = Quantized(data=made, backend=_LITERT)
     others = sorted(_weighted(model) - set(kept))
-    notes.insert(0, f"int4 weights: {', '.join(kept) or 'none'}; int8 weights: {', '.join(others) or 'none'}")
+    some = f" but {len(recipe.int8_ops)} operations" if recipe.int8_ops else ""
+    told = f"int4 weights: {', '.join(kept) or 'none'}{some}; int8 weights: {', '.join(others) or 'none'}"
+    notes.insert(0, told)
     return replace(best, notes=(*best.notes, *notes))
 
 
-def _weighted(model: Any) -> set[str]:
-    """Return the kinds of operations that have float constants of two or more dimensions."""
+def _weighted(model: Any, left: Collection[str] = ()) -> set[str]:
+    """Return the kinds of operations, but those left, that have float constants of several dimensions."""
     graph = model.subgraphs[0]
     return {
         tflite_file.op_name(model, operator)
         for operator in graph.operators
+        if tflite_file.tensor_name(graph.tensors[operator.outputs[0]]) not in left
         for index in operator.inputs
         if index >= 0
         and tflite_file.type_name(graph.tensors[index]) == "FLOAT32"
         and tflite_file.is_constant(model, graph.tensors[index])
         and len(graph.tensors[index].shape if graph.tensors[index].shape is not None else ()) > 1
     }
-
-
-def _require_running(made: bytes, *, subject: str) -> None:
-    """Check that the runtime computes the file, and the same with its fast kernels as with its plain ones.
-
-    Raises:
-        ConverterError: EQ303 it does not run, EQ308 the kernels differ.
-    """
-    results = []
-    for plain in (False, True):
-        interpreter = inference.open_interpreter(made, subject=subject, every_tensor=plain)
-        random = np.random.default_rng(0)
-        details = interpreter.get_input_details()
-        rows = [_any_values(random, detail) for detail in details]
-        inference.invoke(interpreter, [detail["index"] for detail in details], rows, subject=subject)
-        outputs = interpreter.get_output_details()
-        results.append([_real(interpreter.get_tensor(detail["index"]), detail) for detail in outputs])
-    for fast, slow, detail in zip(*results, outputs, strict=True):
-        scale = detail["quantization"][0] or float(np.abs(slow).max()) / 127
-        if np.abs(fast - slow).max() > 8 * scale:
-            raise ConverterError("EQ308", subject, "the runtime's fast and plain kernels give other results")
-
-
-def _any_values(random: np.random.Generator, detail: Mapping[str, Any]) -> Any:
-    kind = np.dtype(detail["dtype"])
-    if kind.kind == "f":
-        return random.normal(size=detail["shape"]).astype(kind)
-    return random.integers(0, 100, size=detail["shape"]).astype(kind)
-
-
-def _real(values: Any, detail: Mapping[str, Any]) -> Any:
-    scale, zero = detail["quantization"]
-    return (values.astype(np.float64) - zero) * scale if scale else values.astype(np.float64)
 
 
 def _require_no_loop(data: bytes, recipe: Recipe, subject: str) -> None:
@@ -201,17 +169,21 @@ def _require_no_loop(data: bytes, recipe: Recipe, subject: str) -> None:
 
 
 def _require_known(data: bytes, recipe: Recipe, subject: str) -> None:
-    if not recipe.float_ops:
+    if not recipe.float_ops and not recipe.int8_ops:
         return
     graph = tflite_file.parse(data, subject=subject).subgraphs[0]
     names = [tflite_file.tensor_name(graph.tensors[operator.outputs[0]]) for operator in graph.operators]
-    for wanted in recipe.float_ops:
+    for wanted in (*recipe.float_ops, *recipe.int8_ops):
         if wanted not in names:
             near = difflib.get_close_matches(wanted, names, n=1, cutoff=0)
             raise ConverterError(
                 "EQ330",
                 subject,
-                f"no operation has the output tensor {wanted!r}, which float_ops names",
+                f"no operation has the output tensor {wanted!r}, which {_key(recipe)} names",
                 expected=f"the name of an operation's first output, as {near[0]!r}" if near else None,
                 hint="edgeq sensitivity lists the names",
             )
+
+
+def _key(recipe: Recipe) -> str:
+    return "float_ops" if recipe.float_ops else "int8_ops"

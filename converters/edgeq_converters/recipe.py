@@ -44,6 +44,9 @@ class Recipe:
         bias_correction: sequential correction of biases and per-channel scales.
         equalization: cross-layer equalization of weights before calibration.
         float_ops: operations that stay float in a mixed model, by the name of their first output tensor.
+        int8_ops: operations whose weights stay int8 in an int4 model, by the name of their first output.
+        int4_sqnr_db: of an int4 model whose int8_ops are left open: as many operations get weights of 4 bits
+            as leave this much of SQNR at the logits on held-out samples; 0 takes all that the runtime runs.
         prune: `magnitude:RATIO` or `channels:RATIO` (see pruning/request.py); None leaves the model whole.
         epochs: of re-tuning after pruning; None lets their number follow from the size of the data.
         distill: re-tune towards the unpruned model's outputs instead of labels.
@@ -59,6 +62,8 @@ class Recipe:
     equalization: Switch = Switch.AUTO
     backend: Backend = Backend.AUTO
     float_ops: tuple[str, ...] = ()
+    int8_ops: tuple[str, ...] = ()
+    int4_sqnr_db: float = 20.0
     prune: str | None = None
     epochs: int | None = None
     distill: bool = False
@@ -82,6 +87,8 @@ class Recipe:
             )
         if self.float_ops and self.scheme is not Scheme.INT8_MIXED:
             raise ValueError(f"float_ops: only the scheme int8-mixed has any, not {self.scheme}")
+        if self.int8_ops and self.scheme is not Scheme.INT4:
+            raise ValueError(f"int8_ops: only the scheme int4 has any, not {self.scheme}")
         if self.backend is Backend.TENSORFLOW and self.scheme not in _OF_TENSORFLOW:
             raise ValueError(f"backend: tensorflow makes {', '.join(_OF_TENSORFLOW)}, not {self.scheme}")
         if self.scheme.needs_ranges:
@@ -128,10 +135,15 @@ def _read(key: str, value: Any) -> Any:
         if value not in known:
             raise ValueError(f"{key}: expected one of {', '.join(known)}, got {value!r}")
         return _ENUMS[key](value)
-    if key == "float_ops":
+    if key in {"float_ops", "int8_ops"}:
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
             raise ValueError(f"{key}: expected a list of names, got {value!r}")
         return tuple(value)
+    if key == "int4_sqnr_db":
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0.0 <= value <= 200.0:
+            raise ValueError(f"{key}: expected decibels from 0 to 200, got {value!r}")
+        return float(value)
     if key == "ranges":
         return _ranges(value)
     if key == "seed" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):

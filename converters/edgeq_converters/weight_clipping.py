@@ -14,7 +14,7 @@ _RATIOS = tuple(1 - 0.025 * step for step in range(29))
 
 
 def clipped(
-    data: bytes, *, bits: int, kinds: Collection[str], subject: str
+    data: bytes, *, bits: int, kinds: Collection[str], subject: str, keep: Collection[str] = ()
 ) -> dict[str, dict[str, npt.NDArray[np.float32]]]:
     """Return {weight tensor: {min, max}}, one range an output channel, all other dimensions one.
 
@@ -24,17 +24,19 @@ def clipped(
 
     Args:
         kinds: names of the operations; of each the second input is the weight, output channels first.
+        keep: operations that are left out, by the name of their first output.
     """
     model = tflite_file.parse(data, subject=subject)
     graph = model.subgraphs[0]
     found: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
     for operator in graph.operators:
-        if tflite_file.op_name(model, operator) not in kinds:
+        name = tflite_file.tensor_name(graph.tensors[operator.outputs[0]])
+        if tflite_file.op_name(model, operator) not in kinds or name in keep:
             continue
         tensor = graph.tensors[operator.inputs[1]]
         if tflite_file.is_constant(model, tensor) and tflite_file.type_name(tensor) == "FLOAT32":
             weights = _constant(model, tensor)
-            limit = _limits(weights.reshape(len(weights), -1), highest=2 ** (bits - 1) - 1)
+            limit = limits(weights.reshape(len(weights), -1), bits=bits)
             shaped = limit.reshape(-1, *(1,) * (weights.ndim - 1)).astype(np.float32)
             found[tflite_file.tensor_name(tensor)] = {"min": -shaped, "max": shaped}
     return found
@@ -45,7 +47,9 @@ def _constant(model: Any, tensor: Any) -> npt.NDArray[np.float32]:
     return np.frombuffer(raw, np.float32).reshape([int(size) for size in tensor.shape])
 
 
-def _limits(rows: npt.NDArray[np.float32], *, highest: int) -> npt.NDArray[np.float64]:
+def limits(rows: npt.NDArray[np.float32], *, bits: int) -> npt.NDArray[np.float64]:
+    """Return the limit of each row's range whose squared error on a symmetric grid is least."""
+    highest = 2 ** (bits - 1) - 1
     widest = np.maximum(np.abs(rows).max(axis=1), 1e-9).astype(np.float64)
     best, least = widest.copy(), np.full(len(rows), np.inf)
     for ratio in _RATIOS:
@@ -54,5 +58,4 @@ def _limits(rows: npt.NDArray[np.float32], *, highest: int) -> npt.NDArray[np.fl
         error = np.square(kept - rows).sum(axis=1)
         better = error < least
         best, least = np.where(better, widest * ratio, best), np.where(better, error, least)
-    limits: npt.NDArray[np.float64] = best
-    return limits
+    return np.asarray(best, np.float64)

@@ -63,6 +63,7 @@ def convert_command(
     equalization: str | None,
     backend: str | None,
     float_ops: tuple[str, ...],
+    int4_sqnr_db: float | None,
     **pruning: Any,
 ) -> None:
     """Convert a model."""
@@ -78,6 +79,7 @@ def convert_command(
         equalization=equalization,
         backend=backend,
         float_ops=float_ops,
+        int4_sqnr_db=int4_sqnr_db,
     )
     with followed(app.ui) as on_progress:
         done = convert(

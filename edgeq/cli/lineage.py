@@ -1,4 +1,4 @@
-"""`edgeq lineage`: where a .tflite came from, back to the source that nothing recorded made."""
+"""`edgeq lineage`: where a model came from, back to the source that nothing recorded made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeq.cli.ui import App, Ui, command
 
 @command(
     "lineage",
-    help="Say what a .tflite (a FILE, a bundle, or a DIGEST or its beginning) was made of.",
+    help="Say what a model (a FILE, a bundle, or a DIGEST or its beginning) was made of.",
     examples=["edgeq lineage int8.tflite", "edgeq lineage 3f9a2c --json", "edgeq lineage kws.eqb"],
 )
 @click.argument("what", metavar="DIGEST|FILE")
@@ -34,17 +34,29 @@ def _show(ui: Ui, link: Mapping[str, Any]) -> None:
     from edgeq.conversion.lineage import short
 
     recipe = {
-        key: value for key, value in link["recipe"].items() if key != "schema" and value not in (None, [])
+        key: f"{len(value)} learned" if key == "ranges" else value
+        for key, value in link["recipe"].items()
+        if key != "schema" and value not in (None, [], ())
     }
     rows = [["file", short(link["output"]["sha256"]), _where(link["output"])]]
     rows.append(["source", short(link["source"]["sha256"]), _where(link["source"])])
     rows += [[name, short(item["sha256"]), _where(item)] for name, item in link["data"].items()]
     rows.append(["recipe", short(link["recipe_sha256"]), ", ".join(f"{k}={v}" for k, v in recipe.items())])
+    if chosen := link.get("chosen_by"):
+        among = f"{chosen['blueprint']['name']}, among {chosen['candidates']}, timed on {chosen['timed_on']}"
+        rows.append(["searched under", short(chosen["blueprint"]["sha256"]), among])
+        rows.append(["evaluation", short(chosen["evaluation"]["sha256"]), _where(chosen["evaluation"])])
     rows.append(
         ["tools", "", ", ".join(f"{name} {number}" for name, number in sorted(link["tools"].items()))]
     )
-    rows.append(["machine", "", ", ".join(value for value in link["environment"].values() if value)])
+    rows.append(["machine", "", _machine(link["environment"])])
     ui.table(["", "sha256", ""], rows)
+
+
+def _machine(environment: Mapping[str, str]) -> str:
+    return ", ".join(
+        f"{value} cores" if name == "cores" else value for name, value in environment.items() if value
+    )
 
 
 def _where(item: Mapping[str, Any]) -> str:

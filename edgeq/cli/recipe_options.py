@@ -46,6 +46,12 @@ def recipe_options(function: F) -> F:
             help="Under int8-mixed: an operation that stays float, by the name of its output tensor.",
         ),
         click.option(
+            "--int4-sqnr-db",
+            type=float,
+            help="Under int4: give as many operations weights of 4 bits as leave this SQNR at the logits on "
+            "held-out samples; 0 gives them to all.  [default: 20]",
+        ),
+        click.option(
             "--histograms",
             type=click.Path(path_type=Path),
             help="What `edgeq calibrate` kept of this model, instead of running it on samples again.",

@@ -33,9 +33,10 @@ def chain(workspace: Path, what: str) -> list[Mapping[str, Any]]:
             hint="edgeq --workspace names the folder where it was converted; edgeq runs lists its records",
             code="EQ611",
         )
-    found = [known[digest]]
-    while (source := str(found[-1]["source"]["sha256"])) in known and len(found) < len(known):
+    found, seen = [known[digest]], {digest}
+    while (source := str(found[-1]["source"]["sha256"])) in known and source not in seen:
         found.append(known[source])
+        seen.add(source)  # a tuning that kept the model as it was has its source as output
     return found
 
 

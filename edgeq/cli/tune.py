@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeq.cli.convert import followed
 from edgeq.cli.training_options import training_options
 from edgeq.cli.ui import App, command
+
+if TYPE_CHECKING:
+    from edgeq.conversion import Tuned
 
 
 @command(
@@ -51,6 +54,8 @@ def tune_command(
         "recipe_path": str(done.recipe_path),
         "recipe": done.recipe.to_dict(),
         "epochs": done.epochs,
+        "best_epoch": done.best_epoch,
+        "kept": done.kept,
         "seed": seed,
         "tensors": done.tensors,
         "accuracy": dict(done.accuracy),
@@ -58,6 +63,7 @@ def tune_command(
         "samples": done.samples,
         "tools": dict(done.tools),
         "notes": list(done.notes),
+        "lineage": dict(done.lineage),
         "seconds": round(done.seconds, 3),
     }
     with Store.open(app.workspace) as store:
@@ -73,8 +79,14 @@ def tune_command(
         ],
     )
     app.ui.line()
-    app.ui.line(f"{done.path}, {done.recipe_path}: {done.tensors} learned ranges, {done.epochs} epochs")
+    app.ui.line(f"{done.path}, {done.recipe_path}: {_kept(done)}")
     app.ui.next(f"edgeq convert {done.path} -o MODEL.tflite --recipe {done.recipe_path} --calibration C.npz")
+
+
+def _kept(done: Tuned) -> str:
+    if done.kept == "ptq":
+        return "the model as it was: tuning brought nothing"
+    return f"{done.tensors} learned ranges, epoch {done.best_epoch} of {done.epochs}"
 
 
 def _share(value: float | None) -> str:

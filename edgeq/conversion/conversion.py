@@ -188,7 +188,7 @@ def _conversion(
         parity=result["parity"],
         edgetpu=result["edgetpu"],
         lineage=lineage(
-            inputs, recipe=recipe, tools=result["tools"], backend=result["backend"], output=output
+            inputs, recipe=recipe.to_dict(), tools=result["tools"], backend=result["backend"], output=output
         ),
     )
 

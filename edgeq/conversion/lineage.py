@@ -1,7 +1,8 @@
-"""Lineage: what a .tflite was made of, by which recipe and tools, as data that is kept with the result."""
+"""Lineage: what a model file was made of, by which recipe and tools, as data that is kept with the result."""
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 from edgeq.files import sha256_of
 from edgeq.version import VERSION
 from edgeq_agent import wire
-from edgeq_converters.recipe import Recipe
 
 SCHEMA = "edgeq.lineage/1"
 
@@ -50,25 +50,43 @@ def made_of(source: Path, data: Mapping[str, Path | None], *, lasting: bool) -> 
 
 
 def lineage(
-    inputs: Mapping[str, Any], *, recipe: Recipe, tools: Mapping[str, str], backend: str, output: Path
+    inputs: Mapping[str, Any],
+    *,
+    recipe: Mapping[str, Any],
+    tools: Mapping[str, str],
+    backend: str,
+    output: Path,
 ) -> dict[str, Any]:
-    """Return the whole lineage of a written file as `edgeq.lineage/1`."""
+    """Return the whole lineage of a written file as `edgeq.lineage/1`.
+
+    Args:
+        recipe: as a document with a `schema` and a `seed`: of a conversion or of a tuning.
+    """
     return {
         "schema": SCHEMA,
         "output": entry(output),
         **inputs,
-        "recipe": recipe.to_dict(),
-        "recipe_sha256": wire.digest(recipe.to_dict()),
-        "seed": recipe.seed,
+        "recipe": dict(recipe),
+        "recipe_sha256": wire.digest(dict(recipe)),
+        "seed": recipe["seed"],
         "backend": backend,
         "tools": {"edgeq": VERSION, **tools},
-        "environment": environment(),
+        "environment": environment(trained="training" in inputs["data"]),
     }
 
 
-def environment() -> dict[str, str]:
-    """Return what besides the tools can change the last bits of a result."""
-    return {"python": platform.python_version(), "machine": platform.machine(), "processor": _processor()}
+def environment(*, trained: bool) -> dict[str, str]:
+    """Return what besides the tools can change the last bits of a result.
+
+    Args:
+        trained: whether a training took part, whose sums are split over the processor's cores.
+    """
+    found = {"python": platform.python_version(), "machine": platform.machine(), "processor": _processor()}
+    return {**found, "cores": str(_cores())} if trained else found
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

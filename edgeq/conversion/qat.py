@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.conversion.families import ERRORS, Progress
+from edgeq.conversion.lineage import lineage, made_of
 from edgeq.conversion.outputs import check_paths, require_writable, unwritable
 from edgeq.conversion.tuning import check_epochs, check_trainable
 from edgeq.errors import UsageError
@@ -20,6 +21,8 @@ from edgeq_converters.errors import translated
 from edgeq_converters.recipe import Recipe
 
 SCHEMES = ("int8", "int4")
+SCHEMA = "edgeq.tuning/1"
+"""Of what decides a tuning, as its lineage has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +32,15 @@ class Tuned:
     Attributes:
         recipe_path: give it to `edgeq convert --recipe`; holds the learned ranges.
         epochs: how many were trained.
+        best_epoch: the epoch whose weights were the best, on training samples spared for this choice.
+        kept: `qat`, or `ptq` where training brought nothing: `path` then holds the source itself, and the
+            recipe is that of a plain conversion.
         tensors: how many activations have learned ranges.
         accuracy: top-1 on held-out samples: `float` before, `tuned` as a float model, `ptq` and `qat` as
             integer files of the model before and after; each None without labels.
         agreement: share of held-out samples on which `ptq` and `qat` choose the float model's class.
-        samples: how many were held out.
+        samples: how many were held out; neither training nor the choice of the epoch saw them.
+        lineage: what the file was made of, as `edgeq.lineage/1`.
     """
 
     path: Path
@@ -41,6 +48,8 @@ class Tuned:
     recipe_path: Path
     recipe: Recipe
     epochs: int
+    best_epoch: int
+    kept: str
     tensors: int
     accuracy: Mapping[str, float | None]
     agreement: Mapping[str, float | None]
@@ -48,6 +57,7 @@ class Tuned:
     seconds: float
     tools: Mapping[str, str]
     notes: tuple[str, ...]
+    lineage: Mapping[str, Any]
 
 
 def tune(
@@ -99,18 +109,17 @@ def tune(
         check_trainable(source, training, what="edgeq tune")
         require_writable(output)
         made = workdir / "tuned.keras"
+        inputs = made_of(source, {"training": training, "validation": validation}, lasting=True)
+        asked = {"scheme": scheme, "epochs": epochs, "distill": distill, "seed": seed}
         result = run_worker(
             {
                 "verb": "tune",
                 "source": str(source),
                 "output": str(made),
                 "workdir": str(workdir),
-                "scheme": scheme,
                 "training": str(training) if training else None,
                 "validation": str(validation) if validation else None,
-                "epochs": epochs,
-                "distill": distill,
-                "seed": seed,
+                **asked,
             },
             workdir=workdir,
             subject=str(source),
@@ -125,6 +134,8 @@ def tune(
         recipe_path=recipe_path,
         recipe=Recipe.from_dict(report["recipe"]),
         epochs=report["epochs"],
+        best_epoch=report["best_epoch"],
+        kept=report["kept"],
         tensors=report["tensors"],
         accuracy=report["accuracy"],
         agreement=report["agreement"],
@@ -132,6 +143,13 @@ def tune(
         seconds=time.monotonic() - started_s,
         tools=result["tools"],
         notes=tuple(report["notes"]),
+        lineage=lineage(
+            inputs,
+            recipe={"schema": SCHEMA, **asked},
+            tools=result["tools"],
+            backend="keras",
+            output=output,
+        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""Reproducing: a .tflite built again from its lineage, and the reasons where the bytes are not the same."""
+"""Reproducing: a model file built again from its lineage, and the reasons where the bytes differ."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from edgeq.conversion import qat
 from edgeq.conversion.conversion import convert
 from edgeq.conversion.lineage import entry, environment, short
 from edgeq.errors import ModelError
@@ -61,8 +62,21 @@ def reproduce(
     paths = {"source": _found("source", lineage["source"], str(source) if source else None, subject)}
     for name, recorded in lineage["data"].items():
         paths[name] = _found(name, recorded, given.get(name), subject)
+    again = _tuned if lineage["recipe"].get("schema") == qat.SCHEMA else _converted
+    sha256, tools = again(lineage["recipe"], paths, output, subject, on_progress)
+    return Reproduction(
+        path=output, sha256=sha256, expected=output_sha, differs=tuple(differences(lineage, tools))
+    )
+
+
+Paths = Mapping[str, Path]
+
+
+def _converted(
+    body: Mapping[str, Any], paths: Paths, output: Path, subject: str, on_progress: Progress | None
+) -> tuple[str, Mapping[str, str]]:
     try:
-        recipe = Recipe.from_dict(lineage["recipe"])
+        recipe = Recipe.from_dict(body)
     except ValueError as error:
         raise ModelError(subject, f"its recipe cannot be read ({error})", code="EQ324") from error
     done = convert(
@@ -75,9 +89,26 @@ def reproduce(
         validation=paths.get("validation"),
         on_progress=on_progress,
     )
-    return Reproduction(
-        path=output, sha256=done.sha256, expected=output_sha, differs=tuple(differences(lineage, done.tools))
+    return done.sha256, done.tools
+
+
+def _tuned(
+    body: Mapping[str, Any], paths: Paths, output: Path, subject: str, on_progress: Progress | None
+) -> tuple[str, Mapping[str, str]]:
+    asked = {key: value for key, value in body.items() if key != "schema"}
+    if set(asked) != {"scheme", "epochs", "distill", "seed"}:
+        raise ModelError(
+            subject, f"its tuning cannot be read (it has {', '.join(sorted(asked))})", code="EQ324"
+        )
+    done = qat.tune(
+        paths["source"],
+        output,
+        training=paths.get("training"),
+        validation=paths.get("validation"),
+        on_progress=on_progress,
+        **asked,
     )
+    return done.sha256, done.tools
 
 
 def differences(lineage: Mapping[str, Any], tools: Mapping[str, str] | None = None) -> list[str]:
@@ -92,7 +123,7 @@ def differences(lineage: Mapping[str, Any], tools: Mapping[str, str] | None = No
         for name, then in sorted(lineage["tools"].items())
         if now.get(name) != then
     ]
-    here = environment()
+    here = environment(trained="cores" in lineage["environment"])
     found += [
         f"{name} was {then}, is {here.get(name)}"
         for name, then in sorted(lineage["environment"].items())
@@ -112,7 +143,7 @@ def _installed(names: Mapping[str, str]) -> dict[str, str]:
 
 
 def _found(what: str, recorded: Mapping[str, Any], given: str | None, subject: str) -> Path:
-    option = f"--{what} PATH" if what in {"source", "calibration"} else f"the {what} file in its place"
+    option = f"--{what} PATH"
     if given is None and recorded["path"] is None:
         raise ModelError(
             subject,

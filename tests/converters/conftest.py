@@ -15,19 +15,9 @@ from edgeq.cli import main
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(made_by: Callable[[str], Path]) -> Path:
     """A folder with one tiny model of each kind of source."""
-    folder = tmp_path_factory.mktemp("models")
-    script = Path(__file__).with_name("make_models.py")
-    done = subprocess.run(
-        [sys.executable, "-P", str(script), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder
+    return made_by("make_models.py")
 
 
 @pytest.fixture(scope="session")
@@ -62,18 +52,9 @@ def edgeq(capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
 
 
 @pytest.fixture(scope="session")
-def tunable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tunable(made_by: Callable[[str], Path]) -> Path:
     """A folder with trained Keras models and their data, and files that cannot be trained."""
-    folder = tmp_path_factory.mktemp("tunable")
-    script = Path(__file__).with_name("make_tunable.py")
-    done = subprocess.run(
-        [sys.executable, "-P", str(script), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    folder = made_by("make_tunable.py")
     with np.load(folder / "train.npz") as train:
         x, y = train["x"], train["y"]
     np.savez(folder / "high.npz", x=x, y=y + 7)

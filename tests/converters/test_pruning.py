@@ -45,6 +45,19 @@ def test_channels_leave_the_file(pruned: dict[str, Any], tunable: Path) -> None:
     assert {(8, 3, 3, 1), (1, 3, 3, 8), (8, 1, 1, 8), (4, 3, 3, 8), (16, 4 * 4 * 12), (3, 16)} <= shapes
 
 
+def test_a_pruned_model_is_made_again_from_its_record(
+    pruned: dict[str, Any], tunable: Path, run_once: Run
+) -> None:
+    said = run_once("lineage", tunable / "chan.tflite", "--json")
+    link = json.loads(said.out)["lineage"][0]
+    assert link["recipe"]["prune"] == "channels:0.5"
+    assert set(link["data"]) >= {"training", "validation"}
+    assert link["environment"]["cores"]
+    said = run_once("reproduce", tunable / "chan.tflite", "--json")
+    assert said.status == 0, said.err
+    assert json.loads(said.out)["sha256"] == pruned["chan"]["sha256"]
+
+
 def test_what_pruning_bought_is_measured_and_said(pruned: dict[str, Any]) -> None:
     report = pruned["chan"]["pruning"]
     for figure in ("parameters", "size_bytes", "compressed_bytes"):

@@ -11,6 +11,8 @@ import pytest
 
 from edgeq.conversion import Recipe, Scheme, Switch, convert
 from edgeq.evaluation import evaluate
+from edgeq.files import sha256_of
+from edgeq.store import Store
 from edgeq_converters import tflite_file
 
 pytestmark = pytest.mark.convert
@@ -40,8 +42,12 @@ def test_the_tuned_model_is_better_in_integers(tuned: dict[str, Any], tunable: P
     assert good["float"] > 0.9
     assert spoiled < good["float"] - 0.1  # one scale for all channels spoils the model
     assert good["qat"] > spoiled + 0.1  # training alone mends it: its recipe corrects and equalizes nothing
+    assert tuned["kept"] == "qat"
     assert tuned["recipe"]["equalization"] == tuned["recipe"]["bias_correction"] == "off"
     assert tuned["tensors"] > 5
+    # No worse than what conversion reaches by equalizing, from which training began.
+    assert good["qat"] >= good["ptq"]
+    assert "training began from the model equalized" in " ".join(tuned["notes"])
 
 
 def test_the_learned_ranges_are_in_the_file(tuned: dict[str, Any], tunable: Path, run_once: Run) -> None:
@@ -65,20 +71,112 @@ def test_the_learned_ranges_are_in_the_file(tuned: dict[str, Any], tunable: Path
         assert pair[0] == pytest.approx(scale, rel=1e-3)
 
 
-def test_the_same_seed_gives_the_same_file_without_labels(tunable: Path, run_once: Run) -> None:
-    digests = []
-    for number in range(2):
-        output = tunable / f"again{number}.keras"
-        said = run_once(
-            "tune", tunable / "sequential.keras", "--qat", "--distill", "-o", output, "--json",
-            "--training", tunable / "unlabelled.npz", "--epochs", 1, "--seed", 4,
-        )  # fmt: skip
-        assert said.status == 0, said.err
-        document = json.loads(said.out)
-        assert document["accuracy"]["qat"] is None
-        assert document["agreement"]["qat"] > 0.5
-        digests.append((document["sha256"], document["recipe"]))
-    assert digests[0] == digests[1]
+@pytest.fixture(scope="module")
+def kept(tunable: Path, run_once: Run) -> dict[str, Any]:
+    """What it said of a model that one epoch without labels makes no better."""
+    said = run_once(
+        "tune", tunable / "sequential.keras", "--qat", "--distill", "-o", tunable / "kept.keras", "--json",
+        "--training", tunable / "unlabelled.npz", "--epochs", 1, "--seed", 4,
+    )  # fmt: skip
+    assert said.status == 0, said.err
+    return dict(json.loads(said.out))
+
+
+def test_where_tuning_brought_nothing_the_model_stays_as_it_was(kept: dict[str, Any], tunable: Path) -> None:
+    assert kept["kept"] == "ptq"
+    assert (tunable / "kept.keras").read_bytes() == (tunable / "sequential.keras").read_bytes()
+    recipe = Recipe.from_dict(kept["recipe"])
+    assert recipe == Recipe(scheme=Scheme.INT8, int4_sqnr_db=0.0, seed=4)
+    assert kept["tensors"] == 0
+    assert any(note.startswith("tuning brought nothing on 48 training samples") for note in kept["notes"])
+    assert kept["accuracy"]["qat"] is None
+    assert kept["agreement"]["qat"] > 0.5
+
+
+def test_a_tuned_model_says_what_it_was_made_of(tuned: dict[str, Any], tunable: Path, run_once: Run) -> None:
+    lineage = tuned["lineage"]
+    for name, file in {"source": "spread.keras", "output": "tuned.keras"}.items():
+        assert lineage[name]["sha256"] == sha256_of(tunable / file)
+    for name, file in {"training": "train.npz", "validation": "test.npz"}.items():
+        assert lineage["data"][name]["sha256"] == sha256_of(tunable / file)
+    wanted = {"schema": "edgeq.tuning/1", "scheme": "int8", "epochs": 25, "distill": False, "seed": 0}
+    assert lineage["recipe"] == wanted
+    assert lineage["seed"] == 0
+    assert {"edgeq", "keras", "tensorflow"} <= set(lineage["tools"])
+    assert int(lineage["environment"]["cores"]) >= 1
+    said = run_once("lineage", tunable / "tuned.keras")
+    assert said.status == 0, said.err
+    for words in ("scheme=int8", "epochs=25", "cores", "train.npz", "test.npz"):
+        assert words in said.out
+
+
+def test_the_chain_leads_through_the_tuning(tuned: dict[str, Any], tunable: Path, run_once: Run) -> None:
+    output = tunable / "chained.tflite"
+    said = run_once(
+        "convert", tunable / "tuned.keras", "-o", output, "--recipe", tunable / "tuned.recipe.json",
+        "--calibration", tunable / "test.npz",
+    )  # fmt: skip
+    assert said.status == 0, said.err
+    said = run_once("lineage", output, "--json")
+    links = json.loads(said.out)["lineage"]
+    assert [Path(link["source"]["path"]).name for link in links] == ["tuned.keras", "spread.keras"]
+    assert f"ranges={tuned['tensors']} learned" in run_once("lineage", output).out
+
+
+def test_the_same_seed_trains_the_same_model_again(
+    tuned: dict[str, Any], tunable: Path, run_once: Run
+) -> None:
+    assert tuned["kept"] == "qat"  # else the same bytes would be the source's own
+    (tunable / "train.npz").rename(tunable / "moved.npz")
+    try:
+        said = run_once("reproduce", tunable / "tuned.keras")
+        assert said.status == 1
+        assert "error[EQ324]" in said.err
+        assert "--training PATH" in said.err
+        again = tunable / "again.keras"
+        words = ["--training", tunable / "moved.npz", "-o", again, "--json"]
+        said = run_once("reproduce", tunable / "tuned.keras", *words)
+    finally:
+        (tunable / "moved.npz").rename(tunable / "train.npz")
+    assert said.status == 0, said.err
+    assert json.loads(said.out)["same"]
+    assert sha256_of(again) == tuned["sha256"]
+
+
+def test_a_lineage_whose_source_is_its_output_ends_there(
+    kept: dict[str, Any], tunable: Path, run_once: Run
+) -> None:
+    said = run_once("lineage", tunable / "kept.keras", "--json")
+    assert said.status == 0, said.err
+    assert len(json.loads(said.out)["lineage"]) == 1
+
+
+def test_other_cores_are_named_where_a_training_gave_other_bytes(
+    kept: dict[str, Any], tunable: Path, edgeq: Run, tmp_path: Path
+) -> None:
+    forged = json.loads(json.dumps(kept["lineage"]))
+    forged["output"]["sha256"] = "cd" * 32
+    forged["environment"]["cores"] = "96"
+    with Store.open(tmp_path) as store:
+        store.record_run("tune", "forged", {"lineage": forged})
+    said = edgeq("--workspace", tmp_path, "reproduce", "cdcd")
+    assert (said.status, said.out) == (1, "")
+    assert "error[EQ324]: cdcdcdcdcdcd: the rebuilt file has other bytes (cores was 96, is " in said.err
+    assert "a training adds up in another order on other processors and numbers of cores" in said.err
+
+
+def test_a_tuning_of_another_version_is_refused(
+    kept: dict[str, Any], tunable: Path, edgeq: Run, tmp_path: Path
+) -> None:
+    forged = json.loads(json.dumps(kept["lineage"]))
+    forged["output"]["sha256"] = "ef" * 32
+    forged["recipe"]["teacher"] = "large.keras"
+    with Store.open(tmp_path) as store:
+        store.record_run("tune", "forged", {"lineage": forged})
+    said = edgeq("--workspace", tmp_path, "reproduce", "efef")
+    assert said.status == 1
+    assert "error[EQ324]" in said.err
+    assert "teacher" in said.err
 
 
 @pytest.mark.parametrize(

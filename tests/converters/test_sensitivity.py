@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,18 +24,8 @@ SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("planted")
-    script = Path(__file__).with_name("make_planted.py")
-    done = subprocess.run(
-        [sys.executable, "-P", str(script), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder
+def planted(made_by: Callable[[str], Path]) -> Path:
+    return made_by("make_planted.py")
 
 
 @pytest.fixture(scope="module")

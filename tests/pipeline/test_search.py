@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ import pytest
 from edgeq.blueprint import load_blueprint
 from edgeq.cli import main
 from edgeq.conversion import Recipe, Scheme, Switch, save_recipe
+from edgeq.files import sha256_of
+from edgeq.pipeline.search.document import to_document
 from edgeq.pipeline.search.latencies import ThisMachine
 from edgeq.pipeline.search.measuring import Latency
 from edgeq.pipeline.search.run import Searched, search
@@ -43,18 +43,8 @@ PLAIN = Recipe(scheme=Scheme.INT8, calibrator="minmax", bias_correction=Switch.O
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("planted")
-    script = Path(__file__).parents[1] / "converters" / "make_planted.py"
-    done = subprocess.run(
-        [sys.executable, "-P", str(script), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder
+def planted(made_by: Callable[[str], Path]) -> Path:
+    return made_by("make_planted.py")
 
 
 def blueprint(folder: Path, name: str, require: str = "output_sqnr_db_min = 15.0") -> Path:
@@ -242,6 +232,28 @@ def test_the_command_writes_the_model_the_document_and_the_page(
     )  # fmt: skip
     assert status == 0, err
     assert (tmp_path / "again.tflite").read_bytes() == model.read_bytes()
+
+
+def test_the_lineage_of_a_found_model_leads_to_its_source_and_says_what_chose_it(
+    outlier: tuple[Path, Path, Searched], planted: Path, edgeq: Words
+) -> None:
+    path, workspace, found = outlier
+    with Store.open(workspace) as store:
+        store.record_run("search", "outlier", to_document(found))
+    assert found.judged.chosen is not None
+    chosen = found.judged.chosen.variant
+    status, out, err = edgeq("--workspace", workspace, "lineage", chosen.path, "--json")
+    assert status == 0, err
+    first, second = json.loads(out)["lineage"]
+    assert first["output"]["sha256"] == chosen.sha256
+    assert first["recipe"]["float_ops"] == list(found.judged.chosen.built.recipe.float_ops)
+    assert first["chosen_by"]["blueprint"]["sha256"] == load_blueprint(path).digest
+    assert first["chosen_by"]["evaluation"]["sha256"] == sha256_of(planted / "evaluation.npz")
+    assert Path(second["source"]["path"]).name == "outlier.tflite"
+    status, out, err = edgeq("--workspace", workspace, "lineage", chosen.path)
+    assert "searched under" in out
+    status, _, err = edgeq("--workspace", workspace, "reproduce", chosen.path)
+    assert status == 0, err
 
 
 def test_limits_that_nothing_holds_end_with_status_3(planted: Path, edgeq: Words) -> None:

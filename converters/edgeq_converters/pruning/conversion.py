@@ -10,8 +10,9 @@ from edgeq_converters.errors import ConverterError
 from edgeq_converters.pruning import measured
 from edgeq_converters.pruning.job import PruningJob
 from edgeq_converters.pruning.request import PruningKind
-from edgeq_converters.pruning.retuning import Retuned, Step, retune
+from edgeq_converters.pruning.retuning import Retuned, retune
 from edgeq_converters.tuning import keras_graph
+from edgeq_converters.tuning.ready import Step
 
 Done = TypeVar("Done")
 Convert = Callable[[Path, Path, Path], Done]

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeq_converters.pruning import channels, magnitude
 from edgeq_converters.pruning.job import PruningJob
 from edgeq_converters.pruning.request import PruningKind
-from edgeq_converters.tuning import batch_norm, keras_graph, losses, training, training_data
-from edgeq_converters.tuning.heads import Head, head_of, require_classes
+from edgeq_converters.tuning import batch_norm, training
+from edgeq_converters.tuning.ready import Step, make_ready
 from edgeq_converters.tuning.training_data import Split
 
-Step = Callable[[str, int], Callable[[int], None]]
 _BATCH = 32
 _RATE = 1e-3
 _STEPS = 1500
@@ -51,21 +49,14 @@ def retune(source: Path, job: PruningJob, *, step: Step) -> Retuned:
             EQ317 training diverged.
     """
     subject = str(source)
-    keras_graph.require_keras3(source)
-    raw = training_data.read(job.training, job.validation)
-    step("load with TensorFlow", 1)
-    model = keras_graph.load(source)
-    training.reproducible(job.seed)
-    head = head_of(model) if job.distill else require_classes(model, subject=subject)
-    classes = 0 if head is Head.VALUES else int(model.outputs[0].shape[-1])
-    data = training_data.split(raw, model, labels_needed=not job.distill, classes=classes, seed=job.seed)
-    targets = _targets(model, data, distill=job.distill)
+    ready = make_ready(source, job, step=step)
+    model, data = ready.model, ready.data
+    targets = ready.targets(data.training)
     measured = _Accuracy(data)
     before = measured.of(model)
     parameters = {"before": int(model.count_params())}
     epochs = training.epochs_for(len(data.training), batch=_BATCH, steps=_STEPS, wanted=job.epochs)
     plan = training.Plan(epochs=epochs, rate=_RATE, batch=_BATCH, seed=job.seed)
-    loss = losses.by_teacher(head) if job.distill else losses.by_labels(head)
     advance = step("re-tune", plan.steps(len(data.training)))
 
     def fit(what: Any, **hooks: Any) -> None:
@@ -74,7 +65,7 @@ def retune(source: Path, job: PruningJob, *, step: Step) -> Retuned:
             what.trainable_variables,
             data.training,
             targets,
-            loss=loss,
+            loss=ready.loss,
             plan=plan,
             subject=subject,
             advance=advance,
@@ -147,14 +138,6 @@ def _weights(
         for name, variable in found.variables.items()
     ]
     return model, pruned, layers, found.left
-
-
-def _targets(model: Any, data: Split, *, distill: bool) -> list[npt.NDArray[Any]]:
-    if distill:
-        return training.predict(model, data.training)
-    if data.training.labels is None:
-        raise TypeError("labels were checked before")
-    return [data.training.labels]
 
 
 @dataclass(frozen=True)

@@ -16,23 +16,33 @@ def rounded(values: Any) -> Any:
     return values + keras.ops.stop_gradient(keras.ops.round(values) - values)
 
 
-def weights(values: Any, *, over: Sequence[int], bits: int) -> Any:
-    """Return weights on a symmetric grid; one scale for each channel that `over` leaves apart."""
+def weights(values: Any, *, over: Sequence[int], bits: int, ratio: Any = 1.0) -> Any:
+    """Return weights on a symmetric grid; one scale for each channel that `over` leaves apart.
+
+    Args:
+        ratio: of a channel's largest magnitude, what the grid reaches; what is beyond is cut.
+    """
     import keras
 
     ops = keras.ops
     most = float(2 ** (bits - 1) - 1)
-    scale = ops.stop_gradient(ops.max(ops.abs(values), axis=tuple(over), keepdims=True)) / most
+    scale = ops.stop_gradient(ops.max(ops.abs(values), axis=tuple(over), keepdims=True)) / most * ratio
     scale = ops.where(scale > 0, scale, ops.ones_like(scale))
-    return rounded(values / scale) * scale
+    return rounded(ops.clip(values / scale, -most, most)) * scale
 
 
-def snapped(values: npt.NDArray[np.float32], *, over: Sequence[int], bits: int) -> npt.NDArray[np.float32]:
-    """Return the weights on their grid, so that the quantizer's own rounding changes nothing."""
+def snapped(
+    values: npt.NDArray[np.float32], *, over: Sequence[int], bits: int, ratio: Any = 1.0
+) -> npt.NDArray[np.float32]:
+    """Return the weights on their grid, so that the quantizer's own rounding changes nothing.
+
+    A ratio of at most one leaves each channel a weight at the grid's end, from which the quantizer tells the
+    same grid again.
+    """
     most = float(2 ** (bits - 1) - 1)
-    scale = np.abs(values).max(axis=tuple(over), keepdims=True) / most
+    scale = np.abs(values).max(axis=tuple(over), keepdims=True) / most * ratio
     scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
-    return np.asarray(np.round(values / scale) * scale, np.float32)
+    return np.asarray(np.clip(np.round(values / scale), -most, most) * scale, np.float32)
 
 
 def activations(values: Any, low: Any, high: Any) -> Any:
@@ -74,3 +84,22 @@ class LearnedRange:
 
     def __call__(self, values: Any) -> Any:
         return activations(values, *self.ends())
+
+
+class LearnedRatio:
+    """How far a grid of few bits reaches, channel by channel, as numbers that training moves."""
+
+    _LEAST = 0.2
+
+    def __init__(self, start: npt.NDArray[np.floating[Any]]) -> None:
+        import keras
+
+        self.variable = keras.Variable(np.asarray(start, np.float32))
+
+    def value(self) -> Any:
+        """Return the ratios, at most one; the gradient passes the bounds, so that none is stuck there."""
+        import keras
+
+        ops = keras.ops
+        bounded = ops.clip(self.variable.value, self._LEAST, 1.0)
+        return self.variable.value + ops.stop_gradient(bounded - self.variable.value)

@@ -45,6 +45,8 @@ class TuningReport:
     """What came of it.
 
     Attributes:
+        best_epoch: the epoch whose weights were the best; 0 is before training.
+        kept: `qat`, or `ptq` where training brought nothing: the model and recipe are then the plain ones.
         tensors: how many activations have learned ranges.
         accuracy: top-1 on held-out samples of `float` (before), `tuned` (as a float model), and of the
             integer files `ptq` (of the model as it was) and `qat`; each None without labels.
@@ -55,6 +57,8 @@ class TuningReport:
     """
 
     epochs: int
+    best_epoch: int
+    kept: str
     tensors: int
     accuracy: Mapping[str, float | None]
     agreement: Mapping[str, float | None]

@@ -50,3 +50,13 @@ def by_teacher(head: Head) -> Loss:
         return sum(parts[1:], parts[0])
 
     return squares if head is Head.VALUES else divergence
+
+
+def by_both(head: Head) -> Loss:
+    """Return the mean of both losses; targets are the class numbers, then the float model's outputs."""
+    labelled, taught = by_labels(head), by_teacher(head)
+
+    def loss(outputs: list[Any], targets: list[Any]) -> Any:
+        return 0.5 * (labelled(outputs, targets[:1]) + taught(outputs, targets[1:]))
+
+    return loss

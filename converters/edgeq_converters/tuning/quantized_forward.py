@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from edgeq_converters import weight_clipping
 from edgeq_converters.tuning import fake_quant, keras_graph
-from edgeq_converters.tuning.fake_quant import LearnedRange
+from edgeq_converters.tuning.fake_quant import LearnedRange, LearnedRatio
 from edgeq_converters.tuning.points import Points
 
 # {layer: {weight: the axes over which one scale is shared}}: per output channel, as litert-quantizer has it.
@@ -32,7 +34,8 @@ class QuantizedForward:
 
     Args:
         ranges: {key of `points`: its range}.
-        weight_bits: 8, or 4 for the weights of convolutions and dense layers.
+        weight_bits: 8, or 4 for the weights of convolutions and dense layers; how far a grid of 4 bits
+            reaches is learned too, from where the error of the weights is least.
     """
 
     def __init__(
@@ -41,10 +44,17 @@ class QuantizedForward:
         self._model, self._points, self._ranges, self._bits = model, points, ranges, weight_bits
         self._outputs = {id(symbol) for symbol in keras_graph.symbols(model)[1]}
         self._inputs = [id(symbol) for symbol in keras_graph.symbols(model)[0]]
+        self._ratios = {
+            id(variable): LearnedRatio(_least_error(np.asarray(variable), over, bits))
+            for layer in model.layers
+            for variable in getattr(layer, "weights", ())
+            for over, bits in [self.grids(layer).get(id(variable), ((), 8))]
+            if bits < 8
+        }
 
     @property
     def variables(self) -> list[Any]:
-        """The model's trainable weights, without those of batch normalization, and the ranges' ends."""
+        """The trainable weights without those of batch normalization, the ranges' ends, and the ratios."""
         frozen = {
             id(weight)
             for layer in self._model.layers
@@ -52,7 +62,8 @@ class QuantizedForward:
             for weight in layer.weights
         }
         weights = [v for v in self._model.trainable_variables if id(v) not in frozen]
-        return [*weights, *(v for found in self._ranges.values() for v in found.variables)]
+        ends = [v for found in self._ranges.values() for v in found.variables]
+        return [*weights, *ends, *(found.variable for found in self._ratios.values())]
 
     def __call__(self, inputs: list[Any]) -> list[Any]:
         """Return the outputs of a batch."""
@@ -70,7 +81,9 @@ class QuantizedForward:
                 if id(variable) not in grids:
                     return variable.value
                 over, bits = grids[id(variable)]
-                return fake_quant.weights(variable.value, over=over, bits=bits)
+                return fake_quant.weights(
+                    variable.value, over=over, bits=bits, ratio=self._ratio(id(variable))
+                )
 
             values = [on_grid(variable) for variable in layer.trainable_variables]
             fixed = [on_grid(variable) for variable in layer.non_trainable_variables]
@@ -106,7 +119,24 @@ class QuantizedForward:
             for variable in layer.weights:
                 if id(variable) in grids:
                     over, bits = grids[id(variable)]
-                    variable.assign(fake_quant.snapped(np.asarray(variable), over=over, bits=bits))
+                    ratio = np.asarray(self._ratio(id(variable)))
+                    variable.assign(
+                        fake_quant.snapped(np.asarray(variable), over=over, bits=bits, ratio=ratio)
+                    )
+
+    def _ratio(self, weight: int) -> Any:
+        return self._ratios[weight].value() if weight in self._ratios else 1.0
+
+
+def _least_error(
+    values: npt.NDArray[np.float32], over: tuple[int, ...], bits: int
+) -> npt.NDArray[np.float64]:
+    """Return the ratio of each channel at which rounding the weights errs the least."""
+    shape = [1 if axis in over else size for axis, size in enumerate(values.shape)]
+    rows = np.moveaxis(values, over, range(-len(over), 0)).reshape(int(np.prod(shape)), -1)
+    widest = np.maximum(np.abs(rows).max(axis=1), 1e-9)
+    ratios: npt.NDArray[np.float64] = weight_clipping.limits(rows, bits=bits) / widest
+    return ratios.reshape(shape)
 
 
 def fixed_activation(what: keras_graph.Call) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Built:
         variant: None where the conversion failed.
         problem: why, empty where it did not.
         reused: whether a record had it, so that nothing was done.
+        lineage: what the file was made of, as `edgeq.lineage/1`; empty where there is none.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Built:
     variant: Variant | None
     problem: str
     reused: bool
+    lineage: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +95,13 @@ class Workshop:
         except ModelError as error:
             if error.reported_code not in _REFUSALS:
                 raise
-            return {"problem": _said(error), "sha256": "", "size_bytes": 0, "metrics": {}}
+            return {"problem": _said(error), "sha256": "", "size_bytes": 0, "metrics": {}, "lineage": {}}
         return {
             "problem": "",
             "sha256": done.sha256,
             "size_bytes": done.size_bytes,
             "metrics": {**asdict(metrics), "exact": metrics.output_sqnr_db == float("inf")},
+            "lineage": dict(done.lineage),
         }
 
 
@@ -129,6 +132,7 @@ def _built(
         variant=variant,
         problem=body["problem"],
         reused=reused,
+        lineage=body["lineage"],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from edgeq.conversion.lineage import entry
 from edgeq.pipeline.search.judging import Point
 from edgeq.pipeline.search.run import Searched
 
@@ -16,6 +17,7 @@ def to_document(found: Searched) -> dict[str, Any]:
         "chosen": chosen.variant.name if chosen else None,
         "path": str(chosen.variant.path) if chosen else None,
         "recipe": chosen.built.recipe.to_dict() if chosen else None,
+        "lineage": _lineage(chosen, found) if chosen else None,
         "verdict": found.judged.verdict,
         "reference": str(found.reference),
         "timed_on": found.where.split()[0],
@@ -40,6 +42,20 @@ def to_document(found: Searched) -> dict[str, Any]:
                 }
                 for each in found.walk.sets
             ],
+        },
+    }
+
+
+def _lineage(chosen: Point, found: Searched) -> dict[str, Any]:
+    """Return how the chosen file was made, and what it was chosen by: all that decides, but the clock."""
+    blueprint = found.blueprint
+    return {
+        **chosen.built.lineage,
+        "chosen_by": {
+            "blueprint": {"name": blueprint.name, "sha256": blueprint.digest},
+            "evaluation": entry(blueprint.evaluation),
+            "candidates": len(found.candidates),
+            "timed_on": found.where.split()[0],
         },
     }
 

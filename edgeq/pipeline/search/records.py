@@ -15,7 +15,7 @@ from edgeq.store import Store
 from edgeq_agent import wire
 
 # Raised when a step of the search gives other results for the same question.
-VERSION = 1
+VERSION = 2
 _ALL = 1_000_000
 
 

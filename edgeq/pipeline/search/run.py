@@ -29,12 +29,14 @@ class Searched:
     """What a search found.
 
     Attributes:
+        blueprint: under which was searched.
         candidates: everything that was tried, also what could not be built.
         walked: the choices of islands whose noise was measured.
         reused: how many pieces of work (walk, candidates, timing session) records had already.
         done: how many were done now.
     """
 
+    blueprint: Blueprint
     judged: Judged
     candidates: tuple[Built, ...]
     walk: IslandWalk
@@ -111,6 +113,7 @@ def search(
     )
     again = [walk_reused, timing_reused, *(each.reused for each in made)]
     return Searched(
+        blueprint=blueprint,
         judged=judged,
         candidates=tuple(made),
         walk=walk,

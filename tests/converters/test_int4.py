@@ -1,0 +1,145 @@
+"""Weights of four bits: sensitive operations stay int8 as a level of SQNR asks, and poor models warn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeq.conversion import Recipe, Scheme, Switch, convert
+from edgeq.errors import ModelError, UsageError
+from edgeq.evaluation import evaluate
+from edgeq_converters import flatbuffer, int4, kernels, tflite_file
+from edgeq_converters.errors import ConverterError
+
+pytestmark = pytest.mark.convert
+PLAIN: dict[str, Any] = {
+    "scheme": Scheme.INT4,
+    "calibrator": "minmax",
+    "bias_correction": Switch.OFF,
+    "equalization": Switch.OFF,
+}
+
+
+@pytest.fixture(scope="module")
+def fragile(made_by: Callable[[str], Path]) -> Path:
+    """A folder with `fragile.tflite`: its third convolution has weights 5 times the others' that meet zeros.
+
+    Eight bits have steps enough for the others beside them, four bits have not.
+    """
+    folder = made_by("make_planted.py")
+    model = tflite_file.parse((folder / "even.tflite").read_bytes(), subject="even")
+    third = model.subgraphs[0].tensors[int4.candidates(model)[2].weights]
+    weights = flatbuffer.constant(model, third)
+    weights[:, 1, 1, 0] = 5 * np.abs(weights).max()
+    flatbuffer.set_constant(model, third, weights)
+    (folder / "fragile.tflite").write_bytes(flatbuffer.pack(model))
+    return folder
+
+
+def made(folder: Path, output: Path, **keys: Any) -> Any:
+    recipe = Recipe(**{**PLAIN, **keys})
+    return convert(folder / "fragile.tflite", output, recipe=recipe, calibration=folder / "calibration.npz")
+
+
+def kinds(path: Path) -> list[str]:
+    model = tflite_file.parse(path.read_bytes(), subject="made")
+    graph = model.subgraphs[0]
+    return [
+        tflite_file.type_name(graph.tensors[operator.inputs[1]])
+        for operator in graph.operators
+        if tflite_file.op_name(model, operator) in {"CONV_2D", "FULLY_CONNECTED"}
+    ]
+
+
+def quality(folder: Path, path: Path) -> float:
+    found = evaluate(path, folder / "evaluation.npz", reference=folder / "fragile.tflite").output_sqnr_db
+    assert found is not None
+    return found
+
+
+def test_the_operation_that_four_bits_break_keeps_eight(fragile: Path, tmp_path: Path) -> None:
+    chosen = made(fragile, tmp_path / "chosen.tflite", int4_sqnr_db=9.0)
+    whole = made(fragile, tmp_path / "whole.tflite", int4_sqnr_db=0.0)
+    assert kinds(whole.path) == ["INT4"] * 5
+    assert kinds(chosen.path)[2] == "INT8"
+    assert "INT4" in kinds(chosen.path)
+    assert quality(fragile, chosen.path) > quality(fragile, whole.path) + 5
+    assert whole.size_bytes < chosen.size_bytes
+    assert any("as many as leave 9 dB" in note for note in chosen.notes)
+
+
+def test_a_poor_model_is_warned_of_with_its_figure_and_the_way_out(fragile: Path, tmp_path: Path) -> None:
+    whole = made(fragile, tmp_path / "whole.tflite", int4_sqnr_db=0.0)
+    warning = whole.notes[0]
+    assert warning.startswith("weights of 4 bits leave ")
+    assert float(warning.split()[5]) < 15.0
+    assert "edgeq tune --qat --scheme int4" in warning
+    good = made(fragile, tmp_path / "good.tflite", int4_sqnr_db=60.0)  # none has four bits then
+    assert not any(note.startswith("weights of 4 bits leave ") for note in good.notes)
+
+
+def test_a_higher_level_keeps_more_operations_at_eight_bits(fragile: Path, tmp_path: Path) -> None:
+    counts = []
+    for level in (5.0, 9.0, 60.0):
+        counts.append(kinds(made(fragile, tmp_path / "m.tflite", int4_sqnr_db=level).path).count("INT4"))
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > counts[1]
+    assert counts[-1] == 0
+
+
+def test_the_same_samples_choose_the_same(fragile: Path, tmp_path: Path) -> None:
+    one, other = (made(fragile, tmp_path / f"{i}.tflite", int4_sqnr_db=9.0) for i in range(2))
+    assert one.sha256 == other.sha256
+
+
+def test_operations_can_be_named(fragile: Path, tmp_path: Path) -> None:
+    source = tflite_file.parse((fragile / "fragile.tflite").read_bytes(), subject="x")
+    first = int4.candidates(source)[0].name
+    named = made(fragile, tmp_path / "named.tflite", int8_ops=(first,))
+    assert kinds(named.path) == ["INT8"] + ["INT4"] * 4
+    with pytest.raises(ModelError, match="int8_ops names") as caught:
+        made(fragile, tmp_path / "none.tflite", int8_ops=("nothing",))
+    assert caught.value.reported_code == "EQ330"
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"scheme": "int8", "int8_ops": ["x"]}, "int8_ops: only the scheme int4"),
+        ({"scheme": "int4", "int4_sqnr_db": -1}, "int4_sqnr_db: expected decibels"),
+        ({"scheme": "int4", "int4_sqnr_db": True}, "int4_sqnr_db: expected decibels"),
+        ({"scheme": "int4", "int8_ops": "x"}, "int8_ops: expected a list of names"),
+    ],
+)
+def test_recipes_that_say_nonsense(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Recipe.from_dict({"schema": "edgeq.recipe/1", **keys}).check()
+
+
+def test_the_option_of_the_command(fragile: Path, tmp_path: Path, edgeq: Callable[..., Any]) -> None:
+    words = ["convert", fragile / "fragile.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int4"]
+    said = edgeq(*words, "--calibration", fragile / "calibration.npz", "--int4-sqnr-db", "-3")
+    assert said.status == UsageError.exit_status
+    assert "error[EQ101]" in said.err
+    assert "Traceback" not in said.err
+    assert not (tmp_path / "o.tflite").exists()
+
+
+def test_kernels_that_agree_to_their_rounding_pass_and_others_do_not(
+    fragile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = made(fragile, tmp_path / "whole.tflite", int4_sqnr_db=0.0).path.read_bytes()
+    kernels.require_alike(whole, subject="whole")
+    monkeypatch.setattr(kernels, "_LEAST_DB", 400.0)
+    with pytest.raises(ConverterError, match="fast and plain kernels"):
+        kernels.require_alike(whole, subject="whole")
+
+
+def test_the_most_candidates_that_hold() -> None:
+    each = tuple(int4.Candidate(name=str(i), weights=i, count=1) for i in range(9))
+    for limit in range(10):
+        assert int4._most(each, lambda few, limit=limit: len(few) <= limit) == limit

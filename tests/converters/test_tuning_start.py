@@ -1,0 +1,108 @@
+"""Where tuning starts and how it is judged: equalized Keras models, grids, scores, spared samples."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeq_converters.tuning.heads import Head
+from edgeq_converters.tuning.judging import Judge, Score, spared
+from edgeq_converters.tuning.training_data import LabelledData
+
+pytestmark = pytest.mark.convert
+
+
+def checked(model: Path, samples: Path, folder: Path) -> dict[str, float]:
+    script = Path(__file__).with_name("check_equalized.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(model), str(samples), str(folder)],
+        capture_output=True, text=True, check=False, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(json.loads(done.stdout))
+
+
+def test_an_equalized_keras_model_is_the_same_function_and_that_of_its_tflite(
+    tunable: Path, tmp_path: Path
+) -> None:
+    said = checked(tunable / "spread.keras", tunable / "train.npz", tmp_path)
+    assert said["equalized"]
+    assert said["changed"] >= 4
+    assert said["far"] < 1e-4
+    assert said["same_weights"]
+    assert said["grid_kept"]
+    assert said["training_sees_the_grid"]
+    assert 8 < said["levels"] <= 15
+
+
+def test_what_cannot_be_equalized_stays_as_it_is(tunable: Path, tmp_path: Path) -> None:
+    said = checked(tunable / "regression.keras", tunable / "train.npz", tmp_path)
+    assert said["far"] < 1e-4
+    assert said["equalized"] or said["changed"] == 0
+
+
+def data(count: int, classes: int = 3) -> LabelledData:
+    random = np.random.default_rng(0)
+    return LabelledData(
+        arrays=(np.arange(count, dtype=np.float32)[:, None],), labels=random.integers(0, classes, count)
+    )
+
+
+def test_more_right_classes_win_and_equals_are_parted_by_loss() -> None:
+    better, worse = Score(share=0.9, loss=2.0), Score(share=0.8, loss=0.1)
+    assert better.beats(worse)
+    assert not worse.beats(better)
+    assert Score(share=0.9, loss=1.0).beats(better)
+    assert not better.beats(better)
+
+
+def test_scores_of_logits_and_probabilities_agree_and_zero_is_no_infinity() -> None:
+    held = data(40)
+    random = np.random.default_rng(1)
+    logits = random.normal(size=(40, 3))
+    probable = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    scores = []
+    for head, outputs in ((Head.LOGITS, logits), (Head.PROBABILITIES, probable)):
+        judge = Judge(data=held, wanted=[outputs], head=head, by_labels=True)
+        scores.append(judge.score([outputs]))
+    assert scores[0].share == scores[1].share
+    assert scores[0].loss == pytest.approx(scores[1].loss)
+    assert held.labels is not None
+    judge = Judge(data=held, wanted=[probable], head=Head.PROBABILITIES, by_labels=True)
+    wrong = np.eye(3)[(held.labels + 1) % 3]
+    assert judge.score([wrong]).share == 0.0
+    assert np.isfinite(judge.score([wrong]).loss)
+
+
+def test_without_labels_the_float_model_says_what_is_right() -> None:
+    held = data(40)
+    wanted = np.eye(3)[np.arange(40) % 3] * 5.0
+    judge = Judge(data=held, wanted=[wanted], head=Head.LOGITS, by_labels=False)
+    assert judge.score([wanted]).share == 1.0
+    assert judge.score([wanted]).beats(judge.score([wanted[:, ::-1]]))
+    values = Judge(data=held, wanted=[wanted], head=Head.VALUES, by_labels=False)
+    assert values.score([wanted]).loss == 0.0
+    assert values.score([wanted]).beats(values.score([wanted + 1.0]))
+
+
+def test_spared_samples_are_not_trained_on() -> None:
+    fit, chosen = spared(data(200), seed=3)
+    ours, theirs = set(fit.arrays[0].ravel()), set(chosen.arrays[0].ravel())
+    assert not ours & theirs
+    assert len(ours) + len(theirs) == 200
+    assert len(chosen) == 30
+    again = spared(data(200), seed=3)[1]
+    assert np.array_equal(again.arrays[0], chosen.arrays[0])
+    assert set(spared(data(200), seed=4)[1].arrays[0].ravel()) != theirs
+
+
+def test_few_samples_serve_as_both() -> None:
+    few = data(50)
+    fit, chosen = spared(few, seed=0)
+    assert fit is few
+    assert chosen is few
