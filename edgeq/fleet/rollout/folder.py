@@ -83,7 +83,7 @@ def reopen(workspace: Path, rollout_id: str) -> Iterator[Opened]:
     with lease.hold(folder, name=rollout_id):
         book, entries = Journal.open(folder / journal.FILE_NAME)
         (folder / _REQUEST).unlink(missing_ok=True)
-        yield Opened(folder=folder, rollout=_fold(folder, entries), journal=book)
+        yield Opened(folder=folder, rollout=fold(folder, entries), journal=book)
 
 
 def read(workspace: Path, rollout_id: str) -> Rollout:
@@ -94,7 +94,7 @@ def read(workspace: Path, rollout_id: str) -> Rollout:
         RolloutDamaged: its journal was changed.
     """
     folder = _find(workspace, rollout_id)
-    return _fold(folder, journal.read(folder / journal.FILE_NAME))
+    return fold(folder, journal.read(folder / journal.FILE_NAME))
 
 
 def read_all(workspace: Path) -> list[Rollout | RolloutDamaged]:
@@ -138,7 +138,12 @@ def _find(workspace: Path, rollout_id: str) -> Path:
     return _root(workspace) / rollout_id
 
 
-def _fold(folder: Path, entries: Sequence[dict[str, Any]]) -> Rollout:
+def fold(folder: Path, entries: Sequence[dict[str, Any]]) -> Rollout:
+    """Return the rollout that a journal's entries make.
+
+    Raises:
+        RolloutDamaged: an entry cannot follow from those before it; names its line.
+    """
     path = folder / journal.FILE_NAME
     at = 1
     try:

@@ -108,6 +108,20 @@ def error_of(rollout: Rollout) -> EdgeqError | None:
     return None
 
 
+def not_restored(rollout: Rollout) -> EdgeqError | None:
+    """Return the error for devices that a rollback could not put back, or None."""
+    failed = [name for name, record in rollout.records.items() if record.restored == "failed"]
+    if not failed or rollout.state is not State.ROLLED_BACK:
+        return None
+    name = rollout.terms.rollout
+    names = ", ".join(failed[:10]) + (", ..." if len(failed) > 10 else "")
+    return SomeDevicesFailed(
+        name,
+        f"not put back on {len(failed)} of {len(rollout.records)} devices: {names}",
+        hint=f"`edgeq rollout rollback {name}` tries them again",
+    )
+
+
 def _device(rollout: Rollout, stage: int, name: str) -> dict[str, Any]:
     record = rollout.records[name]
     return {

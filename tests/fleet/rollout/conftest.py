@@ -11,7 +11,7 @@ import pytest
 
 from edgeq.fleet.rollout import journal as journals
 from edgeq.fleet.rollout.abort import DEFAULT, parse_rules
-from edgeq.fleet.rollout.folder import _fold
+from edgeq.fleet.rollout.folder import fold
 from edgeq.fleet.rollout.journal import Journal
 from edgeq.fleet.rollout.runner import Pace, Runner
 from edgeq.fleet.rollout.stages import parse_stages, partition
@@ -67,12 +67,12 @@ class Site:
         Journal.open(self.path)[0].append([event])
 
     def read(self) -> Rollout:
-        return _fold(self.folder, journals.read(self.path))
+        return fold(self.folder, journals.read(self.path))
 
     def run(self, **pace: Any) -> Rollout:
         """Be a controller from what the journal says to where it stops."""
         book, entries = MortalJournal.open(self.path)
-        rollout = _fold(self.folder, entries)
+        rollout = fold(self.folder, entries)
         self.fleet.time.forget()
         Runner(
             rollout=rollout,
