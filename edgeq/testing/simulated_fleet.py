@@ -93,6 +93,7 @@ class SimulatedFleet:
     Attributes:
         serving: what each device serves, the newest last; the device's truth.
         calls: how often each method was called for each device.
+        needless: the devices that were deployed to while they served the release already.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class SimulatedFleet:
         self.release = release
         self.serving: dict[str, list[str]] = {name: [before] if before else [] for name in behaviours}
         self.calls: Counter[tuple[str, str]] = Counter()
+        self.needless: list[str] = []
         self.time = VirtualTime()
         self._since_s: dict[str, float] = {}
 
@@ -136,7 +138,9 @@ class SimulatedFleet:
             raise DeviceOutOfSpace(device, "not enough space on the device")
         if behaviour is Behaviour.FAILING:
             raise HealthCheckFailed(device, "golden outputs differ")
-        if self.serving[device][-1:] != [self.release]:
+        if self.serving[device][-1:] == [self.release]:
+            self.needless.append(device)
+        else:
             self.serving[device].append(self.release)
             self._since_s[device] = self.time.now_s()
         self._answer(device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edgeq.errors import EdgeqError
+from edgeq.errors import EdgeqError, LinkLost
 from edgeq.fleet.rollout.outcomes import DeviceOutcome, Outcome, Serving, outcome_of
 from edgeq.fleet.rollout.ports import Deployer
 from edgeq.fleet.rollout.state import Event, Record
@@ -16,7 +16,7 @@ _GOOD = (Outcome.SUCCEEDED, Outcome.PENDING)
 def look(deployer: Deployer, name: str, release: str) -> list[Event]:
     """Ask what serves there before anything is done; a device that serves the release is not deployed to."""
     try:
-        serving = deployer.status(name)
+        serving = _status(deployer, name)
     except EdgeqError as error:
         return [ended(name, outcome_of(error), phase="look")]
     events: list[Event] = [{"event": "looked", "device": name, "before": serving.release}]
@@ -41,7 +41,7 @@ def soak(deployer: Deployer, name: str) -> DeviceOutcome:
 def reconcile(deployer: Deployer, name: str, release: str) -> list[Event]:
     """Ask a device with which a controller that died had begun; nothing is done to it."""
     try:
-        serving = deployer.status(name)
+        serving = _status(deployer, name)
     except EdgeqError as error:
         return [ended(name, outcome_of(error), phase="look")]
     kind = "deployed" if serving.release == release else "cleared"
@@ -51,7 +51,7 @@ def reconcile(deployer: Deployer, name: str, release: str) -> list[Event]:
 def restore(deployer: Deployer, name: str, record: Record, release: str) -> list[Event]:
     """Put back what served before this rollout, if it is this rollout's release that serves."""
     try:
-        serving = deployer.status(name)
+        serving = _status(deployer, name)
     except EdgeqError as error:
         return [_restored(name, "failed", error.message)]
     if serving.release == record.before:
@@ -62,7 +62,9 @@ def restore(deployer: Deployer, name: str, record: Record, release: str) -> list
     if problem:
         return [_restored(name, "failed", problem)]
     result = _asked(deployer.rollback, name)
-    if result.outcome is Outcome.SUCCEEDED:
+    if result.outcome is Outcome.SUCCEEDED or (
+        result.uncertain and _serves(deployer, name, serving.previous)
+    ):
         return [_restored(name, "restored")]
     return [_restored(name, "failed", result.reason)]
 
@@ -90,11 +92,20 @@ def _no_way_back(serving: Serving, record: Record) -> str:
     return ""
 
 
-def _serves(deployer: Deployer, name: str, release: str) -> bool:
+def _serves(deployer: Deployer, name: str, release: str | None) -> bool:
     try:
-        return deployer.status(name).release == release
+        return _status(deployer, name).release == release
     except EdgeqError:
         return False  # silent still: the outcome of the call stands
+
+
+def _status(deployer: Deployer, name: str) -> Serving:
+    # A connection that ends in the middle is a link that flaps, not yet a device that is silent; a question
+    # changes nothing, and is asked once more. A deadline that passed is silence.
+    try:
+        return deployer.status(name)
+    except LinkLost:
+        return deployer.status(name)
 
 
 def _asked(call: Callable[[str], DeviceOutcome], name: str) -> DeviceOutcome:
