@@ -122,7 +122,7 @@ def terms_of() -> Callable[..., Terms]:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Callable[..., Site]:
+def simulated(tmp_path: Path) -> Callable[..., Site]:
     """A function that begins a rollout over devices that behave in given ways, in the order of its stages."""
     MortalJournal.writes, MortalJournal.dies_at = 0, None
 

@@ -47,17 +47,17 @@ def result(run: Any, rollout: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("how", ["before", "after", "torn"])
 @pytest.mark.parametrize("name", RUNS)
 def test_a_controller_that_died_at_any_write_is_continued_to_the_same_end(
-    site: Make, mortal: Any, killed: type[BaseException], name: str, how: str
+    simulated: Make, mortal: Any, killed: type[BaseException], name: str, how: str
 ) -> None:
     behaviours, terms, end = RUNS[name]
-    undisturbed = site(behaviours, folder="undisturbed", **terms)
+    undisturbed = simulated(behaviours, folder="undisturbed", **terms)
     mortal.writes = 0
     expected = result(undisturbed, undisturbed.run())
     writes = mortal.writes
     assert expected["state"] is end
     assert writes >= 2
     for at in range(1, writes + 1):
-        run = site(behaviours, folder=f"{how}{at}", **terms)
+        run = simulated(behaviours, folder=f"{how}{at}", **terms)
         mortal.writes, mortal.dies_at, mortal.how = 0, at, how
         with pytest.raises(killed):
             run.run()
@@ -67,14 +67,14 @@ def test_a_controller_that_died_at_any_write_is_continued_to_the_same_end(
 
 
 def test_with_several_at_once_nothing_that_was_in_flight_is_done_twice(
-    site: Make, mortal: Any, killed: type[BaseException]
+    simulated: Make, mortal: Any, killed: type[BaseException]
 ) -> None:
     terms = {"stages": "4,100%", "abort": "any>60%,min=5", "soak_s": 30, "at_once": 4, "devices": 12}
-    undisturbed = site(MIXED, folder="undisturbed", **terms)
+    undisturbed = simulated(MIXED, folder="undisturbed", **terms)
     mortal.writes = 0
     expected = result(undisturbed, undisturbed.run())
     for at in range(1, mortal.writes + 1):
-        run = site(MIXED, folder=f"at{at}", **terms)
+        run = simulated(MIXED, folder=f"at{at}", **terms)
         mortal.writes, mortal.dies_at, mortal.how = 0, at, "before"
         with pytest.raises(killed):
             run.run()
@@ -85,12 +85,12 @@ def test_with_several_at_once_nothing_that_was_in_flight_is_done_twice(
 
 
 def test_dying_again_and_again_ends_all_the_same(
-    site: Make, mortal: Any, killed: type[BaseException]
+    simulated: Make, mortal: Any, killed: type[BaseException]
 ) -> None:
     behaviours, terms, _ = RUNS["done"]
-    undisturbed = site(behaviours, folder="undisturbed", **terms)
+    undisturbed = simulated(behaviours, folder="undisturbed", **terms)
     expected = result(undisturbed, undisturbed.run())
-    run = site(behaviours, folder="often", **terms)
+    run = simulated(behaviours, folder="often", **terms)
     mortal.how = "after"
     for _lives in range(200):
         mortal.writes, mortal.dies_at = 0, 2
@@ -102,9 +102,9 @@ def test_dying_again_and_again_ends_all_the_same(
     assert result(run, rollout) == expected
 
 
-def test_what_the_journal_says_of_a_device_is_not_believed_over_the_device(site: Make) -> None:
+def test_what_the_journal_says_of_a_device_is_not_believed_over_the_device(simulated: Make) -> None:
     # The journal says that it was looked at, and so may have been deployed to; the device says what is.
-    run = site({}, devices=2, stages="100%")
+    run = simulated({}, devices=2, stages="100%")
     first, second = run.read().terms.devices
     run.append(event="looked", device=first, before="old-release")
     run.append(event="looked", device=second, before="old-release")
@@ -114,14 +114,14 @@ def test_what_the_journal_says_of_a_device_is_not_believed_over_the_device(site:
     assert run.fleet.calls["deploy", second] == 1
     assert rollout.touched(first)
     # And one that the journal calls deployed is asked before it counts as a success.
-    other = site({}, devices=2, stages="100%", folder="other")
+    other = simulated({}, devices=2, stages="100%", folder="other")
     other.append(event="looked", device=first, before="old-release")
     other.append(event="deployed", device=first, changed=True)
     assert other.run().records[first].outcome is Outcome.ROLLED_BACK
 
 
-def test_an_aborted_rollout_asks_the_devices_that_nobody_heard_and_does_no_more(site: Make) -> None:
-    run = site({3: B.GONE}, devices=5, stages="100%")
+def test_an_aborted_rollout_asks_the_devices_that_nobody_heard_and_does_no_more(simulated: Make) -> None:
+    run = simulated({3: B.GONE}, devices=5, stages="100%")
     names = run.read().terms.devices
     for name in names[:4]:
         run.append(event="looked", device=name, before="old-release")

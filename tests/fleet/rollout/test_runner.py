@@ -19,8 +19,8 @@ def outcomes(rollout: Any) -> list[str]:
     return [rollout.records[name].outcome.value for name in rollout.terms.devices]
 
 
-def test_a_good_fleet_is_done_stage_by_stage_with_its_soaks(site: Make) -> None:
-    run = site({}, soak_s=60)
+def test_a_good_fleet_is_done_stage_by_stage_with_its_soaks(simulated: Make) -> None:
+    run = simulated({}, soak_s=60)
     rollout = run.run()
     assert rollout.state is State.DONE
     assert totals(rollout) == {Outcome.SUCCEEDED: 10}
@@ -45,8 +45,8 @@ def test_a_good_fleet_is_done_stage_by_stage_with_its_soaks(site: Make) -> None:
         (B.FLAPPING, "succeeded"),
     ],
 )
-def test_each_kind_of_device_has_its_own_outcome(site: Make, way: B, expected: str) -> None:
-    run = site({3: way}, abort="any>20%,min=5")
+def test_each_kind_of_device_has_its_own_outcome(simulated: Make, way: B, expected: str) -> None:
+    run = simulated({3: way}, abort="any>20%,min=5")
     rollout = run.run()
     assert outcomes(rollout)[3] == expected
     assert outcomes(rollout).count("succeeded") == 9 + (expected == "succeeded")
@@ -59,16 +59,16 @@ def test_each_kind_of_device_has_its_own_outcome(site: Make, way: B, expected: s
 
 
 @pytest.mark.parametrize("way", [way for way in B if way not in (B.GOOD, B.FLAPPING)])
-def test_a_first_stage_that_fails_never_advances(site: Make, way: B) -> None:
-    run = site({0: way}, stages="1,100%", abort="any>50%,min=5")
+def test_a_first_stage_that_fails_never_advances(simulated: Make, way: B) -> None:
+    run = simulated({0: way}, stages="1,100%", abort="any>50%,min=5")
     rollout = run.run()
     assert (rollout.state, rollout.stage) == (State.PAUSED, 0)
     assert run.fleet.touched == {rollout.terms.devices[0]}
     assert "no abort rule that could be evaluated allows for it" in rollout.reason
 
 
-def test_silence_at_the_end_of_a_soak_is_no_success(site: Make) -> None:
-    run = site({}, stages="2,100%", abort="silent>60%", soak_s=120)
+def test_silence_at_the_end_of_a_soak_is_no_success(simulated: Make) -> None:
+    run = simulated({}, stages="2,100%", abort="silent>60%", soak_s=120)
     victim = run.read().terms.devices[1]
     seen = run.told
 
@@ -85,15 +85,15 @@ def test_silence_at_the_end_of_a_soak_is_no_success(site: Make) -> None:
     assert rollout.state is State.DONE
 
 
-def test_a_whole_stage_that_is_silent_pauses_even_where_the_rule_allows_it(site: Make) -> None:
-    run = site({4: B.GONE}, devices=5, stages="4,100%", abort="silent>20%")
+def test_a_whole_stage_that_is_silent_pauses_even_where_the_rule_allows_it(simulated: Make) -> None:
+    run = simulated({4: B.GONE}, devices=5, stages="4,100%", abort="silent>20%")
     rollout = run.run()
     assert (rollout.state, rollout.stage) == (State.PAUSED, 1)
     assert "none of its devices succeeded" in rollout.reason
 
 
-def test_an_abort_stops_at_once_and_leaves_the_others_alone(site: Make) -> None:
-    run = site({3: B.FAILING, 5: B.FAILING}, stages="100%", abort="failed>20%,min=5")
+def test_an_abort_stops_at_once_and_leaves_the_others_alone(simulated: Make) -> None:
+    run = simulated({3: B.FAILING, 5: B.FAILING}, stages="100%", abort="failed>20%,min=5")
     rollout = run.run()
     assert rollout.state is State.ABORTED
     assert rollout.reason == "failed>20%: 2 of 6 devices failed"
@@ -102,16 +102,16 @@ def test_an_abort_stops_at_once_and_leaves_the_others_alone(site: Make) -> None:
     assert outcomes(rollout)[6:] == ["pending"] * 4
 
 
-def test_an_abort_during_the_soak_stops_the_next_stage(site: Make) -> None:
-    run = site({0: B.CRASHING}, stages="2,100%", abort="rolled_back>=1", soak_s=120)
+def test_an_abort_during_the_soak_stops_the_next_stage(simulated: Make) -> None:
+    run = simulated({0: B.CRASHING}, stages="2,100%", abort="rolled_back>=1", soak_s=120)
     rollout = run.run()
     assert rollout.state is State.ABORTED
     assert len(run.fleet.touched) == 2
     assert run.fleet.time.now_s() < 120
 
 
-def test_on_abort_rollback_puts_back_what_this_rollout_changed_and_nothing_else(site: Make) -> None:
-    run = site({4: B.FAILING, 5: B.FAILING}, stages="100%", abort="failed>=2", on_abort="rollback")
+def test_on_abort_rollback_puts_back_what_this_rollout_changed_and_nothing_else(simulated: Make) -> None:
+    run = simulated({4: B.FAILING, 5: B.FAILING}, stages="100%", abort="failed>=2", on_abort="rollback")
     served_already, gone_since = run.read().terms.devices[0:2]
     run.fleet.serving[served_already] = ["old-release", "new-release"]
     rollout = run.run()
@@ -123,8 +123,8 @@ def test_on_abort_rollback_puts_back_what_this_rollout_changed_and_nothing_else(
     assert run.fleet.calls["rollback", gone_since] == 1
 
 
-def test_a_rollback_of_a_fleet_says_who_could_not_be_put_back_and_can_be_run_again(site: Make) -> None:
-    run = site({}, stages="100%", soak_s=0)
+def test_a_rollback_of_a_fleet_says_who_could_not_be_put_back_and_can_be_run_again(simulated: Make) -> None:
+    run = simulated({}, stages="100%", soak_s=0)
     first, second, third = run.run().terms.devices[:3]
     run.fleet.behaviours[first] = B.GONE
     run.fleet.serving[second] = ["new-release"]  # nothing to go back to
@@ -143,8 +143,8 @@ def test_a_rollback_of_a_fleet_says_who_could_not_be_put_back_and_can_be_run_aga
     assert {count for (verb, _), count in run.fleet.calls.items() if verb == "rollback"} == {1}
 
 
-def test_the_first_release_of_a_model_cannot_be_rolled_back(site: Make) -> None:
-    run = site({}, devices=1, stages="1")
+def test_the_first_release_of_a_model_cannot_be_rolled_back(simulated: Make) -> None:
+    run = simulated({}, devices=1, stages="1")
     run.fleet.serving = {name: [] for name in run.fleet.serving}
     run.run()
     run.append(event="rolling_back")
@@ -153,8 +153,8 @@ def test_the_first_release_of_a_model_cannot_be_rolled_back(site: Make) -> None:
     assert "first release" in record.restored_reason
 
 
-def test_a_pause_waits_for_the_devices_in_flight_and_resume_goes_on(site: Make) -> None:
-    run = site({}, at_once=4, stages="100%")
+def test_a_pause_waits_for_the_devices_in_flight_and_resume_goes_on(simulated: Make) -> None:
+    run = simulated({}, at_once=4, stages="100%")
     asked: list[str | None] = [None]
     run.request = lambda: asked[0]
 
@@ -177,15 +177,15 @@ def test_a_pause_waits_for_the_devices_in_flight_and_resume_goes_on(site: Make) 
     assert {count for (verb, _), count in run.fleet.calls.items() if verb == "deploy"} == {1}
 
 
-def test_a_request_to_abort_aborts(site: Make) -> None:
-    run = site({})
+def test_a_request_to_abort_aborts(simulated: Make) -> None:
+    run = simulated({})
     run.request = lambda: "abort"
     assert run.run().state is State.ABORTED
     assert run.fleet.touched == set()
 
 
-def test_the_failed_can_be_tried_again_and_the_others_are_not_touched(site: Make) -> None:
-    run = site({0: B.GONE, 1: B.FULL}, stages="3,100%", abort="any>=9")
+def test_the_failed_can_be_tried_again_and_the_others_are_not_touched(simulated: Make) -> None:
+    run = simulated({0: B.GONE, 1: B.FULL}, stages="3,100%", abort="any>=9")
     run.fleet.behaviours[run.read().terms.devices[5]] = B.SILENT
     first = run.run()
     assert totals(first) == {
@@ -205,8 +205,8 @@ def test_the_failed_can_be_tried_again_and_the_others_are_not_touched(site: Make
     } == set(failed)
 
 
-def test_a_gate_opens_only_for_the_stage_whose_failures_were_accepted(site: Make) -> None:
-    run = site({0: B.GONE, 1: B.GOOD, 2: B.GONE}, stages="2,5,100%", abort="failed>5%")
+def test_a_gate_opens_only_for_the_stage_whose_failures_were_accepted(simulated: Make) -> None:
+    run = simulated({0: B.GONE, 1: B.GOOD, 2: B.GONE}, stages="2,5,100%", abort="failed>5%")
     assert run.run().state is State.PAUSED
     run.append(event="resumed")
     assert run.run().state is State.PAUSED  # a plain resume judges again, and comes to the same
@@ -217,8 +217,8 @@ def test_a_gate_opens_only_for_the_stage_whose_failures_were_accepted(site: Make
     assert run.run().state is State.DONE
 
 
-def test_counts_that_do_not_add_up_pause(site: Make) -> None:
-    run = site({}, stages="100%")
+def test_counts_that_do_not_add_up_pause(simulated: Make) -> None:
+    run = simulated({}, stages="100%")
     from edgeq.fleet.rollout.decide import decide
 
     rollout = run.read()

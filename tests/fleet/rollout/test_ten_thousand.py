@@ -43,10 +43,12 @@ def first_place_over(ways: dict[int, B], *, percent: int, minimum: int) -> int:
     raise AssertionError("never")
 
 
-@pytest.mark.parametrize(("percent", "minimum"), [(10, 5), (25, 200), (29, 1000)])
-def test_it_aborts_at_the_stated_count(site: Make, ways: dict[int, B], percent: int, minimum: int) -> None:
+@pytest.mark.parametrize(("percent", "minimum"), [(10, 5), (25, 200), (29, 400)])
+def test_it_aborts_at_the_stated_count(
+    simulated: Make, ways: dict[int, B], percent: int, minimum: int
+) -> None:
     abort = f"failed>5%,rolled_back>5%,silent>{percent}%,min={minimum}"
-    run = site(ways, devices=COUNT, stages="100%", abort=abort)
+    run = simulated(ways, devices=COUNT, stages="100%", abort=abort)
     rollout = run.run()
     stated = first_place_over(ways, percent=percent, minimum=minimum)
     assert rollout.state is State.ABORTED
@@ -55,8 +57,8 @@ def test_it_aborts_at_the_stated_count(site: Make, ways: dict[int, B], percent: 
     assert run.fleet.touched == set(rollout.terms.devices[:stated])
 
 
-def test_with_64_at_once_no_more_are_touched_than_were_in_flight(site: Make, ways: dict[int, B]) -> None:
-    run = site(ways, devices=COUNT, stages="100%", abort="silent>25%,min=200", at_once=64)
+def test_with_64_at_once_no_more_are_touched_than_were_in_flight(simulated: Make, ways: dict[int, B]) -> None:
+    run = simulated(ways, devices=COUNT, stages="100%", abort="silent>25%,min=200", at_once=64)
     rollout = run.run()
     assert rollout.state is State.ABORTED
     fired = next(place for place, event in enumerate(run.told) if event["event"] == "aborted")
@@ -68,9 +70,9 @@ def test_with_64_at_once_no_more_are_touched_than_were_in_flight(site: Make, way
 
 
 @pytest.mark.parametrize("abort", ["failed>5%", "silent>40%,min=1000", "failed>5%,silent>40%,min=2000"])
-def test_no_stage_is_entered_on_silence(site: Make, ways: dict[int, B], abort: str) -> None:
+def test_no_stage_is_entered_on_silence(simulated: Make, ways: dict[int, B], abort: str) -> None:
     # The first stage is one device, and it is silent: no rule can have been judged on it.
-    run = site({**ways, 0: B.MUTE}, devices=COUNT, stages=STAGES, abort=abort)
+    run = simulated({**ways, 0: B.MUTE}, devices=COUNT, stages=STAGES, abort=abort)
     rollout = run.run()
     assert (rollout.state, rollout.stage) == (State.PAUSED, 0)
     assert len(run.fleet.touched) == 1
@@ -78,10 +80,10 @@ def test_no_stage_is_entered_on_silence(site: Make, ways: dict[int, B], abort: s
 
 
 def test_where_silence_is_allowed_the_rest_is_done_and_every_liar_is_found(
-    site: Make, ways: dict[int, B]
+    simulated: Make, ways: dict[int, B]
 ) -> None:
     abort = "silent>45%,rolled_back>20%,failed>5%,min=20"
-    run = site(ways, devices=COUNT, stages=STAGES, abort=abort, soak_s=600, at_once=64)
+    run = simulated(ways, devices=COUNT, stages=STAGES, abort=abort, soak_s=600, at_once=256)
     rollout = run.run(ask_s=60)
     assert rollout.state is State.DONE, rollout.reason
     kinds = Counter(ways.values())
