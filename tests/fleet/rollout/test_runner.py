@@ -120,6 +120,7 @@ def test_on_abort_rollback_puts_back_what_this_rollout_changed_and_nothing_else(
     assert truth.pop(served_already) == "new-release"
     assert set(truth.values()) == {"old-release"}
     assert run.fleet.calls["rollback", served_already] == 0
+    assert not rollout.touched(served_already)
     assert run.fleet.calls["rollback", gone_since] == 1
 
 
