@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -90,6 +91,19 @@ def test_another_machine_is_never_taken_for_dead(tmp_path: Path) -> None:
         pass
     assert "remove .edgeq/rollouts/r/lease" in caught.value.hint
     assert json.loads((tmp_path / "lease").read_text())["host"] == "elsewhere"
+
+
+@pytest.mark.parametrize("changes", [None, {"pid": 2**22 + 1, "start": "1"}])
+def test_the_kernels_lock_alone_keeps_it(tmp_path: Path, changes: dict[str, object] | None) -> None:
+    # A controller before it wrote who it is; or one whose number means nothing here, as in a container.
+    if changes:
+        holder_file(tmp_path, **changes)
+    with (tmp_path / "lease").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(RolloutBusy), lease.hold(tmp_path, name="r"):
+            pass
+    with lease.hold(tmp_path, name="r"):
+        pass
 
 
 def test_a_living_process_without_the_kernels_lock_keeps_it(tmp_path: Path) -> None:
