@@ -9,6 +9,7 @@ EdgeqError
 |- BundleError         EQ6xx  exit 1  a bundle or a stored record
 |- GateError           EQ7xx  exit 3  a gate said no
 |- SomeDevicesFailed   EQ801  exit 4  the rest was done
+|- RolloutError        EQ82x  exit 1  a rollout cannot begin or go on
 `- InternalError       EQ901  exit 70 a bug in edgeq
 
 One line says what, of which subject, expected and got; the hint names the next command.
@@ -256,12 +257,47 @@ class GateError(EdgeqError):
     exit_status = ExitStatus.GATE
 
 
+class RolloutAborted(GateError):
+    """A rollout's abort rule fired; no further device is touched."""
+
+    code = "EQ710"
+    usual_hint = "`edgeq rollout show ROLLOUT` says which devices failed and why"
+
+
+class RolloutPaused(GateError):
+    """A rollout waits for somebody's word before its next stage."""
+
+    code = "EQ824"
+    usual_hint = "`edgeq rollout resume ROLLOUT` goes on"
+
+
 class SomeDevicesFailed(EdgeqError):
     """Some devices failed; the others are done."""
 
     code = "EQ801"
     usual_hint = "the others are done; run the same command again for those that failed"
     exit_status = ExitStatus.SOME_DEVICES_FAILED
+
+
+class RolloutError(EdgeqError):
+    """A rollout cannot begin or go on."""
+
+    code = "EQ820"
+    usual_hint = "`edgeq rollout list` shows the rollouts"
+
+
+class RolloutBusy(RolloutError):
+    """Another controller drives the rollout just now."""
+
+    code = "EQ821"
+    transient = True
+
+
+class RolloutDamaged(RolloutError):
+    """A rollout's journal was changed by something else than edgeq."""
+
+    code = "EQ822"
+    usual_hint = "begin a new rollout: devices that serve the release already are left as they are"
 
 
 class InternalError(EdgeqError):

@@ -27,14 +27,51 @@ if TYPE_CHECKING:
         "edgeq deploy kws.eqb --to pi",
         "edgeq deploy kws.eqb --to label:site=lab --dry-run",
         "edgeq deploy kws.eqb --to all --yes --json",
+        "edgeq deploy kws.eqb --to all --stages 1,10%,50%,100% --soak 10m --abort 'failed>5%,silent>10%'",
     ],
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--to", "selectors", multiple=True, required=True, help="A device, label:KEY=VALUE, or all.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def deploy_command(app: App, bundle: Path, selectors: tuple[str, ...], dry_run: bool, yes: bool) -> None:
-    """Bring BUNDLE to devices: print what would change on each, then change it."""
+@click.option("--stages", help="Reach them in stages: 1,10%,50%,100%, label:KEY=VALUE, or all.")
+@click.option("--soak", help="How long each stage must go on serving: 10m. [with --stages; default: 0s]")
+@click.option(
+    "--abort", help="When to stop: failed>5%,silent>10%,min=5. [with --stages; default: any>10%,min=5]"
+)
+@click.option(
+    "--on-abort", type=click.Choice(["stop", "rollback"]), help="What then. [with --stages; default: stop]"
+)
+@click.option("--at-once", type=click.IntRange(1, 256), help="Devices at a time. [with --stages; default: 8]")
+@click.option(
+    "--retry-failed", is_flag=True, help="Go on with the rollout of this bundle: its failed devices."
+)
+def deploy_command(
+    app: App,
+    bundle: Path,
+    selectors: tuple[str, ...],
+    dry_run: bool,
+    yes: bool,
+    stages: str | None,
+    soak: str | None,
+    abort: str | None,
+    on_abort: str | None,
+    at_once: int | None,
+    retry_failed: bool,
+) -> None:
+    """Bring BUNDLE to devices: print what would change on each, then change it; at once or in stages."""
+    from edgeq.cli.staged import Asked, deploy_in_stages
+
+    asked = Asked(
+        stages=stages, soak=soak, abort=abort, on_abort=on_abort, at_once=at_once, retry_failed=retry_failed
+    )
+    if asked.any:
+        deploy_in_stages(app, bundle, selectors, asked, dry_run=dry_run, yes=yes)
+    else:
+        _deploy(app, bundle, selectors, dry_run=dry_run, yes=yes)
+
+
+def _deploy(app: App, bundle: Path, selectors: tuple[str, ...], *, dry_run: bool, yes: bool) -> None:
     from edgeq.bundle.archive import read_bundle
     from edgeq.fleet.deploy import plan_one
     from edgeq.fleet.inventory import Inventory
@@ -43,7 +80,7 @@ def deploy_command(app: App, bundle: Path, selectors: tuple[str, ...], dry_run: 
     content = read_bundle(bundle)
     devices = Inventory.load(app.workspace).select(selectors)
     plans = on_each(devices, lambda device: plan_one(device, content, workspace=app.workspace))
-    failed = {**plans.failed, **_show(app, content, plans.done)}
+    failed = {**plans.failed, **show(app, content, plans.done)}
     todo = [
         device
         for device in devices
@@ -57,8 +94,8 @@ def deploy_command(app: App, bundle: Path, selectors: tuple[str, ...], dry_run: 
         applied = _apply(app, content, todo, plans.done)
         outcomes, failed = applied.done, {**failed, **applied.failed}
     for device in devices:
-        app.ui.line(_recap(device.name, plans.done, outcomes, failed, content))
-    entries = [_entry(device.name, plans.done, outcomes, failed) for device in devices]
+        app.ui.line(recap(device.name, plans.done, outcomes, failed, content))
+    entries = [entry_of(device.name, plans.done, outcomes, failed) for device in devices]
     if not dry_run:
         _record(app, content, bundle, entries)
     body = {
@@ -72,7 +109,7 @@ def deploy_command(app: App, bundle: Path, selectors: tuple[str, ...], dry_run: 
     app.ui.next(f"edgeq bench {content.model} --on {devices[0].name}")
 
 
-def _show(app: App, content: Bundle, plans: Mapping[str, Planned]) -> dict[str, EdgeqError]:
+def show(app: App, content: Bundle, plans: Mapping[str, Planned]) -> dict[str, EdgeqError]:
     """Print the plans; return the errors of those that are blocked."""
     blocked: dict[str, EdgeqError] = {}
     for name, planned in plans.items():
@@ -117,7 +154,7 @@ def _apply(
         )
 
 
-def _recap(
+def recap(
     name: str,
     plans: Mapping[str, Planned],
     outcomes: Mapping[str, Outcome],
@@ -136,7 +173,7 @@ def _recap(
     return f"{name}: would send {format_size(plans[name].plan.send_bytes)}"
 
 
-def _entry(
+def entry_of(
     name: str,
     plans: Mapping[str, Planned],
     outcomes: Mapping[str, Outcome],

@@ -62,7 +62,7 @@ class Inventory:
         """Return the devices that a list of selectors names, each once, in the inventory's order.
 
         Args:
-            selectors: a device name, `label:KEY=VALUE`, or `all`.
+            selectors: a device name, `label:KEY=VALUE` (or `label=KEY=VALUE`), or `all`.
 
         Raises:
             UnknownName: a name or a label that no device has.
@@ -110,9 +110,9 @@ class Inventory:
             if not self.devices:
                 raise unknown("device", "all", (), hint="`edgeq devices add` enrols one")
             return self.names
-        if not selector.startswith("label:"):
+        if not selector.startswith(("label:", "label=")):
             return (self.get(selector).name,)
-        key, _, value = selector.removeprefix("label:").partition("=")
+        key, _, value = selector[len("label:") :].partition("=")
         found = tuple(device.name for device in self.devices if device.labels.get(key) == value)
         if not found:
             labels = {f"label:{k}={v}" for device in self.devices for k, v in device.labels.items()}

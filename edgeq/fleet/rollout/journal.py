@@ -1,0 +1,136 @@
+"""The controller's journal: JSON lines chained by hash, on disk before anything follows from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeq.errors import RolloutDamaged, RolloutError
+from edgeq.files import sync_folder
+from edgeq_agent import wire
+
+SCHEMA = "edgeq.rollout-journal/1"
+FILE_NAME = "journal.jsonl"
+
+
+class Journal:
+    """A journal that is open for appending.
+
+    A line is `{"n": 3, "prev": HASH, "time_ns": ..., "event": ..., ..., "hash": HASH}`: `hash` is the SHA-256
+    of the line's canonical JSON without it, `prev` the hash of the line before. The first line also has
+    `schema`. Times are for people: nothing is decided by them.
+    """
+
+    def __init__(self, path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+        self._path = path
+        self._count = len(entries)
+        self._last = str(entries[-1]["hash"]) if entries else ""
+
+    @classmethod
+    def open(cls, path: Path) -> tuple[Journal, list[dict[str, Any]]]:
+        """Open a journal, there or not, and return it with its entries; a torn last line is cut off.
+
+        Raises:
+            RolloutDamaged: a line that is not the last one was changed or lost.
+        """
+        entries, good_bytes = _parse(path)
+        if path.exists() and path.stat().st_size > good_bytes:
+            with path.open("r+b") as stream:
+                stream.truncate(good_bytes)
+                os.fsync(stream.fileno())
+        return cls(path, entries), entries
+
+    def append(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Add events, in order; they are on disk when this returns. No event, no write.
+
+        Raises:
+            RolloutError: the disk refuses (EQ826); what was there before is still there.
+        """
+        if not events:
+            return
+        try:
+            self._append(b"".join(self._line(event) for event in events))
+        except OSError as error:
+            raise RolloutError(
+                str(self._path),
+                f"cannot be written: {error.strerror}",
+                hint="make room, then `edgeq rollout resume` goes on where it stopped",
+                code="EQ826",
+            ) from error
+
+    def _append(self, data: bytes) -> None:
+        fresh = not self._path.exists()
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            while data:
+                data = data[os.write(descriptor, data) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if fresh:
+            sync_folder(self._path.parent)
+
+    def _line(self, event: Mapping[str, Any]) -> bytes:
+        head = {"schema": SCHEMA} if self._count == 0 else {}
+        body = {**head, **event, "n": self._count, "prev": self._last, "time_ns": time.time_ns()}
+        self._last = _hash(body)
+        self._count += 1
+        return wire.canonical({**body, "hash": self._last}) + b"\n"
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return a journal's entries without touching the file; a torn last line is left out.
+
+    Raises:
+        RolloutDamaged: a line that is not the last one was changed or lost.
+    """
+    return _parse(path)[0]
+
+
+def read_bytes(path: Path) -> int:
+    """Return how many bytes of whole lines are there; nothing of them is checked."""
+    return path.read_bytes().rfind(b"\n") + 1
+
+
+def _parse(path: Path) -> tuple[list[dict[str, Any]], int]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return [], 0
+    # What a power cut left after the last newline was never acted on: every action waits for its fsync.
+    whole = data[: data.rfind(b"\n") + 1]
+    entries: list[dict[str, Any]] = []
+    last = ""
+    for number, line in enumerate(whole.splitlines()):
+        entry = _entry(path, number, line)
+        body = {key: value for key, value in entry.items() if key != "hash"}
+        if entry.get("n") != number or entry.get("prev") != last or entry.get("hash") != _hash(body):
+            raise _damaged(path, number, "its hash does not follow from the line before")
+        if number == 0 and entry.get("schema") != SCHEMA:
+            raise _damaged(path, 0, f"expected {SCHEMA}, got {entry.get('schema')!r}")
+        last = str(entry["hash"])
+        entries.append(entry)
+    return entries, len(whole)
+
+
+def _entry(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        entry = None
+    if not isinstance(entry, dict) or not isinstance(entry.get("event"), str):
+        raise _damaged(path, number, "no entry of a journal")
+    return entry
+
+
+def _damaged(path: Path, number: int, problem: str) -> RolloutDamaged:
+    return RolloutDamaged(f"{path}: line {number + 1}", problem)
+
+
+def _hash(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(wire.canonical(dict(body))).hexdigest()

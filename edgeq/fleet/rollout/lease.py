@@ -1,0 +1,98 @@
+"""The lease: one controller a rollout; taken over from the dead, never from the living."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edgeq.errors import RolloutBusy
+
+FILE_NAME = "lease"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@contextmanager
+def hold(folder: Path, *, name: str) -> Iterator[None]:
+    """Be the controller of the rollout in `folder` for the length of a `with` block.
+
+    The kernel's lock on the file is the lease as far as it reaches: it ends with the process, so a dead
+    controller holds nothing. Who holds it is written into the file, for people, and for folders that several
+    machines share, where the lock may not reach: a lease written by another machine is never taken.
+
+    Raises:
+        RolloutBusy: another controller has it.
+    """
+    path = folder / FILE_NAME
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _busy(name, _holder(descriptor)) from None
+        before = _holder(descriptor)
+        if before and not _dead(before):
+            raise _busy(name, before)
+        _write(descriptor, {"host": _host(), "boot_id": _boot_id(), "pid": os.getpid(), "start": _start()})
+        try:
+            yield
+        finally:
+            # The file stays: removing it would let two controllers lock two files of the same name.
+            _write(descriptor, {})
+    finally:
+        os.close(descriptor)
+
+
+def _dead(holder: dict[str, Any]) -> bool:
+    if holder.get("host") != _host():
+        return False
+    if holder.get("boot_id") != _boot_id():
+        return True
+    # A number of a process is used again; together with its start it is not.
+    return _start(holder.get("pid")) != holder.get("start")
+
+
+def _busy(name: str, holder: dict[str, Any]) -> RolloutBusy:
+    who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}" if holder else "another process"
+    if holder and holder.get("host") != _host():
+        hint = f"look there; if that machine is gone for good, remove .edgeq/rollouts/{name}/{FILE_NAME}"
+    else:
+        hint = f"`edgeq rollout show {name}` follows it, `edgeq rollout pause {name}` stops it"
+    return RolloutBusy(name, f"has a controller already: {who}", hint=hint)
+
+
+def _holder(descriptor: int) -> dict[str, Any]:
+    # Half-written by a controller that died in the middle of it: nobody's.
+    with contextlib.suppress(ValueError):
+        found = json.loads(os.pread(descriptor, 4096, 0))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _write(descriptor: int, holder: dict[str, Any]) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
+    os.fsync(descriptor)
+
+
+def _host() -> str:
+    return socket.gethostname()
+
+
+def _boot_id() -> str:
+    return _BOOT_ID.read_text(encoding="ascii").strip() if _BOOT_ID.exists() else ""
+
+
+def _start(pid: object = "self") -> str | None:
+    """Return when a process started, in clock ticks since boot; None: there is none of that number."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()[19]
