@@ -6,7 +6,7 @@ import hashlib
 import os
 from typing import Iterator
 
-from edgeq_agent import files, home, lock, request, scratch
+from edgeq_agent import disk, files, home, lock, request, scratch
 from edgeq_agent.call import Call
 from edgeq_agent.errors import DIGEST_MISMATCH, SHORT_PAYLOAD, AgentError, no_space
 from edgeq_agent.source import Silence, Source
@@ -77,8 +77,8 @@ def _store(call: Call, sha256: str, size_bytes: int) -> None:
     try:
         receive(call.payload, size_bytes, temporary, sha256)
         with lock.hold(call.home):
-            os.replace(temporary, call.home.blob(sha256))
-            files.sync_folder(call.home.blobs)
+            disk.replace(temporary, call.home.blob(sha256))
+            disk.sync_folder(call.home.blobs)
     finally:
         scratch.remove(temporary)
 
@@ -90,12 +90,11 @@ def receive(stream: Source, size_bytes: int, path: str, sha256: str) -> None:
         AgentError: EQ505 the digest differs, EQ506 the stream ended early.
     """
     digest = hashlib.sha256()
-    with open(path, "wb") as target:
+    with disk.create(path) as target:
         for chunk in payload(stream, size_bytes, sha256):
             digest.update(chunk)
             target.write(chunk)
-        target.flush()
-        os.fsync(target.fileno())
+        target.sync()
     if digest.hexdigest() != sha256:
         raise AgentError(
             DIGEST_MISMATCH,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 
-from edgeq_agent import files
+from edgeq_agent import disk, files
 from edgeq_agent.home import Home
 
 
@@ -26,14 +26,14 @@ def _new_id(home: Home) -> str:
     files.write_json(mine, {"schema": "edgeq.device/1", "device_id": uuid.uuid4().hex})
     try:
         # A link fails where a rename would overwrite: of two first calls only one gives the id.
-        os.link(mine, home.device)
+        disk.link(mine, home.device)
     except FileExistsError:
         if not _readable(home):
-            os.replace(mine, home.device)
+            disk.replace(mine, home.device)
     except OSError:  # a file system without hard links (Android's sdcard)
-        os.replace(mine, home.device)
+        disk.replace(mine, home.device)
     files.remove(mine)
-    files.sync_folder(home.root)
+    disk.sync_folder(home.root)
     return _stored_id(home)
 
 

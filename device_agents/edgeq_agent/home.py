@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from edgeq_agent import disk
+
 DEFAULT = "~/.edgeq"
 
 
@@ -70,7 +72,7 @@ class Home(NamedTuple):
         """Make the folders that are missing, readable by the owner alone."""
         folders = (self.root, self.blobs, self.releases, self.models, self.runtimes, self.temporary)
         for folder in folders:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
+            disk.make_folders(folder)
 
 
 def locate(option: str | None) -> Home:

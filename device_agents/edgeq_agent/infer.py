@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from edgeq_agent import blobs, child, outbox, request, scratch, serving
+from edgeq_agent import blobs, child, disk, outbox, request, scratch, serving
 from edgeq_agent.call import Call
 from edgeq_agent.wire import Json
 
@@ -29,7 +29,7 @@ def infer(call: Call) -> Json:
     scratch.sweep(call.home)
     blobs.check_space(call.home, "payload", size_bytes)
     try:
-        with open(path, "wb") as target:
+        with disk.create(path) as target:
             for chunk in blobs.payload(call.payload, size_bytes, "of infer"):
                 target.write(chunk)
         job.update(serves.job("infer"), payload_path=path)

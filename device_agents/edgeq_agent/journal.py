@@ -7,7 +7,7 @@ import os
 import time
 from typing import Any
 
-from edgeq_agent import device, files, wire
+from edgeq_agent import device, disk, wire
 from edgeq_agent.home import Home
 
 MAX_BYTES = 1024 * 1024
@@ -20,20 +20,17 @@ def append(home: Home, event: str, **details: Any) -> None:
     data = wire.dump(entry)
     fresh = not os.path.exists(home.journal)
     if not fresh and os.path.getsize(home.journal) > MAX_BYTES:
-        os.replace(home.journal, home.journal + ".1")
+        disk.replace(home.journal, home.journal + ".1")
         fresh = True
-    descriptor = os.open(home.journal, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
+    with disk.append(home.journal) as journal:
         # A line that a power cut left half-written must not swallow this one.
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        size = os.fstat(journal.descriptor).st_size
+        if size and os.pread(journal.descriptor, 1, size - 1) != b"\n":
             data = b"\n" + data
-        os.write(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        journal.write(data)
+        journal.sync()
     if fresh:
-        files.sync_folder(home.root)
+        disk.sync_folder(home.root)
 
 
 def tail(home: Home, count: int) -> list[wire.Json]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
-import shutil
 import subprocess
 import sys
 import time
 
-from edgeq_agent import blobs, child, files, journal, lock, request, runtimes, scratch, wheels
+from edgeq_agent import blobs, child, disk, files, journal, lock, request, runtimes, scratch, wheels
 from edgeq_agent.call import Call
 from edgeq_agent.errors import BLOB_MISSING, DEADLINE, UNSUPPORTED, AgentError
 from edgeq_agent.home import Home
@@ -57,7 +56,7 @@ def _build(
     folder = scratch.path(call.home, "runtime-" + digest)
     scratch.sweep(call.home)
     try:
-        os.makedirs(folder)
+        disk.mkdir(folder)
         stored = runtimes.OWN
         if packages:
             _check_wheels(call.home, packages)
@@ -73,13 +72,13 @@ def _build(
         entry.update(wheels=[name for name, _ in packages], created_ns=time.time_ns())
         files.write_json(os.path.join(folder, "runtime.json"), entry)
         # Hundreds of files: one sync of everything is quicker than one each.
-        os.sync()
-        shutil.rmtree(call.home.runtime(digest), ignore_errors=True)
-        os.replace(folder, call.home.runtime(digest))
-        files.sync_folder(call.home.runtimes)
+        disk.sync_all()
+        scratch.remove(call.home.runtime(digest))
+        disk.replace(folder, call.home.runtime(digest))
+        disk.sync_folder(call.home.runtimes)
         return proof
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        scratch.remove(folder)
 
 
 def _check_wheels(home: Home, packages: list[tuple[str, str]]) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
-from contextlib import suppress
 
+from edgeq_agent import disk
 from edgeq_agent.home import Home
 
 
@@ -16,11 +15,14 @@ def path(home: Home, name: str) -> str:
 
 def remove(target: str) -> None:
     """Remove a file or a folder that may be gone already."""
-    if os.path.isdir(target) and not os.path.islink(target):
-        shutil.rmtree(target, ignore_errors=True)
+    try:
+        if os.path.isdir(target) and not os.path.islink(target):
+            disk.remove_tree(target)
+        else:
+            disk.unlink(target)
+    except OSError:
+        # Gone already; or the disk refuses, and then what led here matters more: the next call sweeps again.
         return
-    with suppress(FileNotFoundError):
-        os.unlink(target)
 
 
 def sweep(home: Home) -> None:

@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from edgeq_agent import files, journal
+from edgeq_agent import disk, files, journal
 from edgeq_agent.home import Home
 from edgeq_agent.wire import Json
 
@@ -108,7 +108,7 @@ class ModelState:
             raise TransitionError(f"{self.model}: {self.state} -> {state}")
         self.state = state
         folder = self._home.model(self.model)
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        disk.make_folders(folder)
         files.write_json(os.path.join(folder, "state.json"), self.body())
         journal.append(self._home, "state", model=self.model, state=state, release=self.target, **details)
 
