@@ -36,6 +36,11 @@ class Home(NamedTuple):
         return self.path("runtime")
 
     @property
+    def agents(self) -> str:
+        """Folder of the agent's own files; the host places them."""
+        return self.path("agent")
+
+    @property
     def temporary(self) -> str:
         """Folder of half-made things; the same file system as the rest, so that a rename is atomic."""
         return self.path("tmp")
@@ -79,6 +84,15 @@ def locate(option: str | None) -> Home:
     """Return the home that `--home`, `$EDGEQ_HOME` or the default names, as an absolute path."""
     chosen = option or os.environ.get("EDGEQ_HOME") or DEFAULT
     return Home(os.path.abspath(os.path.expanduser(chosen)))
+
+
+def free_inodes(folder: str) -> int | None:
+    """Return how many files an ordinary user may still make; None where the file system does not count them.
+
+    btrfs and some others make inodes as they go and say that there are 0.
+    """
+    status = os.statvfs(folder)
+    return status.f_favail if status.f_files else None
 
 
 def free_bytes(folder: str) -> int:

@@ -65,8 +65,14 @@ def read(home: Home, release: str) -> Manifest:
     """
     try:
         body = files.read_json(os.path.join(home.release(release), "manifest.json"))
-    except (OSError, ValueError) as error:
-        raise AgentError(BLOB_MISSING, "release " + release[:12], f"not on the device: {error}") from error
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        damaged = isinstance(error, ValueError)
+        raise AgentError(
+            BLOB_MISSING,
+            "release " + release[:12],
+            "its manifest on the device is damaged" if damaged else "not on the device",
+            hint="run `edgeq status` to see what is there, or `edgeq deploy` to send it",
+        ) from error
     return manifest.parse(body, release)
 
 

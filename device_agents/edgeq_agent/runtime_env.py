@@ -14,6 +14,8 @@ from edgeq_agent.errors import BLOB_MISSING, DEADLINE, UNSUPPORTED, AgentError
 from edgeq_agent.home import Home
 from edgeq_agent.wire import Json
 
+# What `python -m venv --without-pip` makes.
+_VENV_FILES = 32
 MODULES = ("ai_edge_litert", "tflite_runtime", "tensorflow")
 
 
@@ -40,8 +42,12 @@ def runtime(call: Call) -> Json:
             else:
                 return _answer(digest, str(known["interpreter"]), proof, created=False)
         proof = _build(call, digest, packages, modules, timeout_s)
-        journal.append(call.home, "runtime", runtime=digest, module=proof["module"], version=proof["version"])
-    return _answer(digest, str(runtimes.need(call.home, digest)["interpreter"]), proof, created=True)
+        noted = journal.note(
+            call.home, "runtime", runtime=digest, module=proof["module"], version=proof["version"]
+        )
+    body = _answer(digest, str(runtimes.need(call.home, digest)["interpreter"]), proof, created=True)
+    body.update(noted)
+    return body
 
 
 def _answer(digest: str, interpreter: str, proof: Json, created: bool) -> Json:
@@ -70,6 +76,7 @@ def _build(
         call.answer.progress("proved", module=proof["module"], version=proof["version"])
         entry = dict(proof, schema=runtimes.SCHEMA, digest=digest, interpreter=stored)
         entry.update(wheels=[name for name, _ in packages], created_ns=time.time_ns())
+        entry.update(wheel_sha256=[sha256 for _, sha256 in packages])
         files.write_json(os.path.join(folder, "runtime.json"), entry)
         # Hundreds of files: one sync of everything is quicker than one each.
         disk.sync_all()
@@ -82,13 +89,14 @@ def _build(
 
 
 def _check_wheels(home: Home, packages: list[tuple[str, str]]) -> None:
-    needed = 0
+    needed, count = 0, _VENV_FILES
     for name, sha256 in packages:
         if not blobs.intact(home, sha256):
             files.remove(home.blob(sha256))
             raise AgentError(BLOB_MISSING, name, "not on the device", expected=sha256, hint="send it first")
-        needed += wheels.size_bytes(home.blob(sha256), name)
-    blobs.check_space(home, f"runtime of {len(packages)} wheels", needed)
+        size_bytes, members = wheels.sizes(home.blob(sha256), name)
+        needed, count = needed + size_bytes, count + members
+    blobs.check_space(home, f"runtime of {len(packages)} wheels", needed, count)
 
 
 def _make_venv(folder: str, timeout_s: float) -> None:

@@ -19,8 +19,8 @@ def refuse(wheel: str, problem: str) -> AgentError:
     return AgentError(UNSUPPORTED, wheel, problem, hint="build the runtime's wheels again")
 
 
-def size_bytes(path: str, name: str) -> int:
-    """Return how much a wheel takes when it is unpacked.
+def sizes(path: str, name: str) -> tuple[int, int]:
+    """Return (bytes, files) that a wheel takes when it is unpacked.
 
     Raises:
         AgentError: EQ503, it is no zip file, or a member would land outside the folder.
@@ -35,7 +35,7 @@ def size_bytes(path: str, name: str) -> int:
     total = sum(member.file_size for member in members)
     if total > MAX_BYTES:
         raise refuse(name, f"unpacks to {total} bytes")
-    return total
+    return total, len(members)
 
 
 def _check(member: zipfile.ZipInfo, name: str) -> None:
