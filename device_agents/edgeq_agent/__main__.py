@@ -32,6 +32,9 @@ _VERBS: dict[str, tuple[str, str]] = {
     "telemetry": ("telemetry", "telemetry"),
 }
 
+# They hold the lock, and fail when what was interrupted cannot be finished.
+_RECOVER_THEMSELVES = frozenset({"activate", "rollback", "soak", "recover", "pin", "unpin", "prune"})
+
 _USAGE = "usage: edgeq-agent VERB [--home HOME] < REQUEST\nverbs: {}\n".format(" ".join(wire.VERBS))
 
 
@@ -67,7 +70,7 @@ def _serve(words: list[str], source: Source, answer: Answer) -> wire.Json:
     asked = request.read(source)
     place = home.locate(folder)
     place.ensure()
-    if verb != "recover":
+    if verb not in _RECOVER_THEMSELVES:
         _recover(place, answer)
     module, name = _VERBS[verb]
     function: Callable[[Call], wire.Json] = getattr(importlib.import_module("edgeq_agent." + module), name)

@@ -61,7 +61,7 @@ def activate(call: Call) -> Json:
         ):
             return _answer(call.home, state, release, before, changed=False, steps=[])
         if request.flag(call.request, "retry", False):
-            state.attempts.forget(release)
+            state.attempts = state.attempts.without(release)
         state.attempts.check(model, release, state.reason)
         scratch.sweep(call.home)
         _check_device(call, wanted)

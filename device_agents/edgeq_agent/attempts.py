@@ -20,15 +20,14 @@ class Attempts:
         """Return how often a release was tried since it was last committed."""
         return dict(self._counts).get(release, 0)
 
-    def add(self, release: str) -> None:
-        """Count one more."""
-        count = self.of(release) + 1
-        self.forget(release)
-        self._counts = [*self._counts, (release, count)][-_RELEASES:]
+    def with_one_more(self, release: str) -> Attempts:
+        """Return the counts after one more attempt."""
+        one = {"release": release, "count": self.of(release) + 1}
+        return Attempts([*self.without(release).body(), one][-_RELEASES:])
 
-    def forget(self, release: str) -> None:
-        """Begin again at none: it was committed, or somebody wants it tried again."""
-        self._counts = [entry for entry in self._counts if entry[0] != release]
+    def without(self, release: str) -> Attempts:
+        """Return the counts with this one at none: it was committed, or somebody wants it tried again."""
+        return Attempts([entry for entry in self.body() if entry["release"] != release])
 
     def body(self) -> list[Json]:
         """Return what is stored, tried longest ago first."""

@@ -39,11 +39,15 @@ def build(home: Home, wanted: Manifest) -> None:
     temporary = scratch.path(home, "release-" + wanted.release)
     for leftover in (temporary, final):  # damaged since it was made; the lock is held
         scratch.remove(leftover)
-    disk.mkdir(temporary)
-    for name, (sha256, _) in wanted.files.items():
-        disk.symlink(os.path.join("..", "..", "blobs", "sha256", sha256), os.path.join(temporary, name))
-    files.write_json(os.path.join(temporary, "manifest.json"), wanted.body)
-    disk.replace(temporary, final)
+    try:
+        disk.mkdir(temporary)
+        for name, (sha256, _) in wanted.files.items():
+            disk.symlink(os.path.join("..", "..", "blobs", "sha256", sha256), os.path.join(temporary, name))
+        files.write_json(os.path.join(temporary, "manifest.json"), wanted.body)
+        disk.replace(temporary, final)
+    except OSError:
+        scratch.remove(temporary)
+        raise
     disk.sync_folder(home.releases)
 
 

@@ -108,19 +108,22 @@ class ModelState:
         timeout_s: float = 0.0,
     ) -> None:
         """Enter `staged` towards a release; the attempt counts from here on, also when it dies."""
-        self._check(STAGED)
-        self.target, self.target_runtime = target, runtime
-        self.target_history = history[-_HISTORY:]
-        self.fallback, self.soak, self.timeout_s = fallback, soak or {}, timeout_s
-        self.tries = 0
-        self.reason = None
-        self.attempts.add(target)
-        self._advance(STAGED)
+        changes = {
+            "target": target,
+            "target_runtime": runtime,
+            "target_history": history[-_HISTORY:],
+            "fallback": fallback,
+            "soak": soak or {},
+            "timeout_s": timeout_s,
+            "tries": 0,
+            "reason": None,
+            "attempts": self.attempts.with_one_more(target),
+        }
+        self._advance(STAGED, changes)
 
     def verified(self, health: Json) -> None:
         """Enter `verified`: the blobs are whole and the release is healthy on this device."""
-        self._advance(VERIFIED, health=health)
-        self.health = health
+        self._advance(VERIFIED, {"health": health}, health=health)
 
     def activating(self) -> None:
         """Enter `activating`: from here on a call that died is finished forward once the link was swapped."""
@@ -132,73 +135,71 @@ class ModelState:
 
     def commit(self) -> None:
         """Enter `committed`."""
-        self._check(COMMITTED)
         if self.target is None or self.target_runtime is None:
             raise TransitionError("commit without a target")
-        self.runtimes[self.target] = self.target_runtime
-        self.history = self.target_history
-        self.since_ns = clock.wall_ns()
-        self.attempts.forget(self.target)
-        self._advance(COMMITTED)
+        changes = {
+            "runtimes": dict(self.runtimes, **{self.target: self.target_runtime}),
+            "history": self.target_history,
+            "since_ns": clock.wall_ns(),
+            "attempts": self.attempts.without(self.target),
+        }
+        self._advance(COMMITTED, changes)
 
     def roll_back(self, reason: str) -> None:
         """Enter `rolled_back`: what served before serves."""
-        self._check(ROLLED_BACK)
-        self.reason = reason
-        self._advance(ROLLED_BACK, reason=reason)
+        self._advance(ROLLED_BACK, {"reason": reason}, reason=reason)
 
     def rolling_back(self, reason: str) -> None:
         """Enter `rolling_back`: the target serves and must not go on; counts as one try."""
-        self._check(ROLLING_BACK)
-        self.reason = reason
-        self.tries += 1
-        self._advance(ROLLING_BACK, reason=reason)
+        self._advance(ROLLING_BACK, {"reason": reason, "tries": self.tries + 1}, reason=reason)
 
     def safe(self, reason: str, serves: str | None) -> None:
         """Enter `safe`: the rollback failed; `serves` stays until somebody decides."""
-        self._check(SAFE)
-        self.reason = reason
+        changes: Json = {"reason": reason}
         if serves is not None and serves == self.target != self.fallback and self.target_runtime:
-            self.runtimes[serves] = self.target_runtime
-            self.history = self.target_history
-        self._advance(SAFE, reason=reason, serves=serves)
+            changes["runtimes"] = dict(self.runtimes, **{serves: self.target_runtime})
+            changes["history"] = self.target_history
+        self._advance(SAFE, changes, reason=reason, serves=serves)
 
     def trim(self, kept: set[str]) -> None:
         """Forget the releases of the history that are about to go; the state stays."""
-        self.history = [release for release in self.history if release in kept]
-        self.target_history = [release for release in self.target_history if release in kept]
-        self.runtimes = {release: self.runtimes[release] for release in self.runtimes if release in kept}
-        self._write(self.state, self.moment)
+        changes = {
+            "history": [release for release in self.history if release in kept],
+            "target_history": [release for release in self.target_history if release in kept],
+            "runtimes": {release: self.runtimes[release] for release in self.runtimes if release in kept},
+        }
+        self._write(changes)
 
-    def _check(self, state: str) -> None:
+    def _advance(self, state: str, changes: Json | None = None, **details: Any) -> None:
         if state not in TRANSITIONS[self.state]:
             raise TransitionError(f"{self.model}: {self.state} -> {state}")
-
-    def _advance(self, state: str, **details: Any) -> None:
-        self._check(state)
-        moment = clock.now()
-        self._write(state, moment)
-        # Only once it is on disk: a write that failed leaves the state that is there.
-        self.state, self.moment = state, moment
+        self._write(dict(changes or {}, state=state, moment=clock.now()))
         noted = journal.note(
             self._home, "state", model=self.model, state=state, release=self.target, **details
         )
         self.problems.update(noted)
 
-    def _write(self, state: str, moment: clock.Moment) -> None:
+    def _write(self, changes: Json) -> None:
+        before = {name: getattr(self, name) for name in changes}
+        vars(self).update(changes)
         folder = self._home.model(self.model)
-        disk.make_folders(folder)
-        files.write_json(os.path.join(folder, "state.json"), self.body(state, moment))
+        try:
+            disk.make_folders(folder)
+            files.write_json(os.path.join(folder, "state.json"), self.body())
+        except BaseException:
+            # What is not on disk is not so: going back must start from what is there.
+            vars(self).update(before)
+            raise
 
-    def body(self, state: str, moment: clock.Moment) -> Json:
+    def body(self) -> Json:
         """Return what is stored."""
         previous = self.history[-1] if self.history else None
         return {
             "schema": SCHEMA,
             "model": self.model,
-            "state": state,
-            "boot_id": moment.boot_id,
-            "since_boot_ns": moment.since_boot_ns,
+            "state": self.state,
+            "boot_id": self.moment.boot_id,
+            "since_boot_ns": self.moment.since_boot_ns,
             "target": self.target,
             "target_runtime": self.target_runtime,
             "target_history": self.target_history,
