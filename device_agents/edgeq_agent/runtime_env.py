@@ -77,7 +77,7 @@ def _build(
         entry = dict(proof, schema=runtimes.SCHEMA, digest=digest, interpreter=stored)
         entry.update(wheels=[name for name, _ in packages], created_ns=time.time_ns())
         entry.update(wheel_sha256=[sha256 for _, sha256 in packages])
-        files.write_json(os.path.join(folder, "runtime.json"), entry)
+        files.write_json(os.path.join(folder, "runtime.json"), entry, durable=False)
         # Hundreds of files: one sync of everything is quicker than one each.
         disk.sync_all()
         scratch.remove(call.home.runtime(digest))

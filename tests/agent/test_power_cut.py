@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from edgeq_agent.errors import AgentError
+
 pytestmark = pytest.mark.convert
 
 NAMES = ("install", "update", "soak", "failed soak", "rollback", "recover", "prune", "pin")
@@ -107,7 +109,7 @@ def test_killed_after_every_operation(lab: Any, name: str) -> None:
     lab.cut(name, len(operations) + 1, "kept")
 
 
-@pytest.mark.parametrize("how", ["lost", "torn", "mixed"])
+@pytest.mark.parametrize("how", ["lost", "torn", "mixed 1", "mixed 2", "mixed 3"])
 @pytest.mark.parametrize("name", NAMES)
 def test_power_cut_after_every_operation(lab: Any, name: str, how: str) -> None:
     for at in range(1, len(lab.operations(name)) + 2):
@@ -146,12 +148,16 @@ def _harm(lab: Any, place: str) -> str | None:
             continue
         # From the end: what was answered and did not hold is the commonest harm.
         for at in range(len(lab.operations(name)) + 1, 0, -1):
-            for how in ("lost", "torn"):
+            for how in ("lost", "torn", "mixed 1", "mixed 2", "mixed 3"):
                 try:
                     lab.cut(name, at, how, deaf=place)
-                except (AssertionError, OSError, ValueError) as error:
-                    return f"{name}, {how} after operation {at}: {str(error).splitlines()[0][:100]}"
+                except (AssertionError, OSError, ValueError, AgentError) as error:
+                    return f"{name}, {how} after operation {at}: {_line(error)}"
     return None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:100]
 
 
 def test_the_model_of_the_disk_is_right(injection: SimpleNamespace, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ class Lab:
         if how in (KEPT, HALF):
             machine.restart()
         else:
-            machine.restart(machine.after_cut(how, random.Random(at)))  # noqa: S311 - no secret
+            machine.restart(machine.after_cut(how, random.Random(f"{how} {at}")))  # noqa: S311 - no secret
         key = (name, len(told), machine.clock.boot, _digest(self._modules.page_cache.read_tree(machine.root)))
         if deaf is None and key in self._well:
             return  # the very same disk was seen to be well after an earlier operation

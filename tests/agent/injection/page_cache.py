@@ -13,7 +13,7 @@ Tree = dict[str, bytes | str | None]
 
 LOST = "lost"  # whatever was not synced is gone
 TORN = "torn"  # names are there, contents that were not synced are empty
-MIXED = "mixed"  # by chance, folder by folder and file by file
+MIXED = "mixed"  # by chance, name by name and file by file; what follows the word is the seed
 
 
 class _Folder:
@@ -119,9 +119,17 @@ class PageCache:
         """Return what a power cut leaves."""
         left: Tree = {}
 
+        mixed = how.startswith(MIXED)
+
         def names_of(folder: _Folder) -> dict[str, Any]:
-            kept = how == TORN or (how == MIXED and chance.random() < 0.5)
-            return folder.names if kept else folder.durable
+            if not mixed:
+                return folder.names if how == TORN else folder.durable
+            found = {}
+            for name in sorted({*folder.names, *folder.durable}):
+                node = (folder.names if chance.random() < 0.5 else folder.durable).get(name)
+                if node is not None:
+                    found[name] = node
+            return found
 
         def walk(folder: _Folder, above: str) -> None:
             for name, node in sorted(names_of(folder).items()):
@@ -132,7 +140,7 @@ class PageCache:
                 elif isinstance(node, _Link):
                     left[path] = node.target
                 else:
-                    kept = how == MIXED and chance.random() < 0.5
+                    kept = mixed and chance.random() < 0.5
                     left[path] = node.data if kept else node.durable
 
         walk(self._top, "")

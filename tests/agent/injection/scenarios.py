@@ -77,6 +77,11 @@ def _journal_says(machine: Any, release: str, state: str) -> None:
     assert any(e.get("release") == release and e.get("state") == state for e in entries), "not in the journal"
 
 
+def _journal_has(machine: Any, event: str) -> None:
+    entries = journal.tail(home.Home(str(machine.home)), 50)
+    assert any(entry["event"] == event for entry in entries), f"{event} is not in the journal"
+
+
 def put(data: bytes) -> Step:
     sha = hashlib.sha256(data).hexdigest()
 
@@ -119,11 +124,14 @@ def fail(release: str, **counts: int) -> Step:
 
 def install(bundle: Any, runtime: str, before: dict[str, Any]) -> Scenario:
     def runtime_told(machine: Any) -> None:
-        assert (machine.home / "runtime" / runtime / "runtime.json").stat().st_size > 0
-        assert any(e["event"] == "runtime" for e in journal.tail(home.Home(str(machine.home)), 50))
+        entry = machine.home / "runtime" / runtime / "runtime.json"
+        assert entry.exists(), "the answer said that the runtime is there"
+        assert entry.stat().st_size > 0, "the answer said that the runtime is there"
+        _journal_has(machine, "runtime")
 
-    steps = [verb("runtime", runtime_told, digest=runtime, wheels=[], modules=["ai_edge_litert"])]
-    steps += [put(data) for data in bundle.files.values()]
+    # The blobs first, as the host sends them: building a runtime syncs everything.
+    steps = [put(data) for data in bundle.files.values()]
+    steps.append(verb("runtime", runtime_told, digest=runtime, wheels=[], modules=["ai_edge_litert"]))
     steps.append(verb("activate", committed(bundle.release), **bundle.request()))
     return Scenario(
         name="install",
@@ -164,7 +172,7 @@ def soak(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
 def failed_soak(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     def told(machine: Any) -> None:
         assert current(machine) == old.release, "the answer said rolled back"
-        assert state_of(machine)["state"] == states.ROLLED_BACK
+        assert state_of(machine)["state"] == states.ROLLED_BACK, "the answer said rolled back"
         _journal_says(machine, new.release, states.ROLLED_BACK)
 
     steps = [fail(new.release, calls=10, errors=9), verb("soak", told, model="tiny")]
@@ -191,7 +199,7 @@ def rollback(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
 def recover(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     def told(machine: Any) -> None:
         assert current(machine) == old.release, "the answer said rolled back"
-        assert state_of(machine)["state"] == states.ROLLED_BACK
+        assert state_of(machine)["state"] == states.ROLLED_BACK, "the answer said rolled back"
 
     return Scenario(
         name="recover",
@@ -208,12 +216,12 @@ def prune(
     def removed(machine: Any) -> None:
         back = [path for path in gone if (machine.home / path).exists()]
         assert back == [], "the answer said removed"
-        assert state_of(machine)["history"] == history
+        assert state_of(machine)["history"] == history, "no history leads to what is gone"
 
     def told(machine: Any) -> None:
         removed(machine)
         # Only what was answered: a call that was cut may have done it without getting to the journal.
-        assert any(e["event"] == "prune" for e in journal.tail(home.Home(str(machine.home)), 50))
+        _journal_has(machine, "prune")
 
     def settled(machine: Any) -> None:
         removed(machine)
@@ -235,7 +243,7 @@ def pin(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
 
     def told(machine: Any) -> None:
         pinned(machine)
-        assert any(e["event"] == "pin" for e in journal.tail(home.Home(str(machine.home)), 50))
+        _journal_has(machine, "pin")
 
     return Scenario(
         name="pin",
@@ -249,12 +257,15 @@ def pin(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
 
 def whole(machine: Any, allowed: tuple[str | None, ...]) -> None:
     """What must hold at every moment: one of the allowed serves, and all that is there is complete."""
-    assert current(machine) in allowed
+    assert current(machine) in allowed, f"{current(machine)} serves"
+    state = state_of(machine)
+    if state["state"] == states.COMMITTED:
+        assert current(machine) == state["target"], "committed is another one than serves"
     if not machine.home.exists():
         return
     for folder in sorted(Path(machine.home, "releases").glob("*")):
         manifest = files.read_json(str(folder / "manifest.json"))
-        assert wire.digest(manifest) == folder.name
+        assert wire.digest(manifest) == folder.name, "a damaged manifest"
         for name, entry in manifest["files"].items():
             data = (folder / name).read_bytes()
             assert hashlib.sha256(data).hexdigest() == entry["sha256"], f"{folder.name[:8]}/{name}"
@@ -265,4 +276,4 @@ def clean(machine: Any) -> None:
     left = list((machine.home / "tmp").iterdir())
     left += [path for path in machine.home.iterdir() if path.name.startswith(".")]
     left += list((machine.home / "models").glob("*/.*"))
-    assert left == []
+    assert left == [], "half-made things"
