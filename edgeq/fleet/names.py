@@ -42,13 +42,14 @@ def one_release(begins: str, known: Iterable[str], subject: str) -> str:
     Raises:
         UnknownName: none does, or more than one.
     """
-    found = sorted(release for release in known if release.startswith(begins))
+    known = sorted(known)
+    found = [release for release in known if release.startswith(begins)]
     if len(found) == 1:
         return found[0]
     raise UnknownName(
         f"{subject} release {begins!r}",
         "more than one begins so" if found else "not on the device",
-        expected="one of " + ", ".join(release[:12] for release in (found or sorted(known))) or None,
+        expected="one of " + ", ".join(release[:12] for release in found or known),
         hint="run `edgeq status --json` to see the releases that are there",
     )
 

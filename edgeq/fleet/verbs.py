@@ -29,7 +29,7 @@ def rollback(device: Device, model: str) -> dict[str, Any]:
 
 
 def prune(device: Device, *, dry_run: bool) -> dict[str, Any]:
-    """Remove what nothing on a device refers to, and return the agent's answer: what goes, what stays and why.
+    """Remove what nothing on a device refers to, and return the agent's answer: what goes and what stays.
 
     Args:
         dry_run: remove nothing.

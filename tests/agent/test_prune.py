@@ -106,6 +106,8 @@ def test_agents_that_run_and_the_newest_stay(place: home.Home) -> None:
         subprocess.Popen([sys.executable, "-c", script, str(folder / "edgeq-agent-1.pyz")]) as running,
     ):
         try:
+            while not any("edgeq-agent-1.pyz" in words for words in process.commands()):
+                pass  # forked, but not yet the program that was asked for
             assert agents.spare(place) == [".agent-dead", "edgeq-agent-0.pyz", "edgeq-agent-2.pyz"]
         finally:
             running.kill()
@@ -175,6 +177,7 @@ def test_a_disk_that_became_read_only_still_answers(
     shutil.copytree(prepared_serving, device.home, symlinks=True)
     float_bundle.send(device)
     assert device.call("activate", **float_bundle.request(soak_s=3600)).result["state"] == "soaking"
+    assert device.call("probe").result["device_id"]
     state = device.home / "models" / "tiny" / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "boot_id": "before"}))
     subprocess.run([*remount, "remount,ro", str(folder)], check=True)
@@ -192,7 +195,7 @@ def test_a_disk_that_became_read_only_still_answers(
 
 
 def test_a_lock_whose_owner_died_does_not_block(place: home.Home) -> None:
-    """The kernel frees it with the process; what the file says, also a number given again, does not matter."""
+    """The kernel frees it with the process; what the file says, also a number given again, is nothing."""
     folder = str(Path(lock.__file__).parents[1])
     script = (
         "import os, sys; from edgeq_agent import home, lock\n"
