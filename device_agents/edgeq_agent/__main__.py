@@ -21,11 +21,19 @@ _VERBS: dict[str, tuple[str, str]] = {
     "runtime": ("runtime_env", "runtime"),
     "activate": ("activation", "activate"),
     "rollback": ("activation", "rollback"),
+    "soak": ("tend", "end_soak"),
+    "recover": ("tend", "recover"),
+    "pin": ("pins", "pin"),
+    "unpin": ("pins", "unpin"),
+    "prune": ("prune", "prune"),
     "status": ("status", "status"),
     "infer": ("infer", "infer"),
     "bench": ("bench", "bench"),
     "telemetry": ("telemetry", "telemetry"),
 }
+
+# They hold the lock, and fail when what was interrupted cannot be finished.
+_RECOVER_THEMSELVES = frozenset({"activate", "rollback", "soak", "recover", "pin", "unpin", "prune"})
 
 _USAGE = "usage: edgeq-agent VERB [--home HOME] < REQUEST\nverbs: {}\n".format(" ".join(wire.VERBS))
 
@@ -62,9 +70,21 @@ def _serve(words: list[str], source: Source, answer: Answer) -> wire.Json:
     asked = request.read(source)
     place = home.locate(folder)
     place.ensure()
+    if verb not in _RECOVER_THEMSELVES:
+        _recover(place, answer)
     module, name = _VERBS[verb]
     function: Callable[[Call], wire.Json] = getattr(importlib.import_module("edgeq_agent." + module), name)
     return function(Call(asked, source, place, answer))
+
+
+def _recover(place: home.Home, answer: Answer) -> None:
+    from edgeq_agent import states
+
+    # What recovers is imported only when there is something to recover: a probe must be quick.
+    if states.pending(place):
+        from edgeq_agent import recovery
+
+        recovery.first(place, answer)
 
 
 def _parse(words: list[str]) -> tuple[str, str | None]:

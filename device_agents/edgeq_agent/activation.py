@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from edgeq_agent import (
     blobs,
+    counters,
     device,
     health,
     home,
     lock,
     manifest,
+    recovery,
     releases,
     request,
     runtimes,
     scratch,
+    soak,
     states,
 )
 from edgeq_agent.call import Call
-from edgeq_agent.errors import BAD_REQUEST, NOTHING_TO_ROLL_BACK_TO, UNSUPPORTED, AgentError, no_space
+from edgeq_agent.errors import (
+    BAD_REQUEST,
+    BOTH_UNHEALTHY,
+    NOTHING_TO_ROLL_BACK_TO,
+    UNSUPPORTED,
+    AgentError,
+    no_space,
+)
 from edgeq_agent.home import Home
 from edgeq_agent.manifest import Manifest
 from edgeq_agent.states import ModelState
@@ -26,10 +36,13 @@ from edgeq_agent.wire import Json
 def activate(call: Call) -> Json:
     """Verb `activate`: let a release serve, once it proved healthy here.
 
+    With `soak_s` it serves on trial for that long (see `soak`) before it is committed. With `retry` a release
+    that failed too often here is tried again.
+
     Raises:
         AgentError: EQ501 space, EQ503 device or runtime, EQ504 not healthy, EQ505 another manifest, EQ508
-            busy,
-            EQ509 a blob is missing, EQ511 the model hangs. In all cases what served before still serves.
+            busy, EQ509 a blob is missing, EQ511 the model hangs, EQ520 it failed too often here. In all cases
+            what served before still serves.
     """
     model = request.model_name(call.request)
     release = request.sha256(call.request, "release")
@@ -37,40 +50,50 @@ def activate(call: Call) -> Json:
     wanted = manifest.parse(request.mapping(call.request, "manifest"), release)
     if wanted.model != model:
         raise AgentError(BAD_REQUEST, "manifest.model", expected=model, got=wanted.model)
+    asked = soak.wanted(call.request)
     with lock.hold(call.home):
-        state = recover(call.home, model)
+        state = recovery.recover(call.home, model)
         before = releases.current(call.home, model)
         if (
             before == release
             and state.runtime_of(release) == runtime
             and releases.complete(call.home, wanted)
         ):
-            return _answer(state, release, before, changed=False, steps=[])
+            return _answer(call.home, state, release, before, changed=False, steps=[])
+        if request.flag(call.request, "retry", False):
+            state.attempts = state.attempts.without(release)
+        state.attempts.check(model, release, state.reason)
         scratch.sweep(call.home)
         _check_device(call, wanted)
         runtimes.need(call.home, runtime)
         releases.check_blobs(call.home, wanted)
+        if state.state == states.SOAKING:
+            # Its trial is cut short, so it never becomes what a rollback leads to.
+            recovery.go_back(call.home, state, f"{release[:12]} was activated during the soak")
+            before = releases.current(call.home, model)
         history = state.history if before in (None, release) else [*state.history, str(before)]
-        steps = _switch(call, state, wanted, runtime, [name for name in history if name != release])
-        return _answer(state, release, before, changed=True, steps=steps)
+        history = [name for name in history if name != release]
+        steps = _switch(call, state, wanted, runtime, history, asked)
+        return _answer(call.home, state, release, before, changed=True, steps=steps)
 
 
 def rollback(call: Call) -> Json:
     """Verb `rollback`: let the release before serve again, after a new look at its health.
 
     With `from` in the request the call is idempotent: when another release than that one serves, nothing is
-    done.
+    done. A release on trial goes back at once.
 
     Raises:
-        AgentError: EQ507 there is none before, EQ510 unknown model, else as `activate`.
+        AgentError: EQ507 there is none before, EQ510 unknown model, EQ521 neither release is healthy, else as
+            `activate`.
     """
     model = request.model_name(call.request)
     expected = request.sha256(call.request, "from") if "from" in call.request else None
     with lock.hold(call.home):
-        state = recover(call.home, model)
+        state = recovery.recover(call.home, model)
         before = releases.need_current(call.home, model)
         if expected not in (None, before):
-            return _answer(state, before, before, changed=False, steps=[])
+            return _answer(call.home, state, before, before, changed=False, steps=[])
         target = state.previous
         runtime = state.runtimes.get(target) if target else None
         if target is None or runtime is None:
@@ -80,29 +103,31 @@ def rollback(call: Call) -> Json:
                 "no release served before " + before[:12],
                 hint="deploy another release",
             )
+        if state.state == states.SOAKING:
+            return _end_trial(call, state, target, before)
         wanted = releases.read(call.home, target)
         releases.check_blobs(call.home, wanted)
-        steps = _switch(call, state, wanted, runtime, state.history[:-1])
-        return _answer(state, target, before, changed=True, steps=steps)
+        blobs.check_space(call.home, model, 0)
+        steps = _switch(call, state, wanted, runtime, state.history[:-1], {})
+        return _answer(call.home, state, target, before, changed=True, steps=steps)
 
 
-def recover(place: Home, model: str) -> ModelState:
-    """Return the state, after finishing what a call that died left unfinished (the lock must be held).
-
-    A target that was healthy and already serves is committed; anything else is rolled back, which needs no
-    step at all because the link was not swapped.
-    """
-    state = states.load(place, model)
-    if state.state in states.UNFINISHED:
-        swapped = releases.current(place, model) == state.target
-        if state.state == states.ACTIVATING and swapped:
-            state.commit()
-        else:
-            state.roll_back("interrupted")
-    return state
+def _end_trial(call: Call, state: ModelState, target: str, before: str) -> Json:
+    recovery.go_back(call.home, state, "a rollback was asked for")
+    if state.state == states.SAFE:
+        raise AgentError(
+            BOTH_UNHEALTHY,
+            state.model,
+            str(state.reason),
+            hint="deploy another release; nothing moves by itself until then",
+        )
+    steps = [states.ROLLING_BACK, states.ROLLED_BACK]
+    return _answer(call.home, state, target, before, changed=True, steps=steps)
 
 
-def _switch(call: Call, state: ModelState, wanted: Manifest, runtime: str, history: list[str]) -> list[str]:
+def _switch(
+    call: Call, state: ModelState, wanted: Manifest, runtime: str, history: list[str], asked: Json
+) -> list[str]:
     before = releases.current(call.home, state.model)
     steps: list[str] = []
 
@@ -111,16 +136,18 @@ def _switch(call: Call, state: ModelState, wanted: Manifest, runtime: str, histo
         call.answer.progress(step, model=state.model, release=wanted.release)
 
     try:
-        state.begin(wanted.release, runtime, history)
+        timeout_s = request.timeout_s(call.request)
+        state.begin(wanted.release, runtime, history, before, asked, timeout_s)
         releases.build(call.home, wanted)
         reached(states.STAGED)
-        state.verified(health.check(call.home, wanted, runtime, request.timeout_s(call.request)))
+        state.verified(health.check(call.home, wanted, runtime, timeout_s))
         reached(states.VERIFIED)
+        counters.clear(call.home, state.model)
         state.activating()
         reached(states.ACTIVATING)
         releases.point(call.home, state.model, wanted.release)
-        state.commit()
-        reached(states.COMMITTED)
+        recovery.finish(state)
+        reached(state.state)
     except BaseException as error:
         _undo(call.home, state, before, error)
         raise
@@ -129,7 +156,7 @@ def _switch(call: Call, state: ModelState, wanted: Manifest, runtime: str, histo
 
 def _undo(place: Home, state: ModelState, before: str | None, error: BaseException) -> None:
     """Go back to what served before; when the disk refuses even that, the next call's `recover` does it."""
-    if state.state not in states.UNFINISHED:
+    if state.state not in (states.STAGED, states.VERIFIED, states.ACTIVATING):
         return
     if releases.current(place, state.model) != before:
         releases.point(place, state.model, before)
@@ -154,15 +181,23 @@ def _check_device(call: Call, wanted: Manifest) -> None:
     free = home.free_bytes(call.home.root)
     if free < wanted.free_bytes:
         raise no_space(wanted.model, wanted.free_bytes, free)
-    blobs.check_space(call.home, wanted.model, 0)
+    # The release's folder, its links and its manifest.
+    blobs.check_space(call.home, wanted.model, 0, len(wanted.files) + 2)
 
 
-def _answer(state: ModelState, release: str, before: str | None, changed: bool, steps: list[str]) -> Json:
-    return {
+def _answer(
+    place: Home, state: ModelState, release: str, before: str | None, changed: bool, steps: list[str]
+) -> Json:
+    body: Json = {
         "model": state.model,
         "release": release,
         "previous": before if changed else state.previous,
         "changed": changed,
         "health": state.health,
         "states": steps,
+        "state": state.state,
     }
+    if state.state == states.SOAKING:
+        body["soak"] = soak.told(place, state)
+    body.update(state.problems)
+    return body

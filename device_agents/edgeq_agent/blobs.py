@@ -6,14 +6,15 @@ import hashlib
 import os
 from typing import Iterator
 
-from edgeq_agent import files, home, lock, request, scratch
+from edgeq_agent import disk, files, home, lock, request, scratch
 from edgeq_agent.call import Call
-from edgeq_agent.errors import DIGEST_MISMATCH, SHORT_PAYLOAD, AgentError, no_space
+from edgeq_agent.errors import DIGEST_MISMATCH, SHORT_PAYLOAD, AgentError, no_inodes, no_space
 from edgeq_agent.source import Silence, Source
 from edgeq_agent.wire import Json
 
 # What stays free after an upload, so that a state or a journal line can still be written.
 RESERVE_BYTES = 1024 * 1024
+RESERVE_INODES = 16
 
 
 def has(place: home.Home, sha256: str, size_bytes: int) -> bool:
@@ -32,8 +33,8 @@ def intact(place: home.Home, sha256: str) -> bool:
         return False
 
 
-def check_space(place: home.Home, subject: str, size_bytes: int) -> None:
-    """Refuse what would not fit.
+def check_space(place: home.Home, subject: str, size_bytes: int, count: int = 1) -> None:
+    """Refuse what would not fit, by bytes or by the number of files.
 
     Raises:
         AgentError: EQ501.
@@ -41,6 +42,9 @@ def check_space(place: home.Home, subject: str, size_bytes: int) -> None:
     free = home.free_bytes(place.root)
     if free < size_bytes + RESERVE_BYTES:
         raise no_space(subject, size_bytes + RESERVE_BYTES, free)
+    inodes = home.free_inodes(place.root)
+    if inodes is not None and inodes < count + RESERVE_INODES:
+        raise no_inodes(subject, count + RESERVE_INODES, inodes)
 
 
 def missing(call: Call) -> Json:
@@ -77,8 +81,8 @@ def _store(call: Call, sha256: str, size_bytes: int) -> None:
     try:
         receive(call.payload, size_bytes, temporary, sha256)
         with lock.hold(call.home):
-            os.replace(temporary, call.home.blob(sha256))
-            files.sync_folder(call.home.blobs)
+            disk.replace(temporary, call.home.blob(sha256))
+            disk.sync_folder(call.home.blobs)
     finally:
         scratch.remove(temporary)
 
@@ -90,12 +94,11 @@ def receive(stream: Source, size_bytes: int, path: str, sha256: str) -> None:
         AgentError: EQ505 the digest differs, EQ506 the stream ended early.
     """
     digest = hashlib.sha256()
-    with open(path, "wb") as target:
+    with disk.create(path) as target:
         for chunk in payload(stream, size_bytes, sha256):
             digest.update(chunk)
             target.write(chunk)
-        target.flush()
-        os.fsync(target.fileno())
+        target.sync()
     if digest.hexdigest() != sha256:
         raise AgentError(
             DIGEST_MISMATCH,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 
-from edgeq_agent import files
+from edgeq_agent import clock, disk, files, scratch
 from edgeq_agent.home import Home
 
 
@@ -22,18 +22,18 @@ def _stored_id(home: Home) -> str:
 
 
 def _new_id(home: Home) -> str:
-    mine = f"{home.device}.{os.getpid()}"
+    mine = scratch.path(home, "device.json")
     files.write_json(mine, {"schema": "edgeq.device/1", "device_id": uuid.uuid4().hex})
     try:
         # A link fails where a rename would overwrite: of two first calls only one gives the id.
-        os.link(mine, home.device)
+        disk.link(mine, home.device)
     except FileExistsError:
         if not _readable(home):
-            os.replace(mine, home.device)
+            disk.replace(mine, home.device)
     except OSError:  # a file system without hard links (Android's sdcard)
-        os.replace(mine, home.device)
+        disk.replace(mine, home.device)
     files.remove(mine)
-    files.sync_folder(home.root)
+    disk.sync_folder(home.root)
     return _stored_id(home)
 
 
@@ -46,7 +46,7 @@ def _readable(home: Home) -> bool:
 
 def boot_id(root: str = "/") -> str:
     """Return the kernel's id of this boot, or "unknown" where the system hides it."""
-    return read_text(os.path.join(root, "proc/sys/kernel/random/boot_id")) or "unknown"
+    return clock.boot_id_of(root)
 
 
 def board_model(root: str = "/") -> str | None:

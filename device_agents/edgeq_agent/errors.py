@@ -18,10 +18,14 @@ BLOB_MISSING = "EQ509"
 UNKNOWN_MODEL = "EQ510"
 DEADLINE = "EQ511"
 BAD_REQUEST = "EQ512"
+REFUSED_RELEASE = "EQ520"
+BOTH_UNHEALTHY = "EQ521"
+DISK_FAILED = "EQ522"
 BUG = "EQ590"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_BROKEN = (errno.EIO, errno.EUCLEAN)
 
 
 class AgentError(Exception):
@@ -88,6 +92,18 @@ def no_space(subject: str, needed_bytes: int, free_bytes: int) -> AgentError:
     )
 
 
+def no_inodes(subject: str, needed: int, free: int) -> AgentError:
+    """Return the error for something that has more files than the file system can take."""
+    return AgentError(
+        NO_SPACE,
+        subject,
+        "not enough inodes on the device: there is room, but not for as many files",
+        expected=f"{needed} inodes free",
+        got=f"{free} inodes free",
+        hint="remove small files on the device, then run the same command again",
+    )
+
+
 def from_os(error: Exception) -> AgentError | None:
     """Return what a refusal of the system or of SQLite means for the host; None: a bug of ours."""
     if isinstance(error, OSError):
@@ -105,6 +121,13 @@ def from_os(error: Exception) -> AgentError | None:
                 subject,
                 f"the device refuses: {error.strerror}",
                 hint="let the agent's user write its home folder, or set EDGEQ_HOME",
+            )
+        if error.errno in _BROKEN:
+            return AgentError(
+                DISK_FAILED,
+                subject,
+                f"the device's disk fails: {error.strerror}",
+                hint="check the card or disk of the device (`dmesg`), replace it, and deploy again",
             )
     if isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error):
         return AgentError(NO_SPACE, "outbox.db", f"not enough space on the device: {error}")

@@ -7,48 +7,40 @@ import json
 import os
 from typing import Any
 
-from edgeq_agent import wire
+from edgeq_agent import disk, scratch, wire
 
 CHUNK_BYTES = 1024 * 1024
 
 
-def sync_folder(folder: str) -> None:
-    """Make the renames inside `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def remove(path: str) -> None:
     """Remove a file or link that may be gone already."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
+    if os.path.lexists(path):
+        disk.unlink(path)
 
 
-def write_atomic(path: str, data: bytes) -> None:
-    """Replace `path` by `data`: a reader sees the old content or the new, also after a power cut."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+def write_atomic(path: str, data: bytes, durable: bool = True) -> None:
+    """Replace `path` by `data`: a reader sees the old content or the new.
+
+    Args:
+        durable: also after a power cut; without it the last writes may be lost or damaged by one.
+    """
+    temporary = scratch.beside(path)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with disk.create(temporary) as stream:
             stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+            if durable:
+                stream.sync()
+        disk.replace(temporary, path)
     except BaseException:
-        remove(temporary)
+        scratch.remove(temporary)
         raise
-    sync_folder(folder)
+    if durable:
+        disk.sync_folder(os.path.dirname(path))
 
 
-def write_json(path: str, value: Any) -> None:
+def write_json(path: str, value: Any, durable: bool = True) -> None:
     """Replace `path` by a value's canonical JSON."""
-    write_atomic(path, wire.canonical(value) + b"\n")
+    write_atomic(path, wire.canonical(value) + b"\n", durable)
 
 
 def read_json(path: str) -> Any:
@@ -67,9 +59,13 @@ def replace_link(path: str, target: str) -> None:
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.new")
     remove(temporary)  # left by a call that died here
-    os.symlink(target, temporary)
-    os.replace(temporary, path)
-    sync_folder(folder)
+    disk.symlink(target, temporary)
+    try:
+        disk.replace(temporary, path)
+    except OSError:
+        scratch.remove(temporary)
+        raise
+    disk.sync_folder(folder)
 
 
 def sha256_of(path: str) -> str:

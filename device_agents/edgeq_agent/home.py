@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from edgeq_agent import disk
+
 DEFAULT = "~/.edgeq"
 
 
@@ -32,6 +34,11 @@ class Home(NamedTuple):
     @property
     def runtimes(self) -> str:
         return self.path("runtime")
+
+    @property
+    def agents(self) -> str:
+        """Folder of the agent's own files; the host places them."""
+        return self.path("agent")
 
     @property
     def temporary(self) -> str:
@@ -70,13 +77,22 @@ class Home(NamedTuple):
         """Make the folders that are missing, readable by the owner alone."""
         folders = (self.root, self.blobs, self.releases, self.models, self.runtimes, self.temporary)
         for folder in folders:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
+            disk.make_folders(folder)
 
 
 def locate(option: str | None) -> Home:
     """Return the home that `--home`, `$EDGEQ_HOME` or the default names, as an absolute path."""
     chosen = option or os.environ.get("EDGEQ_HOME") or DEFAULT
     return Home(os.path.abspath(os.path.expanduser(chosen)))
+
+
+def free_inodes(folder: str) -> int | None:
+    """Return how many files an ordinary user may still make; None where the file system does not count them.
+
+    btrfs and some others make inodes as they go and say that there are 0.
+    """
+    status = os.statvfs(folder)
+    return status.f_favail if status.f_files else None
 
 
 def free_bytes(folder: str) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 
-from edgeq_agent import blobs, child, outbox, request, scratch, serving
+from edgeq_agent import blobs, child, counters, disk, outbox, request, scratch, serving
 from edgeq_agent.call import Call
+from edgeq_agent.errors import DEADLINE, UNHEALTHY, AgentError
 from edgeq_agent.wire import Json
 
 
@@ -29,19 +30,39 @@ def infer(call: Call) -> Json:
     scratch.sweep(call.home)
     blobs.check_space(call.home, "payload", size_bytes)
     try:
-        with open(path, "wb") as target:
+        with disk.create(path) as target:
             for chunk in blobs.payload(call.payload, size_bytes, "of infer"):
                 target.write(chunk)
         job.update(serves.job("infer"), payload_path=path)
         with outbox.opened(call.home) as box:
             stored = _Windows(box, model, serves.manifest.release)
-            result = child.run(str(serves.runtime["interpreter"]), job, timeout_s, stored.take)
+            result = _run(serves, job, timeout_s, stored)
     finally:
         scratch.remove(path)
     result.update(model=model, release=serves.manifest.release, windows=stored.count)
     if stored.problems:
         result["telemetry_problem"] = stored.problems[-1]
     return result
+
+
+def _run(serves: serving.Serving, job: Json, timeout_s: float, stored: _Windows) -> Json:
+    """Run the job; a release on trial has its calls and failures counted."""
+    try:
+        result = child.run(str(serves.runtime["interpreter"]), job, timeout_s, stored.take)
+    except AgentError as error:
+        if serves.on_trial and error.code in (UNHEALTHY, DEADLINE):
+            late = int(error.code == DEADLINE)
+            _count(serves, calls=1, deadline_misses=late, crashes=1 - late)
+        raise
+    if serves.on_trial:
+        # Inputs that are not finite are the caller's fault, not the release's.
+        failed = sum(count for kind, count in result["errors"].items() if kind != "input_not_finite")
+        _count(serves, calls=int(result["samples"]), errors=failed)
+    return result
+
+
+def _count(serves: serving.Serving, **counts: int) -> None:
+    counters.add(serves.home, serves.manifest.model, serves.manifest.release, **counts)
 
 
 class _Windows:

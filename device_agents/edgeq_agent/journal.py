@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from typing import Any
 
-from edgeq_agent import device, files, wire
+from edgeq_agent import clock, disk, wire
 from edgeq_agent.home import Home
 
 MAX_BYTES = 1024 * 1024
@@ -16,24 +15,33 @@ _TAIL_BYTES = 64 * 1024
 
 def append(home: Home, event: str, **details: Any) -> None:
     """Add one entry; after MAX_BYTES the journal becomes `journal.1` and a new one begins."""
-    entry = dict(details, event=event, time_ns=time.time_ns(), boot_id=device.boot_id())
+    entry = dict(details, event=event, time_ns=clock.wall_ns(), boot_id=clock.now().boot_id)
     data = wire.dump(entry)
     fresh = not os.path.exists(home.journal)
     if not fresh and os.path.getsize(home.journal) > MAX_BYTES:
-        os.replace(home.journal, home.journal + ".1")
+        disk.replace(home.journal, home.journal + ".1")
         fresh = True
-    descriptor = os.open(home.journal, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
+    with disk.append(home.journal) as journal:
         # A line that a power cut left half-written must not swallow this one.
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        size = os.fstat(journal.descriptor).st_size
+        if size and os.pread(journal.descriptor, 1, size - 1) != b"\n":
             data = b"\n" + data
-        os.write(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        journal.write(data)
+        journal.sync()
     if fresh:
-        files.sync_folder(home.root)
+        disk.sync_folder(home.root)
+
+
+def note(home: Home, event: str, **details: Any) -> wire.Json:
+    """Add one entry about something that is done and durable; return what an answer says of a failure.
+
+    The thing counts and the journal tells of it: a disk that refuses the line does not undo the thing.
+    """
+    try:
+        append(home, event, **details)
+    except OSError as error:
+        return {"journal_problem": f"{event} is not in the journal: {error.strerror}"}
+    return {}
 
 
 def tail(home: Home, count: int) -> list[wire.Json]:

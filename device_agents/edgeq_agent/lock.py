@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import time
 from contextlib import contextmanager
 from typing import Iterator
 
+from edgeq_agent import disk
 from edgeq_agent.errors import BUSY, AgentError
 from edgeq_agent.home import Home
 
@@ -23,12 +23,9 @@ def hold(home: Home, wait_s: float = WAIT_S) -> Iterator[None]:
         AgentError: EQ508 (transient), another call held it for the whole wait.
     """
     # Not inherited by the model's process (PEP 446): an orphan can never keep the lock.
-    descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        _take(descriptor, wait_s)
+    with disk.update(home.lock) as held:
+        _take(held.descriptor, wait_s)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _take(descriptor: int, wait_s: float) -> None:

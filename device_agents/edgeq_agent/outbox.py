@@ -10,7 +10,7 @@ import uuid
 from contextlib import contextmanager
 from typing import Iterator
 
-from edgeq_agent import device, merge, wire
+from edgeq_agent import device, disk, merge, wire
 from edgeq_agent.home import Home
 
 CAP = 2000
@@ -168,7 +168,7 @@ def opened(home: Home, cap: int = CAP) -> Iterator[Outbox]:
             raise  # busy, full or not readable: the file is not at fault
         for suffix in ("", "-wal", "-shm", "-journal"):
             if os.path.exists(home.outbox + suffix):
-                os.replace(home.outbox + suffix, f"{home.outbox}.damaged-{time.time_ns()}{suffix}")
+                disk.replace(home.outbox + suffix, f"{home.outbox}.damaged-{time.time_ns()}{suffix}")
         database = _connect(home.outbox)
     try:
         yield Outbox(database, device.device_id(home), cap)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from edgeq_agent import blobs, files, manifest, scratch
+from edgeq_agent import blobs, disk, files, manifest, scratch
 from edgeq_agent.errors import BLOB_MISSING, UNKNOWN_MODEL, AgentError
 from edgeq_agent.home import Home
 from edgeq_agent.manifest import Manifest
@@ -39,12 +39,16 @@ def build(home: Home, wanted: Manifest) -> None:
     temporary = scratch.path(home, "release-" + wanted.release)
     for leftover in (temporary, final):  # damaged since it was made; the lock is held
         scratch.remove(leftover)
-    os.makedirs(temporary)
-    for name, (sha256, _) in wanted.files.items():
-        os.symlink(os.path.join("..", "..", "blobs", "sha256", sha256), os.path.join(temporary, name))
-    files.write_json(os.path.join(temporary, "manifest.json"), wanted.body)
-    os.replace(temporary, final)
-    files.sync_folder(home.releases)
+    try:
+        disk.mkdir(temporary)
+        for name, (sha256, _) in wanted.files.items():
+            disk.symlink(os.path.join("..", "..", "blobs", "sha256", sha256), os.path.join(temporary, name))
+        files.write_json(os.path.join(temporary, "manifest.json"), wanted.body)
+        disk.replace(temporary, final)
+    except OSError:
+        scratch.remove(temporary)
+        raise
+    disk.sync_folder(home.releases)
 
 
 def complete(home: Home, wanted: Manifest) -> bool:
@@ -65,8 +69,14 @@ def read(home: Home, release: str) -> Manifest:
     """
     try:
         body = files.read_json(os.path.join(home.release(release), "manifest.json"))
-    except (OSError, ValueError) as error:
-        raise AgentError(BLOB_MISSING, "release " + release[:12], f"not on the device: {error}") from error
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        damaged = isinstance(error, ValueError)
+        raise AgentError(
+            BLOB_MISSING,
+            "release " + release[:12],
+            "its manifest on the device is damaged" if damaged else "not on the device",
+            hint="run `edgeq status` to see what is there, or `edgeq deploy` to send it",
+        ) from error
     return manifest.parse(body, release)
 
 
@@ -83,7 +93,7 @@ def point(home: Home, model: str, release: str | None) -> None:
     link = os.path.join(home.model(model), "current")
     if release is None:
         files.remove(link)
-        files.sync_folder(home.model(model))
+        disk.sync_folder(home.model(model))
     else:
         files.replace_link(link, os.path.join("..", "..", "releases", release))
 

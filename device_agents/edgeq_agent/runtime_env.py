@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import glob
 import os
-import shutil
 import subprocess
 import sys
 import time
 
-from edgeq_agent import blobs, child, files, journal, lock, request, runtimes, scratch, wheels
+from edgeq_agent import blobs, child, disk, files, journal, lock, request, runtimes, scratch, wheels
 from edgeq_agent.call import Call
 from edgeq_agent.errors import BLOB_MISSING, DEADLINE, UNSUPPORTED, AgentError
 from edgeq_agent.home import Home
 from edgeq_agent.wire import Json
 
+# What `python -m venv --without-pip` makes.
+_VENV_FILES = 32
 MODULES = ("ai_edge_litert", "tflite_runtime", "tensorflow")
 
 
@@ -41,8 +42,12 @@ def runtime(call: Call) -> Json:
             else:
                 return _answer(digest, str(known["interpreter"]), proof, created=False)
         proof = _build(call, digest, packages, modules, timeout_s)
-        journal.append(call.home, "runtime", runtime=digest, module=proof["module"], version=proof["version"])
-    return _answer(digest, str(runtimes.need(call.home, digest)["interpreter"]), proof, created=True)
+        noted = journal.note(
+            call.home, "runtime", runtime=digest, module=proof["module"], version=proof["version"]
+        )
+    body = _answer(digest, str(runtimes.need(call.home, digest)["interpreter"]), proof, created=True)
+    body.update(noted)
+    return body
 
 
 def _answer(digest: str, interpreter: str, proof: Json, created: bool) -> Json:
@@ -57,7 +62,7 @@ def _build(
     folder = scratch.path(call.home, "runtime-" + digest)
     scratch.sweep(call.home)
     try:
-        os.makedirs(folder)
+        disk.mkdir(folder)
         stored = runtimes.OWN
         if packages:
             _check_wheels(call.home, packages)
@@ -71,25 +76,27 @@ def _build(
         call.answer.progress("proved", module=proof["module"], version=proof["version"])
         entry = dict(proof, schema=runtimes.SCHEMA, digest=digest, interpreter=stored)
         entry.update(wheels=[name for name, _ in packages], created_ns=time.time_ns())
-        files.write_json(os.path.join(folder, "runtime.json"), entry)
+        entry.update(wheel_sha256=[sha256 for _, sha256 in packages])
+        files.write_json(os.path.join(folder, "runtime.json"), entry, durable=False)
         # Hundreds of files: one sync of everything is quicker than one each.
-        os.sync()
-        shutil.rmtree(call.home.runtime(digest), ignore_errors=True)
-        os.replace(folder, call.home.runtime(digest))
-        files.sync_folder(call.home.runtimes)
+        disk.sync_all()
+        scratch.remove(call.home.runtime(digest))
+        disk.replace(folder, call.home.runtime(digest))
+        disk.sync_folder(call.home.runtimes)
         return proof
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        scratch.remove(folder)
 
 
 def _check_wheels(home: Home, packages: list[tuple[str, str]]) -> None:
-    needed = 0
+    needed, count = 0, _VENV_FILES
     for name, sha256 in packages:
         if not blobs.intact(home, sha256):
             files.remove(home.blob(sha256))
             raise AgentError(BLOB_MISSING, name, "not on the device", expected=sha256, hint="send it first")
-        needed += wheels.size_bytes(home.blob(sha256), name)
-    blobs.check_space(home, f"runtime of {len(packages)} wheels", needed)
+        size_bytes, members = wheels.sizes(home.blob(sha256), name)
+        needed, count = needed + size_bytes, count + members
+    blobs.check_space(home, f"runtime of {len(packages)} wheels", needed, count)
 
 
 def _make_venv(folder: str, timeout_s: float) -> None:

@@ -1,41 +1,49 @@
-"""Half-made things in `tmp/`: named by the process that makes them, swept once that process is gone."""
+"""Half-made things: named by the process that makes them, swept once that process is gone."""
 
 from __future__ import annotations
 
 import os
-import shutil
-from contextlib import suppress
 
+from edgeq_agent import disk, process
 from edgeq_agent.home import Home
 
 
 def path(home: Home, name: str) -> str:
     """Return a path of this process's own for something half-made."""
-    return os.path.join(home.temporary, f"{os.getpid()}-{name}")
+    return os.path.join(home.temporary, f"{process.token()}-{name}")
 
 
 def remove(target: str) -> None:
     """Remove a file or a folder that may be gone already."""
-    if os.path.isdir(target) and not os.path.islink(target):
-        shutil.rmtree(target, ignore_errors=True)
+    try:
+        if os.path.isdir(target) and not os.path.islink(target):
+            disk.remove_tree(target)
+        else:
+            disk.unlink(target)
+    except OSError:
+        # Gone already; or the disk refuses, and then what led here matters more: the next call sweeps again.
         return
-    with suppress(FileNotFoundError):
-        os.unlink(target)
 
 
 def sweep(home: Home) -> None:
     """Remove what calls that died left behind; what a running call makes stays."""
     for name in os.listdir(home.temporary):
-        maker = name.partition("-")[0]
-        if not (maker.isdigit() and _alive(int(maker))):
+        if not process.alive(name.lstrip(".").partition("-")[0]):
             remove(os.path.join(home.temporary, name))
+    for folder in [home.root, *(home.model(name) for name in os.listdir(home.models))]:
+        for name in os.listdir(folder):
+            maker = beside_maker(name)
+            if maker is not None and not process.alive(maker):
+                remove(os.path.join(folder, name))
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's: the number was given again, but better keep than break
-        return True
-    return True
+def beside(target: str) -> str:
+    """Return a path of this process's own for what will replace `target`, in the same folder."""
+    folder, name = os.path.split(target)
+    return os.path.join(folder, f".{process.token()}-{name}")
+
+
+def beside_maker(name: str) -> str | None:
+    """Return whose `beside` name this is, or None when it is no such name."""
+    head, dash, _ = name.partition("-")
+    return head[1:] if dash and head.startswith(".") and head[1:2].isdigit() else None

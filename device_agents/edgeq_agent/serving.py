@@ -18,6 +18,7 @@ class Serving(NamedTuple):
     home: Home
     manifest: Manifest
     runtime: Json
+    on_trial: bool = False  # it soaks: what it does is counted
 
     def job(self, name: str) -> Json:
         """Return the part of a child's job that says which model runs under which runtime."""
@@ -43,7 +44,8 @@ def find(home: Home, model: str) -> Serving:
         AgentError: EQ510 nothing does, EQ503 its runtime is gone.
     """
     release = releases.need_current(home, model)
-    digest = states.load(home, model).runtime_of(release)
+    state = states.load(home, model)
+    digest = state.runtime_of(release)
     if digest is None:
         raise AgentError(
             UNSUPPORTED,
@@ -51,4 +53,5 @@ def find(home: Home, model: str) -> Serving:
             "its runtime is not known any more",
             hint="run `edgeq deploy` again: it installs it",
         )
-    return Serving(home, releases.read(home, release), runtimes.need(home, digest))
+    on_trial = state.state == states.SOAKING and state.target == release
+    return Serving(home, releases.read(home, release), runtimes.need(home, digest), on_trial)

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 
-from edgeq_agent import __version__, activation, device, home, journal, lock, outbox, releases, states
+from edgeq_agent import __version__, device, home, journal, outbox, pins, releases, soak, states
 from edgeq_agent.call import Call
-from edgeq_agent.errors import AgentError
 from edgeq_agent.wire import Json
 
 _JOURNAL_ENTRIES = 20
 
 
 def status(call: Call) -> Json:
-    """Verb `status`; an activation whose process died is finished here, when no other call runs."""
+    """Verb `status`."""
     names = sorted(os.listdir(call.home.models))
-    pending = [name for name in names if states.load(call.home, name).state in states.UNFINISHED]
-    if pending:
-        _recover(call.home, pending)
     with outbox.opened(call.home) as box:
         waiting = box.summary()
     return {
@@ -26,19 +22,9 @@ def status(call: Call) -> Json:
         "models": {name: _model(call.home, name) for name in names},
         "outbox": waiting,
         "free_bytes": home.free_bytes(call.home.root),
+        "free_inodes": home.free_inodes(call.home.root),
         "journal": journal.tail(call.home, _JOURNAL_ENTRIES),
     }
-
-
-def _recover(place: home.Home, names: list[str]) -> None:
-    try:
-        with lock.hold(place, wait_s=0.0):
-            for name in names:
-                activation.recover(place, name)
-    except AgentError as error:
-        if not error.transient:
-            raise
-        # Held: the activation is not dead but running. Its state is told as it is.
 
 
 def _model(place: home.Home, name: str) -> Json:
@@ -51,5 +37,9 @@ def _model(place: home.Home, name: str) -> Json:
         "runtime": state.runtime_of(current),
         "since_ns": state.since_ns,
         "reason": state.reason,
+        "target": state.target,
+        "attempts": state.attempts.body(),
+        "soak": soak.told(place, state),
+        "pins": pins.read(place, name),
         "releases": releases.of_model(place, name),
     }

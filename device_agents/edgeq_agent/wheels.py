@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import zipfile
+from typing import IO
 
+from edgeq_agent import disk
 from edgeq_agent.errors import UNSUPPORTED, AgentError
 
 _SYMLINK = 0o120000
 MAX_BYTES = 4 * 1024 * 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
 
 
 def refuse(wheel: str, problem: str) -> AgentError:
@@ -17,8 +19,8 @@ def refuse(wheel: str, problem: str) -> AgentError:
     return AgentError(UNSUPPORTED, wheel, problem, hint="build the runtime's wheels again")
 
 
-def size_bytes(path: str, name: str) -> int:
-    """Return how much a wheel takes when it is unpacked.
+def sizes(path: str, name: str) -> tuple[int, int]:
+    """Return (bytes, files) that a wheel takes when it is unpacked.
 
     Raises:
         AgentError: EQ503, it is no zip file, or a member would land outside the folder.
@@ -33,7 +35,7 @@ def size_bytes(path: str, name: str) -> int:
     total = sum(member.file_size for member in members)
     if total > MAX_BYTES:
         raise refuse(name, f"unpacks to {total} bytes")
-    return total
+    return total, len(members)
 
 
 def _check(member: zipfile.ZipInfo, name: str) -> None:
@@ -57,12 +59,27 @@ def unpack(path: str, name: str, folder: str) -> None:
             if inside is None or member.filename.endswith("/"):
                 continue
             target = os.path.join(folder, *inside)
-            os.makedirs(os.path.dirname(target), exist_ok=True)
+            _make_folders(os.path.dirname(target))
             try:
-                with archive.open(member) as source, open(target, "wb") as sink:
-                    shutil.copyfileobj(source, sink, 1024 * 1024)
+                with archive.open(member) as source, disk.create(target) as sink:
+                    _copy(source, sink)
             except (zipfile.BadZipFile, EOFError) as error:
                 raise refuse(name, f"damaged: {error}") from error
+
+
+def _make_folders(path: str) -> None:
+    # Not one by one durable, as disk.make_folders does: the runtime is synced as a whole.
+    if not os.path.isdir(path):
+        _make_folders(os.path.dirname(path))
+        disk.mkdir(path)
+
+
+def _copy(source: IO[bytes], sink: disk.File) -> None:
+    while True:
+        chunk = source.read(_CHUNK_BYTES)
+        if not chunk:
+            return
+        sink.write(chunk)
 
 
 def _placed(parts: list[str]) -> list[str] | None:

@@ -36,6 +36,24 @@ def check_host(host: str) -> str:
     return host
 
 
+def one_release(begins: str, known: Iterable[str], subject: str) -> str:
+    """Return the one known release whose id begins so.
+
+    Raises:
+        UnknownName: none does, or more than one.
+    """
+    known = sorted(known)
+    found = [release for release in known if release.startswith(begins)]
+    if len(found) == 1:
+        return found[0]
+    raise UnknownName(
+        f"{subject} release {begins!r}",
+        "more than one begins so" if found else "not on the device",
+        expected="one of " + ", ".join(release[:12] for release in found or known),
+        hint="run `edgeq status --json` to see the releases that are there",
+    )
+
+
 def unknown(what: str, name: str, known: Iterable[str], *, hint: str) -> UnknownName:
     """Return the error for a name that is not known; it names the nearest known one."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

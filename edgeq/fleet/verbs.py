@@ -6,6 +6,7 @@ from typing import Any
 
 from edgeq.fleet.client import Payload
 from edgeq.fleet.connect import open_agent
+from edgeq.fleet.names import one_release
 from edgeq.values import Device
 
 _HEALTH_S = 300.0
@@ -25,6 +26,39 @@ def rollback(device: Device, model: str) -> dict[str, Any]:
     """
     with open_agent(device) as client:
         return client.call("rollback", {"model": model}, deadline_s=_HEALTH_S)
+
+
+def prune(device: Device, *, dry_run: bool) -> dict[str, Any]:
+    """Remove what nothing on a device refers to, and return the agent's answer: what goes and what stays.
+
+    Args:
+        dry_run: remove nothing.
+
+    Raises:
+        DeviceError: EQ508 another call changes the device.
+    """
+    with open_agent(device) as client:
+        return client.call("prune", {"dry_run": dry_run}, deadline_s=_HEALTH_S)
+
+
+def pin(device: Device, model: str, release: str | None, *, keep: bool) -> dict[str, Any]:
+    """Keep a release on a device (or let it go), and return the agent's answer.
+
+    Args:
+        release: its id, or the first digits of it; None is the one that serves.
+        keep: False lets it go.
+
+    Raises:
+        UnknownName: no release, or more than one, begins so.
+        DeviceError: EQ509 it is not on the device, EQ510 no such model.
+    """
+    with open_agent(device) as client:
+        request = {"model": model}
+        if release is not None:
+            entry = client.call("status", {})["models"].get(model, {})
+            known = {*entry.get("releases", ()), *entry.get("pins", ())}
+            request["release"] = one_release(release, known, f"{device.name}: {model}")
+        return client.call("pin" if keep else "unpin", request, deadline_s=_HEALTH_S)
 
 
 def infer(

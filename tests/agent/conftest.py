@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -127,6 +129,34 @@ def kit() -> SimpleNamespace:
         bundle_of=bundle_of,
         bundle_from=bundle_from,
     )
+
+
+def _injection(name: str) -> ModuleType:
+    path = Path(__file__).parent / "injection" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"agent_injection_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def injection() -> SimpleNamespace:
+    """Return the modules that inject faults, and the tally of those tried."""
+    names = ("page_cache", "machine", "scenarios", "lab")
+    return SimpleNamespace(**{name: _injection(name) for name in names}, tally=FAULTS)
+
+
+FAULTS: Counter[str] = Counter()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many faults were tried, so that it can be quoted."""
+    if FAULTS:
+        parts = ", ".join(f"{count} {name}" for name, count in sorted(FAULTS.items()))
+        terminalreporter.write_line(f"faults tried on the agent: {sum(FAULTS.values())} ({parts})")
 
 
 @pytest.fixture

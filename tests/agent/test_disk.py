@@ -83,7 +83,17 @@ def test_only_what_the_dead_left_is_swept(place: home.Home) -> None:
     assert list(Path(place.temporary).iterdir()) == [kept]
 
 
-ORDER = (states.NONE, states.STAGED, states.VERIFIED, states.ACTIVATING, states.COMMITTED, states.ROLLED_BACK)
+ORDER = (
+    states.NONE,
+    states.STAGED,
+    states.VERIFIED,
+    states.ACTIVATING,
+    states.SOAKING,
+    states.COMMITTED,
+    states.ROLLING_BACK,
+    states.ROLLED_BACK,
+    states.SAFE,
+)
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(ORDER, ORDER)))
@@ -93,7 +103,10 @@ def test_only_the_tables_transitions(place: home.Home, before: str, after: str) 
         states.STAGED: lambda: state.begin("r", "t", []),
         states.VERIFIED: lambda: state.verified({}),
         states.ACTIVATING: state.activating,
+        states.SOAKING: state.soaking,
         states.COMMITTED: state.commit,
+        states.ROLLING_BACK: lambda: state.rolling_back("why"),
+        states.SAFE: lambda: state.safe("why", None),
         states.ROLLED_BACK: lambda: state.roll_back("why"),
     }
     if after not in steps:
@@ -117,7 +130,14 @@ def test_every_state_has_its_line_in_the_table() -> None:
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [("ENOSPC", "EQ501"), ("EDQUOT", "EQ501"), ("EFBIG", "EQ501"), ("EROFS", "EQ503"), ("EACCES", "EQ503")],
+    [
+        ("ENOSPC", "EQ501"),
+        ("EDQUOT", "EQ501"),
+        ("EFBIG", "EQ501"),
+        ("EROFS", "EQ503"),
+        ("EACCES", "EQ503"),
+        ("EIO", "EQ522"),
+    ],
 )
 def test_refusals_of_the_system(number: str, code: str) -> None:
     import errno
@@ -125,4 +145,4 @@ def test_refusals_of_the_system(number: str, code: str) -> None:
     found = errors.from_os(OSError(getattr(errno, number), "why", "/some/file"))
     assert found is not None
     assert (found.code, found.subject) == (code, "/some/file")
-    assert errors.from_os(OSError(errno.EIO, "why")) is None
+    assert errors.from_os(OSError(errno.ENOENT, "why")) is None

@@ -65,7 +65,7 @@ def _shape(value: Any) -> Any:
 
 def _holds(recorded: Any, live: Any, where: str = "result") -> None:
     for name, inner in (recorded or {}).items():
-        if name in ("counts", "errors", "absent", "models"):
+        if name in ("counts", "errors", "absent", "models", "kept"):
             continue
         assert name in live, f"{where}.{name} is gone from the answer"
         if inner and live[name]:
@@ -88,6 +88,13 @@ def test_the_agent_answers_as_recorded(serving: Any, float_bundle: Any, tiny_dat
     float_bundle.send(serving)
     live["activate"] = serving.call("activate", **float_bundle.request())
     live["rollback"] = serving.call("rollback", model="tiny")
+    live["activate-soak"] = serving.call("activate", **float_bundle.request(soak_s=600))
+    live["soak"] = serving.call("soak", model="tiny")
+    live["recover"] = serving.call("recover")
+    live["pin"] = serving.call("pin", model="tiny")
+    live["unpin"] = serving.call("unpin", model="tiny")
+    serving.put(b"nothing refers to this")
+    live["prune"] = serving.call("prune", dry_run=True)
     for verb, answered in live.items():
         recorded = json.loads((FIXTURES[0].parent / f"{verb}.jsonl").read_text().splitlines()[-1])
         _holds(_shape(recorded["result"]), answered.result, verb)

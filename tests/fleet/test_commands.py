@@ -133,6 +133,42 @@ def test_deploy_infer_status_and_rollback(  # type: ignore[no-untyped-def]
         assert record.reference is not None
 
 
+def test_pin_prune_and_unpin(  # type: ignore[no-untyped-def]
+    cli: Cli, site: Path, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    with loopback_device(tmp_path / "d") as server:
+        add(cli, server)
+        first = cli.json("deploy", str(bundles["first"]), "--to", "pi")["devices"][0]["release"]
+        assert f"double {first[:12]} is pinned" in cli.text("pin", "double", "--on", "pi")
+        assert ", as before" in cli.text("pin", "double", "--release", first[:8], "--on", "pi")
+        second = cli.json("deploy", str(bundles["second"]), "--to", "pi")["devices"][0]["release"]
+        entry = cli.json("status")["devices"][0]["models"]["double"]
+        assert (entry["current"], entry["pins"]) == (second, [first])
+
+        # Back to the first: the second is referred to by nothing.
+        cli.text("rollback", "double", "--on", "pi")
+        out = cli.text("prune", "--on", "pi", "--dry-run")
+        assert "pi: would free " in out
+        assert f"pi: kept release {first[:12]} (double: serves, double: pinned)" in out
+        assert "next: edgeq prune --on pi" in cli.err
+        releases = server.home / ".edgeq" / "releases"
+        assert {path.name for path in releases.iterdir()} == {first, second}
+        document = cli.json("prune", "--on", "all")
+        entry = document["devices"][0]
+        assert (entry["removed"]["releases"], entry["dry_run"]) == ([second], False)
+        assert entry["freed_bytes"] > 0
+        assert [path.name for path in releases.iterdir()] == [first]
+        assert "nothing to remove" in cli.text("prune", "--on", "pi")
+        assert cli.json("prune", "--on", "pi")["devices"][0]["removed"]["blobs"] == []
+
+        assert cli.json("unpin", "double", "--on", "pi")["devices"][0]["pins"] == []
+        error = cli.json("pin", "double", "--release", second, "--on", "pi", status=2)["error"]
+        assert (error["code"], first[:12] in error["expected"]) == ("EQ103", True)
+        error = cli.json("pin", "nobody", "--on", "pi", status=1)["error"]
+        assert error["code"] == "EQ510"
+        assert cli.json("deploy", str(bundles["second"]), "--to", "pi")["devices"][0]["release"] == second
+
+
 def test_one_of_two_devices_failing_is_exit_4_and_the_other_is_done(  # type: ignore[no-untyped-def]
     cli: Cli, loopback_server, site: Path, bundles: dict[str, Path]
 ) -> None:

@@ -1,0 +1,60 @@
+"""`edgeq pin` and `edgeq unpin`: keep a release on devices, or let it go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from edgeq.cli.outcome import end
+from edgeq.cli.ui import App, command
+
+_ON = click.option(
+    "--on", "selectors", multiple=True, required=True, help="A device, label:KEY=VALUE, or all."
+)
+_RELEASE = click.option(
+    "--release", help="Its id, or the first digits of it; the one that serves by default."
+)
+
+
+@command("pin", examples=["edgeq pin kws --on pi", "edgeq pin kws --release 3265b70d --on label:site=lab"])
+@click.argument("model")
+@_RELEASE
+@_ON
+def pin_command(app: App, model: str, release: str | None, selectors: tuple[str, ...]) -> None:
+    """Keep a release of MODEL on devices: `edgeq prune` leaves it there until it is unpinned."""
+    _change(app, model, release, selectors, keep=True)
+
+
+@command("unpin", examples=["edgeq unpin kws --on pi", "edgeq unpin kws --release 3265b70d --on all --json"])
+@click.argument("model")
+@_RELEASE
+@_ON
+def unpin_command(app: App, model: str, release: str | None, selectors: tuple[str, ...]) -> None:
+    """Let a pinned release of MODEL go; `edgeq prune` removes it once nothing else refers to it."""
+    _change(app, model, release, selectors, keep=False)
+
+
+def _change(app: App, model: str, release: str | None, selectors: tuple[str, ...], *, keep: bool) -> None:
+    from edgeq.fleet.inventory import Inventory
+    from edgeq.fleet.many import on_each
+    from edgeq.fleet.verbs import pin
+    from edgeq.store import Store
+
+    devices = Inventory.load(app.workspace).select(selectors)
+    results = on_each(devices, lambda device: pin(device, model, release, keep=keep))
+    entries: list[dict[str, Any]] = []
+    for name, answer in results.done.items():
+        what = "pinned" if keep else "not pinned"
+        already = "" if answer["changed"] else ", as before"
+        app.ui.line(f"{name}: {model} {answer['release'][:12]} is {what}{already}")
+        entries.append({"device": name, "ok": True, **answer})
+    for name, error in results.failed.items():
+        app.ui.line(f"{name}: failed, {error.message}")
+        entries.append({"device": name, "ok": False, "error": error.to_dict()})
+    word = "pin" if keep else "unpin"
+    with Store.open(app.workspace) as store:
+        store.record_run(word, model, {"devices": entries})
+    schema = "edgeq.pin/1" if keep else "edgeq.unpin/1"
+    end(app, schema, {"model": model, "devices": entries}, results.failed, asked=len(devices), what=word)
+    app.ui.next(f"edgeq prune --on {devices[0].name} --dry-run")

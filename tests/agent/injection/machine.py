@@ -1,0 +1,231 @@
+"""A device inside the test's process: its disk fails on order, its clock and its processes are the test's."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
+
+import pytest
+
+from edgeq_agent import __main__ as agent
+from edgeq_agent import child, clock, disk, errors, process, source, wire
+
+GROWS = {"create", "append", "update", "write", "mkdir", "symlink", "link"}
+
+
+class PowerCut(BaseException):
+    """The power is gone, or the process was killed: no handler of the agent may go on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What goes wrong at the operation number `at` (from 1).
+
+    Attributes:
+        error: the errno that the operation fails with; None cuts the power after it.
+        lasting: whether the disk goes on refusing: a full one what needs room, another one everything.
+        half: a write is cut in its middle.
+    """
+
+    at: int
+    error: int | None = None
+    lasting: bool = False
+    half: bool = False
+
+
+class FaultyDisk(disk.Disk):
+    """Performs operations until the fault; a sync at one of the `deaf` places does nothing."""
+
+    def __init__(self, cache: Any, fault: Fault | None, deaf: str | None = None) -> None:
+        self.done: list[str] = []
+        self.syncs: set[str] = set()
+        self.hit: str | None = None
+        self._cache = cache
+        self._fault = fault
+        self._deaf = deaf
+        self._off = False
+
+    def perform(self, operation: str, arguments: tuple[Any, ...], action: Callable[[], Any]) -> Any:
+        if self._off:
+            raise PowerCut
+        fault, number = self._fault, len(self.done) + 1
+        self.done.append(operation)
+        if fault is not None and fault.error is not None and self._refuses(fault, number, operation):
+            self.hit = self.hit or operation
+            first = arguments[0] if arguments else self._cache.root
+            path = first.path if isinstance(first, disk.File) else str(first)
+            raise OSError(fault.error, os.strerror(fault.error), path)
+        at_fault = fault is not None and fault.error is None and number == fault.at
+        result = None
+        if operation.startswith("sync"):
+            self._sync(operation, arguments)
+        else:
+            if at_fault and fault is not None and fault.half and operation == "write":
+                data = arguments[1][: len(arguments[1]) // 2]
+                os.write(arguments[0].descriptor, data)
+            else:
+                result = action()
+            self._cache.follow(operation, arguments, result)
+        if at_fault:
+            if isinstance(result, disk.File):
+                result.close()
+            self.hit, self._off = operation, True
+            raise PowerCut
+        return result
+
+    def _refuses(self, fault: Fault, number: int, operation: str) -> bool:
+        if number == fault.at:
+            return fault.error != errno.ENOSPC or operation in GROWS | {"replace", "sync", "sync_folder"}
+        return fault.lasting and number > fault.at and (fault.error != errno.ENOSPC or operation in GROWS)
+
+    def _sync(self, operation: str, arguments: tuple[Any, ...]) -> None:
+        where = f"{operation} in {_place(sys._getframe(2))}"
+        self.syncs.add(where)
+        if where != self._deaf:
+            self._cache.follow(operation, arguments, None)
+
+
+def _place(frame: FrameType | None) -> str:
+    """Return the function of the agent that asked, past the modules that only pass it on."""
+    while frame is not None:
+        name = Path(frame.f_code.co_filename).stem
+        if name not in ("disk", "files", "machine") and "edgeq_agent" in frame.f_code.co_filename:
+            return f"{name}.{frame.f_code.co_name}"
+        frame = frame.f_back
+    return "nowhere"
+
+
+class FakeClock(clock.Clock):
+    """A clock that stands still until it is told."""
+
+    def __init__(self) -> None:
+        self.boot = 1
+        self.seconds = 100.0
+        self.wall = 1_600_000_000.0
+
+    def boot_id(self) -> str:
+        return f"{self.boot:08x}-0000-4000-8000-000000000000"
+
+    def since_boot_ns(self) -> int:
+        return int(self.seconds * 1e9)
+
+    def wall_ns(self) -> int:
+        return int(self.wall * 1e9)
+
+
+class Machine:
+    """One device: `call` runs a verb as a process of its own would."""
+
+    def __init__(self, root: Path, cache: ModuleType, patch: pytest.MonkeyPatch) -> None:
+        self.root = root
+        self.home = root / "home"
+        self.clock = FakeClock()
+        self.disk = FaultyDisk(None, None)
+        self._life = 0
+        self._cache_module = cache
+        self._cache: Any = None
+        started = process._started
+        # A restart gives this process another start time: what it made before is of a dead process.
+        patch.setattr(
+            process, "_started", lambda pid: f"9{self._life}" if pid == os.getpid() else started(pid)
+        )
+
+    def load(self, tree: dict[str, Any], *, boot: int = 1, seconds: float = 100.0) -> None:
+        """Begin anew with what is on the disk, all of it durable."""
+        self._cache_module.write_tree(self.root, tree)
+        self.clock.boot, self.clock.seconds = boot, seconds
+        self._life += 1
+        self.attach()
+
+    def attach(self, fault: Fault | None = None, deaf: str | None = None) -> None:
+        """Take the disk as it is for durable, and fail from here on as told."""
+        self._cache = self._cache_module.PageCache(self.root)
+        self.disk = FaultyDisk(self._cache, fault, deaf)
+
+    def mend(self) -> None:
+        """Let the disk work again, and what it forgot be forgotten."""
+        self.attach()
+        self._life += 1
+
+    def restart(self, left: dict[str, Any] | None = None) -> None:
+        """Begin a new process; with what a power cut `left`, a new boot too."""
+        self._life += 1
+        if left is not None:
+            self._cache_module.write_tree(self.root, left)
+            self.clock.boot += 1
+            self.clock.seconds = 5.0
+        self.attach()
+
+    def after_cut(self, how: str, chance: Any) -> dict[str, Any]:
+        left: dict[str, Any] = self._cache.after_cut(how, chance)
+        return left
+
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        """Let code of the agent run on this machine."""
+        before = os.umask(0o077)
+        try:
+            with disk.use(self.disk), clock.use(self.clock):
+                yield
+        finally:
+            os.umask(before)
+
+    def call(self, verb: str, payload: bytes = b"", **request: Any) -> dict[str, Any]:
+        """Return the last message of a verb's answer."""
+        if payload or verb == "put":
+            request["payload_bytes"] = len(payload)
+        descriptor = os.memfd_create("request")
+        sink = io.BytesIO()
+        try:
+            os.write(descriptor, json.dumps(request).encode() + b"\n" + payload)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            with self.inside():
+                agent.run([verb, "--home", str(self.home)], source.Source(descriptor), sink)
+        finally:
+            os.close(descriptor)
+        return wire.parse(sink.getvalue().splitlines()[-1])
+
+
+class Remembered:
+    """The model's real process, run once for each different content of its files."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.runs = 0
+        self._known: dict[str, Any] = {}
+        self._run = child.run
+        patch.setattr(child, "run", self)
+
+    def __call__(
+        self, interpreter: str, job: dict[str, Any], timeout_s: float, *rest: Any, **more: Any
+    ) -> dict[str, Any]:
+        key = hashlib.sha256(json.dumps([interpreter, _contents(job)], sort_keys=True).encode()).hexdigest()
+        if key not in self._known:
+            self.runs += 1
+            try:
+                self._known[key] = self._run(interpreter, job, timeout_s, *rest, **more)
+            except errors.AgentError as error:
+                self._known[key] = error
+        found = self._known[key]
+        if isinstance(found, errors.AgentError):
+            raise errors.AgentError.from_message(found.message()["error"])
+        return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+
+
+def _contents(job: dict[str, Any]) -> dict[str, Any]:
+    """Return the job with each path replaced by the digest of what is there."""
+    found = dict(job)
+    for name, value in job.items():
+        if name.endswith("_path") and value is not None:
+            path = Path(value)
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "absent"
+    return found

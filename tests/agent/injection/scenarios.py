@@ -1,0 +1,279 @@
+"""The calls that faults are tried on: what is on the device before, what is asked, what must hold after."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeq_agent import counters, errors, files, home, journal, pins, states, wire
+
+Check = Callable[[Any], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One thing that happens.
+
+    Attributes:
+        act: does it; returns the last message of the agent's answer, or None.
+        told: must hold from the moment on that the answer was given, also after a power cut.
+    """
+
+    act: Callable[[Any], dict[str, Any] | None]
+    told: Check = field(default=lambda machine: None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A call, or a few in a row.
+
+    Attributes:
+        before: what is on the disk.
+        serves: the releases that may serve at any moment (None: nothing does).
+        ends: the release that serves when all is done, and the state.
+    """
+
+    name: str
+    before: dict[str, Any]
+    steps: list[Step]
+    serves: tuple[str | None, ...]
+    ends: tuple[str, str]
+    settled: Check = field(default=lambda machine: None)
+
+
+def current(machine: Any) -> str | None:
+    link = machine.home / "models" / "tiny" / "current"
+    return link.readlink().name if link.is_symlink() else None
+
+
+def state_of(machine: Any) -> dict[str, Any]:
+    path = machine.home / "models" / "tiny" / "state.json"
+    return json.loads(path.read_text()) if path.exists() else {"state": "none"}
+
+
+def serves(release: str) -> Check:
+    def check(machine: Any) -> None:
+        assert current(machine) == release, "the answer said that it serves"
+
+    return check
+
+
+def committed(release: str) -> Check:
+    def check(machine: Any) -> None:
+        assert current(machine) == release, "the answer said committed"
+        assert state_of(machine)["state"] == states.COMMITTED, "the answer said committed"
+        assert state_of(machine)["target"] == release
+        _journal_says(machine, release, states.COMMITTED)
+
+    return check
+
+
+def _journal_says(machine: Any, release: str, state: str) -> None:
+    entries = journal.tail(home.Home(str(machine.home)), 50)
+    assert any(e.get("release") == release and e.get("state") == state for e in entries), "not in the journal"
+
+
+def _journal_has(machine: Any, event: str) -> None:
+    entries = journal.tail(home.Home(str(machine.home)), 50)
+    assert any(entry["event"] == event for entry in entries), f"{event} is not in the journal"
+
+
+def put(data: bytes) -> Step:
+    sha = hashlib.sha256(data).hexdigest()
+
+    def told(machine: Any) -> None:
+        blob = machine.home / "blobs" / "sha256" / sha
+        assert blob.exists(), "the answer said stored"
+        assert blob.read_bytes() == data, "the answer said stored"
+
+    return Step(act=lambda machine: machine.call("put", data, sha256=sha, size_bytes=len(data)), told=told)
+
+
+def verb(name: str, told: Check = lambda machine: None, **request: Any) -> Step:
+    return Step(act=lambda machine: machine.call(name, **request), told=told)
+
+
+def wait(seconds: float) -> Step:
+    def act(machine: Any) -> None:
+        machine.clock.seconds += seconds
+
+    return Step(act=act)
+
+
+def fail(release: str, **counts: int) -> Step:
+    """The app adds to the counters of the release that serves on trial."""
+
+    def act(machine: Any) -> dict[str, Any] | None:
+        if current(machine) != release:
+            return None
+        try:
+            with machine.inside():
+                counters.add(home.Home(str(machine.home)), "tiny", release, **counts)
+        except OSError as error:  # the app is told
+            refused = errors.from_os(error)
+            assert refused is not None
+            return refused.message()
+        return None
+
+    return Step(act=act)
+
+
+def install(bundle: Any, runtime: str, before: dict[str, Any]) -> Scenario:
+    def runtime_told(machine: Any) -> None:
+        entry = machine.home / "runtime" / runtime / "runtime.json"
+        assert entry.exists(), "the answer said that the runtime is there"
+        assert entry.stat().st_size > 0, "the answer said that the runtime is there"
+        _journal_has(machine, "runtime")
+
+    # The blobs first, as the host sends them: building a runtime syncs everything.
+    steps = [put(data) for data in bundle.files.values()]
+    steps.append(verb("runtime", runtime_told, digest=runtime, wheels=[], modules=["ai_edge_litert"]))
+    steps.append(verb("activate", committed(bundle.release), **bundle.request()))
+    return Scenario(
+        name="install",
+        before=before,
+        steps=steps,
+        serves=(None, bundle.release),
+        ends=(bundle.release, states.COMMITTED),
+    )
+
+
+def update(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
+    steps = [put(data) for data in new.files.values()]
+    steps.append(verb("activate", committed(new.release), **new.request()))
+    return Scenario(
+        name="update",
+        before=before,
+        steps=steps,
+        serves=(old.release, new.release),
+        ends=(new.release, states.COMMITTED),
+    )
+
+
+def soak(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
+    steps = [
+        verb("activate", serves(new.release), **new.request(soak_s=60)),
+        wait(61),
+        verb("soak", committed(new.release), model="tiny"),
+    ]
+    return Scenario(
+        name="soak",
+        before=before,
+        steps=steps,
+        serves=(old.release, new.release),
+        ends=(new.release, states.COMMITTED),
+    )
+
+
+def failed_soak(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
+    def told(machine: Any) -> None:
+        assert current(machine) == old.release, "the answer said rolled back"
+        assert state_of(machine)["state"] == states.ROLLED_BACK, "the answer said rolled back"
+        _journal_says(machine, new.release, states.ROLLED_BACK)
+
+    steps = [fail(new.release, calls=10, errors=9), verb("soak", told, model="tiny")]
+    return Scenario(
+        name="failed soak",
+        before=before,
+        steps=steps,
+        serves=(old.release, new.release),
+        ends=(old.release, states.ROLLED_BACK),
+    )
+
+
+def rollback(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
+    step = verb("rollback", committed(old.release), **{"model": "tiny", "from": new.release})
+    return Scenario(
+        name="rollback",
+        before=before,
+        steps=[step],
+        serves=(old.release, new.release),
+        ends=(old.release, states.COMMITTED),
+    )
+
+
+def recover(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
+    def told(machine: Any) -> None:
+        assert current(machine) == old.release, "the answer said rolled back"
+        assert state_of(machine)["state"] == states.ROLLED_BACK, "the answer said rolled back"
+
+    return Scenario(
+        name="recover",
+        before=before,
+        steps=[verb("recover", told)],
+        serves=(old.release, new.release),
+        ends=(old.release, states.ROLLED_BACK),
+    )
+
+
+def prune(
+    old: Any, new: Any, before: dict[str, Any], gone: list[str], stays: list[str], history: list[str]
+) -> Scenario:
+    def removed(machine: Any) -> None:
+        back = [path for path in gone if (machine.home / path).exists()]
+        assert back == [], "the answer said removed"
+        assert state_of(machine)["history"] == history, "no history leads to what is gone"
+
+    def told(machine: Any) -> None:
+        removed(machine)
+        # Only what was answered: a call that was cut may have done it without getting to the journal.
+        _journal_has(machine, "prune")
+
+    def settled(machine: Any) -> None:
+        removed(machine)
+        assert [path for path in stays if not (machine.home / path).exists()] == []
+
+    return Scenario(
+        name="prune",
+        before=before,
+        steps=[verb("prune", told)],
+        serves=(new.release,),
+        ends=(new.release, states.COMMITTED),
+        settled=settled,
+    )
+
+
+def pin(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
+    def pinned(machine: Any) -> None:
+        assert pins.read(home.Home(str(machine.home)), "tiny") == [old.release], "the answer said pinned"
+
+    def told(machine: Any) -> None:
+        pinned(machine)
+        _journal_has(machine, "pin")
+
+    return Scenario(
+        name="pin",
+        before=before,
+        steps=[verb("pin", told, model="tiny", release=old.release)],
+        serves=(new.release,),
+        ends=(new.release, states.COMMITTED),
+        settled=pinned,
+    )
+
+
+def whole(machine: Any, allowed: tuple[str | None, ...]) -> None:
+    """What must hold at every moment: one of the allowed serves, and all that is there is complete."""
+    assert current(machine) in allowed, f"{current(machine)} serves"
+    state = state_of(machine)
+    if state["state"] == states.COMMITTED:
+        assert current(machine) == state["target"], "committed is another one than serves"
+    if not machine.home.exists():
+        return
+    for folder in sorted(Path(machine.home, "releases").glob("*")):
+        manifest = files.read_json(str(folder / "manifest.json"))
+        assert wire.digest(manifest) == folder.name, "a damaged manifest"
+        for name, entry in manifest["files"].items():
+            data = (folder / name).read_bytes()
+            assert hashlib.sha256(data).hexdigest() == entry["sha256"], f"{folder.name[:8]}/{name}"
+
+
+def clean(machine: Any) -> None:
+    """Nothing half-made is left."""
+    left = list((machine.home / "tmp").iterdir())
+    left += [path for path in machine.home.iterdir() if path.name.startswith(".")]
+    left += list((machine.home / "models").glob("*/.*"))
+    assert left == [], "half-made things"

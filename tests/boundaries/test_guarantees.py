@@ -1,0 +1,36 @@
+"""Each guarantee of docs/deploy.md names a test that exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+
+
+def missing(page: str, root: Path) -> list[str]:
+    """Return the tests that a page names and that are not there."""
+    found = []
+    for path, name in NAMED.findall(page):
+        file = root / path
+        tree = ast.parse(file.read_text("utf-8")) if file.exists() else ast.Module(body=[], type_ignores=[])
+        if name not in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}:
+            found.append(f"{path}::{name}")
+    return found
+
+
+def test_every_guarantee_names_a_test_that_exists(project_root: Path) -> None:
+    page = (project_root / "docs" / "deploy.md").read_text("utf-8")
+    assert missing(page, project_root) == []
+    section = page.partition("## What the device guarantees")[2].partition("\n## ")[0]
+    rows = [
+        line for line in section.splitlines() if line.startswith("| ") and not line.startswith("| guarantee")
+    ]
+    assert len(rows) >= 15
+    assert [row for row in rows if not NAMED.search(row)] == []
+
+
+def test_a_made_up_test_is_seen(project_root: Path) -> None:
+    page = "`tests/boundaries/test_guarantees.py::test_nothing` `tests/nowhere.py::test_a`"
+    assert len(missing(page, project_root)) == 2
