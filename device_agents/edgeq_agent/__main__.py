@@ -25,6 +25,7 @@ _VERBS: dict[str, tuple[str, str]] = {
     "infer": ("infer", "infer"),
     "bench": ("bench", "bench"),
     "telemetry": ("telemetry", "telemetry"),
+    "trust": ("trust_verb", "answer"),
 }
 
 _USAGE = "usage: edgeq-agent VERB [--home HOME] < REQUEST\nverbs: {}\n".format(" ".join(wire.VERBS))

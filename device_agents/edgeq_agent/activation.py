@@ -14,6 +14,7 @@ from edgeq_agent import (
     runtimes,
     scratch,
     states,
+    trust,
 )
 from edgeq_agent.call import Call
 from edgeq_agent.errors import BAD_REQUEST, NOTHING_TO_ROLL_BACK_TO, UNSUPPORTED, AgentError, no_space
@@ -29,15 +30,17 @@ def activate(call: Call) -> Json:
     Raises:
         AgentError: EQ501 space, EQ503 device or runtime, EQ504 not healthy, EQ505 another manifest, EQ508
             busy,
-            EQ509 a blob is missing, EQ511 the model hangs. In all cases what served before still serves.
+            EQ509 a blob is missing, EQ511 the model hangs, EQ530 to EQ537 its signature or age. In all cases
+            what served before still serves.
     """
     model = request.model_name(call.request)
     release = request.sha256(call.request, "release")
     runtime = request.sha256(call.request, "runtime")
-    wanted = manifest.parse(request.mapping(call.request, "manifest"), release)
-    if wanted.model != model:
-        raise AgentError(BAD_REQUEST, "manifest.model", expected=model, got=wanted.model)
     with lock.hold(call.home):
+        trust.admit(call.home, call.request)
+        wanted = manifest.parse(request.mapping(call.request, "manifest"), release)
+        if wanted.model != model:
+            raise AgentError(BAD_REQUEST, "manifest.model", expected=model, got=wanted.model)
         state = recover(call.home, model)
         before = releases.current(call.home, model)
         if (

@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from edgeq_agent import files, journal
+from edgeq_agent import files, journal, trust
 from edgeq_agent.home import Home
 from edgeq_agent.wire import Json
 
@@ -93,6 +93,7 @@ class ModelState:
         """Enter `committed`."""
         if self.target is None or self.target_runtime is None:
             raise TransitionError("commit without a target")
+        trust.commit(self._home, self.model, self.target)
         self.runtimes[self.target] = self.target_runtime
         self.history = self.target_history
         self.since_ns = time.time_ns()

@@ -69,16 +69,21 @@ def walk(folder: Path, say: Callable[[str], None]) -> DemoResult:
         selection = model_side.choose(variants, baseline, blueprint)
         chosen = require_chosen(selection, subject="blueprint.toml").variant
         done(f"{chosen.name}: the first by {', '.join(blueprint.prefer)} that fails no limit")
-    with tell.step("bundle", "bundle the chosen variant, and another one as the release before it") as done:
+    with tell.step(
+        "bundle", "bundle and sign the chosen variant, and another one as the release before"
+    ) as done:
         before = next(variant for variant in variants if variant.name != chosen.name)
-        first, second = (model_side.bundle(folder, variant, blueprint) for variant in (before, chosen))
+        first, second = (
+            model_side.bundle(folder, variant, blueprint, counter=number)
+            for number, variant in enumerate((before, chosen), start=1)
+        )
         done(f"{chosen.name} is release {second.release[:12]}, {format_size(second.size_bytes)}")
     with Store.open(folder) as store, ExitStack() as stack:
         store.record_run("select", blueprint.name, to_document(selection))
         with tell.step("emulate", "start a loopback device: a real SSH server in its own process") as done:
             emulated = stack.enter_context(loopback_device(folder / "device"))
             done(f"{emulated.user}@{emulated.host}:{emulated.port}, {emulated.fingerprint}")
-        with tell.step("enrol", "enrol it: pin its host key, prove its Python, place the agent") as done:
+        with tell.step("enrol", "enrol it: pin its host key and our public key, place the agent") as done:
             enrolment = enrol(
                 folder,
                 name="demo",
