@@ -104,6 +104,8 @@ def new_key(workspace: Path, name: str) -> SigningKey:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.parent.chmod(0o700)
+        # A workspace is often a repository: what is private must not be committed by accident.
+        write_atomic(path.parent / ".gitignore", b"*\n!.gitignore\n!*.pub\n")
         _write_whole(path, data)
         write_atomic(path.with_name(f"{name}.pub"), f"{key.public.line}\n".encode("ascii"))
     except FileExistsError as error:

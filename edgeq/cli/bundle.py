@@ -26,8 +26,8 @@ class _MakeOrVerify(click.Group):
             args = ["make", *args]
         return super().parse_args(ctx, args)
 
-    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return ["[OPTIONS] MODEL | verify FILE"]
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["verify"]  # making one is the group itself
 
 
 @click.group("bundle", cls=_MakeOrVerify)

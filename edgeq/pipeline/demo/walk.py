@@ -69,9 +69,7 @@ def walk(folder: Path, say: Callable[[str], None]) -> DemoResult:
         selection = model_side.choose(variants, baseline, blueprint)
         chosen = require_chosen(selection, subject="blueprint.toml").variant
         done(f"{chosen.name}: the first by {', '.join(blueprint.prefer)} that fails no limit")
-    with tell.step(
-        "bundle", "bundle and sign the chosen variant, and another one as the release before"
-    ) as done:
+    with tell.step("bundle", "bundle the chosen variant, and another one as the release before it") as done:
         before = next(variant for variant in variants if variant.name != chosen.name)
         first, second = (
             model_side.bundle(folder, variant, blueprint, counter=number)
@@ -83,7 +81,7 @@ def walk(folder: Path, say: Callable[[str], None]) -> DemoResult:
         with tell.step("emulate", "start a loopback device: a real SSH server in its own process") as done:
             emulated = stack.enter_context(loopback_device(folder / "device"))
             done(f"{emulated.user}@{emulated.host}:{emulated.port}, {emulated.fingerprint}")
-        with tell.step("enrol", "enrol it: pin its host key and our public key, place the agent") as done:
+        with tell.step("enrol", "enrol it: pin its host key, prove its Python, place the agent") as done:
             enrolment = enrol(
                 folder,
                 name="demo",
