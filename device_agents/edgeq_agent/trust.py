@@ -114,9 +114,15 @@ def summary(home: Home) -> Json:
     try:
         store = load(home)
     except AgentError as error:
-        return {"keys": [], "threshold": 1, "counters": {}, "problem": error.problem}
+        return {"keys": [], "revoked": [], "threshold": 1, "counters": {}, "problem": error.problem}
     store = store or EMPTY
-    return {"keys": store.active, "threshold": store.threshold, "counters": store.counters, "problem": None}
+    return {
+        "keys": store.active,
+        "revoked": sorted(set(store.keys) - set(store.active)),
+        "threshold": store.threshold,
+        "counters": store.counters,
+        "problem": None,
+    }
 
 
 def load(home: Home) -> Trust | None:

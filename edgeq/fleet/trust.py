@@ -80,10 +80,10 @@ def blocked_by_trust(status: Mapping[str, Any], bundle: DeployableBundle) -> lis
         return [_blocked(bundle, "EQ531", "it is not signed: make it again with `edgeq bundle`")]
     if len(signers & trusted) < int(trust["threshold"]):
         reason = (
-            f"signed by {', '.join(sorted(signers))}; the device wants {trust['threshold']} "
+            f"signed by {_told(signers, trust['revoked'])}; the device wants {trust['threshold']} "
             f"of {', '.join(sorted(trusted))}: `edgeq keys trust KEY --on DEVICE`"
         )
-        return [_blocked(bundle, "EQ532", reason)]
+        return [_blocked(bundle, "EQ533" if signers & set(trust["revoked"]) else "EQ532", reason)]
     if counter <= int(floor["counter"]) and bundle.release not in (floor["release"], served):
         reason = (
             f"its counter is {counter}, the device committed {floor['counter']}: "
@@ -91,6 +91,10 @@ def blocked_by_trust(status: Mapping[str, Any], bundle: DeployableBundle) -> lis
         )
         return [_blocked(bundle, "EQ535", reason)]
     return []
+
+
+def _told(signers: set[str], revoked: Sequence[str]) -> str:
+    return ", ".join(f"{key} (revoked there)" if key in revoked else key for key in sorted(signers))
 
 
 def _blocked(bundle: DeployableBundle, code: str, reason: str) -> Step:
