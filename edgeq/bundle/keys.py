@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -200,8 +201,8 @@ def _signing(private: Ed25519PrivateKey, name: str) -> SigningKey:
 
 def _write_whole(path: Path, data: bytes) -> None:
     # Written aside and linked: there is never a part of a key, and never one that replaces another.
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+    aside = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
