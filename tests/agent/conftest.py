@@ -385,3 +385,19 @@ def serving(device: Device, prepared_serving: Path) -> Device:
     """Return a device on which the int8 bundle serves."""
     shutil.copytree(prepared_serving, device.home, symlinks=True)
     return device
+
+
+@pytest.fixture
+def still_serves(serving: Any, int8_bundle: Any, tiny_data: Any, kit: Any) -> Callable[[], None]:
+    """Return a check that the int8 release serves as before, answers, and nothing half-made is left."""
+    state = serving.home / "models" / "tiny" / "state.json"
+    before = state.read_bytes()
+
+    def check() -> None:
+        assert serving.current("tiny") == int8_bundle.release
+        assert state.read_bytes() == before, "an attack must not even reach the state machine"
+        assert serving.call("infer", kit.npz(input_0=tiny_data[:2]), model="tiny").result["samples"] == 2
+        assert list((serving.home / "tmp").iterdir()) == []
+        assert not list(serving.home.rglob("PWNED"))
+
+    return check
