@@ -242,6 +242,27 @@ class BundleAltered(BundleError):
     code = "EQ601"
 
 
+class SigningKeyError(BundleError):
+    """A signing key cannot be made, read or used."""
+
+    code = "EQ602"
+    usual_hint = "`edgeq keys list` shows the workspace's keys, `edgeq keys new` makes one"
+
+
+class SignatureInvalid(BundleError):
+    """A bundle's signature is missing, cut short, or does not fit its manifest."""
+
+    code = "EQ603"
+    usual_hint = "make the bundle again with `edgeq bundle`, which signs it"
+
+
+class UnknownSigner(BundleError):
+    """A bundle is signed, but by nobody who is known here."""
+
+    code = "EQ604"
+    usual_hint = "give the publisher's public key: `edgeq bundle verify FILE --key KEY.pub`"
+
+
 class StoreError(EdgeqError):
     """The local store cannot be used."""
 

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import edgeq
+from edgeq.bundle.keys import find_public
 from edgeq.testing.loopback import loopback_device
 
 
@@ -20,6 +21,7 @@ def main(folder: Path) -> None:
             user=emulated.user,
             identity=emulated.identity,
             expected_fingerprint=emulated.fingerprint,
+            publishers=[find_public(folder, "workspace")],  # whose releases the device shall accept
         )
         for _ in range(2):
             outcome = edgeq.deploy_one(enrolment.device, bundle, workspace=folder)

@@ -30,6 +30,7 @@ _VERBS: dict[str, tuple[str, str]] = {
     "infer": ("infer", "infer"),
     "bench": ("bench", "bench"),
     "telemetry": ("telemetry", "telemetry"),
+    "trust": ("trust_verb", "answer"),
 }
 
 # They hold the lock, and fail when what was interrupted cannot be finished.

@@ -17,6 +17,7 @@ from edgeq_agent import (
     scratch,
     soak,
     states,
+    trust,
 )
 from edgeq_agent.call import Call
 from edgeq_agent.errors import (
@@ -41,17 +42,19 @@ def activate(call: Call) -> Json:
 
     Raises:
         AgentError: EQ501 space, EQ503 device or runtime, EQ504 not healthy, EQ505 another manifest, EQ508
-            busy, EQ509 a blob is missing, EQ511 the model hangs, EQ520 it failed too often here. In all cases
+            busy, EQ509 a blob is missing, EQ511 the model hangs, EQ520 it failed too often here, EQ530 to
+            EQ537 its signature or age. In all cases
             what served before still serves.
     """
     model = request.model_name(call.request)
     release = request.sha256(call.request, "release")
     runtime = request.sha256(call.request, "runtime")
-    wanted = manifest.parse(request.mapping(call.request, "manifest"), release)
-    if wanted.model != model:
-        raise AgentError(BAD_REQUEST, "manifest.model", expected=model, got=wanted.model)
     asked = soak.wanted(call.request)
     with lock.hold(call.home):
+        trust.admit(call.home, call.request)
+        wanted = manifest.parse(request.mapping(call.request, "manifest"), release)
+        if wanted.model != model:
+            raise AgentError(BAD_REQUEST, "manifest.model", expected=model, got=wanted.model)
         state = recovery.recover(call.home, model)
         before = releases.current(call.home, model)
         if (

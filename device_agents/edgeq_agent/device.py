@@ -23,7 +23,16 @@ def _stored_id(home: Home) -> str:
 
 def _new_id(home: Home) -> str:
     mine = scratch.path(home, "device.json")
-    files.write_json(mine, {"schema": "edgeq.device/1", "device_id": uuid.uuid4().hex})
+    try:
+        files.write_json(mine, {"schema": "edgeq.device/1", "device_id": uuid.uuid4().hex})
+        _place(home, mine)
+    finally:
+        files.remove(mine)
+    disk.sync_folder(home.root)
+    return _stored_id(home)
+
+
+def _place(home: Home, mine: str) -> None:
     try:
         # A link fails where a rename would overwrite: of two first calls only one gives the id.
         disk.link(mine, home.device)
@@ -32,9 +41,6 @@ def _new_id(home: Home) -> str:
             disk.replace(mine, home.device)
     except OSError:  # a file system without hard links (Android's sdcard)
         disk.replace(mine, home.device)
-    files.remove(mine)
-    disk.sync_folder(home.root)
-    return _stored_id(home)
 
 
 def _readable(home: Home) -> bool:

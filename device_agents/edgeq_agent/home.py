@@ -61,6 +61,11 @@ class Home(NamedTuple):
     def device(self) -> str:
         return self.path("device.json")
 
+    @property
+    def trust(self) -> str:
+        """File of the keys whose signatures count here, and of the release counters."""
+        return self.path("trust.json")
+
     def blob(self, sha256: str) -> str:
         return os.path.join(self.blobs, sha256)
 

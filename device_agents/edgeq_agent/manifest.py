@@ -24,6 +24,7 @@ class Manifest(NamedTuple):
     free_bytes: int
     latency_p95_ns: int | None
     memory_peak_bytes: int | None
+    counter: int  # of the release; 0 where it was made before releases had one
 
 
 def parse(body: Json, release: str) -> Manifest:
@@ -64,6 +65,7 @@ def parse(body: Json, release: str) -> Manifest:
         free_bytes=request.integer(requires, "free_bytes", 0, 1 << 48, default=0),
         latency_p95_ns=_limit(limits, "latency_p95_ns"),
         memory_peak_bytes=_limit(limits, "memory_peak_bytes"),
+        counter=request.integer(body, "counter", 1, wire.LARGEST_COUNTER, default=0),
     )
 
 

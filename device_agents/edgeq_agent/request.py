@@ -17,6 +17,8 @@ MAX_TIMEOUT_S = 24 * 3600.0
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+KEY_ID = re.compile(r"[0-9a-f]{16}")
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 
 
 def bad(field: str, expected: str, got: Any) -> AgentError:
@@ -42,7 +44,9 @@ def read(stream: Source) -> Json:
     if not line.endswith(b"\n"):
         raise AgentError(BAD_REQUEST, "request", expected="one line of JSON", got="a line without an end")
     try:
-        value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+        value = json.loads(
+            line.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_without_repeats
+        )
     except (ValueError, RecursionError) as error:
         raise AgentError(BAD_REQUEST, "request", f"no JSON: {error}") from error
     if not isinstance(value, dict):
@@ -52,6 +56,14 @@ def read(stream: Source) -> Json:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> Json:
+    # Readers differ in which of two equal keys counts: what was signed might not be what is done.
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
 
 
 def text(request: Json, field: str, default: str | None = None) -> str:
@@ -77,6 +89,16 @@ def model_name(request: Json) -> str:
 def sha256(request: Json, field: str) -> str:
     """Return a field that is a SHA-256 in hex: it becomes a file's name."""
     return _matching(request, field, SHA256, "64 lower-case hex digits")
+
+
+def key_id(request: Json, field: str) -> str:
+    """Return a field that is a key's id."""
+    return _matching(request, field, KEY_ID, "16 lower-case hex digits")
+
+
+def label(request: Json, field: str) -> str:
+    """Return a field that only people read: a short name without spaces."""
+    return _matching(request, field, LABEL, "a short name: " + LABEL.pattern)
 
 
 def file_name(value: Any, field: str) -> str:

@@ -120,6 +120,10 @@ def _make_venv(folder: str, timeout_s: float) -> None:
             "python -m venv failed: " + "".join(last),
             hint="install python3-venv on the device",
         )
+    # The module copies its activation scripts with the modes that they have in Python's own folder.
+    for path in glob.glob(os.path.join(glob.escape(folder), "bin", "*")):
+        if not os.path.islink(path):
+            disk.chmod(path, os.stat(path).st_mode & 0o700)
 
 
 def _install(home: Home, packages: list[tuple[str, str]], venv: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from edgeq_agent import attempts, clock, disk, files, journal
+from edgeq_agent import attempts, clock, disk, files, journal, trust
 from edgeq_agent.home import Home
 from edgeq_agent.wire import Json
 
@@ -137,6 +137,7 @@ class ModelState:
         """Enter `committed`."""
         if self.target is None or self.target_runtime is None:
             raise TransitionError("commit without a target")
+        trust.commit(self._home, self.model, self.target)
         changes = {
             "runtimes": dict(self.runtimes, **{self.target: self.target_runtime}),
             "history": self.target_history,

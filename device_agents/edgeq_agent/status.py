@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from edgeq_agent import __version__, device, home, journal, outbox, pins, releases, soak, states
+from edgeq_agent import __version__, device, home, journal, outbox, pins, releases, soak, states, trust
 from edgeq_agent.call import Call
 from edgeq_agent.wire import Json
 
@@ -21,6 +21,7 @@ def status(call: Call) -> Json:
         "device_id": device.device_id(call.home),
         "models": {name: _model(call.home, name) for name in names},
         "outbox": waiting,
+        "trust": trust.summary(call.home),
         "free_bytes": home.free_bytes(call.home.root),
         "free_inodes": home.free_inodes(call.home.root),
         "journal": journal.tail(call.home, _JOURNAL_ENTRIES),

@@ -23,6 +23,13 @@ MANIFEST_SCHEMA = "edgeq.manifest/1"
 REFERENCE_SCHEMA = "edgeq.reference/1"
 WINDOW_SCHEMA = "edgeq.window/1"
 BENCH_SCHEMA = "edgeq.bench/1"
+TRUST_CHANGE_SCHEMA = "edgeq.trust-change/1"
+
+# What a signature was made for is part of what is signed: none fits the other kind of document.
+RELEASE_TYPE = "application/vnd.edgeq.release.v1+json"
+TRUST_CHANGE_TYPE = "application/vnd.edgeq.trust-change.v1+json"
+# Release counters fit every JSON reader's numbers.
+LARGEST_COUNTER = 2**53 - 1
 
 VERBS = (
     "probe",
@@ -40,6 +47,7 @@ VERBS = (
     "infer",
     "bench",
     "telemetry",
+    "trust",
 )
 
 # A line longer than this is no answer of ours: a reader stops instead of filling its memory.
@@ -62,6 +70,21 @@ def canonical(value: Any) -> bytes:
 def digest(value: Any) -> str:
     """Return the SHA-256 (hex) of a JSON value's canonical bytes; a release's id is its manifest's digest."""
     return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def signed_bytes(payload_type: str, value: Any) -> bytes:
+    """Return the bytes that a signature of a JSON value covers: DSSE's pre-authentication encoding.
+
+    `DSSEv1 <length of type> <type> <length of body> <body>`, single spaces, lengths in decimal ASCII, the
+    body being the value's canonical bytes.
+    """
+    kind, body = payload_type.encode("utf-8"), canonical(value)
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(body), body)
+
+
+def key_id(public_key: bytes) -> str:
+    """Return a key's name: the first 16 hex digits of the SHA-256 of its 32 bytes."""
+    return hashlib.sha256(public_key).hexdigest()[:16]
 
 
 def dump(message: Json) -> bytes:

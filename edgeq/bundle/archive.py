@@ -5,23 +5,29 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import stat
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeq.bundle.keys import SigningKey
 from edgeq.bundle.manifest import Manifest, parse_manifest, release_of
+from edgeq.bundle.signatures import Signature, from_document, sign, to_document
 from edgeq.errors import BundleAltered, BundleError
 from edgeq.files import write_atomic
 from edgeq_agent import wire
 
 MANIFEST = "manifest.json"
+SIGNATURES = "signatures.json"
 FOLDER = "files/"
 # The earliest time that a zip can carry: a bundle says nothing about when it was made.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 # What a bundle may unpack to. A zip of zeros would otherwise fill the memory of whoever opens it.
 LARGEST_BYTES = 2 * 1024**3
+# Names and headers come on top; members are stored, not deflated.
+_LARGEST_FILE_BYTES = LARGEST_BYTES + 16 * 1024**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +47,19 @@ class Bundle:
         manifest: the document as it travels; its digest is the release.
         parsed: the same, typed.
         contents: by SHA-256, the bytes.
+        signed_by: its signatures; each fits the manifest, whether to trust its key is another question.
     """
 
     manifest: Mapping[str, Any]
     parsed: Manifest
     release: str
-    contents: Mapping[str, bytes]
+    contents: Mapping[str, bytes] = field(repr=False)
+    signed_by: tuple[Signature, ...] = ()
+
+    @property
+    def signatures(self) -> Sequence[Mapping[str, str]]:
+        """Return the signatures as the agent's `activate` takes them."""
+        return [signature.to_request() for signature in self.signed_by]
 
     @property
     def model(self) -> str:
@@ -86,14 +99,21 @@ def entry_of(data: bytes) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
 
 
-def write_bundle(path: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle:
+def write_bundle(
+    path: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes], *, keys: Sequence[SigningKey] = ()
+) -> Bundle:
     """Write a bundle and return it as read back: what does not read back is not written.
 
-    The same manifest and files give the same bytes on every machine.
+    The same manifest, files and keys give the same bytes on every machine.
+
+    Args:
+        keys: sign it with these; devices accept no release without a signature that they trust.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         _add(archive, MANIFEST, wire.canonical(dict(manifest)))
+        if keys:
+            _add(archive, SIGNATURES, to_document(sign(manifest, keys)))
         for name in sorted(files):
             _add(archive, FOLDER + name, files[name])
     data = buffer.getvalue()
@@ -119,11 +139,22 @@ def read_bundle(path: Path) -> Bundle:
         BundleAltered: a file's bytes are not what the manifest says.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as stream:
+            # A device file has no size and may have no end.
+            data = stream.read(_LARGEST_FILE_BYTES + 1)
     except OSError as error:
         hint = "make one with `edgeq bundle`"
         raise BundleError(str(path), error.strerror or "cannot be read", hint=hint) from error
+    if len(data) > _LARGEST_FILE_BYTES:
+        raise BundleError(str(path), expected=f"at most {_LARGEST_FILE_BYTES} bytes", got="more")
     return parse_bundle(data, subject=str(path))
+
+
+def resigned(bundle: Bundle, path: Path, *, counter: int, keys: Sequence[SigningKey]) -> Bundle:
+    """Write the same content as a release with another counter, and return it."""
+    manifest = {**bundle.manifest, "counter": counter}
+    files = {name: bundle.open(name) for name in bundle.parsed.files}
+    return write_bundle(path, manifest, files, keys=keys)
 
 
 def parse_bundle(data: bytes, *, subject: str) -> Bundle:
@@ -134,16 +165,15 @@ def parse_bundle(data: bytes, *, subject: str) -> Bundle:
             total = sum(info.file_size for info in archive.infolist())
             if total > LARGEST_BYTES:
                 raise BundleError(subject, expected=f"at most {LARGEST_BYTES} bytes unpacked", got=f"{total}")
+            _check_members(archive.infolist(), subject)
             members = {info.filename: archive.read(info) for info in archive.infolist()}
     except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
         what = "expected a bundle (.eqb), got something else or a part of one"
         raise BundleError(subject, f"{what}: {error}", hint=hint) from error
     if MANIFEST not in members:
         raise BundleError(subject, expected=f"a bundle with {MANIFEST}", got="a zip without it", hint=hint)
-    try:
-        document = json.loads(members.pop(MANIFEST))
-    except ValueError as error:
-        raise BundleError(subject, f"its {MANIFEST} is no JSON", hint=hint) from error
+    document = _document(members.pop(MANIFEST), subject)
+    signatures = members.pop(SIGNATURES, None)
     parsed = parse_manifest(document, subject=subject)
     stated = {FOLDER + name: entry for name, entry in parsed.files.items()}
     if set(stated) != set(members):
@@ -157,4 +187,35 @@ def parse_bundle(data: bytes, *, subject: str) -> Bundle:
         if digest != entry.sha256 or len(members[name]) != entry.size_bytes:
             raise BundleAltered(f"{subject}: {name}", expected=entry.sha256[:12], got=digest[:12], hint=hint)
         contents[digest] = members[name]
-    return Bundle(manifest=document, parsed=parsed, release=release_of(document), contents=contents)
+    return Bundle(
+        manifest=document,
+        parsed=parsed,
+        release=release_of(document),
+        contents=contents,
+        signed_by=() if signatures is None else from_document(signatures, document, subject=subject),
+    )
+
+
+def _check_members(members: Sequence[zipfile.ZipInfo], subject: str) -> None:
+    # Which of two members of one name counts differs between readers; a link is no content.
+    seen: set[str] = set()
+    for info in members:
+        if info.filename in seen:
+            raise BundleAltered(subject, f"holds {info.filename!r} twice")
+        seen.add(info.filename)
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise BundleAltered(subject, f"its member {info.filename!r} is a link")
+
+
+def _document(data: bytes, subject: str) -> Any:
+    """Return the manifest; its bytes are the one canonical form, so that nobody can read it in two ways."""
+    hint = "make it again with `edgeq bundle`"
+    try:
+        document = json.loads(data)
+        canonical = wire.canonical(document)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(subject, f"its {MANIFEST} is no JSON", hint=hint) from error
+    if canonical != data:
+        problem = f"its {MANIFEST} is not in canonical form: keys out of order or twice, or other spacing"
+        raise BundleAltered(subject, problem, hint=hint)
+    return document

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from edgeq.blueprint import Limits
 from edgeq.bundle.archive import EPOCH, Bundle, entry_of, write_bundle
+from edgeq.bundle.counters import CounterRule
+from edgeq.bundle.keys import SigningKey
 from edgeq.bundle.reference import build_reference
 from edgeq.errors import BundleError
 from edgeq.evaluation import ModelRun, dequantized, run
@@ -44,6 +46,8 @@ def make_bundle(
     golden_samples: int = GOLDEN_SAMPLES,
     golden_steps: int = GOLDEN_STEPS,
     lineage: Mapping[str, Any] | None = None,
+    counter: int | CounterRule = 1,
+    keys: Sequence[SigningKey] = (),
 ) -> Bundle:
     """Write a bundle and return it; the same arguments give the same bytes.
 
@@ -54,6 +58,8 @@ def make_bundle(
         kinds: the devices that it is for; none means any.
         limits: what must hold on the device; what is no device's matter is left out.
         golden_steps: how far integer outputs may be off, in steps of the output's scale.
+        counter: of the release, or the rule that gives it; a device takes only higher ones than it committed.
+        keys: sign it with these; a device takes no release without a signature that it trusts.
 
     Raises:
         DataError, ModelError: the data or the model cannot be used.
@@ -72,7 +78,7 @@ def make_bundle(
         "reference.json": wire.canonical(reference),
     }
     asked = limits or Limits()
-    manifest = {
+    manifest: dict[str, Any] = {
         "schema": wire.MANIFEST_SCHEMA,
         "model": name,
         "variant": variant,
@@ -99,7 +105,8 @@ def make_bundle(
         "labels": list(labels),
         "lineage": dict(lineage or {}),
     }
-    return write_bundle(path, manifest, files)
+    manifest["counter"] = counter if isinstance(counter, int) else counter(manifest)
+    return write_bundle(path, manifest, files, keys=keys)
 
 
 def _classes(output: NDArray[Any]) -> int:

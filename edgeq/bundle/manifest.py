@@ -75,6 +75,8 @@ class Manifest(_Part):
     model: ModelName
     variant: str
     created_by: str
+    # 0 where it was made before releases had a counter; no device accepts it then.
+    counter: Annotated[int, Field(strict=True, ge=0, le=wire.LARGEST_COUNTER)] = 0
     files: Mapping[str, FileEntry]
     golden: Golden
     reference: FileOf

@@ -39,6 +39,13 @@ def devices_command() -> None:
 @click.option("--fingerprint", help="Its host key's, SHA256:...; any other one is refused.")
 @click.option("--python", default="python3", show_default=True, help="The interpreter on the device.")
 @click.option("--home", default=".edgeq", show_default=True, help="The agent's folder on the device.")
+@click.option(
+    "--publisher",
+    "publishers",
+    multiple=True,
+    metavar="KEY",
+    help="Whose releases it accepts: a key by name or a .pub file. Else this workspace's own key.",
+)
 def _add(
     app: App,
     name: str,
@@ -51,8 +58,13 @@ def _add(
     fingerprint: str | None,
     python: str,
     home: str,
+    publishers: tuple[str, ...],
 ) -> None:
-    """Pin the host key of a device, log in, prove its Python, and add it to devices.toml."""
+    """Pin the host key of a device, log in, prove its Python, and add it to devices.toml.
+
+    The device learns whose releases to accept: from then on it refuses all others.
+    """
+    from edgeq.bundle.keys import find_public
     from edgeq.fleet.enrol import enrol
 
     enrolment = enrol(
@@ -67,6 +79,7 @@ def _add(
         expected_fingerprint=fingerprint,
         python=python,
         home=home,
+        publishers=[find_public(app.workspace, key) for key in publishers] or None,
     )
     facts = enrolment.facts
     app.ui.line(f"{name}  {enrolment.fingerprint}")
@@ -79,9 +92,13 @@ def _add(
         {
             "device": _entry(enrolment.device),
             "fingerprint": enrolment.fingerprint,
+            "trusts": list(enrolment.trusts),
             "facts": facts.raw,
         },
     )
+    app.ui.line(f"accepts releases signed by {', '.join(enrolment.trusts)}")
+    if not enrolment.pinned:
+        app.ui.warn(f"{name} trusts other keys already; `edgeq keys trust --on {name}` adds this workspace's")
     if fingerprint is None:
         app.ui.say(
             f"pinned the key that it showed; compare on {name}: ssh-keygen -lf /etc/ssh/ssh_host_*.pub"

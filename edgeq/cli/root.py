@@ -23,7 +23,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "search": ("search", "Search mixed precision: which operations stay float, under a blueprint."),
     "select": ("select", "Choose among evaluated variants by a blueprint."),
     "edgetpu": ("edgetpu", "Say what an Edge TPU takes of a .tflite, and compile it."),
-    "bundle": ("bundle", "Make a deployable bundle of a model, its golden inputs and its drift reference."),
+    "bundle": (
+        "bundle",
+        "Make a signed bundle of a model, its golden inputs and its drift reference; verify one.",
+    ),
+    "keys": ("keys", "Make signing keys; let devices trust or revoke them."),
     "devices": ("devices", "Enrol, list and remove devices; emulate one."),
     "plan": ("plan", "Show what a bundle would change on devices; change nothing."),
     "deploy": ("deploy", "Show what a bundle changes on devices, and do it."),

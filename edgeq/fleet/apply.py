@@ -73,6 +73,7 @@ def apply(
                 "model": bundle.model,
                 "release": bundle.release,
                 "manifest": bundle.manifest,
+                "signatures": list(bundle.signatures),
                 "runtime": runtime.digest,
                 "timeout_s": _ACTIVATE_S,
             }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from edgeq.fleet.connect import open_agent
 from edgeq.fleet.facts import Facts
 from edgeq.fleet.plan import Plan, plan
 from edgeq.fleet.ports import DeployableBundle
+from edgeq.fleet.trust import blocked_by_trust
 from edgeq.fleet.wheels import Runtime, own_runtime, resolve
 from edgeq.values import Device
 
@@ -81,8 +82,11 @@ def make_plan(client: AgentClient, bundle: DeployableBundle, *, workspace: Path)
     if runtime.digest not in {known.digest for known in facts.runtimes}:
         sizes.update((wheel.sha256, wheel.size_bytes) for wheel in runtime.wheels)
     missing = client.call("missing", {"blobs": sizes})["missing"]
+    todo = plan(facts, status, missing, bundle.manifest, runtime, device=client.device)
+    if not todo.is_empty:
+        todo = replace(todo, steps=(*blocked_by_trust(status, bundle), *todo.steps))
     return Planned(
-        plan=plan(facts, status, missing, bundle.manifest, runtime, device=client.device),
+        plan=todo,
         runtime=runtime,
         facts=facts,
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeq.bundle.keys import PublicKey, workspace_key
 from edgeq.errors import HostKeyMismatch, UsageError
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.facts import Facts
@@ -13,6 +14,7 @@ from edgeq.fleet.handshake import Address, open_session, shown_key
 from edgeq.fleet.hostkeys import HostKey
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.names import check_host, check_name
+from edgeq.fleet.trust import pin
 from edgeq.values import Device, DeviceKind
 
 
@@ -22,11 +24,15 @@ class Enrolment:
 
     Attributes:
         fingerprint: of the host key that is pinned now, `SHA256:...`; compare it with the device's own.
+        trusts: the ids of the keys whose releases the device accepts.
+        pinned: whether it trusts the keys of this enrolment; it does not where it trusted others before.
     """
 
     device: Device
     facts: Facts
     fingerprint: str
+    trusts: tuple[str, ...]
+    pinned: bool
 
 
 def fetch_host_key(host: str, port: int, timeout_s: float, *, name: str | None = None) -> HostKey:
@@ -58,12 +64,16 @@ def enrol(
     home: str = ".edgeq",
     timeout_s: float = 15,
     replace: bool = False,
+    publishers: Sequence[PublicKey] | None = None,
 ) -> Enrolment:
     """Pin a device's host key, log in, run its Python, place the agent, and add it to the inventory.
+
+    The device learns in turn whose releases to accept, if it does not know yet.
 
     Args:
         expected_fingerprint: refuse any other host key than this one (`SHA256:...`).
         replace: the device may be in the inventory already; its entry is written anew.
+        publishers: whose releases it shall accept; else those that the workspace's own key signs.
 
     Raises:
         UsageError: the name is taken or cannot be one.
@@ -102,8 +112,17 @@ def enrol(
     )
     with open_agent(device, timeout_s=timeout_s) as client:
         facts = client.facts()
+        keys = publishers if publishers is not None else [workspace_key(workspace).public]
+        store = pin(client, keys)
+    trusts = tuple(str(key["id"]) for key in store["keys"] if key["state"] == "active")
     if replace:
         inventory.replace(device)
     else:
         inventory.add(device)
-    return Enrolment(device=device, facts=facts, fingerprint=key.fingerprint)
+    return Enrolment(
+        device=device,
+        facts=facts,
+        fingerprint=key.fingerprint,
+        trusts=trusts,
+        pinned={publisher.id for publisher in keys} <= set(trusts),
+    )

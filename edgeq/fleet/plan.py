@@ -120,7 +120,8 @@ class Plan:
         """
         for step in self.blocked:
             kinds: dict[str, type[DeviceError]] = {"EQ501": DeviceOutOfSpace, "EQ503": DeviceUnsupported}
-            raise kinds.get(step.code, DeviceError)(f"{self.device}: {step.subject}", step.reason)
+            kind = kinds.get(step.code, DeviceError)
+            raise kind(f"{self.device}: {step.subject}", step.reason, code=step.code or None)
 
 
 def plan(

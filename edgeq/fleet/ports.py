@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 
@@ -22,6 +22,7 @@ class DeployableBundle(Protocol):
         manifest: as in the agent's `activate`.
         release: the manifest's digest.
         blobs: the contents by SHA-256.
+        signatures: over the manifest, as in the agent's `activate`.
     """
 
     @property
@@ -32,6 +33,8 @@ class DeployableBundle(Protocol):
     def model(self) -> str: ...
     @property
     def blobs(self) -> Mapping[str, BlobInfo]: ...
+    @property
+    def signatures(self) -> Sequence[Mapping[str, str]]: ...
 
     def read(self, sha256: str) -> bytes:
         """Return one content, verified."""

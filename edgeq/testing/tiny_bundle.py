@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.bundle.archive import Bundle, write_bundle
+from edgeq.bundle.keys import workspace_key
 
 # Written field by field with the TFLite schema: float32 `x` (1, 4), one ADD, float32 `y`.
 MODEL = base64.b64decode(
@@ -31,6 +32,8 @@ def write_tiny_bundle(
     kinds: tuple[str, ...] = (),
     free_bytes: int = 0,
     padding_bytes: int = 0,
+    counter: int | None = None,
+    workspace: Path | None = None,
 ) -> Bundle:
     """Write a bundle of the model `double`, and return it; it deploys and serves like any other.
 
@@ -38,6 +41,8 @@ def write_tiny_bundle(
         seed: another one makes another release of the same model.
         factor: what the golden outputs say; only 2 is what the model does.
         padding_bytes: random bytes as one more file, for transfers that take a while.
+        counter: of the release; else `seed` + 1, so that a later seed is a later release.
+        workspace: whose key signs it; else the folder that it is written to.
     """
     random = np.random.default_rng(seed)
     x = random.normal(size=(6, 4)).astype(np.float32)
@@ -68,6 +73,7 @@ def write_tiny_bundle(
         "model": "double",
         "variant": f"float32-{seed}",
         "created_by": "edgeq.testing",
+        "counter": seed + 1 if counter is None else counter,
         "files": {name: {"sha256": _sha256(data), "size_bytes": len(data)} for name, data in files.items()},
         "golden": {
             "file": "golden.npz",
@@ -83,7 +89,7 @@ def write_tiny_bundle(
         "labels": ["a", "b", "c", "d"],
         "lineage": {},
     }
-    return write_bundle(path, manifest, files)
+    return write_bundle(path, manifest, files, keys=[workspace_key(workspace or path.parent)])
 
 
 def _sha256(data: bytes) -> str:

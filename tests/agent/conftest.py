@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib.util
 import io
@@ -18,11 +19,14 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgeq_agent import wire
 
 CODE = Path(__file__).resolve().parents[2] / "device_agents"
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+# The key that every prepared home trusts.
+PUBLISHER = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"the tests' publisher").digest())
 RUNTIME = hashlib.sha256(b"the test's own interpreter").hexdigest()
 
 
@@ -90,6 +94,10 @@ class Device:
         self.call("put", data, sha256=sha, size_bytes=len(data)).result  # noqa: B018 - asserts success
         return sha
 
+    def enrol(self) -> None:
+        """Let the device trust the tests' publisher, as its enrolment would."""
+        assert self.call("trust", change=change_of(PUBLISHER)).result["changed"]
+
     def current(self, model: str) -> str | None:
         link = self.home / "models" / model / "current"
         return os.readlink(link).rpartition("/")[2] if link.is_symlink() else None
@@ -111,8 +119,35 @@ class Bundle:
             device.put(data)
 
     def request(self, **changes: Any) -> dict[str, Any]:
+        """Return the request of `activate`, signed by the tests' publisher."""
         body = {"model": self.manifest["model"], "release": self.release, "manifest": self.manifest}
-        return {**body, "runtime": RUNTIME, **changes}
+        return {**body, "runtime": RUNTIME, "signatures": [signature_of(self.manifest)], **changes}
+
+
+def signature_of(
+    document: dict[str, Any], key: Ed25519PrivateKey = PUBLISHER, payload_type: str = wire.RELEASE_TYPE
+) -> dict[str, str]:
+    """Return an entry of `signatures`."""
+    signature = key.sign(wire.signed_bytes(payload_type, document))
+    return {"key": id_of(key), "sig": base64.b64encode(signature).decode()}
+
+
+def id_of(key: Ed25519PrivateKey) -> str:
+    """Return the id under which devices know a key."""
+    return wire.key_id(key.public_key().public_bytes_raw())
+
+
+def change_of(*add: Ed25519PrivateKey, **more: Any) -> dict[str, Any]:
+    """Return a change of trust that adds keys."""
+    entries = [
+        {
+            "public": base64.b64encode(key.public_key().public_bytes_raw()).decode(),
+            "role": "publish",
+            "name": "tests",
+        }
+        for key in add
+    ]
+    return {"schema": wire.TRUST_CHANGE_SCHEMA, "add": entries, **more}
 
 
 @pytest.fixture(scope="session")
@@ -128,6 +163,10 @@ def kit() -> SimpleNamespace:
         reference_of=reference_of,
         bundle_of=bundle_of,
         bundle_from=bundle_from,
+        PUBLISHER=PUBLISHER,
+        signature_of=signature_of,
+        id_of=id_of,
+        change_of=change_of,
     )
 
 
@@ -172,6 +211,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     device = Device(home=tmp_path_factory.mktemp("prepared") / "home")
     made = device.call("runtime", digest=RUNTIME, wheels=[], modules=["ai_edge_litert"]).result
     assert made["interpreter"] == sys.executable
+    device.enrol()
     return device.home
 
 
@@ -292,7 +332,7 @@ def bundle_of(
     reference: dict[str, Any],
     *,
     name: str,
-    change: Callable[[dict[str, Any]], None] = dict,
+    change: Callable[[dict[str, Any]], object] = dict,
 ) -> Bundle:
     """Return a bundle whose golden outputs were made on this machine; `change` edits the manifest."""
     inputs, outputs = run_here(model, samples)
@@ -313,6 +353,7 @@ def bundle_from(
         "model": name,
         "variant": "int8",
         "created_by": "tests",
+        "counter": 2,
         "files": {
             file: {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
             for file, data in files.items()
@@ -347,14 +388,26 @@ def tiny_data(tiny_models: Path) -> Any:
 def int8_bundle(tiny_models: Path, tiny_data: Any) -> Bundle:
     """Return the int8 model's bundle, named `tiny`."""
     reference = reference_of(tiny_data, classes=3, channels=2)
-    return bundle_of(tiny_models / "int8.tflite", tiny_data[:20], reference, name="tiny")
+    return bundle_of(
+        tiny_models / "int8.tflite",
+        tiny_data[:20],
+        reference,
+        name="tiny",
+        change=lambda body: body.update(counter=1),
+    )
 
 
 @pytest.fixture(scope="session")
 def float_bundle(tiny_models: Path, tiny_data: Any) -> Bundle:
     """Return the float model's bundle, also named `tiny`: another release of the same model."""
     reference = reference_of(tiny_data, classes=3, channels=2)
-    return bundle_of(tiny_models / "float.tflite", tiny_data[:20], reference, name="tiny")
+    return bundle_of(
+        tiny_models / "float.tflite",
+        tiny_data[:20],
+        reference,
+        name="tiny",
+        change=lambda body: body.update(counter=3),
+    )
 
 
 @pytest.fixture
@@ -362,3 +415,19 @@ def serving(device: Device, prepared_serving: Path) -> Device:
     """Return a device on which the int8 bundle serves."""
     shutil.copytree(prepared_serving, device.home, symlinks=True)
     return device
+
+
+@pytest.fixture
+def still_serves(serving: Any, int8_bundle: Any, tiny_data: Any, kit: Any) -> Callable[[], None]:
+    """Return a check that the int8 release serves as before, answers, and nothing half-made is left."""
+    state = serving.home / "models" / "tiny" / "state.json"
+    before = state.read_bytes()
+
+    def check() -> None:
+        assert serving.current("tiny") == int8_bundle.release
+        assert state.read_bytes() == before, "an attack must not even reach the state machine"
+        assert serving.call("infer", kit.npz(input_0=tiny_data[:2]), model="tiny").result["samples"] == 2
+        assert list((serving.home / "tmp").iterdir()) == []
+        assert not list(serving.home.rglob("PWNED"))
+
+    return check

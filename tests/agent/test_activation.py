@@ -192,8 +192,10 @@ def test_a_damaged_blob_is_removed_and_named(ready: Any, int8_bundle: Any) -> No
     assert ready.call("activate", **int8_bundle.request()).result["changed"]
 
 
-def test_a_manifest_that_was_altered(ready: Any, int8_bundle: Any) -> None:
+def test_a_manifest_that_was_altered(ready: Any, int8_bundle: Any, kit: Any) -> None:
     request = int8_bundle.request(manifest={**int8_bundle.manifest, "variant": "other"})
+    assert ready.call("activate", **request).error["code"] == "EQ534"
+    request["signatures"] = [kit.signature_of(request["manifest"])]
     assert ready.call("activate", **request).error["code"] == "EQ505"
 
 

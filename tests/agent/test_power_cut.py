@@ -55,7 +55,8 @@ def _scenarios(injection: SimpleNamespace, machine: Any, old: Any, new: Any, kit
     def puts(bundle: Any) -> list[Any]:
         return [make.put(data) for data in bundle.files.values()]
 
-    installed = after({}, *make.install(old, kit.RUNTIME, {}).steps)
+    trusting = kit.change_of(kit.PUBLISHER)
+    installed = after({}, *make.install(old, kit.RUNTIME, trusting, {}).steps)
     stocked = after(installed, *puts(new))
     on_trial = after(stocked, make.verb("activate", **new.request(soak_s=60)))
     updated = after(stocked, make.verb("activate", **new.request()))
@@ -67,8 +68,7 @@ def _scenarios(injection: SimpleNamespace, machine: Any, old: Any, new: Any, kit
     third = kit.bundle_from(
         {**old.files, "reference.json": new.files["reference.json"] + b" "}, samples=20, name="tiny"
     )
-    crowded = after({}, *make.install(third, kit.RUNTIME, {}).steps)
-    crowded = after(crowded, *puts(old), make.verb("activate", **old.request()))
+    crowded = after(installed, *puts(third), make.verb("activate", **third.request()))
     crowded = after(crowded, *puts(new), make.verb("activate", **new.request()), make.put(b"spare" * 100))
     unused = "home/runtime/" + "9" * 64
     crowded |= {unused: None, unused + "/runtime.json": b"{}", unused + "/lib": None, unused + "/lib/a": b"a"}
@@ -79,21 +79,21 @@ def _scenarios(injection: SimpleNamespace, machine: Any, old: Any, new: Any, kit
     }
     crowded |= {"home/agent/.agent-x": b"half"}
     gone = [
-        "releases/" + third.release,
+        "releases/" + old.release,
         unused.partition("/")[2],
         "agent/edgeq-agent-1.pyz",
         "agent/.agent-x",
     ]
-    stays = ["releases/" + old.release, "releases/" + new.release, "agent/edgeq-agent-2.pyz"]
+    stays = ["releases/" + third.release, "releases/" + new.release, "agent/edgeq-agent-2.pyz"]
     stays.append("runtime/" + kit.RUNTIME)
     return [
-        make.install(old, kit.RUNTIME, {}),
+        make.install(old, kit.RUNTIME, trusting, {}),
         make.update(old, new, installed),
         make.soak(old, new, stocked),
         make.failed_soak(old, new, on_trial),
         make.rollback(old, new, updated),
         make.recover(old, new, interrupted),
-        make.prune(old, new, crowded, gone, stays, [old.release]),
+        make.prune(old, new, crowded, gone, stays, [third.release]),
         make.pin(old, new, updated),
     ]
 

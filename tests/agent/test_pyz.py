@@ -96,6 +96,7 @@ def test_parent_and_child_may_be_different_pythons(
         entry.read_text().replace('"interpreter":"python"', f'"interpreter":"{made["interpreter"]}"')
     )
     other = kit.Device(home=own.home, command=(interpreter, str(pyz)), environment=_environment())
+    other.enrol()
     int8_bundle.send(other)
     assert other.call("activate", **int8_bundle.request()).result["changed"]
     assert other.call("infer", kit.npz(input_0=tiny_data[:60]), model="tiny").result["windows"] == 2

@@ -95,6 +95,7 @@ def _manifest(**changes: Any) -> dict[str, Any]:
     body = {
         "schema": "edgeq.manifest/1",
         "model": "kws",
+        "counter": 1,
         "files": {"model.tflite": entry, "golden.npz": entry},
         "golden": {"file": "golden.npz"},
     }
@@ -123,13 +124,19 @@ def _manifest(**changes: Any) -> dict[str, Any]:
         {"requires": {"kinds": "coral"}},
         {"requires": []},
         {"limits": {"latency_p95_ns": "fast"}},
+        {"counter": 0},
+        {"counter": True},
+        {"counter": 2**53},
+        {"counter": None},
     ],
 )
-def test_a_bad_manifest(device: Any, changes: dict[str, Any]) -> None:
+def test_a_bad_manifest(device: Any, changes: dict[str, Any], kit: Any) -> None:
     from edgeq_agent import wire
 
+    device.enrol()
     manifest = _manifest(**changes)
     request = {"model": "kws", "release": wire.digest(manifest), "manifest": manifest, "runtime": SHA}
+    request["signatures"] = [kit.signature_of(manifest)]
     assert device.call("activate", **request).error["code"] == "EQ512"
     assert list((device.home / "releases").iterdir()) == []
 

@@ -202,6 +202,7 @@ def test_a_real_runtime_from_wheels_serves_a_model(
     result = device.call("runtime", digest=DIGEST, wheels=wheels).result
     assert result["module"] == "ai_edge_litert"
     assert result["version"] == found["ai-edge-litert"].version
+    device.enrol()
     int8_bundle.send(device)
     assert device.call("activate", **int8_bundle.request(runtime=DIGEST)).result["changed"]
     assert device.call("infer", kit.npz(input_0=tiny_data[:3]), model="tiny").result["samples"] == 3

@@ -84,6 +84,7 @@ def test_the_agent_answers_as_recorded(serving: Any, float_bundle: Any, tiny_dat
         "bench": serving.call("bench", model="tiny", runs=5, min_seconds=0.01),
         "status": serving.call("status"),
         "telemetry": serving.call("telemetry"),
+        "trust": serving.call("trust"),
     }
     float_bundle.send(serving)
     live["activate"] = serving.call("activate", **float_bundle.request())

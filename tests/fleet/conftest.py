@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from edgeq.bundle.archive import Bundle
+from edgeq.bundle.keys import workspace_key
 from edgeq.fleet.enrol import enrol, fetch_host_key
 from edgeq.fleet.hostkeys import HostKey
 from edgeq.testing.loopback import loopback_device
@@ -104,25 +105,34 @@ def wheels_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("wheels")
 
 
+@pytest.fixture(scope="session")
+def publisher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace whose key signs the bundles."""
+    folder = tmp_path_factory.mktemp("publisher")
+    workspace_key(folder)
+    return folder
+
+
 @pytest.fixture
-def site(workspace: Path, wheels_folder: Path) -> Path:
-    """An empty workspace that has the wheels already."""
+def site(workspace: Path, wheels_folder: Path, publisher: Path) -> Path:
+    """A workspace that has the wheels and the publisher's key already, and no devices."""
     (workspace / ".edgeq").mkdir()
     (workspace / ".edgeq" / "wheels").symlink_to(wheels_folder)
+    shutil.copytree(publisher / ".edgeq" / "keys", workspace / ".edgeq" / "keys")
     return workspace
 
 
 @pytest.fixture(scope="session")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def bundles(tmp_path_factory: pytest.TempPathFactory, publisher: Path) -> dict[str, Path]:
     """Paths of bundles: two good releases of a model, one with wrong golden outputs, one for another kind."""
     folder = tmp_path_factory.mktemp("bundles")
     made = {name: folder / f"{name}.eqb" for name in ("first", "second", "wrong", "coral", "huge", "padded")}
-    make(made["first"], seed=0)
-    make(made["second"], seed=1)
-    make(made["wrong"], seed=2, factor=3.0)
-    make(made["coral"], seed=3, kinds=("coral",))
-    make(made["huge"], seed=4, free_bytes=2**60)
-    make(made["padded"], seed=5, padding_bytes=6_000_000)
+    make(made["first"], seed=0, workspace=publisher)
+    make(made["second"], seed=1, workspace=publisher)
+    make(made["wrong"], seed=2, factor=3.0, workspace=publisher)
+    make(made["coral"], seed=3, kinds=("coral",), workspace=publisher)
+    make(made["huge"], seed=4, free_bytes=2**60, workspace=publisher)
+    make(made["padded"], seed=5, padding_bytes=6_000_000, workspace=publisher)
     return made
 
 

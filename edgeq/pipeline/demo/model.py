@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgeq.blueprint import Blueprint
 from edgeq.bundle import Bundle, make_bundle
+from edgeq.bundle.keys import workspace_key
 from edgeq.conversion import convert
 from edgeq.errors import MissingExtra, ModelError
 from edgeq.evaluation import evaluate
@@ -93,8 +94,8 @@ def choose(variants: Sequence[Variant], baseline: Metrics, blueprint: Blueprint)
     return select(variants, baseline=baseline, blueprint=blueprint)
 
 
-def bundle(folder: Path, variant: Variant, blueprint: Blueprint) -> Bundle:
-    """Return the bundle of a variant, written beside it."""
+def bundle(folder: Path, variant: Variant, blueprint: Blueprint, *, counter: int) -> Bundle:
+    """Return the bundle of a variant, written beside it and signed with the workspace's own key."""
     return make_bundle(
         folder / f"{blueprint.name}-{variant.name}.eqb",
         model_file=variant.path,
@@ -108,4 +109,6 @@ def bundle(folder: Path, variant: Variant, blueprint: Blueprint) -> Bundle:
             "model": variant.sha256,
             "blueprint": blueprint.digest,
         },
+        counter=counter,
+        keys=[workspace_key(folder)],
     )

@@ -71,7 +71,10 @@ def walk(folder: Path, say: Callable[[str], None]) -> DemoResult:
         done(f"{chosen.name}: the first by {', '.join(blueprint.prefer)} that fails no limit")
     with tell.step("bundle", "bundle the chosen variant, and another one as the release before it") as done:
         before = next(variant for variant in variants if variant.name != chosen.name)
-        first, second = (model_side.bundle(folder, variant, blueprint) for variant in (before, chosen))
+        first, second = (
+            model_side.bundle(folder, variant, blueprint, counter=number)
+            for number, variant in enumerate((before, chosen), start=1)
+        )
         done(f"{chosen.name} is release {second.release[:12]}, {format_size(second.size_bytes)}")
     with Store.open(folder) as store, ExitStack() as stack:
         store.record_run("select", blueprint.name, to_document(selection))

@@ -10,10 +10,13 @@ from typing import Any
 
 from edgeq.benchmark import BenchResult, bench
 from edgeq.blueprint import Blueprint
-from edgeq.bundle import make_bundle, read_bundle
+from edgeq.bundle import Bundle, make_bundle, read_bundle
+from edgeq.bundle.archive import resigned
+from edgeq.bundle.keys import workspace_key
 from edgeq.errors import DeviceError
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one
+from edgeq.fleet.trust import shown
 from edgeq.pipeline.search.measuring import Latency
 from edgeq.pipeline.search.records import Records, key_of
 from edgeq.store import Store
@@ -98,7 +101,7 @@ class OnDevice:
 
     def _bench(self, variant: Variant, bundle: Path, name: str) -> BenchResult | None:
         try:
-            deploy_one(self._device, read_bundle(bundle), workspace=self._workspace)
+            deploy_one(self._device, self._next_release(bundle, name), workspace=self._workspace)
             with open_agent(self._device) as client:
                 result = bench(client, name, device=self._device.name)
         except DeviceError as error:
@@ -106,6 +109,13 @@ class OnDevice:
             return None
         self._store.record_bench(self._device.name, result.document)
         return result
+
+    def _next_release(self, path: Path, name: str) -> Bundle:
+        """Return the bundle as the device's next release: it takes no lower counter than it committed."""
+        with open_agent(self._device) as client:
+            committed = shown(client)["counters"].get(name, {"counter": 0})["counter"]
+        keys = [workspace_key(self._workspace)]
+        return resigned(read_bundle(path), path, counter=int(committed) + 1, keys=keys)
 
 
 def _latency(results: Sequence[Mapping[str, Any]]) -> Latency:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeq_agent import counters, errors, files, home, journal, pins, states, wire
+from edgeq_agent import counters, errors, files, home, journal, pins, states, trust, wire
 
 Check = Callable[[Any], None]
 
@@ -122,7 +122,14 @@ def fail(release: str, **counts: int) -> Step:
     return Step(act=act)
 
 
-def install(bundle: Any, runtime: str, before: dict[str, Any]) -> Scenario:
+def install(bundle: Any, runtime: str, change: dict[str, Any], before: dict[str, Any]) -> Scenario:
+    """The way of a new device: it trusts a key, gets blobs and a runtime, and activates."""
+
+    def trusted(machine: Any) -> None:
+        kept = trust.load(home.Home(str(machine.home)))
+        assert kept is not None, "the answer said trusted"
+        assert len(kept.active) == 1, "the answer said trusted"
+
     def runtime_told(machine: Any) -> None:
         entry = machine.home / "runtime" / runtime / "runtime.json"
         assert entry.exists(), "the answer said that the runtime is there"
@@ -130,7 +137,7 @@ def install(bundle: Any, runtime: str, before: dict[str, Any]) -> Scenario:
         _journal_has(machine, "runtime")
 
     # The blobs first, as the host sends them: building a runtime syncs everything.
-    steps = [put(data) for data in bundle.files.values()]
+    steps = [verb("trust", trusted, change=change), *(put(data) for data in bundle.files.values())]
     steps.append(verb("runtime", runtime_told, digest=runtime, wheels=[], modules=["ai_edge_litert"]))
     steps.append(verb("activate", committed(bundle.release), **bundle.request()))
     return Scenario(

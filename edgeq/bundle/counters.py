@@ -1,0 +1,67 @@
+"""The release counter: which number a new release of a model gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from edgeq.errors import BundleError
+from edgeq_agent import wire
+
+Manifest = Mapping[str, Any]
+# Given the manifest without its counter, the counter.
+CounterRule = Callable[[Manifest], int]
+
+
+def following(known: Iterable[Manifest]) -> CounterRule:
+    """Return the rule: one more than the highest that is known of the model.
+
+    The newest release made again keeps its counter, so that the same content stays the same release.
+    """
+
+    def rule(manifest: Manifest) -> int:
+        highest = _highest(known, manifest)
+        if highest is not None and _same(highest, manifest):
+            return counter_of(highest)
+        return (0 if highest is None else counter_of(highest)) + 1
+
+    return rule
+
+
+def exactly(counter: int, known: Iterable[Manifest]) -> CounterRule:
+    """Return the rule: this one.
+
+    The rule raises:
+        BundleError: EQ605, devices that committed the newest known release would refuse it.
+    """
+
+    def rule(manifest: Manifest) -> int:
+        highest = _highest(known, manifest)
+        least = 1 if highest is None else counter_of(highest) + 1
+        again = highest is not None and counter == counter_of(highest) and _same(highest, manifest)
+        if not again and not least <= counter <= wire.LARGEST_COUNTER:
+            raise BundleError(
+                f"release counter of {manifest['model']}",
+                expected=f"{least} or more",
+                got=str(counter),
+                hint="leave --counter out: it follows the newest release that this workspace knows",
+                code="EQ605",
+            )
+        return counter
+
+    return rule
+
+
+def counter_of(manifest: Manifest) -> int:
+    """Return a manifest's counter; 0 where it was made before there were any."""
+    counter = manifest.get("counter", 0)
+    return counter if isinstance(counter, int) else 0
+
+
+def _highest(known: Iterable[Manifest], manifest: Manifest) -> Manifest | None:
+    same_model = [each for each in known if each.get("model") == manifest["model"]]
+    return max(same_model, key=counter_of, default=None)
+
+
+def _same(one: Manifest, other: Manifest) -> bool:
+    return {**one, "counter": 0} == {**other, "counter": 0} and counter_of(one) > 0

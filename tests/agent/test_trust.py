@@ -1,0 +1,207 @@
+"""The verb `trust`: who may change whom a device believes; a change is whole or not at all."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edgeq_agent import wire
+
+
+def key(name: str) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
+
+
+OTHER = key("other")
+SMALL_ORDER = base64.b64encode(b"\x01" + bytes(31)).decode()
+
+
+@pytest.fixture
+def enrolled(device: Any) -> Any:
+    """Return a device that trusts the tests' publisher and has no model."""
+    device.enrol()
+    return device
+
+
+def active(device: Any) -> set[str]:
+    return {entry["id"] for entry in device.call("trust").result["keys"] if entry["state"] == "active"}
+
+
+def signed_change(kit: Any, device: Any, *by: Any, **fields: Any) -> dict[str, Any]:
+    """Return the request of a change for this device and moment, signed by these keys."""
+    store = device.call("trust").result
+    terms = {"device_id": store["device_id"], "sequence": store["sequence"] + 1, **fields}
+    change = kit.change_of(*terms.pop("add", ()), **terms)
+    return {
+        "change": change,
+        "signatures": [kit.signature_of(change, each, wire.TRUST_CHANGE_TYPE) for each in by],
+    }
+
+
+def test_a_fresh_device_trusts_nobody(device: Any) -> None:
+    store = device.call("trust").result
+    assert (store["keys"], store["threshold"], store["changes"]) == ([], 1, "operator")
+    assert not (device.home / "trust.json").exists(), "looking makes no store"
+
+
+def test_the_first_key_is_pinned_once(device: Any, kit: Any) -> None:
+    mine, theirs = kit.change_of(kit.PUBLISHER), kit.change_of(OTHER)
+    assert device.call("trust", change=mine, first=True).result["changed"] is True
+    late = device.call("trust", change=theirs, first=True).result
+    assert late["changed"] is False
+    assert active(device) == {kit.id_of(kit.PUBLISHER)}
+    assert device.call("trust", change=mine, first=True).result["changed"] is False
+    assert (device.home / "trust.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_revoked_device_is_not_pinned_anew(enrolled: Any, kit: Any) -> None:
+    assert enrolled.call("trust", change=kit.change_of(revoke=[kit.id_of(kit.PUBLISHER)])).result["changed"]
+    assert enrolled.call("trust", change=kit.change_of(OTHER), first=True).result["changed"] is False
+    assert active(enrolled) == set()
+
+
+def test_the_operator_adds_and_revokes_and_the_journal_tells(enrolled: Any, kit: Any) -> None:
+    change = kit.change_of(OTHER, revoke=[kit.id_of(kit.PUBLISHER)])
+    assert enrolled.call("trust", change=change).result["changed"] is True
+    assert active(enrolled) == {kit.id_of(OTHER)}
+    entry = [entry for entry in enrolled.call("status").result["journal"] if entry["event"] == "trust"][-1]
+    assert (entry["by"], entry["added"], entry["revoked"]) == (
+        ["operator"],
+        [kit.id_of(OTHER)],
+        [kit.id_of(kit.PUBLISHER)],
+    )
+    before = (enrolled.home / "trust.json").read_bytes()
+    repeated = enrolled.call("trust", change=kit.change_of(OTHER)).result
+    assert repeated["changed"] is False
+    assert (enrolled.home / "trust.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("public", "words"),
+    [
+        (SMALL_ORDER, "small order"),
+        (base64.b64encode(b"\xff" * 32).decode(), "no point"),
+        (base64.b64encode(bytes(31)).decode(), "31 bytes"),
+        ("no base64 at all!", "0 bytes"),
+    ],
+)
+def test_a_key_that_cannot_be_trusted(enrolled: Any, kit: Any, public: str, words: str) -> None:
+    change = kit.change_of(OTHER)
+    change["add"].append({"public": public, "role": "publish", "name": "bad"})
+    error = enrolled.call("trust", change=change).error
+    assert error["code"] == "EQ536"
+    assert words in error["problem"]
+    assert active(enrolled) == {kit.id_of(kit.PUBLISHER)}, "the good key beside it was not taken either"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"schema": "edgeq.trust-change/2"},
+        {"add": {}},
+        {"add": [7]},
+        {"add": [{"public": 7, "name": "x"}]},
+        {
+            "add": [
+                {"public": base64.b64encode(OTHER.public_key().public_bytes_raw()).decode(), "name": "a b"}
+            ]
+        },
+        {"revoke": "all"},
+        {"revoke": ["*"]},
+        {"threshold": 0},
+        {"threshold": "2"},
+        {"changes": "nobody"},
+    ],
+)
+def test_a_change_of_no_form(enrolled: Any, kit: Any, fields: dict[str, Any]) -> None:
+    assert enrolled.call("trust", change={**kit.change_of(), **fields}).error["code"] == "EQ512"
+    assert active(enrolled) == {kit.id_of(kit.PUBLISHER)}
+
+
+def test_an_unknown_key_cannot_be_revoked(enrolled: Any, kit: Any) -> None:
+    assert enrolled.call("trust", change=kit.change_of(revoke=["0" * 16])).error["code"] == "EQ536"
+
+
+def test_more_signatures_than_keys_would_lock_the_device(enrolled: Any, kit: Any) -> None:
+    assert enrolled.call("trust", change=kit.change_of(threshold=2)).error["code"] == "EQ538"
+    assert enrolled.call("trust", change=kit.change_of(OTHER, threshold=2)).result["threshold"] == 2
+
+
+def test_rotation_signed_by_a_present_key(enrolled: Any, kit: Any) -> None:
+    """Once the device takes only signed changes, logging in is not enough to publish."""
+    assert enrolled.call("trust", change=kit.change_of(changes="signed")).result["changes"] == "signed"
+    for change in (kit.change_of(OTHER), kit.change_of(changes="operator"), kit.change_of(threshold=1)):
+        error = enrolled.call("trust", change=change).error
+        assert error["code"] == "EQ538"
+        assert "--by" in error["hint"]
+    request = signed_change(kit, enrolled, kit.PUBLISHER, add=[OTHER], revoke=[kit.id_of(kit.PUBLISHER)])
+    assert enrolled.call("trust", **request).result["changed"] is True
+    assert active(enrolled) == {kit.id_of(OTHER)}
+    entry = [entry for entry in enrolled.call("status").result["journal"] if entry["event"] == "trust"][-1]
+    assert entry["by"] == [kit.id_of(kit.PUBLISHER)]
+    back = signed_change(kit, enrolled, kit.PUBLISHER, add=[key("third")])
+    assert enrolled.call("trust", **back).error["code"] == "EQ533", "the old key changes nothing any more"
+
+
+def test_a_signed_change_offered_again(enrolled: Any, kit: Any) -> None:
+    request = signed_change(kit, enrolled, kit.PUBLISHER, add=[OTHER])
+    assert enrolled.call("trust", **request).result["sequence"] == 1
+    assert enrolled.call("trust", **request).error["code"] == "EQ538"
+    older = signed_change(kit, enrolled, kit.PUBLISHER, add=[key("third")], sequence=1)
+    assert enrolled.call("trust", **older).error["code"] == "EQ538"
+    assert kit.id_of(key("third")) not in active(enrolled)
+
+
+def test_a_signed_change_of_another_device(enrolled: Any, kit: Any) -> None:
+    request = signed_change(kit, enrolled, kit.PUBLISHER, add=[OTHER], device_id="0" * 32)
+    error = enrolled.call("trust", **request).error
+    assert (error["code"], error["got"]) == ("EQ538", "0" * 32)
+    assert active(enrolled) == {kit.id_of(kit.PUBLISHER)}
+
+
+@pytest.mark.parametrize(("by", "code"), [((), "EQ531"), ((OTHER,), "EQ532")])
+def test_a_change_signed_by_nobody_who_is_trusted(enrolled: Any, kit: Any, by: Any, code: str) -> None:
+    """Also where the operator alone could make it: a signature that is given must hold."""
+    assert enrolled.call("trust", **signed_change(kit, enrolled, *by, add=[OTHER])).error["code"] == code
+    assert active(enrolled) == {kit.id_of(kit.PUBLISHER)}
+
+
+def test_a_releases_signature_changes_no_trust(enrolled: Any, kit: Any) -> None:
+    request = signed_change(kit, enrolled, add=[OTHER])
+    request["signatures"] = [kit.signature_of(request["change"], kit.PUBLISHER, wire.RELEASE_TYPE)]
+    assert enrolled.call("trust", **request).error["code"] == "EQ534"
+
+
+def test_an_altered_change(enrolled: Any, kit: Any) -> None:
+    request = signed_change(kit, enrolled, kit.PUBLISHER, add=[OTHER])
+    request["change"]["add"] = kit.change_of(key("third"))["add"]
+    assert enrolled.call("trust", **request).error["code"] == "EQ534"
+
+
+def test_the_last_key_may_be_revoked_and_the_operator_starts_anew(enrolled: Any, kit: Any) -> None:
+    """A leaked key must go at once; what serves stays, and nothing new comes until there is another."""
+    request = {"change": kit.change_of(changes="signed")}
+    assert enrolled.call("trust", **request).result["changed"]
+    revoke = signed_change(kit, enrolled, kit.PUBLISHER, revoke=[kit.id_of(kit.PUBLISHER)])
+    assert enrolled.call("trust", **revoke).result["changed"]
+    assert active(enrolled) == set()
+    assert enrolled.call("trust", change=kit.change_of(OTHER)).result["changed"]
+    assert active(enrolled) == {kit.id_of(OTHER)}
+
+
+def test_keys_are_not_collected_without_end(enrolled: Any, kit: Any) -> None:
+    many = kit.change_of(*(key(f"k{number}") for number in range(64)))
+    assert enrolled.call("trust", change=many).error["code"] == "EQ512"
+    assert active(enrolled) == {kit.id_of(kit.PUBLISHER)}
+
+
+def test_the_clock_does_not_matter(enrolled: Any, kit: Any) -> None:
+    """No time is in the store: nothing that a wrong clock could make valid or void."""
+    text = (enrolled.home / "trust.json").read_text()
+    assert not any(word in text for word in ("time", "_ns", "date", "expires", "valid"))
+    assert set(json.loads(text)) == {"schema", "keys", "policy", "sequence", "counters"}
