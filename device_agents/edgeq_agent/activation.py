@@ -161,10 +161,13 @@ def _undo(place: Home, state: ModelState, before: str | None, error: BaseExcepti
     """Go back to what served before; when the disk refuses even that, the next call's `recover` does it."""
     if state.state not in (states.STAGED, states.VERIFIED, states.ACTIVATING):
         return
-    if releases.current(place, state.model) != before:
-        releases.point(place, state.model, before)
     problem = getattr(error, "problem", "") or str(error) or type(error).__name__
-    state.roll_back("{} {}".format(getattr(error, "code", "interrupted:"), problem))
+    reason = "{} {}".format(getattr(error, "code", "interrupted:"), problem)
+    if releases.current(place, state.model) != before:
+        # Said before it is done: a disk that refuses the record leaves link and record as they agree.
+        state.rolling_back(reason)
+        releases.point(place, state.model, before)
+    state.roll_back(reason)
 
 
 def _check_device(call: Call, wanted: Manifest) -> None:
