@@ -68,6 +68,11 @@ def committed(release: str) -> Check:
         assert state_of(machine)["state"] == states.COMMITTED, "the answer said committed"
         assert state_of(machine)["target"] == release
         _journal_says(machine, release, states.COMMITTED)
+        manifest = files.read_json(str(machine.home / "releases" / release / "manifest.json"))
+        store = trust.load(home.Home(str(machine.home)))
+        assert store is not None
+        floor = store.counters.get("tiny", {"counter": 0})["counter"]
+        assert floor >= manifest["counter"], "an older release could come back"
 
     return check
 
@@ -123,12 +128,16 @@ def fail(release: str, **counts: int) -> Step:
 
 
 def install(bundle: Any, runtime: str, change: dict[str, Any], before: dict[str, Any]) -> Scenario:
-    """The way of a new device: it trusts a key, gets blobs and a runtime, and activates."""
+    """The way of a new device: it tells what it is, trusts a key, gets blobs and a runtime, and activates."""
+
+    def known(machine: Any) -> None:
+        assert files.read_json(str(machine.home / "device.json"))["device_id"], "the answer told an id"
 
     def trusted(machine: Any) -> None:
         kept = trust.load(home.Home(str(machine.home)))
         assert kept is not None, "the answer said trusted"
         assert len(kept.active) == 1, "the answer said trusted"
+        _journal_has(machine, "trust")
 
     def runtime_told(machine: Any) -> None:
         entry = machine.home / "runtime" / runtime / "runtime.json"
@@ -137,7 +146,8 @@ def install(bundle: Any, runtime: str, change: dict[str, Any], before: dict[str,
         _journal_has(machine, "runtime")
 
     # The blobs first, as the host sends them: building a runtime syncs everything.
-    steps = [verb("trust", trusted, change=change), *(put(data) for data in bundle.files.values())]
+    steps = [verb("probe", known), verb("trust", trusted, change=change)]
+    steps.extend(put(data) for data in bundle.files.values())
     steps.append(verb("runtime", runtime_told, digest=runtime, wheels=[], modules=["ai_edge_litert"]))
     steps.append(verb("activate", committed(bundle.release), **bundle.request()))
     return Scenario(
