@@ -15,6 +15,7 @@ from edgeq.fleet.connect import open_agent
 from edgeq.fleet.facts import Facts
 from edgeq.fleet.plan import Plan, plan
 from edgeq.fleet.ports import DeployableBundle
+from edgeq.fleet.watch import STEP_S
 from edgeq.fleet.wheels import Runtime, own_runtime, resolve
 from edgeq.values import Device
 
@@ -96,7 +97,7 @@ def deploy_one(
     on_event: OnProgress | None = None,
     dry_run: bool = False,
     planned: Planned | None = None,
-    timeout_s: float = 15,
+    timeout_s: float = STEP_S,
 ) -> Outcome:
     """Bring a bundle to one device. A second run finds everything there and sends no payload.
 
@@ -128,7 +129,9 @@ def deploy_one(
         )
 
 
-def plan_one(device: Device, bundle: DeployableBundle, *, workspace: Path, timeout_s: float = 15) -> Planned:
+def plan_one(
+    device: Device, bundle: DeployableBundle, *, workspace: Path, timeout_s: float = STEP_S
+) -> Planned:
     """Plan a deploy to one device and change nothing that serves."""
     with open_agent(device, timeout_s=timeout_s) as client:
         return make_plan(client, bundle, workspace=workspace)

@@ -13,6 +13,7 @@ from edgeq.fleet.handshake import Address, open_session, shown_key
 from edgeq.fleet.hostkeys import HostKey
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.names import check_host, check_name
+from edgeq.fleet.watch import STEP_S
 from edgeq.values import Device, DeviceKind
 
 
@@ -36,7 +37,7 @@ def fetch_host_key(host: str, port: int, timeout_s: float, *, name: str | None =
         TransportError: by its subclass what failed.
     """
     address = Address(name=name or host, host=host, port=port)
-    session = open_session(address, timeout_s=timeout_s)
+    session, _ = open_session(address, timeout_s=timeout_s)
     try:
         return shown_key(session)
     finally:
@@ -56,7 +57,7 @@ def enrol(
     expected_fingerprint: str | None = None,
     python: str = "python3",
     home: str = ".edgeq",
-    timeout_s: float = 15,
+    timeout_s: float = STEP_S,
     replace: bool = False,
 ) -> Enrolment:
     """Pin a device's host key, log in, run its Python, place the agent, and add it to the inventory.

@@ -28,8 +28,9 @@ from edgeq.errors import (
 from edgeq.fleet.enrol import enrol, fetch_host_key
 from edgeq.fleet.hostkeys import HostKey
 from edgeq.fleet.inventory import Inventory
-from edgeq.fleet.ssh import Watch, connect
+from edgeq.fleet.ssh import connect
 from edgeq.fleet.transport import Limits
+from edgeq.fleet.watch import Watch
 from edgeq.testing.link import faulty_link
 from edgeq.testing.loopback import loopback_device
 from edgeq.testing.server import Trouble
