@@ -12,6 +12,7 @@ from edgeq.fleet.agent_errors import from_agent
 from edgeq.fleet.agent_file import build_agent
 from edgeq.fleet.bootstrap import Placement, no_python, place_agent
 from edgeq.fleet.facts import AgentFact, Facts
+from edgeq.fleet.first_call import FLAGS, command, read_placement
 from edgeq.fleet.transport import Ended, Limits, Transport
 from edgeq.values import Device
 from edgeq_agent import wire
@@ -97,7 +98,8 @@ class AgentClient:
         Args:
             request: the request; `payload_bytes` is added where there is a payload.
             payload: bytes, or a file that is streamed.
-            stream: in the place of a payload: hears each message, and says what is sent.
+            stream: in the place of a payload: hears each message, and says what is sent. As the first call of
+                a connection it finds the agent file and runs it in one go.
             deadline_s: how long the agent may be silent while it works. Sending the payload does not count.
             on_event: called with each `progress` and `window` message.
             on_sent: called with the size of each piece that went out, from another thread.
@@ -106,11 +108,16 @@ class AgentClient:
             DeviceError: the agent refused; by its code.
             AgentProtocolError: what came was no answer.
             TransportError: the way to the device failed; DeviceTimeout when the deadline passed.
+            NotPlaced: with a stream: nothing was run, `place` first, and bring a new stream.
         """
         if verb not in wire.VERBS:
             raise ValueError(f"{verb!r} is no verb of the agent")
-        placement = self.place()
-        argv = [self.device.python, placement.path, verb, "--home", placement.home]
+        first = stream is not None and self._placement is None
+        if first:
+            argv = command(self.device, build_agent(), verb)
+        else:
+            placement = self.place()
+            argv = [self.device.python, *FLAGS, placement.path, verb, "--home", placement.home]
         size_bytes = _size(payload) if stream is None else stream.size_bytes
         message = dict(request) if payload is None else {**request, "payload_bytes": size_bytes}
         data = _payload(payload) if stream is None else stream.pieces()
@@ -127,7 +134,10 @@ class AgentClient:
         name = self.device.name
         try:
             try:
-                last = _read_answer(running.lines(), _hearers(stream, on_event))
+                lines = running.lines()
+                if first:
+                    self._placement = read_placement(lines, build_agent())
+                last = _read_answer(lines, _hearers(stream, on_event))
             finally:
                 # Its thread may still wait for a word of the agent, which will not come.
                 if stream is not None:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 import paramiko
+from paramiko.common import MSG_CHANNEL_REQUEST
 
 from edgeq.errors import DeviceTimeout, LinkLost
 from edgeq.fleet.handshake import Address, open_session, shown_key
@@ -70,7 +71,7 @@ class SshTransport:
         try:
             with self._watchdog.at_most(self._timeout_s, problem):
                 channel = self._session.open_session(timeout=self._timeout_s)
-                channel.exec_command(shlex.join(argv))
+                _start(self._session, channel, shlex.join(argv))
         except (paramiko.SSHException, EOFError, OSError) as error:
             gone = not self._session.is_active()
             self.close()
@@ -108,3 +109,15 @@ class SshTransport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _start(session: paramiko.Transport, channel: paramiko.Channel, command: str) -> None:
+    # `exec_command` waits for the answer; what comes after may as well be on its way by then. A refusal
+    # closes the channel, and whoever reads from it is told.
+    message = paramiko.Message()
+    message.add_byte(bytes([MSG_CHANNEL_REQUEST]))
+    message.add_int(channel.remote_chanid)
+    message.add_string("exec")
+    message.add_boolean(True)
+    message.add_string(command)
+    session._send_user_message(message)  # type: ignore[attr-defined] # as its `exec_command` does

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeq.fleet.chunks import CHUNK_BYTES, Content, chunk_digests
 from edgeq.fleet.client import AgentClient
+from edgeq.fleet.first_call import NotPlaced
 from edgeq.fleet.packing import Packer
 from edgeq_agent import wire
 
@@ -58,12 +59,23 @@ def upload(
     stored: list[str] = []
     sent_bytes = resumed_bytes = 0
     for first in range(0, len(unique), _BLOBS_A_CALL):
-        talk = _Conversation(unique[first : first + _BLOBS_A_CALL], on_chunk)
-        answer = client.call("upload", talk.request(), stream=talk, deadline_s=deadline_s)
+        talk, answer = _call(client, unique[first : first + _BLOBS_A_CALL], deadline_s, on_chunk)
         stored += [str(blob["sha256"]) for blob in answer["blobs"] if blob["stored"]]
         sent_bytes += talk.sent_bytes
         resumed_bytes += int(answer["resumed_bytes"])
     return Uploaded(stored=tuple(stored), sent_bytes=sent_bytes, resumed_bytes=resumed_bytes)
+
+
+def _call(
+    client: AgentClient, contents: Sequence[Content], deadline_s: float, on_chunk: OnChunk | None
+) -> tuple[_Conversation, dict[str, Any]]:
+    talk = _Conversation(contents, on_chunk)
+    try:
+        return talk, client.call("upload", talk.request(), stream=talk, deadline_s=deadline_s)
+    except NotPlaced:
+        client.place()
+        talk = _Conversation(contents, on_chunk)
+        return talk, client.call("upload", talk.request(), stream=talk, deadline_s=deadline_s)
 
 
 class _Conversation:

@@ -13,11 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from edgeq.errors import DeviceTimeout, TransportError, Unreachable
+from edgeq.fleet.enrol import fetch_host_key
 from edgeq.fleet.handshake import Address, open_session
 from edgeq.fleet.ssh import SshTransport, connect
 from edgeq.fleet.transport import Limits
 from edgeq.fleet.watch import STEP_S, USUAL, Watch
 from edgeq.testing.link import FaultyLink, Way, faulty_link
+from edgeq.testing.loopback import loopback_device
+from edgeq.testing.server import Trouble
 
 # A verb's own deadline is minutes: it is not what notices.
 LIMITS = Limits(first_s=600, silence_s=600, total_s=1200)
@@ -132,13 +135,22 @@ def test_with_the_usual_settings_that_is_ten_seconds(loopback_server) -> None:  
     assert max(took.values()) < 10 + 3, took
 
 
-def test_a_device_that_answers_but_starts_nothing_is_given_up(loopback_server, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    import paramiko
-
-    with connect(loopback_server.device(), timeout_s=1, watch=QUICK) as transport:
-        monkeypatch.setattr(paramiko.Channel, "exec_command", lambda channel, _: channel._wait_for_event())
-        with pytest.raises(DeviceTimeout, match="starts no command within 1 s"):
-            transport.run(["true"], stdin=(), limits=LIMITS)
+def test_a_server_that_refuses_commands_says_so(loopback_server, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    with (
+        loopback_device(tmp_path / "device", trouble=Trouble.NO_EXEC) as device,
+        connect(
+            dataclasses.replace(
+                loopback_server.device(),
+                port=device.port,
+                identity=device.identity,
+                host_key=str(fetch_host_key(device.host, device.port, 9)),
+            ),
+            timeout_s=9,
+        ) as transport,
+        pytest.raises(TransportError, match="refuses to start a command") as caught,
+    ):
+        _use(transport, ["true"], iter(()))
+    assert not caught.value.transient
 
 
 def test_a_slow_link_is_not_a_frozen_one(server) -> None:  # type: ignore[no-untyped-def]

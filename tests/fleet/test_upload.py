@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import time
@@ -14,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeq.errors import AgentProtocolError, DeviceError, LinkLost, SourceChanged
+from edgeq.errors import AgentProtocolError, DeviceError, DeviceUnsupported, LinkLost, SourceChanged
+from edgeq.fleet.agent_file import build_agent
 from edgeq.fleet.chunks import CHUNK_BYTES, Content, chunk_digests
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.packing import Packer
@@ -184,8 +186,6 @@ def test_a_device_that_wants_what_was_not_offered(ranges: Any) -> None:
 
 
 def test_a_device_that_wants_other_blobs_is_a_protocol_error(loopback_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    import dataclasses
-
     python = tmp_path / "python3"
     answer = (wire.dump(wire.hello("9")) + wire.dump(wire.progress("wanted", chunks=[[[0, 9]]]))).decode()
     python.write_text(
@@ -193,5 +193,30 @@ def test_a_device_that_wants_other_blobs_is_a_protocol_error(loopback_server, tm
     )
     python.chmod(0o755)
     device = dataclasses.replace(loopback_server.device(), python=str(python))
-    with open_agent(device) as client, pytest.raises(AgentProtocolError, match="were not offered"):
-        upload(client, [content(10)])
+    with open_agent(device) as client:
+        client.place()
+        with pytest.raises(AgentProtocolError, match="were not offered"):
+            upload(client, [content(10)])
+
+
+@pytest.mark.parametrize("content_there", [None, b"import os; os.abort()"])
+def test_the_first_call_places_an_agent_that_is_not_there_or_not_ours(  # type: ignore[no-untyped-def]
+    loopback_server, content_there: bytes | None
+) -> None:
+    agent = Path(loopback_server.home / ".edgeq" / "agent" / build_agent().name)
+    with open_agent(loopback_server.device()) as client:
+        client.place()
+    if content_there is None:
+        agent.unlink()
+    else:
+        agent.write_bytes(content_there)
+    one = content(100)
+    with open_agent(loopback_server.device()) as client:
+        assert upload(client, [one]).stored == (one.sha256,)
+    assert agent.read_bytes() == build_agent().data
+
+
+def test_the_first_call_of_a_device_without_python_says_so(loopback_server) -> None:  # type: ignore[no-untyped-def]
+    device = dataclasses.replace(loopback_server.device(), python="no-such-python")
+    with open_agent(device) as client, pytest.raises(DeviceUnsupported, match="does not run"):
+        upload(client, [content(100)])
