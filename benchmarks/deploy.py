@@ -3,8 +3,8 @@
 `python -m benchmarks.deploy [--json] [--rounds 5] [--devices 50] [--rows push,slow,redeploy,fleet]`
 
 Each time is from nothing to done: connecting, the device's hash, its sync and the rename are in ours;
-starting the program is in the peer's, which keeps no process between devices. Rounds alternate, so that what disturbs
-one disturbs the other.
+starting the program is in the peer's, which keeps no process between devices. Rounds alternate, so that what
+disturbs one disturbs the other.
 """
 
 from __future__ import annotations

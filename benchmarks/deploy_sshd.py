@@ -78,7 +78,7 @@ def sshd(folder: Path) -> Iterator[Sshd]:
         home = folder / "devices"
         home.mkdir()
         known = folder / "known_hosts"
-        known.write_text(f"* {key}\n")
+        known.write_text(f"[127.0.0.1]:{port} {key}\n* {key}\n")
         yield Sshd(
             port=port,
             user=getpass.getuser(),

@@ -197,6 +197,12 @@ class SourceChanged(TransportError):
     usual_hint = "make the bundle anew, or remove the cached file, then run the same command again"
 
 
+class HostKeyUnknown(TransportError):
+    """A machine on the way to a device has no host key in known_hosts."""
+
+    code = "EQ407"
+
+
 class DeviceError(EdgeqError):
     """The device or its agent refused; the agent's own code is kept."""
 

@@ -39,6 +39,7 @@ def devices_command() -> None:
 @click.option("--fingerprint", help="Its host key's, SHA256:...; any other one is refused.")
 @click.option("--python", default="python3", show_default=True, help="The interpreter on the device.")
 @click.option("--home", default=".edgeq", show_default=True, help="The agent's folder on the device.")
+@click.option("--jump", help="A machine on the way, [USER@]HOST[:PORT]; several with commas.")
 def _add(
     app: App,
     name: str,
@@ -51,6 +52,7 @@ def _add(
     fingerprint: str | None,
     python: str,
     home: str,
+    jump: str | None,
 ) -> None:
     """Pin the host key of a device, log in, prove its Python, and add it to devices.toml."""
     from edgeq.fleet.enrol import enrol
@@ -67,6 +69,7 @@ def _add(
         expected_fingerprint=fingerprint,
         python=python,
         home=home,
+        jump=jump,
     )
     facts = enrolment.facts
     app.ui.line(f"{name}  {enrolment.fingerprint}")
@@ -125,6 +128,18 @@ def _remove(app: App, name: str) -> None:
     app.ui.emit("edgeq.devices.remove/1", {"device": name})
 
 
+@command("rotate-key", examples=["edgeq devices rotate-key pi --fingerprint SHA256:nQxf..."])
+@click.argument("name")
+@click.option("--fingerprint", required=True, help="The new key's, as read on the device: SHA256:...")
+def _rotate_key(app: App, name: str, fingerprint: str) -> None:
+    """Pin a device's new host key in the place of the old one; no key but the one with this fingerprint."""
+    from edgeq.fleet.enrol import rotate_key
+
+    device = rotate_key(app.workspace, name, fingerprint=fingerprint)
+    app.ui.line(f"{name}  {fingerprint}")
+    app.ui.emit("edgeq.devices.rotate-key/1", {"device": _entry(device), "fingerprint": fingerprint})
+
+
 @command(
     "emulate",
     examples=["edgeq devices emulate pi-test", "edgeq devices emulate pi-test --detach"],
@@ -166,7 +181,7 @@ def _stop(app: App, name: str) -> None:
     app.ui.emit("edgeq.devices.stop/1", {"device": name})
 
 
-for _command in (_add, _list, _remove, _emulate, _stop):
+for _command in (_add, _list, _remove, _rotate_key, _emulate, _stop):
     devices_command.add_command(_command)
 
 

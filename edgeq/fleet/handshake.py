@@ -35,13 +35,18 @@ class Address:
 
 
 def open_session(
-    address: Address, *, timeout_s: float, prefer_key_type: str | None = None
+    address: Address,
+    *,
+    timeout_s: float,
+    prefer_key_type: str | None = None,
+    line: paramiko.Channel | None = None,
 ) -> tuple[paramiko.Transport, Lifeline]:
     """Return an encrypted session in which nobody has logged in yet, and the line that it runs on.
 
     Args:
         timeout_s: bound of reaching the address, of the banner and of the key exchange, each.
         prefer_key_type: the pinned key's type, so that a server with several keys shows that one.
+        line: a channel through another session that leads to the address; None connects to it.
 
     Raises:
         Unreachable: nothing answers at the address.
@@ -49,7 +54,7 @@ def open_session(
         LinkLost: it ends the connection during the handshake.
         TransportError: it is no SSH server that we can talk to.
     """
-    sock = _reach(address, timeout_s)
+    sock = _reach(address, timeout_s) if line is None else line
     life = Lifeline(sock)
     try:
         # paramiko asks no more of a socket than what a `Lifeline` has.

@@ -11,10 +11,10 @@ import paramiko
 from paramiko.common import MSG_CHANNEL_REQUEST
 
 from edgeq.errors import DeviceTimeout, LinkLost
-from edgeq.fleet.handshake import Address, open_session, shown_key
+from edgeq.fleet.handshake import shown_key
 from edgeq.fleet.hostkeys import HostKey, check_pinned
-from edgeq.fleet.lifeline import Lifeline
 from edgeq.fleet.login import log_in
+from edgeq.fleet.route import Opened, Route, find_route, open_route
 from edgeq.fleet.ssh_command import SshCommand
 from edgeq.fleet.transport import Limits
 from edgeq.fleet.watch import STEP_S, USUAL, Watch, Watchdog
@@ -31,27 +31,39 @@ def connect(device: Device, *, timeout_s: float = STEP_S, watch: Watch = USUAL) 
         TransportError: by its subclass what failed; HostKeyMismatch and AuthenticationFailed are final.
     """
     pinned = HostKey.parse(device.host_key)
-    address = Address(name=device.name, host=device.host, port=device.port)
-    session, life = open_session(address, timeout_s=timeout_s, prefer_key_type=pinned.type)
+    route = route_of(device)
+    opened = open_route(route, timeout_s=timeout_s, prefer_key_type=pinned.type)
     try:
-        check_pinned(device.name, pinned=pinned, shown=shown_key(session))
-        log_in(session, name=device.name, user=device.user, identity=device.identity, timeout_s=timeout_s)
+        check_pinned(device.name, pinned=pinned, shown=shown_key(opened.session))
+        log_in(opened.session, route.hops[-1].login, name=device.name, timeout_s=timeout_s)
     except BaseException:
-        session.close()
+        opened.close()
         raise
-    return SshTransport(session, life, name=device.name, timeout_s=timeout_s, watch=watch)
+    return SshTransport(opened, name=device.name, timeout_s=timeout_s, watch=watch)
+
+
+def route_of(device: Device) -> Route:
+    """Return the way to a device of the inventory."""
+    return find_route(
+        name=device.name,
+        host=device.host,
+        port=device.port,
+        user=device.user,
+        identity=device.identity,
+        jump=device.jump,
+        ssh_config=device.ssh_config,
+    )
 
 
 class SshTransport:
     """A logged-in connection; `Transport` over paramiko, watched by a `Watchdog`."""
 
-    def __init__(
-        self, session: paramiko.Transport, life: Lifeline, *, name: str, timeout_s: float, watch: Watch
-    ) -> None:
-        self._session = session
+    def __init__(self, opened: Opened, *, name: str, timeout_s: float, watch: Watch) -> None:
+        self._opened = opened
+        self._session = opened.session
         self._name = name
         self._timeout_s = timeout_s
-        self._watchdog = Watchdog(session, life, name=name, watch=watch)
+        self._watchdog = Watchdog(opened.session, opened.life, name=name, watch=watch)
 
     def run(
         self,
@@ -100,7 +112,7 @@ class SshTransport:
     def close(self) -> None:
         """End the connection; also frees a thread that waits in it."""
         self._watchdog.stop()
-        self._session.close()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self
