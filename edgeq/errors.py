@@ -191,6 +191,19 @@ class LinkLost(TransportError):
     transient = True
 
 
+class SourceChanged(TransportError):
+    """A file that is to be sent is not what its digest says any more."""
+
+    code = "EQ406"
+    usual_hint = "make the bundle anew, or remove the cached file, then run the same command again"
+
+
+class HostKeyUnknown(TransportError):
+    """A machine on the way to a device has no host key in known_hosts."""
+
+    code = "EQ407"
+
+
 class DeviceError(EdgeqError):
     """The device or its agent refused; the agent's own code is kept."""
 

@@ -26,6 +26,8 @@ class Device:
         identity: a private key file, or None for the agent and the default keys.
         python: the interpreter on the device that starts the agent.
         home: the agent's folder, relative to the login folder unless absolute.
+        jump: machines on the way, `[USER@]HOST[:PORT]` with commas; None leaves it to the ssh configuration.
+        ssh_config: whether `~/.ssh/config` is honoured, or the file that is read in its place.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Device:
     identity: Path | None = None
     python: str = "python3"
     home: str = ".edgeq"
+    jump: str | None = None
+    ssh_config: bool | Path = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ _VERBS: dict[str, tuple[str, str]] = {
     "probe": ("probe", "probe"),
     "missing": ("blobs", "missing"),
     "put": ("blobs", "put"),
+    "upload": ("upload", "upload"),
     "runtime": ("runtime_env", "runtime"),
     "activate": ("activation", "activate"),
     "rollback": ("activation", "rollback"),

@@ -25,6 +25,10 @@ class File:
         """Write all of `data` at the file's position."""
         _active.perform("write", (self, data), lambda: _write_all(self.descriptor, data))
 
+    def write_at(self, data: bytes | bytearray, start: int) -> None:
+        """Write all of `data` from a place of the file on; its position stays."""
+        _active.perform("write_at", (self, data, start), lambda: _write_all_at(self.descriptor, data, start))
+
     def truncate(self, size_bytes: int) -> None:
         """Cut the file to a size."""
         _active.perform("truncate", (self, size_bytes), lambda: os.ftruncate(self.descriptor, size_bytes))
@@ -48,6 +52,13 @@ def _write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
+
+
+def _write_all_at(descriptor: int, data: bytes | bytearray, start: int) -> None:
+    with memoryview(data) as rest:
+        done = 0
+        while done < len(rest):
+            done += os.pwrite(descriptor, rest[done:], start + done)
 
 
 class Disk:
@@ -149,6 +160,11 @@ def rmdir(path: str) -> None:
 def chmod(path: str, mode: int) -> None:
     """Change who may do what with a file."""
     _active.perform("chmod", (path, mode), lambda: os.chmod(path, mode))
+
+
+def touch(path: str) -> None:
+    """Note that a file was used just now."""
+    _active.perform("touch", (path,), lambda: os.utime(path))
 
 
 def make_folders(path: str) -> None:

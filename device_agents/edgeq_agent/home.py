@@ -46,6 +46,11 @@ class Home(NamedTuple):
         return self.path("tmp")
 
     @property
+    def partials(self) -> str:
+        """Folder of blobs that have not arrived whole, by the digest that they will have."""
+        return self.path("partial")
+
+    @property
     def journal(self) -> str:
         return self.path("journal")
 
@@ -81,7 +86,7 @@ class Home(NamedTuple):
     def ensure(self) -> None:
         """Make the folders that are missing, readable by the owner alone."""
         folders = (self.root, self.blobs, self.releases, self.models, self.runtimes, self.temporary)
-        for folder in folders:
+        for folder in (*folders, self.partials):
             disk.make_folders(folder)
 
 

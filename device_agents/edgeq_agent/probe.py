@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from edgeq_agent import device, facts, home, measures, runtimes
+from edgeq_agent import device, facts, home, measures, partial, runtimes
 from edgeq_agent.call import Call
 from edgeq_agent.wire import Json
 
@@ -13,7 +13,8 @@ def probe(call: Call, root: str = "/") -> Json:
     """Verb `probe`; `root` is where the system's files are looked up."""
     found = facts.read(root)
     found.update(
-        free_bytes=home.free_bytes(call.home.root),
+        # Half-arrived blobs are continued, or go when their space is needed: either way it is there.
+        free_bytes=home.free_bytes(call.home.root) + partial.reclaimable_bytes(call.home),
         device_id=device.device_id(call.home),
         boot_id=device.boot_id(root),
         runtimes=[

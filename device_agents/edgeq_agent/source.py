@@ -45,12 +45,35 @@ class Source:
             self._buffer = self._more()
         return self._take(limit)
 
+    def read_exactly(self, count: int) -> bytearray:
+        """Return `count` bytes, fewer at the end of input; large pieces go where they stay, without a copy.
+
+        Raises:
+            Silence: nothing arrived for too long.
+        """
+        data = bytearray(count)
+        head = self._take(count)
+        done = len(head)
+        data[:done] = head
+        with memoryview(data) as view:
+            while done < count:
+                self._wait()
+                got = os.readv(self._descriptor, [view[done:]])
+                if not got:
+                    break
+                done += got
+        del data[done:]
+        return data
+
     def _take(self, count: int) -> bytes:
         head, self._buffer = self._buffer[:count], self._buffer[count:]
         return head
 
     def _more(self) -> bytes:
+        self._wait()
+        return os.read(self._descriptor, _CHUNK_BYTES)
+
+    def _wait(self) -> None:
         ready, _, _ = select.select([self._descriptor], [], [], self._idle_s)
         if not ready:
             raise Silence(f"silent for {self._idle_s:g} s")
-        return os.read(self._descriptor, _CHUNK_BYTES)

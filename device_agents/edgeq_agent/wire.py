@@ -9,6 +9,10 @@ A call is `agent.pyz VERB`, with one JSON line on standard input (the request), 
     {"event": "result", "result": {...}}                   exactly one, last; or
     {"event": "error", "error": {"code", "subject", ...}}  exactly one, last
 
+`upload` is a conversation: the request offers blobs as lists of chunks, the agent answers with a progress
+message `wanted` (for each blob the ranges [first, count] of chunks that it does not have), and only then come
+the frames of these chunks, in that order: `frame_header` and the chunk's bytes, packed or as they are.
+
 Readers ignore unknown fields and unknown events; a protocol number that they do not know is refused.
 """
 
@@ -16,7 +20,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Dict, Iterable
+import struct
+from typing import Any, Dict, Iterable, Tuple
 
 PROTOCOL = 1
 MANIFEST_SCHEMA = "edgeq.manifest/1"
@@ -35,6 +40,7 @@ VERBS = (
     "probe",
     "missing",
     "put",
+    "upload",
     "runtime",
     "activate",
     "rollback",
@@ -49,6 +55,14 @@ VERBS = (
     "telemetry",
     "trust",
 )
+
+# Chunks of an upload: what may be offered. Small ones cost a hash each, large ones are sent again whole.
+MIN_CHUNK_BYTES = 4 * 1024
+MAX_CHUNK_BYTES = 16 * 1024 * 1024
+AS_IT_IS = 0
+ZLIB = 1
+_FRAME = struct.Struct(">BIII")
+FRAME_HEADER_BYTES = _FRAME.size
 
 # A line longer than this is no answer of ours: a reader stops instead of filling its memory.
 MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -149,6 +163,17 @@ def error(
         "transient": transient,
     }
     return {"event": "error", "error": body}
+
+
+def frame_header(packing: int, blob: int, chunk: int, size_bytes: int) -> bytes:
+    """Return what goes before a chunk's bytes: how they are packed, whose they are, and how many follow."""
+    return _FRAME.pack(packing, blob, chunk, size_bytes)
+
+
+def parse_frame_header(data: bytes | bytearray) -> Tuple[int, int, int, int]:
+    """Return (packing, number of the blob, number of the chunk, bytes that follow)."""
+    packing, blob, chunk, size_bytes = _FRAME.unpack(data)
+    return packing, blob, chunk, size_bytes
 
 
 def check_hello(message: Json) -> None:

@@ -134,6 +134,7 @@ def _agreed(app: App, todo: Sequence[Device], plans: Mapping[str, Planned], *, y
 def _apply(
     app: App, content: Bundle, todo: Sequence[Device], plans: Mapping[str, Planned]
 ) -> Results[Outcome]:
+    from edgeq.fleet.backoff import USUAL
     from edgeq.fleet.deploy import deploy_one
     from edgeq.fleet.many import on_each
 
@@ -149,7 +150,13 @@ def _apply(
         return on_each(
             todo,
             lambda device: deploy_one(
-                device, content, workspace=app.workspace, planned=plans[device.name], on_event=tell
+                device,
+                content,
+                workspace=app.workspace,
+                planned=plans[device.name],
+                on_event=tell,
+                backoff=USUAL,
+                on_retry=lambda error, wait_s: app.ui.detail(f"{error.message}; again in {wait_s:.0f} s"),
             ),
         )
 

@@ -46,6 +46,7 @@ def devices_command() -> None:
     metavar="KEY",
     help="Whose releases it accepts: a key by name or a .pub file. Else this workspace's own key.",
 )
+@click.option("--jump", help="A machine on the way, [USER@]HOST[:PORT]; several with commas.")
 def _add(
     app: App,
     name: str,
@@ -59,6 +60,7 @@ def _add(
     python: str,
     home: str,
     publishers: tuple[str, ...],
+    jump: str | None,
 ) -> None:
     """Pin the host key of a device, log in, prove its Python, and add it to devices.toml.
 
@@ -80,6 +82,7 @@ def _add(
         python=python,
         home=home,
         publishers=[find_public(app.workspace, key) for key in publishers] or None,
+        jump=jump,
     )
     facts = enrolment.facts
     app.ui.line(f"{name}  {enrolment.fingerprint}")
@@ -142,6 +145,18 @@ def _remove(app: App, name: str) -> None:
     app.ui.emit("edgeq.devices.remove/1", {"device": name})
 
 
+@command("rotate-key", examples=["edgeq devices rotate-key pi --fingerprint SHA256:nQxf..."])
+@click.argument("name")
+@click.option("--fingerprint", required=True, help="The new key's, as read on the device: SHA256:...")
+def _rotate_key(app: App, name: str, fingerprint: str) -> None:
+    """Pin a device's new host key in the place of the old one; no key but the one with this fingerprint."""
+    from edgeq.fleet.enrol import rotate_key
+
+    device = rotate_key(app.workspace, name, fingerprint=fingerprint)
+    app.ui.line(f"{name}  {fingerprint}")
+    app.ui.emit("edgeq.devices.rotate-key/1", {"device": _entry(device), "fingerprint": fingerprint})
+
+
 @command(
     "emulate",
     examples=["edgeq devices emulate pi-test", "edgeq devices emulate pi-test --detach"],
@@ -183,7 +198,7 @@ def _stop(app: App, name: str) -> None:
     app.ui.emit("edgeq.devices.stop/1", {"device": name})
 
 
-for _command in (_add, _list, _remove, _emulate, _stop):
+for _command in (_add, _list, _remove, _rotate_key, _emulate, _stop):
     devices_command.add_command(_command)
 
 

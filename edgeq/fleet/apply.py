@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from edgeq.fleet.chunks import Content
 from edgeq.fleet.client import AgentClient
 from edgeq.fleet.plan import Action, Part, Plan, Step
 from edgeq.fleet.platform_tags import MODULES
 from edgeq.fleet.ports import DeployableBundle
+from edgeq.fleet.upload import upload
 from edgeq.fleet.wheels import Runtime
 
-_PUT_S = 60.0
 # Unpacking and importing numpy and the runtime from a slow card.
 _RUNTIME_S = 600.0
 _ACTIVATE_S = 300.0
@@ -25,7 +25,7 @@ class Progress:
 
     Attributes:
         step: the step of the plan it belongs to.
-        message: the agent's own, or `{"event": "sent", "size_bytes": n}`.
+        message: the agent's own, or `{"event": "sent", "size_bytes": n}`: so much more of it is there.
     """
 
     device: str
@@ -54,13 +54,11 @@ def apply(
         TransportError: the way to the device failed.
     """
     plan.check()
-    wheels = {wheel.sha256: wheel.path for wheel in runtime.wheels}
+    _send(plan, client, bundle, runtime, on_event)
     answer: dict[str, Any] = {}
     for step in plan.to_do:
         say = _teller(plan.device, step, on_event)
-        if step.part is Part.BLOB:
-            _put(client, step, wheels.get(step.key) or bundle.read(step.key), say)
-        elif step.part is Part.RUNTIME:
+        if step.part is Part.RUNTIME:
             request = {
                 "digest": runtime.digest,
                 "wheels": [{"name": wheel.name, "sha256": wheel.sha256} for wheel in runtime.wheels],
@@ -81,14 +79,23 @@ def apply(
     return answer
 
 
-def _put(client: AgentClient, step: Step, content: bytes | Path, say: Callable[[Any], None]) -> None:
-    client.call(
-        "put",
-        {"sha256": step.key, "size_bytes": step.size_bytes},
-        payload=content,
-        deadline_s=_PUT_S,
-        on_sent=lambda size_bytes: say({"event": "sent", "size_bytes": size_bytes}),
-    )
+def _send(
+    plan: Plan, client: AgentClient, bundle: DeployableBundle, runtime: Runtime, on_event: OnProgress | None
+) -> None:
+    # All blobs in one call: a start of Python on the device costs as much as many of them.
+    steps = {step.key: step for step in plan.to_do if step.part is Part.BLOB}
+    if not steps:
+        return
+    wheels = {wheel.sha256: wheel.path for wheel in runtime.wheels}
+    contents = [
+        Content(sha256=key, size_bytes=step.size_bytes, source=wheels.get(key) or bundle.read(key))
+        for key, step in steps.items()
+    ]
+
+    def say(content: Content, size_bytes: int) -> None:
+        _teller(plan.device, steps[content.sha256], on_event)({"event": "sent", "size_bytes": size_bytes})
+
+    upload(client, contents, on_chunk=say)
 
 
 def _teller(device: str, step: Step, on_event: OnProgress | None) -> Callable[[Mapping[str, Any]], None]:

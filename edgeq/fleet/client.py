@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edgeq.errors import AgentProtocolError, DeviceTimeout
 from edgeq.fleet.agent_errors import from_agent
 from edgeq.fleet.agent_file import build_agent
 from edgeq.fleet.bootstrap import Placement, no_python, place_agent
 from edgeq.fleet.facts import AgentFact, Facts
+from edgeq.fleet.first_call import FLAGS, command, read_placement
 from edgeq.fleet.transport import Ended, Limits, Transport
 from edgeq.values import Device
 from edgeq_agent import wire
@@ -25,6 +27,23 @@ _NOISE_LINES = 64
 # A link slower than this is no link: it bounds the total of a call with a payload.
 _SLOWEST_BYTES_PER_S = 16 * 1024
 _CHUNK_BYTES = 256 * 1024
+
+
+class Stream(Protocol):
+    """Input of a call that depends on what the agent says meanwhile.
+
+    Attributes:
+        sent_bytes: what went out of it so far.
+        size_bytes: the most that it may become.
+    """
+
+    sent_bytes: int
+
+    @property
+    def size_bytes(self) -> int: ...
+    def hear(self, message: Mapping[str, Any]) -> None: ...
+    def pieces(self) -> Iterator[bytes]: ...
+    def close(self) -> None: ...
 
 
 class AgentClient:
@@ -69,6 +88,7 @@ class AgentClient:
         request: Mapping[str, Any],
         *,
         payload: Payload | None = None,
+        stream: Stream | None = None,
         deadline_s: float = 60,
         on_event: OnEvent | None = None,
         on_sent: Callable[[int], None] | None = None,
@@ -78,6 +98,8 @@ class AgentClient:
         Args:
             request: the request; `payload_bytes` is added where there is a payload.
             payload: bytes, or a file that is streamed.
+            stream: in the place of a payload: hears each message, and says what is sent. As the first call of
+                a connection it finds the agent file and runs it in one go.
             deadline_s: how long the agent may be silent while it works. Sending the payload does not count.
             on_event: called with each `progress` and `window` message.
             on_sent: called with the size of each piece that went out, from another thread.
@@ -86,16 +108,22 @@ class AgentClient:
             DeviceError: the agent refused; by its code.
             AgentProtocolError: what came was no answer.
             TransportError: the way to the device failed; DeviceTimeout when the deadline passed.
+            NotPlaced: with a stream: nothing was run, `place` first, and bring a new stream.
         """
         if verb not in wire.VERBS:
             raise ValueError(f"{verb!r} is no verb of the agent")
-        placement = self.place()
-        argv = [self.device.python, placement.path, verb, "--home", placement.home]
-        size_bytes = _size(payload)
+        first = stream is not None and self._placement is None
+        if first:
+            argv = command(self.device, build_agent(), verb)
+        else:
+            placement = self.place()
+            argv = [self.device.python, *FLAGS, placement.path, verb, "--home", placement.home]
+        size_bytes = _size(payload) if stream is None else stream.size_bytes
         message = dict(request) if payload is None else {**request, "payload_bytes": size_bytes}
+        data = _payload(payload) if stream is None else stream.pieces()
         running = self._transport.run(
             argv,
-            stdin=_input(message, payload),
+            stdin=chain([wire.canonical(message) + b"\n"], data),
             limits=Limits(
                 first_s=max(_HELLO_S, deadline_s),
                 silence_s=deadline_s,
@@ -105,13 +133,22 @@ class AgentClient:
         )
         name = self.device.name
         try:
-            last = _read_answer(running.lines(), on_event)
+            try:
+                lines = running.lines()
+                if first:
+                    self._placement = read_placement(lines, build_agent())
+                last = _read_answer(lines, _hearers(stream, on_event))
+            finally:
+                # Its thread may still wait for a word of the agent, which will not come.
+                if stream is not None:
+                    stream.close()
+                    self.sent_bytes += stream.sent_bytes
             ended = running.ended()
         except wire.WireError as error:
             raise AgentProtocolError(name, f"{verb}: {error}") from error
         except DeviceTimeout as error:
             raise DeviceTimeout(name, f"{verb}: {error.problem}", hint=error.hint) from error
-        self.sent_bytes += size_bytes
+        self.sent_bytes += size_bytes if stream is None else 0
         if last is None:
             raise self._no_answer(verb, ended)
         if last["event"] == "error":
@@ -162,11 +199,23 @@ def _size(payload: Payload | None) -> int:
     return len(payload) if isinstance(payload, bytes) else payload.stat().st_size
 
 
-def _input(message: Mapping[str, Any], payload: Payload | None) -> Iterator[bytes]:
-    yield wire.canonical(dict(message)) + b"\n"
+def _payload(payload: Payload | None) -> Iterator[bytes]:
     if isinstance(payload, bytes):
         yield payload
     elif payload is not None:
         with payload.open("rb") as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 yield chunk
+
+
+def _hearers(stream: Stream | None, on_event: OnEvent | None) -> OnEvent | None:
+    if stream is None:
+        return on_event
+    hear = stream.hear
+
+    def both(message: Mapping[str, Any]) -> None:
+        hear(message)
+        if on_event is not None:
+            on_event(message)
+
+    return both

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 
 from edgeq.fleet.client import AgentClient
 from edgeq.fleet.ssh import connect
+from edgeq.fleet.watch import STEP_S
 from edgeq.values import Device
 
 
 @contextmanager
-def open_agent(device: Device, *, timeout_s: float = 15) -> Iterator[AgentClient]:
+def open_agent(device: Device, *, timeout_s: float = STEP_S) -> Iterator[AgentClient]:
     """Connect to a device for the length of a `with` block.
 
     Args:

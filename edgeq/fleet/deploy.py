@@ -10,12 +10,14 @@ from typing import Any
 
 from edgeq.errors import DeviceUnsupported
 from edgeq.fleet.apply import OnProgress, apply
+from edgeq.fleet.backoff import ONCE, Backoff, OnRetry, retrying
 from edgeq.fleet.client import AgentClient
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.facts import Facts
 from edgeq.fleet.plan import Plan, plan
 from edgeq.fleet.ports import DeployableBundle
 from edgeq.fleet.trust import blocked_by_trust
+from edgeq.fleet.watch import STEP_S
 from edgeq.fleet.wheels import Runtime, own_runtime, resolve
 from edgeq.values import Device
 
@@ -100,7 +102,9 @@ def deploy_one(
     on_event: OnProgress | None = None,
     dry_run: bool = False,
     planned: Planned | None = None,
-    timeout_s: float = 15,
+    timeout_s: float = STEP_S,
+    backoff: Backoff = ONCE,
+    on_retry: OnRetry | None = None,
 ) -> Outcome:
     """Bring a bundle to one device. A second run finds everything there and sends no payload.
 
@@ -108,31 +112,43 @@ def deploy_one(
         on_event: called with what happens on the way, also from other threads.
         dry_run: plan only.
         planned: a plan made before (and shown to somebody): exactly this one is applied.
+        backoff: how often to begin again when the way to the device fails; what arrived is not sent again.
+        on_retry: called with the failure and the seconds until the next try.
 
     Raises:
         DeviceError: blocked or refused; what served before still serves.
         TransportError: the way to the device failed.
     """
-    started_s = time.monotonic()
-    with open_agent(device, timeout_s=timeout_s) as client:
-        todo = planned or make_plan(client, bundle, workspace=workspace)
-        answer: dict[str, Any] = {}
-        if not dry_run:
-            answer = apply(todo.plan, client, bundle=bundle, runtime=todo.runtime, on_event=on_event)
-        return Outcome(
-            device=device.name,
-            plan=todo.plan,
-            applied=not dry_run,
-            changed=bool(answer.get("changed", False)),
-            release=bundle.release,
-            previous=answer.get("previous"),
-            health=answer.get("health") or {},
-            sent_bytes=client.sent_bytes,
-            duration_s=time.monotonic() - started_s,
-        )
+    started_s, sent_bytes = time.monotonic(), 0
+
+    def attempt() -> tuple[Planned, dict[str, Any]]:
+        nonlocal sent_bytes
+        with open_agent(device, timeout_s=timeout_s) as client:
+            try:
+                todo = planned or make_plan(client, bundle, workspace=workspace)
+                if dry_run:
+                    return todo, {}
+                return todo, apply(todo.plan, client, bundle=bundle, runtime=todo.runtime, on_event=on_event)
+            finally:
+                sent_bytes += client.sent_bytes
+
+    todo, answer = retrying(attempt, backoff, on_retry=on_retry)
+    return Outcome(
+        device=device.name,
+        plan=todo.plan,
+        applied=not dry_run,
+        changed=bool(answer.get("changed", False)),
+        release=bundle.release,
+        previous=answer.get("previous"),
+        health=answer.get("health") or {},
+        sent_bytes=sent_bytes,
+        duration_s=time.monotonic() - started_s,
+    )
 
 
-def plan_one(device: Device, bundle: DeployableBundle, *, workspace: Path, timeout_s: float = 15) -> Planned:
+def plan_one(
+    device: Device, bundle: DeployableBundle, *, workspace: Path, timeout_s: float = STEP_S
+) -> Planned:
     """Plan a deploy to one device and change nothing that serves."""
     with open_agent(device, timeout_s=timeout_s) as client:
         return make_plan(client, bundle, workspace=workspace)

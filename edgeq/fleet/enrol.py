@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,13 @@ from edgeq.bundle.keys import PublicKey, workspace_key
 from edgeq.errors import HostKeyMismatch, UsageError
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.facts import Facts
-from edgeq.fleet.handshake import Address, open_session, shown_key
 from edgeq.fleet.hostkeys import HostKey
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.names import check_host, check_name
+from edgeq.fleet.route import find_route, host_key
+from edgeq.fleet.ssh import connect, route_of
 from edgeq.fleet.trust import pin
+from edgeq.fleet.watch import STEP_S
 from edgeq.values import Device, DeviceKind
 
 
@@ -35,18 +38,22 @@ class Enrolment:
     pinned: bool
 
 
-def fetch_host_key(host: str, port: int, timeout_s: float, *, name: str | None = None) -> HostKey:
+def fetch_host_key(
+    host: str,
+    port: int,
+    timeout_s: float,
+    *,
+    name: str | None = None,
+    jump: str | None = None,
+    ssh_config: bool | Path = True,
+) -> HostKey:
     """Return the host key that a server shows, without logging in.
 
     Raises:
         TransportError: by its subclass what failed.
     """
-    address = Address(name=name or host, host=host, port=port)
-    session = open_session(address, timeout_s=timeout_s)
-    try:
-        return shown_key(session)
-    finally:
-        session.close()
+    route = find_route(name=name or host, host=host, port=port, user="", jump=jump, ssh_config=ssh_config)
+    return host_key(route, timeout_s=timeout_s)
 
 
 def enrol(
@@ -62,9 +69,11 @@ def enrol(
     expected_fingerprint: str | None = None,
     python: str = "python3",
     home: str = ".edgeq",
-    timeout_s: float = 15,
+    timeout_s: float = STEP_S,
     replace: bool = False,
     publishers: Sequence[PublicKey] | None = None,
+    jump: str | None = None,
+    ssh_config: bool | Path = True,
 ) -> Enrolment:
     """Pin a device's host key, log in, run its Python, place the agent, and add it to the inventory.
 
@@ -74,6 +83,7 @@ def enrol(
         expected_fingerprint: refuse any other host key than this one (`SHA256:...`).
         replace: the device may be in the inventory already; its entry is written anew.
         publishers: whose releases it shall accept; else those that the workspace's own key signs.
+        jump: machines on the way, as in `Device.jump`.
 
     Raises:
         UsageError: the name is taken or cannot be one.
@@ -89,7 +99,7 @@ def enrol(
             "is enrolled already",
             hint=f"`edgeq devices remove {name}` first, or choose another name",
         )
-    key = fetch_host_key(host, port, timeout_s, name=name)
+    key = fetch_host_key(host, port, timeout_s, name=name, jump=jump, ssh_config=ssh_config)
     if expected_fingerprint is not None and key.fingerprint != expected_fingerprint:
         raise HostKeyMismatch(
             name,
@@ -109,6 +119,8 @@ def enrol(
         identity=identity.expanduser().resolve() if identity is not None else None,
         python=python,
         home=home,
+        jump=jump,
+        ssh_config=ssh_config,
     )
     with open_agent(device, timeout_s=timeout_s) as client:
         facts = client.facts()
@@ -126,3 +138,31 @@ def enrol(
         trusts=trusts,
         pinned={publisher.id for publisher in keys} <= set(trusts),
     )
+
+
+def rotate_key(workspace: Path, name: str, *, fingerprint: str, timeout_s: float = STEP_S) -> Device:
+    """Pin the new host key of an enrolled device, once it shows the one with this fingerprint and lets us in.
+
+    Args:
+        fingerprint: as read on the device itself, `SHA256:...`.
+
+    Raises:
+        UnknownName: no such device.
+        HostKeyMismatch: it shows another key; the one that is pinned stays.
+        TransportError: it cannot be reached, or refuses the login; the one that is pinned stays.
+    """
+    inventory = Inventory.load(workspace)
+    before = inventory.get(name)
+    shown = host_key(route_of(before), timeout_s=timeout_s)
+    if shown.fingerprint != fingerprint:
+        raise HostKeyMismatch(
+            name,
+            "shows another host key; the pinned one stays",
+            expected=fingerprint,
+            got=shown.fingerprint,
+            hint="read it on the device itself: `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`",
+        )
+    device = dataclasses.replace(before, host_key=str(shown))
+    with connect(device, timeout_s=timeout_s):
+        inventory.replace(device)
+    return device

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 import time
 from dataclasses import dataclass
+from typing import cast
 
 import paramiko
 
 from edgeq.errors import DeviceTimeout, LinkLost, TransportError, Unreachable
 from edgeq.fleet.hostkeys import HostKey
+from edgeq.fleet.lifeline import Lifeline
 
 # GCM first: half the CPU of paramiko's default (CTR and a separate MAC) for the same bytes.
 _GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
+_LOOK_S = 0.1
 # With no handler at all, logging prints paramiko's thread tracebacks on stderr; our errors say the same.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
@@ -31,13 +35,18 @@ class Address:
 
 
 def open_session(
-    address: Address, *, timeout_s: float, prefer_key_type: str | None = None
-) -> paramiko.Transport:
-    """Return an encrypted session in which nobody has logged in yet.
+    address: Address,
+    *,
+    timeout_s: float,
+    prefer_key_type: str | None = None,
+    line: paramiko.Channel | None = None,
+) -> tuple[paramiko.Transport, Lifeline]:
+    """Return an encrypted session in which nobody has logged in yet, and the line that it runs on.
 
     Args:
         timeout_s: bound of reaching the address, of the banner and of the key exchange, each.
         prefer_key_type: the pinned key's type, so that a server with several keys shows that one.
+        line: a channel through another session that leads to the address; None connects to it.
 
     Raises:
         Unreachable: nothing answers at the address.
@@ -45,32 +54,44 @@ def open_session(
         LinkLost: it ends the connection during the handshake.
         TransportError: it is no SSH server that we can talk to.
     """
-    sock = _reach(address, timeout_s)
+    sock = _reach(address, timeout_s) if line is None else line
+    life = Lifeline(sock)
     try:
-        session = paramiko.Transport(sock)
+        # paramiko asks no more of a socket than what a `Lifeline` has.
+        session = paramiko.Transport(cast(socket.socket, life))
     except BaseException:
         sock.close()
         raise
-    session.banner_timeout = timeout_s
-    session.handshake_timeout = timeout_s
+    session.banner_timeout = session.handshake_timeout = 3 * timeout_s  # `_agree` is earlier, and says more
     session.auth_timeout = timeout_s
     session.channel_timeout = timeout_s
     options = session.get_security_options()
     options.ciphers = [*_GCM, *(cipher for cipher in options.ciphers if cipher not in _GCM)]
     if prefer_key_type is not None:
         options.key_types = _preferring(prefer_key_type, list(options.key_types))
-    started_s = time.monotonic()
     try:
-        session.start_client(timeout=2 * timeout_s)
-        if not session.is_active() or session.host_key is None:
-            raise DeviceTimeout(address.name, f"no key exchange within {2 * timeout_s:.0f} s at {address}")
+        _agree(session, life, address, timeout_s)
     except (paramiko.SSHException, EOFError, OSError) as error:
         session.close()
-        raise _handshake_error(address, error, time.monotonic() - started_s, timeout_s) from error
+        raise _handshake_error(address, error) from error
     except BaseException:
         session.close()
         raise
-    return session
+    return session, life
+
+
+def _agree(session: paramiko.Transport, life: Lifeline, address: Address, timeout_s: float) -> None:
+    # Its own limit counts from the start and is not kept while it waits for the rest of a message.
+    done, until_s = threading.Event(), time.monotonic() + 2 * timeout_s
+    session.start_client(event=done)
+    while not done.wait(_LOOK_S):
+        silent_s = life.silent_s()
+        if not session.is_active():
+            break
+        if silent_s > timeout_s or time.monotonic() > until_s:
+            raise _silent(address, f"waited {silent_s:.0f} s")
+    if not session.is_active() or session.host_key is None:
+        raise session.get_exception() or paramiko.SSHException("no key exchange")
 
 
 def shown_key(session: paramiko.Transport) -> HostKey:
@@ -109,16 +130,18 @@ def _preferring(key_type: str, known: list[str]) -> list[str]:
     return [*(k for k in wanted if k in known), *(k for k in known if k not in wanted)]
 
 
-def _handshake_error(
-    address: Address, error: Exception, elapsed_s: float, timeout_s: float
-) -> TransportError:
-    if elapsed_s >= 0.95 * timeout_s:
-        return DeviceTimeout(
-            address.name,
-            f"{address} accepts connections and then says nothing (waited {elapsed_s:.0f} s)",
-            hint="restart its SSH server, or look at its load",
-        )
+def _silent(address: Address, how: str) -> DeviceTimeout:
+    return DeviceTimeout(
+        address.name,
+        f"{address} accepts connections and then says nothing ({how})",
+        hint="restart its SSH server, or look at its load",
+    )
+
+
+def _handshake_error(address: Address, error: Exception) -> TransportError:
     text = str(error)
+    if isinstance(error, TimeoutError) or "timed out" in text or isinstance(error.__cause__, TimeoutError):
+        return _silent(address, text or "timed out")
     if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
         return TransportError(address.name, f"no common SSH algorithms with {address}: {text}")
     if "Indecipherable" in text or "Invalid SSH" in text:

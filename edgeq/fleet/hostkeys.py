@@ -61,6 +61,5 @@ def check_pinned(name: str, *, pinned: HostKey, shown: HostKey) -> None:
             expected=f"{pinned.type} {pinned.fingerprint}",
             got=f"{shown.type} {shown.fingerprint}",
             hint="read the fingerprint on the device itself; if it is the new one: "
-            f"`edgeq devices remove {name}`, then "
-            f"`edgeq devices add {name} ... --fingerprint {shown.fingerprint}`",
+            f"`edgeq devices rotate-key {name} --fingerprint {shown.fingerprint}`",
         )

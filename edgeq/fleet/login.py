@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import paramiko
@@ -16,13 +17,26 @@ _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 _MAX_TRIES = 5
 
 
-def log_in(
-    session: paramiko.Transport, *, name: str, user: str, identity: Path | None, timeout_s: float
-) -> None:
-    """Log in with a key. A refusal is final: it is never tried again with the same key.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """Who logs in, and with what.
 
-    Args:
-        identity: the one key to use; None means the SSH agent's keys, then `~/.ssh/id_*`.
+    Attributes:
+        identity: the one key to use; None means those below.
+        identities: keys that the ssh configuration names; without any, `~/.ssh/id_*`.
+        certificates: for these keys, beside `KEY-cert.pub`.
+        agent: whether the SSH agent's keys are offered too.
+    """
+
+    user: str
+    identity: Path | None = None
+    identities: tuple[Path, ...] = ()
+    certificates: tuple[Path, ...] = ()
+    agent: bool = True
+
+
+def log_in(session: paramiko.Transport, login: Login, *, name: str, timeout_s: float) -> None:
+    """Log in with a key. A refusal is final: it is never tried again with the same key.
 
     Raises:
         AuthenticationFailed: no key, or none that the device takes.
@@ -30,8 +44,9 @@ def log_in(
         DeviceTimeout: no answer within the time.
         LinkLost: the connection ended.
     """
+    user = login.user
     offered: list[str] = []
-    for label, key in _keys(name, identity):
+    for label, key in _keys(login):
         if len(offered) == _MAX_TRIES:
             break
         offered.append(label)
@@ -50,25 +65,47 @@ def log_in(
     raise _refused(name, user, offered)
 
 
-def _keys(name: str, identity: Path | None) -> Iterator[tuple[str, paramiko.PKey]]:
-    if identity is not None:
-        yield str(identity), load_key(identity)
+def _keys(login: Login) -> Iterator[tuple[str, paramiko.PKey]]:
+    if login.identity is not None:
+        yield str(login.identity), load_key(login.identity)
         return
-    if os.environ.get("SSH_AUTH_SOCK"):
+    files = login.identities or tuple(Path("~/.ssh", name).expanduser() for name in _DEFAULT_KEYS)
+    if login.identities:
+        yield from _of_files(files, login.certificates)
+    if login.agent and os.environ.get("SSH_AUTH_SOCK"):
         agent = paramiko.Agent()
         try:
             for key in agent.get_keys():
                 yield f"agent {key.fingerprint}", key
         finally:
             agent.close()
-    for file_name in _DEFAULT_KEYS:
-        path = Path("~/.ssh", file_name).expanduser()
-        if path.is_file():
-            try:
-                yield str(path), load_key(path)
-            except EdgeqError:
-                # A default key with a passphrase is the agent's business; the refusal names what was offered.
-                continue
+    if not login.identities:
+        yield from _of_files(files, login.certificates)
+
+
+def _of_files(files: Iterable[Path], certificates: tuple[Path, ...]) -> Iterator[tuple[str, paramiko.PKey]]:
+    for path in files:
+        if not path.is_file():
+            continue
+        try:
+            key = load_key(path)
+        except EdgeqError:
+            # A default key with a passphrase is the agent's business; the refusal names what was offered.
+            continue
+        for certificate in certificates:
+            if _belongs(certificate, key):
+                certified = load_key(path)
+                certified.load_certificate(str(certificate))
+                yield f"{path} with {certificate}", certified
+        yield str(path), key
+
+
+def _belongs(certificate: Path, key: paramiko.PKey) -> bool:
+    try:
+        type_, _, blob = certificate.read_text(encoding="utf-8").partition(" ")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return type_.startswith(key.get_name()) and bool(blob)
 
 
 def load_key(path: Path) -> paramiko.PKey:

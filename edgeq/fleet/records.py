@@ -24,6 +24,8 @@ _KEYS: dict[str, type] = {
     "python": str,
     "home": str,
     "labels": dict,
+    "jump": str,
+    "ssh_config": object,
 }
 _REQUIRED = ("host", "user", "host_key")
 _TYPE_NAMES = {str: "a text", int: "a number", dict: "a table of texts"}
@@ -68,6 +70,8 @@ def parse_device(path: str, workspace: Path, name: str, table: object) -> Device
         identity=workspace / Path(identity).expanduser() if identity else None,
         python=_plain(f"{where}.python", table.get("python", "python3")),
         home=_plain(f"{where}.home", table.get("home", ".edgeq")),
+        jump=_plain(f"{where}.jump", table["jump"]) if "jump" in table else None,
+        ssh_config=_ssh_config(f"{where}.ssh_config", workspace, table.get("ssh_config", True)),
     )
 
 
@@ -86,6 +90,10 @@ def to_table(device: Device) -> Table:
         table["python"] = device.python
     if device.home != ".edgeq":
         table["home"] = device.home
+    if device.jump is not None:
+        table["jump"] = device.jump
+    if device.ssh_config is not True:
+        table["ssh_config"] = device.ssh_config if device.ssh_config is False else str(device.ssh_config)
     if device.labels:
         labels = tomlkit.inline_table()
         labels.update(device.labels)
@@ -100,7 +108,7 @@ def _check_keys(where: str, table: dict[str, Any]) -> None:
             near = difflib.get_close_matches(key, _KEYS, n=1)
             meant = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"{where}.{key}", f"unknown key{meant}", expected=f"one of {', '.join(_KEYS)}")
-        if not isinstance(value, wanted) or isinstance(value, bool):
+        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not object):
             raise ConfigError(f"{where}.{key}", expected=_TYPE_NAMES[wanted], got=repr(value)[:60])
     for key in _REQUIRED:
         if key not in table:
@@ -108,6 +116,14 @@ def _check_keys(where: str, table: dict[str, Any]) -> None:
     for key, value in table.get("labels", {}).items():
         if not isinstance(value, str):
             raise ConfigError(f"{where}.labels.{key}", expected="a text", got=repr(value)[:60])
+
+
+def _ssh_config(where: str, workspace: Path, value: object) -> bool | Path:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value:
+        return workspace / Path(value).expanduser()
+    raise ConfigError(where, expected="true, false or a file", got=repr(value)[:60])
 
 
 def _plain(where: str, text: str) -> str:

@@ -10,11 +10,14 @@ from typing import Protocol
 
 import paramiko
 
-from edgeq.errors import DeviceTimeout, LinkLost
+from edgeq.errors import DeviceTimeout, LinkLost, TransportError
 from edgeq.fleet.transport import Ended, Limits
 from edgeq_agent.wire import split_lines
 
 _PIECE_BYTES = 32 * 1024
+_LEAST_PIECE_BYTES = 1024
+# What paramiko keeps free of each packet for its own fields.
+_PACKET_HEAD_BYTES = 64
 _POLL_S = 0.25
 _STDERR_BYTES = 8 * 1024
 _STATUS_WAIT_S = 5.0
@@ -25,7 +28,6 @@ class Link(Protocol):
 
     @property
     def name(self) -> str: ...
-    def note_life(self) -> None: ...
     def lost(self) -> LinkLost | DeviceTimeout: ...
     def close(self) -> None: ...
 
@@ -97,6 +99,13 @@ class SshCommand:
         transport = self._channel.get_transport()
         if self._send_error is not None:
             raise self._send_error
+        refused = self._channel.closed and not self._channel.eof_received and self._channel.exit_status == -1
+        if transport.is_active() and refused and not self._answered:
+            raise TransportError(
+                self._link.name,
+                "its SSH server refuses to start a command",
+                hint="is the account there for sftp or tunnels alone (ForceCommand, a nologin shell)?",
+            )
         if not self._channel.eof_received or not transport.is_active():
             raise self._link.lost()
 
@@ -115,9 +124,11 @@ class SshCommand:
 
     def _send(self, stdin: Iterable[bytes]) -> None:
         try:
+            # As large as one packet may be: a byte more would cost a second packet.
+            step = max(_LEAST_PIECE_BYTES, self._channel.out_max_packet_size - _PACKET_HEAD_BYTES)
             for chunk in stdin:
-                for start in range(0, len(chunk), _PIECE_BYTES):
-                    if not self._send_piece(chunk[start : start + _PIECE_BYTES]):
+                for start in range(0, len(chunk), step):
+                    if not self._send_piece(chunk[start : start + step]):
                         return
         except Exception as error:  # noqa: BLE001 - of whoever produces the input; raised by `ended` or `lines`
             self._send_error = error
@@ -156,4 +167,3 @@ class SshCommand:
 
     def _moved(self) -> None:
         self._moved_s = time.monotonic()
-        self._link.note_life()

@@ -26,6 +26,7 @@ class Trouble(StrEnum):
     NONE = "none"
     HANG = "hang"  # accepts the TCP connection and never says anything
     HANG_EXEC = "hang-exec"  # lets one log in, accepts a command and never answers
+    NO_EXEC = "no-exec"  # lets one log in, and starts no command
     NO_SFTP = "no-sftp"  # has no sftp subsystem, like dropbear without its server
     NOISE = "noise"  # prints a line before each command's output, like a talkative .bashrc
 
@@ -109,6 +110,8 @@ class _Login(paramiko.ServerInterface):
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         if self._settings.trouble is Trouble.HANG_EXEC:
             return True
+        if self._settings.trouble is Trouble.NO_EXEC:
+            return False
         text = os.fsdecode(command)
         if self._settings.trouble is Trouble.NOISE:
             text = f"echo 'Welcome to the device'; {text}"

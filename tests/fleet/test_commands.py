@@ -244,7 +244,7 @@ def test_a_changed_host_key_stops_every_command(cli: Cli, site: Path, tmp_path: 
             assert error["code"] == "EQ402"
             assert device.fingerprint in error["expected"]
             assert changed.fingerprint in error["got"]
-            assert "edgeq devices remove pi" in error["hint"]
+            assert "edgeq devices rotate-key pi" in error["hint"]
 
 
 def test_an_emulated_device_lives_until_it_is_stopped(cli: Cli, site: Path) -> None:

@@ -28,8 +28,9 @@ from edgeq.errors import (
 from edgeq.fleet.enrol import enrol, fetch_host_key
 from edgeq.fleet.hostkeys import HostKey
 from edgeq.fleet.inventory import Inventory
-from edgeq.fleet.ssh import Watch, connect
+from edgeq.fleet.ssh import connect
 from edgeq.fleet.transport import Limits
+from edgeq.fleet.watch import Watch
 from edgeq.testing.link import faulty_link
 from edgeq.testing.loopback import loopback_device
 from edgeq.testing.server import Trouble
@@ -95,7 +96,7 @@ def test_a_changed_host_key_is_refused_before_the_login(server, tmp_path: Path) 
         connect(device, timeout_s=10)
     assert pinned.fingerprint in str(caught.value.expected)
     assert server.fingerprint in str(caught.value.got)
-    assert "edgeq devices remove pi" in str(caught.value.hint)
+    assert "edgeq devices rotate-key pi --fingerprint SHA256:" in str(caught.value.hint)
 
 
 def test_an_unexpected_fingerprint_stops_the_enrolment(server, workspace: Path) -> None:  # type: ignore[no-untyped-def]

@@ -48,7 +48,8 @@ def test_the_whole_life_of_a_model_on_a_device(clean, site: Path, read) -> None:
 
     done = deploy_one(device, first, workspace=site)
     assert done.changed
-    assert done.sent_bytes == done.plan.send_bytes == dry.plan.send_bytes > 1_000_000
+    assert done.plan.send_bytes == dry.plan.send_bytes
+    assert 1_000_000 < done.sent_bytes <= done.plan.send_bytes, "what gains travels packed"
     assert done.health["golden"]["samples"] == 6
     current = clean.home / ".edgeq" / "models" / "double" / "current"
     assert current.resolve().name == first.release

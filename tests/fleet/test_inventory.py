@@ -39,6 +39,8 @@ def test_what_is_added_is_read_back(tmp_path: Path) -> None:
         identity=tmp_path / "key",
         python="/data/python3",
         home="/data/edgeq",
+        jump="gate,me@door:2222",
+        ssh_config=tmp_path / "ssh_config",
     )
     Inventory.load(tmp_path).add(PI).add(other)
     assert Inventory.load(tmp_path).devices == (PI, other)
@@ -97,6 +99,11 @@ def test_selectors(tmp_path: Path) -> None:
         (f"[devices.pi]\nhost = 'a'\nuser = 'u'\nkind = 'toaster'\nhost_key = '{KEY}'\n", "raspberry-pi"),
         (f"[devices.pi]\nhost = 'a'\nuser = 'u'\nlabels = {{a = 1}}\nhost_key = '{KEY}'\n", "labels.a"),
         (f"[devices.'p i']\nhost = 'a'\nuser = 'u'\nhost_key = '{KEY}'\n", "device name"),
+        (
+            f"[devices.pi]\nhost = 'a'\nuser = 'u'\nssh_config = 3\nhost_key = '{KEY}'\n",
+            "true, false or a file",
+        ),
+        (f"[devices.pi]\nhost = 'a'\nuser = 'u'\njump = '-oX'\nhost_key = '{KEY}'\n", "leading dash"),
         ("[devices.pi\n", "no TOML"),
     ],
 )

@@ -62,3 +62,30 @@ def test_a_bug_is_raised() -> None:
 
 def test_no_device_is_no_work() -> None:
     assert on_each([], lambda device: device).done == {}
+
+
+def test_one_address_gets_only_a_few_at_once_and_keeps_nobody_waiting() -> None:
+    shared = [Device(name=f"s{number}", host="router", user="u", host_key="k") for number in range(12)]
+    others = [Device(name=f"o{number}", host=f"h{number}", user="u", host_key="k") for number in range(6)]
+    running, most, lock = 0, 0, threading.Lock()
+    others_done, order = threading.Semaphore(0), []
+
+    def act(device: Device) -> None:
+        nonlocal running, most
+        if device.host != "router":
+            others_done.release()
+            return
+        with lock:
+            running += 1
+            most = max(most, running)
+            order.append(device.name)
+        # The first to get through the router stay there until all the others are done.
+        if len(order) <= 3:
+            for _ in range(2):
+                assert others_done.acquire(timeout=10)
+        with lock:
+            running -= 1
+
+    results = on_each([*shared, *others], act, at_once=8, per_host=3)
+    assert len(results.done) == 18
+    assert most == 3

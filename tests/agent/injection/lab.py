@@ -140,13 +140,14 @@ class Lab:
             # refuses a link is taken for one that has none: a rename does the same.
             assert absorbed or machine.disk.hit in ("unlink", "rmdir", "link"), machine.disk.hit
         self._loads()
+        litter = machine.disk.hit == "unlink"
         machine.mend()
         if (
             refused is not None
             and not lasting
             and name != "prune"
             and (machine.home / "tmp").exists()
-            and machine.disk.hit != "unlink"
+            and not litter
         ):
             assert list((machine.home / "tmp").iterdir()) == [], "half-made things go at once"
         self._comes_back(scenario, [])

@@ -20,7 +20,7 @@ import pytest
 from edgeq_agent import __main__ as agent
 from edgeq_agent import child, clock, disk, errors, process, source, wire
 
-GROWS = {"create", "append", "update", "write", "mkdir", "symlink", "link"}
+GROWS = {"create", "append", "update", "write", "write_at", "mkdir", "symlink", "link"}
 
 
 class PowerCut(BaseException):

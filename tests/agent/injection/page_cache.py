@@ -69,7 +69,7 @@ class PageCache:
                 names[name] = _Content(b"", b"")
             names[name].data = Path(arguments[0]).read_bytes()
             self._open[result] = names[name]
-        elif operation in ("write", "truncate", "sync"):
+        elif operation in ("write", "write_at", "truncate", "sync"):
             file = arguments[0]
             content = self._open.get(file) or self._find(file.path)
             content.data = Path(file.path).read_bytes()
@@ -104,7 +104,7 @@ class PageCache:
         elif operation in ("unlink", "rmdir"):
             names, name = parent(first)
             del names[name]
-        elif operation != "chmod":
+        elif operation not in ("chmod", "touch"):
             raise ValueError(operation)
 
     def _sync_all(self, folder: _Folder) -> None:

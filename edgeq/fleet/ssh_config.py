@@ -1,0 +1,167 @@
+"""`~/.ssh/config` as far as edgeq honours it: read with its includes, and nothing in it is ever executed."""
+
+from __future__ import annotations
+
+import glob
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import paramiko
+
+from edgeq.errors import ConfigError
+
+USUAL = Path("~/.ssh/config")
+_DEEPEST = 16
+# `Match exec` would run a command; the others ask for what only ssh itself knows.
+_MATCHES = frozenset({"host", "originalhost", "user", "localuser", "all"})
+_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSettings:
+    """What a configuration says of one host.
+
+    Attributes:
+        host: where it really is (HostName), or the name asked for.
+        identities: existing files; empty when it names none.
+        jump: as in ProxyJump, or None.
+    """
+
+    host: str
+    port: int | None
+    user: str | None
+    identities: tuple[Path, ...]
+    certificates: tuple[Path, ...]
+    identities_only: bool
+    known_hosts: tuple[Path, ...]
+    jump: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SshConfig:
+    """A configuration that was read.
+
+    Attributes:
+        skipped: `Match` lines that edgeq does not follow; their blocks count as not matching.
+    """
+
+    parsed: paramiko.SSHConfig = field(repr=False)
+    skipped: tuple[str, ...] = ()
+
+    def of(self, name: str) -> HostSettings:
+        """Return what holds for a host; `name` may be an alias.
+
+        Raises:
+            ConfigError: a value is not of its kind.
+        """
+        found: Mapping[str, Any] = self.parsed.lookup(name)
+        port = found.get("port")
+        if port is not None and not (str(port).isdigit() and 0 < int(port) < 65536):
+            raise ConfigError(f"ssh config: Host {name}: Port", expected="1 to 65535", got=str(port))
+        jump = found.get("proxyjump")
+        return HostSettings(
+            host=str(found.get("hostname", name)),
+            port=None if port is None else int(port),
+            user=found.get("user"),
+            identities=_existing(found.get("identityfile", [])),
+            certificates=_existing(found.get("certificatefile", [])),
+            identities_only=str(found.get("identitiesonly", "no")).lower() == "yes",
+            known_hosts=_existing(
+                shlex.split(str(found.get("userknownhostsfile", ""))) or _KNOWN_HOSTS,
+            ),
+            jump=None if jump is None or str(jump).lower() == "none" else str(jump),
+        )
+
+
+def load(path: Path | None) -> SshConfig:
+    """Read a configuration.
+
+    Args:
+        path: None is none at all; the usual file may be absent, another one may not.
+
+    Raises:
+        ConfigError: it cannot be read, includes itself, or is not understood.
+    """
+    lines: list[str] = []
+    skipped: list[str] = []
+    if path is not None and (path != USUAL or path.expanduser().exists()):
+        lines = list(_followed(_lines(path.expanduser(), depth=0), skipped))
+    try:
+        parsed = paramiko.SSHConfig.from_text("\n".join(lines))
+    except Exception as error:  # its parser raises plain Exception, ConfigParseError and ValueError
+        raise ConfigError(str(path), f"no ssh configuration: {error}") from error
+    return SshConfig(parsed=parsed, skipped=tuple(skipped))
+
+
+def _lines(path: Path, *, depth: int) -> Iterator[str]:
+    if depth > _DEEPEST:
+        raise ConfigError(str(path), f"includes more than {_DEEPEST} deep: does it include itself?")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"cannot be read: {error}") from error
+    block: str | None = None
+    for line in text.splitlines():
+        key, value = _split(line)
+        if key in ("host", "match"):
+            block = line
+        if key != "include":
+            yield line
+            continue
+        for included in _included(path, value):
+            inner = list(_lines(included, depth=depth + 1))
+            nested = any(_split(one)[0] in ("host", "match") for one in inner)
+            if nested and block is not None and block.split()[1:] not in (["*"], ["all"]):
+                raise ConfigError(
+                    str(path),
+                    f"`{line.strip()}` inside `{block.strip()}`: the included file has blocks of its own",
+                    hint="move the Include to the top of the file",
+                )
+            yield from inner
+            if nested:
+                # What follows belongs to where the Include was, not to the last block of the other file.
+                yield block if block is not None else "Host *"
+
+
+def _included(path: Path, value: str) -> Iterator[Path]:
+    for pattern in shlex.split(value):
+        # Relative ones are relative to the user's folder, also in files that lie elsewhere.
+        base = Path(pattern).expanduser()
+        where = base if base.is_absolute() else Path("~/.ssh").expanduser() / base
+        if not base.is_absolute() and not glob.has_magic(pattern) and not where.exists():
+            where = path.parent / base
+        yield from sorted(Path(found) for found in glob.glob(str(where)) if Path(found).is_file())
+
+
+def _followed(lines: Iterator[str], skipped: list[str]) -> Iterator[str]:
+    """Leave out blocks whose `Match` asks for something else than host and user."""
+    inside = False
+    for line in lines:
+        key, value = _split(line)
+        if key in ("host", "match"):
+            words = [word.lstrip("!").lower() for word in value.split()]
+            keywords = {words[0], *words[2::2]} if words else set()
+            inside = key == "match" and not keywords <= _MATCHES
+            if inside:
+                skipped.append(line.strip())
+        if not inside:
+            yield line
+
+
+def _split(line: str) -> tuple[str, str]:
+    text = line.strip()
+    if not text or text.startswith("#"):
+        return "", ""
+    key, _, value = (
+        text.replace("=", " ", 1).partition(" ") if "=" in text.split()[0] else text.partition(" ")
+    )
+    return key.lower(), value.strip().lstrip("=").strip()
+
+
+def _existing(names: Any) -> tuple[Path, ...]:
+    # paramiko gives a list of what may be there several times, and a text of what it knows to be there once.
+    paths = (Path(str(name)).expanduser() for name in ([names] if isinstance(names, str) else names))
+    return tuple(path for path in paths if path.is_file())

@@ -1,0 +1,164 @@
+"""Trying again: what may pass, how long between, and what is never tried twice."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import paramiko
+import pytest
+
+from edgeq.errors import (
+    AuthenticationFailed,
+    DeviceTimeout,
+    EdgeqError,
+    HealthCheckFailed,
+    HostKeyMismatch,
+    LinkLost,
+    SourceChanged,
+    TransportError,
+    Unreachable,
+    UsageError,
+)
+from edgeq.fleet.backoff import Backoff, retrying
+from edgeq.fleet.connect import open_agent
+from edgeq.fleet.deploy import deploy_one, plan_one
+from edgeq.testing.link import faulty_link
+
+
+class FakeClock:
+    """Sleeping takes no time; chance is what it is told."""
+
+    def __init__(self, chance: float = 1.0) -> None:
+        self.slept: list[float] = []
+        self._chance = chance
+
+    def now_s(self) -> float:
+        return sum(self.slept)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+    def chance(self) -> float:
+        return self._chance
+
+
+def failing(error: EdgeqError, times: int) -> tuple[Callable[[], str], list[int]]:
+    calls: list[int] = []
+
+    def action() -> str:
+        calls.append(1)
+        if len(calls) <= times:
+            raise error
+        return "done"
+
+    return action, calls
+
+
+@pytest.mark.parametrize("error", [Unreachable("pi"), LinkLost("pi"), DeviceTimeout("pi")])
+def test_what_may_pass_is_tried_again_later_each_time(error: EdgeqError) -> None:
+    action, calls = failing(error, 3)
+    clock, told = FakeClock(), []
+    assert retrying(action, Backoff(), clock=clock, on_retry=lambda e, s: told.append((e, s))) == "done"
+    assert clock.slept == [1.0, 2.0, 4.0]
+    assert told == [(error, 1.0), (error, 2.0), (error, 4.0)]
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AuthenticationFailed("pi"),
+        HostKeyMismatch("pi"),
+        TransportError("pi"),
+        SourceChanged("file"),
+        HealthCheckFailed("pi"),
+        UsageError("x"),
+    ],
+)
+def test_what_does_not_pass_is_tried_once(error: EdgeqError) -> None:
+    action, calls = failing(error, 1)
+    clock = FakeClock()
+    with pytest.raises(type(error)):
+        retrying(action, Backoff(), clock=clock)
+    assert (len(calls), clock.slept) == (1, [])
+
+
+def test_there_is_an_end_by_count_and_by_time() -> None:
+    action, calls = failing(LinkLost("pi"), 100)
+    with pytest.raises(LinkLost):
+        retrying(action, Backoff(tries=4), clock=FakeClock())
+    assert len(calls) == 4
+    action, calls = failing(LinkLost("pi"), 100)
+    clock = FakeClock()
+    with pytest.raises(LinkLost):
+        retrying(action, Backoff(tries=100, total_s=60), clock=clock)
+    assert sum(clock.slept) <= 60
+    assert max(clock.slept) <= 30
+
+
+@pytest.mark.parametrize(("chance", "waits"), [(0.0, [0.5, 1.0]), (0.5, [0.75, 1.5]), (1.0, [1.0, 2.0])])
+def test_half_of_a_wait_is_chance(chance: float, waits: list[float]) -> None:
+    action, _ = failing(LinkLost("pi"), 2)
+    clock = FakeClock(chance)
+    retrying(action, Backoff(), clock=clock)
+    assert clock.slept == waits
+
+
+def test_a_deploy_whose_link_is_cut_goes_on_by_itself_where_it_was(  # type: ignore[no-untyped-def]
+    loopback_server, site: Path, read
+) -> None:
+    bundle = read("padded")
+    with faulty_link(loopback_server.host, loopback_server.port) as link:
+        device = loopback_server.device("again", port=link.port)
+        planned = plan_one(device, bundle, workspace=site)
+        link.cut_after(4_000_000)
+        failures: list[EdgeqError] = []
+
+        def retry(error: EdgeqError, _wait_s: float) -> None:
+            failures.append(error)
+            link.mend()
+
+        quick = Backoff(tries=3, first_s=0.1)
+        before = link.forwarded_bytes
+        done = deploy_one(device, bundle, workspace=site, planned=planned, backoff=quick, on_retry=retry)
+        travelled = link.forwarded_bytes - before
+    assert [type(failure) for failure in failures] == [LinkLost]
+    assert done.release == bundle.release
+    # Not twice: what was on its way when the link was cut is all that may travel again.
+    assert travelled < planned.plan.send_bytes + 4_000_000
+
+
+def test_a_refused_login_reaches_the_device_once(  # type: ignore[no-untyped-def]
+    loopback_server, site: Path, tmp_path: Path, read
+) -> None:
+    wrong = tmp_path / "wrong"
+    paramiko.RSAKey.generate(2048).write_private_key_file(str(wrong))
+    retries: list[EdgeqError] = []
+    with faulty_link(loopback_server.host, loopback_server.port) as link:
+        device = loopback_server.device("locked", port=link.port, identity=wrong)
+        with pytest.raises(AuthenticationFailed):
+            deploy_one(
+                device,
+                read("first"),
+                workspace=site,
+                backoff=Backoff(first_s=0.01),
+                on_retry=lambda error, _: retries.append(error),
+            )
+    assert retries == []
+
+
+def test_a_dropped_handshake_is_tried_again(loopback_server) -> None:  # type: ignore[no-untyped-def]
+    with faulty_link(loopback_server.host, loopback_server.port) as link:
+        device = loopback_server.device("dropped", port=link.port)
+        link.cut_after(1)
+
+        def ask() -> str:
+            with open_agent(device) as client:
+                return client.facts().device_id
+
+        with contextlib.suppress(LinkLost):
+            retrying(ask, Backoff(tries=1))
+            raise AssertionError("the link was not cut")
+        assert retrying(ask, Backoff(first_s=0.01), on_retry=lambda *_: link.mend())

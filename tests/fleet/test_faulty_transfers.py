@@ -1,0 +1,117 @@
+"""Transfers through a link that fails: an end in bounded time, nothing half-done, no thread left."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeq.errors import TransportError
+from edgeq.fleet.chunks import CHUNK_BYTES, Content
+from edgeq.fleet.client import AgentClient
+from edgeq.fleet.deploy import deploy_one
+from edgeq.fleet.ssh import connect
+from edgeq.fleet.upload import upload
+from edgeq.fleet.verbs import status
+from edgeq.fleet.watch import Watch
+from edgeq.testing.link import FaultyLink, Way, faulty_link
+
+WATCH = Watch(every_s=0.3, patience_s=1.5)
+
+ENDS: dict[str, Callable[[FaultyLink], None]] = {
+    "cut at once": lambda link: link.cut_after(1),
+    "cut in the first chunk": lambda link: link.cut_after(500_000),
+    "cut later": lambda link: link.cut_after(5_000_000),
+    "frozen at once": lambda link: link.freeze_after(0),
+    "frozen later": lambda link: link.freeze_after(4_000_000),
+    "frozen towards the device": lambda link: link.freeze_after(3_000_000, Way.TO_DEVICE),
+    "frozen from the device": lambda link: link.freeze_after(300, Way.FROM_DEVICE),
+    "a byte flipped": lambda link: link.flip_after(3_000_000),
+    "a byte of the answer flipped": lambda link: link.flip_after(300, Way.FROM_DEVICE),
+}
+PASSES: dict[str, Callable[[FaultyLink], None]] = {
+    "delayed": lambda link: link.delay(0.03),
+    "dripping": lambda link: link.drip(3_000_000),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    end_s = time.monotonic() + 10
+    while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("edgeq-")]:
+        assert time.monotonic() < end_s, left
+        time.sleep(0.05)
+
+
+def content() -> Content:
+    return Content.of(np.random.default_rng().bytes(8 * CHUNK_BYTES + 11))
+
+
+def send(device: Any, one: Content, link: FaultyLink, fault: Callable[[FaultyLink], None]) -> None:
+    with connect(device, timeout_s=2, watch=WATCH) as transport:
+        client = AgentClient(device, transport, timeout_s=2)
+        client.place()
+        fault(link)
+        upload(client, [one])
+
+
+def blob(server: Any, one: Content) -> Path:
+    return Path(server.home / ".edgeq" / "blobs" / "sha256" / one.sha256)
+
+
+@pytest.mark.parametrize("fault", ENDS)
+def test_a_transfer_ends_soon_and_the_next_one_is_whole(server, fault: str) -> None:  # type: ignore[no-untyped-def]
+    one = content()
+    with faulty_link(server.host, server.port) as link:
+        device = server.device(port=link.port)
+        started_s = time.monotonic()
+        with pytest.raises(TransportError) as caught:
+            send(device, one, link, ENDS[fault])
+        assert time.monotonic() - started_s < 20
+        assert caught.value.transient, "the same command may be run again"
+        assert not blob(server, one).exists()
+        link.mend()
+        send(device, one, link, FaultyLink.mend)
+    assert blob(server, one).read_bytes() == one.source
+
+
+@pytest.mark.parametrize("fault", PASSES)
+def test_a_slow_link_brings_all_of_it(server, fault: str) -> None:  # type: ignore[no-untyped-def]
+    one = content()
+    with faulty_link(server.host, server.port) as link:
+        send(server.device(port=link.port), one, link, PASSES[fault])
+    assert blob(server, one).read_bytes() == one.source
+
+
+def test_no_cut_leaves_another_release_than_the_old_or_the_new(  # type: ignore[no-untyped-def]
+    loopback_server, site: Path, read
+) -> None:
+    first, second = read("first"), read("second")
+    with faulty_link(loopback_server.host, loopback_server.port) as link:
+        device = loopback_server.device("half", port=link.port)
+        before = link.forwarded_bytes
+        deploy_one(device, first, workspace=site)
+        deploy_one(device, second, workspace=site)
+        # As much as a deploy of what is there takes: each cut falls somewhere within the next one.
+        started = link.forwarded_bytes
+        deploy_one(device, first, workspace=site)
+        length = link.forwarded_bytes - started
+        serves = first.release
+        for share in range(1, 10, 4):
+            wanted = second if serves == first.release else first
+            link.cut_after(share * length // 10)
+            with pytest.raises(TransportError):
+                deploy_one(device, wanted, workspace=site)
+            link.mend()
+            found = status(device)["models"]["double"]
+            assert found["current"] in (serves, wanted.release)
+            deploy_one(device, wanted, workspace=site)
+            serves = status(device)["models"]["double"]["current"]
+            assert serves == wanted.release
+        assert link.forwarded_bytes > before

@@ -1,0 +1,216 @@
+"""The way to a device: `~/.ssh/config` with its includes, jumps with known host keys, certificates."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edgeq.errors import AuthenticationFailed, ConfigError, HostKeyMismatch, HostKeyUnknown, Unreachable
+from edgeq.fleet.enrol import enrol, rotate_key
+from edgeq.fleet.inventory import Inventory
+from edgeq.fleet.route import find_route
+from edgeq.fleet.ssh import connect
+from edgeq.fleet.ssh_config import load
+from edgeq.fleet.transport import Limits
+from edgeq.testing.loopback import loopback_device
+
+LIMITS = Limits(first_s=10, silence_s=10, total_s=30)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder with an empty `.ssh`."""
+    (tmp_path / ".ssh").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def write(home: Path, text: str, name: str = "config") -> Path:
+    path = home / ".ssh" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_what_openssh_says_of_a_host_is_what_we_say(home: Path) -> None:
+    write(home, "IdentityFile ~/.shared\n", "all.conf")
+    write(home, "Host pi*\n  HostName 10.0.0.7\n  Port 2222\nHost *\n  User late\n", "pis.conf")
+    path = write(
+        home,
+        "Include all.conf pis.conf none-*.conf\nHost gate\n  HostName gate.example\n  User door\n"
+        "  IdentitiesOnly yes\nHost pi-4\n  ProxyJump gate\nMatch host 10.0.0.7 user late\n  Port 9\n",
+    )
+    (home / ".shared").write_text("x")
+    config = load(path)
+    for name in ("pi-4", "gate", "other", "pilot"):
+        ours = config.of(name)
+        told = subprocess.run(
+            ["ssh", "-G", "-F", str(path), name], capture_output=True, text=True, check=True
+        ).stdout
+        theirs = dict(line.split(" ", 1) for line in reversed(told.splitlines()) if " " in line)
+        assert ours.host == theirs["hostname"], name
+        assert (ours.port or 22) == int(theirs["port"]), name
+        assert ours.jump == theirs.get("proxyjump"), name
+        assert ours.identities_only == (theirs["identitiesonly"] == "yes"), name
+        if ours.user is not None:
+            assert ours.user == theirs["user"], name
+    assert config.of("pi-4").identities == (home / ".shared",)
+
+
+def test_nothing_of_a_configuration_is_executed(home: Path) -> None:
+    path = write(
+        home,
+        f'Match exec "touch {home}/executed"\n  Port 1\nMatch host pi exec true\n  Port 2\n'
+        "Host pi\n  Port 3\n",
+    )
+    config = load(path)
+    assert config.of("pi").port == 3
+    assert len(config.skipped) == 2
+    assert not (home / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Include config\n", "include itself"),
+        ("Host a\n  Port many\n", "1 to 65535"),
+        ("Host a\n  Include nested\n", "blocks of its own"),
+        ("Host a\n  ProxyJump a\n", "circle"),
+        ("Host a\n  ProxyJump b\nHost b\n  ProxyJump a\n", "circle"),
+        ("Host a\n  ProxyJump -oProxyCommand=x\n", "HOST"),
+        ("Host a\nPort\n", "ssh configuration"),
+    ],
+)
+def test_a_configuration_that_cannot_be_followed_says_where(home: Path, text: str, message: str) -> None:
+    write(home, "Host b\n  Port 1\n", "nested")
+    write(home, text)
+    with pytest.raises(ConfigError, match=message):
+        find_route(name="pi", host="a", port=22, user="u")
+
+
+def test_the_inventory_goes_before_the_configuration(home: Path) -> None:
+    write(home, "Host pi\n  HostName far\n  Port 2222\n  ProxyJump gate\n  User other\n")
+    route = find_route(name="pi", host="pi", port=8022, user="me", jump="none")
+    assert [(hop.host, hop.port, hop.login.user) for hop in route.hops] == [("far", 8022, "me")]
+    route = find_route(name="pi", host="pi", port=22, user="me")
+    assert [(hop.host, hop.port) for hop in route.hops] == [("gate", 22), ("far", 2222)]
+    route = find_route(name="pi", host="pi", port=22, user="me", ssh_config=False)
+    assert [(hop.host, hop.port) for hop in route.hops] == [("pi", 22)]
+    route = find_route(name="pi", host="pi", port=22, user="me", jump="a@b:3,[::1]:4", ssh_config=False)
+    assert [(hop.host, hop.port) for hop in route.hops] == [("b", 3), ("::1", 4), ("pi", 22)]
+    assert route.hops[0].login.user == "a"
+
+
+def test_a_file_that_was_named_must_be_there(home: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        find_route(name="pi", host="pi", port=22, user="u", ssh_config=home / "gone")
+    assert find_route(name="pi", host="pi", port=22, user="u").hops[0].host == "pi"
+
+
+def gate(home: Path, server, *, key: str | None = "own") -> str:  # type: ignore[no-untyped-def]
+    """Write a configuration in which `gate` is a server, known by its key or not."""
+    from edgeq.fleet.enrol import fetch_host_key
+
+    shown = str(fetch_host_key(server.host, server.port, 9, ssh_config=False))
+    known = home / ".ssh" / "known_hosts"
+    known.write_text("junk that is no line\n|1|bad|bad ssh-rsa x\n")
+    if key is not None:
+        with known.open("a") as stream:
+            stream.write(f"[{server.host}]:{server.port} {shown if key == 'own' else key}\n")
+    write(
+        home,
+        f"Host gate\n  HostName {server.host}\n  Port {server.port}\n  User {server.user}\n"
+        f"  IdentityFile {server.identity}\n  IdentitiesOnly yes\n",
+    )
+    return "gate"
+
+
+@pytest.mark.sshd
+def test_through_a_machine_on_the_way(home: Path, sshd_server, loopback_server) -> None:  # type: ignore[no-untyped-def]
+    jump = gate(home, sshd_server)
+    device = dataclasses.replace(loopback_server.device(), jump=jump)
+    with connect(device, timeout_s=9) as transport:
+        assert list(transport.run(["cat"], stdin=[b"hello\n" * 9], limits=LIMITS).lines()) == [b"hello"] * 9
+    twice = dataclasses.replace(
+        device, jump=f"{jump},{sshd_server.user}@{sshd_server.host}:{sshd_server.port}"
+    )
+    with pytest.raises(AuthenticationFailed):  # the second hop names no identity
+        connect(twice, timeout_s=9)
+
+
+@pytest.mark.sshd
+def test_a_device_behind_a_jump_is_enrolled_and_kept_so(  # type: ignore[no-untyped-def]
+    home: Path, sshd_server, loopback_server, workspace: Path
+) -> None:
+    jump = gate(home, sshd_server)
+    enrolled = loopback_server.enrol(workspace, "behind", jump=jump).jump
+    assert enrolled == jump
+    assert Inventory.load(workspace).get("behind").jump == jump
+
+
+@pytest.mark.sshd
+def test_a_jump_whose_key_is_not_known_or_another_gets_no_login(  # type: ignore[no-untyped-def]
+    home: Path, sshd_server, loopback_server
+) -> None:
+    device = dataclasses.replace(loopback_server.device(), jump=gate(home, sshd_server, key=None))
+    with pytest.raises(HostKeyUnknown, match="is not known") as caught:
+        connect(device, timeout_s=9)
+    assert caught.value.code == "EQ407"
+    gate(home, sshd_server, key=loopback_server.device().host_key)
+    with pytest.raises(HostKeyMismatch, match="another host key than known_hosts"):
+        connect(device, timeout_s=9)
+
+
+@pytest.mark.sshd
+def test_a_device_that_the_jump_does_not_reach(home: Path, sshd_server, loopback_server) -> None:  # type: ignore[no-untyped-def]
+    device = dataclasses.replace(loopback_server.device(), port=1, jump=gate(home, sshd_server))
+    with pytest.raises(Unreachable, match="does not reach"):
+        connect(device, timeout_s=9)
+
+
+@pytest.mark.sshd
+def test_a_certificate_opens_where_the_bare_key_does_not(home: Path, tmp_path: Path, sshd_server) -> None:  # type: ignore[no-untyped-def]
+    def keygen(*argv: str) -> None:
+        subprocess.run(["ssh-keygen", "-q", *argv], check=True, capture_output=True)
+
+    keygen("-t", "ed25519", "-N", "", "-f", str(tmp_path / "ca"))
+    keygen("-t", "ed25519", "-N", "", "-f", str(tmp_path / "key"))
+    keygen("-s", str(tmp_path / "ca"), "-I", "me", "-n", sshd_server.user, str(tmp_path / "key.pub"))
+    certificate = (tmp_path / "key-cert.pub").rename(tmp_path / "signed.pub")
+    authorized = sshd_server.identity.parent / "authorized_keys"
+    before = authorized.read_text()
+    write(
+        home,
+        f"Host *\n  IdentityFile {tmp_path}/key\n  CertificateFile {certificate}\n  IdentitiesOnly yes\n",
+    )
+    device = dataclasses.replace(sshd_server.device(), identity=None)
+    try:
+        authorized.write_text(before + f"cert-authority {(tmp_path / 'ca.pub').read_text()}")
+        with connect(device, timeout_s=9) as transport:
+            assert list(transport.run(["echo", "in"], stdin=(), limits=LIMITS).lines()) == [b"in"]
+    finally:
+        authorized.write_text(before)
+
+
+def test_a_host_key_is_rotated_on_request_alone(workspace: Path, tmp_path: Path) -> None:
+    with loopback_device(tmp_path / "device") as running:
+        enrolled = enrol(
+            workspace,
+            name="pi",
+            host=running.host,
+            port=running.port,
+            user=running.user,
+            identity=running.identity,
+        ).device
+    (tmp_path / "device" / "host_key").unlink()
+    with loopback_device(tmp_path / "device", port=running.port) as anew:
+        with pytest.raises(HostKeyMismatch, match="the host key changed"):
+            connect(enrolled, timeout_s=9)
+        with pytest.raises(HostKeyMismatch, match="the pinned one stays"):
+            rotate_key(workspace, "pi", fingerprint=running.fingerprint)
+        assert Inventory.load(workspace).get("pi") == enrolled
+        rotate_key(workspace, "pi", fingerprint=anew.fingerprint)
+        connect(Inventory.load(workspace).get("pi"), timeout_s=9).close()

@@ -1,0 +1,222 @@
+"""Uploads over a real connection: one call for many blobs, only missing chunks, packed where it pays."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeq.errors import AgentProtocolError, DeviceError, DeviceUnsupported, LinkLost, SourceChanged
+from edgeq.fleet.agent_file import build_agent
+from edgeq.fleet.chunks import CHUNK_BYTES, Content, chunk_digests
+from edgeq.fleet.connect import open_agent
+from edgeq.fleet.packing import Packer
+from edgeq.fleet.upload import _chunks, upload
+from edgeq.testing.link import faulty_link
+from edgeq_agent import wire
+
+RANDOM = np.random.default_rng(3)
+
+
+def content(size_bytes: int) -> Content:
+    return Content.of(RANDOM.bytes(size_bytes))
+
+
+def blob(server: Any, one: Content) -> Path:
+    return Path(server.home / ".edgeq" / "blobs" / "sha256" / one.sha256)
+
+
+def partial(server: Any, one: Content) -> Path:
+    return Path(server.home / ".edgeq" / "partial" / one.sha256)
+
+
+def test_many_blobs_travel_in_one_call(server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "wheel"
+    file.write_bytes(RANDOM.bytes(2 * CHUNK_BYTES + 5))
+    contents = [content(size) for size in (1, 0, CHUNK_BYTES, 3 * CHUNK_BYTES - 1)] + [Content.of(file)]
+    total = sum(one.size_bytes for one in contents)
+    told: list[int] = []
+    with open_agent(server.device()) as client:
+        done = upload(client, [*contents, contents[0]], on_chunk=lambda _, size: told.append(size))
+        assert set(done.stored) == {one.sha256 for one in contents}
+        assert (done.sent_bytes, sum(told)) == (total, total)
+        before = client.sent_bytes
+        again = upload(client, contents)
+        assert (again.stored, again.sent_bytes, client.sent_bytes) == ((), 0, before)
+    for one in contents:
+        assert hashlib.sha256(blob(server, one).read_bytes()).hexdigest() == one.sha256
+
+
+def test_after_a_cut_only_missing_chunks_travel(server) -> None:  # type: ignore[no-untyped-def]
+    one = content(12 * CHUNK_BYTES)
+    with faulty_link(server.host, server.port) as link:
+        device = server.device(port=link.port)
+        with open_agent(device) as client:
+            client.place()
+            link.cut_after(6 * CHUNK_BYTES)
+            with pytest.raises(LinkLost):
+                upload(client, [one])
+        link.mend()
+        assert not blob(server, one).exists()
+        end_s = time.monotonic() + 20  # what is on its way into the file when the cut comes
+        while partial(server, one).stat().st_size < 2 * CHUNK_BYTES:
+            assert time.monotonic() < end_s
+            time.sleep(0.05)
+        with open_agent(device) as client:
+            there = link.forwarded_bytes
+            told: list[int] = []
+            done = upload(client, [one], on_chunk=lambda _, size: told.append(size))
+            travelled = link.forwarded_bytes - there
+    assert done.resumed_bytes >= 2 * CHUNK_BYTES
+    assert done.sent_bytes == one.size_bytes - done.resumed_bytes
+    assert done.sent_bytes <= travelled < done.sent_bytes + 300_000, "the link saw no byte of what was there"
+    assert sum(told) == one.size_bytes, "progress reaches the end also where nothing needs to travel"
+    assert blob(server, one).read_bytes() == one.source
+
+
+def test_a_source_that_changed_between_tries(loopback_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "model"
+    file.write_bytes(RANDOM.bytes(6 * CHUNK_BYTES))
+    before = Content.of(file)
+    with open_agent(loopback_server.device()) as client:
+        chunk_digests(before)
+        file.write_bytes(RANDOM.bytes(6 * CHUNK_BYTES))
+        with pytest.raises(SourceChanged, match="is not what it was") as caught:
+            upload(client, [before])
+        assert caught.value.code == "EQ406"
+        assert client.sent_bytes == 0
+        now = Content.of(file)
+        upload(client, [now])
+    assert not blob(loopback_server, before).exists()
+    assert blob(loopback_server, now).read_bytes() == file.read_bytes()
+
+
+def test_a_source_that_changes_while_it_is_sent(loopback_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "model"
+    file.write_bytes(RANDOM.bytes(6 * CHUNK_BYTES))
+    one = Content.of(file)
+    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+
+    def change(_content: Content, _size_bytes: int) -> None:
+        with file.open("r+b") as stream:
+            stream.seek(4 * CHUNK_BYTES)
+            stream.write(b"other")
+        os.utime(file, ns=times)
+
+    with open_agent(loopback_server.device()) as client:
+        with pytest.raises(DeviceError, match="chunk 4") as caught:
+            upload(client, [one], on_chunk=change)
+        assert caught.value.reported_code == "EQ505"
+    assert not blob(loopback_server, one).exists()
+
+
+@pytest.mark.parametrize("size_bytes", [3 * CHUNK_BYTES, 10])
+def test_a_source_that_shrinks_while_it_is_sent(loopback_server, tmp_path: Path, size_bytes: int) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "model"
+    file.write_bytes(RANDOM.bytes(6 * CHUNK_BYTES))
+    one = Content.of(file)
+
+    with open_agent(loopback_server.device()) as client, pytest.raises(SourceChanged):
+        upload(client, [one], on_chunk=lambda *_: os.truncate(file, size_bytes))
+    assert not blob(loopback_server, one).exists()
+
+
+def test_a_source_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(SourceChanged, match="cannot be read"):
+        chunk_digests(Content(sha256="0" * 64, size_bytes=3, source=tmp_path / "gone"))
+
+
+def test_a_pruned_model_travels_packed_and_a_packed_wheel_as_it_is(loopback_server) -> None:  # type: ignore[no-untyped-def]
+    pruned = bytearray(RANDOM.bytes(3 * CHUNK_BYTES))
+    for at in range(len(pruned)):
+        if at % 5:
+            pruned[at] = 0
+    weights, wheel = Content.of(bytes(pruned)), content(2 * CHUNK_BYTES)
+    with open_agent(loopback_server.device()) as client:
+        assert upload(client, [weights]).sent_bytes < 0.6 * weights.size_bytes
+        assert upload(client, [wheel]).sent_bytes == wheel.size_bytes
+    assert blob(loopback_server, weights).read_bytes() == pruned
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += 0.01
+        return self.now_s
+
+
+@pytest.mark.parametrize(("bytes_per_s", "packing"), [(1e9, wire.AS_IT_IS), (1e6, wire.ZLIB)])
+def test_packing_pays_on_a_slow_link_only(bytes_per_s: float, packing: int) -> None:
+    packer = Packer(Clock())  # every pack takes 10 ms: 100 MB/s
+    data = (b"half of it " + RANDOM.bytes(11)) * (CHUNK_BYTES // 22)
+    assert packer.pack(data)[0] == wire.ZLIB, "nothing is known of the link yet"
+    packer.sent(20 * CHUNK_BYTES, 20 * CHUNK_BYTES / bytes_per_s)
+    assert packer.pack(data)[0] == packing
+
+
+@given(st.binary(max_size=100_000))
+def test_what_is_packed_is_smaller_and_the_same(data: bytes) -> None:
+    packing, body = Packer().pack(data)
+    if packing == wire.ZLIB:
+        assert len(body) < len(data)
+        assert zlib.decompress(body) == data
+    else:
+        assert body is data
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [[[0, 0]], [[0, 4]], [[-1, 2]], [[2, 1], [0, 1]], [[0, 2], [1, 1]], [["0", 1]], [[0]], 3, None, "ab"],
+)
+def test_a_device_that_wants_what_was_not_offered(ranges: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        _chunks(ranges, 3)
+    assert _chunks([[0, 1], [2, 1]], 3) == [0, 2]
+
+
+def test_a_device_that_wants_other_blobs_is_a_protocol_error(loopback_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    python = tmp_path / "python3"
+    answer = (wire.dump(wire.hello("9")) + wire.dump(wire.progress("wanted", chunks=[[[0, 9]]]))).decode()
+    python.write_text(
+        f"#!/bin/sh\nif [ \"$1\" = -c ]; then exec python3 \"$@\"; fi\nprintf '%s' '{answer}'\ncat\n"
+    )
+    python.chmod(0o755)
+    device = dataclasses.replace(loopback_server.device(), python=str(python))
+    with open_agent(device) as client:
+        client.place()
+        with pytest.raises(AgentProtocolError, match="were not offered"):
+            upload(client, [content(10)])
+
+
+@pytest.mark.parametrize("content_there", [None, b"import os; os.abort()"])
+def test_the_first_call_places_an_agent_that_is_not_there_or_not_ours(  # type: ignore[no-untyped-def]
+    loopback_server, content_there: bytes | None
+) -> None:
+    agent = Path(loopback_server.home / ".edgeq" / "agent" / build_agent().name)
+    with open_agent(loopback_server.device()) as client:
+        client.place()
+    if content_there is None:
+        agent.unlink()
+    else:
+        agent.write_bytes(content_there)
+    one = content(100)
+    with open_agent(loopback_server.device()) as client:
+        assert upload(client, [one]).stored == (one.sha256,)
+    assert agent.read_bytes() == build_agent().data
+
+
+def test_the_first_call_of_a_device_without_python_says_so(loopback_server) -> None:  # type: ignore[no-untyped-def]
+    device = dataclasses.replace(loopback_server.device(), python="no-such-python")
+    with open_agent(device) as client, pytest.raises(DeviceUnsupported, match="does not run"):
+        upload(client, [content(100)])
