@@ -17,7 +17,7 @@ import weakref
 from collections import deque
 from typing import Any, Deque, Mapping, NamedTuple
 
-from edgeq_agent import device, home, releases, request
+from edgeq_agent import device, home, releases, request, sdk_split
 from edgeq_agent.errors import AgentError
 from edgeq_agent.sdk_engine import Engine, Options
 from edgeq_agent.sdk_errors import DeadlineMissed, InferenceError, NoSuchRelease, RuntimeClosed, one_line
@@ -83,7 +83,8 @@ class Runtime:
             `window_least_s` and at most `window_s` seconds long.
 
     Raises:
-        AgentError: EQ510, no release of the model serves here; EQ544, none of its releases loads.
+        AgentError: EQ510, no release of the model serves here; EQ544, none of its releases loads; EQ546,
+            weights that are none. A split of releases that are not here is reported, and `current` serves.
     """
 
     def __init__(
@@ -107,6 +108,8 @@ class Runtime:
         place = _home(home)
         self.model = request.model_name({"model": model})
         self._home = place
+        if isinstance(split, Mapping):
+            sdk_split.weighted(None, split, model)  # what is no weight is refused here, not told later
         self._deadline_ns = _deadline_ns(deadline_s)
         self._strict = strict
         self._problems: Deque[Problem] = deque(maxlen=_PROBLEMS)

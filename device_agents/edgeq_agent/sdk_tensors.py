@@ -126,7 +126,8 @@ class Feed:
             raise self._wrong_type(array)
         given = array if array.dtype == self._own or self._quantized else _cast(array, self._own)
         flat = given if given.dtype == np.float32 else _cast(given, np.float32)
-        np.dot(self._ones, flat.reshape(self._rows, self.channels), sums)
+        with np.errstate(over="ignore", invalid="ignore"):  # they are looked for in the sum, and named
+            np.dot(self._ones, flat.reshape(self._rows, self.channels), sums)
         # A sum shows every NaN and infinity among its parts; only finite parts of huge size can fool it.
         total = sums.item() if self.channels == 1 else sum(sums.tolist())
         if not math.isfinite(total) and not np.isfinite(given).all():

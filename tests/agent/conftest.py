@@ -332,3 +332,20 @@ def serving(device: Device, prepared_serving: Path) -> Device:
     """Return a device on which the int8 bundle serves."""
     shutil.copytree(prepared_serving, device.home, symlinks=True)
     return device
+
+
+@pytest.fixture(scope="session")
+def prepared_both(prepared_serving: Path, float_bundle: Bundle) -> Path:
+    """Return a home where the float bundle serves, and the int8 bundle did before; copied, not changed."""
+    device = Device(home=prepared_serving.parent / "both")
+    shutil.copytree(prepared_serving, device.home, symlinks=True)
+    float_bundle.send(device)
+    assert device.call("activate", **float_bundle.request()).result["changed"]
+    return device.home
+
+
+@pytest.fixture
+def both(device: Device, prepared_both: Path) -> Device:
+    """Return a device that has two releases of `tiny`: the float one serves, the int8 one did before."""
+    shutil.copytree(prepared_both, device.home, symlinks=True)
+    return device
