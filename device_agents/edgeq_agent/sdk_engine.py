@@ -12,7 +12,7 @@ from typing import Any, Callable, Deque, NamedTuple
 from edgeq_agent import child_golden, model, releases, runtimes, states, windows
 from edgeq_agent.errors import UNSUPPORTED, AgentError
 from edgeq_agent.home import Home
-from edgeq_agent.sdk_errors import DeadlineMissed, ReleaseRefused, one_line
+from edgeq_agent.sdk_errors import ReleaseRefused, one_line
 from edgeq_agent.sdk_ledger import Ledger
 from edgeq_agent.sdk_shadow import Sampler, Shadows
 from edgeq_agent.sdk_slot import HandOver, Slot
@@ -115,14 +115,11 @@ class Engine:
             with self._returned:
                 self._returned.notify()
 
-    def wait(self, until_ns: int | None) -> Slot:
-        """Return a slot once one is free.
+    def wait(self, until_ns: int | None) -> Slot | None:
+        """Return a slot once one is free, or None, counted, when none came free in time.
 
         Args:
             until_ns: of the monotonic performance counter; None waits for as long as it takes.
-
-        Raises:
-            DeadlineMissed: none came free in time.
         """
         with self._returned:
             self.waiting += 1  # before the look, so that who gives one back after it sees us
@@ -136,11 +133,9 @@ class Engine:
                         left_s = _WAIT_S
                         if until_ns is not None:
                             left_s = min(left_s, (until_ns - time.perf_counter_ns()) / 1e9)
-                        if left_s <= 0:
-                            self.ledger.no_slot()
-                            raise DeadlineMissed(
-                                "the call", f"all {self.size} interpreters were busy until its deadline"
-                            ) from None
+                    if left_s <= 0:
+                        self.ledger.no_slot()
+                        return None
                     self._returned.wait(left_s)
             finally:
                 self.waiting -= 1

@@ -152,9 +152,8 @@ class Runtime:
             InputMismatch: EQ540. InputNotFinite: EQ541. DeadlineMissed: EQ542, when strict.
             RuntimeClosed: EQ543. InvokeFailed: EQ545.
         """
-        return self._answer(
-            self._engine(key), x, raw, self._deadline_ns if deadline_s is None else _deadline_ns(deadline_s)
-        )
+        limit_ns = self._deadline_ns if deadline_s is None else _deadline_ns(deadline_s)
+        return self._answer(self._keeper.plan, None, key, x, raw, limit_ns)
 
     def run(
         self, x: Any, key: object = None, raw: bool = False, deadline_s: float | None = None,
@@ -168,19 +167,30 @@ class Runtime:
         Raises:
             NoSuchRelease: EQ549, it does not; else as `infer`.
         """
-        engine = self._engine(key) if release is None else self._engine_of(release)
-        named, arm, first = engine.release, engine.arm, engine.outputs[0].name
         limit_ns = self._deadline_ns if deadline_s is None else _deadline_ns(deadline_s)
-        outputs = self._answer(engine, x, raw, limit_ns)
+        engine: Any = self._plan().engine(key) if release is None else self._engine_of(release)
+        named, arm, first = engine.release, engine.arm, engine.outputs[0].name
+        try:
+            outputs = self._answer(None, engine, key, x, raw, limit_ns)
+        finally:
+            engine = None  # see the end of `_answer`
         return Answer(outputs if isinstance(outputs, dict) else {first: outputs}, named, arm)
 
-    def _answer(self, engine: Any, x: Any, raw: bool, limit_ns: int | None) -> Any:
+    def _answer(self, plan: Any, engine: Any, key: object, x: Any, raw: bool, limit_ns: int | None) -> Any:
+        if engine is None:
+            if plan is None:
+                raise self._is_closed()
+            engine = plan.default if key is None else plan.engine(key)
         began = _clock()
         slot: Any = None
         try:
             slot = engine.free.pop()
         except IndexError:
             slot = engine.wait(began + limit_ns if self._strict and limit_ns is not None else None)
+            if slot is None:
+                busy = f"all {engine.size} interpreters were busy until its deadline"
+                plan = engine = None
+                raise DeadlineMissed("the call", busy) from None
         try:
             answer = slot.run(x, raw)
             if limit_ns is not None and _clock() - began > limit_ns:
@@ -201,7 +211,7 @@ class Runtime:
             engine.give(slot)
             # A traceback that the application keeps must not keep the engine: its end is how its last call is
             # known to be over.
-            engine = slot = None
+            plan = engine = slot = None
 
     def describe(self, release: str | None = None) -> tuple[list[TensorInfo], list[TensorInfo]]:
         """Return the inputs and outputs of a release that serves; default: the one of calls without a key.
@@ -211,9 +221,6 @@ class Runtime:
         """
         engine = self._plan().default if release is None else self._engine_of(release)
         return engine.inputs, engine.outputs
-
-    def _engine(self, key: object) -> Engine:
-        return self._plan().engine(key)
 
     def _engine_of(self, release: str) -> Engine:
         serving = {engine.release: engine for engine in self._plan().all()}
@@ -226,8 +233,11 @@ class Runtime:
     def _plan(self) -> Plan:
         plan = self._keeper.plan
         if plan is None:
-            raise RuntimeClosed(self.model, "the runtime was closed", hint="make another one")
+            raise self._is_closed()
         return plan
+
+    def _is_closed(self) -> RuntimeClosed:
+        return RuntimeClosed(self.model, "the runtime was closed", hint="make another one")
 
     @property
     def release(self) -> str:

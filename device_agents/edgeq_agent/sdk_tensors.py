@@ -1,21 +1,23 @@
 """One input or output on the call path: the caller's values in, the model's out, in buffers made once.
 
 Integers of a quantized tensor's own type are taken as they are; everything else stands for real values, which
-are quantized as `model.to_input` does it, in float64, so that the SDK and the verb `infer` agree bit for bit.
+are quantized in float32, as the runtime's own QUANTIZE op does it. (`model.to_input`, which the verb `infer`
+uses, takes float64: the two differ, by one step, where a value lies within a float's rounding of the middle.)
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Iterator, NamedTuple
 
 from edgeq_agent.model import Tensor
 from edgeq_agent.sdk_errors import InputMismatch, InputNotFinite
 
 # Quantizing in pieces that stay in the processor's cache halves the time of a large image.
 _BLOCK = 16384
-# Integers are summed slowly (no BLAS): of inputs beyond this, only some are looked at for telemetry.
-_INTEGERS_LOOKED_AT = 16384
+# Integers are summed slowly (no BLAS): of larger inputs only every n-th is looked at for telemetry, so that
+# this is what a call pays for on average.
+_INTEGERS_A_CALL = 2048
 
 
 class TensorInfo(NamedTuple):
@@ -74,10 +76,11 @@ class Feed:
         self.channels = channels if size % max(1, channels) == 0 else 1
         self._rows = size // self.channels
         self._ones = np.ones(self._rows, np.float32)
-        self._real = np.zeros(min(size, _BLOCK), np.float64)
         self._integers = np.zeros(self._full, self._own)
-        self._flat_integers = self._integers.reshape(-1)
-        self._skip = -(-size // _INTEGERS_LOOKED_AT) if self._own.kind in "iub" else 1
+        # float32 scalars: numpy 1 and 2 agree on what an array makes of them.
+        self._step, self._zero = np.float32(tensor.scale), np.float32(tensor.zero_point)
+        self._blocks = list(self._in_blocks(size)) if self._quantized else []
+        self._skip = -(-size // _INTEGERS_A_CALL) if self._own.kind in "iub" else 1
         self._turn = 0
 
     def batched(self, array: Any) -> bool:
@@ -132,20 +135,35 @@ class Feed:
         total = sums.item() if self.channels == 1 else sum(sums.tolist())
         if not math.isfinite(total) and not np.isfinite(given).all():
             raise InputNotFinite("input " + self.info.name, "holds NaN or infinity, or what becomes it")
-        return self._quantize(given.reshape(-1)) if self._quantized else given.reshape(self._full)
+        return self._quantize(flat.reshape(-1)) if self._quantized else given.reshape(self._full)
+
+    def _in_blocks(self, size: int) -> Iterator[tuple[Any, ...]]:
+        """Yield for each piece its slice, a buffer, the limits and where its integers go.
+
+        The limits are whole arrays: with scalars, numpy's minimum and maximum take four times as long.
+        """
+        import numpy as np
+
+        limits = np.iinfo(self._own)
+        length = min(size, _BLOCK)
+        real = np.zeros(length, np.float32)
+        low, high = (np.full(length, each, np.float32) for each in (limits.min, _largest(limits.max)))
+        integers = self._integers.reshape(-1)
+        for start in range(0, size, _BLOCK):
+            part = slice(start, min(size, start + _BLOCK))
+            count = part.stop - start
+            yield part, real[:count], low[:count], high[:count], integers[part]
 
     def _quantize(self, values: Any) -> Any:
         import numpy as np
 
-        for start in range(0, len(values), _BLOCK):
-            part = values[start : start + _BLOCK]
-            real = self._real[: len(part)]
-            np.divide(part, self._scale, out=real, dtype=np.float64)
+        for part, real, low, high, integers in self._blocks:
+            np.divide(values[part], self._step, out=real)
             np.rint(real, out=real)
-            np.add(real, self._zero_point, out=real)
-            np.maximum(real, self._low, out=real)
-            np.minimum(real, self._high, out=real)
-            np.copyto(self._flat_integers[start : start + _BLOCK], real, casting="unsafe")
+            np.add(real, self._zero, out=real)
+            np.maximum(real, low, out=real)
+            np.minimum(real, high, out=real)
+            np.copyto(integers, real, casting="unsafe")
         return self._integers
 
     def _sum_integers(self, array: Any, sums: Any) -> None:
@@ -215,6 +233,14 @@ class Drain:
             return values
         real = np.subtract(values, self._zero_point, dtype=np.float32)
         return np.multiply(real, self._scale, out=real)
+
+
+def _largest(whole: int) -> Any:
+    """Return the largest float32 that is not above a whole number (2**31 - 1 has none of its own)."""
+    import numpy as np
+
+    near = np.float32(whole)
+    return near if int(near) <= whole else np.nextafter(near, np.float32(0))
 
 
 def _cast(array: Any, dtype: Any) -> Any:

@@ -231,3 +231,27 @@ def test_no_thread_is_left_after_close(both: Any) -> None:
     with Runtime("tiny", str(both.home), shadow="previous"):
         assert len([thread for thread in threading.enumerate() if thread.name.startswith("edgeq-")]) == 3
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("edgeq-")]
+
+
+def test_an_error_that_is_kept_keeps_no_release_in_memory(
+    both: Any, int8_bundle: Any, tiny_data: Any
+) -> None:
+    kept: list[Exception] = []
+    with Runtime("tiny", str(both.home), pool=1, poll_s=0.02, strict=True) as rt:
+        gone = weakref.ref(rt._plan().default)
+        slot = rt._plan().default.free.pop()
+        for call in (rt.infer, rt.run):
+            try:
+                call(tiny_data[0], deadline_s=0.01)  # no interpreter is free
+            except errors.AgentError as error:
+                kept.append(error)
+        rt._plan().default.give(slot)
+        for call in (rt.infer, rt.run):
+            try:
+                call(tiny_data)  # another shape
+            except errors.AgentError as error:
+                kept.append(error)
+        assert [error.code for error in kept] == ["EQ542", "EQ542", "EQ540", "EQ540"]
+        releases.point(Home(str(both.home)), "tiny", int8_bundle.release)
+        _until(lambda: rt.release == int8_bundle.release)
+        _until(lambda: gone() is None)
