@@ -4,8 +4,8 @@
 
 Each model is asked in turns by the bare interpreter (set_tensor, invoke, get_tensor) and by a Runtime with
 telemetry on, once in the model's own types and once with real values: there the bare side quantizes and
-dequantizes as TFLite's own examples do in numpy. The overhead is the median of the differences between the two
-of a pair; the ratio is that of the means without the slowest tenth, so that what the recorder's thread takes
+dequantizes as TFLite's examples do in numpy. The overhead is the median of the differences between the two of
+a pair; the ratio is that of the means without the slowest tenth, so that what the recorder's thread takes
 away from the caller is in it and what the machine does meanwhile is not.
 """
 
