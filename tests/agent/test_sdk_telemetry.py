@@ -203,9 +203,28 @@ def test_two_runtimes_of_a_model_add_up(serving: Any, tiny_data: Any) -> None:
     assert _counters(serving)["calls"] == 20
 
 
-def test_counters_of_another_boot_are_void(serving: Any, tiny_data: Any) -> None:
+def test_runtimes_that_write_at_once_lose_no_count(serving: Any) -> None:
+    release = "f" * 64
+
+    def count() -> None:
+        counters = sdk_counters.Counters(Home(str(serving.home)), "tiny")
+        for calls in range(1, 101):
+            while not counters.tell(release, release, {release: Totals(calls)}, {}):
+                time.sleep(0)
+
+    threads = [threading.Thread(target=count) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert _counters(serving)["calls"] == 600
+
+
+def test_counters_of_another_boot_are_void(serving: Any, tiny_data: Any, int8_bundle: Any) -> None:
     path = serving.home / "models" / "tiny" / "counters.json"
-    for text in (json.dumps({"schema": sdk_counters.SCHEMA, "boot_id": "before", "releases": {}}), "", "[]"):
+    known = {"calls": 5, "errors": 0, "errors_by_kind": {}, "deadline_misses": 0, "crashes": 0}
+    before = {"schema": sdk_counters.SCHEMA, "boot_id": "before", "releases": {int8_bundle.release: known}}
+    for text in (json.dumps(before), "", "[]"):
         path.write_text(text)
         with Runtime("tiny", str(serving.home)) as rt:
             rt.infer(tiny_data[0])
