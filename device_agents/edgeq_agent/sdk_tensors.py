@@ -129,13 +129,14 @@ class Feed:
             raise self._wrong_type(array)
         given = array if array.dtype == self._own or self._quantized else _cast(array, self._own)
         flat = given if given.dtype == np.float32 else _cast(given, np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):  # they are looked for in the sum, and named
+        # Infinities are looked for in the sum, and named; a huge value is quantized to the last step.
+        with np.errstate(over="ignore", invalid="ignore"):
             np.dot(self._ones, flat.reshape(self._rows, self.channels), sums)
-        # A sum shows every NaN and infinity among its parts; only finite parts of huge size can fool it.
-        total = sums.item() if self.channels == 1 else sum(sums.tolist())
-        if not math.isfinite(total) and not np.isfinite(given).all():
-            raise InputNotFinite("input " + self.info.name, "holds NaN or infinity, or what becomes it")
-        return self._quantize(flat.reshape(-1)) if self._quantized else given.reshape(self._full)
+            # A sum shows every NaN and infinity among its parts; only finite parts of huge size can fool it.
+            total = sums.item() if self.channels == 1 else sum(sums.tolist())
+            if not math.isfinite(total) and not np.isfinite(given).all():
+                raise InputNotFinite("input " + self.info.name, "holds NaN or infinity, or what becomes it")
+            return self._quantize(flat.reshape(-1)) if self._quantized else given.reshape(self._full)
 
     def _in_blocks(self, size: int) -> Iterator[tuple[Any, ...]]:
         """Yield for each piece its slice, a buffer, the limits and where its integers go.
