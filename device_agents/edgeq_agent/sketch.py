@@ -7,13 +7,12 @@ Masson, Rim, Lee: DDSketch, VLDB 2019. A value lies in the bucket ceil(log_gamma
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from edgeq_agent.wire import Json
 
 RELATIVE_ACCURACY = 0.01
 GAMMA = (1 + RELATIVE_ACCURACY) / (1 - RELATIVE_ACCURACY)
-_LOG_GAMMA = math.log(GAMMA)
+LOG_GAMMA = math.log(GAMMA)
 
 
 class Sketch:
@@ -29,28 +28,21 @@ class Sketch:
     def add(self, value_ns: int) -> None:
         """Count one value; anything below 1 ns counts as 1 ns."""
         value = max(1, value_ns)
-        index = math.ceil(math.log(value) / _LOG_GAMMA)
+        index = math.ceil(math.log(value) / LOG_GAMMA)
         self.counts[index] = self.counts.get(index, 0) + 1
         self.min_ns = min(self.min_ns, value) if self.count else value
         self.max_ns = max(self.max_ns, value)
         self.count += 1
         self.sum_ns += value
 
-    def add_all(self, values_ns: Any) -> None:
-        """Count the values of a numpy array; the same buckets as one `add` each, in one go."""
-        import numpy as np
-
-        if not len(values_ns):
-            return
-        values = np.maximum(values_ns, 1)
-        indices, counts = np.unique(np.ceil(np.log(values) / _LOG_GAMMA).astype(np.int64), return_counts=True)
-        for index, count in zip(indices.tolist(), counts.tolist()):
+    def add_counts(self, counts: dict[int, int], sum_ns: int, min_ns: int, max_ns: int) -> None:
+        """Count values that somebody else has put into buckets; there must be at least one."""
+        for index, count in counts.items():
             self.counts[index] = self.counts.get(index, 0) + count
-        smallest = int(values.min())
-        self.min_ns = min(self.min_ns, smallest) if self.count else smallest
-        self.max_ns = max(self.max_ns, int(values.max()))
-        self.count += len(values)
-        self.sum_ns += int(values.sum())
+        self.min_ns = min(self.min_ns, min_ns) if self.count else min_ns
+        self.max_ns = max(self.max_ns, max_ns)
+        self.count += sum(counts.values())
+        self.sum_ns += sum_ns
 
     def quantile(self, fraction: float) -> float:
         """Return the value (ns) at a quantile in [0, 1], within RELATIVE_ACCURACY; 0.0 when empty."""

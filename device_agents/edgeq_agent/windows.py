@@ -141,9 +141,17 @@ class Window:
         self._inferences += 1
 
     def latencies(self, latencies_ns: Any) -> None:
-        """Count several inferences that the runtime finished."""
-        self._latency.add_all(latencies_ns)
-        self._inferences += len(latencies_ns)
+        """Count several inferences that the runtime finished: as `latency` does each, in one go."""
+        import numpy as np
+
+        if not len(latencies_ns):
+            return
+        values = np.maximum(latencies_ns, 1)
+        buckets = np.ceil(np.log(values) / sketch.LOG_GAMMA).astype(np.int64)
+        indices, counts = np.unique(buckets, return_counts=True)
+        found = dict(zip(indices.tolist(), counts.tolist()))
+        self._latency.add_counts(found, int(values.sum()), int(values.min()), int(values.max()))
+        self._inferences += len(values)
 
     def inputs(self, number: int, values: Any) -> None:
         """Count the real values of input `number` of several samples, samples first."""

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from edgeq.collector.validate import why_refused
-from edgeq_agent import Runtime, device, merge, sdk_counters, sketch
+from edgeq_agent import Runtime, device, merge, sdk_counters, sketch, windows
 from edgeq_agent.home import Home
 from edgeq_agent.sdk_errors import DeadlineMissed, InputMismatch, InputNotFinite, ShadowUnusable
 from edgeq_agent.sdk_ledger import Totals
@@ -367,15 +367,15 @@ def test_windows_of_the_runtime_merge() -> None:
     assert not {"arm", "shadow", "unrecorded"} & set(merge.windows(window(), window()))
 
 
-def test_a_sketch_counts_many_as_it_counts_each() -> None:
+def test_a_window_counts_many_as_it_counts_each() -> None:
     values = np.random.default_rng(1).lognormal(10, 2, 5000).astype(np.int64)
-    each, many = sketch.Sketch(), sketch.Sketch()
+    each, many = (windows.Window(windows.Reference(None, 3)) for _ in range(2))
     for value in values.tolist():
-        each.add(value)
-    many.add_all(values[:2000])
-    many.add_all(values[2000:])
-    many.add_all(values[:0])
-    assert many.body() == each.body()
+        each.latency(value)
+    for part in (values[:2000], values[2000:], values[:0]):
+        many.latencies(part)
+    assert many.body()["latency"] == each.body()["latency"]
+    assert many.inferences == each.inferences == 5000
 
 
 def test_the_name_of_a_process_is_nobody_elses() -> None:
