@@ -37,7 +37,9 @@ _VERBS: dict[str, tuple[str, str]] = {
 # They hold the lock, and fail when what was interrupted cannot be finished.
 _RECOVER_THEMSELVES = frozenset({"activate", "rollback", "soak", "recover", "pin", "unpin", "prune"})
 
-_USAGE = "usage: edgeq-agent VERB [--home HOME] < REQUEST\nverbs: {}\n".format(" ".join(wire.VERBS))
+_USAGE = "usage: edgeq-agent VERB [--home HOME] < REQUEST\nverbs: {}\n{}".format(
+    " ".join(wire.VERBS), "and, for as long as it is let: edgeq-agent serve --help\n"
+)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -46,6 +48,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if words in (["--version"], ["-h"], ["--help"]):
         sys.stdout.write(__version__ + "\n" if words == ["--version"] else _USAGE)
         sys.exit(0)
+    if words[:1] == ["serve"]:  # no verb of the wire: it runs until it is stopped
+        from edgeq_agent import serve_main
+
+        sys.exit(serve_main.main(words[1:]))
     signal.signal(signal.SIGTERM, _end)
     sys.exit(run(words, Source(sys.stdin.fileno()), sys.stdout.buffer))
 

@@ -145,7 +145,7 @@ def _switch(
         reached(states.STAGED)
         state.verified(health.check(call.home, wanted, runtime, timeout_s))
         reached(states.VERIFIED)
-        counters.clear(call.home, state.model)
+        counters.clear(call.home, state.model, wanted.release)
         state.activating()
         reached(states.ACTIVATING)
         releases.point(call.home, state.model, wanted.release)

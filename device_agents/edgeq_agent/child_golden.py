@@ -17,8 +17,26 @@ def run(job: wire.Json, answer: Answer) -> wire.Json:
     Raises:
         AgentError: EQ504, an output differs by more than the manifest allows.
     """
-    spec: dict[str, Any] = job["golden"]
     loaded = model.load(str(job["module"]), str(job["model_path"]))
+    report, latencies, inputs = check(loaded, job)
+    while len(latencies) < _LATENCY_RUNS:
+        latencies.append(model.invoke(loaded, inputs, len(latencies) % len(inputs[0])))
+    latencies.sort()
+    return {
+        "golden": report,
+        "latency_p95_ns": order.percentile(latencies, 95),
+        "memory_peak_bytes": measures.memory().value,
+        "kernels": loaded.kernels,
+    }
+
+
+def check(loaded: model.Model, job: wire.Json) -> tuple[dict[str, Any], list[int], list[Any]]:
+    """Return (report, latencies in ns, golden inputs) of a loaded model that gives its golden outputs.
+
+    Raises:
+        AgentError: EQ504, an output differs by more than the manifest allows, or a file does not fit.
+    """
+    spec: dict[str, Any] = job["golden"]
     try:
         golden = model.open_npz(str(job["golden_path"]), "golden inputs")
         inputs = model.arrays(golden, "input", loaded.inputs, "golden inputs")
@@ -43,15 +61,7 @@ def run(job: wire.Json, answer: Answer) -> wire.Json:
     latencies = _compare(loaded, inputs, wanted, spec, report)
     if report["mismatches"]:
         raise _mismatch(report)
-    while len(latencies) < _LATENCY_RUNS:
-        latencies.append(model.invoke(loaded, inputs, len(latencies) % len(inputs[0])))
-    latencies.sort()
-    return {
-        "golden": report,
-        "latency_p95_ns": order.percentile(latencies, 95),
-        "memory_peak_bytes": measures.memory().value,
-        "kernels": loaded.kernels,
-    }
+    return report, latencies, inputs
 
 
 def _same_runtime(job: wire.Json, kernels: str) -> bool:

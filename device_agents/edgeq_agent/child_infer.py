@@ -122,13 +122,8 @@ def _judge(
     outputs = np.zeros((len(good), loaded.classes))
     if raw:
         values = model.to_real(np.stack(raw), loaded.outputs[0]).reshape(len(raw), -1)
-        fine = np.isfinite(values).all(axis=1)
-        good[answered] = fine
-        if fine.any():
-            outputs[good] = values[fine]
-            scores = windows.softmax(values[fine]) if reference.logits else values[fine]
-            predicted[good] = scores.argmax(axis=1)
-            confidence[good] = scores.max(axis=1)
+        good[answered], predicted[answered], confidence[answered] = windows.judge(values, reference)
+        outputs[good] = values[good[answered]]
     gathered.predicted.extend(predicted.tolist())
     gathered.confidence.extend(confidence.tolist())
     if gathered.keep_outputs:

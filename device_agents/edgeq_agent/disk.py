@@ -162,9 +162,9 @@ def chmod(path: str, mode: int) -> None:
     _active.perform("chmod", (path, mode), lambda: os.chmod(path, mode))
 
 
-def touch(path: str) -> None:
+def mark_used(path: str) -> None:
     """Note that a file was used just now."""
-    _active.perform("touch", (path,), lambda: os.utime(path))
+    _active.perform("mark_used", (path,), lambda: os.utime(path))
 
 
 def make_folders(path: str) -> None:

@@ -23,7 +23,24 @@ def windows(older: Json, newer: Json) -> Json:
         output={name: _add(older["output"][name], newer["output"][name]) for name in newer["output"]},
         merged=older.get("merged", 1) + newer.get("merged", 1),
     )
+    body.update(_of_the_runtime(older, newer))
     return body
+
+
+def _of_the_runtime(older: Json, newer: Json) -> Json:
+    """Return the merged fields that only windows of the long-lived runtime have; none of them is required."""
+    found: Json = {}
+    for name in ("deadline_misses", "unrecorded"):
+        if name in older or name in newer:
+            found[name] = older.get(name, 0) + newer.get(name, 0)
+    if "arm" in older or "arm" in newer:
+        found["arm"] = older.get("arm") if older.get("arm") == newer.get("arm") else None
+    if "shadow" in older or "shadow" in newer:
+        first, second = older.get("shadow", {}), newer.get("shadow", {})
+        found["shadow"] = {
+            name: _add_named(first.get(name, {}), second.get(name, {})) for name in sorted({*first, *second})
+        }
+    return found
 
 
 def _add_input(one: Json, two: Json) -> Json:

@@ -37,7 +37,7 @@ class Partial:
 
     def missing(self) -> list[int]:
         """Return the chunks that are not there with their content; hashes what is there."""
-        disk.touch(self._path)
+        disk.mark_used(self._path)
         if os.fstat(self._file.descriptor).st_size > self.offer.size_bytes:
             self._file.truncate(self.offer.size_bytes)
         absent = []

@@ -28,7 +28,7 @@ def alive(mark: str) -> bool:
         return False
     except OSError:  # another user's: the number was given again, but better keep than break
         return True
-    return True
+    return _fields(pid)[:1] != [b"Z"]  # a zombie only waits to be counted
 
 
 def has_open(path: str) -> bool:
@@ -69,12 +69,18 @@ def _pids() -> list[str]:
 
 def _started(pid: int) -> str:
     """Return the process's start in clock ticks since boot, or "0" where the system hides it."""
+    fields = _fields(pid)
+    return fields[19].decode("ascii") if len(fields) > 19 else "0"
+
+
+def _fields(pid: int) -> list[bytes]:
+    """Return the fields of proc(5) from the state (field 3) on; none where the system hides them."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stream:
-            # After the name, which may hold anything, in parentheses: field 22 of proc(5).
-            return stream.read().rpartition(b")")[2].split()[19].decode("ascii")
-    except (OSError, IndexError):
-        return "0"
+            # After the name, which may hold anything, in parentheses.
+            return stream.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
 
 
 def _boot() -> str:

@@ -12,7 +12,7 @@ from edgeq_agent.wire import Json
 
 RELATIVE_ACCURACY = 0.01
 GAMMA = (1 + RELATIVE_ACCURACY) / (1 - RELATIVE_ACCURACY)
-_LOG_GAMMA = math.log(GAMMA)
+LOG_GAMMA = math.log(GAMMA)
 
 
 class Sketch:
@@ -28,12 +28,21 @@ class Sketch:
     def add(self, value_ns: int) -> None:
         """Count one value; anything below 1 ns counts as 1 ns."""
         value = max(1, value_ns)
-        index = math.ceil(math.log(value) / _LOG_GAMMA)
+        index = math.ceil(math.log(value) / LOG_GAMMA)
         self.counts[index] = self.counts.get(index, 0) + 1
         self.min_ns = min(self.min_ns, value) if self.count else value
         self.max_ns = max(self.max_ns, value)
         self.count += 1
         self.sum_ns += value
+
+    def add_counts(self, counts: dict[int, int], sum_ns: int, min_ns: int, max_ns: int) -> None:
+        """Count values that somebody else has put into buckets; there must be at least one."""
+        for index, count in counts.items():
+            self.counts[index] = self.counts.get(index, 0) + count
+        self.min_ns = min(self.min_ns, min_ns) if self.count else min_ns
+        self.max_ns = max(self.max_ns, max_ns)
+        self.count += sum(counts.values())
+        self.sum_ns += sum_ns
 
     def quantile(self, fraction: float) -> float:
         """Return the value (ns) at a quantile in [0, 1], within RELATIVE_ACCURACY; 0.0 when empty."""

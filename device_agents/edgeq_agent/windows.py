@@ -98,6 +98,23 @@ def softmax(logits: Any) -> Any:
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
+def judge(values: Any, reference: Reference) -> Any:
+    """Return (good, predicted, confidence) of the first output's real values, shape (samples, classes).
+
+    Where they are not finite: False, -1 and 0.
+    """
+    import numpy as np
+
+    good = np.isfinite(values).all(axis=1)
+    predicted = np.full(len(values), -1, np.int64)
+    confidence = np.zeros(len(values))
+    if good.any():
+        scores = softmax(values[good]) if reference.logits else values[good]
+        predicted[good] = scores.argmax(axis=1)
+        confidence[good] = scores.max(axis=1)
+    return good, predicted, confidence
+
+
 class Window:
     """Counts one window's inferences."""
 
@@ -123,11 +140,26 @@ class Window:
         self._latency.add(latency_ns)
         self._inferences += 1
 
+    def latencies(self, latencies_ns: Any) -> None:
+        """Count several inferences that the runtime finished: as `latency` does each, in one go."""
+        import numpy as np
+
+        if not len(latencies_ns):
+            return
+        values = np.maximum(latencies_ns, 1)
+        buckets = np.ceil(np.log(values) / sketch.LOG_GAMMA).astype(np.int64)
+        indices, counts = np.unique(buckets, return_counts=True)
+        found = dict(zip(indices.tolist(), counts.tolist()))
+        self._latency.add_counts(found, int(values.sum()), int(values.min()), int(values.max()))
+        self._inferences += len(values)
+
     def inputs(self, number: int, values: Any) -> None:
         """Count the real values of input `number` of several samples, samples first."""
-        if number >= len(self._inputs) or not len(values):
-            return
-        means = channel_means(values, len(self._inputs[number]))
+        if number < len(self._inputs) and len(values):
+            self.means(number, channel_means(values, len(self._inputs[number])))
+
+    def means(self, number: int, means: Any) -> None:
+        """Count the channel means of input `number` of several samples, shape (samples, channels)."""
         for channel, counts in enumerate(self._inputs[number]):
             counts += bin_counts(means[:, channel], self._reference.edges[number][channel])
 
@@ -140,6 +172,11 @@ class Window:
         last = len(self._predicted) - 1
         self._predicted += np.bincount(np.minimum(predicted, last), minlength=last + 1)
         self._confidence += bin_counts(confidence, self._reference.confidence)
+
+    @property
+    def inferences(self) -> int:
+        """How many inferences were counted, errors included."""
+        return self._inferences
 
     def body(self) -> Json:
         """Return the window without what only the outbox knows (device, boot, seq, model, release)."""

@@ -1,4 +1,4 @@
-"""The agent as one file: a zip of `edgeq_agent` whose bytes depend on nothing but its sources."""
+"""The agent as one file: a zip of `edgeq_agent` whose bytes depend on its sources and on zlib alone."""
 
 from __future__ import annotations
 
@@ -35,16 +35,20 @@ class AgentFile:
 
 @cache
 def build_agent() -> AgentFile:
-    """Build the agent from the installed package; the same sources give the same bytes."""
+    """Build the agent from the installed package; the same sources give the same bytes.
+
+    Two implementations of zlib may give other bytes for the same sources: then two hosts have each their own
+    file on a device, which is named by its content.
+    """
     buffer = io.BytesIO()
-    # Stored, not compressed: zlib's versions do not agree on the bytes, and the file is small.
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         members = {"__main__.py": _MAIN, **dict(_sources(files("edgeq_agent"), "edgeq_agent"))}
         for name in sorted(members):
             info = zipfile.ZipInfo(name, _TIME)
             info.external_attr = 0o644 << 16
             info.create_system = 3
-            archive.writestr(info, members[name])
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, members[name], compresslevel=9)
     data = buffer.getvalue()
     return AgentFile(data=data, sha256=hashlib.sha256(data).hexdigest())
 

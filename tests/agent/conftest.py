@@ -431,3 +431,20 @@ def still_serves(serving: Any, int8_bundle: Any, tiny_data: Any, kit: Any) -> Ca
         assert not list(serving.home.rglob("PWNED"))
 
     return check
+
+
+@pytest.fixture(scope="session")
+def prepared_both(prepared_serving: Path, float_bundle: Bundle) -> Path:
+    """Return a home where the float bundle serves, and the int8 bundle did before; copied, not changed."""
+    device = Device(home=prepared_serving.parent / "both")
+    shutil.copytree(prepared_serving, device.home, symlinks=True)
+    float_bundle.send(device)
+    assert device.call("activate", **float_bundle.request()).result["changed"]
+    return device.home
+
+
+@pytest.fixture
+def both(device: Device, prepared_both: Path) -> Device:
+    """Return a device that has two releases of `tiny`: the float one serves, the int8 one did before."""
+    shutil.copytree(prepared_both, device.home, symlinks=True)
+    return device

@@ -117,14 +117,14 @@ def test_every_file_parses_as_3_7(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CODE.glob("*.py")), ids=lambda path: path.name)
-def test_numpy_and_runtimes_are_imported_in_functions_of_the_child_only(path: Path) -> None:
+def test_numpy_and_runtimes_are_imported_in_functions_of_the_child_and_the_sdk_only(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     outside = {"numpy", "ai_edge_litert", "tflite_runtime", "tensorflow"}
     for node in ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         if {name.partition(".")[0] for name in names} & outside:
-            assert path.stem.startswith("child_") or path.stem in ("model", "windows")
+            assert path.stem.startswith(("child_", "sdk_", "serve_")) or path.stem in ("model", "windows")
             assert node not in tree.body
 
 
@@ -153,6 +153,19 @@ def test_the_parent_imports_the_standard_library_only() -> None:
         check=False,
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_long_lived_runtime_imports_on(version: str, pyz: Path) -> None:
+    interpreter = _interpreter(version)
+    if interpreter is None:
+        pytest.skip(f"Python {version} is not on this machine")
+    names = [path.stem for path in CODE.glob("*.py") if path.stem.startswith(("sdk_", "serve_"))]
+    code = f"import sys; sys.path.insert(0, {str(pyz)!r})\nfrom edgeq_agent import Runtime\n"
+    code += "".join(f"import edgeq_agent.{name}\n" for name in names) + "print(Runtime.__name__)"
+    command = [interpreter, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+    assert done.stdout == "Runtime\n", done.stderr
 
 
 def test_version_and_help(pyz: Path) -> None:

@@ -388,3 +388,15 @@ def test_kill_9_in_each_state(
     )
     assert serving.call("activate", **float_bundle.request(**extra)).result["release"] == float_bundle.release
     assert list((serving.home / "tmp").iterdir()) == []
+
+
+def test_a_zombie_does_not_count_as_alive() -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it ended, and stays to be waited for
+    try:
+        assert not process.alive(str(child))
+        assert process.alive(process.token())
+    finally:
+        os.waitpid(child, 0)

@@ -1,0 +1,177 @@
+"""One release in this process: its model proved by its golden inputs, and a bounded pool of interpreters."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+import time
+from collections import deque
+from typing import Any, Callable, Deque, NamedTuple
+
+from edgeq_agent import child_golden, model, releases, runtimes, states, windows
+from edgeq_agent.errors import UNSUPPORTED, AgentError
+from edgeq_agent.home import Home
+from edgeq_agent.sdk_errors import ReleaseRefused, one_line
+from edgeq_agent.sdk_ledger import Ledger
+from edgeq_agent.sdk_shadow import Sampler, Shadows
+from edgeq_agent.sdk_slot import HandOver, Slot
+from edgeq_agent.sdk_tensors import TensorInfo, info_of
+
+# TensorFlow last, and only where the release was proved with it: its import takes seconds.
+_MODULES = ("ai_edge_litert", "tflite_runtime")
+_WAIT_S = 0.2
+
+
+class Options(NamedTuple):
+    """How a runtime wants its releases loaded."""
+
+    threads: int
+    pool: int
+    telemetry: bool
+    window_inferences: int
+    window_s: float
+    window_least_s: float
+
+
+class Engine:
+    """Answers calls with one release; lives until the last call that began on it has ended.
+
+    Attributes:
+        free: the idle slots. Taking one is `free.pop()`, giving it back is `give(slot)`; both without a lock.
+        ledger: what its calls leave behind; outlives the engine.
+    """
+
+    def __init__(self, place: Home, name: str, release: str, arm: str | None, options: Options) -> None:
+        wanted = releases.read(place, release)
+        folder = place.release(release)
+        self._path = os.path.join(folder, wanted.model_file)
+        self.module = module_here(place, name, release)
+        self._options = options
+        loaded = model.load(self.module, self._path, options.threads)
+        reference = os.path.join(folder, wanted.reference_file) if wanted.reference_file else None
+        child_golden.check(
+            loaded,
+            {
+                "module": self.module,
+                "version": model.version_of(self.module),
+                "golden": wanted.golden,
+                "golden_path": os.path.join(folder, wanted.golden_file),
+                "reference_path": reference,
+            },
+        )
+        self.release = release
+        self.arm = arm
+        self.manifest = wanted
+        self.kernels = loaded.kernels
+        self.classes = loaded.classes
+        self.inputs: list[TensorInfo] = [info_of(tensor) for tensor in loaded.inputs]
+        self.outputs: list[TensorInfo] = [info_of(tensor) for tensor in loaded.outputs]
+        self.ledger = Ledger(
+            release, arm, loaded, windows.load(reference, loaded),
+            options.window_inferences, options.window_s, options.window_least_s,
+        )  # fmt: skip
+        self.free: Deque[Slot] = deque()
+        self.waiting = 0
+        self.size = 0
+        self._limit = options.pool
+        self._returned = threading.Condition()
+        self._hand_over: HandOver | None = None
+        self._sampler: Sampler | None = None
+        self._wake: Callable[[], None] | None = None
+        self._first: model.Model | None = loaded
+
+    def start(self, hand_over: HandOver | None, shadows: Shadows | None, wake: Callable[[], None]) -> Engine:
+        """Make the engine ready for calls: one slot, its telemetry and its shadow attached.
+
+        Args:
+            wake: called when calls wait although the pool may grow.
+        """
+        self._hand_over = hand_over
+        self._wake = wake
+        self._sampler = shadows.attach(self) if shadows is not None else None
+        self.grow()
+        return self
+
+    def grow(self) -> bool:
+        """Add a slot when calls wait for one and the pool may grow; tell whether it did (one thread only)."""
+        if self.size >= self._limit or (self.size and not self.waiting):
+            return False
+        loaded = self._first or model.load(self.module, self._path, self._options.threads)
+        self._first = None
+        slot = Slot(loaded, self.ledger, self._hand_over, self._sampler)
+        self.size += 1
+        self.give(slot)
+        return True
+
+    def no_growth(self) -> None:
+        """Stay with the slots that there are: another one could not be made."""
+        self._limit = self.size
+
+    def give(self, slot: Slot) -> None:
+        """Give a slot back."""
+        self.free.append(slot)
+        if self.waiting:
+            with self._returned:
+                self._returned.notify()
+
+    def wait(self, until_ns: int | None) -> Slot | None:
+        """Return a slot once one is free, or None, counted, when none came free in time.
+
+        Args:
+            until_ns: of the monotonic performance counter; None waits for as long as it takes.
+        """
+        with self._returned:
+            self.waiting += 1  # before the look, so that who gives one back after it sees us
+            if self._wake is not None and self.size < self._limit:
+                self._wake()
+            try:
+                while True:
+                    try:
+                        return self.free.pop()
+                    except IndexError:
+                        left_s = _WAIT_S
+                        if until_ns is not None:
+                            left_s = min(left_s, (until_ns - time.perf_counter_ns()) / 1e9)
+                    if left_s <= 0:
+                        self.ledger.no_slot()
+                        return None
+                    self._returned.wait(left_s)
+            finally:
+                self.waiting -= 1
+
+
+def load(place: Home, name: str, release: str, arm: str | None, options: Options) -> Engine:
+    """Load a release and prove it by its golden inputs, in this process.
+
+    Raises:
+        ReleaseRefused: EQ544, it is not whole, does not load, or gives other outputs than it should.
+    """
+    try:
+        return Engine(place, name, release, arm, options)
+    except (AgentError, OSError, ImportError, MemoryError) as error:
+        why = one_line(error) if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
+        raise ReleaseRefused(
+            f"{name} {release[:12]}", why, hint="`edgeq status` tells what serves; deploy another release"
+        ) from error
+
+
+def module_here(place: Home, name: str, release: str) -> str:
+    """Return the runtime module to use: the one that the release was proved with, where it imports here.
+
+    Raises:
+        AgentError: EQ503, this Python has none.
+    """
+    digest = states.load(place, name).runtime_of(release)
+    entry: Any = runtimes.read(place, digest) if digest else None
+    proved = [str(entry["module"])] if entry else []
+    for module in [*proved, *_MODULES]:
+        if importlib.util.find_spec(module) is not None:
+            return module
+    raise AgentError(
+        UNSUPPORTED,
+        "this Python",
+        "has no TFLite runtime",
+        expected=" or ".join(_MODULES),
+        hint="run the application with the interpreter that `edgeq-agent runtime` made, or install one",
+    )

@@ -1,0 +1,135 @@
+"""The errors of the runtime SDK: one tree, each with its code, what was expected and what was got.
+
+InferenceError
+|- InputMismatch    EQ540  (also a ValueError) the caller's input is not the model's
+|- InputNotFinite   EQ541  (also a ValueError) NaN or infinity in an input
+|- DeadlineMissed   EQ542  the answer came late, and the runtime is strict
+|- RuntimeClosed    EQ543  the runtime was closed
+|- ReleaseRefused   EQ544  a release does not load here, or fails its golden inputs
+|- InvokeFailed     EQ545  the model gives up on an input
+|- SplitUnusable    EQ546  an A/B split names what is not there
+|- ShadowUnusable   EQ547  the shadow cannot take the model's inputs
+|- StorageFailed    EQ500  telemetry or counters could not be stored; they are kept in memory meanwhile
+|- AddressRefused   EQ548  `serve` listens on loopback or a unix socket and nowhere else
+`- NoSuchRelease    EQ549  the release that a call names does not serve
+"""
+
+from __future__ import annotations
+
+from edgeq_agent.errors import AgentError
+
+
+class InferenceError(AgentError):
+    """Base of all that the SDK raises on purpose.
+
+    Args:
+        subject: what the failure is about: a model, an input, an address.
+        problem: what is wrong, when expected/got do not say it.
+        expected: what would have been right.
+        got: what was found.
+        hint: the next thing to do.
+    """
+
+    kind_code = "EQ545"
+    kind = "runtime"
+
+    def __init__(
+        self,
+        subject: str,
+        problem: str = "",
+        expected: str | None = None,
+        got: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(self.kind_code, subject, problem, expected, got, hint)
+
+    def __str__(self) -> str:
+        return one_line(self)
+
+
+class InputMismatch(InferenceError, ValueError):
+    """An input is missing, unknown, or has another shape or type than the model's."""
+
+    kind_code = "EQ540"
+    kind = "input_mismatch"
+
+
+class InputNotFinite(InferenceError, ValueError):
+    """An input holds NaN or infinity: no answer to it means anything."""
+
+    kind_code = "EQ541"
+    kind = "input_not_finite"
+
+
+class DeadlineMissed(InferenceError):
+    """The answer is there, but late."""
+
+    kind_code = "EQ542"
+    kind = "deadline"
+
+
+class RuntimeClosed(InferenceError):
+    """A call came after `close()`."""
+
+    kind_code = "EQ543"
+    kind = "closed"
+
+
+class ReleaseRefused(InferenceError):
+    """A release that this process cannot serve; its cause is chained."""
+
+    kind_code = "EQ544"
+    kind = "release"
+
+
+class InvokeFailed(InferenceError):
+    """The model gave up in the middle of an inference."""
+
+    kind_code = "EQ545"
+    kind = "invoke"
+
+
+class SplitUnusable(InferenceError):
+    """An A/B split that cannot be served as it is described."""
+
+    kind_code = "EQ546"
+    kind = "split"
+
+
+class ShadowUnusable(InferenceError):
+    """A shadow that does not take what the model takes."""
+
+    kind_code = "EQ547"
+    kind = "shadow"
+
+
+class StorageFailed(InferenceError):
+    """Telemetry that is not on the disk yet."""
+
+    kind_code = "EQ500"
+    kind = "storage"
+
+
+class AddressRefused(InferenceError):
+    """An address that `serve` does not listen on."""
+
+    kind_code = "EQ548"
+    kind = "address"
+
+
+class NoSuchRelease(InferenceError):
+    """A call names a release that does not serve (any more)."""
+
+    kind_code = "EQ549"
+    kind = "no_release"
+
+
+def one_line(error: AgentError) -> str:
+    """Return `EQ540: subject: problem: expected ..., got ... (hint)`, whatever of that there is."""
+    facts = [f"{error.code}: {error.subject}"]
+    if error.problem:
+        facts.append(error.problem)
+    if error.expected is not None:
+        facts.append(f"expected {error.expected}" + (f", got {error.got}" if error.got is not None else ""))
+    text = ": ".join(facts)
+    return f"{text} ({error.hint})" if error.hint else text

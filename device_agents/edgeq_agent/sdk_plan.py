@@ -1,0 +1,102 @@
+"""Which engine answers which call: one for all, or an arm for each key; a plan is replaced, never changed."""
+
+from __future__ import annotations
+
+import os
+from typing import Callable, Mapping, NamedTuple
+
+from edgeq_agent import releases, sdk_split
+from edgeq_agent.home import Home
+from edgeq_agent.sdk_engine import Engine
+from edgeq_agent.sdk_errors import SplitUnusable
+from edgeq_agent.sdk_names import release_named
+from edgeq_agent.sdk_split import Split
+
+Load = Callable[[str, "str | None"], Engine]
+
+
+class Plan(NamedTuple):
+    """What serves from one moment on.
+
+    Attributes:
+        default: the engine of calls without a key; with arms, that of the device's own key.
+        arms: (name, weight), empty without a split; `engines` in the same order.
+    """
+
+    default: Engine
+    arms: tuple[tuple[str, float], ...]
+    engines: tuple[Engine, ...]
+    salt: str
+
+    def engine(self, key: object) -> Engine:
+        """Return the engine of a call's key."""
+        if key is None or not self.arms:
+            return self.default
+        return self.engines[sdk_split.choose(self.arms, self.salt, str(key))]
+
+    def all(self) -> tuple[Engine, ...]:
+        """Return every engine of the plan."""
+        return self.engines or (self.default,)
+
+
+class Sources(NamedTuple):
+    """From where a runtime learns what is to serve.
+
+    Attributes:
+        weights: the application's own split; None: the device's split.json; False: no split.
+        device_id: the key of calls without one.
+    """
+
+    home: Home
+    model: str
+    weights: Mapping[str, float] | bool | None
+    device_id: str
+
+    def mark(self) -> tuple[object, ...]:
+        """Return what changes when something else is to serve; costs two system calls."""
+        try:
+            split = os.stat(sdk_split.path_of(self.home, self.model))
+            described = (split.st_ino, split.st_mtime_ns, split.st_size)
+        except FileNotFoundError:
+            described = (0, 0, 0)
+        return (releases.current(self.home, self.model), *described)
+
+    def split(self) -> Split | None:
+        """Return the split that is asked for.
+
+        Raises:
+            SplitUnusable: EQ546.
+        """
+        if self.weights is False:
+            return None
+        stored = sdk_split.read(self.home, self.model)
+        if isinstance(self.weights, bool) or self.weights is None:
+            return stored
+        return sdk_split.weighted(stored, self.weights, self.model)
+
+    def plan(self, load: Load, before: Plan | None) -> Plan:
+        """Return the plan, with engines of the plan before where they still serve, and new ones loaded.
+
+        Raises:
+            AgentError: EQ510, no release serves; SplitUnusable: EQ546; ReleaseRefused: EQ544, one does not
+                load or is not right.
+        """
+        split = self.split()
+        kept = {(engine.release, engine.arm): engine for engine in before.all()} if before else {}
+
+        def engine_of(release: str, arm: str | None) -> Engine:
+            return kept.get((release, arm)) or load(release, arm)
+
+        if split is None:
+            return alone(engine_of(releases.need_current(self.home, self.model), None))
+        named = [
+            (release_named(self.home, self.model, arm.release, SplitUnusable), arm.name) for arm in split.arms
+        ]
+        engines = tuple(engine_of(release, arm) for release, arm in named)
+        arms = tuple((arm.name, arm.weight) for arm in split.arms)
+        return Plan(engines[sdk_split.choose(arms, split.salt, self.device_id)], arms, engines, split.salt)
+
+
+def alone(engine: Engine) -> Plan:
+    """Return the plan of one engine for all calls."""
+    return Plan(engine, (), (), "")

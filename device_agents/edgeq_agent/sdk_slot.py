@@ -1,0 +1,140 @@
+"""One interpreter with its buffers: the call path. Whoever holds a slot is the only one to use it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Callable, Mapping
+
+from edgeq_agent.model import Model
+from edgeq_agent.sdk_errors import InputMismatch, InvokeFailed
+from edgeq_agent.sdk_ledger import Ledger, Ring
+from edgeq_agent.sdk_tensors import Drain, Feed
+
+if TYPE_CHECKING:
+    from edgeq_agent.sdk_shadow import Sampler
+
+HandOver = Callable[[Ledger, Ring, int], None]
+
+_clock = time.perf_counter_ns
+
+
+class Slot:
+    """Runs one sample at a time.
+
+    Args:
+        hand_over: gets a full ring; None: no telemetry, the ring is written over.
+    """
+
+    __slots__ = (
+        "_array", "_drains", "_feeds", "_get", "_hand_over", "_invoke", "_ledger", "_ndarray", "_outputs",
+        "_positions", "_sampler", "_set", "_shadow_in", "tally",
+    )  # fmt: skip
+
+    def __init__(
+        self, loaded: Model, ledger: Ledger, hand_over: HandOver | None, sampler: Sampler | None = None
+    ) -> None:
+        import numpy as np
+
+        self._array, self._ndarray = np.asarray, np.ndarray
+        self._set = loaded.interpreter.set_tensor
+        self._get = loaded.interpreter.get_tensor
+        self._invoke = loaded.interpreter.invoke
+        # Its own feeds: their buffers must not be another slot's.
+        self._feeds = [Feed(tensor, feed.channels) for tensor, feed in zip(loaded.inputs, ledger.feeds)]
+        self._drains = [Drain(tensor) for tensor in loaded.outputs]
+        self._positions = [tensor.position for tensor in loaded.inputs]
+        self._outputs = [tensor.position for tensor in loaded.outputs]
+        self._ledger = ledger
+        self._hand_over = hand_over
+        self._sampler = sampler
+        self._shadow_in = sampler.draw() if sampler is not None else 0
+        self.tally = ledger.tally()
+
+    def run(self, x: Any, raw: bool) -> Any:
+        """Return the answer to one sample: an array, or a dict by name where there are several outputs.
+
+        Raises:
+            InferenceError: EQ540, EQ541 the input; EQ545 the model gives up.
+        """
+        tally = self.tally
+        position = tally.position
+        ring = tally.ring
+        feeds = self._feeds
+        if len(feeds) == 1 and type(x) is self._ndarray:
+            feed = feeds[0]
+            batched = feed.batched(x)
+            self._set(self._positions[0], feed.take(x, ring.rows[position][0]))
+            given = (x,)
+        else:
+            given, batched = self._given(x)
+            for number, feed in enumerate(feeds):
+                self._set(self._positions[number], feed.take(given[number], ring.rows[position][number]))
+        began = _clock()
+        try:
+            self._invoke()
+        except (ValueError, RuntimeError) as error:
+            raise InvokeFailed("the model", "gives up: " + " ".join(str(error).split())[:300]) from error
+        ring.latencies[position] = _clock() - began
+        first = self._get(self._outputs[0])
+        ring.outputs[position] = first
+        tally.calls += 1
+        position += 1
+        tally.position = position
+        if position == ring.size:
+            self._full()
+        if self._sampler is not None:
+            self._shadow_in -= 1
+            if self._shadow_in <= 0:
+                self._shadow_in = self._sampler.draw()
+                self._sampler.offer([feed.real(array) for feed, array in zip(feeds, given)],
+                                    self._drains[0].real(first).copy())  # fmt: skip
+        if len(self._outputs) > 1:
+            return self._all(first, raw, batched)
+        answer = first if raw else self._drains[0].real(first)
+        return answer if batched else answer[0]
+
+    def _full(self) -> None:
+        if self._hand_over is None:
+            self.tally.position = 0
+            return
+        filled = self._ledger.exchange(self.tally)
+        if filled is not None:
+            self._hand_over(self._ledger, *filled)
+
+    def flush(self) -> None:
+        """Hand over what is in the ring (only for who holds the slot)."""
+        self._full()
+
+    def _all(self, first: Any, raw: bool, batched: bool) -> dict[str, Any]:
+        values = [first] + [self._get(position) for position in self._outputs[1:]]
+        answers = {}
+        for drain, value in zip(self._drains, values):
+            answer = value if raw else drain.real(value)
+            answers[drain.info.name] = answer if batched else answer[0]
+        return answers
+
+    def _given(self, x: Any) -> tuple[Any, bool]:
+        """Return the inputs' arrays in the model's order, and whether they have the batch axis."""
+        given = [self._array(value) for value in self._ordered(x)]
+        batched = [feed.batched(array) for feed, array in zip(self._feeds, given)]
+        if len(set(batched)) > 1:
+            raise InputMismatch(
+                "the inputs", expected="all with the batch axis, or none", got="some with it, some without"
+            )
+        return given, batched[0]
+
+    def _ordered(self, x: Any) -> list[Any]:
+        names = [feed.info.name for feed in self._feeds]
+        if not isinstance(x, Mapping):
+            if len(names) > 1:
+                raise InputMismatch(
+                    "the inputs", expected="a dict of " + ", ".join(names), got=type(x).__name__
+                )
+            return [x]
+        missing = [name for name in names if name not in x]
+        unknown = [str(name) for name in x if name not in names]
+        if missing or unknown:
+            raise InputMismatch(
+                "the inputs", expected=", ".join(names), got=", ".join(map(str, x)) or "an empty dict"
+            )
+        return [x[name] for name in names]

@@ -1,0 +1,258 @@
+"""One input or output on the call path: the caller's values in, the model's out, in buffers made once.
+
+Integers of a quantized tensor's own type are taken as they are; everything else stands for real values, which
+are quantized in float32, as the runtime's own QUANTIZE op does it. (`model.to_input`, which the verb `infer`
+uses, takes float64: the two differ, by one step, where a value lies within a float's rounding of the middle.)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Iterator, NamedTuple
+
+from edgeq_agent.model import Tensor
+from edgeq_agent.sdk_errors import InputMismatch, InputNotFinite
+
+# Quantizing in pieces that stay in the processor's cache halves the time of a large image.
+_BLOCK = 16384
+# Integers are summed slowly (no BLAS): of larger inputs only every n-th is looked at for telemetry, so that
+# this is what a call pays for on average.
+_INTEGERS_A_CALL = 2048
+
+
+class TensorInfo(NamedTuple):
+    """What a caller needs to know of an input or output.
+
+    Attributes:
+        name: without the exporter's `serving_default_` and `:0`.
+        shape: with the batch axis, which is 1.
+        dtype: the model's own type, a numpy dtype.
+        scale, zero_point: real = (integer - zero_point) * scale; scale 0.0 means not quantized.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Any
+    scale: float
+    zero_point: int
+
+    @property
+    def quantized(self) -> bool:
+        """Whether its integers stand for real values."""
+        return self.scale != 0.0 and self.dtype.kind in "iu"
+
+
+def info_of(tensor: Tensor) -> TensorInfo:
+    """Return what a caller needs to know of a tensor."""
+    return TensorInfo(
+        short_name(tensor.name), (1, *tensor.shape), tensor.dtype, tensor.scale, tensor.zero_point
+    )
+
+
+def short_name(name: str) -> str:
+    """Return a tensor's name without what the exporter put around it."""
+    prefix = "serving_default_"
+    bare = name[len(prefix) :] if name.startswith(prefix) else name
+    return bare[:-2] if bare.endswith(":0") else bare
+
+
+class Feed:
+    """Turns what a caller gives into the array that one input of the model takes."""
+
+    def __init__(self, tensor: Tensor, channels: int) -> None:
+        import numpy as np
+
+        self.info = info_of(tensor)
+        self._single = tuple(tensor.shape)
+        self._full = (1, *self._single)
+        self._own = tensor.dtype
+        self._quantized = tensor.quantized
+        self._scale = tensor.scale
+        self._zero_point = float(tensor.zero_point)
+        if self._own.kind in "iu":
+            limits = np.iinfo(self._own)
+            self._low, self._high = float(limits.min), float(limits.max)
+        size = max(1, int(np.prod(self._single, dtype=np.int64)))
+        self.channels = channels if size % max(1, channels) == 0 else 1
+        self._rows = size // self.channels
+        self._ones = np.ones(self._rows, np.float32)
+        self._integers = np.zeros(self._full, self._own)
+        # float32 scalars: numpy 1 and 2 agree on what an array makes of them.
+        self._step, self._zero = np.float32(tensor.scale), np.float32(tensor.zero_point)
+        self._blocks = list(self._in_blocks(size)) if self._quantized else []
+        self._skip = -(-size // _INTEGERS_A_CALL) if self._own.kind in "iub" else 1
+        self._turn = 0
+
+    def batched(self, array: Any) -> bool:
+        """Return whether an array has the batch axis; what it has is what its answer gets.
+
+        Raises:
+            InputMismatch: it has another shape.
+        """
+        shape = array.shape
+        if shape == self._single and shape != self._full:
+            return False
+        if shape == self._full:
+            return True
+        raise InputMismatch(
+            "input " + self.info.name, expected=_described(self.info), got=f"{shape} of {array.dtype}"
+        )
+
+    def take(self, array: Any, sums: Any) -> Any:
+        """Return the values as the model takes them, with the batch axis; valid until the next call.
+
+        Args:
+            array: of one of the two shapes that `batched` lets pass.
+            sums: float32 of shape (channels,), gets the sum of each channel's real values; NaN where a large
+                input of integers was not looked at.
+
+        Raises:
+            InputMismatch: its type does not fit. InputNotFinite: NaN or infinity in it.
+        """
+        import numpy as np
+
+        if array.dtype.kind == "f":
+            return self._floats(array, sums)
+        if array.dtype == self._own:
+            self._sum_integers(array, sums)
+            return array.reshape(self._full)
+        if array.dtype.kind in "iub" and (self._own.kind == "f" or self._quantized):
+            return self._floats(array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64), sums)
+        if array.dtype.kind in "iub" and self._own.kind in "iu":
+            return self._other_integers(array, sums)
+        raise self._wrong_type(array)
+
+    def _floats(self, array: Any, sums: Any) -> Any:
+        import numpy as np
+
+        if not (self._quantized or self._own.kind == "f"):
+            raise self._wrong_type(array)
+        given = array if array.dtype == self._own or self._quantized else _cast(array, self._own)
+        flat = given if given.dtype == np.float32 else _cast(given, np.float32)
+        # Infinities are looked for in the sum, and named; a huge value is quantized to the last step.
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.dot(self._ones, flat.reshape(self._rows, self.channels), sums)
+            # A sum shows every NaN and infinity among its parts; only finite parts of huge size can fool it.
+            total = sums.item() if self.channels == 1 else sum(sums.tolist())
+            if not math.isfinite(total) and not np.isfinite(given).all():
+                raise InputNotFinite("input " + self.info.name, "holds NaN or infinity, or what becomes it")
+            return self._quantize(flat.reshape(-1)) if self._quantized else given.reshape(self._full)
+
+    def _in_blocks(self, size: int) -> Iterator[tuple[Any, ...]]:
+        """Yield for each piece its slice, a buffer, the limits and where its integers go.
+
+        The limits are whole arrays: with scalars, numpy's minimum and maximum take four times as long.
+        """
+        import numpy as np
+
+        limits = np.iinfo(self._own)
+        length = min(size, _BLOCK)
+        real = np.zeros(length, np.float32)
+        low, high = (np.full(length, each, np.float32) for each in (limits.min, _largest(limits.max)))
+        integers = self._integers.reshape(-1)
+        for start in range(0, size, _BLOCK):
+            part = slice(start, min(size, start + _BLOCK))
+            count = part.stop - start
+            yield part, real[:count], low[:count], high[:count], integers[part]
+
+    def _quantize(self, values: Any) -> Any:
+        import numpy as np
+
+        for part, real, low, high, integers in self._blocks:
+            np.divide(values[part], self._step, out=real)
+            np.rint(real, out=real)
+            np.add(real, self._zero, out=real)
+            np.maximum(real, low, out=real)
+            np.minimum(real, high, out=real)
+            np.copyto(integers, real, casting="unsafe")
+        return self._integers
+
+    def _sum_integers(self, array: Any, sums: Any) -> None:
+        import numpy as np
+
+        self._turn += 1
+        if self._turn % self._skip:
+            sums.fill(np.nan)
+            return
+        if self.channels == 1:
+            total = float(np.add.reduce(array, axis=None, dtype=np.int64))
+            sums[0] = (total - self._rows * self._zero_point) * self._scale if self._quantized else total
+            return
+        np.dot(self._ones, array.astype(np.float32).reshape(self._rows, self.channels), sums)
+        if self._quantized:
+            np.subtract(sums, self._rows * self._zero_point, out=sums)
+            np.multiply(sums, self._scale, out=sums)
+
+    def _other_integers(self, array: Any, sums: Any) -> Any:
+        if array.size and not (self._low <= float(array.min()) and float(array.max()) <= self._high):
+            raise InputMismatch(
+                "input " + self.info.name,
+                expected=f"whole numbers from {self._low:.0f} to {self._high:.0f} ({self._own})",
+                got=f"{array.min()} to {array.max()}",
+            )
+        own = array.astype(self._own)
+        self._sum_integers(own, sums)
+        return own.reshape(self._full)
+
+    def _wrong_type(self, array: Any) -> InputMismatch:
+        return InputMismatch(
+            "input " + self.info.name, expected=_described(self.info), got=f"{array.shape} of {array.dtype}"
+        )
+
+    def means(self, sums: Any) -> Any:
+        """Return the means of what `take` summed, shape (samples, channels), without those not looked at."""
+        import numpy as np
+
+        return sums[~np.isnan(sums[:, 0])].astype(np.float64) / self._rows
+
+    def real(self, array: Any) -> Any:
+        """Return an input's real values, float32, with the batch axis (a shadow takes these)."""
+        import numpy as np
+
+        if self._quantized and array.dtype == self._own:
+            real = (array.astype(np.float64) - self._zero_point) * self._scale
+            return real.reshape(self._full).astype(np.float32)
+        return np.array(array, np.float32).reshape(self._full)
+
+
+class Drain:
+    """Turns one output of the model into what a caller gets."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        import numpy as np
+
+        self.info = info_of(tensor)
+        self.quantized = tensor.quantized
+        self._scale = np.float32(tensor.scale)
+        self._zero_point = np.float32(tensor.zero_point)
+
+    def real(self, values: Any) -> Any:
+        """Return the real values of an output, float32; the array itself when it is not quantized."""
+        import numpy as np
+
+        if not self.quantized:
+            return values
+        real = np.subtract(values, self._zero_point, dtype=np.float32)
+        return np.multiply(real, self._scale, out=real)
+
+
+def _largest(whole: int) -> Any:
+    """Return the largest float32 that is not above a whole number (2**31 - 1 has none of its own)."""
+    import numpy as np
+
+    near = np.float32(whole)
+    return near if int(near) <= whole else np.nextafter(near, np.float32(0))
+
+
+def _cast(array: Any, dtype: Any) -> Any:
+    import numpy as np
+
+    with np.errstate(over="ignore"):  # what becomes infinite is found right after, and named
+        return array.astype(dtype)
+
+
+def _described(info: TensorInfo) -> str:
+    shape = info.shape[1:]
+    if info.quantized:
+        return f"{shape} of {info.dtype}, or real values of float32"
+    return f"{shape} of {info.dtype}"

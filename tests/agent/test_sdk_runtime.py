@@ -1,0 +1,255 @@
+"""The runtime in an application's process: the model's own answers, whatever a caller gives as input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeq_agent import Runtime, errors
+from edgeq_agent.sdk_errors import InferenceError, InputMismatch, InputNotFinite, RuntimeClosed
+
+pytestmark = pytest.mark.convert
+
+
+def _wanted(kit: Any, tiny_models: Path, samples: Any) -> SimpleNamespace:
+    integers, raw = kit.run_here(tiny_models / "int8.tflite", samples)
+    return SimpleNamespace(integers=integers, raw=raw, real=(raw.astype(np.float32) + 128) / 256)
+
+
+def test_real_values_in_and_out(serving: Any, tiny_models: Path, tiny_data: Any, kit: Any) -> None:
+    wanted = _wanted(kit, tiny_models, tiny_data[:40])
+    with Runtime("tiny", str(serving.home)) as rt:
+        for number, sample in enumerate(tiny_data[:40]):
+            answer = rt.infer(sample)
+            assert (answer.dtype, answer.shape) == (np.float32, (3,))
+            np.testing.assert_array_equal(answer, wanted.real[number])
+            np.testing.assert_array_equal(rt.infer(sample, raw=True), wanted.raw[number])
+            np.testing.assert_array_equal(rt.infer(wanted.integers[number]), wanted.real[number])
+
+
+def test_what_the_verb_infer_says(serving: Any, tiny_data: Any, kit: Any) -> None:
+    samples = np.random.default_rng(3).normal(scale=3, size=(50, 6, 6, 2))
+    said = serving.call("infer", kit.npz(input_0=samples), model="tiny", outputs=True).result["outputs"]
+    with Runtime("tiny", str(serving.home), telemetry=False) as rt:
+        found = [rt.infer(sample) for sample in samples]
+    np.testing.assert_allclose(found, said, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "uint8", "int32", "bool"])
+def test_other_types_stand_for_real_values(
+    serving: Any, tiny_models: Path, tiny_data: Any, kit: Any, dtype: str
+) -> None:
+    samples = np.abs(tiny_data[:5]).astype(dtype)
+    wanted = _wanted(kit, tiny_models, samples.astype(np.float64))
+    with Runtime("tiny", str(serving.home), telemetry=False) as rt:
+        np.testing.assert_array_equal([rt.infer(sample) for sample in samples], wanted.real)
+        np.testing.assert_array_equal(rt.infer(samples[0].tolist()), wanted.real[0])
+
+
+def test_the_batch_axis_comes_back_as_it_was_given(serving: Any, tiny_data: Any) -> None:
+    with Runtime("tiny", str(serving.home), telemetry=False) as rt:
+        with_axis, without = rt.infer(tiny_data[:1]), rt.infer(tiny_data[0])
+        assert (with_axis.shape, without.shape) == ((1, 3), (3,))
+        np.testing.assert_array_equal(with_axis[0], without)
+        strided = np.asfortranarray(tiny_data[0])[::-1][::-1]
+        np.testing.assert_array_equal(rt.infer(strided), without)
+        named = rt.infer({rt.inputs[0].name: tiny_data[0]})
+        np.testing.assert_array_equal(named, without)
+
+
+def test_answers_are_the_callers_own(serving: Any, tiny_data: Any) -> None:
+    with Runtime("tiny", str(serving.home), telemetry=False) as rt:
+        for raw in (False, True):
+            first = rt.infer(tiny_data[0], raw=raw)
+            kept = first.copy()
+            rt.infer(tiny_data[1], raw=raw)[:] = 0
+            np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize(
+    ("given", "got"),
+    [
+        (np.zeros((6, 6, 3), np.float32), "(6, 6, 3) of float32"),
+        (np.zeros((2, 6, 6, 2), np.float32), "(2, 6, 6, 2) of float32"),
+        (np.zeros((), np.float32), "() of float32"),
+        (np.zeros((6, 6, 2), np.complex64), "(6, 6, 2) of complex64"),
+        (np.full((6, 6, 2), "a"), "(6, 6, 2) of <U1"),
+        (None, "() of object"),
+    ],
+)
+def test_an_input_that_is_not_the_models(serving: Any, given: Any, got: str) -> None:
+    with Runtime("tiny", str(serving.home)) as rt:
+        with pytest.raises(InputMismatch) as caught:
+            rt.infer(given)
+        assert rt.infer(np.zeros((6, 6, 2))).shape == (3,)
+    assert (caught.value.code, caught.value.got) == ("EQ540", got)
+    assert "(6, 6, 2) of int8, or real values of float32" in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("given", [{}, {"x": 1}, {"a": 1, "b": 2}])
+def test_inputs_by_a_wrong_name(serving: Any, given: Any) -> None:
+    with Runtime("tiny", str(serving.home), telemetry=False) as rt:
+        name = rt.inputs[0].name
+        with pytest.raises(InputMismatch, match=name):
+            rt.infer(given)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("release", ["current", "previous"])  # float, int8
+def test_an_input_that_is_not_finite(both: Any, tiny_data: Any, value: float, release: str) -> None:
+    sample = tiny_data[0].copy()
+    sample[5, 5, 1] = value
+    with Runtime("tiny", str(both.home), split={release: 1.0}) as rt:
+        with pytest.raises(InputNotFinite) as caught:
+            rt.infer(sample)
+        assert caught.value.code == "EQ541"
+        # Infinities of both signs add up to NaN, huge values to infinity: only the first is refused.
+        sample[0, 0, 1] = -value
+        with pytest.raises(InputNotFinite):
+            rt.infer(sample)
+        assert np.isfinite(rt.infer(np.full((6, 6, 2), 3e38, np.float32))).all()
+
+
+def test_doubles_that_are_too_large_for_the_model(both: Any) -> None:
+    with Runtime("tiny", str(both.home), telemetry=False) as rt, pytest.raises(InputNotFinite):
+        rt.infer(np.full((6, 6, 2), 1e300))
+
+
+def test_what_the_model_is(serving: Any, int8_bundle: Any) -> None:
+    with Runtime("tiny", str(serving.home), telemetry=False) as rt:
+        assert rt.release == int8_bundle.release
+        assert rt.releases == {"default": int8_bundle.release}
+        assert rt.kernels in ("xnnpack", "builtin", "unknown")
+        (entry,), (exit_,) = rt.inputs, rt.outputs
+        assert (entry.shape, entry.dtype, entry.quantized) == ((1, 6, 6, 2), np.int8, True)
+        assert (exit_.shape, exit_.scale, exit_.zero_point) == ((1, 3), 1 / 256, -128)
+        assert ":" not in entry.name
+        assert "serving_default" not in entry.name
+
+
+_TWO = """
+import sys
+import tensorflow as tf
+
+left, right = tf.keras.Input((4,), name="left"), tf.keras.Input((2, 3), name="right")
+total = tf.keras.layers.Add(name="total")([left, left])
+flat = tf.keras.layers.Flatten(name="flat")(right)
+model = tf.keras.Model([left, right], [total, flat])
+open(sys.argv[1], "wb").write(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+"""
+
+
+def test_several_inputs_and_outputs(ready: Any, kit: Any, tmp_path: Path) -> None:
+    path = tmp_path / "two.tflite"
+    done = subprocess.run(
+        [sys.executable, "-c", _TWO, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    random = np.random.default_rng(1)
+    left = random.normal(size=(3, 4)).astype(np.float32)
+    right = random.normal(size=(3, 2, 3)).astype(np.float32)
+    shown = _details(path)
+    by_size = {4: (left, left + left), 6: (right, right.reshape(3, 6))}
+    arrays = {f"input_{number}": by_size[size][0] for number, size in enumerate(shown.inputs)}
+    arrays.update({f"output_{number}": by_size[size][1] for number, size in enumerate(shown.outputs)})
+    from edgeq_agent import wire
+
+    reference = {"schema": wire.REFERENCE_SCHEMA, "inputs": [], "output": {"classes": shown.outputs[0]}}
+    files = {
+        "model.tflite": path.read_bytes(),
+        "golden.npz": kit.npz(**arrays),
+        "reference.json": wire.canonical(reference),
+    }
+    bundle = kit.bundle_from(files, samples=3, name="two")
+    bundle.send(ready)
+    assert ready.call("activate", **bundle.request()).result["changed"]
+    with Runtime("two", str(ready.home)) as rt:
+        names = {info.shape: info.name for info in rt.inputs}
+        given = {names[1, 4]: left[0], names[1, 2, 3]: right[0]}
+        found = rt.infer(given)
+        assert sorted(found) == sorted(info.name for info in rt.outputs)
+        answers = {value.size: value for value in found.values()}
+        np.testing.assert_allclose(answers[4], left[0] * 2)
+        np.testing.assert_allclose(answers[6], right[0].reshape(-1))
+        for wrong in (
+            left[0],
+            {names[1, 4]: left[0]},
+            {**given, "more": 1},
+            {**given, names[1, 4]: left[:1]},
+        ):
+            with pytest.raises(InputMismatch):
+                rt.infer(wrong)
+
+
+def _details(path: Path) -> SimpleNamespace:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path))
+    return SimpleNamespace(
+        inputs=[int(np.prod(detail["shape"])) for detail in interpreter.get_input_details()],
+        outputs=[int(np.prod(detail["shape"])) for detail in interpreter.get_output_details()],
+    )
+
+
+def test_after_close(serving: Any, tiny_data: Any) -> None:
+    rt = Runtime("tiny", str(serving.home))
+    rt.close()
+    rt.close()
+    with pytest.raises(RuntimeClosed, match="EQ543"):
+        rt.infer(tiny_data[0])
+    with pytest.raises(RuntimeClosed):
+        _ = rt.release
+
+
+def test_a_model_that_does_not_serve(serving: Any) -> None:
+    with pytest.raises(errors.AgentError) as caught:
+        Runtime("nobody", str(serving.home))
+    assert (caught.value.code, caught.value.expected) == ("EQ510", "one of tiny")
+    with pytest.raises(errors.AgentError) as caught:
+        Runtime("../tiny", str(serving.home))
+    assert caught.value.code == "EQ512"
+
+
+def test_the_home_of_the_environment(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEQ_HOME", str(serving.home))
+    with Runtime("tiny", telemetry=False) as rt:
+        assert rt.infer(np.zeros((6, 6, 2))).shape == (3,)
+
+
+def test_an_application_that_forgets_to_close_loses_no_window(serving: Any, kit: Any) -> None:
+    code = (
+        "import numpy as np; from edgeq_agent import Runtime\n"
+        f"rt = Runtime('tiny', {str(serving.home)!r})\n"
+        "for _ in range(7): rt.infer(np.zeros((6, 6, 2), np.float32))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False,
+        env=serving.environment, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (event,) = serving.call("telemetry").of("window")
+    assert event["window"]["inferences"] == 7
+
+
+def test_the_import_of_the_verbs_stays_quick() -> None:
+    code = (
+        "import sys, edgeq_agent, edgeq_agent.__main__\n"
+        "heavy = ('edgeq_agent.sdk', 'edgeq_agent.serve_', 'numpy')\n"
+        "print([name for name in sys.modules if name.startswith(heavy)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_every_error_has_its_own_code_and_says_it() -> None:
+    classes = InferenceError.__subclasses__()
+    assert len({cls.kind_code for cls in classes}) == len({cls.kind for cls in classes}) == len(classes)
+    text = str(InputMismatch("input x", expected="a", got="b", hint="do c"))
+    assert text == "EQ540: input x: expected a, got b (do c)"
