@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,10 +34,10 @@ class Lab:
     identity: Path
     devices: list[LabDevice] = field(default_factory=list)
 
-    def device(self, spec: Spec, name: str) -> LabDevice:
+    def device(self, spec: Spec, name: str, **more: Any) -> LabDevice:
         """Make a device that is not booted yet."""
-        number = len(self.devices)
-        made = LabDevice(spec, self.scratch / f"{number}-{name}", name=name, identity=self.identity)
+        folder = self.scratch / f"{len(self.devices)}-{name}"
+        made = LabDevice(spec, folder, name=name, identity=self.identity, **more)
         self.devices.append(made)
         return made
 
@@ -92,3 +95,23 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
         "wrong": write_tiny_bundle(folder / "wrong.eqb", seed=2, factor=3.0),
         "large": write_tiny_bundle(folder / "large.eqb", seed=3, padding_bytes=1_500_000),
     }
+
+
+@pytest.fixture(scope="session")
+def int8_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `int8.tflite`, `samples.npz` and `bundle.eqb`, whose golden outputs are this machine's."""
+    from edgeq.bundle.make import make_bundle
+
+    folder = tmp_path_factory.mktemp("int8")
+    script = Path(__file__).with_name("make_int8.py")
+    argv = [sys.executable, "-P", str(script), str(folder)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    make_bundle(
+        folder / "bundle.eqb",
+        model_file=folder / "int8.tflite",
+        name="shapes",
+        variant="int8",
+        data=folder / "samples.npz",
+    )
+    return folder

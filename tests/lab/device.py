@@ -101,18 +101,28 @@ class LabDevice:
         key = self._folder / "host_key"
         fingerprint = make_key(key, name)
         placed = self.upper / self._spec.host_key.lstrip("/")
-        placed.parent.mkdir(parents=True, exist_ok=True)
+        self._make_folder(placed.parent)
         shutil.copyfile(key, placed)
         placed.chmod(0o600)
         os.chown(placed, self._spec.server_uid, self._spec.server_uid)
         ssh = self.home / ".ssh"
-        ssh.mkdir(parents=True)
+        self._make_folder(ssh)
         shutil.copyfile(identity.with_suffix(".pub"), ssh / "authorized_keys")
         for path in (self.home, ssh, ssh / "authorized_keys"):
             os.chown(path, self._spec.uid, self._spec.uid)
         self.home.chmod(0o755)
         ssh.chmod(0o700)
         return fingerprint
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder in the device's layer; what is there in the layers below keeps its owner and mode."""
+        for path in [*reversed(folder.relative_to(self.upper).parents), folder.relative_to(self.upper)]:
+            (self.upper / path).mkdir(exist_ok=True)
+            for layer in self._spec.layers:
+                if (layer / path).is_dir():
+                    shutil.copystat(layer / path, self.upper / path)
+                    os.chown(self.upper / path, (layer / path).stat().st_uid, (layer / path).stat().st_gid)
+                    break
 
     @property
     def home(self) -> Path:
