@@ -62,7 +62,7 @@ def _build(
         if packages:
             _check_wheels(call.home, packages)
             stored = os.path.join("venv", "bin", "python")
-            # Where no numpy is made for the device (32-bit ARM), the runtime uses that of the device's Python.
+            # Where nobody makes numpy for the device (32-bit ARM), the runtime uses that of its own Python.
             shares = not any(name.startswith("numpy-") for name, _ in packages)
             _make_venv(os.path.join(folder, "venv"), shares, timeout_s)
             call.answer.progress("venv")

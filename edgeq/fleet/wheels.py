@@ -142,7 +142,12 @@ def _fetch(name: str, folder: Path, target: Target, choice: Choice) -> tuple[Whe
             source.replace(wheel.path)
             wheels.append(wheel)
     entries = [{"name": w.name, "sha256": w.sha256, "size_bytes": w.size_bytes} for w in wheels]
-    document = {"schema": _SCHEMA, "target": target.text, "requirements": choice.requirements, "wheels": entries}
+    document = {
+        "schema": _SCHEMA,
+        "target": target.text,
+        "requirements": choice.requirements,
+        "wheels": entries,
+    }
     write_atomic(folder / f"{_key(target, choice)}.json", json.dumps(document, indent=1).encode())
     return tuple(wheels)
 

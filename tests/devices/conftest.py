@@ -87,13 +87,14 @@ def site(workspace: Path, wheels_folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
-    """Releases of the model `double`: two good ones, one with wrong golden outputs, one of some size."""
+    """Releases of the model `double`: two good ones, one with wrong golden outputs, two of some size."""
     folder = tmp_path_factory.mktemp("releases")
     return {
         "first": write_tiny_bundle(folder / "first.eqb", seed=0),
         "second": write_tiny_bundle(folder / "second.eqb", seed=1),
         "wrong": write_tiny_bundle(folder / "wrong.eqb", seed=2, factor=3.0),
         "large": write_tiny_bundle(folder / "large.eqb", seed=3, padding_bytes=1_500_000),
+        "larger": write_tiny_bundle(folder / "larger.eqb", seed=4, padding_bytes=2_500_000),
     }
 
 

@@ -52,9 +52,7 @@ def deployed(  # type: ignore[no-untyped-def]
     (workspace / ".edgeq" / "wheels").symlink_to(wheels_folder)
     with running(lab.device(spec, "pi-4")) as device:
         enrolment = device.access.enrol(workspace, kind=DeviceKind.RASPBERRY_PI)
-        outcome = deploy_one(
-            enrolment.device, read_bundle(int8_model / "bundle.eqb"), workspace=workspace
-        )
+        outcome = deploy_one(enrolment.device, read_bundle(int8_model / "bundle.eqb"), workspace=workspace)
         yield Deployed(device=device, workspace=workspace, enrolment=enrolment, outcome=outcome)
 
 

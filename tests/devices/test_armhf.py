@@ -14,16 +14,23 @@ from edgeq.fleet.enrol import Enrolment
 from edgeq.fleet.verbs import rollback, status
 from edgeq.values import DeviceKind
 from tests.lab.boards import PI_3_32BIT
-from tests.lab.device import Spec, running
+from tests.lab.device import Spec, running, without
 from tests.lab.roots import Recipe, root_of
 
 pytestmark = pytest.mark.lab
 
 
 @pytest.fixture(scope="module")
-def enrolment(lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enrolment]:  # type: ignore[no-untyped-def]
+def spec() -> Spec:
     root = root_of(Recipe(arch="armhf", packages=("python3-numpy",)))
-    with running(lab.device(Spec(layers=(root,), board=PI_3_32BIT), "pi-3")) as device:
+    return Spec(layers=(root,), board=PI_3_32BIT)
+
+
+@pytest.fixture(scope="module")
+def enrolment(  # type: ignore[no-untyped-def]
+    lab, spec: Spec, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Enrolment]:
+    with running(lab.device(spec, "pi-3")) as device:
         yield device.access.enrol(tmp_path_factory.mktemp("workspace"), kind=DeviceKind.RASPBERRY_PI)
 
 
@@ -60,10 +67,12 @@ def test_int8_of_another_runtime_is_judged_by_the_tolerance(
 
 
 def test_without_its_own_numpy_the_way_out_is_named(  # type: ignore[no-untyped-def]
-    boot, site: Path, releases: dict[str, Bundle]
+    boot, spec: Spec, site: Path, releases: dict[str, Bundle], tmp_path: Path
 ) -> None:
-    bare = boot(Spec(layers=(root_of(Recipe(arch="armhf")),), board=PI_3_32BIT), "pi-bare")
-    enrolled = bare.access.enrol(site)
+    bare = spec.with_layer(
+        without(tmp_path / "layer", spec.layers[0], "usr/lib/python3/dist-packages/numpy*")
+    )
+    enrolled = boot(bare, "pi-bare").access.enrol(site)
     assert enrolled.facts.packages == {}
     with pytest.raises(DeviceUnsupported, match="no module imports") as caught:
         deploy_one(enrolled.device, releases["first"], workspace=site)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from edgeq.bundle.archive import Bundle, read_bundle
-from edgeq.errors import DeviceUnsupported
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
 from edgeq.fleet.verbs import status
@@ -38,7 +37,7 @@ def test_bullseye_gets_the_last_litert_that_starts_there(boot, site: Path, int8_
     assert not outcome.health["golden"]["exact"], "another version made the golden outputs"
 
 
-def test_python_3_7_on_arm_answers_and_refuses_in_words(  # type: ignore[no-untyped-def]
+def test_python_3_7_on_arm_answers_and_its_plan_says_why_nothing_fits(  # type: ignore[no-untyped-def]
     boot, site: Path, releases: dict[str, Bundle]
 ) -> None:
     # Debian has no CPython 3.7 any more; PyPy of Debian 11 is Python 3.7 on aarch64.
@@ -56,7 +55,5 @@ def test_python_3_7_on_arm_answers_and_refuses_in_words(  # type: ignore[no-unty
         assert client.call("missing", {"blobs": {sha256: len(data)}})["missing"] == []
         assert client.sent_bytes == len(data), "the agent was there already"
     assert status(enrolled.device)["models"] == {}
-    with pytest.raises(DeviceUnsupported, match="no module imports and infers"):
-        deploy_one(enrolled.device, releases["first"], workspace=site, timeout_s=30)
     plan = plan_one(enrolled.device, releases["first"], workspace=site, timeout_s=30).plan
     assert any("expected CPython, got pypy" in step.reason for step in plan.steps)

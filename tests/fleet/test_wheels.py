@@ -71,7 +71,9 @@ def test_32_bit_arm_takes_the_devices_own_numpy_where_it_is_one_that_fits() -> N
 
 
 def test_on_64_bit_the_devices_own_numpy_plays_no_part() -> None:
-    assert not any(choice.own for choice in choices_for(dataclasses.replace(PI, packages={"numpy": "1.24.2"})))
+    assert not any(
+        choice.own for choice in choices_for(dataclasses.replace(PI, packages={"numpy": "1.24.2"}))
+    )
 
 
 @pytest.mark.parametrize(

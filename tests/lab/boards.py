@@ -76,7 +76,10 @@ class Board:
         Where they are missing (a hardened /sys, an app's sandbox), XNNPACK is not used, and nothing but a line
         on standard error says so.
         """
-        return {f"devices/system/cpu/{name}": f"0-{self.cores - 1}\n" for name in ("possible", "present", "online")}
+        return {
+            f"devices/system/cpu/{name}": f"0-{self.cores - 1}\n"
+            for name in ("possible", "present", "online")
+        }
 
 
 _ARM64 = "fp asimd evtstrm crc32 cpuid"

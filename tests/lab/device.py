@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -179,8 +180,7 @@ class LabDevice:
         """Take its power away: every process ends at once, none is asked. What is in the page cache stays."""
         if self._process is None:
             return
-        self._note_namespace()
-        self._process.send_signal(signal.SIGKILL)
+        self.power_off()
         self._process.wait()
         self._process = None
         deadline_s = time.monotonic() + _DOWN_S
@@ -188,6 +188,12 @@ class LabDevice:
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"{self.access.name}: processes live on without power")
             time.sleep(0.02)
+
+    def power_off(self) -> None:
+        """Begin a cut; `cut` waits until it is done."""
+        if self._process is not None:
+            self._note_namespace()
+            self._process.send_signal(signal.SIGKILL)
 
     def _reason(self) -> str | None:
         if self.running:
@@ -277,4 +283,13 @@ def layer_of(device: LabDevice, folder: Path, *parts: str) -> Path:
                 shutil.copystat(source, path)
                 os.chown(path, source.stat().st_uid, source.stat().st_gid)
         subprocess.run(["cp", "-a", str(device.upper / home / part), str(target)], check=True)
+    return folder
+
+
+def without(folder: Path, root: Path, pattern: str) -> Path:
+    """Make a layer under which what a glob pattern matches in a root is not there."""
+    for path in root.glob(pattern):
+        hidden = folder / path.relative_to(root)
+        hidden.parent.mkdir(parents=True, exist_ok=True)
+        os.mknod(hidden, stat.S_IFCHR, 0)  # how an overlay says that something is gone
     return folder

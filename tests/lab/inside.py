@@ -70,7 +70,7 @@ def write(path: Path, text: str) -> None:
 
 def become(argv: list[str], environment: dict[str, str], uid: int) -> None:
     if uid == 0:
-        os.execve(argv[0], argv, environment)
+        os.execve(argv[0], argv, environment)  # noqa: S606 - an argv list, never a shell string
     # A change of user clears the parent-death signal by which unshare ends its child: the first process
     # stays root's, and the server is a child of it.
     pid = os.fork()
@@ -78,7 +78,7 @@ def become(argv: list[str], environment: dict[str, str], uid: int) -> None:
         os.setgroups([uid])
         os.setgid(uid)
         os.setuid(uid)
-        os.execve(argv[0], argv, environment)
+        os.execve(argv[0], argv, environment)  # noqa: S606 - an argv list, never a shell string
     while True:
         ended, status = os.wait()
         if ended == pid:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
@@ -50,12 +52,20 @@ def missing(tools: Iterable[str], *, root: bool = True) -> str | None:
     if absent:
         packages = " ".join(sorted({PACKAGES[name] for name in absent}))
         return f"not installed: {', '.join(absent)} (apt-get install {packages})"
+    if root and not _allowed():
+        return "this machine lets not even root make namespaces and mounts (a container without privileges?)"
     if "qemu-aarch64-static" in tools and not registered("aarch64"):
         return (
             "the kernel does not start ARM programs "
             f"(mount -t binfmt_misc binfmt_misc {BINFMT}; apt-get install --reinstall binfmt-support qemu-user-static)"
         )
     return None
+
+
+@cache
+def _allowed() -> bool:
+    argv = [tool("unshare"), "--mount", "--pid", "--fork", "mount", "-t", "tmpfs", "lab", "/mnt"]
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
 def registered(machine: str) -> bool:

@@ -27,6 +27,7 @@ class Network:
     def __init__(self, folder: Path, identity: Path) -> None:
         self._folder = folder
         self._identity = identity
+        self._disturbed: set[LabDevice] = set()
         self.devices: list[LabDevice] = []
 
     def add(self, spec: Spec, count: int) -> list[LabDevice]:
@@ -60,21 +61,29 @@ class Network:
 
     def partition(self, device: LabDevice) -> None:
         """Drop every frame from and to a device, without a word to either side."""
+        self._disturbed.add(device)
         _ip(f"link set {PREFIX}{self._number(device)} down")
 
     def lose_answers(self, device: LabDevice) -> None:
         """Let every packet reach the device, and none come back."""
-        rules = "add table inet lab; add chain inet lab out { type filter hook output priority 0; policy drop; }"
+        self._disturbed.add(device)
+        rules = (
+            "add table inet lab; add chain inet lab out { type filter hook output priority 0; policy drop; }"
+        )
         self._in(device, "nft", rules)
 
     def slow(self, device: LabDevice, kbit_per_s: int) -> None:
         """Bound the rate, both ways."""
+        self._disturbed.add(device)
         shape = ["root", "tbf", "rate", f"{kbit_per_s}kbit", "burst", "16kbit", "latency", "400ms"]
         _run("tc", "qdisc", "replace", "dev", f"{PREFIX}{self._number(device)}", *shape)
         self._in(device, "tc", "qdisc", "replace", "dev", "eth0", *shape)
 
     def heal(self, device: LabDevice) -> None:
         """End all of the above."""
+        if device not in self._disturbed:
+            return
+        self._disturbed.discard(device)
         number = self._number(device)
         self._in(device, "nft", "flush ruleset")
         _run("tc", "qdisc", "del", "dev", f"{PREFIX}{number}", "root", check=False)  # there may be none
@@ -93,6 +102,8 @@ class Network:
 
     def close(self) -> None:
         """Take everything away."""
+        for device in self.devices:
+            device.power_off()
         for device in self.devices:
             device.cut()
         remove_all()
@@ -114,7 +125,9 @@ def network(folder: Path, identity: Path) -> Iterator[Network]:
         remove_all()
         made = Network(folder, identity)
         try:
-            _ip(f"link add {BRIDGE} type bridge", f"addr add {_HERE}/16 dev {BRIDGE}", f"link set {BRIDGE} up")
+            _ip(
+                f"link add {BRIDGE} type bridge", f"addr add {_HERE}/16 dev {BRIDGE}", f"link set {BRIDGE} up"
+            )
             _ip(f"route replace {_BLACKHOLE}")
             yield made
         finally:

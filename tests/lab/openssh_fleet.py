@@ -65,7 +65,17 @@ def _server(
     if os.getuid() == 0:
         for path in (own, home, key):
             shutil.chown(path, user, user)
-        argv = [tool("setpriv"), "--reuid", user, "--regid", user, "--clear-groups", "--pdeathsig", "KILL", *argv]
+        argv = [
+            tool("setpriv"),
+            "--reuid",
+            user,
+            "--regid",
+            user,
+            "--clear-groups",
+            "--pdeathsig",
+            "KILL",
+            *argv,
+        ]
     with log.open("wb") as stderr:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=stderr)
     try:
@@ -117,7 +127,9 @@ def _ordinary_user() -> Iterator[str]:
     # Its own for each run: two at once must not take it from each other.
     name = f"edgeq-l{os.getpid()}"
     # `*` instead of a password: nobody can type it, and sshd does not take the account for a locked one.
-    subprocess.run([tool("useradd"), "-M", "-p", "*", "-s", "/bin/sh", "-d", "/nonexistent", name], check=True)
+    subprocess.run(
+        [tool("useradd"), "-M", "-p", "*", "-s", "/bin/sh", "-d", "/nonexistent", name], check=True
+    )
     try:
         yield name
     finally:

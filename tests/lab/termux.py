@@ -27,8 +27,38 @@ PORT = 8022
 HOST = "127.0.3.1"
 
 _PROGRAMS = (
-    *("bash", "dash", "cat", "cp", "mv", "rm", "ls", "ln", "mkdir", "rmdir", "chmod", "touch", "stat", "head"),
-    *("tail", "wc", "sort", "cut", "tr", "sed", "grep", "mawk", "find", "xargs", "tar", "gzip", "uname", "id"),
+    *(
+        "bash",
+        "dash",
+        "cat",
+        "cp",
+        "mv",
+        "rm",
+        "ls",
+        "ln",
+        "mkdir",
+        "rmdir",
+        "chmod",
+        "touch",
+        "stat",
+        "head",
+    ),
+    *(
+        "tail",
+        "wc",
+        "sort",
+        "cut",
+        "tr",
+        "sed",
+        "grep",
+        "mawk",
+        "find",
+        "xargs",
+        "tar",
+        "gzip",
+        "uname",
+        "id",
+    ),
     *("whoami", "env", "date", "sleep", "df", "du", "ps", "kill", "nproc", "readlink", "dirname", "basename"),
     *("mktemp", "sync", "test", "true", "false", "echo", "printf", "nohup", "setsid", "timeout", "getconf"),
 )
@@ -63,7 +93,9 @@ _ENVIRONMENT = {
 def termux(recipe: Recipe) -> Spec:
     """Return a phone with Termux, built of a Debian root; see `HOST` and `PORT`."""
     key = cache.key_of(asdict(recipe), __file__, roots.__file__)
-    root = cache.built(f"termux-{recipe.arch}", key, lambda place: _Builder(roots.root_of(recipe), place).build())
+    root = cache.built(
+        f"termux-{recipe.arch}", key, lambda place: _Builder(roots.root_of(recipe), place).build()
+    )
     return Spec(
         layers=(root,),
         user=USER,
