@@ -80,7 +80,7 @@ def resolve(facts: Facts, folder: Path, *, name: str = "device") -> Runtime:
 
 def _hint(facts: Facts) -> str:
     if machine_of(facts) == "armv7l" and "numpy" not in facts.packages:
-        return "install numpy 1.x on the device (apt install python3-numpy): nobody makes its wheel for 32-bit ARM"
+        return "install numpy 1.x there (apt install python3-numpy): nobody makes its wheel for 32-bit ARM"
     return "install ai-edge-litert or tflite-runtime on the device; its own is used then"
 
 

@@ -100,7 +100,7 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
 
 @pytest.fixture(scope="session")
 def int8_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `int8.tflite`, `samples.npz` and `bundle.eqb`, whose golden outputs are this machine's."""
+    """A folder with `int8.tflite`, `samples.npz` and `bundle.eqb`, its golden outputs made here."""
     from edgeq.bundle.make import make_bundle
 
     folder = tmp_path_factory.mktemp("int8")

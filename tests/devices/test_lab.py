@@ -92,8 +92,9 @@ def test_a_device_ends_with_the_tests_that_are_killed(lab, project_root: Path) -
     folder = lab.scratch / "killed"
     code = (
         "import sys, time; from pathlib import Path; from tests.lab.device import *; "
-        f"device = LabDevice(Spec(layers=(Path({str(root_of(Recipe(arch='amd64')))!r}),)), Path({str(folder)!r}), "
-        f"name='killed', identity=Path({str(lab.identity)!r})); "
+        f"spec = Spec(layers=(Path({str(root_of(Recipe(arch='amd64')))!r}),)); "
+        f"identity = Path({str(lab.identity)!r}); "
+        f"device = LabDevice(spec, Path({str(folder)!r}), name='killed', identity=identity); "
         "device.boot(); print(*device.namespaces, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=project_root, stdout=subprocess.PIPE) as process:

@@ -1,4 +1,4 @@
-"""A fleet on a network that fails: partitions, lost answers, a slow link, a power cut in the middle of it all."""
+"""A fleet on a network that fails: partitions, lost answers, a slow link, a power cut in the middle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from edgeq.bundle.archive import Bundle
 from edgeq.errors import DeviceTimeout, EdgeqError, LinkLost, TransportError, Unreachable
-from edgeq.fleet.apply import Progress
+from edgeq.fleet.apply import OnProgress, Progress
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import Outcome, deploy_one
 from edgeq.fleet.many import on_each
@@ -40,9 +40,7 @@ class Fleet:
     devices: tuple[Device, ...]
     workspace: Path
 
-    def deploy(
-        self, number: int, bundle: Bundle, on_event: Callable[[Progress], None] | None = None
-    ) -> Outcome:
+    def deploy(self, number: int, bundle: Bundle, on_event: OnProgress | None = None) -> Outcome:
         return deploy_one(
             self.devices[number], bundle, workspace=self.workspace, on_event=on_event, timeout_s=5
         )
@@ -95,14 +93,14 @@ def test_each_device_is_one_of_its_own(fleet: Fleet) -> None:
 def test_a_deploy_to_all_survives_a_partition_and_a_power_cut_and_converges(
     fleet: Fleet, releases: dict[str, Bundle]
 ) -> None:
-    """Two of the devices are lost while the bundle is on its way to them; the others are done all the same."""
+    """Two devices are lost while the bundle is on its way to them; the others are done all the same."""
     lost, dead = 1, 2
     bundle = releases["large"]
     names = [device.name for device in fleet.devices]
     before = on_each(fleet.devices, lambda device: fleet.deploy(names.index(device.name), releases["first"]))
     assert not before.failed, before.failed
 
-    def break_it(number: int) -> Callable[[Progress], None]:
+    def break_it(number: int) -> OnProgress:
         broken = threading.Event()
 
         def on_event(progress: Progress) -> None:

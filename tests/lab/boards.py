@@ -73,8 +73,8 @@ class Board:
     def cpu_list(self) -> dict[str, str]:
         """Return the files that tell how many processors there are.
 
-        Where they are missing (a hardened /sys, an app's sandbox), XNNPACK is not used, and nothing but a line
-        on standard error says so.
+        Where they are missing (a hardened /sys, an app's sandbox), XNNPACK is not used, and nothing but a
+        line on standard error says so.
         """
         return {
             f"devices/system/cpu/{name}": f"0-{self.cores - 1}\n"

@@ -17,7 +17,7 @@ FOLDER = Path(os.environ.get("EDGEQ_LAB_CACHE") or "~/.cache/edgeq-lab").expandu
 
 
 def key_of(content: Any, *sources: str) -> str:
-    """Return a name for what is built from `content` by the code in `sources`: another of either, another name."""
+    """Return a name for what the code in `sources` builds from `content`: other ones, another name."""
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for source in sources:
         digest.update(Path(source).read_bytes())

@@ -1,7 +1,7 @@
 """The first process of a device: mounts its file systems in namespaces of its own, then becomes its sshd.
 
-Run as `unshare --mount --uts --pid --ipc --fork --kill-child python3 inside.py PLAN.json`. All that it mounts is
-seen by the device alone and goes when its last process goes: nothing is left to be unmounted on the host.
+Run as `unshare --mount --uts --pid --ipc --fork --kill-child python3 inside.py PLAN.json`. All that it mounts
+is seen by the device alone and goes when its last process goes: nothing is left to be unmounted on the host.
 Standard library only.
 """
 

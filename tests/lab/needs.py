@@ -57,7 +57,8 @@ def missing(tools: Iterable[str], *, root: bool = True) -> str | None:
     if "qemu-aarch64-static" in tools and not registered("aarch64"):
         return (
             "the kernel does not start ARM programs "
-            f"(mount -t binfmt_misc binfmt_misc {BINFMT}; apt-get install --reinstall binfmt-support qemu-user-static)"
+            f"(mount -t binfmt_misc binfmt_misc {BINFMT}; apt-get install binfmt-support; "
+            "update-binfmts --enable)"
         )
     return None
 

@@ -17,7 +17,7 @@ BRIDGE = f"{PREFIX}-br"
 # Set aside for tests of networks (RFC 2544): no real network has it.
 _SUBNET = "198.18.0.0/16"
 _HERE = "198.18.0.1"
-# A route worse than every real one: no packet for a device leaves by the default route once the bridge is gone.
+# A route worse than every real one: without the bridge, no packet for a device leaves by the default route.
 _BLACKHOLE = f"blackhole {_SUBNET} metric 4000000"
 
 

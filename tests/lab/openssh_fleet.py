@@ -1,4 +1,4 @@
-"""A fleet of OpenSSH servers on this machine's loopback addresses: no root, no namespaces, a home for each."""
+"""A fleet of OpenSSH servers on loopback addresses: no root, no namespaces, a home for each."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _COMMAND = 'cd "$HOME" && exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"'
 def openssh_fleet(folder: Path, count: int) -> Iterator[list[Access]]:
     """Have `count` servers on 127.0.2.1, ... for the length of a `with` block.
 
-    They run as whoever runs the tests. Root makes an ordinary user for that, since a server of root's would be
-    another thing. All share that user, the host's name, /tmp and the processes; each has its own home, keys and
-    address.
+    They run as whoever runs the tests. Root makes an ordinary user for that, since a server of root's would
+    be another thing. All share that user, the host's name, /tmp and the processes; each has its own home, keys
+    and address.
     """
     folder.mkdir(parents=True)
     with contextlib.ExitStack() as stack:
@@ -57,7 +57,8 @@ def _server(
     shutil.copyfile(identity.with_suffix(".pub"), own / "authorized_keys")
     port = free_port(host)
     (own / "sshd_config").write_text(
-        f"ListenAddress {host}:{port}\nHostKey {key}\nAuthorizedKeysFile {own}/authorized_keys\nPidFile none\n"
+        f"ListenAddress {host}:{port}\nHostKey {key}\nPidFile none\n"
+        f"AuthorizedKeysFile {own}/authorized_keys\n"
         "UsePAM no\nStrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
         f"MaxStartups 50\nSetEnv HOME={home}\nForceCommand {_COMMAND}\n"
     )

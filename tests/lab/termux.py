@@ -1,8 +1,8 @@
 """A root laid out like Android with Termux, made of a Debian root: true in paths, users and missing things.
 
 Everything lives below /data/data/com.termux/files: no /usr, /tmp, /home, /run or /var, a `/bin/sh` that is
-Android's, one ordinary user. The programs are Debian's, their loader and library paths rewritten: the C library
-is glibc. What tells Python that it is not (no CS_GNU_LIBC_VERSION, `sys.getandroidapilevel`) is put in by
+Android's, one ordinary user. The programs are Debian's, their loader and library paths rewritten: the C
+library is glibc. What tells Python that it is not (no CS_GNU_LIBC_VERSION, `sys.getandroidapilevel`) is put in by
 `sitecustomize`, so that what decides about wheels sees what it would see on a phone.
 """
 
