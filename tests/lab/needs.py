@@ -28,13 +28,13 @@ PACKAGES = {
     "qemu-system-aarch64": "qemu-system-arm",
     "mke2fs": "e2fsprogs",
     "cpio": "cpio",
-    "depmod": "kmod",
+    "systemd-sysusers": "systemd",
 }
 ROOTS = ("mmdebstrap", "unshare", "setpriv", "ssh-keygen")
 NETWORK = ("ip", "tc", "nft", "nsenter")
 EMULATION = ("qemu-aarch64-static",)
 TERMUX = ("patchelf",)
-MACHINE = ("qemu-system-aarch64", "mke2fs", "cpio", "depmod")
+MACHINE = ("qemu-system-aarch64", "mke2fs", "cpio", "systemd-sysusers")
 # What the tests marked `lab` use together.
 LAB = (*ROOTS, *NETWORK, *EMULATION, *TERMUX)
 

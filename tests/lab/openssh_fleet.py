@@ -25,8 +25,8 @@ def openssh_fleet(folder: Path, count: int) -> Iterator[list[Access]]:
     """Have `count` servers on 127.0.2.1, ... for the length of a `with` block.
 
     They run as whoever runs the tests. Root makes an ordinary user for that, since a server of root's would
-    be another thing. All share that user, the host's name, /tmp and the processes; each has its own home, keys
-    and address.
+    be another thing. All share that user, the host's name, /tmp and the processes; each has its own home,
+    keys and address.
     """
     folder.mkdir(parents=True)
     with contextlib.ExitStack() as stack:

@@ -2,8 +2,8 @@
 
 Everything lives below /data/data/com.termux/files: no /usr, /tmp, /home, /run or /var, a `/bin/sh` that is
 Android's, one ordinary user. The programs are Debian's, their loader and library paths rewritten: the C
-library is glibc. What tells Python that it is not (no CS_GNU_LIBC_VERSION, `sys.getandroidapilevel`) is put in by
-`sitecustomize`, so that what decides about wheels sees what it would see on a phone.
+library is glibc. `sitecustomize` makes Python say what it says on a phone (no CS_GNU_LIBC_VERSION, and
+`sys.getandroidapilevel`), so that the choice of wheels sees what it would see there.
 """
 
 from __future__ import annotations
