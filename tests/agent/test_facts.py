@@ -10,6 +10,7 @@ import pytest
 
 from edgeq_agent import device as board
 
+
 @pytest.mark.parametrize(
     ("folder", "version"),
     [

@@ -23,7 +23,7 @@ from tests.lab.boards import PI_4
 from tests.lab.device import LabDevice, Spec, layer_of, running
 from tests.lab.roots import Recipe, root_of
 
-pytestmark = [pytest.mark.lab, pytest.mark.convert]
+pytestmark = [pytest.mark.lab, pytest.mark.convert, pytest.mark.timeout(900)]
 SHIPPED = (".edgeq/runtime", ".edgeq/blobs")
 
 

@@ -23,7 +23,7 @@ from tests.lab.device import LabDevice, Spec, layer_of, running
 from tests.lab.network import Network, network
 from tests.lab.roots import Recipe, root_of
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 # Read once: the tests take EDGEQ_* out of their environment.
 COUNT = int(os.environ.get("EDGEQ_LAB_DEVICES") or 10)
 # What noticing a dead link may take here: a generous multiple of what the transport promises.

@@ -16,7 +16,7 @@ from tests.lab.boards import CORAL, PI_4
 from tests.lab.device import Spec
 from tests.lab.roots import Recipe, root_of
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 
 @pytest.mark.convert

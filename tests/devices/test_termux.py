@@ -22,7 +22,7 @@ from tests.lab import termux
 from tests.lab.device import LabDevice, running
 from tests.lab.roots import Recipe
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 LIMITS = Limits(first_s=20, silence_s=20, total_s=60)
 
 

@@ -64,7 +64,7 @@ class Machine:
         argv += ["-nodefaults", "-no-reboot", "-display", "none"]
         argv += ["-chardev", f"file,id=console,append=on,path={self.console}", "-serial", "chardev:console"]
         argv += ["-kernel", str(self._built / vm_image.KERNEL), "-initrd", str(self._built / vm_image.INITRD)]
-        argv += ["-append", kernel + " random.trust_cpu=1 mitigations=off audit=0"]
+        argv += ["-append", kernel]
         argv += ["-drive", f"if=none,id=disk,file={self._folder / 'disk.img'},format=raw,cache=writeback"]
         argv += ["-device", "virtio-blk-device,drive=disk", "-device", "virtio-rng-device"]
         # `restrict`: the guest reaches nothing outside.

@@ -37,7 +37,7 @@ $b mount -t proc proc /proc
 $b mount -t devtmpfs dev /dev
 for m in /modules/*; do $b insmod $m; done
 for word in $($b cat /proc/cmdline); do
-  case $word in edgeq.key=*) key=${word#edgeq.key=};; esac
+  case $word in edgeq.key=*) key=${word#edgeq.key=};; edgeq.user=*) user=${word#edgeq.user=};; esac
 done
 $b ip link set lo up
 $b ip addr add 10.0.2.15/24 dev eth0
@@ -45,10 +45,11 @@ $b ip link set eth0 up
 i=0
 while [ ! -b /dev/vda ] && [ $i -lt 200 ]; do $b sleep 0.05; i=$((i+1)); done
 $b mount -t ext4 -o rw /dev/vda /new || { echo "cannot mount the disk"; $b poweroff -f; }
-$b mkdir -p /new/home/pi/.ssh
-echo "ssh-ed25519 $key lab" > /new/home/pi/.ssh/authorized_keys
-$b chmod 700 /new/home/pi/.ssh
-$b chown -R 1000:1000 /new/home/pi/.ssh
+ssh=/new/home/$user/.ssh
+$b mkdir -p $ssh
+echo "ssh-ed25519 $key lab" > $ssh/authorized_keys
+$b chmod 700 $ssh
+$b chown -R 1000:1000 $ssh
 $b mount --move /dev /new/dev
 $b umount /proc
 exec $b switch_root /new /sbin/init
