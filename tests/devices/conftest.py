@@ -18,7 +18,6 @@ from edgeq.testing.tiny_bundle import write_tiny_bundle
 from tests.lab import cache, leftovers
 from tests.lab.access import make_key
 from tests.lab.device import LabDevice, Spec, running
-from tests.lab.network import PREFIX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +53,7 @@ def lab() -> Iterator[Lab]:
     try:
         yield session
         namespaces = [name for device in session.devices for name in device.namespaces]
-        found = leftovers.left(scratch, namespaces, PREFIX)
+        found = leftovers.left(scratch, namespaces)
         assert not found, "left behind: " + "; ".join(found)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -52,10 +52,10 @@ def test_what_is_missing_is_named_with_its_package(monkeypatch: pytest.MonkeyPat
 
 def test_a_process_that_is_left_behind_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leftovers, "_PATIENCE_S", 0.0)
-    assert leftovers.left(tmp_path, [], "eqlab-none") == []
+    assert leftovers.left(tmp_path, []) == []
     with subprocess.Popen(["sleep", "60"], env={"HOME": str(tmp_path)}) as process:
         try:
-            (line,) = leftovers.left(tmp_path, [], "eqlab-none")
+            (line,) = leftovers.left(tmp_path, [])
             assert line == f"process {process.pid} sleep"
         finally:
             process.kill()
@@ -70,12 +70,12 @@ def test_a_mount_and_a_network_that_are_left_behind_are_seen(
     subprocess.run(["ip", "netns", "add", name], check=True)
     subprocess.run(["mount", "-t", "tmpfs", "lab", tmp_path], check=True)
     try:
-        found = leftovers.left(tmp_path, [], "eqplant")
+        found = [*leftovers.left(tmp_path, []), *leftovers.left_on_network("eqplant")]
     finally:
         subprocess.run(["umount", tmp_path], check=True)
         subprocess.run(["ip", "netns", "del", name], check=True)
-    assert found == [f"mount {tmp_path}", f"network {name}"]
-    assert leftovers.left(tmp_path, [], "eqplant") == []
+    assert found == [f"mount {tmp_path}", f"namespace {name}"]
+    assert leftovers.left(tmp_path, []) == leftovers.left_on_network("eqplant") == []
 
 
 @pytest.mark.lab

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tests.lab.device import processes_in
@@ -14,23 +14,35 @@ from tests.lab.needs import tool
 _PATIENCE_S = 5.0
 
 
-def left(scratch: Path, namespaces: Iterable[str], prefix: str) -> list[str]:
+def left(scratch: Path, namespaces: Iterable[str]) -> list[str]:
     """Return what is left of a session, a line each; waits a moment for processes that are about to end.
 
     Args:
         scratch: the session's folder; a process that names it, or a mount below it, is the session's.
         namespaces: the process namespaces of its devices.
-        prefix: how its network namespaces and links begin.
     """
-    deadline_s = time.monotonic() + _PATIENCE_S
-    while True:
-        known = list(namespaces)
+    known = list(namespaces)
+
+    def look() -> list[str]:
         found = [f"process {line}" for line in (*processes_in(known), *_naming(scratch))]
-        found += [f"mount {line}" for line in _mounts(scratch)]
-        found += [f"network {line}" for line in _network(prefix)]
-        if not found or time.monotonic() > deadline_s:
-            return found
+        return [*found, *(f"mount {line}" for line in _mounts(scratch))]
+
+    return _after_a_while(look)
+
+
+def left_on_network(prefix: str) -> list[str]:
+    """Return the network namespaces and links whose names begin so.
+
+    Sessions share these names: only the one that holds the network's lock may ask.
+    """
+    return _after_a_while(lambda: _network(prefix))
+
+
+def _after_a_while(look: Callable[[], list[str]]) -> list[str]:
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while (found := look()) and time.monotonic() < deadline_s:
         time.sleep(0.1)
+    return found
 
 
 def _naming(scratch: Path) -> list[str]:
@@ -55,10 +67,8 @@ def _mounts(scratch: Path) -> list[str]:
 
 def _network(prefix: str) -> list[str]:
     found = []
-    for argv in (["netns", "list"], ["-brief", "link"]):
-        try:
-            shown = subprocess.run([tool("ip"), *argv], capture_output=True, text=True, check=True).stdout
-        except FileNotFoundError:
-            return []  # no iproute2: nobody made any
-        found += [line for line in shown.splitlines() if line.startswith(prefix)]
+    for kind, argv in {"namespace": ["netns", "list"], "link": ["-brief", "link"]}.items():
+        shown = subprocess.run([tool("ip"), *argv], capture_output=True, text=True, check=True).stdout
+        names = [line.split()[0] for line in shown.splitlines()]
+        found += [f"{kind} {name}" for name in names if name.startswith(prefix)]
     return found

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.lab import cache
+from tests.lab import cache, leftovers
 from tests.lab.device import LabDevice, Spec
 from tests.lab.needs import tool
 
@@ -132,6 +132,8 @@ def network(folder: Path, identity: Path) -> Iterator[Network]:
             yield made
         finally:
             made.close()
+            found = leftovers.left_on_network(PREFIX)
+            assert not found, "left behind: " + "; ".join(found)
 
 
 def remove_all() -> None:
