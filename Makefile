@@ -5,11 +5,12 @@ PYTHON := $(shell command -v $(PYTHON) 2>/dev/null || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-fast lint format clean help
+.PHONY: demo test test-fast test-devices lint format clean help
 help:
 	@echo "make demo       install into .venv and run the demo: train, convert, deploy over SSH, measure, report"
 	@echo "make test       install into .venv and run every guard and test"
 	@echo "make test-fast  the same without the tests marked slow"
+	@echo "make test-devices  devices of the lab: namespaces, ARM under qemu (root); EDGEQ_LAB=vm adds the machine"
 	@echo "make lint       ruff, mypy and the import layers alone"
 
 $(BIN)/python:
@@ -34,6 +35,9 @@ test: $(VENV)/.installed-dev
 
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m 'not slow'
+
+test-devices: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/devices
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

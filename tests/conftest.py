@@ -17,8 +17,12 @@ from hypothesis import settings
 settings.register_profile("edgeq", deadline=None)
 settings.load_profile("edgeq")
 
+from tests.lab import needs
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
+# Read once, before the tests take EDGEQ_* out of their environment.
+LAB_TIER = os.environ.get("EDGEQ_LAB", "")
 CONVERT_MODULES = ("tensorflow", "tf_keras", "ai_edge_litert", "litert_quantizer")
 
 
@@ -33,6 +37,11 @@ def _missing(marker: str) -> str | None:
     if marker == "browser":
         found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
         return None if found else "no headless Chromium is installed (apt-get install chromium)"
+    if marker == "lab":
+        return needs.missing(needs.LAB)
+    if marker == "vm":
+        chosen = None if LAB_TIER == "vm" else "takes many minutes; `EDGEQ_LAB=vm make test-devices` runs it"
+        return chosen or needs.missing((*needs.ROOTS, *needs.MACHINE))
     if marker == "shared":
         return None if SHARED_DATA.is_dir() else "the real models are not beside the checkout"
     return None
@@ -41,12 +50,17 @@ def _missing(marker: str) -> str | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what cannot run here; on CI, where everything is installed, a missing part is a failure."""
     on_ci = os.environ.get("CI") == "true"
-    for marker in ("convert", "sshd", "browser", "shared"):
+    for marker in ("convert", "sshd", "browser", "shared", "lab", "vm"):
         reason = _missing(marker)
         if reason is None:
             continue
-        # The real models are no package: a checkout without them is complete, also on CI.
-        if on_ci and marker != "shared" and any(item.get_closest_marker(marker) for item in items):
+        # The real models are no package: a checkout without them is complete, also on CI. The machine takes
+        # longer than a change should wait.
+        if (
+            on_ci
+            and marker not in ("shared", "vm")
+            and any(item.get_closest_marker(marker) for item in items)
+        ):
             raise pytest.UsageError(f"tests marked {marker} would skip on CI: {reason}")
         for item in items:
             if item.get_closest_marker(marker):

@@ -71,9 +71,13 @@ def kind(root: str = "/") -> str:
         return "raspberry-pi"
     if "Coral" in model or "Phanbell" in model:
         return "coral"
-    if os.path.exists(os.path.join(root, "system/build.prop")):
-        return "android"
-    return "linux"
+    return "android" if _is_android(root) else "linux"
+
+
+def _is_android(root: str) -> bool:
+    # An app may not see build.prop; the program that every app is started from is there for all.
+    names = ("build.prop", "bin/app_process", "bin/app_process64", "bin/app_process32")
+    return any(os.path.exists(os.path.join(root, "system", name)) for name in names)
 
 
 def read_text(path: str) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import struct
 import sys
 
@@ -22,6 +24,7 @@ def read(root: str = "/") -> Json:
         "system": system.sysname,
         "libc": libc(root),
         "pointer_bits": struct.calcsize("P") * 8,
+        "packages": packages(),
         "memory_bytes": memory_bytes(root),
         "cpu_count": os.cpu_count() or 1,
         "model": device.board_model(root),
@@ -42,6 +45,22 @@ def libc(root: str = "/") -> Json:
     if any(name.startswith("ld-musl") for name in _names(os.path.join(root, "lib"))):
         return {"name": "musl", "version": None}
     return {"name": "unknown", "version": None}
+
+
+def packages() -> Json:
+    """Return the version of what this Python has itself and a runtime can use: numpy, or nothing.
+
+    Read from the folder of installed packages and not imported: that takes a second on a small board, and
+    whether it works is seen when the runtime is proved.
+    """
+    spec = importlib.util.find_spec("numpy")
+    if spec is None or not spec.origin:
+        return {}
+    for name in _names(os.path.dirname(os.path.dirname(spec.origin))):
+        found = re.match(r"numpy-([0-9][0-9a-z.]*?)(-py.*)?\.(dist|egg)-info$", name)
+        if found:
+            return {"numpy": found.group(1)}
+    return {}
 
 
 def memory_bytes(root: str = "/") -> int | None:

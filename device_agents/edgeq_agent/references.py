@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from edgeq_agent import files, pins, releases, states
+from edgeq_agent import files, pins, releases, sdk_split, states
 from edgeq_agent.errors import AgentError
 from edgeq_agent.home import Home
+from edgeq_agent.sdk_errors import SplitUnusable
 from edgeq_agent.wire import Json
 
 
@@ -26,8 +27,8 @@ class References:
 def find(home: Home) -> References:
     """Return what is referred to.
 
-    A model's releases are what serves, what a rollback leads to, what an activation or a soak leads to, and
-    what is pinned. Where a state cannot be read nobody knows what it referred to: all is kept then.
+    A model's releases are what serves, what a rollback leads to, what an activation or a soak leads to, the
+    arms of an A/B split, and what is pinned. Where a state cannot be read nobody knows what it referred to: all is kept then.
     """
     found = References()
     for model in sorted(os.listdir(home.models)):
@@ -49,6 +50,7 @@ def _of_model(home: Home, model: str, found: References) -> None:
         ("fallback", state.fallback if pending else None),
     ]
     named += [("pinned", release) for release in pins.read(home, model)]
+    named += [("split", release) for release in _arms(home, model)]
     if state.reason == states.DAMAGED or (state.state == states.NONE and releases.current(home, model)):
         named += [("state unreadable", release) for release in sorted(os.listdir(home.releases))]
         for digest in sorted(os.listdir(home.runtimes)):
@@ -61,6 +63,18 @@ def _of_model(home: Home, model: str, found: References) -> None:
             _note(found.runtimes, str(runtime), model, reason)
     if pending and state.target_runtime is not None:
         _note(found.runtimes, state.target_runtime, model, "target")
+
+
+def _arms(home: Home, model: str) -> list[str]:
+    """Return the releases that a split may mean; all where it cannot be read."""
+    there = sorted(os.listdir(home.releases))
+    try:
+        split = sdk_split.read(home, model)
+    except SplitUnusable:
+        return there
+    # `current` and `previous` are kept as what they are; an id may be cut short.
+    wanted = [arm.release for arm in split.arms] if split else []
+    return [release for release in there if any(release.startswith(name) for name in wanted)]
 
 
 def _note(kept: dict[str, list[str]], name: str, model: str, reason: str) -> None:

@@ -67,7 +67,9 @@ def _build(
         if packages:
             _check_wheels(call.home, packages)
             stored = os.path.join("venv", "bin", "python")
-            _make_venv(os.path.join(folder, "venv"), timeout_s)
+            # Where nobody makes numpy for the device (32-bit ARM), the runtime uses that of its own Python.
+            shares = not any(name.startswith("numpy-") for name, _ in packages)
+            _make_venv(os.path.join(folder, "venv"), shares, timeout_s)
             call.answer.progress("venv")
             _install(call.home, packages, os.path.join(folder, "venv"))
             call.answer.progress("wheels", count=len(packages))
@@ -99,11 +101,12 @@ def _check_wheels(home: Home, packages: list[tuple[str, str]]) -> None:
     blobs.check_space(home, f"runtime of {len(packages)} wheels", needed, count)
 
 
-def _make_venv(folder: str, timeout_s: float) -> None:
+def _make_venv(folder: str, shares: bool, timeout_s: float) -> None:
     # Without pip: the wheels are unpacked by us, and on a slow board pip alone takes 20 s.
+    command = [sys.executable, "-m", "venv", "--without-pip"]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "venv", "--without-pip", folder],
+            [*command, *(["--system-site-packages"] if shares else []), folder],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -34,7 +34,13 @@ def drive(app: App, opened: Opened, inventory: Inventory) -> None:
     runner = Runner(
         rollout=rollout,
         journal=opened.journal,
-        deployer=FleetDeployer(devices, bundle, workspace=app.workspace, timeout_s=_TIMEOUT_S),
+        deployer=FleetDeployer(
+            devices,
+            bundle,
+            workspace=app.workspace,
+            timeout_s=_TIMEOUT_S,
+            soak_s=rollout.terms.soak_s,
+        ),
         pool=ThreadPool(),
         clock=SystemClock(),
         request=opened.request,

@@ -105,6 +105,7 @@ def deploy_one(
     timeout_s: float = STEP_S,
     backoff: Backoff = ONCE,
     on_retry: OnRetry | None = None,
+    soak_s: float = 0,
 ) -> Outcome:
     """Bring a bundle to one device. A second run finds everything there and sends no payload.
 
@@ -114,6 +115,7 @@ def deploy_one(
         planned: a plan made before (and shown to somebody): exactly this one is applied.
         backoff: how often to begin again when the way to the device fails; what arrived is not sent again.
         on_retry: called with the failure and the seconds until the next try.
+        soak_s: how long the release serves on trial before the device commits it.
 
     Raises:
         DeviceError: blocked or refused; what served before still serves.
@@ -128,7 +130,15 @@ def deploy_one(
                 todo = planned or make_plan(client, bundle, workspace=workspace)
                 if dry_run:
                     return todo, {}
-                return todo, apply(todo.plan, client, bundle=bundle, runtime=todo.runtime, on_event=on_event)
+                answer = apply(
+                    todo.plan,
+                    client,
+                    bundle=bundle,
+                    runtime=todo.runtime,
+                    on_event=on_event,
+                    soak_s=soak_s,
+                )
+                return todo, answer
             finally:
                 sent_bytes += client.sent_bytes
 

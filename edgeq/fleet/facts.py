@@ -45,6 +45,7 @@ class Facts:
         python: the version, such as `3.11.7`.
         libc: its name (`glibc`, `musl`, `bionic`); empty when it cannot be told.
         pointer_bits: 32 on a 64-bit kernel with a 32-bit userland.
+        packages: the versions of packages that its Python has itself (`numpy`).
         measures: by quantity, whether it can be measured and by what, or why not.
         time_ns: the device's clock, which may be wrong.
         raw: the whole answer.
@@ -66,6 +67,7 @@ class Facts:
     runtimes: tuple[RuntimeFact, ...]
     measures: Mapping[str, Any]
     time_ns: int
+    packages: Mapping[str, str]
     agent: AgentFact
     raw: Mapping[str, Any]
 
@@ -109,6 +111,7 @@ class Facts:
                 ),
                 measures=dict(body.get("measures", {})),
                 time_ns=int(body.get("time_ns", 0)),
+                packages={str(k): str(v) for k, v in dict(body.get("packages") or {}).items()},
                 agent=agent or AgentFact(),
                 raw=dict(body),
             )

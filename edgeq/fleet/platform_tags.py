@@ -16,6 +16,7 @@ _MACHINES = {
     "aarch64": "aarch64",
     "arm64": "aarch64",
     "armv7l": "armv7l",
+    "armv8l": "armv7l",  # what a 64-bit kernel says to a process of the 32-bit personality
 }
 _OLDEST_GLIBC = 17
 
@@ -71,18 +72,48 @@ def target_of(name: str, facts: Facts) -> Target:
     )
 
 
-def requirements_for(facts: Facts) -> tuple[tuple[str, ...], ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A set of packages that make a runtime.
+
+    Attributes:
+        requirements: in pip's words.
+        own: the package, with its version, that the device's own Python has and the runtime uses there; what
+            the requirements themselves ask for is then left out.
+    """
+
+    requirements: tuple[str, ...]
+    own: str = ""
+
+    @property
+    def text(self) -> str:
+        """For messages."""
+        return " ".join(self.requirements) + (f" with the device's {self.own}" if self.own else "")
+
+
+def choices_for(facts: Facts) -> tuple[Choice, ...]:
     """Return the sets of packages to try, the best first.
 
     Tags do not tell all: the newer ai-edge-litert wheels are tagged for glibc 2.27 and need 2.34 (arm64), the
-    older ones 2.30; tflite-runtime was built against numpy 1.
+    older ones 2.30; tflite-runtime was built against numpy 1, and dies of numpy 2.
     """
-    newest, older = ("ai-edge-litert>=2.1.1", "numpy"), ("ai-edge-litert<2.1.1", "numpy<2")
-    last = ("tflite-runtime", "numpy<2")
+    newest = Choice(requirements=("ai-edge-litert>=2.1.1", "numpy"))
+    older = Choice(requirements=("ai-edge-litert<2.1.1", "numpy<2"))
+    last = (Choice(requirements=("tflite-runtime", "numpy<2")), *_with_own_numpy(facts))
     glibc = glibc_minor(facts)
+    if machine_of(facts) == "armv7l":
+        return last  # no ai-edge-litert was ever made for it
     if glibc >= 34:
-        return (newest, older, last)
-    return (older, last) if glibc >= 30 else (last,)
+        return (newest, older, *last)
+    return (older, *last) if glibc >= 30 else last
+
+
+def _with_own_numpy(facts: Facts) -> tuple[Choice, ...]:
+    # Nobody but the distribution makes numpy for 32-bit ARM.
+    version = facts.packages.get("numpy", "")
+    if machine_of(facts) != "armv7l" or not version.startswith("1."):
+        return ()
+    return (Choice(requirements=("tflite-runtime",), own=f"numpy {version}"),)
 
 
 def machine_of(facts: Facts) -> str | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from edgeq.errors import DeviceUnsupported, TransportError
 from edgeq.files import sha256_of, write_atomic
 from edgeq.fleet.facts import Facts
-from edgeq.fleet.platform_tags import Target, requirements_for, target_of
+from edgeq.fleet.platform_tags import Choice, Target, choices_for, machine_of, target_of
 from edgeq_agent import wire
 
 _PIP_S = 900
@@ -65,17 +65,23 @@ def resolve(facts: Facts, folder: Path, *, name: str = "device") -> Runtime:
     target = target_of(name, facts)
     tried: list[str] = []
     with _one_at_a_time(folder):
-        for requirements in requirements_for(facts):
-            found = _cached(folder, target, requirements) or _fetch(name, folder, target, requirements)
+        for choice in choices_for(facts):
+            found = _cached(folder, target, choice) or _fetch(name, folder, target, choice)
             if found is not None:
-                return Runtime(digest=_digest(target, found), wheels=found)
-            tried.append(" ".join(requirements))
+                return Runtime(digest=_digest(target, choice, found), wheels=found)
+            tried.append(choice.text)
     raise DeviceUnsupported(
         name,
         f"no wheels of a TFLite runtime fit {target.text}",
         got=f"nothing for {'; '.join(tried) or 'any'}",
-        hint="install ai-edge-litert or tflite-runtime on the device; its own is used then",
+        hint=_hint(facts),
     )
+
+
+def _hint(facts: Facts) -> str:
+    if machine_of(facts) == "armv7l" and "numpy" not in facts.packages:
+        return "install numpy 1.x there (apt install python3-numpy): nobody makes its wheel for 32-bit ARM"
+    return "install ai-edge-litert or tflite-runtime on the device; its own is used then"
 
 
 def own_runtime(facts: Facts, reason: str) -> Runtime:
@@ -92,18 +98,20 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         yield
 
 
-def _digest(target: Target, found: tuple[Wheel, ...]) -> str:
-    return wire.digest({"python": target.python, "wheels": sorted([w.name, w.sha256] for w in found)})
+def _digest(target: Target, choice: Choice, found: tuple[Wheel, ...]) -> str:
+    content = {"python": target.python, "wheels": sorted([w.name, w.sha256] for w in found)}
+    # Another numpy of the device's own makes another runtime, which is proved anew.
+    return wire.digest({**content, "own": choice.own} if choice.own else content)
 
 
-def _key(target: Target, requirements: tuple[str, ...]) -> str:
+def _key(target: Target, choice: Choice) -> str:
     content = {"platforms": target.platforms, "python": target.python, "abi": target.abi}
-    return wire.digest({**content, "requirements": requirements})[:16]
+    return wire.digest({**content, "requirements": choice.requirements, "alone": bool(choice.own)})[:16]
 
 
-def _cached(folder: Path, target: Target, requirements: tuple[str, ...]) -> tuple[Wheel, ...] | None:
+def _cached(folder: Path, target: Target, choice: Choice) -> tuple[Wheel, ...] | None:
     try:
-        content = json.loads((folder / f"{_key(target, requirements)}.json").read_bytes())
+        content = json.loads((folder / f"{_key(target, choice)}.json").read_bytes())
         wheels = tuple(
             Wheel(
                 name=entry["name"],
@@ -119,11 +127,9 @@ def _cached(folder: Path, target: Target, requirements: tuple[str, ...]) -> tupl
     return wheels if intact and content.get("schema") == _SCHEMA else None
 
 
-def _fetch(
-    name: str, folder: Path, target: Target, requirements: tuple[str, ...]
-) -> tuple[Wheel, ...] | None:
+def _fetch(name: str, folder: Path, target: Target, choice: Choice) -> tuple[Wheel, ...] | None:
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
-        if not _download(name, Path(scratch), target, requirements):
+        if not _download(name, Path(scratch), target, choice):
             return None
         wheels: list[Wheel] = []
         for source in sorted(Path(scratch).glob("*.whl")):
@@ -136,17 +142,25 @@ def _fetch(
             source.replace(wheel.path)
             wheels.append(wheel)
     entries = [{"name": w.name, "sha256": w.sha256, "size_bytes": w.size_bytes} for w in wheels]
-    document = {"schema": _SCHEMA, "target": target.text, "requirements": requirements, "wheels": entries}
-    write_atomic(folder / f"{_key(target, requirements)}.json", json.dumps(document, indent=1).encode())
+    document = {
+        "schema": _SCHEMA,
+        "target": target.text,
+        "requirements": choice.requirements,
+        "wheels": entries,
+    }
+    write_atomic(folder / f"{_key(target, choice)}.json", json.dumps(document, indent=1).encode())
     return tuple(wheels)
 
 
-def _download(name: str, folder: Path, target: Target, requirements: tuple[str, ...]) -> bool:
+def _download(name: str, folder: Path, target: Target, choice: Choice) -> bool:
+    requirements = choice.requirements
     argv = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input"]
     argv += ["--quiet", "--progress-bar", "off", "--only-binary=:all:", "--dest", str(folder)]
     argv += ["--python-version", target.python, "--implementation", "cp", "--abi", target.abi]
     for platform in target.platforms:
         argv += ["--platform", platform]
+    if choice.own:
+        argv.append("--no-deps")
     try:
         done = subprocess.run(
             [*argv, *requirements], capture_output=True, text=True, timeout=_PIP_S, check=False

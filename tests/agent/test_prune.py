@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from edgeq_agent import agents, blobs, errors, home, lock, process
+from edgeq_agent import agents, blobs, errors, home, lock, process, sdk_split
 
 
 @pytest.fixture
@@ -50,6 +50,25 @@ def test_each_reference_keeps_a_release(serving: Any, int8_bundle: Any, float_bu
     assert serving.call("activate", **float_bundle.request()).error["code"] == "EQ509"
     float_bundle.send(serving)
     assert serving.call("activate", **float_bundle.request()).result["changed"]
+
+
+@pytest.mark.convert
+def test_the_arms_of_a_split_are_kept(serving: Any, int8_bundle: Any, float_bundle: Any) -> None:
+    float_bundle.send(serving)
+    assert serving.call("activate", **float_bundle.request()).result["changed"]
+    assert serving.call("rollback", model="tiny").result["release"] == int8_bundle.release
+    place = home.Home(str(serving.home))
+    arms = [
+        {"name": "a", "release": "current", "weight": 1},
+        {"name": "b", "release": float_bundle.release[:12], "weight": 1},
+    ]
+    body = {"schema": sdk_split.SCHEMA, "salt": "s", "arms": arms}
+    path = serving.home / "models" / "tiny" / "split.json"
+    for text in (json.dumps(body), "{"):  # one that cannot be read keeps all
+        path.write_text(text)
+        assert serving.call("prune", dry_run=True).result["removed"]["releases"] == []
+    sdk_split.remove(place, "tiny")
+    assert serving.call("prune").result["removed"]["releases"] == [float_bundle.release]
 
 
 @pytest.mark.convert

@@ -54,6 +54,15 @@ def _request(device: Any, data: bytes, **changes: Any) -> dict[str, Any]:
     return {"digest": DIGEST, "wheels": [wheel], "modules": ["ai_edge_litert", "tflite_runtime"], **changes}
 
 
+@pytest.mark.parametrize(("name", "shares"), [("tflite_runtime", "true"), ("numpy", "false")])
+def test_wheels_without_numpy_use_that_of_the_devices_python(device: Any, name: str, shares: str) -> None:
+    request = _request(device, _fake())
+    request["wheels"][0]["name"] = f"{name}-9.9-py3-none-any.whl"
+    result = device.call("runtime", **request).result
+    settings = Path(result["interpreter"]).parents[1] / "pyvenv.cfg"
+    assert f"include-system-site-packages = {shares}" in settings.read_text()
+
+
 def test_wheels_become_a_venv_that_is_proved(device: Any) -> None:
     answered = device.call("runtime", **_request(device, _fake()))
     result = answered.result

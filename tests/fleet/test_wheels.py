@@ -12,7 +12,7 @@ import pytest
 from edgeq.errors import DeviceUnsupported, TransportError
 from edgeq.fleet import wheels
 from edgeq.fleet.facts import Facts
-from edgeq.fleet.platform_tags import requirements_for, target_of
+from edgeq.fleet.platform_tags import choices_for, target_of
 
 PI = Facts.from_probe(
     "pi",
@@ -45,17 +45,35 @@ def test_a_32_bit_userland_on_a_64_bit_kernel_gets_32_bit_wheels() -> None:
 def test_python_3_7_has_its_own_abi() -> None:
     coral = dataclasses.replace(PI, python="3.7.3", libc_version="2.28")
     assert target_of("coral", coral).abi == "cp37m"
-    assert requirements_for(coral) == (("tflite-runtime", "numpy<2"),)
+    assert [choice.requirements for choice in choices_for(coral)] == [("tflite-runtime", "numpy<2")]
 
 
 def test_newer_wheels_need_a_newer_glibc_than_their_tag_says() -> None:
-    assert [r[0] for r in requirements_for(PI)] == [
+    assert [choice.requirements[0] for choice in choices_for(PI)] == [
         "ai-edge-litert>=2.1.1",
         "ai-edge-litert<2.1.1",
         "tflite-runtime",
     ]
     bullseye = dataclasses.replace(PI, libc_version="2.31")
-    assert [r[0] for r in requirements_for(bullseye)] == ["ai-edge-litert<2.1.1", "tflite-runtime"]
+    names = [choice.requirements[0] for choice in choices_for(bullseye)]
+    assert names == ["ai-edge-litert<2.1.1", "tflite-runtime"]
+
+
+def test_32_bit_arm_takes_the_devices_own_numpy_where_it_is_one_that_fits() -> None:
+    def texts(**packages: str) -> list[str]:
+        facts = dataclasses.replace(PI, machine="armv8l", pointer_bits=32, packages=packages)
+        return [choice.text for choice in choices_for(facts)]
+
+    alone = ["tflite-runtime numpy<2"]
+    assert texts() == alone
+    assert texts(numpy="1.24.2") == [*alone, "tflite-runtime with the device's numpy 1.24.2"]
+    assert texts(numpy="2.2.4") == alone, "tflite-runtime dies of numpy 2"
+
+
+def test_on_64_bit_the_devices_own_numpy_plays_no_part() -> None:
+    assert not any(
+        choice.own for choice in choices_for(dataclasses.replace(PI, packages={"numpy": "1.24.2"}))
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,20 @@ class FleetDeployer:
 
     Args:
         devices: by name. One that left the inventory since the rollout began refuses.
+        soak_s: how long each device lets the release serve on trial, and goes back by itself if it fails.
     """
 
     def __init__(
-        self, devices: Mapping[str, Device], bundle: DeployableBundle, *, workspace: Path, timeout_s: float
+        self,
+        devices: Mapping[str, Device],
+        bundle: DeployableBundle,
+        *,
+        workspace: Path,
+        timeout_s: float,
+        soak_s: float = 0,
     ) -> None:
         self._devices = devices
+        self._soak_s = soak_s
         self._bundle = bundle
         self._workspace = workspace
         self._timeout_s = timeout_s
@@ -44,12 +52,18 @@ class FleetDeployer:
         )
 
     def deploy(self, device: str) -> DeviceOutcome:
-        """Plan and apply."""
-        deploy_one(self._find(device), self._bundle, workspace=self._workspace, timeout_s=self._timeout_s)
+        """Plan and apply; what it serves is on trial then."""
+        deploy_one(
+            self._find(device),
+            self._bundle,
+            workspace=self._workspace,
+            timeout_s=self._timeout_s,
+            soak_s=self._soak_s,
+        )
         return DeviceOutcome(outcome=Outcome.SUCCEEDED)
 
     def soak(self, device: str) -> DeviceOutcome:
-        """Ask whether the release still serves."""
+        """Ask whether the release still serves; asked after its trial, the device commits it or goes back."""
         serving = self.status(device)
         if serving.release != self._bundle.release:
             now = serving.release[:12] if serving.release else "nothing"

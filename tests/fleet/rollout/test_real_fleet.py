@@ -68,7 +68,8 @@ def fleet(  # type: ignore[no-untyped-def]
     for name, machine in machines.items():
         for model in (machine.home / ".edgeq" / "models").glob("*"):
             shutil.rmtree(model)
-        (machine.home / ".edgeq" / "journal").unlink(missing_ok=True)
+        for file in ("journal", "trust.json"):  # each test's workspace has a key and counters of its own
+            (machine.home / ".edgeq" / file).unlink(missing_ok=True)
         address = ["--host", machine.host, "--port", str(machine.port), "--user", machine.user]
         label = "canary=yes" if name == "c" else "canary=no"
         made.run("devices", "add", name, *address, "--identity", str(machine.identity), "--label", label)
@@ -232,6 +233,29 @@ def test_a_damaged_journal_is_one_line_and_the_others_are_listed(fleet: Fleet) -
     assert fleet.deploy("first", "--stages", "100%")["counts"] == {"succeeded": 4}
     document = fleet.json("rollout", "list")
     assert ["error" in entry for entry in document["rollouts"]] == [True, False]
+
+
+def test_a_device_whose_application_fails_on_trial_goes_back_by_itself(
+    fleet: Fleet, machines: dict[str, LoopbackDevice]
+) -> None:
+    first = fleet.deploy("first", "--yes")["release"]
+    process = controller(fleet, "second", "--stages", "label:canary=yes,100%", "--soak", "20s", "--json")
+    wait_for(journal_of(fleet.site), "soaking", process)
+    state = machines["c"].home / ".edgeq" / "models" / "double" / "state.json"
+    body = json.loads(state.read_text(encoding="utf-8"))
+    assert body["state"] == "soaking", "the device itself has it on trial"
+    fail = "import sys; from edgeq_agent import counters, home; "
+    fail += "counters.add(home.Home(sys.argv[1]), 'double', sys.argv[2], calls=9, errors=9)"
+    subprocess.run(
+        [sys.executable, "-c", fail, str(machines["c"].home / ".edgeq"), body["target"]],
+        check=True,
+        timeout=30,
+    )
+    out, err = process.communicate(timeout=120)
+    document = json.loads(out)
+    assert by_name(document)["c"]["outcome"] == "rolled_back", (document, err)
+    assert document["state"] != "done"
+    assert set(fleet.serving().values()) == {first}, "the other devices were not touched"
 
 
 def controller(fleet: Fleet, bundle: str, *more: str) -> subprocess.Popen[str]:

@@ -1,0 +1,117 @@
+"""Devices of the lab as fixtures, and a session that fails when anything of it is left behind."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeq.bundle.archive import Bundle
+from edgeq.testing.tiny_bundle import write_tiny_bundle
+from tests.lab import cache, leftovers
+from tests.lab.access import make_key
+from tests.lab.device import LabDevice, Spec, running
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lab:
+    """A session of the lab.
+
+    Attributes:
+        scratch: its folder; everything that it starts names it.
+        identity: the key that every device lets in.
+    """
+
+    scratch: Path
+    identity: Path
+    devices: list[LabDevice] = field(default_factory=list)
+
+    def device(self, spec: Spec, name: str, **more: Any) -> LabDevice:
+        """Make a device that is not booted yet."""
+        folder = self.scratch / f"{len(self.devices)}-{name}"
+        made = LabDevice(spec, folder, name=name, identity=self.identity, **more)
+        self.devices.append(made)
+        return made
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """The session; at its end nothing of it may be left."""
+    # Not pytest's own folder: an ordinary user's sshd must be able to reach its files below it.
+    scratch = Path(tempfile.mkdtemp(prefix="edgeq-lab-"))
+    scratch.chmod(0o755)
+    identity = scratch / "identity"
+    make_key(identity, "lab")
+    session = Lab(scratch=scratch, identity=identity)
+    try:
+        yield session
+        namespaces = [name for device in session.devices for name in device.namespaces]
+        found = leftovers.left(scratch, namespaces)
+        assert not found, "left behind: " + "; ".join(found)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@pytest.fixture
+def boot(lab: Lab) -> Iterator[Callable[[Spec, str], LabDevice]]:
+    """Boot devices that run until the test ends."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        yield lambda spec, name: stack.enter_context(running(lab.device(spec, name)))
+
+
+@pytest.fixture(scope="session")
+def wheels_folder() -> Path:
+    """The lab's own cache of wheels: fetched once, not once a session."""
+    folder = cache.FOLDER / "wheels"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def site(workspace: Path, wheels_folder: Path) -> Path:
+    """An empty workspace that shares the lab's wheels."""
+    (workspace / ".edgeq").mkdir()
+    (workspace / ".edgeq" / "wheels").symlink_to(wheels_folder)
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    """Releases of the model `double`: two good ones, one with wrong golden outputs, two of some size."""
+    folder = tmp_path_factory.mktemp("releases")
+    return {
+        "first": write_tiny_bundle(folder / "first.eqb", seed=0),
+        "second": write_tiny_bundle(folder / "second.eqb", seed=1),
+        "wrong": write_tiny_bundle(folder / "wrong.eqb", seed=2, factor=3.0),
+        "large": write_tiny_bundle(folder / "large.eqb", seed=3, padding_bytes=1_500_000),
+        "larger": write_tiny_bundle(folder / "larger.eqb", seed=4, padding_bytes=2_500_000),
+    }
+
+
+@pytest.fixture(scope="session")
+def int8_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `int8.tflite`, `samples.npz` and `bundle.eqb`, its golden outputs made here."""
+    from edgeq.bundle.make import make_bundle
+
+    folder = tmp_path_factory.mktemp("int8")
+    script = Path(__file__).with_name("make_int8.py")
+    argv = [sys.executable, "-P", str(script), str(folder)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    make_bundle(
+        folder / "bundle.eqb",
+        model_file=folder / "int8.tflite",
+        name="shapes",
+        variant="int8",
+        data=folder / "samples.npz",
+    )
+    return folder
