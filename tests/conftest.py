@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.lab import needs
+
 # How long an example takes says more about the machine's load than about the code.
 settings.register_profile("edgeq", deadline=None)
 settings.load_profile("edgeq")
-
-from tests.lab import needs
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"

@@ -28,7 +28,8 @@ def find(home: Home) -> References:
     """Return what is referred to.
 
     A model's releases are what serves, what a rollback leads to, what an activation or a soak leads to, the
-    arms of an A/B split, and what is pinned. Where a state cannot be read nobody knows what it referred to: all is kept then.
+    arms of an A/B split, and what is pinned. Where a state cannot be read nobody knows what it referred to:
+    all is kept then.
     """
     found = References()
     for model in sorted(os.listdir(home.models)):

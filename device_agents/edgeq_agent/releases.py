@@ -106,7 +106,8 @@ def need_current(home: Home, model: str) -> str:
     """
     release = current(home, model)
     if release is None:
-        known = ", ".join(name for name in sorted(os.listdir(home.models)) if current(home, name))
+        models = sorted(os.listdir(home.models)) if os.path.isdir(home.models) else []
+        known = ", ".join(name for name in models if current(home, name))
         raise AgentError(
             UNKNOWN_MODEL,
             model,

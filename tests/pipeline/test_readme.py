@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -52,14 +53,30 @@ def test_the_tour_runs_as_it_is_written(project_root: Path, folder: Path) -> Non
     assert stopped.returncode == 0, stopped.stderr
 
 
+def python_blocks(root: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.S)
+
+
 def test_the_python_lines_run(project_root: Path, folder: Path) -> None:
-    readme = (project_root / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", readme, re.S)
+    _, block = python_blocks(project_root)
     done = subprocess.run(
         [sys.executable, "-c", block], cwd=folder, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "output_sqnr_db=" in done.stdout
+
+
+def test_the_applications_lines_run_on_the_demos_device(project_root: Path, demo: DemoRun) -> None:
+    block, _ = python_blocks(project_root)
+    (home,) = {path.parents[2] for path in demo.folder.rglob("models/digits/current")}
+    before = "import numpy as np; image = np.load('evaluation.npz')['x'][0]\n"
+    done = subprocess.run(
+        [sys.executable, "-c", before + block + "print(probabilities.shape)"],
+        cwd=demo.folder, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "EDGEQ_HOME": str(home)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["(10,)"] or done.stdout.split() == ["(1,", "10)"]
 
 
 @pytest.mark.parametrize(
