@@ -21,7 +21,7 @@ from edgeq_converters import (
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.histogram import Histogram
 from edgeq_converters.recipe import Recipe
-from edgeq_converters.samples import Samples, to_real
+from edgeq_converters.samples import Samples, in_one_order, to_real
 from edgeq_converters.values import Scheme
 
 Step = Callable[[str, int], inference.Advance]
@@ -202,6 +202,7 @@ class _Judge:
 
 
 def _held_out(samples: Samples, seed: int) -> Samples:
+    samples = in_one_order(samples)  # the same samples are held out in whatever order they came
     count = min(max(int(len(samples) * _HELD_OUT), 1), _MOST_HELD_OUT)
     rows = np.sort(np.random.default_rng(seed).permutation(len(samples))[:count])
     return replace(samples, arrays=tuple(array[rows] for array in samples.arrays))
