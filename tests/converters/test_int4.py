@@ -14,6 +14,8 @@ from edgeq.errors import ModelError, UsageError
 from edgeq.evaluation import evaluate
 from edgeq_converters import flatbuffer, int4, kernels, tflite_file
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.samples import Samples
+from edgeq_converters.values import TensorInfo
 
 pytestmark = pytest.mark.convert
 PLAIN: dict[str, Any] = {
@@ -149,3 +151,11 @@ def test_the_most_candidates_that_hold() -> None:
     each = tuple(int4.Candidate(name=str(i), weights=i, count=1) for i in range(9))
     for limit in range(10):
         assert int4._most(each, lambda few, limit=limit: len(few) <= limit) == limit
+
+
+def test_the_same_samples_are_held_out_in_any_order() -> None:
+    x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    info = TensorInfo(name="x", shape=(1, 2), dtype="float32")
+    one, other = (int4._held_out(Samples(inputs=(info,), arrays=(rows,)), 0) for rows in (x, x[::-1].copy()))
+    assert len(one) == 10
+    assert np.array_equal(one.arrays[0], other.arrays[0])
