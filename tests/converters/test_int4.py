@@ -86,7 +86,7 @@ def test_a_poor_model_is_warned_of_with_its_figure_and_the_way_out(fragile: Path
 
 def test_a_higher_level_keeps_more_operations_at_eight_bits(fragile: Path, tmp_path: Path) -> None:
     counts = []
-    for level in (5.0, 9.0, 60.0):
+    for level in (8.0, 12.0, 60.0):
         counts.append(kinds(made(fragile, tmp_path / "m.tflite", int4_sqnr_db=level).path).count("INT4"))
     assert counts == sorted(counts, reverse=True)
     assert counts[0] > counts[1]
