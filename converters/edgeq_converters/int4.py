@@ -21,7 +21,7 @@ from edgeq_converters.choosing.judging import Judge, split
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.histogram import Histogram
 from edgeq_converters.recipe import Recipe
-from edgeq_converters.samples import Samples
+from edgeq_converters.samples import Samples, in_one_order
 from edgeq_converters.values import Scheme
 
 Step = Callable[[str, int], inference.Advance]
@@ -76,7 +76,7 @@ def choose(
     every = candidates(model)
     if len(samples) < _FEWEST or not every:
         return recipe, ()
-    judge = Judge(base, split(samples, seed=recipe.seed)[1], subject=subject)
+    judge = Judge(base, _held_out(samples, recipe.seed), subject=subject)
     ranges = calibration.ranges(base, histograms, calibrator="minmax", subject=subject)
     made = _Made(base, every, ranges, subject)
     running = made.running()
@@ -103,7 +103,7 @@ def remark(base: bytes, made: bytes, samples: Samples | None, *, seed: int, subj
     tensors = tflite_file.parse(made, subject=subject).subgraphs[0].tensors
     if samples is None or not any(tflite_file.type_name(tensor) == "INT4" for tensor in tensors):
         return ()
-    reached = Judge(base, split(samples, seed=seed)[1], subject=subject).score(made)
+    reached = Judge(base, _held_out(samples, seed), subject=subject).score(made)
     if reached >= _POOR_DB:
         return ()
     return (
@@ -174,6 +174,11 @@ class _Made:
         except ConverterError:
             return False  # what does not run keeps its eight bits
         return True
+
+
+def _held_out(samples: Samples, seed: int) -> Samples:
+    # The same samples in whatever order they came.
+    return split(in_one_order(samples), seed=seed)[1]
 
 
 def _rounded(base: bytes, candidate: Candidate, subject: str) -> bytes:

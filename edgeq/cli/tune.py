@@ -56,6 +56,7 @@ def tune_command(
         "epochs": done.epochs,
         "best_epoch": done.best_epoch,
         "kept": done.kept,
+        "began": done.began,
         "seed": seed,
         "tensors": done.tensors,
         "accuracy": dict(done.accuracy),
@@ -86,7 +87,7 @@ def tune_command(
 def _kept(done: Tuned) -> str:
     if done.kept == "ptq":
         return "the model as it was: tuning brought nothing"
-    return f"{done.tensors} learned ranges, epoch {done.best_epoch} of {done.epochs}"
+    return f"{done.tensors} learned ranges, epoch {done.best_epoch} of {done.epochs} from {done.began}"
 
 
 def _share(value: float | None) -> str:

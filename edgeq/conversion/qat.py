@@ -35,6 +35,7 @@ class Tuned:
         best_epoch: the epoch whose weights were the best, on training samples spared for this choice.
         kept: `qat`, or `ptq` where training brought nothing: `path` then holds the source itself, and the
             recipe is that of a plain conversion.
+        began: from what training began, in words.
         tensors: how many activations have learned ranges.
         accuracy: top-1 on held-out samples: `float` before, `tuned` as a float model, `ptq` and `qat` as
             integer files of the model before and after; each None without labels.
@@ -50,6 +51,7 @@ class Tuned:
     epochs: int
     best_epoch: int
     kept: str
+    began: str
     tensors: int
     accuracy: Mapping[str, float | None]
     agreement: Mapping[str, float | None]
@@ -136,6 +138,7 @@ def tune(
         epochs=report["epochs"],
         best_epoch=report["best_epoch"],
         kept=report["kept"],
+        began=report["began"],
         tensors=report["tensors"],
         accuracy=report["accuracy"],
         agreement=report["agreement"],

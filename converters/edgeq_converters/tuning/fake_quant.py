@@ -64,7 +64,7 @@ def activations(values: Any, low: Any, high: Any) -> Any:
 class LearnedRange:
     """A tensor's range as two numbers that training moves; each keeps its sign and zero stays inside."""
 
-    _SPEED = 4.0  # of the ends, relative to a weight's step
+    _SPEED = 20.0  # of the ends, relative to a weight's step: a range may have to move by a factor
 
     def __init__(self, low: float, high: float) -> None:
         import keras

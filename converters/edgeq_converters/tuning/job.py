@@ -47,6 +47,7 @@ class TuningReport:
     Attributes:
         best_epoch: the epoch whose weights were the best; 0 is before training.
         kept: `qat`, or `ptq` where training brought nothing: the model and recipe are then the plain ones.
+        began: from what training began, in words: equalized or not, and the calibrator of the first ranges.
         tensors: how many activations have learned ranges.
         accuracy: top-1 on held-out samples of `float` (before), `tuned` (as a float model), and of the
             integer files `ptq` (of the model as it was) and `qat`; each None without labels.
@@ -59,6 +60,7 @@ class TuningReport:
     epochs: int
     best_epoch: int
     kept: str
+    began: str
     tensors: int
     accuracy: Mapping[str, float | None]
     agreement: Mapping[str, float | None]

@@ -93,6 +93,7 @@ def tune(
         epochs=epochs,
         best_epoch=epoch,
         kept="qat" if better else "ptq",
+        began=_began(began),
         tensors=len(kept.recipe.ranges),
         accuracy={name: training.accuracy(values, held_out.labels) for name, values in everything.items()},
         agreement={name: training.accuracy(values, classes) for name, values in outputs.items()},
@@ -100,7 +101,6 @@ def tune(
         recipe=kept.recipe.to_dict(),
         notes=(
             *ready.data.notes,
-            _began(began),
             *(() if better else (_nothing(at_ptq, at_qat, len(spared)),)),
         ),
     )
@@ -121,7 +121,7 @@ def _some(data: LabelledData, seed: int) -> LabelledData:
 
 def _began(began: Start) -> str:
     how = "equalized" if began.equalized else "as it was"
-    return f"training began from the model {how}, with {began.calibrator} ranges"
+    return f"{how}, {began.calibrator} ranges"
 
 
 def _nothing(ptq: Score, qat: Score, count: int) -> str:
