@@ -113,7 +113,7 @@ def test_a_signature_that_does_not_fit_is_refused(tmp_path: Path, bundle: Path) 
     other = base64.b64encode(workspace_key(tmp_path / "other").public.raw).decode()
     faults: list[bytes] = [
         altered(document, "sig", base64.b64encode(raw[:-1]).decode()),
-        altered(document, "sig", base64.b64encode(raw[:-1] + b"\0").decode()),
+        altered(document, "sig", base64.b64encode(raw[:-1] + bytes([raw[-1] ^ 1])).decode()),
         altered(document, "sig", "no base64!"),
         altered(document, "public", other),
         altered(document, "key", "0" * 16),
