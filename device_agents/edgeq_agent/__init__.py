@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeq_agent.sdk_runtime import Runtime as Runtime
+    from edgeq_agent.sdk.runtime import Runtime as Runtime
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     if name == "Runtime":
-        from edgeq_agent.sdk_runtime import Runtime
+        from edgeq_agent.sdk.runtime import Runtime
 
         return Runtime
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         sys.stdout.write(__version__ + "\n" if words == ["--version"] else _USAGE)
         sys.exit(0)
     if words[:1] == ["serve"]:  # no verb of the wire: it runs until it is stopped
-        from edgeq_agent import serve_main
+        from edgeq_agent.serve import main as serve_main
 
         sys.exit(serve_main.main(words[1:]))
     signal.signal(signal.SIGTERM, _end)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
-from edgeq_agent import files, pins, releases, sdk_split, states
+from edgeq_agent import files, pins, releases, states
 from edgeq_agent.errors import AgentError
 from edgeq_agent.home import Home
-from edgeq_agent.sdk_errors import SplitUnusable
+from edgeq_agent.sdk import split as sdk_split
+from edgeq_agent.sdk.errors import SplitUnusable
 from edgeq_agent.wire import Json
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from edgeq_agent import agents, blobs, errors, home, lock, process, sdk_split
+from edgeq_agent import agents, blobs, errors, home, lock, process
+from edgeq_agent.sdk import split as sdk_split
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgeq_agent import Runtime, errors
-from edgeq_agent.sdk_errors import InferenceError, InputMismatch, InputNotFinite, RuntimeClosed
+from edgeq_agent.sdk.errors import InferenceError, InputMismatch, InputNotFinite, RuntimeClosed
 
 pytestmark = pytest.mark.convert
 

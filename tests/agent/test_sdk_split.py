@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeq_agent import Runtime, releases, sdk_split
+from edgeq_agent import Runtime, releases
 from edgeq_agent.home import Home
-from edgeq_agent.sdk_errors import SplitUnusable
-from edgeq_agent.sdk_split import Arm, Split, choose
+from edgeq_agent.sdk import split as sdk_split
+from edgeq_agent.sdk.errors import SplitUnusable
+from edgeq_agent.sdk.split import Arm, Split, choose
 
 KEYS = [f"device-{number}" for number in range(4000)]
 weights = st.floats(0.01, 10, allow_nan=False)

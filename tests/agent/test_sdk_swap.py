@@ -18,7 +18,7 @@ import pytest
 
 from edgeq_agent import Runtime, errors, files, journal, manifest, releases
 from edgeq_agent.home import Home
-from edgeq_agent.sdk_errors import ReleaseRefused
+from edgeq_agent.sdk.errors import ReleaseRefused
 
 pytestmark = pytest.mark.convert
 

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from edgeq.collector.validate import why_refused
-from edgeq_agent import Runtime, counters, device, merge, sdk_counters, sketch, windows
+from edgeq_agent import Runtime, counters, device, merge, sketch, windows
 from edgeq_agent.home import Home
-from edgeq_agent.sdk_errors import DeadlineMissed, InputMismatch, InputNotFinite, ShadowUnusable
-from edgeq_agent.sdk_ledger import Totals
+from edgeq_agent.sdk import counters as sdk_counters
+from edgeq_agent.sdk.errors import DeadlineMissed, InputMismatch, InputNotFinite, ShadowUnusable
+from edgeq_agent.sdk.ledger import Totals
 
 pytestmark = pytest.mark.convert
 

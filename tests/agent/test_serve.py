@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeq_agent import releases, sdk_split
+from edgeq_agent import releases
 from edgeq_agent.home import Home
-from edgeq_agent.sdk_split import Arm, Split
+from edgeq_agent.sdk import split as sdk_split
+from edgeq_agent.sdk.split import Arm, Split
 
 pytestmark = pytest.mark.convert
 
@@ -478,9 +479,9 @@ def test_slow_clients_are_left_and_too_many_are_refused(
     serving: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from edgeq_agent import Runtime
-    from edgeq_agent.serve_http import Server as HttpServer
-    from edgeq_agent.serve_limits import Limits
-    from edgeq_agent.serve_v2 import Service
+    from edgeq_agent.serve.http import Server as HttpServer
+    from edgeq_agent.serve.limits import Limits
+    from edgeq_agent.serve.v2 import Service
 
     limits = Limits(header_s=0.5, body_s=0.5, idle_s=1.0, connections=3, requests=1)
     with Runtime("tiny", str(serving.home), telemetry=False) as rt:

@@ -110,7 +110,7 @@ def test_every_agent_module_but_the_wire_format_is_protected(project_root: Path)
     contracts = settings["tool"]["importlinter"]["contracts"]
     protected = next(c for c in contracts if c["type"] == "protected")["protected_modules"]
     folder = project_root / "device_agents" / "edgeq_agent"
-    modules = sorted(
-        f"edgeq_agent.{path.stem}" for path in folder.glob("*.py") if path.stem not in {"__init__", "wire"}
-    )
-    assert sorted(protected) == modules
+    names = {path.stem for path in folder.glob("*.py")} | {
+        path.parent.name for path in folder.glob("*/__init__.py")
+    }
+    assert sorted(protected) == sorted(f"edgeq_agent.{name}" for name in names - {"__init__", "wire"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Type
 
 from edgeq_agent.errors import BAD_REQUEST, UNKNOWN_MODEL, AgentError
-from edgeq_agent.sdk_errors import (
+from edgeq_agent.sdk.errors import (
     DeadlineMissed,
     InputMismatch,
     InputNotFinite,

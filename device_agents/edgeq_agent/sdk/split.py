@@ -23,7 +23,7 @@ from typing import Any, Mapping, NamedTuple, Sequence
 from edgeq_agent import files, request
 from edgeq_agent.errors import AgentError
 from edgeq_agent.home import Home
-from edgeq_agent.sdk_errors import SplitUnusable
+from edgeq_agent.sdk.errors import SplitUnusable
 
 SCHEMA = "edgeq.split/1"
 _MOST_ARMS = 8

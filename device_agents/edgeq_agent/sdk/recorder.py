@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Callable, Deque
 from edgeq_agent import outbox
 from edgeq_agent.errors import AgentError, from_os
 from edgeq_agent.home import Home
-from edgeq_agent.sdk_counters import Counters
-from edgeq_agent.sdk_errors import StorageFailed
-from edgeq_agent.sdk_ledger import Ledger, Ring, Totals
+from edgeq_agent.sdk.counters import Counters
+from edgeq_agent.sdk.errors import StorageFailed
+from edgeq_agent.sdk.ledger import Ledger, Ring, Totals
 
 if TYPE_CHECKING:
-    from edgeq_agent.sdk_engine import Engine
+    from edgeq_agent.sdk.engine import Engine
 
 _TICK_S = 1.0
 # The last count waits for other runtimes of the model to let go of the file.

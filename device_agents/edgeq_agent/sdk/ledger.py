@@ -13,7 +13,7 @@ from typing import Any, Deque
 
 from edgeq_agent import windows
 from edgeq_agent.model import Model
-from edgeq_agent.sdk_tensors import Drain, Feed
+from edgeq_agent.sdk.tensors import Drain, Feed
 from edgeq_agent.wire import Json
 
 _RING_BYTES = 1 << 20

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from edgeq_agent import home, releases, request, wire
 from edgeq_agent.errors import UNKNOWN_MODEL, UNSUPPORTED, AgentError
 from edgeq_agent.home import Home
-from edgeq_agent.sdk_errors import one_line
+from edgeq_agent.sdk.errors import one_line
 
 _CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _START = "import sys; sys.path.insert(0, {!r}); from edgeq_agent.__main__ import main; main(sys.argv[1:])"
@@ -58,9 +58,9 @@ def _serve(asked: argparse.Namespace, words: list[str]) -> int:
     place = home.locate(asked.home)
     names = _names(place, asked.model)
     _right_interpreter(place, names, words)
-    from edgeq_agent.serve_http import Server
-    from edgeq_agent.serve_limits import Limits
-    from edgeq_agent.serve_v2 import Service
+    from edgeq_agent.serve.http import Server
+    from edgeq_agent.serve.limits import Limits
+    from edgeq_agent.serve.v2 import Service
 
     for option, value in (("--threads", asked.threads), ("--max-body", asked.max_body)):
         request.integer({option: value}, option, 1, 1 << 40)
@@ -142,7 +142,7 @@ def _load(
     runtimes: dict[str, Any],
     missing: dict[str, str],
 ) -> None:
-    from edgeq_agent.sdk_runtime import Runtime
+    from edgeq_agent.sdk.runtime import Runtime
 
     for name in names:
         try:

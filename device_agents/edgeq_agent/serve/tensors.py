@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Iterable
 
-from edgeq_agent.sdk_tensors import TensorInfo
-from edgeq_agent.serve_errors import Refused
+from edgeq_agent.sdk.tensors import TensorInfo
+from edgeq_agent.serve.errors import Refused
 from edgeq_agent.wire import Json
 
 DATATYPES = {

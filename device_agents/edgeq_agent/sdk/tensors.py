@@ -11,7 +11,7 @@ import math
 from typing import Any, Iterator, NamedTuple
 
 from edgeq_agent.model import Tensor
-from edgeq_agent.sdk_errors import InputMismatch, InputNotFinite
+from edgeq_agent.sdk.errors import InputMismatch, InputNotFinite
 
 # Quantizing in pieces that stay in the processor's cache halves the time of a large image.
 _BLOCK = 16384

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from typing import Callable, Mapping, NamedTuple
 
-from edgeq_agent import releases, sdk_split
+from edgeq_agent import releases
 from edgeq_agent.home import Home
-from edgeq_agent.sdk_engine import Engine
-from edgeq_agent.sdk_errors import SplitUnusable
-from edgeq_agent.sdk_names import release_named
-from edgeq_agent.sdk_split import Split
+from edgeq_agent.sdk import split as sdk_split
+from edgeq_agent.sdk.engine import Engine
+from edgeq_agent.sdk.errors import SplitUnusable
+from edgeq_agent.sdk.names import release_named
+from edgeq_agent.sdk.split import Split
 
 Load = Callable[[str, "str | None"], Engine]
 

@@ -15,9 +15,9 @@ from urllib.parse import unquote
 
 from edgeq_agent import __version__
 from edgeq_agent.errors import AgentError
-from edgeq_agent.sdk_runtime import Runtime
-from edgeq_agent.serve_errors import Refused, refusal
-from edgeq_agent.serve_tensors import described, flag, inputs_of, outputs_to, parameters
+from edgeq_agent.sdk.runtime import Runtime
+from edgeq_agent.serve.errors import Refused, refusal
+from edgeq_agent.serve.tensors import described, flag, inputs_of, outputs_to, parameters
 from edgeq_agent.wire import Json
 
 HEADER_LENGTH = "Inference-Header-Content-Length"

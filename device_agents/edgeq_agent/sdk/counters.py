@@ -6,7 +6,7 @@ from typing import Any
 
 from edgeq_agent import counters, process
 from edgeq_agent.home import Home
-from edgeq_agent.sdk_ledger import Totals
+from edgeq_agent.sdk.ledger import Totals
 
 
 class Counters:

@@ -6,7 +6,7 @@ from typing import Type
 
 from edgeq_agent import releases, states
 from edgeq_agent.home import Home
-from edgeq_agent.sdk_errors import InferenceError
+from edgeq_agent.sdk.errors import InferenceError
 
 _SHORTEST = 6
 

@@ -6,12 +6,12 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Mapping
 
 from edgeq_agent.model import Model
-from edgeq_agent.sdk_errors import InputMismatch, InvokeFailed
-from edgeq_agent.sdk_ledger import Ledger, Ring
-from edgeq_agent.sdk_tensors import Drain, Feed
+from edgeq_agent.sdk.errors import InputMismatch, InvokeFailed
+from edgeq_agent.sdk.ledger import Ledger, Ring
+from edgeq_agent.sdk.tensors import Drain, Feed
 
 if TYPE_CHECKING:
-    from edgeq_agent.sdk_shadow import Sampler
+    from edgeq_agent.sdk.shadow import Sampler
 
 HandOver = Callable[[Ledger, Ring, int], None]
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Callable, Deque
 from edgeq_agent import model, releases
 from edgeq_agent.errors import AgentError
 from edgeq_agent.home import Home
-from edgeq_agent.sdk_errors import ShadowUnusable
-from edgeq_agent.sdk_ledger import Ledger
-from edgeq_agent.sdk_names import release_named
+from edgeq_agent.sdk.errors import ShadowUnusable
+from edgeq_agent.sdk.ledger import Ledger
+from edgeq_agent.sdk.names import release_named
 
 if TYPE_CHECKING:
-    from edgeq_agent.sdk_engine import Engine
+    from edgeq_agent.sdk.engine import Engine
 
 _QUEUE = 16
 _QUEUE_BYTES = 16 << 20

@@ -12,11 +12,11 @@ from typing import Any, Callable, Deque, NamedTuple
 from edgeq_agent import child_golden, model, releases, runtimes, states, windows
 from edgeq_agent.errors import UNSUPPORTED, AgentError
 from edgeq_agent.home import Home
-from edgeq_agent.sdk_errors import ReleaseRefused, one_line
-from edgeq_agent.sdk_ledger import Ledger
-from edgeq_agent.sdk_shadow import Sampler, Shadows
-from edgeq_agent.sdk_slot import HandOver, Slot
-from edgeq_agent.sdk_tensors import TensorInfo, info_of
+from edgeq_agent.sdk.errors import ReleaseRefused, one_line
+from edgeq_agent.sdk.ledger import Ledger
+from edgeq_agent.sdk.shadow import Sampler, Shadows
+from edgeq_agent.sdk.slot import HandOver, Slot
+from edgeq_agent.sdk.tensors import TensorInfo, info_of
 
 # TensorFlow last, and only where the release was proved with it: its import takes seconds.
 _MODULES = ("ai_edge_litert", "tflite_runtime")

@@ -17,15 +17,16 @@ import weakref
 from collections import deque
 from typing import Any, Deque, Mapping, NamedTuple
 
-from edgeq_agent import device, home, releases, request, sdk_split
+from edgeq_agent import device, home, releases, request
 from edgeq_agent.errors import AgentError
-from edgeq_agent.sdk_engine import Engine, Options
-from edgeq_agent.sdk_errors import DeadlineMissed, InferenceError, NoSuchRelease, RuntimeClosed, one_line
-from edgeq_agent.sdk_keeper import Keeper
-from edgeq_agent.sdk_plan import Plan, Sources
-from edgeq_agent.sdk_recorder import Recorder
-from edgeq_agent.sdk_shadow import Shadows
-from edgeq_agent.sdk_tensors import TensorInfo
+from edgeq_agent.sdk import split as sdk_split
+from edgeq_agent.sdk.engine import Engine, Options
+from edgeq_agent.sdk.errors import DeadlineMissed, InferenceError, NoSuchRelease, RuntimeClosed, one_line
+from edgeq_agent.sdk.keeper import Keeper
+from edgeq_agent.sdk.plan import Plan, Sources
+from edgeq_agent.sdk.recorder import Recorder
+from edgeq_agent.sdk.shadow import Shadows
+from edgeq_agent.sdk.tensors import TensorInfo
 
 POLL_S = 1.0
 _MOST_INTERPRETERS = 4

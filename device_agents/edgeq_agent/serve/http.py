@@ -14,10 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable
 
 from edgeq_agent import __version__, disk
-from edgeq_agent.sdk_errors import AddressRefused
-from edgeq_agent.serve_errors import Refused
-from edgeq_agent.serve_limits import Gate, Limits, TimedReader
-from edgeq_agent.serve_v2 import Reply, Service, as_json
+from edgeq_agent.sdk.errors import AddressRefused
+from edgeq_agent.serve.errors import Refused
+from edgeq_agent.serve.limits import Gate, Limits, TimedReader
+from edgeq_agent.serve.v2 import Reply, Service, as_json
 
 LOOPBACK = {"127.0.0.1": socket.AF_INET, "localhost": socket.AF_INET, "::1": socket.AF_INET6}
 _LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")

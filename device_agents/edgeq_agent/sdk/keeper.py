@@ -9,14 +9,15 @@ from __future__ import annotations
 import threading
 from typing import Callable
 
-from edgeq_agent import journal, lock, sdk_engine, states
+from edgeq_agent import journal, lock, states
 from edgeq_agent.errors import AgentError
 from edgeq_agent.home import Home
-from edgeq_agent.sdk_engine import Engine, Options
-from edgeq_agent.sdk_errors import ReleaseRefused, StorageFailed, one_line
-from edgeq_agent.sdk_plan import Plan, Sources, alone
-from edgeq_agent.sdk_recorder import Recorder
-from edgeq_agent.sdk_shadow import Shadows
+from edgeq_agent.sdk import engine as sdk_engine
+from edgeq_agent.sdk.engine import Engine, Options
+from edgeq_agent.sdk.errors import ReleaseRefused, StorageFailed, one_line
+from edgeq_agent.sdk.plan import Plan, Sources, alone
+from edgeq_agent.sdk.recorder import Recorder
+from edgeq_agent.sdk.shadow import Shadows
 
 Report = Callable[[str, AgentError], None]
 _JOURNAL_WAIT_S = 2.0
