@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -22,6 +22,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgeq_agent import wire
+from tests.agent.served import Served, running
 
 CODE = Path(__file__).resolve().parents[2] / "device_agents"
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -448,3 +449,18 @@ def both(device: Device, prepared_both: Path) -> Device:
     """Return a device that has two releases of `tiny`: the float one serves, the int8 one did before."""
     shutil.copytree(prepared_both, device.home, symlinks=True)
     return device
+
+
+@pytest.fixture(scope="module")
+def server(prepared_both: Path, tmp_path_factory: pytest.TempPathFactory, kit: Any) -> Iterator[Served]:
+    """Return a server of the float release on a port, for tests that change nothing."""
+    home = tmp_path_factory.mktemp("served") / "home"
+    shutil.copytree(prepared_both, home, symlinks=True)
+    with running(kit.Device(home=home), "--port", "0", "--max-body", "100000") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def name(server: Served) -> str:
+    """Return the name of the model's input."""
+    return str(json.loads(server.ask("GET", "/v2/models/tiny")[2])["inputs"][0]["name"])
