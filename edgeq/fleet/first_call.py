@@ -14,8 +14,8 @@ from edgeq.fleet.agent_file import AgentFile
 from edgeq.fleet.bootstrap import Placed, Placement
 from edgeq.values import Device
 
-# Nobody's PYTHONPATH or sitecustomize takes part, and nothing is looked for that the agent does not use.
-FLAGS = ("-I", "-S")
+# Nobody's PYTHONPATH takes part. The device's own packages do: the agent tells which it has.
+FLAGS = ("-I",)
 # What start-up files may print before ours.
 _NOISE_LINES = 64
 

@@ -62,6 +62,7 @@ class RealAgent:
         code = (
             "import json, sys; from edgeq_agent import outbox; from edgeq_agent.home import Home\n"
             "home, count, body = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])\n"
+            "Home(home).ensure()\n"
             "with outbox.opened(Home(home)) as box:\n"
             "    [box.append('kws', 'r1', body) for _ in range(count)]\n"
         )

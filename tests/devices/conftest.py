@@ -15,7 +15,7 @@ import pytest
 
 from edgeq.bundle.archive import Bundle
 from edgeq.testing.tiny_bundle import write_tiny_bundle
-from tests.lab import cache, leftovers
+from tests.lab import cache, leftovers, publisher
 from tests.lab.access import make_key
 from tests.lab.device import LabDevice, Spec, running
 
@@ -87,13 +87,12 @@ def site(workspace: Path, wheels_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     """Releases of the model `double`: two good ones, one with wrong golden outputs, two of some size."""
-    folder = tmp_path_factory.mktemp("releases")
+    folder, signer = tmp_path_factory.mktemp("releases"), publisher.folder()
     return {
-        "first": write_tiny_bundle(folder / "first.eqb", seed=0),
-        "second": write_tiny_bundle(folder / "second.eqb", seed=1),
-        "wrong": write_tiny_bundle(folder / "wrong.eqb", seed=2, factor=3.0),
-        "large": write_tiny_bundle(folder / "large.eqb", seed=3, padding_bytes=1_500_000),
-        "larger": write_tiny_bundle(folder / "larger.eqb", seed=4, padding_bytes=2_500_000),
+        "first": write_tiny_bundle(folder / "first.eqb", seed=0, workspace=signer),
+        "second": write_tiny_bundle(folder / "second.eqb", seed=1, workspace=signer),
+        "wrong": write_tiny_bundle(folder / "wrong.eqb", seed=2, factor=3.0, workspace=signer),
+        "large": write_tiny_bundle(folder / "large.eqb", seed=3, padding_bytes=1_500_000, workspace=signer),
     }
 
 
@@ -113,5 +112,6 @@ def int8_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name="shapes",
         variant="int8",
         data=folder / "samples.npz",
+        keys=[publisher.key()],
     )
     return folder

@@ -19,6 +19,7 @@ from edgeq.fleet.enrol import Enrolment
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.verbs import infer, rollback, status
 from edgeq.values import DeviceKind
+from tests.lab import publisher
 from tests.lab.boards import PI_4
 from tests.lab.device import LabDevice, Spec, layer_of, running
 from tests.lab.roots import Recipe, root_of
@@ -126,6 +127,7 @@ def test_a_bundle_that_allows_no_difference_is_refused_by_other_kernels(  # type
         variant="int8-strict",
         data=int8_model / "samples.npz",
         golden_steps=0,
+        keys=[publisher.key()],
     )
     hardened = boot(dataclasses.replace(shipped, cpu_list=False), "pi-strict").access.enrol(site).device
     with pytest.raises(HealthCheckFailed, match="golden"):

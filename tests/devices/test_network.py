@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,9 @@ from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import Outcome, deploy_one
 from edgeq.fleet.many import on_each
 from edgeq.fleet.verbs import status
+from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq.values import Device
+from tests.lab import publisher
 from tests.lab.device import LabDevice, Spec, layer_of, running
 from tests.lab.network import Network, network
 from tests.lab.roots import Recipe, root_of
@@ -29,6 +33,10 @@ COUNT = int(os.environ.get("EDGEQ_LAB_DEVICES") or 10)
 # What noticing a dead link may take here: a generous multiple of what the transport promises.
 BOUND_S = 60.0
 SILENT = (Unreachable, DeviceTimeout, LinkLost)
+
+
+# Releases of this module's own, each later than those that the session shares.
+_NUMBERS = itertools.count(20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +52,12 @@ class Fleet:
         return deploy_one(
             self.devices[number], bundle, workspace=self.workspace, on_event=on_event, timeout_s=5
         )
+
+    def release(self, **more: Any) -> Bundle:
+        """Return a release that is later than all before."""
+        number = next(_NUMBERS)
+        path = self.workspace / f"{number}.eqb"
+        return write_tiny_bundle(path, seed=number, workspace=publisher.folder(), **more)
 
     def serves(self, number: int) -> str | None:
         models = status(self.devices[number])["models"]
@@ -136,63 +150,63 @@ def test_a_deploy_to_all_survives_a_partition_and_a_power_cut_and_converges(
     assert {fleet.serves(number) for number in range(COUNT)} == {bundle.release}
 
 
-def test_a_device_behind_a_partition_is_unreachable_in_bounded_time(
-    fleet: Fleet, releases: dict[str, Bundle]
-) -> None:
+def test_a_device_behind_a_partition_is_unreachable_in_bounded_time(fleet: Fleet) -> None:
+    release = fleet.release()
     fleet.network.partition(fleet.machines[3])
-    error, seconds = failure(lambda: fleet.deploy(3, releases["first"]))
+    error, seconds = failure(lambda: fleet.deploy(3, release))
     assert isinstance(error, (Unreachable, DeviceTimeout)), error
     assert seconds < 20
     fleet.network.heal(fleet.machines[3])
-    fleet.deploy(3, releases["first"])
-    assert fleet.serves(3) == releases["first"].release
+    fleet.deploy(3, release)
+    assert fleet.serves(3) == release.release
 
 
-def test_a_lost_answer_is_reconciled_with_what_the_device_did(
-    fleet: Fleet, releases: dict[str, Bundle]
-) -> None:
+def test_a_lost_answer_is_reconciled_with_what_the_device_did(fleet: Fleet) -> None:
     """The request to activate arrives, and nothing comes back: was it done? The device knows."""
-    fleet.deploy(4, releases["first"])
+    fleet.deploy(4, fleet.release())
+    second = fleet.release()
 
     def lose(progress: Progress) -> None:
         if progress.message.get("step") == "staged":
             fleet.network.lose_answers(fleet.machines[4])
 
-    error, seconds = failure(lambda: fleet.deploy(4, releases["second"], lose))
+    error, seconds = failure(lambda: fleet.deploy(4, second, lose))
     assert isinstance(error, (DeviceTimeout, LinkLost)), error
     assert seconds < BOUND_S
     fleet.network.heal(fleet.machines[4])
     deadline_s = time.monotonic() + 30
-    while fleet.serves(4) != releases["second"].release:
+    while fleet.serves(4) != second.release:
         assert time.monotonic() < deadline_s, "the device had all it needed"
         time.sleep(0.5)
-    again = fleet.deploy(4, releases["second"])
+    again = fleet.deploy(4, second)
     assert again.plan.is_empty
     assert (again.changed, again.sent_bytes) == (False, 0), "nothing is done twice"
 
 
-def test_a_slow_link_takes_its_time_and_arrives(fleet: Fleet, releases: dict[str, Bundle]) -> None:
-    fleet.deploy(5, releases["second"])
+def test_a_slow_link_takes_its_time_and_arrives(fleet: Fleet) -> None:
+    second = fleet.release()
+    fleet.deploy(5, second)
     with open_agent(fleet.devices[5]) as client:
         before = client.call("status", {})["models"]["double"]["current"]
-    assert before == releases["second"].release
+    assert before == second.release
     fleet.network.slow(fleet.machines[5], 4000)
-    bundle = releases["larger"]
+    bundle = fleet.release(padding_bytes=2_500_000)
     outcome = fleet.deploy(5, bundle)
     assert outcome.changed
     assert outcome.duration_s > outcome.sent_bytes * 8 / 4_000_000 * 0.8, "the link was not slow"
     assert fleet.serves(5) == bundle.release
 
 
-def test_a_power_cut_between_two_deploys_changes_nothing(fleet: Fleet, releases: dict[str, Bundle]) -> None:
-    fleet.deploy(6, releases["second"])
+def test_a_power_cut_between_two_deploys_changes_nothing(fleet: Fleet) -> None:
+    second = fleet.release()
+    fleet.deploy(6, second)
     fleet.network.cut_power(fleet.machines[6])
-    error, seconds = failure(lambda: fleet.deploy(6, releases["first"]))
+    error, seconds = failure(lambda: fleet.deploy(6, fleet.release()))
     assert isinstance(error, (Unreachable, DeviceTimeout)), error
     assert seconds < 20
     fleet.network.boot(fleet.machines[6])
-    assert fleet.serves(6) == releases["second"].release
-    assert fleet.deploy(6, releases["second"]).plan.is_empty
+    assert fleet.serves(6) == second.release
+    assert fleet.deploy(6, second).plan.is_empty
 
 
 def failure(action: Callable[[], object]) -> tuple[EdgeqError, float]:

@@ -28,6 +28,7 @@ from edgeq.fleet.transport import Limits
 from edgeq.fleet.verbs import infer, status
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq.values import Device
+from tests.lab import publisher
 from tests.lab.vm import Machine, machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3 * 3600)]
@@ -87,7 +88,7 @@ def vm_site(  # type: ignore[no-untyped-def]
     """A machine that serves a first release on the first runtime."""
     with machine(lab.scratch / "machine", lab.identity) as running:
         device = running.access.enrol(site, timeout_s=60).device
-        first = write_tiny_bundle(tmp_path / "0.eqb", seed=0)
+        first = write_tiny_bundle(tmp_path / "0.eqb", seed=0, workspace=publisher.folder())
         made = Site(machine=running, device=device, workspace=site, serving=first)
         chosen(0)
         marks: dict[str, float] = {}
@@ -107,7 +108,8 @@ def test_after_every_power_cut_a_model_serves(
 ) -> None:
     moments = random.Random(SEED)  # noqa: S311 - moments, not secrets
     for number in range(1, CUTS + 1):
-        bundle = write_tiny_bundle(tmp_path / f"{number}.eqb", seed=number, padding_bytes=300_000)
+        path = tmp_path / f"{number}.eqb"
+        bundle = write_tiny_bundle(path, seed=number, padding_bytes=300_000, workspace=publisher.folder())
         line = _round(vm_site, bundle, moments, chosen, installs=number % 2 == 1)
         with capsys.disabled():
             sys.stdout.write(f"\ncut {number:2}/{CUTS}: {line}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import paramiko
 import pytest
 
+from edgeq.bundle.keys import workspace_key
 from edgeq.errors import (
     AuthenticationFailed,
     DeviceTimeout,
@@ -24,6 +26,7 @@ from edgeq.errors import (
 from edgeq.fleet.backoff import Backoff, retrying
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
+from edgeq.fleet.trust import pin
 from edgeq.testing.link import faulty_link
 
 
@@ -111,7 +114,9 @@ def test_a_deploy_whose_link_is_cut_goes_on_by_itself_where_it_was(  # type: ign
 ) -> None:
     bundle = read("padded")
     with faulty_link(loopback_server.host, loopback_server.port) as link:
-        device = loopback_server.device("again", port=link.port)
+        device = replace(loopback_server.device("again", port=link.port), home=".edgeq-again")
+        with open_agent(device) as client:
+            pin(client, [workspace_key(site).public])
         planned = plan_one(device, bundle, workspace=site)
         link.cut_after(4_000_000)
         failures: list[EdgeqError] = []

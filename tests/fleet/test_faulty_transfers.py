@@ -5,21 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edgeq.bundle.keys import workspace_key
 from edgeq.errors import TransportError
 from edgeq.fleet.chunks import CHUNK_BYTES, Content
 from edgeq.fleet.client import AgentClient
+from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one
 from edgeq.fleet.ssh import connect
+from edgeq.fleet.trust import pin
 from edgeq.fleet.upload import upload
 from edgeq.fleet.verbs import status
 from edgeq.fleet.watch import Watch
 from edgeq.testing.link import FaultyLink, Way, faulty_link
+from edgeq.testing.tiny_bundle import write_tiny_bundle
 
 WATCH = Watch(every_s=0.3, patience_s=1.5)
 
@@ -90,21 +95,21 @@ def test_a_slow_link_brings_all_of_it(server, fault: str) -> None:  # type: igno
 
 
 def test_no_cut_leaves_another_release_than_the_old_or_the_new(  # type: ignore[no-untyped-def]
-    loopback_server, site: Path, read
+    loopback_server, site: Path, tmp_path: Path
 ) -> None:
-    first, second = read("first"), read("second")
+    releases = [write_tiny_bundle(tmp_path / f"{n}.eqb", seed=20 + n, workspace=site) for n in range(5)]
     with faulty_link(loopback_server.host, loopback_server.port) as link:
-        device = loopback_server.device("half", port=link.port)
+        device = replace(loopback_server.device("half", port=link.port), home=".edgeq-half")
+        with open_agent(device) as client:
+            pin(client, [workspace_key(site).public])
         before = link.forwarded_bytes
-        deploy_one(device, first, workspace=site)
-        deploy_one(device, second, workspace=site)
-        # As much as a deploy of what is there takes: each cut falls somewhere within the next one.
+        deploy_one(device, releases[0], workspace=site)
+        # As much as a deploy of the next release takes: each cut falls somewhere within the one after.
         started = link.forwarded_bytes
-        deploy_one(device, first, workspace=site)
+        deploy_one(device, releases[1], workspace=site)
         length = link.forwarded_bytes - started
-        serves = first.release
-        for share in range(1, 10, 4):
-            wanted = second if serves == first.release else first
+        serves = releases[1].release
+        for share, wanted in zip(range(1, 10, 4), releases[2:], strict=True):
             link.cut_after(share * length // 10)
             with pytest.raises(TransportError):
                 deploy_one(device, wanted, workspace=site)

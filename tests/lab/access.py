@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.fleet.enrol import Enrolment, enrol
+from tests.lab import publisher
 
 _EACH_S = 0.5
 _AT_ONCE = 8
@@ -29,7 +30,7 @@ class Access:
     fingerprint: str
 
     def enrol(self, workspace: Path, **more: Any) -> Enrolment:
-        """Enrol the device under its name, and hold it to its host key."""
+        """Enrol the device under its name, hold it to its host key, and let it trust the lab's publisher."""
         return enrol(
             workspace,
             name=self.name,
@@ -38,6 +39,7 @@ class Access:
             user=self.user,
             identity=self.identity,
             expected_fingerprint=self.fingerprint,
+            publishers=[publisher.key().public],
             **more,
         )
 

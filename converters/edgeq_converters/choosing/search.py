@@ -38,6 +38,8 @@ _MEASURED = 32
 _MEASURED_MACS = 250_000_000_000
 """Samples that a tensor's noise is measured on, and multiplications that this may take in all."""
 _TOO_FEW = 4
+_MEASURED_BYTES = 64 << 20
+"""Bytes of a model from which tensors are not measured: the rest of the model is packed for each of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +216,8 @@ class _Search:
 
     def _measured(self, names: Sequence[str]) -> int:
         """Return how many samples a tensor's noise can be measured on."""
+        if len(self.floats[False]) > _MEASURED_BYTES:
+            return 0
         runs = len(names) * len(tflite_file.activations(self.model)) * macs(self.model) / 2
         return int(min(_MEASURED, _MEASURED_MACS / max(runs, 1.0)))
 
