@@ -25,10 +25,12 @@ import numpy as np
 from benchmarks.deploy_pyinfra import Job, pyinfra_python, run_pyinfra
 from benchmarks.deploy_sshd import Sshd, slow_way, sshd
 from benchmarks.figures import Figure, last_line
+from edgeq.bundle.keys import workspace_key
 from edgeq.fleet.agent_file import build_agent
 from edgeq.fleet.chunks import Content
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one
+from edgeq.fleet.trust import pin
 from edgeq.fleet.upload import upload
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq.values import Device
@@ -116,10 +118,17 @@ def slow(server: Sshd, folder: Path, rounds: int) -> tuple[list[Figure], str]:
     return [figure], f"push 10 MB at 50 ms: edgeq {_spread(ours)}; sftp {_spread(theirs)}"
 
 
+def trusting(device: Device, folder: Path) -> None:
+    """Let a device trust the key that the benchmark's bundles are signed with, as its enrolment would."""
+    with open_agent(device) as client:
+        pin(client, [workspace_key(folder).public])
+
+
 def redeploy(server: Sshd, folder: Path, rounds: int) -> tuple[list[Figure], str]:
     """A deploy of what serves already."""
     bundle = write_tiny_bundle(folder / "tiny.eqb")
     device = server.device("redeploy")
+    trusting(device, folder)
     deploy_one(device, bundle, workspace=folder)
     outcomes = [deploy_one(device, bundle, workspace=folder) for _ in range(rounds)]
     took = [outcome.duration_s for outcome in outcomes]

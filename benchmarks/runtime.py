@@ -12,6 +12,7 @@ away from the caller is in it and what the machine does meanwhile is not.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -77,6 +78,10 @@ class Row:
     ours_p99_us: float
 
 
+# A device takes only releases that are later than what it had.
+_COUNTERS = itertools.count(1)
+
+
 class Bare:
     """The interpreter as it comes."""
 
@@ -128,6 +133,8 @@ def _deploy(home: Path, name: str, path: Path, samples: npt.NDArray[Any], varian
     import hashlib
     import io
 
+    from edgeq.bundle.keys import workspace_key
+    from edgeq.bundle.signatures import sign
     from edgeq_agent import wire
 
     bare = Bare(path)
@@ -147,7 +154,7 @@ def _deploy(home: Path, name: str, path: Path, samples: npt.NDArray[Any], varian
         "reference.json": json.dumps(reference).encode(),
     }
     manifest = {
-        "schema": wire.MANIFEST_SCHEMA, "model": name, "variant": variant,
+        "schema": wire.MANIFEST_SCHEMA, "model": name, "variant": variant, "counter": next(_COUNTERS),
         "files": {
             file: {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
             for file, data in files.items()
@@ -160,7 +167,14 @@ def _deploy(home: Path, name: str, path: Path, samples: npt.NDArray[Any], varian
     digest = hashlib.sha256(b"benchmark").hexdigest()
     _agent(home, "runtime", digest=digest, wheels=[], modules=["ai_edge_litert"])
     release = wire.digest(manifest)
-    _agent(home, "activate", model=name, release=release, runtime=digest, manifest=manifest)
+    key = workspace_key(home.parent)
+    entry = {"public": key.public.base64, "role": "publish", "name": key.public.name}
+    _agent(home, "trust", change={"schema": wire.TRUST_CHANGE_SCHEMA, "add": [entry]})
+    signatures = [one.to_request() for one in sign(manifest, [key])]
+    _agent(
+        home, "activate",
+        model=name, release=release, runtime=digest, manifest=manifest, signatures=signatures,
+    )  # fmt: skip
     return release
 
 
