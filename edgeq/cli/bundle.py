@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq.cli.ui import App, command
-from edgeq.errors import UsageError
+from edgeq.errors import ModelError, UsageError
 from edgeq.units import format_size
 from edgeq.values import DeviceKind
 
@@ -103,6 +103,10 @@ def _make(
     from edgeq.files import sha256_of
     from edgeq.store import Store
 
+    if not model.is_file():
+        raise ModelError(
+            str(model), "no such model", hint="`edgeq convert` writes the .tflite that goes in", code="EQ301"
+        )
     plan = load_blueprint(blueprint) if blueprint else None
     name = name or (plan.name if plan else None)
     data = data or (plan.evaluation if plan else None)
@@ -113,6 +117,7 @@ def _make(
     with Store.open(app.workspace) as store:
         known = [record.manifest for record in store.releases()]
     keys = [find_private(app.workspace, key) for key in signers or (WORKSPACE_KEY,)]
+    digest = sha256_of(model)
     made = make_bundle(
         output,
         model_file=model,
@@ -125,7 +130,7 @@ def _make(
         limits=plan.limits_for(devices[0] if len(devices) == 1 else None) if plan else None,
         golden_samples=golden,
         golden_steps=golden_steps,
-        lineage={"model": sha256_of(model), **({"blueprint": plan.digest} if plan else {})},
+        lineage={"model": digest, **({"blueprint": plan.digest} if plan else {})},
         counter=following(known) if counter is None else exactly(counter, known),
         keys=keys,
     )
