@@ -99,8 +99,9 @@ class SshCommand:
         transport = self._channel.get_transport()
         if self._send_error is not None:
             raise self._send_error
-        refused = self._channel.closed and not self._channel.eof_received and self._channel.exit_status == -1
-        if transport.is_active() and refused and not self._answered:
+        # paramiko notes here that the server agreed to the request. Whether its end of output came with the
+        # refusal tells nothing: that depends on which side closed first.
+        if transport.is_active() and not self._channel.event_ready:
             raise TransportError(
                 self._link.name,
                 "its SSH server refuses to start a command",

@@ -333,7 +333,14 @@ def test_two_uploads_of_one_blob_at_once_both_end(device: Any) -> None:
     request = json.dumps(offer(DATA)).encode() + b"\n"
     with device.start("upload") as one, device.start("upload") as other:
         for process in (one, other):
-            process.stdin.write(request + frames(DATA, range(5)))
+            process.stdin.write(request)
+            process.stdin.flush()
+        # Both have looked before either writes: else the later one finds chunks of the other and wants fewer.
+        for process in (one, other):
+            while b'"wanted"' not in (line := process.stdout.readline()):
+                assert line, "the agent ended"
+        for process in (one, other):
+            process.stdin.write(frames(DATA, range(5)))
             process.stdin.flush()
         for process in (one, other):
             out, _ = process.communicate(frames(DATA, range(5, 11)), timeout=30)
