@@ -57,7 +57,7 @@ def _file(folder: Path, size_bytes: int, seed: int) -> Path:
 
 def _push(device: Device, content: Content) -> None:
     with open_agent(device) as client:
-        if not upload(client, [content]).stored:
+        if not upload(client, [content], begun=()).stored:
             raise SystemExit("it was there already")
 
 

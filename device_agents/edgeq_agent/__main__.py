@@ -16,7 +16,7 @@ from edgeq_agent.source import Source
 # Each verb is imported when it is called: a probe must not pay for the outbox.
 _VERBS: dict[str, tuple[str, str]] = {
     "probe": ("probe", "probe"),
-    "missing": ("blobs", "missing"),
+    "missing": ("upload", "missing"),
     "put": ("blobs", "put"),
     "upload": ("upload", "upload"),
     "runtime": ("runtime_env", "runtime"),
@@ -42,8 +42,12 @@ _USAGE = "usage: edgeq-agent VERB [--home HOME] < REQUEST\nverbs: {}\n{}".format
 )
 
 
-def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run one verb and exit with its status: 0 after a result, 1 after an error."""
+def main(arguments: list[str] | None = None, early: bytes = b"") -> NoReturn:
+    """Run one verb and exit with its status: 0 after a result, 1 after an error.
+
+    Args:
+        early: what was read from standard input already.
+    """
     words = sys.argv[1:] if arguments is None else arguments
     if words in (["--version"], ["-h"], ["--help"]):
         sys.stdout.write(__version__ + "\n" if words == ["--version"] else _USAGE)
@@ -53,7 +57,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
         sys.exit(serve_main.main(words[1:]))
     signal.signal(signal.SIGTERM, _end)
-    sys.exit(run(words, Source(sys.stdin.fileno()), sys.stdout.buffer))
+    sys.exit(run(words, Source(sys.stdin.fileno(), early=early), sys.stdout.buffer))
 
 
 def run(words: list[str], source: Source, sink: BinaryIO) -> int:

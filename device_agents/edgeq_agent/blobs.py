@@ -47,13 +47,6 @@ def check_space(place: home.Home, subject: str, size_bytes: int, count: int = 1)
         raise no_inodes(subject, count + RESERVE_INODES, inodes)
 
 
-def missing(call: Call) -> Json:
-    """Verb `missing`: which of these blobs the device does not have."""
-    wanted = request.sizes(call.request, "blobs")
-    absent = sorted(sha for sha, size in wanted.items() if not has(call.home, sha, size))
-    return {"missing": absent, "free_bytes": home.free_bytes(call.home.root)}
-
-
 def put(call: Call) -> Json:
     """Verb `put`: store the payload under its SHA-256.
 

@@ -47,8 +47,13 @@ class Home(NamedTuple):
 
     @property
     def partials(self) -> str:
-        """Folder of blobs that have not arrived whole, by the digest that they will have."""
+        """Folder of blobs that have not arrived whole: `<digest that it will have>.<owner>`."""
         return self.path("partial")
+
+    @property
+    def partials_lock(self) -> str:
+        """Held while a partial is written or changes its owner."""
+        return self.path("partial.lock")
 
     @property
     def journal(self) -> str:

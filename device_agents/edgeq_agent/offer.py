@@ -1,11 +1,10 @@
-"""What a host offers to upload: blobs as lists of chunks, each with its own SHA-256."""
+"""What a host offers to upload: blobs, and in chunks of which size they travel."""
 
 from __future__ import annotations
 
-from typing import List, NamedTuple
+from typing import NamedTuple
 
 from edgeq_agent import request
-from edgeq_agent.request import SHA256
 from edgeq_agent.wire import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES, Json
 
 # Each is an open file while it arrives; a host with more sends them in several calls.
@@ -14,15 +13,16 @@ MAX_BLOB_BYTES = 1 << 48
 
 
 class Offer(NamedTuple):
-    """One blob: what it will be called, how large it is, and the digest of each chunk in order.
-
-    The list is bound to the blob by what it leads to: chunks of another list never have the blob's digest.
-    """
+    """One blob: what it will be called, how large it is, and in which pieces it comes."""
 
     sha256: str
     size_bytes: int
     chunk_bytes: int
-    chunks: List[str]
+
+    @property
+    def chunk_count(self) -> int:
+        """How many chunks there are."""
+        return -(-self.size_bytes // self.chunk_bytes)
 
     def start(self, chunk: int) -> int:
         """Return where a chunk begins."""
@@ -37,7 +37,7 @@ def read(body: Json) -> list[Offer]:
     """Return the offers of a request.
 
     Raises:
-        AgentError: EQ512, a list of chunks does not fit its blob, or a blob is offered twice.
+        AgentError: EQ512, it offers none, or a blob twice.
     """
     items = body.get("blobs")
     if not isinstance(items, list) or not 0 < len(items) <= MAX_BLOBS:
@@ -50,14 +50,7 @@ def read(body: Json) -> list[Offer]:
 
 def _one(item: object) -> Offer:
     if not isinstance(item, dict):
-        raise request.bad("blobs", "objects with sha256, size_bytes, chunk_bytes and chunks", item)
+        raise request.bad("blobs", "objects with sha256, size_bytes and chunk_bytes", item)
     size_bytes = request.integer(item, "size_bytes", 0, MAX_BLOB_BYTES)
     chunk_bytes = request.integer(item, "chunk_bytes", MIN_CHUNK_BYTES, MAX_CHUNK_BYTES)
-    chunks = item.get("chunks")
-    wanted = -(-size_bytes // chunk_bytes)
-    if not isinstance(chunks, list) or len(chunks) != wanted:
-        raise request.bad("chunks", f"{wanted} digests", len(chunks) if isinstance(chunks, list) else chunks)
-    for digest in chunks:
-        if not isinstance(digest, str) or not SHA256.fullmatch(digest):
-            raise request.bad("chunks", "64 lower-case hex digits each", digest)
-    return Offer(request.sha256(item, "sha256"), size_bytes, chunk_bytes, chunks)
+    return Offer(request.sha256(item, "sha256"), size_bytes, chunk_bytes)

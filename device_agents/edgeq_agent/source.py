@@ -16,10 +16,11 @@ class Silence(Exception):
 class Source:
     """Reads a file descriptor; every wait for more bytes is bounded."""
 
-    def __init__(self, descriptor: int, idle_s: float = IDLE_S) -> None:
+    def __init__(self, descriptor: int, idle_s: float = IDLE_S, early: bytes = b"") -> None:
         self._descriptor = descriptor
         self._idle_s = idle_s
-        self._buffer = b""
+        # What somebody read before us.
+        self._buffer = early
 
     def readline(self, limit: int) -> bytes:
         """Return bytes up to and with the next newline, at most `limit`; without one at the end of input.

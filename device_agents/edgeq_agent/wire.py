@@ -9,9 +9,10 @@ A call is `agent.pyz VERB`, with one JSON line on standard input (the request), 
     {"event": "result", "result": {...}}                   exactly one, last; or
     {"event": "error", "error": {"code", "subject", ...}}  exactly one, last
 
-`upload` is a conversation: the request offers blobs as lists of chunks, the agent answers with a progress
-message `wanted` (for each blob the ranges [first, count] of chunks that it does not have), and only then come
-the frames of these chunks, in that order: `frame_header` and the chunk's bytes, packed or as they are.
+`upload` is a conversation: the request offers blobs, and frames follow it: `frame_header` and the bytes of a
+chunk, packed or as they are; an empty `DONE` frame ends a blob. The agent answers with a progress message
+`wanted`: for each blob null when it has it, else the SHA-256 of each chunk that an earlier upload left there.
+The host need not wait for that; once it has heard it, it leaves out what is there.
 
 Readers ignore unknown fields and unknown events; a protocol number that they do not know is refused.
 """
@@ -61,6 +62,8 @@ MIN_CHUNK_BYTES = 4 * 1024
 MAX_CHUNK_BYTES = 16 * 1024 * 1024
 AS_IT_IS = 0
 ZLIB = 1
+# No chunk: all that the blob needs was sent.
+DONE = 2
 _FRAME = struct.Struct(">BIII")
 FRAME_HEADER_BYTES = _FRAME.size
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,11 +44,13 @@ def apply(
     runtime: Runtime,
     on_event: OnProgress | None = None,
     soak_s: float = 0,
+    begun: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Execute a plan's steps; each can be repeated, so a run that was cut is continued by the next one.
 
     Args:
         soak_s: how long the release serves on trial before the device commits it; 0 commits it at once.
+        begun: of which blobs the device may have a part, see `upload`.
 
     Returns:
         The agent's answer to `activate`; an empty object when the plan had nothing to do.
@@ -58,7 +60,7 @@ def apply(
         TransportError: the way to the device failed.
     """
     plan.check()
-    _send(plan, client, bundle, runtime, on_event)
+    _send(plan, client, bundle, runtime, begun, on_event)
     answer: dict[str, Any] = {}
     for step in plan.to_do:
         say = _teller(plan.device, step, on_event)
@@ -85,7 +87,12 @@ def apply(
 
 
 def _send(
-    plan: Plan, client: AgentClient, bundle: DeployableBundle, runtime: Runtime, on_event: OnProgress | None
+    plan: Plan,
+    client: AgentClient,
+    bundle: DeployableBundle,
+    runtime: Runtime,
+    begun: Collection[str] | None,
+    on_event: OnProgress | None,
 ) -> None:
     # All blobs in one call: a start of Python on the device costs as much as many of them.
     steps = {step.key: step for step in plan.to_do if step.part is Part.BLOB}
@@ -100,7 +107,7 @@ def _send(
     def say(content: Content, size_bytes: int) -> None:
         _teller(plan.device, steps[content.sha256], on_event)({"event": "sent", "size_bytes": size_bytes})
 
-    upload(client, contents, on_chunk=say)
+    upload(client, contents, begun=begun, on_chunk=say)
 
 
 def _teller(device: str, step: Step, on_event: OnProgress | None) -> Callable[[Mapping[str, Any]], None]:

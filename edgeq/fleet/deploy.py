@@ -26,11 +26,16 @@ WHEELS = Path(".edgeq", "wheels")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """A plan with what is needed to carry it out."""
+    """A plan with what is needed to carry it out.
+
+    Attributes:
+        begun: of which blobs the device had a part when it was asked.
+    """
 
     plan: Plan
     runtime: Runtime
     facts: Facts
+    begun: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +88,15 @@ def make_plan(client: AgentClient, bundle: DeployableBundle, *, workspace: Path)
     sizes = {sha256: blob.size_bytes for sha256, blob in bundle.blobs.items()}
     if runtime.digest not in {known.digest for known in facts.runtimes}:
         sizes.update((wheel.sha256, wheel.size_bytes) for wheel in runtime.wheels)
-    missing = client.call("missing", {"blobs": sizes})["missing"]
-    todo = plan(facts, status, missing, bundle.manifest, runtime, device=client.device)
+    lacks = client.call("missing", {"blobs": sizes})
+    todo = plan(facts, status, lacks["missing"], bundle.manifest, runtime, device=client.device)
     if not todo.is_empty:
         todo = replace(todo, steps=(*blocked_by_trust(status, bundle), *todo.steps))
     return Planned(
         plan=todo,
         runtime=runtime,
         facts=facts,
+        begun=tuple(lacks["begun"]),
     )
 
 
@@ -122,12 +128,14 @@ def deploy_one(
         TransportError: the way to the device failed.
     """
     started_s, sent_bytes = time.monotonic(), 0
+    # A plan that was made earlier knows only what there was then; so does one whose first try was cut.
+    shown = planned
 
     def attempt() -> tuple[Planned, dict[str, Any]]:
         nonlocal sent_bytes
         with open_agent(device, timeout_s=timeout_s) as client:
             try:
-                todo = planned or make_plan(client, bundle, workspace=workspace)
+                todo = shown or make_plan(client, bundle, workspace=workspace)
                 if dry_run:
                     return todo, {}
                 answer = apply(
@@ -137,6 +145,7 @@ def deploy_one(
                     runtime=todo.runtime,
                     on_event=on_event,
                     soak_s=soak_s,
+                    begun=None if shown else todo.begun,
                 )
                 return todo, answer
             finally:

@@ -1,7 +1,8 @@
 """The first call of a connection in one go: the script that finds the agent file whole also runs it.
 
-A start of Python and three round trips less than looking first. Like the bootstrap's, the script is fixed
-text; what varies comes as arguments.
+A start of Python and three round trips less than looking first. Meanwhile it takes in what arrives: the
+device's SSH server lets the host send on only when somebody reads, and Python takes its time to start. Like
+the bootstrap's, the script is fixed text; what varies comes as arguments.
 """
 
 from __future__ import annotations
@@ -20,7 +21,25 @@ FLAGS = ("-I",)
 _NOISE_LINES = 64
 
 _SCRIPT = r"""
-import hashlib, json, os, sys
+import _thread, fcntl, hashlib, json, os, select, sys
+try:
+    fcntl.fcntl(0, 1031, 1 << 20)  # F_SETPIPE_SZ of Linux: the pipe alone takes that much
+except OSError:
+    pass
+early, wake, ended = [], os.pipe(), _thread.allocate_lock()
+def take_in():
+    left = 8 << 20
+    try:
+        while left > 0 and wake[0] not in select.select([0, wake[0]], [], [])[0]:
+            piece = os.read(0, 1 << 20)
+            if not piece:
+                break
+            early.append(piece)
+            left -= len(piece)
+    finally:
+        ended.release()
+ended.acquire()
+_thread.start_new_thread(take_in, ())
 home, name, digest, verb = sys.argv[1:5]
 home = os.path.join(os.path.expanduser("~"), home)
 path = os.path.join(home, "agent", name)
@@ -33,9 +52,14 @@ answer = {"edgeq": 1, "python": list(sys.version_info[:3]), "home": home, "sha25
 sys.stdout.write("\n" + json.dumps(answer) + "\n")
 sys.stdout.flush()
 if got == digest and sys.version_info >= (3, 7):
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(0.001)  # else each piece waits while a module is imported
     sys.path.insert(0, path)
     from edgeq_agent.__main__ import main
-    main([verb, "--home", home])
+    os.write(wake[1], b".")
+    ended.acquire()
+    sys.setswitchinterval(usual)
+    main([verb, "--home", home], b"".join(early))
 """
 
 

@@ -14,6 +14,7 @@ import paramiko
 from edgeq.errors import DeviceTimeout, LinkLost, TransportError, Unreachable
 from edgeq.fleet.hostkeys import HostKey
 from edgeq.fleet.lifeline import Lifeline
+from edgeq.fleet.session import Session
 
 # GCM first: half the CPU of paramiko's default (CTR and a separate MAC) for the same bytes.
 _GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
@@ -58,7 +59,7 @@ def open_session(
     life = Lifeline(sock)
     try:
         # paramiko asks no more of a socket than what a `Lifeline` has.
-        session = paramiko.Transport(cast(socket.socket, life))
+        session = Session(cast(socket.socket, life))
     except BaseException:
         sock.close()
         raise

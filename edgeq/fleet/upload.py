@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from edgeq.fleet.chunks import CHUNK_BYTES, Content, chunk_digests
+from edgeq.fleet.chunks import CHUNK_BYTES, Content
 from edgeq.fleet.client import AgentClient
 from edgeq.fleet.first_call import NotPlaced
 from edgeq.fleet.packing import Packer
@@ -17,6 +20,7 @@ from edgeq_agent import wire
 # The agent keeps a file open for each.
 _BLOBS_A_CALL = 256
 _DEADLINE_S = 120.0
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 OnChunk = Callable[[Content, int], None]
 
@@ -40,26 +44,31 @@ def upload(
     client: AgentClient,
     contents: Sequence[Content],
     *,
+    begun: Collection[str] | None = None,
     deadline_s: float = _DEADLINE_S,
     on_chunk: OnChunk | None = None,
 ) -> Uploaded:
     """Bring contents to a device; what was cut before goes on where it ended.
 
     Args:
+        begun: the digests of which the device may have something, as its `missing` says. The others are sent
+            at once, without waiting for what it wants of them. None: it may have something of each.
         deadline_s: how long the agent may be silent while nothing moves.
         on_chunk: called with a content and a number of its bytes that need not be sent any more: they went
             out, or were there; from another thread.
 
     Raises:
-        SourceChanged: a content is not what its digest says; nothing of this call was sent.
-        DeviceError: EQ501 no space, EQ505 a file changed while it was sent.
+        SourceChanged: a content's file is gone, or has another size than its digest was taken of.
+        DeviceError: EQ501 no space, EQ505 a file has other bytes than its digest was taken of.
         TransportError: the way to the device failed; the next upload continues.
     """
     unique = list({content.sha256: content for content in contents}.values())
+    waits = {content.sha256 for content in unique} if begun is None else set(begun)
     stored: list[str] = []
     sent_bytes = resumed_bytes = 0
     for first in range(0, len(unique), _BLOBS_A_CALL):
-        talk, answer = _call(client, unique[first : first + _BLOBS_A_CALL], deadline_s, on_chunk)
+        some = unique[first : first + _BLOBS_A_CALL]
+        talk, answer = _call(client, partial(_Conversation, some, waits, on_chunk), deadline_s)
         stored += [str(blob["sha256"]) for blob in answer["blobs"] if blob["stored"]]
         sent_bytes += talk.sent_bytes
         resumed_bytes += int(answer["resumed_bytes"])
@@ -67,26 +76,31 @@ def upload(
 
 
 def _call(
-    client: AgentClient, contents: Sequence[Content], deadline_s: float, on_chunk: OnChunk | None
+    client: AgentClient, begin: Callable[[], _Conversation], deadline_s: float
 ) -> tuple[_Conversation, dict[str, Any]]:
-    talk = _Conversation(contents, on_chunk)
+    talk = begin()
     try:
         return talk, client.call("upload", talk.request(), stream=talk, deadline_s=deadline_s)
     except NotPlaced:
         client.place()
-        talk = _Conversation(contents, on_chunk)
+        talk = begin()
         return talk, client.call("upload", talk.request(), stream=talk, deadline_s=deadline_s)
 
 
 class _Conversation:
-    """The host's side of one call of `upload`: offers, waits for what is wanted, and sends that."""
+    """The host's side of one call of `upload`: offers, sends, and leaves out what the device says it has."""
 
-    def __init__(self, contents: Sequence[Content], on_chunk: OnChunk | None) -> None:
+    def __init__(self, contents: Sequence[Content], waits: Collection[str], on_chunk: OnChunk | None) -> None:
         self.sent_bytes = 0
         self._contents = contents
+        self._waits = waits
         self._on_chunk = on_chunk
-        self._wanted: list[list[int]] | None = None
+        self._held: list[list[str] | None] | None = None
         self._told = threading.Event()
+        self._closed = False
+        # What went out before the agent said a word: an agent that is not there took none of it.
+        self._untold: list[tuple[Content, int]] = []
+        self._telling = threading.Lock()
 
     @property
     def size_bytes(self) -> int:
@@ -97,12 +111,7 @@ class _Conversation:
         """Return the offer."""
         return {
             "blobs": [
-                {
-                    "sha256": content.sha256,
-                    "size_bytes": content.size_bytes,
-                    "chunk_bytes": CHUNK_BYTES,
-                    "chunks": chunk_digests(content),
-                }
+                {"sha256": content.sha256, "size_bytes": content.size_bytes, "chunk_bytes": CHUNK_BYTES}
                 for content in self._contents
             ]
         }
@@ -111,61 +120,83 @@ class _Conversation:
         """Take the agent's `wanted`.
 
         Raises:
-            WireError: it wants what was not offered.
+            WireError: it does not fit what was offered.
         """
         if message.get("event") != "progress" or message.get("step") != "wanted":
             return
-        self._wanted = _checked(message.get("chunks"), self._contents)
-        self._told.set()
+        self._held = _checked(message.get("blobs"), self._contents)
+        with self._telling:
+            self._told.set()
+            untold, self._untold = self._untold, []
+        for content, size_bytes in untold:
+            self._tell(content, size_bytes)
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield the frames, once it is known which."""
-        self._told.wait()
+        """Yield the frames."""
         packer = Packer()
-        for number, wanted in enumerate(self._wanted or ()):
-            content = self._contents[number]
-            self._tell(content, content.size_bytes - sum(_length(content, chunk) for chunk in wanted))
-            for chunk, data in content.read(iter(wanted)):
+        for number, content in enumerate(self._contents):
+            if content.sha256 in self._waits:
+                self._told.wait()
+            if self._closed:
+                return
+            yield from self._frames(number, content, packer)
+            if self._closed:
+                return
+            yield wire.frame_header(wire.DONE, number, 0, 0)
+
+    def close(self) -> None:
+        """Nothing more is wanted: lets `pieces` end where it still waits."""
+        self._closed = True
+        self._told.set()
+
+    def _frames(self, number: int, content: Content, packer: Packer) -> Iterator[bytes]:
+        left_bytes = content.size_bytes
+        if not self._lacks(number):
+            self._tell(content, left_bytes)
+            return
+        for chunk, data in enumerate(content.read()):
+            if self._closed:
+                return
+            if not self._lacks(number):
+                self._tell(content, left_bytes)
+                return
+            if not self._has(number, chunk, data):
                 packing, body = packer.pack(data)
                 started_s = time.perf_counter()
                 yield wire.frame_header(packing, number, chunk, len(body)) + body
                 packer.sent(len(body), time.perf_counter() - started_s)
                 self.sent_bytes += len(body)
-                self._tell(content, len(data))
+            left_bytes -= len(data)
+            self._tell(content, len(data))
 
-    def close(self) -> None:
-        """Nothing more is wanted: lets `pieces` end where it still waits."""
-        self._told.set()
+    def _lacks(self, number: int) -> bool:
+        return self._held is None or self._held[number] is not None
+
+    def _has(self, number: int, chunk: int, data: bytes) -> bool:
+        held = self._held[number] if self._held else None
+        if held is None or chunk >= len(held):
+            return False
+        return hashlib.sha256(data).hexdigest() == held[chunk]
 
     def _tell(self, content: Content, size_bytes: int) -> None:
-        if self._on_chunk is not None and size_bytes:
-            self._on_chunk(content, size_bytes)
+        if self._on_chunk is None or not size_bytes:
+            return
+        with self._telling:
+            if not self._told.is_set():
+                self._untold.append((content, size_bytes))
+                return
+        self._on_chunk(content, size_bytes)
 
 
-def _length(content: Content, chunk: int) -> int:
-    return min(CHUNK_BYTES, content.size_bytes - chunk * CHUNK_BYTES)
-
-
-def _checked(ranges: Any, contents: Sequence[Content]) -> list[list[int]]:
-    """Return the chunks that are wanted of each content; what a device says is checked like any input."""
-    try:
-        if len(ranges) != len(contents):
-            raise ValueError(f"{len(ranges)} blobs")
-        return [
-            _chunks(of_one, -(-content.size_bytes // CHUNK_BYTES))
-            for of_one, content in zip(ranges, contents, strict=True)
-        ]
-    except (TypeError, ValueError) as error:
-        raise wire.WireError(f"it wants chunks that were not offered: {error}") from error
-
-
-def _chunks(ranges: Any, count: int) -> list[int]:
-    found: list[int] = []
-    for first, many in ranges:
-        after = found[-1] + 1 if found else 0
-        if not (
-            isinstance(first, int) and isinstance(many, int) and after <= first and 0 < many <= count - first
-        ):
-            raise ValueError(f"{many} from {first} of {count}")
-        found += range(first, first + many)
-    return found
+def _checked(held: Any, contents: Sequence[Content]) -> list[list[str] | None]:
+    """Return what the device has of each content; what a device says is checked like any input."""
+    if not isinstance(held, list) or len(held) != len(contents):
+        raise wire.WireError("it wants other blobs than were offered")
+    for digests, content in zip(held, contents, strict=True):
+        if digests is None:
+            continue
+        if not isinstance(digests, list) or len(digests) > content.chunk_count:
+            raise wire.WireError(f"it has more of {content.sha256[:12]} than was offered")
+        if not all(isinstance(digest, str) and _SHA256.fullmatch(digest) for digest in digests):
+            raise wire.WireError(f"it tells no digests of {content.sha256[:12]}")
+    return held

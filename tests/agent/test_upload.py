@@ -1,4 +1,4 @@
-"""Uploads by chunks: only what is missing is wanted, only what is verified kept, only the whole is a blob."""
+"""Uploads by chunks: what is there is told, only the whole is a blob, one upload at a time owns a part."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from edgeq_agent import home, partial, wire
+from edgeq_agent.errors import AgentError
 from edgeq_agent.offer import Offer
 
 SIZE = 4096
@@ -37,7 +38,6 @@ def offer(*contents: bytes, **changes: Any) -> dict[str, Any]:
             "sha256": sha(data),
             "size_bytes": len(data),
             "chunk_bytes": SIZE,
-            "chunks": [sha(chunk) for chunk in chunks(data)],
             **changes,
         }
         for data in contents
@@ -55,12 +55,24 @@ def frames(data: bytes, wanted: Any = None, blob: int = 0) -> bytes:
     return b"".join(frame(blob, number, found[number]) for number in numbers)
 
 
+def done(blob: int = 0) -> bytes:
+    return wire.frame_header(wire.DONE, blob, 0, 0)
+
+
+def whole(data: bytes, wanted: Any = None, blob: int = 0) -> bytes:
+    return frames(data, wanted, blob) + done(blob)
+
+
 def send(device: Any, request: dict[str, Any], body: bytes, **extra: Any) -> Any:
     return device.raw("upload", json.dumps(request).encode() + b"\n" + body, **extra)
 
 
-def wanted(answered: Any) -> Any:
-    return next(event["chunks"] for event in answered.of("progress") if event["step"] == "wanted")
+def held(answered: Any) -> Any:
+    return next(event["blobs"] for event in answered.of("progress") if event["step"] == "wanted")
+
+
+def digests(data: bytes, count: int | None = None) -> list[str]:
+    return [sha(chunk) for chunk in chunks(data)[:count]]
 
 
 def blob_of(device: Any, data: bytes = DATA) -> Path:
@@ -68,7 +80,12 @@ def blob_of(device: Any, data: bytes = DATA) -> Path:
 
 
 def partial_of(device: Any, data: bytes = DATA) -> Path:
-    return device.home / "partial" / sha(data)
+    (path,) = (device.home / "partial").glob(sha(data) + ".*")
+    return path
+
+
+def partials_of(device: Any, data: bytes = DATA) -> list[Path]:
+    return list((device.home / "partial").glob(sha(data) + ".*"))
 
 
 def cut_after(device: Any, count: int, data: bytes = DATA) -> None:
@@ -80,25 +97,47 @@ def cut_after(device: Any, count: int, data: bytes = DATA) -> None:
 
 
 def test_several_blobs_in_one_call(device: Any) -> None:
-    answered = send(device, offer(DATA, OTHER, b""), frames(DATA) + frames(OTHER, blob=1))
-    assert wanted(answered) == [[[0, 11]], [[0, 3]], []]
+    answered = send(device, offer(DATA, OTHER, b""), whole(DATA) + whole(OTHER, blob=1) + done(2))
+    assert held(answered) == [[], [], []]
     assert answered.result["received_bytes"] == len(DATA) + len(OTHER)
     assert [blob["stored"] for blob in answered.result["blobs"]] == [True, True, True]
     for data in (DATA, OTHER, b""):
         assert blob_of(device, data).read_bytes() == data
     assert list((device.home / "partial").iterdir()) == []
-    again = send(device, offer(DATA, OTHER, b""), b"")
-    assert wanted(again) == [[], [], []]
+    again = send(device, offer(DATA, OTHER, b""), done(0) + done(1) + done(2))
+    assert held(again) == [None, None, None]
     assert not any(blob["stored"] for blob in again.result["blobs"])
+    assert again.result["resumed_bytes"] == 0
 
 
-def test_after_a_cut_only_what_is_missing_is_wanted(device: Any) -> None:
+def test_blobs_and_chunks_come_in_any_order(device: Any) -> None:
+    body = (
+        frames(OTHER, [2, 0], blob=1) + frames(DATA, [*range(5, 11), *range(5)]) + whole(OTHER, [1], blob=1)
+    )
+    assert all(blob["stored"] for blob in send(device, offer(DATA, OTHER), body + done()).result["blobs"])
+    for data in (DATA, OTHER):
+        assert blob_of(device, data).read_bytes() == data
+
+
+def test_after_a_cut_what_is_there_is_told(device: Any) -> None:
     cut_after(device, 6)
     device.put(b"another call sweeps what the dead left")
-    answered = send(device, offer(DATA), frames(DATA, range(6, 11)))
-    assert wanted(answered) == [[[6, 5]]]
+    assert device.call("missing", blobs={sha(DATA): len(DATA), sha(OTHER): len(OTHER)}).result["begun"] == [
+        sha(DATA)
+    ]
+    answered = send(device, offer(DATA), whole(DATA, range(6, 11)))
+    assert held(answered) == [digests(DATA, 6)]
     assert answered.result["resumed_bytes"] == 6 * SIZE
     assert blob_of(device).read_bytes() == DATA
+
+
+def test_what_was_on_the_way_before_the_host_heard_is_no_harm(device: Any) -> None:
+    cut_after(device, 6)
+    answered = send(device, offer(DATA), whole(DATA, range(2, 11)))
+    assert answered.result["resumed_bytes"] == 2 * SIZE
+    assert blob_of(device).read_bytes() == DATA
+    again = send(device, offer(DATA), whole(DATA, range(3)))
+    assert (held(again), again.result["blobs"][0]["stored"]) == ([None], False)
 
 
 def test_a_kill_in_the_middle_keeps_what_arrived(device: Any) -> None:
@@ -106,13 +145,13 @@ def test_a_kill_in_the_middle_keeps_what_arrived(device: Any) -> None:
         process.stdin.write(json.dumps(offer(DATA)).encode() + b"\n" + frames(DATA, range(4)))
         process.stdin.flush()
         end = time.monotonic() + 20
-        while not partial_of(device).exists() or partial_of(device).stat().st_size < 4 * SIZE:
+        while sum(path.stat().st_size for path in partials_of(device)) < 4 * SIZE:
             assert time.monotonic() < end
             time.sleep(0.01)
         process.kill()
         process.communicate()
-    answered = send(device, offer(DATA), frames(DATA, range(4, 11)))
-    assert wanted(answered) == [[[4, 7]]]
+    answered = send(device, offer(DATA), whole(DATA, range(4, 11)))
+    assert held(answered) == [digests(DATA, 4)]
     assert blob_of(device).read_bytes() == DATA
 
 
@@ -122,17 +161,16 @@ def test_a_partial_file_with_the_right_size_and_wrong_bytes(device: Any) -> None
     damaged[0] ^= 1
     damaged[-1] ^= 1
     partial_of(device).write_bytes(damaged)
-    found = chunks(DATA)
-    answered = send(device, offer(DATA), frame(0, 0, found[0]) + frame(0, 10, found[10]))
-    assert wanted(answered) == [[[0, 1], [10, 1]]]
+    answered = send(device, offer(DATA), whole(DATA, [0, 10]))
+    assert held(answered) == [digests(bytes(damaged))]
     assert blob_of(device).read_bytes() == DATA
 
 
 def test_a_partial_file_that_is_all_there_needs_no_byte(device: Any) -> None:
     cut_after(device, 6)
     partial_of(device).write_bytes(DATA)
-    answered = send(device, offer(DATA), b"")
-    assert wanted(answered) == [[]]
+    answered = send(device, offer(DATA), done())
+    assert held(answered) == [digests(DATA)]
     assert answered.result["received_bytes"] == 0
     assert blob_of(device).read_bytes() == DATA
 
@@ -140,50 +178,43 @@ def test_a_partial_file_that_is_all_there_needs_no_byte(device: Any) -> None:
 def test_a_partial_file_that_grew(device: Any) -> None:
     cut_after(device, 6)
     partial_of(device).write_bytes(DATA[: 8 * SIZE] + os.urandom(20 * SIZE))
-    answered = send(device, offer(DATA), frames(DATA, range(8, 11)))
-    assert wanted(answered) == [[[8, 3]]]
+    answered = send(device, offer(DATA), whole(DATA, range(8, 11)))
+    assert held(answered)[0][:8] == digests(DATA, 8)
+    assert len(held(answered)[0]) == 11
     assert blob_of(device).read_bytes() == DATA
 
 
 def test_a_partial_file_full_of_zeros_as_after_a_power_cut(device: Any) -> None:
     cut_after(device, 6)
     partial_of(device).write_bytes(bytes(6 * SIZE))
-    answered = send(device, offer(DATA), frames(DATA))
-    assert wanted(answered) == [[[0, 11]]]
+    answered = send(device, offer(DATA), whole(DATA))
+    assert held(answered) == [[sha(bytes(SIZE))] * 6]
     assert blob_of(device).read_bytes() == DATA
 
 
-def test_a_source_that_changed_between_tries_is_another_blob(device: Any) -> None:
-    cut_after(device, 6)
-    changed = DATA[:SIZE] + os.urandom(len(DATA) - SIZE)
-    answered = send(device, offer(changed), frames(changed))
-    assert wanted(answered) == [[[0, 11]]]
-    assert blob_of(device, changed).read_bytes() == changed
-    assert not blob_of(device).exists()
-
-
-def test_a_source_that_changed_while_it_was_sent_is_refused(device: Any) -> None:
-    body = frames(DATA, range(3)) + frame(0, 3, os.urandom(SIZE)) + frames(DATA, range(4, 11))
+@pytest.mark.parametrize("there", [0, 6])
+def test_other_bytes_than_announced_are_no_blob_and_are_not_kept(device: Any, there: int) -> None:
+    if there:
+        cut_after(device, there)
+    body = frames(DATA, range(there, 9)) + frame(0, 9, os.urandom(SIZE)) + whole(DATA, [10])
     error = send(device, offer(DATA), body).error
     assert error["code"] == "EQ505"
-    assert "chunk 3" in error["subject"]
+    assert error["expected"] == sha(DATA)
     assert not blob_of(device).exists()
-    assert wanted(send(device, offer(DATA), frames(DATA, range(3, 11)))) == [[[3, 8]]]
+    assert partials_of(device) == [], "nobody knows which part of it is right"
+    send(device, offer(DATA), whole(DATA))
+    assert blob_of(device).read_bytes() == DATA
 
 
-def test_a_list_that_is_another_blobs_leads_to_no_blob(device: Any) -> None:
-    lie = offer(OTHER, sha256=sha(DATA))
-    error = send(device, lie, frames(OTHER)).error
-    assert error["code"] == "EQ505"
-    assert error["got"] == sha(OTHER)
+def test_a_blob_that_ends_before_all_of_it_came_is_none(device: Any) -> None:
+    assert send(device, offer(DATA), whole(DATA, range(10))).error["code"] == "EQ505"
     assert not blob_of(device).exists()
-    assert not partial_of(device).exists(), "what can never become the blob is not kept"
 
 
 def test_a_damaged_blob_is_sent_again(device: Any) -> None:
-    send(device, offer(DATA), frames(DATA))
+    send(device, offer(DATA), whole(DATA))
     blob_of(device).write_bytes(DATA[:-1] + b"?")
-    assert wanted(send(device, offer(DATA), frames(DATA))) == [[[0, 11]]]
+    assert held(send(device, offer(DATA), whole(DATA))) == [[]]
     assert blob_of(device).read_bytes() == DATA
 
 
@@ -192,7 +223,7 @@ def test_packed_chunks_are_unpacked(device: Any) -> None:
     body = b"".join(
         frame(0, number, zlib.compress(chunk), wire.ZLIB) for number, chunk in enumerate(chunks(data))
     )
-    answered = send(device, offer(data), body)
+    answered = send(device, offer(data), body + done())
     assert answered.result["received_bytes"] < 200
     assert blob_of(device, data).read_bytes() == data
 
@@ -218,17 +249,32 @@ def test_what_does_not_unpack_to_its_size_is_refused(device: Any, packed: bytes,
 @pytest.mark.parametrize(
     "body",
     [
-        frame(0, 1, chunks(DATA)[1]),
-        frame(1, 0, chunks(DATA)[0]),
+        frame(0, 11, chunks(DATA)[1]),
+        frame(2, 0, chunks(DATA)[0]),
+        frames(DATA, [0, 0]),
+        whole(OTHER, blob=1) + frame(1, 0, chunks(OTHER)[0]),
+        wire.frame_header(wire.DONE, 0, 1, 0),
+        wire.frame_header(wire.DONE, 0, 0, 1),
         frame(0, 0, chunks(DATA)[0], packing=9),
         wire.frame_header(wire.AS_IT_IS, 0, 0, SIZE + 1),
         wire.frame_header(wire.AS_IT_IS, 0, 0, SIZE - 1),
         wire.frame_header(wire.ZLIB, 0, 0, 0xFFFFFFFF),
     ],
-    ids=["other chunk", "other blob", "unknown packing", "longer", "shorter", "endless"],
+    ids=[
+        "other chunk",
+        "other blob",
+        "twice",
+        "after the end",
+        "an end of a chunk",
+        "an end with bytes",
+        "unknown packing",
+        "longer",
+        "shorter",
+        "endless",
+    ],
 )
-def test_a_frame_that_was_not_asked_for_is_refused(device: Any, body: bytes) -> None:
-    assert send(device, offer(DATA), body).error["code"] == "EQ512"
+def test_a_frame_of_what_was_not_offered_is_refused(device: Any, body: bytes) -> None:
+    assert send(device, offer(DATA, OTHER), body).error["code"] == "EQ512"
     assert not blob_of(device).exists()
 
 
@@ -240,13 +286,11 @@ def test_a_frame_that_was_not_asked_for_is_refused(device: Any, body: bytes) -> 
         {"blobs": [1]},
         {"blobs": [{}]},
         offer(DATA, DATA),
-        offer(DATA, size_bytes=len(DATA) + SIZE),
         offer(DATA, size_bytes=-1),
         offer(DATA, sha256="../../x"),
         offer(DATA, chunk_bytes=1),
         offer(DATA, chunk_bytes=1 << 40),
-        offer(DATA, chunks=["x"] * 11),
-        offer(DATA, chunks=None),
+        offer(DATA, chunk_bytes="4096"),
     ],
 )
 def test_an_offer_that_is_none(device: Any, request_: dict[str, Any]) -> None:
@@ -257,17 +301,15 @@ def test_the_disk_refuses_while_writing(device: Any) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (3 * SIZE + 100, 3 * SIZE + 100))
 
-    error = send(device, offer(DATA), frames(DATA), preexec_fn=limit).error
+    error = send(device, offer(DATA), whole(DATA), preexec_fn=limit).error
     assert error["code"] == "EQ501"
-    assert not partial_of(device).exists(), "what filled the disk does not stay on it"
-    send(device, offer(DATA), frames(DATA))
+    assert partials_of(device) == [], "what filled the disk does not stay on it"
+    send(device, offer(DATA), whole(DATA))
     assert blob_of(device).read_bytes() == DATA
 
 
-def test_more_than_fits_is_refused_before_anything_is_sent(device: Any) -> None:
-    size = 1 << 40
-    request = offer(b"", sha256=sha(DATA), size_bytes=size, chunk_bytes=wire.MAX_CHUNK_BYTES)
-    request["blobs"][0]["chunks"] = [sha(DATA)] * (size // wire.MAX_CHUNK_BYTES)
+def test_more_than_fits_is_refused_before_anything_is_taken(device: Any) -> None:
+    request = offer(b"", sha256=sha(DATA), size_bytes=1 << 40, chunk_bytes=wire.MAX_CHUNK_BYTES)
     assert send(device, request, b"").error["code"] == "EQ501"
 
 
@@ -278,12 +320,15 @@ def place(tmp_path: Path) -> home.Home:
     return found
 
 
+def part(place: home.Home, data: bytes = DATA) -> partial.Partial:
+    return partial.Partial(place, Offer(sha(data), len(data), SIZE))
+
+
 def begin(place: home.Home, data: bytes, age_s: float = 0) -> Path:
-    one = Offer(sha(data), len(data), SIZE, [sha(chunk) for chunk in chunks(data)])
-    there = partial.Partial(place, one)
+    there = part(place, data)
     there.take(0, chunks(data)[0])
     there.close()
-    path = Path(place.partials, sha(data))
+    (path,) = Path(place.partials).glob(sha(data) + ".*")
     os.utime(path, (time.time() - age_s,) * 2)
     return path
 
@@ -300,17 +345,15 @@ def test_partials_go_only_for_space_and_the_oldest_first(
     partial.make_room(place, 1 << 20, [], "x")
     assert [path.exists() for path in (old, middle, young)] == [False, True, True]
     monkeypatch.setattr(partial, "free_bytes", lambda _: 0)
-    from edgeq_agent.errors import AgentError
-
     with pytest.raises(AgentError) as caught:
-        partial.make_room(place, 1 << 20, [middle.name], "x")
+        partial.make_room(place, 1 << 20, [middle.stem], "x")
     assert caught.value.code == "EQ501"
     assert [path.exists() for path in (middle, young)] == [True, False]
 
 
 def test_there_are_never_many_partials(place: home.Home) -> None:
     made = [begin(place, n.to_bytes(2, "big") * SIZE, age_s=1000 - n) for n in range(partial.MAX_IDLE + 5)]
-    partial.make_room(place, 1, [made[0].name], "x")
+    partial.make_room(place, 1, [made[0].stem], "x")
     left = {path.name for path in Path(place.partials).iterdir()}
     assert len(left) == partial.MAX_IDLE + 1
     assert made[0].name in left
@@ -318,8 +361,6 @@ def test_there_are_never_many_partials(place: home.Home) -> None:
 
 
 def test_one_that_is_just_arriving_does_not_go(place: home.Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgeq_agent.errors import AgentError
-
     path = begin(place, DATA)
     monkeypatch.setattr(partial, "free_bytes", lambda _: 0)
     with path.open("rb") as stream:
@@ -332,32 +373,68 @@ def test_one_that_is_just_arriving_does_not_go(place: home.Home, monkeypatch: py
 def test_two_uploads_of_one_blob_at_once_both_end(device: Any) -> None:
     request = json.dumps(offer(DATA)).encode() + b"\n"
     with device.start("upload") as one, device.start("upload") as other:
-        for process in (one, other):
+        for process in (one, other):  # the second takes over what the first began
             process.stdin.write(request)
             process.stdin.flush()
-        # Both have looked before either writes: else the later one finds chunks of the other and wants fewer.
-        for process in (one, other):
             while b'"wanted"' not in (line := process.stdout.readline()):
                 assert line, "the agent ended"
         for process in (one, other):
             process.stdin.write(frames(DATA, range(5)))
             process.stdin.flush()
-        for process in (one, other):
-            out, _ = process.communicate(frames(DATA, range(5, 11)), timeout=30)
+        stored = []
+        for process in (other, one):
+            out, _ = process.communicate(whole(DATA, range(5, 11)), timeout=60)
             assert process.returncode == 0, out
+            stored.append(json.loads(out.splitlines()[-1])["result"]["blobs"][0]["stored"])
+    assert stored == [True, False]
     assert blob_of(device).read_bytes() == DATA
-    assert not partial_of(device).exists()
+    assert partials_of(device) == []
 
 
-def test_one_that_comes_last_does_not_replace_the_blob_by_a_new_partial(place: home.Home) -> None:
-    one = Offer(sha(DATA), len(DATA), SIZE, [sha(chunk) for chunk in chunks(DATA)])
-    first, late = partial.Partial(place, one), partial.Partial(place, one)
-    for number, chunk in enumerate(chunks(DATA)):
-        first.take(number, chunk)
-        late.take(number, chunk)
-    assert first.finish()
-    begun = partial.Partial(place, one)  # a third one begins anew, under the same name
-    assert not late.finish()
+def test_who_comes_later_goes_on_where_the_other_hangs(place: home.Home) -> None:
+    hangs = part(place)
+    for number in range(6):
+        hangs.take(number, chunks(DATA)[number])
+    later = part(place)
+    assert later.held() == digests(DATA, 6)
+    hangs.take(0, os.urandom(SIZE))  # it wakes up, and has other bytes than it announced
+    for number in range(6, 11):
+        later.take(number, chunks(DATA)[number])
+    assert later.finish()
+    assert not hangs.finish(), "it finds the blob that the other made"
     assert Path(place.blob(sha(DATA))).read_bytes() == DATA
-    for each in (first, late, begun):
+    begun = part(place)  # a third one begins anew
+    hangs.take(1, chunks(DATA)[1])
+    assert begun.held() == []
+    for each in (hangs, later, begun):
         each.close()
+
+
+def test_who_was_overtaken_by_one_that_died_says_so(
+    place: home.Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, later = part(place), part(place)
+    first.take(0, chunks(DATA)[0])
+    later.close()
+    with pytest.raises(AgentError) as caught:
+        first.finish()
+    assert (caught.value.code, caught.value.transient) == ("EQ508", True)
+    later = part(place)  # alive, and not done in time
+    monkeypatch.setattr(partial, "_WAIT_S", 0.2)
+    with pytest.raises(AgentError, match="took it over"):
+        first.finish()
+    for each in (first, later):
+        each.close()
+
+
+def test_a_wrong_beginning_that_is_replaced_leads_to_the_right_digest(place: home.Home) -> None:
+    one = part(place)
+    for number, chunk in enumerate(chunks(DATA)[:4]):
+        one.take(number, chunk if number else os.urandom(SIZE))
+    one.close()
+    again = part(place)
+    assert again.held()[1:] == digests(DATA, 4)[1:]
+    for number in (*range(4, 11), 0):
+        again.take(number, chunks(DATA)[number])
+    assert again.finish()
+    again.close()
