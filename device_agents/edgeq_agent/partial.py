@@ -39,7 +39,7 @@ class Partial:
         self._hashed_chunks = 0
         with _changing(home):
             there = _of(home, offer.sha256)
-            self._path = os.path.join(home.partials, f"{offer.sha256}.{os.urandom(8).hex()}")
+            self._path = os.path.join(home.partials, f"{offer.sha256}.{_owner()}")
             if there is not None:
                 disk.replace(there, self._path)
             self._file = disk.update(self._path)
@@ -191,6 +191,10 @@ def reclaimable_bytes(home: Home) -> int:
 def ran_out(error: OSError) -> bool:
     """Tell whether a write failed for want of space; a partial must not be what fills the disk."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _owner() -> str:
+    return os.urandom(8).hex()
 
 
 @contextmanager

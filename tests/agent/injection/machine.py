@@ -18,9 +18,20 @@ from typing import Any
 import pytest
 
 from edgeq_agent import __main__ as agent
-from edgeq_agent import child, clock, disk, errors, process, source, wire
+from edgeq_agent import child, clock, disk, errors, partial, process, source, wire
 
 GROWS = {"create", "append", "update", "write", "write_at", "mkdir", "symlink", "link"}
+
+
+def _half(data: bytes | bytearray) -> bytes:
+    return bytes(data[: len(data) // 2])
+
+
+# What can be done by half when a process is killed, and how.
+HALVES: dict[str, Callable[..., object]] = {
+    "write": lambda file, data: os.write(file.descriptor, _half(data)),
+    "write_at": lambda file, data, start: os.pwrite(file.descriptor, _half(data), start),
+}
 
 
 class PowerCut(BaseException):
@@ -70,9 +81,8 @@ class FaultyDisk(disk.Disk):
         if operation.startswith("sync"):
             self._sync(operation, arguments)
         else:
-            if at_fault and fault is not None and fault.half and operation == "write":
-                data = arguments[1][: len(arguments[1]) // 2]
-                os.write(arguments[0].descriptor, data)
+            if at_fault and fault is not None and fault.half and operation in HALVES:
+                HALVES[operation](*arguments)
             else:
                 result = action()
             self._cache.follow(operation, arguments, result)
@@ -135,6 +145,8 @@ class Machine:
         self._cache_module = cache
         self._cache: Any = None
         started = process._started
+        # The same names in every run: a disk that was seen to be well is known again.
+        patch.setattr(partial, "_owner", lambda: f"owner{self._life}")
         # A restart gives this process another start time: what it made before is of a dead process.
         patch.setattr(
             process, "_started", lambda pid: f"9{self._life}" if pid == os.getpid() else started(pid)
