@@ -1,6 +1,6 @@
 """Transfers and fleets side by side: edgeq against scp, OpenSSH's sftp and pyinfra, on one sshd.
 
-`python -m benchmarks.deploy [--json] [--rounds 5] [--devices 50] [--rows push,slow,redeploy,fleet]`
+`python -m benchmarks.deploy [--json] [--rounds 5] [--devices 50] [--rows push,slow,redeploy,fleet,agent]`
 
 Each time is from nothing to done: connecting, the device's hash, its sync and the rename are in ours;
 starting the program is in the peer's, which keeps no process between devices. Rounds alternate, so that what
@@ -36,7 +36,7 @@ from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq.values import Device
 
 _AT_ONCE = 8
-ROWS = ("push", "slow", "redeploy", "fleet")
+ROWS = ("push", "slow", "redeploy", "fleet", "agent")
 
 
 def _seconds(action: Callable[[], object]) -> float:
@@ -181,6 +181,25 @@ def fleet(server: Sshd, folder: Path, rounds: int, count: int) -> tuple[list[Fig
     return [figure], f"{count} devices, {_AT_ONCE} at once: edgeq {_spread(ours)}; pyinfra {_spread(theirs)}"
 
 
+def agent(folder: Path, rounds: int) -> tuple[list[Figure], str]:
+    """The agent by itself: its size, and from the start of Python to the answer of its first verb."""
+    built = build_agent()
+    path = folder / "agent.pyz"
+    path.write_bytes(built.data)
+    argv = [sys.executable, "-I", "-S", str(path), "probe", "--home", str(folder / "agent-home")]
+
+    def probe() -> None:
+        subprocess.run(argv, input=b"{}\n", stdout=subprocess.DEVNULL, check=True)
+
+    took = [_seconds(probe) for _ in range(2 * rounds)]
+    return [
+        Figure(name="agent, size", value=len(built.data), unit="bytes", peer=None, reach="<300000"),
+        Figure(
+            name="agent, probe answered", value=statistics.median(took), unit="s", peer=None, reach="<0.150"
+        ),
+    ], f"agent: {len(built.data)} bytes, probe answered in {_spread(took)}"
+
+
 def main() -> None:
     """Measure, print a line a row, and end with the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -194,6 +213,7 @@ def main() -> None:
         "slow": lambda server, folder: slow(server, folder, asked.rounds),
         "redeploy": lambda server, folder: redeploy(server, folder, asked.rounds),
         "fleet": lambda server, folder: fleet(server, folder, min(asked.rounds, 3), asked.devices),
+        "agent": lambda _, folder: agent(folder, asked.rounds),
     }
     found: list[Figure] = []
     with tempfile.TemporaryDirectory() as temporary:
