@@ -41,6 +41,8 @@ RUNTIMES = (
     Choice(requirements=("tflite-runtime", "numpy<2")),
     Choice(requirements=("ai-edge-litert>=2.1.1", "numpy")),
 )
+# Where in an activation the power goes: after its step, and how long after, of how long all of it takes.
+MOMENTS = (("staged", 1.0), ("verified", 0.1), ("activating", 0.05))
 LIMITS = Limits(first_s=60, silence_s=60, total_s=300)
 
 
@@ -110,23 +112,24 @@ def test_after_every_power_cut_a_model_serves(
     for number in range(1, CUTS + 1):
         path = tmp_path / f"{number}.eqb"
         bundle = write_tiny_bundle(path, seed=number, padding_bytes=300_000, workspace=publisher.folder())
-        line = _round(vm_site, bundle, moments, chosen, installs=number % 2 == 1)
+        line = _round(vm_site, bundle, moments, chosen, number)
         with capsys.disabled():
             sys.stdout.write(f"\ncut {number:2}/{CUTS}: {line}")
             sys.stdout.flush()
 
 
 def _round(
-    site: Site, bundle: Bundle, moments: random.Random, chosen: Callable[[int], None], *, installs: bool
+    site: Site, bundle: Bundle, moments: random.Random, chosen: Callable[[int], None], number: int
 ) -> str:
-    old = site.serving
+    old, installs = site.serving, number % 2 == 1
     if installs:
         site.runtime = 1 - site.runtime
         chosen(site.runtime)
         _forget_other_runtimes(site)
         how = _cut_within(site, bundle, moments.uniform(0, 1.3 * site.install_s), after=None)
     else:
-        how = _cut_within(site, bundle, moments.uniform(0, site.activate_s), after="staged")
+        step, share = MOMENTS[number // 2 % len(MOMENTS)]
+        how = _cut_within(site, bundle, moments.uniform(0, share * site.activate_s), after=step)
     console = site.machine.console.stat().st_size
     boot_s = site.machine.boot()
     said = site.machine.console.read_bytes()[console:].decode(errors="replace")
