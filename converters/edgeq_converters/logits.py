@@ -10,6 +10,8 @@ from edgeq_converters.values import TensorInfo
 
 _SQUASHING = ("SOFTMAX", "LOGISTIC", "LOG_SOFTMAX")
 _SHAPING = ("RESHAPE", "SQUEEZE")
+# Between an integer model and its real outputs; what comes before them is what the model computed.
+_READING = ("DEQUANTIZE", "QUANTIZE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ def _logits(model: Any, made_by: dict[int, int], output: int) -> tuple[int, list
         after.append(number)
         if name in _SQUASHING and source in made_by:
             return source, after
-        if name not in _SHAPING:
+        if name not in _SHAPING + _READING:
             break
         tensor = source
     return output, []

@@ -27,9 +27,9 @@ from .graphs import Graph  # noqa: E402
 from .nets import at_logits, net, quantized, quiet, samples  # noqa: E402
 
 
-def best(data: bytes, given: Samples, **switches: Any) -> choosing.Best:
+def best(data: bytes, given: Samples, *, scheme: Scheme = Scheme.INT8, **switches: Any) -> choosing.Best:
     found = calibration.observe(data, given, subject="net", advance=quiet)
-    recipe = Recipe(scheme=Scheme.INT8, **switches)
+    recipe = Recipe(scheme=scheme, **switches)
     return choosing.best(
         data, found, given, recipe=recipe, extra_ranges={}, subject="net", step=lambda what, total: quiet
     )
@@ -49,6 +49,17 @@ def test_auto_chooses_what_helps_on_held_out_samples_and_says_so() -> None:
     assert max(made.scores, key=lambda score: score.sqnr_db).equalized
     assert "held-out" in made.notes[0]
     assert made.data == best(data, given).data
+
+
+@pytest.mark.parametrize("scheme", [Scheme.INT8, Scheme.INT16X8])
+def test_real_outputs_are_judged_at_the_logits_too(scheme: Scheme) -> None:
+    data = net(spread=1.5)
+    given, other = samples(data), samples(data, 200, seed=6)
+    made = best(data, given, scheme=scheme, io="float32")
+    got = at_logits(made.data, other)
+    assert min(score.sqnr_db for score in made.scores) > 10
+    reached = max(score.sqnr_db for score in made.scores)
+    assert judging.sqnr_db(at_logits(data, other), got) == pytest.approx(reached, abs=6)
 
 
 def test_switches_are_obeyed() -> None:
