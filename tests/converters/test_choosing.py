@@ -53,7 +53,7 @@ def test_auto_chooses_what_helps_on_held_out_samples_and_says_so() -> None:
 
 @pytest.mark.parametrize("scheme", [Scheme.INT8, Scheme.INT16X8])
 def test_real_outputs_are_judged_at_the_logits_too(scheme: Scheme) -> None:
-    data = net(spread=1.5)
+    data = tflite_file.normalized(net(spread=1.5), subject="net")
     given, other = samples(data), samples(data, 200, seed=6)
     made = best(data, given, scheme=scheme, io="float32")
     got = at_logits(made.data, other)
