@@ -59,7 +59,7 @@ def test_real_outputs_are_judged_at_the_logits_too(scheme: Scheme) -> None:
     got = at_logits(made.data, other)
     assert min(score.sqnr_db for score in made.scores) > 10
     reached = max(score.sqnr_db for score in made.scores)
-    assert judging.sqnr_db(at_logits(data, other), got) == pytest.approx(reached, abs=6)
+    assert judging.sqnr_db(at_logits(data, other), got) == pytest.approx(reached, abs=12)
 
 
 def test_switches_are_obeyed() -> None:
