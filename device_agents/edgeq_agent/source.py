@@ -19,8 +19,9 @@ class Source:
     def __init__(self, descriptor: int, idle_s: float = IDLE_S, early: bytes = b"") -> None:
         self._descriptor = descriptor
         self._idle_s = idle_s
-        # What somebody read before us.
+        # What somebody read before us: from `_at` on, so that taking a little of much copies little.
         self._buffer = early
+        self._at = 0
 
     def readline(self, limit: int) -> bytes:
         """Return bytes up to and with the next newline, at most `limit`; without one at the end of input.
@@ -28,13 +29,13 @@ class Source:
         Raises:
             Silence: nothing arrived for too long.
         """
-        while b"\n" not in self._buffer and len(self._buffer) < limit:
+        while self._buffer.find(b"\n", self._at) < 0 and len(self._buffer) - self._at < limit:
             chunk = self._more()
             if not chunk:
                 break
-            self._buffer += chunk
-        end = self._buffer.find(b"\n") + 1 or len(self._buffer)
-        return self._take(min(end, limit))
+            self._buffer, self._at = self._buffer[self._at :] + chunk, 0
+        end = self._buffer.find(b"\n", self._at) + 1 or len(self._buffer)
+        return self._take(min(end - self._at, limit))
 
     def read(self, limit: int) -> bytes:
         """Return 1 to `limit` bytes, or none at the end of input.
@@ -42,8 +43,8 @@ class Source:
         Raises:
             Silence: nothing arrived for too long.
         """
-        if not self._buffer:
-            self._buffer = self._more()
+        if self._at == len(self._buffer):
+            self._buffer, self._at = self._more(), 0
         return self._take(limit)
 
     def read_exactly(self, count: int) -> bytearray:
@@ -67,7 +68,10 @@ class Source:
         return data
 
     def _take(self, count: int) -> bytes:
-        head, self._buffer = self._buffer[:count], self._buffer[count:]
+        head = self._buffer[self._at : self._at + count]
+        self._at += len(head)
+        if self._at == len(self._buffer):
+            self._buffer, self._at = b"", 0
         return head
 
     def _more(self) -> bytes:

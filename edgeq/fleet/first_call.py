@@ -52,13 +52,13 @@ answer = {"edgeq": 1, "python": list(sys.version_info[:3]), "home": home, "sha25
 sys.stdout.write("\n" + json.dumps(answer) + "\n")
 sys.stdout.flush()
 if got == digest and sys.version_info >= (3, 7):
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(0.001)  # else each piece waits while a module is imported
+    switch = getattr(sys, "setswitchinterval", lambda seconds: None)
+    switch(0.001)  # else each piece waits while a module is imported
     sys.path.insert(0, path)
     from edgeq_agent.__main__ import main
     os.write(wake[1], b".")
     ended.acquire()
-    sys.setswitchinterval(usual)
+    switch(0.005)
     main([verb, "--home", home], b"".join(early))
 """
 
