@@ -9,13 +9,13 @@ from pathlib import Path
 
 from edgeq.bundle.keys import PublicKey, workspace_key
 from edgeq.errors import HostKeyMismatch, UsageError
-from edgeq.fleet.connect import open_agent
+from edgeq.fleet.connect import open_agent, open_transport
 from edgeq.fleet.facts import Facts
 from edgeq.fleet.hostkeys import HostKey
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.names import check_host, check_name
 from edgeq.fleet.route import find_route, host_key
-from edgeq.fleet.ssh import connect, route_of
+from edgeq.fleet.ssh import route_of
 from edgeq.fleet.trust import pin
 from edgeq.fleet.watch import STEP_S
 from edgeq.values import Device, DeviceKind
@@ -163,6 +163,6 @@ def rotate_key(workspace: Path, name: str, *, fingerprint: str, timeout_s: float
             hint="read it on the device itself: `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`",
         )
     device = dataclasses.replace(before, host_key=str(shown))
-    with connect(device, timeout_s=timeout_s):
+    with open_transport(device, timeout_s=timeout_s):
         inventory.replace(device)
     return device
