@@ -14,11 +14,12 @@ from edgeq.fleet.facts import Facts
 from edgeq.fleet.hostkeys import HostKey
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.names import check_host, check_name
+from edgeq.fleet.openssh import transport as openssh
 from edgeq.fleet.route import find_route, host_key
 from edgeq.fleet.ssh import route_of
 from edgeq.fleet.trust import pin
 from edgeq.fleet.watch import STEP_S
-from edgeq.values import Device, DeviceKind
+from edgeq.values import Device, DeviceKind, TransportKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,17 @@ def fetch_host_key(
     return host_key(route, timeout_s=timeout_s)
 
 
+def look_at(device: Device, *, timeout_s: float = STEP_S) -> HostKey:
+    """Return the host key that a device shows by its own transport; nobody logs in there.
+
+    Raises:
+        TransportError: by its subclass what failed.
+    """
+    if device.transport is TransportKind.OPENSSH:
+        return openssh.shown_host_key(device, timeout_s=timeout_s)
+    return host_key(route_of(device), timeout_s=timeout_s)
+
+
 def enrol(
     workspace: Path,
     *,
@@ -74,6 +86,7 @@ def enrol(
     publishers: Sequence[PublicKey] | None = None,
     jump: str | None = None,
     ssh_config: bool | Path = True,
+    transport: TransportKind = TransportKind.PARAMIKO,
 ) -> Enrolment:
     """Pin a device's host key, log in, run its Python, place the agent, and add it to the inventory.
 
@@ -84,6 +97,7 @@ def enrol(
         replace: the device may be in the inventory already; its entry is written anew.
         publishers: whose releases it shall accept; else those that the workspace's own key signs.
         jump: machines on the way, as in `Device.jump`.
+        transport: what carries the commands from now on.
 
     Raises:
         UsageError: the name is taken or cannot be one.
@@ -99,7 +113,22 @@ def enrol(
             "is enrolled already",
             hint=f"`edgeq devices remove {name}` first, or choose another name",
         )
-    key = fetch_host_key(host, port, timeout_s, name=name, jump=jump, ssh_config=ssh_config)
+    device = Device(
+        name=name,
+        host=host,
+        port=port,
+        user=user,
+        kind=kind,
+        labels=dict(labels or {}),
+        host_key="",
+        identity=identity.expanduser().resolve() if identity is not None else None,
+        python=python,
+        home=home,
+        jump=jump,
+        ssh_config=ssh_config,
+        transport=transport,
+    )
+    key = look_at(device, timeout_s=timeout_s)
     if expected_fingerprint is not None and key.fingerprint != expected_fingerprint:
         raise HostKeyMismatch(
             name,
@@ -108,20 +137,7 @@ def enrol(
             got=key.fingerprint,
             hint="read it on the device itself: `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`",
         )
-    device = Device(
-        name=name,
-        host=host,
-        port=port,
-        user=user,
-        kind=kind,
-        labels=dict(labels or {}),
-        host_key=str(key),
-        identity=identity.expanduser().resolve() if identity is not None else None,
-        python=python,
-        home=home,
-        jump=jump,
-        ssh_config=ssh_config,
-    )
+    device = dataclasses.replace(device, host_key=str(key))
     with open_agent(device, timeout_s=timeout_s) as client:
         facts = client.facts()
         keys = publishers if publishers is not None else [workspace_key(workspace).public]
@@ -153,7 +169,7 @@ def rotate_key(workspace: Path, name: str, *, fingerprint: str, timeout_s: float
     """
     inventory = Inventory.load(workspace)
     before = inventory.get(name)
-    shown = host_key(route_of(before), timeout_s=timeout_s)
+    shown = look_at(before, timeout_s=timeout_s)
     if shown.fingerprint != fingerprint:
         raise HostKeyMismatch(
             name,

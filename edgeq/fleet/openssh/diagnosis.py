@@ -82,14 +82,14 @@ def of_end(said: Said) -> LinkLost | DeviceTimeout:
 
 
 def _host_key(said: Said) -> Exception | None:
-    name, pinned = said.device.name, HostKey.parse(said.device.host_key)
+    name = said.device.name
     revoked = _REVOKED.search(said.text)
     found = _CHANGED.search(said.text)
     where = next((one for one in (*(found.groups() if found else ()),) if one), None)
     if revoked is None and where is None and "Host key verification failed" not in said.text:
         return None
     if where == said.alias:
-        shown = said.shown or "another key"
+        pinned, shown = HostKey.parse(said.device.host_key), said.shown or "another key"
         return HostKeyMismatch(
             name,
             "the host key changed: another machine answers, or the device was set up anew",
