@@ -31,9 +31,9 @@ class Asked:
 
     @property
     def any(self) -> bool:
-        """Whether the deploy is one in stages."""
+        """Whether the deploy is one in stages; a trial alone does not make it one."""
         return self != Asked(
-            stages=None, soak=None, abort=None, on_abort=None, at_once=None, retry_failed=False
+            stages=None, soak=self.soak, abort=None, on_abort=None, at_once=None, retry_failed=False
         )
 
 
@@ -56,7 +56,7 @@ def deploy_in_stages(
     if asked.stages is None:
         raise UsageError(
             "edgeq deploy",
-            "--soak, --abort, --on-abort and --at-once belong to a deploy in stages",
+            "--abort, --on-abort and --at-once belong to a deploy in stages",
             hint="add --stages, for example --stages 1,10%,50%,100%",
         )
 

@@ -8,13 +8,15 @@ from typing import Any
 import click
 
 from edgeq.cli.outcome import end
+from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.units import format_size
 
 
 @command("status", examples=["edgeq status", "edgeq status pi --json", "edgeq status label:site=lab"])
 @click.argument("names", nargs=-1)
-def status_command(app: App, names: tuple[str, ...]) -> None:
+@retries_option()
+def status_command(app: App, names: tuple[str, ...], retries: int) -> None:
     """Show the releases that devices serve (all enrolled ones, when none is NAMEd)."""
     from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.many import on_each
@@ -22,7 +24,8 @@ def status_command(app: App, names: tuple[str, ...]) -> None:
 
     inventory = Inventory.load(app.workspace)
     devices = inventory.select(names) if names else inventory.devices
-    results = on_each(devices, status)
+    retry = retry_of(app, retries)
+    results = on_each(devices, lambda device: status(device, retry=retry))
     rows: list[list[str]] = []
     entries: list[dict[str, Any]] = []
     for device in devices:
