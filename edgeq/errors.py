@@ -211,6 +211,12 @@ class HostKeyUnknown(TransportError):
     code = "EQ407"
 
 
+class HostKeyRevoked(TransportError):
+    """A machine on the way to a device shows a host key that known_hosts revokes."""
+
+    code = "EQ607"
+
+
 class DeviceError(EdgeqError):
     """The device or its agent refused; the agent's own code is kept."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -205,6 +205,8 @@ def _on_devices(
     repeatable = what == "keys list"
     devices = Inventory.load(app.workspace).select(selectors)
     results = on_each(devices, lambda device: ask(device, call, repeatable=repeatable, retry=retry))
+    if what != "keys list":
+        _note(app, what, results.done)
     entries: list[dict[str, Any]] = []
     rows = []
     for name, store in results.done.items():
@@ -219,6 +221,17 @@ def _on_devices(
         app.ui.line(f"{name}: failed, {error.message}")
     body: dict[str, Any] = {"keys": [], "devices": entries}
     end(app, schema, body, results.failed, asked=len(devices), what=what)
+
+
+def _note(app: App, what: str, stores: Mapping[str, Any]) -> None:
+    import getpass
+
+    from edgeq.store import Store
+
+    told = ("keys", "threshold", "changes", "sequence")
+    with Store.open(app.workspace) as store:
+        for name, answer in stores.items():
+            store.record_audit(getpass.getuser(), what, name, {key: answer.get(key) for key in told})
 
 
 def _entry(key: PublicKey) -> dict[str, Any]:

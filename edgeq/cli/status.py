@@ -20,6 +20,7 @@ def status_command(app: App, names: tuple[str, ...], retries: int) -> None:
     """Show the releases that devices serve (all enrolled ones, when none is NAMEd)."""
     from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.many import on_each
+    from edgeq.fleet.trust import summary
     from edgeq.fleet.verbs import status
 
     inventory = Inventory.load(app.workspace)
@@ -38,6 +39,9 @@ def status_command(app: App, names: tuple[str, ...], retries: int) -> None:
         rows += _rows(device.name, answer)
         entries.append({"device": device.name, "ok": True, **answer})
     app.ui.table(["device", "model", "release", "previous", "state", "since", "free"], rows)
+    for name, answer in results.done.items():
+        if "trust" in answer:
+            app.ui.line(f"{name}: {summary(answer['trust'])}")
     if not devices:
         app.ui.next("edgeq devices add NAME --host HOST")
     end(app, "edgeq.status/1", {"devices": entries}, results.failed, asked=len(devices), what="status")

@@ -11,6 +11,7 @@ from edgeq.errors import (
     ConfigError,
     DeviceTimeout,
     HostKeyMismatch,
+    HostKeyRevoked,
     HostKeyUnknown,
     LinkLost,
     TransportError,
@@ -100,24 +101,26 @@ def _host_key(said: Said) -> Exception | None:
         )
     host = where or (revoked and next((one for one in revoked.groups() if one), None)) or "a machine"
     if revoked is not None:
-        return HostKeyMismatch(
+        return HostKeyRevoked(
             said.by(host),
             f"{host} on the way shows a host key that known_hosts revokes ({said.shown})",
             hint="whoever revoked it had a reason: ask, and do not log in there",
         )
     if found is not None and found[1]:
         pinned_there = said.device.jump_host_key is not None
+        fingerprint = (said.shown or "SHA256:...").split()[-1]
         return HostKeyMismatch(
             said.by(host),
             f"{host} on the way shows another host key than "
             + ("the one pinned in devices.toml" if pinned_there else "known_hosts has"),
             got=said.shown,
-            hint=f"read it on {host} itself before you trust it",
+            hint=f"read it on {host} itself; if it is the new one: "
+            f"`edgeq devices rotate-key {name} --jump-fingerprint {fingerprint}`",
         )
     return HostKeyUnknown(
         said.by(host),
         f"the host key of {host} on the way is not known ({said.shown})",
-        hint="pin it: `edgeq devices rotate-key` with --jump-fingerprint, or log in there once with ssh",
+        hint=f"read it on {host} itself and give --jump-fingerprint, or log in there once with `ssh {host}`",
     )
 
 

@@ -11,12 +11,14 @@ from typing import Self
 
 from edgeq.errors import DeviceTimeout, LinkLost, TransportError, Unreachable
 from edgeq.fleet.hostkeys import HostKey
+from edgeq.fleet.known_hosts import host_name
 from edgeq.fleet.openssh import argv as words
 from edgeq.fleet.openssh.command import OpensshCommand
 from edgeq.fleet.openssh.diagnosis import Said, of_end, of_login
 from edgeq.fleet.openssh.master import Master
 from edgeq.fleet.openssh.mux import Control, MuxError, MuxRefused
 from edgeq.fleet.openssh.place import Place, config_text, make_place
+from edgeq.fleet.ssh import route_of
 from edgeq.fleet.transport import Limits
 from edgeq.fleet.watch import STEP_S, USUAL, Watch
 from edgeq.values import Device
@@ -198,7 +200,15 @@ class OpensshTransport:
 
 
 def _write_config(device: Device, place: Place, *, timeout_s: float, watch: Watch) -> None:
-    text = config_text(device, timeout_s=timeout_s, alive=words.alive(watch), jumps_pinned=None)
+    pinned = device.jump_host_key is not None
+    if pinned:
+        # By the names that ssh looks up; where it finds another way than edgeq does, no key fits.
+        hops = [hop for hop in route_of(device).hops[:-1] if isinstance(hop.pinned, HostKey)]
+        lines = "".join(f"{host_name(hop.host, hop.port)} {hop.pinned}\n" for hop in hops)
+        place.jump_hosts.write_text(lines, encoding="ascii")
+    text = config_text(
+        device, timeout_s=timeout_s, alive=words.alive(watch), jumps_pinned=place if pinned else None
+    )
     place.config.write_text(text, encoding="utf-8")
 
 
