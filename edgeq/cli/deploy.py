@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq.cli.outcome import end
-from edgeq.cli.retries import PATIENT, retries_option, retry_of
+from edgeq.cli.retries import PATIENT, USUAL, retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.units import format_size, parse_duration
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     "--retry-failed", is_flag=True, help="Go on with the rollout of this bundle: its failed devices."
 )
 @click.option("--retry", is_flag=True, help="Try also what failed too often on a device (EQ520).")
-@retries_option(PATIENT)
+@retries_option(None, f"{PATIENT}; {USUAL} with --stages")
 def deploy_command(
     app: App,
     bundle: Path,
@@ -64,13 +64,19 @@ def deploy_command(
     at_once: int | None,
     retry_failed: bool,
     retry: bool,
-    retries: int,
+    retries: int | None,
 ) -> None:
     """Bring BUNDLE to devices: print what would change on each, then change it; at once or in stages."""
     from edgeq.cli.staged import Asked, deploy_in_stages
 
     asked = Asked(
-        stages=stages, soak=soak, abort=abort, on_abort=on_abort, at_once=at_once, retry_failed=retry_failed
+        stages=stages,
+        soak=soak,
+        abort=abort,
+        on_abort=on_abort,
+        at_once=at_once,
+        retry_failed=retry_failed,
+        retries=USUAL if retries is None else retries,
     )
     if asked.any and retry:
         raise UsageError(
@@ -82,7 +88,9 @@ def deploy_command(
         deploy_in_stages(app, bundle, selectors, asked, dry_run=dry_run, yes=yes)
     else:
         how = How(
-            soak_s=parse_duration(soak, subject="--soak") / 1e9 if soak else 0.0, retry=retry, retries=retries
+            soak_s=parse_duration(soak, subject="--soak") / 1e9 if soak else 0.0,
+            retry=retry,
+            retries=PATIENT if retries is None else retries,
         )
         _deploy(app, bundle, selectors, how, dry_run=dry_run, yes=yes)
 

@@ -18,12 +18,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 USUAL, PATIENT = 2, 5
 
 
-def retries_option(usual: int = USUAL) -> Callable[[F], F]:
-    """Give a command the option `--retries`."""
+def retries_option(usual: int | None = USUAL, shown: str | bool = True) -> Callable[[F], F]:
+    """Give a command the option `--retries`; with None as the usual the command knows what is usual."""
     return click.option(
         "--retries",
         default=usual,
-        show_default=True,
+        show_default=shown,
         type=click.IntRange(0, 50),
         metavar="N",
         help="Begin again so often when the way to a device fails; never after a refused login or key.",

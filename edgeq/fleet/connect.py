@@ -67,23 +67,29 @@ def open_agent(
 
 
 def ask(
-    device: Device, action: Callable[[AgentClient], T], *, repeatable: bool, retry: Retry = NO_RETRY
+    device: Device,
+    action: Callable[[AgentClient], T],
+    *,
+    repeatable: bool,
+    retry: Retry = NO_RETRY,
+    timeout_s: float = STEP_S,
 ) -> T:
     """Return what an action on a connected device gives.
 
     Args:
         repeatable: whether the action may run again when its answer was lost; else only the connection is
             tried again.
+        timeout_s: bound of each step of the connection.
 
     Raises:
         EdgeqError: what the action raises; of failures of the way the last one.
     """
     if not repeatable:
-        with open_agent(device, retry=retry) as client:
+        with open_agent(device, timeout_s=timeout_s, retry=retry) as client:
             return action(client)
 
     def attempt() -> T:
-        with open_agent(device) as client:
+        with open_agent(device, timeout_s=timeout_s) as client:
             return action(client)
 
     return retrying(attempt, retry.backoff, on_retry=retry.on_retry)
