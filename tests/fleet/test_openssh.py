@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -121,7 +122,7 @@ def test_no_setting_of_the_user_weakens_what_edgeq_promises(
 ) -> None:
     device = loopback_server.device()
     shown = shown_host_key(device)
-    everyone = home / ".ssh" / "everyone"
+    everyone, forward = home / ".ssh" / "everyone", free_port()
     everyone.write_text(f"* {shown}\nedgeq-device-pi {shown}\n")
     (home / ".ssh" / "config").write_text(
         f"Host *\n  StrictHostKeyChecking no\n  UserKnownHostsFile {everyone}\n"
@@ -130,9 +131,12 @@ def test_no_setting_of_the_user_weakens_what_edgeq_promises(
         f"  PermitLocalCommand yes\n  LocalCommand touch {home}/ran\n  RemoteCommand touch {home}/ran\n"
         f"  ControlMaster auto\n  ControlPath {home}/.ssh/master\n  ControlPersist 10m\n"
         "  RequestTTY force\n  LogLevel QUIET\n  ServerAliveInterval 0\n"
-        f"  LocalForward {free_port()} 127.0.0.1:1\n"
+        f"  LocalForward {forward} 127.0.0.1:1\n  ProxyUseFdpass no\n"
     )
-    assert echo(device) == [b"in"], "with the right key it works"
+    with connect(device) as transport, socket.socket() as probe:
+        lines = transport.run(["echo", "in"], stdin=(), limits=LIMITS).lines()
+        assert list(lines) == [b"in"], "with the right key it works"
+        assert probe.connect_ex(("127.0.0.1", forward)) != 0, "nothing is forwarded"
     assert not (home / "ran").exists()
     assert not (home / ".ssh" / "master").exists()
     with loopback_device(tmp_path / "other") as other:
@@ -222,6 +226,23 @@ def test_an_ssh_that_hangs_is_noticed_and_ended(loopback_server: Any) -> None:
         with pytest.raises(DeviceTimeout, match="the ssh program gave no sign of life"):
             list(running.lines())
         assert time.monotonic() - started_s < 8
+
+
+def test_a_session_too_many_is_an_error_and_the_others_go_on(sshd_server: Any) -> None:
+    with connect(sshd_server.device()) as transport:
+        running = []
+
+        def start() -> None:
+            running.append(transport.run(["sh", "-c", "sleep 3; echo done"], stdin=(), limits=LIMITS))
+
+        for _ in range(10):  # MaxSessions
+            start()
+        with pytest.raises(TransportError, match="opens no session") as caught:
+            start()
+        assert type(caught.value) is TransportError
+        assert [list(one.lines()) for one in running] == [[b"done"]] * 10
+        start()
+        assert list(running[-1].lines()) == [b"done"]
 
 
 def test_what_ssh_says_is_kept_up_to_a_limit() -> None:
@@ -339,7 +360,5 @@ def group_members(group: int) -> list[int]:
 
 
 def free_port() -> int:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

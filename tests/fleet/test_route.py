@@ -142,7 +142,9 @@ def gate(home: Path, server, *, key: str | None = "own") -> str:  # type: ignore
     write(
         home,
         f"Host gate\n  HostName {server.host}\n  Port {server.port}\n  User {server.user}\n"
-        f"  IdentityFile {server.identity}\n  IdentitiesOnly yes\n  UserKnownHostsFile {known}\n",
+        f"  IdentityFile {server.identity}\n  IdentitiesOnly yes\n  UserKnownHostsFile {known}\n"
+        # What the user says of a machine on the way does not weaken how its key is looked at.
+        "  StrictHostKeyChecking no\n  NoHostAuthenticationForLocalhost yes\n",
     )
     return "gate"
 

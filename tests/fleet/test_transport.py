@@ -145,6 +145,15 @@ class TestTransport:
             assert ended.exit_status in (None, 128 + signal.SIGKILL)
             assert use(transport, ["echo", "on"])[0] == [b"on"], "the connection is as it was"
 
+    def test_a_command_that_a_signal_ended_without_a_word_was_not_refused(
+        self, adapter: Adapter, server: Any
+    ) -> None:
+        with adapter.connect(server.device()) as transport:
+            # The whole group, so that the server's own child is among them, and no shell tells in its place.
+            lines, ended = use(transport, ["sh", "-c", "kill -9 0"])
+            assert (lines, ended.stderr) == ([], "")
+            assert ended.exit_status in (None, 128 + signal.SIGKILL)
+
     def test_several_commands_share_one_login(self, adapter: Adapter, server: Any) -> None:
         with (
             faulty_link(server.host, server.port) as link,

@@ -65,7 +65,6 @@ def master_argv(ssh: str, device: Device, place: Place) -> list[str]:
         **_trust(ssh, device, place.known_hosts),
         "ClearAllForwardings": "yes",
         "RequestTTY": "no",
-        "RemoteCommand": "none",
         "Tunnel": "no",
     }
     return [ssh, "-v", "-N", "-T", *_words(options, device, place), "--", device.host]
