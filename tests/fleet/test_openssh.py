@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -73,11 +72,11 @@ def test_without_the_program_one_line_says_what_to_do(
 
 
 def test_the_entry_of_a_device_chooses_the_transport(
-    loopback_server: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    loopback_server: Any, site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device = loopback_server.enrol(workspace, transport=TransportKind.OPENSSH)
-    assert 'transport = "openssh"' in (workspace / "devices.toml").read_text()
-    assert Inventory.load(workspace).get("pi") == device
+    device = loopback_server.enrol(site, transport=TransportKind.OPENSSH)
+    assert 'transport = "openssh"' in (site / "devices.toml").read_text()
+    assert Inventory.load(site).get("pi") == device
     with open_transport(device) as transport:
         assert type(transport).__module__ == "edgeq.fleet.openssh.transport"
     monkeypatch.setenv("PATH", "")
@@ -88,8 +87,8 @@ def test_the_entry_of_a_device_chooses_the_transport(
 def test_the_whole_life_of_a_model_over_openssh(server: Any, site: Path, read: Any, tmp_path: Path) -> None:
     import numpy as np
 
-    shutil.rmtree(server.home / ".edgeq", ignore_errors=True)
-    device = server.enrol(site, transport=TransportKind.OPENSSH)
+    # A folder of its own: what other tests deployed has counters that these releases would be behind.
+    device = server.enrol(site, transport=TransportKind.OPENSSH, home=".edgeq-openssh")
     first, second = read("first"), read("second")
     done = deploy_one(device, first, workspace=site)
     assert done.changed

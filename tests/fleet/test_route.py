@@ -168,12 +168,12 @@ def test_through_a_machine_on_the_way(
 
 @pytest.mark.sshd
 def test_a_device_behind_a_jump_is_enrolled_and_kept_so(  # type: ignore[no-untyped-def]
-    home: Path, sshd_server, loopback_server, workspace: Path
+    home: Path, sshd_server, loopback_server, site: Path
 ) -> None:
     jump = gate(home, sshd_server)
-    enrolled = loopback_server.enrol(workspace, "behind", jump=jump).jump
+    enrolled = loopback_server.enrol(site, "behind", jump=jump).jump
     assert enrolled == jump
-    assert Inventory.load(workspace).get("behind").jump == jump
+    assert Inventory.load(site).get("behind").jump == jump
 
 
 @pytest.mark.sshd
@@ -235,11 +235,11 @@ def forget(home: Path) -> None:
 @pytest.mark.sshd
 @BOTH
 def test_a_jump_is_pinned_at_enrolment_and_needs_no_known_hosts_then(  # type: ignore[no-untyped-def]
-    home: Path, sshd_server, loopback_server, workspace: Path, transport: TransportKind
+    home: Path, sshd_server, loopback_server, site: Path, transport: TransportKind
 ) -> None:
-    device = loopback_server.enrol(workspace, "behind", jump=gate(home, sshd_server), transport=transport)
+    device = loopback_server.enrol(site, "behind", jump=gate(home, sshd_server), transport=transport)
     assert device.jump_host_key == sshd_key(sshd_server)
-    assert Inventory.load(workspace).get("behind") == device
+    assert Inventory.load(site).get("behind") == device
     forget(home)
     with open_transport(device) as opened:
         assert list(opened.run(["echo", "in"], stdin=(), limits=LIMITS).lines()) == [b"in"]
@@ -255,39 +255,35 @@ def test_a_jump_is_pinned_at_enrolment_and_needs_no_known_hosts_then(  # type: i
 @pytest.mark.sshd
 @BOTH
 def test_a_jump_that_is_not_known_is_pinned_by_its_fingerprint(  # type: ignore[no-untyped-def]
-    home: Path, sshd_server, loopback_server, workspace: Path, transport: TransportKind
+    home: Path, sshd_server, loopback_server, site: Path, transport: TransportKind
 ) -> None:
     jump = gate(home, sshd_server, key=None)
     with pytest.raises(HostKeyUnknown, match="is not known") as unknown:
-        loopback_server.enrol(workspace, "behind", jump=jump, transport=transport)
+        loopback_server.enrol(site, "behind", jump=jump, transport=transport)
     assert "--jump-fingerprint" in str(unknown.value.hint)
     with pytest.raises(HostKeyMismatch, match="than the one asked for"):
         loopback_server.enrol(
-            workspace, "behind", jump=jump, transport=transport, jump_fingerprints=["SHA256:" + "A" * 43]
+            site, "behind", jump=jump, transport=transport, jump_fingerprints=["SHA256:" + "A" * 43]
         )
-    assert Inventory.load(workspace).devices == ()
+    assert Inventory.load(site).devices == ()
     right = [sshd_server.fingerprint]
-    device = loopback_server.enrol(
-        workspace, "behind", jump=jump, transport=transport, jump_fingerprints=right
-    )
+    device = loopback_server.enrol(site, "behind", jump=jump, transport=transport, jump_fingerprints=right)
     assert device.jump_host_key == sshd_key(sshd_server)
-    Inventory.load(workspace).replace(
-        dataclasses.replace(device, jump_host_key=loopback_server.device().host_key)
-    )
-    again = rotate_key(workspace, "behind", jump_fingerprints=right)
-    assert again == device == Inventory.load(workspace).get("behind")
+    Inventory.load(site).replace(dataclasses.replace(device, jump_host_key=loopback_server.device().host_key))
+    again = rotate_key(site, "behind", jump_fingerprints=right)
+    assert again == device == Inventory.load(site).get("behind")
 
 
-def test_pins_must_be_as_many_as_machines(home: Path, loopback_server, workspace: Path) -> None:  # type: ignore[no-untyped-def]
+def test_pins_must_be_as_many_as_machines(home: Path, loopback_server, site: Path) -> None:  # type: ignore[no-untyped-def]
     key = loopback_server.device().host_key
     device = dataclasses.replace(loopback_server.device(), jump="a,b", jump_host_key=key)
     with pytest.raises(ConfigError, match=r"a key for each machine on the way \(a, b\)"):
         open_transport(device)
     with pytest.raises(UsageError, match="there is no --jump"):
-        loopback_server.enrol(workspace, jump_fingerprints=["SHA256:x"])
-    loopback_server.enrol(workspace)
+        loopback_server.enrol(site, jump_fingerprints=["SHA256:x"])
+    loopback_server.enrol(site)
     with pytest.raises(UsageError, match="has no `jump`"):
-        rotate_key(workspace, "pi", jump_fingerprints=["SHA256:x"])
+        rotate_key(site, "pi", jump_fingerprints=["SHA256:x"])
 
 
 def test_known_hosts_is_read_as_ssh_does(tmp_path: Path) -> None:
