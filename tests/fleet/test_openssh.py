@@ -200,17 +200,19 @@ def test_a_process_that_is_killed_leaves_no_ssh_behind(loopback_server: Any, tmp
         "host, port, user, key, identity = sys.argv[1:]\n"
         "device = Device(name='pi', host=host, port=int(port), user=user, host_key=key,"
         " identity=Path(identity))\n"
-        "transport = connect(device)\nprint(transport._master.pid, flush=True)\ntime.sleep(600)\n"
+        "transport = connect(device)\nprint(transport._master.pid, transport._place.folder, flush=True)\n"
+        "time.sleep(600)\n"
     )
     argv = [device.host, str(device.port), device.user, device.host_key, str(device.identity)]
     with subprocess.Popen([sys.executable, "-c", script, *argv], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        group = int(process.stdout.readline())
+        pid, folder = process.stdout.readline().decode().split()
+        group = int(pid)
         assert group_members(group)
         process.kill()
         process.wait()
     until_s = time.monotonic() + 10
-    while group_members(group):
+    while group_members(group) or Path(folder).exists():
         assert time.monotonic() < until_s, group_members(group)
         time.sleep(0.05)
 
@@ -244,17 +246,19 @@ def test_a_session_too_many_is_an_error_and_the_others_go_on(sshd_server: Any) -
         assert list(running[-1].lines()) == [b"done"]
 
 
-def test_what_ssh_says_is_kept_up_to_a_limit() -> None:
-    master = Master(["/bin/sh", "-c", "yes 'debug1: talk' | head -c 3000000 >&2"], name="pi")
+def test_what_ssh_says_is_kept_up_to_a_limit(tmp_path: Path) -> None:
+    master = Master(
+        ["/bin/sh", "-c", "yes 'debug1: talk' | head -c 3000000 >&2"], folder=tmp_path / "f", name="pi"
+    )
     assert master.wait(30)
     assert sum(map(len, master.lines())) < 70_000
     master.end()
 
 
-def test_a_signal_is_counted_once_even_in_two_pieces() -> None:
+def test_a_signal_is_counted_once_even_in_two_pieces(tmp_path: Path) -> None:
     line = "debug1: client_input_channel_req: channel 0 rtype exit-signal reply 0"
     script = f"printf '{line[:50]}' >&2; sleep 0.3; printf '{line[50:]}\\n{line}\\n' >&2"
-    master = Master(["/bin/sh", "-c", script], name="pi")
+    master = Master(["/bin/sh", "-c", script], folder=tmp_path / "f", name="pi")
     assert master.wait(30)
     assert master.signals == 2
     master.end()

@@ -16,12 +16,14 @@ _LOOK_S = 0.02
 _END_S = 2.0
 _SIGNAL = b"rtype exit-signal"
 # Fixed text; the command comes as words. The reader of the pipe ends ssh when this process is gone, also when
-# it was killed: a master would stay logged in for ever.
+# it was killed: a master would stay logged in for ever. It takes the private folder along.
 _TIED = """
+folder=$1
+shift
 exec 3<&0
 "$@" 3<&- </dev/null &
 ssh=$!
-{ while read -r _; do :; done; kill "$ssh"; } <&3 2>/dev/null &
+{ while read -r _; do :; done; rm -rf -- "$folder"; kill "$ssh"; } <&3 2>/dev/null &
 watch=$!
 exec 3<&-
 wait "$ssh"
@@ -39,9 +41,10 @@ class Master:
         signals: how many commands ended by a signal, as ssh told.
     """
 
-    def __init__(self, argv: list[str], *, name: str) -> None:
+    def __init__(self, argv: list[str], *, folder: Path, name: str) -> None:
+        """Start it; a private folder goes when it is ended."""
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", _TIED, "sh", *argv],
+            ["/bin/sh", "-c", _TIED, "sh", str(folder), *argv],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -43,7 +43,7 @@ def connect(device: Device, *, timeout_s: float = STEP_S, watch: Watch = USUAL) 
     try:
         place.known_hosts.write_text(words.known_hosts_line(device), encoding="ascii")
         _write_config(device, place, timeout_s=timeout_s, watch=watch)
-        master = Master(words.master_argv(ssh, device, place), name=device.name)
+        master = Master(words.master_argv(ssh, device, place), folder=place.folder, name=device.name)
         try:
             _wait(master, device, place, timeout_s=timeout_s)
         except BaseException:
@@ -65,17 +65,18 @@ def shown_host_key(device: Device, *, timeout_s: float = STEP_S) -> HostKey:
     place = make_place()
     try:
         _write_config(device, place, timeout_s=timeout_s, watch=USUAL)
-        master = Master(words.look_argv(ssh, device, place), name=device.name)
+        master = Master(words.look_argv(ssh, device, place), folder=place.folder, name=device.name)
         try:
             # No login by "none", so that it ends by itself; the key is written once it is proven.
             master.wait_for(place.socket, silence_s=timeout_s, total_s=_STEPS * timeout_s)
+            if place.known_hosts.exists():
+                return HostKey.parse(place.known_hosts.read_text(encoding="ascii").partition(" ")[2])
+            master.wait(_GONE_S)
+            raise of_login(_said(device, master))
         except TimeoutError as error:
             raise _silent(device, master, str(error)) from error
         finally:
             master.end()
-        if place.known_hosts.exists():
-            return HostKey.parse(place.known_hosts.read_text(encoding="ascii").partition(" ")[2])
-        raise of_login(_said(device, master))
     finally:
         place.remove()
 
