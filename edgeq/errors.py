@@ -130,6 +130,13 @@ class ConfirmationNeeded(UsageError):
     usual_hint = "add --yes"
 
 
+class ToolMissing(UsageError):
+    """A program of this machine that was asked for is not there."""
+
+    code = "EQ606"
+    usual_hint = "install it, or choose another way in devices.toml"
+
+
 class BlueprintError(ConfigError):
     """A blueprint says something that cannot hold or is not known."""
 
@@ -202,6 +209,12 @@ class HostKeyUnknown(TransportError):
     """A machine on the way to a device has no host key in known_hosts."""
 
     code = "EQ407"
+
+
+class HostKeyRevoked(TransportError):
+    """A machine on the way to a device shows a host key that known_hosts revokes."""
+
+    code = "EQ607"
 
 
 class DeviceError(EdgeqError):

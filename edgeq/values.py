@@ -17,6 +17,13 @@ class DeviceKind(StrEnum):
     LINUX = "linux"
 
 
+class TransportKind(StrEnum):
+    """What carries the commands to a device."""
+
+    PARAMIKO = "paramiko"
+    OPENSSH = "openssh"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """One line of the inventory: how to reach a device and what it is.
@@ -28,6 +35,9 @@ class Device:
         home: the agent's folder, relative to the login folder unless absolute.
         jump: machines on the way, `[USER@]HOST[:PORT]` with commas; None leaves it to the ssh configuration.
         ssh_config: whether `~/.ssh/config` is honoured, or the file that is read in its place.
+        transport: `openssh` runs the `ssh` program of this machine.
+        jump_host_key: the pinned host keys of the machines on the way, with commas, in the order of the way;
+            None leaves them to known_hosts.
     """
 
     name: str
@@ -42,6 +52,8 @@ class Device:
     home: str = ".edgeq"
     jump: str | None = None
     ssh_config: bool | Path = True
+    transport: TransportKind = TransportKind.PARAMIKO
+    jump_host_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

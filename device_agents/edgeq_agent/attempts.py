@@ -49,5 +49,5 @@ class Attempts:
                 expected=f"at most {LIMIT} attempts",
                 got=f"{count} attempts",
                 hint="read the reason in `edgeq status`, then deploy a mended bundle; "
-                "the same one is tried again only with `retry` in the request",
+                "`edgeq deploy BUNDLE --to DEVICE --retry` tries the same one again",
             )

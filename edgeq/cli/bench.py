@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 
 
@@ -25,20 +26,30 @@ from edgeq.cli.ui import App, command
 @click.option(
     "--timeout", "timeout_s", default=120, show_default=True, type=click.IntRange(1), help="Seconds."
 )
+@retries_option()
 def bench_command(
-    app: App, model: str, name: str, runs: int, seconds: float, warmup: int, threads: int, timeout_s: int
+    app: App,
+    model: str,
+    name: str,
+    runs: int,
+    seconds: float,
+    warmup: int,
+    threads: int,
+    timeout_s: int,
+    retries: int,
 ) -> None:
     """Measure MODEL in a fresh process on a device: latency, load, first inference, peak memory."""
     from edgeq.benchmark import bench, summary
-    from edgeq.fleet.connect import open_agent
+    from edgeq.fleet.connect import ask
     from edgeq.fleet.inventory import Inventory
     from edgeq.store import Store
 
     device = Inventory.load(app.workspace).get(name)
     with Store.open(app.workspace) as store:
         app.ui.detail(f"{name}: {runs} runs and {seconds:g} s at least")
-        with open_agent(device) as client:
-            result = bench(
+        result = ask(
+            device,
+            lambda client: bench(
                 client,
                 model,
                 device=name,
@@ -47,7 +58,10 @@ def bench_command(
                 warmup=warmup,
                 threads=threads,
                 timeout_s=timeout_s,
-            )
+            ),
+            repeatable=True,  # the device keeps nothing of it
+            retry=retry_of(app, retries),
+        )
         number = store.record_bench(name, result.document)
     app.ui.line(f"{name}: {model} {result.release[:12]}")
     for line in summary(result):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq.cli.outcome import end
+from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.errors import EdgeqError, UsageError
 
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 @click.option(
     "--watch", "watch_s", type=click.FloatRange(0.1), metavar="SECONDS", help="Again and again, until Ctrl-C."
 )
-def collect_command(app: App, names: tuple[str, ...], everything: bool, watch_s: float | None) -> None:
+@retries_option()
+def collect_command(
+    app: App, names: tuple[str, ...], everything: bool, watch_s: float | None, retries: int
+) -> None:
     """Pull what devices NAMES (or label:KEY=VALUE) have recorded; each window is stored exactly once."""
     from edgeq.fleet.inventory import Inventory
 
@@ -35,7 +39,7 @@ def collect_command(app: App, names: tuple[str, ...], everything: bool, watch_s:
         raise UsageError("devices", "name some, or all with --all", hint="run `edgeq devices list`")
     devices = Inventory.load(app.workspace).select(["all"] if everything else names)
     while True:
-        done, failed = _round(app, devices)
+        done, failed = _round(app, devices, retries)
         _show(app, done, failed, several=len(devices) > 1 or watch_s is not None)
         if watch_s is None:
             break
@@ -45,17 +49,22 @@ def collect_command(app: App, names: tuple[str, ...], everything: bool, watch_s:
     app.ui.next("edgeq monitor")
 
 
-def _round(app: App, devices: Sequence[Device]) -> tuple[Mapping[str, Collected], Mapping[str, EdgeqError]]:
+def _round(
+    app: App, devices: Sequence[Device], retries: int
+) -> tuple[Mapping[str, Collected], Mapping[str, EdgeqError]]:
     from edgeq.collector import collect
-    from edgeq.fleet.connect import open_agent
+    from edgeq.fleet.connect import ask
     from edgeq.fleet.many import on_each
     from edgeq.store import Store
 
+    retry = retry_of(app, retries)
     with Store.open(app.workspace) as store:
 
         def pull(device: Device) -> Collected:
-            with open_agent(device) as client:
-                return collect(client, store, device.name)
+            # What was committed and not acknowledged comes again, and is known then.
+            return ask(
+                device, lambda client: collect(client, store, device.name), repeatable=True, retry=retry
+            )
 
         results = on_each(devices, pull)
     return results.done, results.failed

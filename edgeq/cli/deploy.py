@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeq.cli.outcome import end
+from edgeq.cli.retries import PATIENT, USUAL, retries_option, retry_of
 from edgeq.cli.ui import App, command
-from edgeq.errors import EdgeqError
-from edgeq.units import format_size
+from edgeq.errors import EdgeqError, UsageError
+from edgeq.units import format_size, parse_duration
 
 if TYPE_CHECKING:
     from edgeq.bundle.archive import Bundle
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         "edgeq deploy kws.eqb --to pi",
         "edgeq deploy kws.eqb --to label:site=lab --dry-run",
         "edgeq deploy kws.eqb --to all --yes --json",
+        "edgeq deploy kws.eqb --to pi --soak 10m",
         "edgeq deploy kws.eqb --to all --stages 1,10%,50%,100% --soak 10m --abort 'failed>5%,silent>10%'",
     ],
 )
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--stages", help="Reach them in stages: 1,10%,50%,100%, label:KEY=VALUE, or all.")
-@click.option("--soak", help="How long each stage must go on serving: 10m. [with --stages; default: 0s]")
+@click.option("--soak", help="How long it serves on trial: 10m; failures take it back. [default: 0s]")
 @click.option(
     "--abort", help="When to stop: failed>5%,silent>10%,min=5. [with --stages; default: any>10%,min=5]"
 )
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
 @click.option(
     "--retry-failed", is_flag=True, help="Go on with the rollout of this bundle: its failed devices."
 )
+@click.option("--retry", is_flag=True, help="Try also what failed too often on a device (EQ520).")
+@retries_option(None, f"{PATIENT}; {USUAL} with --stages")
 def deploy_command(
     app: App,
     bundle: Path,
@@ -58,20 +63,56 @@ def deploy_command(
     on_abort: str | None,
     at_once: int | None,
     retry_failed: bool,
+    retry: bool,
+    retries: int | None,
 ) -> None:
     """Bring BUNDLE to devices: print what would change on each, then change it; at once or in stages."""
     from edgeq.cli.staged import Asked, deploy_in_stages
 
     asked = Asked(
-        stages=stages, soak=soak, abort=abort, on_abort=on_abort, at_once=at_once, retry_failed=retry_failed
+        stages=stages,
+        soak=soak,
+        abort=abort,
+        on_abort=on_abort,
+        at_once=at_once,
+        retry_failed=retry_failed,
+        retries=USUAL if retries is None else retries,
     )
+    if asked.any and retry:
+        raise UsageError(
+            "--retry",
+            "belongs to a deploy to all at once",
+            hint="deploy to the devices that refuse it: `edgeq deploy BUNDLE --to DEVICE --retry`",
+        )
     if asked.any:
         deploy_in_stages(app, bundle, selectors, asked, dry_run=dry_run, yes=yes)
     else:
-        _deploy(app, bundle, selectors, dry_run=dry_run, yes=yes)
+        how = How(
+            soak_s=parse_duration(soak, subject="--soak") / 1e9 if soak else 0.0,
+            retry=retry,
+            retries=PATIENT if retries is None else retries,
+        )
+        _deploy(app, bundle, selectors, how, dry_run=dry_run, yes=yes)
 
 
-def _deploy(app: App, bundle: Path, selectors: tuple[str, ...], *, dry_run: bool, yes: bool) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How a deploy to all at once goes about it.
+
+    Attributes:
+        soak_s: how long the release serves on trial.
+        retry: whether what a device refuses (EQ520) is tried again.
+        retries: how often it begins again when the way to a device fails.
+    """
+
+    soak_s: float
+    retry: bool
+    retries: int
+
+
+def _deploy(
+    app: App, bundle: Path, selectors: tuple[str, ...], how: How, *, dry_run: bool, yes: bool
+) -> None:
     from edgeq.bundle.archive import read_bundle
     from edgeq.fleet.deploy import plan_one
     from edgeq.fleet.inventory import Inventory
@@ -79,7 +120,8 @@ def _deploy(app: App, bundle: Path, selectors: tuple[str, ...], *, dry_run: bool
 
     content = read_bundle(bundle)
     devices = Inventory.load(app.workspace).select(selectors)
-    plans = on_each(devices, lambda device: plan_one(device, content, workspace=app.workspace))
+    again = retry_of(app, how.retries)
+    plans = on_each(devices, lambda device: plan_one(device, content, workspace=app.workspace, retry=again))
     failed = {**plans.failed, **show(app, content, plans.done)}
     todo = [
         device
@@ -91,7 +133,7 @@ def _deploy(app: App, bundle: Path, selectors: tuple[str, ...], *, dry_run: bool
         if not _agreed(app, todo, plans.done, yes=yes):
             app.ui.say("nothing was changed")
             return
-        applied = _apply(app, content, todo, plans.done)
+        applied = _apply(app, content, todo, plans.done, how)
         outcomes, failed = applied.done, {**failed, **applied.failed}
     for device in devices:
         app.ui.line(recap(device.name, plans.done, outcomes, failed, content))
@@ -132,12 +174,12 @@ def _agreed(app: App, todo: Sequence[Device], plans: Mapping[str, Planned], *, y
 
 
 def _apply(
-    app: App, content: Bundle, todo: Sequence[Device], plans: Mapping[str, Planned]
+    app: App, content: Bundle, todo: Sequence[Device], plans: Mapping[str, Planned], how: How
 ) -> Results[Outcome]:
-    from edgeq.fleet.backoff import USUAL
     from edgeq.fleet.deploy import deploy_one
     from edgeq.fleet.many import on_each
 
+    again = retry_of(app, how.retries)
     sends = sum(plans[device.name].plan.send_bytes for device in todo)
     with app.ui.progress("sending", sends) as advance:
 
@@ -155,8 +197,10 @@ def _apply(
                 workspace=app.workspace,
                 planned=plans[device.name],
                 on_event=tell,
-                backoff=USUAL,
-                on_retry=lambda error, wait_s: app.ui.detail(f"{error.message}; again in {wait_s:.0f} s"),
+                backoff=again.backoff,
+                on_retry=again.on_retry,
+                soak_s=how.soak_s,
+                retry=how.retry,
             ),
         )
 
@@ -173,8 +217,9 @@ def recap(
     if name in outcomes:
         done = outcomes[name]
         before = f", before {done.previous[:12]}" if done.previous else ""
+        trial = " on trial" if done.state == "soaking" else ""
         sent = f"{format_size(done.sent_bytes)} in {done.duration_s:.1f} s"
-        return f"{name}: ok, {done.release[:12]} serves{before}, {sent}"
+        return f"{name}: ok, {done.release[:12]} serves{trial}{before}, {sent}"
     if plans[name].plan.is_empty:
         return f"{name}: nothing to do, {content.release[:12]} serves already"
     return f"{name}: would send {format_size(plans[name].plan.send_bytes)}"

@@ -9,10 +9,19 @@ from typing import Any
 
 import click
 
+from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.errors import UsageError
 from edgeq.units import format_size
-from edgeq.values import Device, DeviceKind
+from edgeq.values import Device, DeviceKind, TransportKind
+
+_JUMP_FINGERPRINT = click.option(
+    "--jump-fingerprint",
+    "jump_fingerprints",
+    multiple=True,
+    metavar="SHA256:...",
+    help="The host key's of a machine on the way; once for each. Else known_hosts must have it.",
+)
 
 
 @click.group("devices")
@@ -47,6 +56,15 @@ def devices_command() -> None:
     help="Whose releases it accepts: a key by name or a .pub file. Else this workspace's own key.",
 )
 @click.option("--jump", help="A machine on the way, [USER@]HOST[:PORT]; several with commas.")
+@_JUMP_FINGERPRINT
+@click.option(
+    "--transport",
+    type=click.Choice([kind.value for kind in TransportKind]),
+    default="paramiko",
+    show_default=True,
+    help="openssh runs this machine's ssh program, with all that it is set up for.",
+)
+@retries_option()
 def _add(
     app: App,
     name: str,
@@ -61,6 +79,9 @@ def _add(
     home: str,
     publishers: tuple[str, ...],
     jump: str | None,
+    jump_fingerprints: tuple[str, ...],
+    transport: str,
+    retries: int,
 ) -> None:
     """Pin the host key of a device, log in, prove its Python, and add it to devices.toml.
 
@@ -83,9 +104,15 @@ def _add(
         home=home,
         publishers=[find_public(app.workspace, key) for key in publishers] or None,
         jump=jump,
+        jump_fingerprints=jump_fingerprints,
+        transport=TransportKind(transport),
+        retry=retry_of(app, retries),
     )
+    _note(app, "add", enrolment.device, None)
     facts = enrolment.facts
     app.ui.line(f"{name}  {enrolment.fingerprint}")
+    for pinned in _jump_fingerprints(enrolment.device):
+        app.ui.line(f"{name} by {jump}  {pinned}")
     app.ui.line(
         f"Python {facts.python}, {facts.machine}, {facts.libc} {facts.libc_version}, "
         f"{format_size(facts.free_bytes)} free{f', {facts.model}' if facts.model else ''}"
@@ -121,10 +148,12 @@ def _list(app: App) -> None:
         [
             [
                 device.name,
-                f"{device.user}@{device.host}:{device.port}",
+                f"{device.user}@{device.host}:{device.port}"
+                + (f" by {device.jump}" if device.jump else "")
+                + (" (openssh)" if device.transport is TransportKind.OPENSSH else ""),
                 device.kind.value,
                 " ".join(f"{key}={value}" for key, value in device.labels.items()),
-                entry["fingerprint"],
+                " by ".join([entry["fingerprint"], *entry["jump_fingerprints"]]),
             ]
             for device, entry in zip(devices, entries, strict=True)
         ],
@@ -147,14 +176,29 @@ def _remove(app: App, name: str) -> None:
 
 @command("rotate-key", examples=["edgeq devices rotate-key pi --fingerprint SHA256:nQxf..."])
 @click.argument("name")
-@click.option("--fingerprint", required=True, help="The new key's, as read on the device: SHA256:...")
-def _rotate_key(app: App, name: str, fingerprint: str) -> None:
-    """Pin a device's new host key in the place of the old one; no key but the one with this fingerprint."""
-    from edgeq.fleet.enrol import rotate_key
+@click.option("--fingerprint", help="The new key's, as read on the device: SHA256:...")
+@_JUMP_FINGERPRINT
+def _rotate_key(app: App, name: str, fingerprint: str | None, jump_fingerprints: tuple[str, ...]) -> None:
+    """Pin new host keys of a device, or of the machines on the way to it, in the place of the old ones.
 
-    device = rotate_key(app.workspace, name, fingerprint=fingerprint)
-    app.ui.line(f"{name}  {fingerprint}")
-    app.ui.emit("edgeq.devices.rotate-key/1", {"device": _entry(device), "fingerprint": fingerprint})
+    No key but those with these fingerprints; read them on the machines themselves.
+    """
+    from edgeq.fleet.enrol import rotate_key
+    from edgeq.fleet.hostkeys import HostKey
+    from edgeq.fleet.inventory import Inventory
+
+    if fingerprint is None and not jump_fingerprints:
+        raise UsageError(
+            "edgeq devices rotate-key", expected="--fingerprint or --jump-fingerprint", got="neither"
+        )
+    before = _entry(Inventory.load(app.workspace).get(name))
+    device = rotate_key(app.workspace, name, fingerprint=fingerprint, jump_fingerprints=jump_fingerprints)
+    pinned = HostKey.parse(device.host_key).fingerprint
+    _note(app, "rotate-key", device, before)
+    app.ui.line(f"{name}  {pinned}")
+    for shown in _jump_fingerprints(device):
+        app.ui.line(f"{name} by {device.jump}  {shown}")
+    app.ui.emit("edgeq.devices.rotate-key/1", {"device": _entry(device), "fingerprint": pinned})
 
 
 @command(
@@ -222,4 +266,30 @@ def _entry(device: Device) -> dict[str, Any]:
         "kind": device.kind.value,
         "labels": dict(device.labels),
         "fingerprint": HostKey.parse(device.host_key).fingerprint,
+        "jump": device.jump,
+        "jump_fingerprints": _jump_fingerprints(device),
+        "transport": device.transport.value,
     }
+
+
+def _jump_fingerprints(device: Device) -> list[str]:
+    from edgeq.fleet.hostkeys import parse_keys
+
+    return [] if device.jump_host_key is None else [k.fingerprint for k in parse_keys(device.jump_host_key)]
+
+
+def _note(app: App, action: str, device: Device, before: dict[str, Any] | None) -> None:
+    from edgeq.store import Store
+
+    pins = ("fingerprint", "jump_fingerprints")
+    after = _entry(device)
+    with Store.open(app.workspace) as store:
+        store.record_audit(
+            getpass.getuser(),
+            f"devices {action}",
+            device.name,
+            {
+                "before": None if before is None else {key: before[key] for key in pins},
+                "after": {key: after[key] for key in pins},
+            },
+        )

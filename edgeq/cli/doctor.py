@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,13 +23,24 @@ if TYPE_CHECKING:
 def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local: bool) -> None:
     """Check this machine and DEVICES (all enrolled ones, when none is named)."""
     from edgeq.fleet.inventory import Inventory
-    from edgeq.pipeline.doctor import Health, examine_device, examine_host, worst
+    from edgeq.pipeline.doctor import Health, examine_device, examine_host, examine_trust, worst
 
     checks = examine_host(app.workspace)
     inventory = Inventory.load(app.workspace)
     chosen = [] if local else [inventory.get(name) for name in devices] or list(inventory.devices)
+    trusts: dict[str, Mapping[str, Any]] = {}
+
+    def facts(device: Device) -> Facts:
+        from edgeq.fleet.connect import open_agent
+
+        with open_agent(device) as client:
+            found = client.facts()
+            trusts[device.name] = client.call("status", {})["trust"]
+            return found
+
     for device in chosen:
-        checks += examine_device(device, _facts)
+        checks += examine_device(device, facts)
+        checks += examine_trust(device, trusts.get(device.name))
     app.ui.table(
         ["where", "what", "", "found"],
         [[check.subject, check.name, check.health.value, check.detail] for check in checks],
@@ -40,10 +52,3 @@ def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local
             app.ui.say(f"{check.health.value}: {check.subject} {check.name}: {check.fix}")
     if verdict is Health.FAIL:
         ctx.exit(int(ExitStatus.FAILED))
-
-
-def _facts(device: Device) -> Facts:
-    from edgeq.fleet.connect import open_agent
-
-    with open_agent(device) as client:
-        return client.facts()

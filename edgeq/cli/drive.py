@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.retries import USUAL, retry_of
 from edgeq.cli.ui import App
 from edgeq.errors import EdgeqError
 
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 15.0
 
 
-def drive(app: App, opened: Opened, inventory: Inventory) -> None:
-    """Be the controller until nothing is left to do without somebody's word."""
+def drive(app: App, opened: Opened, inventory: Inventory, *, retries: int = USUAL) -> None:
+    """Be the controller until nothing is left to do without somebody's word.
+
+    Args:
+        retries: how often each call begins again when the way to its device fails.
+    """
     from edgeq.bundle.archive import read_bundle
     from edgeq.fleet.rollout import view
     from edgeq.fleet.rollout.fleet import FleetDeployer
@@ -40,6 +45,7 @@ def drive(app: App, opened: Opened, inventory: Inventory) -> None:
             workspace=app.workspace,
             timeout_s=_TIMEOUT_S,
             soak_s=rollout.terms.soak_s,
+            retry=retry_of(app, retries),
         ),
         pool=ThreadPool(),
         clock=SystemClock(),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.units import format_duration, format_percent
 
@@ -24,8 +25,16 @@ from edgeq.units import format_duration, format_percent
 @click.option(
     "--timeout", "timeout_s", default=120, show_default=True, type=click.IntRange(1), help="Seconds."
 )
+@retries_option()
 def infer_command(
-    app: App, model: str, name: str, data: Path, window: int, outputs: bool, timeout_s: int
+    app: App,
+    model: str,
+    name: str,
+    data: Path,
+    window: int,
+    outputs: bool,
+    timeout_s: int,
+    retries: int,
 ) -> None:
     """Run the samples of a file through MODEL on a device; telemetry is recorded there as in service."""
     from edgeq.fleet.inventory import Inventory
@@ -34,7 +43,15 @@ def infer_command(
 
     device = Inventory.load(app.workspace).get(name)
     samples = load_samples(data)
-    answer = infer(device, model, samples.payload, window=window, outputs=outputs, timeout_s=timeout_s)
+    answer = infer(
+        device,
+        model,
+        samples.payload,
+        window=window,
+        outputs=outputs,
+        timeout_s=timeout_s,
+        retry=retry_of(app, retries),
+    )
     accuracy = samples.accuracy(answer["predicted"])
     latency = answer["latency_ns"]
     app.ui.line(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeq.cli.outcome import end
+from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 ON = click.option(
     "--on", "selectors", multiple=True, required=True, help="A device, label:KEY=VALUE, or all."
 )
+RETRIES = retries_option()
 BY = click.option(
     "--by",
     "signers",
@@ -47,12 +49,13 @@ def _new(app: App, name: str) -> None:
 
 @command("list", examples=["edgeq keys list", "edgeq keys list --on pi", "edgeq keys list --on all --json"])
 @click.option("--on", "selectors", multiple=True, help="Devices whose keys to list; else this workspace's.")
-def _list(app: App, selectors: tuple[str, ...]) -> None:
+@RETRIES
+def _list(app: App, selectors: tuple[str, ...], retries: int) -> None:
     """List the keys of this workspace, or those that devices trust."""
     from edgeq.bundle.keys import known_keys
 
     if selectors:
-        _on_devices(app, "edgeq.keys.list/1", selectors, _show, what="keys list")
+        _on_devices(app, "edgeq.keys.list/1", selectors, _show, retries, what="keys list")
         return
     keys = known_keys(app.workspace)
     app.ui.table(["id", "name"], [[key.id, key.name] for key in keys])
@@ -83,12 +86,13 @@ def _export(app: App, key: str) -> None:
 @click.argument("key", default="workspace")
 @ON
 @BY
-def _trust(app: App, key: str, selectors: tuple[str, ...], signers: tuple[str, ...]) -> None:
+@RETRIES
+def _trust(app: App, key: str, selectors: tuple[str, ...], signers: tuple[str, ...], retries: int) -> None:
     """Let devices accept releases that KEY signs: a name of this workspace, or a .pub file."""
     from edgeq.bundle.keys import find_public
 
     public = find_public(app.workspace, key)
-    _change(app, "edgeq.keys.trust/1", selectors, signers, what="keys trust", add=[public])
+    _change(app, "edgeq.keys.trust/1", selectors, signers, retries, what="keys trust", add=[public])
     app.ui.next(f"edgeq keys list --on {selectors[0]}")
 
 
@@ -102,7 +106,8 @@ def _trust(app: App, key: str, selectors: tuple[str, ...], signers: tuple[str, .
 @click.argument("key")
 @ON
 @BY
-def _revoke(app: App, key: str, selectors: tuple[str, ...], signers: tuple[str, ...]) -> None:
+@RETRIES
+def _revoke(app: App, key: str, selectors: tuple[str, ...], signers: tuple[str, ...], retries: int) -> None:
     """Let devices accept nothing more that KEY signs: an id, a name or a .pub file. What serves stays.
 
     A revoked key stays revoked on a device; trust the new one before.
@@ -111,7 +116,7 @@ def _revoke(app: App, key: str, selectors: tuple[str, ...], signers: tuple[str, 
 
     is_id = len(key) == 16 and set(key) <= set("0123456789abcdef")
     key_id = key if is_id else find_public(app.workspace, key).id
-    _change(app, "edgeq.keys.revoke/1", selectors, signers, what="keys revoke", revoke=[key_id])
+    _change(app, "edgeq.keys.revoke/1", selectors, signers, retries, what="keys revoke", revoke=[key_id])
     app.ui.next(f"edgeq keys list --on {selectors[0]}")
 
 
@@ -127,12 +132,14 @@ def _revoke(app: App, key: str, selectors: tuple[str, ...], signers: tuple[str, 
     type=click.Choice(["operator", "signed"]),
     help="Who may change a device's keys: whoever logs in, or only with signatures of its keys.",
 )
+@RETRIES
 def _policy(
     app: App,
     selectors: tuple[str, ...],
     signers: tuple[str, ...],
     threshold: int | None,
     changes: str | None,
+    retries: int,
 ) -> None:
     """Say how many signatures a release needs, and who may change a device's keys."""
     from edgeq.errors import UsageError
@@ -144,6 +151,7 @@ def _policy(
         "edgeq.keys.policy/1",
         selectors,
         signers,
+        retries,
         what="keys policy",
         threshold=threshold,
         changes=changes,
@@ -165,6 +173,7 @@ def _change(
     schema: str,
     selectors: Sequence[str],
     signers: Sequence[str],
+    retries: int,
     *,
     what: str,
     **wanted: Any,
@@ -173,7 +182,9 @@ def _change(
     from edgeq.fleet.trust import change
 
     keys = [find_private(app.workspace, key) for key in signers]
-    _on_devices(app, schema, selectors, lambda client: change(client, **wanted, signers=keys), what=what)
+    _on_devices(
+        app, schema, selectors, lambda client: change(client, **wanted, signers=keys), retries, what=what
+    )
 
 
 def _on_devices(
@@ -181,20 +192,21 @@ def _on_devices(
     schema: str,
     selectors: Sequence[str],
     call: Callable[[AgentClient], dict[str, Any]],
+    retries: int,
     *,
     what: str,
 ) -> None:
-    from edgeq.fleet.connect import open_agent
+    from edgeq.fleet.connect import ask
     from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.many import on_each
-    from edgeq.values import Device
 
-    def ask(device: Device) -> dict[str, Any]:
-        with open_agent(device) as client:
-            return call(client)
-
+    retry = retry_of(app, retries)
+    # A signed change is for one moment of the store alone: begun again it is refused, not done twice.
+    repeatable = what == "keys list"
     devices = Inventory.load(app.workspace).select(selectors)
-    results = on_each(devices, ask)
+    results = on_each(devices, lambda device: ask(device, call, repeatable=repeatable, retry=retry))
+    if what != "keys list":
+        _note(app, what, results.done)
     entries: list[dict[str, Any]] = []
     rows = []
     for name, store in results.done.items():
@@ -209,6 +221,17 @@ def _on_devices(
         app.ui.line(f"{name}: failed, {error.message}")
     body: dict[str, Any] = {"keys": [], "devices": entries}
     end(app, schema, body, results.failed, asked=len(devices), what=what)
+
+
+def _note(app: App, what: str, stores: Mapping[str, Any]) -> None:
+    import getpass
+
+    from edgeq.store import Store
+
+    told = ("keys", "threshold", "changes", "sequence")
+    with Store.open(app.workspace) as store:
+        for name, answer in stores.items():
+            store.record_audit(getpass.getuser(), what, name, {key: answer.get(key) for key in told})
 
 
 def _entry(key: PublicKey) -> dict[str, Any]:

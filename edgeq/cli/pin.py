@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from edgeq.cli.outcome import end
+from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 
 _ON = click.option(
@@ -21,28 +22,35 @@ _RELEASE = click.option(
 @click.argument("model")
 @_RELEASE
 @_ON
-def pin_command(app: App, model: str, release: str | None, selectors: tuple[str, ...]) -> None:
+@retries_option()
+def pin_command(app: App, model: str, release: str | None, selectors: tuple[str, ...], retries: int) -> None:
     """Keep a release of MODEL on devices: `edgeq prune` leaves it there until it is unpinned."""
-    _change(app, model, release, selectors, keep=True)
+    _change(app, model, release, selectors, keep=True, retries=retries)
 
 
 @command("unpin", examples=["edgeq unpin kws --on pi", "edgeq unpin kws --release 3265b70d --on all --json"])
 @click.argument("model")
 @_RELEASE
 @_ON
-def unpin_command(app: App, model: str, release: str | None, selectors: tuple[str, ...]) -> None:
+@retries_option()
+def unpin_command(
+    app: App, model: str, release: str | None, selectors: tuple[str, ...], retries: int
+) -> None:
     """Let a pinned release of MODEL go; `edgeq prune` removes it once nothing else refers to it."""
-    _change(app, model, release, selectors, keep=False)
+    _change(app, model, release, selectors, keep=False, retries=retries)
 
 
-def _change(app: App, model: str, release: str | None, selectors: tuple[str, ...], *, keep: bool) -> None:
+def _change(
+    app: App, model: str, release: str | None, selectors: tuple[str, ...], *, keep: bool, retries: int
+) -> None:
     from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.many import on_each
     from edgeq.fleet.verbs import pin
     from edgeq.store import Store
 
     devices = Inventory.load(app.workspace).select(selectors)
-    results = on_each(devices, lambda device: pin(device, model, release, keep=keep))
+    retry = retry_of(app, retries)
+    results = on_each(devices, lambda device: pin(device, model, release, keep=keep, retry=retry))
     entries: list[dict[str, Any]] = []
     for name, answer in results.done.items():
         what = "pinned" if keep else "not pinned"

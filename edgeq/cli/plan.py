@@ -8,13 +8,15 @@ import click
 
 from edgeq.cli.deploy import entry_of, recap, show
 from edgeq.cli.outcome import end
+from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 
 
 @command("plan", examples=["edgeq plan kws.eqb --to pi", "edgeq plan kws.eqb --to label:site=lab --json"])
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--to", "selectors", multiple=True, required=True, help="A device, label:KEY=VALUE, or all.")
-def plan_command(app: App, bundle: Path, selectors: tuple[str, ...]) -> None:
+@retries_option()
+def plan_command(app: App, bundle: Path, selectors: tuple[str, ...], retries: int) -> None:
     """Ask each device, and show what BUNDLE would change there; nothing that serves is changed."""
     from edgeq.bundle.archive import read_bundle
     from edgeq.fleet.deploy import plan_one
@@ -23,7 +25,8 @@ def plan_command(app: App, bundle: Path, selectors: tuple[str, ...]) -> None:
 
     content = read_bundle(bundle)
     devices = Inventory.load(app.workspace).select(selectors)
-    plans = on_each(devices, lambda device: plan_one(device, content, workspace=app.workspace))
+    retry = retry_of(app, retries)
+    plans = on_each(devices, lambda device: plan_one(device, content, workspace=app.workspace, retry=retry))
     failed = {**plans.failed, **show(app, content, plans.done)}
     for device in devices:
         app.ui.line(recap(device.name, plans.done, {}, failed, content))

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from edgeq.cli.outcome import end
+from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.units import format_size
 
@@ -15,7 +16,8 @@ from edgeq.units import format_size
 @command("prune", examples=["edgeq prune --on pi --dry-run", "edgeq prune --on label:site=lab --json"])
 @click.option("--on", "selectors", multiple=True, required=True, help="A device, label:KEY=VALUE, or all.")
 @click.option("--dry-run", is_flag=True, help="Show what would go, and remove nothing.")
-def prune_command(app: App, selectors: tuple[str, ...], dry_run: bool) -> None:
+@retries_option()
+def prune_command(app: App, selectors: tuple[str, ...], dry_run: bool, retries: int) -> None:
     """Remove releases, files, runtimes and agents that nothing on the device refers to.
 
     What serves, what a rollback leads to, what is on trial and what is pinned stays, however old it is.
@@ -26,7 +28,8 @@ def prune_command(app: App, selectors: tuple[str, ...], dry_run: bool) -> None:
     from edgeq.store import Store
 
     devices = Inventory.load(app.workspace).select(selectors)
-    results = on_each(devices, lambda device: prune(device, dry_run=dry_run))
+    retry = retry_of(app, retries)
+    results = on_each(devices, lambda device: prune(device, dry_run=dry_run, retry=retry))
     entries: list[dict[str, Any]] = []
     for name, answer in results.done.items():
         for line in _lines(answer, dry_run=dry_run):

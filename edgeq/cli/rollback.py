@@ -7,13 +7,15 @@ from typing import Any
 import click
 
 from edgeq.cli.outcome import end
+from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 
 
 @command("rollback", examples=["edgeq rollback kws --on pi", "edgeq rollback kws --on label:site=lab --json"])
 @click.argument("model")
 @click.option("--on", "selectors", multiple=True, required=True, help="A device, label:KEY=VALUE, or all.")
-def rollback_command(app: App, model: str, selectors: tuple[str, ...]) -> None:
+@retries_option()
+def rollback_command(app: App, model: str, selectors: tuple[str, ...], retries: int) -> None:
     """Put MODEL back to the release that served before; that one's health is checked first."""
     from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.many import on_each
@@ -21,7 +23,8 @@ def rollback_command(app: App, model: str, selectors: tuple[str, ...]) -> None:
     from edgeq.store import Store
 
     devices = Inventory.load(app.workspace).select(selectors)
-    results = on_each(devices, lambda device: rollback(device, model))
+    retry = retry_of(app, retries)
+    results = on_each(devices, lambda device: rollback(device, model, retry=retry))
     entries: list[dict[str, Any]] = []
     for name, answer in results.done.items():
         before = f", before {answer['previous'][:12]}" if answer.get("previous") else ""

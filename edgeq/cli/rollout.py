@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeq.cli.drive import drive, end, finish
+from edgeq.cli.retries import USUAL, retries_option
 from edgeq.cli.ui import App, command
 from edgeq.errors import RolloutBusy, RolloutDamaged, RolloutError
 
@@ -77,9 +78,10 @@ def _abort(app: App, rollout: str) -> None:
 @click.argument("rollout")
 @click.option("--retry-failed", is_flag=True, help="Try the devices again that failed.")
 @click.option("--accept", is_flag=True, help="Go on without the failed devices of the stage that paused it.")
-def _resume(app: App, rollout: str, retry_failed: bool, accept: bool) -> None:
+@retries_option()
+def _resume(app: App, rollout: str, retry_failed: bool, accept: bool, retries: int) -> None:
     """Go on with ROLLOUT, after a pause or after its controller died."""
-    resume(app, rollout, retry_failed=retry_failed, accept=accept)
+    resume(app, rollout, retry_failed=retry_failed, accept=accept, retries=retries)
 
 
 @command("rollback", examples=["edgeq rollout rollback kws-1a2b3c4d-1"])
@@ -107,7 +109,7 @@ for _command in (_list, _show, _pause, _abort, _resume, _rollback):
     rollout_command.add_command(_command)
 
 
-def resume(app: App, rollout_id: str, *, retry_failed: bool, accept: bool) -> None:
+def resume(app: App, rollout_id: str, *, retry_failed: bool, accept: bool, retries: int = USUAL) -> None:
     """Go on with a rollout."""
     from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.rollout import folder
@@ -115,7 +117,7 @@ def resume(app: App, rollout_id: str, *, retry_failed: bool, accept: bool) -> No
     with folder.reopen(app.workspace, rollout_id) as opened:
         for event in _wake(opened.rollout, retry_failed=retry_failed, accept=accept):
             _append(opened, event)
-        drive(app, opened, Inventory.load(app.workspace))
+        drive(app, opened, Inventory.load(app.workspace), retries=retries)
     finish(app, opened.rollout)
 
 

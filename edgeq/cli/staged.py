@@ -28,12 +28,19 @@ class Asked:
     on_abort: str | None
     at_once: int | None
     retry_failed: bool
+    retries: int
 
     @property
     def any(self) -> bool:
-        """Whether the deploy is one in stages."""
+        """Whether the deploy is one in stages; a trial alone does not make it one."""
         return self != Asked(
-            stages=None, soak=None, abort=None, on_abort=None, at_once=None, retry_failed=False
+            stages=None,
+            soak=self.soak,
+            abort=None,
+            on_abort=None,
+            at_once=None,
+            retry_failed=False,
+            retries=self.retries,
         )
 
 
@@ -56,7 +63,7 @@ def deploy_in_stages(
     if asked.stages is None:
         raise UsageError(
             "edgeq deploy",
-            "--soak, --abort, --on-abort and --at-once belong to a deploy in stages",
+            "--abort, --on-abort and --at-once belong to a deploy in stages",
             hint="add --stages, for example --stages 1,10%,50%,100%",
         )
 
@@ -78,7 +85,7 @@ def deploy_in_stages(
     _remember(app, content)
     with folder.begin(app.workspace, name=name, bundle=data, agree=agree) as opened:
         app.ui.say(f"rollout {opened.rollout.terms.rollout}")
-        drive(app, opened, inventory)
+        drive(app, opened, inventory, retries=asked.retries)
     finish(app, opened.rollout)
 
 
@@ -133,7 +140,7 @@ def _retry(
     if dry_run:
         _show_terms(app, found.terms)
         return
-    resume(app, found.terms.rollout, retry_failed=True, accept=False)
+    resume(app, found.terms.rollout, retry_failed=True, accept=False, retries=asked.retries)
 
 
 def _latest(workspace: Path, content: Bundle) -> Rollout | None:

@@ -8,21 +8,25 @@ from typing import Any
 import click
 
 from edgeq.cli.outcome import end
+from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.units import format_size
 
 
 @command("status", examples=["edgeq status", "edgeq status pi --json", "edgeq status label:site=lab"])
 @click.argument("names", nargs=-1)
-def status_command(app: App, names: tuple[str, ...]) -> None:
+@retries_option()
+def status_command(app: App, names: tuple[str, ...], retries: int) -> None:
     """Show the releases that devices serve (all enrolled ones, when none is NAMEd)."""
     from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.many import on_each
+    from edgeq.fleet.trust import summary
     from edgeq.fleet.verbs import status
 
     inventory = Inventory.load(app.workspace)
     devices = inventory.select(names) if names else inventory.devices
-    results = on_each(devices, status)
+    retry = retry_of(app, retries)
+    results = on_each(devices, lambda device: status(device, retry=retry))
     rows: list[list[str]] = []
     entries: list[dict[str, Any]] = []
     for device in devices:
@@ -35,6 +39,9 @@ def status_command(app: App, names: tuple[str, ...]) -> None:
         rows += _rows(device.name, answer)
         entries.append({"device": device.name, "ok": True, **answer})
     app.ui.table(["device", "model", "release", "previous", "state", "since", "free"], rows)
+    for name, answer in results.done.items():
+        if "trust" in answer:
+            app.ui.line(f"{name}: {summary(answer['trust'])}")
     if not devices:
         app.ui.next("edgeq devices add NAME --host HOST")
     end(app, "edgeq.status/1", {"devices": entries}, results.failed, asked=len(devices), what="status")

@@ -45,12 +45,14 @@ def apply(
     on_event: OnProgress | None = None,
     soak_s: float = 0,
     begun: Collection[str] | None = None,
+    retry: bool = False,
 ) -> dict[str, Any]:
     """Execute a plan's steps; each can be repeated, so a run that was cut is continued by the next one.
 
     Args:
         soak_s: how long the release serves on trial before the device commits it; 0 commits it at once.
         begun: of which blobs the device may have a part, see `upload`.
+        retry: try also what the device refuses since it failed too often there (EQ520).
 
     Returns:
         The agent's answer to `activate`; an empty object when the plan had nothing to do.
@@ -81,6 +83,7 @@ def apply(
                 "runtime": runtime.digest,
                 "timeout_s": _ACTIVATE_S,
                 **({"soak_s": soak_s} if soak_s else {}),
+                **({"retry": True} if retry else {}),
             }
             answer = client.call("activate", request, deadline_s=_ACTIVATE_S, on_event=say)
     return answer

@@ -12,7 +12,7 @@ from edgeq.errors import DeviceUnsupported
 from edgeq.fleet.apply import OnProgress, apply
 from edgeq.fleet.backoff import ONCE, Backoff, OnRetry, retrying
 from edgeq.fleet.client import AgentClient
-from edgeq.fleet.connect import open_agent
+from edgeq.fleet.connect import NO_RETRY, Retry, ask, open_agent
 from edgeq.fleet.facts import Facts
 from edgeq.fleet.plan import Plan, plan
 from edgeq.fleet.ports import DeployableBundle
@@ -46,6 +46,7 @@ class Outcome:
         applied: False for a dry run.
         changed: whether the device serves something else now.
         previous: the release that served before, if any.
+        state: of the model on the device, as in docs/deploy.md; empty when nothing was activated.
         health: the agent's measurements at activation.
         sent_bytes: payload that went out, the agent file included.
     """
@@ -56,6 +57,7 @@ class Outcome:
     changed: bool
     release: str
     previous: str | None
+    state: str
     health: Mapping[str, Any]
     sent_bytes: int
     duration_s: float
@@ -68,6 +70,7 @@ class Outcome:
             "changed": self.changed,
             "release": self.release,
             "previous": self.previous,
+            "state": self.state,
             "health": dict(self.health),
             "steps": [step.to_dict() for step in self.plan.steps],
             "send_bytes": self.plan.send_bytes,
@@ -112,6 +115,7 @@ def deploy_one(
     backoff: Backoff = ONCE,
     on_retry: OnRetry | None = None,
     soak_s: float = 0,
+    retry: bool = False,
 ) -> Outcome:
     """Bring a bundle to one device. A second run finds everything there and sends no payload.
 
@@ -122,6 +126,7 @@ def deploy_one(
         backoff: how often to begin again when the way to the device fails; what arrived is not sent again.
         on_retry: called with the failure and the seconds until the next try.
         soak_s: how long the release serves on trial before the device commits it.
+        retry: try also a release that the device refuses since it failed too often there (EQ520).
 
     Raises:
         DeviceError: blocked or refused; what served before still serves.
@@ -146,6 +151,7 @@ def deploy_one(
                     on_event=on_event,
                     soak_s=soak_s,
                     begun=None if shown else todo.begun,
+                    retry=retry,
                 )
                 return todo, answer
             finally:
@@ -159,6 +165,7 @@ def deploy_one(
         changed=bool(answer.get("changed", False)),
         release=bundle.release,
         previous=answer.get("previous"),
+        state=str(answer.get("state") or ""),
         health=answer.get("health") or {},
         sent_bytes=sent_bytes,
         duration_s=time.monotonic() - started_s,
@@ -166,11 +173,15 @@ def deploy_one(
 
 
 def plan_one(
-    device: Device, bundle: DeployableBundle, *, workspace: Path, timeout_s: float = STEP_S
+    device: Device, bundle: DeployableBundle, *, workspace: Path, retry: Retry = NO_RETRY
 ) -> Planned:
     """Plan a deploy to one device and change nothing that serves."""
-    with open_agent(device, timeout_s=timeout_s) as client:
-        return make_plan(client, bundle, workspace=workspace)
+    return ask(
+        device,
+        lambda client: make_plan(client, bundle, workspace=workspace),
+        repeatable=True,
+        retry=retry,
+    )
 
 
 def _runtime(device: Device, facts: Facts, workspace: Path) -> Runtime:

@@ -48,6 +48,15 @@ class HostKey:
         return f"{self.type} {self.base64}"
 
 
+def parse_keys(text: str) -> tuple[HostKey, ...]:
+    """Return the keys of a text `TYPE BASE64, TYPE BASE64`: one for each machine on the way, in its order.
+
+    Raises:
+        ConfigError: one of them is no key.
+    """
+    return tuple(HostKey.parse(one) for one in text.split(","))
+
+
 def check_pinned(name: str, *, pinned: HostKey, shown: HostKey) -> None:
     """Let the key pass that was pinned, and no other.
 

@@ -1,64 +1,151 @@
-"""Host keys of machines on the way, as `known_hosts` files have them: what is not there is refused."""
+"""Host keys of machines on the way: pinned ones, or those of `known_hosts`; what is in neither is refused."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
+import hmac
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import paramiko
-from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
-
-from edgeq.errors import HostKeyMismatch, HostKeyUnknown
+from edgeq.errors import ConfigError, HostKeyMismatch, HostKeyRevoked, HostKeyUnknown
 from edgeq.fleet.hostkeys import HostKey
 
 _log = logging.getLogger("edgeq.ssh")
+_REVOKED, _AUTHORITY = "@revoked", "@cert-authority"
 
 
-def known_keys(host: str, port: int, files: Sequence[Path]) -> tuple[HostKey, ...]:
-    """Return the keys that files have for a host; a line that cannot be read is passed over, not the file."""
-    name = host if port == 22 else f"[{host}]:{port}"
-    keys = paramiko.HostKeys()
-    for path in files:
-        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-            if not line.strip() or line.startswith(
-                ("#", "@")
-            ):  # @revoked and @cert-authority say "not this key"
-                continue
-            try:
-                entry = HostKeyEntry.from_line(line, number)
-            except (InvalidHostKey, ValueError, paramiko.SSHException):
-                _log.info("%s, line %d is no host key", path, number)
-                continue
-            if entry is not None and entry.key is not None:
-                for one in entry.hostnames or ():
-                    keys.add(one, entry.key.get_name(), entry.key)
-    found = keys.lookup(name)
-    if found is None:
-        return ()
-    return tuple(HostKey(type=key.get_name(), base64=key.get_base64()) for key in found.values())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What files have for one host.
+
+    Attributes:
+        revoked: keys that must not be accepted for it, wherever else they stand.
+        by_authority: whether a certificate authority vouches for it, which paramiko cannot check.
+    """
+
+    keys: tuple[HostKey, ...] = ()
+    revoked: tuple[HostKey, ...] = ()
+    by_authority: bool = False
 
 
-def check_known(name: str, host: str, port: int, *, known: Sequence[HostKey], shown: HostKey) -> None:
+def known_keys(host: str, port: int, files: Sequence[Path]) -> Known:
+    """Return what files have for a host; a line that cannot be read is passed over, not the file."""
+    name = host_name(host, port)
+    found = [(marker, key) for path in files for marker, names, key in _lines(path) if _covers(names, name)]
+    return Known(
+        keys=tuple(dict.fromkeys(key for marker, key in found if marker is None)),
+        revoked=tuple(key for marker, key in found if marker == _REVOKED),
+        by_authority=any(marker == _AUTHORITY for marker, _ in found),
+    )
+
+
+def host_name(host: str, port: int) -> str:
+    """Return how `known_hosts` writes a host."""
+    return host if port == 22 else f"[{host}]:{port}"
+
+
+def check_known(name: str, host: str, port: int, *, known: Known, shown: HostKey) -> None:
     """Let a key pass that is known for a host, and no other.
 
     Raises:
+        HostKeyRevoked: it was revoked.
         HostKeyUnknown: none is known.
         HostKeyMismatch: another one is.
     """
-    if shown in known:
+    where = host_name(host, port)
+    if shown in known.revoked:
+        raise HostKeyRevoked(
+            name,
+            f"{where} on the way shows a host key that known_hosts revokes ({shown.fingerprint})",
+            hint="whoever revoked it had a reason: ask, and do not log in there",
+        )
+    if shown in known.keys:
         return
-    where = host if port == 22 else f"[{host}]:{port}"
-    if not known:
+    if not known.keys and known.by_authority:
+        raise HostKeyUnknown(
+            name,
+            f"known_hosts has only a certificate authority for {where} on the way, "
+            f"and paramiko checks no host certificates ({shown.fingerprint})",
+            hint="write `transport = 'openssh'` into devices.toml, or pin the key with --jump-fingerprint",
+        )
+    if not known.keys:
         raise HostKeyUnknown(
             name,
             f"the host key of {where} on the way is not known ({shown.fingerprint})",
-            hint=f"log in there once with `ssh -p {port} {host}`, and compare the fingerprint when it asks",
+            hint=f"read it on {host} itself and give --jump-fingerprint, "
+            f"or log in there once with `ssh -p {port} {host}`",
         )
     raise HostKeyMismatch(
         name,
         f"{where} on the way shows another host key than known_hosts has",
-        expected=", ".join(f"{key.type} {key.fingerprint}" for key in known),
+        expected=", ".join(f"{key.type} {key.fingerprint}" for key in known.keys),
         got=f"{shown.type} {shown.fingerprint}",
         hint=f"read it on {host} itself; if it is the new one: `ssh-keygen -R '{where}'`, then log in once",
     )
+
+
+def check_jump(device: str, host: str, port: int, *, pinned: HostKey | str, shown: HostKey) -> None:
+    """Let a key of a machine on the way pass that is pinned, whole or by its fingerprint.
+
+    Raises:
+        HostKeyMismatch: it shows another one; names the machine.
+    """
+    if pinned in (shown, shown.fingerprint):
+        return
+    where = host_name(host, port)
+    raise HostKeyMismatch(
+        f"{device} (by {host})",
+        f"{where} on the way shows another host key than the one "
+        + ("asked for" if isinstance(pinned, str) else "pinned in devices.toml"),
+        expected=pinned if isinstance(pinned, str) else f"{pinned.type} {pinned.fingerprint}",
+        got=f"{shown.type} {shown.fingerprint}",
+        hint=f"read it on {host} itself; if it is the new one: "
+        f"`edgeq devices rotate-key {device} --jump-fingerprint {shown.fingerprint}`",
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[str | None, str, HostKey]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        marker = words.pop(0) if words[0].startswith("@") else None
+        try:
+            if marker not in (None, _REVOKED, _AUTHORITY) or len(words) < 3:
+                raise ConfigError("known_hosts", "is no host key")
+            yield marker, words[0], HostKey.parse(" ".join(words[1:3]))
+        except ConfigError:
+            _log.info("%s, line %d is no host key", path, number)
+
+
+def _covers(names: str, host: str) -> bool:
+    """Tell whether the names of a line are those of a host: hashed, or patterns of which `!` takes out."""
+    if names.startswith("|"):
+        return _hashed(names, host.lower())
+    found = False
+    for pattern in names.lower().split(","):
+        if _matches(pattern.removeprefix("!"), host.lower()):
+            if pattern.startswith("!"):
+                return False
+            found = True
+    return found
+
+
+def _matches(pattern: str, host: str) -> bool:
+    # `*` and `?` alone are wild; brackets are how a port is written.
+    text = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+    return re.fullmatch(text, host) is not None
+
+
+def _hashed(names: str, host: str) -> bool:
+    try:
+        _, kind, salt, digest = names.split("|")
+        key, wanted = base64.b64decode(salt, validate=True), base64.b64decode(digest, validate=True)
+    except (ValueError, binascii.Error):
+        return False
+    return kind == "1" and hmac.compare_digest(hmac.new(key, host.encode(), hashlib.sha1).digest(), wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import tomlkit
 from tomlkit.items import Table
 
 from edgeq.errors import ConfigError, EdgeqError
-from edgeq.fleet.hostkeys import HostKey
+from edgeq.fleet.hostkeys import HostKey, parse_keys
 from edgeq.fleet.names import check_host, check_name
-from edgeq.values import Device, DeviceKind
+from edgeq.values import Device, DeviceKind, TransportKind
 
 _KEYS: dict[str, type] = {
     "host": str,
@@ -26,6 +27,8 @@ _KEYS: dict[str, type] = {
     "labels": dict,
     "jump": str,
     "ssh_config": object,
+    "transport": str,
+    "jump_host_key": str,
 }
 _REQUIRED = ("host", "user", "host_key")
 _TYPE_NAMES = {str: "a text", int: "a number", dict: "a table of texts"}
@@ -54,10 +57,7 @@ def parse_device(path: str, workspace: Path, name: str, table: object) -> Device
     port = table.get("port", 22)
     if not 0 < port < 65536:
         raise ConfigError(f"{where}.port", expected="1 to 65535", got=str(port))
-    kinds = [kind.value for kind in DeviceKind]
-    kind = table.get("kind", DeviceKind.LINUX.value)
-    if kind not in kinds:
-        raise ConfigError(f"{where}.kind", expected=f"one of {', '.join(kinds)}", got=repr(kind))
+    kind = _one_of(f"{where}.kind", DeviceKind, table, DeviceKind.LINUX)
     identity = table.get("identity")
     return Device(
         name=name,
@@ -72,6 +72,8 @@ def parse_device(path: str, workspace: Path, name: str, table: object) -> Device
         home=_plain(f"{where}.home", table.get("home", ".edgeq")),
         jump=_plain(f"{where}.jump", table["jump"]) if "jump" in table else None,
         ssh_config=_ssh_config(f"{where}.ssh_config", workspace, table.get("ssh_config", True)),
+        transport=TransportKind(_one_of(f"{where}.transport", TransportKind, table, TransportKind.PARAMIKO)),
+        jump_host_key=_jump_keys(f"{where}.jump_host_key", table),
     )
 
 
@@ -94,6 +96,10 @@ def to_table(device: Device) -> Table:
         table["jump"] = device.jump
     if device.ssh_config is not True:
         table["ssh_config"] = device.ssh_config if device.ssh_config is False else str(device.ssh_config)
+    if device.transport is not TransportKind.PARAMIKO:
+        table["transport"] = device.transport.value
+    if device.jump_host_key is not None:
+        table["jump_host_key"] = device.jump_host_key
     if device.labels:
         labels = tomlkit.inline_table()
         labels.update(device.labels)
@@ -116,6 +122,31 @@ def _check_keys(where: str, table: dict[str, Any]) -> None:
     for key, value in table.get("labels", {}).items():
         if not isinstance(value, str):
             raise ConfigError(f"{where}.labels.{key}", expected="a text", got=repr(value)[:60])
+
+
+def _one_of(where: str, kinds: type[StrEnum], table: dict[str, Any], usual: StrEnum) -> str:
+    known = [kind.value for kind in kinds]
+    value: str = table.get(where.rpartition(".")[2], usual.value)
+    if value not in known:
+        raise ConfigError(where, expected=f"one of {', '.join(known)}", got=repr(value))
+    return value
+
+
+def _jump_keys(where: str, table: dict[str, Any]) -> str | None:
+    text: str | None = table.get("jump_host_key")
+    if text is None:
+        return None
+    try:
+        parse_keys(text)
+    except EdgeqError as error:
+        raise ConfigError(where, error.message) from error
+    if table.get("jump", "none") == "none":
+        raise ConfigError(
+            where,
+            "pins the keys of machines on the way, and there is no `jump`",
+            hint="add `jump`, or remove it",
+        )
+    return text
 
 
 def _ssh_config(where: str, workspace: Path, value: object) -> bool | Path:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import getpass
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import paramiko
@@ -14,7 +14,7 @@ import paramiko
 from edgeq.errors import ConfigError, Unreachable
 from edgeq.fleet.handshake import Address, open_session, shown_key
 from edgeq.fleet.hostkeys import HostKey
-from edgeq.fleet.known_hosts import check_known, known_keys
+from edgeq.fleet.known_hosts import check_jump, check_known, known_keys
 from edgeq.fleet.lifeline import Lifeline
 from edgeq.fleet.login import Login, log_in
 from edgeq.fleet.ssh_config import USUAL, SshConfig, load
@@ -27,12 +27,17 @@ _MOST_HOPS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hop:
-    """One machine on the way, or the device at its end."""
+    """One machine on the way, or the device at its end.
+
+    Attributes:
+        pinned: of a machine on the way its host key, or the fingerprint of it; None asks `known_hosts`.
+    """
 
     host: str
     port: int
     login: Login
     known_hosts: tuple[Path, ...] = ()
+    pinned: HostKey | str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +54,13 @@ class Opened:
 
     Attributes:
         jumps: the sessions that it runs through; close them after it.
+        jump_keys: the host keys that their machines showed, all of them accepted.
     """
 
     session: paramiko.Transport
     life: Lifeline
     jumps: tuple[paramiko.Transport, ...] = field(default=())
+    jump_keys: tuple[HostKey, ...] = ()
 
     def close(self) -> None:
         """Close all, the inner one first."""
@@ -71,6 +78,7 @@ def find_route(
     identity: Path | None = None,
     jump: str | None = None,
     ssh_config: bool | Path = True,
+    jump_pins: Sequence[HostKey | str] = (),
 ) -> Route:
     """Return the way to a device.
 
@@ -78,13 +86,25 @@ def find_route(
         host: a name, an address, or an alias of the ssh configuration.
         port: 22 lets the configuration say another one.
         jump: `[USER@]HOST[:PORT]`, several with commas; `none` for no jump whatever the configuration says.
+        jump_pins: host keys, or fingerprints, of all machines on the way, in its order; without them
+            `known_hosts` is asked.
 
     Raises:
-        ConfigError: a jump is none, or goes in a circle.
+        ConfigError: a jump is none, or goes in a circle; or there are other pins than machines.
     """
     config = load(USUAL if ssh_config is True else ssh_config or None)
     settings = config.of(host)
-    hops = _jumps(config, name, jump or settings.jump, seen=(host,))
+    hops = list(_jumps(config, name, jump or settings.jump, seen=(host,)))
+    if jump_pins:
+        if len(jump_pins) != len(hops):
+            way = ", ".join(hop.host for hop in hops) or "nothing"
+            raise ConfigError(
+                f"{name}: jump_host_key",
+                expected=f"a key for each machine on the way ({way})",
+                got=str(len(jump_pins)),
+                hint=f"`edgeq devices rotate-key {name} --jump-fingerprint SHA256:...`, once for each",
+            )
+        hops = [replace(hop, pinned=pin) for hop, pin in zip(hops, jump_pins, strict=True)]
     target = Hop(
         host=settings.host,
         port=settings.port if port == 22 and settings.port else port,
@@ -109,34 +129,76 @@ def open_route(route: Route, *, timeout_s: float, prefer_key_type: str | None = 
     *between, target = route.hops
     with contextlib.ExitStack() as opened:
         jumps: list[paramiko.Transport] = []
+        keys: list[HostKey] = []
         line: paramiko.Channel | None = None
         for hop, after in zip(between, route.hops[1:], strict=True):
             label = f"{route.name} (by {hop.host})"
-            known = known_keys(hop.host, hop.port, hop.known_hosts)
-            session, _ = open_session(
-                Address(name=label, host=hop.host, port=hop.port),
-                timeout_s=timeout_s,
-                prefer_key_type=known[0].type if known else None,
-                line=line,
-            )
+            session = _at_hop(route.name, label, hop, line=line, timeout_s=timeout_s)
             opened.callback(session.close)
-            check_known(label, hop.host, hop.port, known=known, shown=shown_key(session))
+            keys.append(shown_key(session))
             log_in(session, hop.login, name=label, timeout_s=timeout_s)
             line = _through(session, label, after, timeout_s)
             jumps.append(session)
         address = Address(name=route.name, host=target.host, port=target.port)
         session, life = open_session(address, timeout_s=timeout_s, prefer_key_type=prefer_key_type, line=line)
         opened.pop_all()
-        return Opened(session=session, life=life, jumps=tuple(jumps))
+        return Opened(session=session, life=life, jumps=tuple(jumps), jump_keys=tuple(keys))
 
 
-def host_key(route: Route, *, timeout_s: float) -> HostKey:
-    """Return the host key that the device at the end shows, without logging in there."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """The host keys of a whole way.
+
+    Attributes:
+        device: what the device at its end shows; nobody has accepted it yet.
+        jumps: of the machines on the way, all accepted; None where they were not seen.
+    """
+
+    device: HostKey
+    jumps: tuple[HostKey, ...] | None
+
+
+def host_keys(route: Route, *, timeout_s: float) -> Shown:
+    """Return the host keys of a way, without logging in at the device at its end."""
     opened = open_route(route, timeout_s=timeout_s)
     try:
-        return shown_key(opened.session)
+        return Shown(device=shown_key(opened.session), jumps=opened.jump_keys)
     finally:
         opened.close()
+
+
+def first_jump_key(route: Route, *, timeout_s: float) -> HostKey:
+    """Return the host key of the first machine on the way, accepted; nobody logs in there."""
+    hop = route.hops[0]
+    session = _at_hop(route.name, f"{route.name} (by {hop.host})", hop, line=None, timeout_s=timeout_s)
+    try:
+        return shown_key(session)
+    finally:
+        session.close()
+
+
+def _at_hop(
+    name: str, label: str, hop: Hop, *, line: paramiko.Channel | None, timeout_s: float
+) -> paramiko.Transport:
+    """Return a session with a machine on the way whose host key is accepted; nobody has logged in yet."""
+    known = known_keys(hop.host, hop.port, hop.known_hosts)
+    wanted = [hop.pinned] if isinstance(hop.pinned, HostKey) else known.keys
+    session, _ = open_session(
+        Address(name=label, host=hop.host, port=hop.port),
+        timeout_s=timeout_s,
+        prefer_key_type=wanted[0].type if wanted else None,
+        line=line,
+    )
+    try:
+        shown = shown_key(session)
+        if hop.pinned is not None:
+            check_jump(name, hop.host, hop.port, pinned=hop.pinned, shown=shown)
+        else:
+            check_known(label, hop.host, hop.port, known=known, shown=shown)
+    except BaseException:
+        session.close()
+        raise
+    return session
 
 
 def _through(session: paramiko.Transport, label: str, after: Hop, timeout_s: float) -> paramiko.Channel:

@@ -12,7 +12,7 @@ from paramiko.common import MSG_CHANNEL_REQUEST
 
 from edgeq.errors import DeviceTimeout, LinkLost
 from edgeq.fleet.handshake import shown_key
-from edgeq.fleet.hostkeys import HostKey, check_pinned
+from edgeq.fleet.hostkeys import HostKey, check_pinned, parse_keys
 from edgeq.fleet.login import log_in
 from edgeq.fleet.route import Opened, Route, find_route, open_route
 from edgeq.fleet.ssh_command import SshCommand
@@ -52,6 +52,7 @@ def route_of(device: Device) -> Route:
         identity=device.identity,
         jump=device.jump,
         ssh_config=device.ssh_config,
+        jump_pins=parse_keys(device.jump_host_key) if device.jump_host_key is not None else (),
     )
 
 

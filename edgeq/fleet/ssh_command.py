@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import paramiko
 
 from edgeq.errors import DeviceTimeout, LinkLost, TransportError
+from edgeq.fleet.pace import Pace
 from edgeq.fleet.transport import Ended, Limits
 from edgeq_agent.wire import split_lines
 
@@ -46,13 +46,11 @@ class SshCommand:
     ) -> None:
         self._channel = channel
         self._link = link
-        self._limits = limits
         self._on_sent = on_sent
         self._stderr = b""
         self._sent_bytes = 0
         self._send_error: Exception | None = None
-        self._started_s = self._moved_s = time.monotonic()
-        self._answered = False
+        self._pace = Pace(link.name, limits)
         self._stop = threading.Event()
         channel.settimeout(_POLL_S)
         self._sender = threading.Thread(
@@ -91,8 +89,7 @@ class SshCommand:
                 continue
             if not piece:
                 break
-            self._answered = True
-            self._moved()
+            self._pace.answered()
             self._drain_stderr()
             self._check_clock()
             yield piece
@@ -111,17 +108,11 @@ class SshCommand:
             raise self._link.lost()
 
     def _check_clock(self) -> None:
-        now_s = time.monotonic()
-        silence_s = self._limits.silence_s if self._answered else self._limits.first_s
-        if now_s - self._moved_s > silence_s:
-            problem = f"no answer for {now_s - self._moved_s:.0f} s"
-        elif now_s - self._started_s > self._limits.total_s:
-            problem = f"not done after {now_s - self._started_s:.0f} s"
-        else:
-            return
-        self._stop.set()
-        self._link.close()
-        raise DeviceTimeout(self._link.name, problem, hint="look at the device's load, then try again")
+        passed = self._pace.passed()
+        if passed is not None:
+            self._stop.set()
+            self._link.close()
+            raise passed
 
     def _send(self, stdin: Iterable[bytes]) -> None:
         try:
@@ -154,7 +145,7 @@ class SshCommand:
                 return False
             piece = piece[sent:]
             self._sent_bytes += sent
-            self._moved()
+            self._pace.moved()
             if self._on_sent is not None:
                 self._on_sent(sent)
         return True
@@ -165,6 +156,3 @@ class SshCommand:
             if not piece:
                 return
             self._stderr = (self._stderr + piece)[-_STDERR_BYTES:]
-
-    def _moved(self) -> None:
-        self._moved_s = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ USUAL = Path("~/.ssh/config")
 _DEEPEST = 16
 # `Match exec` would run a command; the others ask for what only ssh itself knows.
 _MATCHES = frozenset({"host", "originalhost", "user", "localuser", "all"})
+# paramiko keeps the first of them; ssh takes all. Under a name of its own each is the first.
+_CERTIFICATE = re.compile(r"certificatefile\d{6}")
 _KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts")
 
 
@@ -67,7 +70,7 @@ class SshConfig:
             port=None if port is None else int(port),
             user=found.get("user"),
             identities=_existing(found.get("identityfile", [])),
-            certificates=_existing(found.get("certificatefile", [])),
+            certificates=_existing([found[key] for key in sorted(filter(_CERTIFICATE.fullmatch, found))]),
             identities_only=str(found.get("identitiesonly", "no")).lower() == "yes",
             known_hosts=_existing(
                 shlex.split(str(found.get("userknownhostsfile", ""))) or _KNOWN_HOSTS,
@@ -137,8 +140,8 @@ def _included(path: Path, value: str) -> Iterator[Path]:
 
 
 def _followed(lines: Iterator[str], skipped: list[str]) -> Iterator[str]:
-    """Leave out blocks whose `Match` asks for something else than host and user."""
-    inside = False
+    """Leave out blocks whose `Match` asks for something else than host and user; number the certificates."""
+    inside, number = False, 0
     for line in lines:
         key, value = _split(line)
         if key in ("host", "match"):
@@ -147,8 +150,10 @@ def _followed(lines: Iterator[str], skipped: list[str]) -> Iterator[str]:
             inside = key == "match" and not keywords <= _MATCHES
             if inside:
                 skipped.append(line.strip())
-        if not inside:
-            yield line
+        if inside:
+            continue
+        number += key == "certificatefile"
+        yield line if key != "certificatefile" else f"CertificateFile{number:06} {value}"
 
 
 def _split(line: str) -> tuple[str, str]:

@@ -60,6 +60,18 @@ def change(
     return client.call("trust", {"change": body, "signatures": signatures})
 
 
+def summary(trust: Mapping[str, Any]) -> str:
+    """Return a device's trust store, as its `status` tells of it, in one line."""
+    if trust.get("problem"):
+        return f"accepts nothing: {trust['problem']}"
+    if not trust["keys"]:
+        return "trusts no key yet, so it accepts no release"
+    wanted = f"{trust['threshold']} of " if int(trust["threshold"]) > 1 else ""
+    revoked = f", revoked {', '.join(trust['revoked'])}" if trust["revoked"] else ""
+    counters = ", ".join(f"{model} {entry['counter']}" for model, entry in sorted(trust["counters"].items()))
+    return f"trusts {wanted}{', '.join(trust['keys'])}{revoked}; counters: {counters or 'none yet'}"
+
+
 def blocked_by_trust(status: Mapping[str, Any], bundle: DeployableBundle) -> list[Step]:
     """Return the step that says why a device would refuse a bundle's signature or age; none if it would not.
 

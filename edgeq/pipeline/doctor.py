@@ -6,13 +6,15 @@ import importlib.metadata
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from edgeq.errors import EdgeqError
 from edgeq.fleet.facts import Facts
+from edgeq.fleet.trust import summary
 from edgeq.units import format_size
 from edgeq.values import Device
 
@@ -105,6 +107,20 @@ def _store(workspace: Path) -> Check:
     except EdgeqError as error:
         return _local("store", Health.FAIL, error.message, error.hint)
     return _local("store", Health.OK, f"{path} opens, {runs} recent runs")
+
+
+def examine_trust(device: Device, trust: Mapping[str, Any] | None) -> list[Check]:
+    """Return the check of a device's trust store, as `status` tells of it; none where it was not asked."""
+    if trust is None:
+        return []
+    detail = summary(trust)
+    if trust.get("problem"):
+        health, fix = Health.FAIL, "see docs/errors.md, EQ537: the store is made anew on the device"
+    elif not trust["keys"]:
+        health, fix = Health.WARN, f"edgeq keys trust --on {device.name}"
+    else:
+        return [Check(subject=device.name, name="trust", health=Health.OK, detail=detail)]
+    return [Check(subject=device.name, name="trust", health=health, detail=detail, fix=fix)]
 
 
 def examine_device(

@@ -59,6 +59,21 @@ def test_no_space_and_a_wrong_clock_are_warnings_with_a_fix() -> None:
     assert "clock" in fix
 
 
+def test_whom_a_device_trusts_is_one_line() -> None:
+    trust = {"keys": ["aa", "bb"], "revoked": ["cc"], "threshold": 2, "problem": None}
+    counters = {"kws": {"counter": 3, "release": "r"}}
+
+    def found(**changes: object) -> tuple[str, str, str | None]:
+        (check,) = doctor.examine_trust(DEVICE, {**trust, "counters": counters, **changes})
+        return check.health.value, check.detail, check.fix
+
+    assert found() == ("ok", "trusts 2 of aa, bb, revoked cc; counters: kws 3", None)
+    assert found(keys=[])[0] == "warn"
+    assert "edgeq keys trust --on pi" in str(found(keys=[])[2])
+    assert found(problem="is damaged")[:2] == ("fail", "accepts nothing: is damaged")
+    assert doctor.examine_trust(DEVICE, None) == []
+
+
 def test_a_device_that_cannot_be_reached_is_one_failed_check() -> None:
     def unreachable(device: Device) -> Facts:
         raise Unreachable(device.name, "nothing answers", hint="is it on?")

@@ -234,6 +234,46 @@ def test_a_file_that_is_no_npz(cli: Cli, loopback_server, site: Path, tmp_path: 
         assert "error[EQ2" in cli.err
 
 
+@pytest.mark.sshd
+def test_a_device_over_the_ssh_program(cli: Cli, loopback_server, site: Path) -> None:  # type: ignore[no-untyped-def]
+    add(cli, loopback_server, "pi", "--transport", "openssh")
+    assert "(openssh)" in cli.text("devices", "list")
+    (entry,) = cli.json("devices", "list")["devices"]
+    assert (entry["transport"], entry["jump"], entry["jump_fingerprints"]) == ("openssh", None, [])
+    assert cli.json("status", "pi")["devices"][0]["ok"]
+    path = site / "devices.toml"
+    path.write_text(path.read_text().replace('"openssh"', '"telnet"'))
+    cli.text("status", "pi", status=2)
+    assert "expected one of paramiko, openssh, got 'telnet'" in cli.err
+
+
+def test_changes_of_keys_are_noted_and_trust_is_one_line(  # type: ignore[no-untyped-def]
+    cli: Cli, loopback_server, site: Path
+) -> None:
+    from edgeq.store import Store
+
+    add(cli, loopback_server)
+    key = cli.json("keys", "new", "second")["key"]["id"]
+    cli.text("keys", "trust", "second", "--on", "pi")
+    assert key in cli.text("status", "pi").splitlines()[-1]
+    assert any(check["name"] == "trust" for check in cli.json("doctor", "pi", status=0)["checks"])
+    cli.text("keys", "revoke", key, "--on", "pi")
+    assert f"revoked {key}" in cli.text("status", "pi")
+    cli.text("devices", "rotate-key", "pi", "--fingerprint", loopback_server.fingerprint)
+    cli.text("devices", "rotate-key", "pi", status=2)
+    assert "--jump-fingerprint" in cli.err
+    with Store.open(site) as store:
+        noted = [(record.action, record.subject) for record in store.audit()]
+        after = store.audit()[0].body["after"]
+    assert noted == [
+        ("devices rotate-key", "pi"),
+        ("keys revoke", "pi"),
+        ("keys trust", "pi"),
+        ("devices add", "pi"),
+    ]
+    assert after["fingerprint"] == loopback_server.fingerprint
+
+
 def test_a_changed_host_key_stops_every_command(cli: Cli, site: Path, tmp_path: Path) -> None:
     with loopback_device(tmp_path / "d") as device:
         add(cli, device)

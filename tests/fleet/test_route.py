@@ -8,16 +8,29 @@ from pathlib import Path
 
 import pytest
 
-from edgeq.errors import AuthenticationFailed, ConfigError, HostKeyMismatch, HostKeyUnknown, Unreachable
+from edgeq.errors import (
+    AuthenticationFailed,
+    ConfigError,
+    HostKeyMismatch,
+    HostKeyRevoked,
+    HostKeyUnknown,
+    Unreachable,
+    UsageError,
+)
+from edgeq.fleet.connect import open_transport
 from edgeq.fleet.enrol import enrol, rotate_key
+from edgeq.fleet.hostkeys import HostKey
 from edgeq.fleet.inventory import Inventory
+from edgeq.fleet.known_hosts import check_known, known_keys
 from edgeq.fleet.route import find_route
 from edgeq.fleet.ssh import connect
 from edgeq.fleet.ssh_config import load
 from edgeq.fleet.transport import Limits
 from edgeq.testing.loopback import loopback_device
+from edgeq.values import TransportKind
 
 LIMITS = Limits(first_s=10, silence_s=10, total_s=30)
+BOTH = pytest.mark.parametrize("transport", list(TransportKind))
 
 
 @pytest.fixture
@@ -110,6 +123,12 @@ def test_a_file_that_was_named_must_be_there(home: Path) -> None:
     assert find_route(name="pi", host="pi", port=22, user="u").hops[0].host == "pi"
 
 
+def sshd_key(server) -> str:  # type: ignore[no-untyped-def]
+    from edgeq.fleet.enrol import fetch_host_key
+
+    return str(fetch_host_key(server.host, server.port, 9, ssh_config=False))
+
+
 def gate(home: Path, server, *, key: str | None = "own") -> str:  # type: ignore[no-untyped-def]
     """Write a configuration in which `gate` is a server, known by its key or not."""
     from edgeq.fleet.enrol import fetch_host_key
@@ -123,52 +142,66 @@ def gate(home: Path, server, *, key: str | None = "own") -> str:  # type: ignore
     write(
         home,
         f"Host gate\n  HostName {server.host}\n  Port {server.port}\n  User {server.user}\n"
-        f"  IdentityFile {server.identity}\n  IdentitiesOnly yes\n",
+        f"  IdentityFile {server.identity}\n  IdentitiesOnly yes\n  UserKnownHostsFile {known}\n"
+        # What the user says of a machine on the way does not weaken how its key is looked at.
+        "  StrictHostKeyChecking no\n  NoHostAuthenticationForLocalhost yes\n",
     )
     return "gate"
 
 
 @pytest.mark.sshd
-def test_through_a_machine_on_the_way(home: Path, sshd_server, loopback_server) -> None:  # type: ignore[no-untyped-def]
+@BOTH
+def test_through_a_machine_on_the_way(
+    home: Path, sshd_server, loopback_server, transport: TransportKind
+) -> None:  # type: ignore[no-untyped-def]
     jump = gate(home, sshd_server)
-    device = dataclasses.replace(loopback_server.device(), jump=jump)
-    with connect(device, timeout_s=9) as transport:
-        assert list(transport.run(["cat"], stdin=[b"hello\n" * 9], limits=LIMITS).lines()) == [b"hello"] * 9
+    device = dataclasses.replace(loopback_server.device(), jump=jump, transport=transport)
+    with open_transport(device) as opened:
+        assert list(opened.run(["cat"], stdin=[b"hello\n" * 9], limits=LIMITS).lines()) == [b"hello"] * 9
     twice = dataclasses.replace(
         device, jump=f"{jump},{sshd_server.user}@{sshd_server.host}:{sshd_server.port}"
     )
-    with pytest.raises(AuthenticationFailed):  # the second hop names no identity
-        connect(twice, timeout_s=9)
+    # The second hop names no identity, and ssh looks for known_hosts in the account's own home, not in $HOME.
+    with pytest.raises(AuthenticationFailed if transport is TransportKind.PARAMIKO else HostKeyUnknown):
+        open_transport(twice)
 
 
 @pytest.mark.sshd
 def test_a_device_behind_a_jump_is_enrolled_and_kept_so(  # type: ignore[no-untyped-def]
-    home: Path, sshd_server, loopback_server, workspace: Path
+    home: Path, sshd_server, loopback_server, site: Path
 ) -> None:
     jump = gate(home, sshd_server)
-    enrolled = loopback_server.enrol(workspace, "behind", jump=jump).jump
+    enrolled = loopback_server.enrol(site, "behind", jump=jump).jump
     assert enrolled == jump
-    assert Inventory.load(workspace).get("behind").jump == jump
+    assert Inventory.load(site).get("behind").jump == jump
 
 
 @pytest.mark.sshd
+@BOTH
 def test_a_jump_whose_key_is_not_known_or_another_gets_no_login(  # type: ignore[no-untyped-def]
-    home: Path, sshd_server, loopback_server
+    home: Path, sshd_server, loopback_server, transport: TransportKind
 ) -> None:
-    device = dataclasses.replace(loopback_server.device(), jump=gate(home, sshd_server, key=None))
+    device = dataclasses.replace(
+        loopback_server.device(), jump=gate(home, sshd_server, key=None), transport=transport
+    )
     with pytest.raises(HostKeyUnknown, match="is not known") as caught:
-        connect(device, timeout_s=9)
+        open_transport(device)
     assert caught.value.code == "EQ407"
     gate(home, sshd_server, key=loopback_server.device().host_key)
     with pytest.raises(HostKeyMismatch, match="another host key than known_hosts"):
-        connect(device, timeout_s=9)
+        open_transport(device)
 
 
 @pytest.mark.sshd
-def test_a_device_that_the_jump_does_not_reach(home: Path, sshd_server, loopback_server) -> None:  # type: ignore[no-untyped-def]
-    device = dataclasses.replace(loopback_server.device(), port=1, jump=gate(home, sshd_server))
+@BOTH
+def test_a_device_that_the_jump_does_not_reach(
+    home: Path, sshd_server, loopback_server, transport: TransportKind
+) -> None:  # type: ignore[no-untyped-def]
+    device = dataclasses.replace(
+        loopback_server.device(), port=1, jump=gate(home, sshd_server), transport=transport
+    )
     with pytest.raises(Unreachable, match="does not reach"):
-        connect(device, timeout_s=9)
+        open_transport(device)
 
 
 @pytest.mark.sshd
@@ -193,6 +226,121 @@ def test_a_certificate_opens_where_the_bare_key_does_not(home: Path, tmp_path: P
             assert list(transport.run(["echo", "in"], stdin=(), limits=LIMITS).lines()) == [b"in"]
     finally:
         authorized.write_text(before)
+
+
+def forget(home: Path) -> None:
+    (home / ".ssh" / "known_hosts").unlink()
+
+
+@pytest.mark.sshd
+@BOTH
+def test_a_jump_is_pinned_at_enrolment_and_needs_no_known_hosts_then(  # type: ignore[no-untyped-def]
+    home: Path, sshd_server, loopback_server, site: Path, transport: TransportKind
+) -> None:
+    device = loopback_server.enrol(site, "behind", jump=gate(home, sshd_server), transport=transport)
+    assert device.jump_host_key == sshd_key(sshd_server)
+    assert Inventory.load(site).get("behind") == device
+    forget(home)
+    with open_transport(device) as opened:
+        assert list(opened.run(["echo", "in"], stdin=(), limits=LIMITS).lines()) == [b"in"]
+    other = dataclasses.replace(device, jump_host_key=loopback_server.device().host_key)
+    with pytest.raises(
+        HostKeyMismatch, match=r"behind \(by .*another host key than the one pinned"
+    ) as caught:
+        open_transport(other)
+    assert f"rotate-key behind --jump-fingerprint {sshd_server.fingerprint}" in str(caught.value.hint)
+    assert not caught.value.transient
+
+
+@pytest.mark.sshd
+@BOTH
+def test_a_jump_that_is_not_known_is_pinned_by_its_fingerprint(  # type: ignore[no-untyped-def]
+    home: Path, sshd_server, loopback_server, site: Path, transport: TransportKind
+) -> None:
+    jump = gate(home, sshd_server, key=None)
+    with pytest.raises(HostKeyUnknown, match="is not known") as unknown:
+        loopback_server.enrol(site, "behind", jump=jump, transport=transport)
+    assert "--jump-fingerprint" in str(unknown.value.hint)
+    with pytest.raises(HostKeyMismatch, match="than the one asked for"):
+        loopback_server.enrol(
+            site, "behind", jump=jump, transport=transport, jump_fingerprints=["SHA256:" + "A" * 43]
+        )
+    assert Inventory.load(site).devices == ()
+    right = [sshd_server.fingerprint]
+    device = loopback_server.enrol(site, "behind", jump=jump, transport=transport, jump_fingerprints=right)
+    assert device.jump_host_key == sshd_key(sshd_server)
+    Inventory.load(site).replace(dataclasses.replace(device, jump_host_key=loopback_server.device().host_key))
+    again = rotate_key(site, "behind", jump_fingerprints=right)
+    assert again == device == Inventory.load(site).get("behind")
+
+
+def test_pins_must_be_as_many_as_machines(home: Path, loopback_server, site: Path) -> None:  # type: ignore[no-untyped-def]
+    key = loopback_server.device().host_key
+    device = dataclasses.replace(loopback_server.device(), jump="a,b", jump_host_key=key)
+    with pytest.raises(ConfigError, match=r"a key for each machine on the way \(a, b\)"):
+        open_transport(device)
+    with pytest.raises(UsageError, match="there is no --jump"):
+        loopback_server.enrol(site, jump_fingerprints=["SHA256:x"])
+    loopback_server.enrol(site)
+    with pytest.raises(UsageError, match="has no `jump`"):
+        rotate_key(site, "pi", jump_fingerprints=["SHA256:x"])
+
+
+def test_known_hosts_is_read_as_ssh_does(tmp_path: Path) -> None:
+    def new(name: str) -> str:
+        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)]
+        subprocess.run(argv, check=True)
+        return " ".join((tmp_path / f"{name}.pub").read_text().split()[:2])
+
+    plain, wild, hashed, gone, ca = (new(name) for name in ("plain", "wild", "hashed", "gone", "ca"))
+    path = tmp_path / "known_hosts"
+    path.write_text(f"hidden.example {hashed}\n[hidden.example]:2222 {hashed}\n")
+    subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(path)], check=True, capture_output=True)
+    assert "hidden" not in path.read_text()
+    with path.open("a") as stream:
+        stream.write(
+            f"# a comment\njunk\n|1|bad|bad {plain}\n@unknown * {plain}\nPi-1,10.0.0.? {plain}\n"
+            f"*.lab,!secret.lab,[*.lab]:2222 {wild}\n@revoked * {gone}\nold.lab {gone}\n"
+            f"@cert-authority *.corp {ca}\n"
+        )
+
+    def keys(host: str, port: int = 22) -> set[str]:
+        return {str(key) for key in known_keys(host, port, [path]).keys}
+
+    assert keys("pi-1") == keys("PI-1") == keys("10.0.0.7") == {plain}
+    assert keys("10.0.0.77") == keys("secret.lab") == keys("pi-1", 2222) == set()
+    assert keys("a.lab") == keys("a.lab", 2222) == {wild}
+    assert keys("hidden.example") == keys("hidden.example", 2222) == {hashed}
+    for host in ("pi-1", "10.0.0.7", "hidden.example"):
+        told = subprocess.run(
+            ["ssh-keygen", "-F", host, "-f", str(path)], capture_output=True, text=True, check=False
+        ).stdout
+        assert all(key in told for key in keys(host)), host
+    known = known_keys("old.lab", 22, [path])
+    with pytest.raises(HostKeyRevoked, match="revokes"):
+        check_known("pi", "old.lab", 22, known=known, shown=HostKey.parse(gone))
+    check_known("pi", "a.lab", 22, known=known_keys("a.lab", 22, [path]), shown=HostKey.parse(wild))
+    with pytest.raises(HostKeyUnknown, match="certificate authority") as caught:
+        check_known("pi", "x.corp", 22, known=known_keys("x.corp", 22, [path]), shown=HostKey.parse(plain))
+    assert "openssh" in str(caught.value.hint)
+    with pytest.raises(HostKeyMismatch):
+        check_known("pi", "x.lab", 22, known=known_keys("x.lab", 22, [path]), shown=HostKey.parse(ca))
+
+
+def test_all_certificates_of_a_host_are_taken(home: Path) -> None:
+    for name in ("one", "two", "three"):
+        (home / name).write_text("x")
+    path = write(
+        home,
+        f"Host pi\n  CertificateFile {home}/one\n  CertificateFile={home}/two\n"
+        f"Host other\n  CertificateFile {home}/nothing\nHost *\n  CertificateFile ~/three\n",
+    )
+    assert load(path).of("pi").certificates == (home / "one", home / "two", home / "three")
+    told = subprocess.run(["ssh", "-G", "-F", str(path), "pi"], capture_output=True, text=True, check=True)
+    theirs = [line.split()[1] for line in told.stdout.splitlines() if line.startswith("certificatefile ")]
+    assert [str(Path(name).expanduser()) for name in theirs] == [
+        str(name) for name in load(path).of("pi").certificates
+    ]
 
 
 def test_a_host_key_is_rotated_on_request_alone(workspace: Path, tmp_path: Path) -> None:

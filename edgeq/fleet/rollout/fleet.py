@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeq.fleet.connect import open_agent
+from edgeq.fleet.connect import NO_RETRY, Retry, ask
 from edgeq.fleet.deploy import deploy_one
 from edgeq.fleet.names import unknown
 from edgeq.fleet.ports import DeployableBundle
@@ -23,6 +23,7 @@ class FleetDeployer:
     Args:
         devices: by name. One that left the inventory since the rollout began refuses.
         soak_s: how long each device lets the release serve on trial, and goes back by itself if it fails.
+        retry: of every call, all of which can be repeated: a rollback says from which release.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class FleetDeployer:
         workspace: Path,
         timeout_s: float,
         soak_s: float = 0,
+        retry: Retry = NO_RETRY,
     ) -> None:
         self._devices = devices
         self._soak_s = soak_s
         self._bundle = bundle
         self._workspace = workspace
         self._timeout_s = timeout_s
+        self._retry = retry
 
     def status(self, device: str) -> Serving:
         """Ask the device what it serves of the bundle's model."""
@@ -59,6 +62,8 @@ class FleetDeployer:
             workspace=self._workspace,
             timeout_s=self._timeout_s,
             soak_s=self._soak_s,
+            backoff=self._retry.backoff,
+            on_retry=self._retry.on_retry,
         )
         return DeviceOutcome(outcome=Outcome.SUCCEEDED)
 
@@ -84,8 +89,13 @@ class FleetDeployer:
     def _call(
         self, device: str, verb: str, request: Mapping[str, Any], *, deadline_s: float = 60
     ) -> dict[str, Any]:
-        with open_agent(self._find(device), timeout_s=self._timeout_s) as client:
-            return client.call(verb, request, deadline_s=deadline_s)
+        return ask(
+            self._find(device),
+            lambda client: client.call(verb, request, deadline_s=deadline_s),
+            repeatable=True,
+            retry=self._retry,
+            timeout_s=self._timeout_s,
+        )
 
     def _find(self, name: str) -> Device:
         found = self._devices.get(name)

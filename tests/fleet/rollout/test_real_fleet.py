@@ -165,7 +165,7 @@ def test_a_broken_bundle_aborts_at_the_canary_and_what_served_serves(fleet: Flee
 
 def test_wrong_options_begin_nothing(fleet: Fleet) -> None:
     for options, message in (
-        (("--soak", "1s"), "belong to a deploy in stages"),
+        (("--at-once", "2"), "belong to a deploy in stages"),
         (("--stages", "1,100%", "--abort", "faild>5%"), "did you mean 'failed'"),
         (("--stages", "1,2"), "2 of 4 devices are in no stage"),
         (("--stages", "1,100%", "--soak", "soon"), "--soak"),

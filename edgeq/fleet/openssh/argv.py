@@ -1,0 +1,132 @@
+"""The command line of `ssh`: a list of words, in which what edgeq promises comes before what anybody set."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from edgeq.errors import ToolMissing, UsageError
+from edgeq.fleet.hostkeys import HostKey
+from edgeq.fleet.openssh.place import Place
+from edgeq.fleet.watch import Watch
+from edgeq.values import Device
+
+_VERSION = re.compile(r"OpenSSH_(\d+)\.(\d+)")
+_VERSION_S = 10.0
+
+
+def find_ssh(name: str) -> str:
+    """Return where the `ssh` program is.
+
+    Raises:
+        ToolMissing: nowhere on PATH.
+    """
+    found = shutil.which("ssh")
+    if found is None:
+        raise ToolMissing(
+            name,
+            "`transport = 'openssh'` needs the ssh program, which is not on PATH",
+            hint="install OpenSSH's client (apt-get install openssh-client), "
+            "or leave `transport` out of devices.toml",
+        )
+    return found
+
+
+def alias(device: Device) -> str:
+    """Return the name under which the device's pinned key is written; no machine on the way has it."""
+    return f"edgeq-device-{device.name}"
+
+
+def known_hosts_line(device: Device) -> str:
+    """Return the one line of the device's own known_hosts."""
+    return f"{alias(device)} {HostKey.parse(device.host_key)}\n"
+
+
+def alive(watch: Watch) -> tuple[int, int]:
+    """Return ServerAliveInterval and ServerAliveCountMax, of which ssh takes whole seconds."""
+    every_s = max(1, round(watch.every_s))
+    # ssh gives up at the question after the last one that may stay without an answer.
+    return every_s, max(1, round(watch.patience_s / every_s) - 1)
+
+
+def master_argv(ssh: str, device: Device, place: Place) -> list[str]:
+    """Return the command that logs in and waits for commands on a control socket.
+
+    Raises:
+        UsageError: the identity file is not there.
+    """
+    options = {
+        "ControlMaster": "yes",
+        "ControlPath": str(place.socket),
+        "ControlPersist": "no",
+        **_trust(ssh, device, place.known_hosts),
+        "ClearAllForwardings": "yes",
+        "RequestTTY": "no",
+        "Tunnel": "no",
+    }
+    return [ssh, "-v", "-N", "-T", *_words(options, device, place), "--", device.host]
+
+
+def look_argv(ssh: str, device: Device, place: Place) -> list[str]:
+    """Return the command that writes the shown host key into the place's known_hosts, and logs nobody in."""
+    options = {
+        **_trust(ssh, device, place.known_hosts),
+        "StrictHostKeyChecking": "accept-new",
+        "HashKnownHosts": "no",
+        "PreferredAuthentications": "none",
+        "ControlMaster": "no",
+        "ControlPath": "none",
+    }
+    return [ssh, "-v", "-N", "-T", *_words(options, device, place), "--", device.host]
+
+
+def _trust(ssh: str, device: Device, known_hosts: Path) -> dict[str, str]:
+    options = {
+        "HostKeyAlias": alias(device),
+        "UserKnownHostsFile": str(known_hosts),
+        "GlobalKnownHostsFile": "/dev/null",
+        "StrictHostKeyChecking": "yes",
+        "CheckHostIP": "no",
+    }
+    if version(ssh) >= (8, 5):
+        options["KnownHostsCommand"] = "none"
+    return options
+
+
+def _words(options: dict[str, str], device: Device, place: Place) -> list[str]:
+    words = ["-F", str(place.config), "-l", device.user]
+    if device.port != 22:  # 22 lets the configuration say another one
+        words += ["-p", str(device.port)]
+    if device.jump is not None:
+        options = {**options, "ProxyJump": device.jump}
+    if device.identity is not None:
+        _check_identity(device.identity)
+        options = {**options, "IdentitiesOnly": "yes"}
+        words += ["-i", str(device.identity).replace("%", "%%")]
+    for key, value in options.items():
+        words += ["-o", f"{key}={value}"]
+    return words
+
+
+def _check_identity(path: Path) -> None:
+    # ssh only warns, and offers other keys.
+    try:
+        with path.open("rb"):
+            return
+    except FileNotFoundError as error:
+        raise UsageError(str(path), "no such identity file") from error
+    except OSError as error:
+        raise UsageError(str(path), f"cannot be read: {error.strerror}") from error
+
+
+@cache
+def version(ssh: str) -> tuple[int, int]:
+    """Return the version of the program; a later one than any where it does not say."""
+    done = subprocess.run(
+        [ssh, "-V"], capture_output=True, text=True, errors="replace", timeout=_VERSION_S, check=False
+    )
+    found = _VERSION.search(done.stderr + done.stdout)
+    return (int(found[1]), int(found[2])) if found else (99, 0)

@@ -1,0 +1,248 @@
+"""What begins again when the way fails, and what must not: against a real device behind a link that fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeq.bundle.archive import read_bundle
+from edgeq.cli import main
+from edgeq.errors import AuthenticationFailed, DeviceError, EdgeqError, HostKeyMismatch, LinkLost
+from edgeq.fleet.backoff import Backoff
+from edgeq.fleet.client import AgentClient
+from edgeq.fleet.connect import Retry, open_agent
+from edgeq.fleet.deploy import deploy_one, plan_one
+from edgeq.fleet.enrol import fetch_host_key
+from edgeq.fleet.inventory import Inventory
+from edgeq.fleet.payloads import load_samples
+from edgeq.fleet.verbs import infer, pin, prune, rollback, status
+from edgeq.testing.link import FaultyLink, faulty_link
+from edgeq.testing.loopback import loopback_device
+from edgeq.values import Device, TransportKind
+
+SOON = Backoff(tries=3, first_s=0.1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Site:
+    """An enrolled device with two releases, behind a link."""
+
+    device: Device
+    link: FaultyLink
+    workspace: Path
+    releases: tuple[str, str]
+    direct: Device
+
+    def cut_in_the_next_call(self) -> tuple[Retry, list[EdgeqError]]:
+        """Let the link end in the middle of the first try, and work again from the second on."""
+        failures: list[EdgeqError] = []
+
+        def mend(error: EdgeqError, _wait_s: float) -> None:
+            failures.append(error)
+            self.link.mend()
+
+        # More than a login, less than a login with a call of the agent.
+        before = self.link.forwarded_bytes
+        with open_agent(self.device):
+            login_bytes = self.link.forwarded_bytes - before
+        self.link.cut_after(login_bytes + 300)
+        return Retry(backoff=SOON, on_retry=mend), failures
+
+
+@pytest.fixture(scope="module")
+def deployed(
+    loopback_server: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    wheels_folder: Path,
+    publisher: Path,
+    bundles: dict[str, Path],
+) -> tuple[Device, Path]:
+    """A device of its own folder with two releases, and its workspace."""
+    workspace = tmp_path_factory.mktemp("retries")
+    (workspace / ".edgeq").mkdir()
+    (workspace / ".edgeq" / "wheels").symlink_to(wheels_folder)
+    shutil.copytree(publisher / ".edgeq" / "keys", workspace / ".edgeq" / "keys")
+    device = loopback_server.enrol(workspace, home=".edgeq-retries")
+    for name in ("first", "second"):
+        deploy_one(device, read_bundle(bundles[name]), workspace=workspace)
+    return device, workspace
+
+
+@pytest.fixture
+def transport() -> str:
+    return "paramiko"
+
+
+BOTH = pytest.mark.parametrize("transport", ["paramiko", pytest.param("openssh", marks=pytest.mark.sshd)])
+
+
+@pytest.fixture
+def lab(deployed: tuple[Device, Path], bundles: dict[str, Path], transport: str) -> Iterator[Site]:
+    direct, workspace = deployed
+    first, second = (read_bundle(bundles[name]) for name in ("first", "second"))
+    if status(direct)["models"]["double"]["current"] != second.release:
+        deploy_one(direct, second, workspace=workspace)
+    with faulty_link(direct.host, direct.port) as link:
+        device = dataclasses.replace(direct, port=link.port, transport=TransportKind(transport))
+        yield Site(
+            device=device,
+            link=link,
+            workspace=workspace,
+            releases=(first.release, second.release),
+            direct=direct,
+        )
+
+
+VERBS: dict[str, Callable[[Device, Retry], Any]] = {
+    "status": lambda device, retry: status(device, retry=retry),
+    "prune": lambda device, retry: prune(device, dry_run=True, retry=retry),
+    "pin": lambda device, retry: pin(device, "double", None, keep=True, retry=retry),
+    "unpin": lambda device, retry: pin(device, "double", None, keep=False, retry=retry),
+    "rollback": lambda device, retry: rollback(device, "double", retry=retry),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_whose_link_is_cut_is_asked_again(lab: Site, verb: str) -> None:
+    retry, failures = lab.cut_in_the_next_call()
+    assert VERBS[verb](lab.device, retry)
+    assert [error.transient for error in failures] == [True]
+
+
+def test_a_plan_whose_link_is_cut_is_made_again(lab: Site, bundles: dict[str, Path]) -> None:
+    retry, failures = lab.cut_in_the_next_call()
+    assert plan_one(
+        lab.device, read_bundle(bundles["second"]), workspace=lab.workspace, retry=retry
+    ).plan.is_empty
+    assert len(failures) == 1
+
+
+@BOTH
+def test_an_inference_whose_link_is_cut_is_not_repeated(lab: Site, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=np.arange(8, dtype=np.float32).reshape(2, 4))
+    payload = load_samples(tmp_path / "data.npz").payload
+    retry, failures = lab.cut_in_the_next_call()
+    with pytest.raises(LinkLost):
+        infer(lab.device, "double", payload, retry=retry)
+    assert failures == []
+    lab.link.mend()
+    assert infer(lab.device, "double", payload, retry=retry)["samples"] == 2
+
+
+@BOTH
+def test_the_connection_of_an_inference_is_tried_again(lab: Site, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=np.arange(8, dtype=np.float32).reshape(2, 4))
+    payload = load_samples(tmp_path / "data.npz").payload
+    retry, failures = lab.cut_in_the_next_call()
+    lab.link.cut_after(100)
+    assert infer(lab.device, "double", payload, retry=retry)["samples"] == 2
+    assert len(failures) == 1
+
+
+def test_a_rollback_whose_answer_was_lost_goes_back_once(lab: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = lab.releases
+    call, lost = AgentClient.call, []
+
+    def losing(self: AgentClient, verb: str, *args: Any, **more: Any) -> dict[str, Any]:
+        answer = call(self, verb, *args, **more)
+        if verb == "rollback" and not lost:
+            lost.append(answer)
+            raise LinkLost("pi", "the connection ended in the middle")
+        return answer
+
+    monkeypatch.setattr(AgentClient, "call", losing)
+    answer = rollback(lab.device, "double", retry=Retry(backoff=SOON))
+    assert lost[0]["changed"]
+    assert (answer["release"], answer["previous"], answer["changed"]) == (first, second, True)
+    assert status(lab.direct)["models"]["double"]["current"] == first, "not back and forth"
+
+
+@BOTH
+def test_what_is_final_is_not_tried_again(lab: Site, tmp_path: Path) -> None:
+    failures: list[EdgeqError] = []
+    retry = Retry(backoff=SOON, on_retry=lambda error, _: failures.append(error))
+    with loopback_device(tmp_path / "other") as other:
+        key = str(fetch_host_key(other.host, other.port, 9))
+        wrong = dataclasses.replace(lab.device, identity=other.identity)
+        with pytest.raises(AuthenticationFailed):
+            status(wrong, retry=retry)
+    with pytest.raises(HostKeyMismatch):
+        status(dataclasses.replace(lab.device, host_key=key), retry=retry)
+    with pytest.raises(DeviceError):
+        rollback(lab.device, "no-such-model", retry=retry)
+    assert failures == []
+
+
+def run(
+    lab: Site, capsys: pytest.CaptureFixture[str], *argv: str, status: int = 0
+) -> tuple[dict[str, Any], str]:
+    capsys.readouterr()
+    got = main(["--workspace", str(lab.workspace), "-v", *argv, "--json"])
+    out, err = capsys.readouterr()
+    assert got == status, (got, out, err)
+    document: dict[str, Any] = json.loads(out)
+    return document, err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("status", "pi"),
+        ("prune", "--on", "pi", "--dry-run"),
+        ("pin", "double", "--on", "pi"),
+        ("unpin", "double", "--on", "pi"),
+        ("bench", "double", "--on", "pi", "--runs", "5", "--seconds", "0.1"),
+        ("collect", "pi"),
+        ("keys", "list", "--on", "pi"),
+    ],
+)
+def test_the_commands_try_again_and_say_so(
+    lab: Site, capsys: pytest.CaptureFixture[str], argv: tuple[str, ...]
+) -> None:
+    Inventory.load(lab.workspace).replace(dataclasses.replace(lab.device, port=1))
+    _, err = run(lab, capsys, *argv, "--retries", "0", status=1)
+    assert "again in" not in err
+    started_s = time.monotonic()
+    _, err = run(lab, capsys, *argv, "--retries", "1", status=1)
+    assert err.count("; again in ") == 1
+    assert time.monotonic() - started_s >= 0.5
+    Inventory.load(lab.workspace).replace(lab.device)
+    run(lab, capsys, *argv)
+
+
+def test_a_plain_deploy_can_be_on_trial(
+    lab: Site, bundles: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Inventory.load(lab.workspace).replace(lab.device)
+    rollback(lab.direct, "double")
+    document, _ = run(lab, capsys, "deploy", str(bundles["second"]), "--to", "pi", "--soak", "10m")
+    assert document["devices"][0]["state"] == "soaking"
+    assert status(lab.direct)["models"]["double"]["state"] == "soaking"
+    rollback(lab.direct, "double")
+    _, err = run(lab, capsys, "deploy", str(bundles["second"]), "--to", "pi", "--soak", "soon", status=2)
+    assert "error[EQ101]: --soak" in err
+
+
+def test_what_failed_too_often_is_tried_again_on_purpose_alone(
+    lab: Site, bundles: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Inventory.load(lab.workspace).replace(lab.direct)
+    for _ in range(10):
+        run(lab, capsys, "deploy", str(bundles["wrong"]), "--to", "pi", status=1)
+    document, _ = run(lab, capsys, "deploy", str(bundles["wrong"]), "--to", "pi", status=1)
+    assert document["error"]["code"] == "EQ520"
+    assert "--retry" in document["error"]["hint"]
+    document, _ = run(lab, capsys, "deploy", str(bundles["wrong"]), "--to", "pi", "--retry", status=1)
+    assert document["error"]["code"] == "EQ504", "the device looked at it again"
+    argv = ["deploy", str(bundles["wrong"]), "--to", "pi", "--retry", "--stages", "100%"]
+    document, _ = run(lab, capsys, *argv, status=2)
+    assert "all at once" in document["error"]["message"]
