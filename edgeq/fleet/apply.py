@@ -44,14 +44,16 @@ def apply(
     runtime: Runtime,
     on_event: OnProgress | None = None,
     soak_s: float = 0,
+    verb: str = "activate",
 ) -> dict[str, Any]:
     """Execute a plan's steps; each can be repeated, so a run that was cut is continued by the next one.
 
     Args:
         soak_s: how long the release serves on trial before the device commits it; 0 commits it at once.
+        verb: what is done with the release at last: `activate`, or `stage`, which lets nobody be served by it.
 
     Returns:
-        The agent's answer to `activate`; an empty object when the plan had nothing to do.
+        The agent's answer to that verb; an empty object when the plan had nothing to do.
 
     Raises:
         DeviceError: a step is blocked, or the device refused; the release before still serves.
@@ -80,7 +82,7 @@ def apply(
                 "timeout_s": _ACTIVATE_S,
                 **({"soak_s": soak_s} if soak_s else {}),
             }
-            answer = client.call("activate", request, deadline_s=_ACTIVATE_S, on_event=say)
+            answer = client.call(verb, request, deadline_s=_ACTIVATE_S, on_event=say)
     return answer
 
 

@@ -1,4 +1,4 @@
-"""Feedback: once for each answer, counted for its release and arm, with bounded memory, and never an input."""
+"""Feedback: once for each answer, counted for its arm, with bounded memory, and never an input."""
 
 from __future__ import annotations
 

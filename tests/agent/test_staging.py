@@ -1,4 +1,4 @@
-"""A second release on a device: proved like any other, served to nobody, split on order, kept while needed."""
+"""A second release on a device: proved like any other, served to nobody, split on order, kept as needed."""
 
 from __future__ import annotations
 
