@@ -3,7 +3,7 @@
 For each block a threshold x is fixed beforehand: the quantile of A in the blocks of that device before it.
 For a ratio r the block's value is the share of B's calls within r*x less the share of A's within x. At the
 ratio that is right its expectation is 0, whatever the device, its heat, or how many calls each arm has;
-ratios at which the sequence of values excludes 0 are excluded (`edgeq.experiment.means`). Buckets of the
+ratios at which the sequence of values excludes 0 are excluded (`edgeq.experiment.boundary`). Buckets of the
 sketch have sharp edges, so on the grid of powers of gamma the shares are exact; the ends are rounded
 outwards to that grid.
 """
@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.experiment.blocks import Block
-from edgeq.experiment.means import NOTHING, Interval, mean_ends
+from edgeq.experiment.boundary import radius
+from edgeq.experiment.means import NOTHING, Interval
 from edgeq.experiment.parts import Part, bucket_at, within
 
 Array = NDArray[np.float64]
@@ -114,9 +115,15 @@ def _shares(part: Part, threshold: int) -> Array:
 
 
 def _ends(values: NDArray[np.float32], alpha: float) -> tuple[Array, Array]:
-    pieces = []
+    """Return what the sums of the columns are at least and at most, less chance.
+
+    Each value is predicted to be 0, as it is at the right ratio: none is further than 1 from that.
+    """
+    low, high = [], []
     columns = max(1, _CELLS // len(values))
     for at in range(0, values.shape[1], columns):
         piece = values[:, at : at + columns].astype(np.float64)
-        pieces.append(mean_ends(piece, piece, span=2.0, alpha=alpha))
-    return np.concatenate([low for low, _ in pieces]), np.concatenate([high for _, high in pieces])
+        sums, spread = piece.sum(axis=0), radius((piece**2).sum(axis=0), alpha / 2)
+        low.append(sums - spread)
+        high.append(sums + spread)
+    return np.concatenate(low), np.concatenate(high)

@@ -50,7 +50,7 @@ def apply(
 
     Args:
         soak_s: how long the release serves on trial before the device commits it; 0 commits it at once.
-        verb: what is done with the release at last: `activate`, or `stage`, which lets nobody be served by it.
+        verb: what is done with the release at last: `activate`, or `stage`, where nobody is served by it.
 
     Returns:
         The agent's answer to that verb; an empty object when the plan had nothing to do.
