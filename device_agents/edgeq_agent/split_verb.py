@@ -7,7 +7,7 @@ from edgeq_agent.call import Call
 from edgeq_agent.errors import NOT_STAGED, ON_TRIAL, AgentError
 from edgeq_agent.home import Home
 from edgeq_agent.sdk import split as sdk_split
-from edgeq_agent.sdk.errors import SplitUnusable, one_line
+from edgeq_agent.sdk.errors import SplitUnusable
 from edgeq_agent.sdk.split import Split
 from edgeq_agent.states import ModelState
 from edgeq_agent.wire import Json
@@ -32,7 +32,7 @@ def answer(call: Call) -> Json:
         if "arms" in call.request:
             return _set(call, state)
         releases.need_current(call.home, model)
-        return dict(told(call.home, model), model=model, changed=False)
+        return dict(staged.told(call.home, model), model=model, changed=False)
 
 
 def _set(call: Call, state: ModelState) -> Json:
@@ -66,7 +66,7 @@ def _set(call: Call, state: ModelState) -> Json:
     changed = wanted != before
     if changed:
         sdk_split.write(home, model, wanted)
-    found = dict(told(home, model), model=model, changed=changed)
+    found = dict(staged.told(home, model), model=model, changed=changed)
     return dict(found, **_noted(home, "split", wanted)) if changed else found
 
 
@@ -96,25 +96,14 @@ def _check_arm(home: Home, model: str, release: str, current: str) -> None:
 
 
 def _clear(call: Call, model: str) -> Json:
-    before = told(call.home, model)["split"]
+    before = staged.told(call.home, model)["split"]
     body: Json = {"model": model, "changed": before is not None}
     if before is not None:
         sdk_split.remove(call.home, model)
         body.update(journal.note(call.home, "split", model=model, arms=None))
-    return dict(told(call.home, model), **body)
+    return dict(staged.told(call.home, model), **body)
 
 
 def _noted(home: Home, event: str, split: Split) -> Json:
     arms = {arm.name: {"release": arm.release, "weight": arm.weight} for arm in split.arms}
     return journal.note(home, event, experiment=split.experiment, arms=arms)
-
-
-def told(home: Home, model: str) -> Json:
-    """Return what an answer says of a model's split and staged releases."""
-    entries = staged.read(home, model)
-    try:
-        found = sdk_split.read(home, model)
-    except SplitUnusable as error:
-        return {"split": {"problem": one_line(error)}, "in_force": False, "staged": entries}
-    in_force = found is not None and found.counts_under(releases.current(home, model))
-    return {"split": found.body() if found else None, "in_force": in_force, "staged": entries}

@@ -16,7 +16,7 @@ import os
 from edgeq_agent import files, releases, states
 from edgeq_agent.home import Home
 from edgeq_agent.sdk import split as sdk_split
-from edgeq_agent.sdk.errors import SplitUnusable
+from edgeq_agent.sdk.errors import SplitUnusable, one_line
 from edgeq_agent.states import ModelState
 from edgeq_agent.wire import Json
 
@@ -82,6 +82,17 @@ def in_force(home: Home, model: str) -> sdk_split.Split | None:
     """
     found = sdk_split.read(home, model)
     return found if found is not None and found.counts_under(releases.current(home, model)) else None
+
+
+def told(home: Home, model: str) -> Json:
+    """Return what an answer says of a model's split and staged releases."""
+    entries = read(home, model)
+    try:
+        found = sdk_split.read(home, model)
+    except SplitUnusable as error:
+        return {"split": {"problem": one_line(error)}, "in_force": False, "staged": entries}
+    counts = found is not None and found.counts_under(releases.current(home, model))
+    return {"split": found.body() if found else None, "in_force": counts, "staged": entries}
 
 
 def settle(home: Home, state: ModelState) -> None:

@@ -13,7 +13,7 @@ from edgeq_agent import (
     pins,
     releases,
     soak,
-    split_verb,
+    staged,
     states,
     trust,
 )
@@ -55,5 +55,5 @@ def _model(place: home.Home, name: str) -> Json:
         "soak": soak.told(place, state),
         "pins": pins.read(place, name),
         "releases": releases.of_model(place, name),
-        **split_verb.told(place, name),
+        **staged.told(place, name),
     }

@@ -12,7 +12,7 @@ from edgeq.experiment.figures import Figure, Finding, Metric
 from edgeq.experiment.parts import Part, Seen, edges_of, seen_in, total
 from edgeq.experiment.terms import By, Terms
 from edgeq.store import WindowRecord
-from edgeq_agent import wire
+from edgeq.store.records import to_text
 
 __all__ = ["Finding", "Judged", "Metric", "judge"]
 
@@ -66,7 +66,7 @@ class Judged:
             "data_sha256": self.data_sha256,
             "silent": list(self.silent),
             "keyed": self.keyed,
-            "arms": {
+            "counted": {
                 arm: {
                     "inferences": part.attempts,
                     "errors": part.failed,
@@ -118,5 +118,5 @@ def _of_their_arm(seen: Sequence[Seen], terms: Terms) -> list[Seen]:
 def _digest(windows: Sequence[WindowRecord]) -> str:
     found = hashlib.sha256()
     for window in windows:
-        found.update(hashlib.sha256(wire.canonical(window.body)).digest())
+        found.update(hashlib.sha256(to_text(window.body).encode("ascii")).digest())
     return found.hexdigest()

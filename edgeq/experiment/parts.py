@@ -83,6 +83,8 @@ def _confident(counts: list[int], edges: Array | None) -> tuple[int, float, floa
 def total(parts: Iterable[Part]) -> Part:
     """Return the sum of parts."""
     found = list(parts)
+    if len(found) == 1:
+        return found[0]
     latency: Counter[int] = Counter()
     for part in found:
         latency.update(part.latency)

@@ -184,6 +184,13 @@ class TestAcrossDevices:
         assert feedback.interval.low < -0.2 < feedback.interval.high < 0
         assert (feedback.units, feedback.unit) == (20, "devices")
 
+    def test_where_no_call_failed_the_rate_is_known_to_a_call_and_no_better(self) -> None:
+        fleet = Fleet(13, 20)
+        known = terms(By.DEVICES, fleet.names)
+        fleet.by_devices(8, dict(known.arms))
+        interval = fleet.judged(known).metric(Figure.ERRORS).interval
+        assert interval.high == -interval.low == pytest.approx(2 / 400)
+
     def test_few_devices_say_nothing_however_many_calls(self) -> None:
         fleet = Fleet(9, 6)
         known = terms(By.DEVICES, fleet.names)

@@ -136,7 +136,7 @@ def test_a_worse_release_is_found_and_rejected_with_a_record(
     assert low < -0.5 < high < 0
     assert {found[name]["finding"] for name in ("errors", "confidence")} == {"not shown to differ"}
     assert "worse" not in (found["latency_p50"]["finding"], found["latency_p95"]["finding"])
-    assert shown["arms"]["a"]["labelled"] + shown["arms"]["b"]["labelled"] == 150 * 24
+    assert shown["counted"]["a"]["labelled"] + shown["counted"]["b"]["labelled"] == 150 * 24
     assert shown["objections"]["reject"] == []
     out = cli.text("ab", "status", begun["experiment"])
     assert "verdict: B's right answers is worse" in out
@@ -282,7 +282,7 @@ def test_devices_of_both_arms_and_one_that_comes_back_later(
         cli.text("collect", "--all")
         shown = cli.json("ab", "status")
         assert (shown["verdict"], shown["windows"], shown["silent"]) == ("nothing can be said yet", 4, [])
-        assert shown["arms"]["a"]["inferences"] == shown["arms"]["b"]["inferences"] == 48
+        assert shown["counted"]["a"]["inferences"] == shown["counted"]["b"]["inferences"] == 48
         cli.json("ab", "stop")
         assert [state(device)["split"] for device in served.values()] == [None, None]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeq_agent import counters, errors, files, home, journal, pins, split_verb, staged, states, trust, wire
+from edgeq_agent import counters, errors, files, home, journal, pins, staged, states, trust, wire
 
 Check = Callable[[Any], None]
 
@@ -310,7 +310,7 @@ def arms(old: Any, new: Any) -> dict[str, Any]:
 
 def split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     def counts(machine: Any) -> None:
-        found = split_verb.told(home.Home(str(machine.home)), "tiny")
+        found = staged.told(home.Home(str(machine.home)), "tiny")
         assert found["in_force"], "the answer said that it is split"
         assert [arm["release"] for arm in found["split"]["arms"]] == [old.release, new.release]
 
@@ -328,9 +328,7 @@ def end_split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     """The experiment is over: first the split goes, then the release."""
 
     def cleared(machine: Any) -> None:
-        assert split_verb.told(home.Home(str(machine.home)), "tiny")["split"] is None, (
-            "the answer said cleared"
-        )
+        assert staged.told(home.Home(str(machine.home)), "tiny")["split"] is None, "the answer said cleared"
 
     def gone(machine: Any) -> None:
         cleared(machine)
@@ -354,7 +352,7 @@ def promote(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     """An arm of the split is activated: it alone serves, and no split is left."""
 
     def settled(machine: Any) -> None:
-        found = split_verb.told(home.Home(str(machine.home)), "tiny")
+        found = staged.told(home.Home(str(machine.home)), "tiny")
         assert (found["split"], found["staged"]) == (None, {})
 
     return Scenario(
