@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeq_agent import journal, lock, recovery, releases, request, staged, states, trust
 from edgeq_agent.call import Call
-from edgeq_agent.errors import NOT_STAGED, ON_TRIAL, AgentError
+from edgeq_agent.errors import IN_SPLIT, NOT_STAGED, ON_TRIAL, AgentError
 from edgeq_agent.home import Home
 from edgeq_agent.sdk import split as sdk_split
 from edgeq_agent.sdk.errors import SplitUnusable
@@ -21,7 +21,8 @@ def answer(call: Call) -> Json:
 
     Raises:
         AgentError: EQ510 no release serves, EQ546 it is no split, EQ551 an arm's release is not staged here,
-            EQ553 a release is on trial, or another one serves than the request expects.
+            EQ552 another experiment divides the calls, EQ553 a release is on trial, or another one serves
+            than the request expects.
     """
     model = request.model_name(call.request)
     clear = request.flag(call.request, "clear", False)
@@ -63,6 +64,13 @@ def _set(call: Call, state: ModelState) -> Json:
         before = sdk_split.read(home, model)
     except SplitUnusable:
         before = None
+    if before is not None and before.counts_under(current) and before.experiment != wanted.experiment:
+        raise AgentError(
+            IN_SPLIT,
+            model,
+            "its calls are divided already, by experiment {}".format(before.experiment or "without a name"),
+            hint="`edgeq ab stop` in the workspace that began it; deploying any other release ends it, too",
+        )
     changed = wanted != before
     if changed:
         sdk_split.write(home, model, wanted)

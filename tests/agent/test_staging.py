@@ -151,6 +151,14 @@ class TestSplit:
         assert staged_device.call("unstage", model="tiny", release=float_bundle.release).result["changed"]
         assert staged_device.call("prune").result["removed"]["releases"] == [float_bundle.release]
 
+    def test_one_experiment_at_a_time(self, staged_device: Any, float_bundle: Any) -> None:
+        request = arms_of(("b", float_bundle.release, 1), experiment="mine")
+        assert staged_device.call("split", **request).result["changed"]
+        error = staged_device.call("split", **{**request, "experiment": "yours"}).error
+        assert (error["code"], "experiment mine" in error["problem"]) == ("EQ552", True)
+        more = {**request, "arms": [{**request["arms"][0], "weight": 2}]}
+        assert staged_device.call("split", **more).result["changed"], "its own share may change"
+
     @pytest.mark.parametrize(
         ("release", "more", "code"),
         [

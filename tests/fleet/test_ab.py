@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -216,6 +219,29 @@ def test_stop_gives_everything_back(cli: Cli, pi: LoopbackDevice, bundles: dict[
     assert cli.json("ab", "stop", begun["experiment"])["ending"]["because"] == "wrong labels"
     # Over and gone: the next one may begin, under another name.
     assert cli.json("ab", "start", str(bundles["second"]), "--to", "pi")["experiment"].endswith("-2")
+
+
+def test_a_start_that_was_killed_anywhere_goes_on(
+    cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path], site: Path
+) -> None:
+    start = ["ab", "start", str(bundles["second"]), "--to", "pi"]
+    run = "import sys; from edgeq.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", run, "--workspace", str(site), *start]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        end = time.monotonic() + 60
+        while time.monotonic() < end and process.poll() is None:
+            with Store.open(site) as store:
+                if store.experiments():
+                    break
+            time.sleep(0.02)
+        process.kill()
+    with Store.open(site) as store:
+        (begun,) = store.experiments()
+    again = cli.json(*start)
+    assert (again["experiment"], again["devices"][0]["ok"]) == (begun.experiment, True)
+    assert state(pi)["split"]["experiment"] == begun.experiment
+    with Store.open(site) as store:
+        assert [record.event for record in store.experiments()] == ["started"]
 
 
 def test_what_cannot_begin(cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path], tmp_path: Path) -> None:
