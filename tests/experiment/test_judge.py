@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from edgeq.experiment import By, Decision, Judged, Terms, judge, objections
+from edgeq.experiment.blocks import blocks
 from edgeq.experiment.figures import Figure, Finding
+from edgeq.experiment.means import mean_path
+from edgeq.experiment.parts import Part, Seen
 from edgeq.experiment.terms import assign
 from edgeq.store import WindowRecord
 
@@ -147,6 +150,29 @@ class TestByCalls:
         judged = fleet.judged(known)
         assert (judged.windows, judged.others, judged.silent) == (4, 2, ("pi99",))
         assert judged.words == "nothing can be said yet"
+
+    def test_rare_feedback_while_the_rate_swings_is_no_difference(self) -> None:
+        """Of ten windows of B one has a label: its block spans them all, and ends with it."""
+        missed, middles = 0, []
+        for run in range(40):
+            random = np.random.default_rng(run)
+            swing, seen = 0.0, []
+            for _ in range(1500):
+                swing = 0.99 * swing + math.sqrt(1 - 0.99**2) * random.normal()
+                rate = float(np.clip(0.7 + 0.2 * swing, 0.05, 0.99))
+                for arm, labels in (("a", 0.9), ("b", 0.1)):
+                    count = int(random.poisson(labels))
+                    part = Part(labelled=count, correct=int(random.binomial(count, rate)))
+                    seen.append(Seen(device="pi", arm=arm, part=part))
+            found = blocks(seen, lambda part: part.labelled)
+            values = np.array(
+                [one.b.correct / one.b.labelled - one.a.correct / one.a.labelled for one in found]
+            )
+            low, high = mean_path(values, values, span=2.0, alpha=0.05)
+            missed += bool(((low > 0) | (high < 0)).any())
+            middles.append(values.mean())
+        assert missed <= 6
+        assert abs(np.mean(middles)) < 4 * np.std(middles) / math.sqrt(len(middles))
 
     def test_the_record_names_the_data(self) -> None:
         fleet = Fleet(7, 1)
