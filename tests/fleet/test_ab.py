@@ -282,6 +282,7 @@ def test_a_deploy_of_something_else_ends_the_split_and_leaves_it_ended(
     assert state(pi)["current"] == padded
 
 
+@pytest.mark.slow  # a device that is gone is tried again, each time later
 def test_devices_of_both_arms_and_one_that_comes_back_later(
     cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path], site: Path, tmp_path: Path
 ) -> None:
