@@ -259,11 +259,15 @@ def _bring(
 
     results = on_each(devices, bring)
     entries: list[dict[str, Any]] = []
-    words = {"a": "serves what it did", "b": "serves the new release", "ab": f"gives it {terms.share:.0%}"}
+    words = {
+        "a": "and does not serve here",
+        "b": "and serves here alone",
+        "ab": f"and gets {terms.share:.0%}",
+    }
     for name, answer in results.done.items():
         already = "" if answer["staged"] or answer["divided"] else ", as before"
         app.ui.line(
-            f"{name}: {terms.model} {terms.release_b[:12]} is staged; {words[terms.arms[name]]}{already}"
+            f"{name}: {terms.model} {terms.release_b[:12]} is staged, {words[terms.arms[name]]}{already}"
         )
         entries.append({"device": name, "ok": True, "arm": terms.arms[name], **answer})
     for name, error in results.failed.items():

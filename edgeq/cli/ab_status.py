@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -97,11 +98,16 @@ def _row(metric: Metric) -> list[str]:
     ratio = metric.figure.quantile is not None
     shown = ["-" if value is None else (format_duration if ratio else format_percent)(value)
              for value in (metric.a, metric.b)]  # fmt: skip
-    interval = metric.interval
-    if interval.says_nothing:
-        between = "-"
-    elif ratio:
-        between = f"{interval.low:.2f} to {interval.high:.2f} times"
-    else:
-        between = f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f} points"
+    low, high = (_end(value, ratio=ratio) for value in (metric.interval.low, metric.interval.high))
+    unit = "times" if ratio else "points"
+    between = f"{low} to {high} {unit}" if low and high else "-"
+    if bool(low) != bool(high):
+        between = f"{low or high} {unit} and {'more' if low else 'less'}"
     return [metric.figure.value, *shown, between, metric.finding.value, f"{metric.units} {metric.unit}"]
+
+
+def _end(value: float, *, ratio: bool) -> str:
+    """Return an end of an interval; an open one is empty."""
+    if not math.isfinite(value):
+        return ""
+    return f"{value:.2f}" if ratio else f"{100 * value:+.1f}"

@@ -26,7 +26,7 @@ def objections(terms: Terms, judged: Judged, decision: Decision) -> tuple[str, .
     """
     if decision is Decision.REJECT:
         return () if judged.worse else ("nothing shows that B is worse",)
-    found = [f"B's {metric.figure.value} is shown to be worse" for metric in judged.worse]
+    found = [f"B is shown to be worse in {metric.figure.value}" for metric in judged.worse]
     feedback, latency = judged.metric(Figure.FEEDBACK), judged.metric(Figure.P95)
     if feedback.finding is Finding.NOTHING:
         found.append("nothing is known of right answers: there is too little feedback")

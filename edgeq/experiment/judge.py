@@ -54,7 +54,7 @@ class Judged:
             return "nothing can be said yet"
         if not shown:
             return "no difference is shown"
-        return "; ".join(f"B's {metric.figure.value} is {metric.finding.value}" for metric in shown)
+        return "; ".join(f"B is {metric.finding.value} in {metric.figure.value}" for metric in shown)
 
     def to_dict(self) -> dict[str, Any]:
         """The whole as in `--json` and in the record of a decision."""

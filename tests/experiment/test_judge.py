@@ -98,7 +98,7 @@ class TestByCalls:
         fleet.by_calls(150, right_b=0.6)
         judged = fleet.judged(known)
         assert [metric.figure for metric in judged.worse] == [Figure.FEEDBACK]
-        assert judged.words == "B's right answers is worse"
+        assert judged.words == "B is worse in right answers"
         feedback = judged.metric(Figure.FEEDBACK)
         assert feedback.interval.low < -0.2 < feedback.interval.high < 0
         assert (feedback.units, feedback.unit) == (600, "blocks")

@@ -142,9 +142,9 @@ def test_a_worse_release_is_found_and_rejected_with_a_record(
     assert shown["counted"]["a"]["labelled"] + shown["counted"]["b"]["labelled"] == 150 * 24
     assert shown["objections"]["reject"] == []
     out = cli.text("ab", "status", begun["experiment"])
-    assert "verdict: B's right answers is worse" in out
+    assert "verdict: B is worse in right answers" in out
     line = cli.refused("ab", "decide", "--promote", "--because", "hope", status=3, code="EQ833")
-    assert "right answers is shown to be worse" in line
+    assert "B is shown to be worse in right answers" in line
 
     decided = cli.json("ab", "decide", "--reject", *why)
     assert decided["state"] == "rejected"
