@@ -10,6 +10,7 @@ EdgeqError
 |- GateError           EQ7xx  exit 3  a gate said no
 |- SomeDevicesFailed   EQ801  exit 4  the rest was done
 |- RolloutError        EQ82x  exit 1  a rollout cannot begin or go on
+|- ExperimentError     EQ83x  exit 1  an experiment cannot begin, go on, or end so
 `- InternalError       EQ901  exit 70 a bug in edgeq
 
 One line says what, of which subject, expected and got; the hint names the next command.
@@ -345,6 +346,20 @@ class RolloutDamaged(RolloutError):
 
     code = "EQ822"
     usual_hint = "begin a new rollout: devices that serve the release already are left as they are"
+
+
+class ExperimentError(EdgeqError):
+    """An experiment cannot begin, go on, or end so."""
+
+    code = "EQ830"
+    usual_hint = "`edgeq ab list` shows the experiments"
+
+
+class NotJustified(GateError):
+    """The data of an experiment do not justify the decision; nothing was decided."""
+
+    code = "EQ833"
+    usual_hint = "`edgeq ab status` shows the intervals; --anyway decides all the same, and is recorded"
 
 
 class InternalError(EdgeqError):

@@ -26,6 +26,9 @@ _VERBS: dict[str, tuple[str, str]] = {
     "recover": ("tend", "recover"),
     "pin": ("pins", "pin"),
     "unpin": ("pins", "unpin"),
+    "stage": ("staging", "stage"),
+    "unstage": ("staging", "unstage"),
+    "split": ("split_verb", "answer"),
     "prune": ("prune", "prune"),
     "status": ("status", "status"),
     "infer": ("infer", "infer"),
@@ -35,7 +38,9 @@ _VERBS: dict[str, tuple[str, str]] = {
 }
 
 # They hold the lock, and fail when what was interrupted cannot be finished.
-_RECOVER_THEMSELVES = frozenset({"activate", "rollback", "soak", "recover", "pin", "unpin", "prune"})
+_RECOVER_THEMSELVES = frozenset(
+    {"activate", "rollback", "soak", "recover", "pin", "unpin", "stage", "unstage", "split", "prune"}
+)
 
 _USAGE = "usage: edgeq-agent VERB [--home HOME] < REQUEST\nverbs: {}\n{}".format(
     " ".join(wire.VERBS), "and, for as long as it is let: edgeq-agent serve --help\n"

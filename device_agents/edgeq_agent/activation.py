@@ -16,6 +16,7 @@ from edgeq_agent import (
     runtimes,
     scratch,
     soak,
+    staged,
     states,
     trust,
 )
@@ -67,7 +68,7 @@ def activate(call: Call) -> Json:
             state.attempts = state.attempts.without(release)
         state.attempts.check(model, release, state.reason)
         scratch.sweep(call.home)
-        _check_device(call, wanted)
+        check_device(call, wanted)
         runtimes.need(call.home, runtime)
         releases.check_blobs(call.home, wanted)
         if state.state == states.SOAKING:
@@ -154,7 +155,19 @@ def _switch(
     except BaseException as error:
         _undo(call.home, state, before, error)
         raise
+    _settle(call.home, state)
     return steps
+
+
+def _settle(place: Home, state: ModelState) -> None:
+    """End a split that was set under what served before.
+
+    Nobody serves it any more: a disk that refuses to let it go is told of, and the next call does it.
+    """
+    try:
+        staged.settle(place, state)
+    except OSError as error:
+        state.problems["split_problem"] = f"the split that is over is still there: {error.strerror}"
 
 
 def _undo(place: Home, state: ModelState, before: str | None, error: BaseException) -> None:
@@ -170,7 +183,12 @@ def _undo(place: Home, state: ModelState, before: str | None, error: BaseExcepti
     state.roll_back(reason)
 
 
-def _check_device(call: Call, wanted: Manifest) -> None:
+def check_device(call: Call, wanted: Manifest) -> None:
+    """Refuse a release that is not for this kind of device, or has no room here.
+
+    Raises:
+        AgentError: EQ503, EQ501.
+    """
     # What the board itself says counts; only a plain "linux" is narrowed by what the inventory calls it.
     kind = device.kind()
     if kind == "linux" and "kind" in call.request:

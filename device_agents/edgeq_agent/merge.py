@@ -30,11 +30,14 @@ def windows(older: Json, newer: Json) -> Json:
 def _of_the_runtime(older: Json, newer: Json) -> Json:
     """Return the merged fields that only windows of the long-lived runtime have; none of them is required."""
     found: Json = {}
-    for name in ("deadline_misses", "unrecorded"):
+    for name in ("deadline_misses", "unrecorded", "keyed"):
         if name in older or name in newer:
             found[name] = older.get(name, 0) + newer.get(name, 0)
-    if "arm" in older or "arm" in newer:
-        found["arm"] = older.get("arm") if older.get("arm") == newer.get("arm") else None
+    for name in ("arm", "experiment"):
+        if name in older or name in newer:
+            found[name] = older.get(name) if older.get(name) == newer.get(name) else None
+    if "feedback" in older or "feedback" in newer:
+        found["feedback"] = _add_named(older.get("feedback", {}), newer.get("feedback", {}))
     if "shadow" in older or "shadow" in newer:
         first, second = older.get("shadow", {}), newer.get("shadow", {})
         found["shadow"] = {

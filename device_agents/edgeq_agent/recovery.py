@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from edgeq_agent import clock, files, health, lock, releases, soak, states
+from edgeq_agent import clock, files, health, lock, releases, soak, staged, states
 from edgeq_agent.answer import Answer
 from edgeq_agent.errors import AgentError, from_os
 from edgeq_agent.home import Home
@@ -40,6 +40,7 @@ def recover(place: Home, model: str) -> ModelState:
             state.commit()
         elif found.what == soak.BACK:
             go_back(place, state, found.reason)
+    staged.settle(place, state)
     return state
 
 

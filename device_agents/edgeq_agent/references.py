@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from edgeq_agent import files, pins, releases, states
+from edgeq_agent import files, pins, releases, staged, states
 from edgeq_agent.errors import AgentError
 from edgeq_agent.home import Home
 from edgeq_agent.sdk import split as sdk_split
@@ -28,9 +28,9 @@ class References:
 def find(home: Home) -> References:
     """Return what is referred to.
 
-    A model's releases are what serves, what a rollback leads to, what an activation or a soak leads to, the
-    arms of an A/B split, and what is pinned. Where a state cannot be read nobody knows what it referred to:
-    all is kept then.
+    A model's releases are what serves, what a rollback leads to, what an activation or a soak leads to, what
+    is staged, the arms of an A/B split, and what is pinned. Where a state cannot be read nobody knows what it
+    referred to: all is kept then.
     """
     found = References()
     for model in sorted(os.listdir(home.models)):
@@ -52,8 +52,14 @@ def _of_model(home: Home, model: str, found: References) -> None:
         ("fallback", state.fallback if pending else None),
     ]
     named += [("pinned", release) for release in pins.read(home, model)]
+    entries = staged.read(home, model)
+    named += [("staged", release) for release in entries]
     named += [("split", release) for release in _arms(home, model)]
-    if state.reason == states.DAMAGED or (state.state == states.NONE and releases.current(home, model)):
+    if (
+        staged.damaged(home, model)
+        or state.reason == states.DAMAGED
+        or (state.state == states.NONE and releases.current(home, model))
+    ):
         named += [("state unreadable", release) for release in sorted(os.listdir(home.releases))]
         for digest in sorted(os.listdir(home.runtimes)):
             _note(found.runtimes, digest, model, "state unreadable")
@@ -61,7 +67,8 @@ def _of_model(home: Home, model: str, found: References) -> None:
         if release is None:
             continue
         _note(found.releases, release, model, reason)
-        for runtime in {state.runtimes.get(release), state.runtime_of(release)} - {None}:
+        proved = entries[release].get("runtime") if release in entries else None
+        for runtime in {state.runtimes.get(release), state.runtime_of(release), proved} - {None}:
             _note(found.runtimes, str(runtime), model, reason)
     if pending and state.target_runtime is not None:
         _note(found.runtimes, state.target_runtime, model, "target")

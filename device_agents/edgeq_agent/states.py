@@ -162,6 +162,14 @@ class ModelState:
             changes["history"] = self.target_history
         self._advance(SAFE, changes, reason=reason, serves=serves)
 
+    def trying(self, release: str) -> None:
+        """Count an attempt at a release that is not to serve; the state stays."""
+        self._write({"attempts": self.attempts.with_one_more(release)})
+
+    def proved(self, release: str) -> None:
+        """Forget the attempts at a release; the state stays."""
+        self._write({"attempts": self.attempts.without(release)})
+
     def trim(self, kept: set[str]) -> None:
         """Forget the releases of the history that are about to go; the state stays."""
         changes = {

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import os
 
-from edgeq_agent import __version__, device, home, journal, outbox, pins, releases, soak, states, trust
+from edgeq_agent import (
+    __version__,
+    device,
+    home,
+    journal,
+    outbox,
+    pins,
+    releases,
+    soak,
+    staged,
+    states,
+    trust,
+)
 from edgeq_agent.call import Call
 from edgeq_agent.wire import Json
 
@@ -43,4 +55,5 @@ def _model(place: home.Home, name: str) -> Json:
         "soak": soak.told(place, state),
         "pins": pins.read(place, name),
         "releases": releases.of_model(place, name),
+        **staged.told(place, name),
     }

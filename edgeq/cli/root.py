@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Show what a bundle would change on devices; change nothing."),
     "deploy": ("deploy", "Show what a bundle changes on devices, and do it."),
     "rollout": ("rollout", "Show, pause, resume and roll back staged rollouts."),
+    "ab": ("ab", "Compare two releases side by side; promotion is a decision with a record."),
     "rollback": ("rollback", "Put a device's model back to its previous release."),
     "pin": ("pin", "Keep a release on devices until it is unpinned."),
     "unpin": ("pin", "Let a pinned release go."),

@@ -28,7 +28,11 @@ def why_refused(window: Any, *, now_ns: int) -> str | None:
     if window.get("schema") != wire.WINDOW_SCHEMA:
         return f"schema: expected {wire.WINDOW_SCHEMA}, got {window.get('schema')!r}"
     return (
-        _why_fields(window) or _why_times(window, now_ns) or _why_latency(window) or _why_histograms(window)
+        _why_fields(window)
+        or _why_times(window, now_ns)
+        or _why_latency(window)
+        or _why_histograms(window)
+        or _why_experiment(window)
     )
 
 
@@ -92,6 +96,25 @@ def _why_histograms(window: Mapping[str, Any]) -> str | None:
     for name in ("predicted", "confidence"):
         if not _is_counts(output.get(name)):
             return f"output.{name}: expected counts, got {_short(output.get(name))}"
+    return None
+
+
+def _why_experiment(window: Mapping[str, Any]) -> str | None:
+    """None of these has to be there; an arm or experiment is null where windows of several were merged."""
+    for name in ("arm", "experiment"):
+        value = window.get(name)
+        if value is not None and not (
+            isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()
+        ):
+            return f"{name}: expected a printable text, got {_short(value)}"
+    if not _is_count(window.get("keyed", 0)):
+        return f"keyed: expected a whole number from 0, got {_short(window['keyed'])}"
+    feedback = window.get("feedback", {"labelled": 0, "correct": 0})
+    names = ("labelled", "correct")
+    if not isinstance(feedback, Mapping) or not all(_is_count(feedback.get(name)) for name in names):
+        return f"feedback: expected counts of labelled and correct, got {_short(feedback)}"
+    if feedback["correct"] > feedback["labelled"]:
+        return f"feedback: {feedback['correct']} correct of {feedback['labelled']} labelled"
     return None
 
 

@@ -46,6 +46,7 @@ def apply(
     soak_s: float = 0,
     begun: Collection[str] | None = None,
     retry: bool = False,
+    verb: str = "activate",
 ) -> dict[str, Any]:
     """Execute a plan's steps; each can be repeated, so a run that was cut is continued by the next one.
 
@@ -53,9 +54,10 @@ def apply(
         soak_s: how long the release serves on trial before the device commits it; 0 commits it at once.
         begun: of which blobs the device may have a part, see `upload`.
         retry: try also what the device refuses since it failed too often there (EQ520).
+        verb: what is done with the release at last: `activate`, or `stage`, where nobody is served by it.
 
     Returns:
-        The agent's answer to `activate`; an empty object when the plan had nothing to do.
+        The agent's answer to that verb; an empty object when the plan had nothing to do.
 
     Raises:
         DeviceError: a step is blocked, or the device refused; the release before still serves.
@@ -85,7 +87,7 @@ def apply(
                 **({"soak_s": soak_s} if soak_s else {}),
                 **({"retry": True} if retry else {}),
             }
-            answer = client.call("activate", request, deadline_s=_ACTIVATE_S, on_event=say)
+            answer = client.call(verb, request, deadline_s=_ACTIVATE_S, on_event=say)
     return answer
 
 

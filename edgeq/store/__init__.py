@@ -6,6 +6,7 @@ from edgeq.store.database import Store
 from edgeq.store.records import (
     AuditRecord,
     BenchRecord,
+    ExperimentRecord,
     Ingested,
     QuarantineRecord,
     Refused,
@@ -17,6 +18,7 @@ from edgeq.store.records import (
 __all__ = [
     "AuditRecord",
     "BenchRecord",
+    "ExperimentRecord",
     "Ingested",
     "QuarantineRecord",
     "Refused",

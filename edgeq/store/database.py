@@ -16,6 +16,7 @@ from edgeq.store.engine import open_engine, reading, said
 from edgeq.store.records import (
     AuditRecord,
     BenchRecord,
+    ExperimentRecord,
     Ingested,
     QuarantineRecord,
     Refused,
@@ -25,7 +26,16 @@ from edgeq.store.records import (
     from_text,
     to_text,
 )
-from edgeq.store.schema import audit, benches, quarantine, releases, runs, windows
+from edgeq.store.schema import (
+    audit,
+    benches,
+    experiment_windows,
+    experiments,
+    quarantine,
+    releases,
+    runs,
+    windows,
+)
 
 
 class Store:
@@ -133,7 +143,11 @@ class Store:
         return Ingested(new=new, duplicates=duplicates, quarantined=aside)
 
     def windows(
-        self, model: str | None = None, device: str | None = None, release: str | None = None
+        self,
+        model: str | None = None,
+        device: str | None = None,
+        release: str | None = None,
+        experiment: str | None = None,
     ) -> list[WindowRecord]:
         """Return windows in the order in which the devices made them.
 
@@ -147,6 +161,9 @@ class Store:
         ):
             if value is not None:
                 query = query.where(column == value)
+        if experiment is not None:
+            ours = sa.select(experiment_windows.c.window).where(experiment_windows.c.experiment == experiment)
+            query = query.where(windows.c.id.in_(ours))
         return [WindowRecord(**{**row, "body": from_text(row["body"])}) for row in self._rows(query)]
 
     def quarantine(self, device: str | None = None) -> list[QuarantineRecord]:
@@ -176,6 +193,20 @@ class Store:
         if device is not None:
             query = query.where(benches.c.device == device)
         return [BenchRecord(**{**row, "body": from_text(row["body"])}) for row in self._rows(query)]
+
+    def record_experiment(self, experiment: str, event: str, actor: str, body: Mapping[str, Any]) -> int:
+        """Record an event of an experiment, durably, and return the record's number."""
+        text = to_text(body)
+        return self._insert(
+            experiments, experiment=experiment, event=event, at_ns=self._now_ns(), actor=actor, body=text
+        )
+
+    def experiments(self, experiment: str | None = None) -> list[ExperimentRecord]:
+        """Return the events of an experiment, or of all, oldest first."""
+        query = sa.select(experiments).order_by(experiments.c.id)
+        if experiment is not None:
+            query = query.where(experiments.c.experiment == experiment)
+        return [ExperimentRecord(**{**row, "body": from_text(row["body"])}) for row in self._rows(query)]
 
     def record_audit(self, actor: str, action: str, subject: str, body: Mapping[str, Any]) -> int:
         """Record who did what and return the record's number."""
@@ -236,7 +267,13 @@ def _add_window(
     )
     # Only the window's number may clash silently; anything else is an error.
     unique = ["device_id", "boot", "seq"]
-    return connection.execute(statement.on_conflict_do_nothing(index_elements=unique)).rowcount == 1
+    done = connection.execute(statement.on_conflict_do_nothing(index_elements=unique))
+    if done.rowcount != 1:
+        return False
+    if body.get("experiment") and done.inserted_primary_key is not None:
+        number = done.inserted_primary_key[0]
+        connection.execute(experiment_windows.insert().values(window=number, experiment=body["experiment"]))
+    return True
 
 
 def _stored_text(connection: sa.Connection, device_id: str, body: Mapping[str, Any]) -> str:

@@ -67,6 +67,18 @@ class BenchRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentRecord:
+    """One event of an experiment: what happened, when, and at whose word."""
+
+    id: int
+    experiment: str
+    event: str
+    at_ns: int
+    actor: str
+    body: Body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecord:
     """Who did what to which subject."""
 

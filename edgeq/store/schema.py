@@ -82,9 +82,33 @@ audit = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
 )
 
+# Which windows are of an experiment's arms, so that they are found without reading all of them.
+experiment_windows = sa.Table(
+    "experiment_windows",
+    METADATA,
+    sa.Column("window", sa.Integer, primary_key=True),
+    sa.Column("experiment", sa.Text, nullable=False, index=True),
+)
+
+experiments = sa.Table(
+    "experiments",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("experiment", sa.Text, nullable=False, index=True),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("at_ns", sa.BigInteger, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+)
+
 
 def _create_records(connection: sa.Connection) -> None:
     for table in (runs, releases, windows, quarantine, benches, audit):
+        table.create(connection)
+
+
+def _create_experiments(connection: sa.Connection) -> None:
+    for table in (experiment_windows, experiments):
         table.create(connection)
 
 
@@ -92,5 +116,5 @@ Migration = Callable[[sa.Connection], None]
 
 # Version n is what the first n functions made. A released function is never changed: what it did is in
 # people's files. A later change of a table is a new function with its own statements.
-MIGRATIONS: tuple[Migration, ...] = (_create_records,)
+MIGRATIONS: tuple[Migration, ...] = (_create_records, _create_experiments)
 VERSION = len(MIGRATIONS)

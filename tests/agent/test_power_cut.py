@@ -19,6 +19,7 @@ from edgeq_agent.errors import AgentError
 pytestmark = pytest.mark.convert
 
 NAMES = ("install", "update", "soak", "failed soak", "rollback", "recover", "prune", "pin")
+NAMES += ("stage", "split", "end split", "promote")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,9 @@ def _scenarios(injection: SimpleNamespace, machine: Any, old: Any, new: Any, kit
     body = json.loads(on_trial[state])
     interrupted = {**on_trial, state: json.dumps({**body, "state": "rolling_back", "tries": 1}).encode()}
 
+    staged = after(stocked, make.verb("stage", **new.request()))
+    divided = after(staged, make.verb("split", **make.arms(old, new)))
+
     third = kit.bundle_from(
         {**old.files, "reference.json": new.files["reference.json"] + b" "}, samples=20, name="tiny"
     )
@@ -95,6 +99,10 @@ def _scenarios(injection: SimpleNamespace, machine: Any, old: Any, new: Any, kit
         make.recover(old, new, interrupted),
         make.prune(old, new, crowded, gone, stays, [third.release]),
         make.pin(old, new, updated),
+        make.stage(old, new, stocked),
+        make.split(old, new, staged),
+        make.end_split(old, new, divided),
+        make.promote(old, new, divided),
     ]
 
 

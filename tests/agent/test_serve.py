@@ -44,7 +44,7 @@ class TestWithTritonsClient:
         assert client.is_model_ready("tiny", float_bundle.release)
         assert not client.is_model_ready("tiny", "1")
         assert not client.is_model_ready("nobody")
-        assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+        assert client.get_server_metadata()["extensions"] == ["binary_tensor_data", "edgeq_feedback"]
         found = client.get_model_metadata("tiny")
         assert found["versions"] == [float_bundle.release]
         assert [entry["shape"] for entry in found["inputs"] + found["outputs"]] == [[1, 6, 6, 2], [1, 3]]

@@ -65,7 +65,7 @@ def _shape(value: Any) -> Any:
 
 def _holds(recorded: Any, live: Any, where: str = "result") -> None:
     for name, inner in (recorded or {}).items():
-        if name in ("counts", "errors", "absent", "models", "kept"):
+        if name in ("counts", "errors", "absent", "models", "kept", "staged"):
             continue
         assert name in live, f"{where}.{name} is gone from the answer"
         if inner and live[name]:
@@ -87,6 +87,13 @@ def test_the_agent_answers_as_recorded(serving: Any, float_bundle: Any, tiny_dat
         "trust": serving.call("trust"),
     }
     float_bundle.send(serving)
+    live["stage"] = serving.call("stage", **float_bundle.request())
+    arm = {"name": "b", "release": float_bundle.release, "weight": 1}
+    live["split"] = serving.call(
+        "split", model="tiny", arms=[arm], salt="s", experiment="tiny-1", draw="calls"
+    )
+    assert serving.call("split", model="tiny", clear=True).result["changed"]
+    live["unstage"] = serving.call("unstage", model="tiny", release=float_bundle.release)
     live["activate"] = serving.call("activate", **float_bundle.request())
     live["rollback"] = serving.call("rollback", model="tiny")
     live["activate-soak"] = serving.call("activate", **float_bundle.request(soak_s=600))

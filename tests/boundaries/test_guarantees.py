@@ -1,10 +1,12 @@
-"""Each guarantee of docs/deploy.md names a test that exists."""
+"""Each guarantee of docs/deploy.md and docs/experiments.md names a test that exists."""
 
 from __future__ import annotations
 
 import ast
 import re
 from pathlib import Path
+
+import pytest
 
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
@@ -20,14 +22,20 @@ def missing(page: str, root: Path) -> list[str]:
     return found
 
 
-def test_every_guarantee_names_a_test_that_exists(project_root: Path) -> None:
-    page = (project_root / "docs" / "deploy.md").read_text("utf-8")
+@pytest.mark.parametrize(
+    ("name", "heading", "count"),
+    [("deploy", "What the device guarantees", 15), ("experiments", "What holds, and what proves it", 12)],
+)
+def test_every_guarantee_names_a_test_that_exists(
+    project_root: Path, name: str, heading: str, count: int
+) -> None:
+    page = (project_root / "docs" / f"{name}.md").read_text("utf-8")
     assert missing(page, project_root) == []
-    section = page.partition("## What the device guarantees")[2].partition("\n## ")[0]
+    section = page.partition(f"## {heading}")[2].partition("\n## ")[0]
     rows = [
         line for line in section.splitlines() if line.startswith("| ") and not line.startswith("| guarantee")
     ]
-    assert len(rows) >= 15
+    assert len(rows) >= count
     assert [row for row in rows if not NAMED.search(row)] == []
 
 

@@ -276,6 +276,18 @@ BAD: list[tuple[str, Any, str]] = [
     ("output", {"predicted": [1]}, "output.confidence: expected counts"),
 ]
 
+BAD += [
+    ("arm", 3, "arm: expected a printable text"),
+    ("arm", "", "arm: expected a printable text"),
+    ("experiment", "a\nb", "experiment: expected a printable text"),
+    ("experiment", "x" * 201, "experiment: expected a printable text"),
+    ("keyed", -1, "keyed: expected a whole number"),
+    ("feedback", [], "feedback: expected counts"),
+    ("feedback", {"labelled": 1}, "feedback: expected counts"),
+    ("feedback", {"labelled": 1, "correct": True}, "feedback: expected counts"),
+    ("feedback", {"labelled": 1, "correct": 2}, "feedback: 2 correct of 1 labelled"),
+]
+
 
 @pytest.mark.parametrize(("path", "value", "reason"), BAD, ids=[f"{p}={v!r}"[:40] for p, v, _ in BAD])
 def test_why_a_window_is_refused(path: str, value: Any, reason: str) -> None:
@@ -287,6 +299,12 @@ def test_why_a_window_is_refused(path: str, value: Any, reason: str) -> None:
         target = target[parent]
     target[name] = value
     assert reason in str(why_refused(window, now_ns=NOW_NS))
+
+
+def test_a_window_of_an_arm_and_one_merged_of_several_are_valid() -> None:
+    told = {"labelled": 3, "correct": 3, "expired": 1}
+    assert why_refused(_window(arm="b", experiment="kws-1", keyed=2, feedback=told), now_ns=NOW_NS) is None
+    assert why_refused(_window(arm=None, experiment=None), now_ns=NOW_NS) is None
 
 
 def test_a_window_of_failures_alone_is_valid() -> None:

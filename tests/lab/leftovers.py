@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.lab.device import processes_in
 from tests.lab.needs import tool
 
-_PATIENCE_S = 5.0
+_PATIENCE_S = 20.0
 
 
 def left(scratch: Path, namespaces: Iterable[str]) -> list[str]:

@@ -9,11 +9,11 @@ import time
 from collections import deque
 from typing import Any, Callable, Deque, NamedTuple
 
-from edgeq_agent import child_golden, model, releases, runtimes, states, windows
+from edgeq_agent import child_golden, model, releases, runtimes, staged, windows
 from edgeq_agent.errors import UNSUPPORTED, AgentError
 from edgeq_agent.home import Home
 from edgeq_agent.sdk.errors import ReleaseRefused, one_line
-from edgeq_agent.sdk.ledger import Ledger
+from edgeq_agent.sdk.ledger import Ledger, Side
 from edgeq_agent.sdk.shadow import Sampler, Shadows
 from edgeq_agent.sdk.slot import HandOver, Slot
 from edgeq_agent.sdk.tensors import TensorInfo, info_of
@@ -42,7 +42,7 @@ class Engine:
         ledger: what its calls leave behind; outlives the engine.
     """
 
-    def __init__(self, place: Home, name: str, release: str, arm: str | None, options: Options) -> None:
+    def __init__(self, place: Home, name: str, release: str, side: Side, options: Options) -> None:
         wanted = releases.read(place, release)
         folder = place.release(release)
         self._path = os.path.join(folder, wanted.model_file)
@@ -61,14 +61,15 @@ class Engine:
             },
         )
         self.release = release
-        self.arm = arm
+        self.arm = side.arm
+        self.side = side
         self.manifest = wanted
         self.kernels = loaded.kernels
         self.classes = loaded.classes
         self.inputs: list[TensorInfo] = [info_of(tensor) for tensor in loaded.inputs]
         self.outputs: list[TensorInfo] = [info_of(tensor) for tensor in loaded.outputs]
         self.ledger = Ledger(
-            release, arm, loaded, windows.load(reference, loaded),
+            release, side, loaded, windows.load(reference, loaded),
             options.window_inferences, options.window_s, options.window_least_s,
         )  # fmt: skip
         self.free: Deque[Slot] = deque()
@@ -141,14 +142,14 @@ class Engine:
                 self.waiting -= 1
 
 
-def load(place: Home, name: str, release: str, arm: str | None, options: Options) -> Engine:
+def load(place: Home, name: str, release: str, side: Side, options: Options) -> Engine:
     """Load a release and prove it by its golden inputs, in this process.
 
     Raises:
         ReleaseRefused: EQ544, it is not whole, does not load, or gives other outputs than it should.
     """
     try:
-        return Engine(place, name, release, arm, options)
+        return Engine(place, name, release, side, options)
     except (AgentError, OSError, ImportError, MemoryError) as error:
         why = one_line(error) if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
         raise ReleaseRefused(
@@ -162,7 +163,7 @@ def module_here(place: Home, name: str, release: str) -> str:
     Raises:
         AgentError: EQ503, this Python has none.
     """
-    digest = states.load(place, name).runtime_of(release)
+    digest = staged.runtime_of(place, name, release)
     entry: Any = runtimes.read(place, digest) if digest else None
     proved = [str(entry["module"])] if entry else []
     for module in [*proved, *_MODULES]:

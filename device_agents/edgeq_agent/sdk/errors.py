@@ -11,7 +11,8 @@ InferenceError
 |- ShadowUnusable   EQ547  the shadow cannot take the model's inputs
 |- StorageFailed    EQ500  telemetry or counters could not be stored; they are kept in memory meanwhile
 |- AddressRefused   EQ548  `serve` listens on loopback or a unix socket and nowhere else
-`- NoSuchRelease    EQ549  the release that a call names does not serve
+|- NoSuchRelease    EQ549  the release that a call names does not serve
+`- FeedbackRefused  EQ550  feedback on an answer that does not wait for any
 """
 
 from __future__ import annotations
@@ -122,6 +123,13 @@ class NoSuchRelease(InferenceError):
 
     kind_code = "EQ549"
     kind = "no_release"
+
+
+class FeedbackRefused(InferenceError):
+    """Feedback on an answer that does not wait for any: told already, too old, or not of this process."""
+
+    kind_code = "EQ550"
+    kind = "feedback"
 
 
 def one_line(error: AgentError) -> str:

@@ -15,6 +15,7 @@ from edgeq_agent.home import Home
 from edgeq_agent.sdk import engine as sdk_engine
 from edgeq_agent.sdk.engine import Engine, Options
 from edgeq_agent.sdk.errors import ReleaseRefused, StorageFailed, one_line
+from edgeq_agent.sdk.ledger import ALONE, Side
 from edgeq_agent.sdk.plan import Plan, Sources, alone
 from edgeq_agent.sdk.recorder import Recorder
 from edgeq_agent.sdk.shadow import Shadows
@@ -124,9 +125,9 @@ class Keeper:
 
     def _serve_alone(self, release: str) -> None:
         before = self.plan.all() if self.plan else ()
-        kept = [engine for engine in before if (engine.release, engine.arm) == (release, None)]
+        kept = [engine for engine in before if (engine.release, engine.side) == (release, ALONE)]
         try:
-            self.plan = alone(kept[0] if kept else self._load(release, None))
+            self.plan = alone(kept[0] if kept else self._load(release, ALONE))
         except ReleaseRefused:
             return  # told when it was refused; what served goes on
 
@@ -140,15 +141,15 @@ class Keeper:
             if release in self.refused:
                 continue
             try:
-                return alone(self._load(release, None))
+                return alone(self._load(release, ALONE))
             except ReleaseRefused:
                 continue  # told already
         raise error
 
-    def _load(self, release: str, arm: str | None) -> Engine:
+    def _load(self, release: str, side: Side) -> Engine:
         self.refused.pop(release, None)
         try:
-            engine = sdk_engine.load(self._sources.home, self._sources.model, release, arm, self._options)
+            engine = sdk_engine.load(self._sources.home, self._sources.model, release, side, self._options)
             hand_over = self._recorder.hand_over if self._options.telemetry else None
             engine.start(hand_over, self._shadows, self.wake)
         except AgentError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import Any, Deque
+from typing import Any, Deque, NamedTuple
 
 from edgeq_agent import windows
 from edgeq_agent.model import Model
@@ -20,6 +20,16 @@ _RING_BYTES = 1 << 20
 _RING_SAMPLES = 256
 # With so many rings under way the recorder is behind; further samples are counted, not kept.
 _RINGS_UNDER_WAY = 8
+
+
+class Side(NamedTuple):
+    """Where in an A/B split an engine stands: its arm, and the experiment that the split is of."""
+
+    arm: str | None
+    experiment: str
+
+
+ALONE = Side(None, "")
 
 
 class Ring:
@@ -38,13 +48,14 @@ class Ring:
 class Tally:
     """The counts of one interpreter; written by the call that holds it, read by the recorder."""
 
-    __slots__ = ("calls", "errors", "late", "position", "ring", "unrecorded")
+    __slots__ = ("calls", "errors", "keyed", "late", "position", "ring", "unrecorded")
 
     def __init__(self, ring: Ring) -> None:
         self.ring = ring
         self.position = 0
         self.calls = 0
         self.late = 0
+        self.keyed = 0
         self.unrecorded = 0
         self.errors: dict[str, int] = {}
 
@@ -73,7 +84,7 @@ class Ledger:
     def __init__(
         self,
         release: str,
-        arm: str | None,
+        side: Side,
         loaded: Model,
         reference: windows.Reference,
         window_inferences: int = 1000,
@@ -81,7 +92,7 @@ class Ledger:
         least_s: float = 5.0,
     ) -> None:
         self.release = release
-        self.arm = arm
+        self.side = side
         self._reference = reference
         channels = [len(edges) for edges in reference.edges] + [1] * len(loaded.inputs)
         self.feeds = [Feed(tensor, channels[number]) for number, tensor in enumerate(loaded.inputs)]
@@ -96,15 +107,18 @@ class Ledger:
         self._not_finite = 0
         self._told = Totals()
         self._told_unrecorded = 0
+        self._told_keyed = 0
+        self._feedback = {"labelled": 0, "correct": 0, "expired": 0}
         self._shadow: dict[str, dict[str, float]] = {}
         self._no_slot = 0
-        self._lock = threading.Lock()  # of the two above, which several threads write
+        self._lock = threading.Lock()  # of the three above, which several threads write
         self._begin()
 
     def _begin(self) -> None:
         self._window = windows.Window(self._reference)
         self._began_s = time.monotonic()
         self._late = 0
+        self._keyed = 0
         self._unrecorded = 0
 
     def tally(self) -> Tally:
@@ -157,6 +171,7 @@ class Ledger:
             filled = self.exchange(tally)
             if filled is not None:
                 self.fold(*filled)
+        self._spare.clear()  # a ticket may keep the ledger; the rings go
 
     def totals(self) -> Totals:
         """Return the counts up to now; what the recorder has not folded yet is in them, too."""
@@ -183,6 +198,15 @@ class Ledger:
             for what, count in counts.items():
                 known[what] = known.get(what, 0) + count
 
+    def judged(self, correct: bool | None) -> None:
+        """Count what the application says of one answer; None: it said nothing in time. Any thread may."""
+        with self._lock:
+            if correct is None:
+                self._feedback["expired"] += 1
+                return
+            self._feedback["labelled"] += 1
+            self._feedback["correct"] += int(correct)
+
     def due(self) -> bool:
         """Tell whether the window is to be closed (recorder only)."""
         inferences, window_s, least_s = self._limits
@@ -196,13 +220,19 @@ class Ledger:
     def body(self) -> Json | None:
         """Return the window as it stands, or None when nothing happened in it (recorder only)."""
         self._catch_up()
-        if not self._window.inferences and not self._shadow:
+        if not self._window.inferences and not self._shadow and not any(self._feedback.values()):
             return None
         body = self._window.body()
         body.update(deadline_misses=self._late, unrecorded=self._unrecorded)
-        if self.arm is not None:
-            body["arm"] = self.arm
+        if self.side.arm is not None:
+            body["arm"] = self.side.arm
+            if self._keyed:
+                body["keyed"] = self._keyed
+        if self.side.experiment:
+            body["experiment"] = self.side.experiment
         with self._lock:
+            if any(self._feedback.values()):
+                body["feedback"] = dict(self._feedback)
             if self._shadow:
                 body["shadow"] = {name: dict(counts) for name, counts in self._shadow.items()}
         return body
@@ -217,12 +247,16 @@ class Ledger:
         self._late += now.late - self._told.late
         unrecorded = sum(tally.unrecorded for tally in self._tallies)
         self._unrecorded += unrecorded - self._told_unrecorded
-        self._told, self._told_unrecorded = now, unrecorded
+        keyed = sum(tally.keyed for tally in self._tallies)
+        self._keyed += keyed - self._told_keyed
+        self._told, self._told_unrecorded, self._told_keyed = now, unrecorded, keyed
 
     def stored(self, body: Json) -> None:
         """Begin the next window: this one is in the outbox (recorder only)."""
         with self._lock:
-            # A shadow may have answered since `body`; that stays for the next window.
+            # A shadow may have answered since `body`, or feedback come; that stays for the next window.
+            for what, count in body.get("feedback", {}).items():
+                self._feedback[what] -= count
             for name, counts in body.get("shadow", {}).items():
                 rest = {what: self._shadow[name][what] - count for what, count in counts.items()}
                 self._shadow[name] = rest

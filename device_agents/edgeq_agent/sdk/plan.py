@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from typing import Callable, Mapping, NamedTuple
 
 from edgeq_agent import releases
@@ -10,10 +11,11 @@ from edgeq_agent.home import Home
 from edgeq_agent.sdk import split as sdk_split
 from edgeq_agent.sdk.engine import Engine
 from edgeq_agent.sdk.errors import SplitUnusable
+from edgeq_agent.sdk.ledger import ALONE, Side
 from edgeq_agent.sdk.names import release_named
 from edgeq_agent.sdk.split import Split
 
-Load = Callable[[str, "str | None"], Engine]
+Load = Callable[[str, Side], Engine]
 
 
 class Plan(NamedTuple):
@@ -21,6 +23,7 @@ class Plan(NamedTuple):
 
     Attributes:
         default: the engine of calls without a key; with arms, that of the device's own key.
+        drawn: each call without a key is drawn by itself, by chance, instead.
         arms: (name, weight), empty without a split; `engines` in the same order.
     """
 
@@ -28,12 +31,19 @@ class Plan(NamedTuple):
     arms: tuple[tuple[str, float], ...]
     engines: tuple[Engine, ...]
     salt: str
+    drawn: bool = False
 
     def engine(self, key: object) -> Engine:
         """Return the engine of a call's key."""
-        if key is None or not self.arms:
+        if not self.arms:
             return self.default
+        if key is None:
+            return self._by_chance() if self.drawn else self.default
         return self.engines[sdk_split.choose(self.arms, self.salt, str(key))]
+
+    def _by_chance(self) -> Engine:
+        weights = [weight for _, weight in self.arms]
+        return random.choices(self.engines, weights)[0]  # noqa: S311 - no secret
 
     def all(self) -> tuple[Engine, ...]:
         """Return every engine of the plan."""
@@ -71,6 +81,8 @@ class Sources(NamedTuple):
         if self.weights is False:
             return None
         stored = sdk_split.read(self.home, self.model)
+        if stored is not None and not stored.counts_under(releases.current(self.home, self.model)):
+            stored = None  # another release was committed since, or is on trial
         if isinstance(self.weights, bool) or self.weights is None:
             return stored
         return sdk_split.weighted(stored, self.weights, self.model)
@@ -83,19 +95,26 @@ class Sources(NamedTuple):
                 load or is not right.
         """
         split = self.split()
-        kept = {(engine.release, engine.arm): engine for engine in before.all()} if before else {}
+        kept = {(engine.release, engine.side): engine for engine in before.all()} if before else {}
 
-        def engine_of(release: str, arm: str | None) -> Engine:
-            return kept.get((release, arm)) or load(release, arm)
+        def engine_of(release: str, side: Side) -> Engine:
+            return kept.get((release, side)) or load(release, side)
 
         if split is None:
-            return alone(engine_of(releases.need_current(self.home, self.model), None))
+            return alone(engine_of(releases.need_current(self.home, self.model), ALONE))
+        # An arm without weight is never served: its model would only take memory.
+        served = [arm for arm in split.arms if arm.weight > 0]
         named = [
-            (release_named(self.home, self.model, arm.release, SplitUnusable), arm.name) for arm in split.arms
+            (
+                release_named(self.home, self.model, arm.release, SplitUnusable),
+                Side(arm.name, split.experiment),
+            )
+            for arm in served
         ]
-        engines = tuple(engine_of(release, arm) for release, arm in named)
-        arms = tuple((arm.name, arm.weight) for arm in split.arms)
-        return Plan(engines[sdk_split.choose(arms, split.salt, self.device_id)], arms, engines, split.salt)
+        engines = tuple(engine_of(release, side) for release, side in named)
+        arms = tuple((arm.name, arm.weight) for arm in served)
+        default = engines[sdk_split.choose(arms, split.salt, self.device_id)]
+        return Plan(default, arms, engines, split.salt, split.draw == sdk_split.BY_CALL)
 
 
 def alone(engine: Engine) -> Plan:

@@ -48,6 +48,9 @@ class Recorder:
         # An engine is held by its calls alone: once the last one is over, nothing more can come.
         self._followed: list[tuple[weakref.ref[Engine], Ledger]] = []
         self._past: dict[str, Totals] = {}
+        # Of releases that do not serve any more, but whose answers still get feedback.
+        self._late: set[Ledger] = set()
+        self._late_lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="edgeq-record-" + model, daemon=True)
 
     def start(self) -> None:
@@ -62,6 +65,11 @@ class Recorder:
         """Take a full ring; a call's thread does this, so it costs a microsecond and no more."""
         self._queue.append((ledger, ring, count))
         self._due.set()
+
+    def judged(self, ledger: Ledger) -> None:
+        """Hear that there is feedback in a ledger, which may be of a release that does not serve any more."""
+        with self._late_lock:
+            self._late.add(ledger)
 
     def idle(self) -> bool:
         """Tell whether no engine is alive any more, that is, no call runs."""
@@ -104,26 +112,37 @@ class Recorder:
             if gone or last:
                 _add(self._past, ledger)
                 self._followed.remove(pair)
+        self._close_late()
         self._tell(last)
 
-    def _close_window(self, ledger: Ledger, force: bool) -> None:
+    def _close_late(self) -> None:
+        with self._late_lock:
+            late, self._late = self._late, set()
+        followed = {id(ledger) for _, ledger in self._followed}
+        for ledger in late:
+            if id(ledger) not in followed and not self._close_window(ledger, force=True):
+                self.judged(ledger)  # the disk refuses: the next look tries again
+
+    def _close_window(self, ledger: Ledger, force: bool) -> bool:
+        """Store the window where it is time to; tell whether nothing is left that must be stored."""
         if not (force or ledger.due()):
-            return
+            return True
         body = ledger.body()
         if body is None:
             ledger.restart()
-            return
+            return True
         if not self._windows:
             ledger.stored(body)
-            return
+            return True
         try:
             with outbox.opened(self._home) as box:
                 box.append(self._model, ledger.release, body)
         except (sqlite3.DatabaseError, OSError) as error:
             # The window stays open and goes on to count: nothing is lost but its end comes later.
             self._report(ledger.release, _storage("a telemetry window was not stored", error))
-        else:
-            ledger.stored(body)
+            return False
+        ledger.stored(body)
+        return True
 
     def _tell(self, last: bool) -> None:
         totals = {release: Totals(past.calls, past.late, past.errors) for release, past in self._past.items()}

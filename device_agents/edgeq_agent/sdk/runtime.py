@@ -27,6 +27,7 @@ from edgeq_agent.sdk.plan import Plan, Sources
 from edgeq_agent.sdk.recorder import Recorder
 from edgeq_agent.sdk.shadow import Shadows
 from edgeq_agent.sdk.tensors import TensorInfo
+from edgeq_agent.sdk.tickets import Tickets
 
 POLL_S = 1.0
 _MOST_INTERPRETERS = 4
@@ -55,11 +56,13 @@ class Answer(NamedTuple):
     Attributes:
         outputs: by name, also where there is but one.
         arm: of the split; None without one.
+        ticket: for `feedback`, where one was asked for.
     """
 
     outputs: dict[str, Any]
     release: str
     arm: str | None
+    ticket: str | None = None
 
 
 class Runtime:
@@ -82,6 +85,7 @@ class Runtime:
         poll_s: how often to look for another release.
         window, window_s, window_least_s: a telemetry window ends after `window` inferences, but is at least
             `window_least_s` and at most `window_s` seconds long.
+        feedback: how many answers may wait for `feedback` at the same time.
 
     Raises:
         AgentError: EQ510, no release of the model serves here; EQ544, none of its releases loads; EQ546,
@@ -105,6 +109,7 @@ class Runtime:
         window: int = 1000,
         window_s: float = 60.0,
         window_least_s: float = 5.0,
+        feedback: int = 10_000,
     ) -> None:
         place = _home(home)
         self.model = request.model_name({"model": model})
@@ -113,6 +118,7 @@ class Runtime:
             sdk_split.weighted(None, split, model)  # what is no weight is refused here, not told later
         self._deadline_ns = _deadline_ns(deadline_s)
         self._strict = strict
+        self._tickets = Tickets(request.integer({"feedback": feedback}, "feedback", 1, 1 << 24))
         self._problems: Deque[Problem] = deque(maxlen=_PROBLEMS)
         self._closing = threading.Lock()
         self._closed = False
@@ -158,30 +164,48 @@ class Runtime:
 
     def run(
         self, x: Any, key: object = None, raw: bool = False, deadline_s: float | None = None,
-        release: str | None = None,
+        release: str | None = None, ticket: bool = False,
     ) -> Answer:  # fmt: skip
         """Answer as `infer` does, and tell which release it was.
 
         Args:
             release: the id of the one that shall answer, which must serve.
+            ticket: give one, so that `feedback` can say later whether the answer was right.
 
         Raises:
             NoSuchRelease: EQ549, it does not; else as `infer`.
         """
         limit_ns = self._deadline_ns if deadline_s is None else _deadline_ns(deadline_s)
         engine: Any = self._plan().engine(key) if release is None else self._engine_of(release)
-        named, arm, first = engine.release, engine.arm, engine.outputs[0].name
+        named, arm, first, ledger = engine.release, engine.arm, engine.outputs[0].name, engine.ledger
         try:
             outputs = self._answer(None, engine, key, x, raw, limit_ns)
         finally:
             engine = None  # see the end of `_answer`
-        return Answer(outputs if isinstance(outputs, dict) else {first: outputs}, named, arm)
+        issued = self._tickets.issue(ledger) if ticket else None
+        return Answer(outputs if isinstance(outputs, dict) else {first: outputs}, named, arm, issued)
+
+    def feedback(self, ticket: str, correct: bool) -> None:
+        """Say whether an answer was right; counted for its release and arm, once, and never with its input.
+
+        Args:
+            ticket: of the answer (`run(x, ticket=True).ticket`).
+
+        Raises:
+            FeedbackRefused: EQ550, the answer does not wait for it: told already, too old, or of another
+                process. RuntimeClosed: EQ543. AgentError: EQ512, `correct` is no boolean.
+        """
+        correct = request.flag({"correct": correct}, "correct", False)
+        self._plan()
+        ledger = self._tickets.redeem(ticket)
+        ledger.judged(correct)
+        self._recorder.judged(ledger)
 
     def _answer(self, plan: Any, engine: Any, key: object, x: Any, raw: bool, limit_ns: int | None) -> Any:
         if engine is None:
             if plan is None:
                 raise self._is_closed()
-            engine = plan.default if key is None else plan.engine(key)
+            engine = plan.default if key is None and not plan.drawn else plan.engine(key)
         began = _clock()
         slot: Any = None
         try:
@@ -193,6 +217,8 @@ class Runtime:
                 plan = engine = None
                 raise DeadlineMissed("the call", busy) from None
         try:
+            if key is not None:
+                slot.tally.keyed += 1
             answer = slot.run(x, raw)
             if limit_ns is not None and _clock() - began > limit_ns:
                 slot.tally.late += 1

@@ -4,7 +4,10 @@
 
     {"schema": "edgeq.split/1", "salt": "kws-2025-06",
      "arms": [{"name": "a", "release": "current", "weight": 0.9},
-              {"name": "b", "release": "<64 hex digits>", "weight": 0.1}]}
+              {"name": "b", "release": "<64 hex digits>", "weight": 0.1}],
+     "base": "<64 hex digits>",     optional: it counts only while `current` names this release
+     "experiment": "kws-1a2b-1",    optional: goes into the windows of the arms
+     "draw": "calls"}               optional: calls without a key are drawn one by one, not by device
 
 A release is an id (or its beginning), `current` or `previous`; weights are 0 or more, and only their ratio
 counts. Each arm draws from a key a number that depends on salt, arm and key alone: E = -ln(u) / weight, with
@@ -20,13 +23,16 @@ import math
 import os
 from typing import Any, Mapping, NamedTuple, Sequence
 
-from edgeq_agent import files, request
+from edgeq_agent import disk, files, request
 from edgeq_agent.errors import AgentError
 from edgeq_agent.home import Home
 from edgeq_agent.sdk.errors import SplitUnusable
 
 SCHEMA = "edgeq.split/1"
 _MOST_ARMS = 8
+_LONGEST = 200
+BY_DEVICE = "device"
+BY_CALL = "calls"
 
 
 class Arm(NamedTuple):
@@ -42,6 +48,28 @@ class Split(NamedTuple):
 
     arms: tuple[Arm, ...]
     salt: str
+    base: str | None = None
+    experiment: str = ""
+    draw: str = BY_DEVICE
+
+    def counts_under(self, current: str | None) -> bool:
+        """Tell whether it is served while `current` is the release that the link names."""
+        return self.base is None or self.base == current
+
+    def body(self) -> dict[str, Any]:
+        """Return what is stored and told."""
+        found: dict[str, Any] = {
+            "schema": SCHEMA,
+            "salt": self.salt,
+            "arms": [dict(arm._asdict()) for arm in self.arms],
+        }
+        if self.base is not None:
+            found["base"] = self.base
+        if self.experiment:
+            found["experiment"] = self.experiment
+        if self.draw != BY_DEVICE:
+            found["draw"] = self.draw
+        return found
 
 
 def choose(arms: Sequence[tuple[str, float]], salt: str, key: str) -> int:
@@ -76,7 +104,12 @@ def parse(body: Any, subject: str) -> Split:
         if not isinstance(entries, list) or not 1 <= len(entries) <= _MOST_ARMS:
             raise request.bad("arms", f"a list of 1 to {_MOST_ARMS} arms", entries)
         arms = tuple(_arm(entry) for entry in entries)
-        return _checked(Split(arms, request.text(body, "salt", "") if body.get("salt") else ""), subject)
+        draw = body.get("draw", BY_DEVICE)
+        if draw not in (BY_DEVICE, BY_CALL):
+            raise request.bad("draw", f"{BY_DEVICE} or {BY_CALL}", draw)
+        salt, experiment = (_short(body, name) if body.get(name) else "" for name in ("salt", "experiment"))
+        base = request.sha256(body, "base") if body.get("base") is not None else None
+        return _checked(Split(arms, salt, base, experiment, draw), subject)
     except AgentError as error:
         raise SplitUnusable(f"{subject} {error.subject}", error.problem, error.expected, error.got) from error
 
@@ -86,9 +119,14 @@ def _arm(entry: Any) -> Arm:
         raise request.bad("arms", "objects with name, release and weight", entry)
     if "weight" not in entry:
         raise request.bad("arms.weight", "a number, 0 or more", None)
-    return Arm(
-        request.text(entry, "name"), request.text(entry, "release"), request.number(entry, "weight", 0.0)
-    )
+    return Arm(_short(entry, "name"), _short(entry, "release"), request.number(entry, "weight", 0.0))
+
+
+def _short(body: dict[str, Any], field: str) -> str:
+    value = request.text(body, field)
+    if len(value) > _LONGEST or not value.isprintable():
+        raise request.bad(field, f"a printable text of at most {_LONGEST} characters", value)
+    return value
 
 
 def _checked(split: Split, subject: str) -> Split:
@@ -123,14 +161,15 @@ def read(place: Home, model: str) -> Split | None:
 
 def write(place: Home, model: str, split: Split) -> None:
     """Put a split onto the device, durably; every runtime of the model takes it up at its next look."""
-    body = {"schema": SCHEMA, "salt": split.salt, "arms": [dict(arm._asdict()) for arm in split.arms]}
+    body = split.body()
     parse(body, "split of " + model)
     files.write_json(path_of(place, model), body)
 
 
 def remove(place: Home, model: str) -> None:
-    """End a split: `current` alone serves."""
+    """End a split, durably: `current` alone serves."""
     files.remove(path_of(place, model))
+    disk.sync_folder(place.model(model))
 
 
 def weighted(stored: Split | None, weights: Mapping[str, float], model: str) -> Split:

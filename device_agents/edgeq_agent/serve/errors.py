@@ -7,6 +7,7 @@ from typing import Type
 from edgeq_agent.errors import BAD_REQUEST, UNKNOWN_MODEL, AgentError
 from edgeq_agent.sdk.errors import (
     DeadlineMissed,
+    FeedbackRefused,
     InputMismatch,
     InputNotFinite,
     NoSuchRelease,
@@ -18,6 +19,7 @@ _STATUSES: list[tuple[Type[AgentError], int]] = [
     (InputMismatch, 400),
     (InputNotFinite, 400),
     (NoSuchRelease, 404),
+    (FeedbackRefused, 409),
     (RuntimeClosed, 503),
     (DeadlineMissed, 504),
 ]

@@ -4,6 +4,10 @@
 `POST /v2/models/NAME[/versions/ID]/infer`, with the binary tensor data extension. A version is a release id.
 A quantized input takes real values (FP32) or the model's own integers; outputs are real values unless the
 request's parameter `raw` is true. The parameter `key` says whose call it is, for an A/B split.
+
+An extension of ours: with the parameter `ticket` true the answer's parameters have a `ticket`, and
+`POST /v2/models/NAME/feedback` with {"ticket": ..., "correct": true or false} says later whether it was
+right.
 """
 
 from __future__ import annotations
@@ -22,8 +26,10 @@ from edgeq_agent.wire import Json
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _LENGTH = HEADER_LENGTH.lower()
-_MODEL = re.compile(r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<what>/ready|/infer)?")
-_PARAMETERS = ("binary_data_output", "key", "raw", "deadline_s")
+_MODEL = re.compile(
+    r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<what>/ready|/infer|/feedback)?"
+)
+_PARAMETERS = ("binary_data_output", "key", "raw", "deadline_s", "ticket")
 
 
 class Reply(NamedTuple):
@@ -71,20 +77,27 @@ class Service:
         if found is None:
             raise Refused(404, f"no such path: {path[:200]}")
         name, version, what = found["name"], found["version"], found["what"]
-        _only("POST" if what == "/infer" else "GET", method)
+        _only("POST" if what in ("/infer", "/feedback") else "GET", method)
         if what == "/ready":
             return self._model_ready(name, version)
         runtime = self._runtime(name)
         try:
             if what == "/infer":
                 return _infer(runtime, name, version, headers, body)
+            if what == "/feedback":
+                return _feedback(runtime, name, version, headers, body)
             return _metadata(runtime, name, version)
         except AgentError as error:
             raise refusal(error) from error
 
     def _server(self) -> Reply:
         return as_json(
-            200, {"name": "edgeq-agent", "version": __version__, "extensions": ["binary_tensor_data"]}
+            200,
+            {
+                "name": "edgeq-agent",
+                "version": __version__,
+                "extensions": ["binary_tensor_data", "edgeq_feedback"],
+            },
         )
 
     def _live(self) -> Reply:
@@ -149,11 +162,13 @@ def _infer(
     key = asked.get("key")
     if isinstance(key, (dict, list)):
         raise Refused(400, "parameters: key: expected a text or a number")
-    found = runtime.run(inputs, key, raw, asked.get("deadline_s"), release=version)
+    ticket = flag(asked, "ticket", "the request")
+    found = runtime.run(inputs, key, raw, asked.get("deadline_s"), release=version, ticket=ticket)
     entries, data = outputs_to(_wanted(request, found.outputs, every_binary))
     answer: Json = {"model_name": name, "model_version": found.release, "outputs": entries}
-    if found.arm is not None:
-        answer["parameters"] = {"arm": found.arm}
+    more = {"arm": found.arm, "ticket": found.ticket}
+    if any(value is not None for value in more.values()):
+        answer["parameters"] = {name: value for name, value in more.items() if value is not None}
     if isinstance(request.get("id"), str):
         answer["id"] = request["id"]
     if not any("parameters" in entry for entry in entries):
@@ -162,6 +177,21 @@ def _infer(
     return Reply(
         200, head + data, {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
     )
+
+
+def _feedback(
+    runtime: Runtime, name: str, version: str | None, headers: Mapping[str, str], body: bytes
+) -> Reply:
+    if version is not None:
+        raise Refused(404, "feedback: a ticket knows its version; leave /versions/ID out")
+    request, _, _ = _split(headers, body)
+    unknown = sorted(set(request) - {"ticket", "correct"})
+    if unknown:
+        raise Refused(400, f"feedback: {unknown[0][:60]!r} is not supported; known are ticket, correct")
+    if not isinstance(request.get("correct"), bool) or not isinstance(request.get("ticket"), str):
+        raise Refused(400, "feedback: expected a text `ticket` and true or false as `correct`")
+    runtime.feedback(request["ticket"], request["correct"])
+    return as_json(200, {"model_name": name, "counted": True})
 
 
 def _split(headers: Mapping[str, str], body: bytes) -> tuple[Json, bytes, bool]:

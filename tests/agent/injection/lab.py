@@ -121,7 +121,8 @@ class Lab:
             if answer["event"] == "error":
                 refused = answer["error"]
                 break
-            absorbed = absorbed or "journal_problem" in repr(answer["result"])
+            said = repr(answer["result"])
+            absorbed = absorbed or "journal_problem" in said or "split_problem" in said
         if machine.disk.hit is None:
             return False
         self.tally["refusals of the disk"] += 1

@@ -1,0 +1,179 @@
+"""Feedback: once for each answer, counted for its arm, with bounded memory, and never an input."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from edgeq.collector.validate import why_refused
+from edgeq_agent import Runtime, merge, releases
+from edgeq_agent.errors import AgentError
+from edgeq_agent.home import Home
+from edgeq_agent.sdk import split as sdk_split
+from edgeq_agent.sdk.errors import FeedbackRefused, RuntimeClosed
+from tests.agent.served import running
+
+pytestmark = pytest.mark.convert
+
+
+def _until(true: Any, timeout_s: float = 20) -> None:
+    end = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < end, "did not come true"
+        time.sleep(0.01)
+
+
+def windows_of(device: Any) -> list[dict[str, Any]]:
+    found = [event["window"] for event in device.call("telemetry", limit=1000).of("window")]
+    for window in found:
+        assert why_refused(window, now_ns=time.time_ns()) is None
+    return found
+
+
+def counts(windows: list[dict[str, Any]]) -> dict[str, tuple[int, int, int]]:
+    found: dict[str, list[int]] = {}
+    for window in windows:
+        told = window.get("feedback", {"labelled": 0, "correct": 0, "expired": 0})
+        known = found.setdefault(window["release"], [0, 0, 0])
+        for place, name in enumerate(("labelled", "correct", "expired")):
+            known[place] += told[name]
+    return {release: tuple(counted) for release, counted in found.items()}  # type: ignore[misc]
+
+
+def test_each_answer_is_counted_once_for_its_arm(
+    both: Any, tiny_data: Any, int8_bundle: Any, float_bundle: Any
+) -> None:
+    arms = (sdk_split.Arm("a", float_bundle.release, 0.5), sdk_split.Arm("b", int8_bundle.release, 0.5))
+    sdk_split.write(Home(str(both.home)), "tiny", sdk_split.Split(arms, "s", experiment="e-1"))
+    wanted = {float_bundle.release: [0, 0], int8_bundle.release: [0, 0]}
+    with Runtime("tiny", str(both.home)) as rt:
+        for number in range(60):
+            answer = rt.run(tiny_data[number], key=str(number), ticket=True)
+            assert answer.ticket is not None
+            correct = number % 3 > 0
+            rt.feedback(answer.ticket, correct)
+            wanted[answer.release][0] += 1
+            wanted[answer.release][1] += correct
+            with pytest.raises(FeedbackRefused) as caught:
+                rt.feedback(answer.ticket, correct)
+            assert (caught.value.code, "told already" in str(caught.value)) == ("EQ550", True)
+        assert rt.run(tiny_data[0]).ticket is None
+    found = windows_of(both)
+    assert counts(found) == {name: (one, two, 0) for name, (one, two) in wanted.items()}
+    assert {window["experiment"] for window in found} == {"e-1"}
+
+
+def test_sixteen_threads_count_each_verdict_once(serving: Any, tiny_data: Any, int8_bundle: Any) -> None:
+    with Runtime("tiny", str(serving.home)) as rt:
+        tickets = [rt.run(tiny_data[0], ticket=True).ticket for _ in range(400)]
+        refused: list[int] = []
+
+        def tell() -> None:
+            for ticket in tickets:
+                try:
+                    rt.feedback(str(ticket), True)
+                except FeedbackRefused:
+                    refused.append(1)
+
+        threads = [threading.Thread(target=tell) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(refused) == 15 * 400
+    assert counts(windows_of(serving)) == {int8_bundle.release: (400, 400, 0)}
+
+
+def test_what_waits_is_bounded_and_what_is_dropped_is_counted(
+    serving: Any, tiny_data: Any, int8_bundle: Any
+) -> None:
+    with Runtime("tiny", str(serving.home), feedback=5) as rt:
+        tickets = [str(rt.run(tiny_data[0], ticket=True).ticket) for _ in range(8)]
+        for ticket in tickets[:3]:
+            with pytest.raises(FeedbackRefused):
+                rt.feedback(ticket, True)
+        for ticket in tickets[3:]:
+            rt.feedback(ticket, False)
+    assert counts(windows_of(serving)) == {int8_bundle.release: (5, 0, 3)}
+
+
+@pytest.mark.parametrize("correct", [1, 0, "true", None, 0.5])
+def test_what_is_no_verdict(serving: Any, tiny_data: Any, correct: Any) -> None:
+    with Runtime("tiny", str(serving.home)) as rt:
+        ticket = str(rt.run(tiny_data[0], ticket=True).ticket)
+        with pytest.raises(AgentError) as caught:
+            rt.feedback(ticket, correct)
+        assert caught.value.code == "EQ512"
+        rt.feedback(ticket, True)  # the wrong call did not use the ticket up
+
+
+def test_tickets_of_nobody_of_another_process_and_after_the_end(serving: Any, tiny_data: Any) -> None:
+    with Runtime("tiny", str(serving.home)) as other:
+        foreign = str(other.run(tiny_data[0], ticket=True).ticket)
+    with Runtime("tiny", str(serving.home)) as rt:
+        for ticket in (foreign, "", "x", None, 3, "0" * 10_000):
+            with pytest.raises(FeedbackRefused, match="none of this process") as caught:
+                rt.feedback(ticket, True)  # type: ignore[arg-type]
+            assert len(str(caught.value)) < 400
+        mine = str(rt.run(tiny_data[0], ticket=True).ticket)
+    with pytest.raises(RuntimeClosed):
+        rt.feedback(mine, True)
+
+
+def test_feedback_on_a_release_that_was_replaced_meanwhile(
+    both: Any, tiny_data: Any, int8_bundle: Any, float_bundle: Any
+) -> None:
+    with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
+        tickets = [str(rt.run(tiny_data[0], ticket=True).ticket) for _ in range(3)]
+        releases.point(Home(str(both.home)), "tiny", int8_bundle.release)
+        _until(lambda: rt.release == int8_bundle.release)
+        rt.feedback(tickets[0], True)
+        _until(lambda: counts(windows_of(both)).get(float_bundle.release) == (1, 1, 0))
+        rt.feedback(tickets[1], False)  # its window was stored, nobody serves it, and still it counts
+        _until(lambda: counts(windows_of(both)).get(float_bundle.release) == (2, 1, 0))
+        rt.feedback(tickets[2], True)
+    assert counts(windows_of(both))[float_bundle.release] == (3, 2, 0)
+
+
+def test_merged_windows_add_it_up(serving: Any, tiny_data: Any) -> None:
+    for correct in (True, False):
+        with Runtime("tiny", str(serving.home)) as rt:
+            rt.feedback(str(rt.run(tiny_data[0], ticket=True).ticket), correct)
+    first, second = windows_of(serving)
+    assert merge.windows(first, second)["feedback"] == {"labelled": 2, "correct": 1, "expired": 0}
+    plain = {name: value for name, value in second.items() if name != "feedback"}
+    assert merge.windows(first, plain)["feedback"] == first["feedback"]
+
+
+class TestOverHttp:
+    def test_a_ticket_goes_out_and_comes_back(self, both: Any, float_bundle: Any, tiny_data: Any) -> None:
+        with running(both, "--port", "0") as server:
+            name = json.loads(server.ask("GET", "/v2/models/tiny")[2])["inputs"][0]["name"]
+            entry = {
+                "name": name, "shape": [1, 6, 6, 2], "datatype": "FP32", "data": tiny_data[0].ravel().tolist()
+            }  # fmt: skip
+            ask = {"inputs": [entry], "parameters": {"ticket": True}}
+
+            def post(path: str, body: Any) -> tuple[int, dict[str, Any]]:
+                status, _, data = server.ask("POST", f"/v2/models/tiny{path}", json.dumps(body).encode())
+                return status, json.loads(data)
+
+            status, answer = post("/infer", ask)
+            assert status == 200
+            ticket = answer["parameters"]["ticket"]
+            assert post("/feedback", {"ticket": ticket, "correct": False})[0] == 200
+            assert post("/feedback", {"ticket": ticket, "correct": False})[0] == 409
+            assert post("/feedback", {"ticket": "x", "correct": True})[0] == 409
+            for body in ({}, {"ticket": ticket}, {"ticket": ticket, "correct": 1}, {"a": 1}, []):
+                status, refused = post("/feedback", body)
+                assert (status, "error" in refused) == (400, True)
+            assert post(f"/versions/{float_bundle.release}/feedback", {})[0] == 404
+            assert server.ask("GET", "/v2/models/tiny/feedback")[0] == 405
+            status, answer = post("/infer", {**ask, "parameters": {}})
+            assert "parameters" not in answer
+            assert post("/infer", {**ask, "parameters": {"ticket": "yes"}})[0] == 400
+        assert counts(windows_of(both)) == {float_bundle.release: (1, 0, 0)}

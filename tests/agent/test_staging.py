@@ -1,0 +1,287 @@
+"""A second release on a device: proved like any other, served to nobody, split on order, kept as needed."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from edgeq_agent import Runtime, attempts, releases, staged
+from edgeq_agent.home import Home
+
+pytestmark = pytest.mark.convert
+
+
+def arms_of(*arms: tuple[str, str, float], **more: Any) -> dict[str, Any]:
+    entries = [{"name": name, "release": release, "weight": weight} for name, release, weight in arms]
+    return {"model": "tiny", "arms": entries, "salt": "s", **more}
+
+
+def _until(true: Any, timeout_s: float = 20) -> None:
+    end = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < end, "did not come true"
+        time.sleep(0.01)
+
+
+def third_of(kit: Any, old: Any, counter: int = 9) -> Any:
+    """Return one more good release of the model."""
+    files = {**old.files, "reference.json": old.files["reference.json"] + b" "}
+    return kit.bundle_from(files, samples=20, name="tiny", change=lambda body: body.update(counter=counter))
+
+
+@pytest.fixture
+def staged_device(serving: Any, float_bundle: Any) -> Any:
+    """Return a device where the int8 release serves and the float one is staged."""
+    float_bundle.send(serving)
+    assert serving.call("stage", **float_bundle.request()).result["changed"]
+    return serving
+
+
+class TestStage:
+    def test_it_is_proved_kept_and_does_not_serve(
+        self, serving: Any, int8_bundle: Any, float_bundle: Any
+    ) -> None:
+        float_bundle.send(serving)
+        before = (serving.home / "trust.json").read_bytes()
+        found = serving.call("stage", **float_bundle.request()).result
+        assert (found["changed"], found["serves"]) == (True, False)
+        assert found["health"]["latency_p95_ns"] > 0
+        assert serving.current("tiny") == int8_bundle.release
+        assert (serving.home / "trust.json").read_bytes() == before, "only a commit raises the counter"
+        model = serving.call("status").result["models"]["tiny"]
+        assert (list(model["staged"]), model["split"]) == ([float_bundle.release], None)
+        kept = serving.call("prune").result["kept"]
+        assert kept["releases"][float_bundle.release] == ["tiny: staged"]
+        assert serving.call("activate", **float_bundle.request()).result["changed"]
+
+    def test_twice_changes_nothing(self, staged_device: Any, float_bundle: Any) -> None:
+        path = staged_device.home / "models" / "tiny" / "staged.json"
+        before = (path.read_bytes(), path.stat().st_mtime_ns)
+        again = staged_device.call("stage", **float_bundle.request()).result
+        assert not again["changed"]
+        assert again["health"]["latency_p95_ns"] > 0
+        assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+    def test_what_serves_is_left_as_it_is(self, serving: Any, int8_bundle: Any) -> None:
+        found = serving.call("stage", **int8_bundle.request()).result
+        assert (found["serves"], found["changed"]) == (True, False)
+        assert staged.read(Home(str(serving.home)), "tiny") == {}
+
+    @pytest.mark.parametrize(
+        ("change", "code"),
+        [
+            ({"signatures": []}, "EQ531"),
+            ({"model": "other"}, "EQ512"),
+            ({"runtime": "0" * 64}, "EQ503"),
+            ({"release": "0" * 64}, "EQ505"),
+        ],
+    )
+    def test_the_gate_is_that_of_activate(
+        self, serving: Any, float_bundle: Any, change: dict[str, Any], code: str
+    ) -> None:
+        float_bundle.send(serving)
+        for verb in ("stage", "activate"):
+            assert serving.call(verb, **float_bundle.request(**change)).error["code"] == code
+        assert staged.read(Home(str(serving.home)), "tiny") == {}
+
+    def test_an_old_a_foreign_and_a_sick_release(
+        self, both: Any, kit: Any, int8_bundle: Any, float_bundle: Any
+    ) -> None:
+        assert both.call("stage", **int8_bundle.request()).error["code"] == "EQ535"
+        foreign = third_of(kit, float_bundle)
+        foreign.manifest["requires"]["kinds"] = ["coral"]
+        foreign.send(both)
+        assert both.call("stage", **foreign.request()).error["code"] == "EQ503"
+        slow = third_of(kit, float_bundle)
+        slow.manifest["limits"]["latency_p95_ns"] = 1
+        assert both.call("stage", **slow.request()).error["code"] == "EQ504"
+        assert both.call("status").result["models"]["tiny"]["staged"] == {}
+        assert both.current("tiny") == float_bundle.release
+
+    def test_a_release_that_is_never_proved_is_not_tried_for_ever(
+        self, serving: Any, kit: Any, float_bundle: Any
+    ) -> None:
+        slow = third_of(kit, float_bundle)
+        slow.manifest["limits"]["latency_p95_ns"] = 1
+        slow.send(serving)
+        state = serving.home / "models" / "tiny" / "state.json"
+        assert serving.call("stage", **slow.request()).error["code"] == "EQ504"
+        body = json.loads(state.read_text())
+        assert body["attempts"] == [{"release": slow.release, "count": 1}]
+        body["attempts"][0]["count"] = attempts.LIMIT
+        state.write_text(json.dumps(body))
+        assert serving.call("stage", **slow.request()).error["code"] == "EQ520"
+        assert serving.call("stage", **slow.request(retry=True)).error["code"] == "EQ504"
+
+    def test_there_must_be_something_to_compare_with(self, ready: Any, float_bundle: Any) -> None:
+        float_bundle.send(ready)
+        assert ready.call("stage", **float_bundle.request()).error["code"] == "EQ510"
+
+    def test_too_many(self, staged_device: Any, kit: Any, float_bundle: Any) -> None:
+        place = Home(str(staged_device.home))
+        entry = staged.read(place, "tiny")[float_bundle.release]
+        others = {f"{number:064d}": entry for number in range(staged.MOST - 1)}
+        staged.write(place, "tiny", {**staged.read(place, "tiny"), **others})
+        third = third_of(kit, float_bundle)
+        third.send(staged_device)
+        error = staged_device.call("stage", **third.request()).error
+        assert (error["code"], error["expected"]) == ("EQ554", "at most 8")
+        assert staged_device.call("unstage", model="tiny", release="0" * 64).result["changed"]
+        assert staged_device.call("stage", **third.request()).result["changed"]
+
+
+class TestSplit:
+    def test_set_show_and_clear(self, staged_device: Any, int8_bundle: Any, float_bundle: Any) -> None:
+        request = arms_of(("a", int8_bundle.release, 0.9), ("b", float_bundle.release, 0.1), experiment="e")
+        assert staged_device.call("split", model="tiny").result["split"] is None
+        found = staged_device.call("split", **request).result
+        assert (found["changed"], found["in_force"]) == (True, True)
+        assert not staged_device.call("split", **request).result["changed"]
+        shown = staged_device.call("split", model="tiny").result
+        assert shown["split"]["base"] == int8_bundle.release
+        assert staged_device.call("status").result["models"]["tiny"]["split"] == shown["split"]
+        assert (
+            staged_device.call("unstage", model="tiny", release=float_bundle.release).error["code"] == "EQ552"
+        )
+        assert staged_device.call("split", model="tiny", clear=True).result["changed"]
+        assert not staged_device.call("split", model="tiny", clear=True).result["changed"]
+        assert staged_device.call("unstage", model="tiny", release=float_bundle.release).result["changed"]
+        assert staged_device.call("prune").result["removed"]["releases"] == [float_bundle.release]
+
+    def test_one_experiment_at_a_time(self, staged_device: Any, float_bundle: Any) -> None:
+        request = arms_of(("b", float_bundle.release, 1), experiment="mine")
+        assert staged_device.call("split", **request).result["changed"]
+        error = staged_device.call("split", **{**request, "experiment": "yours"}).error
+        assert (error["code"], "experiment mine" in error["problem"]) == ("EQ552", True)
+        more = {**request, "arms": [{**request["arms"][0], "weight": 2}]}
+        assert staged_device.call("split", **more).result["changed"], "its own share may change"
+
+    @pytest.mark.parametrize(
+        ("release", "more", "code"),
+        [
+            ("current", {}, "EQ512"),
+            ("f" * 64, {}, "EQ551"),
+            (None, {"base": "f" * 64}, "EQ553"),
+            (None, {"draw": "dice"}, "EQ546"),
+            (None, {"salt": "x" * 201}, "EQ546"),
+        ],
+    )
+    def test_what_is_no_split(
+        self, staged_device: Any, float_bundle: Any, release: str | None, more: dict[str, Any], code: str
+    ) -> None:
+        request = arms_of(("b", release or float_bundle.release, 1), **more)
+        error = staged_device.call("split", **request).error
+        assert error["code"] == code
+        assert staged_device.call("split", model="tiny").result["split"] is None
+
+    def test_a_staged_release_that_is_older_than_a_later_commit_is_not_served(
+        self, staged_device: Any, kit: Any, int8_bundle: Any, float_bundle: Any
+    ) -> None:
+        third = third_of(kit, float_bundle)
+        third.send(staged_device)
+        assert staged_device.call("activate", **third.request()).result["changed"]
+        error = staged_device.call("split", **arms_of(("b", float_bundle.release, 1))).error
+        assert (error["code"], error["expected"]) == ("EQ551", "a release counter above 9")
+
+    def test_not_while_a_release_is_on_trial(self, staged_device: Any, kit: Any, float_bundle: Any) -> None:
+        third = third_of(kit, float_bundle)
+        third.send(staged_device)
+        assert staged_device.call("activate", **third.request(soak_s=3600)).result["state"] == "soaking"
+        assert staged_device.call("split", **arms_of(("b", float_bundle.release, 1))).error["code"] == "EQ553"
+
+    def test_activating_another_release_ends_it_and_a_failed_trial_gives_it_back(
+        self, staged_device: Any, kit: Any, tiny_data: Any, int8_bundle: Any, float_bundle: Any
+    ) -> None:
+        device = staged_device
+        split = arms_of(("a", int8_bundle.release, 0.5), ("b", float_bundle.release, 0.5))
+        assert device.call("split", **split).result["changed"]
+        third = third_of(kit, float_bundle)
+        third.send(device)
+        with Runtime("tiny", str(device.home), poll_s=0.02) as rt:
+            assert set(rt.releases) == {"a", "b"}
+            # On trial the new release alone serves; the split waits.
+            assert device.call("activate", **third.request(soak_s=3600)).result["state"] == "soaking"
+            _until(lambda: rt.releases == {"default": third.release})
+            assert not device.call("split", model="tiny").result["in_force"]
+            assert device.call("prune").result["removed"]["releases"] == []
+            # The trial fails: what served before serves again, split as before.
+            assert device.call("rollback", model="tiny").result["release"] == int8_bundle.release
+            _until(lambda: set(rt.releases) == {"a", "b"})
+            # A commit ends it for good, also when a rollback leads back to the old release.
+            answer = device.call("activate", **third.request()).result
+            assert "split_problem" not in answer
+            _until(lambda: rt.releases == {"default": third.release})
+            assert device.call("split", model="tiny").result["split"] is None
+            assert device.call("rollback", model="tiny").result["release"] == int8_bundle.release
+            _until(lambda: rt.releases == {"default": int8_bundle.release})
+            assert rt.run(tiny_data[0]).arm is None
+        assert not (device.home / "models" / "tiny" / "split.json").exists()
+
+    def test_promotion_leaves_nothing_of_the_experiment(
+        self, staged_device: Any, int8_bundle: Any, float_bundle: Any
+    ) -> None:
+        device = staged_device
+        split = arms_of(("a", int8_bundle.release, 0.5), ("b", float_bundle.release, 0.5))
+        assert device.call("split", **split).result["changed"]
+        assert device.call("activate", **float_bundle.request()).result["changed"]
+        entry = device.call("status").result["models"]["tiny"]
+        assert (entry["current"], entry["split"], entry["staged"]) == (float_bundle.release, None, {})
+
+    def test_damaged_notes_keep_everything_and_can_be_made_anew(
+        self, staged_device: Any, int8_bundle: Any, float_bundle: Any
+    ) -> None:
+        folder = staged_device.home / "models" / "tiny"
+        (folder / "staged.json").write_text("{")
+        (folder / "split.json").write_text("{")
+        assert staged_device.call("prune").result["removed"]["releases"] == []
+        assert "EQ546" in staged_device.call("status").result["models"]["tiny"]["split"]["problem"]
+        assert staged_device.call("stage", **float_bundle.request()).result["changed"]
+        assert staged_device.call("split", model="tiny", clear=True).result["changed"]
+        assert staged_device.call("split", model="tiny").result["split"] is None
+
+
+class TestServed:
+    def test_two_releases_side_by_side_by_calls(
+        self, staged_device: Any, tiny_data: Any, int8_bundle: Any, float_bundle: Any
+    ) -> None:
+        request = arms_of(
+            ("a", int8_bundle.release, 0.5), ("b", float_bundle.release, 0.5), experiment="e-1", draw="calls"
+        )
+        assert staged_device.call("split", **request).result["changed"]
+        with Runtime("tiny", str(staged_device.home)) as rt:
+            found = [rt.run(tiny_data[number % 50]).arm for number in range(400)]
+            keyed = {rt.run(tiny_data[0], key="somebody").arm for _ in range(20)}
+        assert len(keyed) == 1, "a key keeps its arm"
+        assert 120 < found.count("a") < 280, "calls without a key are drawn one by one"
+        windows = [event["window"] for event in staged_device.call("telemetry").of("window")]
+        by_arm = {window["arm"]: window for window in windows}
+        assert {window["experiment"] for window in windows} == {"e-1"}
+        assert sum(window["inferences"] for window in windows) == 420
+        assert by_arm["a"]["release"] == int8_bundle.release
+        assert by_arm["b"]["release"] == float_bundle.release
+        assert sum(window.get("keyed", 0) for window in windows) == 20
+
+    def test_a_device_that_is_wholly_one_arm_loads_that_release_alone(
+        self, staged_device: Any, tiny_data: Any, int8_bundle: Any, float_bundle: Any
+    ) -> None:
+        request = arms_of(("a", int8_bundle.release, 0), ("b", float_bundle.release, 1), experiment="e-2")
+        assert staged_device.call("split", **request).result["changed"]
+        with Runtime("tiny", str(staged_device.home)) as rt:
+            assert rt.releases == {"b": float_bundle.release}
+            assert {rt.run(tiny_data[0], key=key).arm for key in (None, "x", "y", 3)} == {"b"}
+
+    def test_a_split_under_another_release_is_not_served(
+        self, both: Any, int8_bundle: Any, float_bundle: Any
+    ) -> None:
+        from edgeq_agent.sdk import split as sdk_split
+
+        place = Home(str(both.home))
+        arm = sdk_split.Arm("b", int8_bundle.release, 1.0)
+        sdk_split.write(place, "tiny", sdk_split.Split((arm,), "s", base=int8_bundle.release))
+        with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
+            assert rt.releases == {"default": float_bundle.release}
+            releases.point(place, "tiny", int8_bundle.release)
+            _until(lambda: rt.releases == {"b": int8_bundle.release})

@@ -1,0 +1,128 @@
+"""The ratio of latencies: right at every look, whatever heats the device, and with very unequal arms."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from edgeq.experiment.blocks import Block, blocks
+from edgeq.experiment.parts import Part, Seen, bucket_at, within
+from edgeq.experiment.ratios import ratio_interval
+
+ACCURACY = 0.01
+STEP = math.log((1 + ACCURACY) / (1 - ACCURACY))
+
+
+def part(latencies_ns: np.ndarray) -> Part:  # type: ignore[type-arg]
+    buckets = np.ceil(np.log(latencies_ns) / STEP).astype(int)
+    return Part(latency=dict(Counter(buckets.tolist())), accuracy=ACCURACY)
+
+
+def made(
+    random: np.random.Generator, count: int, ratio: float, *, a: int = 40, b: int = 4, devices: int = 3
+) -> list[Block]:
+    """Return blocks of devices of different speed that are throttled for long stretches."""
+    found = []
+    heat = np.zeros(devices)
+    for number in range(count):
+        device = number % devices
+        heat[device] = 0.97 * heat[device] + 0.1 * random.normal()
+        speed = 1e6 * (1 + device) * math.exp(heat[device])
+        sides = [speed * random.lognormal(0, 0.4, size) for size in (a, b)]
+        found.append(Block(device=f"pi{device}", a=part(sides[0]), b=part(sides[1] * ratio)))
+    return found
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.95])
+@pytest.mark.parametrize("ratio", [1.0, 1.3])
+def test_it_holds_at_every_look(quantile: float, ratio: float) -> None:
+    runs, alpha, missed = 30, 0.05, 0
+    for run in range(runs):
+        found = made(np.random.default_rng(run), 180, ratio)
+        looks = [ratio_interval(found[:end], quantile, alpha=alpha)[0] for end in range(20, 181, 20)]
+        missed += any(not interval.holds(ratio) for interval in looks)
+    assert missed <= 5, "of 30 at most 1 or 2 are expected"
+
+
+def test_the_same_calls_taken_for_independent_ones_are_wrong_soon() -> None:
+    """Heat comes and goes in both arms; one that only B's windows saw would look like B's doing."""
+    random = np.random.default_rng(3)
+    missed = 0
+    for _ in range(40):
+        heat, shares = 0.0, []
+        for _ in range(60):  # B runs alone, in another stretch of time than A
+            heat = 0.97 * heat + 0.1 * random.normal()
+            shares.append((random.lognormal(heat, 0.4, 40) <= 1).mean())
+        spread = 1.96 * math.sqrt(0.25 / (60 * 40))
+        missed += abs(np.mean(shares) - 0.5) > spread
+    assert missed > 12, "this is why both arms run at the same time, and a block is one value"
+
+
+def test_arms_of_very_different_size_are_not_mistaken() -> None:
+    """A sample quantile is biased, and more so for the smaller arm: over many blocks that would show."""
+    found = made(np.random.default_rng(4), 3000, 1.0, a=100, b=3, devices=1)
+    interval, estimate, units = ratio_interval(found, 0.95, alpha=0.05)
+    assert interval.low <= 1 <= interval.high
+    assert interval.high / interval.low < 1.25
+    assert estimate is not None
+    assert abs(estimate - 1) < 0.05
+    assert units == 2999, "the first block only sets the threshold"
+    by_block = [bucket_at(one.b.latency, 0.95) - bucket_at(one.a.latency, 0.95) for one in found]
+    assert np.mean(by_block) < -5, "the plain comparison of quantiles is off by a tenth"
+
+
+def test_a_slow_release_is_found_and_the_ends_are_no_finer_than_the_sketch() -> None:
+    found = made(np.random.default_rng(5), 2000, 1.5, a=60, b=60)
+    interval, estimate, _ = ratio_interval(found, 0.95, alpha=0.05)
+    assert 1.3 < interval.low < 1.5 < interval.high < 1.7
+    assert estimate is not None
+    assert abs(estimate - 1.5) < 0.06
+    same = made(np.random.default_rng(6), 20_000, 1.0, a=200, b=200, devices=1)
+    interval, _, _ = ratio_interval(same, 0.5, alpha=0.05)
+    gamma = math.exp(STEP)
+    assert interval.low >= gamma**-2.5
+    assert interval.high <= gamma**2.5
+    assert interval.low <= 1 / gamma * 1.0001
+
+
+def test_little_says_little() -> None:
+    random = np.random.default_rng(7)
+    assert ratio_interval([], 0.5, alpha=0.05)[0].says_nothing
+    assert ratio_interval(made(random, 1, 1.0), 0.5, alpha=0.05)[2] == 0
+    interval, _, units = ratio_interval(made(random, 8, 1.0), 0.5, alpha=0.05)
+    assert (interval.says_nothing, units) == (True, 5)
+
+
+def test_a_ratio_beyond_the_grid_is_told_as_far_as_it_goes() -> None:
+    found = made(np.random.default_rng(8), 400, 30.0)
+    interval, estimate, _ = ratio_interval(found, 0.5, alpha=0.05)
+    assert interval.low > 8
+    assert interval.high == math.inf
+    assert estimate is None
+
+
+def test_buckets_are_counted_with_sharp_edges() -> None:
+    one = Part(latency={10: 5, 12: 4, 20: 1}, accuracy=ACCURACY)
+    assert [within(one.latency, bucket) for bucket in (9, 10, 11, 12, 20)] == [0, 0.5, 0.5, 0.9, 1]
+    assert [bucket_at(one.latency, fraction) for fraction in (0.1, 0.5, 0.51, 0.9, 0.95)] == [
+        10,
+        10,
+        12,
+        12,
+        20,
+    ]
+
+
+def test_a_block_ends_when_both_arms_have_something() -> None:
+    def seen(device: str, arm: str, count: int) -> Seen:
+        return Seen(device=device, arm=arm, part=Part(labelled=count, correct=count))
+
+    windows = [
+        seen("x", "a", 3), seen("y", "b", 1), seen("x", "a", 2), seen("x", "b", 0), seen("x", "b", 1),
+        seen("y", "a", 4), seen("x", "a", 9),
+    ]  # fmt: skip
+    found = blocks(windows, lambda part: part.labelled)
+    assert [(one.device, one.a.labelled, one.b.labelled) for one in found] == [("x", 5, 1), ("y", 4, 1)]
