@@ -6,6 +6,7 @@ import os
 
 from edgeq_agent import __version__, device, home, journal, outbox, pins, releases, soak, states, trust
 from edgeq_agent.call import Call
+from edgeq_agent.service import record as service_record
 from edgeq_agent.wire import Json
 
 _JOURNAL_ENTRIES = 20
@@ -22,6 +23,7 @@ def status(call: Call) -> Json:
         "models": {name: _model(call.home, name) for name in names},
         "outbox": waiting,
         "trust": trust.summary(call.home),
+        "service": service_record.summary(call.home),
         "free_bytes": home.free_bytes(call.home.root),
         "free_inodes": home.free_inodes(call.home.root),
         "journal": journal.tail(call.home, _JOURNAL_ENTRIES),

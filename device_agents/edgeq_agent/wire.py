@@ -54,6 +54,7 @@ VERBS = (
     "bench",
     "telemetry",
     "trust",
+    "service",
 )
 
 # Chunks of an upload: what may be offered. Small ones cost a hash each, large ones are sent again whole.

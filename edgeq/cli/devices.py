@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from edgeq.cli.device_service import service_command
 from edgeq.cli.ui import App, command
 from edgeq.errors import UsageError
 from edgeq.units import format_size
@@ -17,7 +18,7 @@ from edgeq.values import Device, DeviceKind
 
 @click.group("devices")
 def devices_command() -> None:
-    """Enrol, list and remove devices; emulate one."""
+    """Enrol, list and remove devices; emulate one; let one start by itself."""
 
 
 @command(
@@ -198,7 +199,7 @@ def _stop(app: App, name: str) -> None:
     app.ui.emit("edgeq.devices.stop/1", {"device": name})
 
 
-for _command in (_add, _list, _remove, _rotate_key, _emulate, _stop):
+for _command in (_add, _list, _remove, _rotate_key, _emulate, _stop, service_command):
     devices_command.add_command(_command)
 
 

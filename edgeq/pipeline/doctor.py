@@ -6,10 +6,11 @@ import importlib.metadata
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from edgeq.errors import EdgeqError
 from edgeq.fleet.facts import Facts
@@ -136,6 +137,7 @@ def examine_device(
     else:
         fix = "the first `edgeq deploy` brings one"
         checks.append(check("runtime", Health.WARN, "no inference runtime yet", fix))
+    checks.append(_service(device.name, facts.raw.get("service")))
     low = facts.free_bytes < LEAST_FREE_BYTES_DEVICE
     mend = f"free {format_size(LEAST_FREE_BYTES_DEVICE)} on the device" if low else None
     checks.append(
@@ -147,6 +149,27 @@ def examine_device(
     detail = f"{skew_ns / 1e9:.0f} s away from this machine's"
     checks.append(check("clock", Health.WARN if off else Health.OK, detail, mend))
     return checks
+
+
+def _service(name: str, service: Mapping[str, Any] | None) -> Check:
+    """Return the check of what starts the agent with the device, from what the device's probe said."""
+
+    def check(health: Health, detail: str, fix: str | None = None) -> Check:
+        return Check(subject=name, name="service", health=health, detail=detail, fix=fix)
+
+    enable = f"edgeq devices service {name} --enable"
+    if service is None:
+        detail = "none: a trial that a restart interrupts goes back at the next call only"
+        return check(Health.WARN, detail, enable)
+    last = service["last"]
+    if not service["whole"]:
+        return check(Health.FAIL, f"{service['kind']}, but its files are not as installed", enable)
+    if not service["ran_in_this_boot"]:
+        return check(Health.WARN, f"{service['kind']}, but it did not run since the device started", enable)
+    if not last["ok"]:
+        return check(Health.FAIL, f"{service['kind']}, its last run failed: {last['problem']}", enable)
+    seen = "seen to run at a start" if service["seen_at_boot"] else "no start of the device seen yet"
+    return check(Health.OK, f"{service['kind']}, {seen}")
 
 
 def worst(checks: list[Check]) -> Health:
