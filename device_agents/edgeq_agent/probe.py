@@ -23,6 +23,7 @@ def probe(call: Call, root: str = "/") -> Json:
             for entry in runtimes.all_of(call.home)
         ],
         service=service_record.summary(call.home),
+        refused_runtimes=runtimes.refused(call.home),
         measures=measures.availability(root),
         time_ns=time.time_ns(),
     )

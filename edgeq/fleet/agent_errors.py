@@ -20,6 +20,7 @@ _CLASSES: dict[str, type[DeviceError]] = {
     "EQ503": DeviceUnsupported,
     "EQ504": HealthCheckFailed,
     "EQ508": DeviceBusy,
+    "EQ556": DeviceUnsupported,
 }
 
 

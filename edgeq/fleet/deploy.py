@@ -16,6 +16,7 @@ from edgeq.fleet.connect import open_agent
 from edgeq.fleet.facts import Facts
 from edgeq.fleet.plan import Plan, plan
 from edgeq.fleet.ports import DeployableBundle
+from edgeq.fleet.runtime_step import REFUSED
 from edgeq.fleet.trust import blocked_by_trust
 from edgeq.fleet.watch import STEP_S
 from edgeq.fleet.wheels import Runtime, own_runtime, resolve
@@ -43,6 +44,7 @@ class Outcome:
         previous: the release that served before, if any.
         health: the agent's measurements at activation.
         sent_bytes: payload that went out, the agent file included.
+        passed: runtimes that would have been better and do not start there, with the reasons.
     """
 
     device: str
@@ -54,6 +56,7 @@ class Outcome:
     health: Mapping[str, Any]
     sent_bytes: int
     duration_s: float
+    passed: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The outcome as in `--json`."""
@@ -64,6 +67,7 @@ class Outcome:
             "release": self.release,
             "previous": self.previous,
             "health": dict(self.health),
+            "passed_runtimes": list(self.passed),
             "steps": [step.to_dict() for step in self.plan.steps],
             "send_bytes": self.plan.send_bytes,
             "sent_bytes": self.sent_bytes,
@@ -71,15 +75,24 @@ class Outcome:
         }
 
 
-def make_plan(client: AgentClient, bundle: DeployableBundle, *, workspace: Path) -> Planned:
+def make_plan(
+    client: AgentClient,
+    bundle: DeployableBundle,
+    *,
+    workspace: Path,
+    without: Mapping[str, str] | None = None,
+) -> Planned:
     """Ask the device, choose its runtime, and plan.
+
+    Args:
+        without: runtimes that did not start there, with the reasons; the next one that fits is planned.
 
     Raises:
         DeviceError, TransportError: the device cannot be asked, or nothing runs on it.
     """
     facts = client.facts()
     status = client.call("status", {})
-    runtime = _runtime(client.device, facts, workspace)
+    runtime = _runtime(client.device, facts, workspace, without)
     sizes = {sha256: blob.size_bytes for sha256, blob in bundle.blobs.items()}
     if runtime.digest not in {known.digest for known in facts.runtimes}:
         sizes.update((wheel.sha256, wheel.size_bytes) for wheel in runtime.wheels)
@@ -112,7 +125,8 @@ def deploy_one(
     Args:
         on_event: called with what happens on the way, also from other threads.
         dry_run: plan only.
-        planned: a plan made before (and shown to somebody): exactly this one is applied.
+        planned: a plan made before (and shown to somebody): exactly this one is applied, unless its runtime
+            does not start on the device: then the next one that fits.
         backoff: how often to begin again when the way to the device fails; what arrived is not sent again.
         on_retry: called with the failure and the seconds until the next try.
         soak_s: how long the release serves on trial before the device commits it.
@@ -122,23 +136,29 @@ def deploy_one(
         TransportError: the way to the device failed.
     """
     started_s, sent_bytes = time.monotonic(), 0
+    refused: dict[str, str] = {}
+
+    def carry_out(client: AgentClient) -> tuple[Planned, dict[str, Any]]:
+        while True:
+            todo = planned
+            if todo is None or todo.runtime.digest in refused:
+                todo = make_plan(client, bundle, workspace=workspace, without=refused)
+            if dry_run:
+                return todo, {}
+            try:
+                return todo, apply(
+                    todo.plan, client, bundle=bundle, runtime=todo.runtime, on_event=on_event, soak_s=soak_s
+                )
+            except DeviceUnsupported as error:
+                if error.reported_code != REFUSED or todo.runtime.digest in refused:
+                    raise
+                refused[todo.runtime.digest] = error.problem or error.message
 
     def attempt() -> tuple[Planned, dict[str, Any]]:
         nonlocal sent_bytes
         with open_agent(device, timeout_s=timeout_s) as client:
             try:
-                todo = planned or make_plan(client, bundle, workspace=workspace)
-                if dry_run:
-                    return todo, {}
-                answer = apply(
-                    todo.plan,
-                    client,
-                    bundle=bundle,
-                    runtime=todo.runtime,
-                    on_event=on_event,
-                    soak_s=soak_s,
-                )
-                return todo, answer
+                return carry_out(client)
             finally:
                 sent_bytes += client.sent_bytes
 
@@ -153,6 +173,7 @@ def deploy_one(
         health=answer.get("health") or {},
         sent_bytes=sent_bytes,
         duration_s=time.monotonic() - started_s,
+        passed=todo.runtime.passed,
     )
 
 
@@ -164,9 +185,9 @@ def plan_one(
         return make_plan(client, bundle, workspace=workspace)
 
 
-def _runtime(device: Device, facts: Facts, workspace: Path) -> Runtime:
+def _runtime(device: Device, facts: Facts, workspace: Path, without: Mapping[str, str] | None) -> Runtime:
     try:
-        return resolve(facts, workspace / WHEELS, name=device.name)
+        return resolve(facts, workspace / WHEELS, name=device.name, without=without)
     except DeviceUnsupported as error:
         # Nothing to ship. What is installed there may still do; the agent proves it or refuses.
-        return own_runtime(facts, error.message)
+        return own_runtime(facts, error.message, error.hint)

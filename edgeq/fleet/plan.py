@@ -180,6 +180,7 @@ def _runtime_steps(runtime: Runtime, has_runtime: bool, missing: Sequence[str]) 
     if not runtime.wheels:
         reason = f"the device's own Python, if it has one: {runtime.reason}"
         return [_runtime_step(Action.CREATE, runtime, reason)]
+    made = f"made of {len(runtime.wheels)} wheels, and proved"
     blobs = [
         Step(
             action=Action.CREATE,
@@ -194,7 +195,7 @@ def _runtime_steps(runtime: Runtime, has_runtime: bool, missing: Sequence[str]) 
     ]
     return [
         *blobs,
-        _runtime_step(Action.CREATE, runtime, f"made of {len(runtime.wheels)} wheels, and proved"),
+        _runtime_step(Action.CREATE, runtime, "; ".join([made, *runtime.passed])),
     ]
 
 

@@ -110,10 +110,59 @@ def test_a_module_that_was_lost_is_installed_again(device: Any) -> None:
 )
 def test_what_does_not_infer_is_unsupported(device: Any, data: bytes, why: str) -> None:
     error = device.call("runtime", **_request(device, data)).error
-    assert error["code"] == "EQ503"
+    assert error["code"] == "EQ556"
     assert why in error["problem"]
-    assert list((device.home / "runtime").iterdir()) == []
+    probed = device.call("probe").result
+    assert probed["runtimes"] == []
+    (refused,) = probed["refused_runtimes"]
+    assert refused["digest"] == DIGEST
+    assert why in refused["problem"]
     assert list((device.home / "tmp").iterdir()) == []
+
+
+def test_wheels_that_were_refused_are_tried_again_on_another_system(device: Any) -> None:
+    device.call("runtime", **_request(device, _fake(3)))
+    path = device.home / "runtime" / DIGEST / "refused.json"
+    body = json.loads(path.read_text())
+    path.write_text(json.dumps({**body, "system": "before the upgrade"}))
+    assert device.call("probe").result["refused_runtimes"] == []
+    assert device.call("runtime", **_request(device, _fake())).result["created"] is True
+    assert not path.exists()
+
+
+def test_a_prune_forgets_what_was_refused(device: Any) -> None:
+    device.call("runtime", **_request(device, _fake(3)))
+    assert DIGEST in device.call("prune").result["removed"]["runtimes"]
+    assert device.call("probe").result["refused_runtimes"] == []
+
+
+def test_a_rebuild_that_fails_leaves_what_was_there(device: Any) -> None:
+    request = _request(device, _fake())
+    device.call("runtime", **request).result  # noqa: B018 - asserts success
+    record = device.home / "runtime" / DIGEST / "runtime.json"
+    before = record.read_bytes()
+    (site,) = (device.home / "runtime" / DIGEST / "venv" / "lib").glob("python*/site-packages")
+    (site / "tflite_runtime" / "interpreter.py").write_text("raise ImportError('a busy moment')")
+    other = _request(device, _fake(3))
+    assert device.call("runtime", **other).error["code"] == "EQ556"
+    assert record.read_bytes() == before
+    assert device.call("probe").result["refused_runtimes"] == []
+
+
+def test_a_rebuild_takes_the_place_of_what_was_there_in_one_step(device: Any) -> None:
+    request = _request(device, _fake())
+    first = device.call("runtime", **request).result["interpreter"]
+    for _ in range(3):
+        (site,) = Path(first).parents[1].glob("lib/python*/site-packages")
+        (site / "tflite_runtime" / "interpreter.py").unlink()
+        again = device.call("runtime", **request).result
+        assert (again["created"], again["interpreter"] != first) == (True, True)
+        assert not Path(first).exists()
+        assert sorted(path.name for path in (device.home / "runtime" / DIGEST).iterdir()) == [
+            "runtime.json",
+            Path(again["interpreter"]).parents[1].name,
+        ]
+        first = again["interpreter"]
 
 
 def test_an_import_that_hangs_ends_at_the_deadline(device: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import signal
@@ -214,3 +215,21 @@ def test_the_starter_takes_the_agent_that_was_placed_last(board: Any, tmp_path: 
     argv = [sys.executable, "-I", str(board.home / "service" / "start.py"), "boot"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "the newer one"
+
+
+@pytest.mark.parametrize(
+    "name", ["child", "serve.main", "service.place", "service.boot", "service.supervise"]
+)
+def test_what_another_process_is_to_import_is_where_it_looks(name: str) -> None:
+    module = importlib.import_module(f"edgeq_agent.{name}")
+    assert (Path(module._CODE) / "edgeq_agent" / "__main__.py").is_file()
+
+
+def test_a_server_that_does_not_come_up_is_no_start(board: Any) -> None:
+    """A release that cannot be read: `serve` fails, and the call says so."""
+    model = board.home / "models" / "tiny" / "current"
+    target = model.readlink()
+    (target if target.is_absolute() else model.parent / target).joinpath("manifest.json").write_text("{")
+    error = board.call("service", action="enable", kind="plain", models=["tiny"]).error
+    assert error["code"] == "EQ558"
+    assert "does not start" in error["problem"]

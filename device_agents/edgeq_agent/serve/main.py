@@ -19,7 +19,8 @@ from edgeq_agent.errors import UNKNOWN_MODEL, UNSUPPORTED, AgentError
 from edgeq_agent.home import Home
 from edgeq_agent.sdk.errors import one_line
 
-_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# What holds the package, a folder or a .pyz.
+_CODE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _START = "import sys; sys.path.insert(0, {!r}); from edgeq_agent.__main__ import main; main(sys.argv[1:])"
 _MARK = "EDGEQ_SERVE_INTERPRETER"
 _STOP_S = 10.0

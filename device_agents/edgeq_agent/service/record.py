@@ -78,6 +78,11 @@ def write(home: Home, wanted: Wanted, made: Installed, stale: list[str]) -> None
     files.write_json(os.path.join(folder(home.root), "service.json"), body)
 
 
+def forget_serving(home: Home) -> None:
+    """Remove what an earlier process that kept serving said."""
+    files.remove(os.path.join(folder(home.root), "serve.json"))
+
+
 def forget(home: Home) -> None:
     """Remove the record and what the starts left."""
     for name in ("service.json", "started.json", "serve.json"):

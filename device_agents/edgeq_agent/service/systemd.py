@@ -61,6 +61,14 @@ def show(kind: str, found: Surroundings, unit: str) -> Json:
     return dict(body, unit=unit, problem=None if said.status == 0 else said.line)
 
 
+def failed(kind: str, found: Surroundings, unit: str) -> str:
+    """Return why a unit that runs for long ended since it was started, or ""."""
+    told = show(kind, found, unit)
+    if told["active"] == "failed" or told["restarts"]:
+        return "{}: {}, exit status {}".format(unit, told["result"], told["exit_status"])
+    return str(told["problem"] or "")
+
+
 def let_linger(found: Surroundings) -> bool:
     """Let the user's services run without a login, where that may be changed; return whether they do."""
     if lingers(found.user):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import Callable
 
 from edgeq_agent import agents, journal, lock, releases, request
 from edgeq_agent.call import Call
 from edgeq_agent.errors import NOT_AT_BOOT, SERVICE_IMPOSSIBLE, AgentError
 from edgeq_agent.home import Home
 from edgeq_agent.service import (
+    answering,
     at_boot,
     boot,
     choice,
@@ -117,6 +119,7 @@ def _enable(call: Call, found: Surroundings) -> Json:
     with lock.hold(call.home):
         stale = _stale(record.read(call.home), made)
         record.write(call.home, wanted, made, stale)
+        record.forget_serving(call.home)
         place.put(made)
         if made.crontab:
             cron.change(str(found.crontab), made.crontab, record.name_of(found, PLAIN))
@@ -152,13 +155,26 @@ def _begin(home: Home, wanted: Wanted, made: Installed, found: Surroundings) -> 
     """Start everything once, now; return what failed."""
     if wanted.kind not in (USER, SYSTEM):
         said = command.run([*text.boot_words(found), "--supervise"], limit_s=_START_S)
-        return [] if said.status == 0 else [said.line]
+        return [said.line] if said.status != 0 else _serves(home, wanted, lambda: _unsupervised(home))
     refused = systemd.reload(wanted.kind, found)
     if refused:
         return [refused]
     if wanted.kind == USER:
         systemd.let_linger(found)
-    return systemd.start(wanted.kind, found, list(made.units))
+    problems = systemd.start(wanted.kind, found, list(made.units))
+    unit = made.units[-1]
+    return problems or _serves(home, wanted, lambda: systemd.failed(wanted.kind, found, unit))
+
+
+def _serves(home: Home, wanted: Wanted, failed: Callable[[], str]) -> list[str]:
+    problem = answering.wait(home, wanted, failed) if wanted.models else ""
+    return [problem] if problem else []
+
+
+def _unsupervised(home: Home) -> str:
+    """Return why what serves without an init system failed, or ""."""
+    body = record.serving(home) or {}
+    return str(body.get("problem") or "")
 
 
 def _stale(before: Json | None, made: Installed) -> list[str]:
