@@ -174,7 +174,8 @@ def recap(
         done = outcomes[name]
         before = f", before {done.previous[:12]}" if done.previous else ""
         sent = f"{format_size(done.sent_bytes)} in {done.duration_s:.1f} s"
-        return f"{name}: ok, {done.release[:12]} serves{before}, {sent}"
+        instead = "".join(f"; {passed}" for passed in done.passed)
+        return f"{name}: ok, {done.release[:12]} serves{before}, {sent}{instead}"
     if plans[name].plan.is_empty:
         return f"{name}: nothing to do, {content.release[:12]} serves already"
     return f"{name}: would send {format_size(plans[name].plan.send_bytes)}"

@@ -14,11 +14,16 @@ from typing import Any
 
 import pytest
 
+from edgeq_agent import runtime_env
 from edgeq_agent.errors import AgentError
+from tests.agent.fake_runtime import fake_wheel
 
 pytestmark = pytest.mark.convert
 
-NAMES = ("install", "update", "soak", "failed soak", "rollback", "recover", "prune", "pin")
+NAMES = (
+    *("install", "update", "soak", "failed soak", "rollback", "recover", "prune", "pin"),
+    *("build", "rebuild"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +42,7 @@ def lab(
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir=memory) as root:
         injection.machine.Remembered(patch)
+        patch.setattr(runtime_env, "_make_venv", injection.machine.make_venv)
         machine = injection.machine.Machine(Path(root) / "disk", injection.page_cache, patch)
         scenarios = _scenarios(injection, machine, int8_bundle, float_bundle, kit)
         yield injection.lab.Lab(injection, machine, payload, scenarios)
@@ -86,6 +92,11 @@ def _scenarios(injection: SimpleNamespace, machine: Any, old: Any, new: Any, kit
     ]
     stays = ["releases/" + third.release, "releases/" + new.release, "agent/edgeq-agent-2.pyz"]
     stays.append("runtime/" + kit.RUNTIME)
+    wheel, made = fake_wheel(), "8" * 64
+    sent = after(installed, make.put(wheel))
+    built = after(sent, *make.build(old.release, made, wheel, sent, broken=False).steps)
+    (broken,) = [path for path in built if path.endswith(make.BROKEN)]
+    damaged = {**built, broken: b"raise ImportError"}
     return [
         make.install(old, kit.RUNTIME, trusting, {}),
         make.update(old, new, installed),
@@ -95,6 +106,8 @@ def _scenarios(injection: SimpleNamespace, machine: Any, old: Any, new: Any, kit
         make.recover(old, new, interrupted),
         make.prune(old, new, crowded, gone, stays, [third.release]),
         make.pin(old, new, updated),
+        make.build(old.release, made, wheel, sent, broken=False),
+        make.build(old.release, made, wheel, damaged, broken=True),
     ]
 
 
