@@ -27,6 +27,7 @@ class Device:
         python: the interpreter on the device that starts the agent.
         home: the agent's folder, relative to the login folder unless absolute.
         jump: machines on the way, `[USER@]HOST[:PORT]` with commas; None leaves it to the ssh configuration.
+        native: a `benchmark_model` program for the device, where no Python runtime fits it.
         ssh_config: whether `~/.ssh/config` is honoured, or the file that is read in its place.
     """
 
@@ -41,6 +42,7 @@ class Device:
     python: str = "python3"
     home: str = ".edgeq"
     jump: str | None = None
+    native: Path | None = None
     ssh_config: bool | Path = True
 
 

@@ -195,6 +195,16 @@ def wheels(request: Json) -> list[tuple[str, str]]:
     return found
 
 
+def native(request: Json) -> str | None:
+    """Return the SHA-256 of the native program that is to be the runtime, or None."""
+    value = request.get("native")
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise bad("native", "an object with sha256", value)
+    return sha256(value, "sha256")
+
+
 def modules(request: Json, known: tuple[str, ...]) -> list[str]:
     """Return which runtime modules to try, in order; only those that the agent knows how to drive."""
     value = request.get("modules", [name for name in known if name != "tensorflow"])

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import os
 
-from edgeq_agent import __version__, device, home, journal, outbox, pins, releases, soak, states, trust
+from edgeq_agent import (
+    __version__,
+    device,
+    home,
+    journal,
+    native,
+    outbox,
+    pins,
+    releases,
+    runtimes,
+    soak,
+    states,
+    trust,
+)
 from edgeq_agent.call import Call
 from edgeq_agent.service import record as service_record
 from edgeq_agent.wire import Json
@@ -38,6 +51,7 @@ def _model(place: home.Home, name: str) -> Json:
         "previous": state.previous,
         "state": state.state,
         "runtime": state.runtime_of(current),
+        "proof": _proof(place, state.runtime_of(current)),
         "since_ns": state.since_ns,
         "reason": state.reason,
         "target": state.target,
@@ -46,3 +60,11 @@ def _model(place: home.Home, name: str) -> Json:
         "pins": pins.read(place, name),
         "releases": releases.of_model(place, name),
     }
+
+
+def _proof(place: home.Home, digest: str | None) -> str | None:
+    """Return what was seen of the release that serves: `golden` outputs, or that it `ran`."""
+    entry = runtimes.read(place, digest) if digest else None
+    if entry is None:
+        return None
+    return native.RAN if native.is_native(entry) else native.GOLDEN

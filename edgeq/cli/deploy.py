@@ -175,6 +175,8 @@ def recap(
         before = f", before {done.previous[:12]}" if done.previous else ""
         sent = f"{format_size(done.sent_bytes)} in {done.duration_s:.1f} s"
         instead = "".join(f"; {passed}" for passed in done.passed)
+        if done.health.get("proof") == "ran":
+            instead += "; it was seen to load and run (benchmark_model), its outputs were not checked"
         return f"{name}: ok, {done.release[:12]} serves{before}, {sent}{instead}"
     if plans[name].plan.is_empty:
         return f"{name}: nothing to do, {content.release[:12]} serves already"

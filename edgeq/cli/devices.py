@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from edgeq.cli.device_native import native_command
 from edgeq.cli.device_service import service_command
 from edgeq.cli.ui import App, command
 from edgeq.errors import UsageError
@@ -199,7 +200,7 @@ def _stop(app: App, name: str) -> None:
     app.ui.emit("edgeq.devices.stop/1", {"device": name})
 
 
-for _command in (_add, _list, _remove, _rotate_key, _emulate, _stop, service_command):
+for _command in (_add, _list, _remove, _rotate_key, _emulate, _stop, service_command, native_command):
     devices_command.add_command(_command)
 
 

@@ -51,7 +51,7 @@ def _rows(name: str, answer: dict[str, Any]) -> list[list[str]]:
             model,
             str(entry.get("current") or "-")[:12],
             str(entry.get("previous") or "-")[:12],
-            str(entry.get("state") or "-"),
+            str(entry.get("state") or "-") + (", outputs not checked" if entry.get("proof") == "ran" else ""),
             _when(entry.get("since_ns")),
             free,
         ]

@@ -21,6 +21,9 @@ _CLASSES: dict[str, type[DeviceError]] = {
     "EQ504": HealthCheckFailed,
     "EQ508": DeviceBusy,
     "EQ556": DeviceUnsupported,
+    "EQ559": DeviceUnsupported,
+    "EQ560": DeviceUnsupported,
+    "EQ561": DeviceUnsupported,
 }
 
 

@@ -83,7 +83,7 @@ def _send(
     steps = {step.key: step for step in plan.to_do if step.part is Part.BLOB}
     if not steps:
         return
-    wheels = {wheel.sha256: wheel.path for wheel in runtime.wheels}
+    wheels = {file.sha256: file.path for file in runtime.files}
     contents = [
         Content(sha256=key, size_bytes=step.size_bytes, source=wheels.get(key) or bundle.read(key))
         for key, step in steps.items()

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeq.errors import DeviceUnsupported
 from edgeq.fleet.apply import OnProgress, apply
 from edgeq.fleet.backoff import ONCE, Backoff, OnRetry, retrying
 from edgeq.fleet.client import AgentClient
@@ -16,10 +15,11 @@ from edgeq.fleet.connect import open_agent
 from edgeq.fleet.facts import Facts
 from edgeq.fleet.plan import Plan, plan
 from edgeq.fleet.ports import DeployableBundle
-from edgeq.fleet.runtime_step import REFUSED
+from edgeq.fleet.runtime_choice import choose
+from edgeq.fleet.runtime_step import RuntimeStartsNot
 from edgeq.fleet.trust import blocked_by_trust
 from edgeq.fleet.watch import STEP_S
-from edgeq.fleet.wheels import Runtime, own_runtime, resolve
+from edgeq.fleet.wheels import Runtime
 from edgeq.values import Device
 
 WHEELS = Path(".edgeq", "wheels")
@@ -92,10 +92,10 @@ def make_plan(
     """
     facts = client.facts()
     status = client.call("status", {})
-    runtime = _runtime(client.device, facts, workspace, without)
+    runtime = choose(client.device, facts, workspace / WHEELS, without=without or {})
     sizes = {sha256: blob.size_bytes for sha256, blob in bundle.blobs.items()}
     if runtime.digest not in {known.digest for known in facts.runtimes}:
-        sizes.update((wheel.sha256, wheel.size_bytes) for wheel in runtime.wheels)
+        sizes.update((file.sha256, file.size_bytes) for file in runtime.files)
     missing = client.call("missing", {"blobs": sizes})["missing"]
     todo = plan(facts, status, missing, bundle.manifest, runtime, device=client.device)
     if not todo.is_empty:
@@ -149,8 +149,9 @@ def deploy_one(
                 return todo, apply(
                     todo.plan, client, bundle=bundle, runtime=todo.runtime, on_event=on_event, soak_s=soak_s
                 )
-            except DeviceUnsupported as error:
-                if error.reported_code != REFUSED or todo.runtime.digest in refused:
+            except RuntimeStartsNot as error:
+                last = not todo.runtime.wheels and device.native is None
+                if last or todo.runtime.digest in refused:
                     raise
                 refused[todo.runtime.digest] = error.problem or error.message
 
@@ -183,11 +184,3 @@ def plan_one(
     """Plan a deploy to one device and change nothing that serves."""
     with open_agent(device, timeout_s=timeout_s) as client:
         return make_plan(client, bundle, workspace=workspace)
-
-
-def _runtime(device: Device, facts: Facts, workspace: Path, without: Mapping[str, str] | None) -> Runtime:
-    try:
-        return resolve(facts, workspace / WHEELS, name=device.name, without=without)
-    except DeviceUnsupported as error:
-        # Nothing to ship. What is installed there may still do; the agent proves it or refuses.
-        return own_runtime(facts, error.message, error.hint)

@@ -48,6 +48,7 @@ class Facts:
         refused: digests of runtimes that were built on it and did not start, with the reasons.
         packages: the versions of packages that its Python has itself (`numpy`).
         measures: by quantity, whether it can be measured and by what, or why not.
+        modules: which runtimes its Python has itself, found and not imported.
         time_ns: the device's clock, which may be wrong.
         raw: the whole answer.
     """
@@ -70,6 +71,7 @@ class Facts:
     measures: Mapping[str, Any]
     time_ns: int
     packages: Mapping[str, str]
+    modules: tuple[str, ...]
     agent: AgentFact
     raw: Mapping[str, Any]
 
@@ -118,6 +120,7 @@ class Facts:
                 measures=dict(body.get("measures", {})),
                 time_ns=int(body.get("time_ns", 0)),
                 packages={str(k): str(v) for k, v in dict(body.get("packages") or {}).items()},
+                modules=tuple(str(name) for name in body.get("modules", ())),
                 agent=agent or AgentFact(),
                 raw=dict(body),
             )

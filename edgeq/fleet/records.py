@@ -25,6 +25,7 @@ _KEYS: dict[str, type] = {
     "home": str,
     "labels": dict,
     "jump": str,
+    "native": str,
     "ssh_config": object,
 }
 _REQUIRED = ("host", "user", "host_key")
@@ -70,6 +71,7 @@ def parse_device(path: str, workspace: Path, name: str, table: object) -> Device
         identity=workspace / Path(identity).expanduser() if identity else None,
         python=_plain(f"{where}.python", table.get("python", "python3")),
         home=_plain(f"{where}.home", table.get("home", ".edgeq")),
+        native=workspace / Path(table["native"]).expanduser() if table.get("native") else None,
         jump=_plain(f"{where}.jump", table["jump"]) if "jump" in table else None,
         ssh_config=_ssh_config(f"{where}.ssh_config", workspace, table.get("ssh_config", True)),
     )
@@ -92,6 +94,8 @@ def to_table(device: Device) -> Table:
         table["home"] = device.home
     if device.jump is not None:
         table["jump"] = device.jump
+    if device.native is not None:
+        table["native"] = str(device.native)
     if device.ssh_config is not True:
         table["ssh_config"] = device.ssh_config if device.ssh_config is False else str(device.ssh_config)
     if device.labels:

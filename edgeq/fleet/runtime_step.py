@@ -9,30 +9,37 @@ from edgeq.fleet.wheels import Runtime
 
 # Unpacking and importing numpy and the runtime from a slow card.
 _RUNTIME_S = 600.0
-REFUSED = "EQ556"
+_REFUSED = "EQ556"
+
+
+class RuntimeStartsNot(DeviceUnsupported):
+    """A runtime that was made for a device does not start there, and another one may."""
 
 
 def make_runtime(client: AgentClient, runtime: Runtime, on_event: OnEvent | None) -> None:
     """Let the device make a runtime.
 
     Raises:
-        DeviceUnsupported: it does not start there: EQ556 wheels that fit by their tags; EQ503 the device's
-            own (the message then says why no wheels were sent, and the hint what to do about that).
+        RuntimeStartsNot: EQ556 wheels that fit by their tags; EQ503 the device's own (the message then says
+            why no wheels were sent, and the hint what to do about that).
+        DeviceUnsupported: EQ503 it cannot be made, EQ561 the native program is another one.
     """
     request = {
         "digest": runtime.digest,
         "wheels": [{"name": wheel.name, "sha256": wheel.sha256} for wheel in runtime.wheels],
         "modules": list(MODULES),
         "timeout_s": _RUNTIME_S,
+        **({"native": {"sha256": runtime.native.sha256}} if runtime.native else {}),
     }
     try:
         client.call("runtime", request, deadline_s=_RUNTIME_S, on_event=on_event)
     except DeviceUnsupported as error:
-        if runtime.wheels:
+        if runtime.native is not None or (runtime.wheels and error.reported_code != _REFUSED):
             raise
-        raise DeviceUnsupported(
+        why = error.problem or error.message
+        raise RuntimeStartsNot(
             error.subject,
-            f"{error.problem or error.message}; no wheels were sent: {runtime.reason}",
-            hint=runtime.hint or error.hint,
+            why if runtime.wheels else f"{why}; no wheels were sent: {runtime.reason}",
+            hint=error.hint if runtime.wheels else runtime.hint,
             code=error.reported_code,
         ) from error

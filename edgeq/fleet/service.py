@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from edgeq.fleet.connect import open_agent
+from edgeq.fleet.watch import STEP_S
 from edgeq.values import Device
 
 # A first start waits for a call that is at work, and may look at the health of two releases.
@@ -29,29 +30,31 @@ def enable(
     kind: StartKind = StartKind.AUTO,
     models: Sequence[str] = (),
     port: int | None = None,
+    timeout_s: float = STEP_S,
 ) -> dict[str, Any]:
     """Install what settles interrupted releases when the device starts, start it once, and return how it is.
 
     Args:
         models: what is served from the start on.
         port: of the device's 127.0.0.1; None is the unix socket in the agent's folder.
+        timeout_s: bound of each step of the connection.
 
     Raises:
         DeviceError: EQ510 a model does not serve, EQ557 nothing starts it with the device, EQ558 that kind is
             not possible there.
     """
     request = {"action": "enable", "kind": kind.value, "models": list(models), "port": port}
-    with open_agent(device) as client:
+    with open_agent(device, timeout_s=timeout_s) as client:
         return client.call("service", request, deadline_s=_START_S)
 
 
-def disable(device: Device) -> dict[str, Any]:
+def disable(device: Device, *, timeout_s: float = STEP_S) -> dict[str, Any]:
     """Remove what starts the agent, end what it serves, and return how it is."""
-    with open_agent(device) as client:
+    with open_agent(device, timeout_s=timeout_s) as client:
         return client.call("service", {"action": "disable"}, deadline_s=_START_S)
 
 
-def status(device: Device) -> dict[str, Any]:
+def status(device: Device, *, timeout_s: float = STEP_S) -> dict[str, Any]:
     """Return what starts the agent on a device, and how the last start went."""
-    with open_agent(device) as client:
+    with open_agent(device, timeout_s=timeout_s) as client:
         return client.call("service", {"action": "status"})

@@ -24,7 +24,7 @@ _SCHEMA = "edgeq.wheels/1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wheel:
-    """One wheel file on this machine."""
+    """One file on this machine that a runtime is made of: a wheel, or the native program."""
 
     name: str
     sha256: str
@@ -38,9 +38,10 @@ class Runtime:
 
     Attributes:
         digest: names it on the device: of the wheels' digests and the Python version.
-        wheels: empty means the device's own interpreter, with what is installed there.
+        wheels: empty means the native program, or the device's own interpreter with what is installed there.
         reason: why there are no wheels, when there are none.
         passed: what would have been better and does not start on the device, each with the reason.
+        native: the program `benchmark_model`, which only measures.
         hint: what to do when the device's own does not do, either.
     """
 
@@ -49,11 +50,17 @@ class Runtime:
     reason: str = ""
     passed: tuple[str, ...] = ()
     hint: str = ""
+    native: Wheel | None = None
+
+    @property
+    def files(self) -> tuple[Wheel, ...]:
+        """What is sent for it."""
+        return self.wheels if self.native is None else (self.native,)
 
     @property
     def size_bytes(self) -> int:
-        """All wheels together."""
-        return sum(wheel.size_bytes for wheel in self.wheels)
+        """All files together."""
+        return sum(file.size_bytes for file in self.files)
 
 
 def resolve(

@@ -21,16 +21,17 @@ from edgeq.fleet.platform_tags import Choice
 from edgeq.fleet.service import StartKind
 from edgeq.fleet.ssh import connect
 from edgeq.fleet.transport import Limits
-from edgeq.fleet.verbs import status
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq.values import Device
 from tests.lab import publisher
+from tests.lab.roots import USER
 from tests.lab.vm import Machine, machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
 LIMITS = Limits(first_s=90, silence_s=90, total_s=300)
 SOAK_S = 3600.0
 PORT = 8123
+USER_HOME = f"/home/{USER}"
 
 # Asks what serves over HTTP for twice (1, 2, 3, 4), without any verb: those would settle things themselves.
 _ASK = """
@@ -62,6 +63,10 @@ class Site:
     say: Callable[[str], None]
 
     @property
+    def home(self) -> str:
+        return f"{USER_HOME}/.edgeq"
+
+    @property
     def empty(self) -> Device:
         return dataclasses.replace(self.device, home=".edgeq-empty")
 
@@ -75,11 +80,15 @@ class Site:
 
     def current(self) -> str:
         """The release that the link names; no verb is run."""
-        (line,) = self.shell("readlink", f"/home/{self.device.user}/.edgeq/models/double/current")
+        (line,) = self.shell("readlink", f"{self.home}/models/double/current")
         return line.rpartition("/")[2]
 
+    def state(self) -> str:
+        lines = self.shell("cat", f"{self.home}/models/double/state.json")
+        return str(json.loads("".join(lines))["state"])
+
     def started(self) -> dict[str, Any]:
-        lines = self.shell("cat", f"/home/{self.device.user}/.edgeq/service/started.json")
+        lines = self.shell("cat", f"{self.home}/service/started.json")
         found: dict[str, Any] = json.loads("".join(lines))
         return found
 
@@ -102,7 +111,7 @@ class Site:
 
     def told(self) -> str:
         try:
-            return json.dumps(service.status(self.device))
+            return json.dumps(service.status(self.device, timeout_s=60))
         except EdgeqError as error:
             return error.message
 
@@ -139,25 +148,27 @@ def test_services_settle_a_trial_after_a_power_cut_and_survive_a_clean_restart(
 
     # Linger off: the agent lets the user's services run without a login, or says that it cannot.
     site.shell("sudo", "-n", "loginctl", "disable-linger", user)
-    answer = service.enable(site.device, models=["double"])
+    answer = service.enable(site.device, timeout_s=60, models=["double"])
     assert (answer["choice"], answer["kind"]) == ("systemd-user", "systemd-user")
     assert (answer["at_boot"], answer["linger"]) == (True, True)
     assert [unit["active"] for unit in answer["units"]] == ["active", "active"]
     assert not answer["seen_at_boot"]
     site.say(f"user unit enabled, linger was turned on: {[unit['unit'] for unit in answer['units']]}")
-    again = service.enable(site.device, models=["double"])
+    again = service.enable(site.device, timeout_s=60, models=["double"])
     assert again["changed"] is False, "enabling again changes nothing"
     site.until("the user unit serves", lambda: site.answers("unix", socket_of(site)))
 
     _trial_cut_and_settled(site, bundles[0], bundles[1], "user unit", "unix", socket_of(site))
 
     # The same home by a system unit, and an empty one by a user unit beside it.
-    answer = service.enable(site.device, kind=StartKind.SYSTEMD_SYSTEM, models=["double"], port=PORT)
+    answer = service.enable(
+        site.device, timeout_s=60, kind=StartKind.SYSTEMD_SYSTEM, models=["double"], port=PORT
+    )
     assert (answer["kind"], answer["at_boot"]) == ("systemd-system", True)
     assert all(unit["load"] == "loaded" and unit["active"] == "active" for unit in answer["units"])
     left = site.shell("sh", "-c", "ls ~/.config/systemd/user ~/.config/systemd/user/default.target.wants")
     assert [line for line in left if line.startswith("edgeq")] == [], "the user units are gone"
-    beside = service.enable(site.empty, kind=StartKind.SYSTEMD_USER)
+    beside = service.enable(site.empty, timeout_s=60, kind=StartKind.SYSTEMD_USER)
     assert beside["at_boot"] is True
     assert beside["units"][0]["unit"] != "edgeq.service", "two homes do not meet"
     site.say(f"system unit enabled in its place: {[unit['unit'] for unit in answer['units']]}")
@@ -166,23 +177,23 @@ def test_services_settle_a_trial_after_a_power_cut_and_survive_a_clean_restart(
 
     _restart_cleanly(site)
     for device, kind in ((site.device, "systemd-system"), (site.empty, "systemd-user")):
-        told = service.status(device)
+        told = service.status(device, timeout_s=60)
         assert (told["kind"], told["at_boot"], told["whole"]) == (kind, True, True)
         assert told["seen_at_boot"]
         assert told["ran_in_this_boot"]
         assert told["last"]["ok"]
-    assert status(site.device)["models"]["double"]["current"] == bundles[0].release
+    assert site.current() == bundles[0].release
     site.until("the system unit serves after a clean restart", lambda: site.answers("tcp", str(PORT)))
     site.say("after a clean restart both units ran, and the system unit serves")
 
     # What serves is started again when it dies.
-    unit = service.status(site.device)["units"][1]["unit"]
+    unit = service.status(site.device, timeout_s=60)["units"][1]["unit"]
     site.shell("sudo", "-n", "systemctl", "kill", "--signal=KILL", unit)
     site.until("it serves again after kill -9", lambda: site.answers("tcp", str(PORT)))
-    assert service.status(site.device)["units"][1]["restarts"] == 1
+    assert service.status(site.device, timeout_s=60)["units"][1]["restarts"] == 1
 
     for device in (site.device, site.empty):
-        assert service.disable(device)["changed"]
+        assert service.disable(device, timeout_s=60)["changed"]
     _restart_cleanly(site)
     left = site.shell("sh", "-c", "find /etc/systemd/system ~/.config/systemd -name 'edgeq*'")
     assert left == []
@@ -191,7 +202,7 @@ def test_services_settle_a_trial_after_a_power_cut_and_survive_a_clean_restart(
 
 
 def socket_of(site: Site) -> str:
-    return f"/home/{site.device.user}/.edgeq/serve.sock"
+    return f"{site.home}/serve.sock"
 
 
 def _trial_cut_and_settled(  # type: ignore[no-untyped-def]
@@ -199,7 +210,7 @@ def _trial_cut_and_settled(  # type: ignore[no-untyped-def]
 ) -> None:
     deploy_one(site.device, new, workspace=site.workspace, timeout_s=60, soak_s=SOAK_S)
     assert site.current() == new.release
-    assert status(site.device)["models"]["double"]["state"] == "soaking"
+    assert site.state() == "soaking"
     before = site.boot_id()
     site.machine.cut()
     boot_s = site.machine.boot()
@@ -217,7 +228,7 @@ def _trial_cut_and_settled(  # type: ignore[no-untyped-def]
         f"{old.release[:12]} {ran['since_boot_s']:.1f} s after the kernel's start (seen {settled_s:.1f} s "
         f"after ssh answered), infers over HTTP {serves_s:.1f} s later; reason: {told['reason']}"
     )
-    found = service.status(site.device)
+    found = service.status(site.device, timeout_s=60)
     assert found["seen_at_boot"]
     assert found["ran_in_this_boot"]
     site.say(f"{what}: {[(unit['unit'], unit['active'], unit['result']) for unit in found['units']]}")

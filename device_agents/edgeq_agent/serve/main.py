@@ -109,13 +109,15 @@ def _names(place: Home, asked: list[str] | None) -> list[str]:
 
 def _right_interpreter(place: Home, names: list[str], words: list[str]) -> None:
     """Become the runtime's own interpreter when this one has no numpy or no runtime."""
-    from edgeq_agent import serving
+    from edgeq_agent import native, serving
 
     for name in names:
         try:
             entry = serving.find(place, name).runtime
         except AgentError:
             continue  # told when it is loaded
+        if native.is_native(entry):
+            continue  # no interpreter; another Python may still have a runtime
         if _has(str(entry["module"])):
             return
         if os.environ.get(_MARK):
