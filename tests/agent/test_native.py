@@ -29,7 +29,7 @@ INFO: count=153 first=2761 curr=2885 min=2605 max=18080 avg=3243.58 std=2165 p5=
 
 INFO: count=337 first=2881 curr=2703 min=2605 max=20356 avg=2942.27 std=1190 p5=2647 median=2781 p95=3169
 
-INFO: Inference timings in us: Init: 6395, First inference: 2761, Warmup (avg): 3243.5, Inference (avg): 2942.27
+INFO: Inference timings in us: Init: 6395, First inference: 2761, Warmup (avg): 3243, Inference (avg): 2942.27
 INFO: Memory footprint delta from the start of the tool (MB): init=39.4531 overall=40.8281
 """
 OLD = """STARTING!
@@ -38,7 +38,7 @@ count=1 curr=3512391
 
 count=50 first=2990275 curr=2913402 min=2727568 max=3189954 avg=2.95034e+06 std=109798
 
-Inference timings in us: Init: 17187, First inference: 3512391, Warmup (avg): 3.5e+06, Inference (avg): 2.95034e+06
+Inference timings in us: Init: 17187, First inference: 351239, Warmup (avg): 3e+06, Inference (avg): 2.95e+06
 Peak memory footprint (MB): init=4.92969 overall=138.809
 """
 ANDROID = "07-08 15:34:26.201 I/tflite  ( 5395): "
@@ -54,7 +54,7 @@ def test_the_last_count_is_the_measurement() -> None:
 
 def test_what_an_older_version_does_not_print_is_not_made_up() -> None:
     found = native_output.parse(OLD)
-    assert (found.runs, found.mean_ns, found.std_ns) == (50, 2_950_340_000, 109_798_000)
+    assert (found.runs, found.mean_ns, found.std_ns) == (50, 2_950_000_000, 109_798_000)
     assert (found.p5_ns, found.p50_ns, found.p95_ns) == (None, None, None)
     assert found.kernels == "unknown"
 
