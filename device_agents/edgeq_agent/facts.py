@@ -8,7 +8,7 @@ import re
 import struct
 import sys
 
-from edgeq_agent import device
+from edgeq_agent import device, edgetpu
 from edgeq_agent.wire import Json
 
 MODULES = ("ai_edge_litert", "tflite_runtime", "tensorflow")
@@ -32,6 +32,8 @@ def read(root: str = "/") -> Json:
         "cpu_count": os.cpu_count() or 1,
         "model": device.board_model(root),
         "kind": device.kind(root),
+        "mendel": device.mendel_version(root),
+        "edgetpu": edgetpu.look(root),
     }
 
 

@@ -137,6 +137,8 @@ def examine_device(
     else:
         fix = "the first `edgeq deploy` brings one"
         checks.append(check("runtime", Health.WARN, "no inference runtime yet", fix))
+    if facts.raw.get("edgetpu"):
+        checks.append(_edgetpu(device.name, facts.raw["edgetpu"]))
     checks.append(_service(device.name, facts.raw.get("service")))
     low = facts.free_bytes < LEAST_FREE_BYTES_DEVICE
     mend = f"free {format_size(LEAST_FREE_BYTES_DEVICE)} on the device" if low else None
@@ -149,6 +151,18 @@ def examine_device(
     detail = f"{skew_ns / 1e9:.0f} s away from this machine's"
     checks.append(check("clock", Health.WARN if off else Health.OK, detail, mend))
     return checks
+
+
+def _edgetpu(name: str, found: Mapping[str, Any]) -> Check:
+    """Return the check of an Edge TPU of which the device has a part."""
+    devices = ", ".join(found["devices"])
+    if found["loads"] and devices:
+        return Check(
+            subject=name, name="edgetpu", health=Health.OK, detail=f"{found['library']} loads, {devices}"
+        )
+    detail = f"{devices or 'no accelerator is seen'}; {found['problem'] or found['library'] + ' loads'}"
+    fix = "install libedgetpu, plug the accelerator in; models that were not compiled run without both"
+    return Check(subject=name, name="edgetpu", health=Health.WARN, detail=detail, fix=fix)
 
 
 def _service(name: str, service: Mapping[str, Any] | None) -> Check:
