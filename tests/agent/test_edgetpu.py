@@ -15,7 +15,7 @@ from edgeq_agent import edgetpu, facts
 
 MARK = b"edgetpu-custom-op"
 
-# A delegate that takes no operation, laid out as TfLiteDelegate; its flag 1 allows tensors without a fixed size.
+# A delegate that takes no operation, laid out as TfLiteDelegate; flag 1 allows tensors of any size.
 _PLUGIN = """
 #include <stdio.h>
 #include <stdlib.h>

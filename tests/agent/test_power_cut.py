@@ -16,13 +16,14 @@ import pytest
 
 from edgeq_agent import runtime_env
 from edgeq_agent.errors import AgentError
+from edgeq_agent.service import command
 from tests.agent.fake_runtime import fake_wheel
 
 pytestmark = pytest.mark.convert
 
 NAMES = (
     *("install", "update", "soak", "failed soak", "rollback", "recover", "prune", "pin"),
-    *("build", "rebuild"),
+    *("build", "rebuild", "service"),
 )
 
 
@@ -42,6 +43,8 @@ def lab(
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir=memory) as root:
         injection.machine.Remembered(patch)
+        # Neither this machine's crontab nor its systemd takes part, and the start itself is tested elsewhere.
+        patch.setattr(command, "run", lambda *_, **__: command.Said(0, ""))
         patch.setattr(runtime_env, "_make_venv", injection.machine.make_venv)
         machine = injection.machine.Machine(Path(root) / "disk", injection.page_cache, patch)
         scenarios = _scenarios(injection, machine, int8_bundle, float_bundle, kit)
@@ -106,6 +109,7 @@ def _scenarios(injection: SimpleNamespace, machine: Any, old: Any, new: Any, kit
         make.recover(old, new, interrupted),
         make.prune(old, new, crowded, gone, stays, [third.release]),
         make.pin(old, new, updated),
+        make.service(old.release, {**installed, "home/agent": None, "home/agent/edgeq-agent-1.pyz": b"1"}),
         make.build(old.release, made, wheel, sent, broken=False),
         make.build(old.release, made, wheel, damaged, broken=True),
     ]

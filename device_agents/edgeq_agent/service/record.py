@@ -85,8 +85,9 @@ def forget_serving(home: Home) -> None:
 
 def forget(home: Home) -> None:
     """Remove the record and what the starts left."""
-    for name in ("service.json", "started.json", "serve.json"):
+    for name in ("started.json", "serve.json", "service.json"):
         files.remove(os.path.join(folder(home.root), name))
+    disk.sync_folder(folder(home.root))
 
 
 def started(home: Home) -> Json | None:

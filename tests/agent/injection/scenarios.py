@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq_agent import counters, errors, files, home, journal, pins, runtimes, states, trust, wire
+from edgeq_agent.service import record
 
 Check = Callable[[Any], None]
 # What is damaged in a runtime that is broken.
@@ -206,6 +207,41 @@ def build(release: str, digest: str, wheel: bytes, before: dict[str, Any], *, br
         serves=(release,),
         ends=(release, states.COMMITTED),
         settled=told,
+        always=always,
+    )
+
+
+def service(release: str, before: dict[str, Any]) -> Scenario:
+    """What starts the agent with the device is installed, and removed again."""
+
+    def installed(machine: Any) -> None:
+        body = record.read(home.Home(str(machine.home)))
+        assert body is not None, "the answer said installed"
+        assert record.whole(body), "the answer said installed"
+        _journal_has(machine, "service")
+
+    def gone(machine: Any) -> None:
+        assert list((machine.home / "service").iterdir()) == [], "the answer said removed"
+
+    def always(machine: Any) -> None:
+        body = record.read(home.Home(str(machine.home)))
+        known = set() if body is None else {*body["files"], *body["stale"]}
+        there = {str(path) for path in (machine.home / "service").glob("start.*")}
+        assert there <= known, "something starts that nobody would find again"
+
+    def enable(machine: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = machine.call("service", action="enable", kind="plain")
+        # Installed, and this machine may have no cron to run it.
+        told = answer["event"] == "error" and answer["error"]["code"] == "EQ557"
+        return {"event": "result", "result": {}} if told else answer
+
+    return Scenario(
+        name="service",
+        before=before,
+        steps=[Step(act=enable, told=installed), verb("service", gone, action="disable")],
+        serves=(release,),
+        ends=(release, states.COMMITTED),
+        settled=gone,
         always=always,
     )
 
