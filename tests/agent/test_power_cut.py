@@ -23,7 +23,7 @@ pytestmark = pytest.mark.convert
 
 NAMES = (
     *("install", "update", "soak", "failed soak", "rollback", "recover", "prune", "pin"),
-    *("build", "rebuild", "service"),
+    *("build", "rebuild", "service", "no service"),
 )
 
 
@@ -95,6 +95,8 @@ def _scenarios(injection: SimpleNamespace, machine: Any, old: Any, new: Any, kit
     ]
     stays = ["releases/" + third.release, "releases/" + new.release, "agent/edgeq-agent-2.pyz"]
     stays.append("runtime/" + kit.RUNTIME)
+    manned = {**installed, "home/agent": None, "home/agent/edgeq-agent-1.pyz": b"1"}
+    started = after(manned, *make.service(old.release, manned, enable=True).steps)
     wheel, made = fake_wheel(), "8" * 64
     sent = after(installed, make.put(wheel))
     built = after(sent, *make.build(old.release, made, wheel, sent, broken=False).steps)
@@ -109,7 +111,8 @@ def _scenarios(injection: SimpleNamespace, machine: Any, old: Any, new: Any, kit
         make.recover(old, new, interrupted),
         make.prune(old, new, crowded, gone, stays, [third.release]),
         make.pin(old, new, updated),
-        make.service(old.release, {**installed, "home/agent": None, "home/agent/edgeq-agent-1.pyz": b"1"}),
+        make.service(old.release, manned, enable=True),
+        make.service(old.release, started, enable=False),
         make.build(old.release, made, wheel, sent, broken=False),
         make.build(old.release, made, wheel, damaged, broken=True),
     ]

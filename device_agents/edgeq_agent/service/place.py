@@ -10,7 +10,7 @@ import os
 import re
 import sys
 
-from edgeq_agent import disk, files
+from edgeq_agent import disk, files, scratch
 from edgeq_agent.errors import BAD_REQUEST, SERVICE_IMPOSSIBLE, AgentError, from_os
 from edgeq_agent.service import command
 from edgeq_agent.service.record import Installed
@@ -70,6 +70,7 @@ def _put(made: Installed) -> None:
         if _content(path) == data and os.stat(path).st_mode & 0o777 == mode:
             continue
         disk.make_folders(os.path.dirname(path))
+        scratch.sweep_beside(os.path.dirname(path), "-" + os.path.basename(path))
         files.write_atomic(path, data, mode=mode)
     for path, target in made.links:
         if not os.path.islink(path) or os.readlink(path) != target:

@@ -7,7 +7,7 @@ import signal
 import time
 from typing import Callable
 
-from edgeq_agent import agents, journal, lock, releases, request
+from edgeq_agent import agents, journal, lock, releases, request, scratch
 from edgeq_agent.call import Call
 from edgeq_agent.errors import NOT_AT_BOOT, SERVICE_IMPOSSIBLE, AgentError
 from edgeq_agent.home import Home
@@ -117,6 +117,7 @@ def _enable(call: Call, found: Surroundings) -> Json:
     if before is not None:
         _stop(call.home, before, found)
     with lock.hold(call.home):
+        scratch.sweep(call.home)
         stale = _stale(record.read(call.home), made)
         record.write(call.home, wanted, made, stale)
         record.forget_serving(call.home)
@@ -144,7 +145,8 @@ def _enable(call: Call, found: Surroundings) -> Json:
         raise AgentError(
             NOT_AT_BOOT,
             wanted.kind,
-            "installed, but nothing starts it when the device starts: " + str(answer["why"]),
+            "installed, but nothing starts it when the device starts: "
+            + "; ".join([str(answer["why"]), *noted.values()]),
             hint=at_boot.hint(wanted.kind, found),
         )
     answer.update(noted)
@@ -213,6 +215,7 @@ def _disable(call: Call, found: Surroundings) -> Json:
         return dict(told(call.home, found), changed=False)
     _stop(call.home, body, found)
     with lock.hold(call.home):
+        scratch.sweep(call.home)
         if body.get("crontab") and found.crontab:
             cron.change(found.crontab, "", record.name_of(found, PLAIN))
         place.take([*body["links"], *body["files"], *body.get("stale", [])])

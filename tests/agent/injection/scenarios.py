@@ -211,14 +211,13 @@ def build(release: str, digest: str, wheel: bytes, before: dict[str, Any], *, br
     )
 
 
-def service(release: str, before: dict[str, Any]) -> Scenario:
-    """What starts the agent with the device is installed, and removed again."""
+def service(release: str, before: dict[str, Any], *, enable: bool) -> Scenario:
+    """What starts the agent with the device is installed, or removed again."""
 
     def installed(machine: Any) -> None:
         body = record.read(home.Home(str(machine.home)))
         assert body is not None, "the answer said installed"
         assert record.whole(body), "the answer said installed"
-        _journal_has(machine, "service")
 
     def gone(machine: Any) -> None:
         assert list((machine.home / "service").iterdir()) == [], "the answer said removed"
@@ -229,19 +228,26 @@ def service(release: str, before: dict[str, Any]) -> Scenario:
         there = {str(path) for path in (machine.home / "service").glob("start.*")}
         assert there <= known, "something starts that nobody would find again"
 
-    def enable(machine: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = machine.call("service", action="enable", kind="plain")
-        # Installed, and this machine may have no cron to run it.
-        told = answer["event"] == "error" and answer["error"]["code"] == "EQ557"
-        return {"event": "result", "result": {}} if told else answer
+    def told(machine: Any) -> None:
+        (installed if enable else gone)(machine)
+        _journal_has(machine, "service")
 
+    def act(machine: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = machine.call("service", action="enable", kind="plain")
+        if answer["event"] == "error" and answer["error"]["code"] == "EQ557":
+            # Installed; this machine has no cron that would run it.
+            problem = answer["error"]["problem"]
+            return {"event": "result", "result": {"journal_problem": problem} if "journal" in problem else {}}
+        return answer
+
+    step = Step(act=act, told=told) if enable else verb("service", told, action="disable")
     return Scenario(
-        name="service",
+        name="service" if enable else "no service",
         before=before,
-        steps=[Step(act=enable, told=installed), verb("service", gone, action="disable")],
+        steps=[step],
         serves=(release,),
         ends=(release, states.COMMITTED),
-        settled=gone,
+        settled=installed if enable else gone,
         always=always,
     )
 
