@@ -136,6 +136,12 @@ def test_a_system_unit_runs_as_the_agents_user_and_may_write_its_home_alone() ->
     assert unit_path not in [path for path, _, _ in other.files], "two homes of a device do not meet"
 
 
+def test_a_user_whose_name_is_none_to_systemd_is_told_by_number() -> None:
+    made = text.installed(Wanted(SYSTEM), PI._replace(user="DOMAIN\\pi", uid=70001))
+    (unit,) = [content for path, content, _ in made.files if path.endswith(".service")]
+    assert "User=70001\n" in unit
+
+
 def test_termux_has_its_own_shell_and_prefix() -> None:
     made = text.installed(Wanted(TERMUX, ("kws",)), PHONE)
     path, script, mode = file_of(made, "boot/" + record.name_of(PHONE, TERMUX))

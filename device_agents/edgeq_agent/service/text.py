@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 
 from edgeq_agent import request
@@ -13,6 +14,8 @@ from edgeq_agent.service.surroundings import PLAIN, SYSTEM, TERMUX, USER, Surrou
 
 SYSTEM_UNITS = "/etc/systemd/system"
 _NOTE = "# Written by edgeq; `edgeq devices service DEVICE --disable` removes it.\n"
+
+_USER_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,30}")
 
 # Starts the newest agent, by the rule of `agents.newest`: what serves after a deploy is what the host placed.
 STARTER = '''"""Starts the newest agent of this folder. Written by edgeq."""
@@ -74,7 +77,7 @@ def _user(wanted: Wanted, found: Surroundings) -> Installed:
 
 
 def _system(wanted: Wanted, found: Surroundings) -> Installed:
-    hard = (*_HARD_ANYWHERE, *_HARD_SYSTEM, "ReadWritePaths=" + _word(found.home), f"User={found.user}")
+    hard = (*_HARD_ANYWHERE, *_HARD_SYSTEM, "ReadWritePaths=" + _word(found.home), f"User={_user_of(found)}")
     return _units(wanted, found, SYSTEM_UNITS, "multi-user.target", hard)
 
 
@@ -174,6 +177,11 @@ def _plain(wanted: Wanted, found: Surroundings) -> Installed:
 
 def _supervised(found: Surroundings) -> str:
     return "exec " + " ".join(shlex.quote(word) for word in [*boot_words(found), "--supervise"])
+
+
+def _user_of(found: Surroundings) -> str:
+    # A name that systemd would not take as one (from a directory service) is told by its number.
+    return found.user if _USER_NAME.fullmatch(found.user) else str(found.uid)
 
 
 def _word(text: str) -> str:

@@ -139,7 +139,8 @@ def _enable(call: Call, found: Surroundings) -> Json:
             SERVICE_IMPOSSIBLE,
             wanted.kind,
             "installed, but it does not start: " + "; ".join(problems)[:400],
-            hint="`journalctl -u edgeq` on the device says more; `--disable` removes it",
+            hint="`edgeq devices service DEVICE` shows how it is, its journal (journalctl) why; `--disable` "
+            "removes it",
         )
     if answer["at_boot"] is False:
         raise AgentError(
