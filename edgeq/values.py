@@ -34,6 +34,7 @@ class Device:
         python: the interpreter on the device that starts the agent.
         home: the agent's folder, relative to the login folder unless absolute.
         jump: machines on the way, `[USER@]HOST[:PORT]` with commas; None leaves it to the ssh configuration.
+        native: a `benchmark_model` program for the device, where no Python runtime fits it.
         ssh_config: whether `~/.ssh/config` is honoured, or the file that is read in its place.
         transport: `openssh` runs the `ssh` program of this machine.
         jump_host_key: the pinned host keys of the machines on the way, with commas, in the order of the way;
@@ -51,6 +52,7 @@ class Device:
     python: str = "python3"
     home: str = ".edgeq"
     jump: str | None = None
+    native: Path | None = None
     ssh_config: bool | Path = True
     transport: TransportKind = TransportKind.PARAMIKO
     jump_host_key: str | None = None

@@ -35,6 +35,7 @@ _VERBS: dict[str, tuple[str, str]] = {
     "bench": ("bench", "bench"),
     "telemetry": ("telemetry", "telemetry"),
     "trust": ("trust_verb", "answer"),
+    "service": ("service.verb", "service"),
 }
 
 # They hold the lock, and fail when what was interrupted cannot be finished.
@@ -61,6 +62,9 @@ def main(arguments: list[str] | None = None, early: bytes = b"") -> NoReturn:
         from edgeq_agent.serve import main as serve_main
 
         sys.exit(serve_main.main(words[1:]))
+    if words[:1] in (["boot"], ["supervise"]):  # what starts with the device
+        module = importlib.import_module("edgeq_agent.service." + words[0])
+        sys.exit(module.main(words[1:]))
     signal.signal(signal.SIGTERM, _end)
     sys.exit(run(words, Source(sys.stdin.fileno(), early=early), sys.stdout.buffer))
 

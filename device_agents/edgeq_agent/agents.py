@@ -16,15 +16,28 @@ def spare(home: Home) -> list[str]:
     if not os.path.isdir(home.agents):
         return []
     names = sorted(os.listdir(home.agents))
-    files = [name for name in names if name.startswith("edgeq-agent-") and name.endswith(".pyz")]
-    placed = {name: os.stat(os.path.join(home.agents, name)).st_mtime_ns for name in files}
-    # By the time that the file system wrote, not by the clock: a wrong one keeps another file, no more.
-    newest = max(files, key=lambda name: (placed[name], name), default=None)
+    last = newest(home)
     running = process.commands()
-    old = [name for name in files if name != newest and not any(name in words for words in running)]
+    old = [name for name in _files(names) if name != last and not any(name in words for words in running)]
     left = [
         name
         for name in names
         if name.startswith(".agent-") and not process.has_open(os.path.join(home.agents, name))
     ]
     return left + old
+
+
+def newest(home: Home) -> str | None:
+    """Return the name of the agent file that was placed last; None where there is none.
+
+    By the time that the file system wrote, not by the clock: a wrong one keeps another file, no more.
+    """
+    if not os.path.isdir(home.agents):
+        return None
+    files = _files(os.listdir(home.agents))
+    placed = {name: os.stat(os.path.join(home.agents, name)).st_mtime_ns for name in files}
+    return max(files, key=lambda name: (placed[name], name), default=None)
+
+
+def _files(names: list[str]) -> list[str]:
+    return [name for name in names if name.startswith("edgeq-agent-") and name.endswith(".pyz")]

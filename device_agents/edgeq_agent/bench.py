@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from edgeq_agent import child, request, serving, wire
+from edgeq_agent import child, native, request, serving, wire
 from edgeq_agent.call import Call
 from edgeq_agent.wire import Json
 
 
 def bench(call: Call) -> Json:
     """Verb `bench`: latency, start-up and memory of the release that serves, on its golden inputs.
+
+    Over the native program the answer has another schema: other inputs, other figures.
 
     Raises:
         AgentError: EQ510 unknown model, EQ511 it did not end in time, EQ504 the model's process died.
@@ -25,6 +27,10 @@ def bench(call: Call) -> Json:
         raise request.bad("min_seconds", f"less than timeout_s ({timeout_s:g})", job["min_seconds"])
     serves = serving.find(call.home, model)
     job.update(serves.job("bench"))
+    if native.is_native(serves.runtime):
+        program, version = str(serves.runtime["interpreter"]), str(serves.runtime["version"])
+        figures = native.bench(program, version, job, timeout_s)
+        return dict(figures, schema=wire.NATIVE_BENCH_SCHEMA, model=model, release=serves.manifest.release)
     measured = child.run(str(serves.runtime["interpreter"]), job, timeout_s)
     measured.update(schema=wire.BENCH_SCHEMA, model=model, release=serves.manifest.release)
     return measured

@@ -64,12 +64,17 @@ def board_model(root: str = "/") -> str | None:
     return None
 
 
+def mendel_version(root: str = "/") -> str | None:
+    """Return the release of the Coral boards' own Debian ("eagle", "5.2"), or None elsewhere."""
+    return read_text(os.path.join(root, "etc/mendel_version")) or None
+
+
 def kind(root: str = "/") -> str:
     """Return which of the inventory's kinds this device is: raspberry-pi, coral, android or linux."""
     model = board_model(root) or ""
     if "Raspberry Pi" in model:
         return "raspberry-pi"
-    if "Coral" in model or "Phanbell" in model:
+    if "Coral" in model or "Phanbell" in model or mendel_version(root):
         return "coral"
     return "android" if _is_android(root) else "linux"
 

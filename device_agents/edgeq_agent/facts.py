@@ -8,8 +8,10 @@ import re
 import struct
 import sys
 
-from edgeq_agent import device
+from edgeq_agent import device, edgetpu
 from edgeq_agent.wire import Json
+
+MODULES = ("ai_edge_litert", "tflite_runtime", "tensorflow")
 
 
 def read(root: str = "/") -> Json:
@@ -25,10 +27,13 @@ def read(root: str = "/") -> Json:
         "libc": libc(root),
         "pointer_bits": struct.calcsize("P") * 8,
         "packages": packages(),
+        "modules": modules(),
         "memory_bytes": memory_bytes(root),
         "cpu_count": os.cpu_count() or 1,
         "model": device.board_model(root),
         "kind": device.kind(root),
+        "mendel": device.mendel_version(root),
+        "edgetpu": edgetpu.look(root),
     }
 
 
@@ -61,6 +66,11 @@ def packages() -> Json:
         if found:
             return {"numpy": found.group(1)}
     return {}
+
+
+def modules() -> list[str]:
+    """Return which runtimes this Python has itself; found, not imported."""
+    return [name for name in MODULES if importlib.util.find_spec(name) is not None]
 
 
 def memory_bytes(root: str = "/") -> int | None:

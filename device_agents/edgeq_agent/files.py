@@ -18,16 +18,19 @@ def remove(path: str) -> None:
         disk.unlink(path)
 
 
-def write_atomic(path: str, data: bytes, durable: bool = True) -> None:
+def write_atomic(path: str, data: bytes, durable: bool = True, mode: int = 0o600) -> None:
     """Replace `path` by `data`: a reader sees the old content or the new.
 
     Args:
         durable: also after a power cut; without it the last writes may be lost or damaged by one.
+        mode: who may read and run it; what the umask takes away is given back.
     """
     temporary = scratch.beside(path)
     try:
         with disk.create(temporary) as stream:
             stream.write(data)
+            if mode != 0o600:
+                disk.chmod(temporary, mode)
             if durable:
                 stream.sync()
         disk.replace(temporary, path)

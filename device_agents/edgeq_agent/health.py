@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from edgeq_agent import child, runtimes
+from edgeq_agent import child, native, runtimes
 from edgeq_agent.errors import UNHEALTHY, AgentError
 from edgeq_agent.home import Home
 from edgeq_agent.manifest import Manifest
@@ -12,7 +12,7 @@ from edgeq_agent.wire import Json
 
 
 def check(home: Home, wanted: Manifest, runtime: str, timeout_s: float) -> Json:
-    """Return what was measured.
+    """Return what was measured, and the `proof`: `golden` outputs compared, or with a native runtime `ran`.
 
     Raises:
         AgentError: EQ504 an output, the latency or the memory is not what the manifest allows; EQ511 it
@@ -20,6 +20,21 @@ def check(home: Home, wanted: Manifest, runtime: str, timeout_s: float) -> Json:
     """
     entry = runtimes.need(home, runtime)
     folder = home.release(wanted.release)
+    found = (
+        _native(entry, wanted, folder, timeout_s)
+        if native.is_native(entry)
+        else _golden(entry, wanted, folder, timeout_s)
+    )
+    _within(wanted, "latency_p95_ns", found["latency_p95_ns"], wanted.latency_p95_ns, "ns")
+    _within(wanted, "memory_peak_bytes", found["memory_peak_bytes"], wanted.memory_peak_bytes, "bytes")
+    return found
+
+
+def _native(entry: Json, wanted: Manifest, folder: str, timeout_s: float) -> Json:
+    return native.gate(str(entry["interpreter"]), os.path.join(folder, wanted.model_file), timeout_s)
+
+
+def _golden(entry: Json, wanted: Manifest, folder: str, timeout_s: float) -> Json:
     job = {
         "job": "golden",
         "module": entry["module"],
@@ -29,10 +44,7 @@ def check(home: Home, wanted: Manifest, runtime: str, timeout_s: float) -> Json:
         "golden": wanted.golden,
         "reference_path": os.path.join(folder, wanted.reference_file) if wanted.reference_file else None,
     }
-    found = child.run(str(entry["interpreter"]), job, timeout_s)
-    _within(wanted, "latency_p95_ns", found["latency_p95_ns"], wanted.latency_p95_ns, "ns")
-    _within(wanted, "memory_peak_bytes", found["memory_peak_bytes"], wanted.memory_peak_bytes, "bytes")
-    return found
+    return dict(child.run(str(entry["interpreter"]), job, timeout_s), proof=native.GOLDEN)
 
 
 def _within(wanted: Manifest, name: str, value: int | None, limit: int | None, unit: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from edgeq_agent import blobs, child, counters, disk, outbox, request, scratch, serving
+from edgeq_agent import blobs, child, counters, disk, native, outbox, request, scratch, serving
 from edgeq_agent.call import Call
 from edgeq_agent.errors import DEADLINE, UNHEALTHY, AgentError
 from edgeq_agent.wire import Json
@@ -26,6 +26,7 @@ def infer(call: Call) -> Json:
     }
     timeout_s = request.timeout_s(call.request)
     serves = serving.find(call.home, model)
+    native.refuse_answers(serves.runtime, model)
     path = scratch.path(call.home, "infer.npz")
     scratch.sweep(call.home)
     blobs.check_space(call.home, "payload", size_bytes)

@@ -7,6 +7,7 @@ import os
 import time
 from typing import Any, NamedTuple
 
+from edgeq_agent import edgetpu
 from edgeq_agent.errors import BAD_REQUEST, UNHEALTHY, UNSUPPORTED, AgentError
 
 _INTERPRETERS = {
@@ -73,12 +74,15 @@ def load(module: str, path: str, threads: int = 1) -> Model:
     """Load a model file and allocate it for one sample.
 
     Raises:
-        AgentError: EQ504, the runtime refuses it; EQ503, it cannot take one sample at a time.
+        AgentError: EQ504, the runtime refuses it; EQ503, it cannot take one sample at a time; EQ560, it was
+            compiled for an Edge TPU that is not here.
     """
     create = interpreter_class(module)
+    compiled = edgetpu.needed(path)
     began = time.perf_counter_ns()
+    more = {"experimental_delegates": [edgetpu.delegate(module)]} if compiled else {}
     try:
-        interpreter = create(model_path=path, num_threads=threads)
+        interpreter = create(model_path=path, num_threads=threads, **more)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise AgentError(UNHEALTHY, "model", "the runtime refuses it: " + _line(error)) from error
@@ -89,7 +93,8 @@ def load(module: str, path: str, threads: int = 1) -> Model:
         _one_sample(interpreter)
     inputs = [_tensor(detail) for detail in interpreter.get_input_details()]
     outputs = [_tensor(detail) for detail in interpreter.get_output_details()]
-    return Model(interpreter, inputs, outputs, _kernels(interpreter), init_ns)
+    kernels = edgetpu.KERNELS if compiled else _kernels(interpreter)
+    return Model(interpreter, inputs, outputs, kernels, init_ns)
 
 
 def _one_sample(interpreter: Any) -> None:
@@ -120,7 +125,7 @@ def _tensor(detail: Any) -> Tensor:
 
 
 def _kernels(interpreter: Any) -> str:
-    """Return whose kernels run: no delegate is ever asked for here, so a delegate in the graph is XNNPACK.
+    """Return whose kernels run: but for the Edge TPU no delegate is ever asked for, so one is XNNPACK.
 
     `_get_ops_details` is private; where a runtime lacks it, the parent reads the runtime's own log line.
     """

@@ -6,6 +6,7 @@ import time
 
 from edgeq_agent import device, facts, home, measures, partial, runtimes
 from edgeq_agent.call import Call
+from edgeq_agent.service import record as service_record
 from edgeq_agent.wire import Json
 
 
@@ -21,6 +22,8 @@ def probe(call: Call, root: str = "/") -> Json:
             {name: entry[name] for name in ("digest", "interpreter", "module", "version")}
             for entry in runtimes.all_of(call.home)
         ],
+        service=service_record.summary(call.home),
+        refused_runtimes=runtimes.refused(call.home),
         measures=measures.availability(root),
         time_ns=time.time_ns(),
     )

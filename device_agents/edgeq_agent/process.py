@@ -60,6 +60,13 @@ def commands() -> list[str]:
     return found
 
 
+def name_files(root: str) -> list[str]:
+    """Return the files that hold the short names of the processes that we may look at."""
+    folder = os.path.join(root, "proc")
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return [os.path.join(folder, name, "comm") for name in names if name.isdigit()]
+
+
 def _pids() -> list[str]:
     try:
         return [name for name in os.listdir("/proc") if name.isdigit()]

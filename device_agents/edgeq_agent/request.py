@@ -101,6 +101,16 @@ def label(request: Json, field: str) -> str:
     return _matching(request, field, LABEL, "a short name: " + LABEL.pattern)
 
 
+def names(request: Json, field: str) -> list[str]:
+    """Return a field that is a list of model names, each once; a missing one is empty."""
+    value = request.get(field)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise bad(field, "a list of model names", value)
+    return list(dict.fromkeys(model_name({"model": item}) for item in value))
+
+
 def file_name(value: Any, field: str) -> str:
     """Return a name that becomes a file's name inside a release."""
     if not isinstance(value, str) or not FILE_NAME.fullmatch(value) or value == "manifest.json":
@@ -183,6 +193,16 @@ def wheels(request: Json) -> list[tuple[str, str]]:
             raise bad("wheels.name", "a name that ends in .whl", name)
         found.append((name, sha256(item, "sha256")))
     return found
+
+
+def native(request: Json) -> str | None:
+    """Return the SHA-256 of the native program that is to be the runtime, or None."""
+    value = request.get("native")
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise bad("native", "an object with sha256", value)
+    return sha256(value, "sha256")
 
 
 def modules(request: Json, known: tuple[str, ...]) -> list[str]:

@@ -8,40 +8,66 @@ import subprocess
 import sys
 import time
 
-from edgeq_agent import blobs, child, disk, files, journal, lock, request, runtimes, scratch, wheels
+from edgeq_agent import (
+    blobs,
+    child,
+    disk,
+    facts,
+    files,
+    journal,
+    lock,
+    native,
+    request,
+    runtime_place,
+    runtimes,
+    scratch,
+    wheels,
+)
 from edgeq_agent.call import Call
-from edgeq_agent.errors import BLOB_MISSING, DEADLINE, UNSUPPORTED, AgentError
+from edgeq_agent.errors import (
+    BLOB_MISSING,
+    DEADLINE,
+    NATIVE_UNREADABLE,
+    RUNTIME_REFUSED,
+    UNSUPPORTED,
+    AgentError,
+)
 from edgeq_agent.home import Home
 from edgeq_agent.wire import Json
 
 # What `python -m venv --without-pip` makes.
 _VENV_FILES = 32
-MODULES = ("ai_edge_litert", "tflite_runtime", "tensorflow")
 
 
 def runtime(call: Call) -> Json:
     """Verb `runtime`: make `runtime/<digest>/` usable; does nothing when it already is.
 
     Raises:
-        AgentError: EQ501 no space, EQ503 it does not import or infer here, EQ509 a wheel is not on the
-            device,
-            EQ511 it did not answer in time.
+        AgentError: EQ501 no space, EQ503 it cannot be made here, or the device's own does not infer; EQ509
+            a wheel is not on the device, EQ511 it did not answer in time, EQ556 wheels that do not import or
+            infer.
     """
     digest = request.sha256(call.request, "digest")
     packages = request.wheels(call.request)
-    modules = request.modules(call.request, MODULES)
+    modules = request.modules(call.request, facts.MODULES)
+    program = request.native(call.request)
+    if program is not None and packages:
+        raise request.bad("native", "no wheels beside it", len(packages))
     timeout_s = request.timeout_s(call.request)
     with lock.hold(call.home):
         known = runtimes.read(call.home, digest)
         if known is not None:
             # Proved again, not believed: an upgrade of the system may have broken it.
             try:
-                proof = prove(str(known["interpreter"]), [str(known["module"])], timeout_s)
+                proof = _prove_known(call.home, known, timeout_s)
             except AgentError as error:
                 call.answer.progress("rebuild", reason=str(error.problem))
             else:
                 return _answer(digest, str(known["interpreter"]), proof, created=False)
-        proof = _build(call, digest, packages, modules, timeout_s)
+        if program is None:
+            proof = _build(call, digest, packages, modules, timeout_s)
+        else:
+            proof = _build_native(call, digest, program, timeout_s)
         noted = journal.note(
             call.home, "runtime", runtime=digest, module=proof["module"], version=proof["version"]
         )
@@ -54,6 +80,33 @@ def _answer(digest: str, interpreter: str, proof: Json, created: bool) -> Json:
     body = {"digest": digest, "interpreter": interpreter, "created": created}
     body.update((name, proof[name]) for name in ("module", "version", "python", "numpy"))
     return body
+
+
+def _prove_known(home: Home, known: Json, timeout_s: float) -> Json:
+    if native.is_native(known):
+        return native.prove(home, str(known["interpreter"]), str(known["version"]), timeout_s)
+    return prove(str(known["interpreter"]), [str(known["module"])], timeout_s)
+
+
+def _build_native(call: Call, digest: str, program: str, timeout_s: float) -> Json:
+    folder = scratch.path(call.home, "runtime-" + digest)
+    scratch.sweep(call.home)
+    try:
+        disk.mkdir(folder)
+        try:
+            proof = native.build(call.home, program, folder, timeout_s)
+        except AgentError as error:
+            if error.code not in (UNSUPPORTED, NATIVE_UNREADABLE):
+                raise
+            runtimes.refuse(call.home, digest, error.problem)
+            raise
+        call.answer.progress("proved", module=proof["module"], version=proof["version"])
+        entry = dict(proof, schema=runtimes.SCHEMA, digest=digest, interpreter=native.MODULE)
+        entry.update(wheels=[], wheel_sha256=[program], created_ns=time.time_ns())
+        runtime_place.place(call.home, digest, folder, entry, [native.MODULE])
+        return proof
+    finally:
+        scratch.remove(folder)
 
 
 def _build(
@@ -74,20 +127,38 @@ def _build(
             _install(call.home, packages, os.path.join(folder, "venv"))
             call.answer.progress("wheels", count=len(packages))
         interpreter = os.path.join(folder, stored) if packages else sys.executable
-        proof = prove(interpreter, modules, timeout_s)
+        proof = _prove_new(call.home, digest, packages, interpreter, modules, timeout_s)
         call.answer.progress("proved", module=proof["module"], version=proof["version"])
         entry = dict(proof, schema=runtimes.SCHEMA, digest=digest, interpreter=stored)
         entry.update(wheels=[name for name, _ in packages], created_ns=time.time_ns())
         entry.update(wheel_sha256=[sha256 for _, sha256 in packages])
-        files.write_json(os.path.join(folder, "runtime.json"), entry, durable=False)
-        # Hundreds of files: one sync of everything is quicker than one each.
-        disk.sync_all()
-        scratch.remove(call.home.runtime(digest))
-        disk.replace(folder, call.home.runtime(digest))
-        disk.sync_folder(call.home.runtimes)
+        runtime_place.place(call.home, digest, folder, entry, ["venv"] if packages else [])
         return proof
     finally:
         scratch.remove(folder)
+
+
+def _prove_new(
+    home: Home,
+    digest: str,
+    packages: list[tuple[str, str]],
+    interpreter: str,
+    modules: list[str],
+    timeout_s: float,
+) -> Json:
+    """Prove what was just built; wheels that do not start here are remembered: the host tries others then."""
+    try:
+        return prove(interpreter, modules, timeout_s)
+    except AgentError as error:
+        if not packages or error.code != UNSUPPORTED:
+            raise
+        runtimes.refuse(home, digest, error.problem)
+        raise AgentError(
+            RUNTIME_REFUSED,
+            "runtime " + digest[:12],
+            "its wheels fit by their tags and do not start here: " + error.problem,
+            hint="`edgeq deploy` tries the next ones; `edgeq prune` lets these be tried again",
+        ) from error
 
 
 def _check_wheels(home: Home, packages: list[tuple[str, str]]) -> None:

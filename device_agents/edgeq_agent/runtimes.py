@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import sys
 
-from edgeq_agent import files
+from edgeq_agent import disk, facts, files, wire
 from edgeq_agent.errors import UNSUPPORTED, AgentError
 from edgeq_agent.home import Home
 from edgeq_agent.wire import Json
 
 SCHEMA = "edgeq.runtime/1"
+REFUSED_SCHEMA = "edgeq.runtime-refused/1"
+RECORD = "runtime.json"
+_REFUSED = "refused.json"
 OWN = "python"  # stands for "the interpreter that runs the agent"
 
 
 def read(home: Home, digest: str) -> Json | None:
     """Return a runtime's entry, `interpreter` as an absolute path; None when it is not usable (any more)."""
     try:
-        entry = files.read_json(os.path.join(home.runtime(digest), "runtime.json"))
+        entry = files.read_json(os.path.join(home.runtime(digest), RECORD))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
@@ -49,3 +52,39 @@ def all_of(home: Home) -> list[Json]:
     """Return the entries of all usable runtimes."""
     found = (read(home, name) for name in sorted(os.listdir(home.runtimes)))
     return [entry for entry in found if entry]
+
+
+def refuse(home: Home, digest: str, problem: str) -> None:
+    """Remember that the wheels of a runtime do not start here; where an older build of it is, that stays."""
+    folder = home.runtime(digest)
+    if os.path.exists(os.path.join(folder, RECORD)):
+        return
+    disk.make_folders(folder)
+    body = {"schema": REFUSED_SCHEMA, "digest": digest, "problem": problem, "system": _system()}
+    files.write_json(os.path.join(folder, _REFUSED), body)
+
+
+def refused(home: Home) -> list[Json]:
+    """Return {digest, problem} of what did not start here, as long as the system is as it was then."""
+    found = []
+    system = _system()
+    for name in sorted(os.listdir(home.runtimes)):
+        try:
+            body = files.read_json(os.path.join(home.runtimes, name, _REFUSED))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            continue
+        if body.get("schema") == REFUSED_SCHEMA and body.get("system") == system:
+            found.append({"digest": str(body["digest"]), "problem": str(body["problem"])})
+    return found
+
+
+def _system() -> str:
+    """Return a name for what wheels depend on: another Python, C library or kernel is worth another try."""
+    return wire.digest(
+        {
+            "python": list(sys.version_info[:3]),
+            "libc": facts.libc(),
+            "packages": facts.packages(),
+            "kernel": os.uname().release,
+        }
+    )

@@ -30,11 +30,17 @@ def sweep(home: Home) -> None:
     for name in os.listdir(home.temporary):
         if not process.alive(name.lstrip(".").partition("-")[0]):
             remove(os.path.join(home.temporary, name))
-    for folder in [home.root, *(home.model(name) for name in os.listdir(home.models))]:
-        for name in os.listdir(folder):
-            maker = beside_maker(name)
-            if maker is not None and not process.alive(maker):
-                remove(os.path.join(folder, name))
+    for folder in [home.root, home.path("service"), *(home.model(name) for name in os.listdir(home.models))]:
+        if os.path.isdir(folder):
+            sweep_beside(folder)
+
+
+def sweep_beside(folder: str, ending: str = "") -> None:
+    """Remove what dead calls left in a folder beside what they were to replace (names with that ending)."""
+    for name in os.listdir(folder):
+        maker = beside_maker(name)
+        if maker is not None and name.endswith(ending) and not process.alive(maker):
+            remove(os.path.join(folder, name))
 
 
 def beside(target: str) -> str:

@@ -9,15 +9,18 @@ from edgeq_agent import (
     device,
     home,
     journal,
+    native,
     outbox,
     pins,
     releases,
+    runtimes,
     soak,
     staged,
     states,
     trust,
 )
 from edgeq_agent.call import Call
+from edgeq_agent.service import record as service_record
 from edgeq_agent.wire import Json
 
 _JOURNAL_ENTRIES = 20
@@ -34,6 +37,7 @@ def status(call: Call) -> Json:
         "models": {name: _model(call.home, name) for name in names},
         "outbox": waiting,
         "trust": trust.summary(call.home),
+        "service": service_record.summary(call.home),
         "free_bytes": home.free_bytes(call.home.root),
         "free_inodes": home.free_inodes(call.home.root),
         "journal": journal.tail(call.home, _JOURNAL_ENTRIES),
@@ -48,6 +52,7 @@ def _model(place: home.Home, name: str) -> Json:
         "previous": state.previous,
         "state": state.state,
         "runtime": state.runtime_of(current),
+        "proof": _proof(place, state.runtime_of(current)),
         "since_ns": state.since_ns,
         "reason": state.reason,
         "target": state.target,
@@ -57,3 +62,11 @@ def _model(place: home.Home, name: str) -> Json:
         "releases": releases.of_model(place, name),
         **staged.told(place, name),
     }
+
+
+def _proof(place: home.Home, digest: str | None) -> str | None:
+    """Return what was seen of the release that serves: `golden` outputs, or that it `ran`."""
+    entry = runtimes.read(place, digest) if digest else None
+    if entry is None:
+        return None
+    return native.RAN if native.is_native(entry) else native.GOLDEN

@@ -62,9 +62,11 @@ def unpack(path: str, name: str, folder: str) -> None:
             _make_folders(os.path.dirname(target))
             try:
                 with archive.open(member) as source, disk.create(target) as sink:
-                    _copy(source, sink)
+                    size_bytes = _copy(source, sink)
             except (zipfile.BadZipFile, EOFError) as error:
                 raise refuse(name, f"damaged: {error}") from error
+            if size_bytes != member.file_size:
+                raise refuse(name, f"damaged: {member.filename!r} is not as long as it says")
 
 
 def _make_folders(path: str) -> None:
@@ -74,12 +76,14 @@ def _make_folders(path: str) -> None:
         disk.mkdir(path)
 
 
-def _copy(source: IO[bytes], sink: disk.File) -> None:
+def _copy(source: IO[bytes], sink: disk.File) -> int:
+    done = 0
     while True:
         chunk = source.read(_CHUNK_BYTES)
         if not chunk:
-            return
+            return done
         sink.write(chunk)
+        done += len(chunk)
 
 
 def _placed(parts: list[str]) -> list[str] | None:

@@ -29,6 +29,7 @@ MANIFEST_SCHEMA = "edgeq.manifest/1"
 REFERENCE_SCHEMA = "edgeq.reference/1"
 WINDOW_SCHEMA = "edgeq.window/1"
 BENCH_SCHEMA = "edgeq.bench/1"
+NATIVE_BENCH_SCHEMA = "edgeq.native-bench/1"
 TRUST_CHANGE_SCHEMA = "edgeq.trust-change/1"
 
 # What a signature was made for is part of what is signed: none fits the other kind of document.
@@ -58,6 +59,7 @@ VERBS = (
     "bench",
     "telemetry",
     "trust",
+    "service",
 )
 
 # Chunks of an upload: what may be offered. Small ones cost a hash each, large ones are sent again whole.

@@ -39,7 +39,7 @@ def bench_command(
     retries: int,
 ) -> None:
     """Measure MODEL in a fresh process on a device: latency, load, first inference, peak memory."""
-    from edgeq.benchmark import bench, summary
+    from edgeq.benchmark import NativeResult, measure, native_summary, summary
     from edgeq.fleet.connect import ask
     from edgeq.fleet.inventory import Inventory
     from edgeq.store import Store
@@ -49,7 +49,7 @@ def bench_command(
         app.ui.detail(f"{name}: {runs} runs and {seconds:g} s at least")
         result = ask(
             device,
-            lambda client: bench(
+            lambda client: measure(
                 client,
                 model,
                 device=name,
@@ -62,9 +62,15 @@ def bench_command(
             repeatable=True,  # the device keeps nothing of it
             retry=retry_of(app, retries),
         )
-        number = store.record_bench(name, result.document)
+        if isinstance(result, NativeResult):
+            # Beside the others it would pass for one of them: other inputs, another statistic.
+            number = store.record_run("native-bench", model, {**result.document, "device": name})
+            lines, schema = native_summary(result), "edgeq.native-bench/1"
+        else:
+            number = store.record_bench(name, result.document)
+            lines, schema = summary(result), "edgeq.bench/1"
     app.ui.line(f"{name}: {model} {result.release[:12]}")
-    for line in summary(result):
+    for line in lines:
         app.ui.line(f"  {line}")
-    app.ui.emit("edgeq.bench/1", {**result.document, "device": name, "id": number, "valid": result.valid})
+    app.ui.emit(schema, {**result.document, "device": name, "id": number, "valid": result.valid})
     app.ui.next("edgeq report -o report.html")

@@ -219,7 +219,10 @@ def recap(
         before = f", before {done.previous[:12]}" if done.previous else ""
         trial = " on trial" if done.state == "soaking" else ""
         sent = f"{format_size(done.sent_bytes)} in {done.duration_s:.1f} s"
-        return f"{name}: ok, {done.release[:12]} serves{trial}{before}, {sent}"
+        instead = "".join(f"; {passed}" for passed in done.passed)
+        if done.health.get("proof") == "ran":
+            instead += "; it was seen to load and run (benchmark_model), its outputs were not checked"
+        return f"{name}: ok, {done.release[:12]} serves{trial}{before}, {sent}{instead}"
     if plans[name].plan.is_empty:
         return f"{name}: nothing to do, {content.release[:12]} serves already"
     return f"{name}: would send {format_size(plans[name].plan.send_bytes)}"

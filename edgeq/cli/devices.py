@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from edgeq.cli.device_native import native_command
+from edgeq.cli.device_service import service_command
 from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.errors import UsageError
@@ -26,7 +28,7 @@ _JUMP_FINGERPRINT = click.option(
 
 @click.group("devices")
 def devices_command() -> None:
-    """Enrol, list and remove devices; emulate one."""
+    """Enrol, list and remove devices; emulate one; let one start by itself."""
 
 
 @command(
@@ -242,7 +244,7 @@ def _stop(app: App, name: str) -> None:
     app.ui.emit("edgeq.devices.stop/1", {"device": name})
 
 
-for _command in (_add, _list, _remove, _rotate_key, _emulate, _stop):
+for _command in (_add, _list, _remove, _rotate_key, _emulate, _stop, service_command, native_command):
     devices_command.add_command(_command)
 
 

@@ -58,12 +58,21 @@ def _rows(name: str, answer: dict[str, Any]) -> list[list[str]]:
             model,
             str(entry.get("current") or "-")[:12],
             str(entry.get("previous") or "-")[:12],
-            str(entry.get("state") or "-") + (", split" if entry.get("in_force") else ""),
+            _state(entry),
             _when(entry.get("since_ns")),
             free,
         ]
         for model, entry in sorted(models.items())
     ]
+
+
+def _state(entry: dict[str, Any]) -> str:
+    words = [str(entry.get("state") or "-")]
+    if entry.get("in_force"):
+        words.append("split")
+    if entry.get("proof") == "ran":
+        words.append("outputs not checked")
+    return ", ".join(words)
 
 
 def _when(since_ns: int | None) -> str:

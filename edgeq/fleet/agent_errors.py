@@ -20,6 +20,10 @@ _CLASSES: dict[str, type[DeviceError]] = {
     "EQ503": DeviceUnsupported,
     "EQ504": HealthCheckFailed,
     "EQ508": DeviceBusy,
+    "EQ556": DeviceUnsupported,
+    "EQ559": DeviceUnsupported,
+    "EQ560": DeviceUnsupported,
+    "EQ561": DeviceUnsupported,
 }
 
 

@@ -9,13 +9,11 @@ from typing import Any
 from edgeq.fleet.chunks import Content
 from edgeq.fleet.client import AgentClient
 from edgeq.fleet.plan import Action, Part, Plan, Step
-from edgeq.fleet.platform_tags import MODULES
 from edgeq.fleet.ports import DeployableBundle
+from edgeq.fleet.runtime_step import make_runtime
 from edgeq.fleet.upload import upload
 from edgeq.fleet.wheels import Runtime
 
-# Unpacking and importing numpy and the runtime from a slow card.
-_RUNTIME_S = 600.0
 _ACTIVATE_S = 300.0
 
 
@@ -69,13 +67,7 @@ def apply(
     for step in plan.to_do:
         say = _teller(plan.device, step, on_event)
         if step.part is Part.RUNTIME:
-            request = {
-                "digest": runtime.digest,
-                "wheels": [{"name": wheel.name, "sha256": wheel.sha256} for wheel in runtime.wheels],
-                "modules": list(MODULES),
-                "timeout_s": _RUNTIME_S,
-            }
-            client.call("runtime", request, deadline_s=_RUNTIME_S, on_event=say)
+            make_runtime(client, runtime, say)
         elif step.part is Part.RELEASE and step.action in (Action.CREATE, Action.CHANGE):
             request = {
                 "model": bundle.model,
@@ -103,7 +95,7 @@ def _send(
     steps = {step.key: step for step in plan.to_do if step.part is Part.BLOB}
     if not steps:
         return
-    wheels = {wheel.sha256: wheel.path for wheel in runtime.wheels}
+    wheels = {file.sha256: file.path for file in runtime.files}
     contents = [
         Content(sha256=key, size_bytes=step.size_bytes, source=wheels.get(key) or bundle.read(key))
         for key, step in steps.items()

@@ -33,6 +33,23 @@ def content(path):
             return hashlib.sha256(stream.read()).hexdigest()
     except (IOError, OSError):
         return None
+def keep(folder):
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # one that may be written and not read: its names are as durable as the system makes them
+    os.fsync(handle)
+    os.close(handle)
+def make(folder):
+    if os.path.isdir(folder):
+        return
+    make(os.path.dirname(folder))
+    try:
+        os.mkdir(folder, 0o700)
+    except OSError as error:
+        if error.errno != errno.EEXIST:
+            raise
+    keep(os.path.dirname(folder))
 verb, home, name, digest, size = sys.argv[1:6]
 home = os.path.join(os.path.expanduser("~"), home)
 path = os.path.join(home, "agent", name)
@@ -41,9 +58,7 @@ if verb == "look" or sys.version_info < (3, 7):
     sys.exit(0)
 temporary = None
 try:
-    for folder in (home, os.path.dirname(path)):
-        if not os.path.isdir(folder):
-            os.makedirs(folder, mode=0o700)
+    make(os.path.dirname(path))
     handle, temporary = tempfile.mkstemp(prefix=".agent-", dir=os.path.dirname(path))
     data = sys.stdin.buffer.read(int(size))
     got = hashlib.sha256(data).hexdigest()
@@ -57,9 +72,7 @@ try:
     os.chmod(temporary, 0o600)
     os.replace(temporary, path)
     temporary = None
-    folder = os.open(os.path.dirname(path), os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    keep(os.path.dirname(path))
 except OSError as error:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     say(home=home, sha256=None, error="space" if full else "os", reason=str(error))

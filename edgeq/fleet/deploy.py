@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeq.errors import DeviceUnsupported
 from edgeq.fleet.apply import OnProgress, apply
 from edgeq.fleet.backoff import ONCE, Backoff, OnRetry, retrying
 from edgeq.fleet.client import AgentClient
@@ -16,9 +15,11 @@ from edgeq.fleet.connect import NO_RETRY, Retry, ask, open_agent
 from edgeq.fleet.facts import Facts
 from edgeq.fleet.plan import Plan, plan
 from edgeq.fleet.ports import DeployableBundle
+from edgeq.fleet.runtime_choice import choose
+from edgeq.fleet.runtime_step import RuntimeStartsNot
 from edgeq.fleet.trust import blocked_by_trust
 from edgeq.fleet.watch import STEP_S
-from edgeq.fleet.wheels import Runtime, own_runtime, resolve
+from edgeq.fleet.wheels import Runtime
 from edgeq.values import Device
 
 WHEELS = Path(".edgeq", "wheels")
@@ -49,6 +50,7 @@ class Outcome:
         state: of the model on the device, as in docs/deploy.md; empty when nothing was activated.
         health: the agent's measurements at activation.
         sent_bytes: payload that went out, the agent file included.
+        passed: runtimes that would have been better and do not start there, with the reasons.
     """
 
     device: str
@@ -61,6 +63,7 @@ class Outcome:
     health: Mapping[str, Any]
     sent_bytes: int
     duration_s: float
+    passed: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The outcome as in `--json`."""
@@ -72,6 +75,7 @@ class Outcome:
             "previous": self.previous,
             "state": self.state,
             "health": dict(self.health),
+            "passed_runtimes": list(self.passed),
             "steps": [step.to_dict() for step in self.plan.steps],
             "send_bytes": self.plan.send_bytes,
             "sent_bytes": self.sent_bytes,
@@ -79,18 +83,27 @@ class Outcome:
         }
 
 
-def make_plan(client: AgentClient, bundle: DeployableBundle, *, workspace: Path) -> Planned:
+def make_plan(
+    client: AgentClient,
+    bundle: DeployableBundle,
+    *,
+    workspace: Path,
+    without: Mapping[str, str] | None = None,
+) -> Planned:
     """Ask the device, choose its runtime, and plan.
+
+    Args:
+        without: runtimes that did not start there, with the reasons; the next one that fits is planned.
 
     Raises:
         DeviceError, TransportError: the device cannot be asked, or nothing runs on it.
     """
     facts = client.facts()
     status = client.call("status", {})
-    runtime = _runtime(client.device, facts, workspace)
+    runtime = choose(client.device, facts, workspace / WHEELS, without=without or {})
     sizes = {sha256: blob.size_bytes for sha256, blob in bundle.blobs.items()}
     if runtime.digest not in {known.digest for known in facts.runtimes}:
-        sizes.update((wheel.sha256, wheel.size_bytes) for wheel in runtime.wheels)
+        sizes.update((file.sha256, file.size_bytes) for file in runtime.files)
     lacks = client.call("missing", {"blobs": sizes})
     todo = plan(facts, status, lacks["missing"], bundle.manifest, runtime, device=client.device)
     if not todo.is_empty:
@@ -122,7 +135,8 @@ def deploy_one(
     Args:
         on_event: called with what happens on the way, also from other threads.
         dry_run: plan only.
-        planned: a plan made before (and shown to somebody): exactly this one is applied.
+        planned: a plan made before (and shown to somebody): exactly this one is applied, unless its runtime
+            does not start on the device: then the next one that fits.
         backoff: how often to begin again when the way to the device fails; what arrived is not sent again.
         on_retry: called with the failure and the seconds until the next try.
         soak_s: how long the release serves on trial before the device commits it.
@@ -133,27 +147,40 @@ def deploy_one(
         TransportError: the way to the device failed.
     """
     started_s, sent_bytes = time.monotonic(), 0
-    # A plan that was made earlier knows only what there was then; so does one whose first try was cut.
-    shown = planned
+    refused: dict[str, str] = {}
+    tries = 0
 
-    def attempt() -> tuple[Planned, dict[str, Any]]:
-        nonlocal sent_bytes
-        with open_agent(device, timeout_s=timeout_s) as client:
+    def carry_out(client: AgentClient) -> tuple[Planned, dict[str, Any]]:
+        while True:
+            todo = planned
+            if todo is None or todo.runtime.digest in refused:
+                todo = make_plan(client, bundle, workspace=workspace, without=refused)
+            if dry_run:
+                return todo, {}
             try:
-                todo = shown or make_plan(client, bundle, workspace=workspace)
-                if dry_run:
-                    return todo, {}
-                answer = apply(
+                return todo, apply(
                     todo.plan,
                     client,
                     bundle=bundle,
                     runtime=todo.runtime,
                     on_event=on_event,
                     soak_s=soak_s,
-                    begun=None if shown else todo.begun,
+                    # What an earlier try brought there, no plan of before it knows.
+                    begun=todo.begun if todo is not planned or tries == 1 else None,
                     retry=retry,
                 )
-                return todo, answer
+            except RuntimeStartsNot as error:
+                last = not todo.runtime.wheels and device.native is None
+                if last or todo.runtime.digest in refused:
+                    raise
+                refused[todo.runtime.digest] = error.problem or error.message
+
+    def attempt() -> tuple[Planned, dict[str, Any]]:
+        nonlocal sent_bytes, tries
+        tries += 1
+        with open_agent(device, timeout_s=timeout_s) as client:
+            try:
+                return carry_out(client)
             finally:
                 sent_bytes += client.sent_bytes
 
@@ -169,6 +196,7 @@ def deploy_one(
         health=answer.get("health") or {},
         sent_bytes=sent_bytes,
         duration_s=time.monotonic() - started_s,
+        passed=todo.runtime.passed,
     )
 
 
@@ -182,11 +210,3 @@ def plan_one(
         repeatable=True,
         retry=retry,
     )
-
-
-def _runtime(device: Device, facts: Facts, workspace: Path) -> Runtime:
-    try:
-        return resolve(facts, workspace / WHEELS, name=device.name)
-    except DeviceUnsupported as error:
-        # Nothing to ship. What is installed there may still do; the agent proves it or refuses.
-        return own_runtime(facts, error.message)

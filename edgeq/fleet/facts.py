@@ -45,8 +45,10 @@ class Facts:
         python: the version, such as `3.11.7`.
         libc: its name (`glibc`, `musl`, `bionic`); empty when it cannot be told.
         pointer_bits: 32 on a 64-bit kernel with a 32-bit userland.
+        refused: digests of runtimes that were built on it and did not start, with the reasons.
         packages: the versions of packages that its Python has itself (`numpy`).
         measures: by quantity, whether it can be measured and by what, or why not.
+        modules: which runtimes its Python has itself, found and not imported.
         time_ns: the device's clock, which may be wrong.
         raw: the whole answer.
     """
@@ -65,9 +67,11 @@ class Facts:
     device_id: str
     boot_id: str
     runtimes: tuple[RuntimeFact, ...]
+    refused: Mapping[str, str]
     measures: Mapping[str, Any]
     time_ns: int
     packages: Mapping[str, str]
+    modules: tuple[str, ...]
     agent: AgentFact
     raw: Mapping[str, Any]
 
@@ -109,9 +113,14 @@ class Facts:
                     )
                     for runtime in body.get("runtimes", ())
                 ),
+                refused={
+                    str(entry["digest"]): str(entry.get("problem", ""))
+                    for entry in body.get("refused_runtimes", ())
+                },
                 measures=dict(body.get("measures", {})),
                 time_ns=int(body.get("time_ns", 0)),
                 packages={str(k): str(v) for k, v in dict(body.get("packages") or {}).items()},
+                modules=tuple(str(name) for name in body.get("modules", ())),
                 agent=agent or AgentFact(),
                 raw=dict(body),
             )

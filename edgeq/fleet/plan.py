@@ -177,7 +177,11 @@ def _runtime_steps(runtime: Runtime, has_runtime: bool, missing: Sequence[str]) 
     subject = runtime.digest[:12]
     if has_runtime:
         return [_runtime_step(Action.SAME, runtime, "there already")]
-    if not runtime.wheels:
+    made = f"made of {len(runtime.wheels)} wheels, and proved"
+    if runtime.native is not None:
+        made = "benchmark_model alone: a release is seen to load and run, and not what it answers"
+        made += f" ({runtime.reason})"
+    elif not runtime.wheels:
         reason = f"the device's own Python, if it has one: {runtime.reason}"
         return [_runtime_step(Action.CREATE, runtime, reason)]
     blobs = [
@@ -189,12 +193,12 @@ def _runtime_steps(runtime: Runtime, has_runtime: bool, missing: Sequence[str]) 
             size_bytes=wheel.size_bytes,
             key=wheel.sha256,
         )
-        for wheel in runtime.wheels
+        for wheel in runtime.files
         if wheel.sha256 in set(missing)
     ]
     return [
         *blobs,
-        _runtime_step(Action.CREATE, runtime, f"made of {len(runtime.wheels)} wheels, and proved"),
+        _runtime_step(Action.CREATE, runtime, "; ".join([made, *runtime.passed])),
     ]
 
 

@@ -26,6 +26,7 @@ _KEYS: dict[str, type] = {
     "home": str,
     "labels": dict,
     "jump": str,
+    "native": str,
     "ssh_config": object,
     "transport": str,
     "jump_host_key": str,
@@ -70,6 +71,7 @@ def parse_device(path: str, workspace: Path, name: str, table: object) -> Device
         identity=workspace / Path(identity).expanduser() if identity else None,
         python=_plain(f"{where}.python", table.get("python", "python3")),
         home=_plain(f"{where}.home", table.get("home", ".edgeq")),
+        native=workspace / Path(table["native"]).expanduser() if table.get("native") else None,
         jump=_plain(f"{where}.jump", table["jump"]) if "jump" in table else None,
         ssh_config=_ssh_config(f"{where}.ssh_config", workspace, table.get("ssh_config", True)),
         transport=TransportKind(_one_of(f"{where}.transport", TransportKind, table, TransportKind.PARAMIKO)),
@@ -94,6 +96,8 @@ def to_table(device: Device) -> Table:
         table["home"] = device.home
     if device.jump is not None:
         table["jump"] = device.jump
+    if device.native is not None:
+        table["native"] = str(device.native)
     if device.ssh_config is not True:
         table["ssh_config"] = device.ssh_config if device.ssh_config is False else str(device.ssh_config)
     if device.transport is not TransportKind.PARAMIKO:
@@ -109,6 +113,13 @@ def to_table(device: Device) -> Table:
 
 def _check_keys(where: str, table: dict[str, Any]) -> None:
     for key, value in table.items():
+        if key == "transport":
+            raise ConfigError(
+                f"{where}.transport",
+                "devices are reached over SSH alone; adb is not built in",
+                got=repr(value)[:60],
+                hint="on Android install Termux and its openssh, then use port 8022; leave `transport` out",
+            )
         wanted = _KEYS.get(key)
         if wanted is None:
             near = difflib.get_close_matches(key, _KEYS, n=1)

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ _SCHEMA = "edgeq.wheels/1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wheel:
-    """One wheel file on this machine."""
+    """One file on this machine that a runtime is made of: a wheel, or the native program."""
 
     name: str
     sha256: str
@@ -38,42 +38,63 @@ class Runtime:
 
     Attributes:
         digest: names it on the device: of the wheels' digests and the Python version.
-        wheels: empty means the device's own interpreter, with what is installed there.
+        wheels: empty means the native program, or the device's own interpreter with what is installed there.
         reason: why there are no wheels, when there are none.
+        passed: what would have been better and does not start on the device, each with the reason.
+        native: the program `benchmark_model`, which only measures.
+        hint: what to do when the device's own does not do, either.
     """
 
     digest: str
     wheels: tuple[Wheel, ...]
     reason: str = ""
+    passed: tuple[str, ...] = ()
+    hint: str = ""
+    native: Wheel | None = None
+
+    @property
+    def files(self) -> tuple[Wheel, ...]:
+        """What is sent for it."""
+        return self.wheels if self.native is None else (self.native,)
 
     @property
     def size_bytes(self) -> int:
-        """All wheels together."""
-        return sum(wheel.size_bytes for wheel in self.wheels)
+        """All files together."""
+        return sum(file.size_bytes for file in self.files)
 
 
-def resolve(facts: Facts, folder: Path, *, name: str = "device") -> Runtime:
+def resolve(
+    facts: Facts, folder: Path, *, name: str = "device", without: Mapping[str, str] | None = None
+) -> Runtime:
     """Return the wheels of a TFLite runtime that fit a device; fetched once for each kind of device.
 
     Args:
         folder: the cache: `<key>.json` beside the wheel files. A hit needs no network.
+        without: runtimes that did not start on the device, with the reasons, beside those that it told.
 
     Raises:
         DeviceUnsupported: no wheel fits; the message has what was tried.
         TransportError: the package index cannot be reached, and the cache does not have it.
     """
     target = target_of(name, facts)
+    refused = {**facts.refused, **(without or {})}
     tried: list[str] = []
+    passed: list[str] = []
     with _one_at_a_time(folder):
         for choice in choices_for(facts):
             found = _cached(folder, target, choice) or _fetch(name, folder, target, choice)
-            if found is not None:
-                return Runtime(digest=_digest(target, choice, found), wheels=found)
-            tried.append(choice.text)
+            if found is None:
+                tried.append(choice.text)
+                continue
+            digest = _digest(target, choice, found)
+            if digest not in refused:
+                return Runtime(digest=digest, wheels=found, passed=tuple(passed))
+            passed.append(f"{choice.text} does not start there ({refused[digest]})")
+    nothing = [f"nothing for {'; '.join(tried) or 'any'}"] if tried or not passed else []
     raise DeviceUnsupported(
         name,
-        f"no wheels of a TFLite runtime fit {target.text}",
-        got=f"nothing for {'; '.join(tried) or 'any'}",
+        f"no wheels of a TFLite runtime {'that start there ' if passed else ''}fit {target.text}",
+        got="; ".join([*nothing, *passed]),
         hint=_hint(facts),
     )
 
@@ -84,9 +105,9 @@ def _hint(facts: Facts) -> str:
     return "install ai-edge-litert or tflite-runtime on the device; its own is used then"
 
 
-def own_runtime(facts: Facts, reason: str) -> Runtime:
+def own_runtime(facts: Facts, reason: str, hint: str = "") -> Runtime:
     """Return the runtime that is the device's own interpreter, for when no wheels fit."""
-    return Runtime(digest=wire.digest({"own": facts.python}), wheels=(), reason=reason)
+    return Runtime(digest=wire.digest({"own": facts.python}), wheels=(), reason=reason, hint=hint)
 
 
 @contextmanager

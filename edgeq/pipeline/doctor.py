@@ -152,6 +152,9 @@ def examine_device(
     else:
         fix = "the first `edgeq deploy` brings one"
         checks.append(check("runtime", Health.WARN, "no inference runtime yet", fix))
+    if facts.raw.get("edgetpu"):
+        checks.append(_edgetpu(device.name, facts.raw["edgetpu"]))
+    checks.append(_service(device.name, facts.raw.get("service")))
     low = facts.free_bytes < LEAST_FREE_BYTES_DEVICE
     mend = f"free {format_size(LEAST_FREE_BYTES_DEVICE)} on the device" if low else None
     checks.append(
@@ -163,6 +166,39 @@ def examine_device(
     detail = f"{skew_ns / 1e9:.0f} s away from this machine's"
     checks.append(check("clock", Health.WARN if off else Health.OK, detail, mend))
     return checks
+
+
+def _edgetpu(name: str, found: Mapping[str, Any]) -> Check:
+    """Return the check of an Edge TPU of which the device has a part."""
+    devices = ", ".join(found["devices"])
+    if found["loads"] and devices:
+        return Check(
+            subject=name, name="edgetpu", health=Health.OK, detail=f"{found['library']} loads, {devices}"
+        )
+    detail = f"{devices or 'no accelerator is seen'}; {found['problem'] or found['library'] + ' loads'}"
+    fix = "install libedgetpu, plug the accelerator in; models that were not compiled run without both"
+    return Check(subject=name, name="edgetpu", health=Health.WARN, detail=detail, fix=fix)
+
+
+def _service(name: str, service: Mapping[str, Any] | None) -> Check:
+    """Return the check of what starts the agent with the device, from what the device's probe said."""
+
+    def check(health: Health, detail: str, fix: str | None = None) -> Check:
+        return Check(subject=name, name="service", health=health, detail=detail, fix=fix)
+
+    enable = f"edgeq devices service {name} --enable"
+    if service is None:
+        detail = "none: a trial that a restart interrupts goes back at the next call only"
+        return check(Health.WARN, detail, enable)
+    last = service["last"]
+    if not service["whole"]:
+        return check(Health.FAIL, f"{service['kind']}, but its files are not as installed", enable)
+    if not service["ran_in_this_boot"]:
+        return check(Health.WARN, f"{service['kind']}, but it did not run since the device started", enable)
+    if not last["ok"]:
+        return check(Health.FAIL, f"{service['kind']}, its last run failed: {last['problem']}", enable)
+    seen = "seen to run at a start" if service["seen_at_boot"] else "no start of the device seen yet"
+    return check(Health.OK, f"{service['kind']}, {seen}")
 
 
 def worst(checks: list[Check]) -> Health:

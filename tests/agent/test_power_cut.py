@@ -14,12 +14,18 @@ from typing import Any
 
 import pytest
 
+from edgeq_agent import runtime_env
 from edgeq_agent.errors import AgentError
+from edgeq_agent.service import command
+from tests.agent.fake_runtime import fake_wheel
 
 pytestmark = pytest.mark.convert
 
-NAMES = ("install", "update", "soak", "failed soak", "rollback", "recover", "prune", "pin")
-NAMES += ("stage", "split", "end split", "promote")
+NAMES = (
+    *("install", "update", "soak", "failed soak", "rollback", "recover", "prune", "pin"),
+    *("build", "rebuild", "service", "no service"),
+    *("stage", "split", "end split", "promote"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +44,9 @@ def lab(
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir=memory) as root:
         injection.machine.Remembered(patch)
+        # Neither this machine's crontab nor its systemd takes part, and the start itself is tested elsewhere.
+        patch.setattr(command, "run", lambda *_, **__: command.Said(0, ""))
+        patch.setattr(runtime_env, "_make_venv", injection.machine.make_venv)
         machine = injection.machine.Machine(Path(root) / "disk", injection.page_cache, patch)
         scenarios = _scenarios(injection, machine, int8_bundle, float_bundle, kit)
         yield injection.lab.Lab(injection, machine, payload, scenarios)
@@ -90,6 +99,13 @@ def _scenarios(injection: SimpleNamespace, machine: Any, old: Any, new: Any, kit
     ]
     stays = ["releases/" + third.release, "releases/" + new.release, "agent/edgeq-agent-2.pyz"]
     stays.append("runtime/" + kit.RUNTIME)
+    manned = {**installed, "home/agent": None, "home/agent/edgeq-agent-1.pyz": b"1"}
+    started = after(manned, *make.service(old.release, manned, enable=True).steps)
+    wheel, made = fake_wheel(), "8" * 64
+    sent = after(installed, make.put(wheel))
+    built = after(sent, *make.build(old.release, made, wheel, sent, broken=False).steps)
+    (broken,) = [path for path in built if path.endswith(make.BROKEN)]
+    damaged = {**built, broken: b"raise ImportError"}
     return [
         make.install(old, kit.RUNTIME, trusting, {}),
         make.update(old, new, installed),
@@ -103,6 +119,10 @@ def _scenarios(injection: SimpleNamespace, machine: Any, old: Any, new: Any, kit
         make.split(old, new, staged),
         make.end_split(old, new, divided),
         make.promote(old, new, divided),
+        make.service(old.release, manned, enable=True),
+        make.service(old.release, started, enable=False),
+        make.build(old.release, made, wheel, sent, broken=False),
+        make.build(old.release, made, wheel, damaged, broken=True),
     ]
 
 

@@ -14,38 +14,9 @@ from typing import Any
 
 import pytest
 
+from tests.agent.fake_runtime import fake_wheel, wheel_of
+
 DIGEST = hashlib.sha256(b"a runtime of wheels").hexdigest()
-
-# A runtime that is no TFLite but passes for it: a wheel of our own making, so that no network is needed.
-FAKE = {
-    "numpy/__init__.py": "__version__ = '0.fake'\nfloat32 = None\ndef array(values, dtype): return values\n",
-    "tflite_runtime/__init__.py": "__version__ = '9.9'\n",
-    "tflite_runtime/interpreter.py": """
-class Interpreter:
-    def __init__(self, model_content, num_threads): assert model_content[4:8] == b"TFL3"
-    def allocate_tensors(self): pass
-    def get_input_details(self): return [{"index": 0}]
-    get_output_details = get_input_details
-    def set_tensor(self, index, value): self.value = value
-    def invoke(self): self.value = [[FACTOR * item for item in self.value[0]]]
-    def get_tensor(self, index):
-        value = self.value
-        return type("Array", (), {"tolist": lambda self: [[float(item) for item in value[0]]]})()
-""",
-}
-
-
-def _wheel(members: dict[str, str]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in members.items():
-            archive.writestr(name, text)
-    return stream.getvalue()
-
-
-def _fake(factor: int = 2, **extra: str) -> bytes:
-    text = FAKE["tflite_runtime/interpreter.py"].replace("FACTOR", str(factor))
-    return _wheel({**FAKE, "tflite_runtime/interpreter.py": text, **extra})
 
 
 def _request(device: Any, data: bytes, **changes: Any) -> dict[str, Any]:
@@ -56,7 +27,7 @@ def _request(device: Any, data: bytes, **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("name", "shares"), [("tflite_runtime", "true"), ("numpy", "false")])
 def test_wheels_without_numpy_use_that_of_the_devices_python(device: Any, name: str, shares: str) -> None:
-    request = _request(device, _fake())
+    request = _request(device, fake_wheel())
     request["wheels"][0]["name"] = f"{name}-9.9-py3-none-any.whl"
     result = device.call("runtime", **request).result
     settings = Path(result["interpreter"]).parents[1] / "pyvenv.cfg"
@@ -64,13 +35,13 @@ def test_wheels_without_numpy_use_that_of_the_devices_python(device: Any, name: 
 
 
 def test_wheels_become_a_venv_that_is_proved(device: Any) -> None:
-    answered = device.call("runtime", **_request(device, _fake()))
+    answered = device.call("runtime", **_request(device, fake_wheel()))
     result = answered.result
     assert (result["module"], result["version"], result["created"]) == ("tflite_runtime", "9.9", True)
     assert result["interpreter"] == str(device.home / "runtime" / DIGEST / "venv" / "bin" / "python")
     assert os.access(result["interpreter"], os.X_OK)
     assert [event["step"] for event in answered.of("progress")] == ["venv", "wheels", "proved"]
-    again = device.call("runtime", **_request(device, _fake())).result
+    again = device.call("runtime", **_request(device, fake_wheel())).result
     assert {**again, "created": True} == result
     assert again["created"] is False
     (known,) = device.call("probe").result["runtimes"]
@@ -79,7 +50,7 @@ def test_wheels_become_a_venv_that_is_proved(device: Any) -> None:
 
 
 def test_a_venv_that_broke_is_built_again(device: Any) -> None:
-    request = _request(device, _fake())
+    request = _request(device, fake_wheel())
     result = device.call("runtime", **request).result
     Path(result["interpreter"]).unlink()
     assert device.call("probe").result["runtimes"] == []
@@ -87,7 +58,7 @@ def test_a_venv_that_broke_is_built_again(device: Any) -> None:
 
 
 def test_a_module_that_was_lost_is_installed_again(device: Any) -> None:
-    request = _request(device, _fake())
+    request = _request(device, fake_wheel())
     device.call("runtime", **request).result  # noqa: B018
     (module,) = (device.home / "runtime").rglob("tflite_runtime/interpreter.py")
     module.unlink()
@@ -99,25 +70,77 @@ def test_a_module_that_was_lost_is_installed_again(device: Any) -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (_fake(3), "gives [[3.0, 6.0, 9.0, 12.0]]"),
-        (_wheel({"other/__init__.py": ""}), "No module named"),
+        (fake_wheel(3), "gives [[3.0, 6.0, 9.0, 12.0]]"),
+        (wheel_of({"other/__init__.py": ""}), "No module named"),
         (
-            _fake(**{"tflite_runtime/__init__.py": "raise ImportError('libx.so: wrong ELF')"}),
+            fake_wheel(**{"tflite_runtime/__init__.py": "raise ImportError('libx.so: wrong ELF')"}),
             "wrong ELF",
         ),
-        (_fake(**{"tflite_runtime/__init__.py": "import os; os.kill(os.getpid(), 4)"}), "killed by SIGILL"),
+        (
+            fake_wheel(**{"tflite_runtime/__init__.py": "import os; os.kill(os.getpid(), 4)"}),
+            "killed by SIGILL",
+        ),
     ],
 )
 def test_what_does_not_infer_is_unsupported(device: Any, data: bytes, why: str) -> None:
     error = device.call("runtime", **_request(device, data)).error
-    assert error["code"] == "EQ503"
+    assert error["code"] == "EQ556"
     assert why in error["problem"]
-    assert list((device.home / "runtime").iterdir()) == []
+    probed = device.call("probe").result
+    assert probed["runtimes"] == []
+    (refused,) = probed["refused_runtimes"]
+    assert refused["digest"] == DIGEST
+    assert why in refused["problem"]
     assert list((device.home / "tmp").iterdir()) == []
 
 
+def test_wheels_that_were_refused_are_tried_again_on_another_system(device: Any) -> None:
+    device.call("runtime", **_request(device, fake_wheel(3)))
+    path = device.home / "runtime" / DIGEST / "refused.json"
+    body = json.loads(path.read_text())
+    path.write_text(json.dumps({**body, "system": "before the upgrade"}))
+    assert device.call("probe").result["refused_runtimes"] == []
+    assert device.call("runtime", **_request(device, fake_wheel())).result["created"] is True
+    assert not path.exists()
+
+
+def test_a_prune_forgets_what_was_refused(device: Any) -> None:
+    device.call("runtime", **_request(device, fake_wheel(3)))
+    assert DIGEST in device.call("prune").result["removed"]["runtimes"]
+    assert device.call("probe").result["refused_runtimes"] == []
+
+
+def test_a_rebuild_that_fails_leaves_what_was_there(device: Any) -> None:
+    request = _request(device, fake_wheel())
+    device.call("runtime", **request).result  # noqa: B018 - asserts success
+    record = device.home / "runtime" / DIGEST / "runtime.json"
+    before = record.read_bytes()
+    (site,) = (device.home / "runtime" / DIGEST / "venv" / "lib").glob("python*/site-packages")
+    (site / "tflite_runtime" / "interpreter.py").write_text("raise ImportError('a busy moment')")
+    other = _request(device, fake_wheel(3))
+    assert device.call("runtime", **other).error["code"] == "EQ556"
+    assert record.read_bytes() == before
+    assert device.call("probe").result["refused_runtimes"] == []
+
+
+def test_a_rebuild_takes_the_place_of_what_was_there_in_one_step(device: Any) -> None:
+    request = _request(device, fake_wheel())
+    first = device.call("runtime", **request).result["interpreter"]
+    for _ in range(3):
+        (site,) = Path(first).parents[1].glob("lib/python*/site-packages")
+        (site / "tflite_runtime" / "interpreter.py").unlink()
+        again = device.call("runtime", **request).result
+        assert (again["created"], again["interpreter"] != first) == (True, True)
+        assert not Path(first).exists()
+        assert sorted(path.name for path in (device.home / "runtime" / DIGEST).iterdir()) == [
+            "runtime.json",
+            Path(again["interpreter"]).parents[1].name,
+        ]
+        first = again["interpreter"]
+
+
 def test_an_import_that_hangs_ends_at_the_deadline(device: Any) -> None:
-    data = _fake(**{"tflite_runtime/__init__.py": "import time; time.sleep(1000)"})
+    data = fake_wheel(**{"tflite_runtime/__init__.py": "import time; time.sleep(1000)"})
     assert device.call("runtime", **_request(device, data, timeout_s=1.5)).error["code"] == "EQ511"
     assert list((device.home / "tmp").iterdir()) == []
 
@@ -126,7 +149,7 @@ def test_an_import_that_hangs_ends_at_the_deadline(device: Any) -> None:
     "name", ["/etc/cron.d/x", "../outside.py", "a/../../outside.py", "a\\..\\b.py", "C:/x.py"]
 )
 def test_a_member_outside_of_the_wheel(device: Any, name: str) -> None:
-    error = device.call("runtime", **_request(device, _fake(**{name: "x"}))).error
+    error = device.call("runtime", **_request(device, fake_wheel(**{name: "x"}))).error
     assert error["code"] == "EQ503"
     assert "outside" in error["problem"]
     assert list((device.home / "runtime").iterdir()) == []
@@ -144,7 +167,7 @@ def test_a_link_in_a_wheel(device: Any) -> None:
 
 def test_a_wheel_that_is_none_or_damaged(device: Any) -> None:
     assert device.call("runtime", **_request(device, b"no zip")).error["code"] == "EQ503"
-    data = bytearray(_fake())
+    data = bytearray(fake_wheel())
     data[60] ^= 0xFF  # inside the first member
     assert device.call("runtime", **_request(device, bytes(data))).error["code"] == "EQ503"
 
@@ -157,7 +180,7 @@ def test_a_wheel_that_was_not_sent(device: Any) -> None:
 
 def test_data_folders_of_a_wheel_land_in_site_packages(device: Any) -> None:
     extra = {"x-1.data/platlib/placed.py": "", "x-1.data/scripts/tool": "", "x-1.data/purelib/also.py": ""}
-    device.call("runtime", **_request(device, _fake(**extra))).result  # noqa: B018
+    device.call("runtime", **_request(device, fake_wheel(**extra))).result  # noqa: B018
     (site,) = (device.home / "runtime" / DIGEST / "venv" / "lib").glob("python*/site-packages")
     assert (site / "placed.py").exists()
     assert (site / "also.py").exists()

@@ -85,6 +85,7 @@ def test_the_agent_answers_as_recorded(serving: Any, float_bundle: Any, tiny_dat
         "status": serving.call("status"),
         "telemetry": serving.call("telemetry"),
         "trust": serving.call("trust"),
+        "service": serving.call("service"),
     }
     float_bundle.send(serving)
     live["stage"] = serving.call("stage", **float_bundle.request())

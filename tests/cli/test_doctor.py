@@ -109,3 +109,51 @@ def test_it_leaves_an_empty_workspace_empty(workspace: Path, capsys: pytest.Capt
     assert main(["doctor"]) == 0
     assert list(workspace.iterdir()) == []
     capsys.readouterr()
+
+
+LAST = {"ok": True, "problem": "", "models": {}}
+SERVICE = {
+    "kind": "systemd-user",
+    "whole": True,
+    "last": LAST,
+    "seen_at_boot": True,
+    "ran_in_this_boot": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("service", "health"),
+    [
+        (SERVICE, "ok"),
+        (None, "warn"),
+        ({**SERVICE, "ran_in_this_boot": False}, "warn"),
+        ({**SERVICE, "whole": False}, "fail"),
+        ({**SERVICE, "last": {**LAST, "ok": False, "problem": "a disk that refuses"}}, "fail"),
+    ],
+)
+def test_what_starts_the_agent(service: dict[str, object] | None, health: str) -> None:
+    found, fix = health_of(replace(FACTS, raw={**FACTS.raw, "service": service}), "service")
+    assert found == health
+    assert (fix is None) is (health == "ok") or "refuses" in str(service)
+
+
+@pytest.mark.parametrize(
+    ("edgetpu", "health"),
+    [
+        (
+            {
+                "library": "/usr/lib/libedgetpu.so.1",
+                "loads": True,
+                "problem": None,
+                "devices": ["/dev/apex_0"],
+            },
+            "ok",
+        ),
+        ({"library": "/usr/lib/libedgetpu.so.1", "loads": True, "problem": None, "devices": []}, "warn"),
+        ({"library": None, "loads": False, "problem": "there is none", "devices": ["usb 18d1:9302"]}, "warn"),
+    ],
+)
+def test_an_edge_tpu_is_looked_at_where_there_is_one(edgetpu: dict[str, object], health: str) -> None:
+    assert health_of(replace(FACTS, raw={**FACTS.raw, "edgetpu": edgetpu}), "edgetpu")[0] == health
+    checks = doctor.examine_device(DEVICE, lambda _device: FACTS)
+    assert "edgetpu" not in [check.name for check in checks]

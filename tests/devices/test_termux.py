@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from edgeq.bundle.archive import Bundle
-from edgeq.errors import DeviceUnsupported
+from edgeq.errors import DeviceError, DeviceUnsupported
+from edgeq.fleet import service
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
 from edgeq.fleet.enrol import Enrolment
@@ -102,3 +103,26 @@ def test_no_wheel_fits_and_plan_and_error_say_so(
         deploy_one(phone.enrolment.device, releases["first"], workspace=site)
     assert status(phone.enrolment.device)["models"] == {}
     assert not any((phone.device.home / ".edgeq" / "runtime").iterdir())
+
+
+def test_termux_boot_gets_a_script_that_runs_as_it_is(phone: Phone) -> None:
+    answer = service.enable(phone.enrolment.device)
+    assert (answer["choice"], answer["kind"]) == ("termux-boot", "termux-boot")
+    assert answer["at_boot"] is None, "whether the app is there cannot be seen from here"
+    assert "Termux:Boot" in answer["why"]
+    assert answer["last"]["ok"], "it ran once when it was enabled"
+    script = answer["files"][-1]
+    assert script.startswith(f"{termux.HOME}/.termux/boot/edgeq-")
+    (first, *_) = shell(phone, "cat", script)[1].splitlines()
+    assert first == f"#!{termux.PREFIX}/bin/sh"
+    # As the app runs it: by its first line, with nobody's login environment.
+    exit_status, said = shell(phone, "env", "-i", script)
+    assert exit_status == 0, said
+    assert '"event":"started"' in said
+    again = service.status(phone.enrolment.device)
+    assert again["last"]["time_ns"] > answer["last"]["time_ns"]
+    with pytest.raises(DeviceError) as caught:
+        service.enable(phone.enrolment.device, kind=service.StartKind.SYSTEMD_USER)
+    assert caught.value.reported_code == "EQ558"
+    assert service.disable(phone.enrolment.device)["changed"]
+    assert shell(phone, "ls", f"{termux.HOME}/.termux/boot")[1].strip() == ""

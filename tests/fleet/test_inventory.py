@@ -87,6 +87,10 @@ def test_selectors(tmp_path: Path) -> None:
     [
         ("[devices.pi]\nhots = 'a'\n", "did you mean 'host'"),
         ("[device.pi]\nhost = 'a'\n", "unknown key 'device'"),
+        (
+            "[devices.pi]\ntransport = 'adb'\nhost = 'R58M12ABCDE'\n",
+            "adb is not built in",
+        ),
         ("devices = 3\n", "no table"),
         ("[devices]\npi = 3\n", "expected a table"),
         ("[devices.pi]\nhost = 3\n", "devices.pi.host: expected a text"),

@@ -85,6 +85,12 @@ class Machine:
             self._process.wait()
             self._process = None
 
+    def wait_off(self, seconds: float) -> None:
+        """Wait until it turned itself off, as it was asked to by its own init system."""
+        if self._process is not None:
+            self._process.wait(seconds)
+            self._process = None
+
     def _reason(self) -> str | None:
         if self._process is not None and self._process.poll() is None:
             return None

@@ -19,6 +19,7 @@ RECIPE = Recipe(
     packages=(
         *("systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "libpam-modules"),
         *("libpam-modules-bin", "libpam-runtime", "busybox-static", "linux-image-cloud-arm64", "e2fsprogs"),
+        "sudo",
     ),
 )
 SIZE = "900M"
@@ -154,6 +155,9 @@ def _configure(root: Path, place: Path) -> None:
     (etc / "fstab").write_text("")  # a line would wait for udev, which is not there
     (etc / "hostname").write_text("edge-vm\n")
     _login(root)
+    # As on Raspberry Pi OS.
+    (etc / "sudoers.d/lab").write_text(f"{roots.USER} ALL=(ALL) NOPASSWD: ALL\n")
+    (etc / "sudoers.d/lab").chmod(0o440)
     make_key(place / HOST_KEY, "edge-vm")
     shutil.copyfile(place / HOST_KEY, etc / "ssh/ssh_host_ed25519_key")
     (etc / "ssh/ssh_host_ed25519_key").chmod(0o600)

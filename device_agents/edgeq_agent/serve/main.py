@@ -19,7 +19,8 @@ from edgeq_agent.errors import UNKNOWN_MODEL, UNSUPPORTED, AgentError
 from edgeq_agent.home import Home
 from edgeq_agent.sdk.errors import one_line
 
-_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# What holds the package, a folder or a .pyz.
+_CODE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _START = "import sys; sys.path.insert(0, {!r}); from edgeq_agent.__main__ import main; main(sys.argv[1:])"
 _MARK = "EDGEQ_SERVE_INTERPRETER"
 _STOP_S = 10.0
@@ -108,13 +109,15 @@ def _names(place: Home, asked: list[str] | None) -> list[str]:
 
 def _right_interpreter(place: Home, names: list[str], words: list[str]) -> None:
     """Become the runtime's own interpreter when this one has no numpy or no runtime."""
-    from edgeq_agent import serving
+    from edgeq_agent import native, serving
 
     for name in names:
         try:
             entry = serving.find(place, name).runtime
         except AgentError:
             continue  # told when it is loaded
+        if native.is_native(entry):
+            continue  # no interpreter; another Python may still have a runtime
         if _has(str(entry["module"])):
             return
         if os.environ.get(_MARK):

@@ -68,12 +68,14 @@ class Lab:
     def _comes_back(self, scenario: Any, told: list[Any]) -> None:
         machine, scenarios = self.machine, self._modules.scenarios
         scenarios.whole(machine, scenario.serves)
+        scenario.always(machine)
         for step in told:
             step.told(machine)
         self._loads()
         answer = machine.call("recover")
         assert answer["event"] == "result", answer
         scenarios.whole(machine, scenario.serves)
+        scenario.always(machine)
         self._loads()
         self._to_the_end(scenario)
         self._is_at_end(scenario)

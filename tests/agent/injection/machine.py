@@ -220,7 +220,8 @@ class Remembered:
     def __call__(
         self, interpreter: str, job: dict[str, Any], timeout_s: float, *rest: Any, **more: Any
     ) -> dict[str, Any]:
-        key = hashlib.sha256(json.dumps([interpreter, _contents(job)], sort_keys=True).encode()).hexdigest()
+        where = _environment(interpreter)
+        key = hashlib.sha256(json.dumps([where, _contents(job)], sort_keys=True).encode()).hexdigest()
         if key not in self._known:
             self.runs += 1
             try:
@@ -231,6 +232,28 @@ class Remembered:
         if isinstance(found, errors.AgentError):
             raise errors.AgentError.from_message(found.message()["error"])
         return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+
+
+def _environment(interpreter: str) -> Any:
+    """Return the interpreter, or what is in its environment where the agent made it one of its own."""
+    sites = sorted(Path(interpreter).parents[1].glob("lib/python*/site-packages"))
+    if Path(interpreter).parents[1].name == ".venv" or not sites or "/home/" not in interpreter:
+        return interpreter
+    return [
+        [str(path.relative_to(sites[0])), hashlib.sha256(path.read_bytes()).hexdigest()]
+        for path in sorted(sites[0].rglob("*.py"))
+    ]
+
+
+def make_venv(folder: str, shares: bool, timeout_s: float) -> None:
+    """Make what `python -m venv` makes, through the disk, so that a fault can hit it, too."""
+    site = Path(folder) / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
+    for path in [*reversed(site.relative_to(folder).parents), site.relative_to(folder), Path("bin")]:
+        disk.mkdir(str(Path(folder) / path))
+    disk.symlink(sys.executable, str(Path(folder) / "bin" / "python"))
+    with disk.create(str(Path(folder) / "pyvenv.cfg")) as stream:
+        # The paths of a real one depend on the version; the wheels of these tests need no other file.
+        stream.write(b"home = " + os.path.dirname(os.path.realpath(sys.executable)).encode() + b"\n")
 
 
 def _contents(job: dict[str, Any]) -> dict[str, Any]:

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeq_agent import counters, errors, files, home, journal, pins, staged, states, trust, wire
+from edgeq_agent import (
+    counters,
+    errors,
+    files,
+    home,
+    journal,
+    pins,
+    runtimes,
+    staged,
+    states,
+    trust,
+    wire,
+)
+from edgeq_agent.service import record
 
 Check = Callable[[Any], None]
+# What is damaged in a runtime that is broken.
+BROKEN = "tflite_runtime/interpreter.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +52,7 @@ class Scenario:
         before: what is on the disk.
         serves: the releases that may serve at any moment (None: nothing does).
         ends: the release that serves when all is done, and the state.
+        always: must hold after every fault.
     """
 
     name: str
@@ -43,6 +61,7 @@ class Scenario:
     serves: tuple[str | None, ...]
     ends: tuple[str, str]
     settled: Check = field(default=lambda machine: None)
+    always: Check = field(default=lambda machine: None)
 
 
 def current(machine: Any) -> str | None:
@@ -177,6 +196,92 @@ def install(bundle: Any, runtime: str, change: dict[str, Any], before: dict[str,
         steps=steps,
         serves=(None, bundle.release),
         ends=(bundle.release, states.COMMITTED),
+    )
+
+
+def build(release: str, digest: str, wheel: bytes, before: dict[str, Any], *, broken: bool) -> Scenario:
+    """A runtime is unpacked from its wheels; a `broken` one is there already.
+
+    What does not prove itself may have had a busy moment: until the new one is there, the old one stays.
+    """
+    sha = hashlib.sha256(wheel).hexdigest()
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        wanted = {name: archive.read(name) for name in archive.namelist()}
+
+    def unpacked(machine: Any) -> dict[str, bytes] | None:
+        entry = runtimes.read(home.Home(str(machine.home)), digest)
+        if entry is None:
+            return None
+        (site,) = Path(str(entry["interpreter"])).parents[1].glob("lib/python*/site-packages")
+        # Not the bytecode: Python writes it when it is proved.
+        return {str(path.relative_to(site)): path.read_bytes() for path in sorted(site.rglob("*.py"))}
+
+    def always(machine: Any) -> None:
+        found = unpacked(machine)
+        if found is None:
+            assert not broken, "the runtime that was there is gone, and no other is in its place"
+        elif found != wanted:
+            assert broken, "a runtime with files missing or damaged"
+            assert found == {**wanted, BROKEN: b"raise ImportError"}, "neither the old one nor the new one"
+
+    def told(machine: Any) -> None:
+        assert unpacked(machine) == wanted, "the answer said that the runtime is there"
+        _journal_has(machine, "runtime")
+
+    request = {
+        "digest": digest,
+        "wheels": [{"name": "numpy-1-py3-none-any.whl", "sha256": sha}],
+        "modules": ["tflite_runtime"],
+    }
+    return Scenario(
+        name="rebuild" if broken else "build",
+        before=before,
+        steps=[verb("runtime", told, **request)],
+        serves=(release,),
+        ends=(release, states.COMMITTED),
+        settled=told,
+        always=always,
+    )
+
+
+def service(release: str, before: dict[str, Any], *, enable: bool) -> Scenario:
+    """What starts the agent with the device is installed, or removed again."""
+
+    def installed(machine: Any) -> None:
+        body = record.read(home.Home(str(machine.home)))
+        assert body is not None, "the answer said installed"
+        assert record.whole(body), "the answer said installed"
+
+    def gone(machine: Any) -> None:
+        assert list((machine.home / "service").iterdir()) == [], "the answer said removed"
+
+    def always(machine: Any) -> None:
+        body = record.read(home.Home(str(machine.home)))
+        known = set() if body is None else {*body["files"], *body["stale"]}
+        there = {str(path) for path in (machine.home / "service").glob("start.*")}
+        assert there <= known, "something starts that nobody would find again"
+
+    def told(machine: Any) -> None:
+        (installed if enable else gone)(machine)
+        _journal_has(machine, "service")
+
+    def act(machine: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = machine.call("service", action="enable", kind="plain")
+        if answer["event"] == "error" and answer["error"]["code"] == "EQ557":
+            # Installed; this machine has no cron that would run it.
+            problem = answer["error"]["problem"]
+            return {"event": "result", "result": {"journal_problem": problem} if "journal" in problem else {}}
+        return answer
+
+    step = Step(act=act, told=told) if enable else verb("service", told, action="disable")
+    return Scenario(
+        name="service" if enable else "no service",
+        before=before,
+        steps=[step],
+        serves=(release,),
+        ends=(release, states.COMMITTED),
+        settled=installed if enable else gone,
+        always=always,
     )
 
 

@@ -1,0 +1,235 @@
+"""A start without an init system: installed, run, kept up, shown and removed by the real agent."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeq.fleet.agent_file import build_agent
+from tests.agent.served import parsed, rest
+
+pytestmark = pytest.mark.convert
+WAIT_S = 60.0
+
+
+def until(what: str, check: Callable[[], Any]) -> Any:
+    deadline_s = time.monotonic() + WAIT_S
+    while not (found := check()):
+        assert time.monotonic() < deadline_s, f"not within {WAIT_S} s: {what}"
+        time.sleep(0.05)
+    return found
+
+
+def plain(device: Any, folder: Path) -> Any:
+    """A device without crontab and systemctl on its path, and with the agent where the host places it."""
+    agents = device.home / "agent"
+    agents.mkdir(parents=True, exist_ok=True)
+    (agents / build_agent().name).write_bytes(build_agent().data)
+    (folder / "bin").mkdir()
+    environment = {**device.environment, "PATH": str(folder / "bin"), "HOME": str(folder)}
+    return dataclasses.replace(device, environment=environment)
+
+
+@pytest.fixture
+def board(serving: Any, tmp_path: Path) -> Iterator[Any]:
+    """A device that serves a model; what its service left running is ended."""
+    made = plain(serving, tmp_path)
+    try:
+        yield made
+    finally:
+        made.call("service", action="disable")
+
+
+def supervisor(board: Any) -> int | None:
+    path = board.home / "service" / "serve.json"
+    token = json.loads(path.read_text())["token"] if path.exists() else ""
+    pid = token.partition(".")[0]
+    return int(pid) if pid and not gone(int(pid)) else None
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def answers(board: Any) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+        link.settimeout(WAIT_S)
+        try:
+            link.connect(str(board.home / "serve.sock"))
+            link.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return parsed(rest(link))[0] == 200
+        except (ConnectionError, FileNotFoundError):
+            return False
+
+
+def test_what_nothing_starts_at_boot_is_installed_run_once_and_an_error(board: Any) -> None:
+    error = board.call("service", action="enable", kind="plain").error
+    assert error["code"] == "EQ557"
+    assert "nothing runs" in error["problem"]
+    script = board.home / "service" / "start.sh"
+    assert str(script) in error["hint"]
+    assert os.access(script, os.X_OK)
+    told = board.call("service", action="status").result
+    assert (told["enabled"], told["kind"], told["at_boot"], told["whole"]) == (True, "plain", False, True)
+    assert told["last"]["ok"] is True
+    assert told["last"]["models"]["tiny"]["state"] == "committed"
+    assert told["ran_in_this_boot"]
+    assert not told["seen_at_boot"], "a start by hand is none of the device"
+    assert board.call("status").result["service"]["kind"] == "plain"
+    assert board.call("probe").result["service"]["whole"] is True
+
+
+def test_disabling_leaves_nothing(board: Any) -> None:
+    board.call("service", action="enable", kind="plain")
+    before = {path.name for path in board.home.iterdir()}
+    gone = board.call("service", action="disable").result
+    assert (gone["changed"], gone["enabled"]) == (True, False)
+    assert list((board.home / "service").iterdir()) == []
+    assert {path.name for path in board.home.iterdir()} == before
+    assert board.call("service", action="disable").result["changed"] is False
+    assert board.call("status").result["service"] is None
+
+
+def test_a_changed_file_is_seen_and_enabling_again_mends_it(board: Any) -> None:
+    board.call("service", action="enable", kind="plain")
+    script = board.home / "service" / "start.sh"
+    script.write_text("#!/bin/sh\nexit 0\n")
+    told = board.call("service", action="status").result
+    assert told["whole"] is False
+    assert "not as they were installed" in told["why"]
+    board.call("service", action="enable", kind="plain")
+    assert board.call("service", action="status").result["whole"] is True
+
+
+def test_the_start_settles_a_trial_that_a_restart_interrupted(
+    board: Any, int8_bundle: Any, float_bundle: Any
+) -> None:
+    board.call("service", action="enable", kind="plain")
+    float_bundle.send(board)
+    answer = board.call("activate", **float_bundle.request(soak_s=600)).result
+    assert answer["state"] == "soaking"
+    # The kernel's boot cannot be changed here: the trial is moved into an earlier one.
+    path = board.home / "models" / "tiny" / "state.json"
+    path.write_text(path.read_text().replace(boot_id(), "0" * 8 + boot_id()[8:]))
+    script = board.home / "service" / "start.sh"
+    subprocess.run([str(script)], check=True, timeout=120, env=board.environment)
+    assert board.current("tiny") == int8_bundle.release
+    last = board.call("service", action="status").result["last"]
+    assert last["models"]["tiny"]["changed"] is True
+    assert "restarted" in last["models"]["tiny"]["reason"]
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def test_what_serves_is_kept_up_and_ends_when_it_is_disabled(board: Any) -> None:
+    board.call("service", action="enable", kind="plain", models=["tiny"])
+    pid = until("a supervisor", lambda: supervisor(board))
+    until("an answer", lambda: answers(board))
+    (child,) = children(pid)
+    os.kill(child, signal.SIGKILL)
+    until("another process", lambda: children(pid) not in ([], [child]))
+    until("an answer again", lambda: answers(board))
+    told = board.call("service", action="status").result
+    assert told["models"] == ["tiny"]
+    assert told["serving"]["restarts"] == 1
+    assert told["serving"]["problem"] == "killed by signal 9"
+    # The agent that serves stays, also when a newer one is placed.
+    name = build_agent().name
+    newer = board.home / "agent" / "edgeq-agent-ffffffffffff.pyz"
+    newer.write_bytes(build_agent().data)
+    assert name not in board.call("prune").result["removed"]["agents"]
+    (child,) = children(pid)
+    board.call("service", action="disable").result  # noqa: B018 - asserts success
+    assert gone(pid)
+    assert gone(child)
+    assert not answers(board)
+
+
+def test_what_cannot_serve_is_given_up_and_said(board: Any) -> None:
+    board.call("service", action="enable", kind="plain", models=["tiny"])
+    pid = until("a supervisor", lambda: supervisor(board))
+    until("an answer", lambda: answers(board))
+    # Nothing to serve from now on.
+    (board.home / "models" / "tiny" / "current").unlink()
+    for child in children(pid):
+        os.kill(child, signal.SIGKILL)
+    until("it to give up", lambda: supervisor(board) is None)
+    told = board.call("service", action="status").result
+    assert told["serving"]["problem"].startswith("gave up: ")
+    assert told["serving"]["restarts"] == 5
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        ({"action": "reboot"}, "EQ512"),
+        ({"action": "enable", "kind": "upstart"}, "EQ512"),
+        ({"action": "enable", "kind": "plain", "models": "tiny"}, "EQ512"),
+        ({"action": "enable", "kind": "plain", "models": ["../x"]}, "EQ512"),
+        ({"action": "enable", "kind": "plain", "models": ["other"]}, "EQ510"),
+        ({"action": "enable", "kind": "plain", "port": 80}, "EQ512"),
+        ({"action": "enable", "kind": "plain", "models": ["tiny"], "port": 0}, "EQ512"),
+        ({"action": "enable", "kind": "termux-boot"}, "EQ558"),
+    ],
+)
+def test_what_is_refused_installs_nothing(board: Any, request_: dict[str, Any], code: str) -> None:
+    assert board.call("service", **request_).error["code"] == code
+    assert not (board.home / "service").exists()
+
+
+def test_without_an_agent_in_its_place_there_is_nothing_to_start(board: Any) -> None:
+    (board.home / "agent" / build_agent().name).unlink()
+    error = board.call("service", action="enable", kind="plain").error
+    assert error["code"] == "EQ558"
+    assert "no agent" in error["problem"]
+
+
+def test_the_starter_takes_the_agent_that_was_placed_last(board: Any, tmp_path: Path) -> None:
+    board.call("service", action="enable", kind="plain")
+    name = board.home / "agent" / "edgeq-agent-000000000000.pyz"
+    name.write_text("print('the newer one')\n")
+    argv = [sys.executable, "-I", str(board.home / "service" / "start.py"), "boot"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "the newer one"
+
+
+@pytest.mark.parametrize(
+    "name", ["child", "serve.main", "service.place", "service.boot", "service.supervise"]
+)
+def test_what_another_process_is_to_import_is_where_it_looks(name: str) -> None:
+    module = importlib.import_module(f"edgeq_agent.{name}")
+    assert (Path(module._CODE) / "edgeq_agent" / "__main__.py").is_file()
+
+
+def test_a_server_that_does_not_come_up_is_no_start(board: Any) -> None:
+    """A release that cannot be read: `serve` fails, and the call says so."""
+    model = board.home / "models" / "tiny" / "current"
+    target = model.readlink()
+    (target if target.is_absolute() else model.parent / target).joinpath("manifest.json").write_text("{")
+    error = board.call("service", action="enable", kind="plain", models=["tiny"]).error
+    assert error["code"] == "EQ558"
+    assert "does not start" in error["problem"]

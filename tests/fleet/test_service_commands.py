@@ -1,0 +1,90 @@
+"""`edgeq devices service` as people type it; what it does on devices is in tests/agent and tests/devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeq.cli.device_service import lines
+from edgeq.fleet.service import StartKind
+from tests.fleet.test_commands import Cli, add
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(capsys)
+
+
+def test_a_device_without_a_start_says_so_and_what_it_could_be(  # type: ignore[no-untyped-def]
+    cli: Cli, loopback_server, site: Path
+) -> None:
+    add(cli, loopback_server)
+    told = cli.json("devices", "service", "pi")
+    assert (told["schema"], told["device"], told["enabled"]) == ("edgeq.devices.service/1", "pi", False)
+    assert told["choice"] in {kind.value for kind in StartKind}
+    out = cli.text("devices", "service", "pi", "--status")
+    assert "nothing starts with the device" in out
+    assert "next: edgeq devices service pi --enable" in cli.err
+    assert cli.json("devices", "service", "pi", "--disable")["changed"] is False
+    checks = cli.json("doctor", "pi")["checks"]
+    (check,) = [check for check in checks if check["name"] == "service"]
+    assert (check["health"], check["fix"]) == ("warn", "edgeq devices service pi --enable")
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "message"),
+    [
+        (["--kind", "plain"], 2, "belong to --enable"),
+        (["--disable", "--serve", "kws"], 2, "belong to --enable"),
+        (["--enable", "--port", "8080"], 2, "nothing to serve"),
+        (["--enable", "--kind", "termux-boot"], 1, "EQ558"),
+        (["--enable", "--serve", "nothing"], 1, "EQ510"),
+        (["--enable", "--serve", "../x"], 1, "EQ512"),
+    ],
+)
+def test_what_cannot_be_is_one_line(  # type: ignore[no-untyped-def]
+    cli: Cli, loopback_server, site: Path, more: list[str], status: int, message: str
+) -> None:
+    add(cli, loopback_server)
+    cli.text("devices", "service", "pi", *more, status=status)
+    (line,) = [line for line in cli.err.splitlines() if line.startswith("error[")]
+    assert message in line
+    assert any(line.startswith("hint: ") for line in cli.err.splitlines())
+    assert not (loopback_server.home / ".edgeq" / "service").exists()
+
+
+ANSWER: dict[str, Any] = {
+    "enabled": True,
+    "kind": "systemd-user",
+    "at_boot": True,
+    "why": None,
+    "models": ["kws"],
+    "units": [
+        {
+            "unit": "edgeq.service", "active": "active", "sub": "exited", "result": "success", "restarts": 0,
+            "problem": None,
+        }
+    ],
+    "serving": None,
+    "last": {
+        "ok": True, "problem": "", "since_boot_s": 12.3,
+        "models": {"kws": {"state": "rolled_back", "changed": True}, "vww": {"state": "x", "changed": False}},
+    },
+    "ran_in_this_boot": True,
+}  # fmt: skip
+
+
+def test_what_people_read() -> None:
+    assert lines(ANSWER) == [
+        "systemd-user: starts with the device",
+        "edgeq.service: active (exited), result success, 0 restarts",
+        "serves kws",
+        "last run in this boot, 12 s after its start: settled everything (kws rolled_back)",
+    ]
+    off = {**ANSWER, "at_boot": False, "why": "linger is off", "last": None}
+    assert lines(off)[0] == "systemd-user: does NOT start with the device (linger is off)"
+    assert lines(off)[-1] == "it never ran"
+    unknown = {**ANSWER, "at_boot": None, "why": "only a restart shows it"}
+    assert lines(unknown)[0] == "systemd-user: not seen yet (only a restart shows it)"
