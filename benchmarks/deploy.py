@@ -26,12 +26,12 @@ from benchmarks.deploy_pyinfra import Job, pyinfra_python, run_pyinfra
 from benchmarks.deploy_sshd import Sshd, slow_way, sshd
 from benchmarks.figures import Figure, last_line
 from edgeq.bundle.keys import workspace_key
-from edgeq.fleet.agent_file import build_agent
-from edgeq.fleet.chunks import Content
+from edgeq.fleet.agent.chunks import Content
+from edgeq.fleet.agent.file import build_agent
+from edgeq.fleet.agent.upload import upload
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one
 from edgeq.fleet.trust import pin
-from edgeq.fleet.upload import upload
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq.values import Device
 

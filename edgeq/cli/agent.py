@@ -26,7 +26,7 @@ def agent_command() -> None:
 def _build(app: App, output: Path) -> None:
     """Write the agent as one file that Python 3.7 and later run; the same sources give the same bytes."""
     from edgeq.files import write_atomic
-    from edgeq.fleet.agent_file import build_agent
+    from edgeq.fleet.agent.file import build_agent
 
     agent = build_agent()
     write_atomic(output, agent.data, mode=0o755)

@@ -25,7 +25,7 @@ def native_command(app: App, name: str, file: Path | None, forget: bool, retries
     It loads and runs models and tells times. It gives no outputs: a release that is deployed over it was seen
     to run, what it answers was not looked at, and `edgeq infer` is refused.
     """
-    from edgeq.fleet.native import forget_native, use_native
+    from edgeq.fleet.runtimes.native import forget_native, use_native
 
     if forget == (file is not None):
         raise UsageError(

@@ -186,8 +186,8 @@ def _rotate_key(app: App, name: str, fingerprint: str | None, jump_fingerprints:
     No key but those with these fingerprints; read them on the machines themselves.
     """
     from edgeq.fleet.enrol import rotate_key
-    from edgeq.fleet.hostkeys import HostKey
     from edgeq.fleet.inventory import Inventory
+    from edgeq.fleet.ssh.hostkeys import HostKey
 
     if fingerprint is None and not jump_fingerprints:
         raise UsageError(
@@ -258,7 +258,7 @@ def _label(text: str) -> tuple[str, str]:
 
 
 def _entry(device: Device) -> dict[str, Any]:
-    from edgeq.fleet.hostkeys import HostKey
+    from edgeq.fleet.ssh.hostkeys import HostKey
 
     return {
         "name": device.name,
@@ -275,7 +275,7 @@ def _entry(device: Device) -> dict[str, Any]:
 
 
 def _jump_fingerprints(device: Device) -> list[str]:
-    from edgeq.fleet.hostkeys import parse_keys
+    from edgeq.fleet.ssh.hostkeys import parse_keys
 
     return [] if device.jump_host_key is None else [k.fingerprint for k in parse_keys(device.jump_host_key)]
 

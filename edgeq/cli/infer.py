@@ -37,8 +37,8 @@ def infer_command(
     retries: int,
 ) -> None:
     """Run the samples of a file through MODEL on a device; telemetry is recorded there as in service."""
+    from edgeq.fleet.agent.payloads import load_samples
     from edgeq.fleet.inventory import Inventory
-    from edgeq.fleet.payloads import load_samples
     from edgeq.fleet.verbs import infer
 
     device = Inventory.load(app.workspace).get(name)

@@ -13,7 +13,7 @@ from edgeq.cli.ui import App, command
 
 if TYPE_CHECKING:
     from edgeq.bundle.keys import PublicKey
-    from edgeq.fleet.client import AgentClient
+    from edgeq.fleet.agent.client import AgentClient
 
 ON = click.option(
     "--on", "selectors", multiple=True, required=True, help="A device, label:KEY=VALUE, or all."

@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeq.fleet.chunks import Content
-from edgeq.fleet.client import AgentClient
+from edgeq.fleet.agent.chunks import Content
+from edgeq.fleet.agent.client import AgentClient
+from edgeq.fleet.agent.upload import upload
 from edgeq.fleet.plan import Action, Part, Plan, Step
 from edgeq.fleet.ports import DeployableBundle
-from edgeq.fleet.runtime_step import make_runtime
-from edgeq.fleet.upload import upload
-from edgeq.fleet.wheels import Runtime
+from edgeq.fleet.runtimes.step import make_runtime
+from edgeq.fleet.runtimes.wheels import Runtime
 
 _ACTIVATE_S = 300.0
 

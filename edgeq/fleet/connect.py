@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from edgeq.fleet import ssh
+from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.backoff import ONCE, Backoff, OnRetry, retrying
-from edgeq.fleet.client import AgentClient
 from edgeq.fleet.openssh import transport as openssh
+from edgeq.fleet.ssh import transport as ssh
+from edgeq.fleet.ssh.watch import STEP_S
 from edgeq.fleet.transport import Transport
-from edgeq.fleet.watch import STEP_S
 from edgeq.values import Device, TransportKind
 
 T = TypeVar("T")

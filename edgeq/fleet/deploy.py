@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.apply import OnProgress, apply
 from edgeq.fleet.backoff import ONCE, Backoff, OnRetry, retrying
-from edgeq.fleet.client import AgentClient
 from edgeq.fleet.connect import NO_RETRY, Retry, ask, open_agent
 from edgeq.fleet.facts import Facts
 from edgeq.fleet.plan import Plan, plan
 from edgeq.fleet.ports import DeployableBundle
-from edgeq.fleet.runtime_choice import choose
-from edgeq.fleet.runtime_step import RuntimeStartsNot
+from edgeq.fleet.runtimes.choice import choose
+from edgeq.fleet.runtimes.step import RuntimeStartsNot
+from edgeq.fleet.runtimes.wheels import Runtime
+from edgeq.fleet.ssh.watch import STEP_S
 from edgeq.fleet.trust import blocked_by_trust
-from edgeq.fleet.watch import STEP_S
-from edgeq.fleet.wheels import Runtime
 from edgeq.values import Device
 
 WHEELS = Path(".edgeq", "wheels")

@@ -12,14 +12,14 @@ from edgeq.errors import HostKeyMismatch, UsageError
 from edgeq.fleet.backoff import retrying
 from edgeq.fleet.connect import NO_RETRY, Retry, open_agent, open_transport
 from edgeq.fleet.facts import Facts
-from edgeq.fleet.hostkeys import HostKey, check_pinned
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.names import check_host, check_name
 from edgeq.fleet.openssh import transport as openssh
-from edgeq.fleet.route import Shown, find_route, first_jump_key, host_keys
-from edgeq.fleet.ssh import route_of
+from edgeq.fleet.ssh.hostkeys import HostKey, check_pinned
+from edgeq.fleet.ssh.route import Shown, find_route, first_jump_key, host_keys
+from edgeq.fleet.ssh.transport import route_of
+from edgeq.fleet.ssh.watch import STEP_S
 from edgeq.fleet.trust import pin
-from edgeq.fleet.watch import STEP_S
 from edgeq.values import Device, DeviceKind, TransportKind
 
 

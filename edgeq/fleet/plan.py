@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeq.errors import DeviceError, DeviceOutOfSpace, DeviceUnsupported
 from edgeq.fleet.facts import Facts
-from edgeq.fleet.wheels import Runtime
+from edgeq.fleet.runtimes.wheels import Runtime
 from edgeq.units import format_size
 from edgeq.values import Device
 from edgeq_agent import wire

@@ -11,8 +11,8 @@ import tomlkit
 from tomlkit.items import Table
 
 from edgeq.errors import ConfigError, EdgeqError
-from edgeq.fleet.hostkeys import HostKey, parse_keys
 from edgeq.fleet.names import check_host, check_name
+from edgeq.fleet.ssh.hostkeys import HostKey, parse_keys
 from edgeq.values import Device, DeviceKind, TransportKind
 
 _KEYS: dict[str, type] = {

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from edgeq.fleet.client import AgentClient
+from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.connect import NO_RETRY, Retry, ask
-from edgeq.fleet.watch import STEP_S
+from edgeq.fleet.ssh.watch import STEP_S
 from edgeq.values import Device
 
 # A first start waits for a call that is at work, and may look at the health of two releases.

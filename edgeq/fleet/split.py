@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.apply import OnProgress, apply
-from edgeq.fleet.client import AgentClient
 from edgeq.fleet.connect import NO_RETRY, Retry, ask
 from edgeq.fleet.deploy import make_plan
 from edgeq.fleet.ports import DeployableBundle

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeq.fleet.client import AgentClient, Payload
+from edgeq.fleet.agent.client import AgentClient, Payload
 from edgeq.fleet.connect import NO_RETRY, Retry, ask
 from edgeq.fleet.names import one_release
 from edgeq.values import Device

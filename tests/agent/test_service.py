@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from edgeq.fleet.agent_file import build_agent
+from edgeq.fleet.agent.file import build_agent
 from tests.agent.served import parsed, rest
 
 pytestmark = pytest.mark.convert

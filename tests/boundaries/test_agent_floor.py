@@ -103,7 +103,7 @@ def test_the_floor_refuses_a_planted_fault(planted: str, word: str) -> None:
 
 @pytest.fixture(scope="module")
 def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from edgeq.fleet.agent_file import build_agent
+    from edgeq.fleet.agent.file import build_agent
 
     first, second = build_agent(), build_agent()
     assert first == second, "the agent's file is not reproducible"

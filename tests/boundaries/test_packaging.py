@@ -63,12 +63,12 @@ def test_the_lean_install_brings_nothing_heavy(wheel: Path) -> None:
 
 
 def test_the_agent_is_the_same_from_a_wheel_and_from_a_checkout(wheel: Path, tmp_path: Path) -> None:
-    from edgeq.fleet.agent_file import build_agent
+    from edgeq.fleet.agent.file import build_agent
 
     installed = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
-    script = "from edgeq.fleet.agent_file import build_agent; print(build_agent().sha256)"
+    script = "from edgeq.fleet.agent.file import build_agent; print(build_agent().sha256)"
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(installed)!r}); {script}"],
         capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path,

@@ -18,12 +18,12 @@ import pytest
 
 from edgeq.bundle.archive import Bundle
 from edgeq.errors import EdgeqError
-from edgeq.fleet import wheels
 from edgeq.fleet.apply import OnProgress, Progress
 from edgeq.fleet.deploy import Outcome, deploy_one
 from edgeq.fleet.facts import Facts
-from edgeq.fleet.platform_tags import Choice
-from edgeq.fleet.ssh import connect
+from edgeq.fleet.runtimes import wheels
+from edgeq.fleet.runtimes.platform_tags import Choice
+from edgeq.fleet.ssh.transport import connect
 from edgeq.fleet.transport import Limits
 from edgeq.fleet.verbs import infer, status
 from edgeq.testing.tiny_bundle import write_tiny_bundle

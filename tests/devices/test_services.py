@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 from edgeq.errors import EdgeqError, LinkLost
-from edgeq.fleet import service, wheels
+from edgeq.fleet import service
 from edgeq.fleet.deploy import deploy_one
 from edgeq.fleet.facts import Facts
-from edgeq.fleet.platform_tags import Choice
+from edgeq.fleet.runtimes import wheels
+from edgeq.fleet.runtimes.platform_tags import Choice
 from edgeq.fleet.service import StartKind
-from edgeq.fleet.ssh import connect
+from edgeq.fleet.ssh.transport import connect
 from edgeq.fleet.transport import Limits
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq.values import Device

@@ -15,7 +15,7 @@ from edgeq.fleet import service
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
 from edgeq.fleet.enrol import Enrolment
-from edgeq.fleet.ssh import connect
+from edgeq.fleet.ssh.transport import connect
 from edgeq.fleet.transport import Limits
 from edgeq.fleet.verbs import status
 from edgeq.values import DeviceKind

@@ -20,7 +20,7 @@ import pytest
 from edgeq.bundle.archive import Bundle
 from edgeq.bundle.keys import workspace_key
 from edgeq.fleet.enrol import enrol, fetch_host_key
-from edgeq.fleet.hostkeys import HostKey
+from edgeq.fleet.ssh.hostkeys import HostKey
 from edgeq.testing.loopback import loopback_device
 from edgeq.testing.tiny_bundle import write_tiny_bundle as make
 from edgeq.values import Device

@@ -9,12 +9,12 @@ import sys
 import zipfile
 from pathlib import Path
 
-from edgeq.fleet.agent_file import build_agent
+from edgeq.fleet.agent.file import build_agent
 
 
 def test_it_is_the_same_in_another_process_under_another_clock_and_umask(tmp_path: Path) -> None:
     code = (
-        "import os, sys\nos.umask(0o077)\nfrom edgeq.fleet.agent_file import build_agent\n"
+        "import os, sys\nos.umask(0o077)\nfrom edgeq.fleet.agent.file import build_agent\n"
         "sys.stdout.write(build_agent().sha256)"
     )
     other = subprocess.run(

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from edgeq.fleet import bootstrap
+from edgeq.fleet.agent import bootstrap
 from tests.agent.injection import page_cache
 
 OLD, NEW = b"the agent before " * 50, b"the agent after " * 5000

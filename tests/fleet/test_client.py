@@ -20,7 +20,7 @@ from edgeq.errors import (
     EdgeqError,
     HealthCheckFailed,
 )
-from edgeq.fleet.client import AgentClient
+from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.facts import Facts
 from edgeq_agent import wire

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edgeq.cli import main
-from edgeq.fleet.agent_file import build_agent
+from edgeq.fleet.agent.file import build_agent
 from edgeq.fleet.inventory import Inventory
 from edgeq.testing.loopback import loopback_device
 

@@ -20,9 +20,9 @@ from edgeq.errors import (
     UsageError,
 )
 from edgeq.fleet.enrol import enrol, fetch_host_key
-from edgeq.fleet.hostkeys import HostKey
 from edgeq.fleet.inventory import Inventory
-from edgeq.fleet.ssh import connect
+from edgeq.fleet.ssh.hostkeys import HostKey
+from edgeq.fleet.ssh.transport import connect
 from edgeq.fleet.transport import Limits
 from edgeq.testing.loopback import loopback_device
 from edgeq.testing.server import Trouble

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from edgeq.errors import DeviceError, DeviceOutOfSpace, DeviceTimeout, HealthCheckFailed, LinkLost
-from edgeq.fleet.agent_file import build_agent
+from edgeq.fleet.agent.file import build_agent
+from edgeq.fleet.agent.payloads import load_samples
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
 from edgeq.fleet.inventory import Inventory
-from edgeq.fleet.payloads import load_samples
 from edgeq.fleet.plan import Action
 from edgeq.fleet.verbs import infer, rollback, status
 from edgeq.testing.link import faulty_link

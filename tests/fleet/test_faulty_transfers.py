@@ -14,15 +14,15 @@ import pytest
 
 from edgeq.bundle.keys import workspace_key
 from edgeq.errors import TransportError
-from edgeq.fleet.chunks import CHUNK_BYTES, Content
-from edgeq.fleet.client import AgentClient
+from edgeq.fleet.agent.chunks import CHUNK_BYTES, Content
+from edgeq.fleet.agent.client import AgentClient
+from edgeq.fleet.agent.upload import upload
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one
-from edgeq.fleet.ssh import connect
+from edgeq.fleet.ssh.transport import connect
+from edgeq.fleet.ssh.watch import Watch
 from edgeq.fleet.trust import pin
-from edgeq.fleet.upload import upload
 from edgeq.fleet.verbs import status
-from edgeq.fleet.watch import Watch
 from edgeq.testing.link import FaultyLink, Way, faulty_link
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from edgeq.errors import ConfigError, DeviceUnsupported
-from edgeq.fleet import wheels
 from edgeq.fleet.inventory import Inventory
-from edgeq.fleet.native import use_native
-from edgeq.fleet.runtime_choice import choose, native_runtime
+from edgeq.fleet.runtimes import wheels
+from edgeq.fleet.runtimes.choice import choose, native_runtime
+from edgeq.fleet.runtimes.native import use_native
 from edgeq.values import Device
 from tests.agent.stand_in import benchmark_model, write
 from tests.fleet.test_commands import Cli

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from edgeq.errors import DeviceUnsupported
-from edgeq.fleet import platform_tags, wheels
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
 from edgeq.fleet.facts import Facts
-from edgeq.fleet.platform_tags import Choice
+from edgeq.fleet.runtimes import platform_tags, wheels
+from edgeq.fleet.runtimes.platform_tags import Choice
 from edgeq.fleet.verbs import prune, status
 from edgeq.values import Device
 

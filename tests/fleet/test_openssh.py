@@ -27,6 +27,7 @@ from edgeq.errors import (
     TransportError,
     Unreachable,
 )
+from edgeq.fleet.agent.payloads import load_samples
 from edgeq.fleet.connect import open_transport
 from edgeq.fleet.deploy import deploy_one
 from edgeq.fleet.enrol import enrol, fetch_host_key, rotate_key
@@ -35,10 +36,9 @@ from edgeq.fleet.openssh.argv import alias
 from edgeq.fleet.openssh.diagnosis import Said, of_end, of_login
 from edgeq.fleet.openssh.master import Master
 from edgeq.fleet.openssh.transport import connect, shown_host_key
-from edgeq.fleet.payloads import load_samples
+from edgeq.fleet.ssh.watch import Watch
 from edgeq.fleet.transport import Limits
 from edgeq.fleet.verbs import infer, rollback, status
-from edgeq.fleet.watch import Watch
 from edgeq.testing.link import faulty_link
 from edgeq.testing.loopback import loopback_device
 from edgeq.values import Device, TransportKind

@@ -11,7 +11,7 @@ import pytest
 from edgeq.errors import DeviceOutOfSpace, DeviceUnsupported
 from edgeq.fleet.facts import AgentFact, Facts
 from edgeq.fleet.plan import Plan, plan
-from edgeq.fleet.wheels import Runtime, Wheel
+from edgeq.fleet.runtimes.wheels import Runtime, Wheel
 from edgeq.values import Device, DeviceKind
 from edgeq_agent import wire
 

@@ -16,13 +16,13 @@ import pytest
 from edgeq.bundle.archive import read_bundle
 from edgeq.cli import main
 from edgeq.errors import AuthenticationFailed, DeviceError, EdgeqError, HostKeyMismatch, LinkLost
+from edgeq.fleet.agent.client import AgentClient
+from edgeq.fleet.agent.payloads import load_samples
 from edgeq.fleet.backoff import Backoff
-from edgeq.fleet.client import AgentClient
 from edgeq.fleet.connect import Retry, open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
 from edgeq.fleet.enrol import fetch_host_key
 from edgeq.fleet.inventory import Inventory
-from edgeq.fleet.payloads import load_samples
 from edgeq.fleet.verbs import infer, pin, prune, rollback, status
 from edgeq.testing.link import FaultyLink, faulty_link
 from edgeq.testing.loopback import loopback_device

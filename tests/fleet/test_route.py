@@ -19,12 +19,12 @@ from edgeq.errors import (
 )
 from edgeq.fleet.connect import open_transport
 from edgeq.fleet.enrol import enrol, rotate_key
-from edgeq.fleet.hostkeys import HostKey
 from edgeq.fleet.inventory import Inventory
-from edgeq.fleet.known_hosts import check_known, known_keys
-from edgeq.fleet.route import find_route
-from edgeq.fleet.ssh import connect
-from edgeq.fleet.ssh_config import load
+from edgeq.fleet.ssh.config import load
+from edgeq.fleet.ssh.hostkeys import HostKey
+from edgeq.fleet.ssh.known_hosts import check_known, known_keys
+from edgeq.fleet.ssh.route import find_route
+from edgeq.fleet.ssh.transport import connect
 from edgeq.fleet.transport import Limits
 from edgeq.testing.loopback import loopback_device
 from edgeq.values import TransportKind

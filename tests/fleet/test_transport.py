@@ -28,11 +28,11 @@ from edgeq.errors import (
     Unreachable,
     UsageError,
 )
-from edgeq.fleet import ssh
 from edgeq.fleet.enrol import fetch_host_key
 from edgeq.fleet.openssh import transport as openssh
+from edgeq.fleet.ssh import transport as ssh
+from edgeq.fleet.ssh.watch import STEP_S, USUAL, Watch
 from edgeq.fleet.transport import Ended, Limits, Transport
-from edgeq.fleet.watch import STEP_S, USUAL, Watch
 from edgeq.testing.link import FaultyLink, Way, faulty_link
 from edgeq.testing.loopback import loopback_device
 from edgeq.testing.server import Trouble

@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.errors import AgentProtocolError, DeviceError, DeviceUnsupported, LinkLost, SourceChanged
-from edgeq.fleet.agent_file import build_agent
-from edgeq.fleet.chunks import CHUNK_BYTES, Content
+from edgeq.fleet.agent.chunks import CHUNK_BYTES, Content
+from edgeq.fleet.agent.file import build_agent
+from edgeq.fleet.agent.packing import Packer
+from edgeq.fleet.agent.upload import _checked, upload
 from edgeq.fleet.connect import open_agent
-from edgeq.fleet.packing import Packer
-from edgeq.fleet.upload import _checked, upload
 from edgeq.testing.link import faulty_link
 from edgeq_agent import wire
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from edgeq.errors import DeviceUnsupported, TransportError
-from edgeq.fleet import wheels
 from edgeq.fleet.facts import Facts
-from edgeq.fleet.platform_tags import choices_for, target_of
+from edgeq.fleet.runtimes import wheels
+from edgeq.fleet.runtimes.platform_tags import choices_for, target_of
 
 PI = Facts.from_probe(
     "pi",

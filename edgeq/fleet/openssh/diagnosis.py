@@ -17,7 +17,7 @@ from edgeq.errors import (
     TransportError,
     Unreachable,
 )
-from edgeq.fleet.hostkeys import HostKey
+from edgeq.fleet.ssh.hostkeys import HostKey
 from edgeq.values import Device
 
 _SHOWN = re.compile(r"^debug1: Server host key: (\S+) (SHA256:\S+)")

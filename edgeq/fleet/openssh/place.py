@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq.errors import ConfigError
-from edgeq.fleet.ssh_config import USUAL
+from edgeq.fleet.ssh.config import USUAL
 from edgeq.values import Device
 
 # `sun_path` has 104 bytes on some systems, and ssh first binds to the name with a dot and 16 letters more.

@@ -10,17 +10,17 @@ from types import TracebackType
 from typing import Self
 
 from edgeq.errors import DeviceTimeout, LinkLost, TransportError, Unreachable
-from edgeq.fleet.hostkeys import HostKey
-from edgeq.fleet.known_hosts import host_name
 from edgeq.fleet.openssh import argv as words
 from edgeq.fleet.openssh.command import OpensshCommand
 from edgeq.fleet.openssh.diagnosis import Said, of_end, of_login
 from edgeq.fleet.openssh.master import Master
 from edgeq.fleet.openssh.mux import Control, MuxError, MuxRefused
 from edgeq.fleet.openssh.place import Place, config_text, make_place
-from edgeq.fleet.ssh import route_of
+from edgeq.fleet.ssh.hostkeys import HostKey
+from edgeq.fleet.ssh.known_hosts import host_name
+from edgeq.fleet.ssh.transport import route_of
+from edgeq.fleet.ssh.watch import STEP_S, USUAL, Watch
 from edgeq.fleet.transport import Limits
-from edgeq.fleet.watch import STEP_S, USUAL, Watch
 from edgeq.values import Device
 
 # Reaching it, the banner, the key exchange, the login, each within the limit of a step.

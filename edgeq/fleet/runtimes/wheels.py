@@ -15,7 +15,7 @@ from pathlib import Path
 from edgeq.errors import DeviceUnsupported, TransportError
 from edgeq.files import sha256_of, write_atomic
 from edgeq.fleet.facts import Facts
-from edgeq.fleet.platform_tags import Choice, Target, choices_for, machine_of, target_of
+from edgeq.fleet.runtimes.platform_tags import Choice, Target, choices_for, machine_of, target_of
 from edgeq_agent import wire
 
 _PIP_S = 900

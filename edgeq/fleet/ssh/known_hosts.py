@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq.errors import ConfigError, HostKeyMismatch, HostKeyRevoked, HostKeyUnknown
-from edgeq.fleet.hostkeys import HostKey
+from edgeq.fleet.ssh.hostkeys import HostKey
 
 _log = logging.getLogger("edgeq.ssh")
 _REVOKED, _AUTHORITY = "@revoked", "@cert-authority"

@@ -12,9 +12,9 @@ from typing import cast
 import paramiko
 
 from edgeq.errors import DeviceTimeout, LinkLost, TransportError, Unreachable
-from edgeq.fleet.hostkeys import HostKey
-from edgeq.fleet.lifeline import Lifeline
-from edgeq.fleet.session import Session
+from edgeq.fleet.ssh.hostkeys import HostKey
+from edgeq.fleet.ssh.lifeline import Lifeline
+from edgeq.fleet.ssh.session import Session
 
 # GCM first: half the CPU of paramiko's default (CTR and a separate MAC) for the same bytes.
 _GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")

@@ -8,7 +8,7 @@ from pathlib import Path
 from edgeq.errors import ConfigError, DeviceUnsupported
 from edgeq.files import sha256_of
 from edgeq.fleet.facts import Facts
-from edgeq.fleet.wheels import Runtime, Wheel, own_runtime, resolve
+from edgeq.fleet.runtimes.wheels import Runtime, Wheel, own_runtime, resolve
 from edgeq.values import Device
 from edgeq_agent import wire
 

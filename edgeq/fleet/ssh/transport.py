@@ -11,13 +11,13 @@ import paramiko
 from paramiko.common import MSG_CHANNEL_REQUEST
 
 from edgeq.errors import DeviceTimeout, LinkLost
-from edgeq.fleet.handshake import shown_key
-from edgeq.fleet.hostkeys import HostKey, check_pinned, parse_keys
-from edgeq.fleet.login import log_in
-from edgeq.fleet.route import Opened, Route, find_route, open_route
-from edgeq.fleet.ssh_command import SshCommand
+from edgeq.fleet.ssh.command import SshCommand
+from edgeq.fleet.ssh.handshake import shown_key
+from edgeq.fleet.ssh.hostkeys import HostKey, check_pinned, parse_keys
+from edgeq.fleet.ssh.login import log_in
+from edgeq.fleet.ssh.route import Opened, Route, find_route, open_route
+from edgeq.fleet.ssh.watch import STEP_S, USUAL, Watch, Watchdog
 from edgeq.fleet.transport import Limits
-from edgeq.fleet.watch import STEP_S, USUAL, Watch, Watchdog
 from edgeq.values import Device
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from edgeq.fleet.chunks import CHUNK_BYTES, Content
-from edgeq.fleet.client import AgentClient
-from edgeq.fleet.first_call import NotPlaced
-from edgeq.fleet.packing import Packer
+from edgeq.fleet.agent.chunks import CHUNK_BYTES, Content
+from edgeq.fleet.agent.client import AgentClient
+from edgeq.fleet.agent.first_call import NotPlaced
+from edgeq.fleet.agent.packing import Packer
 from edgeq_agent import wire
 
 # The agent keeps a file open for each.

@@ -11,8 +11,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from edgeq.fleet.agent_file import AgentFile
-from edgeq.fleet.bootstrap import Placed, Placement
+from edgeq.fleet.agent.bootstrap import Placed, Placement
+from edgeq.fleet.agent.file import AgentFile
 from edgeq.values import Device
 
 # Nobody's PYTHONPATH takes part. The device's own packages do: the agent tells which it has.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from edgeq.fleet.chunks import Content
-from edgeq.fleet.client import AgentClient
+from edgeq.fleet.agent.chunks import Content
+from edgeq.fleet.agent.client import AgentClient
+from edgeq.fleet.agent.upload import upload
 from edgeq.fleet.connect import NO_RETRY, Retry, ask
 from edgeq.fleet.inventory import Inventory
-from edgeq.fleet.runtime_choice import native_runtime
-from edgeq.fleet.runtime_step import make_runtime
-from edgeq.fleet.upload import upload
-from edgeq.fleet.wheels import Runtime
+from edgeq.fleet.runtimes.choice import native_runtime
+from edgeq.fleet.runtimes.step import make_runtime
+from edgeq.fleet.runtimes.wheels import Runtime
 from edgeq.values import Device
 
 

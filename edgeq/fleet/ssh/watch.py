@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import paramiko
 
-from edgeq.fleet.lifeline import Lifeline
+from edgeq.fleet.ssh.lifeline import Lifeline
 
 # Each step before the watch can begin (reaching, banner, key exchange, login) ends after this much silence.
 STEP_S = 9.0

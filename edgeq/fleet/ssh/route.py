@@ -12,12 +12,12 @@ from pathlib import Path
 import paramiko
 
 from edgeq.errors import ConfigError, Unreachable
-from edgeq.fleet.handshake import Address, open_session, shown_key
-from edgeq.fleet.hostkeys import HostKey
-from edgeq.fleet.known_hosts import check_jump, check_known, known_keys
-from edgeq.fleet.lifeline import Lifeline
-from edgeq.fleet.login import Login, log_in
-from edgeq.fleet.ssh_config import USUAL, SshConfig, load
+from edgeq.fleet.ssh.config import USUAL, SshConfig, load
+from edgeq.fleet.ssh.handshake import Address, open_session, shown_key
+from edgeq.fleet.ssh.hostkeys import HostKey
+from edgeq.fleet.ssh.known_hosts import check_jump, check_known, known_keys
+from edgeq.fleet.ssh.lifeline import Lifeline
+from edgeq.fleet.ssh.login import Login, log_in
 
 _HOP = re.compile(
     r"(?:ssh://)?(?:(?P<user>[^@\s-][^@\s]*)@)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:@\[\]-][^\s:@\[\]]*)(?::(?P<port>\d+))?"

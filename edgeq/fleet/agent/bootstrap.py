@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from edgeq.errors import AgentProtocolError, DeviceOutOfSpace, DeviceUnsupported
-from edgeq.fleet.agent_file import AgentFile
+from edgeq.fleet.agent.file import AgentFile
 from edgeq.fleet.transport import Ended, Limits, Transport
 from edgeq.units import format_size
 from edgeq.values import Device

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from edgeq.errors import DeviceUnsupported
-from edgeq.fleet.client import AgentClient, OnEvent
-from edgeq.fleet.platform_tags import MODULES
-from edgeq.fleet.wheels import Runtime
+from edgeq.fleet.agent.client import AgentClient, OnEvent
+from edgeq.fleet.runtimes.platform_tags import MODULES
+from edgeq.fleet.runtimes.wheels import Runtime
 
 # Unpacking and importing numpy and the runtime from a slow card.
 _RUNTIME_S = 600.0

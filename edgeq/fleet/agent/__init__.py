@@ -1,0 +1,1 @@
+"""The agent on a device: placing it, calling its verbs, sending it contents."""
