@@ -10,7 +10,7 @@ import click
 
 from edgeq.cli.ab_decide import decide_command, stop_command
 from edgeq.cli.ab_status import list_command, status_command
-from edgeq.cli.outcome import end
+from edgeq.cli.outcome import end, recap_of
 from edgeq.cli.retries import PATIENT, retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.errors import ExperimentError
@@ -279,7 +279,7 @@ def _bring(
         )
         entries.append({"device": name, "ok": True, "arm": terms.arms[name], **answer})
     for name, error in results.failed.items():
-        app.ui.line(f"{name}: failed, {error.message}")
+        app.ui.line(recap_of(name, error))
         entries.append({"device": name, "ok": False, "arm": terms.arms[name], "error": error.to_dict()})
     app.ui.line(f"experiment {terms.experiment}")
     store.record_run("ab", terms.model, {"experiment": terms.experiment, "devices": entries})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq.cli.ab_status import judged_of, show
-from edgeq.cli.outcome import end
+from edgeq.cli.outcome import end, recap_of
 from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.errors import EdgeqError, ExperimentError, NotJustified
@@ -215,7 +215,7 @@ def _entries(
         app.ui.line(f"{name}: ended, {serves} serves alone")
         entries.append({"device": name, "ok": True, **answer})
     for name, error in failed.items():
-        app.ui.line(f"{name}: failed, {error.message}")
+        app.ui.line(recap_of(name, error))
         entries.append({"device": name, "ok": False, "error": error.to_dict()})
     for name in gone:
         app.ui.warn(f"{name}: is no device of this workspace any more; what is left on it stays there")

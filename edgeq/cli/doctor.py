@@ -29,6 +29,7 @@ def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local
     inventory = Inventory.load(app.workspace)
     chosen = [] if local else [inventory.get(name) for name in devices] or list(inventory.devices)
     trusts: dict[str, Mapping[str, Any]] = {}
+    starts: dict[str, Mapping[str, Any]] = {}
 
     def facts(device: Device) -> Facts:
         from edgeq.fleet.connect import open_agent
@@ -36,10 +37,12 @@ def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local
         with open_agent(device) as client:
             found = client.facts()
             trusts[device.name] = client.call("status", {})["trust"]
+            if found.raw.get("service"):
+                starts[device.name] = client.call("service", {"action": "status"})
             return found
 
     for device in chosen:
-        checks += examine_device(device, facts)
+        checks += examine_device(device, facts, starts=starts)
         checks += examine_trust(device, trusts.get(device.name))
     app.ui.table(
         ["where", "what", "", "found"],

@@ -91,6 +91,10 @@ def test_selectors(tmp_path: Path) -> None:
             "[devices.pi]\ntransport = 'adb'\nhost = 'R58M12ABCDE'\n",
             "adb is not built in",
         ),
+        (
+            f"[devices.pi]\nhost = 'a'\nuser = 'u'\ntransport = 'telnet'\nhost_key = '{KEY}'\n",
+            "expected one of paramiko, openssh, got 'telnet'",
+        ),
         ("devices = 3\n", "no table"),
         ("[devices]\npi = 3\n", "expected a table"),
         ("[devices.pi]\nhost = 3\n", "devices.pi.host: expected a text"),
