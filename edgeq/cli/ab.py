@@ -285,4 +285,4 @@ def _bring(
     store.record_run("ab", terms.model, {"experiment": terms.experiment, "devices": entries})
     body = {**experiment.to_dict(), "devices": entries}
     end(app, "edgeq.ab.start/1", body, results.failed, asked=len(devices), what="ab start")
-    app.ui.next(f"edgeq collect {' '.join(terms.devices)} && edgeq ab status {terms.experiment}")
+    app.ui.next(f"edgeq collect {' '.join(terms.devices)}; edgeq ab status {terms.experiment}")
