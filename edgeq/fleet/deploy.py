@@ -201,12 +201,22 @@ def deploy_one(
 
 
 def plan_one(
-    device: Device, bundle: DeployableBundle, *, workspace: Path, retry: Retry = NO_RETRY
+    device: Device,
+    bundle: DeployableBundle,
+    *,
+    workspace: Path,
+    timeout_s: float = STEP_S,
+    retry: Retry = NO_RETRY,
 ) -> Planned:
-    """Plan a deploy to one device and change nothing that serves."""
+    """Plan a deploy to one device and change nothing that serves.
+
+    Args:
+        timeout_s: bound of each step of the connection.
+    """
     return ask(
         device,
         lambda client: make_plan(client, bundle, workspace=workspace),
         repeatable=True,
         retry=retry,
+        timeout_s=timeout_s,
     )
