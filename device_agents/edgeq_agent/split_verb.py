@@ -21,8 +21,8 @@ def answer(call: Call) -> Json:
 
     Raises:
         AgentError: EQ510 no release serves, EQ546 it is no split, EQ551 an arm's release is not staged here,
-            EQ559 a runtime that gives no outputs, EQ552 another experiment divides the calls, EQ553 a release is on trial, or another one serves
-            than the request expects.
+            EQ552 another experiment divides the calls, EQ553 a release is on trial, or another one serves
+            than the request expects, EQ559 an arm's runtime gives no outputs.
     """
     model = request.model_name(call.request)
     clear = request.flag(call.request, "clear", False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgeq.fleet.answers import lacking, model_in
 from edgeq.fleet.apply import OnProgress, apply
 from edgeq.fleet.backoff import ONCE, Backoff, OnRetry, retrying
 from edgeq.fleet.client import AgentClient
@@ -100,20 +101,33 @@ def make_plan(
     """
     facts = client.facts()
     status = client.call("status", {})
+    model_in(client.device.name, status, bundle.model)
     runtime = choose(client.device, facts, workspace / WHEELS, without=without or {})
     sizes = {sha256: blob.size_bytes for sha256, blob in bundle.blobs.items()}
     if runtime.digest not in {known.digest for known in facts.runtimes}:
         sizes.update((file.sha256, file.size_bytes) for file in runtime.files)
-    lacks = client.call("missing", {"blobs": sizes})
-    todo = plan(facts, status, lacks["missing"], bundle.manifest, runtime, device=client.device)
+    lacks = lacking(client.device.name, client.call("missing", {"blobs": sizes}))
+    todo = plan(facts, status, lacks.missing, bundle.manifest, runtime, device=client.device)
     if not todo.is_empty:
         todo = replace(todo, steps=(*blocked_by_trust(status, bundle), *todo.steps))
     return Planned(
         plan=todo,
         runtime=runtime,
         facts=facts,
-        begun=tuple(lacks["begun"]),
+        begun=lacks.begun,
     )
+
+
+def pass_over(device: Device, runtime: Runtime, refused: dict[str, str], error: RuntimeStartsNot) -> None:
+    """Note among the `refused` ones that a runtime does not start on a device, for the next plan.
+
+    Raises:
+        RuntimeStartsNot: `error`, where there is no next one.
+    """
+    last = not runtime.wheels and device.native is None
+    if last or runtime.digest in refused:
+        raise error
+    refused[runtime.digest] = error.problem or error.message
 
 
 def deploy_one(
@@ -170,10 +184,7 @@ def deploy_one(
                     retry=retry,
                 )
             except RuntimeStartsNot as error:
-                last = not todo.runtime.wheels and device.native is None
-                if last or todo.runtime.digest in refused:
-                    raise
-                refused[todo.runtime.digest] = error.problem or error.message
+                pass_over(device, todo.runtime, refused, error)
 
     def attempt() -> tuple[Planned, dict[str, Any]]:
         nonlocal sent_bytes, tries

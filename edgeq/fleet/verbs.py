@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgeq.fleet.answers import model_in
 from edgeq.fleet.client import AgentClient, Payload
 from edgeq.fleet.connect import NO_RETRY, Retry, ask
 from edgeq.fleet.names import one_release
@@ -29,7 +30,7 @@ def rollback(device: Device, model: str, *, retry: Retry = NO_RETRY) -> dict[str
 
     def once(client: AgentClient) -> dict[str, Any]:
         if not seen:
-            entry = client.call("status", {})["models"].get(model, {})
+            entry = model_in(device.name, client.call("status", {}), model)
             seen.extend(release for release in [entry.get("current")] if release)
         request = {"model": model, **({"from": seen[0]} if seen else {})}
         answer = client.call("rollback", request, deadline_s=_HEALTH_S)
@@ -76,7 +77,7 @@ def pin(
     def once(client: AgentClient) -> dict[str, Any]:
         request = {"model": model}
         if release is not None:
-            entry = client.call("status", {})["models"].get(model, {})
+            entry = model_in(device.name, client.call("status", {}), model)
             known = {*entry.get("releases", ()), *entry.get("pins", ())}
             request["release"] = one_release(release, known, f"{device.name}: {model}")
         return client.call("pin" if keep else "unpin", request, deadline_s=_HEALTH_S)
