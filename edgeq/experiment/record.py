@@ -71,8 +71,26 @@ class Experiment:
 
 
 def fold(events: Sequence[ExperimentRecord]) -> Experiment:
-    """Return the experiment that events add up to; the first one has its terms."""
+    """Return the experiment that events add up to; the first one has its terms.
+
+    Raises:
+        ExperimentError: EQ838, they are no events of an experiment: damaged, or of a newer edgeq.
+    """
+    try:
+        return _folded(events)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ExperimentError(
+            events[0].experiment,
+            f"its record in the store cannot be read ({type(error).__name__}: {error})",
+            hint="was it written by a newer edgeq? else take .edgeq/store.db from a backup",
+            code="EQ838",
+        ) from error
+
+
+def _folded(events: Sequence[ExperimentRecord]) -> Experiment:
     first = events[0]
+    if first.event != "started":
+        raise ValueError(f"it begins with {first.event!r}")
     found = Experiment(
         terms=Terms.from_dict(first.body["terms"]),
         state=State.RUNNING,
@@ -80,6 +98,8 @@ def fold(events: Sequence[ExperimentRecord]) -> Experiment:
         started_by=first.actor,
     )
     for event in events[1:]:
+        if not isinstance(event.body, Mapping):
+            raise ValueError(f"{event.event}: expected an object")
         if event.event == "closed":
             names = tuple(name for name in event.body["devices"] if name not in found.closed)
             found = replace(found, closed=found.closed + names)
