@@ -152,10 +152,22 @@ def next_name(store: Store, model: str, release: str) -> str:
 
 @contextmanager
 def changing(workspace: Path) -> Iterator[None]:
-    """Let one process at a time begin or end an experiment of a workspace."""
+    """Let one process at a time begin or end an experiment of a workspace.
+
+    Raises:
+        ExperimentError: EQ830, the workspace's folder of experiments cannot be written.
+    """
     folder = workspace / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as stream:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / "lock").open("w")
+    except OSError as error:
+        raise ExperimentError(
+            str(error.filename or folder),
+            f"cannot be written: {error.strerror}",
+            hint="check the folder's permissions or choose another --workspace",
+        ) from error
+    with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 

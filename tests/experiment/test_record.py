@@ -70,6 +70,24 @@ def test_what_is_no_record_is_refused_in_a_line(
         assert hint.startswith("hint: ")
 
 
+@pytest.mark.parametrize("at", [".edgeq/experiments/lock", ".edgeq/experiments"])
+def test_a_folder_that_cannot_be_written_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], at: str
+) -> None:
+    write(tmp_path, ("started", {"terms": TERMS}))
+    taken = tmp_path / at
+    # Something else in its place: nobody may write there, root neither.
+    if at.endswith("lock"):
+        taken.mkdir(parents=True)
+    else:
+        taken.write_text("")
+    assert main(["--workspace", str(tmp_path), "ab", "stop"]) == 1
+    line, _ = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error[EQ830]: {taken}")
+    with Store.open(tmp_path) as store:
+        assert [event.event for event in store.experiments()] == ["started"]
+
+
 def test_what_is_no_json_is_refused_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, ("started", {"terms": TERMS}))
     engine = open_engine(tmp_path / ".edgeq" / "store.db")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from edgeq.benchmark.native import native_summary, parse_native
+from edgeq.cli.device_service import lines as service_lines
 from edgeq.errors import AgentProtocolError
-from edgeq.fleet import answers
+from edgeq.fleet import answers, service
 from edgeq.fleet.agent_file import build_agent
 from edgeq.fleet.first_call import read_placement
 from edgeq_agent import wire
@@ -79,6 +80,51 @@ def test_lines_that_are_not_the_first_calls_are_noise(line: bytes) -> None:
     placed = read_placement(iter([line, real]), agent)
     assert placed is not None
     assert (placed.home, placed.python) == ("/x", "3.11.2")
+
+
+SERVICE: dict[str, Any] = {
+    "enabled": True,
+    "choice": "plain",
+    "kind": "plain",
+    "at_boot": None,
+    "why": "only a restart shows it",
+    "models": ["m"],
+    "units": [{"unit": "e", "active": "a", "sub": "s", "result": "r", "restarts": 0, "problem": ""}],
+    "serving": {"problem": "x"},
+    "ran_in_this_boot": True,
+    "last": {
+        "ok": True,
+        "problem": "",
+        "since_boot_s": 1.5,
+        "models": {"m": {"state": "s", "changed": True}},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"enabled": 1}, "enabled"),
+        ({"choice": None}, "choice"),
+        ({"at_boot": "yes"}, "at_boot"),
+        ({"why": 7}, "why"),
+        ({"models": "m"}, "models"),
+        ({"models": [["m"]]}, "models"),
+        ({"units": [{"unit": "e"}]}, "units"),
+        ({"units": 5}, "units"),
+        ({"serving": []}, "serving"),
+        ({"last": {}}, "last"),
+        ({"last": {**SERVICE["last"], "since_boot_s": "soon"}}, "last"),
+        ({"last": {**SERVICE["last"], "models": {"m": 1}}}, "last"),
+        ({"last": {**SERVICE["last"], "models": {"m": {"changed": True}}}}, "last"),
+    ],
+)
+def test_how_a_start_is(change: dict[str, Any], field: str) -> None:
+    off = {"enabled": False, "choice": "plain", "kind": None, "at_boot": False, "why": "x"}
+    for answer in (SERVICE, {**SERVICE, "last": None, "serving": None}, {**off, "models": [], "units": []}):
+        assert service_lines(service.checked("pi", answer))
+    with pytest.raises(AgentProtocolError, match=f"pi: service: {field}"):
+        service.checked("pi", {**SERVICE, **change})
 
 
 NATIVE: dict[str, Any] = {
