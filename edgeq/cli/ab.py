@@ -124,7 +124,6 @@ def _begin(
             devices serve different releases.
     """
     from edgeq.experiment import record
-    from edgeq.files import write_atomic
     from edgeq.version import VERSION
 
     with record.changing(app.workspace):
@@ -134,7 +133,7 @@ def _begin(
             return known
         terms = _terms(store, content, devices, asked)
         # The bundle first: an experiment that is recorded can always be promoted.
-        write_atomic(record.bundle_path(app.workspace, terms.experiment), path.read_bytes(), mode=0o600)
+        record.keep_bundle(app.workspace, terms.experiment, path.read_bytes())
         store.put_release(content.release, content.manifest, content.reference)
         body = {"terms": terms.to_dict(), "edgeq": VERSION, "bundle": str(path)}
         store.record_experiment(terms.experiment, "started", record.actor(), body)

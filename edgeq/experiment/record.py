@@ -14,6 +14,7 @@ from typing import Any
 
 from edgeq.errors import ExperimentError
 from edgeq.experiment.terms import Terms
+from edgeq.files import write_atomic
 from edgeq.store import ExperimentRecord, Store
 
 FOLDER = Path(".edgeq", "experiments")
@@ -162,11 +163,7 @@ def changing(workspace: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / "lock").open("w")
     except OSError as error:
-        raise ExperimentError(
-            str(error.filename or folder),
-            f"cannot be written: {error.strerror}",
-            hint="check the folder's permissions or choose another --workspace",
-        ) from error
+        raise _not_written(error, folder) from error
     with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
@@ -175,6 +172,27 @@ def changing(workspace: Path) -> Iterator[None]:
 def bundle_path(workspace: Path, experiment: str) -> Path:
     """Return where an experiment's bundle is kept, so that the file it began with may go."""
     return workspace / FOLDER / experiment / BUNDLE
+
+
+def keep_bundle(workspace: Path, experiment: str, data: bytes) -> None:
+    """Keep an experiment's bundle.
+
+    Raises:
+        ExperimentError: EQ830, it cannot be written.
+    """
+    path = bundle_path(workspace, experiment)
+    try:
+        write_atomic(path, data, mode=0o600)
+    except OSError as error:
+        raise _not_written(error, path) from error
+
+
+def _not_written(error: OSError, path: Path) -> ExperimentError:
+    return ExperimentError(
+        str(error.filename or path),
+        f"cannot be written: {error.strerror}",
+        hint="check the folder's permissions and room, or choose another --workspace",
+    )
 
 
 def actor() -> str:

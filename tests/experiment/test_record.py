@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from edgeq.cli import main
+from edgeq.errors import ExperimentError
 from edgeq.experiment import By, record
 from edgeq.experiment.terms import Terms
 from edgeq.store import Store
@@ -86,6 +87,14 @@ def test_a_folder_that_cannot_be_written_is_said(
     assert line.startswith(f"error[EQ830]: {taken}")
     with Store.open(tmp_path) as store:
         assert [event.event for event in store.experiments()] == ["started"]
+
+
+def test_a_bundle_that_cannot_be_kept_is_said(tmp_path: Path) -> None:
+    record.keep_bundle(tmp_path, "m-1", b"one")
+    assert record.bundle_path(tmp_path, "m-1").read_bytes() == b"one"
+    (tmp_path / record.FOLDER / "m-2").write_text("")
+    with pytest.raises(ExperimentError, match=r"m-2.*cannot be written"):
+        record.keep_bundle(tmp_path, "m-2", b"two")
 
 
 def test_what_is_no_json_is_refused_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
