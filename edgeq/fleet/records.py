@@ -113,7 +113,7 @@ def to_table(device: Device) -> Table:
 
 def _check_keys(where: str, table: dict[str, Any]) -> None:
     for key, value in table.items():
-        if key == "transport":
+        if key == "transport" and value == "adb":
             raise ConfigError(
                 f"{where}.transport",
                 "devices are reached over SSH alone; adb is not built in",
