@@ -245,6 +245,26 @@ def test_a_start_that_was_killed_anywhere_goes_on(
         assert [record.event for record in store.experiments()] == ["started"]
 
 
+def test_two_starts_at_once_are_one_experiment(
+    cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path], site: Path
+) -> None:
+    run = "import sys; from edgeq.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", run, "--workspace", str(site), "ab", "start", str(bundles["second"])]
+    processes = [
+        subprocess.Popen([*command, "--to", "pi", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    ended = [(*process.communicate(timeout=120), process.returncode) for process in processes]
+    assert [status for _, _, status in ended] == [0, 0], ended
+    told = [json.loads(out) for out, _, _ in ended]
+    assert len({one["experiment"] for one in told}) == 1
+    assert sorted(one["devices"][0]["divided"] for one in told) == [False, True]
+    with Store.open(site) as store:
+        assert [record.event for record in store.experiments()] == ["started"]
+    assert state(pi)["split"]["experiment"] == told[0]["experiment"]
+    cli.json("ab", "stop")
+
+
 def test_a_start_that_is_overtaken_by_a_stop_leaves_nothing(
     cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path], site: Path
 ) -> None:
@@ -354,8 +374,11 @@ def test_devices_of_both_arms_and_one_that_comes_back_later(
 
 
 @pytest.mark.sshd
-def test_over_openssh(cli: Cli, sshd_server: Any, site: Path, bundles: dict[str, Path]) -> None:
-    add(cli, sshd_server, "ssh")
+@pytest.mark.parametrize("transport", ["paramiko", "openssh"])
+def test_over_openssh(
+    cli: Cli, sshd_server: Any, site: Path, bundles: dict[str, Path], transport: str
+) -> None:
+    add(cli, sshd_server, "ssh", "--transport", transport)
     known = cli.json("status")["devices"][0]["models"].get("double")
     if known is None:
         cli.text("deploy", str(bundles["first"]), "--to", "ssh")
