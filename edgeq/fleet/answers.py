@@ -58,6 +58,76 @@ def model_in(name: str, status: Mapping[str, Any], model: str) -> Mapping[str, A
     return entry
 
 
+def status_of(name: str, status: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer of `status` in which all that is shown of it has the right type.
+
+    Raises:
+        AgentProtocolError: something has not; names the field.
+    """
+    models = status.get("models")
+    if not isinstance(models, Mapping):
+        raise wrong(name, "status: models", "an object", models)
+    for model in models:
+        since_ns = model_in(name, status, model).get("since_ns")
+        if since_ns is not None and not _is_count(since_ns):
+            raise wrong(name, f"status: {model}: since_ns", "a number from 0", since_ns)
+    if not _is_count(status.get("free_bytes", 0)):
+        raise wrong(name, "status: free_bytes", "a number from 0", status["free_bytes"])
+    if status.get("trust") is not None and not _is_trust(status["trust"]):
+        raise wrong(name, "status: trust", "what the device trusts", status["trust"])
+    return status
+
+
+def facts_problem(body: Mapping[str, Any]) -> str | None:
+    """Return why the parts of `probe` that only `edgeq doctor` reads are none; None where they are right."""
+    service, edgetpu = body.get("service"), body.get("edgetpu")
+    if service is not None and not _is_service(service):
+        return f"service: {service!r}"[:80]
+    if edgetpu is not None and not _is_edgetpu(edgetpu):
+        return f"edgetpu: {edgetpu!r}"[:80]
+    return None
+
+
+def _is_trust(trust: object) -> bool:
+    return (
+        isinstance(trust, Mapping)
+        and isinstance(trust.get("problem"), str | None)
+        and all(_is_texts(trust.get(field)) for field in ("keys", "revoked"))
+        and _is_count(trust.get("threshold"))
+        and isinstance(trust.get("counters"), Mapping)
+        and all(
+            isinstance(entry, Mapping) and _is_count(entry.get("counter")) and "release" in entry
+            for entry in trust["counters"].values()
+        )
+    )
+
+
+def _is_service(service: object) -> bool:
+    if not isinstance(service, Mapping) or not isinstance(service.get("kind"), str):
+        return False
+    last = service.get("last")
+    ended = isinstance(last, Mapping) and {"ok", "problem"} <= last.keys()
+    flags = [service.get(field) for field in ("whole", "ran_in_this_boot", "seen_at_boot")]
+    return all(isinstance(flag, bool) for flag in flags) and (ended or (last is None and not flags[1]))
+
+
+def _is_edgetpu(edgetpu: object) -> bool:
+    if not isinstance(edgetpu, Mapping) or not isinstance(edgetpu.get("loads"), bool):
+        return False
+    said = [edgetpu.get(field) for field in ("library", "problem")]
+    return (
+        all(isinstance(text, str | None) for text in said) and any(said) and _is_texts(edgetpu.get("devices"))
+    )
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
 def changed(name: str, verb: str, answer: Mapping[str, Any]) -> bool:
     """Return whether a verb changed something.
 

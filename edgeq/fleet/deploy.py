@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeq.fleet.answers import lacking, model_in
+from edgeq.fleet.answers import lacking, status_of
 from edgeq.fleet.apply import OnProgress, apply
 from edgeq.fleet.backoff import ONCE, Backoff, OnRetry, retrying
 from edgeq.fleet.client import AgentClient
@@ -100,8 +100,7 @@ def make_plan(
         DeviceError, TransportError: the device cannot be asked, or nothing runs on it.
     """
     facts = client.facts()
-    status = client.call("status", {})
-    model_in(client.device.name, status, bundle.model)
+    status = status_of(client.device.name, client.call("status", {}))
     runtime = choose(client.device, facts, workspace / WHEELS, without=without or {})
     sizes = {sha256: blob.size_bytes for sha256, blob in bundle.blobs.items()}
     if runtime.digest not in {known.digest for known in facts.runtimes}:

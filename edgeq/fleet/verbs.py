@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeq.fleet.answers import model_in
+from edgeq.fleet.answers import model_in, status_of
 from edgeq.fleet.client import AgentClient, Payload
 from edgeq.fleet.connect import NO_RETRY, Retry, ask
 from edgeq.fleet.names import one_release
@@ -14,8 +14,16 @@ _HEALTH_S = 300.0
 
 
 def status(device: Device, *, retry: Retry = NO_RETRY) -> dict[str, Any]:
-    """Return what the device serves; the agent's `status`."""
-    return ask(device, lambda client: client.call("status", {}), repeatable=True, retry=retry)
+    """Return what the device serves; the agent's `status`.
+
+    Raises:
+        AgentProtocolError: it answers something else.
+    """
+
+    def once(client: AgentClient) -> dict[str, Any]:
+        return status_of(device.name, client.call("status", {}))
+
+    return ask(device, once, repeatable=True, retry=retry)
 
 
 def rollback(device: Device, model: str, *, retry: Retry = NO_RETRY) -> dict[str, Any]:

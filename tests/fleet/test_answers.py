@@ -55,6 +55,70 @@ def test_what_a_device_says_of_a_model(status: dict[str, Any], field: str) -> No
         answers.model_in("pi", status, "m")
 
 
+TRUST: dict[str, Any] = {
+    "keys": ["k"],
+    "revoked": [],
+    "threshold": 1,
+    "counters": {"m": {"counter": 3, "release": A}},
+    "problem": None,
+}
+STATUS: dict[str, Any] = {
+    "models": {"m": {"current": A, "since_ns": 1, "staged": {}}},
+    "trust": TRUST,
+    "free_bytes": 5,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"models": None}, "models"),
+        ({"models": {"m": []}}, "m"),
+        ({"models": {"m": {"since_ns": "now"}}}, "m: since_ns"),
+        ({"models": {"m": {"since_ns": 10**40}}}, "m: since_ns"),
+        ({"free_bytes": "much"}, "free_bytes"),
+        ({"trust": 5}, "trust"),
+        ({"trust": {}}, "trust"),
+        ({"trust": {**TRUST, "keys": 5}}, "trust"),
+        ({"trust": {**TRUST, "threshold": "x"}}, "trust"),
+        ({"trust": {**TRUST, "counters": {"m": {"counter": "x", "release": A}}}}, "trust"),
+        ({"trust": {**TRUST, "counters": {"m": 1}}}, "trust"),
+    ],
+)
+def test_a_status_that_is_none(change: dict[str, Any], field: str) -> None:
+    damaged = {**TRUST, "keys": [], "counters": {}, "problem": "cannot be read"}
+    for answer in (STATUS, {**STATUS, "trust": damaged}, {"models": {}}):
+        assert answers.status_of("pi", answer) is answer
+    with pytest.raises(AgentProtocolError, match=f"pi: status: {field}, expected"):
+        answers.status_of("pi", {**STATUS, **change})
+
+
+PROBED: dict[str, Any] = {
+    "service": {"kind": "plain", "models": [], "whole": True, "last": None, "seen_at_boot": False}
+    | {"ran_in_this_boot": False},
+    "edgetpu": {"library": None, "loads": False, "problem": "there is none", "devices": ["/dev/apex_0"]},
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"service": 5},
+        {"service": {**PROBED["service"], "whole": None}},
+        {"service": {**PROBED["service"], "ran_in_this_boot": True}},
+        {"service": {**PROBED["service"], "last": {"ok": True}}},
+        {"edgetpu": ["x"]},
+        {"edgetpu": {**PROBED["edgetpu"], "devices": 3}},
+        {"edgetpu": {**PROBED["edgetpu"], "problem": None}},
+    ],
+)
+def test_what_only_the_doctor_reads(change: dict[str, Any]) -> None:
+    assert answers.facts_problem({}) is None
+    assert answers.facts_problem(PROBED) is None
+    (field,) = change
+    assert str(answers.facts_problem({**PROBED, **change})).startswith(f"{field}: ")
+
+
 @pytest.mark.parametrize("answer", [{}, {"changed": 1}, {"changed": None}])
 def test_whether_something_changed(answer: dict[str, Any]) -> None:
     assert answers.changed("pi", "split", {"changed": True})
