@@ -220,6 +220,25 @@ class TestSplit:
             assert rt.run(tiny_data[0]).arm is None
         assert not (device.home / "models" / "tiny" / "split.json").exists()
 
+    def test_staging_and_pruning_during_a_trial_leave_what_may_come_back(
+        self, staged_device: Any, kit: Any, int8_bundle: Any, float_bundle: Any
+    ) -> None:
+        device = staged_device
+        split = arms_of(("a", int8_bundle.release, 0.5), ("b", float_bundle.release, 0.5), experiment="e")
+        assert device.call("split", **split).result["changed"]
+        third, fourth = third_of(kit, float_bundle), third_of(kit, float_bundle, counter=12)
+        third.send(device)
+        assert device.call("activate", **third.request(soak_s=600)).result["state"] == "soaking"
+        fourth.send(device)
+        assert device.call("stage", **fourth.request()).result["changed"]
+        assert device.call("prune").result["removed"]["releases"] == []
+        assert device.call("status").result["models"]["tiny"]["state"] == "soaking"
+        assert device.call("rollback", model="tiny").result["release"] == int8_bundle.release
+        assert not device.call("recover").result["models"]["tiny"]["changed"]
+        entry = device.call("status").result["models"]["tiny"]
+        assert (entry["current"], entry["in_force"]) == (int8_bundle.release, True)
+        assert set(entry["staged"]) == {float_bundle.release, fourth.release}
+
     def test_promotion_leaves_nothing_of_the_experiment(
         self, staged_device: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
