@@ -131,8 +131,8 @@ def test_a_deploy_whose_link_is_cut_goes_on_by_itself_where_it_was(  # type: ign
         travelled = link.forwarded_bytes - before
     assert [type(failure) for failure in failures] == [LinkLost]
     assert done.release == bundle.release
-    # Not twice: what was on its way when the link was cut is all that may travel again. While the agent starts
-    # that is 8 MiB, and as long as it does not read, a few more in buffers and in SSH's window.
+    # Not twice: what was on its way when the link was cut is all that may travel again. While the agent
+    # starts that is 8 MiB, and as long as it does not read, a few more in buffers and in SSH's window.
     assert travelled < planned.plan.send_bytes + 17_000_000
 
 
