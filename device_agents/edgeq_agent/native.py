@@ -46,6 +46,21 @@ def refuse_answers(entry: Json, model: str) -> None:
         )
 
 
+def refuse_comparison(entry: Json | None, model: str) -> None:
+    """Refuse an experiment: over the native program there is no output and no telemetry to compare.
+
+    Raises:
+        AgentError: EQ559, the runtime is the native program.
+    """
+    if is_native(entry):
+        raise AgentError(
+            NATIVE_CANNOT,
+            model,
+            "its runtime on this device is benchmark_model, which gives no answers to compare",
+            hint="leave this device out of the experiment",
+        )
+
+
 def build(home: Home, sha256: str, folder: str, timeout_s: float) -> Json:
     """Put the program into `folder`, and prove it on a tiny model.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import Any, Pattern
 
 from edgeq_agent.errors import BAD_REQUEST, AgentError
@@ -13,6 +14,8 @@ from edgeq_agent.wire import Json
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
 DEFAULT_TIMEOUT_S = 120.0
 MAX_TIMEOUT_S = 24 * 3600.0
+# JSON has whole numbers that no float can hold.
+_LARGEST = sys.float_info.max
 
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
@@ -148,7 +151,7 @@ def number(request: Json, field: str, default: float) -> float:
     value = request.get(field)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _LARGEST:
         raise bad(field, "a number, 0 or more", value)
     return float(value)
 

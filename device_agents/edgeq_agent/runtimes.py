@@ -31,6 +31,11 @@ def read(home: Home, digest: str) -> Json | None:
     return entry if os.access(entry["interpreter"], os.X_OK) else None
 
 
+def of(home: Home, digest: str | None) -> Json | None:
+    """Return a runtime's entry as `read` does; None also where nobody knows which it is."""
+    return read(home, digest) if digest else None
+
+
 def need(home: Home, digest: str) -> Json:
     """Return a runtime's entry.
 

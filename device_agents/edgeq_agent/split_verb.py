@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeq_agent import journal, lock, recovery, releases, request, staged, states, trust
+from edgeq_agent import journal, lock, native, recovery, releases, request, runtimes, staged, states, trust
 from edgeq_agent.call import Call
 from edgeq_agent.errors import IN_SPLIT, NOT_STAGED, ON_TRIAL, AgentError
 from edgeq_agent.home import Home
@@ -22,7 +22,7 @@ def answer(call: Call) -> Json:
     Raises:
         AgentError: EQ510 no release serves, EQ546 it is no split, EQ551 an arm's release is not staged here,
             EQ552 another experiment divides the calls, EQ553 a release is on trial, or another one serves
-            than the request expects.
+            than the request expects, EQ559 an arm's runtime gives no outputs.
     """
     model = request.model_name(call.request)
     clear = request.flag(call.request, "clear", False)
@@ -79,6 +79,7 @@ def _set(call: Call, state: ModelState) -> Json:
 
 
 def _check_arm(home: Home, model: str, release: str, current: str) -> None:
+    native.refuse_comparison(runtimes.of(home, staged.runtime_of(home, model, release)), model)
     if release == current:
         return
     entry = staged.read(home, model).get(release)

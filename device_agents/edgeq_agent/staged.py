@@ -12,8 +12,9 @@ and is taken away here; while a release serves on trial it waits, and counts aga
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from edgeq_agent import files, releases, states
+from edgeq_agent import files, releases, request, states
 from edgeq_agent.home import Home
 from edgeq_agent.sdk import split as sdk_split
 from edgeq_agent.sdk.errors import SplitUnusable, one_line
@@ -50,10 +51,21 @@ def _entries(home: Home, model: str) -> dict[str, Json]:
         body = files.read_json(path_of(home, model))
     except FileNotFoundError:
         return {}
-    if not isinstance(body, dict) or body.get("schema") != SCHEMA or not isinstance(body["releases"], dict):
+    found = body.get("releases") if isinstance(body, dict) and body.get("schema") == SCHEMA else None
+    if not isinstance(found, dict) or not all(map(_is_entry, found.items())):
         raise ValueError("no " + SCHEMA)
-    found: dict[str, Json] = body["releases"]
     return found
+
+
+def _is_entry(item: tuple[str, Any]) -> bool:
+    release, entry = item
+    return (
+        request.SHA256.fullmatch(release) is not None
+        and isinstance(entry, dict)
+        and request.SHA256.fullmatch(str(entry.get("runtime"))) is not None
+        and isinstance(entry.get("counter"), int)
+        and isinstance(entry.get("health"), dict)
+    )
 
 
 def write(home: Home, model: str, entries: dict[str, Json]) -> None:
@@ -67,11 +79,10 @@ def path_of(home: Home, model: str) -> str:
 
 
 def runtime_of(home: Home, model: str, release: str) -> str | None:
-    """Return the runtime that a release was proved with, whether it serves, did so before, or is staged."""
-    known = states.load(home, model).runtime_of(release)
-    if known is None and release in read(home, model):
-        known = str(read(home, model)[release]["runtime"])
-    return known
+    """Return the runtime that a release was proved with last: it serves, is staged, or did serve before."""
+    entry = None if release == releases.current(home, model) else read(home, model).get(release)
+    # One that served long ago and is staged now: nothing keeps the runtime that it had then.
+    return str(entry["runtime"]) if entry else states.load(home, model).runtime_of(release)
 
 
 def in_force(home: Home, model: str) -> sdk_split.Split | None:

@@ -13,6 +13,7 @@ from edgeq_agent import (
     journal,
     lock,
     manifest,
+    native,
     recovery,
     releases,
     request,
@@ -35,7 +36,8 @@ def stage(call: Call) -> Json:
     A release that serves already is left as it is. With `retry` one that failed too often is tried again.
 
     Raises:
-        AgentError: EQ510 no release of the model serves here, EQ554 too many are staged, else as `activate`.
+        AgentError: EQ510 no release of the model serves here, EQ554 too many are staged, EQ559 a runtime that
+            gives no outputs, else as `activate`.
     """
     model = request.model_name(call.request)
     release = request.sha256(call.request, "release")
@@ -53,6 +55,7 @@ def stage(call: Call) -> Json:
         answer: Json = {"model": model, "release": release, "current": current, "changed": False}
         if release == current:
             return dict(answer, serves=True, health=state.health)
+        native.refuse_comparison(runtimes.of(call.home, state.runtime_of(current)), model)
         if known and known["runtime"] == runtime and releases.complete(call.home, wanted):
             if state.attempts.of(release):
                 state.proved(release)
@@ -70,7 +73,7 @@ def stage(call: Call) -> Json:
         state.attempts.check(model, release, state.reason)
         scratch.sweep(call.home)
         activation.check_device(call, wanted)
-        runtimes.need(call.home, runtime)
+        native.refuse_comparison(runtimes.need(call.home, runtime), model)
         releases.check_blobs(call.home, wanted)
         # Counted before the model runs: one that takes the device down is not tried for ever.
         state.trying(release)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from typing import Any, Dict, Iterable, Tuple
 
@@ -123,12 +124,20 @@ def parse(line: bytes) -> Json:
     if len(line) > MAX_LINE_BYTES:
         raise WireError(f"a line of {len(line)} bytes, the limit is {MAX_LINE_BYTES}")
     try:
-        message = json.loads(line.decode("utf-8"))
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both ValueErrors
+        message = json.loads(line.decode("utf-8"), parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise WireError(f"no JSON line: {line[:120]!r}") from error
     if not isinstance(message, dict) or not isinstance(message.get("event"), str):
         raise WireError(f"no message: {line[:120]!r}")
     return message
+
+
+def _finite(text: str) -> float:
+    # Python reads NaN and 1e999; nothing that is dumped here has them, and nothing can be done with them.
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text + " is no number")
+    return value
 
 
 def hello(agent_version: str) -> Json:

@@ -11,6 +11,8 @@ from edgeq.units import format_duration, format_size
 from edgeq_agent import wire
 
 _TIMES = ("min", "p5", "p50", "mean", "p95", "max")
+# Nanoseconds or bytes; what is beyond any float, or none of its numbers, is no figure.
+_MOST = 2**63
 _DURATIONS = ("init_ns", "first_inference_ns")
 
 
@@ -50,6 +52,16 @@ def parse_native(document: Mapping[str, Any], *, device: str) -> NativeResult:
         _check_number(device, f"latency_ns.{name}", latency.get(name))
     for name in (*_DURATIONS, "threads"):
         _check_number(device, name, document.get(name))
+    for name in _TIMES:  # an older program prints no percentile
+        if latency.get(name) is not None:
+            _check_number(device, f"latency_ns.{name}", latency[name])
+    memory, warnings = document.get("memory", {}), document.get("warnings", [])
+    if not isinstance(memory, Mapping):
+        raise _wrong(device, "memory", "an object", memory)
+    if memory.get("peak_bytes") is not None:
+        _check_number(device, "memory.peak_bytes", memory["peak_bytes"])
+    if not isinstance(warnings, list):
+        raise _wrong(device, "warnings", "a list", warnings)
     return NativeResult(
         model=str(document.get("model")), release=str(document.get("release")), document=document
     )
@@ -76,7 +88,7 @@ def native_summary(result: NativeResult) -> tuple[str, ...]:
 
 
 def _check_number(device: str, field: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST:
         raise _wrong(device, field, "a number from 0", value)
 
 

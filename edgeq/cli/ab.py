@@ -11,6 +11,7 @@ import click
 from edgeq.cli.ab_decide import decide_command, stop_command
 from edgeq.cli.ab_status import list_command, status_command
 from edgeq.cli.outcome import end, recap_of
+from edgeq.cli.ranges import Number
 from edgeq.cli.retries import PATIENT, retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.errors import ExperimentError
@@ -41,7 +42,7 @@ def ab_command() -> None:
     "--share",
     default=0.1,
     show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Number(0, 1, min_open=True, max_open=True),
     help="Of the new release.",
 )
 @click.option(
@@ -56,21 +57,21 @@ def ab_command() -> None:
     "--alpha",
     default=0.05,
     show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Number(0, 1, min_open=True, max_open=True),
     help="Chance that any interval, at any look, is wrong.",
 )
 @click.option(
     "--worse-by",
     default=0.02,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     help="How many fewer right answers still allow a promotion.",
 )
 @click.option(
     "--slower-by",
     default=0.1,
     show_default=True,
-    type=click.FloatRange(0, 10),
+    type=Number(0, 10),
     help="How much more latency (p95) still allows one.",
 )
 @retries_option(PATIENT)
@@ -123,7 +124,6 @@ def _begin(
             devices serve different releases.
     """
     from edgeq.experiment import record
-    from edgeq.files import write_atomic
     from edgeq.version import VERSION
 
     with record.changing(app.workspace):
@@ -133,7 +133,7 @@ def _begin(
             return known
         terms = _terms(store, content, devices, asked)
         # The bundle first: an experiment that is recorded can always be promoted.
-        write_atomic(record.bundle_path(app.workspace, terms.experiment), path.read_bytes(), mode=0o600)
+        record.keep_bundle(app.workspace, terms.experiment, path.read_bytes())
         store.put_release(content.release, content.manifest, content.reference)
         body = {"terms": terms.to_dict(), "edgeq": VERSION, "bundle": str(path)}
         store.record_experiment(terms.experiment, "started", record.actor(), body)
@@ -198,6 +198,7 @@ def _terms(store: Store, content: Bundle, devices: Sequence[Device], asked: Mapp
 
 def _serving(content: Bundle, devices: Sequence[Device]) -> str:
     """Return the one release that serves on the devices that answer; others must have it when they do."""
+    from edgeq.fleet.answers import model_in
     from edgeq.fleet.many import failure, on_each
     from edgeq.fleet.verbs import status
 
@@ -207,8 +208,7 @@ def _serving(content: Bundle, devices: Sequence[Device]) -> str:
         assert error is not None  # noqa: S101 - none was done, so some failed
         raise error
     serving = {
-        name: (answer["models"].get(content.model) or {}).get("current")
-        for name, answer in asked.done.items()
+        name: model_in(name, answer, content.model).get("current") for name, answer in asked.done.items()
     }
     bare = [name for name, release in serving.items() if release is None]
     if bare:
@@ -222,6 +222,12 @@ def _serving(content: Bundle, devices: Sequence[Device]) -> str:
         raise ExperimentError(
             ", ".join(same), f"serves {content.release[:12]} already: there is nothing to compare",
             hint=f"roll back first, or leave {', '.join(same)} out", code="EQ836",
+        )  # fmt: skip
+    blind = [name for name in found if model_in(name, asked.done[name], content.model).get("proof") == "ran"]
+    if blind:
+        raise ExperimentError(
+            ", ".join(blind), f"runs {content.model} by benchmark_model, which gives no answers to compare",
+            hint=f"leave {', '.join(blind)} out", code="EQ836",
         )  # fmt: skip
     releases = sorted(set(found.values()))
     if len(releases) > 1:
@@ -266,6 +272,7 @@ def _bring(
         )
 
     results = on_each(devices, bring)
+    _undo_if_ended(store, experiment, [device for device in devices if device.name in results.done])
     entries: list[dict[str, Any]] = []
     words = {
         "a": "and does not serve here",
@@ -286,3 +293,28 @@ def _bring(
     body = {**experiment.to_dict(), "devices": entries}
     end(app, "edgeq.ab.start/1", body, results.failed, asked=len(devices), what="ab start")
     app.ui.next(f"edgeq collect {' '.join(terms.devices)}; edgeq ab status {terms.experiment}")
+
+
+def _undo_if_ended(store: Store, experiment: Experiment, devices: Sequence[Device]) -> None:
+    """Take back what was begun on devices after somebody ended the experiment: nothing else would.
+
+    Raises:
+        ExperimentError: EQ834, it was ended meanwhile.
+    """
+    from edgeq.experiment import State, record
+    from edgeq.fleet.many import on_each
+    from edgeq.fleet.split import unite
+
+    terms = experiment.terms
+    now = record.find(store, terms.experiment)
+    if now.state is State.RUNNING:
+        return
+    undone = on_each(
+        devices,
+        lambda device: unite(device, experiment=terms.experiment, model=terms.model, release=terms.release_b),
+    )
+    left = f", and is still there on {', '.join(undone.failed)}" if undone.failed else ""
+    raise ExperimentError(
+        terms.experiment, f"was {now.state.value} while it was begun here{left}", code="EQ834",
+        hint=f"`edgeq ab status {terms.experiment}` shows who ended it, and why",
+    )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from edgeq.cli.ranges import Number
 from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 
@@ -18,9 +19,7 @@ from edgeq.cli.ui import App, command
 @click.argument("model")
 @click.option("--on", "name", required=True, help="The device.")
 @click.option("--runs", default=200, show_default=True, type=click.IntRange(1, 1_000_000), help="At least.")
-@click.option(
-    "--seconds", default=1.0, show_default=True, type=click.FloatRange(0, 3600), help="At least as long."
-)
+@click.option("--seconds", default=1.0, show_default=True, type=Number(0, 3600), help="At least as long.")
 @click.option("--warmup", default=10, show_default=True, type=click.IntRange(0), help="Runs not counted.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 256))
 @click.option(

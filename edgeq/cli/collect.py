@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq.cli.outcome import end
+from edgeq.cli.ranges import Number
 from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.errors import EdgeqError, UsageError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @click.argument("names", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All devices.")
 @click.option(
-    "--watch", "watch_s", type=click.FloatRange(0.1), metavar="SECONDS", help="Again and again, until Ctrl-C."
+    "--watch", "watch_s", type=Number(0.1), metavar="SECONDS", help="Again and again, until Ctrl-C."
 )
 @retries_option()
 def collect_command(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.ranges import Number
 from edgeq.cli.ui import App, command
 from edgeq.errors import GateError, StoreError
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     "--alpha",
     default=0.001,
     show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Number(0, 1, min_open=True, max_open=True),
     help="Chance of ever alarming on a device and release where nothing changes.",
 )
 @click.option("--exit-code", is_flag=True, help="End with status 3 when there is an alarm.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edgeq.cli.ranges import Number
 from edgeq.cli.ui import App, command
 
 
@@ -24,7 +25,7 @@ from edgeq.cli.ui import App, command
     "--alpha",
     default=0.001,
     show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Number(0, 1, min_open=True, max_open=True),
     help="The monitor's false-alarm probability.",
 )
 def report_command(app: App, output: Path, model: str | None, title: str | None, alpha: float) -> None:

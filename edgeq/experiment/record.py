@@ -14,6 +14,7 @@ from typing import Any
 
 from edgeq.errors import ExperimentError
 from edgeq.experiment.terms import Terms
+from edgeq.files import write_atomic
 from edgeq.store import ExperimentRecord, Store
 
 FOLDER = Path(".edgeq", "experiments")
@@ -71,8 +72,26 @@ class Experiment:
 
 
 def fold(events: Sequence[ExperimentRecord]) -> Experiment:
-    """Return the experiment that events add up to; the first one has its terms."""
+    """Return the experiment that events add up to; the first one has its terms.
+
+    Raises:
+        ExperimentError: EQ838, they are no events of an experiment: damaged, or of a newer edgeq.
+    """
+    try:
+        return _folded(events)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ExperimentError(
+            events[0].experiment,
+            f"its record in the store cannot be read ({type(error).__name__}: {error})",
+            hint="was it written by a newer edgeq? else take .edgeq/store.db from a backup",
+            code="EQ838",
+        ) from error
+
+
+def _folded(events: Sequence[ExperimentRecord]) -> Experiment:
     first = events[0]
+    if first.event != "started":
+        raise ValueError(f"it begins with {first.event!r}")
     found = Experiment(
         terms=Terms.from_dict(first.body["terms"]),
         state=State.RUNNING,
@@ -80,6 +99,8 @@ def fold(events: Sequence[ExperimentRecord]) -> Experiment:
         started_by=first.actor,
     )
     for event in events[1:]:
+        if not isinstance(event.body, Mapping):
+            raise ValueError(f"{event.event}: expected an object")
         if event.event == "closed":
             names = tuple(name for name in event.body["devices"] if name not in found.closed)
             found = replace(found, closed=found.closed + names)
@@ -132,10 +153,18 @@ def next_name(store: Store, model: str, release: str) -> str:
 
 @contextmanager
 def changing(workspace: Path) -> Iterator[None]:
-    """Let one process at a time begin or end an experiment of a workspace."""
+    """Let one process at a time begin or end an experiment of a workspace.
+
+    Raises:
+        ExperimentError: EQ830, the workspace's folder of experiments cannot be written.
+    """
     folder = workspace / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as stream:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / "lock").open("w")
+    except OSError as error:
+        raise _not_written(error, folder) from error
+    with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
@@ -143,6 +172,27 @@ def changing(workspace: Path) -> Iterator[None]:
 def bundle_path(workspace: Path, experiment: str) -> Path:
     """Return where an experiment's bundle is kept, so that the file it began with may go."""
     return workspace / FOLDER / experiment / BUNDLE
+
+
+def keep_bundle(workspace: Path, experiment: str, data: bytes) -> None:
+    """Keep an experiment's bundle.
+
+    Raises:
+        ExperimentError: EQ830, it cannot be written.
+    """
+    path = bundle_path(workspace, experiment)
+    try:
+        write_atomic(path, data, mode=0o600)
+    except OSError as error:
+        raise _not_written(error, path) from error
+
+
+def _not_written(error: OSError, path: Path) -> ExperimentError:
+    return ExperimentError(
+        str(error.filename or path),
+        f"cannot be written: {error.strerror}",
+        hint="check the folder's permissions and room, or choose another --workspace",
+    )
 
 
 def actor() -> str:

@@ -63,8 +63,22 @@ class Terms:
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Terms:
-        """Return the terms that `to_dict` gave."""
-        return cls(**{**body, "by": By(body["by"])})
+        """Return the terms that `to_dict` gave.
+
+        Raises:
+            ValueError, TypeError, KeyError: it gave no such thing.
+        """
+        found = cls(**{**body, "by": By(body["by"])})
+        for name in ("experiment", "model", "release_a", "release_b", "salt"):
+            if not isinstance(getattr(found, name), str):
+                raise ValueError(f"{name}: expected a text")
+        for name in ("share", "alpha", "worse_by", "slower_by"):
+            value = getattr(found, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10:
+                raise ValueError(f"{name}: expected a number")
+        if not isinstance(found.arms, Mapping) or not set(found.arms.values()) <= {"a", "b", "ab"}:
+            raise ValueError("arms: expected an arm for each device")
+        return found
 
 
 def assign(devices: Sequence[str], share: float, salt: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.fleet.agent.client import AgentClient
+from edgeq.fleet.answers import lacking, status_of
 from edgeq.fleet.apply import OnProgress, apply
 from edgeq.fleet.backoff import ONCE, Backoff, OnRetry, retrying
 from edgeq.fleet.connect import NO_RETRY, Retry, ask, open_agent
@@ -99,21 +100,33 @@ def make_plan(
         DeviceError, TransportError: the device cannot be asked, or nothing runs on it.
     """
     facts = client.facts()
-    status = client.call("status", {})
+    status = status_of(client.device.name, client.call("status", {}))
     runtime = choose(client.device, facts, workspace / WHEELS, without=without or {})
     sizes = {sha256: blob.size_bytes for sha256, blob in bundle.blobs.items()}
     if runtime.digest not in {known.digest for known in facts.runtimes}:
         sizes.update((file.sha256, file.size_bytes) for file in runtime.files)
-    lacks = client.call("missing", {"blobs": sizes})
-    todo = plan(facts, status, lacks["missing"], bundle.manifest, runtime, device=client.device)
+    lacks = lacking(client.device.name, client.call("missing", {"blobs": sizes}))
+    todo = plan(facts, status, lacks.missing, bundle.manifest, runtime, device=client.device)
     if not todo.is_empty:
         todo = replace(todo, steps=(*blocked_by_trust(status, bundle), *todo.steps))
     return Planned(
         plan=todo,
         runtime=runtime,
         facts=facts,
-        begun=tuple(lacks["begun"]),
+        begun=lacks.begun,
     )
+
+
+def pass_over(device: Device, runtime: Runtime, refused: dict[str, str], error: RuntimeStartsNot) -> None:
+    """Note among the `refused` ones that a runtime does not start on a device, for the next plan.
+
+    Raises:
+        RuntimeStartsNot: `error`, where there is no next one.
+    """
+    last = not runtime.wheels and device.native is None
+    if last or runtime.digest in refused:
+        raise error
+    refused[runtime.digest] = error.problem or error.message
 
 
 def deploy_one(
@@ -170,10 +183,7 @@ def deploy_one(
                     retry=retry,
                 )
             except RuntimeStartsNot as error:
-                last = not todo.runtime.wheels and device.native is None
-                if last or todo.runtime.digest in refused:
-                    raise
-                refused[todo.runtime.digest] = error.problem or error.message
+                pass_over(device, todo.runtime, refused, error)
 
     def attempt() -> tuple[Planned, dict[str, Any]]:
         nonlocal sent_bytes, tries
@@ -201,12 +211,22 @@ def deploy_one(
 
 
 def plan_one(
-    device: Device, bundle: DeployableBundle, *, workspace: Path, retry: Retry = NO_RETRY
+    device: Device,
+    bundle: DeployableBundle,
+    *,
+    workspace: Path,
+    timeout_s: float = STEP_S,
+    retry: Retry = NO_RETRY,
 ) -> Planned:
-    """Plan a deploy to one device and change nothing that serves."""
+    """Plan a deploy to one device and change nothing that serves.
+
+    Args:
+        timeout_s: bound of each step of the connection.
+    """
     return ask(
         device,
         lambda client: make_plan(client, bundle, workspace=workspace),
         repeatable=True,
         retry=retry,
+        timeout_s=timeout_s,
     )

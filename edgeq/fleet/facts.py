@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeq.errors import AgentProtocolError
+from edgeq.fleet.answers import facts_problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +126,9 @@ class Facts:
                 raw=dict(body),
             )
             _ = facts.python_version
+            other = facts_problem(body)
+            if other is not None:
+                raise ValueError(other)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             problem = f"its facts cannot be read ({type(error).__name__}: {error})"
             raise AgentProtocolError(name, problem, hint="run with --debug, and report it") from error

@@ -113,10 +113,11 @@ def to_table(device: Device) -> Table:
 
 def _check_keys(where: str, table: dict[str, Any]) -> None:
     for key, value in table.items():
-        if key == "transport" and value == "adb":
+        if (key, value) == ("transport", "adb"):
             raise ConfigError(
                 f"{where}.transport",
                 "devices are reached over SSH alone; adb is not built in",
+                got=repr(value),
                 hint="on Android install Termux and its openssh, then use port 8022; leave `transport` out",
             )
         wanted = _KEYS.get(key)

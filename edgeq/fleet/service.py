@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from types import UnionType
 from typing import Any
 
 from edgeq.fleet.agent.client import AgentClient
+from edgeq.fleet.answers import wrong
 from edgeq.fleet.connect import NO_RETRY, Retry, ask
 from edgeq.fleet.ssh.watch import STEP_S
 from edgeq.values import Device
 
 # A first start waits for a call that is at work, and may look at the health of two releases.
 _START_S = 1200.0
+# What is shown of a unit.
+_UNIT = {"unit", "active", "sub", "result", "restarts", "problem"}
 
 
 class StartKind(StrEnum):
@@ -62,6 +66,46 @@ def status(device: Device, *, timeout_s: float = STEP_S, retry: Retry = NO_RETRY
 
 def _asked(device: Device, request: dict[str, Any], timeout_s: float, retry: Retry) -> dict[str, Any]:
     def call(client: AgentClient) -> dict[str, Any]:
-        return client.call("service", request, deadline_s=_START_S)
+        return checked(device.name, client.call("service", request, deadline_s=_START_S))
 
     return ask(device, call, repeatable=True, retry=retry, timeout_s=timeout_s)
+
+
+def checked(name: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer of the verb in which all that is shown of it has the right type.
+
+    Raises:
+        AgentProtocolError: something has not; names the field.
+    """
+    kinds: dict[str, type | UnionType] = {
+        "enabled": bool,
+        "choice": str,
+        "kind": str | None,
+        "at_boot": bool | None,
+        "why": str | None,
+        "serving": Mapping | None,
+        "last": Mapping | None,
+    }
+    for field, kind in kinds.items():
+        if not isinstance(answer.get(field), kind):
+            raise wrong(name, f"service: {field}", str(getattr(kind, "__name__", kind)), answer.get(field))
+    models, units, last = answer.get("models"), answer.get("units"), answer.get("last")
+    if not isinstance(models, list) or not all(isinstance(model, str) for model in models):
+        raise wrong(name, "service: models", "a list of names", models)
+    if not isinstance(units, list) or not all(
+        isinstance(unit, Mapping) and unit.keys() >= _UNIT for unit in units
+    ):
+        raise wrong(name, "service: units", "what systemd says of units", units)
+    if last is not None and not _is_start(last):
+        raise wrong(name, "service: last", "how the last start went", last)
+    return answer
+
+
+def _is_start(last: Mapping[str, Any]) -> bool:
+    since_s, models = last.get("since_boot_s"), last.get("models")
+    return (
+        last.keys() >= {"ok", "problem"}
+        and isinstance(since_s, int | float)
+        and isinstance(models, Mapping)
+        and all(isinstance(told, Mapping) and told.keys() >= {"state", "changed"} for told in models.values())
+    )

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.fleet.agent.client import AgentClient
+from edgeq.fleet.answers import changed, model_in
 from edgeq.fleet.apply import OnProgress, apply
 from edgeq.fleet.connect import NO_RETRY, Retry, ask
-from edgeq.fleet.deploy import make_plan
+from edgeq.fleet.deploy import make_plan, pass_over
 from edgeq.fleet.ports import DeployableBundle
+from edgeq.fleet.runtimes.step import RuntimeStartsNot
 from edgeq.values import Device
 
 _VERB_S = 300.0
@@ -72,21 +74,30 @@ def divide(
         TransportError: the way to the device failed; what arrived is kept there.
     """
 
+    refused: dict[str, str] = {}
+
+    def stage(client: AgentClient) -> dict[str, Any]:
+        while True:
+            todo = make_plan(client, bundle, workspace=workspace, without=refused)
+            try:
+                return apply(
+                    todo.plan,
+                    client,
+                    bundle=bundle,
+                    runtime=todo.runtime,
+                    on_event=on_event,
+                    begun=todo.begun,
+                    verb="stage",
+                )
+            except RuntimeStartsNot as error:
+                pass_over(device, todo.runtime, refused, error)
+
     def attempt(client: AgentClient) -> dict[str, Any]:
-        todo = make_plan(client, bundle, workspace=workspace)
-        answer = apply(
-            todo.plan,
-            client,
-            bundle=bundle,
-            runtime=todo.runtime,
-            on_event=on_event,
-            begun=todo.begun,
-            verb="stage",
-        )
+        answer = stage(client)
         split = client.call("split", division.request(), deadline_s=_VERB_S)
         return {
             "staged": bool(answer.get("changed")),
-            "divided": bool(split["changed"]),
+            "divided": changed(device.name, "split", split),
             "health": answer.get("health") or {},
         }
 
@@ -106,7 +117,7 @@ def unite(
     """
 
     def attempt(client: AgentClient) -> dict[str, Any]:
-        known = client.call("status", {})["models"].get(model, {})
+        known = model_in(device.name, client.call("status", {}), model)
         return {"current": known.get("current"), **_undo(client, known, experiment, model, release)}
 
     return ask(device, attempt, repeatable=True, retry=retry)
@@ -117,10 +128,13 @@ def _undo(
 ) -> dict[str, Any]:
     split = known.get("split")
     ours = isinstance(split, Mapping) and split.get("experiment") == experiment
+    # One that cannot be read is served to nobody; nobody else would take it away.
+    ours = ours or (isinstance(split, Mapping) and "problem" in split)
     cleared = unstaged = False
     if ours:
-        cleared = bool(client.call("split", {"model": model, "clear": True}, deadline_s=_VERB_S)["changed"])
+        answer = client.call("split", {"model": model, "clear": True}, deadline_s=_VERB_S)
+        cleared = changed(client.device.name, "split", answer)
     if release in known.get("staged", {}) and (ours or split is None):
         request = {"model": model, "release": release}
-        unstaged = bool(client.call("unstage", request, deadline_s=_VERB_S)["changed"])
+        unstaged = changed(client.device.name, "unstage", client.call("unstage", request, deadline_s=_VERB_S))
     return {"cleared": cleared, "unstaged": unstaged}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgeq.fleet.agent.client import AgentClient, Payload
+from edgeq.fleet.answers import model_in, status_of
 from edgeq.fleet.connect import NO_RETRY, Retry, ask
 from edgeq.fleet.names import one_release
 from edgeq.values import Device
@@ -13,8 +14,16 @@ _HEALTH_S = 300.0
 
 
 def status(device: Device, *, retry: Retry = NO_RETRY) -> dict[str, Any]:
-    """Return what the device serves; the agent's `status`."""
-    return ask(device, lambda client: client.call("status", {}), repeatable=True, retry=retry)
+    """Return what the device serves; the agent's `status`.
+
+    Raises:
+        AgentProtocolError: it answers something else.
+    """
+
+    def once(client: AgentClient) -> dict[str, Any]:
+        return status_of(device.name, client.call("status", {}))
+
+    return ask(device, once, repeatable=True, retry=retry)
 
 
 def rollback(device: Device, model: str, *, retry: Retry = NO_RETRY) -> dict[str, Any]:
@@ -29,7 +38,7 @@ def rollback(device: Device, model: str, *, retry: Retry = NO_RETRY) -> dict[str
 
     def once(client: AgentClient) -> dict[str, Any]:
         if not seen:
-            entry = client.call("status", {})["models"].get(model, {})
+            entry = model_in(device.name, client.call("status", {}), model)
             seen.extend(release for release in [entry.get("current")] if release)
         request = {"model": model, **({"from": seen[0]} if seen else {})}
         answer = client.call("rollback", request, deadline_s=_HEALTH_S)
@@ -76,7 +85,7 @@ def pin(
     def once(client: AgentClient) -> dict[str, Any]:
         request = {"model": model}
         if release is not None:
-            entry = client.call("status", {})["models"].get(model, {})
+            entry = model_in(device.name, client.call("status", {}), model)
             known = {*entry.get("releases", ()), *entry.get("pins", ())}
             request["release"] = one_release(release, known, f"{device.name}: {model}")
         return client.call("pin" if keep else "unpin", request, deadline_s=_HEALTH_S)

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from edgeq.errors import StoreError
 from edgeq.store.engine import open_engine, reading, said
 from edgeq.store.records import (
     AuditRecord,
@@ -202,11 +203,19 @@ class Store:
         )
 
     def experiments(self, experiment: str | None = None) -> list[ExperimentRecord]:
-        """Return the events of an experiment, or of all, oldest first."""
+        """Return the events of an experiment, or of all, oldest first.
+
+        Raises:
+            StoreError: one of them is damaged.
+        """
         query = sa.select(experiments).order_by(experiments.c.id)
         if experiment is not None:
             query = query.where(experiments.c.experiment == experiment)
-        return [ExperimentRecord(**{**row, "body": from_text(row["body"])}) for row in self._rows(query)]
+        rows = self._rows(query)
+        try:
+            return [ExperimentRecord(**{**row, "body": from_text(row["body"])}) for row in rows]
+        except ValueError as error:
+            raise StoreError(str(self.path), f"an experiment's record is no JSON: {error}") from error
 
     def record_audit(self, actor: str, action: str, subject: str, body: Mapping[str, Any]) -> int:
         """Record who did what and return the record's number."""

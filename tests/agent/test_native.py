@@ -191,6 +191,21 @@ def test_answers_are_refused(phone: Any, int8_bundle: Any, tiny_data: Any, kit: 
     assert "gives no answers" in error["problem"]
 
 
+def test_nothing_is_compared_over_it(phone: Any, int8_bundle: Any, float_bundle: Any) -> None:
+    """It gives no outputs and no telemetry: neither arm of an experiment may depend on it."""
+    phone.call("activate", **int8_bundle.request()).result  # noqa: B018
+    float_bundle.send(phone)
+    error = phone.call("stage", **float_bundle.request(runtime=RUNTIME)).error
+    assert (error["code"], "no answers to compare" in error["problem"]) == ("EQ559", True)
+    phone.call("activate", **int8_bundle.request(runtime=RUNTIME)).result  # noqa: B018
+    for verb in ("stage", "split"):
+        arms = [{"name": "a", "release": int8_bundle.release, "weight": 1}]
+        request = {**float_bundle.request(), **({"arms": arms} if verb == "split" else {})}
+        assert phone.call(verb, **request).error["code"] == "EQ559"
+    entry = phone.call("status").result["models"]["tiny"]
+    assert (entry["staged"], entry["split"], entry["attempts"]) == ({}, None, [])
+
+
 def test_an_application_uses_its_own_runtime(phone: Any, int8_bundle: Any, tiny_data: Any) -> None:
     """Where the application's Python has a runtime, the release is proved there by its outputs."""
     from edgeq_agent import Runtime

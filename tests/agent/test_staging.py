@@ -220,6 +220,25 @@ class TestSplit:
             assert rt.run(tiny_data[0]).arm is None
         assert not (device.home / "models" / "tiny" / "split.json").exists()
 
+    def test_staging_and_pruning_during_a_trial_leave_what_may_come_back(
+        self, staged_device: Any, kit: Any, int8_bundle: Any, float_bundle: Any
+    ) -> None:
+        device = staged_device
+        split = arms_of(("a", int8_bundle.release, 0.5), ("b", float_bundle.release, 0.5), experiment="e")
+        assert device.call("split", **split).result["changed"]
+        third, fourth = third_of(kit, float_bundle), third_of(kit, float_bundle, counter=12)
+        third.send(device)
+        assert device.call("activate", **third.request(soak_s=600)).result["state"] == "soaking"
+        fourth.send(device)
+        assert device.call("stage", **fourth.request()).result["changed"]
+        assert device.call("prune").result["removed"]["releases"] == []
+        assert device.call("status").result["models"]["tiny"]["state"] == "soaking"
+        assert device.call("rollback", model="tiny").result["release"] == int8_bundle.release
+        assert not device.call("recover").result["models"]["tiny"]["changed"]
+        entry = device.call("status").result["models"]["tiny"]
+        assert (entry["current"], entry["in_force"]) == (int8_bundle.release, True)
+        assert set(entry["staged"]) == {float_bundle.release, fourth.release}
+
     def test_promotion_leaves_nothing_of_the_experiment(
         self, staged_device: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
@@ -242,8 +261,54 @@ class TestSplit:
         assert staged_device.call("split", model="tiny", clear=True).result["changed"]
         assert staged_device.call("split", model="tiny").result["split"] is None
 
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"schema": staged.SCHEMA},
+            {"schema": staged.SCHEMA, "releases": {"0" * 64: "x"}},
+            {"schema": staged.SCHEMA, "releases": {"0" * 64: {"runtime": "0" * 64}}},
+            {
+                "schema": staged.SCHEMA,
+                "releases": {"../x": {"runtime": "0" * 64, "counter": 1, "health": {}}},
+            },
+        ],
+    )
+    def test_notes_that_are_json_and_say_nothing_are_damaged_too(
+        self, staged_device: Any, float_bundle: Any, body: Any
+    ) -> None:
+        folder = staged_device.home / "models" / "tiny"
+        (folder / "staged.json").write_text(json.dumps(body))
+        assert staged_device.call("status").result["models"]["tiny"]["staged"] == {}
+        assert staged_device.call("prune").result["removed"]["releases"] == []
+        assert staged_device.call("stage", **float_bundle.request()).result["changed"]
+
+    @pytest.mark.parametrize("weights", [(10**400, 1), (1e308, 1e308)])
+    def test_weights_that_no_draw_can_add_up(
+        self, staged_device: Any, int8_bundle: Any, float_bundle: Any, weights: tuple[float, float]
+    ) -> None:
+        arms = [("a", int8_bundle.release, weights[0]), ("b", float_bundle.release, weights[1])]
+        error = staged_device.call("split", **arms_of(*arms, draw="calls")).error
+        assert error["code"] == "EQ546"
+        assert "weight" in error["subject"] + error["expected"]
+        assert staged_device.call("split", model="tiny").result["split"] is None
+
 
 class TestServed:
+    def test_a_staged_release_runs_under_what_it_was_proved_with_last(
+        self, serving: Any, int8_bundle: Any, float_bundle: Any
+    ) -> None:
+        """Also when it was committed here before, with a runtime that may be gone by now."""
+        float_bundle.send(serving)
+        assert serving.call("stage", **float_bundle.request()).result["changed"]
+        path = serving.home / "models" / "tiny" / "state.json"
+        body = json.loads(path.read_text())
+        gone = "0" * 64
+        path.write_text(json.dumps(dict(body, runtimes={**body["runtimes"], float_bundle.release: gone})))
+        place = Home(str(serving.home))
+        proved = float_bundle.request()["runtime"]
+        assert staged.runtime_of(place, "tiny", float_bundle.release) == proved
+        assert staged.runtime_of(place, "tiny", int8_bundle.release) == body["runtimes"][int8_bundle.release]
+
     def test_two_releases_side_by_side_by_calls(
         self, staged_device: Any, tiny_data: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:

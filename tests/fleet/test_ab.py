@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import subprocess
@@ -245,6 +246,62 @@ def test_a_start_that_was_killed_anywhere_goes_on(
         assert [record.event for record in store.experiments()] == ["started"]
 
 
+def test_two_starts_at_once_are_one_experiment(
+    cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path], site: Path
+) -> None:
+    run = "import sys; from edgeq.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", run, "--workspace", str(site), "ab", "start", str(bundles["second"])]
+    processes = [
+        subprocess.Popen([*command, "--to", "pi", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    ended = [(*process.communicate(timeout=120), process.returncode) for process in processes]
+    assert [status for _, _, status in ended] == [0, 0], ended
+    told = [json.loads(out) for out, _, _ in ended]
+    assert len({one["experiment"] for one in told}) == 1
+    assert sorted(one["devices"][0]["divided"] for one in told) == [False, True]
+    with Store.open(site) as store:
+        assert [record.event for record in store.experiments()] == ["started"]
+    assert state(pi)["split"]["experiment"] == told[0]["experiment"]
+    cli.json("ab", "stop")
+
+
+def test_a_start_that_is_overtaken_by_a_stop_leaves_nothing(
+    cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path], site: Path
+) -> None:
+    before = state(pi)["current"]
+    run = "import sys; from edgeq.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", run, "--workspace", str(site), "ab", "start", str(bundles["second"])]
+    with (pi.home / ".edgeq" / "lock").open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # a call that is at work there: the start waits behind it
+        with subprocess.Popen([*command, "--to", "pi"], stderr=subprocess.PIPE, text=True) as process:
+            end = time.monotonic() + 60
+            while time.monotonic() < end and process.poll() is None:
+                with Store.open(site) as store:
+                    if store.experiments():
+                        break
+                time.sleep(0.02)
+            # Nothing of it is on the device yet, so there is nothing to take away.
+            assert cli.json("ab", "stop", "--because", "a mistake")["open"] == []
+            fcntl.flock(held, fcntl.LOCK_UN)
+            _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "error[EQ834]: " in said
+    assert "was stopped while it was begun" in said
+    assert state(pi) == {"current": before, "split": None, "staged": []}
+
+
+def test_a_split_that_was_damaged_there_goes_with_its_experiment(
+    cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path]
+) -> None:
+    before = state(pi)["current"]
+    cli.json("ab", "start", str(bundles["second"]), "--to", "pi")
+    (pi.home / ".edgeq" / "models" / "double" / "split.json").write_text("{")
+    (entry,) = cli.json("ab", "stop")["devices"]
+    assert (entry["cleared"], entry["unstaged"]) == (True, True)
+    assert state(pi) == {"current": before, "split": None, "staged": []}
+
+
 def test_what_cannot_begin(cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path], tmp_path: Path) -> None:
     def start(name: str, *more: str, status: int = 1, code: str) -> str:
         return cli.refused("ab", "start", str(bundles[name]), "--to", "pi", *more, status=status, code=code)
@@ -253,6 +310,8 @@ def test_what_cannot_begin(cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path
     assert "serves" in start("first", code="EQ836")
     start("second", "--share", "1", status=2, code="EQ101")
     start("second", "--salt", "a\nb", status=2, code="EQ101")
+    for option in ("--share", "--alpha", "--worse-by", "--slower-by"):
+        start("second", option, "nan", status=2, code="EQ101")
     cli.refused("ab", "status", status=1, code="EQ831")
     cli.refused("ab", "status", "nobody", status=1, code="EQ831")
     cli.refused("ab", "decide", "--because", "x", status=2, code="EQ101")
@@ -316,8 +375,11 @@ def test_devices_of_both_arms_and_one_that_comes_back_later(
 
 
 @pytest.mark.sshd
-def test_over_openssh(cli: Cli, sshd_server: Any, site: Path, bundles: dict[str, Path]) -> None:
-    add(cli, sshd_server, "ssh")
+@pytest.mark.parametrize("transport", ["paramiko", "openssh"])
+def test_over_openssh(
+    cli: Cli, sshd_server: Any, site: Path, bundles: dict[str, Path], transport: str
+) -> None:
+    add(cli, sshd_server, "ssh", "--transport", transport)
     known = cli.json("status")["devices"][0]["models"].get("double")
     if known is None:
         cli.text("deploy", str(bundles["first"]), "--to", "ssh")

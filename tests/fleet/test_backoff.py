@@ -118,7 +118,7 @@ def test_a_deploy_whose_link_is_cut_goes_on_by_itself_where_it_was(  # type: ign
         with open_agent(device) as client:
             pin(client, [workspace_key(site).public])
         planned = plan_one(device, bundle, workspace=site)
-        link.cut_after(4_000_000)
+        link.cut_after(20_000_000)
         failures: list[EdgeqError] = []
 
         def retry(error: EdgeqError, _wait_s: float) -> None:
@@ -131,8 +131,9 @@ def test_a_deploy_whose_link_is_cut_goes_on_by_itself_where_it_was(  # type: ign
         travelled = link.forwarded_bytes - before
     assert [type(failure) for failure in failures] == [LinkLost]
     assert done.release == bundle.release
-    # Not twice: what was on its way when the link was cut is all that may travel again.
-    assert travelled < planned.plan.send_bytes + 4_000_000
+    # Not twice: what was on its way when the link was cut is all that may travel again. While the agent
+    # starts that is 8 MiB, and as long as it does not read, a few more in buffers and in SSH's window.
+    assert travelled < planned.plan.send_bytes + 17_000_000
 
 
 def test_a_refused_login_reaches_the_device_once(  # type: ignore[no-untyped-def]

@@ -11,7 +11,7 @@ import pytest
 from edgeq.errors import ConfigError, UnknownName, UsageError
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.names import check_host, check_name
-from edgeq.values import Device, DeviceKind
+from edgeq.values import Device, DeviceKind, TransportKind
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 PI = Device(
@@ -68,6 +68,12 @@ def test_two_that_add_at_once_both_stay(tmp_path: Path) -> None:
     assert set(Inventory.load(tmp_path).names) == {device.name for device in devices}
 
 
+@pytest.mark.parametrize("kind", list(TransportKind))
+def test_each_transport_is_read_back(tmp_path: Path, kind: TransportKind) -> None:
+    Inventory.load(tmp_path).add(dataclasses.replace(PI, transport=kind))
+    assert Inventory.load(tmp_path).get("pi").transport is kind
+
+
 def test_selectors(tmp_path: Path) -> None:
     far = dataclasses.replace(PI, name="far", labels={"site": "roof"})
     inventory = Inventory.load(tmp_path).add(PI).add(far)
@@ -96,7 +102,7 @@ def test_selectors(tmp_path: Path) -> None:
         ),
         (
             f"[devices.pi]\nhost = 'a'\nuser = 'u'\ntransport = 'telnet'\nhost_key = '{KEY}'\n",
-            "expected one of paramiko, openssh, got 'telnet'",
+            "transport: expected one of paramiko, openssh",
         ),
         ("devices = 3\n", "no table"),
         ("[devices]\npi = 3\n", "expected a table"),

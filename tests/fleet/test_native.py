@@ -64,6 +64,13 @@ def test_the_whole_way_over_the_native_program(
     (told,) = cli.json("status", "phone")["devices"]
     assert told["models"]["double"]["proof"] == "ran"
 
+    # It gives nothing that two releases could be compared by; no experiment is begun.
+    cli.text("ab", "start", str(bundles["second"]), "--to", "phone", "--yes", status=1)
+    (line,) = [line for line in cli.err.splitlines() if line.startswith("error[")]
+    assert line.startswith("error[EQ836]: phone: ")
+    assert "no answers to compare" in line
+    assert cli.json("ab", "list")["experiments"] == []
+
     measured = cli.json("bench", "double", "--on", "phone", "--runs", "20", "--seconds", "0.01")
     assert (measured["schema"], measured["source"]) == ("edgeq.native-bench/1", "benchmark_model")
     assert measured["latency_ns"]["count"] >= 20

@@ -19,6 +19,7 @@ from edgeq.fleet.deploy import deploy_one, plan_one
 from edgeq.fleet.facts import Facts
 from edgeq.fleet.runtimes import platform_tags, wheels
 from edgeq.fleet.runtimes.platform_tags import Choice
+from edgeq.fleet.split import Division, divide, unite
 from edgeq.fleet.verbs import prune, status
 from edgeq.values import Device
 
@@ -88,6 +89,22 @@ def test_the_next_wheels_are_tried_and_the_failure_is_remembered(  # type: ignor
     again = deploy_one(device, first, workspace=site)
     assert again.plan.is_empty
     assert not again.changed
+
+    # What is staged beside it passes over the same ones: no less than a deploy would.
+    prune(device, dry_run=False)
+    second = read("second")
+    division = Division(
+        experiment="e-1",
+        model="double",
+        base=first.release,
+        arms={"a": (first.release, 0.5), "b": (second.release, 0.5)},
+        salt="s",
+        each_call=True,
+    )
+    found = divide(device, second, division, workspace=site)
+    assert (found["staged"], found["divided"]) == (True, True)
+    assert list(facts_of(device).refused) == [refused]
+    unite(device, experiment="e-1", model="double", release=second.release)
 
     prune(device, dry_run=False)
     assert facts_of(device).refused == {}

@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import sys
 from typing import Any, Mapping, NamedTuple, Sequence
 
 from edgeq_agent import disk, files, request
@@ -31,6 +32,7 @@ from edgeq_agent.sdk.errors import SplitUnusable
 SCHEMA = "edgeq.split/1"
 _MOST_ARMS = 8
 _LONGEST = 200
+_LARGEST = sys.float_info.max
 BY_DEVICE = "device"
 BY_CALL = "calls"
 
@@ -133,8 +135,11 @@ def _checked(split: Split, subject: str) -> Split:
     names = [arm.name for arm in split.arms]
     if len(set(names)) != len(names):
         raise SplitUnusable(subject, expected="arms of different names", got=", ".join(names))
-    if not sum(arm.weight for arm in split.arms) > 0:
+    total = sum(arm.weight for arm in split.arms)
+    if not total > 0:
         raise SplitUnusable(subject, expected="a weight above 0", got="0 in all")
+    if not total < math.inf:  # nothing can be drawn from those
+        raise SplitUnusable(subject, expected="weights whose sum is a number", got="a sum beyond any")
     return split
 
 
@@ -183,7 +188,7 @@ def weighted(stored: Split | None, weights: Mapping[str, float], model: str) -> 
     known = {arm.name: arm.release for arm in stored.arms} if stored else {}
     arms = []
     for name, weight in weights.items():
-        good = isinstance(weight, (int, float)) and not isinstance(weight, bool) and 0 <= weight < math.inf
+        good = isinstance(weight, (int, float)) and not isinstance(weight, bool) and 0 <= weight <= _LARGEST
         if not good:
             raise SplitUnusable(
                 f"split of {model}: {name}", expected="a weight of 0 or more", got=repr(weight)

@@ -180,9 +180,18 @@ def _answer(line: bytes) -> dict[str, Any] | None:
     # Start-up files may print lines of their own; ours says so.
     try:
         answer = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return answer if isinstance(answer, dict) and answer.get("edgeq") == 1 else None
+    return answer if is_ours(answer) else None
+
+
+def is_ours(answer: object) -> bool:
+    """Tell whether a line is one of the scripts' own: with a version of Python, and a home."""
+    if not isinstance(answer, dict) or answer.get("edgeq") != 1:
+        return False
+    python, home = answer.get("python"), answer.get("home")
+    numbers = isinstance(python, list) and len(python) > 1 and all(type(part) is int for part in python)
+    return numbers and isinstance(home, str)
 
 
 def no_python(device: Device, ended: Ended) -> DeviceUnsupported:

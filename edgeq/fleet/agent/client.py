@@ -152,7 +152,8 @@ class AgentClient:
         if last is None:
             raise self._no_answer(verb, ended)
         if last["event"] == "error":
-            raise from_agent(name, last.get("error") or {})
+            body = last.get("error")
+            raise from_agent(name, body if isinstance(body, dict) else {})
         result = last.get("result")
         if not isinstance(result, dict):
             raise AgentProtocolError(name, f"{verb}: the result is no object")

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from edgeq.fleet.agent.bootstrap import Placed, Placement
+from edgeq.fleet.agent.bootstrap import Placed, Placement, is_ours
 from edgeq.fleet.agent.file import AgentFile
 from edgeq.values import Device
 
@@ -83,7 +83,7 @@ def read_placement(lines: Iterator[bytes], agent: AgentFile) -> Placement | None
         if found is None:
             continue
         version = ".".join(map(str, found["python"]))
-        if found["sha256"] != agent.sha256 or tuple(found["python"][:2]) < (3, 7):
+        if found.get("sha256") != agent.sha256 or tuple(found["python"][:2]) < (3, 7):
             raise NotPlaced
         home = str(found["home"])
         return Placement(
@@ -95,6 +95,6 @@ def read_placement(lines: Iterator[bytes], agent: AgentFile) -> Placement | None
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         answer = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return answer if isinstance(answer, dict) and answer.get("edgeq") == 1 else None
+    return answer if is_ours(answer) else None

@@ -15,6 +15,7 @@ from edgeq.fleet.agent.chunks import CHUNK_BYTES, Content
 from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.agent.first_call import NotPlaced
 from edgeq.fleet.agent.packing import Packer
+from edgeq.fleet.answers import wrong
 from edgeq_agent import wire
 
 # The agent keeps a file open for each.
@@ -69,10 +70,21 @@ def upload(
     for first in range(0, len(unique), _BLOBS_A_CALL):
         some = unique[first : first + _BLOBS_A_CALL]
         talk, answer = _call(client, partial(_Conversation, some, waits, on_chunk), deadline_s)
-        stored += [str(blob["sha256"]) for blob in answer["blobs"] if blob["stored"]]
+        stored += _stored(client.device.name, answer)
         sent_bytes += talk.sent_bytes
         resumed_bytes += int(answer["resumed_bytes"])
     return Uploaded(stored=tuple(stored), sent_bytes=sent_bytes, resumed_bytes=resumed_bytes)
+
+
+def _stored(name: str, answer: Mapping[str, Any]) -> list[str]:
+    blobs, resumed_bytes = answer.get("blobs"), answer.get("resumed_bytes")
+    if not isinstance(blobs, list) or not all(
+        isinstance(blob, Mapping) and isinstance(blob.get("stored"), bool) for blob in blobs
+    ):
+        raise wrong(name, "upload: blobs", "a list of {sha256, stored}", blobs)
+    if isinstance(resumed_bytes, bool) or not isinstance(resumed_bytes, int):
+        raise wrong(name, "upload: resumed_bytes", "a whole number", resumed_bytes)
+    return [str(blob.get("sha256")) for blob in blobs if blob["stored"]]
 
 
 def _call(

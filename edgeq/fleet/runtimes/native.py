@@ -9,6 +9,7 @@ from edgeq.errors import DeviceUnsupported
 from edgeq.fleet.agent.chunks import Content
 from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.agent.upload import upload
+from edgeq.fleet.answers import lacking
 from edgeq.fleet.connect import NO_RETRY, Retry, ask
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.runtimes.choice import native_runtime
@@ -33,14 +34,14 @@ def use_native(workspace: Path, name: str, path: Path, *, retry: Retry = NO_RETR
 
     def bring(client: AgentClient) -> None:
         sizes = {file.sha256: file.size_bytes for file in runtime.files}
-        lacks = client.call("missing", {"blobs": sizes})
+        lacks = lacking(name, client.call("missing", {"blobs": sizes}))
         contents = [
             Content(sha256=file.sha256, size_bytes=file.size_bytes, source=file.path)
             for file in runtime.files
-            if file.sha256 in set(lacks["missing"])
+            if file.sha256 in lacks.missing
         ]
         if contents:
-            upload(client, contents, begun=lacks["begun"])
+            upload(client, contents, begun=lacks.begun)
         make_runtime(client, runtime, None)
 
     try:
