@@ -6,7 +6,9 @@ EdgeqError
 |- ModelError          EQ3xx  exit 1  a model or its conversion
 |- TransportError      EQ4xx  exit 1  the way to a device
 |- DeviceError         EQ5xx  exit 1  the device or its agent
-|- BundleError         EQ6xx  exit 1  a bundle or a stored record
+|- BundleError         EQ60x  exit 1  a bundle, or a key
+|- StoreError          EQ61x  exit 1  a stored record
+|- DiskRefused         EQ620  exit 1  a file of this machine
 |- GateError           EQ7xx  exit 3  a gate said no
 |- SomeDevicesFailed   EQ801  exit 4  the rest was done
 |- RolloutError        EQ82x  exit 1  a rollout cannot begin or go on
@@ -295,6 +297,13 @@ class StoreError(EdgeqError):
 
     code = "EQ610"
     usual_hint = "the store is .edgeq/store.db in the workspace; `edgeq doctor --local` looks at it"
+
+
+class DiskRefused(EdgeqError):
+    """A file or folder of this machine cannot be used: no space, read-only, no right, or a failing disk."""
+
+    code = "EQ620"
+    usual_hint = "let this user write there, or choose another --workspace or -o"
 
 
 class GateError(EdgeqError):

@@ -10,6 +10,15 @@ from pathlib import Path
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace `path` by `data`: readers see the old content or the new, also after a power cut."""
+    try:
+        _write_atomic(path, data, mode)
+    except OSError as error:
+        # A write knows no name, and the temporary one would tell nobody anything.
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+def _write_atomic(path: Path, data: bytes, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

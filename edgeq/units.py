@@ -19,22 +19,27 @@ _NANOSECONDS = {
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*")
 
 
-def _parse(text: str, units: dict[str, int], what: str) -> int:
+def _parse(text: str, units: dict[str, int], what: str, example: str) -> int:
     match = _QUANTITY.fullmatch(text)
     factor = units.get(match.group(2).lower()) if match else None
     if match is None or factor is None:
-        raise UsageError(what, expected=f"a number and one of {', '.join(units)}", got=repr(text))
+        raise UsageError(
+            what,
+            expected=f"a number and one of {', '.join(units)}",
+            got=repr(text),
+            hint=f"for example {example}",
+        )
     return round(float(match.group(1)) * factor)
 
 
 def parse_size(text: str, *, subject: str = "size") -> int:
     """Return bytes for texts such as `512 KiB` or `2MB`."""
-    return _parse(text, _BYTES, subject)
+    return _parse(text, _BYTES, subject, "512KiB")
 
 
 def parse_duration(text: str, *, subject: str = "duration") -> int:
     """Return nanoseconds for texts such as `50 ms` or `2s`."""
-    return _parse(text, _NANOSECONDS, subject)
+    return _parse(text, _NANOSECONDS, subject, "10m")
 
 
 def format_size(size_bytes: float) -> str:

@@ -10,7 +10,7 @@ import click
 
 from edgeq.cli.ab_decide import decide_command, stop_command
 from edgeq.cli.ab_status import list_command, status_command
-from edgeq.cli.outcome import end
+from edgeq.cli.outcome import end, recap_of
 from edgeq.cli.ranges import Number
 from edgeq.cli.retries import PATIENT, retries_option, retry_of
 from edgeq.cli.ui import App, command
@@ -286,13 +286,13 @@ def _bring(
         )
         entries.append({"device": name, "ok": True, "arm": terms.arms[name], **answer})
     for name, error in results.failed.items():
-        app.ui.line(f"{name}: failed, {error.message}")
+        app.ui.line(recap_of(name, error))
         entries.append({"device": name, "ok": False, "arm": terms.arms[name], "error": error.to_dict()})
     app.ui.line(f"experiment {terms.experiment}")
     store.record_run("ab", terms.model, {"experiment": terms.experiment, "devices": entries})
     body = {**experiment.to_dict(), "devices": entries}
     end(app, "edgeq.ab.start/1", body, results.failed, asked=len(devices), what="ab start")
-    app.ui.next(f"edgeq collect {' '.join(terms.devices)} && edgeq ab status {terms.experiment}")
+    app.ui.next(f"edgeq collect {' '.join(terms.devices)}; edgeq ab status {terms.experiment}")
 
 
 def _undo_if_ended(store: Store, experiment: Experiment, devices: Sequence[Device]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq.cli.ab_status import judged_of, show
-from edgeq.cli.outcome import end
+from edgeq.cli.outcome import end, recap_of
 from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.errors import EdgeqError, ExperimentError, NotJustified
@@ -49,8 +49,8 @@ def stop_command(app: App, experiment: str | None, because: str | None, retries:
     ],
 )
 @click.argument("experiment", required=False)
-@click.option("--promote", "word", flag_value="promote", help="Let the new release serve alone.")
-@click.option("--reject", "word", flag_value="reject", help="Let the one that served before serve alone.")
+@click.option("--promote", is_flag=True, help="Let the new release serve alone.")
+@click.option("--reject", is_flag=True, help="Let the one that served before serve alone.")
 @click.option("--because", required=True, help="Why, for the record.")
 @click.option("--anyway", is_flag=True, help="Decide against what the data say; that is recorded, too.")
 @click.option("--stages", help="Promote in stages, as `edgeq deploy --stages` does: 1,10%,100%.")
@@ -60,7 +60,8 @@ def stop_command(app: App, experiment: str | None, because: str | None, retries:
 def decide_command(
     app: App,
     experiment: str | None,
-    word: str | None,
+    promote: bool,
+    reject: bool,
     because: str,
     anyway: bool,
     stages: str | None,
@@ -73,16 +74,17 @@ def decide_command(
     from edgeq.experiment import Decision, record
     from edgeq.store import Store
 
-    if word is None:
+    if promote == reject:
         raise click.UsageError("one of --promote and --reject says what is decided")
-    decision = Decision(word)
+    decision = Decision.PROMOTE if promote else Decision.REJECT
     if not because.strip():
         raise click.UsageError("--because: expected a reason, got an empty text")
     if (stages or soak) and (decision is not Decision.PROMOTE or stages is None):
         raise click.UsageError("--stages belongs to --promote, and --soak to --stages")
     with Store.open(app.workspace) as store:
         found = record.find(store, experiment)
-        question = f"{word.capitalize()} {found.terms.release_b[:12]} on {len(found.terms.devices)} devices?"
+        what = f"{decision.value.capitalize()} {found.terms.release_b[:12]}"
+        question = f"{what} on {len(found.terms.devices)} devices?"
         if app.ui.interactive and not app.ui.confirm(question, yes=yes):
             app.ui.say("nothing was decided")
             return
@@ -215,7 +217,7 @@ def _entries(
         app.ui.line(f"{name}: ended, {serves} serves alone")
         entries.append({"device": name, "ok": True, **answer})
     for name, error in failed.items():
-        app.ui.line(f"{name}: failed, {error.message}")
+        app.ui.line(recap_of(name, error))
         entries.append({"device": name, "ok": False, "error": error.to_dict()})
     for name in gone:
         app.ui.warn(f"{name}: is no device of this workspace any more; what is left on it stays there")

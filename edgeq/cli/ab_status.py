@@ -55,7 +55,7 @@ def status_command(app: App, experiment: str | None) -> None:
     if ready:
         app.ui.next(f"edgeq ab decide {name} --{ready[0]} --because '...'")
     else:
-        app.ui.next(f"edgeq collect {' '.join(found.terms.devices)} && edgeq ab status {name}")
+        app.ui.next(f"edgeq collect {' '.join(found.terms.devices)}; edgeq ab status {name}")
 
 
 def judged_of(store: Store, experiment: Experiment) -> Judged:

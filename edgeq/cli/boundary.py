@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -12,7 +13,10 @@ from pathlib import Path
 import click
 
 from edgeq.cli.root import PipeClosed, root
-from edgeq.errors import EdgeqError, ExitStatus, InternalError
+from edgeq.errors import DiskRefused, EdgeqError, ExitStatus, InternalError
+
+# What an operator meets and no bug: the disk is full, read-only or failing, or a right is missing.
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
 
 
 def run(argv: Sequence[str]) -> ExitStatus:
@@ -39,7 +43,7 @@ def run(argv: Sequence[str]) -> ExitStatus:
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug gets a log file, not a traceback
         if debug:
             traceback.print_exc()
-        return report(_bug(error), as_json=as_json)
+        return report(_of_the_disk(error) or _bug(error), as_json=as_json)
     # With standalone_mode=False click returns an Exit's code, or else what the command returned.
     return ExitStatus(status) if isinstance(status, int) else ExitStatus.OK
 
@@ -68,6 +72,16 @@ def _broken_pipe() -> ExitStatus:
     # nothing, since Python would flush it once more at exit and complain there.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
     return ExitStatus.BROKEN_PIPE
+
+
+def _of_the_disk(error: Exception) -> DiskRefused | None:
+    """Return the error for a disk or a right that stands in the way; None for all others."""
+    if not isinstance(error, OSError) or error.errno not in _DISK:
+        return None
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    subject = os.fspath(error.filename) if isinstance(error.filename, str | os.PathLike) else "disk"
+    hint = "free space there, then run the same command again" if full else None
+    return DiskRefused(str(subject), f"cannot be used: {os.strerror(error.errno or 0)}", hint=hint)
 
 
 def _bug(error: Exception) -> InternalError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.cli.outcome import end
+from edgeq.cli.outcome import end, recap_of
 from edgeq.cli.retries import PATIENT, USUAL, retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.errors import EdgeqError, UsageError
@@ -213,7 +213,7 @@ def recap(
     content: Bundle,
 ) -> str:
     if name in failed:
-        return f"{name}: failed, {failed[name].message}"
+        return recap_of(name, failed[name])
     if name in outcomes:
         done = outcomes[name]
         before = f", before {done.previous[:12]}" if done.previous else ""

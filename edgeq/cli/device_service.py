@@ -25,9 +25,9 @@ _KINDS = ("auto", "systemd-user", "systemd-system", "termux-boot", "plain")
     ],
 )
 @click.argument("name")
-@click.option("--enable", "action", flag_value="enable", help="Install it, and start it once.")
-@click.option("--disable", "action", flag_value="disable", help="Remove it, and end what it serves.")
-@click.option("--status", "action", flag_value="status", help="Show how it is.  [default]")
+@click.option("--enable", is_flag=True, help="Install it, and start it once.")
+@click.option("--disable", is_flag=True, help="Remove it, and end what it serves.")
+@click.option("--status", is_flag=True, help="Show how it is.  [default]")
 @click.option("--kind", type=click.Choice(_KINDS), help="What starts it.  [default: auto]")
 @click.option("--serve", "models", multiple=True, metavar="MODEL", help="Serve it over HTTP; repeatable.")
 @click.option(
@@ -39,7 +39,9 @@ _KINDS = ("auto", "systemd-user", "systemd-system", "termux-boot", "plain")
 def service_command(
     app: App,
     name: str,
-    action: str | None,
+    enable: bool,
+    disable: bool,
+    status: bool,
     kind: str | None,
     models: tuple[str, ...],
     port: int | None,
@@ -53,7 +55,9 @@ def service_command(
     from edgeq.fleet.inventory import Inventory
 
     device = Inventory.load(app.workspace).get(name)
-    if action != "enable" and (kind or models or port):
+    if enable + disable + status > 1:
+        raise click.UsageError("--enable, --disable and --status: one at a time")
+    if not enable and (kind or models or port):
         raise UsageError(
             "edgeq devices service",
             "--kind, --serve and --port belong to --enable",
@@ -62,10 +66,10 @@ def service_command(
     if port is not None and not models:
         raise UsageError("--port", "there is nothing to serve on it", hint="add --serve MODEL")
     retry = retry_of(app, retries)
-    if action == "enable":
+    if enable:
         chosen, served = service.StartKind(kind or "auto"), list(dict.fromkeys(models))
         answer = service.enable(device, kind=chosen, models=served, port=port, retry=retry)
-    elif action == "disable":
+    elif disable:
         answer = service.disable(device, retry=retry)
     else:
         answer = service.status(device, retry=retry)

@@ -205,16 +205,24 @@ def _rotate_key(app: App, name: str, fingerprint: str | None, jump_fingerprints:
 
 @command(
     "emulate",
-    examples=["edgeq devices emulate pi-test", "edgeq devices emulate pi-test --detach"],
+    examples=[
+        "edgeq devices emulate pi-test",
+        "edgeq devices emulate pi-test --detach --label site=lab",
+    ],
 )
 @click.argument("name")
 @click.option("--detach", is_flag=True, help="Let it run in the background; `edgeq devices stop` ends it.")
-def _emulate(app: App, name: str, detach: bool) -> None:
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="For `--to label:KEY=VALUE`.")
+def _emulate(app: App, name: str, detach: bool, labels: tuple[str, ...]) -> None:
     """Start a loopback device on this machine, and enrol it: a real SSH server with a home of its own."""
     from edgeq.testing.emulation import emulate
 
+    added = dict(_label(label) for label in labels)
     # Once it runs, Ctrl-C is how it is asked to end, not a command that was cut short.
-    with emulate(app.workspace, name, detach=detach) as running, contextlib.suppress(KeyboardInterrupt):
+    with (
+        emulate(app.workspace, name, detach=detach, labels=added) as running,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
         app.ui.line(f"{name}  {running.device.host}:{running.device.port}  {running.device.fingerprint}")
         app.ui.emit(
             "edgeq.devices.emulate/1",

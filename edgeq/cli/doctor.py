@@ -29,18 +29,22 @@ def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local
     inventory = Inventory.load(app.workspace)
     chosen = [] if local else [inventory.get(name) for name in devices] or list(inventory.devices)
     trusts: dict[str, Mapping[str, Any] | None] = {}
+    starts: dict[str, Mapping[str, Any]] = {}
 
     def facts(device: Device) -> Facts:
         from edgeq.fleet.answers import status_of
         from edgeq.fleet.connect import open_agent
+        from edgeq.fleet.service import checked
 
         with open_agent(device) as client:
             found = client.facts()
             trusts[device.name] = status_of(device.name, client.call("status", {})).get("trust")
+            if found.raw.get("service"):
+                starts[device.name] = checked(device.name, client.call("service", {"action": "status"}))
             return found
 
     for device in chosen:
-        checks += examine_device(device, facts)
+        checks += examine_device(device, facts, starts=starts)
         checks += examine_trust(device, trusts.get(device.name))
     app.ui.table(
         ["where", "what", "", "found"],

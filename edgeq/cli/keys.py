@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.cli.outcome import end
+from edgeq.cli.outcome import end, recap_of
 from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 
@@ -218,7 +218,7 @@ def _on_devices(
         if store["threshold"] > 1 or store["changes"] != "operator":
             app.ui.line(f"{name}: {store['threshold']} signatures a release; changes by {store['changes']}")
     for name, error in results.failed.items():
-        app.ui.line(f"{name}: failed, {error.message}")
+        app.ui.line(recap_of(name, error))
     body: dict[str, Any] = {"keys": [], "devices": entries}
     end(app, schema, body, results.failed, asked=len(devices), what=what)
 

@@ -12,6 +12,7 @@ from edgeq.cli.ui import App, command
 from edgeq.errors import GateError, StoreError
 
 if TYPE_CHECKING:
+    from edgeq.fleet.inventory import Inventory
     from edgeq.monitor import Judged, SignalVerdict, Verdict
 
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     examples=[
         "edgeq monitor",
         "edgeq monitor pi --model kws --alpha 0.0001 --exit-code",
+        "edgeq monitor label:site=lab",
         "edgeq monitor --replay 2000 --json",
     ],
 )
@@ -39,13 +41,23 @@ if TYPE_CHECKING:
 def monitor_command(
     app: App, names: tuple[str, ...], model: str | None, alpha: float, exit_code: bool, replay: int | None
 ) -> None:
-    """Compare what devices NAMES (default: all) collected with their releases' references."""
+    """Compare what devices NAMES (or label:KEY=VALUE) collected with their releases' references.
+
+    Without NAMES all devices are compared whose windows were collected.
+    """
+    from edgeq.fleet.inventory import Inventory
     from edgeq.monitor import judge_store
     from edgeq.store import Store
 
+    inventory = Inventory.load(app.workspace)
+    selected = [name for each in names for name in _names(inventory, each)]
     with Store.open(app.workspace) as store:
-        found = judge_store(store, devices=names, model=model, alpha=alpha)
+        found = judge_store(store, devices=selected, model=model, alpha=alpha)
         if not found:
+            # Windows outlive the device's entry; a name without either is a slip.
+            for name in selected:
+                if not judge_store(store, devices=[name], alpha=alpha):
+                    inventory.get(name)
             raise StoreError(
                 str(store.path), "no windows of these devices and models", hint="run `edgeq collect --all`"
             )
@@ -65,6 +77,14 @@ def monitor_command(
     body = {"alpha": alpha, "alarm": bool(alarms), "streams": streams}
     _end(app, body, _gate(alarms, alpha) if exit_code else None)
     app.ui.next("edgeq report -o report.html")
+
+
+def _names(inventory: Inventory, selector: str) -> list[str]:
+    from edgeq.fleet.inventory import is_selection
+
+    if is_selection(selector):
+        return [device.name for device in inventory.select([selector])]
+    return [selector]
 
 
 def _end(app: App, body: dict[str, Any], gate: GateError | None) -> None:

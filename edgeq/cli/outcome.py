@@ -11,6 +11,11 @@ from edgeq.cli.ui import App
 from edgeq.errors import EdgeqError
 
 
+def recap_of(name: str, error: EdgeqError) -> str:
+    """Return the line of a device that failed; the device is named once."""
+    return f"{name}: failed, {error.message.removeprefix(f'{name}: ')}"
+
+
 def end(
     app: App, schema: str, body: Mapping[str, Any], failed: Mapping[str, EdgeqError], *, asked: int, what: str
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from edgeq.cli.outcome import end
+from edgeq.cli.outcome import end, recap_of
 from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 
@@ -58,7 +58,7 @@ def _change(
         app.ui.line(f"{name}: {model} {answer['release'][:12]} is {what}{already}")
         entries.append({"device": name, "ok": True, **answer})
     for name, error in results.failed.items():
-        app.ui.line(f"{name}: failed, {error.message}")
+        app.ui.line(recap_of(name, error))
         entries.append({"device": name, "ok": False, "error": error.to_dict()})
     word = "pin" if keep else "unpin"
     with Store.open(app.workspace) as store:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgeq.cli.outcome import end
+from edgeq.cli.outcome import end, recap_of
 from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.units import format_size
@@ -36,7 +36,7 @@ def prune_command(app: App, selectors: tuple[str, ...], dry_run: bool, retries: 
             app.ui.line(f"{name}: {line}")
         entries.append({"device": name, "ok": True, **answer})
     for name, error in results.failed.items():
-        app.ui.line(f"{name}: failed, {error.message}")
+        app.ui.line(recap_of(name, error))
         entries.append({"device": name, "ok": False, "error": error.to_dict()})
     if not dry_run:
         with Store.open(app.workspace) as store:

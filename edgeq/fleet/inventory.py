@@ -20,6 +20,8 @@ from edgeq.fleet.records import parse_device, to_table
 from edgeq.values import Device
 
 FILE_NAME = "devices.toml"
+_LABELS = ("label:", "label=")
+_LIST = "`edgeq devices list` shows the devices"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +54,14 @@ class Inventory:
 
         Raises:
             UnknownName: no device of that name; the message names the nearest one.
+            UsageError: it is a selection, which may be several.
         """
         for device in self.devices:
             if device.name == name:
                 return device
-        raise unknown("device", name, self.names, hint="`edgeq devices list` shows the devices")
+        if is_selection(name):
+            raise UsageError(repr(name), expected="the name of one device", got="a selection", hint=_LIST)
+        raise unknown("device", name, self.names, hint=_LIST)
 
     def select(self, selectors: Sequence[str]) -> tuple[Device, ...]:
         """Return the devices that a list of selectors names, each once, in the inventory's order.
@@ -110,7 +115,7 @@ class Inventory:
             if not self.devices:
                 raise unknown("device", "all", (), hint="`edgeq devices add` enrols one")
             return self.names
-        if not selector.startswith(("label:", "label=")):
+        if not is_selection(selector):
             return (self.get(selector).name,)
         key, _, value = selector[len("label:") :].partition("=")
         found = tuple(device.name for device in self.devices if device.labels.get(key) == value)
@@ -155,6 +160,11 @@ def _parsed(workspace: Path, document: TOMLDocument) -> Inventory:
         raise ConfigError(path, "`devices` is no table", expected="[devices.NAME] tables")
     devices = tuple(parse_device(path, workspace, name, table) for name, table in tables.items())
     return Inventory(workspace=workspace, devices=devices)
+
+
+def is_selection(text: str) -> bool:
+    """Tell a selection of devices (`label:KEY=VALUE`, `all`) from a device's name."""
+    return text == "all" or text.startswith(_LABELS)
 
 
 @contextmanager

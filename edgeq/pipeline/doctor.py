@@ -127,12 +127,15 @@ def examine_device(
     device: Device,
     facts_of: Callable[[Device], Facts],
     *,
+    starts: Mapping[str, Mapping[str, Any]] | None = None,
     now_ns: Callable[[], int] = time.time_ns,
 ) -> list[Check]:
     """Return the checks of one device; a device that cannot be reached is one failed check.
 
     Args:
         facts_of: asks the device's agent for its facts (`edgeq.fleet`).
+        starts: what the agent's verb `service` said, by device, once the facts are asked for: it knows also
+            whether anything starts it with the device.
     """
 
     def check(name: str, health: Health, detail: str, fix: str | None = None) -> Check:
@@ -154,7 +157,7 @@ def examine_device(
         checks.append(check("runtime", Health.WARN, "no inference runtime yet", fix))
     if facts.raw.get("edgetpu"):
         checks.append(_edgetpu(device.name, facts.raw["edgetpu"]))
-    checks.append(_service(device.name, facts.raw.get("service")))
+    checks.append(_service(device.name, (starts or {}).get(device.name) or facts.raw.get("service")))
     low = facts.free_bytes < LEAST_FREE_BYTES_DEVICE
     mend = f"free {format_size(LEAST_FREE_BYTES_DEVICE)} on the device" if low else None
     checks.append(
@@ -197,6 +200,8 @@ def _service(name: str, service: Mapping[str, Any] | None) -> Check:
         return check(Health.WARN, f"{service['kind']}, but it did not run since the device started", enable)
     if not last["ok"]:
         return check(Health.FAIL, f"{service['kind']}, its last run failed: {last['problem']}", enable)
+    if service.get("at_boot") is False:
+        return check(Health.WARN, f"{service['kind']}, but nothing starts it: {service['why']}", enable)
     seen = "seen to run at a start" if service["seen_at_boot"] else "no start of the device seen yet"
     return check(Health.OK, f"{service['kind']}, {seen}")
 

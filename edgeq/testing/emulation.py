@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +35,16 @@ def folder_of(workspace: Path, name: str) -> Path:
 
 
 @contextmanager
-def emulate(workspace: Path, name: str, *, detach: bool = False) -> Iterator[Emulated]:
+def emulate(
+    workspace: Path, name: str, *, detach: bool = False, labels: Mapping[str, str] | None = None
+) -> Iterator[Emulated]:
     """Run a loopback device under a name of the inventory for the length of a `with` block.
 
     A name that was emulated before keeps its keys, its home and, where it is free, its port.
 
     Args:
         detach: let it run on after the block.
+        labels: added to those that it has; a new one has `emulated=yes`.
 
     Raises:
         UsageError: the name is that of another device, or it runs already.
@@ -63,7 +66,7 @@ def emulate(workspace: Path, name: str, *, detach: bool = False) -> Iterator[Emu
             port=device.port,
             user=device.user,
             identity=device.identity,
-            labels=known[name].labels if name in known else {"emulated": "yes"},
+            labels={**(known[name].labels if name in known else {"emulated": "yes"}), **(labels or {})},
             expected_fingerprint=device.fingerprint,
             replace=True,
         )

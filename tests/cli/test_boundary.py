@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from edgeq import errors
 from edgeq.cli import main
 from edgeq.cli.root import COMMANDS, root
+from edgeq.files import write_atomic
 
 EDGEQ = Path(sys.executable).with_name("edgeq")
 
@@ -174,6 +176,52 @@ def test_a_bug_is_status_70_with_a_log_and_no_traceback(
     assert "Traceback" not in err
     (log,) = workspace.glob("edgeq-crash-*.log")
     assert "ZeroDivisionError" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "hint"),
+    [
+        (
+            OSError(errno.ENOSPC, "x", "a/b"),
+            "a/b: cannot be used: No space left on device",
+            "free space there",
+        ),
+        (OSError(errno.ENOSPC, "x"), "disk: cannot be used: No space left on device", "free space there"),
+        (OSError(errno.EROFS, "x", Path("a")), "a: cannot be used: Read-only file system", "--workspace"),
+        (PermissionError(errno.EACCES, "x", "a"), "a: cannot be used: Permission denied", "let this user"),
+    ],
+)
+def test_a_disk_in_the_way_is_no_bug(
+    error: OSError,
+    text: str,
+    hint: str,
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plant(monkeypatch, error)
+    assert main(["check", "b.toml", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith(f"error[EQ620]: {text}\nhint: ")
+    document = json.loads(out)["error"]
+    assert (document["code"], document["exit_status"]) == ("EQ620", 1)
+    assert hint in document["hint"]
+    assert list(workspace.glob("edgeq-crash-*.log")) == []
+
+
+def test_an_error_of_the_system_that_is_no_disk_stays_a_bug(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, OSError(errno.EINVAL, "x"))
+    assert main(["check", "b.toml"]) == 70
+    assert list(workspace.glob("edgeq-crash-*.log"))
+
+
+def test_a_file_that_cannot_be_written_is_named(workspace: Path) -> None:
+    (workspace / "file").write_text("no folder")
+    with pytest.raises(OSError, match=r"agent\.pyz") as caught:
+        write_atomic(workspace / "file" / "agent.pyz", b"x")
+    assert caught.value.filename == str(workspace / "file" / "agent.pyz")
 
 
 def test_debug_shows_the_traceback(

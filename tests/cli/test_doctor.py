@@ -137,6 +137,15 @@ def test_what_starts_the_agent(service: dict[str, object] | None, health: str) -
     assert (fix is None) is (health == "ok") or "refuses" in str(service)
 
 
+def test_a_start_that_nothing_starts_is_a_warning() -> None:
+    told = {**SERVICE, "kind": "plain", "at_boot": False, "why": "this device has no crontab"}
+    facts = replace(FACTS, raw={**FACTS.raw, "service": SERVICE})
+    checks = doctor.examine_device(DEVICE, lambda _device: facts, starts={DEVICE.name: told})
+    (check,) = (check for check in checks if check.name == "service")
+    assert check.health.value == "warn"
+    assert "nothing starts it: this device has no crontab" in check.detail
+
+
 @pytest.mark.parametrize(
     ("edgetpu", "health"),
     [

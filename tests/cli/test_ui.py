@@ -11,8 +11,9 @@ import sys
 
 import pytest
 
+from edgeq.cli.outcome import recap_of
 from edgeq.cli.ui import Ui
-from edgeq.errors import ConfirmationNeeded
+from edgeq.errors import ConfirmationNeeded, DeviceError
 
 
 def test_talk_is_on_stderr_and_data_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,3 +98,8 @@ def test_nobody_to_ask_is_an_error_and_yes_is_yes() -> None:
     assert Ui().confirm("apply?", yes=True)
     with pytest.raises(ConfirmationNeeded, match="no terminal"):
         Ui().confirm("apply?", yes=False)
+
+
+def test_a_failed_device_is_named_once() -> None:
+    assert recap_of("pi", DeviceError("pi: kws", "too old")) == "pi: failed, kws: too old"
+    assert recap_of("pi", DeviceError("kws", "too old")) == "pi: failed, kws: too old"

@@ -144,6 +144,7 @@ def test_a_worse_release_is_found_and_rejected_with_a_record(
     assert shown["objections"]["reject"] == []
     out = cli.text("ab", "status", begun["experiment"])
     assert "verdict: B is worse in right answers" in out
+    cli.refused("ab", "decide", "--promote", "--reject", "--because", "both", status=2, code="EQ101")
     line = cli.refused("ab", "decide", "--promote", "--because", "hope", status=3, code="EQ833")
     assert "B is shown to be worse in right answers" in line
 

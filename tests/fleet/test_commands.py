@@ -288,9 +288,11 @@ def test_a_changed_host_key_stops_every_command(cli: Cli, site: Path, tmp_path: 
 
 
 def test_an_emulated_device_lives_until_it_is_stopped(cli: Cli, site: Path) -> None:
-    document = cli.json("devices", "emulate", "toy", "--detach")
+    cli.text("devices", "emulate", "toy", "--detach", "--label", "site", status=2)
+    document = cli.json("devices", "emulate", "toy", "--detach", "--label", "site=lab")
     try:
-        assert cli.json("status", "toy")["devices"][0]["ok"]
+        assert cli.json("status", "label:site=lab")["devices"][0]["ok"]
+        assert document["device"]["labels"] == {"emulated": "yes", "site": "lab"}
         cli.text("devices", "emulate", "toy", "--detach", status=2)
         assert "runs already" in cli.err
     finally:
@@ -300,6 +302,7 @@ def test_an_emulated_device_lives_until_it_is_stopped(cli: Cli, site: Path) -> N
     again = cli.json("devices", "emulate", "toy", "--detach")
     cli.text("devices", "stop", "toy")
     assert again["fingerprint"] == document["fingerprint"]
+    assert again["device"]["labels"] == document["device"]["labels"]
 
 
 def test_an_emulated_device_in_the_foreground_ends_with_ctrl_c(site: Path) -> None:

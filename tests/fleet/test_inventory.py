@@ -86,6 +86,9 @@ def test_selectors(tmp_path: Path) -> None:
         inventory.select(["label:site=rof"])
     with pytest.raises(UnknownName):
         Inventory.load(tmp_path / "empty").select(["all"])
+    for selection in ("all", "label:site=roof"):
+        with pytest.raises(UsageError, match="expected the name of one device, got a selection"):
+            inventory.get(selection)
 
 
 @pytest.mark.parametrize(

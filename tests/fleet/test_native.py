@@ -132,6 +132,7 @@ def test_a_program_that_does_not_start_leaves_the_inventory(
     with pytest.raises(DeviceUnsupported, match="does not start here") as caught:
         use_native(site, "phone", other)
     assert caught.value.reported_code == "EQ503"
+    assert "built for this device" in str(caught.value.hint)
     assert Inventory.load(site).get("phone").native is None
 
 

@@ -312,6 +312,10 @@ DEVICE = Device(
     [
         (["gate: Permission denied (publickey)."], AuthenticationFailed, "refuses"),
         (["ann@10.0.0.7: Permission denied (publickey)."], AuthenticationFailed, "pi: refuses 'ann'"),
+        (["ben@gate: Permission denied (publickey).", "Connection closed by UNKNOWN port 65535"],
+         AuthenticationFailed, "pi (by gate): refuses 'ben': ben@gate: Permission denied (publickey)."),
+        (["ann@10.0.0.7: Permission denied (publickey).", "Connection closed by UNKNOWN port 65535"],
+         AuthenticationFailed, "pi (by 10.0.0.7): refuses 'ann': ann@10.0.0.7: Permission denied"),
         (["Received disconnect from 10.0.0.7 port 22:2: Too many authentication failures"],
          AuthenticationFailed, "pi: refuses"),
         (["No ED25519 host key is known for gate and you have requested strict checking.",

@@ -254,6 +254,22 @@ def test_a_jump_is_pinned_at_enrolment_and_needs_no_known_hosts_then(  # type: i
 
 @pytest.mark.sshd
 @BOTH
+def test_a_machine_on_the_way_without_a_key_is_named_with_what_helps(  # type: ignore[no-untyped-def]
+    home: Path, sshd_server, loopback_server, site: Path, transport: TransportKind, monkeypatch
+) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    jump = gate(home, sshd_server)
+    config = home / ".ssh" / "config"
+    config.write_text(config.read_text().replace(str(sshd_server.identity), str(home / "none")))
+    with pytest.raises(AuthenticationFailed, match=r"^behind \(by .*\): ") as caught:
+        loopback_server.enrol(site, "behind", jump=jump, transport=transport)
+    assert "give --identity" not in str(caught.value.hint)
+    assert "IdentityFile in ~/.ssh/config: --identity is for the device alone" in str(caught.value.hint)
+    assert str(loopback_server.identity) not in str(caught.value)
+
+
+@pytest.mark.sshd
+@BOTH
 def test_a_jump_that_is_not_known_is_pinned_by_its_fingerprint(  # type: ignore[no-untyped-def]
     home: Path, sshd_server, loopback_server, site: Path, transport: TransportKind
 ) -> None:
@@ -261,10 +277,13 @@ def test_a_jump_that_is_not_known_is_pinned_by_its_fingerprint(  # type: ignore[
     with pytest.raises(HostKeyUnknown, match="is not known") as unknown:
         loopback_server.enrol(site, "behind", jump=jump, transport=transport)
     assert "--jump-fingerprint" in str(unknown.value.hint)
-    with pytest.raises(HostKeyMismatch, match="than the one asked for"):
+    with pytest.raises(HostKeyMismatch, match="than the one asked for") as other:
         loopback_server.enrol(
             site, "behind", jump=jump, transport=transport, jump_fingerprints=["SHA256:" + "A" * 43]
         )
+    # It is not enrolled: there is no key of it that could be renewed.
+    assert f"give --jump-fingerprint {sshd_server.fingerprint}" in str(other.value.hint)
+    assert "rotate-key" not in str(other.value.hint)
     assert Inventory.load(site).devices == ()
     right = [sshd_server.fingerprint]
     device = loopback_server.enrol(site, "behind", jump=jump, transport=transport, jump_fingerprints=right)

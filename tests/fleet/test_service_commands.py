@@ -38,6 +38,7 @@ def test_a_device_without_a_start_says_so_and_what_it_could_be(  # type: ignore[
     [
         (["--kind", "plain"], 2, "belong to --enable"),
         (["--disable", "--serve", "kws"], 2, "belong to --enable"),
+        (["--enable", "--disable"], 2, "one at a time"),
         (["--enable", "--port", "8080"], 2, "nothing to serve"),
         (["--enable", "--kind", "termux-boot"], 1, "EQ558"),
         (["--enable", "--serve", "nothing"], 1, "EQ510"),

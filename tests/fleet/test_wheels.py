@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from edgeq.errors import DeviceUnsupported, TransportError
+from edgeq.errors import DeviceUnsupported, DiskRefused, TransportError
 from edgeq.fleet.facts import Facts
 from edgeq.fleet.runtimes import wheels
 from edgeq.fleet.runtimes.platform_tags import choices_for, target_of
@@ -160,6 +161,22 @@ def test_an_index_out_of_reach_is_no_verdict_on_the_device(
     with pytest.raises(TransportError, match="cannot be fetched") as caught:
         wheels.resolve(PI, tmp_path, name="pi")
     assert "package index" in str(caught.value.hint)
+
+
+def test_a_full_disk_is_named_and_is_no_missing_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What pip prints when its disk is full; filling one takes root.
+    text = (
+        "ERROR: Exception:\nTraceback (most recent call last):\nOSError: [Errno 28] No space left on device\n"
+    )
+    monkeypatch.setattr(
+        "subprocess.run", lambda argv, **_how: subprocess.CompletedProcess(argv, 2, stdout="", stderr=text)
+    )
+    with pytest.raises(DiskRefused, match="no space left") as caught:
+        wheels.resolve(PI, tmp_path, name="pi")
+    assert caught.value.subject == str(tmp_path)
+    assert "free space" in str(caught.value.hint)
 
 
 def test_the_digest_is_of_content_and_python(arm_wheels: wheels.Runtime, wheels_folder: Path) -> None:

@@ -198,6 +198,15 @@ def test_the_command_says_it_and_its_status(tmp_path: Path, capsys: pytest.Captu
     assert document["streams"][0]["shifted"] == ["input x[1]"]
     assert main(["--workspace", str(tmp_path / "good"), *monitor, "--exit-code", "--replay", "200"]) == 0
     assert "null replay: 0 alarms on 200 streams" in capsys.readouterr().out
-    assert main(["--workspace", str(tmp_path / "good"), "monitor", "coral"]) == 1
+    assert main(["--workspace", str(tmp_path / "good"), "monitor", "coral"]) == 2
+    assert "error[EQ103]: device 'coral': not known" in capsys.readouterr().err
+    assert main(["--workspace", str(tmp_path / "good"), "monitor", "label:site=lab"]) == 2
+    assert main(["--workspace", str(tmp_path / "good"), "monitor", "pi", "--model", "none"]) == 1
     assert "run `edgeq collect --all`" in capsys.readouterr().err
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    (tmp_path / "good" / "devices.toml").write_text(
+        f"[devices.pi]\nhost = 'a'\nuser = 'u'\nhost_key = '{key}'\nlabels = {{site = 'lab'}}\n"
+    )
+    assert main(["--workspace", str(tmp_path / "good"), "monitor", "label:site=lab", "--json"]) == 0
+    assert [one["device"] for one in json.loads(capsys.readouterr().out)["streams"]] == ["pi"]
     assert main(["--workspace", str(tmp_path / "good"), "monitor", "--alpha", "0"]) == 2

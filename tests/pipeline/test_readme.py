@@ -53,6 +53,13 @@ def test_the_tour_runs_as_it_is_written(project_root: Path, folder: Path) -> Non
     assert stopped.returncode == 0, stopped.stderr
 
 
+def test_the_demo_leaves_the_data_that_the_readme_names(project_root: Path, folder: Path) -> None:
+    readme = (project_root / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"--(?:data|calibration|evaluation|training) (\S+\.npz)", readme))
+    assert "training.npz" in named
+    assert [name for name in sorted(named) if not (folder / name).is_file()] == []
+
+
 def python_blocks(root: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.S)
 

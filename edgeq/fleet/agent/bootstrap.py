@@ -200,7 +200,8 @@ def no_python(device: Device, ended: Ended) -> DeviceUnsupported:
     return DeviceUnsupported(
         device.name,
         f"{device.python} does not run: {reason}",
-        hint="install Python 3.7 or later there, or name it in devices.toml: python = '/path/to/python3'",
+        hint="install Python 3.7 or later there, or name one: `edgeq devices add --python /path/to/python3`; "
+        "`python` in devices.toml",
     )
 
 

@@ -18,6 +18,7 @@ from edgeq.errors import (
     Unreachable,
 )
 from edgeq.fleet.ssh.hostkeys import HostKey
+from edgeq.fleet.ssh.login import hint_on_the_way
 from edgeq.values import Device
 
 _SHOWN = re.compile(r"^debug1: Server host key: (\S+) (SHA256:\S+)")
@@ -132,14 +133,25 @@ def _refused(said: Said) -> Exception | None:
     user, host = (denied[1], denied[2]) if denied and denied[2] else (device.user, device.host)
     # A machine on the way fails before the device shows its key.
     on_the_way = denied is not None and not any("Authenticating to" in line for line in said.lines[-12:])
-    subject = said.by(host) if on_the_way and host != device.host else device.name
+    # Its `ssh` then closes the pipe that the device's was to come through: that one knows no port.
+    if on_the_way and (host != device.host or "UNKNOWN port" in said.text):
+        host = denied[2] if denied and denied[2] else device.jump or "a machine"
+        return AuthenticationFailed(
+            said.by(host), f"refuses {user!r}: {_line_of(said, denied)}", hint=hint_on_the_way(host, user)
+        )
     key = f" with {device.identity}" if device.identity is not None else ""
     return AuthenticationFailed(
-        subject,
-        f"refuses {user!r}{key}: {said.last}",
+        device.name,
+        f"refuses {user!r}{key}: {_line_of(said, denied)}",
         hint=f"put the public key into the device's ~/.ssh/authorized_keys of {user}, check --user, "
         "or load the key with `ssh-add`: nobody is asked for a passphrase",
     )
+
+
+def _line_of(said: Said, match: re.Match[str] | None) -> str:
+    if match is None:
+        return said.last
+    return next(line for line in said.talk if match[0] in line)
 
 
 def _settings(said: Said) -> Exception | None:

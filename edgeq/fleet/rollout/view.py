@@ -67,12 +67,17 @@ def lines(rollout: Rollout) -> Iterator[str]:
         yield stage_line(rollout, index)
     for name, record in rollout.records.items():
         if record.outcome in FAILURES:
-            yield f"{name}: {record.outcome.value}, {record.reason or 'no reason given'}"
+            yield f"{name}: {record.outcome.value}, {_bare(name, record.reason)}"
         if record.restored == "failed":
-            yield f"{name}: not rolled back, {record.restored_reason}"
+            yield f"{name}: not rolled back, {_bare(name, record.restored_reason)}"
     why = f", {rollout.reason}" if rollout.reason else ""
     counts = f"{_counts(totals(rollout))}{_restored(rollout)}"
     yield f"{rollout.terms.rollout}: {rollout.state.value}{why}; {counts}"
+
+
+def _bare(name: str, reason: str | None) -> str:
+    # An error names its device already; the line does so as well.
+    return (reason or "no reason given").removeprefix(f"{name}: ")
 
 
 def stage_line(rollout: Rollout, index: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from edgeq.errors import DeviceUnsupported
 from edgeq.fleet.agent.chunks import Content
 from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.agent.upload import upload
@@ -43,7 +44,12 @@ def use_native(workspace: Path, name: str, path: Path, *, retry: Retry = NO_RETR
             upload(client, contents, begun=lacks.begun)
         make_runtime(client, runtime, None)
 
-    ask(device, bring, repeatable=True, retry=retry)
+    try:
+        ask(device, bring, repeatable=True, retry=retry)
+    except DeviceUnsupported as error:
+        if error.hint == DeviceUnsupported.usual_hint:
+            error.hint = "give TFLite's benchmark_model as it was built for this device (`uname -m` there)"
+        raise
     (program,) = runtime.files
     inventory.replace(replace(device, native=program.path))
     return runtime

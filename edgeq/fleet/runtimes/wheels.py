@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeq.errors import DeviceUnsupported, TransportError
+from edgeq.errors import DeviceUnsupported, DiskRefused, TransportError
 from edgeq.files import sha256_of, write_atomic
 from edgeq.fleet.facts import Facts
 from edgeq.fleet.runtimes.platform_tags import Choice, Target, choices_for, machine_of, target_of
 from edgeq_agent import wire
 
 _PIP_S = 900
+_FREE = "free space there, then run the same command again"
 _SCHEMA = "edgeq.wheels/1"
 
 
@@ -199,6 +200,10 @@ def _download(name: str, folder: Path, target: Target, choice: Choice) -> bool:
         return False
     errors = [line for line in text.splitlines() if line.startswith("ERROR:")] or text.splitlines()
     reason = errors[-1].removeprefix("ERROR: ") if errors else f"exit status {done.returncode}"
+    if "No space left" in text:
+        raise DiskRefused(str(folder.parent), "cannot be used: no space left for wheels", hint=_FREE)
+    if reason == "Exception:":  # pip prints what happened below it, as the end of a traceback
+        reason = text.splitlines()[-1]
     raise TransportError(
         name,
         f"the wheels for {target.text} cannot be fetched: {reason[:300]}",

@@ -98,6 +98,9 @@ def check_jump(device: str, host: str, port: int, *, pinned: HostKey | str, show
     if pinned in (shown, shown.fingerprint):
         return
     where = host_name(host, port)
+    # Asked for by its fingerprint, the device need not be enrolled yet: the same command is what comes next.
+    again = "give" if isinstance(pinned, str) else f"`edgeq devices rotate-key {device}"
+    end = "" if isinstance(pinned, str) else "`"
     raise HostKeyMismatch(
         f"{device} (by {host})",
         f"{where} on the way shows another host key than the one "
@@ -105,7 +108,7 @@ def check_jump(device: str, host: str, port: int, *, pinned: HostKey | str, show
         expected=pinned if isinstance(pinned, str) else f"{pinned.type} {pinned.fingerprint}",
         got=f"{shown.type} {shown.fingerprint}",
         hint=f"read it on {host} itself; if it is the new one: "
-        f"`edgeq devices rotate-key {device} --jump-fingerprint {shown.fingerprint}`",
+        f"{again} --jump-fingerprint {shown.fingerprint}{end}",
     )
 
 

@@ -35,8 +35,13 @@ class Login:
     agent: bool = True
 
 
-def log_in(session: paramiko.Transport, login: Login, *, name: str, timeout_s: float) -> None:
+def log_in(
+    session: paramiko.Transport, login: Login, *, name: str, timeout_s: float, on_the_way: str | None = None
+) -> None:
     """Log in with a key. A refusal is final: it is never tried again with the same key.
+
+    Args:
+        on_the_way: the machine, when it is not the device: the device's `identity` is not for it.
 
     Raises:
         AuthenticationFailed: no key, or none that the device takes.
@@ -62,7 +67,7 @@ def log_in(session: paramiko.Transport, login: Login, *, name: str, timeout_s: f
             raise LinkLost(name, "the connection ended during the login") from error
         if not remaining:
             return
-    raise _refused(name, user, offered)
+    raise _refused(name, user, offered, on_the_way)
 
 
 def _keys(login: Login) -> Iterator[tuple[str, paramiko.PKey]]:
@@ -132,13 +137,20 @@ def _locked_key(path: Path) -> UsageError:
     return UsageError(str(path), "has a passphrase", hint=f"`ssh-add {path}`, and leave --identity out")
 
 
-def _refused(name: str, user: str, offered: list[str]) -> AuthenticationFailed:
-    if not offered:
-        return AuthenticationFailed(
-            name, "there is no key to log in with", hint="give --identity FILE, or load one with `ssh-add`"
-        )
-    return AuthenticationFailed(
-        name,
-        f"refuses {user!r} with {', '.join(offered)}",
-        hint=f"put the public key into the device's ~/.ssh/authorized_keys of {user}, or check --user",
+def _refused(name: str, user: str, offered: list[str], on_the_way: str | None) -> AuthenticationFailed:
+    problem = f"refuses {user!r} with {', '.join(offered)}" if offered else "there is no key to log in with"
+    if on_the_way is not None:
+        hint = hint_on_the_way(on_the_way, user)
+    elif offered:
+        hint = f"put the public key into the device's ~/.ssh/authorized_keys of {user}, or check --user"
+    else:
+        hint = "give --identity FILE, or load one with `ssh-add`"
+    return AuthenticationFailed(name, problem, hint=hint)
+
+
+def hint_on_the_way(host: str, user: str) -> str:
+    """Return what lets somebody log in at a machine on the way to a device."""
+    return (
+        f"load a key that {host} takes from {user} with `ssh-add`, or name it as its IdentityFile in "
+        "~/.ssh/config: --identity is for the device alone"
     )

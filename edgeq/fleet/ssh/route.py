@@ -136,7 +136,7 @@ def open_route(route: Route, *, timeout_s: float, prefer_key_type: str | None = 
             session = _at_hop(route.name, label, hop, line=line, timeout_s=timeout_s)
             opened.callback(session.close)
             keys.append(shown_key(session))
-            log_in(session, hop.login, name=label, timeout_s=timeout_s)
+            log_in(session, hop.login, name=label, timeout_s=timeout_s, on_the_way=hop.host)
             line = _through(session, label, after, timeout_s)
             jumps.append(session)
         address = Address(name=route.name, host=target.host, port=target.port)

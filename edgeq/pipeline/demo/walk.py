@@ -31,7 +31,8 @@ from edgeq.units import format_percent, format_size
 
 
 def write_data(folder: Path, digits: Digits) -> None:
-    """Write the sets that the blueprint names."""
+    """Write the sets that the blueprint names, and what the model was trained on for those who go on."""
+    digits.training.save(folder / "training.npz")
     digits.calibration.save(folder / "calibration.npz")
     digits.evaluation.save(folder / "evaluation.npz")
 
