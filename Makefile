@@ -5,11 +5,11 @@ PYTHON := $(shell command -v $(PYTHON) 2>/dev/null || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-fast test-devices lint format clean help
+.PHONY: demo test test-all test-devices lint format clean help
 help:
 	@echo "make demo       install into .venv and run the demo: train, convert, deploy over SSH, measure, report"
-	@echo "make test       install into .venv and run every guard and test"
-	@echo "make test-fast  the same without the tests marked slow"
+	@echo "make test       install into .venv and run the guards and tests, without those marked slow"
+	@echo "make test-all   every one of them"
 	@echo "make test-devices  devices of the lab: namespaces, ARM under qemu (root); EDGEQ_LAB=vm adds the machine"
 	@echo "make lint       ruff, mypy and the import layers alone"
 
@@ -31,10 +31,10 @@ demo: $(VENV)/.installed
 	$(BIN)/edgeq demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
-
-test-fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
 
 test-devices: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/devices

@@ -49,6 +49,9 @@ def _missing(marker: str) -> str | None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what cannot run here; on CI, where everything is installed, a missing part is a failure."""
+    for item in items:
+        if item.get_closest_marker("lab"):  # booting a device takes its time
+            item.add_marker(pytest.mark.slow)
     on_ci = os.environ.get("CI") == "true"
     for marker in ("convert", "sshd", "browser", "shared", "lab", "vm"):
         reason = _missing(marker)

@@ -157,6 +157,7 @@ def test_the_disk_refuses_at_every_operation(lab: Any, name: str, error: int, la
     assert refused > count / 3
 
 
+@pytest.mark.slow
 def test_every_sync_is_needed(lab: Any) -> None:
     """With any one of the syncs left out, a power cut does harm that the tests above see."""
     places = {place for name in NAMES for place in lab.syncs(name)}

@@ -16,7 +16,7 @@ pytest.importorskip("ai_edge_litert")
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.values import Scheme
 
-pytestmark = pytest.mark.convert
+pytestmark = [pytest.mark.convert, pytest.mark.slow]
 # A child's peak counts from its fork on, when it is as large as its parent: a small parent starts it.
 MEASURE = """
 import os, resource, subprocess, sys
@@ -35,7 +35,6 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["float16", "dynamic", "int8"])
 def test_the_worker_stays_small(large: Path, tmp_path: Path, scheme: str) -> None:
     np.savez(tmp_path / "c.npz", x=np.random.default_rng(0).normal(size=(20, 2048)).astype(np.float32))

@@ -14,7 +14,7 @@ import pytest
 
 from edgeq_converters.pruning import measured
 
-pytestmark = pytest.mark.convert
+pytestmark = [pytest.mark.convert, pytest.mark.slow]
 Run = Callable[..., Any]
 
 

@@ -15,7 +15,7 @@ from edgeq.files import sha256_of
 from edgeq.store import Store
 from edgeq_converters import tflite_file
 
-pytestmark = pytest.mark.convert
+pytestmark = [pytest.mark.convert, pytest.mark.slow]
 Run = Callable[..., Any]
 
 

@@ -9,7 +9,7 @@ import pytest
 from edgeq.conversion import OpKind, convert
 from edgeq.evaluation import evaluate
 
-pytestmark = [pytest.mark.shared, pytest.mark.convert]
+pytestmark = [pytest.mark.shared, pytest.mark.convert, pytest.mark.slow]
 DATA = Path(__file__).parents[3] / "shared" / "data"
 MODELS = {
     "keyword spotting": ("kws", "saved_model", "kws_ref_model.tflite", 26.0, 0.985),

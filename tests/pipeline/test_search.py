@@ -21,7 +21,7 @@ from edgeq.pipeline.search.run import Searched, search
 from edgeq.store import Store
 from edgeq.values import Variant
 
-pytestmark = pytest.mark.convert
+pytestmark = [pytest.mark.convert, pytest.mark.slow]
 
 BLUEPRINT = """
 schema_version = 1

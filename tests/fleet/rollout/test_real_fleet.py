@@ -18,6 +18,8 @@ from edgeq.cli import main
 from edgeq.fleet.inventory import Inventory
 from edgeq.testing.loopback import LoopbackDevice, start
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("a", "b", "c", "d")
 
 
