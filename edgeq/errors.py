@@ -126,13 +126,6 @@ class MissingExtra(UsageError):
     usual_hint = "pip install 'edgeq[all]'"
 
 
-class ConfirmationNeeded(UsageError):
-    """A change needs a yes, and nobody can be asked."""
-
-    code = "EQ105"
-    usual_hint = "add --yes"
-
-
 class ToolMissing(UsageError):
     """A program of this machine that was asked for is not there."""
 

@@ -102,7 +102,7 @@ def start_command(
         "by": by, "share": share, "salt": salt, "alpha": alpha, "worse_by": worse_by, "slower_by": slower_by
     }  # fmt: skip
     question = f"Put {content.model} {content.release[:12]} beside what serves on {len(devices)} devices?"
-    if app.ui.interactive and not app.ui.confirm(question, yes=yes):
+    if not app.ui.confirm(question, yes=yes):
         app.ui.say("nothing was changed")
         return
     with Store.open(app.workspace) as store:

@@ -85,7 +85,7 @@ def decide_command(
         found = record.find(store, experiment)
         what = f"{decision.value.capitalize()} {found.terms.release_b[:12]}"
         question = f"{what} on {len(found.terms.devices)} devices?"
-        if app.ui.interactive and not app.ui.confirm(question, yes=yes):
+        if not app.ui.confirm(question, yes=yes):
             app.ui.say("nothing was decided")
             return
         with record.changing(app.workspace):

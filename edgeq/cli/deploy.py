@@ -166,8 +166,6 @@ def show(app: App, content: Bundle, plans: Mapping[str, Planned]) -> dict[str, E
 
 
 def _agreed(app: App, todo: Sequence[Device], plans: Mapping[str, Planned], *, yes: bool) -> bool:
-    if not app.ui.interactive:
-        return True
     names = ", ".join(device.name for device in todo)
     sends = sum(plans[device.name].plan.send_bytes for device in todo)
     return app.ui.confirm(f"Change {names}, sending {format_size(sends)}?", yes=yes)

@@ -96,7 +96,7 @@ def _rollback(app: App, rollout: str, yes: bool) -> None:
 
     with folder.reopen(app.workspace, rollout) as opened:
         count = len(to_restore(opened.rollout))
-        if app.ui.interactive and not app.ui.confirm(f"Put back {count} devices?", yes=yes):
+        if not app.ui.confirm(f"Put back {count} devices?", yes=yes):
             app.ui.say("nothing was changed")
             return
         if opened.rollout.state is not State.ROLLING_BACK:

