@@ -185,7 +185,7 @@ def _injection(name: str) -> ModuleType:
 @pytest.fixture(scope="session")
 def injection() -> SimpleNamespace:
     """Return the modules that inject faults, and the tally of those tried."""
-    names = ("page_cache", "machine", "scenarios", "lab")
+    names = ("page_cache", "machine", "scenarios", "experiments", "lab")
     return SimpleNamespace(**{name: _injection(name) for name in names}, tally=FAULTS)
 
 

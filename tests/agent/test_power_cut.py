@@ -76,7 +76,7 @@ def _scenarios(injection: SimpleNamespace, machine: Any, old: Any, new: Any, kit
     interrupted = {**on_trial, state: json.dumps({**body, "state": "rolling_back", "tries": 1}).encode()}
 
     staged = after(stocked, make.verb("stage", **new.request()))
-    divided = after(staged, make.verb("split", **make.arms(old, new)))
+    divided = after(staged, make.verb("split", **injection.experiments.arms(old, new)))
 
     third = kit.bundle_from(
         {**old.files, "reference.json": new.files["reference.json"] + b" "}, samples=20, name="tiny"
@@ -115,10 +115,10 @@ def _scenarios(injection: SimpleNamespace, machine: Any, old: Any, new: Any, kit
         make.recover(old, new, interrupted),
         make.prune(old, new, crowded, gone, stays, [third.release]),
         make.pin(old, new, updated),
-        make.stage(old, new, stocked),
-        make.split(old, new, staged),
-        make.end_split(old, new, divided),
-        make.promote(old, new, divided),
+        injection.experiments.stage(old, new, stocked),
+        injection.experiments.split(old, new, staged),
+        injection.experiments.end_split(old, new, divided),
+        injection.experiments.promote(old, new, divided),
         make.service(old.release, manned, enable=True),
         make.service(old.release, started, enable=False),
         make.build(old.release, made, wheel, sent, broken=False),

@@ -15,44 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeq.cli import main
 from edgeq.store import Store
 from edgeq.testing.loopback import LoopbackDevice, loopback_device
+from tests.fleet.cli import Cli
 
 pytestmark = pytest.mark.convert  # the releases really serve
 
 A_RIGHT = 0.9
-
-
-class Cli:
-    """Runs `edgeq` in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-        self.err = ""
-
-    def text(self, *argv: str, status: int = 0) -> str:
-        self.capsys.readouterr()
-        got = main(list(argv))
-        out, self.err = self.capsys.readouterr()
-        assert got == status, (got, out, self.err)
-        assert "Traceback" not in self.err
-        return out
-
-    def json(self, *argv: str, status: int = 0) -> dict[str, Any]:
-        lines = self.text(*argv, "--json", status=status).splitlines()
-        assert len(lines) == 1, lines
-        document: dict[str, Any] = json.loads(lines[0])
-        return document
-
-    def refused(self, *argv: str, status: int, code: str) -> str:
-        """Return the one line of a refusal."""
-        self.text(*argv, status=status)
-        assert self.err.count("error[") == 1, self.err
-        lines = self.err.splitlines()[-2:]
-        assert lines[0].startswith(f"error[{code}]: "), self.err
-        assert lines[1].startswith("hint: ")
-        return lines[0]
 
 
 @pytest.fixture

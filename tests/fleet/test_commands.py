@@ -12,33 +12,10 @@ from typing import Any
 
 import pytest
 
-from edgeq.cli import main
 from edgeq.fleet.agent.file import build_agent
 from edgeq.fleet.inventory import Inventory
 from edgeq.testing.loopback import loopback_device
-
-
-class Cli:
-    """Runs `edgeq` in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-        self.err = ""
-
-    def text(self, *argv: str, status: int = 0) -> str:
-        self.capsys.readouterr()
-        got = main(list(argv))
-        out, self.err = self.capsys.readouterr()
-        assert got == status, (got, out, self.err)
-        assert "Traceback" not in self.err
-        return out
-
-    def json(self, *argv: str, status: int = 0) -> dict[str, Any]:
-        lines = self.text(*argv, "--json", status=status).splitlines()
-        assert len(lines) == 1, lines
-        document: dict[str, Any] = json.loads(lines[0])
-        assert document["schema"].startswith("edgeq.")
-        return document
+from tests.fleet.cli import Cli
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from edgeq.fleet.runtimes.choice import choose, native_runtime
 from edgeq.fleet.runtimes.native import use_native
 from edgeq.values import Device
 from tests.agent.stand_in import benchmark_model, write
-from tests.fleet.test_commands import Cli
+from tests.fleet.cli import Cli
 from tests.fleet.test_wheels import PI
 
 pytestmark = pytest.mark.convert

@@ -9,7 +9,8 @@ import pytest
 
 from edgeq.cli.device_service import lines
 from edgeq.fleet.service import StartKind
-from tests.fleet.test_commands import Cli, add
+from tests.fleet.cli import Cli
+from tests.fleet.test_commands import add
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,34 +29,15 @@ from edgeq.errors import (
     UsageError,
 )
 from edgeq.fleet.enrol import fetch_host_key
-from edgeq.fleet.openssh import transport as openssh
 from edgeq.fleet.ssh import transport as ssh
-from edgeq.fleet.ssh.watch import STEP_S, USUAL, Watch
-from edgeq.fleet.transport import Ended, Limits, Transport
-from edgeq.testing.link import FaultyLink, Way, faulty_link
+from edgeq.fleet.ssh.watch import STEP_S, USUAL
+from edgeq.fleet.transport import Limits
+from edgeq.testing.link import FaultyLink, faulty_link
 from edgeq.testing.loopback import loopback_device
 from edgeq.testing.server import Trouble
 from edgeq.values import Device
-
-# A verb's own deadline is minutes: it is not what notices a dead link.
-LIMITS = Limits(first_s=600, silence_s=600, total_s=1200)
-ADAPTERS: dict[str, Callable[..., Transport]] = {"paramiko": ssh.connect, "openssh": openssh.connect}
-# ssh counts its questions in whole seconds.
-QUICK = {"paramiko": Watch(every_s=0.2, patience_s=1.0), "openssh": Watch(every_s=1.0, patience_s=2.0)}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Adapter:
-    """One way to connect, as the tests use it."""
-
-    name: str
-
-    @property
-    def quick(self) -> Watch:
-        return QUICK[self.name]
-
-    def connect(self, device: Device, *, timeout_s: float = 9.0, watch: Watch = USUAL) -> Transport:
-        return ADAPTERS[self.name](device, timeout_s=timeout_s, watch=watch)
+from tests.fleet.adapters import LIMITS, Adapter, endless, use
+from tests.fleet.frozen import PHASES, noticed
 
 
 @pytest.fixture(params=[pytest.param("paramiko"), pytest.param("openssh", marks=pytest.mark.sshd)])
@@ -106,19 +87,6 @@ def _argv(pid: int) -> str:
     with contextlib.suppress(OSError):
         return Path("/proc", str(pid), "cmdline").read_text()
     return ""
-
-
-def endless() -> Iterator[bytes]:
-    while True:
-        yield bytes(65536)
-
-
-def use(
-    transport: Transport, argv: list[str], data: Any = (), limits: Limits = LIMITS
-) -> tuple[list[bytes], Ended]:
-    running = transport.run(argv, stdin=data, limits=limits)
-    lines = list(running.lines())
-    return lines, running.ended()
 
 
 class TestTransport:
@@ -465,82 +433,6 @@ class TestTransport:
             took = {phase: future.result() for phase, future in futures.items()}
         # Three seconds for the steps before the freeze, nine at once on a busy machine.
         assert max(took.values()) < 10 + 3, took
-
-
-def noticed(phase: str, adapter: Adapter, server: Any, timeout_s: float, watch: Watch) -> float:
-    """Return how long it took from the start until a frozen phase was an error."""
-    started_s = time.monotonic()
-    with pytest.raises((DeviceTimeout, Unreachable)) as caught:
-        PHASES[phase](adapter, server, timeout_s, watch)
-    assert caught.value.transient
-    return time.monotonic() - started_s
-
-
-def _reached(adapter: Adapter, server: Any, timeout_s: float, watch: Watch) -> None:
-    with full_backlog() as port:
-        adapter.connect(server.device(port=port), timeout_s=timeout_s, watch=watch)
-
-
-def _frozen_at_login(after: Callable[[Adapter, Any], int]) -> Callable[..., None]:
-    def phase(adapter: Adapter, server: Any, timeout_s: float, watch: Watch) -> None:
-        with faulty_link(server.host, server.port) as link:
-            device = server.device(port=link.port)
-            link.freeze_after(after(adapter, server))
-            with adapter.connect(device, timeout_s=timeout_s, watch=watch) as transport:
-                use(transport, ["cat"])
-
-    return phase
-
-
-def _login_bytes(adapter: Adapter, server: Any) -> int:
-    """How much goes towards the device until somebody is logged in."""
-    with (
-        faulty_link(server.host, server.port) as link,
-        adapter.connect(server.device(port=link.port), watch=Watch(every_s=60, patience_s=60)),
-    ):
-        return link.forwarded_bytes
-
-
-def _once_running(
-    argv: list[str], data: Callable[[], Iterator[bytes]], way: Way = Way.BOTH
-) -> Callable[..., None]:
-    def phase(adapter: Adapter, server: Any, timeout_s: float, watch: Watch) -> None:
-        with faulty_link(server.host, server.port) as link:
-            device = server.device(port=link.port)
-            with adapter.connect(device, timeout_s=timeout_s, watch=watch) as transport:
-                threading.Timer(0.3, link.freeze_after, (0, way)).start()
-                use(transport, argv, data())
-
-    return phase
-
-
-PHASES: dict[str, Callable[..., None]] = {
-    "reaching": _reached,
-    "banner": _frozen_at_login(lambda adapter, server: 0),
-    "key exchange": _frozen_at_login(lambda adapter, server: 40),
-    # The last packet of a login is its signature, of more than 200 bytes.
-    "login": _frozen_at_login(lambda adapter, server: _login_bytes(adapter, server) - 150),
-    "opening a channel": _frozen_at_login(lambda adapter, server: _login_bytes(adapter, server) + 1),
-    "sending": _once_running(["cat"], endless),
-    "waiting": _once_running(["sleep", "600"], lambda: iter(())),
-    "waiting, what we send still arrives": _once_running(["cat"], endless, Way.FROM_DEVICE),
-    "waiting, what it says still arrives": _once_running(["sleep", "600"], lambda: iter(()), Way.TO_DEVICE),
-}
-
-
-@contextlib.contextmanager
-def full_backlog() -> Iterator[int]:
-    """A port where the kernel answers nothing: its queue of connections is full."""
-    with socket.socket() as listener, contextlib.ExitStack() as held:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port: int = listener.getsockname()[1]
-        for _ in range(4):
-            waiting = held.enter_context(socket.socket())
-            waiting.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                waiting.connect(("127.0.0.1", port))
-        yield port
 
 
 def free_port() -> int:

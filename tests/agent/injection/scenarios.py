@@ -101,7 +101,8 @@ def _journal_says(machine: Any, release: str, state: str) -> None:
     assert any(e.get("release") == release and e.get("state") == state for e in entries), "not in the journal"
 
 
-def _journal_has(machine: Any, event: str) -> None:
+def journal_has(machine: Any, event: str) -> None:
+    """The device's journal tells of an event."""
     entries = journal.tail(home.Home(str(machine.home)), 50)
     assert any(entry["event"] == event for entry in entries), f"{event} is not in the journal"
 
@@ -177,13 +178,13 @@ def install(bundle: Any, runtime: str, change: dict[str, Any], before: dict[str,
         kept = trust.load(home.Home(str(machine.home)))
         assert kept is not None, "the answer said trusted"
         assert len(kept.active) == 1, "the answer said trusted"
-        _journal_has(machine, "trust")
+        journal_has(machine, "trust")
 
     def runtime_told(machine: Any) -> None:
         entry = machine.home / "runtime" / runtime / "runtime.json"
         assert entry.exists(), "the answer said that the runtime is there"
         assert entry.stat().st_size > 0, "the answer said that the runtime is there"
-        _journal_has(machine, "runtime")
+        journal_has(machine, "runtime")
 
     # The blobs first, as the host sends them: building a runtime syncs everything.
     steps = [verb("probe", known), verb("trust", trusted, change=change)]
@@ -226,7 +227,7 @@ def build(release: str, digest: str, wheel: bytes, before: dict[str, Any], *, br
 
     def told(machine: Any) -> None:
         assert unpacked(machine) == wanted, "the answer said that the runtime is there"
-        _journal_has(machine, "runtime")
+        journal_has(machine, "runtime")
 
     request = {
         "digest": digest,
@@ -263,7 +264,7 @@ def service(release: str, before: dict[str, Any], *, enable: bool) -> Scenario:
 
     def told(machine: Any) -> None:
         (installed if enable else gone)(machine)
-        _journal_has(machine, "service")
+        journal_has(machine, "service")
 
     def act(machine: Any) -> dict[str, Any]:
         answer: dict[str, Any] = machine.call("service", action="enable", kind="plain")
@@ -363,7 +364,7 @@ def prune(
     def told(machine: Any) -> None:
         removed(machine)
         # Only what was answered: a call that was cut may have done it without getting to the journal.
-        _journal_has(machine, "prune")
+        journal_has(machine, "prune")
 
     def settled(machine: Any) -> None:
         removed(machine)
@@ -385,7 +386,7 @@ def pin(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
 
     def told(machine: Any) -> None:
         pinned(machine)
-        _journal_has(machine, "pin")
+        journal_has(machine, "pin")
 
     return Scenario(
         name="pin",
@@ -394,99 +395,6 @@ def pin(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
         serves=(new.release,),
         ends=(new.release, states.COMMITTED),
         settled=pinned,
-    )
-
-
-def stage(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
-    """A second release is proved and kept; what serves does not change, and `prune` leaves it alone."""
-
-    def kept(machine: Any) -> None:
-        place = home.Home(str(machine.home))
-        assert list(staged.read(place, "tiny")) == [new.release], "the answer said staged"
-        assert (machine.home / "releases" / new.release).is_dir(), "the answer said staged"
-
-    def told(machine: Any) -> None:
-        kept(machine)
-        _journal_has(machine, "stage")
-
-    def settled(machine: Any) -> None:
-        kept(machine)
-        assert state_of(machine)["attempts"] == []
-        answer = machine.call("prune")
-        assert new.release not in answer["result"]["removed"]["releases"]
-        whole(machine, (old.release,))
-
-    return Scenario(
-        name="stage",
-        before=before,
-        steps=[verb("stage", told, **new.request())],
-        serves=(old.release,),
-        ends=(old.release, states.COMMITTED),
-        settled=settled,
-    )
-
-
-def arms(old: Any, new: Any) -> dict[str, Any]:
-    """Return the request that splits the calls between two releases."""
-    sides = (("a", old.release, 0.9), ("b", new.release, 0.1))
-    entries = [{"name": name, "release": release, "weight": weight} for name, release, weight in sides]
-    return {"model": "tiny", "arms": entries, "salt": "s", "experiment": "tiny-1", "draw": "calls"}
-
-
-def split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
-    def counts(machine: Any) -> None:
-        found = staged.told(home.Home(str(machine.home)), "tiny")
-        assert found["in_force"], "the answer said that it is split"
-        assert [arm["release"] for arm in found["split"]["arms"]] == [old.release, new.release]
-
-    return Scenario(
-        name="split",
-        before=before,
-        steps=[verb("split", counts, **arms(old, new))],
-        serves=(old.release,),
-        ends=(old.release, states.COMMITTED),
-        settled=counts,
-    )
-
-
-def end_split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
-    """The experiment is over: first the split goes, then the release."""
-
-    def cleared(machine: Any) -> None:
-        assert staged.told(home.Home(str(machine.home)), "tiny")["split"] is None, "the answer said cleared"
-
-    def gone(machine: Any) -> None:
-        cleared(machine)
-        assert staged.read(home.Home(str(machine.home)), "tiny") == {}, "the answer said unstaged"
-
-    steps = [
-        verb("split", cleared, model="tiny", clear=True),
-        verb("unstage", gone, model="tiny", release=new.release),
-    ]
-    return Scenario(
-        name="end split",
-        before=before,
-        steps=steps,
-        serves=(old.release,),
-        ends=(old.release, states.COMMITTED),
-        settled=gone,
-    )
-
-
-def promote(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
-    """An arm of the split is activated: it alone serves, and no split is left."""
-
-    def settled(machine: Any) -> None:
-        found = staged.told(home.Home(str(machine.home)), "tiny")
-        assert (found["split"], found["staged"]) == (None, {})
-
-    return Scenario(
-        name="promote",
-        before=before,
-        steps=[verb("activate", committed(new.release), **new.request()), verb("recover")],
-        serves=(old.release, new.release),
-        ends=(new.release, states.COMMITTED),
-        settled=settled,
     )
 
 

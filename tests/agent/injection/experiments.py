@@ -1,0 +1,101 @@
+"""Calls of an experiment that faults are tried on: a release is staged, calls are split, and it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgeq_agent import home, staged, states
+from tests.agent.injection.scenarios import Scenario, committed, journal_has, state_of, verb, whole
+
+
+def stage(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
+    """A second release is proved and kept; what serves does not change, and `prune` leaves it alone."""
+
+    def kept(machine: Any) -> None:
+        place = home.Home(str(machine.home))
+        assert list(staged.read(place, "tiny")) == [new.release], "the answer said staged"
+        assert (machine.home / "releases" / new.release).is_dir(), "the answer said staged"
+
+    def told(machine: Any) -> None:
+        kept(machine)
+        journal_has(machine, "stage")
+
+    def settled(machine: Any) -> None:
+        kept(machine)
+        assert state_of(machine)["attempts"] == []
+        answer = machine.call("prune")
+        assert new.release not in answer["result"]["removed"]["releases"]
+        whole(machine, (old.release,))
+
+    return Scenario(
+        name="stage",
+        before=before,
+        steps=[verb("stage", told, **new.request())],
+        serves=(old.release,),
+        ends=(old.release, states.COMMITTED),
+        settled=settled,
+    )
+
+
+def arms(old: Any, new: Any) -> dict[str, Any]:
+    """Return the request that splits the calls between two releases."""
+    sides = (("a", old.release, 0.9), ("b", new.release, 0.1))
+    entries = [{"name": name, "release": release, "weight": weight} for name, release, weight in sides]
+    return {"model": "tiny", "arms": entries, "salt": "s", "experiment": "tiny-1", "draw": "calls"}
+
+
+def split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
+    def counts(machine: Any) -> None:
+        found = staged.told(home.Home(str(machine.home)), "tiny")
+        assert found["in_force"], "the answer said that it is split"
+        assert [arm["release"] for arm in found["split"]["arms"]] == [old.release, new.release]
+
+    return Scenario(
+        name="split",
+        before=before,
+        steps=[verb("split", counts, **arms(old, new))],
+        serves=(old.release,),
+        ends=(old.release, states.COMMITTED),
+        settled=counts,
+    )
+
+
+def end_split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
+    """The experiment is over: first the split goes, then the release."""
+
+    def cleared(machine: Any) -> None:
+        assert staged.told(home.Home(str(machine.home)), "tiny")["split"] is None, "the answer said cleared"
+
+    def gone(machine: Any) -> None:
+        cleared(machine)
+        assert staged.read(home.Home(str(machine.home)), "tiny") == {}, "the answer said unstaged"
+
+    steps = [
+        verb("split", cleared, model="tiny", clear=True),
+        verb("unstage", gone, model="tiny", release=new.release),
+    ]
+    return Scenario(
+        name="end split",
+        before=before,
+        steps=steps,
+        serves=(old.release,),
+        ends=(old.release, states.COMMITTED),
+        settled=gone,
+    )
+
+
+def promote(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
+    """An arm of the split is activated: it alone serves, and no split is left."""
+
+    def settled(machine: Any) -> None:
+        found = staged.told(home.Home(str(machine.home)), "tiny")
+        assert (found["split"], found["staged"]) == (None, {})
+
+    return Scenario(
+        name="promote",
+        before=before,
+        steps=[verb("activate", committed(new.release), **new.request()), verb("recover")],
+        serves=(old.release, new.release),
+        ends=(new.release, states.COMMITTED),
+        settled=settled,
+    )
