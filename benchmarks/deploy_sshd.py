@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq.fleet.enrol import fetch_host_key
-from edgeq.testing.link import FaultyLink
+from edgeq.testing.faulty_link import FaultyLink
 from edgeq.values import Device
 
 

@@ -28,8 +28,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.figures import Figure, last_line
-from edgeq_agent import Runtime, releases
-from edgeq_agent.home import Home
+from edgeq_agent import Runtime
+from edgeq_agent.releases import release_store
+from edgeq_agent.storage.home import Home
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = 64
@@ -234,7 +235,7 @@ def _swaps(home: Path, name: str, two: list[str], sample: Any, seconds: float) -
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             wanted = two[swaps % 2]
-            releases.point(Home(str(home)), name, wanted)
+            release_store.point(Home(str(home)), name, wanted)
             while rt.release != wanted:
                 time.sleep(0.005)
             swaps += 1

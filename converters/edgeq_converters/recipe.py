@@ -92,7 +92,7 @@ class Recipe:
         if self.backend is Backend.TENSORFLOW and self.scheme not in _OF_TENSORFLOW:
             raise ValueError(f"backend: tensorflow makes {', '.join(_OF_TENSORFLOW)}, not {self.scheme}")
         if self.scheme.needs_ranges:
-            from edgeq_converters.calibrators import AUTO, calibrator_of
+            from edgeq_converters.calibration.calibrators import AUTO, calibrator_of
 
             try:
                 _ = self.calibrator == AUTO or calibrator_of(self.calibrator)

@@ -8,34 +8,36 @@ import signal
 import sys
 from typing import BinaryIO, Callable, NoReturn
 
-from edgeq_agent import __version__, errors, home, request, wire
-from edgeq_agent.answer import Answer
-from edgeq_agent.call import Call
-from edgeq_agent.source import Source
+from edgeq_agent import __version__, errors, wire
+from edgeq_agent.calls import request
+from edgeq_agent.calls.answer import Answer
+from edgeq_agent.calls.call import Call
+from edgeq_agent.calls.stdin import Source
+from edgeq_agent.storage import home
 
 # Each verb is imported when it is called: a probe must not pay for the outbox.
 _VERBS: dict[str, tuple[str, str]] = {
     "probe": ("probe", "probe"),
     "missing": ("upload", "missing"),
-    "put": ("blobs", "put"),
+    "put": ("put", "put"),
     "upload": ("upload", "upload"),
-    "runtime": ("runtime_env", "runtime"),
-    "activate": ("activation", "activate"),
-    "rollback": ("activation", "rollback"),
-    "soak": ("tend", "end_soak"),
-    "recover": ("tend", "recover"),
-    "pin": ("pins", "pin"),
-    "unpin": ("pins", "unpin"),
-    "stage": ("staging", "stage"),
-    "unstage": ("staging", "unstage"),
-    "split": ("split_verb", "answer"),
+    "runtime": ("runtime", "runtime"),
+    "activate": ("activate", "activate"),
+    "rollback": ("activate", "rollback"),
+    "soak": ("recover", "end_soak"),
+    "recover": ("recover", "recover"),
+    "pin": ("pin", "pin"),
+    "unpin": ("pin", "unpin"),
+    "stage": ("stage", "stage"),
+    "unstage": ("stage", "unstage"),
+    "split": ("split", "answer"),
     "prune": ("prune", "prune"),
     "status": ("status", "status"),
     "infer": ("infer", "infer"),
     "bench": ("bench", "bench"),
     "telemetry": ("telemetry", "telemetry"),
-    "trust": ("trust_verb", "answer"),
-    "service": ("service.verb", "service"),
+    "trust": ("trust", "answer"),
+    "service": ("service", "service"),
 }
 
 # They hold the lock, and fail when what was interrupted cannot be finished.
@@ -59,11 +61,11 @@ def main(arguments: list[str] | None = None, early: bytes = b"") -> NoReturn:
         sys.stdout.write(__version__ + "\n" if words == ["--version"] else _USAGE)
         sys.exit(0)
     if words[:1] == ["serve"]:  # no verb of the wire: it runs until it is stopped
-        from edgeq_agent.serve import main as serve_main
+        from edgeq_agent.http import serve as serve_main
 
         sys.exit(serve_main.main(words[1:]))
     if words[:1] in (["boot"], ["supervise"]):  # what starts with the device
-        module = importlib.import_module("edgeq_agent.service." + words[0])
+        module = importlib.import_module("edgeq_agent.autostart." + words[0])
         sys.exit(module.main(words[1:]))
     signal.signal(signal.SIGTERM, _end)
     sys.exit(run(words, Source(sys.stdin.fileno(), early=early), sys.stdout.buffer))
@@ -94,16 +96,17 @@ def _serve(words: list[str], source: Source, answer: Answer) -> wire.Json:
     if verb not in _RECOVER_THEMSELVES:
         _recover(place, answer)
     module, name = _VERBS[verb]
-    function: Callable[[Call], wire.Json] = getattr(importlib.import_module("edgeq_agent." + module), name)
+    loaded = importlib.import_module("edgeq_agent.verbs." + module)
+    function: Callable[[Call], wire.Json] = getattr(loaded, name)
     return function(Call(asked, source, place, answer))
 
 
 def _recover(place: home.Home, answer: Answer) -> None:
-    from edgeq_agent import states
+    from edgeq_agent.activation import states
 
     # What recovers is imported only when there is something to recover: a probe must be quick.
     if states.pending(place):
-        from edgeq_agent import recovery
+        from edgeq_agent.activation import recovery
 
         recovery.first(place, answer)
 

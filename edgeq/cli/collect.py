@@ -55,7 +55,7 @@ def _round(
 ) -> tuple[Mapping[str, Collected], Mapping[str, EdgeqError]]:
     from edgeq.collector import collect
     from edgeq.fleet.connect import ask
-    from edgeq.fleet.many import on_each
+    from edgeq.fleet.parallel import on_each
     from edgeq.store import Store
 
     retry = retry_of(app, retries)

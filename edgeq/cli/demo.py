@@ -19,7 +19,7 @@ from edgeq.cli.ui import App, command
 )
 def demo_command(app: App, folder: Path) -> None:
     """Train, convert, evaluate, select, deploy over SSH, benchmark, watch for drift, roll back, report."""
-    from edgeq.pipeline.demo.walk import walk
+    from edgeq.demo.walk import walk
 
     result = walk(folder, app.ui.say)
     seconds = sum(result.seconds_by_step.values())

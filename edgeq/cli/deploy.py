@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeq.bundle.archive import Bundle
     from edgeq.fleet.apply import Progress
     from edgeq.fleet.deploy import Outcome, Planned
-    from edgeq.fleet.many import Results
+    from edgeq.fleet.parallel import Results
     from edgeq.values import Device
 
 
@@ -67,7 +67,7 @@ def deploy_command(
     retries: int | None,
 ) -> None:
     """Bring BUNDLE to devices: print what would change on each, then change it; at once or in stages."""
-    from edgeq.cli.staged import Asked, deploy_in_stages
+    from edgeq.cli.rollout.start import Asked, deploy_in_stages
 
     asked = Asked(
         stages=stages,
@@ -116,7 +116,7 @@ def _deploy(
     from edgeq.bundle.archive import read_bundle
     from edgeq.fleet.deploy import plan_one
     from edgeq.fleet.inventory import Inventory
-    from edgeq.fleet.many import on_each
+    from edgeq.fleet.parallel import on_each
 
     content = read_bundle(bundle)
     devices = Inventory.load(app.workspace).select(selectors)
@@ -175,7 +175,7 @@ def _apply(
     app: App, content: Bundle, todo: Sequence[Device], plans: Mapping[str, Planned], how: How
 ) -> Results[Outcome]:
     from edgeq.fleet.deploy import deploy_one
-    from edgeq.fleet.many import on_each
+    from edgeq.fleet.parallel import on_each
 
     again = retry_of(app, how.retries)
     sends = sum(plans[device.name].plan.send_bytes for device in todo)

@@ -51,7 +51,7 @@ def service_command(
 
     A release whose trial a restart interrupts goes back when the device has started, without a call.
     """
-    from edgeq.fleet import service
+    from edgeq.fleet import autostart
     from edgeq.fleet.inventory import Inventory
 
     device = Inventory.load(app.workspace).get(name)
@@ -67,12 +67,12 @@ def service_command(
         raise UsageError("--port", "there is nothing to serve on it", hint="add --serve MODEL")
     retry = retry_of(app, retries)
     if enable:
-        chosen, served = service.StartKind(kind or "auto"), list(dict.fromkeys(models))
-        answer = service.enable(device, kind=chosen, models=served, port=port, retry=retry)
+        chosen, served = autostart.StartKind(kind or "auto"), list(dict.fromkeys(models))
+        answer = autostart.enable(device, kind=chosen, models=served, port=port, retry=retry)
     elif disable:
-        answer = service.disable(device, retry=retry)
+        answer = autostart.disable(device, retry=retry)
     else:
-        answer = service.status(device, retry=retry)
+        answer = autostart.status(device, retry=retry)
     for line in lines(answer):
         app.ui.line(f"{name}: {line}")
     app.ui.emit("edgeq.devices.service/1", {"device": name, **answer})

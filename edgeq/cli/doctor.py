@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @click.pass_context
 def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local: bool) -> None:
     """Check this machine and DEVICES (all enrolled ones, when none is named)."""
+    from edgeq.doctor import Health, examine_device, examine_host, examine_trust, worst
     from edgeq.fleet.inventory import Inventory
-    from edgeq.pipeline.doctor import Health, examine_device, examine_host, examine_trust, worst
 
     checks = examine_host(app.workspace)
     inventory = Inventory.load(app.workspace)
@@ -32,9 +32,9 @@ def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local
     starts: dict[str, Mapping[str, Any]] = {}
 
     def facts(device: Device) -> Facts:
-        from edgeq.fleet.answers import status_of
+        from edgeq.fleet.autostart import checked
         from edgeq.fleet.connect import open_agent
-        from edgeq.fleet.service import checked
+        from edgeq.fleet.responses import status_of
 
         with open_agent(device) as client:
             found = client.facts()

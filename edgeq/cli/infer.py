@@ -39,7 +39,7 @@ def infer_command(
     """Run the samples of a file through MODEL on a device; telemetry is recorded there as in service."""
     from edgeq.fleet.agent.payloads import load_samples
     from edgeq.fleet.inventory import Inventory
-    from edgeq.fleet.verbs import infer
+    from edgeq.fleet.operations import infer
 
     device = Inventory.load(app.workspace).get(name)
     samples = load_samples(data)

@@ -198,7 +198,7 @@ def _on_devices(
 ) -> None:
     from edgeq.fleet.connect import ask
     from edgeq.fleet.inventory import Inventory
-    from edgeq.fleet.many import on_each
+    from edgeq.fleet.parallel import on_each
 
     retry = retry_of(app, retries)
     # A signed change is for one moment of the store alone: begun again it is refused, not done twice.

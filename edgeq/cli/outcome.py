@@ -24,7 +24,7 @@ def end(
     A single device's own error becomes the document, by the boundary. With several devices the document has
     all of them and the error beside, since a reader of `--json` takes one document, not two.
     """
-    from edgeq.fleet.many import failure
+    from edgeq.fleet.parallel import failure
 
     error = failure(failed, asked=asked, what=what)
     if error is None:

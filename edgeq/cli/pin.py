@@ -44,8 +44,8 @@ def _change(
     app: App, model: str, release: str | None, selectors: tuple[str, ...], *, keep: bool, retries: int
 ) -> None:
     from edgeq.fleet.inventory import Inventory
-    from edgeq.fleet.many import on_each
-    from edgeq.fleet.verbs import pin
+    from edgeq.fleet.operations import pin
+    from edgeq.fleet.parallel import on_each
     from edgeq.store import Store
 
     devices = Inventory.load(app.workspace).select(selectors)

@@ -21,7 +21,7 @@ def plan_command(app: App, bundle: Path, selectors: tuple[str, ...], retries: in
     from edgeq.bundle.archive import read_bundle
     from edgeq.fleet.deploy import plan_one
     from edgeq.fleet.inventory import Inventory
-    from edgeq.fleet.many import on_each
+    from edgeq.fleet.parallel import on_each
 
     content = read_bundle(bundle)
     devices = Inventory.load(app.workspace).select(selectors)

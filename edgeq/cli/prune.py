@@ -23,8 +23,8 @@ def prune_command(app: App, selectors: tuple[str, ...], dry_run: bool, retries: 
     What serves, what a rollback leads to, what is on trial and what is pinned stays, however old it is.
     """
     from edgeq.fleet.inventory import Inventory
-    from edgeq.fleet.many import on_each
-    from edgeq.fleet.verbs import prune
+    from edgeq.fleet.operations import prune
+    from edgeq.fleet.parallel import on_each
     from edgeq.store import Store
 
     devices = Inventory.load(app.workspace).select(selectors)

@@ -18,8 +18,8 @@ from edgeq.cli.ui import App, command
 def rollback_command(app: App, model: str, selectors: tuple[str, ...], retries: int) -> None:
     """Put MODEL back to the release that served before; that one's health is checked first."""
     from edgeq.fleet.inventory import Inventory
-    from edgeq.fleet.many import on_each
-    from edgeq.fleet.verbs import rollback
+    from edgeq.fleet.operations import rollback
+    from edgeq.fleet.parallel import on_each
     from edgeq.store import Store
 
     devices = Inventory.load(app.workspace).select(selectors)

@@ -12,8 +12,8 @@ from edgeq.cli.convert import followed
 from edgeq.cli.ui import App, Ui, command
 
 if TYPE_CHECKING:
-    from edgeq.pipeline.search.judging import Point
-    from edgeq.pipeline.search.run import Searched
+    from edgeq.search.run import Searched
+    from edgeq.search.scoring import Point
 
 
 @command(
@@ -58,12 +58,12 @@ def search_command(
     from edgeq.conversion import load_recipe
     from edgeq.files import write_atomic
     from edgeq.fleet.inventory import Inventory
-    from edgeq.pipeline.search.document import to_document
-    from edgeq.pipeline.search.latencies import ThisMachine
-    from edgeq.pipeline.search.on_device import OnDevice
-    from edgeq.pipeline.search.page import search_view
-    from edgeq.pipeline.search.run import search
     from edgeq.report import write_report
+    from edgeq.search.document import to_document
+    from edgeq.search.latencies import ThisMachine
+    from edgeq.search.on_device import OnDevice
+    from edgeq.search.page import search_view
+    from edgeq.search.run import search
     from edgeq.selection import require_chosen
     from edgeq.store import Store
 

@@ -85,8 +85,8 @@ def sensitivity_command(
         store.record_run("sensitivity", model.stem, document)
     _show(app.ui, found)
     if html is not None:
-        from edgeq.pipeline.search.sensitivity_page import sensitivity_view
         from edgeq.report import write_report
+        from edgeq.search.sensitivity_page import sensitivity_view
 
         write_report(html, sensitivity_view(model, found))
         app.ui.say(f"wrote {html}")

@@ -19,9 +19,9 @@ from edgeq.units import format_size
 def status_command(app: App, names: tuple[str, ...], retries: int) -> None:
     """Show the releases that devices serve (all enrolled ones, when none is NAMEd)."""
     from edgeq.fleet.inventory import Inventory
-    from edgeq.fleet.many import on_each
+    from edgeq.fleet.operations import status
+    from edgeq.fleet.parallel import on_each
     from edgeq.fleet.trust import summary
-    from edgeq.fleet.verbs import status
 
     inventory = Inventory.load(app.workspace)
     devices = inventory.select(names) if names else inventory.devices

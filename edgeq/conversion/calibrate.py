@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from edgeq.conversion.families import ERRORS, Progress
 from edgeq.errors import UsageError
 from edgeq.files import write_atomic
-from edgeq_converters import sources
-from edgeq_converters.child import run_worker
 from edgeq_converters.errors import ConverterError, translated
+from edgeq_converters.sources import detect
+from edgeq_converters.worker.client import run_worker
 
 if TYPE_CHECKING:
-    from edgeq.conversion.given_samples import Calibration
-    from edgeq_converters.histogram_file import HistogramFile
+    from edgeq.conversion.in_memory_samples import Calibration
+    from edgeq_converters.calibration.histogram_io import HistogramFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +86,10 @@ def calibrate(
         translated(ERRORS),
         tempfile.TemporaryDirectory(prefix="edgeq-calibrate-", ignore_cleanup_errors=True) as folder,
     ):
-        from edgeq.conversion.given_samples import as_file
+        from edgeq.conversion.in_memory_samples import as_file
 
         workdir = Path(folder)
-        sources.detect(source)
+        detect.detect(source)
         made = workdir / "histograms"
         job = {
             "verb": "calibrate",
@@ -123,20 +123,20 @@ def merge_calibrations(files: Sequence[Path], output: Path) -> Calibrated:
     output = Path(output)
     as_json = _is_json(output)
     with translated(ERRORS):
-        from edgeq_converters import histogram_file
+        from edgeq_converters.calibration import histogram_io
 
         merged = _read(Path(files[0]))
         for file in files[1:]:
-            merged = histogram_file.merge(merged, _read(Path(file)), subject=str(file))
-        content = histogram_file.packed(merged, as_json=as_json)
+            merged = histogram_io.merge(merged, _read(Path(file)), subject=str(file))
+        content = histogram_io.packed(merged, as_json=as_json)
         _write(output, content)
     return _calibrated(output, merged, len(content), {}, time.monotonic() - started_s)
 
 
 def _read(path: Path) -> HistogramFile:
-    from edgeq_converters import histogram_file
+    from edgeq_converters.calibration import histogram_io
 
-    return histogram_file.read(path)
+    return histogram_io.read(path)
 
 
 def _is_json(output: Path) -> bool:

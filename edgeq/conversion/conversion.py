@@ -16,14 +16,14 @@ from edgeq.conversion.outputs import check_paths, require_writable, unwritable
 from edgeq.conversion.recipes import checked, recipe_of
 from edgeq.conversion.tuning import check_trainable, with_pruning
 from edgeq.files import sha256_of, write_atomic
-from edgeq_converters import sources
-from edgeq_converters.child import run_worker
 from edgeq_converters.errors import ConverterError, translated
 from edgeq_converters.recipe import Recipe
+from edgeq_converters.sources import detect
 from edgeq_converters.values import ModelInfo, OpKind, OpLine, Scheme, TensorInfo
+from edgeq_converters.worker.client import run_worker
 
 if TYPE_CHECKING:
-    from edgeq.conversion.given_samples import Calibration
+    from edgeq.conversion.in_memory_samples import Calibration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ def convert(
         tempfile.TemporaryDirectory(prefix="edgeq-convert-", ignore_cleanup_errors=True) as folder,
     ):
         workdir = Path(folder)
-        sources.detect(source)
+        detect.detect(source)
         require_writable(output)
         if recipe.prune is not None:
             check_trainable(source, training, what="--prune")
@@ -209,6 +209,6 @@ def _given(
             got="none",
             hint="add --calibration C.npz, or use --scheme dynamic, which needs none",
         )
-    from edgeq.conversion.given_samples import as_file
+    from edgeq.conversion.in_memory_samples import as_file
 
     return as_file(calibration, workdir)

@@ -10,8 +10,8 @@ from typing import Any
 
 from edgeq.errors import DataError, MissingExtra, ModelError
 from edgeq.files import write_atomic
-from edgeq_converters.child import run_worker
 from edgeq_converters.errors import ConverterError, translated
+from edgeq_converters.worker.client import run_worker
 
 _ERRORS: Mapping[str, Callable[..., Exception]] = {"EQ1": MissingExtra, "EQ2": DataError, "EQ3": ModelError}
 

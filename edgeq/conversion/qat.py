@@ -16,9 +16,9 @@ from edgeq.conversion.outputs import check_paths, require_writable, unwritable
 from edgeq.conversion.tuning import check_epochs, check_trainable
 from edgeq.errors import UsageError
 from edgeq.files import sha256_of, write_atomic
-from edgeq_converters.child import run_worker
 from edgeq_converters.errors import translated
 from edgeq_converters.recipe import Recipe
+from edgeq_converters.worker.client import run_worker
 
 SCHEMES = ("int8", "int4")
 SCHEMA = "edgeq.tuning/1"

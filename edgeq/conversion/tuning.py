@@ -7,9 +7,9 @@ from pathlib import Path
 
 from edgeq.errors import UsageError
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.pruning.request import PruningRequest
 from edgeq_converters.recipe import Recipe
-from edgeq_converters.tuning.keras_graph import require_keras3
+from edgeq_converters.training.common.keras_graph import require_keras3
+from edgeq_converters.training.pruning.request import PruningRequest
 
 
 def with_pruning(recipe: Recipe, *, prune: str | None, epochs: int | None, distill: bool) -> Recipe:

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import DataError, MissingExtra, ModelError
-from edgeq_converters import sources
-from edgeq_converters.child import run_worker
 from edgeq_converters.errors import translated
+from edgeq_converters.sources import detect
 from edgeq_converters.values import ModelInfo, TensorInfo
+from edgeq_converters.worker.client import run_worker
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]
@@ -47,7 +47,7 @@ def describe(model: Path, *, deadline_s: float = 120.0) -> ModelInfo:
         ModelError: EQ301 no file, EQ302 no .tflite, EQ303 truncated, damaged, or it crashes the runtime.
     """
     with translated(_ERRORS), tempfile.TemporaryDirectory(prefix="edgeq-describe-") as folder:
-        sources.require_tflite(Path(model))
+        detect.require_tflite(Path(model))
         job = {"verb": "inspect", "model": str(model)}
         result = run_worker(job, workdir=Path(folder), subject=str(model), deadline_s=deadline_s)
         return ModelInfo.from_dict(result["info"])
@@ -91,7 +91,7 @@ def run_all(
     with translated(_ERRORS), tempfile.TemporaryDirectory(prefix="edgeq-run-") as folder:
         workdir = Path(folder)
         for model in models:
-            sources.require_tflite(model)
+            detect.require_tflite(model)
         path = _as_file(data, workdir / "data.npz")
         arrays = workdir / "arrays.npz"
         job = {

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from edgeq.errors import DataError, MissingExtra, ModelError, UsageError
 from edgeq.evaluation.running import Progress
-from edgeq_converters import sources
-from edgeq_converters.child import run_worker
 from edgeq_converters.errors import translated
 from edgeq_converters.sensitivity.values import OpSensitivity, Sensitivity, Spread, Walk
+from edgeq_converters.sources import detect
+from edgeq_converters.worker.client import run_worker
 
 __all__ = ["OpSensitivity", "Sensitivity", "Spread", "Walk", "sensitivity"]
 
@@ -57,7 +57,7 @@ def sensitivity(
         translated(_ERRORS),
         tempfile.TemporaryDirectory(prefix="edgeq-sensitivity-", ignore_cleanup_errors=True) as folder,
     ):
-        sources.require_tflite(Path(model))
+        detect.require_tflite(Path(model))
         result = run_worker(
             {
                 "verb": "sensitivity",
@@ -77,7 +77,7 @@ def sensitivity(
 
 
 def _check_calibrator(name: str) -> None:
-    from edgeq_converters.calibrators import AUTO, CALIBRATORS, calibrator_of
+    from edgeq_converters.calibration.calibrators import AUTO, CALIBRATORS, calibrator_of
 
     try:
         if name == AUTO:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from edgeq.experiment.analyze import Judged, Metric, judge
+from edgeq.experiment.confidence_sequence import Interval
+from edgeq.experiment.config import By, Terms
 from edgeq.experiment.decision import Decision, objections
-from edgeq.experiment.judge import Judged, Metric, judge
-from edgeq.experiment.means import Interval
 from edgeq.experiment.record import Experiment, State
-from edgeq.experiment.terms import By, Terms
 
 __all__ = [
     "By",

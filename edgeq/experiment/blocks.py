@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from edgeq.experiment.parts import Part, Seen, total
+from edgeq.experiment.arm_counts import Part, Seen, total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

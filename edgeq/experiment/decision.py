@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from edgeq.experiment.analyze import Judged
+from edgeq.experiment.config import Terms
 from edgeq.experiment.figures import Figure, Finding
-from edgeq.experiment.judge import Judged
-from edgeq.experiment.terms import Terms
 from edgeq.units import format_percent
 
 

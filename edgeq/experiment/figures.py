@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from edgeq.experiment.means import Interval
-from edgeq.experiment.parts import Part, bucket_at
+from edgeq.experiment.arm_counts import Part, bucket_at
+from edgeq.experiment.confidence_sequence import Interval
 
 
 class Figure(StrEnum):

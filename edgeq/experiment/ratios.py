@@ -3,8 +3,8 @@
 For each block a threshold x is fixed beforehand: the quantile of A in the blocks of that device before it.
 For a ratio r the block's value is the share of B's calls within r*x less the share of A's within x. At the
 ratio that is right its expectation is 0, whatever the device, its heat, or how many calls each arm has;
-ratios at which the sequence of values excludes 0 are excluded (`edgeq.experiment.boundary`). Buckets of the
-sketch have sharp edges, so on the grid of powers of gamma the shares are exact; the ends are rounded
+ratios at which the sequence of values excludes 0 are excluded (`edgeq.experiment.mixture_bound`). Buckets of
+the sketch have sharp edges, so on the grid of powers of gamma the shares are exact; the ends are rounded
 outwards to that grid.
 """
 
@@ -17,10 +17,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.experiment.arm_counts import Part, bucket_at, within
 from edgeq.experiment.blocks import Block
-from edgeq.experiment.boundary import radius
-from edgeq.experiment.means import NOTHING, Interval
-from edgeq.experiment.parts import Part, bucket_at, within
+from edgeq.experiment.confidence_sequence import NOTHING, Interval
+from edgeq.experiment.mixture_bound import radius
 
 Array = NDArray[np.float64]
 

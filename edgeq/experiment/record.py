@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import ExperimentError
-from edgeq.experiment.terms import Terms
+from edgeq.experiment.config import Terms
 from edgeq.files import write_atomic
 from edgeq.store import ExperimentRecord, Store
 

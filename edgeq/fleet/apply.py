@@ -10,8 +10,8 @@ from edgeq.fleet.agent.chunks import Content
 from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.agent.upload import upload
 from edgeq.fleet.plan import Action, Part, Plan, Step
-from edgeq.fleet.ports import DeployableBundle
-from edgeq.fleet.runtimes.step import make_runtime
+from edgeq.fleet.protocols import DeployableBundle
+from edgeq.fleet.runtimes.ensure_runtime import make_runtime
 from edgeq.fleet.runtimes.wheels import Runtime
 
 _ACTIVATE_S = 300.0

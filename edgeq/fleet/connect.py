@@ -11,7 +11,7 @@ from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.backoff import ONCE, Backoff, OnRetry, retrying
 from edgeq.fleet.openssh import transport as openssh
 from edgeq.fleet.ssh import transport as ssh
-from edgeq.fleet.ssh.watch import STEP_S
+from edgeq.fleet.ssh.keepalive import STEP_S
 from edgeq.fleet.transport import Transport
 from edgeq.values import Device, TransportKind
 

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.fleet.agent.client import AgentClient
-from edgeq.fleet.answers import lacking, status_of
 from edgeq.fleet.apply import OnProgress, apply
 from edgeq.fleet.backoff import ONCE, Backoff, OnRetry, retrying
 from edgeq.fleet.connect import NO_RETRY, Retry, ask, open_agent
 from edgeq.fleet.facts import Facts
 from edgeq.fleet.plan import Plan, plan
-from edgeq.fleet.ports import DeployableBundle
+from edgeq.fleet.protocols import DeployableBundle
+from edgeq.fleet.responses import lacking, status_of
 from edgeq.fleet.runtimes.choice import choose
-from edgeq.fleet.runtimes.step import RuntimeStartsNot
+from edgeq.fleet.runtimes.ensure_runtime import RuntimeStartsNot
 from edgeq.fleet.runtimes.wheels import Runtime
-from edgeq.fleet.ssh.watch import STEP_S
+from edgeq.fleet.ssh.keepalive import STEP_S
 from edgeq.fleet.trust import blocked_by_trust
 from edgeq.values import Device
 

@@ -16,9 +16,9 @@ from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.names import check_host, check_name
 from edgeq.fleet.openssh import transport as openssh
 from edgeq.fleet.ssh.hostkeys import HostKey, check_pinned
+from edgeq.fleet.ssh.keepalive import STEP_S
 from edgeq.fleet.ssh.route import Shown, find_route, first_jump_key, host_keys
 from edgeq.fleet.ssh.transport import route_of
-from edgeq.fleet.ssh.watch import STEP_S
 from edgeq.fleet.trust import pin
 from edgeq.values import Device, DeviceKind, TransportKind
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeq.errors import AgentProtocolError
-from edgeq.fleet.answers import facts_problem
+from edgeq.fleet.responses import facts_problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

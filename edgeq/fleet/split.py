@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.fleet.agent.client import AgentClient
-from edgeq.fleet.answers import changed, model_in
 from edgeq.fleet.apply import OnProgress, apply
 from edgeq.fleet.connect import NO_RETRY, Retry, ask
 from edgeq.fleet.deploy import make_plan, pass_over
-from edgeq.fleet.ports import DeployableBundle
-from edgeq.fleet.runtimes.step import RuntimeStartsNot
+from edgeq.fleet.protocols import DeployableBundle
+from edgeq.fleet.responses import changed, model_in
+from edgeq.fleet.runtimes.ensure_runtime import RuntimeStartsNot
 from edgeq.values import Device
 
 _VERB_S = 300.0

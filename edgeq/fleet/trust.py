@@ -9,7 +9,7 @@ from typing import Any
 from edgeq.bundle.keys import PublicKey, SigningKey
 from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.plan import Action, Part, Step
-from edgeq.fleet.ports import DeployableBundle
+from edgeq.fleet.protocols import DeployableBundle
 from edgeq_agent import wire
 
 

@@ -40,7 +40,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.monitor.gamma import log_gamma
+from edgeq.monitor.log_gamma import log_gamma
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

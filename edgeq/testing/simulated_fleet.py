@@ -11,7 +11,7 @@ from typing import Any
 
 from edgeq.errors import DeviceOutOfSpace, DeviceTimeout, HealthCheckFailed, LinkLost, Unreachable
 from edgeq.fleet.rollout.outcomes import DeviceOutcome, Outcome, Serving
-from edgeq.fleet.rollout.ports import NoAnswer
+from edgeq.fleet.rollout.protocols import NoAnswer
 
 
 class Behaviour(StrEnum):

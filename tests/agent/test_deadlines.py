@@ -110,7 +110,9 @@ def test_kill_at_any_moment(
 @pytest.mark.parametrize("when", ["staged", "verified", "activating", "swapped"])
 def test_dying_in_each_state(serving: Any, int8_bundle: Any, float_bundle: Any, when: str) -> None:
     """The device is put into each state as a power cut would leave it; the next call makes it whole."""
-    from edgeq_agent import home, lock, manifest, releases, states
+    from edgeq_agent.activation import states
+    from edgeq_agent.releases import manifest, release_store
+    from edgeq_agent.storage import home, lock
 
     place = home.locate(str(serving.home))
     float_bundle.send(serving)
@@ -119,13 +121,13 @@ def test_dying_in_each_state(serving: Any, int8_bundle: Any, float_bundle: Any, 
         wanted = manifest.parse(float_bundle.manifest, float_bundle.release)
         runtime = str(state.runtime_of(int8_bundle.release))
         state.begin(wanted.release, runtime, [int8_bundle.release])
-        releases.build(place, wanted)
+        release_store.build(place, wanted)
         if when != "staged":
             state.verified({})
         if when in ("activating", "swapped"):
             state.activating()
         if when == "swapped":
-            releases.point(place, "tiny", wanted.release)
+            release_store.point(place, "tiny", wanted.release)
     serves = float_bundle.release if when == "swapped" else int8_bundle.release
     assert serving.current("tiny") == serves
     assert serving.call("bench", model="tiny", runs=1, min_seconds=0.01).result["release"] == serves
@@ -242,7 +244,8 @@ def test_sigterm_ends_the_child_too(serving: Any, slow_bundle: Any, int8_bundle:
 
 
 def test_a_busy_device_says_so(tmp_path: Path) -> None:
-    from edgeq_agent import errors, home, lock
+    from edgeq_agent import errors
+    from edgeq_agent.storage import home, lock
 
     place = home.locate(str(tmp_path))
     began = time.monotonic()

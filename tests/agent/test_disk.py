@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from edgeq_agent import device, errors, files, home, journal, scratch, states
+from edgeq_agent import errors
+from edgeq_agent.activation import states
+from edgeq_agent.platforms import device
+from edgeq_agent.storage import files, home, journal, scratch
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeq_agent import ed25519
+from edgeq_agent.trust import ed25519
 
 P = 2**255 - 19
 L = 2**252 + 27742317777372353535851937790883648493

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from edgeq_agent import device as board
-from edgeq_agent import edgetpu, facts
+from edgeq_agent.platforms import device as board
+from edgeq_agent.platforms import facts
+from edgeq_agent.runtimes import edgetpu
 
 MARK = b"edgetpu-custom-op"
 

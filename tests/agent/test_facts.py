@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgeq_agent import device as board
+from edgeq_agent.platforms import device as board
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from edgeq.collector.validate import why_refused
-from edgeq_agent import Runtime, merge, releases
+from edgeq_agent import Runtime
 from edgeq_agent.errors import AgentError
-from edgeq_agent.home import Home
-from edgeq_agent.sdk import split as sdk_split
+from edgeq_agent.releases import release_store
 from edgeq_agent.sdk.errors import FeedbackRefused, RuntimeClosed
+from edgeq_agent.split import split as sdk_split
+from edgeq_agent.storage.home import Home
+from edgeq_agent.telemetry import merge
 from tests.agent.served import running
 
 pytestmark = pytest.mark.convert
@@ -129,7 +131,7 @@ def test_feedback_on_a_release_that_was_replaced_meanwhile(
 ) -> None:
     with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
         tickets = [str(rt.run(tiny_data[0], ticket=True).ticket) for _ in range(3)]
-        releases.point(Home(str(both.home)), "tiny", int8_bundle.release)
+        release_store.point(Home(str(both.home)), "tiny", int8_bundle.release)
         _until(lambda: rt.release == int8_bundle.release)
         rt.feedback(tickets[0], True)
         _until(lambda: counts(windows_of(both)).get(float_bundle.release) == (1, 1, 0))

@@ -141,7 +141,8 @@ def test_a_payload_that_is_no_npz(serving: Any, kit: Any) -> None:
 
 
 def test_a_payload_that_unpacks_to_too_much(tmp_path: Path, kit: Any) -> None:
-    from edgeq_agent import errors, model
+    from edgeq_agent import errors
+    from edgeq_agent.inference import model
 
     path = tmp_path / "payload.npz"
     path.write_bytes(kit.npz(input_0=np.zeros(1000)))

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from edgeq_agent import child_bench, device, facts, measures
+from edgeq_agent.inference.jobs import bench
+from edgeq_agent.platforms import device, facts, sensors
 
 PI = {
     "sys/firmware/devicetree/base/model": "Raspberry Pi 4 Model B Rev 1.4\x00",
@@ -48,14 +49,14 @@ def _tree(folder: Path, files: dict[str, str]) -> str:
 
 def test_a_raspberry_pi(tmp_path: Path) -> None:
     root = _tree(tmp_path, PI)
-    found = measures.availability(root)
+    found = sensors.availability(root)
     assert found["temperature"] == {"available": True, "source": "/sys/class/thermal/thermal_zone0/temp"}
     assert found["governor"]["source"].endswith("scaling_governor")
     assert found["frequency"]["available"]
     assert found["throttling"]["source"].endswith("get_throttled")
     assert found["memory"]["source"] == "/proc/self/status VmHWM"
     assert found["energy"] == {"available": False, "reason": "no energy sensor"}
-    reading = measures.environment(root)
+    reading = sensors.environment(root)
     assert reading["temperature_c"] == 48.686
     assert reading["frequency_hz"] == 1_500_000_000
     assert reading["governor"] == "ondemand"
@@ -66,7 +67,7 @@ def test_a_raspberry_pi(tmp_path: Path) -> None:
     assert reading["load_1min"] == 0.42
     assert reading["cpu_pressure_us"] == 123456
     assert reading["absent"] == {}
-    assert measures.memory(root).value == 20480 * 1024
+    assert sensors.memory(root).value == 20480 * 1024
     assert facts.memory_bytes(root) == 3977584 * 1024
     assert device.board_model(root) == "Raspberry Pi 4 Model B Rev 1.4"
     assert device.kind(root) == "raspberry-pi"
@@ -74,28 +75,28 @@ def test_a_raspberry_pi(tmp_path: Path) -> None:
 
 def test_a_coral_board_takes_the_processors_zone_and_its_power_sensor(tmp_path: Path) -> None:
     root = _tree(tmp_path, CORAL)
-    assert measures.temperature_c(root).value == 52.0
-    assert measures.governor(root).value == "performance"
-    assert measures.availability(root)["energy"]["source"].startswith("ina219 /sys/class/hwmon/hwmon0")
+    assert sensors.temperature_c(root).value == 52.0
+    assert sensors.governor(root).value == "performance"
+    assert sensors.availability(root)["energy"]["source"].startswith("ina219 /sys/class/hwmon/hwmon0")
     assert device.kind(root) == "coral"
-    assert measures.frequency_hz(root).reason == "the kernel has no cpufreq"
+    assert sensors.frequency_hz(root).reason == "the kernel has no cpufreq"
 
 
 def test_a_phone_has_a_battery_gauge(tmp_path: Path) -> None:
     root = _tree(tmp_path, PHONE)
-    assert "current_now" in measures.availability(root)["energy"]["source"]
+    assert "current_now" in sensors.availability(root)["energy"]["source"]
     assert device.kind(root) == "android"
 
 
 def test_a_bare_system_says_why(tmp_path: Path) -> None:
     root = str(tmp_path)
-    found = measures.availability(root)
+    found = sensors.availability(root)
     for name in ("temperature", "frequency", "governor", "throttling", "energy"):
         assert found[name]["available"] is False
         assert found[name]["reason"]
     assert found["memory"]["source"] == "getrusage ru_maxrss"
     assert found["latency"]["available"]
-    reading = measures.environment(root)
+    reading = sensors.environment(root)
     assert set(reading["absent"]) == {name for name, value in reading.items() if value is None}
     assert device.kind(root) == "linux"
     assert device.boot_id(root) == "unknown"
@@ -104,7 +105,7 @@ def test_a_bare_system_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "garbage", "999999999"])
 def test_a_zone_that_lies_is_absent(tmp_path: Path, text: str) -> None:
     root = _tree(tmp_path, {"sys/class/thermal/thermal_zone0/temp": text})
-    assert measures.temperature_c(root).reason == "no thermal zone can be read"
+    assert sensors.temperature_c(root).reason == "no thermal zone can be read"
 
 
 def test_vcgencmd_is_asked_where_the_firmware_file_is_not(tmp_path: Path) -> None:
@@ -112,19 +113,19 @@ def test_vcgencmd_is_asked_where_the_firmware_file_is_not(tmp_path: Path) -> Non
         tmp_path, {"usr/bin/vcgencmd": "#!/bin/sh\n[ $1 = get_throttled ] && echo throttled=0x80008\n"}
     )
     (tmp_path / "usr/bin/vcgencmd").chmod(0o755)
-    assert measures.throttling(root).value == {
+    assert sensors.throttling(root).value == {
         "now": ["soft-temperature-limit"],
         "since_boot": ["soft-temperature-limit"],
     }
     (tmp_path / "usr/bin/vcgencmd").write_text("#!/bin/sh\necho VCHI initialization failed\nexit 1\n")
-    assert measures.throttling(root).value is None
+    assert sensors.throttling(root).value is None
 
 
 def test_x86_counters(tmp_path: Path) -> None:
     root = _tree(
         tmp_path, {f"sys/devices/system/cpu/cpu{n}/thermal_throttle/core_throttle_count": "3" for n in (0, 1)}
     )
-    assert measures.throttling(root).value == {"count": 6}
+    assert sensors.throttling(root).value == {"count": 6}
 
 
 def _reading(throttling: Any) -> dict[str, Any]:
@@ -146,4 +147,4 @@ def _reading(throttling: Any) -> dict[str, Any]:
     ],
 )
 def test_a_throttled_run_is_invalid(before: Any, after: Any, reasons: list[str]) -> None:
-    assert child_bench.disturbances(_reading(before), _reading(after)) == reasons
+    assert bench.disturbances(_reading(before), _reading(after)) == reasons

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from edgeq_agent import native_output
 from edgeq_agent.errors import AgentError
+from edgeq_agent.runtimes import native_output
 from tests.agent.stand_in import benchmark_model
 
 pytestmark = pytest.mark.convert

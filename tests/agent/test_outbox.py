@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeq_agent import home, merge, outbox, sketch
+from edgeq_agent.storage import home
+from edgeq_agent.telemetry import ddsketch, merge, outbox
 
 
 def _window(latency_ns: int = 1000, *, inputs: int = 1) -> dict[str, Any]:
-    counted = sketch.Sketch()
+    counted = ddsketch.Sketch()
     counted.add(latency_ns)
     return {
         "started_ns": latency_ns,
@@ -171,7 +172,7 @@ def test_the_verb_sends_and_deletes(device: Any) -> None:
 def test_the_sketch_is_right_within_one_percent() -> None:
     rng = np.random.default_rng(7)
     values = rng.lognormal(11, 1, 20_000).astype(int).tolist()
-    counted = sketch.Sketch()
+    counted = ddsketch.Sketch()
     for value in values:
         counted.add(value)
     values.sort()
@@ -183,18 +184,18 @@ def test_the_sketch_is_right_within_one_percent() -> None:
 
 def test_merged_sketches_equal_one_over_all() -> None:
     values = np.random.default_rng(8).integers(1, 10**9, 3000).tolist()
-    parts = [sketch.Sketch(), sketch.Sketch(), sketch.Sketch()]
-    whole = sketch.Sketch()
+    parts = [ddsketch.Sketch(), ddsketch.Sketch(), ddsketch.Sketch()]
+    whole = ddsketch.Sketch()
     for number, value in enumerate(values):
         parts[number % 2].add(value)  # the third stays empty
         whole.add(value)
     bodies = [part.body() for part in parts]
-    merged = sketch.merge(sketch.merge(bodies[2], bodies[1]), bodies[0])
+    merged = ddsketch.merge(ddsketch.merge(bodies[2], bodies[1]), bodies[0])
     assert json.loads(json.dumps(merged)) == json.loads(json.dumps(whole.body()))
 
 
 def test_an_empty_sketch_and_a_value_of_zero() -> None:
-    counted = sketch.Sketch()
+    counted = ddsketch.Sketch()
     assert counted.quantile(0.5) == 0.0
     counted.add(0)
     assert counted.body()["counts"] == {"0": 1}

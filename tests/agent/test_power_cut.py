@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from edgeq_agent import runtime_env
+from edgeq_agent.autostart import command
 from edgeq_agent.errors import AgentError
-from edgeq_agent.service import command
+from edgeq_agent.verbs import runtime
 from tests.agent.fake_runtime import fake_wheel
 
 pytestmark = pytest.mark.convert
@@ -46,7 +46,7 @@ def lab(
         injection.machine.Remembered(patch)
         # Neither this machine's crontab nor its systemd takes part, and the start itself is tested elsewhere.
         patch.setattr(command, "run", lambda *_, **__: command.Said(0, ""))
-        patch.setattr(runtime_env, "_make_venv", injection.machine.make_venv)
+        patch.setattr(runtime, "_make_venv", injection.machine.make_venv)
         machine = injection.machine.Machine(Path(root) / "disk", injection.page_cache, patch)
         scenarios = _scenarios(injection, machine, int8_bundle, float_bundle, kit)
         yield injection.lab.Lab(injection, machine, payload, scenarios)
@@ -191,7 +191,7 @@ def _line(error: Exception) -> str:
 
 def test_the_model_of_the_disk_is_right(injection: SimpleNamespace, tmp_path: Path) -> None:
     """Nothing synced: gone. The file alone: no name. Both: there. The name alone: an empty file."""
-    from edgeq_agent import disk
+    from edgeq_agent.storage import disk
 
     root = tmp_path / "root"
     root.mkdir()

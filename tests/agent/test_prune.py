@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
-from edgeq_agent import agents, blobs, errors, home, lock, process
-from edgeq_agent.sdk import split as sdk_split
+from edgeq_agent import errors
+from edgeq_agent.blobs import blob_store
+from edgeq_agent.releases import agent_files
+from edgeq_agent.split import split as sdk_split
+from edgeq_agent.storage import home, lock, process_token
 
 
 @pytest.fixture
@@ -126,16 +129,17 @@ def test_agents_that_run_and_the_newest_stay(place: home.Home) -> None:
         subprocess.Popen([sys.executable, "-c", script, str(folder / "edgeq-agent-1.pyz")]) as running,
     ):
         try:
-            while not any("edgeq-agent-1.pyz" in words for words in process.commands()):
+            while not any("edgeq-agent-1.pyz" in words for words in process_token.commands()):
                 pass  # forked, but not yet the program that was asked for
-            assert agents.spare(place) == [".agent-dead", "edgeq-agent-0.pyz", "edgeq-agent-2.pyz"]
+            assert agent_files.spare(place) == [".agent-dead", "edgeq-agent-0.pyz", "edgeq-agent-2.pyz"]
         finally:
             running.kill()
-    assert "edgeq-agent-1.pyz" in agents.spare(place)
+    assert "edgeq-agent-1.pyz" in agent_files.spare(place)
 
 
 @pytest.mark.parametrize(
-    ("free", "told"), [(blobs.RESERVE_INODES, "EQ501"), (blobs.RESERVE_INODES + 1, None), (None, None)]
+    ("free", "told"),
+    [(blob_store.RESERVE_INODES, "EQ501"), (blob_store.RESERVE_INODES + 1, None), (None, None)],
 )
 def test_inodes_are_asked_before_anything_is_written(
     place: home.Home, monkeypatch: pytest.MonkeyPatch, free: int | None, told: str | None
@@ -149,10 +153,10 @@ def test_inodes_are_asked_before_anything_is_written(
     monkeypatch.setattr(os, "statvfs", lambda _: shown)
     assert home.free_inodes(place.root) == free
     if told is None:
-        blobs.check_space(place, "blob", 1)
+        blob_store.check_space(place, "blob", 1)
         return
     with pytest.raises(errors.AgentError) as refused:
-        blobs.check_space(place, "blob", 1)
+        blob_store.check_space(place, "blob", 1)
     assert refused.value.code == told
     assert "inodes" in refused.value.problem
 
@@ -218,12 +222,12 @@ def test_a_lock_whose_owner_died_does_not_block(place: home.Home) -> None:
     """The kernel frees it with the process; what the file says, also a number given again, is nothing."""
     folder = str(Path(lock.__file__).parents[1])
     script = (
-        "import os, sys; from edgeq_agent import home, lock\n"
+        "import os, sys; from edgeq_agent.storage import home, lock\n"
         "with lock.hold(home.Home(sys.argv[1])): os.kill(os.getpid(), 9)\n"
     )
     environment = {**os.environ, "PYTHONPATH": folder}
     subprocess.run([sys.executable, "-c", script, place.root], env=environment, check=False, timeout=60)
-    for content in ("999999999", str(os.getpid()), process.token()):
+    for content in ("999999999", str(os.getpid()), process_token.token()):
         Path(place.lock).write_text(content)
         with lock.hold(place, wait_s=0):
             pass

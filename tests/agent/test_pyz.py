@@ -124,8 +124,7 @@ def test_numpy_and_runtimes_are_imported_in_functions_of_the_child_and_the_sdk_o
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         if {name.partition(".")[0] for name in names} & outside:
-            own = path.parent.name in ("sdk", "serve") or path.stem in ("model", "windows")
-            assert own or path.stem.startswith("child_")
+            assert path.parent.name in ("sdk", "http", "jobs") or path.stem in ("model", "windows")
             assert node not in tree.body
 
 
@@ -133,7 +132,9 @@ def test_the_parent_imports_the_standard_library_only() -> None:
     parents = sorted(
         ".".join(path.relative_to(CODE).with_suffix("").parts)
         for path in CODE.rglob("*.py")
-        if not path.stem.startswith(("child_", "__")) and path.stem not in ("model", "windows")
+        if not path.stem.startswith("__")
+        and path.parent.name != "jobs"
+        and path.stem not in ("model", "windows")
     )
     script = (
         "import sys\n"
@@ -161,7 +162,7 @@ def test_the_long_lived_runtime_imports_on(version: str, pyz: Path) -> None:
     interpreter = _interpreter(version)
     if interpreter is None:
         pytest.skip(f"Python {version} is not on this machine")
-    names = [f"{part}.{path.stem}" for part in ("sdk", "serve") for path in (CODE / part).glob("*.py")]
+    names = [f"{part}.{path.stem}" for part in ("sdk", "http") for path in (CODE / part).glob("*.py")]
     code = f"import sys; sys.path.insert(0, {str(pyz)!r})\nfrom edgeq_agent import Runtime\n"
     code += "".join(f"import edgeq_agent.{name}\n" for name in names) + "print(Runtime.__name__)"
     command = [interpreter, "-W", "error", "-c", code]

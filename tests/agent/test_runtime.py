@@ -243,7 +243,7 @@ def test_a_real_runtime_from_wheels_serves_a_model(
 
 
 def test_the_cause_is_told_and_not_the_advice_around_it() -> None:
-    from edgeq_agent.child_prove import why
+    from edgeq_agent.inference.jobs.self_test import why
 
     page = (
         "\n\nIMPORTANT: PLEASE READ THIS FOR ADVICE\n\nImporting the numpy C-extensions failed.\n"

@@ -241,7 +241,7 @@ def test_an_application_that_forgets_to_close_loses_no_window(serving: Any, kit:
 def test_the_import_of_the_verbs_stays_quick() -> None:
     code = (
         "import sys, edgeq_agent, edgeq_agent.__main__\n"
-        "heavy = ('edgeq_agent.sdk', 'edgeq_agent.serve_', 'numpy')\n"
+        "heavy = ('edgeq_agent.sdk', 'edgeq_agent.http', 'numpy')\n"
         "print([name for name in sys.modules if name.startswith(heavy)])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

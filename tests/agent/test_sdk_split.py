@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeq_agent import Runtime, releases
-from edgeq_agent.home import Home
-from edgeq_agent.sdk import split as sdk_split
+from edgeq_agent import Runtime
+from edgeq_agent.releases import release_store
 from edgeq_agent.sdk.errors import SplitUnusable
-from edgeq_agent.sdk.split import Arm, Split, choose
+from edgeq_agent.split import split as sdk_split
+from edgeq_agent.split.split import Arm, Split, choose
+from edgeq_agent.storage.home import Home
 
 KEYS = [f"device-{number}" for number in range(4000)]
 weights = st.floats(0.01, 10, allow_nan=False)
@@ -119,7 +120,7 @@ def test_a_description_that_is_none(body: Any, subject: str) -> None:
 class TestOnADevice:
     def test_split_json_is_taken_up_and_given_up(self, both: Any, tiny_data: Any, int8_bundle: Any) -> None:
         home = Home(str(both.home))
-        now = str(releases.current(home, "tiny"))
+        now = str(release_store.current(home, "tiny"))
         split = Split((Arm("a", "current", 0.7), Arm("b", int8_bundle.release[:10], 0.3)), "first")
         with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
             sdk_split.write(home, "tiny", split)
@@ -181,7 +182,7 @@ class TestOnADevice:
             (both.home / "models" / "tiny" / "split.json").write_text("{")
             _until(lambda: rt.problems)
             assert rt.release == served
-            releases.point(home, "tiny", int8_bundle.release)
+            release_store.point(home, "tiny", int8_bundle.release)
             _until(lambda: rt.release == int8_bundle.release)
 
 

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeq_agent import Runtime, errors, files, journal, manifest, releases
-from edgeq_agent.home import Home
+from edgeq_agent import Runtime, errors
+from edgeq_agent.releases import manifest, release_store
 from edgeq_agent.sdk.errors import ReleaseRefused
+from edgeq_agent.storage import files, journal
+from edgeq_agent.storage.home import Home
 
 pytestmark = pytest.mark.convert
 
@@ -36,8 +38,8 @@ def _until(true: Callable[[], object], timeout_s: float = 20) -> None:
 def _expected(both: Any, tiny_models: Path, samples: Any, kit: Any) -> dict[str, Any]:
     """Return each release's answers to the samples; float serves, int8 did before."""
     home = Home(str(both.home))
-    now = releases.current(home, "tiny")
-    (before,) = set(releases.of_model(home, "tiny")) - {now}
+    now = release_store.current(home, "tiny")
+    (before,) = set(release_store.of_model(home, "tiny")) - {now}
     integers = kit.run_here(tiny_models / "int8.tflite", samples)[1]
     return {
         str(now): kit.run_here(tiny_models / "float.tflite", samples)[1],
@@ -74,7 +76,7 @@ def test_sixteen_threads_while_releases_change(
             thread.start()
         order = list(expected) * SWAPS
         for release in order[1:SWAPS]:
-            releases.point(home, "tiny", release)
+            release_store.point(home, "tiny", release)
             _until(lambda wanted=release: rt.release == wanted)
             time.sleep(0.05)
         ended.set()
@@ -108,7 +110,7 @@ def test_a_call_that_runs_stays_on_its_release(both: Any, int8_bundle: Any) -> N
         engine = rt._plan().default
         slot = engine.free.pop()  # what a call does that has begun
         gone = weakref.ref(engine)
-        releases.point(home, "tiny", int8_bundle.release)
+        release_store.point(home, "tiny", int8_bundle.release)
         _until(lambda: rt.release == int8_bundle.release)
         assert slot.run(np.zeros((6, 6, 2), np.float32), False).shape == (3,)
         engine.give(slot)
@@ -140,7 +142,7 @@ def _put(device: Any, bundle: Any) -> None:
     """Put a release onto the device without the health check that would refuse it."""
     bundle.send(device)
     home = Home(str(device.home))
-    releases.build(home, manifest.parse(bundle.manifest, bundle.release))
+    release_store.build(home, manifest.parse(bundle.manifest, bundle.release))
 
 
 def _broken(kit: Any, float_bundle: Any, file: str, data: bytes) -> Any:
@@ -162,7 +164,7 @@ def test_a_release_that_is_not_right_here_is_not_taken(
     both: Any, float_bundle: Any, tiny_data: Any, kit: Any, fault: str
 ) -> None:
     home = Home(str(both.home))
-    good = releases.current(home, "tiny")
+    good = release_store.current(home, "tiny")
     bad = "0" * 64
     if fault != "absent":
         bundle = _faults(kit, float_bundle)[fault]
@@ -170,7 +172,7 @@ def test_a_release_that_is_not_right_here_is_not_taken(
         bad = bundle.release
     with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
         before = rt.infer(tiny_data[0])
-        releases.point(home, "tiny", bad)
+        release_store.point(home, "tiny", bad)
         _until(lambda: rt.problems)
         assert rt.release == good
         np.testing.assert_array_equal(rt.infer(tiny_data[0]), before)
@@ -186,7 +188,7 @@ def test_a_release_that_is_not_right_here_is_not_taken(
         assert (told()["errors"], told()["calls"]) == (1, 0)
         assert "EQ544" in told()["refused"][bad]
         # Going back needs no restart, and the good release was never unloaded.
-        releases.point(home, "tiny", good)
+        release_store.point(home, "tiny", good)
         time.sleep(0.1)
         assert rt.release == good
 
@@ -196,7 +198,7 @@ def test_at_the_start_the_release_before_serves_when_the_current_one_cannot(
 ) -> None:
     bad = _faults(kit, float_bundle)["golden"]
     _put(both, bad)
-    releases.point(Home(str(both.home)), "tiny", bad.release)
+    release_store.point(Home(str(both.home)), "tiny", bad.release)
     with Runtime("tiny", str(both.home)) as rt:
         assert rt.release == int8_bundle.release  # the one that state.json's history names
         assert [problem.release for problem in rt.problems] == [bad.release]
@@ -207,9 +209,9 @@ def test_a_device_on_which_no_release_loads(both: Any, float_bundle: Any, kit: A
     bad = _faults(kit, float_bundle)["model"]
     _put(both, bad)
     home = Home(str(both.home))
-    for release in set(releases.of_model(home, "tiny")) - {bad.release}:
+    for release in set(release_store.of_model(home, "tiny")) - {bad.release}:
         (both.home / "releases" / release / "model.tflite").unlink()
-    releases.point(home, "tiny", bad.release)
+    release_store.point(home, "tiny", bad.release)
     with pytest.raises(ReleaseRefused) as caught:
         Runtime("tiny", str(both.home))
     assert caught.value.subject == f"tiny {bad.release[:12]}"
@@ -220,7 +222,7 @@ def test_a_device_on_which_no_release_loads(both: Any, float_bundle: Any, kit: A
 def test_a_release_that_is_taken_away_goes_on_to_serve(both: Any, tiny_data: Any) -> None:
     with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
         served = rt.release
-        releases.point(Home(str(both.home)), "tiny", None)
+        release_store.point(Home(str(both.home)), "tiny", None)
         _until(lambda: rt.problems)
         assert rt.problems[0].code == "EQ510"
         assert rt.release == served
@@ -252,6 +254,6 @@ def test_an_error_that_is_kept_keeps_no_release_in_memory(
             except errors.AgentError as error:
                 kept.append(error)
         assert [error.code for error in kept] == ["EQ542", "EQ542", "EQ540", "EQ540"]
-        releases.point(Home(str(both.home)), "tiny", int8_bundle.release)
+        release_store.point(Home(str(both.home)), "tiny", int8_bundle.release)
         _until(lambda: rt.release == int8_bundle.release)
         _until(lambda: gone() is None)

@@ -16,11 +16,14 @@ import numpy as np
 import pytest
 
 from edgeq.collector.validate import why_refused
-from edgeq_agent import Runtime, counters, device, merge, sketch, windows
-from edgeq_agent.home import Home
+from edgeq_agent import Runtime
+from edgeq_agent.activation import counters
+from edgeq_agent.platforms import device
 from edgeq_agent.sdk import counters as sdk_counters
+from edgeq_agent.sdk.call_metrics import Totals
 from edgeq_agent.sdk.errors import DeadlineMissed, InputMismatch, InputNotFinite, ShadowUnusable
-from edgeq_agent.sdk.ledger import Totals
+from edgeq_agent.storage.home import Home
+from edgeq_agent.telemetry import ddsketch, merge, windows
 
 pytestmark = pytest.mark.convert
 
@@ -336,7 +339,7 @@ class TestShadow:
         assert "shadow" not in _windows(both)[0]
 
     def test_one_that_takes_something_else(self, ready: Any, int8_bundle: Any, kit: Any) -> None:
-        from edgeq_agent.child_prove import TINY_MODEL
+        from edgeq_agent.inference.jobs.self_test import TINY_MODEL
 
         bundle = kit.bundle_from({**int8_bundle.files, "other.tflite": TINY_MODEL}, samples=20, name="tiny")
         bundle.send(ready)
@@ -354,7 +357,8 @@ class TestShadow:
 def test_windows_of_the_runtime_merge() -> None:
     def window(**more: Any) -> dict[str, Any]:
         return {
-            "started_ns": 1, "ended_ns": 2, "inferences": 3, "errors": {}, "latency": sketch.Sketch().body(),
+            "started_ns": 1, "ended_ns": 2, "inferences": 3, "errors": {},
+            "latency": ddsketch.Sketch().body(),
             "inputs": [], "output": {"predicted": [1], "confidence": [1]}, **more,
         }  # fmt: skip
 

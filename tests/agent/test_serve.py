@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeq_agent import releases
-from edgeq_agent.home import Home
-from edgeq_agent.sdk import split as sdk_split
-from edgeq_agent.sdk.split import Arm, Split
+from edgeq_agent.releases import release_store
+from edgeq_agent.split import split as sdk_split
+from edgeq_agent.split.split import Arm, Split
+from edgeq_agent.storage.home import Home
 from tests.agent.served import Served, request_of, running
 
 pytestmark = pytest.mark.convert
@@ -181,7 +181,7 @@ def test_a_swap_while_it_serves(both: Any, int8_bundle: Any, tiny_data: Any, nam
     with running(both, "--port", "0") as server:
         before = server.post("tiny", request_of(tiny_data[0], name))[1]["model_version"]
         assert before != int8_bundle.release
-        releases.point(Home(str(both.home)), "tiny", int8_bundle.release)
+        release_store.point(Home(str(both.home)), "tiny", int8_bundle.release)
         end = time.monotonic() + 20
         while True:
             request = request_of(

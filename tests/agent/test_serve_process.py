@@ -43,9 +43,9 @@ def test_slow_clients_are_left_and_too_many_are_refused(
     serving: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from edgeq_agent import Runtime
-    from edgeq_agent.serve.http import Server as HttpServer
-    from edgeq_agent.serve.limits import Limits
-    from edgeq_agent.serve.v2 import Service
+    from edgeq_agent.http.limits import Limits
+    from edgeq_agent.http.open_inference import Service
+    from edgeq_agent.http.server import Server as HttpServer
 
     limits = Limits(header_s=0.5, body_s=0.5, idle_s=1.0, connections=3, requests=1)
     with Runtime("tiny", str(serving.home), telemetry=False) as rt:

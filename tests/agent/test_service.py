@@ -218,7 +218,14 @@ def test_the_starter_takes_the_agent_that_was_placed_last(board: Any, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "name", ["child", "serve.main", "service.place", "service.boot", "service.supervise"]
+    "name",
+    [
+        "inference.model_process",
+        "http.serve",
+        "autostart.installer",
+        "autostart.boot",
+        "autostart.supervise",
+    ],
 )
 def test_what_another_process_is_to_import_is_where_it_looks(name: str) -> None:
     module = importlib.import_module(f"edgeq_agent.{name}")

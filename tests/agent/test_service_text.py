@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from edgeq_agent.autostart import at_boot, choice, cron, host_env, installer, record, unit_files
+from edgeq_agent.autostart.host_env import KINDS, PLAIN, SYSTEM, TERMUX, USER, Surroundings
+from edgeq_agent.autostart.record import Installed, Wanted
 from edgeq_agent.errors import AgentError
-from edgeq_agent.service import at_boot, choice, cron, place, record, surroundings, text
-from edgeq_agent.service.record import Installed, Wanted
-from edgeq_agent.service.surroundings import KINDS, PLAIN, SYSTEM, TERMUX, USER, Surroundings
 
 PI = Surroundings(
     home="/srv/pi/.edgeq",
@@ -89,7 +89,7 @@ def test_systemd_finds_nothing_to_complain_of(kind: str, tmp_path: Path) -> None
         pytest.skip("there is no systemd-analyze here")
     # What the units name must exist for it.
     found = PI._replace(home=str(tmp_path / "a home, 50%"), python=sys.executable, user="root")
-    made = text.installed(Wanted(kind, ("kws", "vww"), 8080), found)
+    made = unit_files.installed(Wanted(kind, ("kws", "vww"), 8080), found)
     paths = []
     for path, content, _ in made.files:
         if path.endswith(".service"):
@@ -107,7 +107,7 @@ def test_systemd_finds_nothing_to_complain_of(kind: str, tmp_path: Path) -> None
 
 
 def test_a_users_unit_settles_and_serves() -> None:
-    made = text.installed(Wanted(USER, ("kws",), 8080), PI)
+    made = unit_files.installed(Wanted(USER, ("kws",), 8080), PI)
     path, unit, mode = file_of(made, "/edgeq.service")
     assert path == "/srv/pi/.config/systemd/user/edgeq.service"
     assert mode == 0o644
@@ -126,24 +126,24 @@ def test_a_users_unit_settles_and_serves() -> None:
 
 
 def test_a_system_unit_runs_as_the_agents_user_and_may_write_its_home_alone() -> None:
-    made = text.installed(Wanted(SYSTEM), PI)
+    made = unit_files.installed(Wanted(SYSTEM), PI)
     (unit,) = [content for path, content, _ in made.files if path.endswith(".service")]
     for line in ("User=pi", "ProtectSystem=strict", "ReadWritePaths=/srv/pi/.edgeq"):
         assert f"{line}\n" in unit
     assert "WantedBy=multi-user.target" in unit
     (unit_path,) = [path for path, _, _ in made.files if path.startswith("/etc/")]
-    other = text.installed(Wanted(SYSTEM), PI._replace(home="/srv/pi/.other"))
+    other = unit_files.installed(Wanted(SYSTEM), PI._replace(home="/srv/pi/.other"))
     assert unit_path not in [path for path, _, _ in other.files], "two homes of a device do not meet"
 
 
 def test_a_user_whose_name_is_none_to_systemd_is_told_by_number() -> None:
-    made = text.installed(Wanted(SYSTEM), PI._replace(user="DOMAIN\\pi", uid=70001))
+    made = unit_files.installed(Wanted(SYSTEM), PI._replace(user="DOMAIN\\pi", uid=70001))
     (unit,) = [content for path, content, _ in made.files if path.endswith(".service")]
     assert "User=70001\n" in unit
 
 
 def test_termux_has_its_own_shell_and_prefix() -> None:
-    made = text.installed(Wanted(TERMUX, ("kws",)), PHONE)
+    made = unit_files.installed(Wanted(TERMUX, ("kws",)), PHONE)
     path, script, mode = file_of(made, "boot/" + record.name_of(PHONE, TERMUX))
     assert path.startswith("/data/data/com.termux/files/home/.termux/boot/")
     assert mode == 0o700
@@ -159,7 +159,7 @@ def test_termux_has_its_own_shell_and_prefix() -> None:
 @pytest.mark.parametrize("kind", [USER, SYSTEM])
 def test_a_name_that_is_no_models_becomes_no_text(kind: str, name: str) -> None:
     with pytest.raises(AgentError) as caught:
-        text.installed(Wanted(kind, (name,)), PI)
+        unit_files.installed(Wanted(kind, (name,)), PI)
     assert caught.value.code == "EQ512"
 
 
@@ -168,15 +168,15 @@ def test_a_name_that_is_no_models_becomes_no_text(kind: str, name: str) -> None:
 def test_a_path_that_could_mean_something_else_is_refused(kind: str, path: str) -> None:
     for found in (PHONE._replace(home=path), PHONE._replace(python=path)):
         with pytest.raises(AgentError) as caught:
-            text.installed(Wanted(kind), found)
+            unit_files.installed(Wanted(kind), found)
         assert caught.value.code == "EQ558"
 
 
 def test_a_blank_and_a_percent_sign_are_written_as_each_reader_takes_them() -> None:
     found = PI._replace(home="/srv/a home/50%", crontab="/usr/bin/crontab")
-    unit = text.installed(Wanted(USER), found).files[1][1]
+    unit = unit_files.installed(Wanted(USER), found).files[1][1]
     assert '"/srv/a home/50%%/service/start.py"' in unit
-    line = text.installed(Wanted(PLAIN), found).crontab
+    line = unit_files.installed(Wanted(PLAIN), found).crontab
     assert line.startswith("@reboot '/srv/a home/50\\%/service/start.sh' # edgeq-")
 
 
@@ -209,7 +209,7 @@ def test_what_is_not_known_to_start_is_not_said_to_start() -> None:
 
 
 def test_roots_part_writes_our_units_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "_put", lambda made: pytest.fail("nothing may be written"))
+    monkeypatch.setattr(installer, "_put", lambda made: pytest.fail("nothing may be written"))
     for path in (
         "/etc/passwd",
         "/etc/systemd/system/sshd.service",
@@ -223,12 +223,12 @@ def test_roots_part_writes_our_units_and_nothing_else(monkeypatch: pytest.Monkey
             {"links": [["/etc/systemd/system/edgeq.service", path]]},
         ):
             with pytest.raises(AgentError) as caught:
-                place._obey(order)
+                installer._obey(order)
             assert caught.value.code == "EQ512"
 
 
 def test_linger_is_read_from_logins_own_folder(tmp_path: Path) -> None:
-    assert not surroundings.lingers("pi", str(tmp_path))
+    assert not host_env.lingers("pi", str(tmp_path))
     (tmp_path / "var/lib/systemd/linger").mkdir(parents=True)
     (tmp_path / "var/lib/systemd/linger/pi").touch()
-    assert surroundings.lingers("pi", str(tmp_path))
+    assert host_env.lingers("pi", str(tmp_path))

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from edgeq_agent import attempts, clock, counters, errors, home, process, soak, states
+from edgeq_agent import errors
+from edgeq_agent.activation import attempt_limit, counters, soak, states
+from edgeq_agent.storage import clock, home, process_token
 
 NOTHING = {"calls": 0, "errors": 0, "deadline_misses": 0, "crashes": 0}
 
@@ -56,10 +58,10 @@ def place(tmp_path: Path) -> home.Home:
 
 def test_counts_of_many_processes_are_added(place: home.Home) -> None:
     script = (
-        "import sys; from edgeq_agent import counters, home\n"
+        "import sys; from edgeq_agent.activation import counters; from edgeq_agent.storage import home\n"
         "for _ in range(50): counters.add(home.Home(sys.argv[1]), 'm', 'r', calls=2, errors=1)\n"
     )
-    folder = str(Path(counters.__file__).parents[1])
+    folder = str(Path(counters.__file__).parents[2])
     running = [
         subprocess.Popen([sys.executable, "-c", script, place.root], env={**os.environ, "PYTHONPATH": folder})
         for _ in range(4)
@@ -71,11 +73,11 @@ def test_counts_of_many_processes_are_added(place: home.Home) -> None:
 
 def test_a_process_that_dies_without_leaving_is_a_crash(place: home.Home) -> None:
     script = (
-        "import os, sys; from edgeq_agent import counters, home\n"
+        "import os, sys; from edgeq_agent.activation import counters; from edgeq_agent.storage import home\n"
         "place = home.Home(sys.argv[1]); counters.enter(place, 'm', 'r')\n"
         "counters.leave(place, 'm', 'r') if sys.argv[2] == 'peace' else os.kill(os.getpid(), 9)\n"
     )
-    folder = str(Path(counters.__file__).parents[1])
+    folder = str(Path(counters.__file__).parents[2])
     for how in ("peace", "crash", "crash"):
         command = [sys.executable, "-c", script, place.root, how]
         done = subprocess.run(command, env={**os.environ, "PYTHONPATH": folder}, check=False, timeout=60)
@@ -93,28 +95,28 @@ def test_counts_that_a_power_cut_damaged_begin_again(place: home.Home, content: 
 
 
 def test_a_token_is_of_one_process_of_one_boot(monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = process.token()
+    mine = process_token.token()
     pid, started, boot = mine.split(".")
-    assert process.alive(mine)
-    assert process.alive(pid)
-    assert not process.alive(f"{pid}.{int(started) + 1}.{boot}")  # the number was given again
-    assert not process.alive(f"{pid}.{started}.00000000")  # before a restart
-    assert not process.alive("999999999.1." + boot)
-    assert not process.alive("no-number")
+    assert process_token.alive(mine)
+    assert process_token.alive(pid)
+    assert not process_token.alive(f"{pid}.{int(started) + 1}.{boot}")  # the number was given again
+    assert not process_token.alive(f"{pid}.{started}.00000000")  # before a restart
+    assert not process_token.alive("999999999.1." + boot)
+    assert not process_token.alive("no-number")
 
 
 def test_the_loop_breaker_counts_each_release_apart() -> None:
-    counts = attempts.Attempts([])
-    for _ in range(attempts.LIMIT):
+    counts = attempt_limit.Attempts([])
+    for _ in range(attempt_limit.LIMIT):
         counts.check("m", "bad", None)
         counts = counts.with_one_more("bad").with_one_more("good").without("good")
     counts.check("m", "good", None)
     with pytest.raises(errors.AgentError) as refused:
         counts.check("m", "bad", "the device restarted during the soak")
-    assert (refused.value.code, refused.value.got) == ("EQ520", f"{attempts.LIMIT} attempts")
+    assert (refused.value.code, refused.value.got) == ("EQ520", f"{attempt_limit.LIMIT} attempts")
     assert "restarted" in refused.value.problem
     counts.without("bad").check("m", "bad", None)
-    assert attempts.Attempts(counts.body()).of("bad") == attempts.LIMIT
+    assert attempt_limit.Attempts(counts.body()).of("bad") == attempt_limit.LIMIT
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +311,7 @@ def test_a_rollback_that_kills_the_device_each_time_stops(
     machine: Any, int8_bundle: Any, injection: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The look at the old release takes the power away: after three of them it is put back without a look."""
-    from edgeq_agent import health, recovery
+    from edgeq_agent.activation import health, recovery
 
     looks = []
 
@@ -334,7 +336,7 @@ def test_a_release_that_restarts_the_device_each_time_is_refused_in_the_end(
 ) -> None:
     machine, tree = trial
     machine.load(tree)
-    for _ in range(attempts.LIMIT):
+    for _ in range(attempt_limit.LIMIT):
         assert machine.call("activate", **float_bundle.request(soak_s=60))["result"]["state"] == "soaking"
         machine.restart(injection.page_cache.read_tree(machine.root))
     error = machine.call("activate", **float_bundle.request(soak_s=60))["error"]
@@ -396,7 +398,7 @@ def test_a_zombie_does_not_count_as_alive() -> None:
         os._exit(0)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it ended, and stays to be waited for
     try:
-        assert not process.alive(str(child))
-        assert process.alive(process.token())
+        assert not process_token.alive(str(child))
+        assert process_token.alive(process_token.token())
     finally:
         os.waitpid(child, 0)

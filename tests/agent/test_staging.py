@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from edgeq_agent import Runtime, attempts, releases, staged
-from edgeq_agent.home import Home
+from edgeq_agent import Runtime
+from edgeq_agent.activation import attempt_limit, candidates
+from edgeq_agent.releases import release_store
+from edgeq_agent.storage.home import Home
 
 pytestmark = pytest.mark.convert
 
@@ -68,7 +70,7 @@ class TestStage:
     def test_what_serves_is_left_as_it_is(self, serving: Any, int8_bundle: Any) -> None:
         found = serving.call("stage", **int8_bundle.request()).result
         assert (found["serves"], found["changed"]) == (True, False)
-        assert staged.read(Home(str(serving.home)), "tiny") == {}
+        assert candidates.read(Home(str(serving.home)), "tiny") == {}
 
     @pytest.mark.parametrize(
         ("change", "code"),
@@ -85,7 +87,7 @@ class TestStage:
         float_bundle.send(serving)
         for verb in ("stage", "activate"):
             assert serving.call(verb, **float_bundle.request(**change)).error["code"] == code
-        assert staged.read(Home(str(serving.home)), "tiny") == {}
+        assert candidates.read(Home(str(serving.home)), "tiny") == {}
 
     def test_an_old_a_foreign_and_a_sick_release(
         self, both: Any, kit: Any, int8_bundle: Any, float_bundle: Any
@@ -111,7 +113,7 @@ class TestStage:
         assert serving.call("stage", **slow.request()).error["code"] == "EQ504"
         body = json.loads(state.read_text())
         assert body["attempts"] == [{"release": slow.release, "count": 1}]
-        body["attempts"][0]["count"] = attempts.LIMIT
+        body["attempts"][0]["count"] = attempt_limit.LIMIT
         state.write_text(json.dumps(body))
         assert serving.call("stage", **slow.request()).error["code"] == "EQ520"
         assert serving.call("stage", **slow.request(retry=True)).error["code"] == "EQ504"
@@ -122,9 +124,9 @@ class TestStage:
 
     def test_too_many(self, staged_device: Any, kit: Any, float_bundle: Any) -> None:
         place = Home(str(staged_device.home))
-        entry = staged.read(place, "tiny")[float_bundle.release]
-        others = {f"{number:064d}": entry for number in range(staged.MOST - 1)}
-        staged.write(place, "tiny", {**staged.read(place, "tiny"), **others})
+        entry = candidates.read(place, "tiny")[float_bundle.release]
+        others = {f"{number:064d}": entry for number in range(candidates.MOST - 1)}
+        candidates.write(place, "tiny", {**candidates.read(place, "tiny"), **others})
         third = third_of(kit, float_bundle)
         third.send(staged_device)
         error = staged_device.call("stage", **third.request()).error
@@ -264,11 +266,11 @@ class TestSplit:
     @pytest.mark.parametrize(
         "body",
         [
-            {"schema": staged.SCHEMA},
-            {"schema": staged.SCHEMA, "releases": {"0" * 64: "x"}},
-            {"schema": staged.SCHEMA, "releases": {"0" * 64: {"runtime": "0" * 64}}},
+            {"schema": candidates.SCHEMA},
+            {"schema": candidates.SCHEMA, "releases": {"0" * 64: "x"}},
+            {"schema": candidates.SCHEMA, "releases": {"0" * 64: {"runtime": "0" * 64}}},
             {
-                "schema": staged.SCHEMA,
+                "schema": candidates.SCHEMA,
                 "releases": {"../x": {"runtime": "0" * 64, "counter": 1, "health": {}}},
             },
         ],
@@ -306,8 +308,10 @@ class TestServed:
         path.write_text(json.dumps(dict(body, runtimes={**body["runtimes"], float_bundle.release: gone})))
         place = Home(str(serving.home))
         proved = float_bundle.request()["runtime"]
-        assert staged.runtime_of(place, "tiny", float_bundle.release) == proved
-        assert staged.runtime_of(place, "tiny", int8_bundle.release) == body["runtimes"][int8_bundle.release]
+        assert candidates.runtime_of(place, "tiny", float_bundle.release) == proved
+        assert (
+            candidates.runtime_of(place, "tiny", int8_bundle.release) == body["runtimes"][int8_bundle.release]
+        )
 
     def test_two_releases_side_by_side_by_calls(
         self, staged_device: Any, tiny_data: Any, int8_bundle: Any, float_bundle: Any
@@ -341,12 +345,12 @@ class TestServed:
     def test_a_split_under_another_release_is_not_served(
         self, both: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
-        from edgeq_agent.sdk import split as sdk_split
+        from edgeq_agent.split import split as sdk_split
 
         place = Home(str(both.home))
         arm = sdk_split.Arm("b", int8_bundle.release, 1.0)
         sdk_split.write(place, "tiny", sdk_split.Split((arm,), "s", base=int8_bundle.release))
         with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
             assert rt.releases == {"default": float_bundle.release}
-            releases.point(place, "tiny", int8_bundle.release)
+            release_store.point(place, "tiny", int8_bundle.release)
             _until(lambda: rt.releases == {"b": int8_bundle.release})

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeq_agent import home, partial, wire
+from edgeq_agent import wire
+from edgeq_agent.blobs import partial
+from edgeq_agent.blobs.offer import Offer
 from edgeq_agent.errors import AgentError
-from edgeq_agent.offer import Offer
+from edgeq_agent.storage import home
 
 SIZE = 4096
 DATA = np.random.default_rng(0).bytes(10 * SIZE + 7)

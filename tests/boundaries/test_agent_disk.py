@@ -1,4 +1,4 @@
-"""Every call of the agent that changes a file goes through `edgeq_agent.disk`, so that each can be failed."""
+"""Every change of a file by the agent goes through `edgeq_agent.storage.disk`, where tests can fail it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHANGES = {
 METHODS = {"write_bytes", "write_text", "touch", "symlink_to", "hardlink_to", "extract", "extractall"}
 MODULES = {"tempfile", "pathlib"}
 # Not files: the pipe to the parent, and the bin where an answer goes when nobody listens any more.
-EXCEPTIONS = {("answer.py", "os.open"), ("child_main.py", "os.fdopen")}
+EXCEPTIONS = {("answer.py", "os.open"), ("worker.py", "os.fdopen")}
 
 
 def offences(name: str, source: str) -> list[str]:
@@ -86,7 +86,7 @@ def test_only_the_seam_changes_files() -> None:
         if path.name != SEAM
         for line in offences(path.name, path.read_text("utf-8"))
     ]
-    assert found == [], "use edgeq_agent.disk, so that tests can cut the power after each operation"
+    assert found == [], "use edgeq_agent.storage.disk, so that tests can cut the power after each operation"
 
 
 def test_the_seam_itself_would_be_seen() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from edgeq import doctor
 from edgeq.cli import main
 from edgeq.errors import Unreachable
 from edgeq.fleet.facts import Facts
-from edgeq.pipeline import doctor
 from edgeq.values import Device
 
 DEVICE = Device(name="pi", host="127.0.0.1", port=1, user="pi", host_key="ssh-ed25519 AAAA")

@@ -12,11 +12,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from edgeq_converters import tflite_file
-from edgeq_converters.correction.layer import read
-from edgeq_converters.samples import Samples
-from edgeq_converters.tuning import batch_norm, equalized, fake_quant
-from edgeq_converters.tuning.candidates import hub_of
+from edgeq_converters.data.samples import Samples
+from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.layers import read
+from edgeq_converters.training.common import batch_norm
+from edgeq_converters.training.qat import equalized, fake_quant
+from edgeq_converters.training.qat.candidates import hub_of
 
 
 def main(model: Path, samples: Path, folder: Path) -> None:
@@ -53,12 +54,12 @@ def main(model: Path, samples: Path, folder: Path) -> None:
 
 
 def _kernels(data: bytes) -> list[np.ndarray]:
-    from edgeq_converters import flatbuffer
+    from edgeq_converters.graph import edit
 
     model = tflite_file.parse(data, subject="x")
     layers = [read(model, operator) for operator in model.subgraphs[0].operators]
     return [
-        flatbuffer.constant(model, model.subgraphs[0].tensors[layer.weights])
+        edit.constant(model, model.subgraphs[0].tensors[layer.weights])
         for layer in layers
         if layer is not None
     ]

@@ -12,11 +12,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from edgeq_converters.pruning import surgery
-from edgeq_converters.pruning.channel_choice import choose, kept
-from edgeq_converters.pruning.channel_flow import SOURCES, follow
-from edgeq_converters.pruning.importance import importance
-from edgeq_converters.tuning import batch_norm, keras_graph
+from edgeq_converters.training.common import batch_norm, keras_graph
+from edgeq_converters.training.pruning import surgery
+from edgeq_converters.training.pruning.channel_choice import choose, kept
+from edgeq_converters.training.pruning.channel_flow import SOURCES, follow
+from edgeq_converters.training.pruning.importance import importance
 
 
 def main(path: Path) -> None:

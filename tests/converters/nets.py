@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from edgeq_converters import calibration, inference, logits, quantizer, tflite_file
+from edgeq_converters.calibration import observe
+from edgeq_converters.data.samples import Samples
+from edgeq_converters.graph import inference, logits, tflite_file
+from edgeq_converters.quantization import quantize
 from edgeq_converters.recipe import Recipe
-from edgeq_converters.samples import Samples
 from edgeq_converters.values import Scheme
 
 from .graphs import Graph
@@ -74,9 +76,9 @@ def samples(data: bytes, count: int = 80, seed: int = 5) -> Samples:
 
 
 def quantized(data: bytes, given: Samples, calibrator: str = "minmax") -> bytes:
-    found = calibration.observe(data, given, subject="net", advance=quiet)
-    ranges = calibration.ranges(data, found, calibrator=calibrator, subject="net")
-    return quantizer.quantize(data, recipe=Recipe(scheme=Scheme.INT8), ranges=ranges, subject="net")
+    found = observe.observe(data, given, subject="net", advance=quiet)
+    ranges = observe.ranges(data, found, calibrator=calibrator, subject="net")
+    return quantize.quantize(data, recipe=Recipe(scheme=Scheme.INT8), ranges=ranges, subject="net")
 
 
 def at_logits(data: bytes, given: Samples) -> Any:

@@ -15,8 +15,8 @@ import pytest
 
 from edgeq.conversion import convert
 from edgeq.errors import DataError, ModelError, UsageError
-from edgeq_converters.child import run_worker
 from edgeq_converters.errors import CODES
+from edgeq_converters.worker.client import run_worker
 
 pytestmark = pytest.mark.convert
 Edgeq = Callable[..., Any]
@@ -300,10 +300,10 @@ def test_as_a_process_with_json(models: Path, output: Path, tmp_path: Path) -> N
 
 
 def test_every_code_is_documented() -> None:
-    root = Path(run_worker.__code__.co_filename).parent
+    root = Path(run_worker.__code__.co_filename).parent.parent
     used = {
         word
-        for file in root.glob("*.py")
+        for file in root.rglob("*.py")
         if file.name != "errors.py"
         for word in file.read_text(encoding="utf-8").replace('"', " ").split()
         if word.startswith("EQ") and word[2:].isdigit()
@@ -313,7 +313,7 @@ def test_every_code_is_documented() -> None:
 
 def test_the_heavy_libraries_stay_out_of_the_caller() -> None:
     program = (
-        "import sys; import edgeq.conversion, edgeq.evaluation, edgeq_converters.child;"
+        "import sys; import edgeq.conversion, edgeq.evaluation, edgeq_converters.worker.client;"
         "print(*{'tensorflow', 'keras', 'ai_edge_litert', 'litert_quantizer'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

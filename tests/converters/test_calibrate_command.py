@@ -15,10 +15,11 @@ pytest.importorskip("ai_edge_litert")
 
 from edgeq.conversion import calibrate, convert, recipe_of
 from edgeq.errors import DataError, UsageError
-from edgeq_converters import histogram_file, shift
+from edgeq_converters.calibration import histogram_io
+from edgeq_converters.calibration.histogram import histogram_of
+from edgeq_converters.calibration.histogram_io import DataDigest, HistogramFile
+from edgeq_converters.data import drift
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.histogram import histogram_of
-from edgeq_converters.histogram_file import DataDigest, HistogramFile
 from edgeq_converters.values import TensorInfo
 
 Edgeq = Callable[..., Any]
@@ -46,20 +47,20 @@ def halves(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 @pytest.mark.parametrize("ending", ["npz", "json"])
 def test_a_file_comes_back_as_it_was(tmp_path: Path, ending: str) -> None:
     file = kept(np.random.default_rng(0).normal(size=(9, 50)))
-    content = histogram_file.packed(file, as_json=ending == "json")
+    content = histogram_io.packed(file, as_json=ending == "json")
     (tmp_path / f"h.{ending}").write_bytes(content)
-    assert histogram_file.read(tmp_path / f"h.{ending}") == file
-    assert histogram_file.packed(file, as_json=ending == "json") == content
+    assert histogram_io.read(tmp_path / f"h.{ending}") == file
+    assert histogram_io.packed(file, as_json=ending == "json") == content
 
 
 def test_merging_refuses_what_counts_twice_and_other_models() -> None:
     one, two = kept(np.ones((2, 3))), kept(np.zeros((3, 3)), "b")
-    merged = histogram_file.merge(one, two, subject="two")
+    merged = histogram_io.merge(one, two, subject="two")
     assert (merged.samples, merged.histograms["t"].total) == (5, 15)
     with pytest.raises(ConverterError, match="counted twice"):
-        histogram_file.merge(merged, one, subject="one")
+        histogram_io.merge(merged, one, subject="one")
     with pytest.raises(ConverterError, match="another model"):
-        histogram_file.merge(one, replace(two, model_sha256="x" * 64), subject="two")
+        histogram_io.merge(one, replace(two, model_sha256="x" * 64), subject="two")
 
 
 def test_merged_files_convert_as_one_pass_over_all_samples(
@@ -134,14 +135,14 @@ def test_another_distribution_is_said_with_figures(
 
 def test_shift_counts_what_lies_beyond() -> None:
     inside, outside = np.linspace(-1, 1, 1000), np.linspace(-2, 2, 1000)
-    found = shift.between("t", histogram_of(inside), histogram_of(outside))
+    found = drift.between("t", histogram_of(inside), histogram_of(outside))
     assert found.outside == pytest.approx(0.5, abs=0.01)
-    assert shift.between("t", histogram_of(inside), histogram_of(inside)).psi == 0
-    still = shift.between("t", histogram_of(np.zeros(5)), histogram_of(np.ones(5)))
+    assert drift.between("t", histogram_of(inside), histogram_of(inside)).psi == 0
+    still = drift.between("t", histogram_of(np.zeros(5)), histogram_of(np.ones(5)))
     assert still.outside == 1.0
     tensor = TensorInfo(name="x", shape=(1, 2), dtype="int8", scale=0.1, zero_point=0)
-    assert shift.clipped(np.array([0.0, 12.7, 12.8, -13.0], np.float32), tensor) == 0.5
-    assert shift.clipped(np.array([127], np.int8), tensor) == 0.0
+    assert drift.clipped(np.array([0.0, 12.7, 12.8, -13.0], np.float32), tensor) == 0.5
+    assert drift.clipped(np.array([127], np.int8), tensor) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -159,17 +160,17 @@ def test_shift_counts_what_lies_beyond() -> None:
 def test_a_file_that_holds_no_histograms(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "h.json").write_bytes(content)
     with pytest.raises(ConverterError) as caught:
-        histogram_file.read(tmp_path / "h.json")
+        histogram_io.read(tmp_path / "h.json")
     assert caught.value.code == "EQ212"
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
 def test_a_truncated_file_and_samples_in_its_place(tmp_path: Path, data: Path, share: float) -> None:
-    whole = histogram_file.packed(kept(np.ones((2, 3))), as_json=False)
+    whole = histogram_io.packed(kept(np.ones((2, 3))), as_json=False)
     (tmp_path / "h.npz").write_bytes(whole[: int(len(whole) * share)])
     for path in (tmp_path / "h.npz", data, tmp_path / "missing.npz"):
         with pytest.raises(ConverterError) as caught:
-            histogram_file.read(path)
+            histogram_io.read(path)
         assert caught.value.code == "EQ212"
 
 
@@ -178,11 +179,11 @@ def test_a_truncated_file_and_samples_in_its_place(tmp_path: Path, data: Path, s
     [("keys", [3, 2]), ("keys", [0, 0x7F80]), ("keys", [-1, 2]), ("counts", [1, 0]), ("counts", [1])],
 )
 def test_counts_that_cannot_be(tmp_path: Path, key: str, value: list[int]) -> None:
-    document = json.loads(histogram_file.packed(kept(np.array([[1.0, 2.0]])), as_json=True))
+    document = json.loads(histogram_io.packed(kept(np.array([[1.0, 2.0]])), as_json=True))
     document["tensors"][1]["values"][key] = value
     (tmp_path / "h.json").write_text(json.dumps(document), "utf-8")
     with pytest.raises(ConverterError) as caught:
-        histogram_file.read(tmp_path / "h.json")
+        histogram_io.read(tmp_path / "h.json")
     assert caught.value.code == "EQ212"
 
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgeq_converters.calibrators import CALIBRATORS, calibrator_of
-from edgeq_converters.grid import INT8, INT16
-from edgeq_converters.histogram import Observer, histogram_of
+from edgeq_converters.calibration.calibrators import CALIBRATORS, calibrator_of
+from edgeq_converters.calibration.histogram import Observer, histogram_of
+from edgeq_converters.calibration.qparams import INT8, INT16
 
 Values = npt.NDArray[np.float32]
 # Without subnormals: libraries that this process may have loaded turn them into zero.

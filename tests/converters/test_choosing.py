@@ -15,22 +15,24 @@ pytestmark = [
 ]
 pytest.importorskip("ai_edge_litert")
 
-from edgeq_converters import calibration, choosing, tflite_file  # noqa: E402
-from edgeq_converters.choosing import judging, search, shared_scales, tensor_ranges  # noqa: E402
-from edgeq_converters.grid import INT8  # noqa: E402
-from edgeq_converters.histogram import Histogram  # noqa: E402
+from edgeq_converters.calibration import observe, scale_groups  # noqa: E402
+from edgeq_converters.calibration.histogram import Histogram  # noqa: E402
+from edgeq_converters.calibration.qparams import INT8  # noqa: E402
+from edgeq_converters.data.samples import Samples  # noqa: E402
+from edgeq_converters.graph import tflite_file  # noqa: E402
+from edgeq_converters.quantization import autotune  # noqa: E402
+from edgeq_converters.quantization.autotune import scoring, search, tensor_ranges  # noqa: E402
 from edgeq_converters.recipe import Recipe, Switch  # noqa: E402
-from edgeq_converters.samples import Samples  # noqa: E402
 from edgeq_converters.values import Scheme  # noqa: E402
 
 from .graphs import Graph  # noqa: E402
 from .nets import at_logits, net, quantized, quiet, samples  # noqa: E402
 
 
-def best(data: bytes, given: Samples, *, scheme: Scheme = Scheme.INT8, **switches: Any) -> choosing.Best:
-    found = calibration.observe(data, given, subject="net", advance=quiet)
+def best(data: bytes, given: Samples, *, scheme: Scheme = Scheme.INT8, **switches: Any) -> autotune.Best:
+    found = observe.observe(data, given, subject="net", advance=quiet)
     recipe = Recipe(scheme=scheme, **switches)
-    return choosing.best(
+    return autotune.best(
         data, found, given, recipe=recipe, extra_ranges={}, subject="net", step=lambda what, total: quiet
     )
 
@@ -42,8 +44,8 @@ def test_auto_chooses_what_helps_on_held_out_samples_and_says_so() -> None:
     plain = quantized(data, given)
     wanted = at_logits(data, other)
     assert (
-        judging.sqnr_db(wanted, at_logits(made.data, other))
-        > judging.sqnr_db(wanted, at_logits(plain, other)) + 1
+        scoring.sqnr_db(wanted, at_logits(made.data, other))
+        > scoring.sqnr_db(wanted, at_logits(plain, other)) + 1
     )
     assert made.equalized
     assert max(made.scores, key=lambda score: score.sqnr_db).equalized
@@ -59,7 +61,7 @@ def test_real_outputs_are_judged_at_the_logits_too(scheme: Scheme) -> None:
     got = at_logits(made.data, other)
     assert min(score.sqnr_db for score in made.scores) > 10
     reached = max(score.sqnr_db for score in made.scores)
-    assert judging.sqnr_db(at_logits(data, other), got) == pytest.approx(reached, abs=12)
+    assert scoring.sqnr_db(at_logits(data, other), got) == pytest.approx(reached, abs=12)
 
 
 def test_switches_are_obeyed() -> None:
@@ -80,11 +82,11 @@ def test_too_few_samples_leave_nothing_to_choose_by() -> None:
 
 def test_split_is_by_the_seed_and_disjoint() -> None:
     given = samples(net(), 40)
-    fit, held = judging.split(given, seed=1)
+    fit, held = scoring.split(given, seed=1)
     assert (len(fit), len(held)) == (30, 10)
     rows = {array.tobytes() for part in (fit, held) for array in part.arrays[0]}
     assert len(rows) == 40
-    again, other = judging.split(given, seed=1)[1], judging.split(given, seed=2)[1]
+    again, other = scoring.split(given, seed=1)[1], scoring.split(given, seed=2)[1]
     np.testing.assert_array_equal(again.arrays[0], held.arrays[0])
     assert not np.array_equal(other.arrays[0], held.arrays[0])
 
@@ -114,12 +116,12 @@ def pooled(peak: float) -> tuple[bytes, Samples]:
 
 
 def observed(data: bytes, given: Samples) -> Mapping[str, Histogram]:
-    return calibration.observe(data, given, subject="net", advance=quiet)
+    return observe.observe(data, given, subject="net", advance=quiet)
 
 
 def test_what_only_moves_values_shares_the_scale_of_what_made_them() -> None:
     data, _ = pooled(1.0)
-    assert shared_scales.groups(tflite_file.parse(data, subject="pooled")) == {
+    assert scale_groups.groups(tflite_file.parse(data, subject="pooled")) == {
         "x": ("x",),
         "a": ("a",),
         "p": ("a",),
@@ -136,11 +138,11 @@ def test_a_concatenation_ties_what_it_joins() -> None:
     graph.op("ADD", (x, x), (b,), options="AddOptions")
     graph.op("CONCATENATION", (a, b), (joined,), options="ConcatenationOptions", axis=1)
     graph.op("RELU", (joined,), (y,))
-    found = shared_scales.groups(tflite_file.parse(graph.ends([x], [y]).data(), subject="joined"))
+    found = scale_groups.groups(tflite_file.parse(graph.ends([x], [y]).data(), subject="joined"))
     assert found["joined"] == found["a"] == found["b"] == ("a", "b")
     histograms = {}
     for name, top in (("a", 1.0), ("b", 5.0)):
-        from edgeq_converters.histogram import Observer
+        from edgeq_converters.calibration.histogram import Observer
 
         observer = Observer()
         observer.add(np.linspace(-1, top, 50, dtype=np.float32)[None])
@@ -169,7 +171,7 @@ def test_the_noise_that_is_measured_is_that_of_the_integer_model() -> None:
     )
     wanted = at_logits(data, given)
     told = -10 * np.log10(found.noise["minmax"])
-    assert abs(judging.sqnr_db(wanted, at_logits(quantized(data, given), given)) - told) < 3
+    assert abs(scoring.sqnr_db(wanted, at_logits(quantized(data, given), given)) - told) < 3
 
 
 def test_equal_noises_take_the_widest_range() -> None:

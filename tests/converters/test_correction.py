@@ -14,18 +14,13 @@ pytestmark = [
 ]
 pytest.importorskip("ai_edge_litert")
 
-from edgeq_converters import (  # noqa: E402
-    correction,
-    equalization,
-    flatbuffer,
-    inference,
-    tflite_file,
-)
-from edgeq_converters.choosing.judging import sqnr_db  # noqa: E402
-from edgeq_converters.correction import layer, rounding, walk  # noqa: E402
-from edgeq_converters.correction.cost import macs, memory_per_sample, obstacle  # noqa: E402
-from edgeq_converters.correction.moments import Accumulator, joined  # noqa: E402
-from edgeq_converters.equalization.groups import find  # noqa: E402
+from edgeq_converters.graph import edit, executor, inference, layers, tflite_file  # noqa: E402
+from edgeq_converters.graph.cost import macs, memory_per_sample, obstacle  # noqa: E402
+from edgeq_converters.quantization import correction, equalization  # noqa: E402
+from edgeq_converters.quantization.autotune.scoring import sqnr_db  # noqa: E402
+from edgeq_converters.quantization.correction import rounding  # noqa: E402
+from edgeq_converters.quantization.correction.moments import Accumulator, joined  # noqa: E402
+from edgeq_converters.quantization.equalization.groups import find  # noqa: E402
 
 from .nets import CHANNELS, at_logits, net, quantized, quiet, samples  # noqa: E402
 
@@ -38,7 +33,7 @@ def ops(data: bytes) -> list[str]:
 def test_a_walk_gives_what_the_whole_model_gives() -> None:
     data = net()
     given = samples(data, 7)
-    steps = walk.Walk(tflite_file.parse(data, subject="net"), given, subject="net")
+    steps = executor.Walk(tflite_file.parse(data, subject="net"), given, subject="net")
     most = 0
     while steps.position < len(steps):
         steps.step()
@@ -53,9 +48,9 @@ def test_a_walk_gives_what_the_whole_model_gives() -> None:
 def test_a_layer_as_a_linear_map_gives_what_the_kernel_gives(position: int) -> None:
     data = net(activation=0)
     model = tflite_file.parse(data, subject="net")
-    steps = walk.Walk(model, samples(data, 3), subject="net")
+    steps = executor.Walk(model, samples(data, 3), subject="net")
     steps.reach(position)
-    found = layer.read(model, model.subgraphs[0].operators[position])
+    found = layers.read(model, model.subgraphs[0].operators[position])
     assert found is not None
     source = steps.values[found.source]
     linear = steps.step_linear(found)
@@ -63,24 +58,24 @@ def test_a_layer_as_a_linear_map_gives_what_the_kernel_gives(position: int) -> N
     shape = wanted.shape[:-1] if found.kind != "FULLY_CONNECTED" else (wanted.size // wanted.shape[-1],)
     rows = found.choose(shape, np.random.default_rng(0), most=8192)
     tensors = model.subgraphs[0].tensors
-    matrix = found.to_matrix(flatbuffer.constant(model, tensors[found.weights]))
-    bias = flatbuffer.constant(model, tensors[found.bias]).reshape(found.groups, found.width)
+    matrix = found.to_matrix(edit.constant(model, tensors[found.weights]))
+    bias = edit.constant(model, tensors[found.bias]).reshape(found.groups, found.width)
     (part,) = [patches for _, patches in found.gather(source, rows)]
     got = (part @ matrix.transpose(0, 2, 1) + bias[:, None]).transpose(1, 0, 2).reshape(len(rows[0]), -1)
     np.testing.assert_allclose(got, wanted.reshape(len(rows[0]), -1), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
         found.outputs(linear, rows).transpose(1, 0, 2).reshape(got.shape), got, rtol=1e-4, atol=1e-5
     )
-    np.testing.assert_array_equal(found.to_tensor(matrix), flatbuffer.constant(model, tensors[found.weights]))
+    np.testing.assert_array_equal(found.to_tensor(matrix), edit.constant(model, tensors[found.weights]))
 
 
 @pytest.mark.parametrize("activation", [1, 3])
 def test_a_layer_s_outputs_of_before_its_activation_are_had_from_the_same_run(activation: int) -> None:
     data = net(activation=activation)
     model = tflite_file.parse(data, subject="net")
-    found = layer.read(model, model.subgraphs[0].operators[0])
+    found = layers.read(model, model.subgraphs[0].operators[0])
     assert found is not None
-    plain, open_ended = (walk.Walk(model, samples(data, 3), subject="net") for _ in range(2))
+    plain, open_ended = (executor.Walk(model, samples(data, 3), subject="net") for _ in range(2))
     plain.step()
     linear = open_ended.step_linear(found)
     assert linear.min() < -0.1
@@ -91,14 +86,14 @@ def test_a_layer_s_outputs_of_before_its_activation_are_had_from_the_same_run(ac
 def test_what_is_gathered_in_parts_is_what_is_gathered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     data = net()
     model = tflite_file.parse(data, subject="net")
-    steps = walk.Walk(model, samples(data, 5), subject="net")
-    found = layer.read(model, model.subgraphs[0].operators[0])
+    steps = executor.Walk(model, samples(data, 5), subject="net")
+    found = layers.read(model, model.subgraphs[0].operators[0])
     assert found is not None
     source = steps.values[found.source]
     rows = found.choose((5, 1, 8, 8), np.random.default_rng(0), most=8192)
     ((_, whole),) = found.gather(source, rows)
-    monkeypatch.setattr(layer, "_KEPT", 0)
-    monkeypatch.setattr(layer, "_CHUNK", 18 * 50)
+    monkeypatch.setattr(layers, "_KEPT", 0)
+    monkeypatch.setattr(layers, "_CHUNK", 18 * 50)
     gathered = found.gather(source, rows)
     for _ in range(2):  # correction goes through it twice
         parts = list(gathered)

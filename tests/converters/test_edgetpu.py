@@ -18,7 +18,8 @@ pytest.importorskip("ai_edge_litert")
 from edgeq.cli import main
 from edgeq.conversion import convert
 from edgeq.errors import ModelError
-from edgeq_converters import edgetpu, edgetpu_compiler, tflite_file
+from edgeq_converters.edgetpu import compiler, report
+from edgeq_converters.graph import tflite_file
 
 from .graphs import Graph, schema
 
@@ -29,7 +30,7 @@ PARTLY, WHOLE = ((LOGS / f"{name}.txt").read_text(encoding="utf-8") for name in 
 
 
 def test_a_log_of_a_model_that_runs_in_part() -> None:
-    log = edgetpu_compiler.parse_log(PARTLY)
+    log = compiler.parse_log(PARTLY)
     assert (log.version, log.tpu_ops, log.cpu_ops, log.subgraphs) == ("16.0.384591198", 139, 4, 1)
     assert log.on_chip_bytes == round(6.03 * 1024 * 1024)
     assert log.streamed_bytes == 12_800
@@ -46,7 +47,7 @@ def test_a_log_of_a_model_that_runs_in_part() -> None:
 
 
 def test_a_log_without_counts_is_counted() -> None:
-    log = edgetpu_compiler.parse_log(WHOLE)
+    log = compiler.parse_log(WHOLE)
     assert (log.version, log.tpu_ops, log.cpu_ops, log.streamed_bytes) == ("2.1.302470888", 13, 0, 0)
 
 
@@ -59,7 +60,7 @@ def test_a_log_without_counts_is_counted() -> None:
     ],
 )
 def test_a_log_of_a_failure(text: str, words: str) -> None:
-    error = edgetpu_compiler.parse_log(text).error
+    error = compiler.parse_log(text).error
     assert error is not None
     assert words in error
 
@@ -70,7 +71,7 @@ def one_op(name: str, shape: tuple[int, ...], out: tuple[int, ...], more: Any = 
     extra = [graph.tensor(f"c{i}", np.shape(v), dtype=v.dtype, values=v) for i, v in enumerate(more)]
     order = [x, *extra] if not options.pop("axis_first", False) else [*extra, x]
     graph.op(name, order, [y], **options)
-    return edgetpu.readiness(tflite_file.parse(graph.ends([x], [y]).data(), subject="g")).ops[0]
+    return report.readiness(tflite_file.parse(graph.ends([x], [y]).data(), subject="g")).ops[0]
 
 
 def i32(*values: Any) -> Any:
@@ -168,14 +169,14 @@ def chain(middle: str = "LEAKY_RELU") -> Graph:
 
 
 def test_the_first_operation_that_does_not_map_takes_all_behind_it() -> None:
-    found = edgetpu.readiness(tflite_file.parse(chain().data(), subject="g"))
+    found = report.readiness(tflite_file.parse(chain().data(), subject="g"))
     assert [fate.on_tpu for fate in found.ops] == [True, False, False, False]
     assert [fate.maps for fate in found.ops] == [True, False, True, True]
     assert found.split_at == 1
     assert found.macs == 16 * 3 * 2 + 5 * 48
     assert found.macs_share == pytest.approx(96 / 336)
     assert any("a scale for each output" in risk for risk in found.risks)
-    whole = edgetpu.readiness(tflite_file.parse(chain("RELU").data(), subject="g"))
+    whole = report.readiness(tflite_file.parse(chain("RELU").data(), subject="g"))
     assert (whole.macs_share, whole.split_at) == (1.0, None)
 
 
@@ -186,7 +187,7 @@ def test_a_float_border_does_not_take_the_graph_with_it() -> None:
     graph.op("QUANTIZE", [x], [q], version=3)
     graph.op("RELU", [q], [r])
     graph.op("DEQUANTIZE", [r], [y])
-    found = edgetpu.readiness(tflite_file.parse(graph.ends([x], [y]).data(), subject="g"))
+    found = report.readiness(tflite_file.parse(graph.ends([x], [y]).data(), subject="g"))
     assert [fate.on_tpu for fate in found.ops] == [False, True, False]
     assert any("version 3" in risk for risk in found.risks)
 

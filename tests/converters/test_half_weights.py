@@ -11,8 +11,10 @@ import pytest
 pytestmark = pytest.mark.convert
 pytest.importorskip("ai_edge_litert")
 
-from edgeq_converters import half_weights, inference, quantizer, tflite_file  # noqa: E402
+from edgeq_converters.graph import inference, tflite_file  # noqa: E402
+from edgeq_converters.quantization import quantize  # noqa: E402
 from edgeq_converters.recipe import Recipe  # noqa: E402
+from edgeq_converters.sources import float16_weights  # noqa: E402
 from edgeq_converters.values import Scheme  # noqa: E402
 
 from .nets import net, quiet, samples  # noqa: E402
@@ -20,7 +22,7 @@ from .nets import net, quiet, samples  # noqa: E402
 
 def half() -> bytes:
     """Return a net as the scheme float16 writes it."""
-    return quantizer.quantize(net(), recipe=Recipe(scheme=Scheme.FLOAT16), ranges=None, subject="net")
+    return quantize.quantize(net(), recipe=Recipe(scheme=Scheme.FLOAT16), ranges=None, subject="net")
 
 
 def kinds(data: bytes) -> set[str]:
@@ -37,7 +39,7 @@ def test_weights_in_float16_are_widened_to_the_same_function() -> None:
     stored = half()
     assert "FLOAT16" in kinds(stored)
     assert "DEQUANTIZE" in names(stored)
-    widened, count = half_weights.as_float32(stored, subject="net")
+    widened, count = float16_weights.as_float32(stored, subject="net")
     assert count == names(stored).count("DEQUANTIZE")
     assert kinds(widened) <= {"FLOAT32", "INT32"}
     assert names(widened) == [name for name in names(stored) if name != "DEQUANTIZE"]
@@ -50,12 +52,12 @@ def test_weights_in_float16_are_widened_to_the_same_function() -> None:
 
 def test_a_float32_model_stays_byte_for_byte() -> None:
     data = net()
-    assert half_weights.as_float32(data, subject="net") == (data, 0)
+    assert float16_weights.as_float32(data, subject="net") == (data, 0)
 
 
 def test_the_float16_weights_do_not_travel_on() -> None:
     stored = half()
-    widened, _ = half_weights.as_float32(stored, subject="net")
+    widened, _ = float16_weights.as_float32(stored, subject="net")
     assert len(widened) < 2 * len(net())
     again = tflite_file.parse(widened, subject="net")
     sizes = [len(buffer.data) for buffer in again.buffers if buffer.data is not None]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgeq_converters.calibrators import calibrator_of
-from edgeq_converters.histogram import Observer, histogram_of
+from edgeq_converters.calibration.calibrators import calibrator_of
+from edgeq_converters.calibration.histogram import Observer, histogram_of
 
 # Without subnormals: libraries that this process may have loaded turn them into zero.
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)

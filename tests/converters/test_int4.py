@@ -12,9 +12,10 @@ import pytest
 from edgeq.conversion import Recipe, Scheme, Switch, convert
 from edgeq.errors import ModelError, UsageError
 from edgeq.evaluation import evaluate
-from edgeq_converters import flatbuffer, int4, kernels, tflite_file
+from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.samples import Samples
+from edgeq_converters.graph import edit, kernels, tflite_file
+from edgeq_converters.quantization import int4
 from edgeq_converters.values import TensorInfo
 
 pytestmark = pytest.mark.convert
@@ -35,10 +36,10 @@ def fragile(made_by: Callable[[str], Path]) -> Path:
     folder = made_by("make_planted.py")
     model = tflite_file.parse((folder / "even.tflite").read_bytes(), subject="even")
     third = model.subgraphs[0].tensors[int4.candidates(model)[2].weights]
-    weights = flatbuffer.constant(model, third)
+    weights = edit.constant(model, third)
     weights[:, 1, 1, 0] = 5 * np.abs(weights).max()
-    flatbuffer.set_constant(model, third, weights)
-    (folder / "fragile.tflite").write_bytes(flatbuffer.pack(model))
+    edit.set_constant(model, third, weights)
+    (folder / "fragile.tflite").write_bytes(edit.pack(model))
     return folder
 
 

@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("ai_edge_litert")
 
-from edgeq_converters import islands, logits, tflite_file
-from edgeq_converters.islands import Operation, closed
-from edgeq_converters.samples import Samples
-from edgeq_converters.sensitivity.island_walk import split
+from edgeq_converters.data.samples import Samples
+from edgeq_converters.graph import float_regions, logits, tflite_file
+from edgeq_converters.graph.float_regions import Operation, closed
+from edgeq_converters.sensitivity.float_region_search import split
 from edgeq_converters.sensitivity.screening import some
 
 pytestmark = pytest.mark.convert
@@ -72,9 +72,9 @@ def test_the_cut_ends_before_the_softmax_and_keeps_the_signature(models: Path) -
     data = (models / "float.tflite").read_bytes()
     cut = logits.cut(data, subject="float")
     whole, short = tflite_file.parse(data, subject="float"), tflite_file.parse(cut.data, subject="cut")
-    kinds = [each.op for each in islands.operations(whole)]
+    kinds = [each.op for each in float_regions.operations(whole)]
     assert kinds[-1] == "SOFTMAX"
-    assert [each.op for each in islands.operations(short)] == kinds[:-1]
+    assert [each.op for each in float_regions.operations(short)] == kinds[:-1]
     assert cut.removed == (len(kinds) - 1,)
     (output,) = short.subgraphs[0].outputs
     assert [int(each.tensorIndex) for each in short.signatureDefs[0].outputs] == [int(output)]

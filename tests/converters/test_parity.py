@@ -13,12 +13,13 @@ import pytest
 pytest.importorskip("ai_edge_litert")
 
 from edgeq.conversion import convert
-from edgeq_converters import parity, tflite_file
+from edgeq_converters.data.sample_files import RawSamples
+from edgeq_converters.data.samples import match
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.loading import Loaded, relaid
-from edgeq_converters.sample_files import RawSamples
-from edgeq_converters.samples import match
-from edgeq_converters.sources import SourceKind
+from edgeq_converters.graph import tflite_file
+from edgeq_converters.sources import parity
+from edgeq_converters.sources.detect import SourceKind
+from edgeq_converters.sources.load import Loaded, relaid
 
 from .graphs import Graph
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeq_converters.pruning import measured
+from edgeq_converters.training.pruning import measured
 
 pytestmark = [pytest.mark.convert, pytest.mark.slow]
 Run = Callable[..., Any]

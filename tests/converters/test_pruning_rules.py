@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeq_converters.pruning.atoms import AtomSet
-from edgeq_converters.pruning.channel_choice import choose, kept
-from edgeq_converters.pruning.channel_flow import ChannelFlow
-from edgeq_converters.pruning.magnitude import mask_of, sparsity_at
-from edgeq_converters.pruning.request import PruningRequest
+from edgeq_converters.training.pruning.channel_choice import choose, kept
+from edgeq_converters.training.pruning.channel_flow import ChannelFlow
+from edgeq_converters.training.pruning.channel_sets import AtomSet
+from edgeq_converters.training.pruning.magnitude import mask_of, sparsity_at
+from edgeq_converters.training.pruning.request import PruningRequest
 
 
 @pytest.mark.parametrize("text", ["magnitude:0.8", "channels:0.5"])

@@ -13,7 +13,7 @@ from edgeq.conversion import Recipe, Scheme, Switch, convert
 from edgeq.evaluation import evaluate
 from edgeq.files import sha256_of
 from edgeq.store import Store
-from edgeq_converters import tflite_file
+from edgeq_converters.graph import tflite_file
 
 pytestmark = [pytest.mark.convert, pytest.mark.slow]
 Run = Callable[..., Any]

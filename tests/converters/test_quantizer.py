@@ -11,15 +11,17 @@ import pytest
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("litert_quantizer")
 
-from edgeq_converters import calibration, inference, op_report, quantizer, tflite_file
+from edgeq_converters.calibration import observe
+from edgeq_converters.calibration.qparams import INT8, INT16
+from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.grid import INT8, INT16
+from edgeq_converters.graph import inference, op_report, tflite_file
+from edgeq_converters.quantization import quantize
 from edgeq_converters.recipe import Backend, Recipe
-from edgeq_converters.samples import Samples
 from edgeq_converters.values import OpKind, Scheme
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-Make = Callable[[str, Recipe], quantizer.Quantized]
+Make = Callable[[str, Recipe], quantize.Quantized]
 
 
 def samples_of(data: bytes, values: np.ndarray) -> Samples:
@@ -27,10 +29,10 @@ def samples_of(data: bytes, values: np.ndarray) -> Samples:
     return Samples(inputs=inputs, arrays=(values.reshape(-1, *inputs[0].shape[1:]),))
 
 
-def ranges_of(data: bytes, values: np.ndarray, scheme: Scheme = Scheme.INT8) -> calibration.Ranges:
-    found = calibration.observe(data, samples_of(data, values), subject="model", advance=lambda _amount: None)
+def ranges_of(data: bytes, values: np.ndarray, scheme: Scheme = Scheme.INT8) -> observe.Ranges:
+    found = observe.observe(data, samples_of(data, values), subject="model", advance=lambda _amount: None)
     grid = INT16 if scheme is Scheme.INT16X8 else INT8
-    return calibration.ranges(data, found, calibrator="minmax", subject="model", grid=grid)
+    return observe.ranges(data, found, calibrator="minmax", subject="model", grid=grid)
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +44,10 @@ def values() -> np.ndarray:
 def make(models: Path, values: np.ndarray) -> Make:
     """Quantize a model of the fixtures."""
 
-    def run(name: str, recipe: Recipe) -> quantizer.Quantized:
+    def run(name: str, recipe: Recipe) -> quantize.Quantized:
         data = (models / name).read_bytes()
         found = ranges_of(data, values, recipe.scheme) if recipe.scheme.needs_ranges else None
-        return quantizer.make(data, recipe=recipe, ranges=found, subject=name)
+        return quantize.make(data, recipe=recipe, ranges=found, subject=name)
 
     return run
 
@@ -89,7 +91,7 @@ def test_every_scheme_runs_and_is_close(
     inputs, _ = tflite_file.inputs_and_outputs(tflite_file.parse(made.data, subject="model"))
     assert inputs[0].dtype == io
     if scheme.full_integer:
-        assert not quantizer.strays(
+        assert not quantize.strays(
             (models / "float.tflite").read_bytes(), made.data, recipe=Recipe(scheme=scheme), subject="m"
         )
     assert make("float.tflite", Recipe(scheme=scheme, io=io)).data == made.data
@@ -184,7 +186,7 @@ def test_the_backend_litert_leaves_in_float_what_it_does_not_know(make: Make, mo
     recipe = Recipe(scheme=Scheme.INT8, backend=Backend.LITERT)
     made = make("leaky.tflite", recipe)
     data = (models / "leaky.tflite").read_bytes()
-    assert quantizer.strays(data, made.data, recipe=recipe, subject="leaky") == ("LEAKY_RELU",)
+    assert quantize.strays(data, made.data, recipe=recipe, subject="leaky") == ("LEAKY_RELU",)
 
 
 def test_what_no_backend_has_is_said(make: Make) -> None:
@@ -201,7 +203,7 @@ def test_tensorflow_makes_no_weights_only_scheme(make: Make) -> None:
 
 def test_a_loop_is_refused_by_name(models: Path) -> None:
     with pytest.raises(ConverterError) as caught:
-        quantizer.make(
+        quantize.make(
             (models / "loop.tflite").read_bytes(), recipe=Recipe(scheme=Scheme.INT8), ranges={}, subject="m"
         )
     assert caught.value.code == "EQ308"
@@ -215,6 +217,6 @@ def test_constant_and_zero_samples_give_a_model_that_runs(models: Path, scheme: 
     data = (models / "float.tflite").read_bytes()
     still = np.full((3, 8, 8, 1), value, np.float32)
     recipe = Recipe(scheme=scheme, io="float32")
-    made = quantizer.make(data, recipe=recipe, ranges=ranges_of(data, still, scheme), subject="model")
+    made = quantize.make(data, recipe=recipe, ranges=ranges_of(data, still, scheme), subject="model")
     exact, other = outputs(data, still), outputs(made.data, still)
     assert np.abs(exact - other).max() < (0.2 if scheme is Scheme.INT4 else 0.05)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeq_converters.data.sample_files import RawSamples
+from edgeq_converters.data.samples import check_labels, match, to_model, to_real
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.sample_files import RawSamples
-from edgeq_converters.samples import check_labels, match, to_model, to_real
 from edgeq_converters.values import TensorInfo
 
 IMAGE = TensorInfo(name="serving_default_image:0", shape=(1, 8, 8, 1), dtype="float32")

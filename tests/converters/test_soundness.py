@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("ai_edge_litert")
 
 from edgeq.conversion import Scheme
-from edgeq_converters import soundness, tflite_file
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.graph import tflite_file, validate
 
 from .graphs import Graph
 
@@ -46,7 +46,7 @@ def test_bad_weights_are_named(tmp_path: Path, edgeq: Edgeq, bad: float, scheme:
     else:
         parsed = tflite_file.parse(dense(weights), subject="m")
         with pytest.raises(ConverterError) as caught:
-            soundness.require_sound(parsed, scheme=Scheme(scheme), subject="m")
+            validate.require_sound(parsed, scheme=Scheme(scheme), subject="m")
         words = f"error[{caught.value.code}] {caught.value}"
     assert "error[EQ321]" in words
     assert "2 of 12 values of the weights 'dense/kernel' (of FULLY_CONNECTED)" in words
@@ -59,9 +59,9 @@ def test_an_infinite_constant_may_be_meant_in_a_float_model() -> None:
     y = graph.tensor("y", (1, 4))
     graph.op("ADD", [x, mask], [y], options="AddOptions")
     parsed = tflite_file.parse(graph.ends([x], [y]).data(), subject="m")
-    soundness.require_sound(parsed, scheme=Scheme.FLOAT16, subject="m")
+    validate.require_sound(parsed, scheme=Scheme.FLOAT16, subject="m")
     with pytest.raises(ConverterError, match="'mask' \\(of ADD\\)"):
-        soundness.require_sound(parsed, scheme=Scheme.INT8, subject="m")
+        validate.require_sound(parsed, scheme=Scheme.INT8, subject="m")
 
 
 def test_a_bad_value_far_behind_is_found() -> None:
@@ -73,19 +73,19 @@ def test_a_bad_value_far_behind_is_found() -> None:
     graph.op("GATHER", [table, x], [y], options="GatherOptions")
     parsed = tflite_file.parse(graph.ends([x], [y]).data(), subject="m")
     with pytest.raises(ConverterError, match=r"1 of 2099200 .* got nan at \[1024, 2047\]"):
-        soundness.require_sound(parsed, scheme=Scheme.FLOAT32, subject="m")
+        validate.require_sound(parsed, scheme=Scheme.FLOAT32, subject="m")
 
 
 @pytest.mark.parametrize(("signature", "fits"), [((-1, 4), True), ((1, 4), True), ((1, -1), False)])
 def test_only_the_batch_may_be_open(signature: tuple[int, ...], fits: bool) -> None:
     parsed = tflite_file.parse(dense(np.ones((3, 4)), signature=signature), subject="m")
     if fits:
-        soundness.require_sound(parsed, scheme=Scheme.INT8, subject="m")
+        validate.require_sound(parsed, scheme=Scheme.INT8, subject="m")
         return
     with pytest.raises(
         ConverterError, match=r"open dimensions besides the batch, .* got \(1, \?\)"
     ) as caught:
-        soundness.require_sound(parsed, scheme=Scheme.INT8, subject="m")
+        validate.require_sound(parsed, scheme=Scheme.INT8, subject="m")
     assert caught.value.code == "EQ306"
 
 

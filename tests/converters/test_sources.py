@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeq_converters.sources import SourceKind, detect
+from edgeq_converters.sources.detect import SourceKind, detect
 
 pytestmark = pytest.mark.convert
 Edgeq = Callable[..., Any]

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeq_converters.tuning.heads import Head
-from edgeq_converters.tuning.judging import Judge, Score, spared
-from edgeq_converters.tuning.training_data import LabelledData
+from edgeq_converters.training.common.heads import Head
+from edgeq_converters.training.common.training_data import LabelledData
+from edgeq_converters.training.qat.scoring import Judge, Score, spared
 
 pytestmark = pytest.mark.convert
 

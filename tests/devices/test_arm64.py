@@ -17,7 +17,7 @@ from edgeq.evaluation import dequantized, run
 from edgeq.fleet.deploy import Outcome, deploy_one
 from edgeq.fleet.enrol import Enrolment
 from edgeq.fleet.inventory import Inventory
-from edgeq.fleet.verbs import infer, rollback, status
+from edgeq.fleet.operations import infer, rollback, status
 from edgeq.values import DeviceKind
 from tests.lab import publisher
 from tests.lab.boards import PI_4

@@ -11,7 +11,7 @@ from edgeq.bundle.archive import Bundle, read_bundle
 from edgeq.errors import DeviceUnsupported
 from edgeq.fleet.deploy import deploy_one, plan_one
 from edgeq.fleet.enrol import Enrolment
-from edgeq.fleet.verbs import rollback, status
+from edgeq.fleet.operations import rollback, status
 from edgeq.values import DeviceKind
 from tests.lab.boards import PI_3_32BIT
 from tests.lab.device import Spec, running, without

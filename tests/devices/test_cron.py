@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeq.errors import DeviceError
-from edgeq.fleet import service
+from edgeq.fleet import autostart
 from edgeq.values import Device
 from tests.lab.device import LabDevice, Spec, running
 from tests.lab.needs import tool
@@ -59,34 +59,34 @@ def test_cron_starts_it_and_is_left_as_it_was(board: LabDevice, site: Path) -> N
     device: Device = board.access.enrol(site).device
     as_root(board, "/bin/sh", "-ec", f"echo '{THEIRS}' | crontab -u {USER} -")
     with pytest.raises(DeviceError) as caught:
-        service.enable(device)
+        autostart.enable(device)
     assert caught.value.reported_code == "EQ557"
     assert "no cron daemon is seen to run" in caught.value.message
 
     as_root(board, "/usr/sbin/cron")
-    answer = service.enable(device)
+    answer = autostart.enable(device)
     assert (answer["choice"], answer["kind"], answer["at_boot"]) == ("plain", "plain", True)
     ours = [line for line in crontab(board) if line != THEIRS]
     assert len(ours) == 1
     assert ours[0].startswith("@reboot ")
-    service.enable(device)
+    autostart.enable(device)
     assert crontab(board) == [THEIRS, *ours], "enabling again changes nothing"
-    ran = service.status(device)["last"]["time_ns"]
+    ran = autostart.status(device)["last"]["time_ns"]
 
     board.cut()
     board.boot()
-    assert service.status(device)["last"]["time_ns"] == ran, "without cron nothing runs it"
-    assert service.status(device)["at_boot"] is False
+    assert autostart.status(device)["last"]["time_ns"] == ran, "without cron nothing runs it"
+    assert autostart.status(device)["at_boot"] is False
     as_root(board, "/usr/sbin/cron")
     deadline_s = time.monotonic() + 120
-    while service.status(device)["last"]["time_ns"] == ran:
+    while autostart.status(device)["last"]["time_ns"] == ran:
         assert time.monotonic() < deadline_s, "cron did not run its @reboot line"
         time.sleep(0.5)
-    found = service.status(device)
+    found = autostart.status(device)
     assert found["last"]["ok"]
     assert found["at_boot"] is True
 
-    assert service.disable(device)["changed"]
+    assert autostart.disable(device)["changed"]
     assert crontab(board) == [THEIRS]
 
 
@@ -94,11 +94,11 @@ def test_without_cron_the_device_says_that_nothing_starts_it(board: LabDevice, s
     device = board.access.enrol(site).device
     as_root(board, "/bin/rm", "/usr/bin/crontab")
     with pytest.raises(DeviceError) as caught:
-        service.enable(device)
+        autostart.enable(device)
     assert caught.value.reported_code == "EQ557"
     assert "no crontab; nothing runs" in caught.value.message
     assert f"as {USER}" in caught.value.hint
     with pytest.raises(DeviceError) as caught:
-        service.enable(device, kind=service.StartKind.SYSTEMD_SYSTEM)
+        autostart.enable(device, kind=autostart.StartKind.SYSTEMD_SYSTEM)
     assert caught.value.reported_code == "EQ558"
-    assert service.status(device)["enabled"]
+    assert autostart.status(device)["enabled"]

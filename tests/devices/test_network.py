@@ -18,8 +18,8 @@ from edgeq.errors import DeviceTimeout, EdgeqError, LinkLost, TransportError, Un
 from edgeq.fleet.apply import OnProgress, Progress
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import Outcome, deploy_one
-from edgeq.fleet.many import on_each
-from edgeq.fleet.verbs import status
+from edgeq.fleet.operations import status
+from edgeq.fleet.parallel import on_each
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq.values import Device
 from tests.lab import publisher

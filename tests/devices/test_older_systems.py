@@ -10,7 +10,7 @@ import pytest
 from edgeq.bundle.archive import Bundle, read_bundle
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
-from edgeq.fleet.verbs import status
+from edgeq.fleet.operations import status
 from edgeq.values import DeviceKind
 from tests.lab.boards import CORAL, PI_4
 from tests.lab.device import Spec

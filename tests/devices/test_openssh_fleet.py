@@ -13,8 +13,8 @@ from edgeq.bundle.archive import Bundle
 from edgeq.errors import HealthCheckFailed
 from edgeq.fleet.deploy import deploy_one
 from edgeq.fleet.inventory import Inventory
-from edgeq.fleet.many import on_each
-from edgeq.fleet.verbs import infer, rollback, status
+from edgeq.fleet.operations import infer, rollback, status
+from edgeq.fleet.parallel import on_each
 from edgeq.values import Device
 from tests.lab.access import Access
 from tests.lab.openssh_fleet import home_of, openssh_fleet

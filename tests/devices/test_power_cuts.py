@@ -21,11 +21,11 @@ from edgeq.errors import EdgeqError
 from edgeq.fleet.apply import OnProgress, Progress
 from edgeq.fleet.deploy import Outcome, deploy_one
 from edgeq.fleet.facts import Facts
+from edgeq.fleet.operations import infer, status
 from edgeq.fleet.runtimes import wheels
 from edgeq.fleet.runtimes.platform_tags import Choice
 from edgeq.fleet.ssh.transport import connect
 from edgeq.fleet.transport import Limits
-from edgeq.fleet.verbs import infer, status
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq.values import Device
 from tests.lab import publisher

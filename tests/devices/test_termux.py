@@ -11,13 +11,13 @@ import pytest
 
 from edgeq.bundle.archive import Bundle
 from edgeq.errors import DeviceError, DeviceUnsupported
-from edgeq.fleet import service
+from edgeq.fleet import autostart
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
 from edgeq.fleet.enrol import Enrolment
+from edgeq.fleet.operations import status
 from edgeq.fleet.ssh.transport import connect
 from edgeq.fleet.transport import Limits
-from edgeq.fleet.verbs import status
 from edgeq.values import DeviceKind
 from tests.lab import termux
 from tests.lab.device import LabDevice, running
@@ -106,7 +106,7 @@ def test_no_wheel_fits_and_plan_and_error_say_so(
 
 
 def test_termux_boot_gets_a_script_that_runs_as_it_is(phone: Phone) -> None:
-    answer = service.enable(phone.enrolment.device)
+    answer = autostart.enable(phone.enrolment.device)
     assert (answer["choice"], answer["kind"]) == ("termux-boot", "termux-boot")
     assert answer["at_boot"] is None, "whether the app is there cannot be seen from here"
     assert "Termux:Boot" in answer["why"]
@@ -119,10 +119,10 @@ def test_termux_boot_gets_a_script_that_runs_as_it_is(phone: Phone) -> None:
     exit_status, said = shell(phone, "env", "-i", script)
     assert exit_status == 0, said
     assert '"event":"started"' in said
-    again = service.status(phone.enrolment.device)
+    again = autostart.status(phone.enrolment.device)
     assert again["last"]["time_ns"] > answer["last"]["time_ns"]
     with pytest.raises(DeviceError) as caught:
-        service.enable(phone.enrolment.device, kind=service.StartKind.SYSTEMD_USER)
+        autostart.enable(phone.enrolment.device, kind=autostart.StartKind.SYSTEMD_USER)
     assert caught.value.reported_code == "EQ558"
-    assert service.disable(phone.enrolment.device)["changed"]
+    assert autostart.disable(phone.enrolment.device)["changed"]
     assert shell(phone, "ls", f"{termux.HOME}/.termux/boot")[1].strip() == ""

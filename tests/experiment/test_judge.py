@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from edgeq.experiment import By, Decision, Judged, Terms, judge, objections
+from edgeq.experiment.arm_counts import Part, Seen
 from edgeq.experiment.blocks import blocks
+from edgeq.experiment.confidence_sequence import mean_path
+from edgeq.experiment.config import assign
 from edgeq.experiment.figures import Figure, Finding
-from edgeq.experiment.means import mean_path
-from edgeq.experiment.parts import Part, Seen
-from edgeq.experiment.terms import assign
 from edgeq.store import WindowRecord
 
 STEP = math.log(1.01 / 0.99)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeq.experiment.boundary import radius
-from edgeq.experiment.means import NOTHING, Interval, mean_ends, mean_interval, mean_path
+from edgeq.experiment.confidence_sequence import NOTHING, Interval, mean_ends, mean_interval, mean_path
+from edgeq.experiment.mixture_bound import radius
 
 Array = NDArray[np.float64]
 ALPHA, RUNS, BLOCKS = 0.05, 300, 400

@@ -8,9 +8,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from edgeq.experiment.across import alpha_of, look_at, windows_of
-from edgeq.experiment.means import NOTHING
-from edgeq.experiment.ranks import _rank, _ways, fewest, shift_interval
+from edgeq.experiment.confidence_sequence import NOTHING
+from edgeq.experiment.device_split import alpha_of, look_at, windows_of
+from edgeq.experiment.hodges_lehmann import _rank, _ways, fewest, shift_interval
 
 
 @pytest.mark.parametrize(("a", "b"), [(1, 1), (3, 2), (4, 4), (6, 3), (9, 1)])

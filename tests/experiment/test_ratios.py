@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from edgeq.experiment.arm_counts import Part, Seen, bucket_at, within
 from edgeq.experiment.blocks import Block, blocks
-from edgeq.experiment.parts import Part, Seen, bucket_at, within
 from edgeq.experiment.ratios import ratio_interval
 
 ACCURACY = 0.01

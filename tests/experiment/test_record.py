@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from edgeq.cli import main
 from edgeq.errors import ExperimentError
 from edgeq.experiment import By, record
-from edgeq.experiment.terms import Terms
+from edgeq.experiment.config import Terms
 from edgeq.store import Store
 from edgeq.store.engine import open_engine
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeq.fleet.openssh import transport as openssh
 from edgeq.fleet.ssh import transport as ssh
-from edgeq.fleet.ssh.watch import USUAL, Watch
+from edgeq.fleet.ssh.keepalive import USUAL, Watch
 from edgeq.fleet.transport import Ended, Limits, Transport
 from edgeq.values import Device
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from edgeq.errors import DeviceTimeout, Unreachable
-from edgeq.fleet.ssh.watch import Watch
-from edgeq.testing.link import Way, faulty_link
+from edgeq.fleet.ssh.keepalive import Watch
+from edgeq.testing.faulty_link import Way, faulty_link
 from tests.fleet.adapters import Adapter, endless, use
 
 

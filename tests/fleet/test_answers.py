@@ -11,9 +11,9 @@ import pytest
 from edgeq.benchmark.native import native_summary, parse_native
 from edgeq.cli.device_service import lines as service_lines
 from edgeq.errors import AgentProtocolError
-from edgeq.fleet import answers, service
+from edgeq.fleet import autostart, responses
+from edgeq.fleet.agent.combined_bootstrap import read_placement
 from edgeq.fleet.agent.file import build_agent
-from edgeq.fleet.agent.first_call import read_placement
 from edgeq_agent import wire
 
 A, B = "a" * 64, "b" * 64
@@ -31,10 +31,10 @@ A, B = "a" * 64, "b" * 64
     ],
 )
 def test_what_a_device_lacks(answer: dict[str, Any]) -> None:
-    good = answers.lacking("pi", {"missing": [A, B], "begun": [B], "free_bytes": 1})
+    good = responses.lacking("pi", {"missing": [A, B], "begun": [B], "free_bytes": 1})
     assert (good.missing, good.begun) == ((A, B), (B,))
     with pytest.raises(AgentProtocolError, match=r"pi: missing: (missing|begun), expected a list of digests"):
-        answers.lacking("pi", answer)
+        responses.lacking("pi", answer)
 
 
 @pytest.mark.parametrize(
@@ -49,10 +49,10 @@ def test_what_a_device_lacks(answer: dict[str, Any]) -> None:
     ],
 )
 def test_what_a_device_says_of_a_model(status: dict[str, Any], field: str) -> None:
-    assert answers.model_in("pi", {"models": {}}, "m") == {}
-    assert answers.model_in("pi", {"models": {"m": {"current": A}}}, "m") == {"current": A}
+    assert responses.model_in("pi", {"models": {}}, "m") == {}
+    assert responses.model_in("pi", {"models": {"m": {"current": A}}}, "m") == {"current": A}
     with pytest.raises(AgentProtocolError, match=f"^pi: status: .*{field}"):
-        answers.model_in("pi", status, "m")
+        responses.model_in("pi", status, "m")
 
 
 TRUST: dict[str, Any] = {
@@ -88,9 +88,9 @@ STATUS: dict[str, Any] = {
 def test_a_status_that_is_none(change: dict[str, Any], field: str) -> None:
     damaged = {**TRUST, "keys": [], "counters": {}, "problem": "cannot be read"}
     for answer in (STATUS, {**STATUS, "trust": damaged}, {"models": {}}):
-        assert answers.status_of("pi", answer) is answer
+        assert responses.status_of("pi", answer) is answer
     with pytest.raises(AgentProtocolError, match=f"pi: status: {field}, expected"):
-        answers.status_of("pi", {**STATUS, **change})
+        responses.status_of("pi", {**STATUS, **change})
 
 
 PROBED: dict[str, Any] = {
@@ -113,17 +113,17 @@ PROBED: dict[str, Any] = {
     ],
 )
 def test_what_only_the_doctor_reads(change: dict[str, Any]) -> None:
-    assert answers.facts_problem({}) is None
-    assert answers.facts_problem(PROBED) is None
+    assert responses.facts_problem({}) is None
+    assert responses.facts_problem(PROBED) is None
     (field,) = change
-    assert str(answers.facts_problem({**PROBED, **change})).startswith(f"{field}: ")
+    assert str(responses.facts_problem({**PROBED, **change})).startswith(f"{field}: ")
 
 
 @pytest.mark.parametrize("answer", [{}, {"changed": 1}, {"changed": None}])
 def test_whether_something_changed(answer: dict[str, Any]) -> None:
-    assert answers.changed("pi", "split", {"changed": True})
+    assert responses.changed("pi", "split", {"changed": True})
     with pytest.raises(AgentProtocolError, match="pi: split: changed, expected true or false"):
-        answers.changed("pi", "split", answer)
+        responses.changed("pi", "split", answer)
 
 
 @pytest.mark.parametrize(
@@ -186,9 +186,9 @@ SERVICE: dict[str, Any] = {
 def test_how_a_start_is(change: dict[str, Any], field: str) -> None:
     off = {"enabled": False, "choice": "plain", "kind": None, "at_boot": False, "why": "x"}
     for answer in (SERVICE, {**SERVICE, "last": None, "serving": None}, {**off, "models": [], "units": []}):
-        assert service_lines(service.checked("pi", answer))
+        assert service_lines(autostart.checked("pi", answer))
     with pytest.raises(AgentProtocolError, match=f"pi: service: {field}"):
-        service.checked("pi", {**SERVICE, **change})
+        autostart.checked("pi", {**SERVICE, **change})
 
 
 NATIVE: dict[str, Any] = {

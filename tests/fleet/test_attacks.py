@@ -25,9 +25,9 @@ from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, make_plan, plan_one
 from edgeq.fleet.enrol import enrol
 from edgeq.fleet.inventory import Inventory
+from edgeq.fleet.operations import rollback, status
 from edgeq.fleet.plan import Action
 from edgeq.fleet.trust import change, pin, shown
-from edgeq.fleet.verbs import rollback, status
 from edgeq.testing.loopback import LoopbackDevice, loopback_device
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq.values import Device

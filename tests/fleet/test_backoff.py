@@ -27,7 +27,7 @@ from edgeq.fleet.backoff import Backoff, retrying
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
 from edgeq.fleet.trust import pin
-from edgeq.testing.link import faulty_link
+from edgeq.testing.faulty_link import faulty_link
 
 
 class FakeClock:

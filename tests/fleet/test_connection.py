@@ -12,13 +12,7 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from edgeq.errors import (
-    AuthenticationFailed,
-    DeviceTimeout,
-    HostKeyMismatch,
-    Unreachable,
-    UsageError,
-)
+from edgeq.errors import AuthenticationFailed, DeviceTimeout, HostKeyMismatch, Unreachable, UsageError
 from edgeq.fleet.enrol import enrol, fetch_host_key
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.ssh.hostkeys import HostKey

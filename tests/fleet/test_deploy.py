@@ -17,9 +17,9 @@ from edgeq.fleet.agent.payloads import load_samples
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
 from edgeq.fleet.inventory import Inventory
+from edgeq.fleet.operations import infer, rollback, status
 from edgeq.fleet.plan import Action
-from edgeq.fleet.verbs import infer, rollback, status
-from edgeq.testing.link import faulty_link
+from edgeq.testing.faulty_link import faulty_link
 from edgeq.testing.loopback import loopback_device
 from edgeq.testing.server import Trouble
 

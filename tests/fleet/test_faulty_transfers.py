@@ -19,11 +19,11 @@ from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.agent.upload import upload
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one
+from edgeq.fleet.operations import status
+from edgeq.fleet.ssh.keepalive import Watch
 from edgeq.fleet.ssh.transport import connect
-from edgeq.fleet.ssh.watch import Watch
 from edgeq.fleet.trust import pin
-from edgeq.fleet.verbs import status
-from edgeq.testing.link import FaultyLink, Way, faulty_link
+from edgeq.testing.faulty_link import FaultyLink, Way, faulty_link
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 
 WATCH = Watch(every_s=0.3, patience_s=1.5)

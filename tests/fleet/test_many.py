@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from edgeq.errors import ExitStatus, HealthCheckFailed, SomeDevicesFailed, Unreachable
-from edgeq.fleet.many import failure, on_each
+from edgeq.fleet.parallel import failure, on_each
 from edgeq.values import Device
 
 DEVICES = [Device(name=f"d{number}", host="h", user="u", host_key="k") for number in range(20)]

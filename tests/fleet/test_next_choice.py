@@ -17,10 +17,10 @@ from edgeq.errors import DeviceUnsupported
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
 from edgeq.fleet.facts import Facts
+from edgeq.fleet.operations import prune, status
 from edgeq.fleet.runtimes import platform_tags, wheels
 from edgeq.fleet.runtimes.platform_tags import Choice
 from edgeq.fleet.split import Division, divide, unite
-from edgeq.fleet.verbs import prune, status
 from edgeq.values import Device
 
 BROKEN = Choice(requirements=("tflite-runtime-for-another-processor",))

@@ -36,10 +36,10 @@ from edgeq.fleet.openssh.argv import alias
 from edgeq.fleet.openssh.diagnosis import Said, of_end, of_login
 from edgeq.fleet.openssh.master import Master
 from edgeq.fleet.openssh.transport import connect, shown_host_key
-from edgeq.fleet.ssh.watch import Watch
+from edgeq.fleet.operations import infer, rollback, status
+from edgeq.fleet.ssh.keepalive import Watch
 from edgeq.fleet.transport import Limits
-from edgeq.fleet.verbs import infer, rollback, status
-from edgeq.testing.link import faulty_link
+from edgeq.testing.faulty_link import faulty_link
 from edgeq.testing.loopback import loopback_device
 from edgeq.values import Device, TransportKind
 

@@ -23,8 +23,8 @@ from edgeq.fleet.connect import Retry, open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
 from edgeq.fleet.enrol import fetch_host_key
 from edgeq.fleet.inventory import Inventory
-from edgeq.fleet.verbs import infer, pin, prune, rollback, status
-from edgeq.testing.link import FaultyLink, faulty_link
+from edgeq.fleet.operations import infer, pin, prune, rollback, status
+from edgeq.testing.faulty_link import FaultyLink, faulty_link
 from edgeq.testing.loopback import loopback_device
 from edgeq.values import Device, TransportKind
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgeq.cli.device_service import lines
-from edgeq.fleet.service import StartKind
+from edgeq.fleet.autostart import StartKind
 from tests.fleet.cli import Cli
 from tests.fleet.test_commands import add
 

@@ -30,9 +30,9 @@ from edgeq.errors import (
 )
 from edgeq.fleet.enrol import fetch_host_key
 from edgeq.fleet.ssh import transport as ssh
-from edgeq.fleet.ssh.watch import STEP_S, USUAL
+from edgeq.fleet.ssh.keepalive import STEP_S, USUAL
 from edgeq.fleet.transport import Limits
-from edgeq.testing.link import FaultyLink, faulty_link
+from edgeq.testing.faulty_link import FaultyLink, faulty_link
 from edgeq.testing.loopback import loopback_device
 from edgeq.testing.server import Trouble
 from edgeq.values import Device

@@ -21,7 +21,7 @@ from edgeq.fleet.agent.file import build_agent
 from edgeq.fleet.agent.packing import Packer
 from edgeq.fleet.agent.upload import _checked, upload
 from edgeq.fleet.connect import open_agent
-from edgeq.testing.link import faulty_link
+from edgeq.testing.faulty_link import faulty_link
 from edgeq_agent import wire
 
 RANDOM = np.random.default_rng(3)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeq.monitor.effects import js_distance, psi
 from edgeq.monitor.eprocess import PRIORS, average, evidence
-from edgeq.monitor.gamma import log_gamma
+from edgeq.monitor.log_gamma import log_gamma
 
 REPLAYS = 2000
 WINDOWS = 16

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from edgeq.cli import main
+from edgeq.demo.digits import load_digits, through_a_bad_lens
+from edgeq.demo.folder import MARK, prepare
+from edgeq.demo.model import check_extras
 from edgeq.errors import MissingExtra, UsageError
 from edgeq.files import sha256_of
-from edgeq.pipeline.demo.digits import load_digits, through_a_bad_lens
-from edgeq.pipeline.demo.folder import MARK, prepare
-from edgeq.pipeline.demo.model import check_extras
 
 from .conftest import EDGEQ, DemoRun
 
@@ -118,7 +118,7 @@ def test_an_earlier_run_is_cleared_but_its_wheels_are_kept(tmp_path: Path) -> No
 
 
 def test_a_missing_part_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeq.pipeline.demo.model.NEEDED", {"no_such_module": "demo"})
+    monkeypatch.setattr("edgeq.demo.model.NEEDED", {"no_such_module": "demo"})
     with pytest.raises(MissingExtra, match="no_such_module is not installed"):
         check_extras()
 

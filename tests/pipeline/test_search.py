@@ -14,10 +14,10 @@ from edgeq.blueprint import load_blueprint
 from edgeq.cli import main
 from edgeq.conversion import Recipe, Scheme, Switch, save_recipe
 from edgeq.files import sha256_of
-from edgeq.pipeline.search.document import to_document
-from edgeq.pipeline.search.latencies import ThisMachine
-from edgeq.pipeline.search.measuring import Latency
-from edgeq.pipeline.search.run import Searched, search
+from edgeq.search.document import to_document
+from edgeq.search.latencies import ThisMachine
+from edgeq.search.measuring import Latency
+from edgeq.search.run import Searched, search
 from edgeq.store import Store
 from edgeq.values import Variant
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from edgeq.blueprint import Blueprint, Limits, Preference, Scheme
 from edgeq.conversion import Recipe
-from edgeq.pipeline.search.building import Built
-from edgeq.pipeline.search.finalists import cost, finalists
-from edgeq.pipeline.search.judging import Judged, judge
-from edgeq.pipeline.search.measuring import Latency
+from edgeq.search.building import Built
+from edgeq.search.finalists import cost, finalists
+from edgeq.search.measuring import Latency
+from edgeq.search.scoring import Judged, judge
 from edgeq.values import Metrics, Variant
-from edgeq_converters.sensitivity.island_values import IslandSet
+from edgeq_converters.sensitivity.float_region_values import IslandSet
 
 
 def choice(sqnr_db: float, *indices: int, work: float = 0.1, added: int = 100, borders: int = 1) -> IslandSet:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgeq_converters import inference, quantizer, tflite_file
-from edgeq_converters.islands import Operation, closed, operations
-from edgeq_converters.samples import Samples
+from edgeq_converters.data.samples import Samples
+from edgeq_converters.graph import inference, tflite_file
+from edgeq_converters.graph.float_regions import Operation, closed, operations
+from edgeq_converters.quantization import quantize
 from edgeq_converters.sensitivity import advice, screening, spreads, tensor_noise
 from edgeq_converters.sensitivity.screening import Screen
 from edgeq_converters.sensitivity.values import OpSensitivity, Sensitivity, Walk
@@ -104,7 +105,7 @@ class _Sweep:
 
 def _sweep(screen: Screen, advance: inference.Advance) -> _Sweep:
     names = [op.name for op in screen.ops]
-    library = quantizer.known_ops()
+    library = quantize.known_ops()
     known = tuple(op.op in library for op in screen.ops)
     alone = screen.sqnr_db([[*names[:i], *names[i + 1 :]] for i in range(len(names))], advance=advance)
     cumulative = screen.sqnr_db([names[i + 1 :] for i in range(len(names))], advance=advance)

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters import calibration, inference, islands, litert_backend, logits, tflite_file
+from edgeq_converters.calibration import observe
+from edgeq_converters.calibration.histogram import Histogram
+from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.histogram import Histogram
+from edgeq_converters.graph import float_regions, inference, logits, tflite_file
+from edgeq_converters.quantization.backends import litert
 from edgeq_converters.recipe import Recipe
-from edgeq_converters.samples import Samples
 from edgeq_converters.values import Scheme
 
 Real = npt.NDArray[np.float64]
@@ -38,7 +40,7 @@ class Screen:
 
     subject: str
     cut: logits.Cut
-    ops: tuple[islands.Operation, ...]
+    ops: tuple[float_regions.Operation, ...]
     histograms: Mapping[str, Histogram]
     ranges: Mapping[str, Any]
     samples: Samples
@@ -50,9 +52,7 @@ class Screen:
         """Return the same screen with other ranges from the same histograms."""
         from dataclasses import replace
 
-        found = calibration.ranges(
-            self.cut.data, self.histograms, calibrator=calibrator, subject=self.subject
-        )
+        found = observe.ranges(self.cut.data, self.histograms, calibrator=calibrator, subject=self.subject)
         return replace(self, ranges=found, calibrator=calibrator)
 
     def quantized(self, float_ops: Collection[str]) -> bytes:
@@ -63,7 +63,7 @@ class Screen:
         """
         # Straight to the backend: what it leaves in float stays so here, and no TensorFlow is asked for it.
         recipe = Recipe(scheme=Scheme.INT8_MIXED, io="float32", float_ops=tuple(float_ops))
-        return litert_backend.quantize(self.cut.data, recipe=recipe, ranges=self.ranges, subject=self.subject)
+        return litert.quantize(self.cut.data, recipe=recipe, ranges=self.ranges, subject=self.subject)
 
     def sqnr_db(
         self, candidates: Sequence[Collection[str]], *, advance: inference.Advance
@@ -123,7 +123,7 @@ def prepare(
     """
     cut = logits.cut(data, subject=subject)
     model = tflite_file.parse(cut.data, subject=subject)
-    histograms = calibration.observe(cut.data, calibration_samples, subject=subject, advance=advance)
+    histograms = observe.observe(cut.data, calibration_samples, subject=subject, advance=advance)
     reference = inference.outputs(cut.data, samples, subject=subject, advance=advance)
     for name, array in zip(cut.tensors, reference, strict=True):
         if not np.isfinite(array).all():
@@ -136,9 +136,9 @@ def prepare(
     return Screen(
         subject=subject,
         cut=cut,
-        ops=islands.operations(model),
+        ops=float_regions.operations(model),
         histograms=histograms,
-        ranges=calibration.ranges(cut.data, histograms, calibrator=calibrator, subject=subject),
+        ranges=observe.ranges(cut.data, histograms, calibrator=calibrator, subject=subject),
         samples=samples,
         reference=tuple(array.astype(np.float64) for array in reference),
         calibrator=calibrator,

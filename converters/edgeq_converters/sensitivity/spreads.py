@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters import tflite_file
-from edgeq_converters.histogram import Histogram
+from edgeq_converters.calibration.histogram import Histogram
+from edgeq_converters.graph import tflite_file
 from edgeq_converters.sensitivity.values import Spread
 
 _BINS = 40

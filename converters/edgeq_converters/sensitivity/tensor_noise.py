@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters import inference, tflite_file
-from edgeq_converters.samples import Samples
+from edgeq_converters.data.samples import Samples
+from edgeq_converters.graph import inference, tflite_file
 from edgeq_converters.sensitivity.spreads import channel_ratio
 
 

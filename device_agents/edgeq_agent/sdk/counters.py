@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeq_agent import counters, process
-from edgeq_agent.home import Home
-from edgeq_agent.sdk.ledger import Totals
+from edgeq_agent.activation import counters
+from edgeq_agent.sdk.call_metrics import Totals
+from edgeq_agent.storage import process_token
+from edgeq_agent.storage.home import Home
 
 
 class Counters:
@@ -14,7 +15,7 @@ class Counters:
 
     def __init__(self, place: Home, model: str) -> None:
         self._place, self._model = place, model
-        self._me = process.token()
+        self._me = process_token.token()
         self._told: dict[str, Totals] = {}
         self._last: Any = None
 

@@ -9,14 +9,19 @@ import time
 from collections import deque
 from typing import Any, Callable, Deque, NamedTuple
 
-from edgeq_agent import child_golden, model, releases, runtimes, staged, windows
+from edgeq_agent.activation import candidates
 from edgeq_agent.errors import UNSUPPORTED, AgentError
-from edgeq_agent.home import Home
+from edgeq_agent.inference import model
+from edgeq_agent.inference.jobs import golden
+from edgeq_agent.releases import release_store
+from edgeq_agent.runtimes import registry
+from edgeq_agent.sdk.call_metrics import Ledger, Side
 from edgeq_agent.sdk.errors import ReleaseRefused, one_line
-from edgeq_agent.sdk.ledger import Ledger, Side
 from edgeq_agent.sdk.shadow import Sampler, Shadows
 from edgeq_agent.sdk.slot import HandOver, Slot
 from edgeq_agent.sdk.tensors import TensorInfo, info_of
+from edgeq_agent.storage.home import Home
+from edgeq_agent.telemetry import windows
 
 # TensorFlow last, and only where the release was proved with it: its import takes seconds.
 _MODULES = ("ai_edge_litert", "tflite_runtime")
@@ -43,14 +48,14 @@ class Engine:
     """
 
     def __init__(self, place: Home, name: str, release: str, side: Side, options: Options) -> None:
-        wanted = releases.read(place, release)
+        wanted = release_store.read(place, release)
         folder = place.release(release)
         self._path = os.path.join(folder, wanted.model_file)
         self.module = module_here(place, name, release)
         self._options = options
         loaded = model.load(self.module, self._path, options.threads)
         reference = os.path.join(folder, wanted.reference_file) if wanted.reference_file else None
-        child_golden.check(
+        golden.check(
             loaded,
             {
                 "module": self.module,
@@ -163,8 +168,8 @@ def module_here(place: Home, name: str, release: str) -> str:
     Raises:
         AgentError: EQ503, this Python has none.
     """
-    digest = staged.runtime_of(place, name, release)
-    entry: Any = runtimes.read(place, digest) if digest else None
+    digest = candidates.runtime_of(place, name, release)
+    entry: Any = registry.read(place, digest) if digest else None
     proved = [str(entry["module"])] if entry else []
     for module in [*proved, *_MODULES]:
         if importlib.util.find_spec(module) is not None:

@@ -9,12 +9,12 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Callable, Deque
 
-from edgeq_agent import outbox
 from edgeq_agent.errors import AgentError, from_os
-from edgeq_agent.home import Home
+from edgeq_agent.sdk.call_metrics import Ledger, Ring, Totals
 from edgeq_agent.sdk.counters import Counters
 from edgeq_agent.sdk.errors import StorageFailed
-from edgeq_agent.sdk.ledger import Ledger, Ring, Totals
+from edgeq_agent.storage.home import Home
+from edgeq_agent.telemetry import outbox
 
 if TYPE_CHECKING:
     from edgeq_agent.sdk.engine import Engine

@@ -17,17 +17,20 @@ import weakref
 from collections import deque
 from typing import Any, Deque, Mapping, NamedTuple
 
-from edgeq_agent import device, home, releases, request
+from edgeq_agent.calls import request
 from edgeq_agent.errors import AgentError
-from edgeq_agent.sdk import split as sdk_split
+from edgeq_agent.platforms import device
+from edgeq_agent.releases import release_store
 from edgeq_agent.sdk.engine import Engine, Options
 from edgeq_agent.sdk.errors import DeadlineMissed, InferenceError, NoSuchRelease, RuntimeClosed, one_line
-from edgeq_agent.sdk.keeper import Keeper
-from edgeq_agent.sdk.plan import Plan, Sources
+from edgeq_agent.sdk.feedback import Tickets
 from edgeq_agent.sdk.recorder import Recorder
+from edgeq_agent.sdk.reloader import Keeper
+from edgeq_agent.sdk.routing import Plan, Sources
 from edgeq_agent.sdk.shadow import Shadows
 from edgeq_agent.sdk.tensors import TensorInfo
-from edgeq_agent.sdk.tickets import Tickets
+from edgeq_agent.split import split as sdk_split
+from edgeq_agent.storage import home
 
 POLL_S = 1.0
 _MOST_INTERPRETERS = 4
@@ -122,7 +125,7 @@ class Runtime:
         self._problems: Deque[Problem] = deque(maxlen=_PROBLEMS)
         self._closing = threading.Lock()
         self._closed = False
-        releases.need_current(place, model)
+        release_store.need_current(place, model)
         options = Options(
             threads, pool or min(os.cpu_count() or 1, _MOST_INTERPRETERS), telemetry, window, window_s,
             window_least_s,
@@ -325,7 +328,7 @@ class Runtime:
     def _serves(self) -> tuple[str | None, str | None, dict[str, str]]:
         plan = self._keeper.plan
         return (
-            releases.current(self._home, self.model),
+            release_store.current(self._home, self.model),
             plan.default.release if plan else None,
             dict(self._keeper.refused),
         )

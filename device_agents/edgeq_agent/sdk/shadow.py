@@ -14,12 +14,13 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Callable, Deque
 
-from edgeq_agent import model, releases
 from edgeq_agent.errors import AgentError
-from edgeq_agent.home import Home
+from edgeq_agent.inference import model
+from edgeq_agent.releases import release_store
+from edgeq_agent.sdk.call_metrics import Ledger
 from edgeq_agent.sdk.errors import ShadowUnusable
-from edgeq_agent.sdk.ledger import Ledger
-from edgeq_agent.sdk.names import release_named
+from edgeq_agent.sdk.release_names import release_named
+from edgeq_agent.storage.home import Home
 
 if TYPE_CHECKING:
     from edgeq_agent.sdk.engine import Engine
@@ -98,7 +99,7 @@ class Shadows:
                 raise ShadowUnusable("shadow " + which, expected="a file of the release: " + known)
             return os.path.join(self._home.release(engine.release), which), which
         release = release_named(self._home, self._name, which, ShadowUnusable)
-        wanted = releases.read(self._home, release)
+        wanted = release_store.read(self._home, release)
         return os.path.join(self._home.release(release), wanted.model_file), release[:12]
 
     def take(self, sampler: Sampler, inputs: list[Any], output: Any) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Callable, Mapping
 
-from edgeq_agent.model import Model
+from edgeq_agent.inference.model import Model
+from edgeq_agent.sdk.call_metrics import Ledger, Ring
 from edgeq_agent.sdk.errors import InputMismatch, InvokeFailed
-from edgeq_agent.sdk.ledger import Ledger, Ring
 from edgeq_agent.sdk.tensors import Drain, Feed
 
 if TYPE_CHECKING:

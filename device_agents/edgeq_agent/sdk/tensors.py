@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any, Iterator, NamedTuple
 
-from edgeq_agent.model import Tensor
+from edgeq_agent.inference.model import Tensor
 from edgeq_agent.sdk.errors import InputMismatch, InputNotFinite
 
 # Quantizing in pieces that stay in the processor's cache halves the time of a large image.

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from edgeq.errors import AgentProtocolError, DeviceTimeout
 from edgeq.fleet.agent.bootstrap import Placement, no_python, place_agent
+from edgeq.fleet.agent.combined_bootstrap import FLAGS, command, read_placement
 from edgeq.fleet.agent.errors import from_agent
 from edgeq.fleet.agent.file import build_agent
-from edgeq.fleet.agent.first_call import FLAGS, command, read_placement
 from edgeq.fleet.facts import AgentFact, Facts
 from edgeq.fleet.transport import Ended, Limits, Transport
 from edgeq.values import Device

@@ -13,9 +13,9 @@ from typing import Any
 
 from edgeq.fleet.agent.chunks import CHUNK_BYTES, Content
 from edgeq.fleet.agent.client import AgentClient
-from edgeq.fleet.agent.first_call import NotPlaced
+from edgeq.fleet.agent.combined_bootstrap import NotPlaced
 from edgeq.fleet.agent.packing import Packer
-from edgeq.fleet.answers import wrong
+from edgeq.fleet.responses import wrong
 from edgeq_agent import wire
 
 # The agent keeps a file open for each.

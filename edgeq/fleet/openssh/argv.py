@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 
 from edgeq.errors import ToolMissing, UsageError
-from edgeq.fleet.openssh.place import Place
+from edgeq.fleet.openssh.session_dir import Place
 from edgeq.fleet.ssh.hostkeys import HostKey
-from edgeq.fleet.ssh.watch import Watch
+from edgeq.fleet.ssh.keepalive import Watch
 from edgeq.values import Device
 
 _VERSION = re.compile(r"OpenSSH_(\d+)\.(\d+)")

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from edgeq.errors import DeviceTimeout, LinkLost, TransportError
+from edgeq.fleet.deadlines import Pace
 from edgeq.fleet.openssh.mux import Control
-from edgeq.fleet.pace import Pace
 from edgeq.fleet.transport import Ended, Limits
 from edgeq_agent.wire import split_lines
 

@@ -15,11 +15,11 @@ from edgeq.fleet.openssh.command import OpensshCommand
 from edgeq.fleet.openssh.diagnosis import Said, of_end, of_login
 from edgeq.fleet.openssh.master import Master
 from edgeq.fleet.openssh.mux import Control, MuxError, MuxRefused
-from edgeq.fleet.openssh.place import Place, config_text, make_place
+from edgeq.fleet.openssh.session_dir import Place, config_text, make_place
 from edgeq.fleet.ssh.hostkeys import HostKey
+from edgeq.fleet.ssh.keepalive import STEP_S, USUAL, Watch
 from edgeq.fleet.ssh.known_hosts import host_name
 from edgeq.fleet.ssh.transport import route_of
-from edgeq.fleet.ssh.watch import STEP_S, USUAL, Watch
 from edgeq.fleet.transport import Limits
 from edgeq.values import Device
 

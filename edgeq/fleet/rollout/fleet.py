@@ -9,7 +9,7 @@ from typing import Any
 from edgeq.fleet.connect import NO_RETRY, Retry, ask
 from edgeq.fleet.deploy import deploy_one
 from edgeq.fleet.names import unknown
-from edgeq.fleet.ports import DeployableBundle
+from edgeq.fleet.protocols import DeployableBundle
 from edgeq.fleet.rollout.outcomes import DeviceOutcome, Outcome, Serving
 from edgeq.values import Device
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from edgeq.fleet.rollout.ports import NoAnswer
+from edgeq.fleet.rollout.protocols import NoAnswer
 
 
 class ThreadPool:

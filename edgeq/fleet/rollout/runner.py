@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 from edgeq.errors import DeviceTimeout
-from edgeq.fleet.rollout import jobs
-from edgeq.fleet.rollout.decide import Step, Stop, Work, alarm, decide, may_start
+from edgeq.fleet.rollout import device_ops
 from edgeq.fleet.rollout.journal import Journal
 from edgeq.fleet.rollout.outcomes import SILENCE, DeviceOutcome, Outcome
-from edgeq.fleet.rollout.ports import Clock, Deployer, NoAnswer, Pool
+from edgeq.fleet.rollout.protocols import Clock, Deployer, NoAnswer, Pool
+from edgeq.fleet.rollout.scheduler import Step, Stop, Work, alarm, decide, may_start
 from edgeq.fleet.rollout.state import Event, Rollout, State
 
 # What is done to which device: `look`, `deploy`, `soak`, `reconcile` or `restore`.
@@ -118,15 +118,15 @@ class Runner:
         release, deployer = self.rollout.terms.release, self.deployer
         job: Callable[[], Any]
         if kind == "look":
-            job = partial(jobs.look, deployer, name, release)
+            job = partial(device_ops.look, deployer, name, release)
         elif kind == "deploy":
-            job = partial(jobs.deploy, deployer, name, release)
+            job = partial(device_ops.deploy, deployer, name, release)
         elif kind == "soak":
-            job = partial(jobs.soak, deployer, name)
+            job = partial(device_ops.soak, deployer, name)
         elif kind == "reconcile":
-            job = partial(jobs.reconcile, deployer, name, release)
+            job = partial(device_ops.reconcile, deployer, name, release)
         else:
-            job = partial(jobs.restore, deployer, name, self.rollout.records[name], release)
+            job = partial(device_ops.restore, deployer, name, self.rollout.records[name], release)
         self.pool.submit(name, job, deadline_s=self._deadline_s(kind))
 
     def _events(self, _task: Task, value: Any) -> list[Event]:
@@ -141,7 +141,7 @@ class Runner:
         result = DeviceOutcome(outcome=Outcome.TIMED_OUT, reason=reason, code=DeviceTimeout.code)
         if kind == "soak":
             return self._soaked(task, result, last=False)
-        return [jobs.ended(name, result, phase=kind)]
+        return [device_ops.ended(name, result, phase=kind)]
 
     def _deadline_s(self, kind: str) -> float:
         return self.pace.change_s if kind in ("deploy", "restore") else self.pace.ask_s
@@ -179,7 +179,7 @@ class Runner:
             result = DeviceOutcome(outcome=Outcome.TIMED_OUT, reason=reason, code=DeviceTimeout.code)
         if (result.outcome is Outcome.SUCCEEDED and not ended) or (result.outcome in SILENCE and not last):
             return []
-        return [jobs.ended(task[1], result, phase="soak")]
+        return [device_ops.ended(task[1], result, phase="soak")]
 
     def _sleep_until(self, moment_s: float) -> float:
         while self.rollout.state is State.SOAKING and self.clock.now_s() < moment_s:

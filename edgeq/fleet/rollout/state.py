@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeq.fleet.rollout.abort import Tally
 from edgeq.fleet.rollout.outcomes import FAILURES, Outcome
-from edgeq.fleet.rollout.terms import Terms
+from edgeq.fleet.rollout.spec import Terms
 
 Event = Mapping[str, Any]
 

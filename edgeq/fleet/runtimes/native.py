@@ -9,11 +9,11 @@ from edgeq.errors import DeviceUnsupported
 from edgeq.fleet.agent.chunks import Content
 from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.agent.upload import upload
-from edgeq.fleet.answers import lacking
 from edgeq.fleet.connect import NO_RETRY, Retry, ask
 from edgeq.fleet.inventory import Inventory
+from edgeq.fleet.responses import lacking
 from edgeq.fleet.runtimes.choice import native_runtime
-from edgeq.fleet.runtimes.step import make_runtime
+from edgeq.fleet.runtimes.ensure_runtime import make_runtime
 from edgeq.fleet.runtimes.wheels import Runtime
 from edgeq.values import Device
 

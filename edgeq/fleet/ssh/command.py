@@ -10,7 +10,7 @@ from typing import Protocol
 import paramiko
 
 from edgeq.errors import DeviceTimeout, LinkLost, TransportError
-from edgeq.fleet.pace import Pace
+from edgeq.fleet.deadlines import Pace
 from edgeq.fleet.transport import Ended, Limits
 from edgeq_agent.wire import split_lines
 

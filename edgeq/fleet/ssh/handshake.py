@@ -12,8 +12,8 @@ from typing import cast
 import paramiko
 
 from edgeq.errors import DeviceTimeout, LinkLost, TransportError, Unreachable
+from edgeq.fleet.ssh.activity import Lifeline
 from edgeq.fleet.ssh.hostkeys import HostKey
-from edgeq.fleet.ssh.lifeline import Lifeline
 from edgeq.fleet.ssh.session import Session
 
 # GCM first: half the CPU of paramiko's default (CTR and a separate MAC) for the same bytes.

@@ -12,11 +12,11 @@ from pathlib import Path
 import paramiko
 
 from edgeq.errors import ConfigError, Unreachable
+from edgeq.fleet.ssh.activity import Lifeline
 from edgeq.fleet.ssh.config import USUAL, SshConfig, load
 from edgeq.fleet.ssh.handshake import Address, open_session, shown_key
 from edgeq.fleet.ssh.hostkeys import HostKey
 from edgeq.fleet.ssh.known_hosts import check_jump, check_known, known_keys
-from edgeq.fleet.ssh.lifeline import Lifeline
 from edgeq.fleet.ssh.login import Login, log_in
 
 _HOP = re.compile(

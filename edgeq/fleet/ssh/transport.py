@@ -14,9 +14,9 @@ from edgeq.errors import DeviceTimeout, LinkLost
 from edgeq.fleet.ssh.command import SshCommand
 from edgeq.fleet.ssh.handshake import shown_key
 from edgeq.fleet.ssh.hostkeys import HostKey, check_pinned, parse_keys
+from edgeq.fleet.ssh.keepalive import STEP_S, USUAL, Watch, Watchdog
 from edgeq.fleet.ssh.login import log_in
 from edgeq.fleet.ssh.route import Opened, Route, find_route, open_route
-from edgeq.fleet.ssh.watch import STEP_S, USUAL, Watch, Watchdog
 from edgeq.fleet.transport import Limits
 from edgeq.values import Device
 

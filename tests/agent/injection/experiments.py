@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeq_agent import home, staged, states
+from edgeq_agent.activation import candidates, states
+from edgeq_agent.storage import home
 from tests.agent.injection.scenarios import Scenario, committed, journal_has, state_of, verb, whole
 
 
@@ -13,7 +14,7 @@ def stage(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
 
     def kept(machine: Any) -> None:
         place = home.Home(str(machine.home))
-        assert list(staged.read(place, "tiny")) == [new.release], "the answer said staged"
+        assert list(candidates.read(place, "tiny")) == [new.release], "the answer said staged"
         assert (machine.home / "releases" / new.release).is_dir(), "the answer said staged"
 
     def told(machine: Any) -> None:
@@ -46,7 +47,7 @@ def arms(old: Any, new: Any) -> dict[str, Any]:
 
 def split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     def counts(machine: Any) -> None:
-        found = staged.told(home.Home(str(machine.home)), "tiny")
+        found = candidates.told(home.Home(str(machine.home)), "tiny")
         assert found["in_force"], "the answer said that it is split"
         assert [arm["release"] for arm in found["split"]["arms"]] == [old.release, new.release]
 
@@ -64,11 +65,13 @@ def end_split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     """The experiment is over: first the split goes, then the release."""
 
     def cleared(machine: Any) -> None:
-        assert staged.told(home.Home(str(machine.home)), "tiny")["split"] is None, "the answer said cleared"
+        assert candidates.told(home.Home(str(machine.home)), "tiny")["split"] is None, (
+            "the answer said cleared"
+        )
 
     def gone(machine: Any) -> None:
         cleared(machine)
-        assert staged.read(home.Home(str(machine.home)), "tiny") == {}, "the answer said unstaged"
+        assert candidates.read(home.Home(str(machine.home)), "tiny") == {}, "the answer said unstaged"
 
     steps = [
         verb("split", cleared, model="tiny", clear=True),
@@ -88,7 +91,7 @@ def promote(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     """An arm of the split is activated: it alone serves, and no split is left."""
 
     def settled(machine: Any) -> None:
-        found = staged.told(home.Home(str(machine.home)), "tiny")
+        found = candidates.told(home.Home(str(machine.home)), "tiny")
         assert (found["split"], found["staged"]) == (None, {})
 
     return Scenario(

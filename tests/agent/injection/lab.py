@@ -9,7 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from edgeq_agent import child, home, serving
+from edgeq_agent.activation import active_release
+from edgeq_agent.inference import model_process
+from edgeq_agent.storage import home
 
 KEPT = "kept"  # killed: what was written stays
 HALF = "half"  # killed in the middle of a write
@@ -99,10 +101,10 @@ class Lab:
         if self._modules.scenarios.current(self.machine) is None:
             return
         with self.machine.inside():
-            found = serving.find(home.Home(str(self.machine.home)), "tiny")
+            found = active_release.find(home.Home(str(self.machine.home)), "tiny")
             job = dict(found.job("infer"), payload_path=str(self._payload))
             job.update(window=50, outputs=False, threads=1)
-            result = child.run(str(found.runtime["interpreter"]), job, 60)
+            result = model_process.run(str(found.runtime["interpreter"]), job, 60)
         assert (result["samples"], result["errors"]) == (3, {})
 
     def refuse(self, name: str, at: int, error: int, *, lasting: bool) -> bool:

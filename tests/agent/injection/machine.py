@@ -18,7 +18,11 @@ from typing import Any
 import pytest
 
 from edgeq_agent import __main__ as agent
-from edgeq_agent import child, clock, disk, errors, partial, process, source, wire
+from edgeq_agent import errors, wire
+from edgeq_agent.blobs import partial
+from edgeq_agent.calls import stdin
+from edgeq_agent.inference import model_process
+from edgeq_agent.storage import clock, disk, process_token
 
 GROWS = {"create", "append", "update", "write", "write_at", "mkdir", "symlink", "link"}
 
@@ -144,12 +148,12 @@ class Machine:
         self._life = 0
         self._cache_module = cache
         self._cache: Any = None
-        started = process._started
+        started = process_token._started
         # The same names in every run: a disk that was seen to be well is known again.
         patch.setattr(partial, "_owner", lambda: f"owner{self._life}")
         # A restart gives this process another start time: what it made before is of a dead process.
         patch.setattr(
-            process, "_started", lambda pid: f"9{self._life}" if pid == os.getpid() else started(pid)
+            process_token, "_started", lambda pid: f"9{self._life}" if pid == os.getpid() else started(pid)
         )
 
     def load(self, tree: dict[str, Any], *, boot: int = 1, seconds: float = 100.0) -> None:
@@ -202,7 +206,7 @@ class Machine:
             os.write(descriptor, json.dumps(request).encode() + b"\n" + payload)
             os.lseek(descriptor, 0, os.SEEK_SET)
             with self.inside():
-                agent.run([verb, "--home", str(self.home)], source.Source(descriptor), sink)
+                agent.run([verb, "--home", str(self.home)], stdin.Source(descriptor), sink)
         finally:
             os.close(descriptor)
         return wire.parse(sink.getvalue().splitlines()[-1])
@@ -214,8 +218,8 @@ class Remembered:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.runs = 0
         self._known: dict[str, Any] = {}
-        self._run = child.run
-        patch.setattr(child, "run", self)
+        self._run = model_process.run
+        patch.setattr(model_process, "run", self)
 
     def __call__(
         self, interpreter: str, job: dict[str, Any], timeout_s: float, *rest: Any, **more: Any

@@ -11,20 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeq_agent import (
-    counters,
-    errors,
-    files,
-    home,
-    journal,
-    pins,
-    runtimes,
-    staged,
-    states,
-    trust,
-    wire,
-)
-from edgeq_agent.service import record
+from edgeq_agent import errors, wire
+from edgeq_agent.activation import candidates, counters, states
+from edgeq_agent.autostart import record
+from edgeq_agent.releases import pins
+from edgeq_agent.runtimes import registry
+from edgeq_agent.storage import files, home, journal
+from edgeq_agent.trust import trust_store
 
 Check = Callable[[Any], None]
 # What is damaged in a runtime that is broken.
@@ -88,7 +81,7 @@ def committed(release: str) -> Check:
         assert state_of(machine)["target"] == release
         _journal_says(machine, release, states.COMMITTED)
         manifest = files.read_json(str(machine.home / "releases" / release / "manifest.json"))
-        store = trust.load(home.Home(str(machine.home)))
+        store = trust_store.load(home.Home(str(machine.home)))
         assert store is not None
         floor = store.counters.get("tiny", {"counter": 0})["counter"]
         assert floor >= manifest["counter"], "an older release could come back"
@@ -175,7 +168,7 @@ def install(bundle: Any, runtime: str, change: dict[str, Any], before: dict[str,
         assert files.read_json(str(machine.home / "device.json"))["device_id"], "the answer told an id"
 
     def trusted(machine: Any) -> None:
-        kept = trust.load(home.Home(str(machine.home)))
+        kept = trust_store.load(home.Home(str(machine.home)))
         assert kept is not None, "the answer said trusted"
         assert len(kept.active) == 1, "the answer said trusted"
         journal_has(machine, "trust")
@@ -210,7 +203,7 @@ def build(release: str, digest: str, wheel: bytes, before: dict[str, Any], *, br
         wanted = {name: archive.read(name) for name in archive.namelist()}
 
     def unpacked(machine: Any) -> dict[str, bytes] | None:
-        entry = runtimes.read(home.Home(str(machine.home)), digest)
+        entry = registry.read(home.Home(str(machine.home)), digest)
         if entry is None:
             return None
         (site,) = Path(str(entry["interpreter"])).parents[1].glob("lib/python*/site-packages")
@@ -420,8 +413,8 @@ def _split_is_whole(machine: Any) -> None:
     place = home.Home(str(machine.home))
     if not (machine.home / "models" / "tiny").is_dir():
         return
-    split = staged.in_force(place, "tiny")
-    proved = {current(machine), *staged.read(place, "tiny")}
+    split = candidates.in_force(place, "tiny")
+    proved = {current(machine), *candidates.read(place, "tiny")}
     for arm in split.arms if split else ():
         assert arm.release in proved, "the split names what is not staged"
         assert (machine.home / "releases" / arm.release).is_dir(), "the split names what is not there"

@@ -11,12 +11,12 @@ import pytest
 
 from edgeq.fleet.rollout import journal as journals
 from edgeq.fleet.rollout.abort import DEFAULT, parse_rules
-from edgeq.fleet.rollout.folder import fold
 from edgeq.fleet.rollout.journal import Journal
+from edgeq.fleet.rollout.rollout_store import fold
 from edgeq.fleet.rollout.runner import Pace, Runner
+from edgeq.fleet.rollout.spec import OnAbort, StageTerms, Terms
 from edgeq.fleet.rollout.stages import parse_stages, partition
 from edgeq.fleet.rollout.state import Rollout
-from edgeq.fleet.rollout.terms import OnAbort, StageTerms, Terms
 from edgeq.testing.simulated_fleet import Behaviour, SimulatedFleet
 
 RELEASE, BEFORE = "new-release", "old-release"

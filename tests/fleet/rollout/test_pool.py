@@ -8,7 +8,7 @@ import time
 import pytest
 
 from edgeq.fleet.rollout.pool import ThreadPool
-from edgeq.fleet.rollout.ports import NoAnswer
+from edgeq.fleet.rollout.protocols import NoAnswer
 
 
 def drain(pool: ThreadPool) -> dict[str, object]:

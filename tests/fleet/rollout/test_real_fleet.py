@@ -246,7 +246,7 @@ def test_a_device_whose_application_fails_on_trial_goes_back_by_itself(
     state = machines["c"].home / ".edgeq" / "models" / "double" / "state.json"
     body = json.loads(state.read_text(encoding="utf-8"))
     assert body["state"] == "soaking", "the device itself has it on trial"
-    fail = "import sys; from edgeq_agent import counters, home; "
+    fail = "import sys; from edgeq_agent.activation import counters; from edgeq_agent.storage import home; "
     fail += "counters.add(home.Home(sys.argv[1]), 'double', sys.argv[2], calls=9, errors=9)"
     subprocess.run(
         [sys.executable, "-c", fail, str(machines["c"].home / ".edgeq"), body["target"]],

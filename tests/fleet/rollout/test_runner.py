@@ -220,7 +220,7 @@ def test_a_gate_opens_only_for_the_stage_whose_failures_were_accepted(simulated:
 
 def test_counts_that_do_not_add_up_pause(simulated: Make) -> None:
     run = simulated({}, stages="100%")
-    from edgeq.fleet.rollout.decide import decide
+    from edgeq.fleet.rollout.scheduler import decide
 
     rollout = run.read()
     rollout._failed[Outcome.FAILED] = 3

@@ -1,0 +1,1 @@
+"""Calibration: histograms of tensors and the ranges that are computed from them."""

@@ -1,0 +1,228 @@
+"""Histograms as a file: with the model and the data that they came from, mergeable, as .npz or .json."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq_converters.calibration.histogram import Counts, Histogram
+from edgeq_converters.errors import ConverterError
+
+SCHEMA = "edgeq.histograms/1"
+_PARTS = ("values", "lows", "highs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataDigest:
+    """One set of samples.
+
+    Attributes:
+        sha256: of the arrays' types, shapes and values, whatever file they came in.
+    """
+
+    sha256: str
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistogramFile:
+    """The histograms of one model on one or more sets of samples.
+
+    Attributes:
+        model_sha256: of the float .tflite that was run.
+        source_sha256: of the file or folder that it was made of, for people; equal where that is the .tflite.
+        inputs: names of the tensors that are the model's inputs.
+    """
+
+    model_sha256: str
+    source_sha256: str
+    inputs: tuple[str, ...]
+    data: tuple[DataDigest, ...]
+    histograms: Mapping[str, Histogram]
+
+    @property
+    def samples(self) -> int:
+        """How many samples there were in all."""
+        return sum(entry.samples for entry in self.data)
+
+
+def require_model(kept: HistogramFile, *, digest: str, subject: str) -> None:
+    """Check that histograms belong to a float .tflite.
+
+    Raises:
+        ConverterError: EQ331.
+    """
+    if kept.model_sha256 != digest:
+        raise ConverterError(
+            "EQ331",
+            subject,
+            "the histograms were taken from another model",
+            expected=f"a float model of sha256 {digest[:12]}",
+            got=kept.model_sha256[:12],
+            hint="take them again: edgeq calibrate MODEL --data C.npz -o H.npz",
+        )
+
+
+def merge(first: HistogramFile, second: HistogramFile, *, subject: str) -> HistogramFile:
+    """Return the histograms over both files' samples.
+
+    Raises:
+        ConverterError: EQ331 of two models, EQ212 a set of samples that is in both and would count twice.
+    """
+    require_model(second, digest=first.model_sha256, subject=subject)
+    twice = {entry.sha256 for entry in first.data} & {entry.sha256 for entry in second.data}
+    if twice:
+        raise ConverterError(
+            "EQ212",
+            subject,
+            f"its data {min(twice)[:12]} is in the others already and would be counted twice",
+            hint="name each file once",
+        )
+    if set(first.histograms) != set(second.histograms):
+        raise ConverterError("EQ212", subject, "holds other tensors than the others")
+    return HistogramFile(
+        model_sha256=first.model_sha256,
+        source_sha256=first.source_sha256,
+        inputs=first.inputs,
+        data=tuple(sorted((*first.data, *second.data), key=lambda entry: entry.sha256)),
+        histograms={name: found.merge(second.histograms[name]) for name, found in first.histograms.items()},
+    )
+
+
+def packed(kept: HistogramFile, *, as_json: bool) -> bytes:
+    """Return the file's bytes; the same histograms give the same bytes."""
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "model_sha256": kept.model_sha256,
+        "source_sha256": kept.source_sha256,
+        "inputs": list(kept.inputs),
+        "data": [asdict(entry) for entry in kept.data],
+        "tensors": [_head(name, found) for name, found in sorted(kept.histograms.items())],
+    }
+    columns = [getattr(found, part) for _, found in sorted(kept.histograms.items()) for part in _PARTS]
+    if as_json:
+        for number, tensor in enumerate(document["tensors"]):
+            for at, part in enumerate(_PARTS):
+                counts = columns[number * len(_PARTS) + at]
+                tensor[part] = {"keys": counts.keys.tolist(), "counts": counts.counts.tolist()}
+        return json.dumps(document, separators=(",", ":")).encode()
+    stream = io.BytesIO()
+    np.savez_compressed(
+        stream,
+        document=np.frombuffer(json.dumps(document).encode(), np.uint8),
+        sizes=np.array([len(column.keys) for column in columns], np.int64),
+        keys=np.concatenate([np.zeros(0, np.uint16), *(column.keys for column in columns)]),
+        counts=np.concatenate([np.zeros(0, np.int64), *(column.counts for column in columns)]),
+    )
+    return stream.getvalue()
+
+
+def read(path: Path) -> HistogramFile:
+    """Return what a file holds.
+
+    Raises:
+        ConverterError: EQ212 when it holds no histograms, or damaged ones.
+    """
+    if not path.is_file():
+        raise ConverterError("EQ212", str(path), "no such file", hint="edgeq calibrate writes one")
+    try:
+        with path.open("rb") as stream:
+            is_zip = stream.read(2) == b"PK"
+        document, columns = _read_npz(path) if is_zip else _read_json(path)
+        return _unpacked(document, columns)
+    except (ValueError, KeyError, TypeError, IndexError, EOFError, OSError, OverflowError) as error:
+        raise _unreadable(path, error) from error
+    except (zipfile.BadZipFile, zlib.error, RecursionError, AttributeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ConverterError:
+    short = " ".join(str(error).split())[:120]
+    return ConverterError(
+        "EQ212",
+        str(path),
+        f"cannot be read as histograms ({short})",
+        hint="edgeq calibrate MODEL --data C.npz -o H.npz",
+    )
+
+
+def _head(name: str, found: Histogram) -> dict[str, Any]:
+    empty = not found.total
+    return {
+        "name": name,
+        "minimum": None if empty else found.minimum,
+        "maximum": None if empty else found.maximum,
+        "invalid": found.invalid,
+    }
+
+
+def _read_npz(path: Path) -> tuple[Any, list[Counts]]:
+    # Opened here, so that it is closed where numpy meets a broken zip.
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        if "document" not in arrays.files:
+            raise ValueError("an .npz without `document`: samples are given as --data or --calibration")
+        document = json.loads(arrays["document"].tobytes())
+        sizes, keys, counts = arrays["sizes"], arrays["keys"], arrays["counts"]
+    ends = np.cumsum(sizes)
+    if len(keys) != len(counts) or (sizes < 0).any() or (len(ends) and ends[-1] != len(keys)):
+        raise ValueError("its arrays do not fit each other")
+    return document, [
+        _counts(keys[end - size : end], counts[end - size : end])
+        for size, end in zip(sizes, ends, strict=True)
+    ]
+
+
+def _read_json(path: Path) -> tuple[Any, list[Counts]]:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise ValueError(f"expected the schema {SCHEMA}")
+    parts = [tensor[part] for tensor in document["tensors"] for part in _PARTS]
+    return document, [_counts(np.array(part["keys"]), np.array(part["counts"])) for part in parts]
+
+
+def _counts(keys: npt.NDArray[Any], counts: npt.NDArray[Any]) -> Counts:
+    if len(keys) and (keys.dtype.kind not in "iu" or counts.dtype.kind not in "iu"):
+        raise ValueError("keys and counts are integers")
+    whole, number = keys.astype(np.int64), counts.astype(np.int64)
+    if len(whole) != len(number) or (np.diff(whole) <= 0).any() or (number <= 0).any():
+        raise ValueError("keys rise and counts are above zero")
+    # 0x7F80 is infinity; beyond it NaN, on both sides of the sign bit.
+    if len(whole) and (whole[0] < 0 or whole[-1] > 0xFFFF or ((whole & 0x7FFF) >= 0x7F80).any()):
+        raise ValueError("keys are the upper 16 bits of finite float32 values")
+    return Counts(keys=whole.astype(np.uint16), counts=number)
+
+
+def _unpacked(document: Any, columns: list[Counts]) -> HistogramFile:
+    if document["schema"] != SCHEMA:
+        raise ValueError(f"expected the schema {SCHEMA}, got {document['schema']!r}")
+    tensors = document["tensors"]
+    if len(columns) != len(_PARTS) * len(tensors):
+        raise ValueError("its arrays do not fit its tensors")
+    histograms = {}
+    for number, tensor in enumerate(tensors):
+        values, lows, highs = columns[number * len(_PARTS) : (number + 1) * len(_PARTS)]
+        low, high = tensor["minimum"], tensor["maximum"]
+        histograms[str(tensor["name"])] = Histogram(
+            values=values,
+            lows=lows,
+            highs=highs,
+            minimum=np.inf if low is None else float(low),
+            maximum=-np.inf if high is None else float(high),
+            invalid=int(tensor["invalid"]),
+        )
+    return HistogramFile(
+        model_sha256=str(document["model_sha256"]),
+        source_sha256=str(document["source_sha256"]),
+        inputs=tuple(str(name) for name in document["inputs"]),
+        data=tuple(DataDigest(sha256=str(e["sha256"]), samples=int(e["samples"])) for e in document["data"]),
+        histograms=histograms,
+    )

@@ -1,5 +1,0 @@
-"""What a conversion uses where the recipe leaves it open, chosen on samples that were held out."""
-
-from edgeq_converters.choosing.search import Best, Score, best, wanted
-
-__all__ = ["Best", "Score", "best", "wanted"]

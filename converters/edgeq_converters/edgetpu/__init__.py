@@ -1,0 +1,1 @@
+"""Edge TPU readiness: Coral's rules, the report and the compiler."""

@@ -1,0 +1,254 @@
+"""Coral's table of operations with their known limitations (compiler 16, runtime 14), as predicates.
+
+Source: https://coral.ai/docs/edgetpu/models-intro/#supported-operations. A limitation that the page states
+only as a possibility ("might not be mapped") is no reason here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+
+from edgeq_converters.graph import tflite_file
+
+_INTEGERS = {"INT8", "UINT8"}
+_SOFTMAX_ELEMENTS = 16_000
+Rule = Callable[[Any, Any, Any], str | None]
+
+
+def why_not(model: Any, graph: Any, operator: Any, name: str) -> str | None:
+    """Return why the Edge TPU does not take the operation, or None when it does."""
+    if name.startswith("CUSTOM"):
+        return "custom operations are not supported"
+    if name not in _RULES:
+        return "the operation is not in Coral's table"
+    kinds = {_kind(graph, i) for i in (*_given(operator)[:1], *operator.outputs)}
+    if name in _DATA_FIRST:
+        kinds = {_kind(graph, i) for i in (_given(operator)[_DATA_FIRST[name]], *operator.outputs)}
+    wrong = sorted(kinds - _INTEGERS)
+    if wrong:
+        return f"works on {', '.join(wrong).lower()}; only 8-bit integers are supported"
+    for index in (*_given(operator), *operator.outputs):
+        sizes = shape(graph, index)
+        if any(size < 1 for size in _signature(graph, index)):
+            return "its tensors have no constant size"
+        if any(size > 1 for size in sizes[:-3]) and not _is_constant(model, graph, index):
+            return f"a tensor of shape {sizes}: only the three innermost dimensions may be larger than 1"
+    rule = _RULES[name]
+    return rule(model, graph, operator) if rule else None
+
+
+def risks(model: Any, graph: Any) -> Iterator[str]:
+    """Yield what compilers of version 16 (2021) are known to refuse although the table allows it."""
+    newest = {
+        tflite_file.op_name(model, operator): int(model.operatorCodes[operator.opcodeIndex].version)
+        for operator in graph.operators
+    }
+    if newest.get("QUANTIZE", 1) > 2:
+        version = newest["QUANTIZE"]
+        yield f"QUANTIZE is of version {version}; compiler 16.0 knows up to 2 (google-coral/edgetpu#879)"
+    dense = [op for op in graph.operators if tflite_file.op_name(model, op) == "FULLY_CONNECTED"]
+    per_channel = sum(_scales(graph, op.inputs[1]) > 1 for op in dense)
+    if per_channel:
+        yield (
+            f"{per_channel} FULLY_CONNECTED with a scale for each output: newer than the compiler, which may "
+            "want one scale for all"
+        )
+
+
+def shape(graph: Any, index: int) -> tuple[int, ...]:
+    """Return a tensor's sizes."""
+    sizes = graph.tensors[index].shape
+    return () if sizes is None else tuple(int(size) for size in sizes)
+
+
+def _signature(graph: Any, index: int) -> tuple[int, ...]:
+    # An open batch is written as -1 beside a shape of 1; the compiler takes the 1.
+    sizes = graph.tensors[index].shapeSignature
+    return () if sizes is None else tuple(int(size) for size in sizes)[1:]
+
+
+def _given(operator: Any) -> list[int]:
+    return [int(i) for i in operator.inputs if i >= 0]
+
+
+def _kind(graph: Any, index: int) -> str:
+    return tflite_file.type_name(graph.tensors[index])
+
+
+def _scales(graph: Any, index: int) -> int:
+    parameters = graph.tensors[index].quantization
+    return 0 if parameters is None or parameters.scale is None else len(parameters.scale)
+
+
+def _is_constant(model: Any, graph: Any, index: int) -> bool:
+    return tflite_file.is_constant(model, graph.tensors[index])
+
+
+def _values(model: Any, graph: Any, index: int) -> npt.NDArray[Any] | None:
+    tensor = graph.tensors[index]
+    if not tflite_file.is_constant(model, tensor):
+        return None
+    kinds = {"INT32": np.int32, "INT64": np.int64, "INT8": np.int8, "UINT8": np.uint8}
+    dtype = kinds.get(tflite_file.type_name(tensor))
+    data = model.buffers[tensor.buffer].data
+    return None if dtype is None else np.frombuffer(memoryview(data), dtype)
+
+
+def _axes(model: Any, graph: Any, operator: Any, which: int, rank: int) -> set[int] | None:
+    values = _values(model, graph, operator.inputs[which])
+    return None if values is None else {int(axis) % max(rank, 1) for axis in values}
+
+
+def _no_activation(_model: Any, _graph: Any, operator: Any) -> str | None:
+    fused = operator.builtinOptions.fusedActivationFunction
+    return None if fused == schema.ActivationFunctionType.NONE else "has a fused activation function"
+
+
+def _concatenation(model: Any, graph: Any, operator: Any) -> str | None:
+    fused = _no_activation(model, graph, operator)
+    constants = [i for i in _given(operator) if _is_constant(model, graph, i)]
+    if fused or not constants:
+        return fused
+    if len(_given(operator)) != 2:
+        return "has a constant among more than two inputs"
+    values = _values(model, graph, constants[0])
+    pair = tflite_file.quantization(graph.tensors[constants[0]])
+    zero = pair[1] if pair else 0
+    return None if values is not None and (values == zero).all() else "its constant input is not all zero"
+
+
+def _convolution(model: Any, graph: Any, operator: Any) -> str | None:
+    options = operator.builtinOptions
+    if options.dilationWFactor != options.dilationHFactor:
+        return "its dilation differs in x and y"
+    return _constant_weights(model, graph, operator)
+
+
+def _constant_weights(model: Any, graph: Any, operator: Any) -> str | None:
+    return None if _is_constant(model, graph, operator.inputs[1]) else "its weights are not constant"
+
+
+def _fully_connected(model: Any, graph: Any, operator: Any) -> str | None:
+    if operator.builtinOptions.weightsFormat != schema.FullyConnectedOptionsWeightsFormat.DEFAULT:
+        return "its weights are not in the default format"
+    output = shape(graph, operator.outputs[0])
+    if math.prod(output[:-1]) > 1:
+        return f"its output {output} is not one-dimensional"
+    return _constant_weights(model, graph, operator)
+
+
+def _mean(model: Any, graph: Any, operator: Any) -> str | None:
+    sizes = shape(graph, operator.inputs[0])
+    axes = _axes(model, graph, operator, 1, len(sizes))
+    if axes is None:
+        return "its axes are not constant"
+    if 0 in axes and len(sizes) > 1:
+        return "reduces the batch dimension"
+    if len(sizes) - 1 in axes and sizes[-1] % 4:
+        return f"reduces the z dimension, whose size {sizes[-1]} is no multiple of 4"
+    return None
+
+
+def _not_batch(which: int, what: str) -> Rule:
+    def rule(model: Any, graph: Any, operator: Any) -> str | None:
+        rank = len(shape(graph, operator.inputs[1 - which]))  # the values beside the axes
+        axes = _axes(model, graph, operator, which, rank)
+        if axes is None:
+            return "its axes are not constant"
+        return f"{what} the batch dimension" if 0 in axes and rank > 1 else None
+
+    return rule
+
+
+def _pack(_model: Any, graph: Any, operator: Any) -> str | None:
+    rank = len(shape(graph, operator.outputs[0]))
+    return "packs along the batch dimension" if operator.builtinOptions.axis % rank == 0 else None
+
+
+def _pad(model: Any, graph: Any, operator: Any) -> str | None:
+    values = _values(model, graph, operator.inputs[1])
+    if values is None:
+        return "its padding is not constant"
+    rank = len(shape(graph, operator.inputs[0]))
+    return "pads the batch dimension" if rank == 4 and values.reshape(-1, 2)[0].any() else None
+
+
+def _prelu(_model: Any, graph: Any, operator: Any) -> str | None:
+    alpha = shape(graph, operator.inputs[1])
+    if any(size > 1 for size in alpha[:-1]):
+        return f"its alpha {alpha} is not one-dimensional (Keras: shared_axes=[1, 2])"
+    return None
+
+
+def _resize(_model: Any, graph: Any, operator: Any) -> str | None:
+    sizes = shape(graph, operator.inputs[0])
+    return None if len(sizes) <= 4 and math.prod(sizes[:-3]) == 1 else "its input is not three-dimensional"
+
+
+def _softmax(_model: Any, graph: Any, operator: Any) -> str | None:
+    sizes = shape(graph, operator.inputs[0])
+    if math.prod(sizes[:-1]) > 1:
+        return f"its input {sizes} is not one-dimensional"
+    if sizes and sizes[-1] > _SOFTMAX_ELEMENTS:
+        return f"its input has {sizes[-1]} elements, more than {_SOFTMAX_ELEMENTS}"
+    return None
+
+
+def _strided_slice(model: Any, graph: Any, operator: Any) -> str | None:
+    options = operator.builtinOptions
+    if options.ellipsisMask or options.newAxisMask:
+        return "has an ellipsis or a new axis"
+    strides = _values(model, graph, operator.inputs[3])
+    return None if strides is not None and (strides == 1).all() else "has strides other than 1"
+
+
+# Where the values come after a shape or an axis.
+_DATA_FIRST = {"SPLIT": 1, "TRANSPOSE_CONV": 2}
+_RULES: dict[str, Rule | None] = {
+    "ADD": None,
+    "AVERAGE_POOL_2D": _no_activation,
+    "CONCATENATION": _concatenation,
+    "CONV_2D": _convolution,
+    "DEPTHWISE_CONV_2D": _convolution,
+    "EXPAND_DIMS": None,
+    "FULLY_CONNECTED": _fully_connected,
+    "L2_NORMALIZATION": None,
+    "LOGISTIC": None,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": None,
+    "MAXIMUM": None,
+    "MAX_POOL_2D": _no_activation,
+    "MEAN": _mean,
+    "MINIMUM": None,
+    "MUL": None,
+    "PACK": _pack,
+    "PAD": _pad,
+    "PRELU": _prelu,
+    "QUANTIZE": None,
+    "REDUCE_MAX": _not_batch(1, "reduces"),
+    "REDUCE_MIN": _not_batch(1, "reduces"),
+    "RELU": None,
+    "RELU6": None,
+    "RELU_N1_TO_1": None,
+    "RESHAPE": None,
+    "RESIZE_BILINEAR": _resize,
+    "RESIZE_NEAREST_NEIGHBOR": _resize,
+    "RSQRT": None,
+    "SLICE": None,
+    "SOFTMAX": _softmax,
+    "SPACE_TO_DEPTH": None,
+    "SPLIT": _not_batch(0, "splits"),
+    "SQUARED_DIFFERENCE": None,
+    "SQUEEZE": None,
+    "STRIDED_SLICE": _strided_slice,
+    "SUB": None,
+    "SUM": _not_batch(1, "reduces"),
+    "TANH": None,
+    "TRANSPOSE": None,
+    "TRANSPOSE_CONV": _constant_weights,
+}

@@ -1,0 +1,1 @@
+"""The .tflite graph: parsed, checked, edited and run."""

@@ -1,0 +1,1 @@
+"""From a float .tflite and ranges to a quantized .tflite."""

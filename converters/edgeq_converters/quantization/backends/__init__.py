@@ -1,0 +1,1 @@
+"""The quantizer libraries, one adapter for each."""

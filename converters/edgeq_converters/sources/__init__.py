@@ -1,0 +1,1 @@
+"""Model sources: Keras, SavedModel, ONNX, PyTorch and .tflite files become a float .tflite."""

@@ -1,0 +1,93 @@
+"""Every kind of source behind one function: a float .tflite, and a way to run the source itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from edgeq_converters.data.sample_files import RawSamples
+from edgeq_converters.sources import detect
+from edgeq_converters.sources.detect import SourceKind
+from edgeq_converters.values import TensorInfo
+
+Array = npt.NDArray[Any]
+Reference = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A source as a float .tflite.
+
+    Attributes:
+        data: the .tflite; of a .tflite source its own bytes, but for weights in float16, which are widened.
+        frozen: the SavedModel of fixed shapes that TensorFlow's own quantizer takes; None without one.
+        reference: runs the source on one batch: {input name: array of the .tflite's shape} -> {output name:
+            array}; None for a .tflite, which is its own reference.
+        layouts: {input name: axes}, where the .tflite's input is the source's transposed by these axes.
+        tools: names of the packages that took part besides the usual ones.
+        notes: what the user should be told.
+    """
+
+    kind: SourceKind
+    data: bytes
+    frozen: Path | None = None
+    reference: Reference | None = None
+    layouts: Mapping[str, tuple[int, ...]] | None = None
+    tools: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def load_source(source: Path, workdir: Path, *, announce: Callable[[str], object]) -> Loaded:
+    """Return any source as a float .tflite.
+
+    Args:
+        workdir: an empty folder for the libraries' files.
+        announce: called with what takes its time, before it does.
+
+    Raises:
+        ConverterError: EQ104 a package is missing, EQ301, EQ302 no model, EQ305 it cannot be loaded or
+            converted, EQ306 open shapes.
+    """
+    kind = detect.detect(source)
+    if kind is SourceKind.TFLITE:
+        return _tflite(source)
+    if kind is SourceKind.ONNX:
+        announce("load with onnx2tf")
+        from edgeq_converters.sources import onnx_source
+
+        return onnx_source.load(source, workdir)
+    if kind is SourceKind.TORCH:
+        announce("load with litert-torch")
+        from edgeq_converters.sources import torch_source
+
+        return torch_source.load(source, workdir)
+    announce("load with TensorFlow")
+    from edgeq_converters.sources import tf_source
+
+    return tf_source.load(source, kind, workdir)
+
+
+def _tflite(source: Path) -> Loaded:
+    from edgeq_converters.sources import float16_weights
+
+    data, widened = float16_weights.as_float32(source.read_bytes(), subject=str(source))
+    said = (f"{widened} constants were stored in float16; they are float32 here, with the same values",)
+    return Loaded(kind=SourceKind.TFLITE, data=data, notes=said if widened else ())
+
+
+def relaid(raw: RawSamples, inputs: Sequence[TensorInfo], loaded: Loaded) -> RawSamples:
+    """Return samples in the .tflite's layout where they were given in the source's (channels first)."""
+    arrays = dict(raw.arrays)
+    for tensor in inputs:
+        axes = (loaded.layouts or {}).get(tensor.name)
+        name = tensor.name if tensor.name in arrays else "x"
+        if axes is None or name not in arrays or arrays[name].ndim != len(axes):
+            continue
+        sizes, wanted = arrays[name].shape[1:], tensor.shape[1:]
+        if sizes != wanted and tuple(sizes[axis - 1] for axis in axes[1:]) == wanted:
+            arrays[name] = arrays[name].transpose(axes)
+    return replace(raw, arrays=arrays)

@@ -1,0 +1,106 @@
+"""PyTorch sources: litert-torch makes a float .tflite of what torch.export wrote (.pt2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq_converters.data.sample_files import missing
+from edgeq_converters.errors import ConverterError
+from edgeq_converters.sources.detect import SourceKind
+from edgeq_converters.sources.load import Loaded
+
+Array = npt.NDArray[Any]
+_TOOLS = ("torch", "litert-torch", "litert-converter")
+
+
+def load(source: Path, workdir: Path) -> Loaded:
+    """Return an exported program as a float .tflite; its inputs keep PyTorch's layout (channels first).
+
+    Raises:
+        ConverterError: EQ104 without the extra `torch`, EQ305 it cannot be read or converted, EQ306 open
+            shapes.
+    """
+    torch = _package("torch")
+    litert_torch = _package("litert_torch")
+    try:
+        program = torch.export.load(str(source))
+    except Exception as error:  # zip, JSON and pickle errors, and torch's own
+        raise ConverterError(
+            "EQ305",
+            str(source),
+            f"truncated or damaged .pt2 file, or another version's ({_gist(error)})",
+            hint="torch.export.save(torch.export.export(model.eval(), (sample,)), 'model.pt2')",
+        ) from error
+    positional, named = _example(program, source)
+    module = program.module()
+    try:
+        made = litert_torch.convert(module, positional, sample_kwargs=named or None)
+        path = workdir / "from_torch.tflite"
+        made.export(str(path))
+    except Exception as error:
+        raise ConverterError(
+            "EQ305",
+            str(source),
+            f"litert-torch cannot convert the model ({_gist(error)})",
+            hint="export it with fixed shapes after model.eval(); ops that LiteRT lacks must be replaced",
+        ) from error
+
+    def reference(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        given = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        with torch.no_grad():
+            ordered = [given[name] for name in sorted(given, key=_number)]
+            count = len(positional)
+            result = module(*ordered[:count], **dict(zip(named, ordered[count:], strict=True)))
+        flat, _ = torch.utils._pytree.tree_flatten(result)
+        return {f"output_{i}": tensor.numpy() for i, tensor in enumerate(flat)}
+
+    return Loaded(kind=SourceKind.TORCH, data=path.read_bytes(), reference=reference, tools=_TOOLS)
+
+
+def _package(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise missing((error.name or name).replace("_", "-"), extra="torch") from error
+
+
+def _example(program: Any, source: Path) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if program.example_inputs is None:
+        raise ConverterError(
+            "EQ306",
+            str(source),
+            "the .pt2 holds no example inputs, which say the shapes",
+            hint="torch.export.save(torch.export.export(model.eval(), (sample,)), 'model.pt2')",
+        )
+    users = set(program.graph_signature.user_inputs)
+    for node in program.graph.nodes:
+        value = node.meta.get("val") if node.op == "placeholder" and node.name in users else None
+        if value is not None and any(not isinstance(size, int) for size in value.shape):
+            raise ConverterError(
+                "EQ306",
+                str(source),
+                f"input `{node.name}` has open dimensions",
+                expected="fixed sizes, batch 1",
+                got=str(tuple(str(size) for size in value.shape)).replace("'", ""),
+                hint="export it without dynamic_shapes, with a sample of batch 1",
+            )
+    positional, named = program.example_inputs
+    return tuple(positional), dict(named)
+
+
+def _number(name: str) -> tuple[int, int]:
+    """Return the place of an input as litert-torch names it: `args_0`, then the keyword ones."""
+    found = re.fullmatch(r"args_(\d+)", name)
+    return (0, int(found[1])) if found else (1, 0)
+
+
+def _gist(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]

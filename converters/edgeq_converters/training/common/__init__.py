@@ -1,0 +1,1 @@
+"""What every training shares: set-up, data, losses and the training loop."""

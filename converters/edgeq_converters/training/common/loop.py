@@ -1,0 +1,166 @@
+"""The training loop of re-tuning and of training with fake quantization: the same bytes for the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq_converters.errors import ConverterError
+from edgeq_converters.training.common.training_data import LabelledData
+
+Forward = Callable[[list[Any]], list[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How long and how fast a training goes; the rate falls to zero along a cosine."""
+
+    epochs: int
+    rate: float
+    batch: int = 32
+    seed: int = 0
+
+    def steps(self, count: int) -> int:
+        """Return the number of steps for `count` samples."""
+        return self.epochs * max(1, -(-count // self.batch))
+
+
+_FEWEST, _MOST = 2, 60
+
+
+def epochs_for(samples: int, *, batch: int, steps: int, wanted: int | None) -> int:
+    """Return how many epochs to train: as many as were wanted, or as give about that many steps."""
+    if wanted is not None:
+        return wanted
+    return min(_MOST, max(_FEWEST, -(-steps * batch // max(samples, 1))))
+
+
+def reproducible(seed: int) -> None:
+    """Make what Keras and TensorFlow do in this process depend on the seed alone."""
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def train(
+    forward: Forward,
+    variables: Sequence[Any],
+    data: LabelledData,
+    targets: Sequence[npt.NDArray[Any]],
+    *,
+    loss: Callable[[list[Any], list[Any]], Any],
+    plan: Plan,
+    subject: str,
+    advance: Callable[[int], None],
+    before_step: Callable[[int], None] = lambda _step: None,
+    after_update: Callable[[], None] = lambda: None,
+) -> None:
+    """Train the variables in place by Adam.
+
+    Args:
+        forward: from a batch of inputs to the outputs, as Keras tensors.
+        targets: what the loss compares with, samples first.
+        before_step: called with the step's number before each step.
+        after_update: part of the compiled step, after the variables were updated.
+
+    Raises:
+        ConverterError: EQ317 when the loss is no longer finite.
+    """
+    import keras
+    import tensorflow as tf
+
+    total = plan.steps(len(data))
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(plan.rate, total))
+    optimizer.build(list(variables))
+
+    def update(inputs: list[Any], wanted: list[Any]) -> Any:
+        with tf.GradientTape() as tape:
+            value = loss(forward(inputs), wanted)
+        gradients = tape.gradient(value, [variable.value for variable in variables])
+        used = [
+            (gradient, variable)
+            for gradient, variable in zip(gradients, variables, strict=True)
+            if gradient is not None
+        ]
+        optimizer.apply_gradients(used)
+        after_update()
+        return value
+
+    compiled = tf.function(update, reduce_retracing=True)
+    random = np.random.default_rng(plan.seed)
+    size = min(plan.batch, len(data))
+    for step, rows in enumerate(_batches(random, len(data), size, total)):
+        before_step(step)
+        batch = [tf.constant(array[rows]) for array in data.arrays]
+        value = float(compiled(batch, [tf.constant(target[rows]) for target in targets]))
+        if not np.isfinite(value):
+            raise ConverterError(
+                "EQ317",
+                subject,
+                f"training diverged: the loss is {value} at step {step + 1} of {total}",
+                hint="check that the data is scaled as it was for training the model",
+            )
+        advance(1)
+
+
+def _batches(random: np.random.Generator, count: int, size: int, total: int) -> Any:
+    # Every batch is whole, so that the step is compiled once: what an epoch has left over opens the next.
+    waiting = np.empty(0, np.int64)
+    for _ in range(total):
+        while len(waiting) < size:
+            waiting = np.concatenate([waiting, random.permutation(count)])
+        yield waiting[:size]
+        waiting = waiting[size:]
+
+
+def predict(model: Any, data: LabelledData, batch: int = 256) -> list[npt.NDArray[Any]]:
+    """Return the model's outputs in inference mode, samples first."""
+    return outputs_of(compiled(lambda inputs: _called(model, inputs)), data, batch)
+
+
+def compiled(forward: Forward) -> Forward:
+    """Return the same function, faster where it is called often."""
+    import tensorflow as tf
+
+    made: Forward = tf.function(forward, reduce_retracing=True)
+    return made
+
+
+def outputs_of(forward: Forward, data: LabelledData, batch: int = 256) -> list[npt.NDArray[Any]]:
+    """Return what `forward` gives, samples first."""
+    import tensorflow as tf
+
+    parts: list[list[npt.NDArray[Any]]] = []
+    for start in range(0, len(data), batch):
+        rows = [tf.constant(array[start : start + batch]) for array in data.arrays]
+        parts.append([np.asarray(out) for out in forward(rows)])
+    return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+
+
+def _called(model: Any, inputs: list[Any]) -> list[Any]:
+    import keras
+
+    return list(keras.tree.flatten(model(inputs if len(inputs) > 1 else inputs[0], training=False)))
+
+
+def training_call(model: Any) -> Forward:
+    """Return the model in training mode: dropout drops, batch normalization follows the batches."""
+    import keras
+
+    def forward(inputs: list[Any]) -> list[Any]:
+        return list(keras.tree.flatten(model(inputs if len(inputs) > 1 else inputs[0], training=True)))
+
+    return forward
+
+
+def accuracy(outputs: Sequence[npt.NDArray[Any]], labels: npt.NDArray[np.int64] | None) -> float | None:
+    """Return the share of right top-1 classes; None without labels."""
+    if labels is None:
+        return None
+    return float(np.mean(np.argmax(outputs[0], axis=-1) == labels))

@@ -1,0 +1,132 @@
+"""Training data in memory: read, checked against the model, and split into training and held-out samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq_converters.data import sample_files, samples
+from edgeq_converters.data.sample_files import RawSamples
+from edgeq_converters.errors import ConverterError
+from edgeq_converters.values import TensorInfo
+
+HELD_OUT = 0.2  # of the training data, where no validation data is given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledData:
+    """Samples in the model's types.
+
+    Attributes:
+        arrays: one an input, samples first.
+        labels: class numbers; None for training without labels.
+    """
+
+    arrays: tuple[npt.NDArray[Any], ...]
+    labels: npt.NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def take(self, rows: npt.NDArray[np.int64]) -> LabelledData:
+        """Return some of the samples."""
+        return replace(
+            self,
+            arrays=tuple(array[rows] for array in self.arrays),
+            labels=None if self.labels is None else self.labels[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Data to train on, and data to say how good the model is, which training never sees."""
+
+    training: LabelledData
+    held_out: LabelledData
+    notes: tuple[str, ...]
+
+
+def read(training: Path | None, validation: Path | None) -> tuple[RawSamples, RawSamples | None]:
+    """Return the files' samples, before any model is known.
+
+    Raises:
+        ConverterError: EQ220 no training data; EQ2xx as `sample_files.read`.
+    """
+    if training is None:
+        raise ConverterError(
+            "EQ220",
+            "--training",
+            "pruning and tuning train the model and need training data",
+            expected="samples `x` and labels `y`",
+            got="none",
+            hint="add --training T.npz",
+        )
+    return sample_files.read(training), None if validation is None else sample_files.read(validation)
+
+
+def split(
+    raw: tuple[RawSamples, RawSamples | None],
+    model: Any,
+    *,
+    labels_needed: bool,
+    classes: int,
+    seed: int,
+) -> Split:
+    """Return the data in the model's types.
+
+    Without validation data a fifth of the training data is held out, chosen by the seed.
+
+    Args:
+        classes: how many the model tells apart; labels are not looked at where it is below two.
+
+    Raises:
+        ConverterError: EQ203..EQ208 the data does not fit, EQ220 labels are needed and missing.
+    """
+    inputs = inputs_of(model)
+    training = _fit(raw[0], inputs, classes, labels_needed)
+    if raw[1] is not None:
+        return Split(training=training, held_out=_fit(raw[1], inputs, classes, labels_needed), notes=())
+    if len(training) < 2:
+        raise ConverterError(
+            "EQ202", raw[0].subject, expected="at least two samples to train on", got=f"{len(training)}"
+        )
+    order = np.random.default_rng(seed).permutation(len(training))
+    count = max(1, int(len(training) * HELD_OUT))
+    note = f"{count} of {len(training)} training samples were held out to measure accuracy (or: --validation)"
+    return Split(training=training.take(order[count:]), held_out=training.take(order[:count]), notes=(note,))
+
+
+def inputs_of(model: Any) -> tuple[TensorInfo, ...]:
+    """Return a Keras model's inputs with batch one."""
+    return tuple(
+        TensorInfo(
+            name=str(tensor.name),
+            shape=(1, *(-1 if size is None else int(size) for size in tensor.shape[1:])),
+            dtype=str(tensor.dtype),
+        )
+        for tensor in model.inputs
+    )
+
+
+def _fit(raw: RawSamples, inputs: Sequence[TensorInfo], classes: int, labels_needed: bool) -> LabelledData:
+    matched = samples.match(raw, inputs)
+    arrays = tuple(
+        samples.to_model(array, tensor) for array, tensor in zip(matched.arrays, inputs, strict=True)
+    )
+    if raw.labels is None and labels_needed:
+        raise ConverterError(
+            "EQ220",
+            raw.subject,
+            expected="labels `y` beside the samples",
+            got="samples only",
+            hint="add `y`, or --distill, which needs no labels",
+        )
+    if raw.labels is None or classes < 2:
+        return LabelledData(arrays=arrays, labels=None)
+    labels = samples.check_labels(raw.labels, samples=len(matched), classes=classes, subject=raw.subject)
+    return LabelledData(arrays=arrays, labels=labels)

@@ -1,0 +1,131 @@
+"""What a pruned file is worth beside the unpruned one: sizes, latency in turns, and where its zeros are."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq_converters.data.samples import Samples, to_real
+from edgeq_converters.errors import ConverterError
+from edgeq_converters.graph import inference, tflite_file
+from edgeq_converters.training.common.training_data import LabelledData
+
+_ROUNDS = 12
+_ROUND_NS = 40_000_000  # of each model in each round
+
+
+def sizes(data: bytes) -> dict[str, int]:
+    """Return the file's size, and its size compressed (zlib level 9)."""
+    return {"size_bytes": len(data), "compressed_bytes": len(zlib.compress(data, 9))}
+
+
+def latencies_ns(models: list[bytes], *, subject: str) -> list[dict[str, float]]:
+    """Return each model's median latency, and its quartiles over the rounds.
+
+    The models take turns in rounds of 40 ms, so that a machine that slows down slows down all of them. One
+    thread, LiteRT's default delegates, inputs of zeros.
+    """
+    runs = [_prepared(data, subject) for data in models]
+    medians: list[list[float]] = [[] for _ in models]
+    for number in range(_ROUNDS + 1):
+        for into, interpreter in zip(medians, runs, strict=True):
+            taken: list[int] = []
+            while sum(taken) < _ROUND_NS or len(taken) < 5:
+                started = time.perf_counter_ns()
+                interpreter.invoke()
+                taken.append(time.perf_counter_ns() - started)
+            if number:  # the first round warms up
+                into.append(statistics.median(taken))
+    found = []
+    for rounds in medians:
+        low, middle, high = statistics.quantiles(rounds, n=4)
+        found.append({"p50": middle, "quartile_low": low, "quartile_high": high})
+    return found
+
+
+def _prepared(data: bytes, subject: str) -> Any:
+    interpreter = inference.open_interpreter(data, subject=subject)
+    for detail in interpreter.get_input_details():
+        interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
+    return interpreter
+
+
+def accuracy(data: bytes, held_out: LabelledData, *, subject: str) -> float | None:
+    """Return the file's top-1 accuracy on the held-out samples; None without labels or classes."""
+    if held_out.labels is None:
+        return None
+    inputs, outs = tflite_file.inputs_and_outputs(tflite_file.parse(data, subject=subject))
+    samples = Samples(inputs=inputs, arrays=held_out.arrays)
+    scores = inference.outputs(data, samples, subject=subject, advance=lambda _count: None)[0]
+    real = to_real(scores, outs[0])
+    return float(np.mean(np.argmax(real, axis=-1) == held_out.labels))
+
+
+def weights(data: bytes, *, subject: str) -> dict[str, npt.NDArray[Any]]:
+    """Return the file's constants of two and more dimensions, by the tensor's name; int4 unpacked."""
+    model = tflite_file.parse(data, subject=subject)
+    found = {}
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            if tflite_file.is_constant(model, tensor) and len(_shape(tensor)) > 1:
+                array = _array(model, tensor)
+                if array is not None:
+                    found[tflite_file.tensor_name(tensor)] = array
+    return found
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
+
+
+def _array(model: Any, tensor: Any) -> npt.NDArray[Any] | None:
+    raw = np.asarray(model.buffers[tensor.buffer].data, np.uint8)
+    kind = tflite_file.type_name(tensor)
+    if kind == "INT4":
+        pairs = np.stack([raw & 0x0F, raw >> 4], axis=-1).ravel()[: int(np.prod(_shape(tensor)))]
+        return np.where(pairs > 7, pairs.astype(np.int8) - 16, pairs.astype(np.int8)).reshape(_shape(tensor))
+    kinds = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT8": np.int8}
+    if kind not in kinds:
+        return None
+    return raw.view(kinds[kind]).reshape(_shape(tensor))
+
+
+def zeros(data: bytes, *, subject: str) -> dict[str, float]:
+    """Return how many of the file's weights are zero, and of how many."""
+    arrays = weights(data, subject=subject).values()
+    total = sum(array.size for array in arrays)
+    nothing = sum(int(np.count_nonzero(array == 0)) for array in arrays)
+    return {"weights": total, "zero_weights": nothing}
+
+
+def require_zeros_kept(hub: bytes, written: bytes, *, subject: str) -> int:
+    """Return how many zeros of the float file's weights are exact zeros in the written file: all of them.
+
+    Args:
+        hub: the float .tflite with the pruned weights.
+        written: the file of any scheme that was made from it.
+
+    Raises:
+        ConverterError: EQ308 naming the weights where the quantizer moved a zero.
+    """
+    ours, theirs = weights(hub, subject=subject), weights(written, subject=subject)
+    checked = 0
+    for name, array in ours.items():
+        other = theirs.get(name)
+        if other is None or other.shape != array.shape:
+            continue
+        pruned = array == 0
+        if np.any(other[pruned] != 0):
+            raise ConverterError(
+                "EQ308",
+                subject,
+                f"the quantizer moved pruned weights of {name!r} away from zero",
+                hint="use --scheme float16 or float32",
+            )
+        checked += int(pruned.sum())
+    return checked

@@ -1,0 +1,125 @@
+"""Where activations become integers: the tensors of the float .tflite, found in the Keras graph by value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq_converters.graph import inference, tflite_file
+from edgeq_converters.training.common import keras_graph
+from edgeq_converters.training.common.training_data import LabelledData
+
+_PROBES = 6
+_SAME_SCALE = {
+    "MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "AveragePooling1D", "AveragePooling2D",
+    "AveragePooling3D", "Flatten", "Reshape", "Permute", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D",
+    "Cropping1D", "Cropping2D", "Cropping3D", "UpSampling1D", "UpSampling2D", "Concatenate", "Dropout",
+    "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "Identity", "RepeatVector",
+    "GlobalMaxPooling1D", "GlobalMaxPooling2D",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Points:
+    """Where to fake-quantize.
+
+    Attributes:
+        key_of: {id of a symbolic Keras tensor: the key of its range}; symbols that share a scale share a key.
+        names: {key: names of the .tflite tensors that have this range}.
+    """
+
+    key_of: dict[int, str]
+    names: dict[str, tuple[str, ...]]
+
+
+def find(model: Any, hub: bytes, data: LabelledData, *, subject: str) -> Points:
+    """Return the points of a model whose float .tflite is `hub`.
+
+    The .tflite decides: what the converter fused (a convolution with its ReLU) has one tensor, and the Keras
+    tensors inside of it are in no file. A Keras tensor and a .tflite tensor are one where their values agree
+    on some samples; where two Keras tensors are equal, they share a range.
+    """
+    probes = data.take(np.arange(min(_PROBES, len(data))))
+    theirs = _tflite_values(hub, probes, subject)
+    groups = _Groups()
+    names: dict[int, list[str]] = {}
+    symbols, ours = _keras_values(model, probes)
+    for symbol, values in zip(symbols, ours, strict=True):
+        found = [name for name, other in theirs.items() if _same(values, other)]
+        if found:
+            names[id(symbol)] = found
+            for name in found:
+                groups.join(("k", id(symbol)), ("t", name))
+    for call in keras_graph.calls(model):
+        if call.kind in _SAME_SCALE:
+            shared = [symbol for symbol in (*call.inputs, *call.outputs) if id(symbol) in names]
+            for one, other in pairwise(shared):
+                groups.join(("k", id(one)), ("k", id(other)))
+    key_of: dict[int, str] = {}
+    by_key: dict[str, dict[str, None]] = {}
+    numbers: dict[Any, str] = {}
+    for symbol in symbols:
+        if id(symbol) in names:
+            key = numbers.setdefault(groups.root(("k", id(symbol))), f"range{len(numbers)}")
+            key_of[id(symbol)] = key
+            by_key.setdefault(key, {}).update(dict.fromkeys(names[id(symbol)]))
+    return Points(key_of=key_of, names={key: tuple(found) for key, found in by_key.items()})
+
+
+def _same(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> bool:
+    if ours.size != theirs.size:
+        return False
+    one, other = ours.ravel().astype(np.float64), theirs.ravel().astype(np.float64)
+    return bool(np.abs(one - other).max(initial=0.0) <= 2e-4 * np.abs(one).max(initial=0.0) + 1e-6)
+
+
+def _keras_values(model: Any, probes: LabelledData) -> tuple[list[Any], list[npt.NDArray[Any]]]:
+    inputs, _ = keras_graph.symbols(model)
+    symbols, values = list(inputs), [np.asarray(array) for array in probes.arrays]
+
+    def call(what: keras_graph.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = keras_graph.call_quietly(what, args, kwargs)
+        import keras
+
+        for symbol, value in zip(what.outputs, keras.tree.flatten(result), strict=True):
+            symbols.append(symbol)
+            values.append(np.asarray(value))
+        return result
+
+    import tensorflow as tf
+
+    keras_graph.run(model, [tf.constant(array) for array in probes.arrays], call)
+    return symbols, values
+
+
+def _tflite_values(hub: bytes, probes: LabelledData, subject: str) -> dict[str, npt.NDArray[Any]]:
+    model = tflite_file.parse(hub, subject=subject)
+    watched = [(index, tflite_file.tensor_name(tensor)) for index, tensor in tflite_file.activations(model)]
+    interpreter = inference.open_interpreter(hub, subject=subject, every_tensor=True)
+    sources = [detail["index"] for detail in interpreter.get_input_details()]
+    parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for _, name in watched}
+    for row in range(len(probes)):
+        inference.invoke(interpreter, sources, [a[row : row + 1] for a in probes.arrays], subject=subject)
+        for index, name in watched:
+            parts[name].append(np.array(interpreter.get_tensor(index)).ravel())
+    return {name: np.stack(rows) for name, rows in parts.items()}
+
+
+class _Groups:
+    """A union-find over anything."""
+
+    def __init__(self) -> None:
+        self._parent: dict[Any, Any] = {}
+
+    def root(self, item: Any) -> Any:
+        self._parent.setdefault(item, item)
+        while self._parent[item] != item:
+            item = self._parent[item]
+        return item
+
+    def join(self, one: Any, other: Any) -> None:
+        self._parent[self.root(other)] = self.root(one)

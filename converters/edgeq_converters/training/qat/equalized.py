@@ -1,0 +1,86 @@
+"""Equalization put into a Keras model: the factors that a float .tflite got, in the layers they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq_converters.data.samples import Samples
+from edgeq_converters.graph import edit, tflite_file
+from edgeq_converters.graph.layers import Layer, read
+from edgeq_converters.quantization import equalization
+
+Array = npt.NDArray[Any]
+
+
+def _of_convolution(kernel: Array) -> Array:
+    return np.moveaxis(kernel, -1, 0)
+
+
+def _of_depthwise(kernel: Array) -> Array:
+    return kernel.reshape(1, *kernel.shape[:-2], -1)
+
+
+# {layer: (its kernel as the .tflite has it, and back)}
+_LAYOUTS: dict[str, tuple[Callable[[Array], Array], Callable[[Array, tuple[int, ...]], Array]]] = {
+    "Conv2D": (_of_convolution, lambda stored, _shape: np.moveaxis(stored, 0, -1)),
+    "Dense": (_of_convolution, lambda stored, _shape: np.moveaxis(stored, 0, -1)),
+    "DepthwiseConv2D": (_of_depthwise, lambda stored, shape: stored.reshape(shape)),
+}
+
+
+def equalize(model: Any, hub: bytes, samples: Samples, *, subject: str) -> bytes | None:
+    """Equalize a Keras model in place and return its float .tflite, which keeps its tensors' names.
+
+    Args:
+        model: without batch normalization where that could be folded, as `hub` has it.
+        hub: its float .tflite.
+
+    Returns:
+        None, and the model is as it was, where there is nothing to equalize or a layer that would change is
+        not one layer of the Keras model.
+    """
+    done = equalization.equalize(hub, samples, subject=subject, advance=lambda _count: None)
+    if not done.groups:
+        return None
+    old, new = (tflite_file.parse(data, subject=subject) for data in (hub, done.data))
+    changes: list[tuple[Any, Array]] = []
+    for operator in old.subgraphs[0].operators:
+        layer = read(old, operator)
+        if layer is None or not _differs(old, new, layer):
+            continue
+        found = [each for each in model.layers if _is(each, _constant(old, layer.weights))]
+        if len(found) != 1 or (
+            layer.bias >= 0 and not found[0].use_bias and _constant(old, layer.bias).any()
+        ):
+            return None
+        kernel = found[0].kernel
+        _, back = _LAYOUTS[type(found[0]).__name__]
+        changes.append((kernel, back(_constant(new, layer.weights), tuple(kernel.shape))))
+        if found[0].use_bias and layer.bias >= 0:
+            changes.append((found[0].bias, _constant(new, layer.bias).reshape(found[0].bias.shape)))
+    for variable, values in changes:
+        variable.assign(values)
+    return done.data
+
+
+def _differs(old: Any, new: Any, layer: Layer) -> bool:
+    return any(
+        index >= 0 and not np.array_equal(_constant(old, index), _constant(new, index))
+        for index in (layer.weights, layer.bias)
+    )
+
+
+def _constant(model: Any, index: int) -> Array:
+    return edit.constant(model, model.subgraphs[0].tensors[index])
+
+
+def _is(layer: Any, stored: Array) -> bool:
+    layout = _LAYOUTS.get(type(layer).__name__)
+    if layout is None or getattr(layer, "data_format", "channels_last") != "channels_last":
+        return False
+    kernel = layout[0](np.asarray(layer.kernel))
+    return kernel.shape == stored.shape and bool(np.array_equal(kernel, stored))

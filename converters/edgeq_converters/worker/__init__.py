@@ -1,0 +1,1 @@
+"""The worker process, its jobs, and the client that starts it."""

@@ -1,0 +1,1 @@
+"""The worker's jobs: one module for each verb."""

@@ -1,0 +1,3 @@
+"""The jobs of the model's process."""
+
+from __future__ import annotations

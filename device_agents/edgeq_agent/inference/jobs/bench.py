@@ -1,0 +1,113 @@
+"""Job `bench`: cold start, first inference, latency and peak memory of a model (child process only)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from edgeq_agent import wire
+from edgeq_agent.calls.answer import Answer
+from edgeq_agent.inference import model, stats
+from edgeq_agent.platforms import sensors
+
+# The loop ends before the deadline: a slow model gives fewer runs and a warning instead of nothing.
+_SHARE_OF_DEADLINE = 0.8
+_MAX_RUNS = 1000000
+_HOT_RISE_C = 15.0
+
+
+def run(job: wire.Json, answer: Answer) -> wire.Json:
+    """Return the edgeq.bench/1 document without model and release.
+
+    Both minima hold (`runs` and `min_seconds`), as in TFLite's benchmark_model; latency is the invocation
+    alone.
+    """
+    deadline = time.monotonic() + float(job["timeout_s"]) * _SHARE_OF_DEADLINE
+    model.interpreter_class(str(job["module"]))
+    import numpy  # noqa: F401 - loaded here so that its memory is not counted as the model's
+
+    before_model = sensors.memory()
+    before = sensors.environment()
+    loaded = model.load(str(job["module"]), str(job["model_path"]), int(job["threads"]))
+    golden = model.open_npz(str(job["golden_path"]), "golden inputs")
+    inputs = model.arrays(golden, "input", loaded.inputs, "golden inputs")
+    feeds = [model.to_input(array, tensor) for array, tensor in zip(inputs, loaded.inputs)]
+    first_ns = model.invoke(loaded, feeds, 0)
+    for number in range(int(job["warmup"])):
+        if time.monotonic() >= deadline:
+            break
+        model.invoke(loaded, feeds, number % len(feeds[0]))
+    began = time.perf_counter_ns()
+    latencies = _measure(loaded, feeds, int(job["runs"]), float(job["min_seconds"]), deadline)
+    duration_s = (time.perf_counter_ns() - began) / 1e9
+    after = sensors.environment()
+    peak = sensors.memory()
+    return {
+        "runtime": {
+            "module": job["module"],
+            "version": job["version"],
+            "interpreter_python": "{}.{}.{}".format(*sys.version_info[:3]),
+        },
+        "kernels": loaded.kernels,
+        "threads": job["threads"],
+        "runs": len(latencies),
+        "duration_s": duration_s,
+        "init_ns": loaded.init_ns,
+        "first_inference_ns": first_ns,
+        "latency_ns": stats.summary(latencies),
+        "memory": {
+            "peak_bytes": peak.value,
+            "before_model_bytes": before_model.value,
+            "source": peak.source,
+        },
+        "environment": {"before": before, "after": after},
+        "invalid": [{"reason": reason} for reason in disturbances(before, after)],
+        "warnings": _warnings(job, latencies, before, after),
+    }
+
+
+def _measure(
+    loaded: model.Model, feeds: list[Any], runs: int, min_seconds: float, deadline: float
+) -> list[int]:
+    latencies: list[int] = []
+    samples = len(feeds[0])
+    enough = time.monotonic() + min_seconds
+    while len(latencies) < _MAX_RUNS:
+        latencies.append(model.invoke(loaded, feeds, len(latencies) % samples))
+        now = time.monotonic()
+        if now >= deadline or (len(latencies) >= runs and now >= enough):
+            break
+    return latencies
+
+
+def disturbances(before: wire.Json, after: wire.Json) -> list[str]:
+    """Return why a run does not count: the processor was throttled while it ran."""
+    found = []
+    one, two = before["throttling"] or {}, after["throttling"] or {}
+    live = sorted({*one.get("now", []), *two.get("now", [])})
+    fresh = sorted({*two.get("since_boot", [])} - {*one.get("since_boot", [])})
+    if live:
+        found.append("throttled: " + ", ".join(live))
+    if fresh:
+        found.append("throttled during the run: " + ", ".join(fresh))
+    if two.get("count", 0) > one.get("count", 0):
+        found.append("the processor throttled {} times".format(two["count"] - one["count"]))
+    return found
+
+
+def _warnings(job: wire.Json, latencies: list[int], before: wire.Json, after: wire.Json) -> list[str]:
+    found = []
+    if len(latencies) < int(job["runs"]):
+        found.append("{} of {} runs until the deadline".format(len(latencies), job["runs"]))
+    if before["governor"] not in (None, "performance"):
+        found.append("the frequency governor is {}".format(before["governor"]))
+    if before["throttling"] is None:
+        found.append("throttling cannot be seen on this device")
+    one, two = before["temperature_c"], after["temperature_c"]
+    if one is not None and two is not None and two - one > _HOT_RISE_C:
+        found.append(f"the processor became {two - one:.0f} degrees hotter")
+    ordered = sorted(latencies)
+    if len(ordered) >= 20 and stats.percentile(ordered, 95) > 2 * stats.percentile(ordered, 50):
+        found.append("unsteady: p95 is more than twice p50")
+    return found

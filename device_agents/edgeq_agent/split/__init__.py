@@ -1,0 +1,3 @@
+"""The A/B split of a model's calls between two releases."""
+
+from __future__ import annotations

@@ -1,0 +1,116 @@
+"""The agent's home folder: where each thing lives, and that only its owner can read it."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from edgeq_agent.storage import disk
+
+DEFAULT = "~/.edgeq"
+
+
+class Home(NamedTuple):
+    """The paths below one home folder; see DESIGN section 4 for the layout."""
+
+    root: str
+
+    def path(self, *parts: str) -> str:
+        """Return a path below the home."""
+        return os.path.join(self.root, *parts)
+
+    @property
+    def blobs(self) -> str:
+        return self.path("blobs", "sha256")
+
+    @property
+    def releases(self) -> str:
+        return self.path("releases")
+
+    @property
+    def models(self) -> str:
+        return self.path("models")
+
+    @property
+    def runtimes(self) -> str:
+        return self.path("runtime")
+
+    @property
+    def agents(self) -> str:
+        """Folder of the agent's own files; the host places them."""
+        return self.path("agent")
+
+    @property
+    def temporary(self) -> str:
+        """Folder of half-made things; the same file system as the rest, so that a rename is atomic."""
+        return self.path("tmp")
+
+    @property
+    def partials(self) -> str:
+        """Folder of blobs that have not arrived whole: `<digest that it will have>.<owner>`."""
+        return self.path("partial")
+
+    @property
+    def partials_lock(self) -> str:
+        """Held while a partial is written or changes its owner."""
+        return self.path("partial.lock")
+
+    @property
+    def journal(self) -> str:
+        return self.path("journal")
+
+    @property
+    def outbox(self) -> str:
+        return self.path("outbox.db")
+
+    @property
+    def lock(self) -> str:
+        return self.path("lock")
+
+    @property
+    def device(self) -> str:
+        return self.path("device.json")
+
+    @property
+    def trust(self) -> str:
+        """File of the keys whose signatures count here, and of the release counters."""
+        return self.path("trust.json")
+
+    def blob(self, sha256: str) -> str:
+        return os.path.join(self.blobs, sha256)
+
+    def release(self, release: str) -> str:
+        return os.path.join(self.releases, release)
+
+    def model(self, model: str) -> str:
+        return os.path.join(self.models, model)
+
+    def runtime(self, digest: str) -> str:
+        return os.path.join(self.runtimes, digest)
+
+    def ensure(self) -> None:
+        """Make the folders that are missing, readable by the owner alone."""
+        folders = (self.root, self.blobs, self.releases, self.models, self.runtimes, self.temporary)
+        for folder in (*folders, self.partials):
+            disk.make_folders(folder)
+
+
+def locate(option: str | None) -> Home:
+    """Return the home that `--home`, `$EDGEQ_HOME` or the default names, as an absolute path."""
+    chosen = option or os.environ.get("EDGEQ_HOME") or DEFAULT
+    return Home(os.path.abspath(os.path.expanduser(chosen)))
+
+
+def free_inodes(folder: str) -> int | None:
+    """Return how many files an ordinary user may still make; None where the file system does not count them.
+
+    btrfs and some others make inodes as they go and say that there are 0.
+    """
+    status = os.statvfs(folder)
+    return status.f_favail if status.f_files else None
+
+
+def free_bytes(folder: str) -> int:
+    """Return how many bytes an ordinary user may still write on the file system of `folder`."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize

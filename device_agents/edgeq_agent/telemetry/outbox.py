@@ -1,0 +1,216 @@
+"""The outbox: windows in SQLite until the host acknowledges them; full means merged, not dropped."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+import uuid
+from contextlib import contextmanager
+from typing import Iterator
+
+from edgeq_agent import wire
+from edgeq_agent.platforms import device
+from edgeq_agent.storage import disk
+from edgeq_agent.storage.home import Home
+from edgeq_agent.telemetry import merge
+
+CAP = 2000
+_MIGRATIONS = (
+    """
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+    CREATE TABLE boots (boot TEXT PRIMARY KEY, last_seq INTEGER NOT NULL);
+    CREATE TABLE windows (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        boot TEXT NOT NULL, seq INTEGER NOT NULL, model TEXT NOT NULL, release TEXT NOT NULL,
+        merged INTEGER NOT NULL, sent INTEGER NOT NULL DEFAULT 0, body TEXT NOT NULL,
+        UNIQUE (boot, seq)
+    );
+    """,
+)
+
+
+class Outbox:
+    """The windows that wait, in the order in which they came."""
+
+    def __init__(self, database: sqlite3.Connection, device_id: str, cap: int = CAP) -> None:
+        self._database = database
+        self._device_id = device_id
+        self._cap = cap
+        nonce = database.execute("SELECT value FROM meta WHERE name = 'nonce'").fetchone()[0]
+        # The nonce tells this file from one that was lost: numbers of another file are never taken for ours.
+        self.boot = f"{device.boot_id()}:{nonce}"
+
+    def append(self, model: str, release: str, window: wire.Json) -> int:
+        """Store one window durably and return its number; it is on disk when this returns."""
+        with _transaction(self._database) as database:
+            database.execute("INSERT OR IGNORE INTO boots VALUES (?, 0)", (self.boot,))
+            database.execute("UPDATE boots SET last_seq = last_seq + 1 WHERE boot = ?", (self.boot,))
+            seq = int(
+                database.execute("SELECT last_seq FROM boots WHERE boot = ?", (self.boot,)).fetchone()[0]
+            )
+            body = dict(
+                window,
+                schema=wire.WINDOW_SCHEMA,
+                device_id=self._device_id,
+                boot=self.boot,
+                seq=seq,
+                model=model,
+                release=release,
+            )
+            database.execute(
+                "INSERT INTO windows (boot, seq, model, release, merged, body) VALUES (?, ?, ?, ?, 1, ?)",
+                (self.boot, seq, model, release, wire.canonical(body).decode("utf-8")),
+            )
+            self._shrink(database)
+        return seq
+
+    def _shrink(self, database: sqlite3.Connection) -> None:
+        over = self._count(database) - self._cap
+        for _ in range(over):
+            pair = self._pair(database)
+            if pair is None:
+                self._drop_oldest(database)
+            else:
+                self._merge(database, *pair)
+
+    def _pair(self, database: sqlite3.Connection) -> tuple[int, int] | None:
+        """Return the two neighbours (row ids) to merge: those of fewest windows, then the oldest.
+
+        A window that was sent is never merged: the host may have it under its number already, and a number
+        must never stand for other counts than before.
+        """
+        rows = database.execute(
+            "SELECT id, boot, model, release, merged FROM windows WHERE sent = 0 ORDER BY id"
+        ).fetchall()
+        last_of: dict[tuple[str, str, str], tuple[int, int]] = {}
+        best: tuple[int, int, int] | None = None
+        for number, boot, model, release, merged in rows:
+            key = (boot, model, release)
+            if key in last_of:
+                older, before = last_of[key]
+                if best is None or before + merged < best[0]:
+                    best = (before + merged, older, number)
+            last_of[key] = (number, merged)
+        return best[1:] if best else None
+
+    def _merge(self, database: sqlite3.Connection, older: int, newer: int) -> None:
+        bodies = [
+            json.loads(database.execute("SELECT body FROM windows WHERE id = ?", (number,)).fetchone()[0])
+            for number in (older, newer)
+        ]
+        body = merge.windows(*bodies)
+        database.execute("DELETE FROM windows WHERE id = ?", (older,))
+        database.execute(
+            "UPDATE windows SET body = ?, merged = ? WHERE id = ?",
+            (wire.canonical(body).decode("utf-8"), body["merged"], newer),
+        )
+
+    def _drop_oldest(self, database: sqlite3.Connection) -> None:
+        # Only when every window is of another release or was sent: nothing can be merged. It is counted.
+        merged = database.execute("SELECT merged FROM windows ORDER BY id LIMIT 1").fetchone()[0]
+        database.execute("DELETE FROM windows WHERE id = (SELECT min(id) FROM windows)")
+        database.execute("INSERT OR IGNORE INTO meta VALUES ('dropped', '0')")
+        database.execute(
+            "UPDATE meta SET value = CAST(CAST(value AS INTEGER) + ? AS TEXT) WHERE name = 'dropped'",
+            (merged,),
+        )
+
+    def take(self, limit: int) -> tuple[str, list[wire.Json]]:
+        """Return the boot of the oldest window and up to `limit` of its windows, oldest first; they stay
+        here.
+
+        One boot at a time, so that one acknowledgement covers all that was sent.
+        """
+        with _transaction(self._database) as database:
+            first = database.execute("SELECT boot FROM windows ORDER BY id LIMIT 1").fetchone()
+            if first is None:
+                return self.boot, []
+            rows = database.execute(
+                "SELECT id, body FROM windows WHERE boot = ? ORDER BY seq LIMIT ?", (first[0], limit)
+            ).fetchall()
+            database.executemany(
+                "UPDATE windows SET sent = 1 WHERE id = ?", [(number,) for number, _ in rows]
+            )
+        return str(first[0]), [json.loads(body) for _, body in rows]
+
+    def acknowledge(self, boot: str, seq: int) -> int:
+        """Delete the windows of a boot up to a number; return how many went."""
+        with _transaction(self._database) as database:
+            return database.execute("DELETE FROM windows WHERE boot = ? AND seq <= ?", (boot, seq)).rowcount
+
+    def pending(self) -> int:
+        """Return how many windows are here, sent or not."""
+        return self._count(self._database)
+
+    @staticmethod
+    def _count(database: sqlite3.Connection) -> int:
+        return int(database.execute("SELECT count(*) FROM windows").fetchone()[0])
+
+    def summary(self) -> wire.Json:
+        """Return {boot, pending, last_seq, dropped}."""
+        last = self._database.execute("SELECT last_seq FROM boots WHERE boot = ?", (self.boot,)).fetchone()
+        dropped = self._database.execute("SELECT value FROM meta WHERE name = 'dropped'").fetchone()
+        return {
+            "boot": self.boot,
+            "pending": self.pending(),
+            "last_seq": int(last[0]) if last else 0,
+            "dropped": int(dropped[0]) if dropped else 0,
+        }
+
+
+@contextmanager
+def opened(home: Home, cap: int = CAP) -> Iterator[Outbox]:
+    """Open the home's outbox; a file that is no database is set aside and a new one begun, under a new
+    nonce."""
+    try:
+        database = _connect(home.outbox)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise  # busy, full or not readable: the file is not at fault
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            if os.path.exists(home.outbox + suffix):
+                disk.replace(home.outbox + suffix, f"{home.outbox}.damaged-{time.time_ns()}{suffix}")
+        database = _connect(home.outbox)
+    try:
+        yield Outbox(database, device.device_id(home), cap)
+    finally:
+        database.close()
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    # isolation_level None: transactions begin and end where _transaction says, on every Python alike.
+    database = sqlite3.connect(path, timeout=10.0, isolation_level=None)
+    try:
+        database.execute("PRAGMA synchronous = FULL")
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version < len(_MIGRATIONS):
+            _migrate(database)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _migrate(database: sqlite3.Connection) -> None:
+    with _transaction(database):
+        # Read again under the write lock: another process may have done it.
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        for number, script in enumerate(_MIGRATIONS[version:], version + 1):
+            for statement in script.split(";"):
+                if statement.strip():
+                    database.execute(statement)
+            database.execute(f"PRAGMA user_version = {number}")
+        database.execute("INSERT OR IGNORE INTO meta VALUES ('nonce', ?)", (uuid.uuid4().hex[:12],))
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield database
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")

@@ -1,0 +1,3 @@
+"""Signatures and the keys that this device trusts."""
+
+from __future__ import annotations

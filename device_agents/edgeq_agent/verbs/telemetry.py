@@ -1,0 +1,37 @@
+"""Verb `telemetry`: hand the waiting windows to the host, delete those that it has acknowledged."""
+
+from __future__ import annotations
+
+from edgeq_agent import wire
+from edgeq_agent.calls import request
+from edgeq_agent.calls.call import Call
+from edgeq_agent.platforms import device
+from edgeq_agent.telemetry import outbox
+from edgeq_agent.wire import Json
+
+_MAX_LIMIT = 1000
+
+
+def telemetry(call: Call) -> Json:
+    """Verb `telemetry`: windows of one boot, oldest first, as events.
+
+    `pending` counts the windows that are on the device after the acknowledgement, those just sent included:
+    the host has everything when a call sends none.
+    """
+    limit = request.integer(call.request, "limit", 0, _MAX_LIMIT, default=500)
+    ack = call.request.get("ack")
+    with outbox.opened(call.home) as box:
+        acked = 0
+        if ack is not None:
+            named = request.mapping(call.request, "ack")
+            acked = box.acknowledge(request.text(named, "boot"), request.integer(named, "seq", 0, 1 << 62))
+        boot, windows = box.take(limit)
+        for window in windows:
+            call.answer.send(wire.window(window))
+        return {
+            "device_id": device.device_id(call.home),
+            "boot": boot,
+            "sent": len(windows),
+            "pending": box.pending(),
+            "acked": acked,
+        }

@@ -1,0 +1,1 @@
+"""`edgeq ab`: start, show, stop and decide experiments."""

@@ -1,0 +1,224 @@
+"""`edgeq ab decide` and `edgeq ab stop`: end an experiment, with a record of who, why, and on what data."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeq.cli.ab.status import judged_of, show
+from edgeq.cli.outcome import end, recap_of
+from edgeq.cli.retries import retries_option, retry_of
+from edgeq.cli.ui import App, command
+from edgeq.errors import EdgeqError, ExperimentError, NotJustified
+
+if TYPE_CHECKING:
+    from edgeq.bundle.archive import Bundle
+    from edgeq.experiment import Decision, Experiment
+    from edgeq.store import Store
+    from edgeq.values import Device
+
+
+@command("stop", examples=["edgeq ab stop", "edgeq ab stop kws-1a2b3c4d-1 --because 'wrong labels'"])
+@click.argument("experiment", required=False)
+@click.option("--because", help="Why, for the record.")
+@retries_option()
+def stop_command(app: App, experiment: str | None, because: str | None, retries: int) -> None:
+    """End EXPERIMENT without a verdict: what served before serves alone again."""
+    from edgeq.experiment import State, record
+    from edgeq.store import Store
+
+    with Store.open(app.workspace) as store:
+        with record.changing(app.workspace):
+            found = record.find(store, experiment)
+            if found.state is State.RUNNING:
+                body = {"because": because, "judged": judged_of(store, found).to_dict()}
+                store.record_experiment(found.terms.experiment, "stopped", record.actor(), body)
+                found = record.find(store, found.terms.experiment)
+        _finish(app, store, found, None, "edgeq.ab.stop/1", "ab stop", retries=retries)
+
+
+@command(
+    "decide",
+    examples=[
+        "edgeq ab decide --promote --because 'no worse in a week, and half the size'",
+        "edgeq ab decide kws-1a2b3c4d-1 --promote --because 'see ticket 12' --stages 1,10%,100% --soak 10m",
+        "edgeq ab decide kws-1a2b3c4d-1 --reject --because 'misses the word stop' --json",
+    ],
+)
+@click.argument("experiment", required=False)
+@click.option("--promote", is_flag=True, help="Let the new release serve alone.")
+@click.option("--reject", is_flag=True, help="Let the one that served before serve alone.")
+@click.option("--because", required=True, help="Why, for the record.")
+@click.option("--anyway", is_flag=True, help="Decide against what the data say; that is recorded, too.")
+@click.option("--stages", help="Promote in stages, as `edgeq deploy --stages` does: 1,10%,100%.")
+@click.option("--soak", help="How long each stage must go on serving: 10m. [with --stages]")
+@retries_option()
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def decide_command(
+    app: App,
+    experiment: str | None,
+    promote: bool,
+    reject: bool,
+    because: str,
+    anyway: bool,
+    stages: str | None,
+    soak: str | None,
+    retries: int,
+    yes: bool,
+) -> None:
+    """Promote or reject the new release of EXPERIMENT; refused where the data do not justify it."""
+    from edgeq.bundle.archive import read_bundle
+    from edgeq.experiment import Decision, record
+    from edgeq.store import Store
+
+    if promote == reject:
+        raise click.UsageError("one of --promote and --reject says what is decided")
+    decision = Decision.PROMOTE if promote else Decision.REJECT
+    if not because.strip():
+        raise click.UsageError("--because: expected a reason, got an empty text")
+    if (stages or soak) and (decision is not Decision.PROMOTE or stages is None):
+        raise click.UsageError("--stages belongs to --promote, and --soak to --stages")
+    with Store.open(app.workspace) as store:
+        found = record.find(store, experiment)
+        what = f"{decision.value.capitalize()} {found.terms.release_b[:12]}"
+        question = f"{what} on {len(found.terms.devices)} devices?"
+        if not app.ui.confirm(question, yes=yes):
+            app.ui.say("nothing was decided")
+            return
+        with record.changing(app.workspace):
+            found = _decided(store, record.find(store, found.terms.experiment), decision, because, anyway)
+        path = record.bundle_path(app.workspace, found.terms.experiment)
+        if stages is not None:
+            _in_stages(app, found, stages, soak, retries)
+        bundle = read_bundle(path) if decision is Decision.PROMOTE else None
+        quiet = stages is not None
+        _finish(app, store, found, bundle, "edgeq.ab.decide/1", "ab decide", retries=retries, quiet=quiet)
+
+
+def _decided(
+    store: Store, experiment: Experiment, decision: Decision, because: str, anyway: bool
+) -> Experiment:
+    """Return the experiment with its decision on record; one that was decided so before goes on.
+
+    Raises:
+        NotJustified: EQ833, the data do not justify it.
+        ExperimentError: EQ834, something else was decided before.
+    """
+    from edgeq.experiment import Decision, State, objections, record
+
+    terms = experiment.terms
+    event = State.PROMOTED if decision is Decision.PROMOTE else State.REJECTED
+    if experiment.state is event:
+        return experiment
+    if experiment.state is not State.RUNNING:
+        raise ExperimentError(
+            terms.experiment, f"is {experiment.state.value}: nothing is left to decide", code="EQ834",
+            hint=f"`edgeq ab status {terms.experiment}` shows who decided, and why",
+        )  # fmt: skip
+    judged = judged_of(store, experiment)
+    against = objections(terms, judged, decision)
+    if against and not anyway:
+        raise NotJustified(
+            f"{decision.value} {terms.experiment}", "; ".join(against),
+            hint=f"`edgeq ab status {terms.experiment}` shows the intervals; collect more, or say --anyway",
+        )  # fmt: skip
+    body = {
+        "because": because,
+        "anyway": bool(against),
+        "objections": list(against),
+        "release_a": terms.release_a,
+        "release_b": terms.release_b,
+        "host": socket.gethostname(),
+        "judged": judged.to_dict(),
+    }
+    store.record_experiment(terms.experiment, event.value, record.actor(), body)
+    return record.find(store, terms.experiment)
+
+
+def _in_stages(app: App, experiment: Experiment, stages: str, soak: str | None, retries: int) -> None:
+    from edgeq.cli.rollout.start import Asked, deploy_in_stages
+    from edgeq.experiment import record
+
+    asked = Asked(
+        stages=stages, soak=soak, abort=None, on_abort=None, at_once=None, retry_failed=False, retries=retries
+    )
+    path = record.bundle_path(app.workspace, experiment.terms.experiment)
+    deploy_in_stages(app, path, experiment.terms.devices, asked, dry_run=False, yes=True)
+
+
+def _finish(
+    app: App,
+    store: Store,
+    experiment: Experiment,
+    promoted: Bundle | None,
+    schema: str,
+    what: str,
+    *,
+    retries: int,
+    quiet: bool = False,
+) -> None:
+    """Bring the end to the devices on which something is left, and record those that are done.
+
+    Args:
+        promoted: the bundle that shall serve alone; None: what served before does.
+        quiet: the rollout has written the document already.
+    """
+    from edgeq.experiment import record
+    from edgeq.fleet.inventory import Inventory
+    from edgeq.fleet.parallel import on_each
+
+    terms = experiment.terms
+    known = {device.name: device for device in Inventory.load(app.workspace).devices}
+    devices = [known[name] for name in experiment.open if name in known]
+    gone = [name for name in experiment.open if name not in known]
+    results = on_each(devices, lambda device: _end_on(app, device, experiment, promoted, retries))
+    closed = [*results.done, *gone]
+    if closed:
+        store.record_experiment(terms.experiment, "closed", record.actor(), {"devices": closed})
+    experiment = record.find(store, terms.experiment)
+    show(app, experiment, judged_of(store, experiment))
+    entries = _entries(app, results.done, results.failed, gone)
+    store.record_run("ab", terms.model, {"experiment": terms.experiment, "devices": entries})
+    if quiet:
+        return
+    body = {**experiment.to_dict(), "devices": entries}
+    end(app, schema, body, results.failed, asked=max(1, len(experiment.terms.devices)), what=what)
+    app.ui.next(f"edgeq prune --on {terms.devices[0]} --dry-run")
+
+
+def _end_on(
+    app: App, device: Device, experiment: Experiment, promoted: Bundle | None, retries: int
+) -> dict[str, Any]:
+    from edgeq.fleet.deploy import deploy_one
+    from edgeq.fleet.split import unite
+
+    terms, changed, retry = experiment.terms, False, retry_of(app, retries)
+    if promoted is not None:
+        # Through the whole gate once more: the device, not we, says that it may serve.
+        done = deploy_one(
+            device, promoted, workspace=app.workspace, backoff=retry.backoff, on_retry=retry.on_retry
+        )
+        changed = done.changed
+    ended = unite(
+        device, experiment=terms.experiment, model=terms.model, release=terms.release_b, retry=retry
+    )
+    return {**ended, "changed": changed}
+
+
+def _entries(
+    app: App, done: Mapping[str, Mapping[str, Any]], failed: Mapping[str, EdgeqError], gone: list[str]
+) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = []
+    for name, answer in done.items():
+        serves = str(answer["current"])[:12]
+        app.ui.line(f"{name}: ended, {serves} serves alone")
+        entries.append({"device": name, "ok": True, **answer})
+    for name, error in failed.items():
+        app.ui.line(recap_of(name, error))
+        entries.append({"device": name, "ok": False, "error": error.to_dict()})
+    for name in gone:
+        app.ui.warn(f"{name}: is no device of this workspace any more; what is left on it stays there")
+    return entries

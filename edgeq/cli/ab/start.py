@@ -1,0 +1,320 @@
+"""`edgeq ab`: two releases side by side; begin, look at and end an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeq.cli.ab.decide import decide_command, stop_command
+from edgeq.cli.ab.status import list_command, status_command
+from edgeq.cli.outcome import end, recap_of
+from edgeq.cli.ranges import Number
+from edgeq.cli.retries import PATIENT, retries_option, retry_of
+from edgeq.cli.ui import App, command
+from edgeq.errors import ExperimentError
+
+if TYPE_CHECKING:
+    from edgeq.bundle.archive import Bundle
+    from edgeq.experiment import Experiment, Terms
+    from edgeq.store import Store
+    from edgeq.values import Device
+
+
+@click.group("ab")
+def ab_command() -> None:
+    """Compare two releases: side by side on the same devices, or split across devices."""
+
+
+@command(
+    "start",
+    examples=[
+        "edgeq ab start kws-new.eqb --to all",
+        "edgeq ab start kws-new.eqb --to label:site=lab --share 0.2 --by devices",
+        "edgeq ab start kws-new.eqb --to pi --share 0.5 --worse-by 0.01 --json",
+    ],
+)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--to", "selectors", multiple=True, required=True, help="A device, label:KEY=VALUE, or all.")
+@click.option(
+    "--share",
+    default=0.1,
+    show_default=True,
+    type=Number(0, 1, min_open=True, max_open=True),
+    help="Of the new release.",
+)
+@click.option(
+    "--by",
+    default="calls",
+    show_default=True,
+    type=click.Choice(["calls", "devices"]),
+    help="Divide each device's calls, or the devices.",
+)
+@click.option("--salt", help="Another one is another draw. [default: the experiment's name]")
+@click.option(
+    "--alpha",
+    default=0.05,
+    show_default=True,
+    type=Number(0, 1, min_open=True, max_open=True),
+    help="Chance that any interval, at any look, is wrong.",
+)
+@click.option(
+    "--worse-by",
+    default=0.02,
+    show_default=True,
+    type=Number(0, 1),
+    help="How many fewer right answers still allow a promotion.",
+)
+@click.option(
+    "--slower-by",
+    default=0.1,
+    show_default=True,
+    type=Number(0, 10),
+    help="How much more latency (p95) still allows one.",
+)
+@retries_option(PATIENT)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def start_command(
+    app: App,
+    bundle: Path,
+    selectors: tuple[str, ...],
+    share: float,
+    by: str,
+    salt: str | None,
+    alpha: float,
+    worse_by: float,
+    slower_by: float,
+    retries: int,
+    yes: bool,
+) -> None:
+    """Stage BUNDLE beside what serves, and give it its share; run again, it goes on where it stopped."""
+    from edgeq.bundle.archive import read_bundle
+    from edgeq.fleet.inventory import Inventory
+    from edgeq.store import Store
+
+    content = read_bundle(bundle)
+    devices = Inventory.load(app.workspace).select(selectors)
+    if salt is not None and not (0 < len(salt) <= 200 and salt.isprintable()):
+        raise click.UsageError("--salt: expected a printable text of at most 200 characters")
+    asked = {
+        "by": by, "share": share, "salt": salt, "alpha": alpha, "worse_by": worse_by, "slower_by": slower_by
+    }  # fmt: skip
+    question = f"Put {content.model} {content.release[:12]} beside what serves on {len(devices)} devices?"
+    if not app.ui.confirm(question, yes=yes):
+        app.ui.say("nothing was changed")
+        return
+    with Store.open(app.workspace) as store:
+        experiment = _begin(app, store, bundle, content, devices, asked)
+        _bring(app, store, experiment, content, devices, retries)
+
+
+for _command in (start_command, list_command, status_command, stop_command, decide_command):
+    ab_command.add_command(_command)
+
+
+def _begin(
+    app: App, store: Store, path: Path, content: Bundle, devices: Sequence[Device], asked: Mapping[str, Any]
+) -> Experiment:
+    """Return the experiment: the one begun before, or a new one, recorded before a device is touched.
+
+    Raises:
+        ExperimentError: EQ832 another experiment, EQ835 too few devices, EQ836 nothing to compare, EQ837 the
+            devices serve different releases.
+    """
+    from edgeq.experiment import record
+    from edgeq.version import VERSION
+
+    with record.changing(app.workspace):
+        known = _going(store, content, devices, asked)
+        if known is not None:
+            app.ui.say(f"experiment {known.terms.experiment} goes on")
+            return known
+        terms = _terms(store, content, devices, asked)
+        # The bundle first: an experiment that is recorded can always be promoted.
+        record.keep_bundle(app.workspace, terms.experiment, path.read_bytes())
+        store.put_release(content.release, content.manifest, content.reference)
+        body = {"terms": terms.to_dict(), "edgeq": VERSION, "bundle": str(path)}
+        store.record_experiment(terms.experiment, "started", record.actor(), body)
+        return record.find(store, terms.experiment)
+
+
+def _going(
+    store: Store, content: Bundle, devices: Sequence[Device], asked: Mapping[str, Any]
+) -> Experiment | None:
+    from edgeq.experiment import State, record
+
+    names = {device.name for device in devices}
+    for one in record.read_all(store):
+        terms = one.terms
+        if one.finished or terms.model != content.model or not names & set(terms.devices):
+            continue
+        found = terms.to_dict()
+        same = all(value is None or found[name] == value for name, value in asked.items())
+        same = same and terms.release_b == content.release and set(terms.devices) == names
+        if same and one.state is State.RUNNING:
+            return one
+        problem = "runs there with other terms than these"
+        if one.state is not State.RUNNING:
+            problem = f"is {one.state.value}, but not gone from {', '.join(one.open)}"
+        raise ExperimentError(
+            content.model,
+            f"experiment {terms.experiment} {problem}",
+            hint=f"`edgeq ab stop {terms.experiment}` ends it; `edgeq ab list` shows its terms",
+            code="EQ832",
+        )
+    return None
+
+
+def _terms(store: Store, content: Bundle, devices: Sequence[Device], asked: Mapping[str, Any]) -> Terms:
+    from edgeq.experiment import By, record
+    from edgeq.experiment.config import Terms, assign
+
+    by = By(asked["by"])
+    if by is By.DEVICES and len(devices) < 2:
+        raise ExperimentError(
+            "--by devices", expected="at least 2 devices", got=str(len(devices)), code="EQ835",
+            hint="choose more with --to, or divide the calls with --by calls",
+        )  # fmt: skip
+    base = _serving(content, devices)
+    name = record.next_name(store, content.model, content.release)
+    salt = asked["salt"] or name
+    names = [device.name for device in devices]
+    return Terms(
+        experiment=name,
+        model=content.model,
+        release_a=base,
+        release_b=content.release,
+        by=by,
+        share=asked["share"],
+        salt=salt,
+        arms=assign(names, asked["share"], salt) if by is By.DEVICES else dict.fromkeys(names, "ab"),
+        alpha=asked["alpha"],
+        worse_by=asked["worse_by"],
+        slower_by=asked["slower_by"],
+    )
+
+
+def _serving(content: Bundle, devices: Sequence[Device]) -> str:
+    """Return the one release that serves on the devices that answer; others must have it when they do."""
+    from edgeq.fleet.operations import status
+    from edgeq.fleet.parallel import failure, on_each
+    from edgeq.fleet.responses import model_in
+
+    asked = on_each(devices, status)
+    if not asked.done:
+        error = failure(asked.failed, asked=len(devices), what="ab start")
+        assert error is not None  # noqa: S101 - none was done, so some failed
+        raise error
+    serving = {
+        name: model_in(name, answer, content.model).get("current") for name, answer in asked.done.items()
+    }
+    bare = [name for name, release in serving.items() if release is None]
+    if bare:
+        raise ExperimentError(
+            ", ".join(bare), f"serves no release of {content.model}: there is nothing to compare with",
+            hint=f"deploy one first, or leave {', '.join(bare)} out", code="EQ836",
+        )  # fmt: skip
+    found = {name: str(release) for name, release in serving.items()}
+    same = [name for name, release in found.items() if release == content.release]
+    if same:
+        raise ExperimentError(
+            ", ".join(same), f"serves {content.release[:12]} already: there is nothing to compare",
+            hint=f"roll back first, or leave {', '.join(same)} out", code="EQ836",
+        )  # fmt: skip
+    blind = [name for name in found if model_in(name, asked.done[name], content.model).get("proof") == "ran"]
+    if blind:
+        raise ExperimentError(
+            ", ".join(blind), f"runs {content.model} by benchmark_model, which gives no answers to compare",
+            hint=f"leave {', '.join(blind)} out", code="EQ836",
+        )  # fmt: skip
+    releases = sorted(set(found.values()))
+    if len(releases) > 1:
+        each = "; ".join(f"{name} {release[:12]}" for name, release in found.items())
+        raise ExperimentError(
+            content.model, f"the devices serve different releases: {each}", code="EQ837",
+            hint="deploy one release to all of them first, or choose devices that serve the same one",
+        )  # fmt: skip
+    return releases[0]
+
+
+def _bring(
+    app: App,
+    store: Store,
+    experiment: Experiment,
+    content: Bundle,
+    devices: Sequence[Device],
+    retries: int,
+) -> None:
+    from edgeq.experiment import By
+    from edgeq.fleet.parallel import on_each
+    from edgeq.fleet.split import Division, divide
+
+    terms = experiment.terms
+
+    def bring(device: Device) -> dict[str, Any]:
+        weights = terms.weights(device.name)
+        division = Division(
+            experiment=terms.experiment,
+            model=terms.model,
+            base=terms.release_a,
+            arms={arm: (release, weights[arm]) for arm, release in terms.releases.items()},
+            salt=terms.salt,
+            each_call=terms.by is By.CALLS,
+        )
+        return divide(
+            device,
+            content,
+            division,
+            workspace=app.workspace,
+            retry=retry_of(app, retries),
+        )
+
+    results = on_each(devices, bring)
+    _undo_if_ended(store, experiment, [device for device in devices if device.name in results.done])
+    entries: list[dict[str, Any]] = []
+    words = {
+        "a": "and does not serve here",
+        "b": "and serves here alone",
+        "ab": f"and gets {terms.share:.0%}",
+    }
+    for name, answer in results.done.items():
+        already = "" if answer["staged"] or answer["divided"] else ", as before"
+        app.ui.line(
+            f"{name}: {terms.model} {terms.release_b[:12]} is staged, {words[terms.arms[name]]}{already}"
+        )
+        entries.append({"device": name, "ok": True, "arm": terms.arms[name], **answer})
+    for name, error in results.failed.items():
+        app.ui.line(recap_of(name, error))
+        entries.append({"device": name, "ok": False, "arm": terms.arms[name], "error": error.to_dict()})
+    app.ui.line(f"experiment {terms.experiment}")
+    store.record_run("ab", terms.model, {"experiment": terms.experiment, "devices": entries})
+    body = {**experiment.to_dict(), "devices": entries}
+    end(app, "edgeq.ab.start/1", body, results.failed, asked=len(devices), what="ab start")
+    app.ui.next(f"edgeq collect {' '.join(terms.devices)}; edgeq ab status {terms.experiment}")
+
+
+def _undo_if_ended(store: Store, experiment: Experiment, devices: Sequence[Device]) -> None:
+    """Take back what was begun on devices after somebody ended the experiment: nothing else would.
+
+    Raises:
+        ExperimentError: EQ834, it was ended meanwhile.
+    """
+    from edgeq.experiment import State, record
+    from edgeq.fleet.parallel import on_each
+    from edgeq.fleet.split import unite
+
+    terms = experiment.terms
+    now = record.find(store, terms.experiment)
+    if now.state is State.RUNNING:
+        return
+    undone = on_each(
+        devices,
+        lambda device: unite(device, experiment=terms.experiment, model=terms.model, release=terms.release_b),
+    )
+    left = f", and is still there on {', '.join(undone.failed)}" if undone.failed else ""
+    raise ExperimentError(
+        terms.experiment, f"was {now.state.value} while it was begun here{left}", code="EQ834",
+        hint=f"`edgeq ab status {terms.experiment}` shows who ended it, and why",
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Staged rollouts on the command line."""

@@ -1,1 +1,0 @@
-"""The pipeline: steps in order; the demo walks all of them."""

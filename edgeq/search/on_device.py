@@ -1,0 +1,132 @@
+"""Timing candidates on a device: each is deployed under a name of its own, beside what serves, and timed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from edgeq.benchmark import BenchResult, bench
+from edgeq.blueprint import Blueprint
+from edgeq.bundle import Bundle, make_bundle, read_bundle
+from edgeq.bundle.archive import resigned
+from edgeq.bundle.keys import workspace_key
+from edgeq.errors import DeviceError
+from edgeq.fleet.connect import open_agent
+from edgeq.fleet.deploy import deploy_one
+from edgeq.fleet.trust import shown
+from edgeq.search.measuring import Latency
+from edgeq.search.records import Records, key_of
+from edgeq.store import Store
+from edgeq.values import Device, Variant
+
+KIND = "search-bench"
+_PASSES = 2
+
+
+class OnDevice:
+    """Times models on one device of the inventory."""
+
+    def __init__(
+        self,
+        device: Device,
+        *,
+        blueprint: Blueprint,
+        workspace: Path,
+        store: Store,
+        say: Callable[[str], None],
+    ) -> None:
+        self._device = device
+        self._blueprint = blueprint
+        self._workspace = workspace
+        self._store = store
+        self._records = Records(store, KIND)
+        self._say = say
+
+    @property
+    def where(self) -> str:
+        """Return the device's name and pinned key: a device that was replaced measures for itself."""
+        return f"device {self._device.name} {self._device.host_key}"
+
+    def measure(self, variants: Sequence[Variant]) -> Mapping[str, Latency]:
+        """Deploy and benchmark every model twice, the second time in the other order.
+
+        The candidates serve under `<blueprint's name>-search`, so that the model in use is left alone. A
+        benchmark that the device calls invalid does not count; a candidate that the device refuses is absent.
+
+        Raises:
+            TransportError: the device cannot be reached.
+        """
+        name = f"{self._blueprint.name[:56]}-search"
+        results: dict[str, list[Mapping[str, Any]]] = {variant.sha256: [] for variant in variants}
+        with tempfile.TemporaryDirectory(prefix="edgeq-search-") as folder:
+            bundles = {variant.sha256: self._bundle(variant, name, Path(folder)) for variant in variants}
+            for number in range(_PASSES):
+                for variant in variants if number % 2 == 0 else reversed(variants):
+                    found = self._once(variant, bundles[variant.sha256], name, number)
+                    if found is not None:
+                        results[variant.sha256].append(found)
+        return {sha: _latency(each) for sha, each in results.items() if each}
+
+    def _once(self, variant: Variant, bundle: Path, name: str, number: int) -> Mapping[str, Any] | None:
+        """Return one benchmark's figures; those of a search that was interrupted are on record."""
+        key = key_of(where=self.where, model=variant.sha256, pass_number=number)
+        known = self._records.find(key)
+        if known is not None:
+            return known
+        result = self._bench(variant, bundle, name)
+        if result is None or not result.valid:
+            return None
+        body = {
+            "p50_ns": result.latency.p50_ns,
+            "p95_ns": result.latency.p95_ns,
+            "memory_peak_bytes": result.peak_bytes,
+        }
+        self._records.put(key, f"{variant.name} on {self._device.name}", body)
+        return body
+
+    def _bundle(self, variant: Variant, name: str, folder: Path) -> Path:
+        path = folder / f"{variant.sha256}.eqb"
+        make_bundle(
+            path,
+            model_file=variant.path,
+            name=name,
+            variant=variant.name,
+            data=self._blueprint.evaluation,
+            labels=self._blueprint.labels,
+        )
+        return path
+
+    def _bench(self, variant: Variant, bundle: Path, name: str) -> BenchResult | None:
+        try:
+            deploy_one(self._device, self._next_release(bundle, name), workspace=self._workspace)
+            with open_agent(self._device) as client:
+                result = bench(client, name, device=self._device.name)
+        except DeviceError as error:
+            self._say(f"{self._device.name} refuses {variant.name}: {error.message}")
+            return None
+        self._store.record_bench(self._device.name, result.document)
+        return result
+
+    def _next_release(self, path: Path, name: str) -> Bundle:
+        """Return the bundle as the device's next release: it takes no lower counter than it committed."""
+        with open_agent(self._device) as client:
+            committed = shown(client)["counters"].get(name, {"counter": 0})["counter"]
+        keys = [workspace_key(self._workspace)]
+        return resigned(read_bundle(path), path, counter=int(committed) + 1, keys=keys)
+
+
+def _latency(results: Sequence[Mapping[str, Any]]) -> Latency:
+    medians = [float(result["p50_ns"]) for result in results]
+    peaks = [
+        int(result["memory_peak_bytes"]) for result in results if result["memory_peak_bytes"] is not None
+    ]
+    return Latency(
+        p50_ns=round(median(medians)),
+        p95_ns=round(median(float(result["p95_ns"]) for result in results)),
+        low_ns=round(min(medians)),
+        high_ns=round(max(medians)),
+        memory_peak_bytes=max(peaks, default=None),
+    )

@@ -1,0 +1,169 @@
+"""The page of a search: the verdict, the candidates, the fronts in size and in latency, the walk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import edgeq
+from edgeq.blueprint import Blueprint
+from edgeq.report import Figure, Level, ReportView, Table, VerdictLine
+from edgeq.search.run import Searched
+from edgeq.search.scoring import Point
+from edgeq.search.sensitivity_page import decibel
+from edgeq.units import format_duration, format_percent, format_size
+
+# The walk says 200 dB where there was no noise at all: everything was float.
+_NO_NOISE_DB = 200.0
+
+
+def _utc_now() -> datetime:
+    return datetime.now(tz=UTC)
+
+
+def search_view(
+    blueprint: Blueprint, found: Searched, *, now: Callable[[], datetime] = _utc_now
+) -> ReportView:
+    """Return the page of a search."""
+    judged = found.judged
+    level = Level.BAD if judged.chosen is None else Level.OK
+    verdicts = [VerdictLine(level=level, text=f"{blueprint.name}: {judged.verdict}.")]
+    verdicts += [
+        VerdictLine(level=Level.NOTE, text=f"{each.name} could not be made: {each.problem}")
+        for each in found.candidates
+        if each.variant is None
+    ]
+    return ReportView(
+        title=f"Mixed precision search of {blueprint.name}",
+        created=now().strftime("%Y-%m-%d %H:%M UTC"),
+        verdicts=tuple(verdicts),
+        variants=_table(found),
+        pareto=_front(judged.points, "size", "size (KiB)", lambda point: point.variant.size_bytes / 1024),
+        devices=None,
+        latency=_front(judged.points, "latency", "latency p50 (us)", _latency_us),
+        streams=None,
+        drift=(_walk(found),),
+        provenance=Table(
+            id="provenance",
+            title="Provenance",
+            headings=("what", "value"),
+            rows=(
+                ("edgeq", edgeq.__version__),
+                ("blueprint", f"{blueprint.name} {blueprint.digest}"),
+                ("timed on", " ".join(found.where.split()[:2])),
+                *((f"model {point.variant.name}", point.variant.sha256) for point in judged.points),
+            ),
+        ),
+    )
+
+
+def _table(found: Searched) -> Table:
+    chosen = found.judged.chosen
+    return Table(
+        id="candidates",
+        title="Candidates",
+        headings=(
+            "candidate",
+            "size",
+            "latency p50",
+            "p95",
+            "accuracy",
+            "output SQNR",
+            "float operations",
+            "front",
+            "limits",
+        ),
+        rows=tuple(_row(point, chosen) for point in found.judged.points),
+        numeric=(1, 2, 3, 4, 5, 6),
+        note="In the blueprint's order of preference. Front: nothing else is as good in accuracy, SQNR, size "
+        "and latency and better in one; latencies within 3 % count as equal.",
+    )
+
+
+def _row(point: Point, chosen: Point | None) -> tuple[str, ...]:
+    metrics, latency = point.variant.metrics, point.latency
+    return (
+        f"{point.variant.name}{' (chosen)' if point is chosen else ''}",
+        format_size(point.variant.size_bytes),
+        "-" if latency is None else format_duration(latency.p50_ns),
+        "-" if latency is None else format_duration(latency.p95_ns),
+        "-" if metrics.accuracy is None else format_percent(metrics.accuracy),
+        decibel(metrics.output_sqnr_db),
+        str(len(point.built.recipe.float_ops)),
+        "yes" if point.on_front else "no",
+        ", ".join(
+            f"{gate.name} { {True: 'holds', False: 'FAILS', None: 'not measured'}[gate.holds] }"
+            for gate in point.gates
+        )
+        or "none stated",
+    )
+
+
+def _latency_us(point: Point) -> float | None:
+    return None if point.latency is None else point.latency.p50_ns / 1000
+
+
+def _front(
+    points: Sequence[Point], name: str, label: str, across: Callable[[Point], float | None]
+) -> Figure | None:
+    shown = [
+        (x, y, point)
+        for point in points
+        if (x := across(point)) is not None
+        and (y := point.variant.metrics.output_sqnr_db) is not None
+        and math.isfinite(y)
+    ]
+    if not shown:
+        return None
+    traces: list[Mapping[str, Any]] = []
+    for on_front, called, symbol in ((True, "on the front", "circle"), (False, "beaten", "x")):
+        part = [each for each in shown if each[2].on_front is on_front]
+        if part:
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers+text",
+                    "name": called,
+                    "x": [x for x, _, _ in part],
+                    "y": [y for _, y, _ in part],
+                    "text": [point.variant.name for _, _, point in part],
+                    "textposition": "top center",
+                    "marker": {"size": 12, "symbol": symbol},
+                    "cliponaxis": False,
+                }
+            )
+    return Figure(
+        id=f"front-{name}",
+        title=f"Output SQNR against {name}",
+        caption="Up and to the left is better. The float model, without any noise, is not drawn.",
+        data=tuple(traces),
+        layout={"xaxis": {"title": {"text": label}}, "yaxis": {"title": {"text": "output SQNR (dB)"}}},
+    )
+
+
+def _walk(found: Searched) -> Figure:
+    sets = [each for each in found.walk.sets if each.sqnr_db < _NO_NOISE_DB]
+    families = list(dict.fromkeys(each.family for each in sets))
+    return Figure(
+        id="walk",
+        title="The walk: noise against work kept float",
+        caption="Every choice of float operations whose noise was measured on held-out samples, before "
+        "correction.",
+        data=tuple(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": family,
+                "x": [100 * each.work for each in sets if each.family == family],
+                "y": [each.sqnr_db for each in sets if each.family == family],
+                "text": [", ".join(map(str, each.indices)) for each in sets if each.family == family],
+            }
+            for family in families
+        ),
+        layout={
+            "xaxis": {"title": {"text": "share of the multiplications in float (%)"}},
+            "yaxis": {"title": {"text": "SQNR at the logits (dB)"}},
+        },
+    )

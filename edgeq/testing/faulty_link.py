@@ -1,0 +1,138 @@
+"""A link that fails on purpose: a TCP proxy that freezes, cuts, delays, drips or flips a byte."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from enum import StrEnum
+
+from edgeq.testing.proxy_direction import Faults, Lane
+
+
+class Way(StrEnum):
+    """A direction through the link."""
+
+    TO_DEVICE = "to-device"
+    FROM_DEVICE = "from-device"
+    BOTH = "both"
+
+
+class FaultyLink:
+    """Forwards connections to an address, and does to them what it is told.
+
+    Attributes:
+        port: where it listens on 127.0.0.1.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._end = threading.Event()
+        self._lock = threading.Lock()
+        self._to_device, self._from_device = Faults(), Faults()
+        self._open: list[tuple[socket.socket, socket.socket]] = []
+        self._lanes: list[Lane] = []
+        self.port: int = self._listener.getsockname()[1]
+        self._acceptor = threading.Thread(target=self._accept, name="edgeq-link-accept", daemon=True)
+        self._acceptor.start()
+
+    @property
+    def forwarded_bytes(self) -> int:
+        """What went towards the device so far."""
+        return self._to_device.passed_bytes
+
+    def cut_after(self, count_bytes: int) -> None:
+        """End all connections when exactly that many more bytes went towards the device."""
+        self._to_device.cut_at = self._to_device.passed_bytes + count_bytes
+
+    def freeze_after(self, count_bytes: int, way: Way = Way.BOTH) -> None:
+        """Forward nothing any more after that many more bytes; connections stay open, new ones are accepted.
+
+        Both ways freeze when so much went towards the device; one way by its own bytes.
+        """
+        if way is Way.FROM_DEVICE:
+            self._from_device.freeze_at = self._from_device.passed_bytes + count_bytes
+            return
+        self._to_device.freeze_at = self._to_device.passed_bytes + count_bytes
+        self._from_device.follows = self._to_device if way is Way.BOTH else None
+
+    def delay(self, one_way_s: float) -> None:
+        """Let each byte arrive that much later, in both directions; twice that is added to a round trip."""
+        for faults in self._both():
+            faults.delay_s = one_way_s
+
+    def drip(self, bytes_per_s: float) -> None:
+        """Let no more than that through, in each direction."""
+        for faults in self._both():
+            faults.bytes_per_s = bytes_per_s
+
+    def flip_after(self, count_bytes: int, way: Way = Way.TO_DEVICE) -> None:
+        """Change one bit of the byte that comes after that many more."""
+        for faults, own in zip(self._both(), (Way.TO_DEVICE, Way.FROM_DEVICE), strict=True):
+            if way in (own, Way.BOTH):
+                faults.flip_at = faults.passed_bytes + count_bytes
+
+    def mend(self) -> None:
+        """Let everything pass again."""
+        for faults in self._both():
+            faults.mend()
+
+    def close(self) -> None:
+        """End everything, and wait for its threads."""
+        self._end.set()
+        # Some systems let a thread wait in accept() for ever when its socket is only closed.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._drop()
+        self._acceptor.join(5)
+        for lane in self._lanes:
+            lane.join(5)
+
+    def _both(self) -> tuple[Faults, Faults]:
+        return self._to_device, self._from_device
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            try:
+                far = socket.create_connection(self._target, timeout=5)
+            except OSError:
+                near.close()
+                continue
+            for sock in (near, far):
+                sock.settimeout(None)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._lock:
+                if self._end.is_set():
+                    near.close()
+                    far.close()
+                    return
+                self._open.append((near, far))
+                for source, sink, faults in ((near, far, self._to_device), (far, near, self._from_device)):
+                    self._lanes.append(Lane(source, sink, faults, end=self._end, cut=self._drop))
+
+    def _drop(self) -> None:
+        # Taken at once: a connection that is made while these end is none of them.
+        with self._lock:
+            doomed, self._open = self._open, []
+        for pair in doomed:
+            for sock in pair:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+                sock.close()
+
+
+@contextlib.contextmanager
+def faulty_link(host: str, port: int) -> Iterator[FaultyLink]:
+    """Run a faulty link in front of an address for the length of a `with` block."""
+    link = FaultyLink(host, port)
+    try:
+        yield link
+    finally:
+        link.close()
