@@ -60,7 +60,9 @@ class RealAgent:
     def fill(self, count: int, **changes: Any) -> None:
         """Append windows to the outbox as `infer` does."""
         code = (
-            "import json, sys; from edgeq_agent.telemetry import outbox; from edgeq_agent.storage.home import Home\n"
+            "import json, sys\n"
+            "from edgeq_agent.telemetry import outbox\n"
+            "from edgeq_agent.storage.home import Home\n"
             "home, count, body = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])\n"
             "Home(home).ensure()\n"
             "with outbox.opened(Home(home)) as box:\n"
