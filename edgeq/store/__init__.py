@@ -14,6 +14,7 @@ from edgeq.store.records import (
     RunRecord,
     WindowRecord,
 )
+from edgeq.store.workspace import default_workspace, recording_store
 
 __all__ = [
     "AuditRecord",
@@ -26,4 +27,6 @@ __all__ = [
     "RunRecord",
     "Store",
     "WindowRecord",
+    "default_workspace",
+    "recording_store",
 ]
