@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 # Read once, before the tests take EDGEQ_* out of their environment.
 LAB_TIER = os.environ.get("EDGEQ_LAB", "")
+# What tools may add to the checkout while the tests run.
+CACHES = ("_cache", ".hypothesis", ".egg-info", "build", ".coverage")
 CONVERT_MODULES = ("tensorflow", "tf_keras", "ai_edge_litert", "litert_quantizer")
 
 
@@ -77,6 +79,14 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     for name in ("NO_COLOR", "FORCE_COLOR", "SSH_AUTH_SOCK"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _clean_checkout() -> Iterator[None]:
+    before = set(os.listdir(ROOT))
+    yield
+    left = {name for name in set(os.listdir(ROOT)) - before if not name.endswith(CACHES)}
+    assert not left, f"the test wrote into the checkout, which was its current folder: {sorted(left)}"
 
 
 @pytest.fixture(scope="session")

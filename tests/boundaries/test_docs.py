@@ -96,17 +96,32 @@ def test_links_between_pages_lead_somewhere(project_root: Path) -> None:
     assert dead == []
 
 
+# A home folder, or the folder of a test run. Other names under `/tmp` belong to no machine.
+MACHINE_PATH = re.compile(r"/(?:home|root|Users)/\w+|/tmp/(?:pytest-|tmp)[\w-]+|/var/folders/\w+")
+TEXT = (".py", ".md", ".toml", ".yaml", ".yml", ".json", ".jsonl", ".cfg", ".sh", ".service")
+
+
+def naming_a_machine(root: Path, names: list[str]) -> list[str]:
+    return [
+        name
+        for name in names
+        if name.endswith(TEXT) and MACHINE_PATH.search((root / name).read_text(encoding="utf-8"))
+    ]
+
+
 def test_the_tracked_files_name_no_path_of_a_machine(project_root: Path) -> None:
     listed = subprocess.run(
-        ["git", "ls-files"], cwd=project_root, capture_output=True, text=True, timeout=30, check=False
+        ["git", "ls-files", "-z"], cwd=project_root, capture_output=True, text=True, timeout=30, check=False
     )
     if listed.returncode != 0:
         pytest.skip("no git checkout")
-    home = re.compile("/(?:home|root|Users)/" + r"\w+")
-    found = [
-        name
-        for name in listed.stdout.split()
-        if name.endswith((".py", ".md", ".toml", ".yaml"))
-        and home.search((project_root / name).read_text(encoding="utf-8"))
-    ]
-    assert found == []
+    present = [name for name in listed.stdout.split("\0") if name and (project_root / name).is_file()]
+    assert naming_a_machine(project_root, present) == []
+
+
+def test_the_inventory_of_a_test_run_is_seen(tmp_path: Path) -> None:
+    # As it was once committed.
+    folder = "/tmp/" + "pytest-of-root/pytest-48"
+    (tmp_path / "devices.toml").write_text(f'[devices.a]\nidentity = "{folder}/device-a0/identity"\n')
+    (tmp_path / "page.md").write_text("A unix socket: `/tmp/edgeq.sock`, and the cache under `~/.cache`.\n")
+    assert naming_a_machine(tmp_path, ["devices.toml", "page.md"]) == ["devices.toml"]
