@@ -1,4 +1,4 @@
-"""Runs the agent: `python edgeq-agent.pyz VERB [--home HOME]`; one verb a process, one answer."""
+"""Runs the agent: `python edgeq-agent.pyz VERB [--home HOME]`; one verb a process, one response."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import sys
 from typing import BinaryIO, Callable, NoReturn
 
 from edgeq_agent import __version__, errors, wire
-from edgeq_agent.calls import request
-from edgeq_agent.calls.answer import Answer
-from edgeq_agent.calls.call import Call
+from edgeq_agent.calls.call import Call, Response, read_request
+from edgeq_agent.calls.fields import bad
 from edgeq_agent.calls.stdin import Source
 from edgeq_agent.storage import home
 
@@ -72,43 +71,43 @@ def main(arguments: list[str] | None = None, early: bytes = b"") -> NoReturn:
 
 
 def run(words: list[str], source: Source, sink: BinaryIO) -> int:
-    """Answer one call on `sink`; return the exit status. No exception leaves here but SystemExit."""
+    """Response one call on `sink`; return the exit status. No exception leaves here but SystemExit."""
     os.umask(0o077)
-    answer = Answer(sink)
-    answer.send(wire.hello(__version__))
+    response = Response(sink)
+    response.send(wire.hello(__version__))
     try:
-        result = _serve(words, source, answer)
+        result = _serve(words, source, response)
     except errors.AgentError as error:
-        answer.send(error.message())
+        response.send(error.message())
         return 1
     except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the host gets one last message
-        answer.send(_unexpected(error).message())
+        response.send(_unexpected(error).message())
         return 1
-    answer.send(wire.result(result))
+    response.send(wire.result(result))
     return 0
 
 
-def _serve(words: list[str], source: Source, answer: Answer) -> wire.Json:
+def _serve(words: list[str], source: Source, response: Response) -> wire.Json:
     verb, folder = _parse(words)
-    asked = request.read(source)
+    fields = read_request(source)
     place = home.locate(folder)
     place.ensure()
     if verb not in _RECOVER_THEMSELVES:
-        _recover(place, answer)
+        _recover(place, response)
     module, name = _VERBS[verb]
     loaded = importlib.import_module("edgeq_agent.verbs." + module)
     function: Callable[[Call], wire.Json] = getattr(loaded, name)
-    return function(Call(asked, source, place, answer))
+    return function(Call(fields, source, place, response))
 
 
-def _recover(place: home.Home, answer: Answer) -> None:
+def _recover(place: home.Home, response: Response) -> None:
     from edgeq_agent.activation import states
 
     # What recovers is imported only when there is something to recover: a probe must be quick.
     if states.pending(place):
         from edgeq_agent.activation import recovery
 
-        recovery.first(place, answer)
+        recovery.first(place, response)
 
 
 def _parse(words: list[str]) -> tuple[str, str | None]:
@@ -117,11 +116,11 @@ def _parse(words: list[str]) -> tuple[str, str | None]:
     if "--home" in rest:
         at = rest.index("--home")
         if at + 1 >= len(rest):
-            raise request.bad("--home", "a folder", None)
+            raise bad("--home", "a folder", None)
         folder = rest[at + 1]
         del rest[at : at + 2]
     if len(rest) != 1 or rest[0] not in _VERBS:
-        raise request.bad("verb", "one of " + " ".join(wire.VERBS), " ".join(rest))
+        raise bad("verb", "one of " + " ".join(wire.VERBS), " ".join(rest))
     return rest[0], folder
 
 

@@ -6,7 +6,7 @@ import os
 
 from edgeq_agent.activation import candidates, health, soak, states
 from edgeq_agent.activation.states import ModelState
-from edgeq_agent.calls.answer import Answer
+from edgeq_agent.calls.call import Response
 from edgeq_agent.errors import AgentError, from_os
 from edgeq_agent.releases import release_store
 from edgeq_agent.storage import clock, files, lock
@@ -91,7 +91,7 @@ def _problem(place: Home, state: ModelState, release: str, runtime: str | None) 
     return None
 
 
-def first(place: Home, answer: Answer) -> None:
+def first(place: Home, response: Response) -> None:
     """Recover before a verb, when there is something to recover and no call is at it.
 
     What the disk refuses here is told and does not keep the verb from answering: a device whose disk became
@@ -111,6 +111,6 @@ def first(place: Home, answer: Answer) -> None:
             known = from_os(error)
             if known is None:
                 raise
-            answer.progress("not-recovered", model=model, code=known.code, problem=known.problem)
+            response.progress("not-recovered", model=model, code=known.code, problem=known.problem)
         else:
-            answer.progress("recovered", model=model, state=ended.state, reason=ended.reason)
+            response.progress("recovered", model=model, state=ended.state, reason=ended.reason)

@@ -13,8 +13,8 @@ import time
 
 from edgeq_agent import wire
 from edgeq_agent.autostart import record
-from edgeq_agent.calls.answer import Answer
-from edgeq_agent.calls.call import Call
+from edgeq_agent.calls.call import Call, Response
+from edgeq_agent.calls.fields import Fields
 from edgeq_agent.calls.stdin import Source
 from edgeq_agent.errors import AgentError, from_os
 from edgeq_agent.sdk.errors import one_line
@@ -58,7 +58,7 @@ def _recover(place: Home) -> tuple[str, Json]:
         time.sleep(wait_s)
         try:
             place.ensure()
-            call = Call({}, Source(sys.stdin.fileno()), place, Answer(sys.stdout.buffer))
+            call = Call(Fields({}), Source(sys.stdin.fileno()), place, Response(sys.stdout.buffer))
             return "", recover.recover(call)["models"]
         except AgentError as error:
             problem = one_line(error)

@@ -7,11 +7,9 @@ import re
 import sys
 from typing import Any, Pattern
 
-from edgeq_agent.calls.stdin import Silence, Source
 from edgeq_agent.errors import BAD_REQUEST, AgentError
 from edgeq_agent.wire import Json
 
-MAX_REQUEST_BYTES = 8 * 1024 * 1024
 DEFAULT_TIMEOUT_S = 120.0
 MAX_TIMEOUT_S = 24 * 3600.0
 # JSON has whole numbers that no float can hold.
@@ -30,43 +28,6 @@ def bad(field: str, expected: str, got: Any) -> AgentError:
     return AgentError(
         BAD_REQUEST, field, expected=expected, got=seen if len(seen) <= 120 else seen[:117] + "..."
     )
-
-
-def read(stream: Source) -> Json:
-    """Return the request line of a call.
-
-    Raises:
-        AgentError: EQ512, it is missing, cut short, too long, or no JSON object.
-    """
-    try:
-        line = stream.readline(MAX_REQUEST_BYTES + 1)
-    except Silence as error:
-        raise AgentError(BAD_REQUEST, "request", str(error)) from error
-    if len(line) > MAX_REQUEST_BYTES:
-        raise AgentError(BAD_REQUEST, "request", f"longer than {MAX_REQUEST_BYTES} bytes")
-    if not line.endswith(b"\n"):
-        raise AgentError(BAD_REQUEST, "request", expected="one line of JSON", got="a line without an end")
-    try:
-        value = json.loads(
-            line.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_without_repeats
-        )
-    except (ValueError, RecursionError) as error:
-        raise AgentError(BAD_REQUEST, "request", f"no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise bad("request", "a JSON object", value)
-    return value
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> Json:
-    # Readers differ in which of two equal keys counts: what was signed might not be what is done.
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("an object has a key twice")
-    return found
 
 
 def text(request: Json, field: str, default: str | None = None) -> str:

@@ -10,7 +10,7 @@ import traceback
 from typing import BinaryIO, Callable, NoReturn
 
 from edgeq_agent import wire
-from edgeq_agent.calls.answer import Answer
+from edgeq_agent.calls.call import Response
 from edgeq_agent.errors import BUG, AgentError
 
 _JOBS: dict[str, str] = {
@@ -25,20 +25,20 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> NoReturn:
     """Do the job and exit."""
-    answer = Answer(_private_stdout())
+    response = Response(_private_stdout())
     job = wire.parse(sys.stdin.buffer.readline(wire.MAX_LINE_BYTES + 1))
     _die_with_parent(int(job["parent_pid"]), float(job["timeout_s"]))
     try:
-        run: Callable[[wire.Json, Answer], wire.Json] = importlib.import_module(
+        run: Callable[[wire.Json, Response], wire.Json] = importlib.import_module(
             "edgeq_agent.inference.jobs." + _JOBS[str(job["job"])]
         ).run
-        answer.send(wire.result(run(job, answer)))
+        response.send(wire.result(run(job, response)))
     except AgentError as error:
-        answer.send(error.message())
+        response.send(error.message())
     except Exception as error:  # noqa: BLE001 - the boundary of this process
         traceback.print_exc()
         summary = " ".join(f"{type(error).__name__}: {error}".split())
-        answer.send(AgentError(BUG, "the model's process", "a bug: " + summary[:300]).message())
+        response.send(AgentError(BUG, "the model's process", "a bug: " + summary[:300]).message())
     sys.stderr.flush()
     # Not sys.exit: a runtime's destructors may hang or crash, and the answer is out already.
     os._exit(0)

@@ -127,7 +127,7 @@ def _switch(
 
     def reached(step: str) -> None:
         steps.append(step)
-        call.answer.progress(step, model=state.model, release=wanted.release)
+        call.response.progress(step, model=state.model, release=wanted.release)
 
     try:
         timeout_s = request.timeout_s(call.request)

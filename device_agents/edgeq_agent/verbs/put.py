@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from edgeq_agent.blobs import blob_store
-from edgeq_agent.calls import request
 from edgeq_agent.calls.call import Call
 from edgeq_agent.storage import disk, lock, scratch
 from edgeq_agent.wire import Json
@@ -15,11 +14,11 @@ def put(call: Call) -> Json:
     Raises:
         AgentError: EQ501 no space, EQ505 other bytes than announced, EQ506 fewer bytes than announced.
     """
-    sha256 = request.sha256(call.request, "sha256")
-    size_bytes = request.integer(call.request, "size_bytes", 0, 1 << 48)
-    payload_bytes = request.integer(call.request, "payload_bytes", 0, 1 << 48)
+    sha256 = call.fields.sha256("sha256")
+    size_bytes = call.fields.integer("size_bytes", 0, 1 << 48)
+    payload_bytes = call.fields.integer("payload_bytes", 0, 1 << 48)
     if size_bytes != payload_bytes:
-        raise request.bad("payload_bytes", f"size_bytes ({size_bytes})", payload_bytes)
+        raise call.fields.refuse("payload_bytes", f"size_bytes ({size_bytes})")
     scratch.sweep(call.home)
     if blob_store.has(call.home, sha256, size_bytes) and blob_store.intact(call.home, sha256):
         for _ in blob_store.payload(call.payload, payload_bytes, sha256):

@@ -52,7 +52,7 @@ def runtime(call: Call) -> Json:
             try:
                 proof = _prove_known(call.home, known, timeout_s)
             except AgentError as error:
-                call.answer.progress("rebuild", reason=str(error.problem))
+                call.response.progress("rebuild", reason=str(error.problem))
             else:
                 return _answer(digest, str(known["interpreter"]), proof, created=False)
         if program is None:
@@ -91,7 +91,7 @@ def _build_native(call: Call, digest: str, program: str, timeout_s: float) -> Js
                 raise
             registry.refuse(call.home, digest, error.problem)
             raise
-        call.answer.progress("proved", module=proof["module"], version=proof["version"])
+        call.response.progress("proved", module=proof["module"], version=proof["version"])
         entry = dict(proof, schema=registry.SCHEMA, digest=digest, interpreter=native.MODULE)
         entry.update(wheels=[], wheel_sha256=[program], created_ns=time.time_ns())
         install.place(call.home, digest, folder, entry, [native.MODULE])
@@ -114,12 +114,12 @@ def _build(
             # Where nobody makes numpy for the device (32-bit ARM), the runtime uses that of its own Python.
             shares = not any(name.startswith("numpy-") for name, _ in packages)
             _make_venv(os.path.join(folder, "venv"), shares, timeout_s)
-            call.answer.progress("venv")
+            call.response.progress("venv")
             _install(call.home, packages, os.path.join(folder, "venv"))
-            call.answer.progress("wheels", count=len(packages))
+            call.response.progress("wheels", count=len(packages))
         interpreter = os.path.join(folder, stored) if packages else sys.executable
         proof = _prove_new(call.home, digest, packages, interpreter, modules, timeout_s)
-        call.answer.progress("proved", module=proof["module"], version=proof["version"])
+        call.response.progress("proved", module=proof["module"], version=proof["version"])
         entry = dict(proof, schema=registry.SCHEMA, digest=digest, interpreter=stored)
         entry.update(wheels=[name for name, _ in packages], created_ns=time.time_ns())
         entry.update(wheel_sha256=[sha256 for _, sha256 in packages])

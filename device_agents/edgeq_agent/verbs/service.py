@@ -131,9 +131,9 @@ def _enable(call: Call, found: Surroundings) -> Json:
         if stale:
             installer.take(stale)
             record.write(call.home, wanted, made, [])
-    call.answer.progress("installed", kind=wanted.kind)
+    call.response.progress("installed", kind=wanted.kind)
     problems = _begin(call.home, wanted, made, found)
-    call.answer.progress("started", problems=problems)
+    call.response.progress("started", problems=problems)
     noted = journal.note(call.home, "service", kind=wanted.kind, models=list(wanted.models))
     answer = told(call.home, found._replace(linger=host_env.lingers(found.user)))
     if problems:

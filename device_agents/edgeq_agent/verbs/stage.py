@@ -69,7 +69,7 @@ def stage(call: Call) -> Json:
         state.trying(release)
         release_store.build(call.home, wanted)
         measured = health.check(call.home, wanted, runtime, timeout_s)
-        call.answer.progress(states.VERIFIED, model=model, release=release)
+        call.response.progress(states.VERIFIED, model=model, release=release)
         entry: Json = {
             "runtime": runtime,
             "counter": wanted.counter,

@@ -27,7 +27,7 @@ def telemetry(call: Call) -> Json:
             acked = box.acknowledge(request.text(named, "boot"), request.integer(named, "seq", 0, 1 << 62))
         boot, windows = box.take(limit)
         for window in windows:
-            call.answer.send(wire.window(window))
+            call.response.send(wire.window(window))
         return {
             "device_id": device.device_id(call.home),
             "boot": boot,

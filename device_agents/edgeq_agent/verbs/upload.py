@@ -11,7 +11,6 @@ from edgeq_agent.blobs import blob_store, offer, partial
 from edgeq_agent.blobs.offer import Offer
 from edgeq_agent.blobs.partial import Partial
 from edgeq_agent.blobs.upload_frames import Frame, Frames
-from edgeq_agent.calls import request
 from edgeq_agent.calls.call import Call
 from edgeq_agent.storage import disk, home, scratch
 from edgeq_agent.wire import DONE, Json
@@ -23,7 +22,7 @@ _POLL_S = 0.2
 
 def missing(call: Call) -> Json:
     """Verb `missing`: which of these blobs the device does not have, and of which it has a part (`begun`)."""
-    wanted = request.sizes(call.request, "blobs")
+    wanted = call.fields.sizes("blobs")
     absent = sorted(sha for sha, size in wanted.items() if not blob_store.has(call.home, sha, size))
     begun = sorted(partial.begun(call.home).intersection(absent))
     return {"missing": absent, "begun": begun, "free_bytes": home.free_bytes(call.home.root)}
@@ -37,13 +36,13 @@ def upload(call: Call) -> Json:
             the device is busy, EQ512 the offer or a frame is none. What arrived whole by then stays for the
             next try.
     """
-    offers = offer.read(call.request)
+    offers = offer.parse(call.fields)
     scratch.sweep(call.home)
     with ExitStack() as opened:
         targets = [_target(call, one, opened) for one in offers]
         held = [None if target is None else target.held() for target in targets]
         _make_room(call, offers, held)
-        call.answer.progress("wanted", blobs=held)
+        call.response.progress("wanted", blobs=held)
         writer = _Writer(offers, targets)
         received_bytes = writer.run(Frames(call.payload, offers))
     if writer.stored:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from edgeq_agent import wire
-from edgeq_agent.calls.answer import Answer
+from edgeq_agent.calls.call import Response
 from edgeq_agent.inference import model, stats
 from edgeq_agent.platforms import sensors
 
@@ -17,7 +17,7 @@ _MAX_RUNS = 1000000
 _HOT_RISE_C = 15.0
 
 
-def run(job: wire.Json, answer: Answer) -> wire.Json:
+def run(job: wire.Json, response: Response) -> wire.Json:
     """Return the edgeq.bench/1 document without model and release.
 
     Both minima hold (`runs` and `min_seconds`), as in TFLite's benchmark_model; latency is the invocation

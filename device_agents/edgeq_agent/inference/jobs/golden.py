@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgeq_agent import wire
-from edgeq_agent.calls.answer import Answer
+from edgeq_agent.calls.call import Response
 from edgeq_agent.errors import UNHEALTHY, AgentError
 from edgeq_agent.inference import model, stats
 from edgeq_agent.platforms import sensors
@@ -14,7 +14,7 @@ from edgeq_agent.telemetry import windows
 _LATENCY_RUNS = 50
 
 
-def run(job: wire.Json, answer: Answer) -> wire.Json:
+def run(job: wire.Json, response: Response) -> wire.Json:
     """Return {golden: {...}, latency_p95_ns, memory_peak_bytes, kernels}.
 
     Raises:

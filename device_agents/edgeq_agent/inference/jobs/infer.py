@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from edgeq_agent import wire
-from edgeq_agent.calls.answer import Answer
+from edgeq_agent.calls.call import Response
 from edgeq_agent.errors import AgentError
 from edgeq_agent.inference import model, stats
 from edgeq_agent.telemetry import windows
@@ -25,7 +25,7 @@ class _Run:
         self.telemetry_ns = 0
 
 
-def run(job: wire.Json, answer: Answer) -> wire.Json:
+def run(job: wire.Json, response: Response) -> wire.Json:
     """Return predictions, confidences, latencies; each `window` samples make one `window` event.
 
     A sample that is not finite, or whose output is not, or on which the runtime gives up, gets class -1 with
@@ -39,7 +39,7 @@ def run(job: wire.Json, answer: Answer) -> wire.Json:
     size = int(job["window"])
     for start in range(0, len(samples[0]), size):
         part = [array[start : start + size] for array in samples]
-        _one_window(loaded, part, reference, gathered, answer)
+        _one_window(loaded, part, reference, gathered, response)
     result: dict[str, Any] = {
         "samples": len(samples[0]),
         "errors": gathered.errors,
@@ -55,7 +55,7 @@ def run(job: wire.Json, answer: Answer) -> wire.Json:
 
 
 def _one_window(
-    loaded: model.Model, samples: list[Any], reference: windows.Reference, gathered: _Run, answer: Answer
+    loaded: model.Model, samples: list[Any], reference: windows.Reference, gathered: _Run, response: Response
 ) -> None:
     """Run the samples of one window, each that can be run, and send the window."""
     import numpy as np
@@ -86,7 +86,7 @@ def _one_window(
     for number, (array, tensor) in enumerate(zip(samples, loaded.inputs)):
         window.inputs(number, _real(array[fed], tensor))
     window.outputs(predicted[good], confidence[good])
-    answer.send(wire.window(window.body()))
+    response.send(wire.window(window.body()))
     gathered.telemetry_ns += time.thread_time_ns() - began
 
 
@@ -115,7 +115,7 @@ def _zeroed(array: Any, keep: Any) -> Any:
 def _judge(
     loaded: model.Model, raw: list[Any], reference: windows.Reference, answered: Any, gathered: _Run
 ) -> Any:
-    """Return (good, predicted, confidence), one entry a sample of the window; keep them for the answer."""
+    """Return (good, predicted, confidence), one entry a sample of the window; keep them for the response."""
     import numpy as np
 
     good = answered.copy()

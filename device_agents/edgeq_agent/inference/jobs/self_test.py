@@ -6,7 +6,7 @@ import base64
 import sys
 
 from edgeq_agent import wire
-from edgeq_agent.calls.answer import Answer
+from edgeq_agent.calls.call import Response
 from edgeq_agent.errors import UNSUPPORTED, AgentError
 from edgeq_agent.inference import model
 
@@ -20,7 +20,7 @@ TINY_MODEL = base64.b64decode(
 )
 
 
-def run(job: wire.Json, answer: Answer) -> wire.Json:
+def run(job: wire.Json, response: Response) -> wire.Json:
     """Return {module, version, python, numpy, kernels} of the first of `modules` that works.
 
     Raises:
