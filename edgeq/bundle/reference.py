@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgeq.errors import BundleError
 from edgeq_agent import wire
+from edgeq_converters.metrics import softmax
 
 BINS = 10
 # More channels than this are pooled into one: a window carries a histogram for each.
@@ -79,8 +80,7 @@ def is_probabilities(scores: Array) -> bool:
 def confidence_of(scores: Array, kind: str) -> Array:
     """Return each sample's largest class probability."""
     if kind == "logits":
-        shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-        scores = shifted / shifted.sum(axis=1, keepdims=True)
+        scores = softmax(scores)
     largest: Array = scores.max(axis=1)
     return largest
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from edgeq.evaluation import figures
 from edgeq.evaluation.running import Progress, dequantized, run_all
 from edgeq.values import Metrics
+from edgeq_converters.metrics import sqnr_db
 
 
 def evaluate(
@@ -46,5 +47,5 @@ def evaluate(
         samples=len(outputs[0]),
         accuracy=None if labels is None else figures.accuracy(outputs[0], labels),
         agreement=None if compared is None else figures.agreement(outputs[0], compared[0]),
-        output_sqnr_db=None if compared is None else figures.sqnr_db(outputs, compared),
+        output_sqnr_db=None if compared is None else sqnr_db(outputs, compared),
     )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
@@ -29,15 +26,3 @@ def accuracy(output: Real, labels: npt.NDArray[np.int64]) -> float:
 def agreement(output: Real, reference: Real) -> float:
     """Return the share of samples with the reference's predicted class, 0..1."""
     return float(np.mean(predicted(output) == predicted(reference)))
-
-
-def sqnr_db(outputs: Sequence[Real], references: Sequence[Real]) -> float:
-    """Return 10 log10(sum ref^2 / sum (ref - out)^2) over all outputs, in dB; inf when equal."""
-    signal = sum(float(np.sum(np.square(reference))) for reference in references)
-    noise = sum(
-        float(np.sum(np.square(reference - output)))
-        for output, reference in zip(outputs, references, strict=True)
-    )
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf

@@ -20,6 +20,7 @@ from edgeq_converters.calibration.histogram import Histogram  # noqa: E402
 from edgeq_converters.calibration.qparams import INT8  # noqa: E402
 from edgeq_converters.data.samples import Samples  # noqa: E402
 from edgeq_converters.graph import tflite_file  # noqa: E402
+from edgeq_converters.metrics import sqnr_db  # noqa: E402
 from edgeq_converters.quantization import autotune  # noqa: E402
 from edgeq_converters.quantization.autotune import scoring, search, tensor_ranges  # noqa: E402
 from edgeq_converters.recipe import Recipe, Switch  # noqa: E402
@@ -43,10 +44,7 @@ def test_auto_chooses_what_helps_on_held_out_samples_and_says_so() -> None:
     made = best(data, given)
     plain = quantized(data, given)
     wanted = at_logits(data, other)
-    assert (
-        scoring.sqnr_db(wanted, at_logits(made.data, other))
-        > scoring.sqnr_db(wanted, at_logits(plain, other)) + 1
-    )
+    assert sqnr_db([at_logits(made.data, other)], [wanted]) > sqnr_db([at_logits(plain, other)], [wanted]) + 1
     assert made.equalized
     assert max(made.scores, key=lambda score: score.sqnr_db).equalized
     assert "held-out" in made.notes[0]
@@ -61,7 +59,7 @@ def test_real_outputs_are_judged_at_the_logits_too(scheme: Scheme) -> None:
     got = at_logits(made.data, other)
     assert min(score.sqnr_db for score in made.scores) > 10
     reached = max(score.sqnr_db for score in made.scores)
-    assert scoring.sqnr_db(at_logits(data, other), got) == pytest.approx(reached, abs=12)
+    assert sqnr_db([got], [at_logits(data, other)]) == pytest.approx(reached, abs=12)
 
 
 def test_switches_are_obeyed() -> None:
@@ -171,7 +169,7 @@ def test_the_noise_that_is_measured_is_that_of_the_integer_model() -> None:
     )
     wanted = at_logits(data, given)
     told = -10 * np.log10(found.noise["minmax"])
-    assert abs(scoring.sqnr_db(wanted, at_logits(quantized(data, given), given)) - told) < 3
+    assert abs(sqnr_db([at_logits(quantized(data, given), given)], [wanted]) - told) < 3
 
 
 def test_equal_noises_take_the_widest_range() -> None:

@@ -16,8 +16,8 @@ pytest.importorskip("ai_edge_litert")
 
 from edgeq_converters.graph import edit, executor, inference, layers, tflite_file  # noqa: E402
 from edgeq_converters.graph.cost import macs, memory_per_sample, obstacle  # noqa: E402
+from edgeq_converters.metrics import sqnr_db  # noqa: E402
 from edgeq_converters.quantization import correction, equalization  # noqa: E402
-from edgeq_converters.quantization.autotune.scoring import sqnr_db  # noqa: E402
 from edgeq_converters.quantization.correction import rounding  # noqa: E402
 from edgeq_converters.quantization.correction.moments import Accumulator, joined  # noqa: E402
 from edgeq_converters.quantization.equalization.groups import find  # noqa: E402
@@ -168,7 +168,7 @@ def test_each_correction_brings_the_logits_nearer_and_leaves_the_graph(terms: co
     plain = quantized(data, given, "percentile:99.5")
     repaired = correction.correct(data, plain, given, subject="net", advance=quiet, terms=terms)
     wanted = at_logits(data, other)
-    before, after = (sqnr_db(wanted, at_logits(made, other)) for made in (plain, repaired))
+    before, after = (sqnr_db([at_logits(made, other)], [wanted]) for made in (plain, repaired))
     assert after > before + 0.5
     assert ops(repaired) == ops(plain)
     assert repaired == correction.correct(data, plain, given, subject="net", advance=quiet, terms=terms)
@@ -190,9 +190,11 @@ def test_equalization_keeps_the_float_function_and_helps_the_integer_one(activat
     made = equalization.equalize(data, given, subject="net", advance=quiet)
     assert made.groups >= 1
     wanted = at_logits(data, given)
-    assert sqnr_db(wanted, at_logits(made.data, given)) > 90
+    assert sqnr_db([at_logits(made.data, given)], [wanted]) > 90
     wanted = at_logits(data, other)
-    before, after = (sqnr_db(wanted, at_logits(quantized(one, given), other)) for one in (data, made.data))
+    before, after = (
+        sqnr_db([at_logits(quantized(one, given), other)], [wanted]) for one in (data, made.data)
+    )
     assert after > before
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgeq.evaluation import TensorInfo, dequantized
-from edgeq.evaluation.figures import accuracy, agreement, predicted, sqnr_db
+from edgeq.evaluation.figures import accuracy, agreement, predicted
 
 OUTPUTS = arrays(np.float64, (7, 3), elements=st.floats(-100, 100))
 
@@ -22,26 +19,6 @@ def test_by_hand() -> None:
     assert predicted(output).tolist() == [1, 1, 1, 0]
     assert accuracy(output, np.array([1, 0, 1, 0])) == 0.75
     assert agreement(output, reference) == 0.75
-    signal = 0.01 + 0.81 + 0.64 + 0.04 + 0.09 + 0.49 + 0.36 + 0.16
-    noise = 0.01 + 0.01 + 0.16 + 0.16
-    assert sqnr_db([output], [reference]) == pytest.approx(10 * math.log10(signal / noise))
-
-
-def test_sqnr_is_over_all_outputs() -> None:
-    one, two = np.ones((2, 1)), np.full((2, 2), 3.0)
-    assert sqnr_db([one + 1, two], [one, two]) == pytest.approx(10 * math.log10((2 + 36) / 2))
-
-
-def test_equal_outputs_and_a_silent_reference() -> None:
-    assert sqnr_db([np.ones((2, 2))], [np.ones((2, 2))]) == math.inf
-    assert sqnr_db([np.ones((2, 2))], [np.zeros((2, 2))]) == -math.inf
-
-
-@given(OUTPUTS, st.floats(0.01, 100))
-def test_sqnr_does_not_know_the_unit(reference: np.ndarray, factor: float) -> None:
-    output = reference + np.linspace(0.1, 1, 21).reshape(7, 3)
-    assume(np.square(reference).sum() > 1)
-    assert sqnr_db([output * factor], [reference * factor]) == pytest.approx(sqnr_db([output], [reference]))
 
 
 @given(OUTPUTS)

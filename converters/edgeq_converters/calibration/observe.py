@@ -14,14 +14,13 @@ from edgeq_converters.calibration.qparams import INT8, Grid
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import inference, tflite_file
+from edgeq_converters.progress import Advance
 
 _LARGEST = float(np.finfo(np.float32).max)
 Ranges = dict[str, dict[str, Any]]
 
 
-def observe(
-    data: bytes, samples: Samples, *, subject: str, advance: inference.Advance
-) -> dict[str, Histogram]:
+def observe(data: bytes, samples: Samples, *, subject: str, advance: Advance) -> dict[str, Histogram]:
     """Return a histogram for every activation of the float model, by tensor name.
 
     Raises:

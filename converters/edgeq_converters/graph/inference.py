@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,10 @@ import numpy.typing as npt
 from edgeq_converters.data.samples import Samples, to_model
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import tflite_file
+from edgeq_converters.progress import Advance
 from edgeq_converters.values import TensorInfo
 
 Array = npt.NDArray[Any]
-Advance = Callable[[int], None]
 
 
 def open_interpreter(data: bytes, *, subject: str, every_tensor: bool = False, threads: int = 1) -> Any:

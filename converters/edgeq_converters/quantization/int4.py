@@ -12,14 +12,14 @@ from edgeq_converters.calibration import observe
 from edgeq_converters.calibration.histogram import Histogram
 from edgeq_converters.data.samples import Samples, in_one_order
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import edit, inference, kernels, tflite_file
+from edgeq_converters.graph import edit, kernels, tflite_file
+from edgeq_converters.progress import Step
 from edgeq_converters.quantization import weight_clipping
 from edgeq_converters.quantization.autotune.scoring import Judge, split
 from edgeq_converters.quantization.backends import litert
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.values import Scheme
 
-Step = Callable[[str, int], inference.Advance]
 _FEWEST = 16
 _POOR_DB = 15.0
 """SQNR at the logits below which a classifier's answers change too often."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from edgeq_converters.calibration.histogram import Histogram
 from edgeq_converters.calibration.qparams import INT8, INT16
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import inference, tflite_file
+from edgeq_converters.graph import tflite_file
+from edgeq_converters.progress import Step
 from edgeq_converters.quantization import autotune, int4, quantize
 from edgeq_converters.quantization.backends import tensorflow
 from edgeq_converters.quantization.quantize import Quantized
 from edgeq_converters.recipe import Backend, Recipe
 from edgeq_converters.values import Scheme
 
-Step = Callable[[str, int], inference.Advance]
 _FEW = 32
 _UNJUDGED = "mse"
 

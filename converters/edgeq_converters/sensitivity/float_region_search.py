@@ -12,12 +12,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from edgeq_converters.data.samples import Samples
-from edgeq_converters.graph import inference, tflite_file
+from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.float_regions import Operation, closed
+from edgeq_converters.progress import Advance, Step
 from edgeq_converters.quantization import quantize
 from edgeq_converters.sensitivity import screening
 from edgeq_converters.sensitivity.float_region_values import IslandSet, IslandWalk
-from edgeq_converters.sensitivity.measure import Step
 from edgeq_converters.sensitivity.screening import Screen
 
 # Stands for "no noise" in records, which have no infinity.
@@ -122,7 +122,7 @@ class _Found:
         self._screen = screen
         self.by_islands: dict[Islands, tuple[str, float]] = {}
 
-    def measure(self, choices: Sequence[tuple[str, Islands]], advance: inference.Advance) -> None:
+    def measure(self, choices: Sequence[tuple[str, Islands]], advance: Advance) -> None:
         names = [op.name for op in self._screen.ops]
         fresh = {kept: family for family, kept in reversed(choices) if kept not in self.by_islands}
         ordered = [kept for _, kept in choices if kept in fresh]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgeq_converters.data.samples import Samples
-from edgeq_converters.graph import inference, tflite_file
+from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.float_regions import Operation, closed, operations
+from edgeq_converters.progress import Advance, Step
 from edgeq_converters.quantization import quantize
 from edgeq_converters.sensitivity import advice, screening, spreads, tensor_noise
 from edgeq_converters.sensitivity.screening import Screen
@@ -18,7 +19,6 @@ SAMPLES = 256
 LOOKED_INTO = 3
 _ALONG_SAMPLES = 64
 _OTHER_CALIBRATORS = ("percentile", "mse")
-Step = Callable[[str, int], inference.Advance]
 Figures = tuple[float | None, ...]
 
 
@@ -103,7 +103,7 @@ class _Sweep:
         return [0.0 if value is None else 10 ** (-value / 10) for value in self.alone]
 
 
-def _sweep(screen: Screen, advance: inference.Advance) -> _Sweep:
+def _sweep(screen: Screen, advance: Advance) -> _Sweep:
     names = [op.name for op in screen.ops]
     library = quantize.known_ops()
     known = tuple(op.op in library for op in screen.ops)

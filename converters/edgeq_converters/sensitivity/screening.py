@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeq_converters import metrics
 from edgeq_converters.calibration import observe
 from edgeq_converters.calibration.histogram import Histogram
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import float_regions, inference, logits, tflite_file
+from edgeq_converters.progress import Advance
 from edgeq_converters.quantization.backends import litert
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.values import Scheme
@@ -65,9 +66,7 @@ class Screen:
         recipe = Recipe(scheme=Scheme.INT8_MIXED, io="float32", float_ops=tuple(float_ops))
         return litert.quantize(self.cut.data, recipe=recipe, ranges=self.ranges, subject=self.subject)
 
-    def sqnr_db(
-        self, candidates: Sequence[Collection[str]], *, advance: inference.Advance
-    ) -> list[float | None]:
+    def sqnr_db(self, candidates: Sequence[Collection[str]], *, advance: Advance) -> list[float | None]:
         """Return each candidate's SQNR at the logits; None where the quantizer or the runtime refused it.
 
         Args:
@@ -101,7 +100,7 @@ class Screen:
             if error.code != "EQ303":
                 raise
             return None
-        return sqnr_db(given, self.reference)
+        return metrics.sqnr_db(given, self.reference)
 
 
 def prepare(
@@ -111,7 +110,7 @@ def prepare(
     *,
     calibrator: str,
     subject: str,
-    advance: inference.Advance,
+    advance: Advance,
 ) -> Screen:
     """Return the screen of a float model: calibrated once, run once in float.
 
@@ -154,18 +153,6 @@ def some(samples: Samples, count: int) -> Samples:
     return Samples(
         inputs=samples.inputs, arrays=tuple(array[chosen] for array in samples.arrays), notes=samples.notes
     )
-
-
-def sqnr_db(outputs: Sequence[npt.NDArray[Any]], references: Sequence[Real]) -> float:
-    """Return 10 log10(sum ref^2 / sum (ref - out)^2) over all outputs, in dB; infinity when equal."""
-    signal = sum(float(np.sum(np.square(reference))) for reference in references)
-    noise = sum(
-        float(np.sum(np.square(reference - output.astype(np.float64))))
-        for output, reference in zip(outputs, references, strict=True)
-    )
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
 def _windows(candidates: Sequence[Collection[str]], size: int) -> Iterator[Sequence[Collection[str]]]:

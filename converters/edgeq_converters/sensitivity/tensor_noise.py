@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.graph import inference, tflite_file
+from edgeq_converters.metrics import decibels
 from edgeq_converters.sensitivity.spreads import channel_ratio
 
 
@@ -51,17 +51,11 @@ def along(
                 noise[name] += float(np.sum(np.square(real - other.values(name, len(rows[0]), count))))
     return {
         name: Along(
-            sqnr_db=_db(signal[name], noise[name]) if name in shared else None,
+            sqnr_db=decibels(signal[name], noise[name]) if name in shared else None,
             channel_ratio=channel_ratio(peaks[name]) if name in peaks else None,
         )
         for name in names
     }
-
-
-def _db(signal: float, noise: float) -> float:
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
 class _Kept:

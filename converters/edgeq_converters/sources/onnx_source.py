@@ -18,7 +18,7 @@ from edgeq_converters.data.sample_files import missing
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import inference, tflite_file
 from edgeq_converters.sources.detect import SourceKind
-from edgeq_converters.sources.load import Loaded
+from edgeq_converters.sources.types import Loaded
 from edgeq_converters.values import TensorInfo
 
 Array = npt.NDArray[Any]

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import inference
-from edgeq_converters.sources.load import Reference
+from edgeq_converters.metrics import decibels
+from edgeq_converters.sources.types import Reference
 from edgeq_converters.values import TensorInfo
 
 Array = npt.NDArray[Any]
@@ -134,11 +135,10 @@ class _Sum:
         self.largest = max(self.largest, float(difference.max(initial=0.0)))
 
     def sqnr_db(self) -> float:
-        if self.error == 0:
-            return math.inf
+        if self.error == math.inf:
+            return -math.inf
         # An output that is zero everywhere has no signal: what differs by rounding only is equal.
-        signal = self.signal or (1.0 if self.largest < 1e-6 else 0.0)
-        return 10 * math.log10(signal / self.error) if signal and self.error < math.inf else -math.inf
+        return decibels(self.signal or (1.0 if self.largest < 1e-6 else 0.0), self.error)
 
 
 def _chosen(samples: Samples | None, inputs: Sequence[TensorInfo], seed: int) -> Iterable[list[Array]]:

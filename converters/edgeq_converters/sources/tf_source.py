@@ -12,7 +12,7 @@ from edgeq_converters.data.sample_files import missing
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import tflite_file
 from edgeq_converters.sources.detect import SourceKind
-from edgeq_converters.sources.load import Loaded
+from edgeq_converters.sources.types import Loaded
 
 _FROZEN = "frozen"
 _Call = Callable[[dict[str, Any]], dict[str, Any]]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgeq_converters.data.sample_files import missing
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.sources.detect import SourceKind
-from edgeq_converters.sources.load import Loaded
+from edgeq_converters.sources.types import Loaded
 
 Array = npt.NDArray[Any]
 _TOOLS = ("torch", "litert-torch", "litert-converter")

@@ -9,14 +9,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.progress import Progress
 
-Progress = Callable[[str, int, int], None]
 _NOISE = re.compile(r"^(WARNING|INFO|[WI]\d{4} |\d{4}-\d\d-\d\d .*: [WI] |\s|To enable the following)")
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from edgeq_converters.data.samples import Samples, to_real
 from edgeq_converters.graph import inference, logits
+from edgeq_converters.metrics import decibels
+from edgeq_converters.progress import ignore
 
 _HELD_OUT = 0.25
 _MOST_HELD_OUT = 64
@@ -42,20 +44,16 @@ class Judge:
     def score(self, data: bytes) -> float:
         """Return the mean over the outputs of the signal-to-noise ratio in dB."""
         got = self._logits(data)
-        return float(np.mean([sqnr_db(one, other) for one, other in zip(self._wanted, got, strict=True)]))
+        return float(np.mean([_bounded_db(*pair) for pair in zip(got, self._wanted, strict=True)]))
 
     def _logits(self, data: bytes) -> list[Any]:
         cut = logits.cut(data, subject=self._subject)
-        found = inference.outputs(cut.data, self._held, subject=self._subject, advance=_quiet)
+        found = inference.outputs(cut.data, self._held, subject=self._subject, advance=ignore)
         return [to_real(array, info) for array, info in zip(found, cut.outputs, strict=True)]
 
 
-def sqnr_db(wanted: Any, got: Any) -> float:
-    """Return 10 log10 of the wanted values' power over the error's, at most 200."""
-    noise = float(np.square(wanted - got).sum())
-    power = float(np.square(wanted).sum())
-    return 10 * float(np.log10(max(power, 1e-30) / max(noise, power * 1e-20, 1e-30)))
-
-
-def _quiet(amount: int) -> None:
-    del amount
+def _bounded_db(output: Any, reference: Any) -> float:
+    """Return the SQNR of one output, finite and at most 200 dB so that a mean over outputs stays finite."""
+    noise = float(np.square(reference - output).sum())
+    signal = float(np.square(reference).sum())
+    return decibels(max(signal, 1e-30), max(noise, signal * 1e-20, 1e-30))

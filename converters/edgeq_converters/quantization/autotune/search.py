@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,15 +13,15 @@ from edgeq_converters.calibration.calibrators import AUTO
 from edgeq_converters.calibration.histogram import Histogram
 from edgeq_converters.calibration.qparams import INT8, INT16, Grid
 from edgeq_converters.data.samples import Samples, in_one_order
-from edgeq_converters.graph import inference, tflite_file
+from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.cost import macs, memory_per_sample, obstacle
+from edgeq_converters.progress import Advance, Step, ignore
 from edgeq_converters.quantization import correction, equalization, quantize
 from edgeq_converters.quantization.autotune import tensor_ranges
 from edgeq_converters.quantization.autotune.scoring import Judge, split, taken
 from edgeq_converters.recipe import Recipe, Switch
 from edgeq_converters.values import Scheme
 
-Step = Callable[[str, int], inference.Advance]
 PER_TENSOR = "per-tensor"
 """Not a calibrator of one histogram: each tensor has the one of `tensor_ranges` that its logits want."""
 
@@ -249,7 +249,7 @@ class _Search:
         if equalized:
             self._equalize()
         data = self.floats[equalized]
-        quiet = _quiet
+        quiet = ignore
         if data is self.floats[False] and equalized:  # nothing to equalize: the same model
             self.fitted[True], self.all[True] = self.fitted[False], self.all[False]
             return
@@ -262,7 +262,7 @@ class _Search:
     def _equalize(self) -> None:
         shown = self._bounded(self.samples)
         self.floats[True] = equalization.equalize(
-            self.floats[False], shown, subject=self.subject, advance=_quiet
+            self.floats[False], shown, subject=self.subject, advance=ignore
         ).data
 
     def _bounded(self, samples: Samples) -> Samples:
@@ -290,14 +290,14 @@ class _Search:
         samples: Samples,
         *,
         rows: int = correction.ROWS,
-        advance: inference.Advance | None = None,
+        advance: Advance | None = None,
     ) -> bytes:
         return correction.correct(
             self.floats[equalized],
             data,
             self._bounded(samples),
             subject=self.subject,
-            advance=advance or _quiet,
+            advance=advance or ignore,
             # Rounding anew would move pruned weights away from zero, and what pruning bought with them.
             terms=correction.Terms(weights=not (self.recipe.prune or "").startswith("magnitude"), rows=rows),
             seed=self.recipe.seed,
@@ -308,7 +308,7 @@ class _Search:
             self._equalize()
         if equalized and True not in self.all:
             self.all[True] = observe.observe(
-                self.floats[True], self.samples, subject=self.subject, advance=_quiet
+                self.floats[True], self.samples, subject=self.subject, advance=ignore
             )
         self.step("quantize", 1)
         data = self._quantized(calibrator, equalized, self.all[equalized])
@@ -324,10 +324,6 @@ class _Search:
             scores=tuple(self.scores),
             notes=(*self.notes, *self.made_notes),
         )
-
-
-def _quiet(amount: int) -> None:
-    del amount
 
 
 def told(score: Score) -> str:

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq_converters.data.samples import Samples
-from edgeq_converters.graph import edit, inference, tflite_file
+from edgeq_converters.graph import edit, tflite_file
 from edgeq_converters.graph.executor import Walk
 from edgeq_converters.graph.layers import Layer, Rows, read
+from edgeq_converters.progress import Advance
 from edgeq_converters.quantization.correction import rounding
 from edgeq_converters.quantization.correction.moments import Accumulator, Moments, joined
 
@@ -52,7 +53,7 @@ def correct(
     samples: Samples,
     *,
     subject: str,
-    advance: inference.Advance,
+    advance: Advance,
     terms: Terms | None = None,
     seed: int = 0,
 ) -> bytes:

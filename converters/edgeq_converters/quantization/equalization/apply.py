@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq_converters.data.samples import Samples
-from edgeq_converters.graph import edit, inference, tflite_file
+from edgeq_converters.graph import edit, tflite_file
 from edgeq_converters.graph.executor import Walk
+from edgeq_converters.progress import Advance
 from edgeq_converters.quantization.equalization.groups import Group, find
 from edgeq_converters.quantization.equalization.scaling import Channels, factors
 
@@ -29,7 +30,7 @@ class Equalized:
     groups: int
 
 
-def equalize(data: bytes, samples: Samples, *, subject: str, advance: inference.Advance) -> Equalized:
+def equalize(data: bytes, samples: Samples, *, subject: str, advance: Advance) -> Equalized:
     """Return the same float function with channels of more equal ranges.
 
     Args:
@@ -55,9 +56,7 @@ def equalize(data: bytes, samples: Samples, *, subject: str, advance: inference.
     return Equalized(data=edit.pack(model) if changed else data, groups=changed)
 
 
-def observe(
-    walk: Walk, wanted: set[int], groups: tuple[Group, ...], advance: inference.Advance
-) -> dict[int, Channels]:
+def observe(walk: Walk, wanted: set[int], groups: tuple[Group, ...], advance: Advance) -> dict[int, Channels]:
     """Return what each wanted tensor's channels hold."""
     channels = {index: group.channels for group in groups for index in group.tensors}
     seen: dict[int, Channels] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,11 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgeq_converters.progress import Step
 from edgeq_converters.training.common import keras_graph, loop, losses, training_data
 from edgeq_converters.training.common.heads import Head, head_of, require_classes
 from edgeq_converters.training.common.training_data import LabelledData, Split
-
-Step = Callable[[str, int], Callable[[int], None]]
 
 
 class TrainingJob(Protocol):

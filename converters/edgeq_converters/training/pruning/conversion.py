@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.progress import Step
 from edgeq_converters.training.common import keras_graph
-from edgeq_converters.training.common.setup import Step
 from edgeq_converters.training.pruning import measured
 from edgeq_converters.training.pruning.job import PruningJob
 from edgeq_converters.training.pruning.request import PruningKind

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from edgeq_converters.progress import Step
 from edgeq_converters.training.common import batch_norm, loop
-from edgeq_converters.training.common.setup import Step, make_ready
+from edgeq_converters.training.common.setup import make_ready
 from edgeq_converters.training.common.training_data import Split
 from edgeq_converters.training.pruning import channels, magnitude
 from edgeq_converters.training.pruning.job import PruningJob

@@ -10,8 +10,8 @@ import numpy as np
 from edgeq_converters.calibration import observe
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.graph import tflite_file
+from edgeq_converters.progress import Step
 from edgeq_converters.training.common import loop
-from edgeq_converters.training.common.setup import Step
 from edgeq_converters.training.common.training_data import LabelledData
 from edgeq_converters.training.qat import activation_points, equalized
 from edgeq_converters.training.qat.activation_points import Points

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeq_converters.metrics import softmax
 from edgeq_converters.training.common.heads import Head
 from edgeq_converters.training.common.training_data import LabelledData
 
@@ -67,8 +68,7 @@ class Judge:
     def _probable(self, scores: Array) -> Array:
         values = np.asarray(scores, np.float64)
         if self.head is Head.LOGITS:
-            grown = np.exp(values - values.max(axis=-1, keepdims=True))
-            values = grown / grown.sum(axis=-1, keepdims=True)
+            values = softmax(values)
         return np.clip(values, _STEP, 1.0)
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeq_converters.progress import Step
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.training.common import batch_norm, loop, losses
 from edgeq_converters.training.common.finalists import Watcher
-from edgeq_converters.training.common.setup import Ready, Step, make_ready
+from edgeq_converters.training.common.setup import Ready, make_ready
 from edgeq_converters.training.common.training_data import LabelledData
 from edgeq_converters.training.qat import initialize, scoring
 from edgeq_converters.training.qat.candidates import Convert, Maker, hub_of

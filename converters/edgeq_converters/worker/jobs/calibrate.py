@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,11 @@ from edgeq_converters.calibration import histogram_io, observe
 from edgeq_converters.calibration.histogram_io import DataDigest, HistogramFile
 from edgeq_converters.data import drift, sample_files
 from edgeq_converters.data.samples import Samples, match
-from edgeq_converters.graph import inference, tflite_file, validate
+from edgeq_converters.graph import tflite_file, validate
+from edgeq_converters.progress import Step
 from edgeq_converters.quantization import integer
 from edgeq_converters.sources.load import load_source, relaid
 from edgeq_converters.values import Scheme
-
-Step = Callable[[str, int], inference.Advance]
 
 
 def run(job: Mapping[str, Any], step: Step) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from edgeq_converters.data.sample_files import RawSamples
 from edgeq_converters.data.samples import match
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import inference, op_report, tflite_file, validate
+from edgeq_converters.progress import Step
 from edgeq_converters.quantization import integer, quantize
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.sources import detect, parity
-from edgeq_converters.sources.load import Loaded, load_source, relaid
+from edgeq_converters.sources.load import load_source, relaid
+from edgeq_converters.sources.types import Loaded
 from edgeq_converters.values import ModelInfo, OpKind, Scheme
-
-Step = Callable[[str, int], inference.Advance]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edgeq_converters.data import drift, sample_files, samples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import inference
+from edgeq_converters.progress import Step
 from edgeq_converters.values import ModelInfo
 from edgeq_converters.worker.jobs import conversion
 
@@ -43,7 +44,7 @@ class Runs:
     notes: tuple[str, ...]
 
 
-def run_models(models: Sequence[Path], data: Path, *, step: conversion.Step) -> Runs:
+def run_models(models: Sequence[Path], data: Path, *, step: Step) -> Runs:
     """Run each model over the data.
 
     Raises:

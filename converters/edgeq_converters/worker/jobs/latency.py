@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgeq_converters.graph import inference
+from edgeq_converters.progress import Advance
 
 ROUNDS = 15
 _SLICE_NS = 20_000_000
@@ -38,9 +39,7 @@ class HostLatency:
     rounds: int
 
 
-def measure(
-    models: Sequence[Path], *, rounds: int, seed: int, advance: inference.Advance
-) -> list[HostLatency]:
+def measure(models: Sequence[Path], *, rounds: int, seed: int, advance: Advance) -> list[HostLatency]:
     """Return the latency of each model.
 
     In every round each model runs once for about 20 ms, in a random order of the round's own, loaded anew:

@@ -9,8 +9,9 @@ from typing import Any
 from edgeq_converters.data import sample_files
 from edgeq_converters.data.samples import match
 from edgeq_converters.graph import tflite_file
+from edgeq_converters.progress import Step
 from edgeq_converters.sensitivity.float_region_search import walk
-from edgeq_converters.sensitivity.measure import Step, measure
+from edgeq_converters.sensitivity.measure import measure
 from edgeq_converters.sources import detect
 
 
