@@ -127,7 +127,11 @@ def main() -> None:
     parser.add_argument("--cases", default=CASES)
     parser.add_argument("--keep", type=Path, help="a folder for the models; trained ones are taken from it")
     asked = parser.parse_args()
-    said = (lambda _line: None) if asked.json else lambda line: print(line, flush=True)
+
+    def said(line: str) -> None:
+        if not asked.json:
+            print(line, flush=True)
+
     found: list[Figure] = []
     said(f"{'case':22} {'seed':>4} " + " ".join(f"{column:>15}" for column in COLUMNS))
     with tempfile.TemporaryDirectory(prefix="edgeq-benchmark-") as temporary:

@@ -8,6 +8,7 @@ seed decides the split of the data, the first weights and the order of training.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def mobile(activation: str, *, excited: bool = False, width: int = 16) -> Any:
     return Model(image, layers.Dense(10, name="logits")(x))
 
 
-MODELS = {
+MODELS: dict[str, Callable[[int], Any]] = {
     "hswish": lambda _seed: mobile("hard_swish", width=8),
     "hswish-spread": lambda seed: spread(mobile("hard_swish", width=8), 1.5, seed),
 }

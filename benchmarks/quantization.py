@@ -74,7 +74,9 @@ def _fed(sample: npt.NDArray[Any], given: dict[str, Any]) -> npt.NDArray[Any]:
     scale, zero = given["quantization"]
     if not scale:
         return sample
-    return np.clip(np.rint(sample.astype(np.float64) / scale) + zero, -128, 127).astype(given["dtype"])
+    quantized = np.clip(np.rint(sample.astype(np.float64) / scale) + zero, -128, 127)
+    fed: npt.NDArray[Any] = quantized.astype(given["dtype"])
+    return fed
 
 
 def _latencies(models: dict[str, Path], x: npt.NDArray[Any]) -> dict[str, tuple[float, float]]:

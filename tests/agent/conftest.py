@@ -47,13 +47,15 @@ class Answered:
     def result(self) -> dict[str, Any]:
         assert self.last["event"] == "result", (self.last, self.stderr)
         assert self.status == 0
-        return self.last["result"]
+        result: dict[str, Any] = self.last["result"]
+        return result
 
     @property
     def error(self) -> dict[str, Any]:
         assert self.last["event"] == "error", self.last
         assert self.status == 1
-        return self.last["error"]
+        error: dict[str, Any] = self.last["error"]
+        return error
 
     def of(self, event: str) -> list[dict[str, Any]]:
         return [message for message in self.events if message["event"] == event]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping
+from types import MappingProxyType
 
 # A runtime that is no TFLite but passes for it: a wheel of our own making, so that no network is needed.
 FAKE = {
@@ -33,7 +35,7 @@ def wheel_of(members: dict[str, str]) -> bytes:
     return stream.getvalue()
 
 
-def fake_wheel(factor: int = 2, **extra: str) -> bytes:
+def fake_wheel(factor: int = 2, extra: Mapping[str, str] = MappingProxyType({})) -> bytes:
     """Return the wheel; a `factor` other than 2 makes its answers wrong."""
     text = FAKE["tflite_runtime/interpreter.py"].replace("FACTOR", str(factor))
     return wheel_of({**FAKE, "tflite_runtime/interpreter.py": text, **extra})

@@ -269,4 +269,5 @@ def _shifted_golden(bundle: Any, kit: Any, *, steps: int) -> bytes:
     golden = _arrays(bundle)
     output = golden["output_0"].astype(np.int32)
     shifted = np.where(output > 0, output - steps, output + steps).astype(np.int8)
-    return kit.npz(input_0=golden["input_0"], output_0=shifted)
+    packed: bytes = kit.npz(input_0=golden["input_0"], output_0=shifted)
+    return packed

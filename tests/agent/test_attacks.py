@@ -36,7 +36,8 @@ def refused(device: Any, request: dict[str, Any]) -> dict[str, Any]:
 def test_unsigned(serving: Any, float_bundle: Any, still_serves: Any) -> None:
     float_bundle.send(serving)
     request = float_bundle.request()
-    for signatures in (None, []):
+    no_signatures: list[list[Any] | None] = [None, []]
+    for signatures in no_signatures:
         assert refused(serving, {**request, "signatures": signatures})["code"] == "EQ531"
     del request["signatures"]
     assert refused(serving, request)["code"] == "EQ531"

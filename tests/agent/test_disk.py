@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ ORDER = (
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(ORDER, ORDER)))
 def test_only_the_tables_transitions(place: home.Home, before: str, after: str) -> None:
     state = states.ModelState(place, "m", {"state": before, "target": "r", "target_runtime": "t"})
-    steps = {
+    steps: dict[str, Callable[[], object]] = {
         states.STAGED: lambda: state.begin("r", "t", []),
         states.VERIFIED: lambda: state.verified({}),
         states.ACTIVATING: state.activating,

@@ -170,7 +170,8 @@ class TestOverHttp:
             assert post("/feedback", {"ticket": ticket, "correct": False})[0] == 200
             assert post("/feedback", {"ticket": ticket, "correct": False})[0] == 409
             assert post("/feedback", {"ticket": "x", "correct": True})[0] == 409
-            for body in ({}, {"ticket": ticket}, {"ticket": ticket, "correct": 1}, {"a": 1}, []):
+            bodies: list[Any] = [{}, {"ticket": ticket}, {"ticket": ticket, "correct": 1}, {"a": 1}, []]
+            for body in bodies:
                 status, refused = post("/feedback", body)
                 assert (status, "error" in refused) == (400, True)
             assert post(f"/versions/{float_bundle.release}/feedback", {})[0] == 404

@@ -73,11 +73,11 @@ def test_a_module_that_was_lost_is_installed_again(device: Any) -> None:
         (fake_wheel(3), "gives [[3.0, 6.0, 9.0, 12.0]]"),
         (wheel_of({"other/__init__.py": ""}), "No module named"),
         (
-            fake_wheel(**{"tflite_runtime/__init__.py": "raise ImportError('libx.so: wrong ELF')"}),
+            fake_wheel(extra={"tflite_runtime/__init__.py": "raise ImportError('libx.so: wrong ELF')"}),
             "wrong ELF",
         ),
         (
-            fake_wheel(**{"tflite_runtime/__init__.py": "import os; os.kill(os.getpid(), 4)"}),
+            fake_wheel(extra={"tflite_runtime/__init__.py": "import os; os.kill(os.getpid(), 4)"}),
             "killed by SIGILL",
         ),
     ],
@@ -140,7 +140,7 @@ def test_a_rebuild_takes_the_place_of_what_was_there_in_one_step(device: Any) ->
 
 
 def test_an_import_that_hangs_ends_at_the_deadline(device: Any) -> None:
-    data = fake_wheel(**{"tflite_runtime/__init__.py": "import time; time.sleep(1000)"})
+    data = fake_wheel(extra={"tflite_runtime/__init__.py": "import time; time.sleep(1000)"})
     assert device.call("runtime", **_request(device, data, timeout_s=1.5)).error["code"] == "EQ511"
     assert list((device.home / "tmp").iterdir()) == []
 
@@ -149,7 +149,7 @@ def test_an_import_that_hangs_ends_at_the_deadline(device: Any) -> None:
     "name", ["/etc/cron.d/x", "../outside.py", "a/../../outside.py", "a\\..\\b.py", "C:/x.py"]
 )
 def test_a_member_outside_of_the_wheel(device: Any, name: str) -> None:
-    error = device.call("runtime", **_request(device, fake_wheel(**{name: "x"}))).error
+    error = device.call("runtime", **_request(device, fake_wheel(extra={name: "x"}))).error
     assert error["code"] == "EQ503"
     assert "outside" in error["problem"]
     assert list((device.home / "runtime").iterdir()) == []
@@ -180,7 +180,7 @@ def test_a_wheel_that_was_not_sent(device: Any) -> None:
 
 def test_data_folders_of_a_wheel_land_in_site_packages(device: Any) -> None:
     extra = {"x-1.data/platlib/placed.py": "", "x-1.data/scripts/tool": "", "x-1.data/purelib/also.py": ""}
-    device.call("runtime", **_request(device, fake_wheel(**extra))).result  # noqa: B018
+    device.call("runtime", **_request(device, fake_wheel(extra=extra))).result  # noqa: B018
     (site,) = (device.home / "runtime" / DIGEST / "venv" / "lib").glob("python*/site-packages")
     assert (site / "placed.py").exists()
     assert (site / "also.py").exists()

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 from edgeq_agent import Runtime, errors
 from edgeq_agent.releases import manifest, release_store
 from edgeq_agent.sdk.errors import ReleaseRefused
+from edgeq_agent.sdk.slot import Slot
 from edgeq_agent.storage import files, journal
 from edgeq_agent.storage.home import Home
 
@@ -33,6 +35,10 @@ def _until(true: Callable[[], object], timeout_s: float = 20) -> None:
     while not true():
         assert time.monotonic() < end, "did not come true"
         time.sleep(0.01)
+
+
+def _has_release(runtime: Runtime, release: str) -> bool:
+    return runtime.release == release
 
 
 def _expected(both: Any, tiny_models: Path, samples: Any, kit: Any) -> dict[str, Any]:
@@ -77,7 +83,7 @@ def test_sixteen_threads_while_releases_change(
         order = list(expected) * SWAPS
         for release in order[1:SWAPS]:
             release_store.point(home, "tiny", release)
-            _until(lambda wanted=release: rt.release == wanted)
+            _until(partial(_has_release, rt, release))
             time.sleep(0.05)
         ended.set()
         for thread in threads:
@@ -124,7 +130,7 @@ def test_the_pool_is_bounded_and_grows_only_when_calls_wait(both: Any, tiny_data
         for sample in tiny_data[:50]:
             rt.infer(sample)
         assert rt._plan().default.size == 1
-        held = [rt._plan().default.free.pop()]
+        held: list[Slot | None] = [rt._plan().default.free.pop()]
         held.append(rt._plan().default.wait(None))  # made by the keeper's thread
         waiting = threading.Thread(target=rt.infer, args=(tiny_data[0],))
         waiting.start()
@@ -133,6 +139,7 @@ def test_the_pool_is_bounded_and_grows_only_when_calls_wait(both: Any, tiny_data
         assert rt._plan().default.size == 2
         assert waiting.is_alive()
         for slot in held:
+            assert slot is not None
             rt._plan().default.give(slot)
         waiting.join(10)
         assert not waiting.is_alive()
@@ -238,7 +245,7 @@ def test_no_thread_is_left_after_close(both: Any) -> None:
 def test_an_error_that_is_kept_keeps_no_release_in_memory(
     both: Any, int8_bundle: Any, tiny_data: Any
 ) -> None:
-    kept: list[Exception] = []
+    kept: list[errors.AgentError] = []
     with Runtime("tiny", str(both.home), pool=1, poll_s=0.02, strict=True) as rt:
         gone = weakref.ref(rt._plan().default)
         slot = rt._plan().default.free.pop()

@@ -194,5 +194,6 @@ def test_it_becomes_the_runtimes_own_interpreter(serving: Any, tmp_path: Path) -
 
 
 def _runtime(device: Any) -> str:
+    found: str
     (found,) = os.listdir(device.home / "runtime")
     return found

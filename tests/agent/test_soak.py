@@ -198,7 +198,8 @@ def test_a_restart_in_the_middle_goes_back_on_the_next_verb_of_any_kind(
     machine: Any, int8_bundle: Any, injection: SimpleNamespace, verb: str
 ) -> None:
     machine.restart(injection.page_cache.read_tree(machine.root))
-    request = {"missing": {"blobs": {}}, "soak": {"model": "tiny"}}.get(verb, {})
+    requests: dict[str, dict[str, Any]] = {"missing": {"blobs": {}}, "soak": {"model": "tiny"}}
+    request = requests.get(verb, {})
     assert machine.call(verb, **request)["event"] == "result"
     assert injection.scenarios.current(machine) == int8_bundle.release
     model = model_of(machine)

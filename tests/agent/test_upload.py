@@ -78,10 +78,12 @@ def digests(data: bytes, count: int | None = None) -> list[str]:
 
 
 def blob_of(device: Any, data: bytes = DATA) -> Path:
-    return device.home / "blobs" / "sha256" / sha(data)
+    path: Path = device.home / "blobs" / "sha256" / sha(data)
+    return path
 
 
 def partial_of(device: Any, data: bytes = DATA) -> Path:
+    path: Path
     (path,) = (device.home / "partial").glob(sha(data) + ".*")
     return path
 

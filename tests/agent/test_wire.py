@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def test_the_agent_answers_as_recorded(serving: Any, float_bundle: Any, tiny_dat
     live = {
         "probe": serving.call("probe"),
         "missing": serving.call("missing", blobs={"0" * 64: 1}),
-        "put": serving.call("put", b"", sha256=wire.hashlib.sha256(b"").hexdigest(), size_bytes=0),
+        "put": serving.call("put", b"", sha256=hashlib.sha256(b"").hexdigest(), size_bytes=0),
         "runtime": serving.call("runtime", digest=kit.RUNTIME, wheels=[], modules=["ai_edge_litert"]),
         "infer": serving.call("infer", kit.npz(input_0=tiny_data[:3]), model="tiny", outputs=True),
         "bench": serving.call("bench", model="tiny", runs=5, min_seconds=0.01),

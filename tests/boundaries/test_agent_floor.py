@@ -44,7 +44,7 @@ def faults_of(source: str) -> list[str]:
             if name in RUNTIME_MODULES:
                 allowed = id(node) not in top_level
             if not allowed:
-                faults.append(f"line {node.lineno}: imports {name}")
+                faults.append(f"line {getattr(node, 'lineno', 0)}: imports {name}")
     return faults
 
 

@@ -206,8 +206,12 @@ def test_endless_data(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_counter_follows_and_the_same_content_keeps_its_own() -> None:
-    body = {"model": "kws", "variant": "int8"}
-    known = [{**body, "counter": 3}, {"model": "kws", "variant": "old"}, {"model": "other", "counter": 70}]
+    body: dict[str, Any] = {"model": "kws", "variant": "int8"}
+    known: list[dict[str, Any]] = [
+        {**body, "counter": 3},
+        {"model": "kws", "variant": "old"},
+        {"model": "other", "counter": 70},
+    ]
     assert following([])(body) == 1
     assert following(known)(body) == 3, "the newest release made again is the same release"
     assert following(known)({**body, "variant": "float16"}) == 4
@@ -216,8 +220,8 @@ def test_the_counter_follows_and_the_same_content_keeps_its_own() -> None:
 
 
 def test_a_stated_counter_must_be_above_the_known_ones() -> None:
-    body = {"model": "kws", "variant": "int8"}
-    known = [{**body, "counter": 3}]
+    body: dict[str, Any] = {"model": "kws", "variant": "int8"}
+    known: list[dict[str, Any]] = [{**body, "counter": 3}]
     assert exactly(9, known)(body) == 9
     assert exactly(3, known)(body) == 3, "the same release again"
     for counter, content in ((3, {**body, "variant": "x"}), (2, body), (2**53, body)):

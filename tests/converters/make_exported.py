@@ -40,7 +40,7 @@ def torch_model(folder: Path) -> None:
     """Write an exported program, one with an open size, and a checkpoint that is none."""
     import torch
 
-    class Net(torch.nn.Module):
+    class Net(torch.nn.Module):  # type: ignore[misc]  # torch is not installed
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(0)

@@ -68,14 +68,16 @@ def _keras2() -> tf_keras.Model:
     return model
 
 
-class Plain(tf.Module):
+class Plain(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
     """A SavedModel without Keras, with an open batch."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weights = tf.Variable(np.random.default_rng(3).normal(size=(64, 3)).astype(np.float32))
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 1], tf.float32, name="image")])
+    @tf.function(  # type: ignore[untyped-decorator]
+        input_signature=[tf.TensorSpec([None, 8, 8, 1], tf.float32, name="image")]
+    )
     def serve(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"logits": tf.matmul(tf.reshape(image, [-1, 64]), self.weights)}
 

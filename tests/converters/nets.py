@@ -85,4 +85,6 @@ def at_logits(data: bytes, given: Samples) -> Any:
     cut = logits.cut(data, subject="net").data
     info = tflite_file.inputs_and_outputs(tflite_file.parse(cut, subject="net"))[1][0]
     found = inference.outputs(cut, given, subject="net", advance=quiet)[0].astype(np.float64)
-    return found if info.scale is None else (found - info.zero_point) * info.scale
+    if info.scale is None or info.zero_point is None:
+        return found
+    return (found - info.zero_point) * info.scale

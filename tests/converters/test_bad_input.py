@@ -72,7 +72,7 @@ BAD_CALIBRATION = {
 def test_bad_calibration(models: Path, output: Path, tmp_path: Path, edgeq: Edgeq, name: str) -> None:
     arrays, code, words = BAD_CALIBRATION[name]
     path = tmp_path / "bad.npz"
-    np.savez(path, **arrays)
+    np.savez(path, **arrays, allow_pickle=True)
     command = ["convert", models / "float.tflite", "-o", output, "--scheme", "int8", "--calibration", path]
     refused(edgeq(*command), code, str(path), *words, output=output)
 

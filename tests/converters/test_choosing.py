@@ -65,8 +65,8 @@ def test_real_outputs_are_judged_at_the_logits_too(scheme: Scheme) -> None:
 def test_switches_are_obeyed() -> None:
     data = net()
     given = samples(data)
-    off = {"bias_correction": Switch.OFF, "equalization": Switch.OFF}
-    assert best(data, given, calibrator="minmax", **off).data == quantized(data, given)
+    off = best(data, given, calibrator="minmax", bias_correction=Switch.OFF, equalization=Switch.OFF)
+    assert off.data == quantized(data, given)
     on = best(data, given, calibrator="mse", bias_correction=Switch.ON, equalization=Switch.ON)
     assert (on.calibrator, on.equalized, on.corrected, on.scores) == ("mse", True, True, ())
 

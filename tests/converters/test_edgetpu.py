@@ -15,13 +15,15 @@ import pytest
 
 pytest.importorskip("ai_edge_litert")
 
+from ai_edge_litert import schema_py_generated as schema
+
 from edgeq.cli import main
 from edgeq.conversion import convert
 from edgeq.errors import ModelError
 from edgeq_converters.edgetpu import compiler, report
 from edgeq_converters.graph import tflite_file
 
-from .graphs import Graph, schema
+from .graphs import Graph
 
 pytestmark = pytest.mark.convert
 I8 = np.int8

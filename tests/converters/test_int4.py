@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +149,14 @@ def test_kernels_that_agree_to_their_rounding_pass_and_others_do_not(
         kernels.require_alike(whole, subject="whole")
 
 
+def _at_most(limit: int, candidates: Sequence[int4.Candidate]) -> bool:
+    return len(candidates) <= limit
+
+
 def test_the_most_candidates_that_hold() -> None:
     each = tuple(int4.Candidate(name=str(i), weights=i, count=1) for i in range(9))
     for limit in range(10):
-        assert int4._most(each, lambda few, limit=limit: len(few) <= limit) == limit
+        assert int4._most(each, partial(_at_most, limit)) == limit
 
 
 def test_the_same_samples_are_held_out_in_any_order() -> None:

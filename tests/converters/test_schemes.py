@@ -21,7 +21,8 @@ def converted(said: Any) -> dict[str, Any]:
 
 
 def first_line(said: Any) -> str:
-    return next(line for line in said.err.splitlines() if line.startswith("error"))
+    errors: list[str] = [line for line in said.err.splitlines() if line.startswith("error")]
+    return errors[0]
 
 
 def test_a_recipe_is_kept_and_gives_the_same_bytes(

@@ -6,10 +6,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,28 +15,8 @@ from edgeq.bundle.archive import Bundle
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from tests.lab import cache, leftovers, publisher
 from tests.lab.access import make_key
-from tests.lab.device import LabDevice, Spec, running
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lab:
-    """A session of the lab.
-
-    Attributes:
-        scratch: its folder; everything that it starts names it.
-        identity: the key that every device lets in.
-    """
-
-    scratch: Path
-    identity: Path
-    devices: list[LabDevice] = field(default_factory=list)
-
-    def device(self, spec: Spec, name: str, **more: Any) -> LabDevice:
-        """Make a device that is not booted yet."""
-        folder = self.scratch / f"{len(self.devices)}-{name}"
-        made = LabDevice(spec, folder, name=name, identity=self.identity, **more)
-        self.devices.append(made)
-        return made
+from tests.lab.device import running
+from tests.lab.session import Boot, Lab
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +38,7 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def boot(lab: Lab) -> Iterator[Callable[[Spec, str], LabDevice]]:
+def boot(lab: Lab) -> Iterator[Boot]:
     """Boot devices that run until the test ends."""
     from contextlib import ExitStack
 

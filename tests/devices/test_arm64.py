@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +19,12 @@ from edgeq.fleet.deploy import Outcome, deploy_one
 from edgeq.fleet.enrol import Enrolment
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.operations import infer, rollback, status
-from edgeq.values import DeviceKind
+from edgeq.values import Device, DeviceKind
 from tests.lab import publisher
 from tests.lab.boards import PI_4
 from tests.lab.device import LabDevice, Spec, layer_of, running
 from tests.lab.roots import Recipe, root_of
+from tests.lab.session import Boot, Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.convert, pytest.mark.timeout(900)]
 SHIPPED = (".edgeq/runtime", ".edgeq/blobs")
@@ -44,8 +46,8 @@ def spec() -> Spec:
 
 
 @pytest.fixture(scope="module")
-def deployed(  # type: ignore[no-untyped-def]
-    lab, spec: Spec, int8_model: Path, wheels_folder: Path, tmp_path_factory: pytest.TempPathFactory
+def deployed(
+    lab: Lab, spec: Spec, int8_model: Path, wheels_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployed]:
     """A Raspberry Pi 4 with its own Python and sshd, and nothing of edgeq before this."""
     workspace = tmp_path_factory.mktemp("workspace")
@@ -58,7 +60,7 @@ def deployed(  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture(scope="module")
-def shipped(deployed: Deployed, lab, spec: Spec) -> Spec:  # type: ignore[no-untyped-def]
+def shipped(deployed: Deployed, lab: Lab, spec: Spec) -> Spec:
     """The same kind of device, with the runtime there already."""
     return spec.with_layer(layer_of(deployed.device, lab.scratch / "arm64-runtime", *SHIPPED))
 
@@ -98,8 +100,8 @@ def test_every_answer_is_this_machines_bit_for_bit(deployed: Deployed, int8_mode
     np.testing.assert_array_equal(np.array(answer["outputs"]).reshape(expected.shape), expected)
 
 
-def test_without_the_processors_list_other_kernels_run_and_are_judged_by_the_tolerance(  # type: ignore[no-untyped-def]
-    shipped: Spec, boot, int8_model: Path, site: Path
+def test_without_the_processors_list_other_kernels_run_and_are_judged_by_the_tolerance(
+    shipped: Spec, boot: Boot, int8_model: Path, site: Path
 ) -> None:
     device = boot(dataclasses.replace(shipped, cpu_list=False), "pi-hardened")
     enrolled = device.access.enrol(site).device
@@ -115,8 +117,8 @@ def test_without_the_processors_list_other_kernels_run_and_are_judged_by_the_tol
     assert 0 < steps.max() <= bundle.manifest["golden"]["max_steps"]
 
 
-def test_a_bundle_that_allows_no_difference_is_refused_by_other_kernels(  # type: ignore[no-untyped-def]
-    shipped: Spec, boot, int8_model: Path, site: Path, tmp_path: Path
+def test_a_bundle_that_allows_no_difference_is_refused_by_other_kernels(
+    shipped: Spec, boot: Boot, int8_model: Path, site: Path, tmp_path: Path
 ) -> None:
     from edgeq.bundle.make import make_bundle
 
@@ -138,8 +140,8 @@ def test_a_bundle_that_allows_no_difference_is_refused_by_other_kernels(  # type
     assert deploy_one(ordinary, strict, workspace=site).changed
 
 
-def test_a_power_cut_and_a_rollback_on_arm(  # type: ignore[no-untyped-def]
-    shipped: Spec, boot, site: Path, releases: dict[str, Bundle]
+def test_a_power_cut_and_a_rollback_on_arm(
+    shipped: Spec, boot: Boot, site: Path, releases: dict[str, Bundle]
 ) -> None:
     device = boot(shipped, "pi-cut")
     enrolled = device.access.enrol(site).device
@@ -152,7 +154,7 @@ def test_a_power_cut_and_a_rollback_on_arm(  # type: ignore[no-untyped-def]
     assert Inventory.load(site).get("pi-cut") == enrolled
 
 
-def answers(device, folder: Path):  # type: ignore[no-untyped-def]
+def answers(device: Device, folder: Path) -> tuple[dict[str, Any], np.ndarray]:
     """Return the device's answer for all samples, and what this machine's runtime gives."""
     buffer = io.BytesIO()
     with np.load(folder / "samples.npz") as samples:

@@ -16,6 +16,7 @@ from edgeq.values import DeviceKind
 from tests.lab.boards import PI_3_32BIT
 from tests.lab.device import Spec, running, without
 from tests.lab.roots import Recipe, root_of
+from tests.lab.session import Boot, Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -27,9 +28,7 @@ def spec() -> Spec:
 
 
 @pytest.fixture(scope="module")
-def enrolment(  # type: ignore[no-untyped-def]
-    lab, spec: Spec, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Enrolment]:
+def enrolment(lab: Lab, spec: Spec, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enrolment]:
     with running(lab.device(spec, "pi-3")) as device:
         yield device.access.enrol(tmp_path_factory.mktemp("workspace"), kind=DeviceKind.RASPBERRY_PI)
 
@@ -66,8 +65,8 @@ def test_int8_of_another_runtime_is_judged_by_the_tolerance(
     assert status(enrolment.device)["models"]["shapes"]["state"] == "committed"
 
 
-def test_without_its_own_numpy_the_way_out_is_named(  # type: ignore[no-untyped-def]
-    boot, spec: Spec, site: Path, releases: dict[str, Bundle], tmp_path: Path
+def test_without_its_own_numpy_the_way_out_is_named(
+    boot: Boot, spec: Spec, site: Path, releases: dict[str, Bundle], tmp_path: Path
 ) -> None:
     bare = spec.with_layer(
         without(tmp_path / "layer", spec.layers[0], "usr/lib/python3*/dist-packages/numpy*")

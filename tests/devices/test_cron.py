@@ -15,6 +15,7 @@ from edgeq.values import Device
 from tests.lab.device import LabDevice, Spec, running
 from tests.lab.needs import tool
 from tests.lab.roots import USER, Recipe, root_of
+from tests.lab.session import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 THEIRS = "5 4 * * * true # theirs"
@@ -44,7 +45,7 @@ def as_root(device: LabDevice, *argv: str) -> str:
 
 
 @pytest.fixture
-def board(lab) -> Iterator[LabDevice]:  # type: ignore[no-untyped-def]
+def board(lab: Lab) -> Iterator[LabDevice]:
     root = root_of(Recipe(arch="amd64", packages=("cron", "libpam-modules", "libpam-runtime")))
     with running(lab.device(Spec(layers=(root,)), "plain")) as device:
         as_root(device, "/bin/sh", "-ec", _CONFIGURE)

@@ -15,6 +15,7 @@ import pytest
 from tests.lab import cache, leftovers, needs
 from tests.lab.device import LabDevice, Spec, processes_in, running
 from tests.lab.roots import Recipe, root_of
+from tests.lab.session import Lab
 
 
 def test_another_recipe_or_another_builder_has_another_name(tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_a_mount_and_a_network_that_are_left_behind_are_seen(
 
 
 @pytest.mark.lab
-def test_a_device_that_does_not_boot_leaves_nothing(lab) -> None:  # type: ignore[no-untyped-def]
+def test_a_device_that_does_not_boot_leaves_nothing(lab: Lab) -> None:
     spec = Spec(layers=(root_of(Recipe(arch="amd64")),), sshd=("/usr/bin/false",))
     device = lab.device(spec, "dead")
     with pytest.raises(RuntimeError, match="ended before it answered"), running(device):
@@ -88,7 +89,7 @@ def test_a_device_that_does_not_boot_leaves_nothing(lab) -> None:  # type: ignor
 
 
 @pytest.mark.lab
-def test_a_device_ends_with_the_tests_that_are_killed(lab, project_root: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_device_ends_with_the_tests_that_are_killed(lab: Lab, project_root: Path) -> None:
     folder = lab.scratch / "killed"
     code = (
         "import sys, time; from pathlib import Path; from tests.lab.device import *; "
@@ -110,7 +111,7 @@ def test_a_device_ends_with_the_tests_that_are_killed(lab, project_root: Path) -
 
 
 @pytest.mark.lab
-def test_what_a_device_writes_is_its_own_and_survives_a_power_cut(lab) -> None:  # type: ignore[no-untyped-def]
+def test_what_a_device_writes_is_its_own_and_survives_a_power_cut(lab: Lab) -> None:
     from edgeq.errors import EdgeqError
 
     root = root_of(Recipe(arch="amd64"))

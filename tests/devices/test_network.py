@@ -26,6 +26,7 @@ from tests.lab import publisher
 from tests.lab.device import LabDevice, Spec, layer_of, running
 from tests.lab.network import Network, network
 from tests.lab.roots import Recipe, root_of
+from tests.lab.session import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 # Read once: the tests take EDGEQ_* out of their environment.
@@ -66,8 +67,8 @@ class Fleet:
 
 
 @pytest.fixture(scope="module")
-def fleet(  # type: ignore[no-untyped-def]
-    lab, releases: dict[str, Bundle], wheels_folder: Path, tmp_path_factory: pytest.TempPathFactory
+def fleet(
+    lab: Lab, releases: dict[str, Bundle], wheels_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fleet]:
     workspace = tmp_path_factory.mktemp("workspace")
     (workspace / ".edgeq").mkdir()

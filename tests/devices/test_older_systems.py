@@ -15,12 +15,13 @@ from edgeq.values import DeviceKind
 from tests.lab.boards import CORAL, PI_4
 from tests.lab.device import Spec
 from tests.lab.roots import Recipe, root_of
+from tests.lab.session import Boot
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 
 @pytest.mark.convert
-def test_bullseye_gets_the_last_litert_that_starts_there(boot, site: Path, int8_model: Path) -> None:  # type: ignore[no-untyped-def]
+def test_bullseye_gets_the_last_litert_that_starts_there(boot: Boot, site: Path, int8_model: Path) -> None:
     root = root_of(Recipe(arch="arm64", suite="bullseye"))
     enrolled = boot(Spec(layers=(root,), board=PI_4), "pi-bullseye").access.enrol(site)
     facts = enrolled.facts
@@ -37,8 +38,8 @@ def test_bullseye_gets_the_last_litert_that_starts_there(boot, site: Path, int8_
     assert not outcome.health["golden"]["exact"], "another version made the golden outputs"
 
 
-def test_python_3_7_on_arm_answers_and_its_plan_says_why_nothing_fits(  # type: ignore[no-untyped-def]
-    boot, site: Path, releases: dict[str, Bundle]
+def test_python_3_7_on_arm_answers_and_its_plan_says_why_nothing_fits(
+    boot: Boot, site: Path, releases: dict[str, Bundle]
 ) -> None:
     # Debian has no CPython 3.7 any more; PyPy of Debian 11 is Python 3.7 on aarch64.
     root = root_of(Recipe(arch="arm64", suite="bullseye", python="pypy3"))

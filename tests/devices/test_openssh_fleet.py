@@ -11,20 +11,21 @@ import pytest
 
 from edgeq.bundle.archive import Bundle
 from edgeq.errors import HealthCheckFailed
-from edgeq.fleet.deploy import deploy_one
+from edgeq.fleet.deploy import Outcome, deploy_one
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.operations import infer, rollback, status
-from edgeq.fleet.parallel import on_each
+from edgeq.fleet.parallel import Results, on_each
 from edgeq.values import Device
 from tests.lab.access import Access
 from tests.lab.openssh_fleet import home_of, openssh_fleet
+from tests.lab.session import Lab
 
 pytestmark = pytest.mark.sshd
 COUNT = 4
 
 
 @pytest.fixture(scope="module")
-def fleet(lab) -> Iterator[list[Access]]:  # type: ignore[no-untyped-def]
+def fleet(lab: Lab) -> Iterator[list[Access]]:
     with openssh_fleet(lab.scratch / "fleet", COUNT) as servers:
         yield servers
 
@@ -35,14 +36,14 @@ def samples(count: int) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_models_whole_life_on_several_devices_at_once(  # type: ignore[no-untyped-def]
-    lab, fleet: list[Access], site: Path, releases: dict[str, Bundle]
+def test_a_models_whole_life_on_several_devices_at_once(
+    lab: Lab, fleet: list[Access], site: Path, releases: dict[str, Bundle]
 ) -> None:
     enrolled = [access.enrol(site).facts.device_id for access in fleet]
     devices = Inventory.load(site).select(["all"])
     assert len(devices) == len(set(enrolled)) == COUNT, "each home is a device of its own"
 
-    def deploy(name: str):  # type: ignore[no-untyped-def]
+    def deploy(name: str) -> Results[Outcome]:
         return on_each(devices, lambda device: deploy_one(device, releases[name], workspace=site))
 
     first = deploy("first")

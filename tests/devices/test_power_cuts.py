@@ -29,6 +29,7 @@ from edgeq.fleet.transport import Limits
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq.values import Device
 from tests.lab import publisher
+from tests.lab.session import Lab
 from tests.lab.vm import Machine, machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3 * 3600)]
@@ -84,9 +85,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.fixture
-def vm_site(  # type: ignore[no-untyped-def]
-    lab, site: Path, tmp_path: Path, chosen: Callable[[int], None]
-) -> Iterator[Site]:
+def vm_site(lab: Lab, site: Path, tmp_path: Path, chosen: Callable[[int], None]) -> Iterator[Site]:
     """A machine that serves a first release on the first runtime."""
     with machine(lab.scratch / "machine", lab.identity) as running:
         device = running.access.enrol(site, timeout_s=60).device

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from edgeq.bundle.archive import Bundle
 from edgeq.errors import EdgeqError, LinkLost
 from edgeq.fleet import autostart
 from edgeq.fleet.autostart import StartKind
@@ -27,6 +28,7 @@ from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq.values import Device
 from tests.lab import publisher
 from tests.lab.roots import USER
+from tests.lab.session import Lab
 from tests.lab.vm import Machine, machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
@@ -38,6 +40,7 @@ USER_HOME = f"/home/{USER}"
 # Asks what serves over HTTP for twice (1, 2, 3, 4), without any verb: those would settle things themselves.
 _ASK = """
 import json, socket, sys
+from tests.lab.session import Lab
 kind, where = sys.argv[1:3]
 link = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET)
 link.connect(where if kind == "unix" else ("127.0.0.1", int(where)))
@@ -119,8 +122,8 @@ class Site:
 
 
 @pytest.fixture
-def vm_site(  # type: ignore[no-untyped-def]
-    lab, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def vm_site(
+    lab: Lab, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Site]:
     def only(facts: Facts) -> tuple[Choice, ...]:
         return (Choice(requirements=("tflite-runtime", "numpy<2")),)
@@ -207,9 +210,7 @@ def socket_of(site: Site) -> str:
     return f"{site.home}/serve.sock"
 
 
-def _trial_cut_and_settled(  # type: ignore[no-untyped-def]
-    site: Site, old, new, what: str, kind: str, where: str
-) -> None:
+def _trial_cut_and_settled(site: Site, old: Bundle, new: Bundle, what: str, kind: str, where: str) -> None:
     deploy_one(site.device, new, workspace=site.workspace, timeout_s=60, soak_s=SOAK_S)
     assert site.current() == new.release
     assert site.state() == "soaking"

@@ -22,6 +22,7 @@ from edgeq.values import DeviceKind
 from tests.lab import termux
 from tests.lab.device import LabDevice, running
 from tests.lab.roots import Recipe
+from tests.lab.session import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 LIMITS = Limits(first_s=20, silence_s=20, total_s=60)
@@ -36,7 +37,7 @@ class Phone:
 
 
 @pytest.fixture(scope="module")
-def phone(lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phone]:  # type: ignore[no-untyped-def]
+def phone(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phone]:
     made = lab.device(termux.termux(Recipe(arch="amd64")), "pixel", host=termux.HOST, port=termux.PORT)
     with running(made) as device:
         enrolled = device.access.enrol(tmp_path_factory.mktemp("workspace"), kind=DeviceKind.ANDROID)

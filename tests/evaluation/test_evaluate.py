@@ -51,7 +51,8 @@ def test_raw_outputs_are_in_the_model_s_own_types(float_model: Path, int8_model:
     exponent = np.exp(x - x.max(axis=1, keepdims=True))
     assert np.allclose(expected, exponent / exponent.sum(axis=1, keepdims=True), atol=1e-5)
     result = run(int8_model, {"features": x})
-    assert (result.outputs[0].dtype, result.outputs[0].shape) == (np.int8, (60, 4))
+    assert result.outputs[0].dtype == np.int8
+    assert result.outputs[0].shape == (60, 4)
     assert result.inputs[0].dtype == np.int8
     # What the model was fed, given as it is, gives the same again.
     assert np.array_equal(raw_outputs(int8_model, [result.inputs[0]])[0], result.outputs[0])

@@ -16,7 +16,7 @@ ACCURACY = 0.01
 STEP = math.log((1 + ACCURACY) / (1 - ACCURACY))
 
 
-def part(latencies_ns: np.ndarray) -> Part:  # type: ignore[type-arg]
+def part(latencies_ns: np.ndarray) -> Part:
     buckets = np.ceil(np.log(latencies_ns) / STEP).astype(int)
     return Part(latency=dict(Counter(buckets.tolist())), accuracy=ACCURACY)
 

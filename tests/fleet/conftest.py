@@ -12,57 +12,19 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from edgeq.bundle.archive import Bundle
+from edgeq.bundle.archive import Bundle, read_bundle
 from edgeq.bundle.keys import workspace_key
-from edgeq.fleet.enrol import enrol, fetch_host_key
-from edgeq.fleet.ssh.hostkeys import HostKey
 from edgeq.testing.loopback import loopback_device
 from edgeq.testing.tiny_bundle import write_tiny_bundle as make
-from edgeq.values import Device
+from tests.fleet.servers import Read, Server
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 # Its own for each run: two at once must not take it from each other.
 USER = f"edgeq-t{os.getpid()}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """A running SSH server that a device can be enrolled from."""
-
-    host: str
-    port: int
-    user: str
-    identity: Path
-    fingerprint: str
-    home: Path
-
-    def device(self, name: str = "pi", *, port: int | None = None, identity: Path | None = None) -> Device:
-        key: HostKey = fetch_host_key(self.host, self.port, 10)
-        return Device(
-            name=name,
-            host=self.host,
-            port=port or self.port,
-            user=self.user,
-            host_key=str(key),
-            identity=identity or self.identity,
-        )
-
-    def enrol(self, workspace: Path, name: str = "pi", **more: object) -> Device:
-        return enrol(
-            workspace,
-            name=name,
-            host=self.host,
-            port=self.port,
-            user=self.user,
-            identity=self.identity,
-            expected_fingerprint=self.fingerprint,
-            **more,  # type: ignore[arg-type]
-        ).device
 
 
 @pytest.fixture(scope="session")
@@ -137,9 +99,8 @@ def bundles(tmp_path_factory: pytest.TempPathFactory, publisher: Path) -> dict[s
 
 
 @pytest.fixture
-def read(bundles: dict[str, Path]):  # type: ignore[no-untyped-def]
+def read(bundles: dict[str, Path]) -> Read:
     """A function that reads one of the bundles."""
-    from edgeq.bundle.archive import read_bundle
 
     def read_one(name: str) -> Bundle:
         return read_bundle(bundles[name])

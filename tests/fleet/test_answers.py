@@ -87,7 +87,8 @@ STATUS: dict[str, Any] = {
 )
 def test_a_status_that_is_none(change: dict[str, Any], field: str) -> None:
     damaged = {**TRUST, "keys": [], "counters": {}, "problem": "cannot be read"}
-    for answer in (STATUS, {**STATUS, "trust": damaged}, {"models": {}}):
+    answers: list[dict[str, Any]] = [STATUS, {**STATUS, "trust": damaged}, {"models": {}}]
+    for answer in answers:
         assert responses.status_of("pi", answer) is answer
     with pytest.raises(AgentProtocolError, match=f"pi: status: {field}, expected"):
         responses.status_of("pi", {**STATUS, **change})

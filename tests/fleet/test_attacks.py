@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,19 +195,19 @@ def test_shell_metacharacters_in_every_name(
 ) -> None:
     """Refused where they are typed; what is free text on the way (the agent's folder, the user) is quoted."""
     running = attacked.running
-    where = {"port": running.port, "user": running.user, "identity": running.identity}
+    login = partial(enrol, tmp_path, port=running.port, user=running.user, identity=running.identity)
     with pytest.raises(UsageError):
-        enrol(tmp_path, name=name, host=running.host, **where)
+        login(name=name, host=running.host)
     with pytest.raises(UsageError):
-        enrol(tmp_path, name="pi", host=name, **where)
+        login(name="pi", host=name)
     with pytest.raises(EdgeqError):
         new_key(tmp_path, name)
-    for value in ({"python": name}, {"python": f"python3 {name}"}):
+    for python in (name, f"python3 {name}"):
         with pytest.raises((DeviceError, ConfigError)):
-            enrol(tmp_path, name="pi", host=running.host, **where, **value)
+            login(name="pi", host=running.host, python=python)
     with open_agent(attacked.device) as client:
         bad = PublicKey(raw=workspace_key(tmp_path).public.raw, name=name)
-        for call in (lambda: change(client, add=[bad]), lambda: change(client, revoke=[name])):
+        for call in (partial(change, client, add=[bad]), partial(change, client, revoke=[name])):
             with pytest.raises(DeviceError) as caught:
                 call()
             assert caught.value.reported_code == "EQ512"

@@ -28,6 +28,7 @@ from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
 from edgeq.fleet.trust import pin
 from edgeq.testing.faulty_link import faulty_link
+from tests.fleet.servers import Read, Server
 
 
 class FakeClock:
@@ -109,8 +110,8 @@ def test_half_of_a_wait_is_chance(chance: float, waits: list[float]) -> None:
     assert clock.slept == waits
 
 
-def test_a_deploy_whose_link_is_cut_goes_on_by_itself_where_it_was(  # type: ignore[no-untyped-def]
-    loopback_server, site: Path, read
+def test_a_deploy_whose_link_is_cut_goes_on_by_itself_where_it_was(
+    loopback_server: Server, site: Path, read: Read
 ) -> None:
     bundle = read("padded")
     with faulty_link(loopback_server.host, loopback_server.port) as link:
@@ -136,8 +137,8 @@ def test_a_deploy_whose_link_is_cut_goes_on_by_itself_where_it_was(  # type: ign
     assert travelled < planned.plan.send_bytes + 17_000_000
 
 
-def test_a_refused_login_reaches_the_device_once(  # type: ignore[no-untyped-def]
-    loopback_server, site: Path, tmp_path: Path, read
+def test_a_refused_login_reaches_the_device_once(
+    loopback_server: Server, site: Path, tmp_path: Path, read: Read
 ) -> None:
     wrong = tmp_path / "wrong"
     paramiko.RSAKey.generate(2048).write_private_key_file(str(wrong))
@@ -155,7 +156,7 @@ def test_a_refused_login_reaches_the_device_once(  # type: ignore[no-untyped-def
     assert retries == []
 
 
-def test_a_dropped_handshake_is_tried_again(loopback_server) -> None:  # type: ignore[no-untyped-def]
+def test_a_dropped_handshake_is_tried_again(loopback_server: Server) -> None:
     with faulty_link(loopback_server.host, loopback_server.port) as link:
         device = loopback_server.device("dropped", port=link.port)
         link.cut_after(1)

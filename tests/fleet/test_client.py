@@ -24,6 +24,7 @@ from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.facts import Facts
 from edgeq_agent import wire
+from tests.fleet.servers import Server
 
 HELLO = wire.dump(wire.hello("9.9"))
 RESULT = wire.dump(wire.result({"fine": True}))
@@ -32,7 +33,7 @@ Scripted = Callable[[str], contextlib.AbstractContextManager[AgentClient]]
 
 
 @pytest.fixture
-def scripted(loopback_server, tmp_path: Path) -> Scripted:  # type: ignore[no-untyped-def]
+def scripted(loopback_server: Server, tmp_path: Path) -> Scripted:
     """A function that opens a device whose interpreter runs a shell script in the agent's place."""
 
     @contextlib.contextmanager
@@ -137,14 +138,14 @@ def test_a_verb_that_is_none_is_our_own_mistake(scripted: Scripted) -> None:
         ("false", "false does not run: exit status 1"),
     ],
 )
-def test_a_device_without_python(loopback_server, interpreter: str, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_device_without_python(loopback_server: Server, interpreter: str, message: str) -> None:
     device = dataclasses.replace(loopback_server.device(), python=interpreter)
     with open_agent(device) as client, pytest.raises(DeviceUnsupported, match=message) as caught:
         client.facts()
     assert "3.7" in str(caught.value.hint)
 
 
-def test_a_python_that_is_too_old_says_which(loopback_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_python_that_is_too_old_says_which(loopback_server: Server, tmp_path: Path) -> None:
     old = tmp_path / "python2"
     answer = json.dumps({"edgeq": 1, "python": [2, 7, 18], "home": "/h", "sha256": None})
     old.write_text(f"#!/bin/sh\necho '{answer}'\n")
@@ -154,7 +155,7 @@ def test_a_python_that_is_too_old_says_which(loopback_server, tmp_path: Path) ->
         client.facts()
 
 
-def test_a_home_that_cannot_be_written_to(loopback_server) -> None:  # type: ignore[no-untyped-def]
+def test_a_home_that_cannot_be_written_to(loopback_server: Server) -> None:
     device = dataclasses.replace(loopback_server.device(), home="/proc/edgeq")
     with open_agent(device) as client, pytest.raises(DeviceUnsupported, match="cannot be placed"):
         client.facts()

@@ -16,6 +16,7 @@ from edgeq.fleet.agent.file import build_agent
 from edgeq.fleet.inventory import Inventory
 from edgeq.testing.loopback import loopback_device
 from tests.fleet.cli import Cli
+from tests.fleet.servers import Server
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def add(cli: Cli, server: Any, name: str = "pi", *more: str, status: int = 0) ->
     )
 
 
-def test_a_device_is_added_listed_and_removed(cli: Cli, loopback_server, site: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_device_is_added_listed_and_removed(cli: Cli, loopback_server: Server, site: Path) -> None:
     out = add(cli, loopback_server, "pi", "--kind", "raspberry-pi", "--label", "site=lab")
     assert loopback_server.fingerprint in out
     assert "next: edgeq deploy BUNDLE --to pi" in cli.err
@@ -51,16 +52,16 @@ def test_a_device_is_added_listed_and_removed(cli: Cli, loopback_server, site: P
         (("--port", "70000"), "65535"),
     ],
 )
-def test_arguments_that_are_wrong_start_nothing(  # type: ignore[no-untyped-def]
-    cli: Cli, loopback_server, site: Path, more: tuple[str, ...], message: str
+def test_arguments_that_are_wrong_start_nothing(
+    cli: Cli, loopback_server: Server, site: Path, more: tuple[str, ...], message: str
 ) -> None:
     add(cli, loopback_server, "pi", *more, status=2)
     assert message in cli.err
     assert not (site / "devices.toml").exists()
 
 
-def test_another_fingerprint_than_the_expected_is_one_line_and_a_hint(  # type: ignore[no-untyped-def]
-    cli: Cli, loopback_server, site: Path
+def test_another_fingerprint_than_the_expected_is_one_line_and_a_hint(
+    cli: Cli, loopback_server: Server, site: Path
 ) -> None:
     add(cli, loopback_server, "pi", "--fingerprint", "SHA256:other", status=1)
     lines = cli.err.splitlines()
@@ -70,8 +71,8 @@ def test_another_fingerprint_than_the_expected_is_one_line_and_a_hint(  # type: 
     assert lines[1].startswith("hint: ")
 
 
-def test_deploy_infer_status_and_rollback(  # type: ignore[no-untyped-def]
-    cli: Cli, loopback_server, site: Path, bundles: dict[str, Path], tmp_path: Path
+def test_deploy_infer_status_and_rollback(
+    cli: Cli, loopback_server: Server, site: Path, bundles: dict[str, Path], tmp_path: Path
 ) -> None:
     import numpy as np
 
@@ -110,9 +111,7 @@ def test_deploy_infer_status_and_rollback(  # type: ignore[no-untyped-def]
         assert record.reference is not None
 
 
-def test_pin_prune_and_unpin(  # type: ignore[no-untyped-def]
-    cli: Cli, site: Path, bundles: dict[str, Path], tmp_path: Path
-) -> None:
+def test_pin_prune_and_unpin(cli: Cli, site: Path, bundles: dict[str, Path], tmp_path: Path) -> None:
     with loopback_device(tmp_path / "d") as server:
         add(cli, server)
         first = cli.json("deploy", str(bundles["first"]), "--to", "pi")["devices"][0]["release"]
@@ -146,8 +145,8 @@ def test_pin_prune_and_unpin(  # type: ignore[no-untyped-def]
         assert cli.json("deploy", str(bundles["second"]), "--to", "pi")["devices"][0]["release"] == second
 
 
-def test_one_of_two_devices_failing_is_exit_4_and_the_other_is_done(  # type: ignore[no-untyped-def]
-    cli: Cli, loopback_server, site: Path, bundles: dict[str, Path]
+def test_one_of_two_devices_failing_is_exit_4_and_the_other_is_done(
+    cli: Cli, loopback_server: Server, site: Path, bundles: dict[str, Path]
 ) -> None:
     add(cli, loopback_server)
     add(cli, loopback_server, "gone")
@@ -168,8 +167,8 @@ def test_one_of_two_devices_failing_is_exit_4_and_the_other_is_done(  # type: ig
     assert cli.json("deploy", str(bundles["first"]), "--to", "gone", status=1)["error"]["code"] == "EQ401"
 
 
-def test_a_bundle_that_is_none_is_refused_before_any_device_is_asked(  # type: ignore[no-untyped-def]
-    cli: Cli, loopback_server, site: Path, bundles: dict[str, Path], tmp_path: Path
+def test_a_bundle_that_is_none_is_refused_before_any_device_is_asked(
+    cli: Cli, loopback_server: Server, site: Path, bundles: dict[str, Path], tmp_path: Path
 ) -> None:
     add(cli, loopback_server)
     (tmp_path / "x.eqb").write_bytes(bundles["first"].read_bytes()[:-100])
@@ -192,18 +191,20 @@ def test_a_bundle_that_is_none_is_refused_before_any_device_is_asked(  # type: i
         ({"x": ["a"]}, "expected numbers"),
     ],
 )
-def test_data_that_cannot_be_used_does_not_reach_the_device(  # type: ignore[no-untyped-def]
-    cli: Cli, loopback_server, site: Path, tmp_path: Path, arrays: dict[str, Any], message: str
+def test_data_that_cannot_be_used_does_not_reach_the_device(
+    cli: Cli, loopback_server: Server, site: Path, tmp_path: Path, arrays: dict[str, Any], message: str
 ) -> None:
     import numpy as np
 
     Inventory.load(site).add(loopback_server.device())
-    np.savez(tmp_path / "x.npz", **{name: np.array(value) for name, value in arrays.items()})
+    np.savez(
+        tmp_path / "x.npz", **{name: np.array(value) for name, value in arrays.items()}, allow_pickle=True
+    )
     cli.text("infer", "double", "--on", "pi", "--data", str(tmp_path / "x.npz"), status=1)
     assert message in cli.err
 
 
-def test_a_file_that_is_no_npz(cli: Cli, loopback_server, site: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_that_is_no_npz(cli: Cli, loopback_server: Server, site: Path, tmp_path: Path) -> None:
     Inventory.load(site).add(loopback_server.device())
     (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 not really")
     for name in ("x.npz", "absent.npz"):
@@ -212,7 +213,7 @@ def test_a_file_that_is_no_npz(cli: Cli, loopback_server, site: Path, tmp_path: 
 
 
 @pytest.mark.sshd
-def test_a_device_over_the_ssh_program(cli: Cli, loopback_server, site: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_device_over_the_ssh_program(cli: Cli, loopback_server: Server, site: Path) -> None:
     add(cli, loopback_server, "pi", "--transport", "openssh")
     assert "(openssh)" in cli.text("devices", "list")
     (entry,) = cli.json("devices", "list")["devices"]
@@ -224,8 +225,8 @@ def test_a_device_over_the_ssh_program(cli: Cli, loopback_server, site: Path) ->
     assert "expected one of paramiko, openssh, got 'telnet'" in cli.err
 
 
-def test_changes_of_keys_are_noted_and_trust_is_one_line(  # type: ignore[no-untyped-def]
-    cli: Cli, loopback_server, site: Path
+def test_changes_of_keys_are_noted_and_trust_is_one_line(
+    cli: Cli, loopback_server: Server, site: Path
 ) -> None:
     from edgeq.store import Store
 
@@ -294,8 +295,8 @@ def test_an_emulated_device_in_the_foreground_ends_with_ctrl_c(site: Path) -> No
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_an_emulated_device_does_not_take_the_name_of_a_real_one(  # type: ignore[no-untyped-def]
-    cli: Cli, loopback_server, site: Path
+def test_an_emulated_device_does_not_take_the_name_of_a_real_one(
+    cli: Cli, loopback_server: Server, site: Path
 ) -> None:
     add(cli, loopback_server)
     cli.text("devices", "emulate", "pi", "--detach", status=2)

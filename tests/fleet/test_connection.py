@@ -20,6 +20,7 @@ from edgeq.fleet.ssh.transport import connect
 from edgeq.fleet.transport import Limits
 from edgeq.testing.loopback import loopback_device
 from edgeq.testing.server import Trouble
+from tests.fleet.servers import Server
 
 LIMITS = Limits(first_s=10, silence_s=10, total_s=30)
 
@@ -30,7 +31,7 @@ def free_port() -> int:
 
 
 @pytest.mark.sshd
-def test_the_host_key_is_what_openssh_says_it_is(server) -> None:  # type: ignore[no-untyped-def]
+def test_the_host_key_is_what_openssh_says_it_is(server: Server) -> None:
     key = fetch_host_key(server.host, server.port, 10)
     assert key.fingerprint == server.fingerprint
     scanned = subprocess.run(
@@ -57,7 +58,7 @@ def test_a_server_that_says_nothing_is_a_timeout_within_its_bound(tmp_path: Path
         assert 0.9 < time.monotonic() - started_s < 4
 
 
-def test_an_unexpected_fingerprint_stops_the_enrolment(server, workspace: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_unexpected_fingerprint_stops_the_enrolment(server: Server, workspace: Path) -> None:
     with pytest.raises(HostKeyMismatch, match=re.escape(server.fingerprint)):
         enrol(
             workspace,
@@ -71,9 +72,7 @@ def test_an_unexpected_fingerprint_stops_the_enrolment(server, workspace: Path) 
     assert not (workspace / "devices.toml").exists()
 
 
-def test_a_wrong_key_is_refused_once_and_leaves_the_inventory_alone(  # type: ignore[no-untyped-def]
-    server, workspace: Path
-) -> None:
+def test_a_wrong_key_is_refused_once_and_leaves_the_inventory_alone(server: Server, workspace: Path) -> None:
     wrong = workspace / "wrong"
     paramiko.RSAKey.generate(2048).write_private_key_file(str(wrong))
     with pytest.raises(AuthenticationFailed, match="refuses") as caught:
@@ -86,8 +85,8 @@ def test_a_wrong_key_is_refused_once_and_leaves_the_inventory_alone(  # type: ig
     ("content", "problem"),
     [(None, "no such identity file"), (b"hello", "no private key"), (b"", "no private key")],
 )
-def test_an_identity_that_is_none_is_a_usage_error(  # type: ignore[no-untyped-def]
-    loopback_server, tmp_path: Path, content: bytes | None, problem: str
+def test_an_identity_that_is_none_is_a_usage_error(
+    loopback_server: Server, tmp_path: Path, content: bytes | None, problem: str
 ) -> None:
     identity = tmp_path / "identity"
     if content is not None:
@@ -97,7 +96,7 @@ def test_an_identity_that_is_none_is_a_usage_error(  # type: ignore[no-untyped-d
 
 
 @pytest.mark.sshd
-def test_an_identity_with_a_passphrase_names_the_way_out(loopback_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_identity_with_a_passphrase_names_the_way_out(loopback_server: Server, tmp_path: Path) -> None:
     identity = tmp_path / "locked"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(identity)], check=True)
     with pytest.raises(UsageError, match="passphrase") as caught:
@@ -105,8 +104,8 @@ def test_an_identity_with_a_passphrase_names_the_way_out(loopback_server, tmp_pa
     assert "ssh-add" in str(caught.value.hint)
 
 
-def test_without_any_key_the_message_says_so(  # type: ignore[no-untyped-def]
-    loopback_server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_any_key_the_message_says_so(
+    loopback_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     device = dataclasses.replace(loopback_server.device(), identity=None)
@@ -114,8 +113,8 @@ def test_without_any_key_the_message_says_so(  # type: ignore[no-untyped-def]
         connect(device, timeout_s=10)
 
 
-def test_a_default_key_is_used_when_none_is_named(  # type: ignore[no-untyped-def]
-    loopback_server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_default_key_is_used_when_none_is_named(
+    loopback_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "id_ed25519").write_bytes(loopback_server.identity.read_bytes())
@@ -125,8 +124,8 @@ def test_a_default_key_is_used_when_none_is_named(  # type: ignore[no-untyped-de
 
 
 @pytest.mark.sshd
-def test_the_keys_of_an_ssh_agent_are_used(  # type: ignore[no-untyped-def]
-    loopback_server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_keys_of_an_ssh_agent_are_used(
+    loopback_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sock = tmp_path / "agent"
     with subprocess.Popen(["ssh-agent", "-D", "-a", str(sock)], stdout=subprocess.DEVNULL) as agent:

@@ -22,10 +22,11 @@ from edgeq.fleet.plan import Action
 from edgeq.testing.faulty_link import faulty_link
 from edgeq.testing.loopback import loopback_device
 from edgeq.testing.server import Trouble
+from tests.fleet.servers import Read, Server
 
 
 @pytest.fixture
-def clean(server):  # type: ignore[no-untyped-def]
+def clean(server: Server) -> Server:
     """The server with no trace of edgeq in its home but the runtime, which takes seconds to build."""
     for entry in (server.home / ".edgeq").glob("*"):
         if entry.is_dir() and entry.name != "runtime":
@@ -35,7 +36,7 @@ def clean(server):  # type: ignore[no-untyped-def]
     return server
 
 
-def test_the_whole_life_of_a_model_on_a_device(clean, site: Path, read) -> None:  # type: ignore[no-untyped-def]
+def test_the_whole_life_of_a_model_on_a_device(clean: Server, site: Path, read: Read) -> None:
     shutil.rmtree(clean.home / ".edgeq", ignore_errors=True)
     device = clean.enrol(site, labels={"site": "lab"})
     assert Inventory.load(site).get("pi") == device
@@ -75,7 +76,7 @@ def test_the_whole_life_of_a_model_on_a_device(clean, site: Path, read) -> None:
     assert current.resolve().name == first.release
 
 
-def test_inference_gives_what_the_model_does(clean, site: Path, read, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_inference_gives_what_the_model_does(clean: Server, site: Path, read: Read, tmp_path: Path) -> None:
     import numpy as np
 
     device = clean.enrol(site)
@@ -93,7 +94,7 @@ def test_inference_gives_what_the_model_does(clean, site: Path, read, tmp_path: 
     assert caught.value.reported_code == "EQ510"
 
 
-def test_an_agent_file_that_was_changed_on_the_device_is_replaced(clean, site: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_agent_file_that_was_changed_on_the_device_is_replaced(clean: Server, site: Path) -> None:
     device = clean.enrol(site)
     path = clean.home / ".edgeq" / "agent" / build_agent().name
     with open_agent(device) as client:
@@ -106,8 +107,8 @@ def test_an_agent_file_that_was_changed_on_the_device_is_replaced(clean, site: P
     assert path.read_bytes() == build_agent().data
 
 
-def test_a_bundle_for_another_kind_or_a_larger_device_is_blocked_before_anything_is_sent(  # type: ignore[no-untyped-def]
-    clean, site: Path, read
+def test_a_bundle_for_another_kind_or_a_larger_device_is_blocked_before_anything_is_sent(
+    clean: Server, site: Path, read: Read
 ) -> None:
     device = clean.enrol(site)
     for name, code in (("coral", "EQ503"), ("huge", "EQ501")):
@@ -119,7 +120,9 @@ def test_a_bundle_for_another_kind_or_a_larger_device_is_blocked_before_anything
     assert not any((clean.home / ".edgeq" / "blobs" / "sha256").iterdir())
 
 
-def test_a_link_that_is_cut_in_a_put_is_an_error_and_the_next_run_continues(clean, site: Path, read) -> None:  # type: ignore[no-untyped-def]
+def test_a_link_that_is_cut_in_a_put_is_an_error_and_the_next_run_continues(
+    clean: Server, site: Path, read: Read
+) -> None:
     clean.enrol(site)
     bundle = read("padded")
     with faulty_link(clean.host, clean.port) as link:
@@ -150,7 +153,7 @@ def test_a_link_that_is_cut_in_a_put_is_an_error_and_the_next_run_continues(clea
             client.call("put", request, payload=byte)
 
 
-def test_a_device_that_fills_up_says_so(site: Path, tmp_path: Path, read) -> None:  # type: ignore[no-untyped-def]
+def test_a_device_that_fills_up_says_so(site: Path, tmp_path: Path, read: Read) -> None:
     from edgeq.errors import TransportError
 
     try:
@@ -213,7 +216,7 @@ def test_a_talkative_login_and_a_missing_sftp_do_no_harm(site: Path, tmp_path: P
             assert status(enrolled.device)["models"] == {}
 
 
-def test_the_cached_wheels_say_what_they_are_for(site: Path, loopback_server, read) -> None:  # type: ignore[no-untyped-def]
+def test_the_cached_wheels_say_what_they_are_for(site: Path, loopback_server: Server, read: Read) -> None:
     device = loopback_server.enrol(site, name="cached")
     plan_one(device, read("first"), workspace=site)
     documents = [json.loads(path.read_text()) for path in (site / ".edgeq" / "wheels").glob("*.json")]

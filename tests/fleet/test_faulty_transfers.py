@@ -25,6 +25,7 @@ from edgeq.fleet.ssh.transport import connect
 from edgeq.fleet.trust import pin
 from edgeq.testing.faulty_link import FaultyLink, Way, faulty_link
 from edgeq.testing.tiny_bundle import write_tiny_bundle
+from tests.fleet.servers import Server
 
 WATCH = Watch(every_s=0.3, patience_s=1.5)
 
@@ -71,7 +72,7 @@ def blob(server: Any, one: Content) -> Path:
 
 
 @pytest.mark.parametrize("fault", ENDS)
-def test_a_transfer_ends_soon_and_the_next_one_is_whole(server, fault: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_transfer_ends_soon_and_the_next_one_is_whole(server: Server, fault: str) -> None:
     one = content()
     with faulty_link(server.host, server.port) as link:
         device = server.device(port=link.port)
@@ -87,15 +88,15 @@ def test_a_transfer_ends_soon_and_the_next_one_is_whole(server, fault: str) -> N
 
 
 @pytest.mark.parametrize("fault", PASSES)
-def test_a_slow_link_brings_all_of_it(server, fault: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_slow_link_brings_all_of_it(server: Server, fault: str) -> None:
     one = content()
     with faulty_link(server.host, server.port) as link:
         send(server.device(port=link.port), one, link, PASSES[fault])
     assert blob(server, one).read_bytes() == one.source
 
 
-def test_no_cut_leaves_another_release_than_the_old_or_the_new(  # type: ignore[no-untyped-def]
-    loopback_server, site: Path, tmp_path: Path
+def test_no_cut_leaves_another_release_than_the_old_or_the_new(
+    loopback_server: Server, site: Path, tmp_path: Path
 ) -> None:
     releases = [write_tiny_bundle(tmp_path / f"{n}.eqb", seed=20 + n, workspace=site) for n in range(5)]
     with faulty_link(loopback_server.host, loopback_server.port) as link:

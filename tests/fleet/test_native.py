@@ -20,6 +20,7 @@ from edgeq.fleet.runtimes.native import use_native
 from edgeq.values import Device
 from tests.agent.stand_in import benchmark_model, write
 from tests.fleet.cli import Cli
+from tests.fleet.servers import Server
 from tests.fleet.test_wheels import PI
 
 pytestmark = pytest.mark.convert
@@ -36,14 +37,12 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 
 
 @pytest.fixture
-def phone(loopback_server, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Device:  # type: ignore[no-untyped-def]
+def phone(loopback_server: Server, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
     """A device whose Python has no packages, and for which no wheel fits."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
     monkeypatch.setattr(wheels, "choices_for", lambda facts: ())
     python = str(tmp_path / "bare" / "bin" / "python")
-    return loopback_server.enrol(  # type: ignore[no-any-return]
-        site, name="phone", python=python, home=f".edgeq-{tmp_path.name}"
-    )
+    return loopback_server.enrol(site, name="phone", python=python, home=f".edgeq-{tmp_path.name}")
 
 
 def test_the_whole_way_over_the_native_program(

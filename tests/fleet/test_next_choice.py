@@ -22,6 +22,7 @@ from edgeq.fleet.runtimes import platform_tags, wheels
 from edgeq.fleet.runtimes.platform_tags import Choice
 from edgeq.fleet.split import Division, divide, unite
 from edgeq.values import Device
+from tests.fleet.servers import Read, Server
 
 BROKEN = Choice(requirements=("tflite-runtime-for-another-processor",))
 WHY = "libm.so.6: version GLIBC_2.99 not found"
@@ -55,10 +56,10 @@ def broken_first(monkeypatch: pytest.MonkeyPatch, site: Path) -> Callable[[Facts
 
 
 @pytest.fixture
-def device(loopback_server, site: Path) -> Device:  # type: ignore[no-untyped-def]
+def device(loopback_server: Server, site: Path) -> Device:
     made = loopback_server.enrol(site, name="next", home=".edgeq-next")
     prune(made, dry_run=False)
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def facts_of(device: Device) -> Facts:
@@ -66,8 +67,8 @@ def facts_of(device: Device) -> Facts:
         return client.facts()
 
 
-def test_the_next_wheels_are_tried_and_the_failure_is_remembered(  # type: ignore[no-untyped-def]
-    device: Device, site: Path, read, broken_first: Callable[[Facts], str]
+def test_the_next_wheels_are_tried_and_the_failure_is_remembered(
+    device: Device, site: Path, read: Read, broken_first: Callable[[Facts], str]
 ) -> None:
     first = read("first")
     refused = broken_first(facts_of(device))
@@ -111,11 +112,11 @@ def test_the_next_wheels_are_tried_and_the_failure_is_remembered(  # type: ignor
     assert plan_one(device, first, workspace=site).runtime.digest == refused, "a prune lets it be tried again"
 
 
-def test_where_none_starts_the_error_says_what_was_tried_and_what_to_do(  # type: ignore[no-untyped-def]
-    loopback_server,
+def test_where_none_starts_the_error_says_what_was_tried_and_what_to_do(
+    loopback_server: Server,
     site: Path,
     tmp_path: Path,
-    read,
+    read: Read,
     monkeypatch: pytest.MonkeyPatch,
     broken_first: Callable[[Facts], str],
 ) -> None:
@@ -123,7 +124,7 @@ def test_where_none_starts_the_error_says_what_was_tried_and_what_to_do(  # type
     python = str(tmp_path / "bare" / "bin" / "python")
     bare = loopback_server.enrol(site, name="bare", python=python, home=".edgeq-bare")
     broken_first(facts_of(bare))
-    written = wheels.choices_for
+    written = platform_tags.choices_for
     monkeypatch.setattr(wheels, "choices_for", lambda facts: written(facts)[:1])
     with pytest.raises(DeviceUnsupported) as caught:
         deploy_one(bare, read("second"), workspace=site)

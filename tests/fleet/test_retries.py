@@ -150,7 +150,8 @@ def test_the_connection_of_an_inference_is_tried_again(lab: Site, tmp_path: Path
 
 def test_a_rollback_whose_answer_was_lost_goes_back_once(lab: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = lab.releases
-    call, lost = AgentClient.call, []
+    call = AgentClient.call
+    lost: list[Any] = []
 
     def losing(self: AgentClient, verb: str, *args: Any, **more: Any) -> dict[str, Any]:
         answer = call(self, verb, *args, **more)

@@ -28,6 +28,7 @@ from edgeq.fleet.ssh.transport import connect
 from edgeq.fleet.transport import Limits
 from edgeq.testing.loopback import loopback_device
 from edgeq.values import TransportKind
+from tests.fleet.servers import Server
 
 LIMITS = Limits(first_s=10, silence_s=10, total_s=30)
 BOTH = pytest.mark.parametrize("transport", list(TransportKind))
@@ -123,13 +124,13 @@ def test_a_file_that_was_named_must_be_there(home: Path) -> None:
     assert find_route(name="pi", host="pi", port=22, user="u").hops[0].host == "pi"
 
 
-def sshd_key(server) -> str:  # type: ignore[no-untyped-def]
+def sshd_key(server: Server) -> str:
     from edgeq.fleet.enrol import fetch_host_key
 
     return str(fetch_host_key(server.host, server.port, 9, ssh_config=False))
 
 
-def gate(home: Path, server, *, key: str | None = "own") -> str:  # type: ignore[no-untyped-def]
+def gate(home: Path, server: Server, *, key: str | None = "own") -> str:
     """Write a configuration in which `gate` is a server, known by its key or not."""
     from edgeq.fleet.enrol import fetch_host_key
 
@@ -152,8 +153,8 @@ def gate(home: Path, server, *, key: str | None = "own") -> str:  # type: ignore
 @pytest.mark.sshd
 @BOTH
 def test_through_a_machine_on_the_way(
-    home: Path, sshd_server, loopback_server, transport: TransportKind
-) -> None:  # type: ignore[no-untyped-def]
+    home: Path, sshd_server: Server, loopback_server: Server, transport: TransportKind
+) -> None:
     jump = gate(home, sshd_server)
     device = dataclasses.replace(loopback_server.device(), jump=jump, transport=transport)
     with open_transport(device) as opened:
@@ -167,8 +168,8 @@ def test_through_a_machine_on_the_way(
 
 
 @pytest.mark.sshd
-def test_a_device_behind_a_jump_is_enrolled_and_kept_so(  # type: ignore[no-untyped-def]
-    home: Path, sshd_server, loopback_server, site: Path
+def test_a_device_behind_a_jump_is_enrolled_and_kept_so(
+    home: Path, sshd_server: Server, loopback_server: Server, site: Path
 ) -> None:
     jump = gate(home, sshd_server)
     enrolled = loopback_server.enrol(site, "behind", jump=jump).jump
@@ -178,8 +179,8 @@ def test_a_device_behind_a_jump_is_enrolled_and_kept_so(  # type: ignore[no-unty
 
 @pytest.mark.sshd
 @BOTH
-def test_a_jump_whose_key_is_not_known_or_another_gets_no_login(  # type: ignore[no-untyped-def]
-    home: Path, sshd_server, loopback_server, transport: TransportKind
+def test_a_jump_whose_key_is_not_known_or_another_gets_no_login(
+    home: Path, sshd_server: Server, loopback_server: Server, transport: TransportKind
 ) -> None:
     device = dataclasses.replace(
         loopback_server.device(), jump=gate(home, sshd_server, key=None), transport=transport
@@ -195,8 +196,8 @@ def test_a_jump_whose_key_is_not_known_or_another_gets_no_login(  # type: ignore
 @pytest.mark.sshd
 @BOTH
 def test_a_device_that_the_jump_does_not_reach(
-    home: Path, sshd_server, loopback_server, transport: TransportKind
-) -> None:  # type: ignore[no-untyped-def]
+    home: Path, sshd_server: Server, loopback_server: Server, transport: TransportKind
+) -> None:
     device = dataclasses.replace(
         loopback_server.device(), port=1, jump=gate(home, sshd_server), transport=transport
     )
@@ -205,7 +206,9 @@ def test_a_device_that_the_jump_does_not_reach(
 
 
 @pytest.mark.sshd
-def test_a_certificate_opens_where_the_bare_key_does_not(home: Path, tmp_path: Path, sshd_server) -> None:  # type: ignore[no-untyped-def]
+def test_a_certificate_opens_where_the_bare_key_does_not(
+    home: Path, tmp_path: Path, sshd_server: Server
+) -> None:
     def keygen(*argv: str) -> None:
         subprocess.run(["ssh-keygen", "-q", *argv], check=True, capture_output=True)
 
@@ -234,8 +237,8 @@ def forget(home: Path) -> None:
 
 @pytest.mark.sshd
 @BOTH
-def test_a_jump_is_pinned_at_enrolment_and_needs_no_known_hosts_then(  # type: ignore[no-untyped-def]
-    home: Path, sshd_server, loopback_server, site: Path, transport: TransportKind
+def test_a_jump_is_pinned_at_enrolment_and_needs_no_known_hosts_then(
+    home: Path, sshd_server: Server, loopback_server: Server, site: Path, transport: TransportKind
 ) -> None:
     device = loopback_server.enrol(site, "behind", jump=gate(home, sshd_server), transport=transport)
     assert device.jump_host_key == sshd_key(sshd_server)
@@ -254,8 +257,13 @@ def test_a_jump_is_pinned_at_enrolment_and_needs_no_known_hosts_then(  # type: i
 
 @pytest.mark.sshd
 @BOTH
-def test_a_machine_on_the_way_without_a_key_is_named_with_what_helps(  # type: ignore[no-untyped-def]
-    home: Path, sshd_server, loopback_server, site: Path, transport: TransportKind, monkeypatch
+def test_a_machine_on_the_way_without_a_key_is_named_with_what_helps(
+    home: Path,
+    sshd_server: Server,
+    loopback_server: Server,
+    site: Path,
+    transport: TransportKind,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     jump = gate(home, sshd_server)
@@ -270,8 +278,8 @@ def test_a_machine_on_the_way_without_a_key_is_named_with_what_helps(  # type: i
 
 @pytest.mark.sshd
 @BOTH
-def test_a_jump_that_is_not_known_is_pinned_by_its_fingerprint(  # type: ignore[no-untyped-def]
-    home: Path, sshd_server, loopback_server, site: Path, transport: TransportKind
+def test_a_jump_that_is_not_known_is_pinned_by_its_fingerprint(
+    home: Path, sshd_server: Server, loopback_server: Server, site: Path, transport: TransportKind
 ) -> None:
     jump = gate(home, sshd_server, key=None)
     with pytest.raises(HostKeyUnknown, match="is not known") as unknown:
@@ -293,7 +301,7 @@ def test_a_jump_that_is_not_known_is_pinned_by_its_fingerprint(  # type: ignore[
     assert again == device == Inventory.load(site).get("behind")
 
 
-def test_pins_must_be_as_many_as_machines(home: Path, loopback_server, site: Path) -> None:  # type: ignore[no-untyped-def]
+def test_pins_must_be_as_many_as_machines(home: Path, loopback_server: Server, site: Path) -> None:
     key = loopback_server.device().host_key
     device = dataclasses.replace(loopback_server.device(), jump="a,b", jump_host_key=key)
     with pytest.raises(ConfigError, match=r"a key for each machine on the way \(a, b\)"):

@@ -10,6 +10,7 @@ import pytest
 from edgeq.cli.device_service import lines
 from edgeq.fleet.autostart import StartKind
 from tests.fleet.cli import Cli
+from tests.fleet.servers import Server
 from tests.fleet.test_commands import add
 
 
@@ -18,8 +19,8 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
     return Cli(capsys)
 
 
-def test_a_device_without_a_start_says_so_and_what_it_could_be(  # type: ignore[no-untyped-def]
-    cli: Cli, loopback_server, site: Path
+def test_a_device_without_a_start_says_so_and_what_it_could_be(
+    cli: Cli, loopback_server: Server, site: Path
 ) -> None:
     add(cli, loopback_server)
     told = cli.json("devices", "service", "pi")
@@ -46,8 +47,8 @@ def test_a_device_without_a_start_says_so_and_what_it_could_be(  # type: ignore[
         (["--enable", "--serve", "../x"], 1, "EQ512"),
     ],
 )
-def test_what_cannot_be_is_one_line(  # type: ignore[no-untyped-def]
-    cli: Cli, loopback_server, site: Path, more: list[str], status: int, message: str
+def test_what_cannot_be_is_one_line(
+    cli: Cli, loopback_server: Server, site: Path, more: list[str], status: int, message: str
 ) -> None:
     add(cli, loopback_server)
     cli.text("devices", "service", "pi", *more, status=status)

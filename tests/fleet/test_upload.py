@@ -23,6 +23,7 @@ from edgeq.fleet.agent.upload import _checked, upload
 from edgeq.fleet.connect import open_agent
 from edgeq.testing.faulty_link import faulty_link
 from edgeq_agent import wire
+from tests.fleet.servers import Server
 
 RANDOM = np.random.default_rng(3)
 
@@ -41,7 +42,7 @@ def partial(server: Any, one: Content) -> Path:
 
 
 @pytest.mark.parametrize("begun", [None, ()], ids=["asked first", "sent at once"])
-def test_many_blobs_travel_in_one_call(server, tmp_path: Path, begun: Any) -> None:  # type: ignore[no-untyped-def]
+def test_many_blobs_travel_in_one_call(server: Server, tmp_path: Path, begun: Any) -> None:
     file = tmp_path / "wheel"
     file.write_bytes(RANDOM.bytes(2 * CHUNK_BYTES + 5))
     contents = [content(size) for size in (1, 0, CHUNK_BYTES, 3 * CHUNK_BYTES - 1)] + [Content.of(file)]
@@ -60,7 +61,7 @@ def test_many_blobs_travel_in_one_call(server, tmp_path: Path, begun: Any) -> No
         assert hashlib.sha256(blob(server, one).read_bytes()).hexdigest() == one.sha256
 
 
-def test_after_a_cut_only_missing_chunks_travel(server) -> None:  # type: ignore[no-untyped-def]
+def test_after_a_cut_only_missing_chunks_travel(server: Server) -> None:
     one = content(12 * CHUNK_BYTES)
     with faulty_link(server.host, server.port) as link:
         device = server.device(port=link.port)
@@ -87,7 +88,7 @@ def test_after_a_cut_only_missing_chunks_travel(server) -> None:  # type: ignore
     assert blob(server, one).read_bytes() == one.source
 
 
-def test_what_was_sent_at_once_and_was_there_already_is_no_harm(server) -> None:  # type: ignore[no-untyped-def]
+def test_what_was_sent_at_once_and_was_there_already_is_no_harm(server: Server) -> None:
     one = content(12 * CHUNK_BYTES)
     with open_agent(server.device()) as client:
         upload(client, [one])
@@ -99,7 +100,7 @@ def test_what_was_sent_at_once_and_was_there_already_is_no_harm(server) -> None:
     assert blob(server, one).read_bytes() == one.source
 
 
-def test_a_source_that_changed_between_tries(loopback_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_source_that_changed_between_tries(loopback_server: Server, tmp_path: Path) -> None:
     file = tmp_path / "model"
     file.write_bytes(RANDOM.bytes(6 * CHUNK_BYTES))
     before = Content.of(file)
@@ -115,7 +116,7 @@ def test_a_source_that_changed_between_tries(loopback_server, tmp_path: Path) ->
     assert blob(loopback_server, now).read_bytes() == file.read_bytes()
 
 
-def test_a_source_that_changes_while_it_is_sent(loopback_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_source_that_changes_while_it_is_sent(loopback_server: Server, tmp_path: Path) -> None:
     file = tmp_path / "model"
     file.write_bytes(RANDOM.bytes(6 * CHUNK_BYTES))
     one = Content.of(file)
@@ -133,7 +134,9 @@ def test_a_source_that_changes_while_it_is_sent(loopback_server, tmp_path: Path)
 
 
 @pytest.mark.parametrize("size_bytes", [3 * CHUNK_BYTES, 10])
-def test_a_source_that_shrinks_while_it_is_sent(loopback_server, tmp_path: Path, size_bytes: int) -> None:  # type: ignore[no-untyped-def]
+def test_a_source_that_shrinks_while_it_is_sent(
+    loopback_server: Server, tmp_path: Path, size_bytes: int
+) -> None:
     file = tmp_path / "model"
     file.write_bytes(RANDOM.bytes(6 * CHUNK_BYTES))
     one = Content.of(file)
@@ -143,13 +146,13 @@ def test_a_source_that_shrinks_while_it_is_sent(loopback_server, tmp_path: Path,
     assert not blob(loopback_server, one).exists()
 
 
-def test_a_source_that_is_gone(loopback_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_source_that_is_gone(loopback_server: Server, tmp_path: Path) -> None:
     gone = Content(sha256="0" * 64, size_bytes=3, source=tmp_path / "gone")
     with open_agent(loopback_server.device()) as client, pytest.raises(SourceChanged, match="cannot be read"):
         upload(client, [gone])
 
 
-def test_a_pruned_model_travels_packed_and_a_packed_wheel_as_it_is(loopback_server) -> None:  # type: ignore[no-untyped-def]
+def test_a_pruned_model_travels_packed_and_a_packed_wheel_as_it_is(loopback_server: Server) -> None:
     pruned = bytearray(RANDOM.bytes(3 * CHUNK_BYTES))
     for at in range(len(pruned)):
         if at % 5:
@@ -213,7 +216,7 @@ def test_a_device_that_has_what_was_not_offered(held: Any) -> None:
     assert _checked([None], [one]) == [None]
 
 
-def test_a_device_that_wants_other_blobs_is_a_protocol_error(loopback_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_device_that_wants_other_blobs_is_a_protocol_error(loopback_server: Server, tmp_path: Path) -> None:
     python = tmp_path / "python3"
     answer = (wire.dump(wire.hello("9")) + wire.dump(wire.progress("wanted", blobs=[None, None]))).decode()
     python.write_text(
@@ -228,8 +231,8 @@ def test_a_device_that_wants_other_blobs_is_a_protocol_error(loopback_server, tm
 
 
 @pytest.mark.parametrize("content_there", [None, b"import os; os.abort()"])
-def test_the_first_call_places_an_agent_that_is_not_there_or_not_ours(  # type: ignore[no-untyped-def]
-    loopback_server, content_there: bytes | None
+def test_the_first_call_places_an_agent_that_is_not_there_or_not_ours(
+    loopback_server: Server, content_there: bytes | None
 ) -> None:
     agent = Path(loopback_server.home / ".edgeq" / "agent" / build_agent().name)
     with open_agent(loopback_server.device()) as client:
@@ -244,7 +247,7 @@ def test_the_first_call_places_an_agent_that_is_not_there_or_not_ours(  # type: 
     assert agent.read_bytes() == build_agent().data
 
 
-def test_the_first_call_of_a_device_without_python_says_so(loopback_server) -> None:  # type: ignore[no-untyped-def]
+def test_the_first_call_of_a_device_without_python_says_so(loopback_server: Server) -> None:
     device = dataclasses.replace(loopback_server.device(), python="no-such-python")
     with open_agent(device) as client, pytest.raises(DeviceUnsupported, match="does not run"):
         upload(client, [content(100)])

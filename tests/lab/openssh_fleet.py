@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from tests.lab.access import Access, free_port, make_key, wait_for_ssh
@@ -38,7 +39,7 @@ def openssh_fleet(folder: Path, count: int) -> Iterator[list[Access]]:
             own = folder / f"pi-{number}"
             made.append(stack.enter_context(_server(own, f"127.0.2.{number}", user, identity)))
         for access, process, log in made:
-            wait_for_ssh(access.host, access.port, _BOOT_S, alive=lambda p=process, g=log: _reason(p, g))
+            wait_for_ssh(access.host, access.port, _BOOT_S, alive=partial(_reason, process, log))
         yield [access for access, _, _ in made]
 
 

@@ -26,11 +26,11 @@ COIN = np.array([0.5, 0.5])
 
 def _null(
     truth: NDArray[np.float64], size: int, seed: int = 7
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     random = np.random.default_rng(seed)
     truth = truth / truth.sum()
-    reference = random.multinomial(size, truth, size=REPLAYS)
-    return reference, random.multinomial(SAMPLES, truth, size=(REPLAYS, WINDOWS))
+    reference = random.multinomial(size, truth, size=REPLAYS).astype(np.float64)
+    return reference, random.multinomial(SAMPLES, truth, size=(REPLAYS, WINDOWS)).astype(np.float64)
 
 
 def _limit(alpha: float) -> float:
@@ -70,9 +70,13 @@ def test_the_false_alarm_rate_holds_where_edges_are_the_references_own_quantiles
         reference = np.concatenate([border, reference, border], axis=1)
         edges = np.concatenate([border, edges, border + 1], axis=1)
         windows = np.stack([random.multinomial(SAMPLES, np.diff(edge), size=WINDOWS) for edge in edges])
-        highest = evidence(reference, windows, ordered=True).log_e.max(axis=-1)
+        highest = evidence(reference, windows.astype(np.float64), ordered=True).log_e.max(axis=-1)
         for alpha in (0.05, 0.01, 0.001):
             assert (highest >= -math.log(alpha)).sum() <= _limit(alpha)
+
+
+def _log_beta(x: float, y: float) -> float:
+    return math.lgamma(x) + math.lgamma(y) - math.lgamma(x + y)
 
 
 def test_one_window_has_an_expected_e_value_of_one_at_most() -> None:
@@ -82,8 +86,9 @@ def test_one_window_has_an_expected_e_value_of_one_at_most() -> None:
     log_e = evidence(np.tile(reference, (6, 1)), counts[:, None, :], ordered=False).log_e[:, 0]
     for prior in PRIORS:
         a, b = reference + prior
-        beta = lambda x, y: math.lgamma(x) + math.lgamma(y) - math.lgamma(x + y)  # noqa: E731
-        predictive = [math.comb(5, k) * math.exp(beta(a + k, b + 5 - k) - beta(a, b)) for k in range(6)]
+        predictive = [
+            math.comb(5, k) * math.exp(_log_beta(a + k, b + 5 - k) - _log_beta(a, b)) for k in range(6)
+        ]
         assert sum(predictive) == pytest.approx(1)
         assert np.dot(predictive, np.exp(log_e)) <= 1 + 1e-9
 
@@ -113,11 +118,8 @@ def _upper_bound(
 ) -> None:
     # The smallest of several martingales need not be one itself; its ceiling, the process with this one
     # prior as denominator, is, and lies above it at every step.
-    import edgeq.monitor.eprocess as module
-
-    every = module.PRIORS
-    try:
-        module.PRIORS = (prior,)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgeq.monitor.eprocess.PRIORS", (prior,))
         single_now = evidence(reference, past, ordered=False).log_e[-1]
         single = np.array(
             [
@@ -125,8 +127,6 @@ def _upper_bound(
                 for outcome in np.eye(3)
             ]
         )
-    finally:
-        module.PRIORS = every
     chances = (known + prior) / (known + prior).sum()
     assert np.dot(chances, np.exp(single)) <= math.exp(single_now) * (1 + 1e-9)
     assert (log_e <= single + 1e-9).all()
@@ -143,7 +143,8 @@ def test_a_visible_shift_of_the_mean_is_seen_soon(shift_sd: float, most_windows:
         reference, _ = np.histogram(values, edges)
         inner = edges[1:-1]
         field = random.normal(shift_sd, size=(20, SAMPLES))
-        windows = np.stack([np.bincount(np.searchsorted(inner, row), minlength=10) for row in field])
+        bins = [np.bincount(np.searchsorted(inner, row), minlength=10) for row in field]
+        windows = np.stack(bins).astype(np.float64)
         reached = np.flatnonzero(evidence(reference, windows, ordered=True).log_e >= math.log(1000))
         delays.append(reached[0] + 1 if len(reached) else 999)
     assert np.median(delays) <= most_windows
@@ -152,7 +153,7 @@ def test_a_visible_shift_of_the_mean_is_seen_soon(shift_sd: float, most_windows:
 
 def test_a_shift_that_begins_late_is_seen_and_dated() -> None:
     random = np.random.default_rng(5)
-    reference = random.multinomial(500, EVEN)
+    reference = random.multinomial(500, EVEN).astype(np.float64)
     shifted = np.roll(STEEP / STEEP.sum(), 3) * 0.6 + EVEN * 0.4
     windows = np.concatenate(
         [random.multinomial(SAMPLES, EVEN, size=60), random.multinomial(SAMPLES, shifted, size=10)]

@@ -48,9 +48,18 @@ def _record(seq: int, random: np.random.Generator, *, lift: float = 0.0, **chang
             "confidence": random.multinomial(40, [0.25, 0.75]).tolist(),
         },
     }
-    head = {"id": seq, "device": "pi", "device_id": "d", "boot": "b:n", "seq": seq}
-    times = {"started_ns": seq, "ended_ns": seq}
-    return WindowRecord(**head, model="kws", release="r1", **times, body={**body, **changes})
+    return WindowRecord(
+        id=seq,
+        device="pi",
+        device_id="d",
+        boot="b:n",
+        seq=seq,
+        model="kws",
+        release="r1",
+        started_ns=seq,
+        ended_ns=seq,
+        body={**body, **changes},
+    )
 
 
 def _stream(count: int, *, since: int = 10**9, lift: float = 0.4, seed: int = 1) -> list[WindowRecord]:

@@ -137,7 +137,7 @@ def test_the_parts_of_the_data_are_disjoint_and_the_lens_keeps_the_range() -> No
 def test_the_bundles_can_be_made_again_byte_for_byte(demo: DemoRun, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(demo.folder, copy, ignore=shutil.ignore_patterns("device", ".edgeq"))
-    argv = [
+    argv: list[str | Path] = [
         EDGEQ,
         "--workspace",
         copy,

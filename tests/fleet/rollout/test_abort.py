@@ -135,8 +135,8 @@ counts = st.fixed_dictionaries({outcome: st.integers(0, 30) for outcome in FAILU
     failed=counts,
     good=st.integers(0, 200),
 )
-def test_it_goes_on_exactly_where_the_limit_is_kept(  # type: ignore[no-untyped-def]
-    name, limit, sign, unit, minimum, failed, good
+def test_it_goes_on_exactly_where_the_limit_is_kept(
+    name: str, limit: int, sign: str, unit: str, minimum: int, failed: dict[Outcome, int], good: int
 ) -> None:
     if sign == ">=" and limit == 0:
         return

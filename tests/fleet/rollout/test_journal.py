@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_zeros_that_a_power_cut_left_at_the_end_are_cut_off(path: Path) -> None:
         lambda lines: [*lines[:2], lines[2].replace(b'"b"', b'"x"')],
     ],
 )
-def test_a_changed_line_is_seen(path: Path, damage) -> None:  # type: ignore[no-untyped-def]
+def test_a_changed_line_is_seen(path: Path, damage: Callable[[list[bytes]], list[bytes]]) -> None:
     before = b"\n".join(damage(path.read_bytes().splitlines())) + b"\n"
     path.write_bytes(before)
     with pytest.raises(RolloutDamaged) as caught:

@@ -61,8 +61,8 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(  # type: ignore[no-untyped-def]
-    machines, site: Path, capsys: pytest.CaptureFixture[str], bundles: dict[str, Path]
+def fleet(
+    machines: dict[str, Any], site: Path, capsys: pytest.CaptureFixture[str], bundles: dict[str, Path]
 ) -> Fleet:
     import shutil
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from fractions import Fraction
 from math import ceil
 
@@ -95,7 +96,9 @@ fleets = st.dictionaries(
 
 
 @given(tokens=stage_texts, fleet=fleets, seed=st.text(max_size=8), order=st.randoms())
-def test_every_device_is_in_exactly_one_stage_and_sizes_are_as_asked(tokens, fleet, seed, order) -> None:  # type: ignore[no-untyped-def]
+def test_every_device_is_in_exactly_one_stage_and_sizes_are_as_asked(
+    tokens: list[str], fleet: dict[str, dict[str, str]], seed: str, order: random.Random
+) -> None:
     try:
         stages = parse_stages(",".join([*tokens, "all"]))
         parts = partition(stages, fleet, seed=seed)
