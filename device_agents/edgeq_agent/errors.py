@@ -99,6 +99,45 @@ class AgentError(Exception):
         )
 
 
+class InferenceError(AgentError):
+    """Base of the errors that the SDK raises on purpose; each class has its code and its name in telemetry.
+
+    Args:
+        subject: what the failure is about: a model, an input, an address.
+        problem: what is wrong, when expected/got do not say it.
+        expected: what would have been right.
+        got: what was found.
+        hint: the next thing to do.
+    """
+
+    kind_code = "EQ545"
+    kind = "runtime"
+
+    def __init__(
+        self,
+        subject: str,
+        problem: str = "",
+        expected: str | None = None,
+        got: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(self.kind_code, subject, problem, expected, got, hint)
+
+    def __str__(self) -> str:
+        return one_line(self)
+
+
+def one_line(error: AgentError) -> str:
+    """Return `EQ540: subject: problem: expected ..., got ... (hint)`, without the parts that are empty."""
+    parts = [f"{error.code}: {error.subject}"]
+    if error.problem:
+        parts.append(error.problem)
+    if error.expected is not None:
+        parts.append(f"expected {error.expected}" + (f", got {error.got}" if error.got is not None else ""))
+    text = ": ".join(parts)
+    return f"{text} ({error.hint})" if error.hint else text
+
+
 def no_space(subject: str, needed_bytes: int, free_bytes: int) -> AgentError:
     """Return the error for something that does not fit."""
     return AgentError(

@@ -63,6 +63,11 @@ VERBS = (
     "service",
 )
 
+# The Python modules that run inference. The first two are small and come as wheels; TensorFlow is used only
+# where it is installed already, because its import takes seconds.
+WHEEL_RUNTIME_MODULES = ("ai_edge_litert", "tflite_runtime")
+RUNTIME_MODULES = (*WHEEL_RUNTIME_MODULES, "tensorflow")
+
 # Chunks of an upload: what may be offered. Small ones cost a hash each, large ones are sent again whole.
 MIN_CHUNK_BYTES = 4 * 1024
 MAX_CHUNK_BYTES = 16 * 1024 * 1024

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from edgeq_agent.inference.edgetpu import is_compiled
 from edgeq_agent.platforms import device as board
-from edgeq_agent.platforms import facts
-from edgeq_agent.runtimes import edgetpu
+from edgeq_agent.platforms import edgetpu, facts
 
 MARK = b"edgetpu-custom-op"
 
@@ -86,9 +86,9 @@ def test_an_accelerator_at_usb_without_its_library(tmp_path: Path) -> None:
 def test_a_compiled_model_is_known_wherever_its_operation_stands(tmp_path: Path, before: int) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(b"a" * before + MARK + b"b" * 100)
-    assert edgetpu.needed(str(path))
+    assert is_compiled(str(path))
     path.write_bytes(b"a" * before + MARK[:-1] + b"b" * 100)
-    assert not edgetpu.needed(str(path))
+    assert not is_compiled(str(path))
 
 
 @pytest.fixture

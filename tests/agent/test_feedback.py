@@ -14,7 +14,7 @@ from edgeq_agent import Runtime
 from edgeq_agent.errors import AgentError
 from edgeq_agent.releases import release_store
 from edgeq_agent.sdk.errors import FeedbackRefused, RuntimeClosed
-from edgeq_agent.split import split as sdk_split
+from edgeq_agent.split import ab_split
 from edgeq_agent.storage.home import Home
 from edgeq_agent.telemetry import merge
 from tests.agent.served import running
@@ -49,8 +49,8 @@ def counts(windows: list[dict[str, Any]]) -> dict[str, tuple[int, int, int]]:
 def test_each_answer_is_counted_once_for_its_arm(
     both: Any, tiny_data: Any, int8_bundle: Any, float_bundle: Any
 ) -> None:
-    arms = (sdk_split.Arm("a", float_bundle.release, 0.5), sdk_split.Arm("b", int8_bundle.release, 0.5))
-    sdk_split.write(Home(str(both.home)), "tiny", sdk_split.Split(arms, "s", experiment="e-1"))
+    arms = (ab_split.Arm("a", float_bundle.release, 0.5), ab_split.Arm("b", int8_bundle.release, 0.5))
+    ab_split.write(Home(str(both.home)), "tiny", ab_split.Split(arms, "s", experiment="e-1"))
     wanted = {float_bundle.release: [0, 0], int8_bundle.release: [0, 0]}
     with Runtime("tiny", str(both.home)) as rt:
         for number in range(60):

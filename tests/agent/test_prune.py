@@ -17,7 +17,7 @@ import pytest
 from edgeq_agent import errors
 from edgeq_agent.blobs import blob_store
 from edgeq_agent.releases import agent_files
-from edgeq_agent.split import split as sdk_split
+from edgeq_agent.split import ab_split
 from edgeq_agent.storage import home, lock, process_token
 
 
@@ -66,12 +66,12 @@ def test_the_arms_of_a_split_are_kept(serving: Any, int8_bundle: Any, float_bund
         {"name": "a", "release": "current", "weight": 1},
         {"name": "b", "release": float_bundle.release[:12], "weight": 1},
     ]
-    body = {"schema": sdk_split.SCHEMA, "salt": "s", "arms": arms}
+    body = {"schema": ab_split.SCHEMA, "salt": "s", "arms": arms}
     path = serving.home / "models" / "tiny" / "split.json"
     for text in (json.dumps(body), "{"):  # one that cannot be read keeps all
         path.write_text(text)
         assert serving.call("prune", dry_run=True).result["removed"]["releases"] == []
-    sdk_split.remove(place, "tiny")
+    ab_split.remove(place, "tiny")
     assert serving.call("prune").result["removed"]["releases"] == [float_bundle.release]
 
 

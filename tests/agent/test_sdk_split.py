@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from edgeq_agent import Runtime
 from edgeq_agent.releases import release_store
 from edgeq_agent.sdk.errors import SplitUnusable
-from edgeq_agent.split import split as sdk_split
-from edgeq_agent.split.split import Arm, Split, choose
+from edgeq_agent.split import ab_split
+from edgeq_agent.split.ab_split import Arm, Split, choose
 from edgeq_agent.storage.home import Home
 
 KEYS = [f"device-{number}" for number in range(4000)]
@@ -89,20 +89,20 @@ def test_an_arm_of_weight_zero_gets_nobody() -> None:
     [
         ([], "schema"),
         ({"schema": "edgeq.split/2"}, "schema"),
-        ({"schema": sdk_split.SCHEMA}, "arms"),
-        ({"schema": sdk_split.SCHEMA, "arms": []}, "arms"),
-        ({"schema": sdk_split.SCHEMA, "arms": [1]}, "arms"),
-        ({"schema": sdk_split.SCHEMA, "arms": [{"name": "a", "release": "current"}]}, "arms.weight"),
-        ({"schema": sdk_split.SCHEMA, "arms": [{"name": "a", "release": "current", "weight": -1}]}, "weight"),
+        ({"schema": ab_split.SCHEMA}, "arms"),
+        ({"schema": ab_split.SCHEMA, "arms": []}, "arms"),
+        ({"schema": ab_split.SCHEMA, "arms": [1]}, "arms"),
+        ({"schema": ab_split.SCHEMA, "arms": [{"name": "a", "release": "current"}]}, "arms.weight"),
+        ({"schema": ab_split.SCHEMA, "arms": [{"name": "a", "release": "current", "weight": -1}]}, "weight"),
         (
-            {"schema": sdk_split.SCHEMA, "arms": [{"name": "a", "release": "current", "weight": True}]},
+            {"schema": ab_split.SCHEMA, "arms": [{"name": "a", "release": "current", "weight": True}]},
             "weight",
         ),
-        ({"schema": sdk_split.SCHEMA, "arms": [{"name": "a", "release": "current", "weight": 0}]}, "file"),
-        ({"schema": sdk_split.SCHEMA, "arms": [{"name": "a", "weight": 1}]}, "release"),
+        ({"schema": ab_split.SCHEMA, "arms": [{"name": "a", "release": "current", "weight": 0}]}, "file"),
+        ({"schema": ab_split.SCHEMA, "arms": [{"name": "a", "weight": 1}]}, "release"),
         (
             {
-                "schema": sdk_split.SCHEMA,
+                "schema": ab_split.SCHEMA,
                 "arms": [{"name": "a", "release": "current", "weight": 1}] * 2,
             },
             "file",
@@ -111,7 +111,7 @@ def test_an_arm_of_weight_zero_gets_nobody() -> None:
 )
 def test_a_description_that_is_none(body: Any, subject: str) -> None:
     with pytest.raises(SplitUnusable) as caught:
-        sdk_split.parse(body, "file")
+        ab_split.parse(body, "file")
     assert subject in caught.value.subject
     assert caught.value.code == "EQ546"
 
@@ -123,7 +123,7 @@ class TestOnADevice:
         now = str(release_store.current(home, "tiny"))
         split = Split((Arm("a", "current", 0.7), Arm("b", int8_bundle.release[:10], 0.3)), "first")
         with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
-            sdk_split.write(home, "tiny", split)
+            ab_split.write(home, "tiny", split)
             _until(lambda: rt.releases == {"a": now, "b": int8_bundle.release})
             arms = [("a", 0.7), ("b", 0.3)]
             for key in KEYS[:200]:
@@ -134,7 +134,7 @@ class TestOnADevice:
             device_id = json.loads((both.home / "device.json").read_text())["device_id"]
             assert rt.run(tiny_data[0]).arm == "ab"[choose(arms, "first", device_id)]
             assert rt.run(tiny_data[0], key=device_id).arm == rt.run(tiny_data[0]).arm
-            sdk_split.remove(home, "tiny")
+            ab_split.remove(home, "tiny")
             _until(lambda: rt.releases == {"default": now})
             assert rt.run(tiny_data[0], key="any").arm is None
         windows = [event["window"] for event in both.call("telemetry").of("window")]
@@ -154,7 +154,7 @@ class TestOnADevice:
     def test_arms_of_split_json_by_name(self, both: Any, int8_bundle: Any, float_bundle: Any) -> None:
         home = Home(str(both.home))
         arms = (Arm("a", float_bundle.release, 1.0), Arm("b", int8_bundle.release, 0.0))
-        sdk_split.write(home, "tiny", Split(arms, "x"))
+        ab_split.write(home, "tiny", Split(arms, "x"))
         with Runtime("tiny", str(both.home), split={"a": 0, "b": 1}) as rt:
             assert rt.release == int8_bundle.release
         with Runtime("tiny", str(both.home), split=False) as rt:

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from edgeq_agent.releases import release_store
-from edgeq_agent.split import split as sdk_split
-from edgeq_agent.split.split import Arm, Split
+from edgeq_agent.split import ab_split
+from edgeq_agent.split.ab_split import Arm, Split
 from edgeq_agent.storage.home import Home
 from tests.agent.served import Served, request_of, running
 
@@ -135,7 +135,7 @@ def test_integers_raw_outputs_and_versions(
     both: Any, int8_bundle: Any, float_bundle: Any, tiny_models: Path, tiny_data: Any, kit: Any
 ) -> None:
     arms = (Arm("a", "current", 1.0), Arm("b", "previous", 1.0))
-    sdk_split.write(Home(str(both.home)), "tiny", Split(arms, "s"))
+    ab_split.write(Home(str(both.home)), "tiny", Split(arms, "s"))
     integers, raw = kit.run_here(tiny_models / "int8.tflite", tiny_data[:1])
     with running(both, "--port", "0") as server:
         at = f"/v2/models/tiny/versions/{int8_bundle.release}"
@@ -166,7 +166,7 @@ def test_integers_raw_outputs_and_versions(
             request = request_of(tiny_data[0], entry["name"], parameters={"key": f"k{key}"})
             status, said = server.post("tiny", request)
             assert status == 200, said
-            wanted = sdk_split.choose([("a", 1.0), ("b", 1.0)], "s", f"k{key}")
+            wanted = ab_split.choose([("a", 1.0), ("b", 1.0)], "s", f"k{key}")
             assert said["parameters"] == {"arm": "ab"[wanted]}
             assert said["model_version"] == [float_bundle.release, int8_bundle.release][wanted]
             found.add(said["parameters"]["arm"])

@@ -345,11 +345,11 @@ class TestServed:
     def test_a_split_under_another_release_is_not_served(
         self, both: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
-        from edgeq_agent.split import split as sdk_split
+        from edgeq_agent.split import ab_split
 
         place = Home(str(both.home))
-        arm = sdk_split.Arm("b", int8_bundle.release, 1.0)
-        sdk_split.write(place, "tiny", sdk_split.Split((arm,), "s", base=int8_bundle.release))
+        arm = ab_split.Arm("b", int8_bundle.release, 1.0)
+        ab_split.write(place, "tiny", ab_split.Split((arm,), "s", base=int8_bundle.release))
         with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
             assert rt.releases == {"default": float_bundle.release}
             release_store.point(place, "tiny", int8_bundle.release)

@@ -17,9 +17,10 @@ from typing import Any
 from edgeq_agent.activation import states
 from edgeq_agent.activation.states import ModelState
 from edgeq_agent.calls import request
+from edgeq_agent.errors import one_line
 from edgeq_agent.releases import release_store
-from edgeq_agent.sdk.errors import SplitUnusable, one_line
-from edgeq_agent.split import split as sdk_split
+from edgeq_agent.split import ab_split
+from edgeq_agent.split.ab_split import SplitUnusable
 from edgeq_agent.storage import files
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
@@ -88,13 +89,13 @@ def runtime_of(home: Home, model: str, release: str) -> str | None:
     return str(entry["runtime"]) if entry else states.load(home, model).runtime_of(release)
 
 
-def in_force(home: Home, model: str) -> sdk_split.Split | None:
+def in_force(home: Home, model: str) -> ab_split.Split | None:
     """Return the split that is served, or None.
 
     Raises:
         SplitUnusable: EQ546, the file describes none.
     """
-    found = sdk_split.read(home, model)
+    found = ab_split.read(home, model)
     return found if found is not None and found.counts_under(release_store.current(home, model)) else None
 
 
@@ -102,7 +103,7 @@ def told(home: Home, model: str) -> Json:
     """Return what an answer says of a model's split and staged releases."""
     entries = read(home, model)
     try:
-        found = sdk_split.read(home, model)
+        found = ab_split.read(home, model)
     except SplitUnusable as error:
         return {"split": {"problem": one_line(error)}, "in_force": False, "staged": entries}
     counts = found is not None and found.counts_under(release_store.current(home, model))
@@ -115,11 +116,11 @@ def settle(home: Home, state: ModelState) -> None:
         return  # the release that serves is on trial: what was before may come back
     current = release_store.current(home, state.model)
     try:
-        found = sdk_split.read(home, state.model)
+        found = ab_split.read(home, state.model)
     except SplitUnusable:
         found = None  # nobody serves it; `split` writes it anew or clears it
     if found is not None and not found.counts_under(current):
-        sdk_split.remove(home, state.model)
+        ab_split.remove(home, state.model)
     entries = read(home, state.model)
     if current in entries:
         write(home, state.model, {name: entry for name, entry in entries.items() if name != current})

@@ -16,8 +16,7 @@ from edgeq_agent.autostart import record
 from edgeq_agent.calls.call import Call, Response
 from edgeq_agent.calls.fields import Fields
 from edgeq_agent.calls.stdin import Source
-from edgeq_agent.errors import AgentError, from_os
-from edgeq_agent.sdk.errors import one_line
+from edgeq_agent.errors import AgentError, from_os, one_line
 from edgeq_agent.storage import home, process_token
 from edgeq_agent.storage.home import Home
 from edgeq_agent.verbs import recover

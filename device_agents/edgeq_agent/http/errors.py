@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Type
 
-from edgeq_agent.errors import BAD_REQUEST, UNKNOWN_MODEL, AgentError
+from edgeq_agent.errors import BAD_REQUEST, UNKNOWN_MODEL, AgentError, one_line
 from edgeq_agent.sdk.errors import (
     DeadlineMissed,
     FeedbackRefused,
@@ -12,7 +12,6 @@ from edgeq_agent.sdk.errors import (
     InputNotFinite,
     NoSuchRelease,
     RuntimeClosed,
-    one_line,
 )
 
 _STATUSES: list[tuple[Type[AgentError], int]] = [

@@ -16,9 +16,8 @@ from typing import Any, NoReturn
 
 from edgeq_agent import wire
 from edgeq_agent.calls import request
-from edgeq_agent.errors import UNKNOWN_MODEL, UNSUPPORTED, AgentError
+from edgeq_agent.errors import UNKNOWN_MODEL, UNSUPPORTED, AgentError, one_line
 from edgeq_agent.releases import release_store
-from edgeq_agent.sdk.errors import one_line
 from edgeq_agent.storage import home
 from edgeq_agent.storage.home import Home
 

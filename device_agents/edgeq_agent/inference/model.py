@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import time
 from typing import Any, NamedTuple
 
 from edgeq_agent.errors import BAD_REQUEST, UNHEALTHY, UNSUPPORTED, AgentError
-from edgeq_agent.runtimes import edgetpu
-
-_INTERPRETERS = {
-    "ai_edge_litert": "ai_edge_litert.interpreter",
-    "tflite_runtime": "tflite_runtime.interpreter",
-    "tensorflow": "tensorflow.lite",
-}
+from edgeq_agent.inference import edgetpu, runtime_modules
 
 
 class Tensor(NamedTuple):
@@ -50,26 +43,6 @@ class Model(NamedTuple):
         return size
 
 
-def interpreter_class(module: str) -> Any:
-    """Return the runtime's Interpreter class."""
-    return importlib.import_module(_INTERPRETERS[module]).Interpreter
-
-
-def version_of(module: str) -> str:
-    """Return the runtime's version from its module or, where that does not say, from its installed
-    metadata."""
-    loaded = importlib.import_module(module)
-    stated = getattr(loaded, "__version__", None)
-    if isinstance(stated, str):
-        return stated
-    site = os.path.dirname(os.path.dirname(os.path.abspath(str(loaded.__file__))))
-    prefix = module + "-"
-    for name in sorted(os.listdir(site)):
-        if name.startswith(prefix) and name.endswith(".dist-info"):
-            return name[len(prefix) : -len(".dist-info")]
-    return "unknown"
-
-
 def load(module: str, path: str, threads: int = 1) -> Model:
     """Load a model file and allocate it for one sample.
 
@@ -77,10 +50,10 @@ def load(module: str, path: str, threads: int = 1) -> Model:
         AgentError: EQ504, the runtime refuses it; EQ503, it cannot take one sample at a time; EQ560, it was
             compiled for an Edge TPU that is not here.
     """
-    create = interpreter_class(module)
-    compiled = edgetpu.needed(path)
+    create = runtime_modules.interpreter_class(module)
+    compiled = edgetpu.is_compiled(path)
     began = time.perf_counter_ns()
-    more = {"experimental_delegates": [edgetpu.delegate(module)]} if compiled else {}
+    more = {"experimental_delegates": [edgetpu.load_delegate(module)]} if compiled else {}
     try:
         interpreter = create(model_path=path, num_threads=threads, **more)
         interpreter.allocate_tensors()

@@ -8,11 +8,8 @@ import re
 import struct
 import sys
 
-from edgeq_agent.platforms import device
-from edgeq_agent.runtimes import edgetpu
-from edgeq_agent.wire import Json
-
-MODULES = ("ai_edge_litert", "tflite_runtime", "tensorflow")
+from edgeq_agent.platforms import device, edgetpu
+from edgeq_agent.wire import RUNTIME_MODULES, Json
 
 
 def read(root: str = "/") -> Json:
@@ -71,7 +68,7 @@ def packages() -> Json:
 
 def modules() -> list[str]:
     """Return which runtimes this Python has itself; found, not imported."""
-    return [name for name in MODULES if importlib.util.find_spec(name) is not None]
+    return [name for name in RUNTIME_MODULES if importlib.util.find_spec(name) is not None]
 
 
 def memory_bytes(root: str = "/") -> int | None:

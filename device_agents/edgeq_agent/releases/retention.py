@@ -7,8 +7,8 @@ import os
 from edgeq_agent.activation import candidates, states
 from edgeq_agent.errors import AgentError
 from edgeq_agent.releases import pins, release_store
-from edgeq_agent.sdk.errors import SplitUnusable
-from edgeq_agent.split import split as sdk_split
+from edgeq_agent.split import ab_split
+from edgeq_agent.split.ab_split import SplitUnusable
 from edgeq_agent.storage import files
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
@@ -80,7 +80,7 @@ def _arms(home: Home, model: str) -> list[str]:
     """Return the releases that a split may mean; all where it cannot be read."""
     there = sorted(os.listdir(home.releases))
     try:
-        split = sdk_split.read(home, model)
+        split = ab_split.read(home, model)
     except SplitUnusable:
         return there
     # `current` and `previous` are kept as what they are; an id may be cut short.

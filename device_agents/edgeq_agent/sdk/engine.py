@@ -10,21 +10,20 @@ from collections import deque
 from typing import Any, Callable, Deque, NamedTuple
 
 from edgeq_agent.activation import candidates
-from edgeq_agent.errors import UNSUPPORTED, AgentError
-from edgeq_agent.inference import model
+from edgeq_agent.errors import UNSUPPORTED, AgentError, one_line
+from edgeq_agent.inference import model, runtime_modules
 from edgeq_agent.inference.jobs import golden
 from edgeq_agent.releases import release_store
 from edgeq_agent.runtimes import registry
 from edgeq_agent.sdk.call_metrics import Ledger, Side
-from edgeq_agent.sdk.errors import ReleaseRefused, one_line
+from edgeq_agent.sdk.errors import ReleaseRefused
 from edgeq_agent.sdk.shadow import Sampler, Shadows
 from edgeq_agent.sdk.slot import HandOver, Slot
 from edgeq_agent.sdk.tensors import TensorInfo, info_of
 from edgeq_agent.storage.home import Home
 from edgeq_agent.telemetry import windows
+from edgeq_agent.wire import WHEEL_RUNTIME_MODULES
 
-# TensorFlow last, and only where the release was proved with it: its import takes seconds.
-_MODULES = ("ai_edge_litert", "tflite_runtime")
 _WAIT_S = 0.2
 
 
@@ -59,7 +58,7 @@ class Engine:
             loaded,
             {
                 "module": self.module,
-                "version": model.version_of(self.module),
+                "version": runtime_modules.version_of(self.module),
                 "golden": wanted.golden,
                 "golden_path": os.path.join(folder, wanted.golden_file),
                 "reference_path": reference,
@@ -74,7 +73,7 @@ class Engine:
         self.inputs: list[TensorInfo] = [info_of(tensor) for tensor in loaded.inputs]
         self.outputs: list[TensorInfo] = [info_of(tensor) for tensor in loaded.outputs]
         self.ledger = Ledger(
-            release, side, loaded, windows.load(reference, loaded),
+            release, side, loaded, windows.load(reference, loaded.classes),
             options.window_inferences, options.window_s, options.window_least_s,
         )  # fmt: skip
         self.free: Deque[Slot] = deque()
@@ -171,13 +170,13 @@ def module_here(place: Home, name: str, release: str) -> str:
     digest = candidates.runtime_of(place, name, release)
     entry: Any = registry.read(place, digest) if digest else None
     proved = [str(entry["module"])] if entry else []
-    for module in [*proved, *_MODULES]:
+    for module in [*proved, *WHEEL_RUNTIME_MODULES]:
         if importlib.util.find_spec(module) is not None:
             return module
     raise AgentError(
         UNSUPPORTED,
         "this Python",
         "has no TFLite runtime",
-        expected=" or ".join(_MODULES),
+        expected=" or ".join(WHEEL_RUNTIME_MODULES),
         hint="run the application with the interpreter that `edgeq-agent runtime` made, or install one",
     )

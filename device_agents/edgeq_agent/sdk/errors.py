@@ -17,35 +17,8 @@ InferenceError
 
 from __future__ import annotations
 
-from edgeq_agent.errors import AgentError
-
-
-class InferenceError(AgentError):
-    """Base of all that the SDK raises on purpose.
-
-    Args:
-        subject: what the failure is about: a model, an input, an address.
-        problem: what is wrong, when expected/got do not say it.
-        expected: what would have been right.
-        got: what was found.
-        hint: the next thing to do.
-    """
-
-    kind_code = "EQ545"
-    kind = "runtime"
-
-    def __init__(
-        self,
-        subject: str,
-        problem: str = "",
-        expected: str | None = None,
-        got: str | None = None,
-        hint: str | None = None,
-    ) -> None:
-        super().__init__(self.kind_code, subject, problem, expected, got, hint)
-
-    def __str__(self) -> str:
-        return one_line(self)
+from edgeq_agent.errors import InferenceError as InferenceError
+from edgeq_agent.split.ab_split import SplitUnusable as SplitUnusable
 
 
 class InputMismatch(InferenceError, ValueError):
@@ -90,13 +63,6 @@ class InvokeFailed(InferenceError):
     kind = "invoke"
 
 
-class SplitUnusable(InferenceError):
-    """An A/B split that cannot be served as it is described."""
-
-    kind_code = "EQ546"
-    kind = "split"
-
-
 class ShadowUnusable(InferenceError):
     """A shadow that does not take what the model takes."""
 
@@ -130,14 +96,3 @@ class FeedbackRefused(InferenceError):
 
     kind_code = "EQ550"
     kind = "feedback"
-
-
-def one_line(error: AgentError) -> str:
-    """Return `EQ540: subject: problem: expected ..., got ... (hint)`, whatever of that there is."""
-    facts = [f"{error.code}: {error.subject}"]
-    if error.problem:
-        facts.append(error.problem)
-    if error.expected is not None:
-        facts.append(f"expected {error.expected}" + (f", got {error.got}" if error.got is not None else ""))
-    text = ": ".join(facts)
-    return f"{text} ({error.hint})" if error.hint else text

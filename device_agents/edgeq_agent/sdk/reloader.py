@@ -10,11 +10,11 @@ import threading
 from typing import Callable
 
 from edgeq_agent.activation import states
-from edgeq_agent.errors import AgentError
+from edgeq_agent.errors import AgentError, one_line
 from edgeq_agent.sdk import engine as sdk_engine
 from edgeq_agent.sdk.call_metrics import ALONE, Side
 from edgeq_agent.sdk.engine import Engine, Options
-from edgeq_agent.sdk.errors import ReleaseRefused, StorageFailed, one_line
+from edgeq_agent.sdk.errors import ReleaseRefused, StorageFailed
 from edgeq_agent.sdk.recorder import Recorder
 from edgeq_agent.sdk.routing import Plan, Sources, alone
 from edgeq_agent.sdk.shadow import Shadows

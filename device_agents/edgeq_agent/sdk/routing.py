@@ -11,8 +11,8 @@ from edgeq_agent.sdk.call_metrics import ALONE, Side
 from edgeq_agent.sdk.engine import Engine
 from edgeq_agent.sdk.errors import SplitUnusable
 from edgeq_agent.sdk.release_names import release_named
-from edgeq_agent.split import split as sdk_split
-from edgeq_agent.split.split import Split
+from edgeq_agent.split import ab_split
+from edgeq_agent.split.ab_split import Split
 from edgeq_agent.storage.home import Home
 
 Load = Callable[[str, Side], Engine]
@@ -39,7 +39,7 @@ class Plan(NamedTuple):
             return self.default
         if key is None:
             return self._by_chance() if self.drawn else self.default
-        return self.engines[sdk_split.choose(self.arms, self.salt, str(key))]
+        return self.engines[ab_split.choose(self.arms, self.salt, str(key))]
 
     def _by_chance(self) -> Engine:
         weights = [weight for _, weight in self.arms]
@@ -66,7 +66,7 @@ class Sources(NamedTuple):
     def mark(self) -> tuple[object, ...]:
         """Return what changes when something else is to serve; costs two system calls."""
         try:
-            split = os.stat(sdk_split.path_of(self.home, self.model))
+            split = os.stat(ab_split.path_of(self.home, self.model))
             described = (split.st_ino, split.st_mtime_ns, split.st_size)
         except FileNotFoundError:
             described = (0, 0, 0)
@@ -80,12 +80,12 @@ class Sources(NamedTuple):
         """
         if self.weights is False:
             return None
-        stored = sdk_split.read(self.home, self.model)
+        stored = ab_split.read(self.home, self.model)
         if stored is not None and not stored.counts_under(release_store.current(self.home, self.model)):
             stored = None  # another release was committed since, or is on trial
         if isinstance(self.weights, bool) or self.weights is None:
             return stored
-        return sdk_split.weighted(stored, self.weights, self.model)
+        return ab_split.weighted(stored, self.weights, self.model)
 
     def plan(self, load: Load, before: Plan | None) -> Plan:
         """Return the plan, with engines of the plan before where they still serve, and new ones loaded.
@@ -113,8 +113,8 @@ class Sources(NamedTuple):
         ]
         engines = tuple(engine_of(release, side) for release, side in named)
         arms = tuple((arm.name, arm.weight) for arm in served)
-        default = engines[sdk_split.choose(arms, split.salt, self.device_id)]
-        return Plan(default, arms, engines, split.salt, split.draw == sdk_split.BY_CALL)
+        default = engines[ab_split.choose(arms, split.salt, self.device_id)]
+        return Plan(default, arms, engines, split.salt, split.draw == ab_split.BY_CALL)
 
 
 def alone(engine: Engine) -> Plan:

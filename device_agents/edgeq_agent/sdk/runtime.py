@@ -18,18 +18,18 @@ from collections import deque
 from typing import Any, Deque, Mapping, NamedTuple
 
 from edgeq_agent.calls import request
-from edgeq_agent.errors import AgentError
+from edgeq_agent.errors import AgentError, one_line
 from edgeq_agent.platforms import device
 from edgeq_agent.releases import release_store
 from edgeq_agent.sdk.engine import Engine, Options
-from edgeq_agent.sdk.errors import DeadlineMissed, InferenceError, NoSuchRelease, RuntimeClosed, one_line
+from edgeq_agent.sdk.errors import DeadlineMissed, InferenceError, NoSuchRelease, RuntimeClosed
 from edgeq_agent.sdk.feedback import Tickets
 from edgeq_agent.sdk.recorder import Recorder
 from edgeq_agent.sdk.reloader import Keeper
 from edgeq_agent.sdk.routing import Plan, Sources
 from edgeq_agent.sdk.shadow import Shadows
 from edgeq_agent.sdk.tensors import TensorInfo
-from edgeq_agent.split import split as sdk_split
+from edgeq_agent.split import ab_split
 from edgeq_agent.storage import home
 
 POLL_S = 1.0
@@ -79,7 +79,7 @@ class Runtime:
         pool: how many interpreters at most, that is, calls at the same time; default: the
             processors, at most 4.
         split: None takes the device's split.json where there is one; `{arm or release: weight}` is the
-            application's own; False is none. See sdk_split.
+            application's own; False is none. See ab_split.
         shadow: a release (`previous`, or the beginning of its id) or a model file of the release, which
             answers a fraction of the calls a second time, off the caller's path, for comparison.
         shadow_fraction: above 0 and at most 1.
@@ -118,7 +118,7 @@ class Runtime:
         self.model = request.model_name({"model": model})
         self._home = place
         if isinstance(split, Mapping):
-            sdk_split.weighted(None, split, model)  # what is no weight is refused here, not told later
+            ab_split.weighted(None, split, model)  # what is no weight is refused here, not told later
         self._deadline_ns = _deadline_ns(deadline_s)
         self._strict = strict
         self._tickets = Tickets(request.integer({"feedback": feedback}, "feedback", 1, 1 << 24))

@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 from edgeq_agent.errors import UNHEALTHY, AgentError
-from edgeq_agent.inference.model import Model
 from edgeq_agent.platforms import sensors
 from edgeq_agent.telemetry import ddsketch
 from edgeq_agent.wire import REFERENCE_SCHEMA, Json
@@ -46,20 +45,23 @@ def _edges(values: Any) -> Any:
     return edges
 
 
-def load(path: str | None, loaded: Model) -> Reference:
-    """Return the reference in a file for a model, or bins for a model without one.
+def load(path: str | None, classes: int) -> Reference:
+    """Return the reference in a file, or equal bins where a release has none.
+
+    Args:
+        classes: how many values the model's first output has.
 
     Raises:
         AgentError: EQ504, the file is no reference.
     """
     if path is None:
-        return Reference(None, loaded.classes)
+        return Reference(None, classes)
     try:
         with open(path, "rb") as stream:
             body = json.loads(stream.read().decode("utf-8"))
         if body["schema"] != REFERENCE_SCHEMA:
             raise ValueError("schema {!r}".format(body["schema"]))
-        return Reference(body, loaded.classes)
+        return Reference(body, classes)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise AgentError(UNHEALTHY, "reference", f"no {REFERENCE_SCHEMA}: {error!r}"[:300]) from error
 

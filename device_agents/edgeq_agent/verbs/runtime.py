@@ -20,11 +20,10 @@ from edgeq_agent.errors import (
     AgentError,
 )
 from edgeq_agent.inference import model_process
-from edgeq_agent.platforms import facts
 from edgeq_agent.runtimes import install, native, registry, wheels
 from edgeq_agent.storage import disk, files, journal, lock, scratch
 from edgeq_agent.storage.home import Home
-from edgeq_agent.wire import Json
+from edgeq_agent.wire import RUNTIME_MODULES, Json
 
 # What `python -m venv --without-pip` makes.
 _VENV_FILES = 32
@@ -40,7 +39,7 @@ def runtime(call: Call) -> Json:
     """
     digest = request.sha256(call.request, "digest")
     packages = request.wheels(call.request)
-    modules = request.modules(call.request, facts.MODULES)
+    modules = request.modules(call.request, RUNTIME_MODULES)
     program = request.native(call.request)
     if program is not None and packages:
         raise request.bad("native", "no wheels beside it", len(packages))

@@ -9,9 +9,8 @@ from edgeq_agent.calls.call import Call
 from edgeq_agent.errors import IN_SPLIT, NOT_STAGED, ON_TRIAL, AgentError
 from edgeq_agent.releases import release_store
 from edgeq_agent.runtimes import native, registry
-from edgeq_agent.sdk.errors import SplitUnusable
-from edgeq_agent.split import split as sdk_split
-from edgeq_agent.split.split import Split
+from edgeq_agent.split import ab_split
+from edgeq_agent.split.ab_split import Split, SplitUnusable
 from edgeq_agent.storage import journal, lock
 from edgeq_agent.storage.home import Home
 from edgeq_agent.trust import trust_store
@@ -62,11 +61,11 @@ def _set(call: Call, state: ModelState) -> Json:
         )
     fields = ("arms", "salt", "experiment", "draw")
     body = {name: call.request[name] for name in fields if name in call.request}
-    wanted = sdk_split.parse(dict(body, schema=sdk_split.SCHEMA, base=current), "split of " + model)
+    wanted = ab_split.parse(dict(body, schema=ab_split.SCHEMA, base=current), "split of " + model)
     for arm in wanted.arms:
         _check_arm(home, model, request.sha256(arm._asdict(), "release"), current)
     try:
-        before = sdk_split.read(home, model)
+        before = ab_split.read(home, model)
     except SplitUnusable:
         before = None
     if before is not None and before.counts_under(current) and before.experiment != wanted.experiment:
@@ -78,7 +77,7 @@ def _set(call: Call, state: ModelState) -> Json:
         )
     changed = wanted != before
     if changed:
-        sdk_split.write(home, model, wanted)
+        ab_split.write(home, model, wanted)
     found = dict(candidates.told(home, model), model=model, changed=changed)
     return dict(found, **_noted(home, "split", wanted)) if changed else found
 
@@ -113,7 +112,7 @@ def _clear(call: Call, model: str) -> Json:
     before = candidates.told(call.home, model)["split"]
     body: Json = {"model": model, "changed": before is not None}
     if before is not None:
-        sdk_split.remove(call.home, model)
+        ab_split.remove(call.home, model)
         body.update(journal.note(call.home, "split", model=model, arms=None))
     return dict(candidates.told(call.home, model), **body)
 

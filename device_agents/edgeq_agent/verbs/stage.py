@@ -12,8 +12,8 @@ from edgeq_agent.calls.call import Call
 from edgeq_agent.errors import BAD_REQUEST, IN_SPLIT, TOO_MANY_STAGED, AgentError
 from edgeq_agent.releases import manifest, release_store
 from edgeq_agent.runtimes import native, registry
-from edgeq_agent.sdk.errors import SplitUnusable
-from edgeq_agent.split import split as sdk_split
+from edgeq_agent.split import ab_split
+from edgeq_agent.split.ab_split import SplitUnusable
 from edgeq_agent.storage import clock, journal, lock, scratch
 from edgeq_agent.trust import trust_store
 from edgeq_agent.verbs import activate
@@ -98,7 +98,7 @@ def unstage(call: Call) -> Json:
         if release not in entries:
             return answer
         try:
-            found = sdk_split.read(call.home, model)
+            found = ab_split.read(call.home, model)
         except SplitUnusable:
             found = None
         if found is not None and any(release.startswith(arm.release) for arm in found.arms):

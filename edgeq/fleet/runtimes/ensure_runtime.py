@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from edgeq.errors import DeviceUnsupported
 from edgeq.fleet.agent.client import AgentClient, OnEvent
-from edgeq.fleet.runtimes.platform_tags import MODULES
 from edgeq.fleet.runtimes.wheels import Runtime
+from edgeq_agent import wire
 
 # Unpacking and importing numpy and the runtime from a slow card.
 _RUNTIME_S = 600.0
@@ -27,7 +27,7 @@ def make_runtime(client: AgentClient, runtime: Runtime, on_event: OnEvent | None
     request = {
         "digest": runtime.digest,
         "wheels": [{"name": wheel.name, "sha256": wheel.sha256} for wheel in runtime.wheels],
-        "modules": list(MODULES),
+        "modules": list(wire.WHEEL_RUNTIME_MODULES),
         "timeout_s": _RUNTIME_S,
         **({"native": {"sha256": runtime.native.sha256}} if runtime.native else {}),
     }

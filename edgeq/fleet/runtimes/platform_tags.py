@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from edgeq.errors import DeviceUnsupported
 from edgeq.fleet.facts import Facts
 
-MODULES = ("ai_edge_litert", "tflite_runtime")
-
 # Only these have manylinux wheels of a TFLite runtime.
 _MACHINES = {
     "x86_64": "x86_64",

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeq_agent import wire
 from edgeq_agent.calls.call import Response
-from edgeq_agent.inference import model, stats
+from edgeq_agent.inference import model, runtime_modules, stats
 from edgeq_agent.platforms import sensors
 
 # The loop ends before the deadline: a slow model gives fewer runs and a warning instead of nothing.
@@ -24,7 +24,7 @@ def run(job: wire.Json, response: Response) -> wire.Json:
     alone.
     """
     deadline = time.monotonic() + float(job["timeout_s"]) * _SHARE_OF_DEADLINE
-    model.interpreter_class(str(job["module"]))
+    runtime_modules.interpreter_class(str(job["module"]))
     import numpy  # noqa: F401 - loaded here so that its memory is not counted as the model's
 
     before_model = sensors.memory()

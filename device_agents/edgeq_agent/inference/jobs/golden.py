@@ -48,7 +48,7 @@ def check(loaded: model.Model, job: wire.Json) -> tuple[dict[str, Any], list[int
         # The request was right; the bundle's own golden file does not fit its model.
         raise AgentError(UNHEALTHY, error.subject, error.problem, error.expected, error.got) from error
     # A reference that does not fit would make every later window an error: refuse it now.
-    window = windows.Window(windows.load(job["reference_path"], loaded))
+    window = windows.Window(windows.load(job["reference_path"], loaded.classes))
     for number, (array, tensor) in enumerate(zip(inputs, loaded.inputs)):
         window.inputs(number, model.to_real(array, tensor))
     exact = _same_runtime(job, loaded.kernels)

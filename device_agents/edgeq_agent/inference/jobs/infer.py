@@ -34,7 +34,7 @@ def run(job: wire.Json, response: Response) -> wire.Json:
     loaded = model.load(str(job["module"]), str(job["model_path"]), int(job["threads"]))
     payload = model.open_npz(str(job["payload_path"]), "payload")
     samples = model.arrays(payload, "input", loaded.inputs, "payload")
-    reference = windows.load(job["reference_path"], loaded)
+    reference = windows.load(job["reference_path"], loaded.classes)
     gathered = _Run(bool(job["outputs"]))
     size = int(job["window"])
     for start in range(0, len(samples[0]), size):

@@ -8,7 +8,7 @@ import sys
 from edgeq_agent import wire
 from edgeq_agent.calls.call import Response
 from edgeq_agent.errors import UNSUPPORTED, AgentError
-from edgeq_agent.inference import model
+from edgeq_agent.inference import runtime_modules
 
 # A float model of one ADD, y = x + x for x of shape (1, 4), written field by field with the TFLite schema.
 TINY_MODEL = base64.b64decode(
@@ -54,7 +54,7 @@ def why(error: BaseException) -> str:
 def _prove(module: str) -> wire.Json:
     import numpy as np
 
-    interpreter = model.interpreter_class(module)(model_content=TINY_MODEL, num_threads=1)
+    interpreter = runtime_modules.interpreter_class(module)(model_content=TINY_MODEL, num_threads=1)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.array([[1, 2, 3, 4]], np.float32))
     interpreter.invoke()
@@ -63,7 +63,7 @@ def _prove(module: str) -> wire.Json:
         raise ArithmeticError(f"gives {got} for 1+1, 2+2, 3+3, 4+4")
     return {
         "module": module,
-        "version": model.version_of(module),
+        "version": runtime_modules.version_of(module),
         "python": "{}.{}.{}".format(*sys.version_info[:3]),
         "numpy": np.__version__,
     }

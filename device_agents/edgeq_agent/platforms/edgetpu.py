@@ -1,70 +1,21 @@
-"""The Edge TPU: whether a model was compiled for it, its library as a delegate, and what of it is here.
-
-See coral.ai's "Run inference on the Edge TPU with Python": the runtime's `load_delegate("libedgetpu.so.1")`.
-"""
+"""The Edge TPU on this device: its library, whether that loads, and the accelerators that are connected."""
 
 from __future__ import annotations
 
 import glob
-import importlib
 import os
 import subprocess
 import sys
-from typing import Any
 
-from edgeq_agent.errors import EDGETPU_MISSING, AgentError
 from edgeq_agent.platforms.device import read_text
 from edgeq_agent.wire import Json
 
 LIBRARY = "libedgetpu.so.1"
-KERNELS = "edgetpu"
-# The one operation that edgetpu_compiler makes of all that it took.
-_OPERATION = b"edgetpu-custom-op"
-_CHUNK_BYTES = 1024 * 1024
-_LOADERS = {
-    "ai_edge_litert": ("ai_edge_litert.interpreter", "load_delegate"),
-    "tflite_runtime": ("tflite_runtime.interpreter", "load_delegate"),
-    "tensorflow": ("tensorflow.lite.experimental", "load_delegate"),
-}
 _FOLDERS = ("lib", "lib/*-linux-gnu*", "usr/lib", "usr/lib/*-linux-gnu*", "usr/local/lib")
 # Before and after its firmware was loaded.
 _USB = {"1a6e:089a", "18d1:9302"}
 _TRY = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 _TRY_S = 20.0
-
-
-def needed(path: str) -> bool:
-    """Tell whether a model file was compiled for the Edge TPU."""
-    rest = b""
-    with open(path, "rb") as stream:
-        while True:
-            chunk = stream.read(_CHUNK_BYTES)
-            if _OPERATION in rest + chunk:
-                return True
-            if not chunk:
-                return False
-            rest = chunk[-len(_OPERATION) :]
-
-
-def delegate(module: str) -> Any:
-    """Return the library as a delegate of a runtime (child process only).
-
-    Raises:
-        AgentError: EQ560, it does not load, or finds no accelerator.
-    """
-    place, name = _LOADERS[module]
-    try:
-        return getattr(importlib.import_module(place), name)(LIBRARY)
-    except (ValueError, OSError, RuntimeError, AttributeError) as error:
-        # The runtime's own message is empty where the library finds no device.
-        why = " ".join(str(error).split())[:200] or "it finds no accelerator"
-        raise AgentError(
-            EDGETPU_MISSING,
-            "model",
-            f"it was compiled for the Edge TPU, and {LIBRARY} is no delegate here: {why}",
-            hint="install libedgetpu on the device and plug the accelerator in; or deploy the model that was "
-            "not compiled",
-        ) from error
 
 
 def look(root: str = "/") -> Json | None:

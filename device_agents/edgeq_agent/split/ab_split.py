@@ -25,8 +25,7 @@ import sys
 from typing import Any, Mapping, NamedTuple, Sequence
 
 from edgeq_agent.calls import request
-from edgeq_agent.errors import AgentError
-from edgeq_agent.sdk.errors import SplitUnusable
+from edgeq_agent.errors import AgentError, InferenceError
 from edgeq_agent.storage import disk, files
 from edgeq_agent.storage.home import Home
 
@@ -36,6 +35,13 @@ _LONGEST = 200
 _LARGEST = sys.float_info.max
 BY_DEVICE = "device"
 BY_CALL = "calls"
+
+
+class SplitUnusable(InferenceError):
+    """An A/B split that cannot be applied as described (EQ546)."""
+
+    kind_code = "EQ546"
+    kind = "split"
 
 
 class Arm(NamedTuple):
