@@ -1,4 +1,4 @@
-"""The local store: SQL records with lineage in one SQLite file of the workspace."""
+"""Local store: the workspace's records and their lineage, in one SQLite file."""
 
 from __future__ import annotations
 

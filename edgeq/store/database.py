@@ -1,4 +1,4 @@
-"""The store: every record that edgeq keeps, written in transactions and read as frozen values."""
+"""`Store`: records written in transactions and read back as frozen values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from edgeq.errors import StoreError
-from edgeq.store.engine import open_engine, reading, said
+from edgeq.store.engine import open_engine, reading, store_errors
 from edgeq.store.records import (
     AuditRecord,
     BenchRecord,
@@ -40,9 +40,9 @@ from edgeq.store.schema import (
 
 
 class Store:
-    """The records of one workspace; made by `Store.open`, closed by `with` or `close`.
+    """The records of one workspace. Open it with `Store.open`; close it with `with` or `close`.
 
-    Every method raises StoreError when the database cannot be used.
+    Every method raises StoreError (EQ610) if the database fails. Timestamps are nanoseconds since 1970 (UTC).
     """
 
     def __init__(self, engine: sa.Engine, path: Path, clock: Callable[[], int] = time.time_ns) -> None:
@@ -52,16 +52,16 @@ class Store:
 
     @classmethod
     def open(cls, workspace: Path) -> Store:
-        """Open the workspace's store, making or migrating it where needed.
+        """Open `.edgeq/store.db` of a workspace; create it if it is missing, and migrate it if it is older.
 
         Raises:
-            StoreError: no database, another program's, or a newer edgeq's.
+            StoreError: EQ610; the file is not a database, or belongs to another program or to a newer edgeq.
         """
         path = workspace / ".edgeq" / "store.db"
         return cls(open_engine(path), path)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the database connections."""
         self._engine.dispose()
 
     def __enter__(self) -> Store:
@@ -73,11 +73,20 @@ class Store:
         self.close()
 
     def record_run(self, kind: str, subject: str, body: Mapping[str, Any]) -> int:
-        """Record a finished step and return its number."""
+        """Record a finished step.
+
+        Args:
+            kind: the step: `convert`, `evaluate`, `select`, `bundle`, `deploy`, ...
+            subject: what the step worked on: a file, a model or a device.
+            body: the step's result as a JSON object.
+
+        Returns:
+            The id of the new record.
+        """
         return self._insert(runs, kind=kind, subject=subject, created_ns=self._now_ns(), body=to_text(body))
 
     def runs(self, kind: str | None = None, limit: int = 50) -> list[RunRecord]:
-        """Return the newest runs first."""
+        """Return up to `limit` runs, newest first; of one `kind` if it is given."""
         query = sa.select(runs).order_by(runs.c.id.desc()).limit(limit)
         if kind is not None:
             query = query.where(runs.c.kind == kind)
@@ -86,7 +95,13 @@ class Store:
     def put_release(
         self, release: str, manifest: Mapping[str, Any], reference: Mapping[str, Any] | None
     ) -> None:
-        """Remember what a release id stands for; again, it only adds a reference that was missing."""
+        """Record the manifest of a release. The first manifest stays; a missing reference is added later.
+
+        Args:
+            release: the release id, which is the digest of the manifest.
+            manifest: the bundle's signed manifest.
+            reference: the bundle's drift reference, if it has one.
+        """
         statement = insert(releases).values(
             release=release,
             created_ns=self._now_ns(),
@@ -94,13 +109,13 @@ class Store:
             reference=None if reference is None else to_text(reference),
         )
         kept = sa.func.coalesce(releases.c.reference, statement.excluded.reference)
-        with said(self.path), self._engine.begin() as connection:
+        with store_errors(self.path), self._engine.begin() as connection:
             connection.execute(
                 statement.on_conflict_do_update(index_elements=["release"], set_={"reference": kept})
             )
 
     def release(self, release: str) -> ReleaseRecord | None:
-        """Return what a release id stands for, or None when it is not known."""
+        """Return the record of a release, or None if the store has none."""
         rows = self._rows(sa.select(releases).where(releases.c.release == release))
         return _release(rows[0]) if rows else None
 
@@ -117,31 +132,34 @@ class Store:
         device_id: str | None = None,
         refused: Sequence[Refused] = (),
     ) -> Ingested:
-        """Add windows exactly once, and put refused records aside, in one transaction.
+        """Add windows exactly once and quarantine the refused records, in one transaction.
+
+        A window is identified by device id, boot and sequence number. If the store already has that window
+        with other content, the stored one stays and the new one goes to the quarantine.
 
         Args:
             device_name: the device's name in the inventory.
             windows_in: valid windows (`edgeq.window/1`).
-            device_id: the device's own id, which survives a new name; the name where it has none.
-            refused: records that are no valid windows.
-
-        A window whose number is known but whose content differs is put aside too: the first one stays.
+            device_id: the id that the device gave itself, which survives a rename; default: the name.
+            refused: records that failed the validation.
         """
-        new = duplicates = aside = 0
-        known_as = device_id or device_name
-        with said(self.path), self._engine.begin() as connection:
+        new = duplicates = quarantined = 0
+        identity = device_id or device_name
+        with store_errors(self.path), self._engine.begin() as connection:
             for body in windows_in:
                 text = to_text(body)
-                if _add_window(connection, device_name, known_as, body, text):
+                if _add_window(connection, device_name, identity, body, text):
                     new += 1
-                elif _stored_text(connection, known_as, body) == text:
+                elif _stored_text(connection, identity, body) == text:
                     duplicates += 1
                 else:
-                    reason = f"another window is known as boot {body['boot']} seq {body['seq']}"
-                    aside += self._put_aside(connection, device_name, Refused(reason=reason, body=body))
+                    reason = f"the store has another window with boot {body['boot']} and seq {body['seq']}"
+                    quarantined += self._quarantine_record(
+                        connection, device_name, Refused(reason=reason, body=body)
+                    )
             for record in refused:
-                aside += self._put_aside(connection, device_name, record)
-        return Ingested(new=new, duplicates=duplicates, quarantined=aside)
+                quarantined += self._quarantine_record(connection, device_name, record)
+        return Ingested(new=new, duplicates=duplicates, quarantined=quarantined)
 
     def windows(
         self,
@@ -150,9 +168,10 @@ class Store:
         release: str | None = None,
         experiment: str | None = None,
     ) -> list[WindowRecord]:
-        """Return windows in the order in which the devices made them.
+        """Return the windows that match every given filter, in the order of arrival.
 
-        That is the order of arrival, since a device sends oldest first; device clocks may jump.
+        A device sends its oldest window first, so this is also the order in which it recorded them. The
+        device's timestamps do not give that order: its clock may jump.
         """
         query = sa.select(windows).order_by(windows.c.id)
         for column, value in (
@@ -163,12 +182,14 @@ class Store:
             if value is not None:
                 query = query.where(column == value)
         if experiment is not None:
-            ours = sa.select(experiment_windows.c.window).where(experiment_windows.c.experiment == experiment)
-            query = query.where(windows.c.id.in_(ours))
+            of_experiment = sa.select(experiment_windows.c.window).where(
+                experiment_windows.c.experiment == experiment
+            )
+            query = query.where(windows.c.id.in_(of_experiment))
         return [WindowRecord(**{**row, "body": from_text(row["body"])}) for row in self._rows(query)]
 
     def quarantine(self, device: str | None = None) -> list[QuarantineRecord]:
-        """Return the records that were put aside, oldest first."""
+        """Return the quarantined records, oldest first; of one device if it is given."""
         columns = [column for column in quarantine.c if column.name != "sha256"]
         query = sa.select(*columns).order_by(quarantine.c.id)
         if device is not None:
@@ -176,7 +197,7 @@ class Store:
         return [QuarantineRecord(**{**row, "body": from_text(row["body"])}) for row in self._rows(query)]
 
     def record_bench(self, device_name: str, body: Mapping[str, Any]) -> int:
-        """Record a benchmark (`edgeq.bench/1`) and return its number."""
+        """Record a benchmark result (`edgeq.bench/1`) and return the id of the record."""
         return self._insert(
             benches,
             device=device_name,
@@ -187,7 +208,7 @@ class Store:
         )
 
     def benches(self, model: str | None = None, device: str | None = None) -> list[BenchRecord]:
-        """Return benchmarks, oldest first."""
+        """Return the benchmark results that match every given filter, oldest first."""
         query = sa.select(benches).order_by(benches.c.id)
         if model is not None:
             query = query.where(benches.c.model == model)
@@ -196,17 +217,17 @@ class Store:
         return [BenchRecord(**{**row, "body": from_text(row["body"])}) for row in self._rows(query)]
 
     def record_experiment(self, experiment: str, event: str, actor: str, body: Mapping[str, Any]) -> int:
-        """Record an event of an experiment, durably, and return the record's number."""
+        """Record an event of an experiment and return the id of the record. It is durable on return."""
         text = to_text(body)
         return self._insert(
             experiments, experiment=experiment, event=event, at_ns=self._now_ns(), actor=actor, body=text
         )
 
     def experiments(self, experiment: str | None = None) -> list[ExperimentRecord]:
-        """Return the events of an experiment, or of all, oldest first.
+        """Return the events of one experiment, or of all experiments, oldest first.
 
         Raises:
-            StoreError: one of them is damaged.
+            StoreError: EQ610; a record is damaged.
         """
         query = sa.select(experiments).order_by(experiments.c.id)
         if experiment is not None:
@@ -215,30 +236,30 @@ class Store:
         try:
             return [ExperimentRecord(**{**row, "body": from_text(row["body"])}) for row in rows]
         except ValueError as error:
-            raise StoreError(str(self.path), f"an experiment's record is no JSON: {error}") from error
+            raise StoreError(str(self.path), f"an experiment's record is not valid JSON: {error}") from error
 
     def record_audit(self, actor: str, action: str, subject: str, body: Mapping[str, Any]) -> int:
-        """Record who did what and return the record's number."""
+        """Record that `actor` did `action` to `subject`, and return the id of the record."""
         text = to_text(body)
         return self._insert(
             audit, at_ns=self._now_ns(), actor=actor, action=action, subject=subject, body=text
         )
 
     def audit(self, limit: int = 100) -> list[AuditRecord]:
-        """Return the newest audit records first."""
+        """Return up to `limit` audit records, newest first."""
         query = sa.select(audit).order_by(audit.c.id.desc()).limit(limit)
         return [AuditRecord(**{**row, "body": from_text(row["body"])}) for row in self._rows(query)]
 
     def _insert(self, table: sa.Table, **values: Any) -> int:
-        with said(self.path), self._engine.begin() as connection:
+        with store_errors(self.path), self._engine.begin() as connection:
             key = connection.execute(table.insert().values(**values)).inserted_primary_key
         return int(key[0]) if key is not None else 0
 
     def _rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
-        with said(self.path), reading(self._engine) as connection:
+        with store_errors(self.path), reading(self._engine) as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
-    def _put_aside(self, connection: sa.Connection, device: str, record: Refused) -> int:
+    def _quarantine_record(self, connection: sa.Connection, device: str, record: Refused) -> int:
         text = to_text(record.body)
         statement = insert(quarantine).values(
             device=device,
@@ -274,14 +295,16 @@ def _add_window(
         ended_ns=body["ended_ns"],
         body=text,
     )
-    # Only the window's number may clash silently; anything else is an error.
+    # Only a known (device, boot, seq) is skipped silently. Any other conflict is an error.
     unique = ["device_id", "boot", "seq"]
-    done = connection.execute(statement.on_conflict_do_nothing(index_elements=unique))
-    if done.rowcount != 1:
+    result = connection.execute(statement.on_conflict_do_nothing(index_elements=unique))
+    if result.rowcount != 1:
         return False
-    if body.get("experiment") and done.inserted_primary_key is not None:
-        number = done.inserted_primary_key[0]
-        connection.execute(experiment_windows.insert().values(window=number, experiment=body["experiment"]))
+    if body.get("experiment") and result.inserted_primary_key is not None:
+        window_id = result.inserted_primary_key[0]
+        connection.execute(
+            experiment_windows.insert().values(window=window_id, experiment=body["experiment"])
+        )
     return True
 
 

@@ -1,4 +1,4 @@
-"""Opening the store's SQLite file: pragmas, transactions, migrations, and errors in the user's words."""
+"""Open the store's SQLite file: pragmas, transactions, migrations, and database errors as StoreError."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from edgeq.errors import StoreError
-from edgeq.store.schema import MIGRATIONS, Migration, schema_version
+from edgeq.store.migrations import CREATE_SCHEMA_VERSION, MIGRATIONS, Migration
+from edgeq.store.schema import schema_version
 
 BUSY_TIMEOUT_MS = 10_000
 
 
 def open_engine(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> sa.Engine:
-    """Open the file, making or migrating it where needed.
+    """Open the file; create it if it is missing, and migrate it if it is older.
 
     Raises:
-        StoreError: the folder cannot be written, the file is no database, belongs to another program,
-            or was written by a newer edgeq.
+        StoreError: EQ610; the folder is not writable, or the file is not a database, belongs to another
+            program, or was written by a newer edgeq.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(
-            str(path), f"its folder cannot be made ({error.strerror})", hint="choose another --workspace"
+            str(path), f"cannot create its folder ({error.strerror})", hint="choose another --workspace"
         ) from error
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)))
     sa.event.listen(engine, "connect", _prepare)
     sa.event.listen(engine, "begin", _begin)
     try:
-        with said(path):
+        with store_errors(path):
             _migrate(engine, path, migrations)
     except BaseException:
         engine.dispose()
@@ -42,8 +43,8 @@ def open_engine(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> sa.
 
 
 @contextmanager
-def said(path: Path) -> Iterator[None]:
-    """Turn what the database raises into a StoreError."""
+def store_errors(path: Path) -> Iterator[None]:
+    """Raise a database driver's error as StoreError."""
     try:
         yield
     except DBAPIError as error:
@@ -53,25 +54,25 @@ def said(path: Path) -> Iterator[None]:
 
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Give a connection whose transaction sees one state and blocks nobody."""
+    """Yield a connection whose transaction sees one snapshot and does not block writers."""
     with engine.connect().execution_options(edgeq_reads=True) as connection:
         yield connection
 
 
 def _prepare(connection: Any, _record: Any) -> None:
-    # The driver's own transactions would commit before DDL; with None, _begin says when one starts.
+    # The driver's implicit transactions commit before DDL. With None, only _begin starts transactions.
     connection.isolation_level = None
     for pragma in (
         f"busy_timeout={BUSY_TIMEOUT_MS}",
         "journal_mode=WAL",
         "foreign_keys=ON",
-        "synchronous=FULL",  # an acknowledged window is deleted on the device: it must be on this disk
+        "synchronous=FULL",  # the device deletes an acknowledged window, so it must be on this disk
     ):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin(connection: sa.Connection) -> None:
-    # A transaction that will write takes the lock at once: upgrading later fails without waiting.
+    # A writing transaction takes the write lock first: SQLite does not wait when a reader upgrades its lock.
     deferred = connection.get_execution_options().get("edgeq_reads", False)
     connection.exec_driver_sql("BEGIN DEFERRED" if deferred else "BEGIN IMMEDIATE")
 
@@ -86,11 +87,12 @@ def _migrate(engine: sa.Engine, path: Path, migrations: Sequence[Migration]) -> 
                     "written by a newer edgeq",
                     expected=f"schema {len(migrations)} or older",
                     got=f"schema {version}",
-                    hint="install a newer edgeq (`pip install -U edgeq`) or choose another --workspace",
+                    hint="upgrade edgeq (`pip install -U edgeq`), or choose another --workspace",
                 )
             if version == len(migrations):
                 return
-            migrations[version](connection)
+            for statement in migrations[version]:
+                connection.exec_driver_sql(statement)
             connection.execute(schema_version.delete())
             connection.execute(schema_version.insert().values(version=version + 1))
 
@@ -98,30 +100,30 @@ def _migrate(engine: sa.Engine, path: Path, migrations: Sequence[Migration]) -> 
 def _version(connection: sa.Connection, path: Path) -> int:
     tables = set(sa.inspect(connection).get_table_names())
     if not tables:
-        schema_version.create(connection)
+        connection.exec_driver_sql(CREATE_SCHEMA_VERSION)
         return 0
     if schema_version.name not in tables:
         raise StoreError(
             str(path),
-            "a database of another program",
-            hint="move it away or choose another --workspace",
+            "this database belongs to another program",
+            hint="move it away, or choose another --workspace",
         )
     return int(connection.execute(sa.select(sa.func.max(schema_version.c.version))).scalar_one() or 0)
 
 
 def _problem(text: str) -> str:
     if "not a database" in text:
-        return "no database"
+        return "not a database"
     if "locked" in text or "busy" in text:
-        return f"in use by another process for over {BUSY_TIMEOUT_MS // 1000} s"
+        return f"locked by another process for over {BUSY_TIMEOUT_MS // 1000} s"
     return f"cannot be used ({text})"
 
 
 def _hint(text: str, path: Path) -> str:
     if "locked" in text or "busy" in text:
-        return "wait for the other edgeq to end and run the command again"
+        return "wait until the other edgeq process ends, then run the command again"
     if "not a database" in text or "malformed" in text:
-        return f"move {path.name} away (or restore it); edgeq makes a new one"
+        return f"restore {path.name} from a backup, or move it away: edgeq then creates a new one"
     if "full" in text:
-        return "free space on the disk and run the command again"
-    return "check the folder's permissions or choose another --workspace"
+        return "free disk space, then run the command again"
+    return "check the folder's permissions, or choose another --workspace"

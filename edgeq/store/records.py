@@ -1,4 +1,8 @@
-"""The frozen values that the store takes and gives, and how their JSON bodies become text."""
+"""Records of the store as frozen values, and the JSON text of their bodies.
+
+A body is the JSON document that a step or a device produced. The store keeps it as it is and reads only the
+keys that it indexes. The packages above the store know the documents and parse them.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,11 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One finished step of the way of the data: a conversion, an evaluation, a bundle, a deployment.
+    """One finished step: a conversion, an evaluation, a bundle, a deployment.
 
     Attributes:
-        kind: which step: `convert`, `evaluate`, `select`, `bundle`, `deploy`, `demo`, ...
-        subject: what the step was about: a file, a model, a device.
+        kind: the step: `convert`, `evaluate`, `select`, `bundle`, `deploy`, `demo`, ...
+        subject: what the step worked on: a file, a model or a device.
     """
 
     id: int
@@ -30,7 +34,7 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseRecord:
-    """What a release id stands for: its manifest, and the drift reference of its bundle."""
+    """A release: its id, its manifest, and the drift reference of its bundle."""
 
     release: str
     created_ns: int
@@ -40,7 +44,7 @@ class ReleaseRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowRecord:
-    """One telemetry window; (device_id, boot, seq) is unique in the store."""
+    """One telemetry window. (device_id, boot, seq) is unique in the store."""
 
     id: int
     device: str
@@ -56,7 +60,7 @@ class WindowRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchRecord:
-    """One benchmark on one device, as the agent measured it."""
+    """One benchmark of a model on a device, as the agent measured it."""
 
     id: int
     device: str
@@ -68,7 +72,7 @@ class BenchRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentRecord:
-    """One event of an experiment: what happened, when, and at whose word."""
+    """One event of an experiment: what happened, when, and who caused it."""
 
     id: int
     experiment: str
@@ -80,7 +84,7 @@ class ExperimentRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecord:
-    """Who did what to which subject."""
+    """One entry of the audit log: who did what to which subject."""
 
     id: int
     at_ns: int
@@ -92,7 +96,7 @@ class AuditRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """A telemetry record that cannot be used, and why; it is kept aside, not lost."""
+    """A telemetry record that failed the validation, with the reason. The store quarantines it."""
 
     reason: str
     body: Any
@@ -100,7 +104,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantineRecord:
-    """A refused telemetry record as the store keeps it."""
+    """A quarantined telemetry record."""
 
     id: int
     device: str
@@ -111,12 +115,12 @@ class QuarantineRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingested:
-    """What one ingestion changed.
+    """Counts of one ingestion.
 
     Attributes:
-        new: windows that were not in the store.
-        duplicates: windows that were there already, and were left alone.
-        quarantined: records newly put aside.
+        new: windows added to the store.
+        duplicates: windows that the store already had.
+        quarantined: records added to the quarantine.
     """
 
     new: int
@@ -125,16 +129,16 @@ class Ingested:
 
 
 def to_text(body: Any) -> str:
-    """Return a body as JSON text.
+    """Return a body as JSON text: sorted keys, no spaces, ASCII.
 
-    Figures that are not finite become null, since JSON has none. ASCII only: a broken device may send
-    half a surrogate pair, which no UTF-8 database takes.
+    NaN and infinities become null, because JSON has neither. ASCII, because a broken device may send a lone
+    surrogate, which UTF-8 cannot encode.
     """
     return json.dumps(_plain(body), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def from_text(text: str) -> Any:
-    """Return the body of a JSON text."""
+    """Return the body that `to_text` wrote."""
     return json.loads(text)
 
 

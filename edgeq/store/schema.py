@@ -1,8 +1,6 @@
-"""The tables of the store and the ordered migrations that make them."""
+"""The store's tables as the queries use them; `edgeq.store.migrations` creates them in the file."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import sqlalchemy as sa
 
@@ -29,8 +27,8 @@ releases = sa.Table(
     sa.Column("reference", sa.Text),
 )
 
-# No foreign key from windows to releases: a device may send windows of a release that another
-# workspace deployed, and those must not be refused.
+# No foreign key from windows to releases: a device may send windows of a release that another workspace
+# deployed, and ingestion must accept them.
 windows = sa.Table(
     "windows",
     METADATA,
@@ -82,7 +80,7 @@ audit = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
 )
 
-# Which windows are of an experiment's arms, so that they are found without reading all of them.
+# The windows of an experiment's arms: a query finds them without parsing every window's body.
 experiment_windows = sa.Table(
     "experiment_windows",
     METADATA,
@@ -100,21 +98,3 @@ experiments = sa.Table(
     sa.Column("actor", sa.Text, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
 )
-
-
-def _create_records(connection: sa.Connection) -> None:
-    for table in (runs, releases, windows, quarantine, benches, audit):
-        table.create(connection)
-
-
-def _create_experiments(connection: sa.Connection) -> None:
-    for table in (experiment_windows, experiments):
-        table.create(connection)
-
-
-Migration = Callable[[sa.Connection], None]
-
-# Version n is what the first n functions made. A released function is never changed: what it did is in
-# people's files. A later change of a table is a new function with its own statements.
-MIGRATIONS: tuple[Migration, ...] = (_create_records, _create_experiments)
-VERSION = len(MIGRATIONS)

@@ -1,4 +1,4 @@
-"""Which store the Python API records into: the caller's, or that of the current workspace."""
+"""Default store of the Python API: the caller's, or that of the current workspace."""
 
 from __future__ import annotations
 

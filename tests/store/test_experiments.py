@@ -1,14 +1,11 @@
-"""Windows of an experiment are found by it, its events stay in order, and an older store gains the tables."""
+"""Experiments in the store: their windows and their events."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-
 from edgeq.store import Store
-from edgeq.store.schema import MIGRATIONS
 
 
 def window(seq: int, **more: Any) -> dict[str, Any]:
@@ -43,22 +40,3 @@ def test_events_come_back_in_order_with_who_and_when(tmp_path: Path) -> None:
         ]  # fmt: skip
         assert events[0].at_ns <= events[1].at_ns
         assert len(store.experiments()) == 4
-
-
-def test_a_store_of_before_experiments_is_migrated_and_keeps_its_windows(tmp_path: Path) -> None:
-    from edgeq.store.engine import open_engine
-
-    path = tmp_path / ".edgeq" / "store.db"
-    engine = open_engine(path, MIGRATIONS[:1])
-    with engine.begin() as connection:
-        connection.execute(
-            sa.text(
-                "INSERT INTO windows"
-                " (device, device_id, boot, seq, model, release, started_ns, ended_ns, body)"
-                " VALUES ('pi', 'd', 'b', 1, 'kws', 'r', 0, 1, '{}')"
-            )
-        )
-    engine.dispose()
-    with Store.open(tmp_path) as store:
-        assert len(store.windows()) == 1
-        assert store.experiments() == []

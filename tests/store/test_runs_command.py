@@ -1,4 +1,4 @@
-"""`edgeq runs` lists what the store recorded, and says what is wrong with the store."""
+"""`edgeq runs`: the list of records, and the error of a broken store."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def test_the_newest_come_first(workspace: Path, capsys: pytest.CaptureFixture[st
     assert len(json.loads(capsys.readouterr().out)["runs"]) == 1
 
 
-def test_nothing_recorded_is_no_error(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_store_is_not_an_error(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs"]) == 0
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "nothing recorded yet" in said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "nothing recorded yet" in output.err
 
 
 @pytest.mark.parametrize("command", [["runs"], ["monitor"], ["report"]], ids=["runs", "monitor", "report"])
@@ -45,6 +45,6 @@ def test_a_broken_store_is_one_line(
     path.write_bytes(b"certainly no database " * 300)
     assert main(command) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].endswith("store.db: no database")
+    assert lines[0].endswith("store.db: not a database")
     assert lines[0].startswith("error[EQ610]: ")
-    assert lines[1].startswith("hint: move store.db away")
+    assert lines[1].startswith("hint: restore store.db from a backup, or move it away")

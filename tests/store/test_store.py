@@ -1,4 +1,4 @@
-"""The store keeps what it is given, exactly once, and says in one line why it cannot."""
+"""`Store`: records, windows ingested exactly once, and one-line errors of an unusable database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edgeq.errors import StoreError
 from edgeq.store import Refused, Store
 from edgeq.store.engine import open_engine
-from edgeq.store.schema import MIGRATIONS, VERSION
+from edgeq.store.migrations import MIGRATIONS, VERSION
 
 
 def _window(seq: int, boot: str = "b:1", **more: Any) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def test_a_release_keeps_its_manifest_and_gains_a_missing_reference(tmp_path: Pa
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(st.lists(st.integers(1, 12), max_size=8), max_size=6))
-def test_windows_are_there_exactly_once_however_they_arrive(
+def test_windows_are_stored_exactly_once_in_any_order_of_arrival(
     batches: list[list[int]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     seen: set[int] = set()
@@ -62,14 +62,14 @@ def test_windows_are_there_exactly_once_however_they_arrive(
         assert sorted(window.seq for window in store.windows()) == sorted(seen)
 
 
-def test_one_bad_window_leaves_the_whole_batch_out(tmp_path: Path) -> None:
+def test_a_bad_window_rolls_the_whole_batch_back(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         with pytest.raises(StoreError, match="NOT NULL"):
             store.ingest("pi", [_window(1), _window(2, model=None)])
         assert store.windows() == []
 
 
-def test_a_renamed_device_sends_no_window_twice(tmp_path: Path) -> None:
+def test_a_renamed_device_keeps_its_windows(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         store.ingest("old", [_window(1)], device_id="d1")
         assert store.ingest("new", [_window(1), _window(2)], device_id="d1").duplicates == 1
@@ -83,7 +83,7 @@ def test_a_renamed_device_sends_no_window_twice(tmp_path: Path) -> None:
         assert store.windows(model="none") == []
 
 
-def test_a_window_with_a_known_number_and_another_content_is_put_aside(tmp_path: Path) -> None:
+def test_a_known_window_with_other_content_is_quarantined(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         store.ingest("pi", [_window(1, inferences=5)])
         for _ in range(2):
@@ -91,7 +91,7 @@ def test_a_window_with_a_known_number_and_another_content_is_put_aside(tmp_path:
         assert (result.new, result.duplicates, result.quarantined) == (0, 0, 0)
         assert store.windows()[0].body["inferences"] == 5
         reasons = [record.reason for record in store.quarantine("pi")]
-        assert reasons == ["another window is known as boot b:1 seq 1", "odd"]
+        assert reasons == ["the store has another window with boot b:1 and seq 1", "odd"]
 
 
 def test_benches_and_audit(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_benches_and_audit(tmp_path: Path) -> None:
         assert store.audit()[0].action == "rollback"
 
 
-def test_pragmas_hold(tmp_path: Path) -> None:
+def test_the_pragmas_are_set(tmp_path: Path) -> None:
     engine = open_engine(tmp_path / "store.db")
     with engine.connect() as connection:
         for pragma, value in (
@@ -116,7 +116,7 @@ def test_pragmas_hold(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
+def test_a_newer_database_is_not_changed(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         store.record_run("convert", "a", {})
         path = store.path
@@ -128,19 +128,19 @@ def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
     assert "pip install -U edgeq" in str(caught.value.hint)
 
 
-def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / ".edgeq" / "store.db"
     path.parent.mkdir()
     path.write_bytes(b"no database at all, but long enough to look" * 40)
     before = path.read_bytes()
-    with pytest.raises(StoreError, match="no database") as caught:
+    with pytest.raises(StoreError, match="not a database") as caught:
         Store.open(tmp_path)
     assert caught.value.reported_code == "EQ610"
-    assert "move store.db away" in str(caught.value.hint)
+    assert "move it away" in str(caught.value.hint)
     assert path.read_bytes() == before
 
 
-def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+def test_another_programs_database_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / ".edgeq" / "store.db"
     path.parent.mkdir()
     with sqlite3.connect(path) as raw:
@@ -150,9 +150,9 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
         Store.open(tmp_path)
 
 
-def test_a_folder_that_is_a_file_is_said(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / ".edgeq").write_text("in the way")
-    with pytest.raises(StoreError, match="its folder cannot be made"):
+    with pytest.raises(StoreError, match="cannot create its folder"):
         Store.open(tmp_path)
 
 
@@ -160,20 +160,14 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     open_engine(path).dispose()
 
-    def broken(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("CREATE TABLE half (x)")
-        connection.exec_driver_sql("CREATE TABLE runs (x)")
-
+    broken = ("CREATE TABLE half (x)", "CREATE TABLE runs (x)")
     with pytest.raises(StoreError, match="already exists"):
         open_engine(path, (*MIGRATIONS, broken))
     engine = open_engine(path)
     assert "half" not in sa.inspect(engine).get_table_names()
     engine.dispose()
 
-    def added(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("CREATE TABLE whole (x)")
-
-    engine = open_engine(path, (*MIGRATIONS, added))
+    engine = open_engine(path, (*MIGRATIONS, ("CREATE TABLE whole (x)",)))
     assert "whole" in sa.inspect(engine).get_table_names()
     engine.dispose()
 
