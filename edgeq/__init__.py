@@ -1,6 +1,6 @@
-"""edgeq: compress, prove, ship and watch TFLite models on fleets of small devices.
+"""edgeq: compress, verify, deploy and monitor TFLite models on fleets of small devices.
 
-The names below are the public interface; they load on first use, so that `import edgeq` stays instant.
+The names in `__all__` are the public interface. Each loads on first use, so `import edgeq` stays fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The doctor: what is there on this machine and on its devices, what is not, and how to mend it."""
+"""Checks of this machine and of its devices, each with a result and a fix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edgeq.values import Device
 
 
 class Health(StrEnum):
-    """How a check ended."""
+    """Result of a check."""
 
     OK = "ok"
     WARN = "warn"
@@ -29,11 +29,13 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was looked at.
+    """One check and its result.
 
     Attributes:
-        subject: `local`, or a device's name.
-        fix: the next thing to do, or None where all is well.
+        subject: `local`, or the name of a device.
+        name: what was checked: `python`, `disk`, `runtime`, ...
+        detail: what was found.
+        fix: what to do about it; None if the check passed.
     """
 
     subject: str
@@ -43,7 +45,7 @@ class Check:
     fix: str | None = None
 
 
-# distribution -> the extra that brings it
+# distribution -> the extra that installs it
 EXTRAS = {
     "tensorflow": "convert",
     "tf_keras": "convert",
@@ -59,7 +61,7 @@ CLOCK_SKEW_MAX_NS = 5 * 60 * 10**9
 
 
 def examine_host(workspace: Path) -> list[Check]:
-    """Return the checks of this machine."""
+    """Check this machine: Python, optional packages, disk space and the store."""
     return [_python(), *_extras(), _disk(workspace), _store(workspace)]
 
 
@@ -86,12 +88,12 @@ def _extras() -> list[Check]:
 
 
 def _disk(workspace: Path) -> Check:
-    # The workspace may not exist before the first command writes to it.
+    # The first command that writes creates the workspace, so it may not exist yet.
     folder = next(path for path in (workspace.absolute(), *workspace.absolute().parents) if path.exists())
     free_bytes = shutil.disk_usage(folder).free
     detail = f"{format_size(free_bytes)} free in {folder}"
     if free_bytes < LEAST_FREE_BYTES:
-        return _local("disk", Health.WARN, detail, f"free {format_size(LEAST_FREE_BYTES)}")
+        return _local("disk", Health.WARN, detail, f"free at least {format_size(LEAST_FREE_BYTES)} there")
     return _local("disk", Health.OK, detail)
 
 
@@ -100,7 +102,7 @@ def _store(workspace: Path) -> Check:
 
     path = workspace / ".edgeq" / "store.db"
     if not path.exists():
-        return _local("store", Health.OK, "none yet; the first command that records makes it")
+        return _local("store", Health.OK, "none yet; the first command that records something creates it")
     try:
         with Store.open(workspace) as store:
             runs = len(store.runs())
@@ -110,12 +112,12 @@ def _store(workspace: Path) -> Check:
 
 
 def examine_trust(device: Device, trust: Mapping[str, Any] | None) -> list[Check]:
-    """Return the check of a device's trust store, as `status` tells of it; none where it was not asked."""
+    """Check the trust store of a device, as its agent's `status` reports it; no check without one."""
     if trust is None:
         return []
     detail = summary(trust)
     if trust.get("problem"):
-        health, fix = Health.FAIL, "see docs/errors.md, EQ537: the store is made anew on the device"
+        health, fix = Health.FAIL, "recreate the trust store on the device: see EQ537 in docs/errors.md"
     elif not trust["keys"]:
         health, fix = Health.WARN, f"edgeq keys trust --on {device.name}"
     else:
@@ -130,12 +132,14 @@ def examine_device(
     starts: Mapping[str, Mapping[str, Any]] | None = None,
     now_ns: Callable[[], int] = time.time_ns,
 ) -> list[Check]:
-    """Return the checks of one device; a device that cannot be reached is one failed check.
+    """Check one device. A device that does not answer is one failed check.
 
     Args:
-        facts_of: asks the device's agent for its facts (`edgeq.fleet`).
-        starts: what the agent's verb `service` said, by device, once the facts are asked for: it knows also
-            whether anything starts it with the device.
+        device: the entry of the inventory.
+        facts_of: gets the facts from the device's agent.
+        starts: answers of the agent's verb `service` by device name. `facts_of` may fill it. They also say
+            whether something starts the agent when the device boots.
+        now_ns: the clock of this machine, in nanoseconds since 1970 (UTC).
     """
 
     def check(name: str, health: Health, detail: str, fix: str | None = None) -> Check:
@@ -146,67 +150,79 @@ def examine_device(
     except EdgeqError as error:
         return [check("reachable", Health.FAIL, error.message, error.hint)]
     checks = [
-        check("reachable", Health.OK, f"{device.user}@{device.host}:{device.port}, host key as pinned"),
-        check("python", Health.OK, f"{facts.python} on {facts.machine}, it ran the agent"),
+        check(
+            "reachable",
+            Health.OK,
+            f"{device.user}@{device.host}:{device.port}, host key matches the pinned one",
+        ),
+        check("python", Health.OK, f"{facts.python} on {facts.machine}, runs the agent"),
     ]
     if facts.runtimes:
         named = ", ".join(f"{runtime.module} {runtime.version}" for runtime in facts.runtimes)
         checks.append(check("runtime", Health.OK, named))
     else:
-        fix = "the first `edgeq deploy` brings one"
+        fix = "the first `edgeq deploy` installs one"
         checks.append(check("runtime", Health.WARN, "no inference runtime yet", fix))
     if facts.raw.get("edgetpu"):
         checks.append(_edgetpu(device.name, facts.raw["edgetpu"]))
     checks.append(_service(device.name, (starts or {}).get(device.name) or facts.raw.get("service")))
     low = facts.free_bytes < LEAST_FREE_BYTES_DEVICE
-    mend = f"free {format_size(LEAST_FREE_BYTES_DEVICE)} on the device" if low else None
+    space_fix = f"free at least {format_size(LEAST_FREE_BYTES_DEVICE)} on the device" if low else None
     checks.append(
-        check("space", Health.WARN if low else Health.OK, f"{format_size(facts.free_bytes)} free", mend)
+        check("space", Health.WARN if low else Health.OK, f"{format_size(facts.free_bytes)} free", space_fix)
     )
     skew_ns = abs(facts.time_ns - now_ns())
     off = skew_ns > CLOCK_SKEW_MAX_NS
-    mend = "set the device's clock (timedatectl set-ntp true); releases do not depend on it" if off else None
-    detail = f"{skew_ns / 1e9:.0f} s away from this machine's"
-    checks.append(check("clock", Health.WARN if off else Health.OK, detail, mend))
+    clock_fix = (
+        "set the device's clock (timedatectl set-ntp true); deployments do not need it" if off else None
+    )
+    detail = f"differs by {skew_ns / 1e9:.0f} s from this machine's clock"
+    checks.append(check("clock", Health.WARN if off else Health.OK, detail, clock_fix))
     return checks
 
 
 def _edgetpu(name: str, found: Mapping[str, Any]) -> Check:
-    """Return the check of an Edge TPU of which the device has a part."""
+    """Check the Edge TPU of a device that has the library or the accelerator."""
     devices = ", ".join(found["devices"])
     if found["loads"] and devices:
         return Check(
             subject=name, name="edgetpu", health=Health.OK, detail=f"{found['library']} loads, {devices}"
         )
-    detail = f"{devices or 'no accelerator is seen'}; {found['problem'] or found['library'] + ' loads'}"
-    fix = "install libedgetpu, plug the accelerator in; models that were not compiled run without both"
+    detail = f"{devices or 'no accelerator found'}; {found['problem'] or found['library'] + ' loads'}"
+    fix = "install libedgetpu and plug in the accelerator; models not compiled for it run without both"
     return Check(subject=name, name="edgetpu", health=Health.WARN, detail=detail, fix=fix)
 
 
 def _service(name: str, service: Mapping[str, Any] | None) -> Check:
-    """Return the check of what starts the agent with the device, from what the device's probe said."""
+    """Check the boot service of a device, as its agent's probe or verb `service` reports it."""
 
     def check(health: Health, detail: str, fix: str | None = None) -> Check:
         return Check(subject=name, name="service", health=health, detail=detail, fix=fix)
 
     enable = f"edgeq devices service {name} --enable"
     if service is None:
-        detail = "none: a trial that a restart interrupts goes back at the next call only"
+        detail = (
+            "none: after a restart, an interrupted deployment waits for the next edgeq command to recover"
+        )
         return check(Health.WARN, detail, enable)
     last = service["last"]
     if not service["whole"]:
-        return check(Health.FAIL, f"{service['kind']}, but its files are not as installed", enable)
+        return check(
+            Health.FAIL, f"{service['kind']}, but its files have changed since the installation", enable
+        )
     if not service["ran_in_this_boot"]:
-        return check(Health.WARN, f"{service['kind']}, but it did not run since the device started", enable)
+        return check(Health.WARN, f"{service['kind']}, but it has not run since the device booted", enable)
     if not last["ok"]:
-        return check(Health.FAIL, f"{service['kind']}, its last run failed: {last['problem']}", enable)
+        return check(Health.FAIL, f"{service['kind']}, but its last run failed: {last['problem']}", enable)
     if service.get("at_boot") is False:
-        return check(Health.WARN, f"{service['kind']}, but nothing starts it: {service['why']}", enable)
-    seen = "seen to run at a start" if service["seen_at_boot"] else "no start of the device seen yet"
+        return check(
+            Health.WARN, f"{service['kind']}, but nothing starts it at boot: {service['why']}", enable
+        )
+    seen = "ran at boot" if service["seen_at_boot"] else "the device has not been restarted yet"
     return check(Health.OK, f"{service['kind']}, {seen}")
 
 
 def worst(checks: list[Check]) -> Health:
-    """Return the worst health among checks."""
+    """Return the worst result; OK without checks."""
     order = [Health.OK, Health.WARN, Health.FAIL]
     return max((check.health for check in checks), key=order.index, default=Health.OK)

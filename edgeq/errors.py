@@ -1,21 +1,28 @@
-"""The error tree: every failure that a user can meet, its code, exit status and whether a retry can help.
+"""Error tree: the failures that a user can meet, with code, exit status and whether a retry can help.
 
-EdgeqError
-|- UsageError          EQ1xx  exit 2  nothing was started: an argument, a file of settings, a missing extra
-|- DataError           EQ2xx  exit 1  calibration or evaluation data
-|- ModelError          EQ3xx  exit 1  a model or its conversion
-|- TransportError      EQ4xx  exit 1  the way to a device
-|- DeviceError         EQ5xx  exit 1  the device or its agent
-|- BundleError         EQ60x  exit 1  a bundle, or a key
-|- StoreError          EQ61x  exit 1  a stored record
-|- DiskRefused         EQ620  exit 1  a file of this machine
-|- GateError           EQ7xx  exit 3  a gate said no
-|- SomeDevicesFailed   EQ801  exit 4  the rest was done
-|- RolloutError        EQ82x  exit 1  a rollout cannot begin or go on
-|- ExperimentError     EQ83x  exit 1  an experiment cannot begin, go on, or end so
-`- InternalError       EQ901  exit 70 a bug in edgeq
+EdgeqError               EQ900  exit 1   a failure that has no class of its own
+|- UsageError            EQ1xx  exit 2   nothing was started: an argument, a settings file, a missing extra
+|  `- ToolMissing        EQ606  exit 2   a program of this machine is missing
+|- DataError             EQ2xx  exit 1   calibration or evaluation data
+|- ModelError            EQ3xx  exit 1   a model or its conversion
+|- TransportError        EQ4xx  exit 1   the connection to a device
+|  `- HostKeyRevoked     EQ607  exit 1   known_hosts revokes the host key of a jump host
+|- DeviceError           EQ5xx  exit 1   the device or its agent
+|- BundleError           EQ60x  exit 1   a bundle or a key
+|- StoreError            EQ61x  exit 1   the local store
+|- DiskRefused           EQ62x  exit 1   a file or folder of this machine
+|- GateError             EQ7xx  exit 3   a limit does not hold
+|  |- RolloutPaused      EQ824  exit 3   the rollout needs approval
+|  `- NotJustified       EQ833  exit 3   the data of an experiment do not justify the decision
+|- SomeDevicesFailed     EQ80x  exit 4   some devices failed; the others are done
+|- RolloutError          EQ82x  exit 1   a rollout cannot start or continue
+|- ExperimentError       EQ83x  exit 1   an experiment cannot start, continue or end
+`- InternalError         EQ901  exit 70  a bug in edgeq
 
-One line says what, of which subject, expected and got; the hint names the next command.
+A class that is not listed has a code in the range of its nearest listed ancestor. The converters (EQ2xx,
+EQ3xx) and the agent (EQ5xx) define codes of their own, which these classes carry. docs/errors.md lists every
+code; a code never changes its meaning. A message is one line: the subject, what was expected, what was got.
+The hint names the next command.
 """
 
 from __future__ import annotations
@@ -25,7 +32,7 @@ from typing import ClassVar
 
 
 class ExitStatus(IntEnum):
-    """What the process tells its caller."""
+    """Process exit status."""
 
     OK = 0
     FAILED = 1
@@ -41,19 +48,19 @@ class EdgeqError(Exception):
     """Base of every expected failure.
 
     Args:
-        subject: what the failure is about: a file, a device, an option.
-        problem: what is wrong, when expected/got do not say it.
-        expected: what would have been right.
-        got: what was found.
-        hint: the next thing to do, as a command where there is one; else the class's own.
-        code: overrides the class's code (an error that the agent or the converters reported keeps theirs).
+        subject: what failed: a file, a device, an option.
+        problem: what is wrong, unless `expected` and `got` say it.
+        expected: the valid value.
+        got: the actual value.
+        hint: the next step, as a command if there is one; default: the class's hint.
+        code: replaces the class's code; an error of the agent or of the converters keeps its own code.
     """
 
     code: ClassVar[str] = "EQ900"
     exit_status: ClassVar[ExitStatus] = ExitStatus.FAILED
     transient: ClassVar[bool] = False
-    # Where a place that raises knows nothing better: every failure says what to do next.
-    usual_hint: ClassVar[str] = "run the command again with --debug"
+    # The hint of a class, used when the code that raises has no better one. Every failure has a hint.
+    usual_hint: ClassVar[str] = "run the same command with --debug to see the traceback"
 
     def __init__(
         self,
@@ -75,7 +82,7 @@ class EdgeqError(Exception):
 
     @property
     def message(self) -> str:
-        """The one line without code and hint."""
+        """The message: one line, without code and hint."""
         parts = [self.problem] if self.problem else []
         if self.expected is not None:
             parts.append(f"expected {self.expected}")
@@ -84,7 +91,7 @@ class EdgeqError(Exception):
         return f"{self.subject}: {', '.join(parts)}" if parts else self.subject
 
     def to_dict(self) -> dict[str, object]:
-        """The error as it appears under `error` in `--json` output."""
+        """Return the error as `--json` prints it under `error`."""
         return {
             "code": self.reported_code,
             "message": self.message,
@@ -98,154 +105,154 @@ class EdgeqError(Exception):
 
 
 class UsageError(EdgeqError):
-    """An argument is wrong; nothing was started."""
+    """An argument is invalid; nothing was started."""
 
     code = "EQ101"
-    usual_hint = "add -h to the command: it lists the options, with examples"
+    usual_hint = "run the command with -h to see its options and examples"
     exit_status = ExitStatus.USAGE
 
 
 class ConfigError(UsageError):
-    """A settings file (devices.toml, blueprint.toml) cannot be used as it is."""
+    """A settings file (devices.toml, a blueprint) is invalid."""
 
     code = "EQ102"
     usual_hint = "correct the file, then run the same command again"
 
 
 class UnknownName(UsageError):
-    """A device, model or command of that name is not known."""
+    """No device, model or command has that name."""
 
     code = "EQ103"
-    usual_hint = "`edgeq devices list` shows the devices, `edgeq status` the models"
+    usual_hint = "`edgeq devices list` shows the devices; `edgeq status` shows the models"
 
 
 class MissingExtra(UsageError):
-    """A part of edgeq that is not installed is needed."""
+    """The command needs an optional part of edgeq that is not installed."""
 
     code = "EQ104"
     usual_hint = "pip install 'edgeq[all]'"
 
 
 class ToolMissing(UsageError):
-    """A program of this machine that was asked for is not there."""
+    """A program that the settings name is not installed on this machine."""
 
     code = "EQ606"
-    usual_hint = "install it, or choose another way in devices.toml"
+    usual_hint = "install it, or change the device's entry in devices.toml"
 
 
 class BlueprintError(ConfigError):
-    """A blueprint says something that cannot hold or is not known."""
+    """A blueprint has an unknown key or an impossible value."""
 
     code = "EQ110"
     usual_hint = "see docs/blueprint.md, then run `edgeq check BLUEPRINT`"
 
 
 class DataError(EdgeqError):
-    """Calibration or evaluation data cannot be used; subclasses' codes come from edgeq_converters.errors."""
+    """Calibration or evaluation data cannot be used; the other EQ2xx codes come from the converters."""
 
     code = "EQ200"
-    usual_hint = "docs/data.md says what is read; correct the data, then run the same command again"
+    usual_hint = "correct the data (docs/data.md describes the formats), then run the same command again"
 
 
 class ModelError(EdgeqError):
-    """A model or its conversion; codes below EQ300 come from edgeq_converters.errors."""
+    """A model cannot be read or converted; the other EQ3xx codes come from the converters."""
 
     code = "EQ300"
-    usual_hint = "`edgeq convert -h` names the models that are read"
+    usual_hint = "`edgeq convert -h` lists the model formats"
 
 
 class TransportError(EdgeqError):
-    """The way to a device failed."""
+    """The connection to a device failed."""
 
     code = "EQ400"
-    usual_hint = "`edgeq doctor DEVICE` says what can be reached"
+    usual_hint = "`edgeq doctor DEVICE` checks the connection and the device"
 
 
 class Unreachable(TransportError):
-    """Nothing answers at the address."""
+    """The address does not answer."""
 
     code = "EQ401"
     transient = True
 
 
 class HostKeyMismatch(TransportError):
-    """The device shows another host key than the one pinned at enrolment."""
+    """The host key of the device differs from the one that was pinned at enrolment."""
 
     code = "EQ402"
 
 
 class AuthenticationFailed(TransportError):
-    """The device refuses the key; never retried."""
+    """The device rejected the login; never retried."""
 
     code = "EQ403"
 
 
 class DeviceTimeout(TransportError):
-    """The device stopped answering within the deadline."""
+    """The device did not answer within the deadline."""
 
     code = "EQ404"
     transient = True
 
 
 class LinkLost(TransportError):
-    """The connection ended in the middle."""
+    """The connection was lost during the command."""
 
     code = "EQ405"
     transient = True
 
 
 class SourceChanged(TransportError):
-    """A file that is to be sent is not what its digest says any more."""
+    """A local file changed since its digest was computed; nothing was sent."""
 
     code = "EQ406"
-    usual_hint = "make the bundle anew, or remove the cached file, then run the same command again"
+    usual_hint = "make the bundle again, or delete the cached file; then run the same command again"
 
 
 class HostKeyUnknown(TransportError):
-    """A machine on the way to a device has no host key in known_hosts."""
+    """known_hosts has no host key for a jump host."""
 
     code = "EQ407"
 
 
 class HostKeyRevoked(TransportError):
-    """A machine on the way to a device shows a host key that known_hosts revokes."""
+    """known_hosts revokes the host key of a jump host."""
 
     code = "EQ607"
 
 
 class DeviceError(EdgeqError):
-    """The device or its agent refused; the agent's own code is kept."""
+    """The device or its agent failed; the agent's own EQ5xx code is kept."""
 
     code = "EQ500"
-    usual_hint = "`edgeq doctor DEVICE` says what is there; `edgeq status DEVICE` what serves"
+    usual_hint = "`edgeq doctor DEVICE` checks the device; `edgeq status DEVICE` shows its models"
 
 
 class DeviceOutOfSpace(DeviceError):
-    """The device has not enough free space."""
+    """The device does not have enough free space."""
 
     code = "EQ501"
 
 
 class AgentProtocolError(DeviceError):
-    """The agent answered something that is no answer."""
+    """The agent sent an invalid response."""
 
     code = "EQ502"
 
 
 class DeviceUnsupported(DeviceError):
-    """The device cannot run what was asked: no Python, no runtime wheel, wrong class."""
+    """The device cannot run the model: no Python, no runtime wheel, or another kind of device."""
 
     code = "EQ503"
 
 
 class HealthCheckFailed(DeviceError):
-    """A release did not pass its checks on the device; the one before it still serves."""
+    """A release failed its health checks on the device; the previous release still serves."""
 
     code = "EQ504"
 
 
 class DeviceBusy(DeviceError):
-    """Another command changes the device just now."""
+    """Another command is changing the device."""
 
     code = "EQ508"
     transient = True
@@ -255,7 +262,7 @@ class BundleError(EdgeqError):
     """A bundle cannot be read or made."""
 
     code = "EQ600"
-    usual_hint = "make the bundle again with `edgeq bundle`"
+    usual_hint = "make the bundle again with `edgeq bundle make`"
 
 
 class BundleAltered(BundleError):
@@ -268,105 +275,105 @@ class SigningKeyError(BundleError):
     """A signing key cannot be made, read or used."""
 
     code = "EQ602"
-    usual_hint = "`edgeq keys list` shows the workspace's keys, `edgeq keys new` makes one"
+    usual_hint = "`edgeq keys list` shows the keys of the workspace; `edgeq keys new` makes one"
 
 
 class SignatureInvalid(BundleError):
-    """A bundle's signature is missing, cut short, or does not fit its manifest."""
+    """A bundle's signature is missing, truncated, or does not match its manifest."""
 
     code = "EQ603"
-    usual_hint = "make the bundle again with `edgeq bundle`, which signs it"
+    usual_hint = "make the bundle again with `edgeq bundle make`, which signs it"
 
 
 class UnknownSigner(BundleError):
-    """A bundle is signed, but by nobody who is known here."""
+    """A bundle is signed, but with no key that this workspace knows."""
 
     code = "EQ604"
-    usual_hint = "give the publisher's public key: `edgeq bundle verify FILE --key KEY.pub`"
+    usual_hint = "pass the publisher's public key: `edgeq bundle verify FILE --key KEY.pub`"
 
 
 class StoreError(EdgeqError):
     """The local store cannot be used."""
 
     code = "EQ610"
-    usual_hint = "the store is .edgeq/store.db in the workspace; `edgeq doctor --local` looks at it"
+    usual_hint = "`edgeq doctor --local` checks the store, .edgeq/store.db in the workspace"
 
 
 class DiskRefused(EdgeqError):
-    """A file or folder of this machine cannot be used: no space, read-only, no right, or a failing disk."""
+    """This machine cannot read or write a file: no space, read-only, no permission, or a failing disk."""
 
     code = "EQ620"
-    usual_hint = "let this user write there, or choose another --workspace or -o"
+    usual_hint = "give this user write permission there, or choose another --workspace or -o"
 
 
 class GateError(EdgeqError):
     """A limit of the blueprint does not hold."""
 
     code = "EQ700"
-    usual_hint = "widen the limit, or find a better variant"
+    usual_hint = "relax the limit in the blueprint, or convert a better variant"
     exit_status = ExitStatus.GATE
 
 
 class RolloutAborted(GateError):
-    """A rollout's abort rule fired; no further device is touched."""
+    """A rollout's abort rule fired; no further device is changed."""
 
     code = "EQ710"
-    usual_hint = "`edgeq rollout show ROLLOUT` says which devices failed and why"
+    usual_hint = "`edgeq rollout show ROLLOUT` lists the devices that failed, with the reasons"
 
 
 class RolloutPaused(GateError):
-    """A rollout waits for somebody's word before its next stage."""
+    """The rollout is paused and needs operator approval."""
 
     code = "EQ824"
-    usual_hint = "`edgeq rollout resume ROLLOUT` goes on"
+    usual_hint = "`edgeq rollout resume ROLLOUT` starts the next stage"
 
 
 class SomeDevicesFailed(EdgeqError):
     """Some devices failed; the others are done."""
 
     code = "EQ801"
-    usual_hint = "the others are done; run the same command again for those that failed"
+    usual_hint = "run the same command again; devices that are done stay as they are"
     exit_status = ExitStatus.SOME_DEVICES_FAILED
 
 
 class RolloutError(EdgeqError):
-    """A rollout cannot begin or go on."""
+    """A rollout cannot start or continue."""
 
     code = "EQ820"
     usual_hint = "`edgeq rollout list` shows the rollouts"
 
 
 class RolloutBusy(RolloutError):
-    """Another controller drives the rollout just now."""
+    """Another process is running the rollout."""
 
     code = "EQ821"
     transient = True
 
 
 class RolloutDamaged(RolloutError):
-    """A rollout's journal was changed by something else than edgeq."""
+    """A rollout's journal was changed by another program than edgeq."""
 
     code = "EQ822"
-    usual_hint = "begin a new rollout: devices that serve the release already are left as they are"
+    usual_hint = "start a new rollout; devices that already serve the release stay as they are"
 
 
 class ExperimentError(EdgeqError):
-    """An experiment cannot begin, go on, or end so."""
+    """An experiment cannot start, continue, or end as requested."""
 
     code = "EQ830"
     usual_hint = "`edgeq ab list` shows the experiments"
 
 
 class NotJustified(GateError):
-    """The data of an experiment do not justify the decision; nothing was decided."""
+    """The data of the experiment do not justify the decision; nothing was changed."""
 
     code = "EQ833"
-    usual_hint = "`edgeq ab status` shows the intervals; --anyway decides all the same, and is recorded"
+    usual_hint = "`edgeq ab status` shows the intervals; --anyway overrides them and is recorded"
 
 
 class InternalError(EdgeqError):
     """A bug in edgeq."""
 
     code = "EQ901"
-    usual_hint = "please report it"
+    usual_hint = "please report it, with the log file"
     exit_status = ExitStatus.BUG

@@ -1,4 +1,4 @@
-"""Files on the host: one way to write atomically, one way to hash."""
+"""Write files atomically and hash them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace `path` by `data`: readers see the old content or the new, also after a power cut."""
+    """Replace the content of `path` atomically and durably (fsync of file and folder).
+
+    Args:
+        path: the file; its folder is created if it is missing.
+        data: the new content.
+        mode: the permissions of the file.
+
+    Raises:
+        OSError: the file cannot be written; the error names `path`.
+    """
     try:
         _write_atomic(path, data, mode)
     except OSError as error:
-        # A write knows no name, and the temporary one would tell nobody anything.
+        # The error names the temporary file or nothing; the user knows only `path`.
         error.filename, error.filename2 = str(path), None
         raise
 
@@ -35,7 +44,7 @@ def _write_atomic(path: Path, data: bytes, mode: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` survive a power cut."""
+    """Fsync `folder`, so that a rename inside it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -44,6 +53,6 @@ def sync_folder(folder: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the file's SHA-256 as hex."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

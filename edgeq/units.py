@@ -1,4 +1,4 @@
-"""Parsing and formatting of quantities: values carry raw units, people read these."""
+"""Parse and format sizes, durations and percentages; everywhere else values are in raw units."""
 
 from __future__ import annotations
 
@@ -33,17 +33,25 @@ def _parse(text: str, units: dict[str, int], what: str, example: str) -> int:
 
 
 def parse_size(text: str, *, subject: str = "size") -> int:
-    """Return bytes for texts such as `512 KiB` or `2MB`."""
+    """Return the bytes of a size such as `512 KiB` or `2MB`.
+
+    Raises:
+        UsageError: EQ101; the text is not a number with a unit of size. `subject` names it in the message.
+    """
     return _parse(text, _BYTES, subject, "512KiB")
 
 
 def parse_duration(text: str, *, subject: str = "duration") -> int:
-    """Return nanoseconds for texts such as `50 ms` or `2s`."""
+    """Return the nanoseconds of a duration such as `50 ms` or `2s`.
+
+    Raises:
+        UsageError: EQ101; the text is not a number with a unit of time. `subject` names it in the message.
+    """
     return _parse(text, _NANOSECONDS, subject, "10m")
 
 
 def format_size(size_bytes: float) -> str:
-    """Return a size for people: `1.5 MiB`."""
+    """Format a size in bytes: `1.5 MiB`."""
     for limit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if abs(size_bytes) >= limit:
             return f"{size_bytes / limit:.1f} {name}"
@@ -51,7 +59,7 @@ def format_size(size_bytes: float) -> str:
 
 
 def format_duration(duration_ns: float) -> str:
-    """Return a duration for people: `57 us`."""
+    """Format a duration in nanoseconds: `57 us`."""
     for limit, name in ((10**9, "s"), (10**6, "ms"), (10**3, "us")):
         if abs(duration_ns) >= limit:
             return f"{duration_ns / limit:.3g} {name}"
@@ -59,5 +67,5 @@ def format_duration(duration_ns: float) -> str:
 
 
 def format_percent(fraction: float) -> str:
-    """Return a fraction as percent: `91.3 %`."""
+    """Format a fraction as percent: `91.3 %`."""
     return f"{100 * fraction:.1f} %"

@@ -1,4 +1,4 @@
-"""Frozen values that cross the layers of edgeq."""
+"""Frozen values that cross the layers of edgeq: devices, metrics and variants."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class DeviceKind(StrEnum):
-    """The platform profile of a device."""
+    """Platform of a device."""
 
     RASPBERRY_PI = "raspberry-pi"
     CORAL = "coral"
@@ -18,7 +18,7 @@ class DeviceKind(StrEnum):
 
 
 class TransportKind(StrEnum):
-    """What carries the commands to a device."""
+    """SSH implementation that carries the commands to a device."""
 
     PARAMIKO = "paramiko"
     OPENSSH = "openssh"
@@ -26,19 +26,19 @@ class TransportKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One line of the inventory: how to reach a device and what it is.
+    """One entry of the inventory: how to connect to a device and what it is.
 
     Attributes:
         host_key: the pinned host key as in `known_hosts`: `ssh-ed25519 AAAA...`.
-        identity: a private key file, or None for the agent and the default keys.
-        python: the interpreter on the device that starts the agent.
-        home: the agent's folder, relative to the login folder unless absolute.
-        jump: machines on the way, `[USER@]HOST[:PORT]` with commas; None leaves it to the ssh configuration.
-        native: a `benchmark_model` program for the device, where no Python runtime fits it.
-        ssh_config: whether `~/.ssh/config` is honoured, or the file that is read in its place.
-        transport: `openssh` runs the `ssh` program of this machine.
-        jump_host_key: the pinned host keys of the machines on the way, with commas, in the order of the way;
-            None leaves them to known_hosts.
+        identity: a private key file; None for the SSH agent and the default keys.
+        python: the interpreter on the device that runs the agent.
+        home: the agent's folder; a relative path starts at the login folder.
+        jump: jump hosts, `[USER@]HOST[:PORT]` separated by commas; None uses the ssh configuration.
+        native: a `benchmark_model` program for a device that no Python runtime fits.
+        ssh_config: whether to read `~/.ssh/config`, or the path of the file to read instead.
+        transport: `paramiko`, or `openssh` for the `ssh` program of this machine.
+        jump_host_key: the pinned host keys of the jump hosts, in their order, separated by commas; None uses
+            known_hosts.
     """
 
     name: str
@@ -60,14 +60,14 @@ class Device:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """What evaluating a model on data gave.
+    """Result of the evaluation of a model on data.
 
     Attributes:
-        samples: how many samples were evaluated.
+        samples: number of samples.
         accuracy: share of samples whose largest output is the label, 0..1; None without labels.
-        agreement: share of samples with the reference's largest output, 0..1; None without a reference.
-        output_sqnr_db: signal to quantization noise of the dequantized outputs against the
-            reference's, in dB; None without a reference, infinity when the outputs are equal.
+        agreement: share of samples with the same largest output as the reference, 0..1; None without one.
+        output_sqnr_db: signal-to-quantization-noise ratio of the dequantized outputs to the reference's,
+            in dB; None without a reference, infinity if the outputs are equal.
     """
 
     samples: int
@@ -78,7 +78,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One way of the model: a file, what it is, and how good it is."""
+    """One conversion of a model: its file and its metrics."""
 
     name: str
     path: Path

@@ -1,4 +1,4 @@
-"""The version of edgeq: one number for the SDK, the converters and the agent that it ships."""
+"""Version of edgeq: the SDK, the converters and the agent share it."""
 
 from __future__ import annotations
 

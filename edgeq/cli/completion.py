@@ -1,4 +1,4 @@
-"""`edgeq completion`: print the script that completes commands and options in a shell."""
+"""`edgeq completion`: print a shell completion script."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from edgeq.cli.ui import App, command
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion_command(app: App, shell: str) -> None:
-    """Print the completion script for SHELL."""
+    """Print the completion script for SHELL: it completes commands and options."""
     from click.shell_completion import get_completion_class
 
     from edgeq.cli.root import root
 
     completer = get_completion_class(shell)
     if completer is None:
-        raise TypeError(f"click knows no completion for {shell}")
+        raise TypeError(f"click has no completion for {shell}")
     script = completer(root, {}, "edgeq", "_EDGEQ_COMPLETE").source()
     app.ui.line(script)
     app.ui.emit("edgeq.completion/1", {"shell": shell, "script": script})

@@ -1,4 +1,4 @@
-"""`edgeq doctor`: check this machine and its devices, and say how to mend what is wrong."""
+"""`edgeq doctor`: check this machine and its devices, and suggest fixes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @command("doctor", examples=["edgeq doctor", "edgeq doctor pi-4 --json", "edgeq doctor --local"])
 @click.argument("devices", nargs=-1)
-@click.option("--local", is_flag=True, help="Look at this machine alone.")
+@click.option("--local", is_flag=True, help="Check only this machine.")
 @click.pass_context
 def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local: bool) -> None:
-    """Check this machine and DEVICES (all enrolled ones, when none is named)."""
+    """Check this machine and DEVICES (default: all enrolled devices), and suggest fixes."""
     from edgeq.doctor import Health, examine_device, examine_host, examine_trust, worst
     from edgeq.fleet.inventory import Inventory
 
@@ -47,7 +47,7 @@ def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local
         checks += examine_device(device, facts, starts=starts)
         checks += examine_trust(device, trusts.get(device.name))
     app.ui.table(
-        ["where", "what", "", "found"],
+        ["where", "check", "", "result"],
         [[check.subject, check.name, check.health.value, check.detail] for check in checks],
     )
     verdict = worst(checks)

@@ -1,67 +1,103 @@
-"""The root group: names and one-line helps of all commands, whose modules load only when one is run."""
+"""Root group of the command line: a table of all commands, each imported only when it runs."""
 
 from __future__ import annotations
 
 import difflib
 import sys
+from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from edgeq.version import VERSION
 
-# name -> (module under edgeq.cli, one-line help). `edgeq --help` reads this table alone.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "check": ("check", "Check a blueprint and say what it asks for."),
-    "calibrate": ("calibrate", "Keep a model's value histograms: taken once, merged, used by convert."),
-    "convert": ("convert", "Convert a model to .tflite: float, dynamic, int8, int16x8, mixed or int4."),
-    "tune": ("tune", "Train a Keras model with fake quantization, where conversion loses accuracy."),
-    "evaluate": ("evaluate", "Evaluate a .tflite model on data, and against a float reference."),
-    "sensitivity": ("sensitivity", "Measure what quantizing each operation costs, and what to do."),
-    "search": ("search", "Search mixed precision: which operations stay float, under a blueprint."),
-    "select": ("select", "Choose among evaluated variants by a blueprint."),
-    "edgetpu": ("edgetpu", "Say what an Edge TPU takes of a .tflite, and compile it."),
-    "bundle": (
-        "bundle",
-        "Make a signed bundle of a model, its golden inputs and its drift reference; verify one.",
+
+class Section(StrEnum):
+    """Heading of `edgeq --help`."""
+
+    MODELS = "Models"
+    DEVICES = "Devices"
+    RELEASES = "Releases"
+    FIELD = "Field"
+    WORKSPACE = "Workspace"
+
+
+class Entry(NamedTuple):
+    """One command of the root group.
+
+    Attributes:
+        section: the heading under which `edgeq --help` lists it.
+        module: its module in `edgeq.cli`, which defines `NAME_command`.
+        help: one line that says what it does.
+    """
+
+    section: Section
+    module: str
+    help: str
+
+
+# `edgeq --help` reads this table and imports no command. Its order is the order of the help: from the trained
+# model to the field.
+COMMANDS: dict[str, Entry] = {
+    "check": Entry(Section.MODELS, "check", "Validate a blueprint and show its limits."),
+    "calibrate": Entry(
+        Section.MODELS, "calibrate", "Record histograms of a model's values for several conversions."
     ),
-    "keys": ("keys", "Make signing keys; let devices trust or revoke them."),
-    "devices": ("devices", "Enrol, list and remove devices; emulate one."),
-    "plan": ("plan", "Show what a bundle would change on devices; change nothing."),
-    "deploy": ("deploy", "Show what a bundle changes on devices, and do it."),
-    "rollout": ("rollout.manage", "Show, pause, resume and roll back staged rollouts."),
-    "ab": ("ab.start", "Compare two releases side by side; promotion is a decision with a record."),
-    "rollback": ("rollback", "Put a device's model back to its previous release."),
-    "pin": ("pin", "Keep a release on devices until it is unpinned."),
-    "unpin": ("pin", "Let a pinned release go."),
-    "prune": ("prune", "Remove what nothing refers to from devices."),
-    "status": ("status", "Show what devices run."),
-    "infer": ("infer", "Run data through a device's current model."),
-    "bench": ("bench", "Measure a model's latency, start and memory on a device."),
-    "collect": ("collect", "Pull telemetry windows from devices into the store."),
-    "monitor": ("monitor", "Say which devices drift, with a stated false-alarm rate."),
-    "report": ("report", "Write what was measured as one self-contained HTML page."),
-    "lineage": ("lineage", "Say what a .tflite was made of."),
-    "reproduce": ("reproduce", "Build a recorded .tflite again and compare the bytes."),
-    "runs": ("runs", "List what the store recorded: conversions, bundles, deployments."),
-    "demo": ("demo", "Walk the whole path on this machine: train, convert, deploy, measure, report."),
-    "doctor": ("doctor", "Check this machine and its devices, and say how to mend what is wrong."),
-    "agent": ("agent", "Build the device agent as a file."),
-    "completion": ("completion", "Print the shell completion script."),
+    "convert": Entry(
+        Section.MODELS, "convert", "Convert a model to .tflite: float, int8, int16x8, mixed, int4."
+    ),
+    "tune": Entry(Section.MODELS, "tune", "Fine-tune a Keras model with quantization-aware training (QAT)."),
+    "evaluate": Entry(
+        Section.MODELS, "evaluate", "Measure a .tflite model's accuracy and its distance from float."
+    ),
+    "sensitivity": Entry(
+        Section.MODELS, "sensitivity", "Measure the noise that quantizing each operation adds."
+    ),
+    "search": Entry(Section.MODELS, "search", "Search the mixed-precision model that meets a blueprint."),
+    "select": Entry(Section.MODELS, "select", "Select the best of several converted models by a blueprint."),
+    "edgetpu": Entry(Section.MODELS, "edgetpu", "Report what runs on an Edge TPU; compile a model for it."),
+    "lineage": Entry(
+        Section.MODELS, "lineage", "Show the source, data and recipe that a .tflite was made from."
+    ),
+    "reproduce": Entry(Section.MODELS, "reproduce", "Rebuild a recorded .tflite and compare the bytes."),
+    "devices": Entry(Section.DEVICES, "devices", "Enrol, list and remove devices; install boot services."),
+    "bench": Entry(Section.DEVICES, "bench", "Measure a model's latency, start-up and memory on a device."),
+    "infer": Entry(Section.DEVICES, "infer", "Run samples through a device's current model."),
+    "agent": Entry(Section.DEVICES, "agent", "Build the device agent as a single file."),
+    "bundle": Entry(Section.RELEASES, "bundle", "Make a signed bundle of a model; verify one."),
+    "keys": Entry(Section.RELEASES, "keys", "Make signing keys; set which keys devices trust."),
+    "plan": Entry(Section.RELEASES, "plan", "Show what a bundle would change on devices."),
+    "deploy": Entry(Section.RELEASES, "deploy", "Deploy a bundle to devices, at once or in stages."),
+    "rollout": Entry(
+        Section.RELEASES, "rollout.manage", "Show, pause, resume, abort and roll back staged rollouts."
+    ),
+    "ab": Entry(Section.RELEASES, "ab.start", "Compare two releases in an A/B experiment and decide."),
+    "rollback": Entry(Section.RELEASES, "rollback", "Return devices to a model's previous release."),
+    "pin": Entry(Section.RELEASES, "pin", "Keep a release on devices when they are pruned."),
+    "unpin": Entry(Section.RELEASES, "pin", "Undo a pin."),
+    "prune": Entry(Section.RELEASES, "prune", "Delete unused releases, files and runtimes from devices."),
+    "status": Entry(Section.FIELD, "status", "Show the releases, health and telemetry backlog of devices."),
+    "collect": Entry(Section.FIELD, "collect", "Pull telemetry from devices into the store."),
+    "monitor": Entry(Section.FIELD, "monitor", "Detect drift, with a stated false-alarm rate."),
+    "report": Entry(Section.FIELD, "report", "Write an HTML report of variants, devices and drift."),
+    "runs": Entry(Section.WORKSPACE, "runs", "List recorded conversions, bundles and deployments."),
+    "demo": Entry(Section.WORKSPACE, "demo", "Run the whole workflow on this machine, with a small model."),
+    "doctor": Entry(Section.WORKSPACE, "doctor", "Check this machine and its devices, and suggest fixes."),
+    "completion": Entry(Section.WORKSPACE, "completion", "Print a shell completion script."),
 }
 
 
 class PipeClosed(Exception):
-    """The reader of our output went away; click would end the process on a BrokenPipeError with status 1."""
+    """The reader of stdout is gone. On a BrokenPipeError click itself would exit with status 1."""
 
 
 class LazyGroup(click.Group):
-    """A click group whose commands are imported when they are needed."""
+    """A click group that imports a command when it runs."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """Parse the command line; `--help` writes already here."""
+        """Parse the command line; `--help` prints here."""
         try:
             return super().make_context(*args, **kwargs)
         except BrokenPipeError as error:
@@ -71,29 +107,29 @@ class LazyGroup(click.Group):
         """Run the command."""
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()  # a small output meets the closed pipe here, not at exit
+            sys.stdout.flush()  # a short output meets a closed pipe here, not at exit
         except BrokenPipeError as error:
             raise PipeClosed from error
         return result
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of the way of the data, not of the alphabet."""
+        """Return the names in the order of COMMANDS."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command."""
         if cmd_name not in COMMANDS:
             return None
-        module, _ = COMMANDS[cmd_name]
+        module = COMMANDS[cmd_name].module
         command = getattr(import_module(f"edgeq.cli.{module}"), f"{cmd_name}_command")
         if not isinstance(command, click.Command):
-            raise TypeError(f"edgeq.cli.{module}.{cmd_name}_command is no click command")
+            raise TypeError(f"edgeq.cli.{module}.{cmd_name}_command is not a click command")
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Name the nearest command where one is unknown."""
+        """Suggest the nearest name for an unknown command."""
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             meant = f" Did you mean `{near[0]}`?" if near else ""
@@ -101,9 +137,15 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table of commands without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        """Write COMMANDS, a heading for each section, without importing a command."""
+        widest = max(map(len, COMMANDS))
+        for section in Section:
+            # Padded names align the columns of all sections.
+            rows = [
+                (name.ljust(widest), one.help) for name, one in COMMANDS.items() if one.section is section
+            ]
+            with formatter.section(section):
+                formatter.write_dl(rows)
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: Any) -> None:
@@ -128,18 +170,23 @@ def _version(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
     envvar="EDGEQ_WORKSPACE",
-    show_default="here",
-    help="Folder with devices.toml and the store.",
+    show_default="current folder",
+    help="Folder of devices.toml and the store.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Say only errors.")
-@click.option("-v", "--verbose", count=True, help="Say more.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only results, warnings and errors.")
+@click.option("-v", "--verbose", count=True, help="Print more diagnostics.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option(
-    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version."
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_version,
+    help="Show the version and exit.",
 )
 @click.pass_context
 def root(ctx: click.Context, workspace: Path, quiet: bool, verbose: int, debug: bool) -> None:
-    """Compress, prove, ship and watch TFLite models on fleets of small devices."""
+    """Compress, verify, deploy and monitor TFLite models on fleets of small devices."""
     from edgeq.cli.ui import App, Ui
 
     ctx.obj = App(workspace=workspace, ui=Ui(quiet=quiet, verbosity=verbose))

@@ -1,4 +1,4 @@
-"""The one object that writes: data on stdout, talk on stderr, progress that suits a terminal or a pipe."""
+"""Output of the command line: results on stdout; progress, warnings and diagnostics on stderr."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-# A step that is over before this shows no progress.
+# A step that ends sooner shows no progress.
 PROGRESS_AFTER_S = 0.5
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,10 +23,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(kw_only=True)
 class Ui:
-    """Writes for people and for programs.
+    """Writer for people and for programs.
 
     Attributes:
-        as_json: stdout carries one JSON document instead of text.
+        quiet: print only results, warnings and errors.
+        verbosity: how often `-v` was given.
+        as_json: print one JSON document on stdout instead of text.
     """
 
     quiet: bool = False
@@ -36,42 +38,42 @@ class Ui:
 
     @property
     def interactive(self) -> bool:
-        """Whether a person sits at both ends."""
+        """Whether stdin and stderr are terminals, so that a person can answer a question."""
         return sys.stdin.isatty() and sys.stderr.isatty()
 
     def say(self, text: str) -> None:
-        """Write one line of talk on stderr."""
+        """Write one line on stderr, unless quiet."""
         if not self.quiet:
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
 
     def detail(self, text: str) -> None:
-        """Write one line of talk that only `-v` shows."""
+        """Write one line on stderr that only `-v` shows."""
         if self.verbosity > 0:
             self.say(text)
 
     def warn(self, text: str) -> None:
-        """Write a warning, also when quiet."""
+        """Write a warning on stderr, even when quiet."""
         sys.stderr.write(f"warning: {text}\n")
 
     def next(self, command: str) -> None:
-        """Name the command that comes next."""
+        """Suggest the next command."""
         self.say(f"next: {command}")
 
     def emit(self, schema: str, body: Mapping[str, Any]) -> None:
-        """Write the JSON document of a `--json` run."""
+        """Write the JSON document of a `--json` run; do nothing without `--json`."""
         if self.as_json:
             document = {"schema": schema, **_finite(dict(body))}
             sys.stdout.write(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
             sys.stdout.flush()
 
     def line(self, text: str = "") -> None:
-        """Write one line of data for people; nothing under `--json`, whose document carries it."""
+        """Write one line of results; nothing with `--json`, whose document contains it."""
         if not self.as_json:
             sys.stdout.write(text + "\n")
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Write a table for people on stdout: aligned columns, no box, good in a pipe."""
+        """Write a table on stdout: aligned columns without borders, so that pipes can read it."""
         if self.as_json:
             return
         lines = [list(headings), *[list(row) for row in rows]]
@@ -82,10 +84,10 @@ class Ui:
 
     @contextmanager
     def progress(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show how far a long step is: a bar on a terminal, a line each 10 % or 30 s in a pipe.
+        """Show the progress of a long step: a bar on a terminal, else a line every 10 % or 30 s.
 
         Yields:
-            A function that takes how much more is done.
+            A function that adds an amount to what is done, up to `total`.
         """
         if self.quiet:
             yield lambda _amount: None
@@ -96,7 +98,7 @@ class Ui:
             yield _lines(self.say, label, total)
 
     def confirm(self, question: str, *, yes: bool) -> bool:
-        """Ask a person before a change; who has no terminal wrote the command down, and meant it."""
+        """Ask before a change. Without a terminal the answer is yes: a script cannot answer."""
         if yes or not self.interactive:
             return True
         return click.confirm(question, default=False, err=True)
@@ -104,7 +106,7 @@ class Ui:
 
 @dataclass(frozen=True, kw_only=True)
 class App:
-    """What every command gets: where the project is and how to write."""
+    """First argument of every command: the workspace and the output."""
 
     workspace: Path
     ui: Ui
@@ -127,7 +129,7 @@ def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _lines(say: Callable[[str], None], label: str, total: int) -> Callable[[int], None]:
-    # What is over in half a second needs no report; what takes longer says so each 10 % or 30 s.
+    # Print nothing for PROGRESS_AFTER_S, then a line every 10 % or 30 s.
     state = {"done": 0.0, "shown": 0.0, "at_s": time.monotonic()}
     begun_s = time.monotonic()
 
@@ -144,7 +146,7 @@ def _lines(say: Callable[[str], None], label: str, total: int) -> Callable[[int]
 
 
 def _finite(value: Any) -> Any:
-    # JSON has no infinity and no NaN; a figure that is not finite becomes null, never a made-up number.
+    # JSON has neither infinity nor NaN: such a figure becomes null.
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
@@ -157,9 +159,9 @@ def _finite(value: Any) -> Any:
 
 
 def command(name: str, *, examples: Sequence[str], help: str | None = None) -> Callable[[F], click.Command]:
-    """Make a click command with `-h` examples and `--json`; the function gets the App first.
+    """Make a click command with examples in its help and a `--json` option. The function gets the App first.
 
-    The option sets the App's Ui to JSON, so that the command calls `ui.emit` and `ui.line` without asking.
+    `--json` switches the App's Ui, so a command calls both `ui.emit` and `ui.line` without a condition.
     """
 
     def decorate(function: F) -> click.Command:
@@ -169,9 +171,9 @@ def command(name: str, *, examples: Sequence[str], help: str | None = None) -> C
             return function(app, *args, **kwargs)
 
         wrapped = update_wrapper(invoke, function)
-        wrapped = click.option("--json", "json_output", is_flag=True, help="One JSON document on stdout.")(
-            wrapped
-        )
+        wrapped = click.option(
+            "--json", "json_output", is_flag=True, help="Print one JSON document on stdout."
+        )(wrapped)
         epilog = "Examples:\n\n\b\n" + "\n".join(f"  {example}" for example in examples)
         return click.command(name, epilog=epilog, help=help)(wrapped)
 

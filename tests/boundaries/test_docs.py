@@ -60,6 +60,35 @@ def test_the_guard_sees_a_missing_code() -> None:
     assert documented("| EQ10 | broken |") == {}
 
 
+def listed(docstring: str) -> dict[str, tuple[str, int]]:
+    """Return the classes that the docstring of edgeq.errors lists: name -> (code pattern, exit status)."""
+    rows = re.findall(r"^[|`\- ]*([A-Z]\w+) +(EQ[\dx]{3}) +exit (\d+)", docstring, re.MULTILINE)
+    return {name: (code, int(status)) for name, code, status in rows}
+
+
+def misplaced(docstring: str) -> list[str]:
+    """Return the classes whose code or exit status is not that of their nearest listed ancestor."""
+    lines = listed(docstring)
+    found = []
+    for cls in tree():
+        code, status = next(lines[one.__name__] for one in cls.__mro__ if one.__name__ in lines)
+        if not re.fullmatch(code.replace("x", r"\d"), cls.code) or status != cls.exit_status:
+            found.append(cls.__name__)
+    return found
+
+
+def test_the_tree_in_the_docstring_is_true() -> None:
+    docstring = errors.__doc__ or ""
+    assert set(listed(docstring)) <= {cls.__name__ for cls in tree()}
+    assert misplaced(docstring) == []
+
+
+def test_a_class_that_breaks_the_tree_is_seen() -> None:
+    lines = (errors.__doc__ or "").splitlines()
+    without = "\n".join(line for line in lines if "ToolMissing" not in line and "NotJustified" not in line)
+    assert misplaced(without) == ["ToolMissing", "NotJustified"]
+
+
 def test_every_exit_status_is_documented(project_root: Path) -> None:
     text = (project_root / "docs" / "errors.md").read_text(encoding="utf-8")
     for status in errors.ExitStatus:

@@ -9,7 +9,18 @@ import pytest
 from tests.boundaries.prose import files, offences
 
 # Folders and files whose prose is finished. It grows until it is the whole tree.
-FINISHED: tuple[str, ...] = ("edgeq/store", "tests/store")
+FINISHED: tuple[str, ...] = (
+    "edgeq/__init__.py",
+    "edgeq/doctor.py",
+    "edgeq/errors.py",
+    "edgeq/files.py",
+    "edgeq/store",
+    "edgeq/units.py",
+    "edgeq/values.py",
+    "edgeq/version.py",
+    "tests/cli",
+    "tests/store",
+)
 
 
 @pytest.mark.parametrize("part", FINISHED)

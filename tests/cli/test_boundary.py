@@ -1,10 +1,11 @@
-"""The error boundary: one line, a hint, the right exit status; data on stdout, talk on stderr."""
+"""Error boundary: one line, a hint and an exit status; results on stdout, diagnostics on stderr."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from edgeq import errors
 from edgeq.cli import main
-from edgeq.cli.root import COMMANDS, root
+from edgeq.cli.root import COMMANDS, Section, root
 from edgeq.files import write_atomic
 
 EDGEQ = Path(sys.executable).with_name("edgeq")
@@ -86,7 +87,12 @@ def test_the_examples_of_every_command_parse(path: tuple[str, ...]) -> None:
 def test_the_table_of_commands_is_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in COMMANDS)
+    shown = [line.split()[0] for line in text.splitlines() if re.match(r"  [a-z]", line)]
+    assert [name for name in shown if name in COMMANDS] == list(COMMANDS)
+    headings = [line.rstrip(":") for line in text.splitlines() if re.match(r"[A-Z]\w+:$", line)]
+    assert headings == ["Options", *Section]
+    for name, entry in COMMANDS.items():
+        assert f"  {name:<11}  {entry.help}\n" in text, "each command is one line of 80 columns"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +145,7 @@ TREE = [
 
 
 @pytest.mark.parametrize("cls", TREE, ids=lambda cls: cls.__name__)
-def test_every_error_of_the_tree_leaves_with_its_status(
+def test_every_error_exits_with_its_status(
     cls: type[errors.EdgeqError],
     workspace: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -153,14 +159,14 @@ def test_every_error_of_the_tree_leaves_with_its_status(
 
 
 @pytest.mark.parametrize("cls", TREE, ids=lambda cls: cls.__name__)
-def test_every_error_says_what_to_do_next(cls: type[errors.EdgeqError]) -> None:
+def test_every_error_has_a_hint(cls: type[errors.EdgeqError]) -> None:
     assert cls("pi-4").hint
     assert cls("pi-4", hint="run it").hint == "run it"
     if cls is not errors.EdgeqError:
         assert cls.usual_hint != errors.EdgeqError.usual_hint
 
 
-def test_codes_are_unique_and_statuses_are_of_the_table() -> None:
+def test_codes_are_unique() -> None:
     codes = [cls.code for cls in TREE]
     assert len(codes) == len(set(codes))
     assert {cls.exit_status for cls in TREE} <= set(errors.ExitStatus)
@@ -184,14 +190,18 @@ def test_a_bug_is_status_70_with_a_log_and_no_traceback(
         (
             OSError(errno.ENOSPC, "x", "a/b"),
             "a/b: cannot be used: No space left on device",
-            "free space there",
+            "free disk space there",
         ),
-        (OSError(errno.ENOSPC, "x"), "disk: cannot be used: No space left on device", "free space there"),
+        (
+            OSError(errno.ENOSPC, "x"),
+            "disk: cannot be used: No space left on device",
+            "free disk space there",
+        ),
         (OSError(errno.EROFS, "x", Path("a")), "a: cannot be used: Read-only file system", "--workspace"),
-        (PermissionError(errno.EACCES, "x", "a"), "a: cannot be used: Permission denied", "let this user"),
+        (PermissionError(errno.EACCES, "x", "a"), "a: cannot be used: Permission denied", "give this user"),
     ],
 )
-def test_a_disk_in_the_way_is_no_bug(
+def test_a_disk_error_is_not_a_bug(
     error: OSError,
     text: str,
     hint: str,
@@ -209,9 +219,7 @@ def test_a_disk_in_the_way_is_no_bug(
     assert list(workspace.glob("edgeq-crash-*.log")) == []
 
 
-def test_an_error_of_the_system_that_is_no_disk_stays_a_bug(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_system_error_is_a_bug(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, OSError(errno.EINVAL, "x"))
     assert main(["check", "b.toml"]) == 70
     assert list(workspace.glob("edgeq-crash-*.log"))
@@ -241,7 +249,7 @@ def test_an_interrupt_is_status_130(
 
 
 @pytest.mark.parametrize("argv", [["completion", "bash"], ["convert", "--help"]])
-def test_a_reader_that_goes_away_is_status_141(argv: list[str]) -> None:
+def test_a_closed_pipe_is_status_141(argv: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:

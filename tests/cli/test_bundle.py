@@ -1,4 +1,4 @@
-"""`edgeq bundle` and what it is given that is no model."""
+"""`edgeq bundle` with files that are not models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edgeq doctor`: what is missing is named, with the way to mend it."""
+"""`edgeq doctor`: each problem is named with its fix."""
 
 from __future__ import annotations
 
@@ -59,22 +59,22 @@ def test_no_space_and_a_wrong_clock_are_warnings_with_a_fix() -> None:
     assert "clock" in fix
 
 
-def test_whom_a_device_trusts_is_one_line() -> None:
+def test_the_trust_store_is_one_check() -> None:
     trust = {"keys": ["aa", "bb"], "revoked": ["cc"], "threshold": 2, "problem": None}
     counters = {"kws": {"counter": 3, "release": "r"}}
 
-    def found(**changes: object) -> tuple[str, str, str | None]:
-        (check,) = doctor.examine_trust(DEVICE, {**trust, "counters": counters, **changes})
-        return check.health.value, check.detail, check.fix
+    def check(**changes: object) -> tuple[str, str, str | None]:
+        (result,) = doctor.examine_trust(DEVICE, {**trust, "counters": counters, **changes})
+        return result.health.value, result.detail, result.fix
 
-    assert found() == ("ok", "trusts 2 of aa, bb, revoked cc; counters: kws 3", None)
-    assert found(keys=[])[0] == "warn"
-    assert "edgeq keys trust --on pi" in str(found(keys=[])[2])
-    assert found(problem="is damaged")[:2] == ("fail", "accepts nothing: is damaged")
+    assert check() == ("ok", "trusts 2 of aa, bb, revoked cc; counters: kws 3", None)
+    assert check(keys=[])[0] == "warn"
+    assert "edgeq keys trust --on pi" in str(check(keys=[])[2])
+    assert check(problem="is damaged")[:2] == ("fail", "accepts nothing: is damaged")
     assert doctor.examine_trust(DEVICE, None) == []
 
 
-def test_a_device_that_cannot_be_reached_is_one_failed_check() -> None:
+def test_an_unreachable_device_is_one_failed_check() -> None:
     def unreachable(device: Device) -> Facts:
         raise Unreachable(device.name, "nothing answers", hint="is it on?")
 
@@ -97,7 +97,7 @@ def test_a_broken_store_is_a_failure_with_status_1(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (workspace / ".edgeq").mkdir()
-    (workspace / ".edgeq" / "store.db").write_text("this is no database, whatever its name says" * 100)
+    (workspace / ".edgeq" / "store.db").write_text("not a database, whatever its name says" * 100)
     assert main(["doctor", "--local", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["health"] == "fail"
@@ -105,7 +105,7 @@ def test_a_broken_store_is_a_failure_with_status_1(
     assert store["health"] == "fail"
 
 
-def test_it_leaves_an_empty_workspace_empty(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_workspace_stays_empty(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     assert list(workspace.iterdir()) == []
     capsys.readouterr()
@@ -131,19 +131,19 @@ SERVICE = {
         ({**SERVICE, "last": {**LAST, "ok": False, "problem": "a disk that refuses"}}, "fail"),
     ],
 )
-def test_what_starts_the_agent(service: dict[str, object] | None, health: str) -> None:
-    found, fix = health_of(replace(FACTS, raw={**FACTS.raw, "service": service}), "service")
-    assert found == health
+def test_the_boot_service(service: dict[str, object] | None, health: str) -> None:
+    result, fix = health_of(replace(FACTS, raw={**FACTS.raw, "service": service}), "service")
+    assert result == health
     assert (fix is None) is (health == "ok") or "refuses" in str(service)
 
 
-def test_a_start_that_nothing_starts_is_a_warning() -> None:
-    told = {**SERVICE, "kind": "plain", "at_boot": False, "why": "this device has no crontab"}
+def test_a_service_that_nothing_starts_at_boot_is_a_warning() -> None:
+    service = {**SERVICE, "kind": "plain", "at_boot": False, "why": "this device has no crontab"}
     facts = replace(FACTS, raw={**FACTS.raw, "service": SERVICE})
-    checks = doctor.examine_device(DEVICE, lambda _device: facts, starts={DEVICE.name: told})
+    checks = doctor.examine_device(DEVICE, lambda _device: facts, starts={DEVICE.name: service})
     (check,) = (check for check in checks if check.name == "service")
     assert check.health.value == "warn"
-    assert "nothing starts it: this device has no crontab" in check.detail
+    assert "nothing starts it at boot: this device has no crontab" in check.detail
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,9 @@ def test_a_start_that_nothing_starts_is_a_warning() -> None:
         ({"library": None, "loads": False, "problem": "there is none", "devices": ["usb 18d1:9302"]}, "warn"),
     ],
 )
-def test_an_edge_tpu_is_looked_at_where_there_is_one(edgetpu: dict[str, object], health: str) -> None:
+def test_an_edge_tpu_is_checked_if_the_device_has_a_part_of_it(
+    edgetpu: dict[str, object], health: str
+) -> None:
     assert health_of(replace(FACTS, raw={**FACTS.raw, "edgetpu": edgetpu}), "edgetpu")[0] == health
     checks = doctor.examine_device(DEVICE, lambda _device: FACTS)
     assert "edgetpu" not in [check.name for check in checks]

@@ -1,4 +1,4 @@
-"""What the command line writes, and where."""
+"""Output of the command line: which stream, which format, and progress."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from edgeq.cli.ui import Ui
 from edgeq.errors import DeviceError
 
 
-def test_talk_is_on_stderr_and_data_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+def test_diagnostics_are_on_stderr_and_results_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     ui = Ui()
-    ui.say("talk")
+    ui.say("note")
     ui.line("data")
     ui.table(["name", "size"], [["int8", "1"], ["float16", "22"]])
     out, err = capsys.readouterr()
-    assert err == "talk\n"
+    assert err == "note\n"
     assert out == "data\nname     size\nint8     1\nfloat16  22\n"
 
 
@@ -37,7 +37,7 @@ def test_json_is_one_document_and_silences_tables(capsys: pytest.CaptureFixture[
 
 def test_quiet_keeps_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     ui = Ui(quiet=True)
-    ui.say("talk")
+    ui.say("note")
     ui.detail("detail")
     ui.warn("careful")
     assert capsys.readouterr().err == "warning: careful\n"
@@ -94,8 +94,8 @@ def test_progress_on_a_terminal_is_a_bar() -> None:
     assert b"\x1b[" in seen
 
 
-def test_people_are_asked_and_scripts_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Ui().confirm("apply?", yes=False), "nobody is there to be asked"
+def test_a_terminal_is_asked_and_a_script_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Ui().confirm("apply?", yes=False), "there is no terminal"
     monkeypatch.setattr(Ui, "interactive", True)
     monkeypatch.setattr("click.confirm", lambda question, **more: False)
     assert not Ui().confirm("apply?", yes=False)
