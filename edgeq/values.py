@@ -7,14 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-
-class DeviceKind(StrEnum):
-    """Platform of a device."""
-
-    RASPBERRY_PI = "raspberry-pi"
-    CORAL = "coral"
-    ANDROID = "android"
-    LINUX = "linux"
+# The device reports its kind with the same names; the agent has the one definition.
+from edgeq_agent.platforms.registry import DeviceKind as DeviceKind
 
 
 class TransportKind(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ def _check_keys(where: str, table: dict[str, Any]) -> None:
             raise ConfigError(f"{where}.labels.{key}", expected="a text", got=repr(value)[:60])
 
 
-def _one_of(where: str, kinds: type[StrEnum], table: dict[str, Any], usual: StrEnum) -> str:
+def _one_of(where: str, kinds: type[Enum], table: dict[str, Any], usual: Enum) -> str:
     known = [kind.value for kind in kinds]
     value: str = table.get(where.rpartition(".")[2], usual.value)
     if value not in known:

@@ -12,7 +12,7 @@ import pytest
 
 from edgeq_agent import errors
 from edgeq_agent.activation import states
-from edgeq_agent.platforms import device
+from edgeq_agent.platforms import identity
 from edgeq_agent.storage import files, home, journal, scratch
 
 
@@ -61,12 +61,12 @@ def test_the_journal_does_not_grow_for_ever(place: home.Home, monkeypatch: pytes
 
 
 def test_the_device_keeps_its_id(place: home.Home) -> None:
-    first = device.device_id(place)
-    assert device.device_id(place) == first
+    first = identity.device_id(place)
+    assert identity.device_id(place) == first
     Path(place.device).write_text("damaged")
-    second = device.device_id(place)
+    second = identity.device_id(place)
     assert second != first
-    assert device.device_id(place) == second
+    assert identity.device_id(place) == second
     assert [entry.name for entry in Path(place.root).glob("device*")] == ["device.json"]
 
 
@@ -74,7 +74,7 @@ def test_of_two_first_calls_one_gives_the_id(place: home.Home) -> None:
     import multiprocessing
 
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        assert len(set(pool.map(device.device_id, [place] * 8))) == 1
+        assert len(set(pool.map(identity.device_id, [place] * 8))) == 1
 
 
 def test_only_what_the_dead_left_is_swept(place: home.Home) -> None:

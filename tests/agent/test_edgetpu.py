@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from edgeq_agent.inference.edgetpu import is_compiled
-from edgeq_agent.platforms import device as board
-from edgeq_agent.platforms import edgetpu, facts
+from edgeq_agent.platforms import edgetpu
+from edgeq_agent.platforms.registry import platform_of
 
 MARK = b"edgetpu-custom-op"
 
@@ -43,21 +43,13 @@ def tree(root: Path, files: dict[str, str]) -> str:
     return str(root)
 
 
-def test_a_mendel_board_is_known_by_its_own_file(tmp_path: Path) -> None:
-    root = tree(tmp_path, {"etc/mendel_version": "eagle\n"})
-    assert board.kind(root) == "coral"
-    found = facts.read(root)
-    assert (found["kind"], found["mendel"]) == ("coral", "eagle")
-    assert facts.read(str(tmp_path / "nothing"))["mendel"] is None
-
-
 def test_nothing_of_it_is_nothing(tmp_path: Path) -> None:
-    assert edgetpu.look(str(tmp_path)) is None
+    assert edgetpu.detect(platform_of(str(tmp_path))) is None
 
 
 def test_a_library_that_does_not_load_is_told_with_the_reason(tmp_path: Path) -> None:
     root = tree(tmp_path, {"usr/lib/aarch64-linux-gnu/libedgetpu.so.1": "no library", "dev/apex_0": ""})
-    found = edgetpu.look(root)
+    found = edgetpu.detect(platform_of(root))
     assert found is not None
     assert found["library"] == "/usr/lib/aarch64-linux-gnu/libedgetpu.so.1"
     assert found["loads"] is False
@@ -73,7 +65,7 @@ def test_an_accelerator_at_usb_without_its_library(tmp_path: Path) -> None:
         f"{usb}/1-2/idVendor": "18d1\n",
         f"{usb}/1-2/idProduct": "4ee7\n",
     }
-    found = edgetpu.look(tree(tmp_path, files))
+    found = edgetpu.detect(platform_of(tree(tmp_path, files)))
     assert found == {
         "library": None,
         "loads": False,

@@ -18,10 +18,10 @@ import pytest
 from edgeq.collector.validate import why_refused
 from edgeq_agent import Runtime
 from edgeq_agent.activation import counters
-from edgeq_agent.platforms import device
 from edgeq_agent.sdk import counters as sdk_counters
 from edgeq_agent.sdk.call_metrics import Totals
 from edgeq_agent.sdk.errors import DeadlineMissed, InputMismatch, InputNotFinite, ShadowUnusable
+from edgeq_agent.storage import clock
 from edgeq_agent.storage.home import Home
 from edgeq_agent.telemetry import ddsketch, merge, windows
 
@@ -108,7 +108,7 @@ def test_errors_are_counted_by_kind(serving: Any, tiny_data: Any) -> None:
     body = _counters(serving)
     assert (body["calls"], body["errors"]) == (1, 3)
     assert body["errors_by_kind"] == window["errors"]
-    assert body["boot_id"] == device.boot_id()
+    assert body["boot_id"] == clock.read_boot_id()
 
 
 def test_outputs_that_are_not_finite_are_counted(

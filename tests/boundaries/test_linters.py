@@ -77,8 +77,16 @@ def test_the_import_layers_hold(project_root: Path) -> None:
 PLANTED_IMPORTS = [
     ("device_agents/edgeq_agent/planted.py", "import edgeq.units\n", "The agent imports nothing of ours"),
     ("converters/edgeq_converters/planted.py", "import edgeq_agent.wire\n", "Converters know nothing"),
-    ("edgeq/fleet/planted.py", "import edgeq_agent.__main__\n", "Of the agent only its wire format"),
-    ("edgeq/fleet/planted.py", "import edgeq_agent.storage.disk\n", "Of the agent only its wire format"),
+    (
+        "edgeq/fleet/planted.py",
+        "import edgeq_agent.__main__\n",
+        "Of the agent, edgeq imports",
+    ),
+    (
+        "edgeq/fleet/planted.py",
+        "import edgeq_agent.storage.disk\n",
+        "Of the agent, edgeq imports",
+    ),
     ("edgeq/blueprint/planted.py", "import edgeq.fleet\n", "Layers of edgeq"),
     ("edgeq/evaluation/planted.py", "import edgeq.selection\n", "Layers of edgeq"),
     ("edgeq/nowhere/__init__.py", "", "Layers of edgeq"),

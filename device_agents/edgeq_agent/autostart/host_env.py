@@ -9,7 +9,8 @@ import sys
 from typing import NamedTuple
 
 from edgeq_agent.autostart import command
-from edgeq_agent.platforms import device
+from edgeq_agent.platforms import registry as platforms
+from edgeq_agent.platforms.sysfs import read_text
 from edgeq_agent.storage import process_token
 
 USER = "systemd-user"
@@ -60,7 +61,7 @@ def look(home: str, root: str = "/") -> Surroundings:
         uid=uid,
         user=user,
         login=os.path.expanduser("~"),
-        prefix=_prefix(root),
+        prefix=platforms.platform_of(root).app_prefix(),
         systemd=systemd,
         user_manager=os.path.exists(os.path.join(root, f"run/user/{uid}/systemd/private")),
         linger=lingers(user, root),
@@ -82,13 +83,6 @@ def _user(uid: int) -> str:
         return str(uid)
 
 
-def _prefix(root: str) -> str | None:
-    if device.kind(root) != "android" and "com.termux" not in sys.prefix:
-        return None
-    stated = os.environ.get("PREFIX") or sys.prefix
-    return stated if os.access(os.path.join(stated, "bin", "sh"), os.X_OK) else None
-
-
 def _crontab() -> str | None:
     found = shutil.which("crontab")
     # Busybox's knows no @reboot.
@@ -96,5 +90,5 @@ def _crontab() -> str | None:
 
 
 def _cron_runs(root: str) -> bool:
-    names = {device.read_text(path) for path in process_token.name_files(root)}
+    names = {read_text(path) for path in process_token.name_files(root)}
     return bool(names & set(_CRONS))

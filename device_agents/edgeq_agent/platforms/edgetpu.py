@@ -1,76 +1,71 @@
-"""The Edge TPU on this device: its library, whether that loads, and the accelerators that are connected."""
+"""Detect an Edge TPU: its library, whether the library loads, and the connected accelerators."""
 
 from __future__ import annotations
 
-import glob
 import os
 import subprocess
 import sys
 
-from edgeq_agent.platforms.device import read_text
+from edgeq_agent.platforms import sysfs
+from edgeq_agent.platforms.base import Platform
 from edgeq_agent.wire import Json
 
 LIBRARY = "libedgetpu.so.1"
-_FOLDERS = ("lib", "lib/*-linux-gnu*", "usr/lib", "usr/lib/*-linux-gnu*", "usr/local/lib")
-# Before and after its firmware was loaded.
-_USB = {"1a6e:089a", "18d1:9302"}
-_TRY = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
-_TRY_S = 20.0
+# The USB accelerator changes its id when its firmware is loaded.
+_USB_IDS = {"1a6e:089a", "18d1:9302"}
+_LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
+_LOAD_TIMEOUT_S = 20.0
 
 
-def look(root: str = "/") -> Json | None:
-    """Return {library, loads, problem, devices} of what of an Edge TPU is here; None: nothing at all.
+def detect(platform: Platform) -> Json | None:
+    """Return {library, loads, problem, devices}; None without a library and without an accelerator.
 
-    Whether the library loads is found by loading it, in a process of its own.
+    The library is loaded in a process of its own, so that a crash in it does not end the agent.
     """
-    library = _library(root)
-    devices = _devices(root)
+    library = _library(platform)
+    devices = _devices(platform.root)
     if library is None and not devices:
         return None
-    problem = f"there is no {LIBRARY}" if library is None else _loads(library)
+    problem = f"there is no {LIBRARY}" if library is None else _load_problem(library)
     return {
-        "library": library and "/" + os.path.relpath(library, root),
+        "library": library and sysfs.absolute(platform.root, library),
         "loads": problem is None,
         "problem": problem,
         "devices": devices,
     }
 
 
-def _library(root: str) -> str | None:
-    for folder in _FOLDERS:
-        for path in sorted(glob.glob(os.path.join(glob.escape(root), folder, LIBRARY))):
+def _library(platform: Platform) -> str | None:
+    for folder in platform.library_folders():
+        for path in sysfs.paths(platform.root, os.path.join(folder, LIBRARY)):
             return path
     return None
 
 
 def _devices(root: str) -> list[str]:
-    found = ["/" + os.path.relpath(path, root) for path in sorted(_glob(root, "dev/apex_*"))]
-    for path in sorted(_glob(root, "sys/bus/usb/devices/*/idVendor")):
-        folder = os.path.dirname(path)
-        product = read_text(os.path.join(folder, "idProduct"))
-        name = f"{read_text(path)}:{product}"
-        if name in _USB:
-            found.append("usb " + name)
-    return found
+    devices = [sysfs.absolute(root, path) for path in sysfs.paths(root, "dev/apex_*")]
+    for path in sysfs.paths(root, "sys/bus/usb/devices/*/idVendor"):
+        product = sysfs.read_text(os.path.join(os.path.dirname(path), "idProduct"))
+        usb_id = f"{sysfs.read_text(path)}:{product}"
+        if usb_id in _USB_IDS:
+            devices.append("usb " + usb_id)
+    return devices
 
 
-def _glob(root: str, pattern: str) -> list[str]:
-    return glob.glob(os.path.join(glob.escape(root), pattern))
-
-
-def _loads(library: str) -> str | None:
+def _load_problem(library: str) -> str | None:
+    """Return why the library does not load; None when it loads."""
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", _TRY, library],
+        process = subprocess.run(
+            [sys.executable, "-I", "-c", _LOAD, library],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            timeout=_TRY_S,
+            timeout=_LOAD_TIMEOUT_S,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"does not load within {_TRY_S:g} s"
-    if done.returncode == 0:
+        return f"does not load within {_LOAD_TIMEOUT_S:g} s"
+    if process.returncode == 0:
         return None
-    last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-    return "".join(last)[:200] or f"exit status {done.returncode}"
+    last_line = process.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+    return "".join(last_line)[:200] or f"exit status {process.returncode}"

@@ -15,6 +15,7 @@ from contextlib import suppress
 from edgeq_agent.blobs import blob_store
 from edgeq_agent.errors import BLOB_MISSING, DEADLINE, NATIVE_CANNOT, UNHEALTHY, UNSUPPORTED, AgentError
 from edgeq_agent.inference.jobs import self_test
+from edgeq_agent.platforms import registry as platforms
 from edgeq_agent.platforms import sensors
 from edgeq_agent.runtimes import native_output
 from edgeq_agent.runtimes.native_output import Figures
@@ -115,7 +116,8 @@ def gate(program: str, model_path: str, timeout_s: float) -> Json:
 
 def bench(program: str, version: str, job: Json, timeout_s: float) -> Json:
     """Return the measured part of an edgeq.native-bench/1 document."""
-    before = sensors.environment()
+    platform = platforms.platform_of()
+    before = sensors.environment(platform)
     figures = run(
         program,
         str(job["model_path"]),
@@ -137,7 +139,10 @@ def bench(program: str, version: str, job: Json, timeout_s: float) -> Json:
         "latency_ns": figures.latency(),
         "memory": {"peak_bytes": peak_bytes(), "source": "getrusage ru_maxrss of the program"},
         "kernels": figures.kernels,
-        "environment": {"before": before, "after": sensors.environment()},
+        "environment": {
+            "before": before.to_json(),
+            "after": sensors.environment(platform).to_json(),
+        },
         "warnings": ["{} of {} runs until the deadline".format(figures.runs, job["runs"])] if short else [],
     }
 

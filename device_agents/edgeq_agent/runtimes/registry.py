@@ -8,6 +8,7 @@ import sys
 from edgeq_agent import wire
 from edgeq_agent.errors import UNSUPPORTED, AgentError
 from edgeq_agent.platforms import facts
+from edgeq_agent.platforms import registry as platforms
 from edgeq_agent.storage import disk, files
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
@@ -90,7 +91,7 @@ def _system() -> str:
     return wire.digest(
         {
             "python": list(sys.version_info[:3]),
-            "libc": facts.libc(),
+            "libc": platforms.platform_of().libc()._asdict(),
             "packages": facts.packages(),
             "kernel": os.uname().release,
         }

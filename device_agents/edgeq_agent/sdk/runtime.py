@@ -19,7 +19,7 @@ from typing import Any, Deque, Mapping, NamedTuple
 
 from edgeq_agent.calls import request
 from edgeq_agent.errors import AgentError, one_line
-from edgeq_agent.platforms import device
+from edgeq_agent.platforms import identity
 from edgeq_agent.releases import release_store
 from edgeq_agent.sdk.engine import Engine, Options
 from edgeq_agent.sdk.errors import DeadlineMissed, InferenceError, NoSuchRelease, RuntimeClosed
@@ -130,7 +130,7 @@ class Runtime:
             threads, pool or min(os.cpu_count() or 1, _MOST_INTERPRETERS), telemetry, window, window_s,
             window_least_s,
         )  # fmt: skip
-        sources = Sources(place, model, split, device.device_id(place))
+        sources = Sources(place, model, split, identity.device_id(place))
         self._recorder = Recorder(place, model, telemetry, self._serves, self._report)
         self._shadows = Shadows(place, model, shadow, shadow_fraction, self._report) if shadow else None
         self._keeper = Keeper(sources, options, self._recorder, self._shadows, self._report, poll_s)

@@ -27,7 +27,7 @@ class Clock:
 
     def boot_id(self) -> str:
         """Return the kernel's id of this boot."""
-        return boot_id_of("/")
+        return read_boot_id()
 
     def since_boot_ns(self) -> int:
         """Return the nanoseconds since the boot."""
@@ -41,7 +41,7 @@ class Clock:
 _active = Clock()
 
 
-def boot_id_of(root: str) -> str:
+def read_boot_id(root: str = "/") -> str:
     """Return the kernel's id of this boot, or "unknown" where the system hides it."""
     try:
         with open(os.path.join(root, "proc/sys/kernel/random/boot_id"), "rb") as stream:

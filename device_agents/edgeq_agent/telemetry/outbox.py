@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Iterator
 
 from edgeq_agent import wire
-from edgeq_agent.platforms import device
-from edgeq_agent.storage import disk
+from edgeq_agent.platforms import identity
+from edgeq_agent.storage import clock, disk
 from edgeq_agent.storage.home import Home
 from edgeq_agent.telemetry import merge
 
@@ -40,7 +40,7 @@ class Outbox:
         self._cap = cap
         nonce = database.execute("SELECT value FROM meta WHERE name = 'nonce'").fetchone()[0]
         # The nonce tells this file from one that was lost: numbers of another file are never taken for ours.
-        self.boot = f"{device.boot_id()}:{nonce}"
+        self.boot = f"{clock.read_boot_id()}:{nonce}"
 
     def append(self, model: str, release: str, window: wire.Json) -> int:
         """Store one window durably and return its number; it is on disk when this returns."""
@@ -174,7 +174,7 @@ def opened(home: Home, cap: int = CAP) -> Iterator[Outbox]:
                 disk.replace(home.outbox + suffix, f"{home.outbox}.damaged-{time.time_ns()}{suffix}")
         database = _connect(home.outbox)
     try:
-        yield Outbox(database, device.device_id(home), cap)
+        yield Outbox(database, identity.device_id(home), cap)
     finally:
         database.close()
 

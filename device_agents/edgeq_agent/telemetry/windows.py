@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from edgeq_agent.errors import UNHEALTHY, AgentError
-from edgeq_agent.platforms import sensors
+from edgeq_agent.platforms import registry as platforms
 from edgeq_agent.telemetry import ddsketch
 from edgeq_agent.wire import REFERENCE_SCHEMA, Json
 
@@ -184,14 +184,15 @@ class Window:
     def body(self) -> Json:
         """Return the window without what only the outbox knows (device, boot, seq, model, release)."""
         names = self._reference.names
+        platform = platforms.platform_of()
         return {
             "started_ns": self._started_ns,
             "ended_ns": time.time_ns(),
             "inferences": self._inferences,
             "errors": self._errors,
             "latency": self._latency.body(),
-            "memory_peak_bytes": sensors.memory().value,
-            "temperature_c": sensors.temperature_c().value,
+            "memory_peak_bytes": platform.peak_memory_bytes().value,
+            "temperature_c": platform.temperature_c().value,
             "inputs": [
                 {"name": name, "channels": [counts.tolist() for counts in channels]}
                 for name, channels in zip(names, self._inputs)

@@ -15,7 +15,7 @@ from edgeq_agent.errors import (
     AgentError,
     no_space,
 )
-from edgeq_agent.platforms import device
+from edgeq_agent.platforms import registry as platforms
 from edgeq_agent.releases import manifest, release_store
 from edgeq_agent.releases.manifest import Manifest
 from edgeq_agent.runtimes import registry
@@ -180,7 +180,7 @@ def check_device(call: Call, wanted: Manifest) -> None:
         AgentError: EQ503, EQ501.
     """
     # What the board itself says counts; only a plain "linux" is narrowed by what the inventory calls it.
-    kind = device.kind()
+    kind = str(platforms.kind_of())
     if kind == "linux" and "kind" in call.request:
         kind = request.text(call.request, "kind")
     if wanted.kinds and kind not in wanted.kinds:

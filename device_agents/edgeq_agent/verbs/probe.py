@@ -7,9 +7,10 @@ import time
 from edgeq_agent.autostart import record as service_record
 from edgeq_agent.blobs import partial
 from edgeq_agent.calls.call import Call
-from edgeq_agent.platforms import device, facts, sensors
+from edgeq_agent.platforms import facts, identity, sensors
+from edgeq_agent.platforms import registry as platforms
 from edgeq_agent.runtimes import registry
-from edgeq_agent.storage import home
+from edgeq_agent.storage import clock, home
 from edgeq_agent.wire import Json
 
 
@@ -19,15 +20,15 @@ def probe(call: Call, root: str = "/") -> Json:
     found.update(
         # Half-arrived blobs are continued, or go when their space is needed: either way it is there.
         free_bytes=home.free_bytes(call.home.root) + partial.reclaimable_bytes(call.home),
-        device_id=device.device_id(call.home),
-        boot_id=device.boot_id(root),
+        device_id=identity.device_id(call.home),
+        boot_id=clock.read_boot_id(root),
         runtimes=[
             {name: entry[name] for name in ("digest", "interpreter", "module", "version")}
             for entry in registry.all_of(call.home)
         ],
         service=service_record.summary(call.home),
         refused_runtimes=registry.refused(call.home),
-        measures=sensors.availability(root),
+        measures=sensors.availability(platforms.platform_of(root)),
         time_ns=time.time_ns(),
     )
     return found

@@ -8,7 +8,7 @@ from edgeq_agent import __version__
 from edgeq_agent.activation import candidates, soak, states
 from edgeq_agent.autostart import record as service_record
 from edgeq_agent.calls.call import Call
-from edgeq_agent.platforms import device
+from edgeq_agent.platforms import identity
 from edgeq_agent.releases import pins, release_store
 from edgeq_agent.runtimes import native, registry
 from edgeq_agent.storage import home, journal
@@ -26,7 +26,7 @@ def status(call: Call) -> Json:
         waiting = box.summary()
     return {
         "agent": __version__,
-        "device_id": device.device_id(call.home),
+        "device_id": identity.device_id(call.home),
         "models": {name: _model(call.home, name) for name in names},
         "outbox": waiting,
         "trust": trust_store.summary(call.home),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgeq_agent import wire
 from edgeq_agent.calls import request
 from edgeq_agent.calls.call import Call
-from edgeq_agent.platforms import device
+from edgeq_agent.platforms import identity
 from edgeq_agent.telemetry import outbox
 from edgeq_agent.wire import Json
 
@@ -29,7 +29,7 @@ def telemetry(call: Call) -> Json:
         for window in windows:
             call.response.send(wire.window(window))
         return {
-            "device_id": device.device_id(call.home),
+            "device_id": identity.device_id(call.home),
             "boot": boot,
             "sent": len(windows),
             "pending": box.pending(),

@@ -12,7 +12,7 @@ from edgeq_agent.activation import states
 from edgeq_agent.calls import request
 from edgeq_agent.calls.call import Call
 from edgeq_agent.errors import BAD_KEY, CHANGE_REFUSED, AgentError
-from edgeq_agent.platforms import device
+from edgeq_agent.platforms import identity
 from edgeq_agent.releases import release_store
 from edgeq_agent.storage import journal, lock
 from edgeq_agent.storage.home import Home
@@ -79,7 +79,7 @@ def _authorized(call: Call, store: Trust, change: Json) -> list[str]:
     signers = signed.check(
         store.keys, store.threshold, wire.TRUST_CHANGE_TYPE, change, signatures, "change of trust"
     )
-    mine = device.device_id(call.home)
+    mine = identity.device_id(call.home)
     if change.get("device_id") != mine:
         raise _refused("made for another device", mine, str(change.get("device_id")))
     sequence = request.integer(change, "sequence", 1, wire.LARGEST_COUNTER)
@@ -167,7 +167,7 @@ def _committed(home: Home) -> dict[str, Json]:
 
 def _told(home: Home, store: Trust, changed: bool) -> Json:
     return {
-        "device_id": device.device_id(home),
+        "device_id": identity.device_id(home),
         "keys": [dict(trust_store.described(key), id=key_id) for key_id, key in sorted(store.keys.items())],
         "threshold": store.threshold,
         "changes": store.changes,

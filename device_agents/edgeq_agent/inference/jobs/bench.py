@@ -9,7 +9,9 @@ from typing import Any
 from edgeq_agent import wire
 from edgeq_agent.calls.call import Response
 from edgeq_agent.inference import model, runtime_modules, stats
+from edgeq_agent.platforms import registry as platforms
 from edgeq_agent.platforms import sensors
+from edgeq_agent.platforms.sensors import Environment
 
 # The loop ends before the deadline: a slow model gives fewer runs and a warning instead of nothing.
 _SHARE_OF_DEADLINE = 0.8
@@ -27,8 +29,9 @@ def run(job: wire.Json, response: Response) -> wire.Json:
     runtime_modules.interpreter_class(str(job["module"]))
     import numpy  # noqa: F401 - loaded here so that its memory is not counted as the model's
 
-    before_model = sensors.memory()
-    before = sensors.environment()
+    platform = platforms.platform_of()
+    before_model = platform.peak_memory_bytes()
+    before = sensors.environment(platform)
     loaded = model.load(str(job["module"]), str(job["model_path"]), int(job["threads"]))
     golden = model.open_npz(str(job["golden_path"]), "golden inputs")
     inputs = model.arrays(golden, "input", loaded.inputs, "golden inputs")
@@ -41,8 +44,8 @@ def run(job: wire.Json, response: Response) -> wire.Json:
     began = time.perf_counter_ns()
     latencies = _measure(loaded, feeds, int(job["runs"]), float(job["min_seconds"]), deadline)
     duration_s = (time.perf_counter_ns() - began) / 1e9
-    after = sensors.environment()
-    peak = sensors.memory()
+    after = sensors.environment(platform)
+    peak = platform.peak_memory_bytes()
     return {
         "runtime": {
             "module": job["module"],
@@ -61,8 +64,8 @@ def run(job: wire.Json, response: Response) -> wire.Json:
             "before_model_bytes": before_model.value,
             "source": peak.source,
         },
-        "environment": {"before": before, "after": after},
-        "invalid": [{"reason": reason} for reason in disturbances(before, after)],
+        "environment": {"before": before.to_json(), "after": after.to_json()},
+        "invalid": [{"reason": reason} for reason in after.disturbances_since(before)],
         "warnings": _warnings(job, latencies, before, after),
     }
 
@@ -81,30 +84,15 @@ def _measure(
     return latencies
 
 
-def disturbances(before: wire.Json, after: wire.Json) -> list[str]:
-    """Return why a run does not count: the processor was throttled while it ran."""
-    found = []
-    one, two = before["throttling"] or {}, after["throttling"] or {}
-    live = sorted({*one.get("now", []), *two.get("now", [])})
-    fresh = sorted({*two.get("since_boot", [])} - {*one.get("since_boot", [])})
-    if live:
-        found.append("throttled: " + ", ".join(live))
-    if fresh:
-        found.append("throttled during the run: " + ", ".join(fresh))
-    if two.get("count", 0) > one.get("count", 0):
-        found.append("the processor throttled {} times".format(two["count"] - one["count"]))
-    return found
-
-
-def _warnings(job: wire.Json, latencies: list[int], before: wire.Json, after: wire.Json) -> list[str]:
+def _warnings(job: wire.Json, latencies: list[int], before: Environment, after: Environment) -> list[str]:
     found = []
     if len(latencies) < int(job["runs"]):
         found.append("{} of {} runs until the deadline".format(len(latencies), job["runs"]))
-    if before["governor"] not in (None, "performance"):
-        found.append("the frequency governor is {}".format(before["governor"]))
-    if before["throttling"] is None:
+    if before.governor.value not in (None, "performance"):
+        found.append(f"the frequency governor is {before.governor.value}")
+    if before.throttling.value is None:
         found.append("throttling cannot be seen on this device")
-    one, two = before["temperature_c"], after["temperature_c"]
+    one, two = before.temperature_c.value, after.temperature_c.value
     if one is not None and two is not None and two - one > _HOT_RISE_C:
         found.append(f"the processor became {two - one:.0f} degrees hotter")
     ordered = sorted(latencies)

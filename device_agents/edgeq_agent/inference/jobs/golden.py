@@ -8,7 +8,7 @@ from edgeq_agent import wire
 from edgeq_agent.calls.call import Response
 from edgeq_agent.errors import UNHEALTHY, AgentError
 from edgeq_agent.inference import model, stats
-from edgeq_agent.platforms import sensors
+from edgeq_agent.platforms import registry as platforms
 from edgeq_agent.telemetry import windows
 
 _LATENCY_RUNS = 50
@@ -28,7 +28,7 @@ def run(job: wire.Json, response: Response) -> wire.Json:
     return {
         "golden": report,
         "latency_p95_ns": stats.percentile(latencies, 95),
-        "memory_peak_bytes": sensors.memory().value,
+        "memory_peak_bytes": platforms.platform_of().peak_memory_bytes().value,
         "kernels": loaded.kernels,
     }
 

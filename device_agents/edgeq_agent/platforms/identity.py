@@ -1,0 +1,49 @@
+"""The device's id: a random number that the first call makes and every later call reads."""
+
+from __future__ import annotations
+
+import uuid
+
+from edgeq_agent.storage import disk, files, scratch
+from edgeq_agent.storage.home import Home
+
+
+def device_id(home: Home) -> str:
+    """Return the id of this home; the first call creates it."""
+    try:
+        return _stored_id(home)
+    except (FileNotFoundError, ValueError, KeyError):
+        return _create(home)
+
+
+def _stored_id(home: Home) -> str:
+    return str(files.read_json(home.device)["device_id"])
+
+
+def _create(home: Home) -> str:
+    temporary = scratch.path(home, "device.json")
+    try:
+        files.write_json(temporary, {"schema": "edgeq.device/1", "device_id": uuid.uuid4().hex})
+        _publish(home, temporary)
+    finally:
+        files.remove(temporary)
+    disk.sync_folder(home.root)
+    return _stored_id(home)
+
+
+def _publish(home: Home, temporary: str) -> None:
+    try:
+        # A hard link fails where a rename overwrites: of two concurrent first calls, one sets the id.
+        disk.link(temporary, home.device)
+    except FileExistsError:
+        if not _is_readable(home):
+            disk.replace(temporary, home.device)
+    except OSError:  # a file system without hard links (Android's sdcard)
+        disk.replace(temporary, home.device)
+
+
+def _is_readable(home: Home) -> bool:
+    try:
+        return bool(_stored_id(home))
+    except (ValueError, KeyError):
+        return False
