@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from edgeq.collector.validate import why_refused
 from edgeq_agent import Runtime
 from edgeq_agent.errors import AgentError
 from edgeq_agent.releases import release_store
 from edgeq_agent.sdk.errors import FeedbackRefused, RuntimeClosed
 from edgeq_agent.split import ab_split
 from edgeq_agent.storage.home import Home
-from edgeq_agent.telemetry import merge
+from edgeq_agent.telemetry.merge import merge_windows
+from edgeq_agent.telemetry.window import Feedback, parse
 from tests.agent.served import running
 
 pytestmark = pytest.mark.convert
@@ -32,7 +33,7 @@ def _until(true: Any, timeout_s: float = 20) -> None:
 def windows_of(device: Any) -> list[dict[str, Any]]:
     found = [event["window"] for event in device.call("telemetry", limit=1000).of("window")]
     for window in found:
-        assert why_refused(window, now_ns=time.time_ns()) is None
+        parse(window)
     return found
 
 
@@ -145,10 +146,9 @@ def test_merged_windows_add_it_up(serving: Any, tiny_data: Any) -> None:
     for correct in (True, False):
         with Runtime("tiny", str(serving.home)) as rt:
             rt.feedback(str(rt.run(tiny_data[0], ticket=True).ticket), correct)
-    first, second = windows_of(serving)
-    assert merge.windows(first, second)["feedback"] == {"labelled": 2, "correct": 1, "expired": 0}
-    plain = {name: value for name, value in second.items() if name != "feedback"}
-    assert merge.windows(first, plain)["feedback"] == first["feedback"]
+    first, second = (parse(window) for window in windows_of(serving))
+    assert merge_windows(first, second).feedback == Feedback(labelled=2, correct=1)
+    assert merge_windows(first, replace(second, feedback=None)).feedback == first.feedback
 
 
 class TestOverHttp:

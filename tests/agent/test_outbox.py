@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from edgeq_agent import wire
 from edgeq_agent.storage import home
-from edgeq_agent.telemetry import ddsketch, merge, outbox
+from edgeq_agent.telemetry import ddsketch, outbox
+from edgeq_agent.telemetry.merge import merge_windows
+from edgeq_agent.telemetry.window import InputCounts, OutputCounts, Window
+from tests.telemetry.golden import window_json
 
 
-def _window(latency_ns: int = 1000, *, inputs: int = 1) -> dict[str, Any]:
-    counted = ddsketch.Sketch()
-    counted.add(latency_ns)
-    return {
-        "started_ns": latency_ns,
-        "ended_ns": latency_ns + 1,
-        "inferences": 1,
-        "errors": {},
-        "latency": counted.body(),
-        "memory_peak_bytes": latency_ns,
-        "temperature_c": None,
-        "inputs": [{"name": "x", "channels": [[inputs, 0]]}],
-        "output": {"predicted": [1, 0], "confidence": [0, 1]},
-    }
+def _window(latency_ns: int = 1000, **changes: Any) -> Window:
+    sketch = ddsketch.SketchBuilder()
+    sketch.add(latency_ns)
+    window = Window(
+        started_ns=latency_ns,
+        ended_ns=latency_ns + 1,
+        inferences=1,
+        errors={},
+        latency=sketch.build(),
+        inputs=(InputCounts("x", ((1, 0),)),),
+        output=OutputCounts((1, 0), (0, 1)),
+        memory_peak_bytes=latency_ns,
+    )
+    return replace(window, **changes)
 
 
 @pytest.fixture
@@ -121,13 +124,43 @@ def test_what_cannot_be_merged_is_dropped_and_counted(place: home.Home) -> None:
 
 
 def test_merging_keeps_sums_and_extremes() -> None:
-    one, two = _window(1000), _window(3000)
-    two["temperature_c"], two["errors"] = 51.5, {"invoke": 2}
-    merged = merge.windows(one, two)
-    assert (merged["started_ns"], merged["ended_ns"]) == (1000, 3001)
-    assert (merged["temperature_c"], merged["errors"], merged["merged"]) == (51.5, {"invoke": 2}, 2)
-    assert merged["memory_peak_bytes"] == 3000
-    assert merged["output"] == {"predicted": [2, 0], "confidence": [0, 2]}
+    merged = merge_windows(_window(1000), _window(3000, temperature_c=51.5, errors={"invoke": 2}))
+    assert (merged.started_ns, merged.ended_ns) == (1000, 3001)
+    assert (merged.temperature_c, merged.errors, merged.merged) == (51.5, {"invoke": 2}, 2)
+    assert merged.memory_peak_bytes == 3000
+    assert merged.output == OutputCounts((2, 0), (0, 2))
+
+
+def test_rows_that_cannot_be_merged_are_dropped_and_counted(place: home.Home) -> None:
+    with outbox.opened(place, cap=3) as box:
+        for _ in range(3):
+            box.append("m", "r", _window())
+        box._database.execute("UPDATE windows SET body = '{' WHERE seq IN (1, 2)")
+        box.append("m", "r", _window())
+        assert box.summary()["dropped"] == 1
+        box._database.execute("UPDATE windows SET body = '{}' WHERE seq = 2")
+        for _ in range(3):
+            box.append("m", "r", _window())
+        assert box.summary()["dropped"] == 2
+        assert sum(window.get("merged", 1) for window in box.take(10)[1]) == 5
+
+
+def test_an_outbox_of_an_older_agent_is_merged_and_sent(place: home.Home) -> None:
+    """Its rows hold the bodies that it wrote; the recorded windows are such bodies."""
+    recorded = [window_json("arm b with everything"), window_json("arm b again")]
+    with outbox.opened(place, cap=2) as box:
+        for seq, body in enumerate(recorded, 1):
+            body.update(boot=box.boot, seq=seq)
+            row = (box.boot, seq, body["model"], body["release"], 1, wire.canonical(body).decode())
+            insert = "INSERT INTO windows (boot, seq, model, release, merged, body) VALUES (?, ?, ?, ?, ?, ?)"
+            box._database.execute(insert, row)
+        assert box.take(1)[1] == recorded[:1]
+        box._database.execute("UPDATE windows SET sent = 0")
+        box._database.execute("INSERT INTO boots VALUES (?, 2)", (box.boot,))
+        box.append("m", "r", _window())
+        old, new = box.take(10)[1]
+    assert (old["merged"], old["seq"], old["feedback"]["labelled"]) == (2, 2, 25)
+    assert new["seq"] == 3
 
 
 def test_a_file_that_is_no_database_is_set_aside_under_a_new_name(place: home.Home) -> None:
@@ -167,35 +200,3 @@ def test_the_verb_sends_and_deletes(device: Any) -> None:
     result = device.call("telemetry", ack={"boot": result["boot"], "seq": 4}).result
     assert (result["sent"], result["pending"], result["acked"]) == (0, 0, 1)
     assert device.call("status").result["outbox"]["last_seq"] == 4
-
-
-def test_the_sketch_is_right_within_one_percent() -> None:
-    rng = np.random.default_rng(7)
-    values = rng.lognormal(11, 1, 20_000).astype(int).tolist()
-    counted = ddsketch.Sketch()
-    for value in values:
-        counted.add(value)
-    values.sort()
-    for fraction in (0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0):
-        exact = values[int(fraction * (len(values) - 1))]
-        assert abs(counted.quantile(fraction) - exact) <= 0.0101 * exact
-    assert (counted.min_ns, counted.max_ns, counted.sum_ns) == (values[0], values[-1], sum(values))
-
-
-def test_merged_sketches_equal_one_over_all() -> None:
-    values = np.random.default_rng(8).integers(1, 10**9, 3000).tolist()
-    parts = [ddsketch.Sketch(), ddsketch.Sketch(), ddsketch.Sketch()]
-    whole = ddsketch.Sketch()
-    for number, value in enumerate(values):
-        parts[number % 2].add(value)  # the third stays empty
-        whole.add(value)
-    bodies = [part.body() for part in parts]
-    merged = ddsketch.merge(ddsketch.merge(bodies[2], bodies[1]), bodies[0])
-    assert json.loads(json.dumps(merged)) == json.loads(json.dumps(whole.body()))
-
-
-def test_an_empty_sketch_and_a_value_of_zero() -> None:
-    counted = ddsketch.Sketch()
-    assert counted.quantile(0.5) == 0.0
-    counted.add(0)
-    assert counted.body()["counts"] == {"0": 1}

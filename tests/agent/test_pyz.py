@@ -124,7 +124,7 @@ def test_numpy_and_runtimes_are_imported_in_functions_of_the_child_and_the_sdk_o
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         if {name.partition(".")[0] for name in names} & outside:
-            assert path.parent.name in ("sdk", "http", "jobs") or path.stem in ("model", "windows")
+            assert path.parent.name in ("sdk", "http", "jobs") or path.stem in ("model", "window_builder")
             assert node not in tree.body
 
 
@@ -134,7 +134,7 @@ def test_the_parent_imports_the_standard_library_only() -> None:
         for path in CODE.rglob("*.py")
         if not path.stem.startswith("__")
         and path.parent.name != "jobs"
-        and path.stem not in ("model", "windows")
+        and path.stem not in ("model", "window_builder")
     )
     script = (
         "import sys\n"

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeq.collector.validate import why_refused
 from edgeq_agent import Runtime
 from edgeq_agent.activation import counters
 from edgeq_agent.sdk import counters as sdk_counters
@@ -23,7 +22,8 @@ from edgeq_agent.sdk.call_metrics import Totals
 from edgeq_agent.sdk.errors import DeadlineMissed, InputMismatch, InputNotFinite, ShadowUnusable
 from edgeq_agent.storage import clock
 from edgeq_agent.storage.home import Home
-from edgeq_agent.telemetry import ddsketch, merge, windows
+from edgeq_agent.telemetry.window import parse
+from edgeq_agent.telemetry.window_builder import Reference, WindowBuilder
 
 pytestmark = pytest.mark.convert
 
@@ -38,7 +38,7 @@ def _until(true: Callable[[], object], timeout_s: float = 20) -> None:
 def _windows(on: Any) -> list[dict[str, Any]]:
     found = [event["window"] for event in on.call("telemetry", limit=1000).of("window")]
     for window in found:
-        assert why_refused(window, now_ns=time.time_ns()) is None
+        parse(window)
     return found
 
 
@@ -212,7 +212,7 @@ def test_runtimes_that_write_at_once_lose_no_count(serving: Any) -> None:
     def count() -> None:
         mine = sdk_counters.Counters(Home(str(serving.home)), "tiny")
         for calls in range(1, 101):
-            while not mine.tell(release, release, {release: Totals(calls)}, {}):
+            while not mine.store(release, release, {release: Totals(calls)}, {}):
                 time.sleep(0)
 
     threads = [threading.Thread(target=count) for _ in range(6)]
@@ -238,7 +238,7 @@ def test_counters_forget_releases_of_long_ago(serving: Any) -> None:
     mine = sdk_counters.Counters(Home(str(serving.home)), "tiny")
     for number in range(20):
         release = f"{number:064x}"
-        assert mine.tell(release, release, {release: Totals(1)}, {})
+        assert mine.store(release, release, {release: Totals(1)}, {})
     assert len(_counters(serving)["releases"]) <= 9
     assert _counters(serving)["release"] == f"{19:064x}"
 
@@ -354,29 +354,12 @@ class TestShadow:
             Runtime("tiny", str(both.home), shadow="previous", shadow_fraction=fraction)
 
 
-def test_windows_of_the_runtime_merge() -> None:
-    def window(**more: Any) -> dict[str, Any]:
-        return {
-            "started_ns": 1, "ended_ns": 2, "inferences": 3, "errors": {},
-            "latency": ddsketch.Sketch().body(),
-            "inputs": [], "output": {"predicted": [1], "confidence": [1]}, **more,
-        }  # fmt: skip
-
-    one = window(arm="a", deadline_misses=1, unrecorded=2, shadow={"f": {"samples": 1, "noise": 0.5}})
-    other = window(arm="a", deadline_misses=2, shadow={"f": {"samples": 2, "agree": 2}, "g": {"samples": 1}})
-    merged = merge.windows(one, other)
-    assert (merged["arm"], merged["deadline_misses"], merged["unrecorded"]) == ("a", 3, 2)
-    assert merged["shadow"] == {"f": {"samples": 3, "agree": 2, "noise": 0.5}, "g": {"samples": 1}}
-    assert merge.windows(one, window(arm="b"))["arm"] is None
-    assert not {"arm", "shadow", "unrecorded"} & set(merge.windows(window(), window()))
-
-
-def test_a_window_counts_many_as_it_counts_each() -> None:
+def test_a_window_counts_many_latencies_as_it_counts_each() -> None:
     values = np.random.default_rng(1).lognormal(10, 2, 5000).astype(np.int64)
-    each, many = (windows.Window(windows.Reference(None, 3)) for _ in range(2))
+    each, many = (WindowBuilder(Reference(None, 3)) for _ in range(2))
     for value in values.tolist():
-        each.latency(value)
+        each.add_latency(value)
     for part in (values[:2000], values[2000:], values[:0]):
-        many.latencies(part)
-    assert many.body()["latency"] == each.body()["latency"]
+        many.add_latencies(part)
+    assert many.build().latency == each.build().latency
     assert many.inferences == each.inferences == 5000

@@ -62,11 +62,12 @@ class RealAgent:
         code = (
             "import json, sys\n"
             "from edgeq_agent.telemetry import outbox\n"
+            "from edgeq_agent.telemetry.window import parse_unnumbered\n"
             "from edgeq_agent.storage.home import Home\n"
             "home, count, body = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])\n"
             "Home(home).ensure()\n"
             "with outbox.opened(Home(home)) as box:\n"
-            "    [box.append('kws', 'r1', body) for _ in range(count)]\n"
+            "    [box.append('kws', 'r1', parse_unnumbered(body)) for _ in range(count)]\n"
         )
         argv = [sys.executable, "-c", code, str(self.home), str(count), json.dumps(_body(**changes))]
         subprocess.run(argv, check=True, timeout=60)

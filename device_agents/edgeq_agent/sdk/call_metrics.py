@@ -1,7 +1,8 @@
-"""What one release did in this process: rings that the calls fill, and the telemetry window made of them.
+"""Call metrics of one release in one process: lock-free rings that calls fill, added up to windows.
 
-A call writes into the ring of the interpreter that it holds, so that no two calls ever write the same one and
-the call path needs no lock. A full ring goes to the recorder's thread, which alone folds it into the window.
+A call writes into the ring of the interpreter that it holds. An interpreter serves one call at a time, so no
+two calls write the same ring. A full ring goes to the recorder's thread, the only one that adds rings to the
+window.
 """
 
 from __future__ import annotations
@@ -9,21 +10,22 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from dataclasses import fields, replace
 from typing import Any, Deque, NamedTuple
 
 from edgeq_agent.inference.model import Model
 from edgeq_agent.sdk.tensors import Drain, Feed
-from edgeq_agent.telemetry import windows
-from edgeq_agent.wire import Json
+from edgeq_agent.telemetry.window import Feedback, Shadow, Window
+from edgeq_agent.telemetry.window_builder import Reference, WindowBuilder, classify
 
 _RING_BYTES = 1 << 20
 _RING_SAMPLES = 256
-# With so many rings under way the recorder is behind; further samples are counted, not kept.
-_RINGS_UNDER_WAY = 8
+# With so many rings waiting for the recorder, further samples are counted as unrecorded and dropped.
+_MOST_WAITING_RINGS = 8
 
 
 class Side(NamedTuple):
-    """Where in an A/B split an engine stands: its arm, and the experiment that the split is of."""
+    """The arm that an engine serves in an A/B split, and the split's experiment."""
 
     arm: str | None
     experiment: str
@@ -33,7 +35,7 @@ ALONE = Side(None, "")
 
 
 class Ring:
-    """Room for the telemetry of some calls, allocated once."""
+    """Preallocated room for the telemetry of `size` calls."""
 
     def __init__(self, size: int, feeds: list[Feed], output: Any) -> None:
         import numpy as np
@@ -46,7 +48,7 @@ class Ring:
 
 
 class Tally:
-    """The counts of one interpreter; written by the call that holds it, read by the recorder."""
+    """The counts of one interpreter; the call that holds it writes them, the recorder reads them."""
 
     __slots__ = ("calls", "errors", "keyed", "late", "position", "ring", "unrecorded")
 
@@ -60,7 +62,7 @@ class Tally:
         self.errors: dict[str, int] = {}
 
     def error(self, kind: str) -> None:
-        """Count one call that gave no answer."""
+        """Count one call that failed."""
         self.errors[kind] = self.errors.get(kind, 0) + 1
 
 
@@ -73,8 +75,8 @@ class Totals:
         self.errors = dict(errors or {})
 
 
-class Ledger:
-    """Everything that one release's calls leave behind.
+class CallMetrics:
+    """Counts of all calls of one release in this process.
 
     Args:
         window_inferences, window_s, least_s: a window is due after that many inferences, but not before it is
@@ -86,7 +88,7 @@ class Ledger:
         release: str,
         side: Side,
         loaded: Model,
-        reference: windows.Reference,
+        reference: Reference,
         window_inferences: int = 1000,
         window_s: float = 60.0,
         least_s: float = 5.0,
@@ -105,17 +107,18 @@ class Ledger:
         self._rings = 0
         self._tallies: list[Tally] = []
         self._not_finite = 0
-        self._told = Totals()
-        self._told_unrecorded = 0
-        self._told_keyed = 0
+        # What the tallies held at the last look; the difference belongs to the current window.
+        self._seen = Totals()
+        self._seen_unrecorded = 0
+        self._seen_keyed = 0
         self._feedback = {"labelled": 0, "correct": 0, "expired": 0}
         self._shadow: dict[str, dict[str, float]] = {}
         self._no_slot = 0
-        self._lock = threading.Lock()  # of the three above, which several threads write
+        self._lock = threading.Lock()  # guards the three above, which several threads write
         self._begin()
 
     def _begin(self) -> None:
-        self._window = windows.Window(self._reference)
+        self._builder = WindowBuilder(self._reference)
         self._began_s = time.monotonic()
         self._late = 0
         self._keyed = 0
@@ -132,10 +135,13 @@ class Ledger:
         return Ring(self._ring_samples, self.feeds, self._output)
 
     def exchange(self, tally: Tally) -> tuple[Ring, int] | None:
-        """Return an interpreter's filled ring and how much is in it, and give it an empty one.
+        """Give an interpreter an empty ring; return its filled one and the number of calls in it.
 
-        Only for who holds the interpreter. None: there is nothing in it, or no ring is left for now and what
-        was in it was dropped and counted.
+        Only the holder of the interpreter may call this.
+
+        Returns:
+            None when the ring was empty, or when too many rings wait for the recorder: its calls are then
+            counted as unrecorded.
         """
         ring, count = tally.ring, tally.position
         if not count:
@@ -144,62 +150,66 @@ class Ledger:
         try:
             tally.ring = self._spare.pop()
         except IndexError:
-            if self._rings - len(self._tallies) >= _RINGS_UNDER_WAY:
+            if self._rings - len(self._tallies) >= _MOST_WAITING_RINGS:
                 tally.unrecorded += count
                 return None
             tally.ring = self._ring()
         return ring, count
 
     def fold(self, ring: Ring, count: int) -> None:
-        """Count what is in a ring, and keep the ring for the next call that needs one (recorder only)."""
-        window = self._window
-        window.latencies(ring.latencies[:count])
+        """Add the first `count` calls of a ring to the window and make the ring available (recorder only)."""
+        builder = self._builder
+        builder.add_latencies(ring.latencies[:count])
         for number, feed in enumerate(self.feeds[: len(self._reference.edges)]):
-            window.means(number, feed.means(ring.sums[number][:count]))
+            builder.add_means(number, feed.means(ring.sums[number][:count]))
         values = self._drain.real(ring.outputs[:count]).reshape(count, -1)
-        good, predicted, confidence = windows.judge(values, self._reference)
-        window.outputs(predicted[good], confidence[good])
-        bad = count - int(good.sum())
+        finite, predicted, confidence = classify(values, self._reference)
+        builder.add_outputs(predicted[finite], confidence[finite])
+        bad = count - int(finite.sum())
         if bad:
             self._not_finite += bad
-            window.error("output_not_finite", bad, counted=True)
+            builder.add_error("output_not_finite", bad, counted=True)
         self._spare.append(ring)
 
     def fold_rest(self) -> None:
-        """Count what is left in all rings: nobody calls this release any more (recorder only)."""
+        """Add what is left in all rings; the release must not be called any more (recorder only)."""
         for tally in self._tallies:
             filled = self.exchange(tally)
             if filled is not None:
                 self.fold(*filled)
-        self._spare.clear()  # a ticket may keep the ledger; the rings go
+        self._spare.clear()  # a feedback ticket may keep this object alive; the rings are not needed
 
     def totals(self) -> Totals:
-        """Return the counts up to now; what the recorder has not folded yet is in them, too."""
-        found = Totals(late=self._no_slot)
+        """Return the counts up to now, including calls that the recorder has not added to the window yet."""
+        totals = Totals(late=self._no_slot)
         for kind, count in (("output_not_finite", self._not_finite), ("deadline", self._no_slot)):
             if count:
-                found.errors[kind] = count
+                totals.errors[kind] = count
         for tally in list(self._tallies):
-            found.calls += tally.calls
-            found.late += tally.late
+            totals.calls += tally.calls
+            totals.late += tally.late
             for kind, count in list(tally.errors.items()):
-                found.errors[kind] = found.errors.get(kind, 0) + count
-        return found
+                totals.errors[kind] = totals.errors.get(kind, 0) + count
+        return totals
 
     def no_slot(self) -> None:
-        """Count one call that found no free interpreter until its deadline; any thread may."""
+        """Count one call that got no interpreter before its deadline; any thread may call this."""
         with self._lock:
             self._no_slot += 1
 
-    def shadowed(self, name: str, **counts: float) -> None:
-        """Add to the counts of a shadow; any thread may."""
+    def add_shadow(self, name: str, **counts: float) -> None:
+        """Add to the counts of a shadow (fields of `Shadow`); any thread may call this."""
         with self._lock:
             known = self._shadow.setdefault(name, {})
-            for what, count in counts.items():
-                known[what] = known.get(what, 0) + count
+            for field, count in counts.items():
+                known[field] = known.get(field, 0) + count
 
-    def judged(self, correct: bool | None) -> None:
-        """Count what the application says of one answer; None: it said nothing in time. Any thread may."""
+    def add_feedback(self, correct: bool | None) -> None:
+        """Count the application's feedback on one answer; any thread may call this.
+
+        Args:
+            correct: None when no feedback came in time.
+        """
         with self._lock:
             if correct is None:
                 self._feedback["expired"] += 1
@@ -208,61 +218,64 @@ class Ledger:
             self._feedback["correct"] += int(correct)
 
     def due(self) -> bool:
-        """Tell whether the window is to be closed (recorder only)."""
+        """Return whether the window is to be closed (recorder only)."""
         inferences, window_s, least_s = self._limits
         age_s = time.monotonic() - self._began_s
-        return age_s >= window_s or (age_s >= least_s and self._window.inferences >= inferences)
+        return age_s >= window_s or (age_s >= least_s and self._builder.inferences >= inferences)
 
     def overdue(self) -> bool:
-        """Tell whether the window's time is over, so that half-filled rings belong into it, too."""
+        """Return whether the window's time is over, so that half-filled rings belong into it as well."""
         return time.monotonic() - self._began_s >= self._limits[1]
 
-    def body(self) -> Json | None:
+    def window(self) -> Window | None:
         """Return the window as it stands, or None when nothing happened in it (recorder only)."""
         self._catch_up()
-        if not self._window.inferences and not self._shadow and not any(self._feedback.values()):
+        if not self._builder.inferences and not self._shadow and not any(self._feedback.values()):
             return None
-        body = self._window.body()
-        body.update(deadline_misses=self._late, unrecorded=self._unrecorded)
-        if self.side.arm is not None:
-            body["arm"] = self.side.arm
-            if self._keyed:
-                body["keyed"] = self._keyed
-        if self.side.experiment:
-            body["experiment"] = self.side.experiment
         with self._lock:
-            if any(self._feedback.values()):
-                body["feedback"] = dict(self._feedback)
-            if self._shadow:
-                body["shadow"] = {name: dict(counts) for name, counts in self._shadow.items()}
-        return body
+            feedback = Feedback(**self._feedback) if any(self._feedback.values()) else None
+            shadow = {name: Shadow(**counts) for name, counts in self._shadow.items()}  # type: ignore[arg-type]
+        return replace(
+            self._builder.build(),
+            deadline_misses=self._late,
+            unrecorded=self._unrecorded,
+            arm=self.side.arm,
+            experiment=self.side.experiment or None,
+            keyed=self._keyed if self.side.arm is not None else 0,
+            feedback=feedback,
+            shadow=shadow,
+        )
 
     def _catch_up(self) -> None:
-        """Take errors and late calls since the last look from the tallies into the window."""
+        """Move errors and late calls since the last look from the tallies into the window."""
         now = self.totals()
         for kind, count in now.errors.items():
-            new = count - self._told.errors.get(kind, 0)
-            if new and kind != "output_not_finite":  # that was counted when its ring was folded
-                self._window.error(kind, new)
-        self._late += now.late - self._told.late
+            new = count - self._seen.errors.get(kind, 0)
+            if new and kind != "output_not_finite":  # `fold` has counted those
+                self._builder.add_error(kind, new)
+        self._late += now.late - self._seen.late
         unrecorded = sum(tally.unrecorded for tally in self._tallies)
-        self._unrecorded += unrecorded - self._told_unrecorded
+        self._unrecorded += unrecorded - self._seen_unrecorded
         keyed = sum(tally.keyed for tally in self._tallies)
-        self._keyed += keyed - self._told_keyed
-        self._told, self._told_unrecorded, self._told_keyed = now, unrecorded, keyed
+        self._keyed += keyed - self._seen_keyed
+        self._seen, self._seen_unrecorded, self._seen_keyed = now, unrecorded, keyed
 
-    def stored(self, body: Json) -> None:
+    def stored(self, window: Window) -> None:
         """Begin the next window: this one is in the outbox (recorder only)."""
         with self._lock:
-            # A shadow may have answered since `body`, or feedback come; that stays for the next window.
-            for what, count in body.get("feedback", {}).items():
-                self._feedback[what] -= count
-            for name, counts in body.get("shadow", {}).items():
-                rest = {what: self._shadow[name][what] - count for what, count in counts.items()}
-                self._shadow[name] = rest
-            self._shadow = {name: counts for name, counts in self._shadow.items() if any(counts.values())}
+            # A shadow may have answered since `window()`, or feedback come; that belongs to the next window.
+            if window.feedback is not None:
+                for field in self._feedback:
+                    self._feedback[field] -= getattr(window.feedback, field)
+            for name, counts in window.shadow.items():
+                left = {
+                    each.name: self._shadow[name].get(each.name, 0) - getattr(counts, each.name)
+                    for each in fields(Shadow)
+                }
+                self._shadow[name] = {field: count for field, count in left.items() if count}
+            self._shadow = {name: counts for name, counts in self._shadow.items() if counts}
         self._begin()
 
     def restart(self) -> None:
-        """Begin the window anew where nothing happened, so that its time is not that of an idle hour."""
+        """Begin a new window in place of an empty one, so that its time does not include an idle hour."""
         self._begin()

@@ -15,13 +15,13 @@ from edgeq_agent.inference import model, runtime_modules
 from edgeq_agent.inference.jobs import golden
 from edgeq_agent.releases import release_store
 from edgeq_agent.runtimes import registry
-from edgeq_agent.sdk.call_metrics import Ledger, Side
+from edgeq_agent.sdk.call_metrics import CallMetrics, Side
 from edgeq_agent.sdk.errors import ReleaseRefused
 from edgeq_agent.sdk.shadow import Sampler, Shadows
 from edgeq_agent.sdk.slot import HandOver, Slot
 from edgeq_agent.sdk.tensors import TensorInfo, info_of
 from edgeq_agent.storage.home import Home
-from edgeq_agent.telemetry import windows
+from edgeq_agent.telemetry.window_builder import load_reference
 from edgeq_agent.wire import WHEEL_RUNTIME_MODULES
 
 _WAIT_S = 0.2
@@ -43,7 +43,7 @@ class Engine:
 
     Attributes:
         free: the idle slots. Taking one is `free.pop()`, giving it back is `give(slot)`; both without a lock.
-        ledger: what its calls leave behind; outlives the engine.
+        metrics: what its calls leave behind; outlives the engine.
     """
 
     def __init__(self, place: Home, name: str, release: str, side: Side, options: Options) -> None:
@@ -72,8 +72,8 @@ class Engine:
         self.classes = loaded.classes
         self.inputs: list[TensorInfo] = [info_of(tensor) for tensor in loaded.inputs]
         self.outputs: list[TensorInfo] = [info_of(tensor) for tensor in loaded.outputs]
-        self.ledger = Ledger(
-            release, side, loaded, windows.load(reference, loaded.classes),
+        self.metrics = CallMetrics(
+            release, side, loaded, load_reference(reference, loaded.classes),
             options.window_inferences, options.window_s, options.window_least_s,
         )  # fmt: skip
         self.free: Deque[Slot] = deque()
@@ -104,7 +104,7 @@ class Engine:
             return False
         loaded = self._first or model.load(self.module, self._path, self._options.threads)
         self._first = None
-        slot = Slot(loaded, self.ledger, self._hand_over, self._sampler)
+        slot = Slot(loaded, self.metrics, self._hand_over, self._sampler)
         self.size += 1
         self.give(slot)
         return True
@@ -139,7 +139,7 @@ class Engine:
                         if until_ns is not None:
                             left_s = min(left_s, (until_ns - time.perf_counter_ns()) / 1e9)
                     if left_s <= 0:
-                        self.ledger.no_slot()
+                        self.metrics.no_slot()
                         return None
                     self._returned.wait(left_s)
             finally:

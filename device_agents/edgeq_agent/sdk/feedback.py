@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from edgeq_agent.sdk.errors import FeedbackRefused
 
 if TYPE_CHECKING:
-    from edgeq_agent.sdk.call_metrics import Ledger
+    from edgeq_agent.sdk.call_metrics import CallMetrics
 
 
 class Tickets:
@@ -30,35 +30,35 @@ class Tickets:
         self._mark = os.urandom(6).hex()
         self._most = most
         self._last = 0
-        self._open: OrderedDict[str, Ledger] = OrderedDict()
+        self._open: OrderedDict[str, CallMetrics] = OrderedDict()
         self._lock = threading.Lock()
 
-    def issue(self, ledger: Ledger) -> str:
-        """Return a new ticket for an answer that is counted in `ledger`."""
+    def issue(self, metrics: CallMetrics) -> str:
+        """Return a new ticket for an answer that is counted in `metrics`."""
         dropped = None
         with self._lock:
             self._last += 1
             ticket = f"{self._mark}-{self._last}"
-            self._open[ticket] = ledger
+            self._open[ticket] = metrics
             if len(self._open) > self._most:
                 _, dropped = self._open.popitem(last=False)
         if dropped is not None:
-            dropped.judged(None)
+            dropped.add_feedback(None)
         return ticket
 
-    def redeem(self, ticket: object) -> Ledger:
+    def redeem(self, ticket: object) -> CallMetrics:
         """Return whose answer a ticket stands for, and take the ticket back.
 
         Raises:
             FeedbackRefused: EQ550, it is not open: used already, dropped, or not of this process.
         """
         with self._lock:
-            ledger = self._open.pop(ticket, None) if isinstance(ticket, str) else None
+            metrics = self._open.pop(ticket, None) if isinstance(ticket, str) else None
             known = isinstance(ticket, str) and ticket.startswith(self._mark + "-")
-        if ledger is None:
+        if metrics is None:
             why = "was told already, or is too old" if known else "is none of this process"
             raise FeedbackRefused(
                 "ticket " + repr(ticket)[:60], why,
                 hint=f"each answer takes one verdict; the last {self._most} can wait for theirs",
             )  # fmt: skip
-        return ledger
+        return metrics

@@ -180,12 +180,12 @@ class Runtime:
         """
         limit_ns = self._deadline_ns if deadline_s is None else _deadline_ns(deadline_s)
         engine: Any = self._plan().engine(key) if release is None else self._engine_of(release)
-        named, arm, first, ledger = engine.release, engine.arm, engine.outputs[0].name, engine.ledger
+        named, arm, first, metrics = engine.release, engine.arm, engine.outputs[0].name, engine.metrics
         try:
             outputs = self._answer(None, engine, key, x, raw, limit_ns)
         finally:
             engine = None  # see the end of `_answer`
-        issued = self._tickets.issue(ledger) if ticket else None
+        issued = self._tickets.issue(metrics) if ticket else None
         return Answer(outputs if isinstance(outputs, dict) else {first: outputs}, named, arm, issued)
 
     def feedback(self, ticket: str, correct: bool) -> None:
@@ -200,9 +200,9 @@ class Runtime:
         """
         correct = request.flag({"correct": correct}, "correct", False)
         self._plan()
-        ledger = self._tickets.redeem(ticket)
-        ledger.judged(correct)
-        self._recorder.judged(ledger)
+        metrics = self._tickets.redeem(ticket)
+        metrics.add_feedback(correct)
+        self._recorder.feedback_added(metrics)
 
     def _answer(self, plan: Any, engine: Any, key: object, x: Any, raw: bool, limit_ns: int | None) -> Any:
         if engine is None:

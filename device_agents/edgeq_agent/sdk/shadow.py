@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable, Deque
 from edgeq_agent.errors import AgentError
 from edgeq_agent.inference import model
 from edgeq_agent.releases import release_store
-from edgeq_agent.sdk.call_metrics import Ledger
+from edgeq_agent.sdk.call_metrics import CallMetrics
 from edgeq_agent.sdk.errors import ShadowUnusable
 from edgeq_agent.sdk.release_names import release_named
 from edgeq_agent.storage.home import Home
@@ -33,11 +33,11 @@ _IDLE_S = 0.5
 class Sampler:
     """Takes its share of one engine's calls to the shadow; never blocks."""
 
-    def __init__(self, shadows: Shadows, loaded: model.Model, name: str, ledger: Ledger) -> None:
+    def __init__(self, shadows: Shadows, loaded: model.Model, name: str, metrics: CallMetrics) -> None:
         self._shadows = shadows
         self.loaded = loaded
         self.name = name
-        self.ledger = ledger
+        self.metrics = metrics
 
     def draw(self) -> int:
         """Return after how many calls the next one is sampled: geometric, so that no rhythm of the inputs
@@ -50,7 +50,7 @@ class Sampler:
     def offer(self, inputs: list[Any], output: Any) -> None:
         """Hand over one call's real values, or count that it had to be dropped."""
         if not self._shadows.take(self, inputs, output):
-            self.ledger.shadowed(self.name, dropped=1)
+            self.metrics.add_shadow(self.name, dropped=1)
 
 
 class Shadows:
@@ -89,7 +89,7 @@ class Shadows:
             # A shadow only watches: without it the release serves all the same.
             self._report(engine.release, error)
             return None
-        return Sampler(self, loaded, label, engine.ledger)
+        return Sampler(self, loaded, label, engine.metrics)
 
     def _find(self, engine: Engine) -> tuple[str, str]:
         which = self._which
@@ -143,15 +143,15 @@ class Shadows:
             feeds = [model.to_input(array, tensor) for array, tensor in zip(inputs, loaded.inputs)]
             model.invoke(loaded, feeds, 0)
         except AgentError as error:
-            sampler.ledger.shadowed(sampler.name, failed=1)
-            self._report(sampler.ledger.release, error)
+            sampler.metrics.add_shadow(sampler.name, failed=1)
+            self._report(sampler.metrics.release, error)
             return
         wanted = model.to_real(model.output(loaded), loaded.outputs[0]).reshape(-1)
         got = np.asarray(output, np.float64).reshape(-1)
         if not (np.isfinite(wanted).all() and np.isfinite(got).all()):
-            sampler.ledger.shadowed(sampler.name, failed=1)
+            sampler.metrics.add_shadow(sampler.name, failed=1)
             return
-        sampler.ledger.shadowed(
+        sampler.metrics.add_shadow(
             sampler.name,
             samples=1,
             agree=int(wanted.argmax() == got.argmax()),

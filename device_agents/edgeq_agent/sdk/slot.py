@@ -6,14 +6,14 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Mapping
 
 from edgeq_agent.inference.model import Model
-from edgeq_agent.sdk.call_metrics import Ledger, Ring
+from edgeq_agent.sdk.call_metrics import CallMetrics, Ring
 from edgeq_agent.sdk.errors import InputMismatch, InvokeFailed
 from edgeq_agent.sdk.tensors import Drain, Feed
 
 if TYPE_CHECKING:
     from edgeq_agent.sdk.shadow import Sampler
 
-HandOver = Callable[[Ledger, Ring, int], None]
+HandOver = Callable[[CallMetrics, Ring, int], None]
 
 _clock = time.perf_counter_ns
 
@@ -26,12 +26,12 @@ class Slot:
     """
 
     __slots__ = (
-        "_array", "_drains", "_feeds", "_get", "_hand_over", "_invoke", "_ledger", "_ndarray", "_outputs",
+        "_array", "_drains", "_feeds", "_get", "_hand_over", "_invoke", "_metrics", "_ndarray", "_outputs",
         "_positions", "_sampler", "_set", "_shadow_in", "tally",
     )  # fmt: skip
 
     def __init__(
-        self, loaded: Model, ledger: Ledger, hand_over: HandOver | None, sampler: Sampler | None = None
+        self, loaded: Model, metrics: CallMetrics, hand_over: HandOver | None, sampler: Sampler | None = None
     ) -> None:
         import numpy as np
 
@@ -40,15 +40,15 @@ class Slot:
         self._get = loaded.interpreter.get_tensor
         self._invoke = loaded.interpreter.invoke
         # Its own feeds: their buffers must not be another slot's.
-        self._feeds = [Feed(tensor, feed.channels) for tensor, feed in zip(loaded.inputs, ledger.feeds)]
+        self._feeds = [Feed(tensor, feed.channels) for tensor, feed in zip(loaded.inputs, metrics.feeds)]
         self._drains = [Drain(tensor) for tensor in loaded.outputs]
         self._positions = [tensor.position for tensor in loaded.inputs]
         self._outputs = [tensor.position for tensor in loaded.outputs]
-        self._ledger = ledger
+        self._metrics = metrics
         self._hand_over = hand_over
         self._sampler = sampler
         self._shadow_in = sampler.draw() if sampler is not None else 0
-        self.tally = ledger.tally()
+        self.tally = metrics.tally()
 
     def run(self, x: Any, raw: bool) -> Any:
         """Return the answer to one sample: an array, or a dict by name where there are several outputs.
@@ -97,9 +97,9 @@ class Slot:
         if self._hand_over is None:
             self.tally.position = 0
             return
-        filled = self._ledger.exchange(self.tally)
+        filled = self._metrics.exchange(self.tally)
         if filled is not None:
-            self._hand_over(self._ledger, *filled)
+            self._hand_over(self._metrics, *filled)
 
     def flush(self) -> None:
         """Hand over what is in the ring (only for who holds the slot)."""

@@ -1,3 +1,3 @@
-"""Telemetry windows: their schema, how they are merged, and the outbox that keeps them."""
+"""Telemetry windows: their format, how they are built and merged, and the outbox that stores them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The outbox: windows in SQLite until the host acknowledges them; full means merged, not dropped."""
+"""The outbox: keep windows in SQLite until the host acknowledges them; when full, merge neighbours."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import sqlite3
 import time
 import uuid
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Iterator
 
 from edgeq_agent import wire
 from edgeq_agent.platforms import identity
 from edgeq_agent.storage import clock, disk
 from edgeq_agent.storage.home import Home
-from edgeq_agent.telemetry import merge
+from edgeq_agent.telemetry.merge import merge_windows
+from edgeq_agent.telemetry.window import Window, parse, to_json
 
 CAP = 2000
 _MIGRATIONS = (
@@ -32,36 +34,34 @@ _MIGRATIONS = (
 
 
 class Outbox:
-    """The windows that wait, in the order in which they came."""
+    """The windows that the host has not acknowledged, in the order in which they were appended.
+
+    Args:
+        cap: the largest number of windows; beyond it neighbours are merged.
+    """
 
     def __init__(self, database: sqlite3.Connection, device_id: str, cap: int = CAP) -> None:
         self._database = database
         self._device_id = device_id
         self._cap = cap
         nonce = database.execute("SELECT value FROM meta WHERE name = 'nonce'").fetchone()[0]
-        # The nonce tells this file from one that was lost: numbers of another file are never taken for ours.
+        # A new file starts again at seq 1. The nonce keeps its numbers apart from those of a lost file.
         self.boot = f"{clock.read_boot_id()}:{nonce}"
 
-    def append(self, model: str, release: str, window: wire.Json) -> int:
-        """Store one window durably and return its number; it is on disk when this returns."""
+    def append(self, model: str, release: str, window: Window) -> int:
+        """Store one window and return its number; it is on disk when this returns."""
         with _transaction(self._database) as database:
             database.execute("INSERT OR IGNORE INTO boots VALUES (?, 0)", (self.boot,))
             database.execute("UPDATE boots SET last_seq = last_seq + 1 WHERE boot = ?", (self.boot,))
             seq = int(
                 database.execute("SELECT last_seq FROM boots WHERE boot = ?", (self.boot,)).fetchone()[0]
             )
-            body = dict(
-                window,
-                schema=wire.WINDOW_SCHEMA,
-                device_id=self._device_id,
-                boot=self.boot,
-                seq=seq,
-                model=model,
-                release=release,
+            numbered = replace(
+                window, device_id=self._device_id, boot=self.boot, seq=seq, model=model, release=release
             )
             database.execute(
-                "INSERT INTO windows (boot, seq, model, release, merged, body) VALUES (?, ?, ?, ?, 1, ?)",
-                (self.boot, seq, model, release, wire.canonical(body).decode("utf-8")),
+                "INSERT INTO windows (boot, seq, model, release, merged, body) VALUES (?, ?, ?, ?, ?, ?)",
+                (self.boot, seq, model, release, window.merged, _text(numbered)),
             )
             self._shrink(database)
         return seq
@@ -70,16 +70,14 @@ class Outbox:
         over = self._count(database) - self._cap
         for _ in range(over):
             pair = self._pair(database)
-            if pair is None:
+            if pair is None or not self._merge(database, *pair):
                 self._drop_oldest(database)
-            else:
-                self._merge(database, *pair)
 
     def _pair(self, database: sqlite3.Connection) -> tuple[int, int] | None:
-        """Return the two neighbours (row ids) to merge: those of fewest windows, then the oldest.
+        """Return the row ids of two neighbours to merge: those of the fewest windows, then the oldest.
 
-        A window that was sent is never merged: the host may have it under its number already, and a number
-        must never stand for other counts than before.
+        A sent window is never merged: the host may have stored it under its number already, and a number must
+        never stand for different counts.
         """
         rows = database.execute(
             "SELECT id, boot, model, release, merged FROM windows WHERE sent = 0 ORDER BY id"
@@ -95,20 +93,22 @@ class Outbox:
             last_of[key] = (number, merged)
         return best[1:] if best else None
 
-    def _merge(self, database: sqlite3.Connection, older: int, newer: int) -> None:
-        bodies = [
-            json.loads(database.execute("SELECT body FROM windows WHERE id = ?", (number,)).fetchone()[0])
-            for number in (older, newer)
-        ]
-        body = merge.windows(*bodies)
+    def _merge(self, database: sqlite3.Connection, older: int, newer: int) -> bool:
+        """Merge two rows into the newer one; return whether they could be merged."""
+        query = "SELECT body FROM windows WHERE id = ?"
+        bodies = [database.execute(query, (number,)).fetchone()[0] for number in (older, newer)]
+        try:
+            merged = merge_windows(*(parse(json.loads(body)) for body in bodies))
+        except ValueError:  # damaged, or the histograms do not match
+            return False
         database.execute("DELETE FROM windows WHERE id = ?", (older,))
         database.execute(
-            "UPDATE windows SET body = ?, merged = ? WHERE id = ?",
-            (wire.canonical(body).decode("utf-8"), body["merged"], newer),
+            "UPDATE windows SET body = ?, merged = ? WHERE id = ?", (_text(merged), merged.merged, newer)
         )
+        return True
 
     def _drop_oldest(self, database: sqlite3.Connection) -> None:
-        # Only when every window is of another release or was sent: nothing can be merged. It is counted.
+        # Nothing can be merged: all are of other releases, sent, or damaged. The loss is counted.
         merged = database.execute("SELECT merged FROM windows ORDER BY id LIMIT 1").fetchone()[0]
         database.execute("DELETE FROM windows WHERE id = (SELECT min(id) FROM windows)")
         database.execute("INSERT OR IGNORE INTO meta VALUES ('dropped', '0')")
@@ -118,10 +118,10 @@ class Outbox:
         )
 
     def take(self, limit: int) -> tuple[str, list[wire.Json]]:
-        """Return the boot of the oldest window and up to `limit` of its windows, oldest first; they stay
-        here.
+        """Return the oldest window's boot and up to `limit` of its windows, oldest first; they stay stored.
 
-        One boot at a time, so that one acknowledgement covers all that was sent.
+        Only one boot at a time, so that one acknowledgement covers everything sent. The windows are returned
+        as stored: a window that is sent twice must be the same both times. The host validates it.
         """
         with _transaction(self._database) as database:
             first = database.execute("SELECT boot FROM windows ORDER BY id LIMIT 1").fetchone()
@@ -136,12 +136,12 @@ class Outbox:
         return str(first[0]), [json.loads(body) for _, body in rows]
 
     def acknowledge(self, boot: str, seq: int) -> int:
-        """Delete the windows of a boot up to a number; return how many went."""
+        """Delete the windows of a boot up to a number; return how many were deleted."""
         with _transaction(self._database) as database:
             return database.execute("DELETE FROM windows WHERE boot = ? AND seq <= ?", (boot, seq)).rowcount
 
     def pending(self) -> int:
-        """Return how many windows are here, sent or not."""
+        """Return how many windows are stored, sent or not."""
         return self._count(self._database)
 
     @staticmethod
@@ -160,15 +160,21 @@ class Outbox:
         }
 
 
+def _text(window: Window) -> str:
+    return wire.canonical(to_json(window)).decode("utf-8")
+
+
 @contextmanager
 def opened(home: Home, cap: int = CAP) -> Iterator[Outbox]:
-    """Open the home's outbox; a file that is no database is set aside and a new one begun, under a new
-    nonce."""
+    """Open the home's outbox and close it afterwards.
+
+    A damaged file is renamed and a new one is created, with a new nonce.
+    """
     try:
         database = _connect(home.outbox)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
-            raise  # busy, full or not readable: the file is not at fault
+            raise  # busy, full or not readable: the file itself is sound
         for suffix in ("", "-wal", "-shm", "-journal"):
             if os.path.exists(home.outbox + suffix):
                 disk.replace(home.outbox + suffix, f"{home.outbox}.damaged-{time.time_ns()}{suffix}")
@@ -180,7 +186,7 @@ def opened(home: Home, cap: int = CAP) -> Iterator[Outbox]:
 
 
 def _connect(path: str) -> sqlite3.Connection:
-    # isolation_level None: transactions begin and end where _transaction says, on every Python alike.
+    # isolation_level None: _transaction alone begins and ends transactions, on every Python version.
     database = sqlite3.connect(path, timeout=10.0, isolation_level=None)
     try:
         database.execute("PRAGMA synchronous = FULL")
@@ -195,7 +201,7 @@ def _connect(path: str) -> sqlite3.Connection:
 
 def _migrate(database: sqlite3.Connection) -> None:
     with _transaction(database):
-        # Read again under the write lock: another process may have done it.
+        # Read again under the write lock: another process may have migrated meanwhile.
         version = database.execute("PRAGMA user_version").fetchone()[0]
         for number, script in enumerate(_MIGRATIONS[version:], version + 1):
             for statement in script.split(";"):

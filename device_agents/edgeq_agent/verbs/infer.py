@@ -13,6 +13,7 @@ from edgeq_agent.inference import model_process
 from edgeq_agent.runtimes import native
 from edgeq_agent.storage import disk, scratch
 from edgeq_agent.telemetry import outbox
+from edgeq_agent.telemetry.window import WindowError, parse_unnumbered
 from edgeq_agent.wire import Json
 
 
@@ -86,8 +87,8 @@ class _Windows:
         if message["event"] != "window":
             return
         try:
-            self._box.append(self._model, self._release, message["window"])
+            self._box.append(self._model, self._release, parse_unnumbered(message["window"]))
             self.count += 1
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, WindowError) as error:
             # Told in the result: the caller asked for predictions, and those are there.
             self.problems.append(f"a window was not stored: {error}")

@@ -1,4 +1,4 @@
-"""Verb `telemetry`: hand the waiting windows to the host, delete those that it has acknowledged."""
+"""Verb `telemetry`: send stored windows to the host and delete the acknowledged ones."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MAX_LIMIT = 1000
 
 
 def telemetry(call: Call) -> Json:
-    """Verb `telemetry`: windows of one boot, oldest first, as events.
+    """Send windows of one boot as events, oldest first.
 
-    `pending` counts the windows that are on the device after the acknowledgement, those just sent included:
-    the host has everything when a call sends none.
+    `pending` in the result counts the windows on the device after the acknowledgement, including those just
+    sent. The host has received everything once a call sends none.
     """
     limit = request.integer(call.request, "limit", 0, _MAX_LIMIT, default=500)
     ack = call.request.get("ack")

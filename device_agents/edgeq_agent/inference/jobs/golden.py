@@ -9,7 +9,7 @@ from edgeq_agent.calls.call import Response
 from edgeq_agent.errors import UNHEALTHY, AgentError
 from edgeq_agent.inference import model, stats
 from edgeq_agent.platforms import registry as platforms
-from edgeq_agent.telemetry import windows
+from edgeq_agent.telemetry.window_builder import WindowBuilder, load_reference
 
 _LATENCY_RUNS = 50
 
@@ -48,9 +48,9 @@ def check(loaded: model.Model, job: wire.Json) -> tuple[dict[str, Any], list[int
         # The request was right; the bundle's own golden file does not fit its model.
         raise AgentError(UNHEALTHY, error.subject, error.problem, error.expected, error.got) from error
     # A reference that does not fit would make every later window an error: refuse it now.
-    window = windows.Window(windows.load(job["reference_path"], loaded.classes))
+    builder = WindowBuilder(load_reference(job["reference_path"], loaded.classes))
     for number, (array, tensor) in enumerate(zip(inputs, loaded.inputs)):
-        window.inputs(number, model.to_real(array, tensor))
+        builder.add_input(number, model.to_real(array, tensor))
     exact = _same_runtime(job, loaded.kernels)
     report: dict[str, Any] = {
         "samples": len(inputs[0]),

@@ -1,4 +1,4 @@
-"""Job `infer`: samples through the model, answers and telemetry windows out (child process only)."""
+"""Job `infer`: run samples through the model, send predictions and telemetry windows (model process only)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from edgeq_agent import wire
 from edgeq_agent.calls.call import Response
 from edgeq_agent.errors import AgentError
 from edgeq_agent.inference import model, stats
-from edgeq_agent.telemetry import windows
+from edgeq_agent.telemetry.window import to_json
+from edgeq_agent.telemetry.window_builder import Reference, WindowBuilder, classify, load_reference
 
 
-class _Run:
-    """What one call gathers over all its windows."""
+class _Totals:
+    """What all windows of one job add up to."""
 
     def __init__(self, keep_outputs: bool) -> None:
         self.predicted: list[int] = []
@@ -26,83 +27,83 @@ class _Run:
 
 
 def run(job: wire.Json, response: Response) -> wire.Json:
-    """Return predictions, confidences, latencies; each `window` samples make one `window` event.
+    """Return predictions, confidences and latencies; send one `window` event for each `window` samples.
 
-    A sample that is not finite, or whose output is not, or on which the runtime gives up, gets class -1 with
-    confidence 0 and counts as an error of its kind.
+    A sample counts as an error of its kind, with class -1 and confidence 0, when it is not finite, when its
+    output is not finite, or when the runtime fails on it.
     """
     loaded = model.load(str(job["module"]), str(job["model_path"]), int(job["threads"]))
     payload = model.open_npz(str(job["payload_path"]), "payload")
     samples = model.arrays(payload, "input", loaded.inputs, "payload")
-    reference = windows.load(job["reference_path"], loaded.classes)
-    gathered = _Run(bool(job["outputs"]))
+    reference = load_reference(job["reference_path"], loaded.classes)
+    totals = _Totals(bool(job["outputs"]))
     size = int(job["window"])
     for start in range(0, len(samples[0]), size):
         part = [array[start : start + size] for array in samples]
-        _one_window(loaded, part, reference, gathered, response)
+        _run_window(loaded, part, reference, totals, response)
     result: dict[str, Any] = {
         "samples": len(samples[0]),
-        "errors": gathered.errors,
-        "predicted": gathered.predicted,
-        "confidence": gathered.confidence,
-        "latency_ns": _latency(gathered.latencies),
+        "errors": totals.errors,
+        "predicted": totals.predicted,
+        "confidence": totals.confidence,
+        "latency_ns": _latency(totals.latencies),
         "kernels": loaded.kernels,
-        "telemetry_ns_per_inference": gathered.telemetry_ns // len(samples[0]),
+        "telemetry_ns_per_inference": totals.telemetry_ns // len(samples[0]),
     }
-    if gathered.keep_outputs:
-        result["outputs"] = gathered.outputs
+    if totals.keep_outputs:
+        result["outputs"] = totals.outputs
     return result
 
 
-def _one_window(
-    loaded: model.Model, samples: list[Any], reference: windows.Reference, gathered: _Run, response: Response
+def _run_window(
+    loaded: model.Model, samples: list[Any], reference: Reference, totals: _Totals, response: Response
 ) -> None:
-    """Run the samples of one window, each that can be run, and send the window."""
+    """Run the usable samples of one window and send the window."""
     import numpy as np
 
-    window = windows.Window(reference)
-    fed = _finite(samples)
-    _error(window, gathered, "input_not_finite", len(fed) - int(fed.sum()))
-    feeds = [model.to_input(_zeroed(array, fed), tensor) for array, tensor in zip(samples, loaded.inputs)]
-    answered = fed.copy()
+    builder = WindowBuilder(reference)
+    usable = _finite(samples)
+    _add_error(builder, totals, "input_not_finite", len(usable) - int(usable.sum()))
+    feeds = [model.to_input(_zeroed(array, usable), tensor) for array, tensor in zip(samples, loaded.inputs)]
+    finished = usable.copy()
     raw: list[Any] = []
     latencies: list[int] = []
-    for row in np.flatnonzero(fed):
+    for row in np.flatnonzero(usable):
         try:
             latency_ns = model.invoke(loaded, feeds, int(row))
         except AgentError:
-            answered[row] = False
-            _error(window, gathered, "invoke", 1)
+            finished[row] = False
+            _add_error(builder, totals, "invoke", 1)
             continue
         raw.append(model.output(loaded))
         latencies.append(latency_ns)
-    good, predicted, confidence = _judge(loaded, raw, reference, answered, gathered)
-    _error(window, gathered, "output_not_finite", int(answered.sum() - good.sum()), counted=True)
-    gathered.latencies.extend(latencies)
-    # Processor time: what telemetry costs, not how long another process was let in meanwhile.
+    finite, predicted, confidence = _classify(loaded, raw, reference, finished, totals)
+    _add_error(builder, totals, "output_not_finite", int(finished.sum() - finite.sum()), counted=True)
+    totals.latencies.extend(latencies)
+    # Processor time: the cost of telemetry must not include the time of other processes.
     began = time.thread_time_ns()
     for latency_ns in latencies:
-        window.latency(latency_ns)
+        builder.add_latency(latency_ns)
     for number, (array, tensor) in enumerate(zip(samples, loaded.inputs)):
-        window.inputs(number, _real(array[fed], tensor))
-    window.outputs(predicted[good], confidence[good])
-    response.send(wire.window(window.body()))
-    gathered.telemetry_ns += time.thread_time_ns() - began
+        builder.add_input(number, _real(array[usable], tensor))
+    builder.add_outputs(predicted[finite], confidence[finite])
+    response.send(wire.window(to_json(builder.build())))
+    totals.telemetry_ns += time.thread_time_ns() - began
 
 
 def _finite(samples: list[Any]) -> Any:
-    """Return for each sample whether all its values are finite."""
+    """Return for each sample whether all its values are finite, shape (samples,)."""
     import numpy as np
 
-    good = np.ones(len(samples[0]), bool)
+    finite = np.ones(len(samples[0]), bool)
     for array in samples:
         if array.dtype.kind == "f":
-            good &= np.isfinite(array.reshape(len(array), -1)).all(axis=1)
-    return good
+            finite &= np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+    return finite
 
 
 def _zeroed(array: Any, keep: Any) -> Any:
-    """Return the samples with zeros where they are not kept: a NaN has no integer to be cast to."""
+    """Return the samples with zeros in place of those not kept: NaN cannot be cast to an integer."""
     import numpy as np
 
     return (
@@ -112,35 +113,37 @@ def _zeroed(array: Any, keep: Any) -> Any:
     )
 
 
-def _judge(
-    loaded: model.Model, raw: list[Any], reference: windows.Reference, answered: Any, gathered: _Run
+def _classify(
+    loaded: model.Model, raw: list[Any], reference: Reference, finished: Any, totals: _Totals
 ) -> Any:
-    """Return (good, predicted, confidence), one entry a sample of the window; keep them for the response."""
+    """Add the answers to totals; return (finite, predicted, confidence), one entry for each sample."""
     import numpy as np
 
-    good = answered.copy()
-    predicted = np.full(len(good), -1, np.int64)
-    confidence = np.zeros(len(good))
-    outputs = np.zeros((len(good), loaded.classes))
+    finite = finished.copy()
+    predicted = np.full(len(finite), -1, np.int64)
+    confidence = np.zeros(len(finite))
+    outputs = np.zeros((len(finite), loaded.classes))
     if raw:
         values = model.to_real(np.stack(raw), loaded.outputs[0]).reshape(len(raw), -1)
-        good[answered], predicted[answered], confidence[answered] = windows.judge(values, reference)
-        outputs[good] = values[good[answered]]
-    gathered.predicted.extend(predicted.tolist())
-    gathered.confidence.extend(confidence.tolist())
-    if gathered.keep_outputs:
-        gathered.outputs.extend(outputs.tolist())
-    return good, predicted, confidence
+        finite[finished], predicted[finished], confidence[finished] = classify(values, reference)
+        outputs[finite] = values[finite[finished]]
+    totals.predicted.extend(predicted.tolist())
+    totals.confidence.extend(confidence.tolist())
+    if totals.keep_outputs:
+        totals.outputs.extend(outputs.tolist())
+    return finite, predicted, confidence
 
 
-def _error(window: windows.Window, gathered: _Run, kind: str, count: int, *, counted: bool = False) -> None:
+def _add_error(
+    builder: WindowBuilder, totals: _Totals, kind: str, count: int, *, counted: bool = False
+) -> None:
     if count:
-        window.error(kind, count, counted=counted)
-        gathered.errors[kind] = gathered.errors.get(kind, 0) + count
+        builder.add_error(kind, count, counted=counted)
+        totals.errors[kind] = totals.errors.get(kind, 0) + count
 
 
 def _real(array: Any, tensor: model.Tensor) -> Any:
-    """Return the real values of samples: those of the input's own integer dtype are dequantized."""
+    """Return the real values of samples; samples in the input's own integer dtype are dequantized."""
     import numpy as np
 
     return model.to_real(array, tensor) if array.dtype == tensor.dtype else array.astype(np.float64)
