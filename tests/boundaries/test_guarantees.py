@@ -24,7 +24,7 @@ def missing(page: str, root: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("name", "heading", "count"),
-    [("deploy", "What the device guarantees", 15), ("experiments", "What holds, and what proves it", 12)],
+    [("deploy", "What the device guarantees", 15), ("experiments", "Guarantees and their tests", 12)],
 )
 def test_every_guarantee_names_a_test_that_exists(
     project_root: Path, name: str, heading: str, count: int
