@@ -36,7 +36,7 @@ _VERBS: dict[str, tuple[str, str]] = {
     "bench": ("bench", "bench"),
     "telemetry": ("telemetry", "telemetry"),
     "trust": ("trust", "answer"),
-    "service": ("service", "service"),
+    "service": ("service", "run"),
 }
 
 # They hold the lock, and fail when what was interrupted cannot be finished.

@@ -45,7 +45,7 @@ def lab(
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir=memory) as root:
         injection.machine.Remembered(patch)
         # Neither this machine's crontab nor its systemd takes part, and the start itself is tested elsewhere.
-        patch.setattr(command, "run", lambda *_, **__: command.Said(0, ""))
+        patch.setattr(command, "run", lambda *_, **__: command.Output(0, ""))
         patch.setattr(runtime, "_make_venv", injection.machine.make_venv)
         machine = injection.machine.Machine(Path(root) / "disk", injection.page_cache, patch)
         scenarios = _scenarios(injection, machine, int8_bundle, float_bundle, kit)

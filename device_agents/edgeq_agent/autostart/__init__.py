@@ -1,3 +1,3 @@
-"""Starting the agent when the device starts: by systemd, by Termux:Boot, by cron, or by nobody."""
+"""Autostart: what starts the agent with the device (systemd, Termux:Boot or cron) and serves models."""
 
 from __future__ import annotations

@@ -1,45 +1,58 @@
-"""Runs another program of the device, bounded in time, and returns what it said."""
+"""Run another program with a timeout and return its output."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from typing import NamedTuple
 
-_LIMIT_S = 60.0
-_MISSING = 127
+_TIMEOUT_S = 60.0
+_NOT_RUN = 127
+# The folder that the agent's package is imported from: a .pyz, or a source tree.
+_CODE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-class Said(NamedTuple):
-    """How a program ended: its exit status (127: it is not there) and its output, both streams."""
+class Output(NamedTuple):
+    """How a program ended: its exit status (127: it did not start or did not end) and both its streams."""
 
     status: int
     text: str
 
     @property
-    def line(self) -> str:
+    def last_line(self) -> str:
         """The last line, for messages."""
         lines = self.text.strip().splitlines()
         return lines[-1].strip()[:200] if lines else f"exit status {self.status}"
 
 
-def run(argv: list[str], stdin: bytes = b"", limit_s: float = _LIMIT_S) -> Said:
-    """Run `argv` (no shell) with `stdin`."""
+def run(argv: list[str], stdin: bytes = b"", timeout_s: float = _TIMEOUT_S) -> Output:
+    """Run `argv`, without a shell."""
     environment = dict(os.environ, LC_ALL="C", SYSTEMD_PAGER="", SYSTEMD_COLORS="0")
-    # A login without a session of systemd's own does not name it.
+    # systemctl --user needs it, and a login that systemd does not manage lacks it.
     environment.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             argv,
             input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=limit_s,
+            timeout=timeout_s,
             check=False,
             env=environment,
         )
     except OSError as error:
-        return Said(_MISSING, f"{argv[0]}: {error.strerror}")
+        return Output(_NOT_RUN, f"{argv[0]}: {error.strerror}")
     except subprocess.TimeoutExpired:
-        return Said(_MISSING, f"{argv[0]} did not end within {limit_s:g} s")
-    return Said(done.returncode, done.stdout.decode("utf-8", "replace"))
+        return Output(_NOT_RUN, f"{argv[0]} did not end within {timeout_s:g} s")
+    return Output(process.returncode, process.stdout.decode("utf-8", "replace"))
+
+
+def python(statement: str, *words: str) -> list[str]:
+    """Return the command that runs a statement in a new interpreter, with this agent's package importable."""
+    return [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {_CODE!r}); {statement}", *words]
+
+
+def agent(*words: str) -> list[str]:
+    """Return the command that runs this agent with the given arguments."""
+    return python("from edgeq_agent.__main__ import main; main(sys.argv[1:])", *words)

@@ -1,4 +1,4 @@
-"""The user's crontab: one line of ours in it, all others as they are."""
+"""The user's crontab: add, replace or remove the one line of this agent."""
 
 from __future__ import annotations
 
@@ -6,49 +6,53 @@ from edgeq_agent.autostart import command
 from edgeq_agent.errors import SERVICE_IMPOSSIBLE, AgentError
 
 
-def with_line(before: str, line: str, name: str) -> str:
-    """Return a crontab with our line (none where `line` is empty) in the place of the one with our name."""
-    kept = [other for other in before.splitlines() if not other.endswith("# " + name)]
-    return "".join(other + "\n" for other in [*kept, *([line] if line else [])])
+def with_line(crontab: str, line: str, name: str) -> str:
+    """Return the crontab with `line` in place of the line that has our name; an empty one removes it."""
+    others = [other for other in crontab.splitlines() if not other.endswith("# " + name)]
+    return "".join(other + "\n" for other in [*others, *([line] if line else [])])
 
 
 def read(program: str) -> str:
-    """Return the user's crontab, empty where there is none.
+    """Return the user's crontab; empty when there is none.
 
     Raises:
         AgentError: EQ558, it cannot be read.
     """
-    said = command.run([program, "-l"])
-    if said.status == 0:
-        return said.text
-    if "no crontab" in said.text.lower():
+    output = command.run([program, "-l"])
+    if output.status == 0:
+        return output.text
+    if "no crontab" in output.text.lower():
         return ""
-    raise _refused(program, said.line)
+    raise _refused(program, output.last_line)
 
 
-def change(program: str, line: str, name: str) -> None:
-    """Let the crontab have our line, or none.
+def set_line(program: str, line: str, name: str) -> None:
+    """Put our line into the crontab, or remove it when `line` is empty.
 
     Raises:
-        AgentError: EQ558, the device does not let this user have a crontab.
+        AgentError: EQ558, the device does not allow this user a crontab.
     """
     before = read(program)
     after = with_line(before, line, name)
     if after != before:
-        said = command.run([program, "-"], after.encode("utf-8"))
-        if said.status != 0:
-            raise _refused(program, said.line)
+        output = command.run([program, "-"], after.encode("utf-8"))
+        if output.status != 0:
+            raise _refused(program, output.last_line)
 
 
-def has(program: str, line: str) -> bool:
-    """Tell whether our line is there."""
+def has_line(program: str, line: str) -> bool:
+    """Tell whether our line is in the crontab.
+
+    Raises:
+        AgentError: EQ558, the crontab cannot be read.
+    """
     return line in read(program).splitlines()
 
 
-def _refused(program: str, said: str) -> AgentError:
+def _refused(program: str, message: str) -> AgentError:
     return AgentError(
         SERVICE_IMPOSSIBLE,
         program,
-        f"this user's crontab cannot be used: {said}",
-        hint="allow it (/etc/cron.allow), or start the script by hand: `edgeq devices service` names it",
+        f"this user's crontab cannot be used: {message}",
+        hint="allow it in /etc/cron.allow, or start the script by hand: `edgeq devices service` names it",
     )

@@ -1,4 +1,4 @@
-"""What can start something on this device: its init system, its cron, and what this user may do there."""
+"""What the device has to start programs with: its init system, its cron, and this user's rights."""
 
 from __future__ import annotations
 
@@ -13,27 +13,24 @@ from edgeq_agent.platforms import registry as platforms
 from edgeq_agent.platforms.sysfs import read_text
 from edgeq_agent.storage import process_token
 
-USER = "systemd-user"
-SYSTEM = "systemd-system"
-TERMUX = "termux-boot"
-PLAIN = "plain"
-KINDS = (USER, SYSTEM, TERMUX, PLAIN)
-
-_CRONS = ("cron", "crond", "cronie", "fcron", "anacron")
+_CRON_DAEMONS = {"cron", "crond", "cronie", "fcron", "anacron"}
 
 
-class Surroundings(NamedTuple):
-    """Facts that decide how the agent is started; all paths are absolute.
+class HostEnv(NamedTuple):
+    """Facts that decide how the agent can be started; all paths are absolute.
 
     Attributes:
         home: the agent's folder.
-        login: the user's own folder.
-        prefix: Termux's, or None elsewhere.
-        user_manager: whether systemd runs this user's own services just now.
-        linger: whether it runs them also when the user is not logged in.
-        sudo: whether sudo asks for no password.
-        crontab: the program, or None.
-        cron: whether a daemon that reads crontabs can be seen.
+        python: the interpreter.
+        login: the user's home directory.
+        kinds: the kinds of autostart that the platform knows, best first.
+        prefix: the folder of Termux's programs; None elsewhere.
+        systemd: whether systemd is the init system.
+        user_manager: whether systemd's user manager runs now for this user.
+        linger: whether systemd starts the user's services without a login.
+        sudo: whether sudo works without a password.
+        crontab: the crontab program, or None.
+        cron: whether a cron daemon runs.
     """
 
     home: str
@@ -41,6 +38,7 @@ class Surroundings(NamedTuple):
     uid: int
     user: str
     login: str
+    kinds: tuple[str, ...]
     prefix: str | None
     systemd: bool
     user_manager: bool
@@ -50,33 +48,35 @@ class Surroundings(NamedTuple):
     cron: bool
 
 
-def look(home: str, root: str = "/") -> Surroundings:
-    """Return what is there; `root` is where the system's files are looked up."""
+def detect(home: str, root: str = "/") -> HostEnv:
+    """Read the facts; the system's files are read below `root`."""
+    platform = platforms.platform_of(root)
     uid = os.getuid()
+    user = _user_name(uid)
     systemd = os.path.isdir(os.path.join(root, "run/systemd/system"))
-    user = _user(uid)
-    return Surroundings(
+    return HostEnv(
         home=home,
         python=sys.executable,
         uid=uid,
         user=user,
         login=os.path.expanduser("~"),
-        prefix=platforms.platform_of(root).app_prefix(),
+        kinds=platform.autostart_kinds(),
+        prefix=platform.app_prefix(),
         systemd=systemd,
         user_manager=os.path.exists(os.path.join(root, f"run/user/{uid}/systemd/private")),
-        linger=lingers(user, root),
+        linger=has_linger(user, root),
         sudo=systemd and uid != 0 and command.run(["sudo", "-n", "true"]).status == 0,
         crontab=_crontab(),
         cron=_cron_runs(root),
     )
 
 
-def lingers(user: str, root: str = "/") -> bool:
-    """Tell whether systemd runs a user's services without a login; logind notes it as a file."""
+def has_linger(user: str, root: str = "/") -> bool:
+    """Tell whether systemd starts a user's services without a login; logind keeps that as a file."""
     return os.path.exists(os.path.join(root, "var/lib/systemd/linger", user))
 
 
-def _user(uid: int) -> str:
+def _user_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -84,11 +84,10 @@ def _user(uid: int) -> str:
 
 
 def _crontab() -> str | None:
-    found = shutil.which("crontab")
-    # Busybox's knows no @reboot.
-    return None if found is None or "busybox" in os.path.realpath(found) else found
+    program = shutil.which("crontab")
+    # Busybox's cron does not support @reboot.
+    return None if program is None or "busybox" in os.path.realpath(program) else program
 
 
 def _cron_runs(root: str) -> bool:
-    names = {read_text(path) for path in process_token.name_files(root)}
-    return bool(names & set(_CRONS))
+    return any(read_text(path) in _CRON_DAEMONS for path in process_token.name_files(root))

@@ -1,4 +1,4 @@
-"""Whether what is to serve does: a start counts as one when the models' server says that it is ready."""
+"""Wait until the model server reports that it is ready."""
 
 from __future__ import annotations
 
@@ -7,49 +7,49 @@ import socket
 import time
 from typing import Callable
 
-from edgeq_agent.autostart.record import Wanted
+from edgeq_agent.autostart.record import Spec
 from edgeq_agent.storage.home import Home
 
-# Loading numpy, a runtime and the models from a slow card.
-_WAIT_S = 180.0
-_EACH_S = 0.2
-# It listens while it loads, and answers afterwards.
-_ANSWER_S = 20.0
-_ASK = b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+# Loading numpy, a runtime and the models from a slow card takes minutes.
+_TIMEOUT_S = 180.0
+_POLL_S = 0.2
+# The server listens while it loads, and responds afterwards.
+_RESPONSE_TIMEOUT_S = 20.0
+_REQUEST = b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
-def wait(home: Home, wanted: Wanted, failed: Callable[[], str]) -> str:
-    """Wait until the models' server is ready; return "" then, or why it is not.
+def wait(home: Home, spec: Spec, failure: Callable[[], str]) -> str:
+    """Wait until the server is ready; return "", or why it is not.
 
     Args:
-        failed: tells why there is nothing to wait for any more, or "".
+        failure: returns why the server ended, or "" while it runs.
     """
-    end = time.monotonic() + _WAIT_S
-    while time.monotonic() < end:
-        status = _ready(home, wanted)
+    deadline = time.monotonic() + _TIMEOUT_S
+    while time.monotonic() < deadline:
+        status = _status(home, spec)
         if status == 200:
             return ""
         if status is not None:
-            return f"what serves is up, and not ready (HTTP {status}): a model is missing"
-        problem = failed()
+            return f"the server runs but is not ready (HTTP {status}): a model is missing"
+        problem = failure()
         if problem:
-            return "what serves ended: " + problem
-        time.sleep(_EACH_S)
-    return f"what serves gave no answer within {_WAIT_S:g} s"
+            return "the server ended: " + problem
+        time.sleep(_POLL_S)
+    return f"the server did not respond within {_TIMEOUT_S:g} s"
 
 
-def _ready(home: Home, wanted: Wanted) -> int | None:
-    """Return the HTTP status of the server's readiness, or None while there is no answer."""
-    kind = socket.AF_UNIX if wanted.port is None else socket.AF_INET
-    with socket.socket(kind, socket.SOCK_STREAM) as link:
-        link.settimeout(_ANSWER_S)
+def _status(home: Home, spec: Spec) -> int | None:
+    """Return the HTTP status of the readiness endpoint; None while there is no response."""
+    family = socket.AF_UNIX if spec.port is None else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_RESPONSE_TIMEOUT_S)
         try:
-            if wanted.port is None:
-                link.connect(os.path.join(home.root, "serve.sock"))
+            if spec.port is None:
+                connection.connect(os.path.join(home.root, "serve.sock"))
             else:
-                link.connect(("127.0.0.1", wanted.port))
-            link.sendall(_ASK)
-            words = link.recv(4096).split()
-        except OSError:  # not yet, or it ended in the middle
+                connection.connect(("127.0.0.1", spec.port))
+            connection.sendall(_REQUEST)
+            words = connection.recv(4096).split()
+        except OSError:  # it does not listen yet, or ended while it answered
             return None
     return int(words[1]) if len(words) > 1 and words[0].startswith(b"HTTP/") and words[1].isdigit() else None

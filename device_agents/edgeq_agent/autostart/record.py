@@ -1,12 +1,16 @@
-"""What is installed so that the agent starts with the device, and how the last start went."""
+"""The autostart's files in the agent's home: what is installed, how the last start went, what serves now."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from edgeq_agent.autostart.host_env import USER, Surroundings
+from edgeq_agent.autostart.host_env import HostEnv
+from edgeq_agent.calls.fields import Fields
+from edgeq_agent.errors import AgentError
+from edgeq_agent.platforms.base import SYSTEMD_USER
 from edgeq_agent.storage import clock, disk, files
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
@@ -16,13 +20,13 @@ STARTED_SCHEMA = "edgeq.service-start/1"
 SERVING_SCHEMA = "edgeq.service-serve/1"
 
 
-class Wanted(NamedTuple):
-    """A start that was asked for.
+class Spec(NamedTuple):
+    """The autostart that the user wants.
 
     Attributes:
-        kind: one of `surroundings.KINDS`.
-        models: what is served from the start on; empty: nothing.
-        port: of 127.0.0.1; None is the unix socket in the home.
+        kind: one of `kinds.KINDS`.
+        models: the models to serve; empty starts no server.
+        port: the server's port on 127.0.0.1; None is the unix socket in the home.
     """
 
     kind: str
@@ -30,8 +34,8 @@ class Wanted(NamedTuple):
     port: int | None = None
 
 
-class Installed(NamedTuple):
-    """Files and links that make a start, as (path, text, mode) and (path, target); no input becomes code."""
+class Artifacts(NamedTuple):
+    """What to install: files as (path, text, mode), links as (path, target), units, and a line for cron."""
 
     files: tuple[tuple[str, str, int], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
@@ -39,116 +43,215 @@ class Installed(NamedTuple):
     crontab: str = ""
 
 
+@dataclass(frozen=True)
+class Record:
+    """What is installed.
+
+    Attributes:
+        files: the paths of the files; `digests` has the SHA-256 of the text of each.
+        stale: paths of an earlier autostart that are about to be removed.
+        boot_id: the boot that it was installed in.
+    """
+
+    kind: str
+    models: tuple[str, ...]
+    port: int | None
+    files: tuple[str, ...]
+    links: tuple[str, ...]
+    units: tuple[str, ...]
+    digests: tuple[str, ...]
+    crontab: str
+    stale: tuple[str, ...]
+    boot_id: str
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every path that removing the autostart removes."""
+        return (*self.links, *self.files, *self.stale)
+
+    def is_intact(self) -> bool:
+        """Tell whether every file and link is still as it was installed."""
+        texts = [_text(path) for path in self.files]
+        intact = [
+            text is not None and digest(text) == expected for text, expected in zip(texts, self.digests)
+        ]
+        return all(intact) and all(os.path.islink(path) for path in self.links)
+
+    def same_as(self, other: Record | None) -> bool:
+        """Tell whether two records describe the same installation; the boot that did it does not count."""
+        return other is not None and replace(self, boot_id=other.boot_id) == other
+
+
+@dataclass(frozen=True)
+class Start:
+    """How the last start went.
+
+    Attributes:
+        since_boot_s: when it ended, in seconds since the boot.
+        models: the state of each model after the recovery, as the verb `recover` returns it.
+    """
+
+    boot_id: str
+    since_boot_s: float
+    time_ns: int
+    ok: bool
+    problem: str
+    models: Json
+
+    def to_json(self) -> Json:
+        """Return the start as `probe`, `status` and `service` report it."""
+        return dict(vars(self), schema=STARTED_SCHEMA)
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """The process that keeps the server running where no init system does.
+
+    Attributes:
+        token: the process, see `process_token`; empty after it gave up.
+        restarts: how often it restarted the server lately.
+        problem: why the server ended last.
+    """
+
+    token: str
+    restarts: int
+    problem: str
+
+    def to_json(self) -> Json:
+        """Return it as the verb `service` reports it."""
+        return dict(vars(self), schema=SERVING_SCHEMA)
+
+
 def folder(home: str) -> str:
-    """Return the folder of what belongs to the start."""
+    """Return the folder of the autostart's files."""
     return os.path.join(home, "service")
 
 
 def starter(home: str) -> str:
-    """Return the path of the program that everything starts."""
+    """Return the path of the program that every kind of autostart runs."""
     return os.path.join(folder(home), "start.py")
 
 
-def read(home: Home) -> Json | None:
-    """Return the record, or None where nothing is installed (or it cannot be read)."""
-    return _read(os.path.join(folder(home.root), "service.json"), SCHEMA)
+def read(home: Home) -> Record | None:
+    """Return what is installed; None when nothing is, or when its file is damaged."""
+    fields = _read(home, "service.json", SCHEMA)
+    if fields is None:
+        return None
+
+    def texts(name: str) -> tuple[str, ...]:
+        return tuple(fields.list_of(name, Fields.text)) if fields is not None else ()
+
+    try:
+        return Record(
+            kind=fields.text("kind"),
+            models=texts("models"),
+            port=fields.integer("port", 1, 65535) if fields.has("port") else None,
+            files=texts("files"),
+            links=texts("links"),
+            units=texts("units"),
+            digests=texts("digests"),
+            crontab=str(fields.raw("crontab") or ""),
+            stale=texts("stale"),
+            boot_id=fields.text("boot_id"),
+        )
+    except AgentError:
+        return None
 
 
-def write(home: Home, wanted: Wanted, made: Installed, stale: list[str]) -> None:
-    """Note what is about to be installed: a call that dies half-way leaves nothing unknown behind.
+def write(home: Home, spec: Spec, artifacts: Artifacts, stale: list[str]) -> None:
+    """Record what is about to be installed; a call that dies in the middle then leaves nothing unknown.
 
     Args:
-        stale: paths of an earlier start, about to be removed.
+        stale: paths of an earlier autostart, about to be removed.
     """
-    disk.make_folders(folder(home.root))
     body = {
         "schema": SCHEMA,
-        "kind": wanted.kind,
-        "models": list(wanted.models),
-        "port": wanted.port,
-        "files": [path for path, _, _ in made.files],
-        "links": [path for path, _ in made.links],
-        "units": list(made.units),
-        "digests": [digest(text) for _, text, _ in made.files],
-        "crontab": made.crontab,
+        "kind": spec.kind,
+        "models": list(spec.models),
+        "port": spec.port,
+        "files": [path for path, _, _ in artifacts.files],
+        "links": [path for path, _ in artifacts.links],
+        "units": list(artifacts.units),
+        "digests": [digest(text) for _, text, _ in artifacts.files],
+        "crontab": artifacts.crontab,
         "stale": stale,
         "boot_id": clock.now().boot_id,
         "time_ns": clock.wall_ns(),
     }
-    files.write_json(os.path.join(folder(home.root), "service.json"), body)
+    _write(home, "service.json", body)
 
 
-def forget_serving(home: Home) -> None:
-    """Remove what an earlier process that kept serving said."""
-    files.remove(os.path.join(folder(home.root), "serve.json"))
-
-
-def forget(home: Home) -> None:
-    """Remove the record and what the starts left."""
+def remove(home: Home) -> None:
+    """Remove the record and what the starts wrote."""
     for name in ("started.json", "serve.json", "service.json"):
         files.remove(os.path.join(folder(home.root), name))
     disk.sync_folder(folder(home.root))
 
 
-def started(home: Home) -> Json | None:
-    """Return how the last start went: {boot_id, since_boot_s, ok, problem, models, time_ns}."""
-    return _read(os.path.join(folder(home.root), "started.json"), STARTED_SCHEMA)
+def last_start(home: Home) -> Start | None:
+    """Return how the last start went; None before the first one."""
+    fields = _read(home, "started.json", STARTED_SCHEMA)
+    if fields is None:
+        return None
+    try:
+        return Start(
+            boot_id=fields.text("boot_id"),
+            since_boot_s=fields.number("since_boot_s", 0.0),
+            time_ns=fields.integer("time_ns", 0, 1 << 63),
+            ok=fields.flag("ok"),
+            problem=str(fields.raw("problem") or ""),
+            models=fields.optional_object("models").json(),
+        )
+    except AgentError:
+        return None
 
 
-def note_start(home: Home, ok: bool, problem: str, models: Json) -> None:
-    """Note how a start went."""
+def write_start(home: Home, problem: str, models: Json) -> None:
+    """Record how a start went; an empty problem is a success."""
     now = clock.now()
-    disk.make_folders(folder(home.root))
-    body = {
-        "schema": STARTED_SCHEMA,
-        "boot_id": now.boot_id,
-        "since_boot_s": now.since_boot_ns / 1e9,
-        "time_ns": clock.wall_ns(),
-        "ok": ok,
-        "problem": problem,
-        "models": models,
-    }
-    files.write_json(os.path.join(folder(home.root), "started.json"), body)
+    start = Start(now.boot_id, now.since_boot_ns / 1e9, clock.wall_ns(), not problem, problem, models)
+    _write(home, "started.json", start.to_json())
 
 
-def serving(home: Home) -> Json | None:
-    """Return what the process that keeps serving said: {token, restarts, problem}."""
-    return _read(os.path.join(folder(home.root), "serve.json"), SERVING_SCHEMA)
+def supervision(home: Home) -> Supervision | None:
+    """Return the process that keeps the server running, as it last described itself."""
+    fields = _read(home, "serve.json", SERVING_SCHEMA)
+    if fields is None:
+        return None
+    try:
+        return Supervision(
+            token=str(fields.raw("token") or ""),
+            restarts=fields.integer("restarts", 0, 1 << 31),
+            problem=str(fields.raw("problem") or ""),
+        )
+    except AgentError:
+        return None
 
 
-def note_serving(home: Home, token: str, restarts: int, problem: str) -> None:
-    """Note who keeps serving (an empty token: nobody any more), and how often it began again."""
-    body = {"schema": SERVING_SCHEMA, "token": token, "restarts": restarts, "problem": problem}
-    files.write_json(os.path.join(folder(home.root), "serve.json"), body)
+def write_supervision(home: Home, supervision: Supervision) -> None:
+    """Record the process that keeps the server running."""
+    _write(home, "serve.json", supervision.to_json())
+
+
+def remove_supervision(home: Home) -> None:
+    """Remove what an earlier supervisor wrote."""
+    files.remove(os.path.join(folder(home.root), "serve.json"))
 
 
 def summary(home: Home) -> Json | None:
-    """Return what `probe` and `status` say of it, from its files alone; None where nothing is installed."""
-    body = read(home)
-    if body is None:
+    """Return what `probe` and `status` report, from the files alone; None when nothing is installed."""
+    record = read(home)
+    if record is None:
         return None
-    last = started(home)
+    last = last_start(home)
     return {
-        "kind": body["kind"],
-        "models": body["models"],
-        "whole": whole(body),
-        "last": last,
-        "seen_at_boot": last is not None and last["boot_id"] != body["boot_id"],
-        "ran_in_this_boot": last is not None and last["boot_id"] == clock.now().boot_id,
+        "kind": record.kind,
+        "models": list(record.models),
+        "whole": record.is_intact(),
+        "last": last.to_json() if last else None,
+        "seen_at_boot": last is not None and last.boot_id != record.boot_id,
+        "ran_in_this_boot": last is not None and last.boot_id == clock.now().boot_id,
     }
-
-
-def same(one: Json | None, other: Json | None) -> bool:
-    """Tell whether two records are of the same start."""
-    names = ("kind", "models", "port", "files", "digests", "links", "crontab", "stale")
-    return one is not None and other is not None and all(one[name] == other[name] for name in names)
-
-
-def whole(body: Json) -> bool:
-    """Tell whether all that was installed is still there as it was written."""
-    found = (_text(path) for path in body["files"])
-    same = [text is not None and digest(text) == want for text, want in zip(found, body["digests"])]
-    return all(same) and all(os.path.islink(path) for path in body["links"])
 
 
 def digest(text: str) -> str:
@@ -156,11 +259,11 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def name_of(found: Surroundings, kind: str) -> str:
-    """Return what the start of this home is called: homes and users of one device must not meet."""
-    if kind == USER and found.home == os.path.join(found.login, ".edgeq"):
+def name_of(env: HostEnv, kind: str) -> str:
+    """Return the name of this home's units; no two homes and no two users of a device share one."""
+    if kind == SYSTEMD_USER and env.home == os.path.join(env.login, ".edgeq"):
         return "edgeq"
-    return "edgeq-" + hashlib.sha256(f"{found.uid}:{found.home}".encode()).hexdigest()[:8]
+    return "edgeq-" + hashlib.sha256(f"{env.uid}:{env.home}".encode()).hexdigest()[:8]
 
 
 def _text(path: str) -> str | None:
@@ -171,9 +274,14 @@ def _text(path: str) -> str | None:
         return None
 
 
-def _read(path: str, schema: str) -> Json | None:
+def _read(home: Home, name: str, schema: str) -> Fields | None:
     try:
-        body = files.read_json(path)
+        body: Any = files.read_json(os.path.join(folder(home.root), name))
     except (OSError, ValueError):
         return None
-    return body if isinstance(body, dict) and body.get("schema") == schema else None
+    return Fields(body) if isinstance(body, dict) and body.get("schema") == schema else None
+
+
+def _write(home: Home, name: str, body: Json) -> None:
+    disk.make_folders(folder(home.root))
+    files.write_json(os.path.join(folder(home.root), name), body)

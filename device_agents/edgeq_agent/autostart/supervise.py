@@ -1,4 +1,7 @@
-"""Keeps `serve` running where no init system does: started again when it fails, but not for ever."""
+"""`edgeq-agent supervise`: keep the model server running where no init system does.
+
+The server is restarted when it fails, with the same limits that the systemd unit sets.
+"""
 
 from __future__ import annotations
 
@@ -11,85 +14,137 @@ import sys
 import time
 from typing import NoReturn
 
-from edgeq_agent.autostart import boot, record, unit_files
-from edgeq_agent.autostart.record import Wanted
-from edgeq_agent.storage import disk, home, process_token
-from edgeq_agent.storage.home import Home
+from edgeq_agent.autostart import command, record, unit_files
+from edgeq_agent.autostart.record import Spec, Supervision
+from edgeq_agent.errors import SERVICE_IMPOSSIBLE, AgentError
+from edgeq_agent.storage import disk, process_token
+from edgeq_agent.storage.home import Home, locate
 
-# As the units say it to systemd.
-_PAUSE_S = 2.0
+# As RestartSec, StartLimitBurst and StartLimitIntervalSec of the unit.
+_RESTART_DELAY_S = 2.0
 _BURST, _INTERVAL_S = 5, 300.0
-_STOP_S = 20.0
+# The server gets this long to end after SIGTERM, and the supervisor a little more.
+_SERVER_STOP_S = 20.0
+_STOP_S = 25.0
 _STDERR_BYTES = 4096
-_CODE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def main(words: list[str]) -> int:
-    """Serve until SIGTERM, or until it failed too often; return the exit status."""
-    parser = argparse.ArgumentParser(prog="edgeq-agent supervise")
-    parser.add_argument("--home")
-    asked = parser.parse_args(words)
+    """Serve until SIGTERM, or until the server failed too often; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="edgeq-agent supervise",
+        description="Run the installed service's model server; restart it on failure.",
+    )
+    parser.add_argument("--home", help="the agent's folder; default: $EDGEQ_HOME or ~/.edgeq")
+    options = parser.parse_args(words)
     os.umask(0o077)
-    signal.signal(signal.SIGTERM, _end)
-    place = home.locate(asked.home)
-    body = record.read(place)
-    if body is None or not body["models"]:
+    signal.signal(signal.SIGTERM, _exit)
+    home = locate(options.home)
+    installed = record.read(home)
+    if installed is None or not installed.models:
         return 0
-    wanted = Wanted(str(body["kind"]), tuple(body["models"]), body["port"])
-    with disk.update(os.path.join(record.folder(place.root), "serve.lock")) as held:
+    spec = Spec(installed.kind, installed.models, installed.port)
+    with disk.update(os.path.join(record.folder(home.root), "serve.lock")) as lock_file:
         try:
-            fcntl.flock(held.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock_file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return 0  # another one is at it
-        return _keep(place, unit_files.serve_words(wanted, place.root))
+            return 0  # another supervisor runs
+        return _supervise(home, unit_files.serve_words(spec, home.root))
 
 
-def _keep(place: Home, words: list[str]) -> int:
+def start(home: Home) -> None:
+    """Start a supervisor in the background; it ends at once when another one runs."""
+    subprocess.Popen(
+        command.agent("supervise", "--home", home.root),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def stop(home: Home) -> None:
+    """End the supervisor and its server, if they run.
+
+    Raises:
+        AgentError: EQ558 (transient), it does not end.
+    """
+    token = _running(home)
+    if token is None:
+        return
+    pid = int(token.partition(".")[0])
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_S
+    while _running(home) is not None:
+        if time.monotonic() >= deadline:
+            raise AgentError(
+                SERVICE_IMPOSSIBLE,
+                f"process {pid}",
+                f"the model server did not end within {_STOP_S:g} s",
+                hint="try again in a moment",
+                transient=True,
+            )
+        time.sleep(0.1)
+
+
+def failure(home: Home) -> str:
+    """Return why the server ended last, or ""."""
+    current = record.supervision(home)
+    return current.problem if current else ""
+
+
+def _running(home: Home) -> str | None:
+    """Return the token of the supervisor that runs, or None."""
+    current = record.supervision(home)
+    return current.token if current and process_token.alive(current.token) else None
+
+
+def _supervise(home: Home, words: list[str]) -> int:
     failures: list[float] = []
     problem = ""
     while True:
-        record.note_serving(place, process_token.token(), len(failures), problem)
-        status, problem = _serve(words)
+        record.write_supervision(home, Supervision(process_token.token(), len(failures), problem))
+        status, problem = _run_server(words)
         if status == 0:
             return 0
         now = time.monotonic()
         failures = [at for at in failures if now - at < _INTERVAL_S] + [now]
         if len(failures) >= _BURST:
-            record.note_serving(place, "", len(failures), "gave up: " + problem)
+            record.write_supervision(home, Supervision("", len(failures), "gave up: " + problem))
             return 1
-        time.sleep(_PAUSE_S)
+        time.sleep(_RESTART_DELAY_S)
 
 
-def _serve(words: list[str]) -> tuple[int, str]:
-    """Run `serve` to its end; return its exit status and its last word."""
-    child = subprocess.Popen(
-        [sys.executable, "-I", "-c", boot.START.format(_CODE), *words],
+def _run_server(words: list[str]) -> tuple[int, str]:
+    """Run the server to its end; return its exit status and the last line of its standard error."""
+    server = subprocess.Popen(
+        command.agent(*words),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    last = b""
+    tail = b""
     try:
-        if child.stderr is not None:
-            for chunk in iter(lambda: os.read(child.stderr.fileno(), 65536), b""):  # type: ignore[union-attr]
-                last = (last + chunk)[-_STDERR_BYTES:]
-        status = child.wait()
+        if server.stderr is not None:
+            for chunk in iter(lambda: os.read(server.stderr.fileno(), 65536), b""):  # type: ignore[union-attr]
+                tail = (tail + chunk)[-_STDERR_BYTES:]
+        status = server.wait()
     finally:
-        if child.poll() is None:
-            child.terminate()
+        if server.poll() is None:
+            server.terminate()
             try:
-                child.wait(_STOP_S)
+                server.wait(_SERVER_STOP_S)
             except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-        if child.stderr is not None:
-            child.stderr.close()
+                server.kill()
+                server.wait()
+        if server.stderr is not None:
+            server.stderr.close()
     if status < 0:
         return status, f"killed by signal {-status}"
-    lines = last.decode("utf-8", "replace").strip().splitlines()
+    lines = tail.decode("utf-8", "replace").strip().splitlines()
     return status, lines[-1][:200] if lines else f"exit status {status}"
 
 
-def _end(signum: int, frame: object) -> NoReturn:
-    # As an exception, so that `serve` is ended on the way out.
+def _exit(signum: int, frame: object) -> NoReturn:
+    # As an exception, so that the server is ended on the way out.
     sys.exit(0)

@@ -1,4 +1,4 @@
-"""The text of what starts the agent: units, scripts, a crontab's line; pure functions of facts."""
+"""The text of the units, scripts and crontab lines that start the agent; pure functions of facts."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import re
 import shlex
 
 from edgeq_agent.autostart import record
-from edgeq_agent.autostart.host_env import PLAIN, SYSTEM, TERMUX, USER, Surroundings
-from edgeq_agent.autostart.record import Installed, Wanted
-from edgeq_agent.calls import request
+from edgeq_agent.autostart.host_env import HostEnv
+from edgeq_agent.autostart.record import Artifacts, Spec
+from edgeq_agent.calls.fields import Fields
 from edgeq_agent.errors import SERVICE_IMPOSSIBLE, AgentError
+from edgeq_agent.platforms.base import PLAIN, SYSTEMD_SYSTEM, SYSTEMD_USER, TERMUX_BOOT
 
 SYSTEM_UNITS = "/etc/systemd/system"
 _NOTE = "# Written by edgeq; `edgeq devices service DEVICE --disable` removes it.\n"
 
 _USER_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,30}")
 
-# Starts the newest agent, by the rule of `agents.newest`: what serves after a deploy is what the host placed.
-STARTER = '''"""Starts the newest agent of this folder. Written by edgeq."""
+# Starts the newest agent, by the same rule as `agent_files.newest`: the one that the host placed last.
+STARTER = '''"""Start the newest agent of this folder. Written by edgeq."""
 import os
 import sys
 
@@ -31,9 +32,9 @@ newest = max(names, key=lambda name: (os.stat(os.path.join(folder, name)).st_mti
 os.execv(sys.executable, [sys.executable, "-I", os.path.join(folder, newest)] + sys.argv[1:])
 '''
 
-# Where each works: most of systemd's own sandbox needs rights that a user's manager does not have.
-_HARD_ANYWHERE = ("NoNewPrivileges=yes", "LockPersonality=yes", "RestrictRealtime=yes", "UMask=0077")
-_HARD_SYSTEM = (
+# Most of systemd's sandbox needs rights that a user manager does not have.
+_SANDBOX_USER = ("NoNewPrivileges=yes", "LockPersonality=yes", "RestrictRealtime=yes", "UMask=0077")
+_SANDBOX_SYSTEM = (
     "PrivateTmp=yes",
     "ProtectSystem=strict",
     "ProtectControlGroups=yes",
@@ -44,52 +45,57 @@ _HARD_SYSTEM = (
 )
 
 
-def installed(wanted: Wanted, found: Surroundings) -> Installed:
-    """Return what makes the start that is wanted.
+def artifacts(spec: Spec, env: HostEnv) -> Artifacts:
+    """Return what to install for an autostart.
 
     Raises:
-        AgentError: EQ558, a path of this device cannot be written in such a file.
+        AgentError: EQ558, a path of this device has characters that such a file cannot hold.
     """
-    for path in (found.home, found.python):
+    for path in (env.home, env.python):
         _check_path(path)
-    make = {USER: _user, SYSTEM: _system, TERMUX: _termux, PLAIN: _plain}[wanted.kind]
-    return make(wanted, found)
+    makers = {
+        SYSTEMD_USER: _systemd_user,
+        SYSTEMD_SYSTEM: _systemd_system,
+        TERMUX_BOOT: _termux_boot,
+        PLAIN: _plain,
+    }
+    return makers[spec.kind](spec, env)
 
 
-def boot_words(found: Surroundings) -> list[str]:
-    """Return the command that settles what a restart interrupted."""
-    return [found.python, "-I", record.starter(found.home), "boot", "--home", found.home]
+def boot_words(env: HostEnv) -> list[str]:
+    """Return the command that finishes or undoes what a restart interrupted."""
+    return [env.python, "-I", record.starter(env.home), "boot", "--home", env.home]
 
 
-def serve_words(wanted: Wanted, home: str) -> list[str]:
-    """Return the words of `serve` for the models that are wanted."""
+def serve_words(spec: Spec, home: str) -> list[str]:
+    """Return the arguments of `serve` for the models of an autostart."""
     words = ["serve", "--home", home]
-    if wanted.port is not None:
-        words += ["--port", str(wanted.port)]
-    for model in wanted.models:
-        words += ["--model", request.model_name({"model": model})]
+    if spec.port is not None:
+        words += ["--port", str(spec.port)]
+    for model in spec.models:
+        words += ["--model", Fields({"model": model}).model_name()]
     return words
 
 
-def _user(wanted: Wanted, found: Surroundings) -> Installed:
-    folder = os.path.join(found.login, ".config", "systemd", "user")
-    return _units(wanted, found, folder, "default.target", _HARD_ANYWHERE)
+def _systemd_user(spec: Spec, env: HostEnv) -> Artifacts:
+    folder = os.path.join(env.login, ".config", "systemd", "user")
+    return _units(spec, env, folder, "default.target", _SANDBOX_USER)
 
 
-def _system(wanted: Wanted, found: Surroundings) -> Installed:
-    hard = (*_HARD_ANYWHERE, *_HARD_SYSTEM, "ReadWritePaths=" + _word(found.home), f"User={_user_of(found)}")
-    return _units(wanted, found, SYSTEM_UNITS, "multi-user.target", hard)
+def _systemd_system(spec: Spec, env: HostEnv) -> Artifacts:
+    sandbox = (*_SANDBOX_USER, *_SANDBOX_SYSTEM, "ReadWritePaths=" + _word(env.home), f"User={_user_of(env)}")
+    return _units(spec, env, SYSTEM_UNITS, "multi-user.target", sandbox)
 
 
-def _units(wanted: Wanted, found: Surroundings, folder: str, target: str, hard: tuple[str, ...]) -> Installed:
-    name = record.name_of(found, wanted.kind)
-    texts = {name + ".service": _recover_unit(found, target, hard)}
-    if wanted.models:
-        texts[name + "-serve.service"] = _serve_unit(wanted, found, target, name, hard)
+def _units(spec: Spec, env: HostEnv, folder: str, target: str, sandbox: tuple[str, ...]) -> Artifacts:
+    name = record.name_of(env, spec.kind)
+    texts = {name + ".service": _recover_unit(env, target, sandbox)}
+    if spec.models:
+        texts[name + "-serve.service"] = _serve_unit(spec, env, target, name, sandbox)
     wants = os.path.join(folder, target + ".wants")
-    return Installed(
+    return Artifacts(
         files=(
-            (record.starter(found.home), STARTER, 0o600),
+            (record.starter(env.home), STARTER, 0o600),
             *((os.path.join(folder, unit), text, 0o644) for unit, text in texts.items()),
         ),
         links=tuple((os.path.join(wants, unit), os.path.join(folder, unit)) for unit in texts),
@@ -97,20 +103,20 @@ def _units(wanted: Wanted, found: Surroundings, folder: str, target: str, hard: 
     )
 
 
-def _recover_unit(found: Surroundings, target: str, hard: tuple[str, ...]) -> str:
+def _recover_unit(env: HostEnv, target: str, sandbox: tuple[str, ...]) -> str:
     return _NOTE + "\n".join(
         [
             "[Unit]",
-            "Description=edgeq: settle what a restart interrupted",
-            "RequiresMountsFor=" + _word(found.home),
+            "Description=edgeq: finish or undo what a restart interrupted",
+            "RequiresMountsFor=" + _word(env.home),
             "",
             "[Service]",
             "Type=oneshot",
             "RemainAfterExit=yes",
-            # It waits for a call that is at work, and looks at the health of what it goes back to.
+            # It waits for a call that holds the lock, and checks the health of the release it rolls back to.
             "TimeoutStartSec=900",
-            "ExecStart=" + " ".join(_word(word) for word in boot_words(found)),
-            *hard,
+            "ExecStart=" + " ".join(_word(word) for word in boot_words(env)),
+            *sandbox,
             "",
             "[Install]",
             "WantedBy=" + target,
@@ -119,13 +125,13 @@ def _recover_unit(found: Surroundings, target: str, hard: tuple[str, ...]) -> st
     )
 
 
-def _serve_unit(wanted: Wanted, found: Surroundings, target: str, name: str, hard: tuple[str, ...]) -> str:
-    words = [found.python, "-I", record.starter(found.home), *serve_words(wanted, found.home)]
+def _serve_unit(spec: Spec, env: HostEnv, target: str, name: str, sandbox: tuple[str, ...]) -> str:
+    words = [env.python, "-I", record.starter(env.home), *serve_words(spec, env.home)]
     return _NOTE + "\n".join(
         [
             "[Unit]",
-            "Description=edgeq: serve " + ", ".join(wanted.models),
-            "RequiresMountsFor=" + _word(found.home),
+            "Description=edgeq: serve " + ", ".join(spec.models),
+            "RequiresMountsFor=" + _word(env.home),
             f"Wants={name}.service",
             f"After={name}.service",
             "StartLimitIntervalSec=300",
@@ -137,7 +143,7 @@ def _serve_unit(wanted: Wanted, found: Surroundings, target: str, name: str, har
             "Restart=on-failure",
             "RestartSec=2",
             "TimeoutStopSec=20",
-            *hard,
+            *sandbox,
             "",
             "[Install]",
             "WantedBy=" + target,
@@ -146,46 +152,45 @@ def _serve_unit(wanted: Wanted, found: Surroundings, target: str, name: str, har
     )
 
 
-def _termux(wanted: Wanted, found: Surroundings) -> Installed:
-    # No /bin/sh and no /usr/bin/env there. The app waits for the script: what stays is in the background.
-    prefix = str(found.prefix)
+def _termux_boot(spec: Spec, env: HostEnv) -> Artifacts:
+    # Termux has no /bin/sh and no /usr/bin/env. The app waits for the script, so the supervisor stays in the
+    # background.
+    prefix = str(env.prefix)
     wake = os.path.join(prefix, "bin", "termux-wake-lock")
     script = [
         "#!" + os.path.join(prefix, "bin", "sh"),
         _NOTE.rstrip(),
         f"if [ -x {shlex.quote(wake)} ]; then {shlex.quote(wake)}; fi",
-        _supervised(found),
+        _supervised(env),
         "",
     ]
-    path = os.path.join(found.login, ".termux", "boot", record.name_of(found, TERMUX))
-    return Installed(
-        files=((record.starter(found.home), STARTER, 0o600), (path, "\n".join(script), 0o700)),
+    path = os.path.join(env.login, ".termux", "boot", record.name_of(env, TERMUX_BOOT))
+    return Artifacts(
+        files=((record.starter(env.home), STARTER, 0o600), (path, "\n".join(script), 0o700)),
     )
 
 
-def _plain(wanted: Wanted, found: Surroundings) -> Installed:
-    path = os.path.join(record.folder(found.home), "start.sh")
-    script = "#!/bin/sh\n" + _NOTE + _supervised(found) + "\n"
+def _plain(spec: Spec, env: HostEnv) -> Artifacts:
+    path = os.path.join(record.folder(env.home), "start.sh")
+    script = "#!/bin/sh\n" + _NOTE + _supervised(env) + "\n"
     line = ""
-    if found.crontab:
-        # In a crontab a bare % ends the command.
-        line = f"@reboot {shlex.quote(path)} # {record.name_of(found, PLAIN)}".replace("%", "\\%")
-    return Installed(
-        files=((record.starter(found.home), STARTER, 0o600), (path, script, 0o700)), crontab=line
-    )
+    if env.crontab:
+        # In a crontab an unescaped % ends the command.
+        line = f"@reboot {shlex.quote(path)} # {record.name_of(env, PLAIN)}".replace("%", "\\%")
+    return Artifacts(files=((record.starter(env.home), STARTER, 0o600), (path, script, 0o700)), crontab=line)
 
 
-def _supervised(found: Surroundings) -> str:
-    return "exec " + " ".join(shlex.quote(word) for word in [*boot_words(found), "--supervise"])
+def _supervised(env: HostEnv) -> str:
+    return "exec " + " ".join(shlex.quote(word) for word in [*boot_words(env), "--supervise"])
 
 
-def _user_of(found: Surroundings) -> str:
-    # A name that systemd would not take as one (from a directory service) is told by its number.
-    return found.user if _USER_NAME.fullmatch(found.user) else str(found.uid)
+def _user_of(env: HostEnv) -> str:
+    # systemd refuses some names of directory services; it accepts every number.
+    return env.user if _USER_NAME.fullmatch(env.user) else str(env.uid)
 
 
 def _word(text: str) -> str:
-    """Return a word as systemd reads it: % begins a specifier, blanks end a word."""
+    """Escape a word for a unit file, where % begins a specifier and a blank ends a word."""
     text = text.replace("%", "%%")
     return f'"{text}"' if " " in text else text
 
@@ -195,8 +200,8 @@ def _check_path(path: str) -> None:
         raise AgentError(
             SERVICE_IMPOSSIBLE,
             "service",
-            "a start cannot be written for a path with such characters",
-            expected="letters, digits, blanks and . _ - + @ % /",
+            "the path has characters that a unit file or a script cannot hold safely",
+            expected="letters, digits, spaces and . _ - + @ % /",
             got=path,
-            hint="move the agent's home: `home = ` in devices.toml",
+            hint="choose another folder for the agent: `home = ` in devices.toml",
         )

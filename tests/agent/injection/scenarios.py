@@ -242,16 +242,16 @@ def service(release: str, before: dict[str, Any], *, enable: bool) -> Scenario:
     """What starts the agent with the device is installed, or removed again."""
 
     def installed(machine: Any) -> None:
-        body = record.read(home.Home(str(machine.home)))
-        assert body is not None, "the answer said installed"
-        assert record.whole(body), "the answer said installed"
+        found = record.read(home.Home(str(machine.home)))
+        assert found is not None, "the answer said installed"
+        assert found.is_intact(), "the answer said installed"
 
     def gone(machine: Any) -> None:
         assert list((machine.home / "service").iterdir()) == [], "the answer said removed"
 
     def always(machine: Any) -> None:
-        body = record.read(home.Home(str(machine.home)))
-        known = set() if body is None else {*body["files"], *body["stale"]}
+        found = record.read(home.Home(str(machine.home)))
+        known = set() if found is None else {*found.files, *found.stale}
         there = {str(path) for path in (machine.home / "service").glob("start.*")}
         assert there <= known, "something starts that nobody would find again"
 

@@ -1,4 +1,4 @@
-"""A start without an init system: installed, run, kept up, shown and removed by the real agent."""
+"""Autostart without an init system: the real agent installs, runs, supervises, shows and removes it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def answers(board: Any) -> bool:
             return False
 
 
-def test_what_nothing_starts_at_boot_is_installed_run_once_and_an_error(board: Any) -> None:
+def test_an_autostart_without_an_init_system_is_installed_run_once_and_an_error(board: Any) -> None:
     error = board.call("service", action="enable", kind="plain").error
     assert error["code"] == "EQ557"
     assert "nothing runs" in error["problem"]
@@ -112,18 +112,18 @@ def test_disabling_leaves_nothing(board: Any) -> None:
     assert board.call("status").result["service"] is None
 
 
-def test_a_changed_file_is_seen_and_enabling_again_mends_it(board: Any) -> None:
+def test_a_changed_file_is_reported_and_enabling_again_restores_it(board: Any) -> None:
     board.call("service", action="enable", kind="plain")
     script = board.home / "service" / "start.sh"
     script.write_text("#!/bin/sh\nexit 0\n")
     told = board.call("service", action="status").result
     assert told["whole"] is False
-    assert "not as they were installed" in told["why"]
+    assert "changed after the installation" in told["why"]
     board.call("service", action="enable", kind="plain")
     assert board.call("service", action="status").result["whole"] is True
 
 
-def test_the_start_settles_a_trial_that_a_restart_interrupted(
+def test_the_start_ends_a_soak_that_a_restart_interrupted(
     board: Any, int8_bundle: Any, float_bundle: Any
 ) -> None:
     board.call("service", action="enable", kind="plain")
@@ -145,7 +145,7 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def test_what_serves_is_kept_up_and_ends_when_it_is_disabled(board: Any) -> None:
+def test_the_server_is_restarted_until_the_service_is_disabled(board: Any) -> None:
     board.call("service", action="enable", kind="plain", models=["tiny"])
     pid = until("a supervisor", lambda: supervisor(board))
     until("an answer", lambda: answers(board))
@@ -169,7 +169,7 @@ def test_what_serves_is_kept_up_and_ends_when_it_is_disabled(board: Any) -> None
     assert not answers(board)
 
 
-def test_what_cannot_serve_is_given_up_and_said(board: Any) -> None:
+def test_a_server_that_keeps_failing_is_given_up_with_its_reason(board: Any) -> None:
     board.call("service", action="enable", kind="plain", models=["tiny"])
     pid = until("a supervisor", lambda: supervisor(board))
     until("an answer", lambda: answers(board))
@@ -196,19 +196,19 @@ def test_what_cannot_serve_is_given_up_and_said(board: Any) -> None:
         ({"action": "enable", "kind": "termux-boot"}, "EQ558"),
     ],
 )
-def test_what_is_refused_installs_nothing(board: Any, request_: dict[str, Any], code: str) -> None:
+def test_a_refused_request_installs_nothing(board: Any, request_: dict[str, Any], code: str) -> None:
     assert board.call("service", **request_).error["code"] == code
     assert not (board.home / "service").exists()
 
 
-def test_without_an_agent_in_its_place_there_is_nothing_to_start(board: Any) -> None:
+def test_without_an_agent_file_nothing_is_installed(board: Any) -> None:
     (board.home / "agent" / build_agent().name).unlink()
     error = board.call("service", action="enable", kind="plain").error
     assert error["code"] == "EQ558"
     assert "no agent" in error["problem"]
 
 
-def test_the_starter_takes_the_agent_that_was_placed_last(board: Any, tmp_path: Path) -> None:
+def test_the_starter_runs_the_newest_agent_file(board: Any, tmp_path: Path) -> None:
     board.call("service", action="enable", kind="plain")
     name = board.home / "agent" / "edgeq-agent-000000000000.pyz"
     name.write_text("print('the newer one')\n")
@@ -222,17 +222,15 @@ def test_the_starter_takes_the_agent_that_was_placed_last(board: Any, tmp_path: 
     [
         "inference.model_process",
         "http.serve",
-        "autostart.installer",
-        "autostart.boot",
-        "autostart.supervise",
+        "autostart.command",
     ],
 )
-def test_what_another_process_is_to_import_is_where_it_looks(name: str) -> None:
+def test_the_code_folder_of_other_processes_holds_the_package(name: str) -> None:
     module = importlib.import_module(f"edgeq_agent.{name}")
     assert (Path(module._CODE) / "edgeq_agent" / "__main__.py").is_file()
 
 
-def test_a_server_that_does_not_come_up_is_no_start(board: Any) -> None:
+def test_enabling_fails_when_the_server_does_not_start(board: Any) -> None:
     """A release that cannot be read: `serve` fails, and the call says so."""
     model = board.home / "models" / "tiny" / "current"
     target = model.readlink()
