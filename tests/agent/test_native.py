@@ -188,7 +188,7 @@ def test_answers_are_refused(phone: Any, int8_bundle: Any, tiny_data: Any, kit: 
     phone.call("activate", **int8_bundle.request(runtime=RUNTIME)).result  # noqa: B018
     error = phone.call("infer", kit.npz(input_0=tiny_data[:2]), model="tiny").error
     assert error["code"] == "EQ559"
-    assert "gives no answers" in error["problem"]
+    assert "gives no outputs" in error["problem"]
 
 
 def test_nothing_is_compared_over_it(phone: Any, int8_bundle: Any, float_bundle: Any) -> None:
@@ -196,7 +196,7 @@ def test_nothing_is_compared_over_it(phone: Any, int8_bundle: Any, float_bundle:
     phone.call("activate", **int8_bundle.request()).result  # noqa: B018
     float_bundle.send(phone)
     error = phone.call("stage", **float_bundle.request(runtime=RUNTIME)).error
-    assert (error["code"], "no answers to compare" in error["problem"]) == ("EQ559", True)
+    assert (error["code"], "no outputs to compare" in error["problem"]) == ("EQ559", True)
     phone.call("activate", **int8_bundle.request(runtime=RUNTIME)).result  # noqa: B018
     for verb in ("stage", "split"):
         arms = [{"name": "a", "release": int8_bundle.release, "weight": 1}]

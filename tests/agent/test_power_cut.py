@@ -16,7 +16,7 @@ import pytest
 
 from edgeq_agent.autostart import command
 from edgeq_agent.errors import AgentError
-from edgeq_agent.verbs import runtime
+from edgeq_agent.runtimes import venv
 from tests.agent.fake_runtime import fake_wheel
 
 pytestmark = pytest.mark.convert
@@ -46,7 +46,7 @@ def lab(
         injection.machine.Remembered(patch)
         # Neither this machine's crontab nor its systemd takes part, and the start itself is tested elsewhere.
         patch.setattr(command, "run", lambda *_, **__: command.Output(0, ""))
-        patch.setattr(runtime, "_make_venv", injection.machine.make_venv)
+        patch.setattr(venv, "make_venv", injection.machine.make_venv)
         machine = injection.machine.Machine(Path(root) / "disk", injection.page_cache, patch)
         scenarios = _scenarios(injection, machine, int8_bundle, float_bundle, kit)
         yield injection.lab.Lab(injection, machine, payload, scenarios)

@@ -243,13 +243,13 @@ def test_a_real_runtime_from_wheels_serves_a_model(
 
 
 def test_the_cause_is_told_and_not_the_advice_around_it() -> None:
-    from edgeq_agent.inference.jobs.self_test import why
+    from edgeq_agent.inference.jobs.self_test import reason_of
 
     page = (
         "\n\nIMPORTANT: PLEASE READ THIS FOR ADVICE\n\nImporting the numpy C-extensions failed.\n"
         + "advice " * 50
     )
     cause = "libstdc++.so.6: cannot open shared object file"
-    assert why(ImportError(f"{page}\nOriginal error was: {cause}\n")) == cause
-    assert why(ImportError("No module named 'tflite_runtime'")) == "No module named 'tflite_runtime'"
-    assert why(MemoryError()) == "MemoryError"
+    assert reason_of(ImportError(f"{page}\nOriginal error was: {cause}\n")) == cause
+    assert reason_of(ImportError("No module named 'tflite_runtime'")) == "No module named 'tflite_runtime'"
+    assert reason_of(MemoryError()) == "MemoryError"

@@ -339,7 +339,7 @@ class TestShadow:
         assert "shadow" not in _windows(both)[0]
 
     def test_one_that_takes_something_else(self, ready: Any, int8_bundle: Any, kit: Any) -> None:
-        from edgeq_agent.inference.jobs.self_test import TINY_MODEL
+        from edgeq_agent.inference.tiny_model import TINY_MODEL
 
         bundle = kit.bundle_from({**int8_bundle.files, "other.tflite": TINY_MODEL}, samples=20, name="tiny")
         bundle.send(ready)

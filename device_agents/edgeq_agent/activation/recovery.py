@@ -85,7 +85,9 @@ def _problem(place: Home, state: ModelState, release: str, runtime: str | None) 
     try:
         wanted = release_store.read(place, release)
         release_store.check_blobs(place, wanted)
-        state.health = health.check(place, wanted, runtime, min(state.timeout_s or CHECK_S, CHECK_S))
+        state.health = health.check(
+            place, wanted, runtime, min(state.timeout_s or CHECK_S, CHECK_S)
+        ).to_json()
     except AgentError as error:
         return f"{error.code} {error.subject}: {error.problem}"
     return None

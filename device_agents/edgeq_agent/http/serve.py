@@ -112,22 +112,19 @@ def _names(place: Home, asked: list[str] | None) -> list[str]:
 def _right_interpreter(place: Home, names: list[str], words: list[str]) -> None:
     """Become the runtime's own interpreter when this one has no numpy or no runtime."""
     from edgeq_agent.activation import active_release
-    from edgeq_agent.runtimes import native
 
     for name in names:
         try:
-            entry = active_release.find(place, name).runtime
+            backend = active_release.find(place, name).backend
         except AgentError:
             continue  # told when it is loaded
-        if native.is_native(entry):
-            continue  # no interpreter; another Python may still have a runtime
-        if _has(str(entry["module"])):
+        interpreter, module = backend.python, backend.entry.module
+        if interpreter is None:
+            continue  # a native program; this Python may still have a runtime
+        if _has(module):
             return
         if os.environ.get(_MARK):
-            raise AgentError(
-                UNSUPPORTED, str(entry["interpreter"]), "has no numpy or no " + str(entry["module"])
-            )
-        interpreter = str(entry["interpreter"])
+            raise AgentError(UNSUPPORTED, interpreter, "has no numpy or no " + module)
         environment = dict(os.environ, **{_MARK: interpreter})
         sys.stdout.flush()
         _become([interpreter, "-E", "-c", _START.format(_CODE), "serve", *words], environment)

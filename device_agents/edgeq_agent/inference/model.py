@@ -199,6 +199,6 @@ def output(model: Model, number: int = 0) -> Any:
     return model.interpreter.get_tensor(model.outputs[number].position)[0]
 
 
-def machine() -> str | None:
+def machine() -> str:
     """Return the kernel's name for this processor."""
     return os.uname().machine

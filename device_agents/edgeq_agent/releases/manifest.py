@@ -1,126 +1,180 @@
-"""Reads a release's manifest: what it needs, which file is what; checked before any write."""
+"""A release's manifest: parse and check it before anything is written."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from edgeq_agent import wire
-from edgeq_agent.calls import request
+from edgeq_agent.calls.fields import FILE_NAME, Fields, bad
 from edgeq_agent.errors import DIGEST_MISMATCH, AgentError
 from edgeq_agent.wire import Json
 
+MODEL_FILE = "model.tflite"
+# The agent writes this file of a release itself.
+MANIFEST_FILE = "manifest.json"
+_LARGEST_STEPS = 1 << 31
+_LARGEST_LIMIT = float(1 << 62)
+_RUNTIME_CHARACTERS = 200
 
-class Manifest(NamedTuple):
-    """A checked manifest; `body` is the whole of it."""
 
-    body: Json
+class FileEntry(NamedTuple):
+    """The content of one file of a release."""
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class GoldenRuntime:
+    """The runtime that computed the golden outputs; None where the manifest does not say."""
+
+    module: str | None = None
+    version: str | None = None
+    machine: str | None = None
+    kernels: str | None = None
+
+    @classmethod
+    def parse(cls, fields: Fields) -> GoldenRuntime:
+        """Return the runtime that an object describes; values that are not texts are taken as text."""
+
+        def text(name: str) -> str | None:
+            return str(fields.raw(name))[:_RUNTIME_CHARACTERS] if fields.has(name) else None
+
+        return cls(text("module"), text("version"), text("machine"), text("kernels"))
+
+    def matches(self, module: str, version: str, machine: str, kernels: str) -> bool:
+        """Tell whether it is this runtime on this processor: integer outputs must then be equal.
+
+        Where the manifest names the kernels they must match too: the builtin kernels round differently.
+        """
+        same = (self.module, self.version, self.machine) == (module, version, machine)
+        return same and self.kernels in (None, kernels)
+
+
+@dataclass(frozen=True)
+class GoldenTolerance:
+    """How far the outputs for the golden inputs may differ from the host's.
+
+    Attributes:
+        max_steps: quantization steps, for integer outputs.
+        atol, rtol: for float outputs, as in `numpy.allclose`.
+        runtime: under this one integer outputs must be equal.
+    """
+
+    max_steps: int
+    atol: float
+    rtol: float
+    runtime: GoldenRuntime
+
+    @classmethod
+    def parse(cls, fields: Fields) -> GoldenTolerance:
+        """Return the tolerance that a manifest's `golden` describes."""
+        return cls(
+            max_steps=fields.integer("max_steps", 0, _LARGEST_STEPS, default=0),
+            atol=fields.number("atol", 0.0),
+            rtol=fields.number("rtol", 0.0),
+            runtime=GoldenRuntime.parse(fields.optional_object("runtime")),
+        )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checked manifest.
+
+    Attributes:
+        document: the manifest as it arrived: what is hashed, signed and stored.
+        files: by name inside the release.
+        kinds: the device kinds that it is for; empty for all.
+        latency_p95_ns, memory_peak_bytes: limits of the health check; None where there is no limit.
+        counter: the release counter; 0 for releases that were made before counters existed.
+    """
+
+    document: Json
     release: str
     model: str
-    files: dict[str, tuple[str, int]]  # name -> (sha256, size_bytes)
+    files: dict[str, FileEntry]
     model_file: str
     golden_file: str
-    golden: Json  # what the check compares with: max_steps, atol, rtol, runtime
+    tolerance: GoldenTolerance
     reference_file: str | None
-    kinds: list[str]
+    kinds: tuple[str, ...]
     free_bytes: int
     latency_p95_ns: int | None
     memory_peak_bytes: int | None
-    counter: int  # of the release; 0 where it was made before releases had one
+    counter: int
 
 
-def parse(body: Json, release: str) -> Manifest:
+def parse(document: Json, release: str) -> Manifest:
     """Return the manifest of a release.
 
     Raises:
-        AgentError: EQ505, the release is not the manifest's digest; EQ512, a field is not what it must be.
+        AgentError: EQ505, the release's id is not the manifest's digest; EQ512, a field is not valid.
     """
-    if body.get("schema") != wire.MANIFEST_SCHEMA:
-        raise request.bad("manifest.schema", wire.MANIFEST_SCHEMA, body.get("schema"))
-    actual = wire.digest(body)
-    if actual != release:
+    if document.get("schema") != wire.MANIFEST_SCHEMA:
+        raise bad("manifest.schema", wire.MANIFEST_SCHEMA, document.get("schema"))
+    digest = wire.digest(document)
+    if digest != release:
         raise AgentError(
             DIGEST_MISMATCH,
             "release " + release[:12],
             "its id is not the manifest's digest",
             expected=release,
-            got=actual,
+            got=digest,
             hint="make the bundle again",
         )
-    files = _files(body)
-    golden = body.get("golden")
-    if not isinstance(golden, dict):
-        raise request.bad("manifest.golden", "an object", golden)
-    reference = body.get("reference")
-    requires = _part(body, "requires")
-    limits = _part(body, "limits")
+    fields = Fields(document, "manifest")
+    files = _files(fields)
+    golden = fields.object("golden")
+    requires, limits = fields.optional_object("requires"), fields.optional_object("limits")
+    reference = fields.object("reference") if isinstance(fields.raw("reference"), dict) else None
     return Manifest(
-        body=body,
+        document=document,
         release=release,
-        model=request.model_name(body),
+        model=fields.model_name(),
         files=files,
         model_file=_model_file(files),
-        golden_file=_member(golden, "golden", files),
-        golden=_golden(golden),
-        reference_file=_member(reference, "reference", files) if isinstance(reference, dict) else None,
-        kinds=_kinds(requires.get("kinds") or []),
-        free_bytes=request.integer(requires, "free_bytes", 0, 1 << 48, default=0),
+        golden_file=_member(golden, files),
+        tolerance=GoldenTolerance.parse(golden),
+        reference_file=_member(reference, files) if reference is not None else None,
+        kinds=_kinds(requires),
+        free_bytes=requires.integer("free_bytes", 0, 1 << 48, default=0),
         latency_p95_ns=_limit(limits, "latency_p95_ns"),
         memory_peak_bytes=_limit(limits, "memory_peak_bytes"),
-        counter=request.integer(body, "counter", 1, wire.LARGEST_COUNTER, default=0),
+        counter=fields.integer("counter", 1, wire.LARGEST_COUNTER, default=0),
     )
 
 
-def _part(body: Json, field: str) -> Json:
-    return request.mapping(body, field) if body.get(field) is not None else {}
+def _files(fields: Fields) -> dict[str, FileEntry]:
+    entries = fields.object("files")
+    files = {}
+    for name in entries.json():
+        if not FILE_NAME.fullmatch(name) or name == MANIFEST_FILE:
+            raise bad("manifest.files", "a plain file name without path separators", name)
+        entry = entries.object(name, "{sha256, size_bytes}")
+        files[name] = FileEntry(entry.sha256("sha256"), entry.size_bytes("size_bytes"))
+    return files
 
 
-def _files(body: Json) -> dict[str, tuple[str, int]]:
-    found = {}
-    for name, entry in request.mapping(body, "files").items():
-        request.file_name(name, "manifest.files")
-        if not isinstance(entry, dict):
-            raise request.bad("manifest.files." + name, "{sha256, size_bytes}", entry)
-        size_bytes = request.integer(entry, "size_bytes", 0, 1 << 48)
-        found[name] = (request.sha256(entry, "sha256"), size_bytes)
-    return found
-
-
-def _model_file(files: dict[str, tuple[str, int]]) -> str:
+def _model_file(files: dict[str, FileEntry]) -> str:
     models = [name for name in sorted(files) if name.endswith(".tflite")]
-    if "model.tflite" in models:
-        return "model.tflite"
+    if MODEL_FILE in models:
+        return MODEL_FILE
     if len(models) != 1:
-        raise request.bad("manifest.files", "one model, model.tflite", models)
+        raise bad("manifest.files", "one model, " + MODEL_FILE, models)
     return models[0]
 
 
-def _member(part: Json, field: str, files: dict[str, tuple[str, int]]) -> str:
-    name = part.get("file")
-    if name not in files:
-        raise request.bad(f"manifest.{field}.file", "one of " + ", ".join(sorted(files)), name)
-    return str(name)
+def _member(fields: Fields, files: dict[str, FileEntry]) -> str:
+    return fields.one_of("file", sorted(files))
 
 
-def _golden(part: Json) -> Json:
-    made = part.get("runtime") or {}
-    if not isinstance(made, dict):
-        raise request.bad("manifest.golden.runtime", "an object", made)
-    known = ("module", "version", "machine", "kernels")
-    return {
-        "max_steps": request.integer(part, "max_steps", 0, 1 << 31, default=0),
-        "atol": request.number(part, "atol", 0.0),
-        "rtol": request.number(part, "rtol", 0.0),
-        "runtime": {name: str(made[name])[:200] for name in known if made.get(name) is not None},
-    }
+def _kinds(requires: Fields) -> tuple[str, ...]:
+    kinds = requires.raw("kinds") or []
+    if not isinstance(kinds, list) or any(not isinstance(kind, str) for kind in kinds):
+        raise requires.refuse("kinds", "a list of device kinds")
+    return tuple(kinds)
 
 
-def _kinds(value: Any) -> list[str]:
-    if not isinstance(value, list) or any(not isinstance(kind, str) for kind in value):
-        raise request.bad("manifest.requires.kinds", "a list of device kinds", value)
-    return value
-
-
-def _limit(limits: Json, field: str) -> int | None:
-    if limits.get(field) is None:
-        return None
-    return int(request.seconds(limits, field, 1.0, high=float(1 << 62)))
+def _limit(limits: Fields, name: str) -> int | None:
+    return int(limits.seconds(name, 1.0, high=_LARGEST_LIMIT)) if limits.has(name) else None

@@ -1,4 +1,4 @@
-"""Releases on disk: a manifest and links into the blobs, and the one link that says which release serves."""
+"""Releases on disk: a manifest and links to the blobs, and the link `current` that says which one serves."""
 
 from __future__ import annotations
 
@@ -6,46 +6,46 @@ import os
 
 from edgeq_agent.blobs import blob_store
 from edgeq_agent.errors import BLOB_MISSING, UNKNOWN_MODEL, AgentError
-from edgeq_agent.releases import manifest
-from edgeq_agent.releases.manifest import Manifest
+from edgeq_agent.releases import manifest as manifests
+from edgeq_agent.releases.manifest import MANIFEST_FILE, Manifest
 from edgeq_agent.storage import disk, files, scratch
 from edgeq_agent.storage.home import Home
 
 
-def check_blobs(home: Home, wanted: Manifest) -> None:
-    """Refuse a release whose blobs are not all there with their content; a damaged blob is removed.
+def check_blobs(home: Home, manifest: Manifest) -> None:
+    """Refuse a release unless all its blobs are on the device and undamaged; a damaged blob is removed.
 
     Raises:
-        AgentError: EQ509, which file's blob is missing.
+        AgentError: EQ509, names the file whose blob is missing.
     """
-    for name in sorted(wanted.files):
-        sha256, size_bytes = wanted.files[name]
+    for name in sorted(manifest.files):
+        sha256, size_bytes = manifest.files[name]
         present = blob_store.has(home, sha256, size_bytes)
         if present and blob_store.intact(home, sha256):
             continue
         files.remove(home.blob(sha256))
         raise AgentError(
             BLOB_MISSING,
-            f"{name} of {wanted.model}",
+            f"{name} of {manifest.model}",
             "its bytes on the device are damaged; they were removed" if present else "not on the device",
             expected=sha256,
             hint="run `edgeq deploy` again: it sends what is missing",
         )
 
 
-def build(home: Home, wanted: Manifest) -> None:
-    """Make the release's folder: built aside, synced, then renamed, so that it is whole or not there."""
-    final = home.release(wanted.release)
-    if complete(home, wanted):
+def build(home: Home, manifest: Manifest) -> None:
+    """Make the release's folder: build it aside, sync it, rename it, so that it is complete or absent."""
+    final = home.release(manifest.release)
+    if complete(home, manifest):
         return
-    temporary = scratch.path(home, "release-" + wanted.release)
-    for leftover in (temporary, final):  # damaged since it was made; the lock is held
+    temporary = scratch.path(home, "release-" + manifest.release)
+    for leftover in (temporary, final):  # interrupted or damaged; the lock is held
         scratch.remove(leftover)
     try:
         disk.mkdir(temporary)
-        for name, (sha256, _) in wanted.files.items():
+        for name, (sha256, _) in manifest.files.items():
             disk.symlink(os.path.join("..", "..", "blobs", "sha256", sha256), os.path.join(temporary, name))
-        files.write_json(os.path.join(temporary, "manifest.json"), wanted.body)
+        files.write_json(os.path.join(temporary, MANIFEST_FILE), manifest.document)
         disk.replace(temporary, final)
     except OSError:
         scratch.remove(temporary)
@@ -53,24 +53,24 @@ def build(home: Home, wanted: Manifest) -> None:
     disk.sync_folder(home.releases)
 
 
-def complete(home: Home, wanted: Manifest) -> bool:
-    """Tell whether the release's folder is there and says what the manifest says."""
+def complete(home: Home, manifest: Manifest) -> bool:
+    """Tell whether the release's folder exists, with this manifest and all its files."""
     try:
-        stored = read(home, wanted.release)
+        stored = read(home, manifest.release)
     except AgentError:
         return False
-    links = (os.path.join(home.release(wanted.release), name) for name in wanted.files)
-    return stored.body == wanted.body and all(os.path.exists(link) for link in links)
+    links = (os.path.join(home.release(manifest.release), name) for name in manifest.files)
+    return stored.document == manifest.document and all(os.path.exists(link) for link in links)
 
 
 def read(home: Home, release: str) -> Manifest:
     """Return a release's manifest.
 
     Raises:
-        AgentError: EQ509, it is not on the device; EQ505, it was altered.
+        AgentError: EQ509, the release is not on the device; EQ505, its manifest was altered.
     """
     try:
-        body = files.read_json(os.path.join(home.release(release), "manifest.json"))
+        document = files.read_json(os.path.join(home.release(release), MANIFEST_FILE))
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         damaged = isinstance(error, ValueError)
         raise AgentError(
@@ -79,11 +79,11 @@ def read(home: Home, release: str) -> Manifest:
             "its manifest on the device is damaged" if damaged else "not on the device",
             hint="run `edgeq status` to see what is there, or `edgeq deploy` to send it",
         ) from error
-    return manifest.parse(body, release)
+    return manifests.parse(document, release)
 
 
 def current(home: Home, model: str) -> str | None:
-    """Return the release that serves, or None."""
+    """Return the id of the release that serves, or None."""
     try:
         return os.path.basename(os.readlink(os.path.join(home.model(model), "current")))
     except FileNotFoundError:
@@ -91,7 +91,7 @@ def current(home: Home, model: str) -> str | None:
 
 
 def point(home: Home, model: str, release: str | None) -> None:
-    """Let `release` serve: the one step that changes what the device does."""
+    """Let `release` serve: the single atomic step that changes what the device runs."""
     link = os.path.join(home.model(model), "current")
     if release is None:
         files.remove(link)
@@ -101,7 +101,7 @@ def point(home: Home, model: str, release: str | None) -> None:
 
 
 def need_current(home: Home, model: str) -> str:
-    """Return the release that serves.
+    """Return the id of the release that serves.
 
     Raises:
         AgentError: EQ510, no release of this model serves here.
@@ -121,13 +121,13 @@ def need_current(home: Home, model: str) -> str:
 
 
 def of_model(home: Home, model: str) -> list[str]:
-    """Return the ids of all releases of a model that are on the device."""
-    found = []
+    """Return the ids of all undamaged releases of a model on the device."""
+    releases = []
     for release in sorted(os.listdir(home.releases)):
         try:
-            body = files.read_json(os.path.join(home.release(release), "manifest.json"))
+            document = files.read_json(os.path.join(home.release(release), MANIFEST_FILE))
         except (OSError, ValueError):
-            continue  # a damaged release is none
-        if isinstance(body, dict) and body.get("model") == model:
-            found.append(release)
-    return found
+            continue
+        if isinstance(document, dict) and document.get("model") == model:
+            releases.append(release)
+    return releases

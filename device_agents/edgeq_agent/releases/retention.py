@@ -7,9 +7,9 @@ import os
 from edgeq_agent.activation import candidates, states
 from edgeq_agent.errors import AgentError
 from edgeq_agent.releases import pins, release_store
+from edgeq_agent.runtimes import registry
 from edgeq_agent.split import ab_split
 from edgeq_agent.split.ab_split import SplitUnusable
-from edgeq_agent.storage import files
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
 
@@ -115,9 +115,5 @@ def _links(folder: str) -> list[str]:
 
 
 def _blobs_of_runtime(home: Home, digest: str, found: References) -> None:
-    try:
-        entry = files.read_json(os.path.join(home.runtime(digest), "runtime.json"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return  # not built, or damaged: the host sends its wheels again
-    for sha256 in entry.get("wheel_sha256", []):
-        found.blobs.setdefault(str(sha256), []).append(digest)
+    for sha256 in registry.blobs(home, digest):
+        found.blobs.setdefault(sha256, []).append(digest)

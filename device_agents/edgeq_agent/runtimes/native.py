@@ -1,7 +1,7 @@
-"""TFLite's `benchmark_model` as a runtime: it loads and runs a model and tells times; it gives no outputs.
+"""TFLite's `benchmark_model` as a runtime: it loads and runs a model and reports times, but gives no outputs.
 
-What it takes the place of is a Python runtime where none fits. A release that is served over it was seen to
-load and to run here, on inputs of the program's own; what it answers was not looked at.
+It is used where no Python runtime fits the device. A release that is activated over it was seen to load and
+to run here on random inputs; its outputs were not compared with the host's.
 """
 
 from __future__ import annotations
@@ -12,66 +12,127 @@ import signal
 import subprocess
 from contextlib import suppress
 
+from edgeq_agent import wire
 from edgeq_agent.blobs import blob_store
 from edgeq_agent.errors import BLOB_MISSING, DEADLINE, NATIVE_CANNOT, UNHEALTHY, UNSUPPORTED, AgentError
-from edgeq_agent.inference.jobs import self_test
+from edgeq_agent.inference import job
+from edgeq_agent.inference.job import (
+    BenchOptions,
+    Health,
+    InferOptions,
+    InferResult,
+    ReleaseFiles,
+    SelfTest,
+)
+from edgeq_agent.inference.tiny_model import TINY_MODEL
 from edgeq_agent.platforms import registry as platforms
 from edgeq_agent.platforms import sensors
 from edgeq_agent.runtimes import native_output
-from edgeq_agent.runtimes.native_output import Figures
+from edgeq_agent.runtimes.base import OnEvent, RuntimeBackend
+from edgeq_agent.runtimes.native_output import NativeFigures
 from edgeq_agent.storage import disk, files, scratch
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
 
-# Stands where a Python runtime's entry names its module.
+# Stands in `runtime.json` where a Python runtime has the name of its module.
 MODULE = "benchmark_model"
-RAN = "ran"
-GOLDEN = "golden"
-_GATE_RUNS = 50
+_HEALTH_RUNS = 50
 _SHARE_OF_DEADLINE = 0.8
 
 
-def is_native(entry: Json | None) -> bool:
-    """Tell whether a runtime is the native program."""
-    return entry is not None and entry.get("module") == MODULE
+class NativeBackend(RuntimeBackend):
+    """Runs a model in the native program; it can be measured, but not asked for answers."""
 
+    proof = job.RAN
 
-def refuse_answers(entry: Json, model: str) -> None:
-    """Refuse what needs a model's outputs.
+    @property
+    def python(self) -> str | None:
+        return None
 
-    Raises:
-        AgentError: EQ559, the runtime is the native program.
-    """
-    if is_native(entry):
-        raise AgentError(
-            NATIVE_CANNOT,
-            model,
-            "its runtime on this device is benchmark_model, which measures and gives no answers",
-            hint="`edgeq bench` works; the application runs the model with its own runtime",
+    def self_test(self, home: Home, timeout_s: float) -> SelfTest:
+        return self_test(home, self.entry.interpreter, self.entry.version, timeout_s)
+
+    def check_health(self, files: ReleaseFiles, timeout_s: float) -> Health:
+        figures = run(self.entry.interpreter, files.model_path, timeout_s, runs=_HEALTH_RUNS, min_seconds=0.0)
+        return Health(
+            proof=self.proof,
+            # Where the program prints no percentile, the slowest run is an upper bound of it.
+            latency_p95_ns=figures.max_ns if figures.p95_ns is None else figures.p95_ns,
+            latency_of="max" if figures.p95_ns is None else "p95",
+            memory_peak_bytes=peak_bytes(),
+            kernels=figures.kernels,
+            runs=figures.runs,
         )
 
+    def bench(self, files: ReleaseFiles, options: BenchOptions, timeout_s: float) -> Json:
+        platform = platforms.platform_of()
+        before = sensors.environment(platform)
+        figures = run(
+            self.entry.interpreter,
+            files.model_path,
+            timeout_s,
+            runs=options.runs,
+            min_seconds=options.min_seconds,
+            warmup=options.warmup,
+            threads=options.threads,
+        )
+        missing = figures.runs < options.runs
+        return {
+            "schema": wire.NATIVE_BENCH_SCHEMA,
+            "source": MODULE,
+            "inputs": "made up by the program",
+            "program": self.entry.version,
+            "threads": options.threads,
+            "runs": figures.runs,
+            "init_ns": figures.init_ns,
+            "first_inference_ns": figures.first_ns,
+            "latency_ns": figures.latency(),
+            "memory": {"peak_bytes": peak_bytes(), "source": "getrusage ru_maxrss of the program"},
+            "kernels": figures.kernels,
+            "environment": {
+                "before": before.to_json(),
+                "after": sensors.environment(platform).to_json(),
+            },
+            "warnings": [f"{figures.runs} of {options.runs} runs until the deadline"] if missing else [],
+        }
 
-def refuse_comparison(entry: Json | None, model: str) -> None:
-    """Refuse an experiment: over the native program there is no output and no telemetry to compare.
+    def infer(
+        self,
+        files: ReleaseFiles,
+        options: InferOptions,
+        payload_path: str,
+        timeout_s: float,
+        on_event: OnEvent,
+    ) -> InferResult:
+        raise _no_outputs(os.path.basename(files.model_path))
 
-    Raises:
-        AgentError: EQ559, the runtime is the native program.
-    """
-    if is_native(entry):
+    def require_outputs(self, model: str) -> None:
+        raise _no_outputs(model)
+
+    def require_comparison(self, model: str) -> None:
         raise AgentError(
             NATIVE_CANNOT,
             model,
-            "its runtime on this device is benchmark_model, which gives no answers to compare",
+            "its runtime on this device is benchmark_model, which gives no outputs to compare",
             hint="leave this device out of the experiment",
         )
 
 
-def build(home: Home, sha256: str, folder: str, timeout_s: float) -> Json:
-    """Put the program into `folder`, and prove it on a tiny model.
+def _no_outputs(model: str) -> AgentError:
+    return AgentError(
+        NATIVE_CANNOT,
+        model,
+        "its runtime on this device is benchmark_model, which measures and gives no outputs",
+        hint="`edgeq bench` works; the application runs the model with its own runtime",
+    )
+
+
+def build(home: Home, sha256: str, folder: str, timeout_s: float) -> SelfTest:
+    """Copy the program from its blob into `folder`, and run its self-test.
 
     Raises:
-        AgentError: EQ501 no space, EQ503 it does not start or run here, EQ509 it is not on the device, EQ561
-            it is another program.
+        AgentError: EQ501 no space, EQ503 it does not start or run here, EQ509 its blob is not on the device,
+            EQ561 it is not benchmark_model.
     """
     if not blob_store.intact(home, sha256):
         files.remove(home.blob(sha256))
@@ -80,75 +141,27 @@ def build(home: Home, sha256: str, folder: str, timeout_s: float) -> Json:
     program = os.path.join(folder, MODULE)
     disk.copy(home.blob(sha256), program)
     disk.chmod(program, 0o700)
-    return prove(home, program, sha256[:12], timeout_s)
+    return self_test(home, program, sha256[:12], timeout_s)
 
 
-def prove(home: Home, program: str, version: str, timeout_s: float) -> Json:
-    """Return {module, version, python, numpy} of a program that runs a tiny model here."""
+def self_test(home: Home, program: str, version: str, timeout_s: float) -> SelfTest:
+    """Let the program run a tiny model.
+
+    Raises:
+        AgentError: EQ503 it does not start or run, EQ511 at the deadline, EQ561 as `native_output.parse`.
+    """
     path = scratch.path(home, "tiny.tflite")
     try:
         with disk.create(path) as stream:
-            stream.write(self_test.TINY_MODEL)
+            stream.write(TINY_MODEL)
         run(program, path, timeout_s, runs=1, min_seconds=0.0, crash_code=UNSUPPORTED)
     finally:
         scratch.remove(path)
-    return {"module": MODULE, "version": version, "python": "", "numpy": ""}
-
-
-def gate(program: str, model_path: str, timeout_s: float) -> Json:
-    """Return what the health check says of a model: it loaded, and ran so many times on made-up inputs.
-
-    Raises:
-        AgentError: EQ504 it does not load or run, EQ511 it hangs, EQ561 as `native_output.parse`.
-    """
-    figures = run(program, model_path, timeout_s, runs=_GATE_RUNS, min_seconds=0.0)
-    return {
-        "proof": RAN,
-        "golden": {"samples": 0, "checked": False},
-        "runs": figures.runs,
-        # Where it prints no percentile, the slowest run is an upper bound of it.
-        "latency_p95_ns": figures.max_ns if figures.p95_ns is None else figures.p95_ns,
-        "latency_of": "max" if figures.p95_ns is None else "p95",
-        "memory_peak_bytes": peak_bytes(),
-        "kernels": figures.kernels,
-    }
-
-
-def bench(program: str, version: str, job: Json, timeout_s: float) -> Json:
-    """Return the measured part of an edgeq.native-bench/1 document."""
-    platform = platforms.platform_of()
-    before = sensors.environment(platform)
-    figures = run(
-        program,
-        str(job["model_path"]),
-        timeout_s,
-        runs=int(job["runs"]),
-        min_seconds=float(job["min_seconds"]),
-        warmup=int(job["warmup"]),
-        threads=int(job["threads"]),
-    )
-    short = figures.runs < int(job["runs"])
-    return {
-        "source": MODULE,
-        "inputs": "made up by the program",
-        "program": version,
-        "threads": job["threads"],
-        "runs": figures.runs,
-        "init_ns": figures.init_ns,
-        "first_inference_ns": figures.first_ns,
-        "latency_ns": figures.latency(),
-        "memory": {"peak_bytes": peak_bytes(), "source": "getrusage ru_maxrss of the program"},
-        "kernels": figures.kernels,
-        "environment": {
-            "before": before.to_json(),
-            "after": sensors.environment(platform).to_json(),
-        },
-        "warnings": ["{} of {} runs until the deadline".format(figures.runs, job["runs"])] if short else [],
-    }
+    return SelfTest(module=MODULE, version=version)
 
 
 def peak_bytes() -> int | None:
-    """Return the peak memory of the largest program that was waited for: the native one, by far."""
+    """Return the peak memory of the largest child process so far: of the native program, by far."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 or None
 
 
@@ -162,20 +175,20 @@ def run(
     warmup: int = 1,
     threads: int = 1,
     crash_code: str = UNHEALTHY,
-) -> Figures:
+) -> NativeFigures:
     """Run the program on a model.
 
     Raises:
-        AgentError: EQ503 it does not start, `crash_code` it fails, EQ511 it passes the deadline, EQ561 it
-            prints something else.
+        AgentError: EQ503 it does not start, `crash_code` it fails, EQ511 at the deadline, EQ561 its output
+            is not benchmark_model's.
     """
-    longest_s = timeout_s * _SHARE_OF_DEADLINE / 2  # for the warm-up and for the measurement, each
+    max_seconds = timeout_s * _SHARE_OF_DEADLINE / 2  # for the warm-up and for the measurement, each
     argv = [
         program,
         "--graph=" + model_path,
         f"--num_runs={runs}",
-        f"--min_secs={min(min_seconds, longest_s):g}",
-        f"--max_secs={longest_s:g}",
+        f"--min_secs={min(min_seconds, max_seconds):g}",
+        f"--max_secs={max_seconds:g}",
         f"--warmup_runs={max(1, warmup)}",
         "--warmup_min_secs=0",
         f"--num_threads={threads}",
@@ -184,7 +197,7 @@ def run(
     if status != 0:
         last = text.strip().splitlines()[-1:]
         how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-        raise AgentError(crash_code, MODULE, f"fails: {how}" + ("" if not last else ": " + last[0][:200]))
+        raise AgentError(crash_code, MODULE, f"failed: {how}" + ("" if not last else ": " + last[0][:200]))
     return native_output.parse(text)
 
 
@@ -200,12 +213,12 @@ def _run(argv: list[str], timeout_s: float) -> tuple[int, str]:
     except OSError as error:
         raise AgentError(UNSUPPORTED, MODULE, f"does not start here: {error.strerror}") from error
     try:
-        said, _ = process.communicate(timeout=timeout_s)
+        output, _ = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
         raise AgentError(
             DEADLINE,
             MODULE,
-            "did not end and was killed",
+            "did not end in time and was killed",
             expected=f"an end within {timeout_s:g} s",
             hint="allow more time, or roll back",
         ) from error
@@ -215,4 +228,4 @@ def _run(argv: list[str], timeout_s: float) -> tuple[int, str]:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
-    return process.returncode, said.decode("utf-8", "replace")
+    return process.returncode, output.decode("utf-8", "replace")

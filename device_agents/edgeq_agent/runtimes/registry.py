@@ -1,93 +1,183 @@
-"""The runtimes that were proved on this device: what each `runtime/<digest>/runtime.json` says."""
+"""The runtimes on this device, `runtime/<digest>/`: read, install, and remember those that did not work."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
+from typing import NamedTuple
 
 from edgeq_agent import wire
 from edgeq_agent.errors import UNSUPPORTED, AgentError
+from edgeq_agent.inference.job import SelfTest
 from edgeq_agent.platforms import facts
 from edgeq_agent.platforms import registry as platforms
-from edgeq_agent.storage import disk, files
+from edgeq_agent.runtimes import native
+from edgeq_agent.runtimes.base import RuntimeBackend, RuntimeEntry
+from edgeq_agent.runtimes.native import NativeBackend
+from edgeq_agent.runtimes.python import PythonBackend
+from edgeq_agent.storage import disk, files, scratch
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
 
 SCHEMA = "edgeq.runtime/1"
 REFUSED_SCHEMA = "edgeq.runtime-refused/1"
-RECORD = "runtime.json"
-_REFUSED = "refused.json"
-OWN = "python"  # stands for "the interpreter that runs the agent"
+ENTRY_FILE = "runtime.json"
+_REFUSED_FILE = "refused.json"
+# Stands in an entry for the interpreter that runs the agent.
+AGENT_PYTHON = "python"
 
 
-def read(home: Home, digest: str) -> Json | None:
-    """Return a runtime's entry, `interpreter` as an absolute path; None when it is not usable (any more)."""
+class RuntimeParts(NamedTuple):
+    """The files of a runtime: what it was built from, and how its entry names its interpreter.
+
+    Attributes:
+        interpreter: relative to the runtime's folder, or `AGENT_PYTHON`.
+        wheels: file names.
+        sha256: of the wheels or the native program; these blobs stay as long as the runtime does.
+        names: what to move into the runtime's folder.
+    """
+
+    interpreter: str
+    wheels: list[str]
+    sha256: list[str]
+    names: list[str]
+
+
+class RefusedRuntime(NamedTuple):
+    """A runtime that did not pass its self-test here."""
+
+    digest: str
+    problem: str
+
+
+def read(home: Home, digest: str) -> RuntimeBackend | None:
+    """Return a runtime, or None when it is not on the device or no longer usable."""
     try:
-        entry = files.read_json(os.path.join(home.runtime(digest), RECORD))
+        body = files.read_json(os.path.join(home.runtime(digest), ENTRY_FILE))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
+    if not isinstance(body, dict) or body.get("schema") != SCHEMA:
         return None
-    stored = str(entry["interpreter"])
-    entry["interpreter"] = sys.executable if stored == OWN else os.path.join(home.runtime(digest), stored)
-    # A system upgrade takes away the Python that a venv points to.
-    return entry if os.access(entry["interpreter"], os.X_OK) else None
+    stored = str(body["interpreter"])
+    interpreter = sys.executable if stored == AGENT_PYTHON else os.path.join(home.runtime(digest), stored)
+    # A system upgrade may remove the Python that a venv links to.
+    if not os.access(interpreter, os.X_OK):
+        return None
+    entry = RuntimeEntry(str(body["digest"]), interpreter, str(body["module"]), str(body["version"]))
+    return NativeBackend(entry) if entry.module == native.MODULE else PythonBackend(entry)
 
 
-def of(home: Home, digest: str | None) -> Json | None:
-    """Return a runtime's entry as `read` does; None also where nobody knows which it is."""
+def find(home: Home, digest: str | None) -> RuntimeBackend | None:
+    """Return a runtime as `read` does; None also when its digest is not known."""
     return read(home, digest) if digest else None
 
 
-def need(home: Home, digest: str) -> Json:
-    """Return a runtime's entry.
+def need(home: Home, digest: str) -> RuntimeBackend:
+    """Return a runtime.
 
     Raises:
-        AgentError: EQ503, it is not here.
+        AgentError: EQ503, it is not on the device or no longer usable.
     """
-    entry = read(home, digest)
-    if entry is None:
+    backend = read(home, digest)
+    if backend is None:
         raise AgentError(
             UNSUPPORTED,
             "runtime " + digest[:12],
             "not on the device, or its interpreter is gone",
             hint="run `edgeq deploy` again: it installs the runtime",
         )
-    return entry
+    return backend
 
 
-def all_of(home: Home) -> list[Json]:
+def entries(home: Home) -> list[RuntimeEntry]:
     """Return the entries of all usable runtimes."""
-    found = (read(home, name) for name in sorted(os.listdir(home.runtimes)))
-    return [entry for entry in found if entry]
+    backends = (read(home, name) for name in sorted(os.listdir(home.runtimes)))
+    return [backend.entry for backend in backends if backend is not None]
+
+
+def blobs(home: Home, digest: str) -> list[str]:
+    """Return the SHA-256 of the blobs that a runtime was built from; none when it cannot be read."""
+    try:
+        body = files.read_json(os.path.join(home.runtime(digest), ENTRY_FILE))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return []  # not built, or damaged: the host sends its wheels again
+    return [str(sha256) for sha256 in body.get("wheel_sha256", [])]
+
+
+def install(home: Home, digest: str, folder: str, self_test: SelfTest, parts: RuntimeParts) -> None:
+    """Move a runtime that was built in `folder` to `runtime/<digest>/`; an earlier build works until then.
+
+    Where the runtime has an entry already, a release may be running on what it names, and a failed self-test
+    may only mean that the device was busy. So the new parts get unused names beside the old ones, the entry
+    is replaced atomically, and only then are the old parts removed.
+    """
+    body = dict(
+        self_test.to_json(),
+        schema=SCHEMA,
+        digest=digest,
+        interpreter=parts.interpreter,
+        wheels=parts.wheels,
+        wheel_sha256=parts.sha256,
+        created_ns=time.time_ns(),
+    )
+    target = home.runtime(digest)
+    if not os.path.exists(os.path.join(target, ENTRY_FILE)):
+        files.write_json(os.path.join(folder, ENTRY_FILE), body, durable=False)
+        # Hundreds of files: syncing everything once is faster than syncing each.
+        disk.sync_all()
+        scratch.remove(target)
+        disk.replace(folder, target)
+        disk.sync_folder(home.runtimes)
+        return
+    disk.sync_all()
+    placed = {name: _unused_name(target, name) for name in parts.names}
+    for name, unused in placed.items():
+        disk.replace(os.path.join(folder, name), os.path.join(target, unused))
+    disk.sync_folder(target)
+    first, slash, rest = parts.interpreter.partition("/")
+    body["interpreter"] = placed.get(first, first) + slash + rest
+    files.write_json(os.path.join(target, ENTRY_FILE), body)
+    for name in sorted(os.listdir(target)):
+        if name != ENTRY_FILE and name not in placed.values():
+            scratch.remove(os.path.join(target, name))
+
+
+def _unused_name(folder: str, name: str) -> str:
+    """Return the first of `name`, `name-1`, `name-2`... that does not exist."""
+    number, candidate = 0, name
+    while os.path.lexists(os.path.join(folder, candidate)):
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate
 
 
 def refuse(home: Home, digest: str, problem: str) -> None:
-    """Remember that the wheels of a runtime do not start here; where an older build of it is, that stays."""
+    """Remember that a runtime does not start here; an earlier build of it stays as it is."""
     folder = home.runtime(digest)
-    if os.path.exists(os.path.join(folder, RECORD)):
+    if os.path.exists(os.path.join(folder, ENTRY_FILE)):
         return
     disk.make_folders(folder)
-    body = {"schema": REFUSED_SCHEMA, "digest": digest, "problem": problem, "system": _system()}
-    files.write_json(os.path.join(folder, _REFUSED), body)
+    body = {"schema": REFUSED_SCHEMA, "digest": digest, "problem": problem, "system": _system_digest()}
+    files.write_json(os.path.join(folder, _REFUSED_FILE), body)
 
 
-def refused(home: Home) -> list[Json]:
-    """Return {digest, problem} of what did not start here, as long as the system is as it was then."""
-    found = []
-    system = _system()
+def refused(home: Home) -> list[RefusedRuntime]:
+    """Return the runtimes that did not start here, as long as the system has not changed since."""
+    refusals = []
+    system = _system_digest()
     for name in sorted(os.listdir(home.runtimes)):
         try:
-            body = files.read_json(os.path.join(home.runtimes, name, _REFUSED))
+            body: Json = files.read_json(os.path.join(home.runtimes, name, _REFUSED_FILE))
         except (FileNotFoundError, NotADirectoryError, ValueError):
             continue
         if body.get("schema") == REFUSED_SCHEMA and body.get("system") == system:
-            found.append({"digest": str(body["digest"]), "problem": str(body["problem"])})
-    return found
+            refusals.append(RefusedRuntime(str(body["digest"]), str(body["problem"])))
+    return refusals
 
 
-def _system() -> str:
-    """Return a name for what wheels depend on: another Python, C library or kernel is worth another try."""
+def _system_digest() -> str:
+    """Return a digest of what wheels depend on: with another Python, C library or kernel they may work."""
     return wire.digest(
         {
             "python": list(sys.version_info[:3]),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque, NamedTuple
+from typing import Callable, Deque, NamedTuple
 
 from edgeq_agent.activation import candidates
 from edgeq_agent.errors import UNSUPPORTED, AgentError, one_line
 from edgeq_agent.inference import model, runtime_modules
+from edgeq_agent.inference.job import GoldenJob, ReleaseFiles
 from edgeq_agent.inference.jobs import golden
 from edgeq_agent.releases import release_store
 from edgeq_agent.runtimes import registry
@@ -48,22 +48,12 @@ class Engine:
 
     def __init__(self, place: Home, name: str, release: str, side: Side, options: Options) -> None:
         wanted = release_store.read(place, release)
-        folder = place.release(release)
-        self._path = os.path.join(folder, wanted.model_file)
+        files = ReleaseFiles.of(place, wanted)
+        self._path = files.model_path
         self.module = module_here(place, name, release)
         self._options = options
         loaded = model.load(self.module, self._path, options.threads)
-        reference = os.path.join(folder, wanted.reference_file) if wanted.reference_file else None
-        golden.check(
-            loaded,
-            {
-                "module": self.module,
-                "version": runtime_modules.version_of(self.module),
-                "golden": wanted.golden,
-                "golden_path": os.path.join(folder, wanted.golden_file),
-                "reference_path": reference,
-            },
-        )
+        golden.check(loaded, GoldenJob(self.module, runtime_modules.version_of(self.module), files))
         self.release = release
         self.arm = side.arm
         self.side = side
@@ -73,7 +63,7 @@ class Engine:
         self.inputs: list[TensorInfo] = [info_of(tensor) for tensor in loaded.inputs]
         self.outputs: list[TensorInfo] = [info_of(tensor) for tensor in loaded.outputs]
         self.metrics = CallMetrics(
-            release, side, loaded, load_reference(reference, loaded.classes),
+            release, side, loaded, load_reference(files.reference_path, loaded.classes),
             options.window_inferences, options.window_s, options.window_least_s,
         )  # fmt: skip
         self.free: Deque[Slot] = deque()
@@ -168,8 +158,8 @@ def module_here(place: Home, name: str, release: str) -> str:
         AgentError: EQ503, this Python has none.
     """
     digest = candidates.runtime_of(place, name, release)
-    entry: Any = registry.read(place, digest) if digest else None
-    proved = [str(entry["module"])] if entry else []
+    backend = registry.find(place, digest)
+    proved = [backend.entry.module] if backend else []
     for module in [*proved, *WHEEL_RUNTIME_MODULES]:
         if importlib.util.find_spec(module) is not None:
             return module

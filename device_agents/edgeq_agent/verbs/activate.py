@@ -134,7 +134,7 @@ def _switch(
         state.begin(wanted.release, runtime, history, before, asked, timeout_s)
         release_store.build(call.home, wanted)
         reached(states.STAGED)
-        state.verified(health.check(call.home, wanted, runtime, timeout_s))
+        state.verified(health.check(call.home, wanted, runtime, timeout_s).to_json())
         reached(states.VERIFIED)
         counters.clear(call.home, state.model, wanted.release)
         state.activating()

@@ -1,39 +1,44 @@
-"""Verb `infer`: samples through the serving release, and their telemetry into the outbox."""
+"""Verb `infer`: run samples through the active release, and store their telemetry in the outbox."""
 
 from __future__ import annotations
 
 import sqlite3
 
 from edgeq_agent.activation import active_release, counters
+from edgeq_agent.activation.active_release import ActiveRelease
 from edgeq_agent.blobs import blob_store
-from edgeq_agent.calls import request
 from edgeq_agent.calls.call import Call
 from edgeq_agent.errors import DEADLINE, UNHEALTHY, AgentError
-from edgeq_agent.inference import model_process
-from edgeq_agent.runtimes import native
+from edgeq_agent.inference.job import InferOptions, InferResult
 from edgeq_agent.storage import disk, scratch
 from edgeq_agent.telemetry import outbox
 from edgeq_agent.telemetry.window import WindowError, parse_unnumbered
 from edgeq_agent.wire import Json
 
+_MAX_PAYLOAD_BYTES = 1 << 32
+# The caller's fault, not the release's.
+_INPUT_ERROR = "input_not_finite"
+
 
 def infer(call: Call) -> Json:
-    """Verb `infer`: the payload is an .npz with `input_0`.., samples first.
+    """Verb `infer`: the payload is an .npz with `input_0`, `input_1`, ...; samples are the first axis.
 
     Raises:
-        AgentError: EQ510 unknown model, EQ512 the payload is none or does not fit the model, EQ511 it hangs,
-            EQ504 the model's process died, EQ501 the payload does not fit on the device.
+        AgentError: EQ510 unknown model, EQ512 the payload is not valid or does not fit the model, EQ511 at
+            the deadline, EQ504 the model's process died, EQ501 the payload does not fit on the device, EQ559
+            the runtime gives no outputs.
     """
-    model = request.model_name(call.request)
-    size_bytes = request.integer(call.request, "payload_bytes", 1, 1 << 32)
-    job: Json = {
-        "window": request.integer(call.request, "window", 1, 1000000, default=50),
-        "outputs": request.flag(call.request, "outputs", False),
-        "threads": request.integer(call.request, "threads", 1, 256, default=1),
-    }
-    timeout_s = request.timeout_s(call.request)
-    serves = active_release.find(call.home, model)
-    native.refuse_answers(serves.runtime, model)
+    fields = call.fields
+    model = fields.model_name()
+    size_bytes = fields.integer("payload_bytes", 1, _MAX_PAYLOAD_BYTES)
+    options = InferOptions(
+        window=fields.integer("window", 1, 1000000, default=50),
+        outputs=fields.flag("outputs"),
+        threads=fields.integer("threads", 1, 256, default=1),
+    )
+    timeout_s = fields.timeout_s()
+    active = active_release.find(call.home, model)
+    active.backend.require_outputs(model)
     path = scratch.path(call.home, "infer.npz")
     scratch.sweep(call.home)
     blob_store.check_space(call.home, "payload", size_bytes)
@@ -41,40 +46,41 @@ def infer(call: Call) -> Json:
         with disk.create(path) as target:
             for chunk in blob_store.payload(call.payload, size_bytes, "of infer"):
                 target.write(chunk)
-        job.update(serves.job("infer"), payload_path=path)
         with outbox.opened(call.home) as box:
-            stored = _Windows(box, model, serves.manifest.release)
-            result = _run(serves, job, timeout_s, stored)
+            windows = _WindowStore(box, model, active.manifest.release)
+            result = _run(active, options, path, timeout_s, windows)
     finally:
         scratch.remove(path)
-    result.update(model=model, release=serves.manifest.release, windows=stored.count)
-    if stored.problems:
-        result["telemetry_problem"] = stored.problems[-1]
-    return result
+    body = result.to_json()
+    body.update(model=model, release=active.manifest.release, windows=windows.count)
+    if windows.problems:
+        body["telemetry_problem"] = windows.problems[-1]
+    return body
 
 
-def _run(serves: active_release.Serving, job: Json, timeout_s: float, stored: _Windows) -> Json:
-    """Run the job; a release on trial has its calls and failures counted."""
+def _run(
+    active: ActiveRelease, options: InferOptions, path: str, timeout_s: float, windows: _WindowStore
+) -> InferResult:
+    """Run the job; count the calls and failures of a release in its soak time."""
     try:
-        result = model_process.run(str(serves.runtime["interpreter"]), job, timeout_s, stored.take)
+        result = active.backend.infer(active.files, options, path, timeout_s, windows.take)
     except AgentError as error:
-        if serves.on_trial and error.code in (UNHEALTHY, DEADLINE):
+        if active.soaking and error.code in (UNHEALTHY, DEADLINE):
             late = int(error.code == DEADLINE)
-            _count(serves, calls=1, deadline_misses=late, crashes=1 - late)
+            _count(active, calls=1, deadline_misses=late, crashes=1 - late)
         raise
-    if serves.on_trial:
-        # Inputs that are not finite are the caller's fault, not the release's.
-        failed = sum(count for kind, count in result["errors"].items() if kind != "input_not_finite")
-        _count(serves, calls=int(result["samples"]), errors=failed)
+    if active.soaking:
+        failed = sum(count for kind, count in result.errors.items() if kind != _INPUT_ERROR)
+        _count(active, calls=result.samples, errors=failed)
     return result
 
 
-def _count(serves: active_release.Serving, **counts: int) -> None:
-    counters.add(serves.home, serves.manifest.model, serves.manifest.release, **counts)
+def _count(active: ActiveRelease, **counts: int) -> None:
+    counters.add(active.home, active.manifest.model, active.manifest.release, **counts)
 
 
-class _Windows:
-    """Puts the child's windows into the outbox; a full disk costs telemetry, never the answer."""
+class _WindowStore:
+    """Stores the child's telemetry windows in the outbox; a full disk loses telemetry, not the result."""
 
     def __init__(self, box: outbox.Outbox, model: str, release: str) -> None:
         self._box = box
@@ -84,11 +90,12 @@ class _Windows:
         self.problems: list[str] = []
 
     def take(self, message: Json) -> None:
+        """Store the window of a `window` event."""
         if message["event"] != "window":
             return
         try:
             self._box.append(self._model, self._release, parse_unnumbered(message["window"]))
             self.count += 1
         except (sqlite3.DatabaseError, WindowError) as error:
-            # Told in the result: the caller asked for predictions, and those are there.
+            # Reported in the result: the caller asked for predictions, and those are there.
             self.problems.append(f"a window was not stored: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 
 from edgeq_agent.autostart import record as service_record
 from edgeq_agent.blobs import partial
@@ -22,12 +23,9 @@ def probe(call: Call, root: str = "/") -> Json:
         free_bytes=home.free_bytes(call.home.root) + partial.reclaimable_bytes(call.home),
         device_id=identity.device_id(call.home),
         boot_id=clock.read_boot_id(root),
-        runtimes=[
-            {name: entry[name] for name in ("digest", "interpreter", "module", "version")}
-            for entry in registry.all_of(call.home)
-        ],
+        runtimes=[asdict(entry) for entry in registry.entries(call.home)],
         service=service_record.summary(call.home),
-        refused_runtimes=registry.refused(call.home),
+        refused_runtimes=[refusal._asdict() for refusal in registry.refused(call.home)],
         measures=sensors.availability(platforms.platform_of(root)),
         time_ns=time.time_ns(),
     )

@@ -8,7 +8,7 @@ from edgeq_agent.calls import request
 from edgeq_agent.calls.call import Call
 from edgeq_agent.errors import IN_SPLIT, NOT_STAGED, ON_TRIAL, AgentError
 from edgeq_agent.releases import release_store
-from edgeq_agent.runtimes import native, registry
+from edgeq_agent.runtimes import registry
 from edgeq_agent.split import ab_split
 from edgeq_agent.split.ab_split import Split, SplitUnusable
 from edgeq_agent.storage import journal, lock
@@ -83,7 +83,9 @@ def _set(call: Call, state: ModelState) -> Json:
 
 
 def _check_arm(home: Home, model: str, release: str, current: str) -> None:
-    native.refuse_comparison(registry.of(home, candidates.runtime_of(home, model, release)), model)
+    backend = registry.find(home, candidates.runtime_of(home, model, release))
+    if backend is not None:
+        backend.require_comparison(model)
     if release == current:
         return
     entry = candidates.read(home, model).get(release)

@@ -11,7 +11,7 @@ from edgeq_agent.calls import request
 from edgeq_agent.calls.call import Call
 from edgeq_agent.errors import BAD_REQUEST, IN_SPLIT, TOO_MANY_STAGED, AgentError
 from edgeq_agent.releases import manifest, release_store
-from edgeq_agent.runtimes import native, registry
+from edgeq_agent.runtimes import registry
 from edgeq_agent.split import ab_split
 from edgeq_agent.split.ab_split import SplitUnusable
 from edgeq_agent.storage import clock, journal, lock, scratch
@@ -45,7 +45,9 @@ def stage(call: Call) -> Json:
         answer: Json = {"model": model, "release": release, "current": current, "changed": False}
         if release == current:
             return dict(answer, serves=True, health=state.health)
-        native.refuse_comparison(registry.of(call.home, state.runtime_of(current)), model)
+        serving = registry.find(call.home, state.runtime_of(current))
+        if serving is not None:
+            serving.require_comparison(model)
         if known and known["runtime"] == runtime and release_store.complete(call.home, wanted):
             if state.attempts.of(release):
                 state.proved(release)
@@ -63,12 +65,12 @@ def stage(call: Call) -> Json:
         state.attempts.check(model, release, state.reason)
         scratch.sweep(call.home)
         activate.check_device(call, wanted)
-        native.refuse_comparison(registry.need(call.home, runtime), model)
+        registry.need(call.home, runtime).require_comparison(model)
         release_store.check_blobs(call.home, wanted)
         # Counted before the model runs: one that takes the device down is not tried for ever.
         state.trying(release)
         release_store.build(call.home, wanted)
-        measured = health.check(call.home, wanted, runtime, timeout_s)
+        measured = health.check(call.home, wanted, runtime, timeout_s).to_json()
         call.response.progress(states.VERIFIED, model=model, release=release)
         entry: Json = {
             "runtime": runtime,

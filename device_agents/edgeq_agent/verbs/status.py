@@ -10,7 +10,7 @@ from edgeq_agent.autostart import record as service_record
 from edgeq_agent.calls.call import Call
 from edgeq_agent.platforms import identity
 from edgeq_agent.releases import pins, release_store
-from edgeq_agent.runtimes import native, registry
+from edgeq_agent.runtimes import registry
 from edgeq_agent.storage import home, journal
 from edgeq_agent.telemetry import outbox
 from edgeq_agent.trust import trust_store
@@ -59,7 +59,5 @@ def _model(place: home.Home, name: str) -> Json:
 
 def _proof(place: home.Home, digest: str | None) -> str | None:
     """Return what was seen of the release that serves: `golden` outputs, or that it `ran`."""
-    entry = registry.read(place, digest) if digest else None
-    if entry is None:
-        return None
-    return native.RAN if native.is_native(entry) else native.GOLDEN
+    backend = registry.find(place, digest)
+    return backend.proof if backend else None

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from edgeq_agent.activation import active_release
-from edgeq_agent.inference import model_process
+from edgeq_agent.inference.job import InferOptions
 from edgeq_agent.storage import home
 
 KEPT = "kept"  # killed: what was written stays
@@ -102,10 +102,9 @@ class Lab:
             return
         with self.machine.inside():
             found = active_release.find(home.Home(str(self.machine.home)), "tiny")
-            job = dict(found.job("infer"), payload_path=str(self._payload))
-            job.update(window=50, outputs=False, threads=1)
-            result = model_process.run(str(found.runtime["interpreter"]), job, 60)
-        assert (result["samples"], result["errors"]) == (3, {})
+            options = InferOptions(window=50, outputs=False, threads=1)
+            result = found.backend.infer(found.files, options, str(self._payload), 60, lambda _: None)
+        assert (result.samples, result.errors) == (3, {})
 
     def refuse(self, name: str, at: int, error: int, *, lasting: bool) -> bool:
         """Let operation `at` fail, and see that the cause is named and all is well.

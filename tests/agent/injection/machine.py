@@ -21,7 +21,9 @@ from edgeq_agent import __main__ as agent
 from edgeq_agent import errors, wire
 from edgeq_agent.blobs import partial
 from edgeq_agent.calls import stdin
+from edgeq_agent.inference import job as jobs
 from edgeq_agent.inference import model_process
+from edgeq_agent.inference.job import Job
 from edgeq_agent.storage import clock, disk, process_token
 
 GROWS = {"create", "append", "update", "write", "write_at", "mkdir", "symlink", "link"}
@@ -222,10 +224,12 @@ class Remembered:
         patch.setattr(model_process, "run", self)
 
     def __call__(
-        self, interpreter: str, job: dict[str, Any], timeout_s: float, *rest: Any, **more: Any
+        self, interpreter: str, job: Job, timeout_s: float, *rest: Any, **more: Any
     ) -> dict[str, Any]:
         where = _environment(interpreter)
-        key = hashlib.sha256(json.dumps([where, _contents(job)], sort_keys=True).encode()).hexdigest()
+        key = hashlib.sha256(
+            json.dumps([where, _contents(jobs.to_json(job))], sort_keys=True).encode()
+        ).hexdigest()
         if key not in self._known:
             self.runs += 1
             try:
@@ -262,7 +266,7 @@ def make_venv(folder: str, shares: bool, timeout_s: float) -> None:
 
 def _contents(job: dict[str, Any]) -> dict[str, Any]:
     """Return the job with each path replaced by the digest of what is there."""
-    found = dict(job)
+    found = {name: _contents(value) if isinstance(value, dict) else value for name, value in job.items()}
     for name, value in job.items():
         if name.endswith("_path") and value is not None:
             path = Path(value)

@@ -203,10 +203,10 @@ def build(release: str, digest: str, wheel: bytes, before: dict[str, Any], *, br
         wanted = {name: archive.read(name) for name in archive.namelist()}
 
     def unpacked(machine: Any) -> dict[str, bytes] | None:
-        entry = registry.read(home.Home(str(machine.home)), digest)
-        if entry is None:
+        backend = registry.read(home.Home(str(machine.home)), digest)
+        if backend is None:
             return None
-        (site,) = Path(str(entry["interpreter"])).parents[1].glob("lib/python*/site-packages")
+        (site,) = Path(backend.entry.interpreter).parents[1].glob("lib/python*/site-packages")
         # Not the bytecode: Python writes it when it is proved.
         return {str(path.relative_to(site)): path.read_bytes() for path in sorted(site.rglob("*.py"))}
 

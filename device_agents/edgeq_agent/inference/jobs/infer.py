@@ -9,6 +9,7 @@ from edgeq_agent import wire
 from edgeq_agent.calls.call import Response
 from edgeq_agent.errors import AgentError
 from edgeq_agent.inference import model, stats
+from edgeq_agent.inference.job import InferJob, InferResult, JobContext, LatencySummary
 from edgeq_agent.telemetry.window import to_json
 from edgeq_agent.telemetry.window_builder import Reference, WindowBuilder, classify, load_reference
 
@@ -26,33 +27,31 @@ class _Totals:
         self.telemetry_ns = 0
 
 
-def run(job: wire.Json, response: Response) -> wire.Json:
-    """Return predictions, confidences and latencies; send one `window` event for each `window` samples.
+def run(job: InferJob, context: JobContext) -> wire.Json:
+    """Return the `InferResult`; each `window` samples make one `window` event.
 
-    A sample counts as an error of its kind, with class -1 and confidence 0, when it is not finite, when its
-    output is not finite, or when the runtime fails on it.
+    A sample gets class -1 and confidence 0, and counts as an error of its kind, when it is not finite, when
+    the runtime fails on it, or when its output is not finite.
     """
-    loaded = model.load(str(job["module"]), str(job["model_path"]), int(job["threads"]))
-    payload = model.open_npz(str(job["payload_path"]), "payload")
+    options = job.options
+    loaded = model.load(job.module, job.files.model_path, options.threads)
+    payload = model.open_npz(job.payload_path, "payload")
     samples = model.arrays(payload, "input", loaded.inputs, "payload")
-    reference = load_reference(job["reference_path"], loaded.classes)
-    totals = _Totals(bool(job["outputs"]))
-    size = int(job["window"])
-    for start in range(0, len(samples[0]), size):
-        part = [array[start : start + size] for array in samples]
-        _run_window(loaded, part, reference, totals, response)
-    result: dict[str, Any] = {
-        "samples": len(samples[0]),
-        "errors": totals.errors,
-        "predicted": totals.predicted,
-        "confidence": totals.confidence,
-        "latency_ns": _latency(totals.latencies),
-        "kernels": loaded.kernels,
-        "telemetry_ns_per_inference": totals.telemetry_ns // len(samples[0]),
-    }
-    if totals.keep_outputs:
-        result["outputs"] = totals.outputs
-    return result
+    reference = load_reference(job.files.reference_path, loaded.classes)
+    totals = _Totals(options.outputs)
+    for start in range(0, len(samples[0]), options.window):
+        part = [array[start : start + options.window] for array in samples]
+        _run_window(loaded, part, reference, totals, context.response)
+    return InferResult(
+        samples=len(samples[0]),
+        errors=totals.errors,
+        predicted=totals.predicted,
+        confidence=totals.confidence,
+        latency_ns=_latency(totals.latencies),
+        kernels=loaded.kernels,
+        telemetry_ns_per_inference=totals.telemetry_ns // len(samples[0]),
+        outputs=totals.outputs if totals.keep_outputs else None,
+    ).to_json()
 
 
 def _run_window(
@@ -149,8 +148,8 @@ def _real(array: Any, tensor: model.Tensor) -> Any:
     return model.to_real(array, tensor) if array.dtype == tensor.dtype else array.astype(np.float64)
 
 
-def _latency(latencies: list[int]) -> wire.Json:
+def _latency(latencies: list[int]) -> LatencySummary:
     if not latencies:
-        return {"p50": None, "p95": None, "max": None}
+        return LatencySummary(None, None, None)
     ordered = sorted(latencies)
-    return {"p50": stats.percentile(ordered, 50), "p95": stats.percentile(ordered, 95), "max": ordered[-1]}
+    return LatencySummary(stats.percentile(ordered, 50), stats.percentile(ordered, 95), ordered[-1])

@@ -1,49 +1,40 @@
-"""Job `prove`: which runtime imports here and is right about a tiny model (child process only)."""
+"""Job `prove`: find a runtime module that computes a tiny model correctly (child process only)."""
 
 from __future__ import annotations
 
-import base64
 import sys
 
-from edgeq_agent import wire
-from edgeq_agent.calls.call import Response
 from edgeq_agent.errors import UNSUPPORTED, AgentError
 from edgeq_agent.inference import runtime_modules
-
-# A float model of one ADD, y = x + x for x of shape (1, 4), written field by field with the TFLite schema.
-TINY_MODEL = base64.b64decode(
-    "CAAAAFRGTDPK////FAAAABwAAAAgAAAABAEAAAMAAAABAAAABAAAAAT///8AAAAAAAAAAAEAAAAUAAAAAAAOABgAFAAQ"
-    "AAwACAAEAA4AAAAUAAAAHAAAAFwAAABgAAAAZAAAAAQAAABtYWluAAAAAAEAAAAUAAAAAAAOABQAAAAQAAwACwAEAA4A"
-    "AAAQAAAAAAAACwwAAAAQAAAAeP///wEAAAABAAAAAgAAAAAAAAAAAAAAAQAAAAEAAAABAAAAAAAAAAIAAAA0AAAABAAA"
-    "AOD///8IAAAADAAAAAEAAAB5AAAAAgAAAAEAAAAEAAAADAAMAAgAAAAAAAQADAAAAAgAAAAMAAAAAQAAAHgAAAACAAAA"
-    "AQAAAAQAAAABAAAACAAAAAQABAAEAAAA"
-)
+from edgeq_agent.inference.job import JobContext, SelfTest, SelfTestJob
+from edgeq_agent.inference.tiny_model import TINY_MODEL
+from edgeq_agent.wire import Json
 
 
-def run(job: wire.Json, response: Response) -> wire.Json:
-    """Return {module, version, python, numpy, kernels} of the first of `modules` that works.
+def run(job: SelfTestJob, context: JobContext) -> Json:
+    """Return the `SelfTest` of the first module that works.
 
     Raises:
-        AgentError: EQ503, none does; the problem says for each why not.
+        AgentError: EQ503, none does; the problem names the reason for each.
     """
     failures: list[str] = []
-    for module in job["modules"]:
+    for module in job.modules:
         try:
-            return _prove(str(module))
-        except Exception as error:  # noqa: BLE001 - whatever a wheel for another processor raises
-            failures.append(f"{module}: {why(error)}")
+            return _test(module).to_json()
+        except Exception as error:  # noqa: BLE001 - a wheel for another processor may raise anything
+            failures.append(f"{module}: {reason_of(error)}")
     raise AgentError(
         UNSUPPORTED,
         "runtime",
         "no module imports and infers: " + "; ".join(failures),
-        hint="install what is missing on the device; `edgeq doctor DEVICE` says what is there",
+        hint="install what is missing on the device; `edgeq doctor DEVICE` lists what is there",
     )
 
 
-def why(error: BaseException) -> str:
-    """Return the part of an import's failure that says something.
+def reason_of(error: BaseException) -> str:
+    """Return the informative part of a failed import's message.
 
-    numpy wraps a missing library into a page of advice, whose cause stands at its end.
+    numpy wraps a missing library into a page of advice and puts the cause at the end.
     """
     text = str(error)
     if "Original error was:" in text:
@@ -51,19 +42,19 @@ def why(error: BaseException) -> str:
     return " ".join(text.split())[:200] or type(error).__name__
 
 
-def _prove(module: str) -> wire.Json:
+def _test(module: str) -> SelfTest:
     import numpy as np
 
     interpreter = runtime_modules.interpreter_class(module)(model_content=TINY_MODEL, num_threads=1)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.array([[1, 2, 3, 4]], np.float32))
     interpreter.invoke()
-    got = interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).tolist()
-    if got != [[2.0, 4.0, 6.0, 8.0]]:
-        raise ArithmeticError(f"gives {got} for 1+1, 2+2, 3+3, 4+4")
-    return {
-        "module": module,
-        "version": runtime_modules.version_of(module),
-        "python": "{}.{}.{}".format(*sys.version_info[:3]),
-        "numpy": np.__version__,
-    }
+    output = interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).tolist()
+    if output != [[2.0, 4.0, 6.0, 8.0]]:
+        raise ArithmeticError(f"gives {output} for 1+1, 2+2, 3+3, 4+4")
+    return SelfTest(
+        module=module,
+        version=runtime_modules.version_of(module),
+        python="{}.{}.{}".format(*sys.version_info[:3]),
+        numpy=np.__version__,
+    )
