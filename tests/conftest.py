@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from tests.lab import needs
+from tests.once import Once, shared_root
 
 # How long an example takes says more about the machine's load than about the code.
 settings.register_profile("edgeq", deadline=None)
@@ -111,26 +112,26 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def made_by(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Run a script of tests/converters that makes models, once a session: its name -> the folder.
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Build folders that the whole run shares, also the workers of pytest-xdist."""
+    return Once(root=shared_root(tmp_path_factory.getbasetemp()))
+
+
+@pytest.fixture(scope="session")
+def made_by(once: Once) -> Callable[[str], Path]:
+    """Run a script of tests/converters that makes models, once a run: its name -> the folder.
 
     A process of its own keeps TensorFlow out of pytest.
     """
-    made: dict[str, Path] = {}
 
     def run(script: str) -> Path:
-        if script not in made:
-            folder = tmp_path_factory.mktemp(Path(script).stem)
-            path = Path(__file__).parent / "converters" / script
-            done = subprocess.run(
-                [sys.executable, "-P", str(path), str(folder)],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=400,
-            )
-            assert done.returncode == 0, done.stderr[-2000:]
-            made[script] = folder
-        return made[script]
+        path = Path(__file__).parent / "converters" / script
+        return once.folder(path.stem, lambda folder: _run_script(path, folder))
 
     return run
+
+
+def _run_script(path: Path, folder: Path) -> None:
+    argv = [sys.executable, "-P", str(path), str(folder)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=400)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgeq_agent import wire
 from tests.agent.served import Served, running
+from tests.once import Once
 
 CODE = Path(__file__).resolve().parents[2] / "device_agents"
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -208,24 +209,30 @@ def device(tmp_path: Path) -> Device:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(once: Once) -> Path:
     """Return a home whose runtime is the test's own interpreter; copied, not changed."""
     pytest.importorskip("ai_edge_litert", reason="needs the extra `convert`", exc_type=ImportError)
-    device = Device(home=tmp_path_factory.mktemp("prepared") / "home")
-    made = device.call("runtime", digest=RUNTIME, wheels=[], modules=["ai_edge_litert"]).result
-    assert made["interpreter"] == sys.executable
-    device.enrol()
-    return device.home
+
+    def prepare(home: Path) -> None:
+        device = Device(home=home)
+        made = device.call("runtime", digest=RUNTIME, wheels=[], modules=["ai_edge_litert"]).result
+        assert made["interpreter"] == sys.executable
+        device.enrol()
+
+    return once.folder("agent-prepared", prepare)
 
 
 @pytest.fixture(scope="session")
-def prepared_serving(prepared: Path, int8_bundle: Bundle) -> Path:
+def prepared_serving(prepared: Path, int8_bundle: Bundle, once: Once) -> Path:
     """Return a home where the int8 bundle serves; copied, not changed."""
-    device = Device(home=prepared.parent / "serving")
-    shutil.copytree(prepared, device.home, symlinks=True)
-    int8_bundle.send(device)
-    assert device.call("activate", **int8_bundle.request()).result["changed"]
-    return device.home
+    return once.folder("agent-serving", lambda home: _activate(int8_bundle, prepared, home))
+
+
+def _activate(bundle: Bundle, before: Path, home: Path) -> None:
+    shutil.copytree(before, home, symlinks=True, dirs_exist_ok=True)
+    device = Device(home=home)
+    bundle.send(device)
+    assert device.call("activate", **bundle.request()).result["changed"]
 
 
 @pytest.fixture
@@ -277,15 +284,16 @@ open(folder + "/sum.tflite", "wb").write(tf.lite.TFLiteConverter.from_keras_mode
 
 
 @pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_models(once: Once) -> Path:
     """Return a folder with float.tflite, int8.tflite (inputs (6, 6, 2), 3 classes) and data.npy."""
     pytest.importorskip("ai_edge_litert", reason="needs the extra `convert`", exc_type=ImportError)
-    folder = tmp_path_factory.mktemp("tiny")
-    done = subprocess.run(
-        [sys.executable, "-c", _TRAIN, str(folder)], capture_output=True, text=True, check=False
-    )
+    return once.folder("agent-tiny-models", _train)
+
+
+def _train(folder: Path) -> None:
+    argv = [sys.executable, "-c", _TRAIN, str(folder)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return folder
 
 
 def run_here(model: Path, samples: Any) -> tuple[Any, Any]:
@@ -437,13 +445,9 @@ def still_serves(serving: Any, int8_bundle: Any, tiny_data: Any, kit: Any) -> Ca
 
 
 @pytest.fixture(scope="session")
-def prepared_both(prepared_serving: Path, float_bundle: Bundle) -> Path:
+def prepared_both(prepared_serving: Path, float_bundle: Bundle, once: Once) -> Path:
     """Return a home where the float bundle serves, and the int8 bundle did before; copied, not changed."""
-    device = Device(home=prepared_serving.parent / "both")
-    shutil.copytree(prepared_serving, device.home, symlinks=True)
-    float_bundle.send(device)
-    assert device.call("activate", **float_bundle.request()).result["changed"]
-    return device.home
+    return once.folder("agent-both", lambda home: _activate(float_bundle, prepared_serving, home))
 
 
 @pytest.fixture

@@ -124,6 +124,7 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
         (pem(Ed25519PrivateKey.generate(), b"secret"), "passphrase"),
         (b"x" * 100_000, "more than"),
     ],
+    ids=["empty", "no key", "another kind of key", "half a key", "with a passphrase", "endless"],
 )
 def test_what_is_no_signing_key(tmp_path: Path, data: bytes, words: str) -> None:
     path = put(tmp_path / "key", data)

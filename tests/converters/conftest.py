@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from edgeq.cli import main
+from tests.once import Once
 
 
 @pytest.fixture(scope="session")
@@ -52,9 +54,14 @@ def edgeq(capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
 
 
 @pytest.fixture(scope="session")
-def tunable(made_by: Callable[[str], Path]) -> Path:
+def tunable(made_by: Callable[[str], Path], once: Once) -> Path:
     """A folder with trained Keras models and their data, and files that cannot be trained."""
-    folder = made_by("make_tunable.py")
+    trained = made_by("make_tunable.py")
+    return once.folder("tunable", lambda folder: _spoil(trained, folder))
+
+
+def _spoil(trained: Path, folder: Path) -> None:
+    shutil.copytree(trained, folder, dirs_exist_ok=True)
     with np.load(folder / "train.npz") as train:
         x, y = train["x"], train["y"]
     np.savez(folder / "high.npz", x=x, y=y + 7)
@@ -62,7 +69,6 @@ def tunable(made_by: Callable[[str], Path]) -> Path:
     np.savez(folder / "rows.npz", x=x[..., 0], y=y)
     (folder / "other.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
     (folder / "other.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(64))
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -255,8 +255,11 @@ def test_a_worker_that_dies_is_one_line(models: Path, data: Path, output: Path) 
     def end_the_child(step: str, done: int, total: int) -> None:
         # The worker is the only child of this thread's process that runs the worker module.
         for entry in Path("/proc").glob("[0-9]*/cmdline"):
-            words = entry.read_bytes().split(b"\0") if entry.exists() else []
-            parent = (entry.parent / "stat").read_text().rsplit(")", 1)[1].split()[1]
+            try:
+                words = entry.read_bytes().split(b"\0")
+                parent = (entry.parent / "stat").read_text().rsplit(")", 1)[1].split()[1]
+            except (FileNotFoundError, ProcessLookupError):  # another process that just ended
+                continue
             if b"edgeq_converters.worker" in words and int(parent) == os.getpid():
                 os.kill(int(entry.parent.name), 11)
 

@@ -104,6 +104,9 @@ def test_clip_takes_its_share_of_each_end() -> None:
     assert calibrator_of("clip:0.5")(histogram_of(values)) == (-1.0, 2.0)
     assert calibrator_of("clip:1")(histogram_of(values)) == calibrator_of("minmax")(histogram_of(values))
     assert calibrator_of("clip:0.5")(histogram_of(values[:, 3:])) == (3.0, 3.0)  # nothing below zero to cut
+    same_sign = np.array([[3.0], [4.0]], np.float32)  # half of an extreme would lie beyond the other one
+    assert calibrator_of("clip:0.5")(histogram_of(same_sign)) == (3.0, 3.0)
+    assert calibrator_of("clip:0.5")(histogram_of(-same_sign)) == (-3.0, -3.0)
 
 
 @pytest.mark.parametrize("share", ["0", "-1", "1.5", "nan"])

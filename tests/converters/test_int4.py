@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,13 +30,14 @@ PLAIN: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def fragile(made_by: Callable[[str], Path]) -> Path:
+def fragile(made_by: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `fragile.tflite`: its third convolution has weights 5 times the others' that meet zeros.
 
     Eight bits have steps enough for the others beside them, four bits have not.
     """
-    folder = made_by("make_planted.py")
-    model = tflite_file.parse((folder / "even.tflite").read_bytes(), subject="even")
+    planted, folder = made_by("make_planted.py"), tmp_path_factory.mktemp("fragile")
+    shutil.copy(planted / "calibration.npz", folder)
+    model = tflite_file.parse((planted / "even.tflite").read_bytes(), subject="even")
     third = model.subgraphs[0].tensors[int4.candidates(model)[2].weights]
     weights = edit.constant(model, third)
     weights[:, 1, 1, 0] = 5 * np.abs(weights).max()

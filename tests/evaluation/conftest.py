@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgeq.conversion import convert
+from tests.once import Once
 
 # y = softmax(x W) with W the identity: the class is the index of the largest input.
 MAKE = """
@@ -26,9 +27,13 @@ open(sys.argv[1], "wb").write(content)
 
 
 @pytest.fixture(scope="session")
-def float_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def float_model(once: Once) -> Path:
     """The float model: its class is the index of the largest of four inputs."""
-    path = tmp_path_factory.mktemp("evaluate") / "float.tflite"
+    return once.folder("evaluate-float", _make_float) / "float.tflite"
+
+
+def _make_float(folder: Path) -> None:
+    path = folder / "float.tflite"
     done = subprocess.run(
         [sys.executable, "-P", "-c", MAKE, str(path)],
         capture_output=True,
@@ -37,7 +42,6 @@ def float_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +56,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def int8_model(float_model: Path, data: Path) -> Path:
+def int8_model(float_model: Path, data: Path, once: Once) -> Path:
     """The same model as full integer."""
-    return convert(float_model, float_model.with_name("int8.tflite"), scheme="int8", calibration=data).path
+
+    def make(folder: Path) -> None:
+        convert(float_model, folder / "int8.tflite", scheme="int8", calibration=data)
+
+    return once.folder("evaluate-int8", make) / "int8.tflite"

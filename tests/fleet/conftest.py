@@ -21,6 +21,7 @@ from edgeq.bundle.keys import workspace_key
 from edgeq.testing.loopback import loopback_device
 from edgeq.testing.tiny_bundle import write_tiny_bundle as make
 from tests.fleet.servers import Read, Server
+from tests.once import Once
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 # Its own for each run: two at once must not take it from each other.
@@ -62,9 +63,9 @@ def server(request: pytest.FixtureRequest) -> Server:
 
 
 @pytest.fixture(scope="session")
-def wheels_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheels_folder(once: Once) -> Path:
     """One cache of wheels for all tests: 38 MB that are fetched once."""
-    return tmp_path_factory.mktemp("wheels")
+    return once.folder("wheels", lambda empty: None)
 
 
 @pytest.fixture(scope="session")

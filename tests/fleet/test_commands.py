@@ -285,7 +285,8 @@ def test_an_emulated_device_lives_until_it_is_stopped(cli: Cli, site: Path) -> N
 
 def test_an_emulated_device_in_the_foreground_ends_with_ctrl_c(site: Path) -> None:
     edgeq = Path(sys.executable).with_name("edgeq")
-    argv = [str(edgeq), "devices", "emulate", "toy", "--json"]
+    # Whoever starts the tests in the background has them ignore SIGINT, and so would this command.
+    argv = ["env", "--default-signal=INT", str(edgeq), "devices", "emulate", "toy", "--json"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         pid = json.loads(process.stdout.readline())["pid"]

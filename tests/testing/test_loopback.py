@@ -65,7 +65,7 @@ def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second when it ends while this reads
         return False
 
 

@@ -97,7 +97,7 @@ class Clip:
         low, high = histogram.minimum, histogram.maximum
         if low == high:
             return low, high
-        clipped = low * self.share if low < 0 else low
+        clipped = min(low * self.share, high) if low < 0 else low
         return clipped, max(high * self.share if high > 0 else high, clipped)
 
 
