@@ -1,4 +1,4 @@
-"""From a trained model to a chosen variant: python examples/convert_and_select.py edgeq-demo"""
+"""Convert a trained model and select a variant: `python examples/convert_and_select.py edgeq-demo`."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ import edgeq
 
 
 def main(folder: Path) -> None:
-    """Convert the blueprint's model by each of its schemes, evaluate, and choose."""
+    """Convert the blueprint's model with each of its schemes, evaluate the variants, and select one."""
     blueprint = edgeq.load_blueprint(folder / "blueprint.toml")
     out = folder / "example"
     out.mkdir(exist_ok=True)
@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
     for candidate in selection.candidates:
         sys.stdout.write(f"{candidate.variant.name}: {candidate.variant.metrics}\n")
     chosen = selection.chosen
-    sys.stdout.write(f"chosen: {chosen.variant.name if chosen else 'none holds every limit'}\n")
+    sys.stdout.write(f"chosen: {chosen.variant.name if chosen else 'no variant meets every limit'}\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A bundle onto an emulated device over real SSH: python examples/deploy_to_loopback.py edgeq-demo"""
+"""Deploy a bundle to an emulated device over SSH: `python examples/deploy_to_loopback.py edgeq-demo`."""
 
 import sys
 import tempfile
@@ -10,7 +10,7 @@ from edgeq.testing.loopback import loopback_device
 
 
 def main(folder: Path) -> None:
-    """Enrol a loopback device, deploy the demo's bundle twice, and ask the device what it serves."""
+    """Enrol a loopback device, deploy the demo's bundle twice, and list what the device serves."""
     bundle = edgeq.read_bundle(folder / "digits-int8.eqb")
     with tempfile.TemporaryDirectory() as home, loopback_device(Path(home) / "device") as emulated:
         enrolment = edgeq.enrol(
@@ -21,7 +21,9 @@ def main(folder: Path) -> None:
             user=emulated.user,
             identity=emulated.identity,
             expected_fingerprint=emulated.fingerprint,
-            publishers=[find_public(folder, "workspace")],  # whose releases the device shall accept
+            publishers=[
+                find_public(folder, "workspace")
+            ],  # the device accepts releases signed with these keys
         )
         for _ in range(2):
             outcome = edgeq.deploy_one(enrolment.device, bundle, workspace=folder)

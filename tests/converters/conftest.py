@@ -41,8 +41,8 @@ class Said:
 
 
 @pytest.fixture
-def edgeq(capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """Run one command line in this process."""
+def edgeq(workspace: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Run one command line in this process; the current folder is an empty workspace."""
 
     def run(*words: object) -> Said:
         capfd.readouterr()

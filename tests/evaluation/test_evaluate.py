@@ -13,7 +13,7 @@ from edgeq.cli import main
 from edgeq.errors import DataError, ModelError
 from edgeq.evaluation import OpKind, describe, evaluate, raw_outputs, run
 
-pytestmark = pytest.mark.convert
+pytestmark = [pytest.mark.convert, pytest.mark.usefixtures("workspace")]
 
 
 def test_accuracy_of_a_model_with_known_answers(float_model: Path, data: Path) -> None:
