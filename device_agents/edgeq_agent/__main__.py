@@ -35,7 +35,7 @@ _VERBS: dict[str, tuple[str, str]] = {
     "infer": ("infer", "infer"),
     "bench": ("bench", "bench"),
     "telemetry": ("telemetry", "telemetry"),
-    "trust": ("trust", "answer"),
+    "trust": ("trust", "run"),
     "service": ("service", "run"),
 }
 

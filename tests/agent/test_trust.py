@@ -85,7 +85,7 @@ def test_the_operator_adds_and_revokes_and_the_journal_tells(enrolled: Any, kit:
     ("public", "words"),
     [
         (SMALL_ORDER, "small order"),
-        (base64.b64encode(b"\xff" * 32).decode(), "no point"),
+        (base64.b64encode(b"\xff" * 32).decode(), "not a point"),
         (base64.b64encode(bytes(31)).decode(), "31 bytes"),
         ("no base64 at all!", "0 bytes"),
     ],

@@ -1,6 +1,6 @@
-"""Ed25519 of RFC 8032, verification only: integers and SHA-512, so that any Python 3.7 can check a signature.
+"""Verify Ed25519 signatures (RFC 8032) with integers and SHA-512 alone, so that any Python 3.7 can do it.
 
-Nothing here is secret, hence nothing has to take the same time for every input.
+The inputs are public, so the code need not run in constant time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ROOT = pow(2, (_P - 1) // 4, _P)  # a square root of -1
 
 # Extended coordinates of RFC 8032 section 5.1.4: x = X/Z, y = Y/Z, x*y = T/Z.
 _Point = Tuple[int, int, int, int]
-# What an addition needs of its second operand: Y-X, Y+X, 2dT, 2Z.
+# The second operand of an addition, prepared: Y-X, Y+X, 2dT, 2Z.
 _Cached = Tuple[int, int, int, int]
 
 _NEUTRAL: _Point = (0, 1, 1, 0)
@@ -28,11 +28,11 @@ _WIDTH = 5
 
 
 def verify(key: bytes, message: bytes, signature: bytes) -> bool:
-    """Tell whether `signature` is the key's over `message`, by the strict reading of RFC 8032.
+    """Tell whether `signature` is the key's signature of `message`, by the strict reading of RFC 8032.
 
-    Refused are also: a signature that is not 64 bytes; S not below the group's order (another spelling of the
-    same signature); a key or an R that is no canonical point; a key of small order, under which one signature
-    fits many messages.
+    Also refused are a signature that is not 64 bytes long, an S that is not below the group's order (a second
+    encoding of the same signature), a key or an R that is not a canonical point, and a key of small order,
+    under which one signature matches many messages.
     """
     if len(key) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
         return False
@@ -40,23 +40,23 @@ def verify(key: bytes, message: bytes, signature: bytes) -> bool:
     scalar = int.from_bytes(signature[32:], "little")
     if point is None or scalar >= _L or _is_neutral(_times_8(point)):
         return False
-    seen = hashlib.sha512(signature[:32] + key + message).digest()
-    challenge = int.from_bytes(seen, "little") % _L
-    # R = S*B - k*A, compared as bytes: an R that is spelled in another way than the canonical one differs.
+    digest = hashlib.sha512(signature[:32] + key + message).digest()
+    challenge = int.from_bytes(digest, "little") % _L
+    # R = S*B - k*A, compared as bytes: an R in another encoding than the canonical one differs.
     return _encode(_sum_of_products(scalar, challenge, _negative(point))) == signature[:32]
 
 
-def problem_of(key: bytes) -> str | None:
-    """Return why a public key must not be trusted, or None: it is a point of the group's full prime order."""
+def key_problem(key: bytes) -> str | None:
+    """Return why a public key must not be trusted; None for a point of the full prime order."""
     if len(key) != KEY_BYTES:
         return f"{len(key)} bytes instead of {KEY_BYTES}"
     point = _decode(key)
     if point is None:
-        return "no point of the curve"
+        return "not a point of the curve"
     if _is_neutral(_times_8(point)):
-        return "a point of small order: anything could be signed with it"
+        return "a point of small order: one signature would match many messages"
     if not _is_neutral(_sum_of_products(0, _L, point)):
-        return "a point outside of the signature's group"
+        return "a point outside the group of prime order"
     return None
 
 
@@ -124,17 +124,17 @@ def _times_8(point: _Point) -> _Point:
 
 
 def _odd_multiples(point: _Point) -> List[_Cached]:
-    """Return 1, 3, 5, ... times the point, as `_add` takes them."""
+    """Return 1, 3, 5, ... times the point, prepared for `_add`."""
     twice = _cached(_double(point))
-    found = [point]
+    multiples = [point]
     for _ in range((1 << (_WIDTH - 2)) - 1):
-        found.append(_add(found[-1], twice))
-    return [_cached(each) for each in found]
+        multiples.append(_add(multiples[-1], twice))
+    return [_cached(multiple) for multiple in multiples]
 
 
 def _digits(scalar: int) -> List[int]:
-    """Return the scalar's signed digits, lowest first: odd or 0, and few that are not 0 (width-w NAF)."""
-    found = []
+    """Return the scalar's width-w NAF, lowest digit first: every digit is odd or 0, and most are 0."""
+    digits = []
     full = 1 << _WIDTH
     while scalar:
         digit = 0
@@ -143,21 +143,21 @@ def _digits(scalar: int) -> List[int]:
             if digit >= full >> 1:
                 digit -= full
             scalar -= digit
-        found.append(digit)
+        digits.append(digit)
         scalar >>= 1
-    return found
+    return digits
 
 
-@lru_cache(maxsize=None)  # once a process, and only in one that verifies
+@lru_cache(maxsize=None)  # computed once, and only in a process that verifies
 def _base_multiples() -> List[_Cached]:
     y = 4 * pow(5, _P - 2, _P) % _P
     base = _decode(y.to_bytes(32, "little"))
-    assert base is not None  # noqa: S101 - the standard's own point
+    assert base is not None  # noqa: S101 - the base point of the standard
     return _odd_multiples(base)
 
 
 def _sum_of_products(s: int, k: int, point: _Point) -> _Point:
-    """Return s*B + k*point, B being the base point: one chain of doublings for both."""
+    """Return s*B + k*point, where B is the base point; both share one chain of doublings."""
     pairs = [(_digits(s), _base_multiples()), (_digits(k), _odd_multiples(point))]
     total = _NEUTRAL
     for position in reversed(range(max(len(digits) for digits, _ in pairs))):

@@ -1,22 +1,23 @@
-"""The trust store: whose releases this device accepts, and the highest release of each model it committed.
+"""The trust store: the keys whose releases this device accepts, and the highest counter of each model.
 
-No clock takes part: a release is newer when its counter is higher, and a key is good until it is revoked.
+The wall clock plays no part: a release is newer when its counter is higher, and a key is valid until it is
+revoked.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from edgeq_agent import wire
-from edgeq_agent.calls import request
+from edgeq_agent.calls.fields import Fields
 from edgeq_agent.errors import NOBODY_TRUSTED, OLD_RELEASE, TRUST_DAMAGED, AgentError
 from edgeq_agent.releases import release_store
 from edgeq_agent.storage import files
 from edgeq_agent.storage.home import Home
 from edgeq_agent.trust import signatures
-from edgeq_agent.trust.signatures import Key
+from edgeq_agent.trust.signatures import Key, Signature
 from edgeq_agent.wire import Json
 
 SCHEMA = "edgeq.trust/1"
@@ -25,25 +26,32 @@ ROLES = (PUBLISH,)
 OPERATOR = "operator"
 SIGNED = "signed"
 CHANGES = (OPERATOR, SIGNED)
-MOST_KEYS = 64
+MAX_KEYS = 64
+
+
+class ReleaseCounter(NamedTuple):
+    """The highest release counter that was committed for a model, and the release that had it."""
+
+    counter: int
+    release: str
 
 
 class Trust(NamedTuple):
-    """What `trust.json` says.
+    """The content of `trust.json`.
 
     Attributes:
         keys: by id.
         threshold: how many distinct active keys must have signed a release.
-        changes: `operator`: whoever may log in may change the keys; `signed`: only with signatures.
-        sequence: of the last signed change; an older one is not taken again.
-        counters: by model, {counter, release} of the highest release that was committed.
+        changes: `operator`: everyone who can log in may change the keys; `signed`: a change needs signatures.
+        sequence: of the last signed change; an older one is refused.
+        counters: by model.
     """
 
     keys: dict[str, Key]
     threshold: int
     changes: str
     sequence: int
-    counters: dict[str, Json]
+    counters: dict[str, ReleaseCounter]
 
     @property
     def active(self) -> list[str]:
@@ -51,117 +59,140 @@ class Trust(NamedTuple):
         return sorted(key_id for key_id, key in self.keys.items() if key.active)
 
 
+class SignedRelease(NamedTuple):
+    """A release as a request offers it: its id, its manifest as it was signed, and the signatures."""
+
+    release: str
+    manifest: Json
+    signatures: tuple[Signature, ...]
+
+
 EMPTY = Trust(keys={}, threshold=1, changes=OPERATOR, sequence=0, counters={})
 
 
-def admit(home: Home, asked: Json) -> None:
-    """Refuse an activation whose release nobody trusted signed, or that is older than what was committed.
-
-    The lock must be held: between this look at the counters and the commit no other release may come.
+def parse_release(request: Fields) -> SignedRelease:
+    """Return the signed release of a request: its fields `release`, `manifest` and `signatures`.
 
     Raises:
-        AgentError: EQ530 nobody is trusted here yet, EQ531 to EQ534 the signatures (see `signed.check`),
-            EQ535 an old release, EQ537 the store is damaged.
+        AgentError: EQ512.
+    """
+    return SignedRelease(
+        release=request.sha256("release"),
+        manifest=request.object("manifest").json(),
+        signatures=signatures.parse(request),
+    )
+
+
+def admit(home: Home, offered: SignedRelease) -> None:
+    """Refuse a release that is not signed by enough trusted keys, or older than the last committed one.
+
+    The lock must be held: no other release may be committed between this check and the commit.
+
+    Raises:
+        AgentError: EQ530 the device trusts no key yet, EQ531 to EQ534 see `signatures.check`, EQ535 the
+            release is old, EQ537 the store is damaged.
     """
     store = load(home) or EMPTY
-    body = request.mapping(asked, "manifest")
-    subject = "release " + request.sha256(asked, "release")[:12]
+    subject = "release " + offered.release[:12]
     if not store.active:
         raise AgentError(
             NOBODY_TRUSTED,
             subject,
             "this device trusts no key, so it accepts no release",
-            hint="`edgeq keys trust --on DEVICE` lets it trust this workspace's key",
+            hint="run `edgeq keys trust --on DEVICE` to make it trust this workspace's key",
         )
-    signatures.check(store.keys, store.threshold, wire.RELEASE_TYPE, body, asked.get("signatures"), subject)
-    _check_counter(home, store, body, subject)
+    signatures.check(
+        store.keys, store.threshold, wire.RELEASE_TYPE, offered.manifest, offered.signatures, subject
+    )
+    _check_counter(home, store, offered.manifest, subject)
 
 
-def _check_counter(home: Home, store: Trust, body: Json, subject: str) -> None:
-    model = request.model_name(body)
-    counter = request.integer(body, "counter", 1, wire.LARGEST_COUNTER)
-    known = store.counters.get(model)
-    release = wire.digest(body)
-    # What serves may be activated again, on another runtime say, also after a rollback to it.
-    if known is None or counter > known["counter"] or release == release_store.current(home, model):
+def _check_counter(home: Home, store: Trust, manifest: Json, subject: str) -> None:
+    fields = Fields(manifest, "manifest")
+    model = fields.model_name()
+    counter = fields.integer("counter", 1, wire.LARGEST_COUNTER)
+    highest = store.counters.get(model)
+    release = wire.digest(manifest)
+    # The current release may be activated again, for example on another runtime or after a rollback to it.
+    if highest is None or counter > highest.counter or release == release_store.current(home, model):
         return
-    if counter == known["counter"] and release == known["release"]:
+    if (counter, release) == highest:
         return
     raise AgentError(
         OLD_RELEASE,
         f"{subject} of {model}",
-        "older than what this device committed already, or another one with its counter",
-        expected="a release counter above {}".format(known["counter"]),
+        "older than the last committed release, or another release with the same counter",
+        expected=f"a release counter above {highest.counter}",
         got=str(counter),
-        hint="`edgeq rollback` goes back; `edgeq bundle` makes a new release with the next counter",
+        hint="use `edgeq rollback` to go back; `edgeq bundle` makes a new release with the next counter",
     )
 
 
 def commit(home: Home, model: str, release: str) -> None:
     """Raise the model's counter to that of a release that is being committed; it never goes down.
 
-    Called before the commit is written, and again by whoever finishes an activation that died in between.
+    Called before the commit is written, and again by a recovery that finishes an interrupted activation.
     """
     try:
         store = load(home)
         counter = release_store.read(home, release).counter
     except AgentError:
-        return  # a damaged store admits nothing; going back to an earlier release must work all the same
-    if store is None or counter <= store.counters.get(model, {"counter": 0})["counter"]:
+        return  # a damaged store admits no release; a rollback to an earlier one must still work
+    if store is None or counter <= store.counters.get(model, ReleaseCounter(0, "")).counter:
         return
-    entry = {"counter": counter, "release": release}
-    save(home, store._replace(counters=dict(store.counters, **{model: entry})))
+    counters = dict(store.counters)
+    counters[model] = ReleaseCounter(counter, release)
+    save(home, store._replace(counters=counters))
 
 
 def summary(home: Home) -> Json:
-    """Return what `status` tells of it."""
+    """Return what the verb `status` reports; a damaged store is a `problem` in it."""
     try:
-        store = load(home)
+        store = load(home) or EMPTY
     except AgentError as error:
         return {"keys": [], "revoked": [], "threshold": 1, "counters": {}, "problem": error.problem}
-    store = store or EMPTY
     return {
         "keys": store.active,
         "revoked": sorted(set(store.keys) - set(store.active)),
         "threshold": store.threshold,
-        "counters": store.counters,
+        "counters": counters_to_json(store),
         "problem": None,
     }
 
 
 def load(home: Home) -> Trust | None:
-    """Return the store, or None where there is none yet.
+    """Return the store, or None when there is none yet.
 
     Raises:
-        AgentError: EQ537, it is there and cannot be read: then nothing is admitted.
+        AgentError: EQ537, it exists and cannot be read; no release is admitted then.
     """
     try:
-        return _parsed(files.read_json(home.trust))
+        return _parse(Fields(files.read_json(home.trust)))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, AttributeError, AgentError) as error:
+    except (ValueError, AgentError) as error:
         raise AgentError(
             TRUST_DAMAGED,
             "trust.json",
-            "the device's trust store cannot be read; it admits no release",
-            hint="remove it from the agent's folder on the device, then `edgeq keys trust --on DEVICE`",
+            "the device's trust store cannot be read, so the device accepts no release",
+            hint="remove it from the agent's folder on the device, then run `edgeq keys trust --on DEVICE`",
         ) from error
 
 
 def save(home: Home, store: Trust) -> None:
-    """Write the store: the old one or the new one is there at any moment."""
+    """Replace the store atomically."""
     body = {
         "schema": SCHEMA,
-        "keys": {key_id: described(key) for key_id, key in store.keys.items()},
+        "keys": {key_id: key_to_json(key) for key_id, key in store.keys.items()},
         "policy": {"threshold": store.threshold, "changes": store.changes},
         "sequence": store.sequence,
-        "counters": store.counters,
+        "counters": counters_to_json(store),
     }
     files.write_json(home.trust, body)
 
 
-def described(key: Key) -> Json:
-    """Return a key as it is stored and told."""
+def key_to_json(key: Key) -> Json:
+    """Return a key as it is stored and reported."""
     return {
         "public": base64.b64encode(key.public).decode("ascii"),
         "role": key.role,
@@ -170,32 +201,40 @@ def described(key: Key) -> Json:
     }
 
 
-def _parsed(body: Any) -> Trust:
-    if body["schema"] != SCHEMA:
-        raise ValueError("another schema")
-    keys = {key_id: _key(key_id, entry) for key_id, entry in body["keys"].items()}
-    for model, known in body["counters"].items():
-        request.model_name({"model": model})
-        request.integer(known, "counter", 1, wire.LARGEST_COUNTER)
-        request.sha256(known, "release")
-    policy = body["policy"]
-    if policy["changes"] not in CHANGES:
-        raise ValueError("an unknown policy")
+def counters_to_json(store: Trust) -> Json:
+    """Return {model: {counter, release}}."""
+    return {model: highest._asdict() for model, highest in store.counters.items()}
+
+
+def _parse(fields: Fields) -> Trust:
+    fields.one_of("schema", (SCHEMA,))
+    policy = fields.object("policy")
+    keys = fields.object("keys")
+    counters = fields.object("counters")
     return Trust(
-        keys=keys,
-        threshold=request.integer(policy, "threshold", 1, MOST_KEYS),
-        changes=policy["changes"],
-        sequence=request.integer(body, "sequence", 0, wire.LARGEST_COUNTER),
-        counters=body["counters"],
+        keys={key_id: _parse_key(keys, key_id) for key_id in keys.json()},
+        threshold=policy.integer("threshold", 1, MAX_KEYS),
+        changes=policy.one_of("changes", CHANGES),
+        sequence=fields.integer("sequence", 0, wire.LARGEST_COUNTER),
+        counters={
+            Fields({"model": model}).model_name(): _parse_counter(counters.object(model))
+            for model in counters.json()
+        },
     )
 
 
-def _key(key_id: str, entry: Json) -> Key:
-    public = base64.b64decode(entry["public"], validate=True)
-    if (
-        wire.key_id(public) != key_id
-        or entry["role"] not in ROLES
-        or entry["state"] not in ("active", "revoked")
-    ):
-        raise binascii.Error("a damaged key")
-    return Key(public, entry["role"], entry["state"] == "active", str(entry["name"]))
+def _parse_counter(fields: Fields) -> ReleaseCounter:
+    return ReleaseCounter(fields.integer("counter", 1, wire.LARGEST_COUNTER), fields.sha256("release"))
+
+
+def _parse_key(keys: Fields, key_id: str) -> Key:
+    fields = keys.object(key_id)
+    public = base64.b64decode(fields.text("public"), validate=True)
+    if wire.key_id(public) != key_id:
+        raise binascii.Error("the key does not have this id")
+    return Key(
+        public=public,
+        role=fields.one_of("role", ROLES),
+        active=fields.one_of("state", ("active", "revoked")) == "active",
+        name=str(fields.raw("name")),
+    )

@@ -42,7 +42,7 @@ def activate(call: Call) -> Json:
     runtime = request.sha256(call.request, "runtime")
     asked = soak.wanted(call.request)
     with lock.hold(call.home):
-        trust_store.admit(call.home, call.request)
+        trust_store.admit(call.home, trust_store.parse_release(call.fields))
         wanted = manifest.parse(request.mapping(call.request, "manifest"), release)
         if wanted.model != model:
             raise AgentError(BAD_REQUEST, "manifest.model", expected=model, got=wanted.model)

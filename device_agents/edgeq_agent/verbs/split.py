@@ -99,12 +99,12 @@ def _check_arm(home: Home, model: str, release: str, current: str) -> None:
     release_store.check_blobs(home, release_store.read(home, release))
     store = trust_store.load(home)
     floor = (store or trust_store.EMPTY).counters.get(model)
-    if floor and release != floor["release"] and int(entry["counter"]) <= int(floor["counter"]):
+    if floor and release != floor.release and int(entry["counter"]) <= floor.counter:
         raise AgentError(
             NOT_STAGED,
             subject,
             "a newer release was committed here since it was staged",
-            expected="a release counter above {}".format(floor["counter"]),
+            expected=f"a release counter above {floor.counter}",
             got=str(entry["counter"]),
             hint="`edgeq bundle` makes a new release with the next counter",
         )

@@ -34,7 +34,7 @@ def stage(call: Call) -> Json:
     runtime = request.sha256(call.request, "runtime")
     timeout_s = request.timeout_s(call.request)
     with lock.hold(call.home):
-        trust_store.admit(call.home, call.request)
+        trust_store.admit(call.home, trust_store.parse_release(call.fields))
         wanted = manifest.parse(request.mapping(call.request, "manifest"), release)
         if wanted.model != model:
             raise AgentError(BAD_REQUEST, "manifest.model", expected=model, got=wanted.model)
