@@ -87,6 +87,14 @@ PLANTED_IMPORTS = [
         "import edgeq_agent.storage.disk\n",
         "Of the agent, edgeq imports",
     ),
+    (
+        "device_agents/edgeq_agent/storage/planted.py",
+        "import edgeq_agent.calls.call\n",
+        "Layers of the agent",
+    ),
+    ("device_agents/edgeq_agent/trust/planted.py", "import edgeq_agent.telemetry\n", "Layers of the agent"),
+    ("device_agents/edgeq_agent/autostart/planted.py", "import edgeq_agent.verbs\n", "Layers of the agent"),
+    ("device_agents/edgeq_agent/nowhere/__init__.py", "", "Layers of the agent"),
     ("edgeq/blueprint/planted.py", "import edgeq.fleet\n", "Layers of edgeq"),
     ("edgeq/evaluation/planted.py", "import edgeq.selection\n", "Layers of edgeq"),
     ("edgeq/nowhere/__init__.py", "", "Layers of edgeq"),
@@ -104,7 +112,7 @@ def test_the_import_layers_refuse_a_planted_fault(
     paths = os.pathsep.join(str(copy / name) for name in ("", "converters", "device_agents"))
     script = f"import sys; sys.path[:0] = {paths.split(os.pathsep)!r}; from importlinter.cli import lint_imports_command; lint_imports_command()"  # noqa: E501
     check = run(sys.executable, "-c", script, "--no-cache", cwd=copy)
-    if file.startswith("edgeq/nowhere"):
+    if "nowhere" in file:
         assert check.returncode != 0
         assert "nowhere" in check.stdout
         return
