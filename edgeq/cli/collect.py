@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     examples=["edgeq collect pi", "edgeq collect --all --watch 60", "edgeq collect label:site=lab --json"],
 )
 @click.argument("names", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All devices.")
+@click.option("--all", "everything", is_flag=True, help="Collect from all devices.")
 @click.option(
-    "--watch", "watch_s", type=Number(0.1), metavar="SECONDS", help="Again and again, until Ctrl-C."
+    "--watch", "watch_s", type=Number(0.1), metavar="SECONDS", help="Repeat every SECONDS until Ctrl-C."
 )
 @retries_option()
 def collect_command(
     app: App, names: tuple[str, ...], everything: bool, watch_s: float | None, retries: int
 ) -> None:
-    """Pull what devices NAMES (or label:KEY=VALUE) have recorded; each window is stored exactly once."""
+    """Pull telemetry windows from devices NAMES (or label:KEY=VALUE); each is stored exactly once."""
     from edgeq.fleet.inventory import Inventory
 
     if bool(names) == everything:
-        raise UsageError("devices", "name some, or all with --all", hint="run `edgeq devices list`")
+        raise UsageError("devices", "name devices, or use --all", hint="run `edgeq devices list`")
     devices = Inventory.load(app.workspace).select(["all"] if everything else names)
     while True:
         done, failed = _round(app, devices, retries)
@@ -62,9 +62,9 @@ def _round(
     with Store.open(app.workspace) as store:
 
         def pull(device: Device) -> Collected:
-            # What was committed and not acknowledged comes again, and is known then.
+            # A retry gets unacknowledged windows again; the store recognises those that it has.
             return ask(
-                device, lambda client: collect(client, store, device.name), repeatable=True, retry=retry
+                device, lambda client: collect(client, device.name, store=store), repeatable=True, retry=retry
             )
 
         results = on_each(devices, pull)
@@ -79,18 +79,26 @@ def _show(
     several: bool,
 ) -> None:
     rows = []
-    for name, got in done.items():
-        rows.append([name, str(got.new), str(got.duplicates), str(got.refused), str(got.pending)])
+    for name, collected in done.items():
+        rows.append(
+            [
+                name,
+                str(collected.new),
+                str(collected.duplicates),
+                str(collected.refused),
+                str(collected.pending),
+            ]
+        )
     if rows:
-        app.ui.table(["device", "new", "known", "refused", "left"], rows)
-    for name, got in done.items():
-        for reason in got.reasons:
-            app.ui.warn(f"{name}: a record was put aside: {reason}")
+        app.ui.table(["device", "new", "duplicate", "refused", "left"], rows)
+    for name, collected in done.items():
+        for reason in collected.reasons:
+            app.ui.warn(f"{name}: a record was quarantined: {reason}")
     for name, error in failed.items() if several else ():
         app.ui.warn(f"{name}: error[{error.reported_code}]: {error.message}")
 
 
 def _document(done: Mapping[str, Collected], failed: Mapping[str, EdgeqError]) -> dict[str, Any]:
-    entries: list[dict[str, Any]] = [{"ok": True, **asdict(got)} for got in done.values()]
+    entries: list[dict[str, Any]] = [{"ok": True, **asdict(collected)} for collected in done.values()]
     entries += [{"device": name, "ok": False, "error": error.to_dict()} for name, error in failed.items()]
-    return {"devices": entries, "new": sum(got.new for got in done.values())}
+    return {"devices": entries, "new": sum(collected.new for collected in done.values())}

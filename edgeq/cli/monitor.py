@@ -1,4 +1,4 @@
-"""`edgeq monitor`: say which devices drift, with a stated false-alarm rate."""
+"""`edgeq monitor`: test collected windows for drift with a stated false-alarm rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeq.errors import GateError, StoreError
 
 if TYPE_CHECKING:
     from edgeq.fleet.inventory import Inventory
-    from edgeq.monitor import Judged, SignalVerdict, Verdict
+    from edgeq.monitor import DriftVerdict, SignalVerdict, Stream
 
 
 @command(
@@ -26,24 +26,28 @@ if TYPE_CHECKING:
     ],
 )
 @click.argument("names", nargs=-1)
-@click.option("--model", help="Only this model.")
+@click.option("--model", help="Test only this model.")
 @click.option(
     "--alpha",
     default=0.001,
     show_default=True,
     type=Number(0, 1, min_open=True, max_open=True),
-    help="Chance of ever alarming on a device and release where nothing changes.",
+    help="Probability of ever alarming on a device and release without a change.",
 )
-@click.option("--exit-code", is_flag=True, help="End with status 3 when there is an alarm.")
+@click.option("--exit-code", is_flag=True, help="Exit with status 3 if there is an alarm.")
 @click.option(
-    "--replay", type=click.IntRange(100, 100_000), metavar="N", help="Measure false alarms on N null streams."
+    "--replay",
+    type=click.IntRange(100, 100_000),
+    metavar="N",
+    help="Measure the false-alarm rate on N simulated streams without drift.",
 )
 def monitor_command(
     app: App, names: tuple[str, ...], model: str | None, alpha: float, exit_code: bool, replay: int | None
 ) -> None:
-    """Compare what devices NAMES (or label:KEY=VALUE) collected with their releases' references.
+    """Test the collected windows of devices NAMES (or label:KEY=VALUE) for drift.
 
-    Without NAMES all devices are compared whose windows were collected.
+    The windows are compared with the drift reference of their release. Without NAMES, all devices with
+    windows are tested.
     """
     from edgeq.fleet.inventory import Inventory
     from edgeq.monitor import judge_store
@@ -52,29 +56,32 @@ def monitor_command(
     inventory = Inventory.load(app.workspace)
     selected = [name for each in names for name in _names(inventory, each)]
     with Store.open(app.workspace) as store:
-        found = judge_store(store, devices=selected, model=model, alpha=alpha)
-        if not found:
-            # Windows outlive the device's entry; a name without either is a slip.
+        streams = judge_store(store, devices=selected, model=model, alpha=alpha)
+        if not streams:
+            # Windows outlive the device's entry in the inventory; a name without either is a mistake.
             for name in selected:
                 if not judge_store(store, devices=[name], alpha=alpha):
                     inventory.get(name)
             raise StoreError(
-                str(store.path), "no windows of these devices and models", hint="run `edgeq collect --all`"
+                str(store.path),
+                "has no windows of these devices and models",
+                hint="run `edgeq collect --all`",
             )
-        replays = [_replay(store, each, alpha, replay) for each in found] if replay else []
-    for index, each in enumerate(found):
+        replays = [_replay(store, each, alpha, replay) for each in streams] if replay else []
+    for index, each in enumerate(streams):
         _show(app, each)
         rate = replays[index] if replays else None
         if rate is not None:
             app.ui.line(
-                f"  null replay: {rate['false_alarms']} alarms on {rate['replays']} streams without a shift"
-                f" (at most {rate['upper95']:.2g} with 95 % confidence, promised {alpha:g})"
+                f"  null replay: {rate['false_alarms']} alarms on {rate['replays']} streams without drift"
+                f" (rate at most {rate['upper95']:.2g} with 95 % confidence; alpha is {alpha:g})"
             )
-    alarms = [each for each in found if each.verdict and each.verdict.alarm]
-    streams = [
-        {**_document(each), "replay": replays[index] if replays else None} for index, each in enumerate(found)
+    alarms = [each for each in streams if each.verdict and each.verdict.alarm]
+    entries = [
+        {**_document(each), "replay": replays[index] if replays else None}
+        for index, each in enumerate(streams)
     ]
-    body = {"alpha": alpha, "alarm": bool(alarms), "streams": streams}
+    body = {"alpha": alpha, "alarm": bool(alarms), "streams": entries}
     _end(app, body, _gate(alarms, alpha) if exit_code else None)
     app.ui.next("edgeq report -o report.html")
 
@@ -93,36 +100,36 @@ def _end(app: App, body: dict[str, Any], gate: GateError | None) -> None:
         if gate is not None:
             raise gate
         return
-    # A reader of --json takes one document: the verdicts, with the gate's no beside them.
+    # With --json there is one document on stdout: the verdicts, with the error beside them.
     app.ui.emit("edgeq.monitor/1", {**body, "error": gate.to_dict()})
     app.ui.say(f"error[{gate.reported_code}]: {gate.message}")
     raise click.exceptions.Exit(int(gate.exit_status))
 
 
-def _gate(alarms: Sequence[Judged], alpha: float) -> GateError | None:
+def _gate(alarms: Sequence[Stream], alpha: float) -> GateError | None:
     if not alarms:
         return None
     return GateError(
         ", ".join(f"{each.device}/{each.model}" for each in alarms),
-        f"drift, with a false-alarm rate of {alpha:g} at most",
-        hint="`edgeq report -o report.html` shows it; `edgeq rollback` goes back to the release before",
+        f"drift, at a false-alarm rate of {alpha:g} at most",
+        hint="`edgeq report -o report.html` shows it; `edgeq rollback` activates the previous release",
     )
 
 
-def _show(app: App, each: Judged) -> None:
-    verdict = each.verdict
-    head = f"{each.device}: {each.model} {each.release[:12]}, {each.windows} windows"
-    head += f", {each.inferences} inferences"
-    if each.latency is not None:
+def _show(app: App, each: Stream) -> None:
+    verdict, total = each.verdict, each.field.total
+    head = f"{each.device}: {each.model} {each.release[:12]}, {each.field.windows} windows"
+    head += f", {total.inferences} inferences"
+    if total.latency.count:
         from edgeq.units import format_duration
 
-        quantiles = (f"p{q:g} {format_duration(each.latency.quantile_ns(q / 100))}" for q in (50, 95, 99))
+        quantiles = (f"p{q:g} {format_duration(total.latency.quantile_ns(q / 100))}" for q in (50, 95, 99))
         head += ", " + ", ".join(quantiles)
     app.ui.line(head)
-    for kind, number in each.errors.items():
+    for kind, number in total.errors.items():
         app.ui.line(f"  errors: {number} x {kind}")
     if verdict is None:
-        app.ui.warn(f"{each.device}: no reference of release {each.release[:12]} is known here")
+        app.ui.warn(f"{each.device}: the store has no drift reference of release {each.release[:12]}")
         return
     for reason in verdict.skipped:
         app.ui.warn(f"not judged: {reason}")
@@ -143,23 +150,23 @@ def _row(signal: SignalVerdict) -> list[str]:
     return [f"  {signal.name}", f"{signal.e_value:.3g}", f"{signal.psi:.3f}", f"{signal.js:.3f}", alarm]
 
 
-def _document(each: Judged) -> dict[str, Any]:
-    latency = each.latency
+def _document(each: Stream) -> dict[str, Any]:
+    total = each.field.total
     return {
         "device": each.device,
         "model": each.model,
         "release": each.release,
-        "windows": each.windows,
-        "inferences": each.inferences,
-        "errors": each.errors,
+        "windows": each.field.windows,
+        "inferences": total.inferences,
+        "errors": dict(total.errors),
         "latency_ns": None
-        if latency is None
-        else {f"p{q}": latency.quantile_ns(q / 100) for q in (50, 90, 95, 99)},
+        if not total.latency.count
+        else {f"p{q}": total.latency.quantile_ns(q / 100) for q in (50, 90, 95, 99)},
         **(_NOT_JUDGED if each.verdict is None else _verdict(each.verdict)),
     }
 
 
-def _verdict(verdict: Verdict) -> dict[str, Any]:
+def _verdict(verdict: DriftVerdict) -> dict[str, Any]:
     from dataclasses import asdict
 
     body = {**asdict(verdict), "judged": True, "shifted": [signal.name for signal in verdict.shifted]}
@@ -167,7 +174,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
     return body
 
 
-def _replay(store: Any, each: Judged, alpha: float, replays: int) -> dict[str, Any] | None:
+def _replay(store: Any, each: Stream, alpha: float, replays: int) -> dict[str, Any] | None:
     from dataclasses import asdict
 
     from edgeq.monitor.replay import replay_null
@@ -175,8 +182,8 @@ def _replay(store: Any, each: Judged, alpha: float, replays: int) -> dict[str, A
     known = store.release(each.release)
     if known is None or known.reference is None:
         return None
-    samples = max(1, each.inferences // max(1, each.windows))
-    windows = min(max(each.windows, 10), 50)
+    samples = max(1, each.field.total.inferences // each.field.windows)
+    windows = min(max(each.field.windows, 10), 50)
     return asdict(
         replay_null(
             known.reference, alpha=alpha, windows=windows, samples_per_window=samples, replays=replays

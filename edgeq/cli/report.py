@@ -1,4 +1,4 @@
-"""`edgeq report`: write what was measured as one self-contained HTML page."""
+"""`edgeq report`: write benchmarks, telemetry and drift as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from edgeq.cli.ui import App, command
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("report.html"),
     show_default=True,
-    help="The page to write.",
+    help="File to write.",
 )
-@click.option("--model", help="Only this model's benchmarks and windows.")
-@click.option("--title", help="The page's title.")
+@click.option("--model", help="Include only this model's benchmarks and windows.")
+@click.option("--title", help="Title of the page.")
 @click.option(
     "--alpha",
     default=0.001,
     show_default=True,
     type=Number(0, 1, min_open=True, max_open=True),
-    help="The monitor's false-alarm probability.",
+    help="False-alarm probability of the drift tests.",
 )
 def report_command(app: App, output: Path, model: str | None, title: str | None, alpha: float) -> None:
-    """Write what the store knows of variants, devices and drift as one page that opens offline."""
+    """Write a report on variants, benchmarks, telemetry and drift as one HTML page that needs no network."""
     from edgeq.report import build_view, write_report
     from edgeq.store import Store
     from edgeq.units import format_size
@@ -41,7 +41,7 @@ def report_command(app: App, output: Path, model: str | None, title: str | None,
     size_bytes = path.stat().st_size
     for line in view.verdicts:
         app.ui.line(line.text)
-    app.ui.line(f"{path}: {format_size(size_bytes)}, opens without a network")
+    app.ui.line(f"{path}: {format_size(size_bytes)}, needs no network")
     app.ui.emit(
         "edgeq.report/1",
         {

@@ -1,23 +1,35 @@
-"""`edgeq status`: show what devices run."""
+"""`edgeq status`: show the releases that devices serve, and what their last telemetry windows say."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeq.cli.outcome import end
 from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
+from edgeq.errors import DataError, StoreError
 from edgeq.units import format_size
+
+if TYPE_CHECKING:
+    from edgeq.monitor import FieldSummary
+    from edgeq.values import Device
+
+# Windows of a device that are summed up: at one window a minute, the last hour.
+_LAST_WINDOWS = 60
 
 
 @command("status", examples=["edgeq status", "edgeq status pi --json", "edgeq status label:site=lab"])
 @click.argument("names", nargs=-1)
 @retries_option()
 def status_command(app: App, names: tuple[str, ...], retries: int) -> None:
-    """Show the releases that devices serve (all enrolled ones, when none is NAMEd)."""
+    """Show what devices NAMES (or label:KEY=VALUE) serve, and their last collected telemetry.
+
+    Without NAMES, all devices of the workspace are shown. `edgeq collect` brings the telemetry up to date.
+    """
     from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.operations import status
     from edgeq.fleet.parallel import on_each
@@ -27,25 +39,49 @@ def status_command(app: App, names: tuple[str, ...], retries: int) -> None:
     devices = inventory.select(names) if names else inventory.devices
     retry = retry_of(app, retries)
     results = on_each(devices, lambda device: status(device, retry=retry))
+    field = _field(app, devices)
     rows: list[list[str]] = []
     entries: list[dict[str, Any]] = []
     for device in devices:
+        telemetry = [each.to_json() for each in field.get(device.name, ())]
         answer = results.done.get(device.name)
         if answer is None:
             error = results.failed[device.name]
             rows.append([device.name, "-", "-", "-", type(error).__name__, "-", "-"])
-            entries.append({"device": device.name, "ok": False, "error": error.to_dict()})
+            entries.append({"device": device.name, "ok": False, "error": error.to_dict(), "field": telemetry})
             continue
         rows += _rows(device.name, answer)
-        entries.append({"device": device.name, "ok": True, **answer})
+        entries.append({"device": device.name, "ok": True, **answer, "field": telemetry})
     app.ui.table(["device", "model", "release", "previous", "state", "since", "free"], rows)
     for name, answer in results.done.items():
         if "trust" in answer:
             app.ui.line(f"{name}: {summary(answer['trust'])}")
+    for name, summaries in field.items():
+        for each in summaries:
+            app.ui.line(f"{name}: {each.model} {each.release[:12]}, last windows: {each.line}")
     if not devices:
         app.ui.warn(f"no device is enrolled in the workspace {app.workspace}")
         app.ui.next("edgeq devices add NAME --host HOST")
     end(app, "edgeq.status/1", {"devices": entries}, results.failed, asked=len(devices), what="status")
+
+
+def _field(app: App, devices: Sequence[Device]) -> dict[str, list[FieldSummary]]:
+    """Return the summaries of each device's last windows; a workspace without a store has none."""
+    from edgeq.monitor import field_summaries
+    from edgeq.store import Store
+
+    if not (app.workspace / ".edgeq" / "store.db").exists():
+        return {}
+    try:
+        with Store.open(app.workspace) as store:
+            return {
+                device.name: field_summaries(store, device=device.name, newest=_LAST_WINDOWS)
+                for device in devices
+            }
+    except (DataError, StoreError) as error:
+        # The devices have answered: a damaged store must not hide that.
+        app.ui.warn(f"telemetry is not shown: error[{error.reported_code}]: {error.message}")
+        return {}
 
 
 def _rows(name: str, answer: dict[str, Any]) -> list[list[str]]:
@@ -77,5 +113,5 @@ def _state(entry: dict[str, Any]) -> str:
 
 
 def _when(since_ns: int | None) -> str:
-    # The device's clock said so; it may be wrong, and is shown as it is.
+    # The device's clock may be wrong; the time is shown as the device reports it.
     return datetime.fromtimestamp(since_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M") if since_ns else "-"

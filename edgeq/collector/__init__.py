@@ -1,7 +1,7 @@
-"""The collector: telemetry windows from devices into the store, exactly once."""
+"""The collector: pull telemetry windows from devices into the store, each exactly once."""
 
 from __future__ import annotations
 
-from edgeq.collector.pull import AgentCall, Collected, collect
+from edgeq.collector.pull import Collected, WindowSource, collect
 
-__all__ = ["AgentCall", "Collected", "collect"]
+__all__ = ["Collected", "WindowSource", "collect"]

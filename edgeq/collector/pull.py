@@ -1,4 +1,4 @@
-"""Pulling telemetry from one device: commit first, acknowledge afterwards."""
+"""Pull telemetry windows from one device: store each batch first, acknowledge it afterwards."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from edgeq.collector.validate import LARGEST, why_refused
+from pydantic import BaseModel, Field, ValidationError
+
 from edgeq.errors import AgentProtocolError
-from edgeq.store import Refused, Store
+from edgeq.store import ReceivedWindow, RefusedRecord, Store, recording_store
+from edgeq_agent.telemetry.window import LARGEST, WindowError
 
 BATCH = 500
 DEADLINE_S = 120.0
+# A device's clock may be wrong. A window that ends later than this after the host's time is refused, because
+# it would stay the newest one until that time comes.
+FUTURE_TOLERANCE_NS = 24 * 3600 * 10**9
 
 
-class AgentCall(Protocol):
-    """What the collector needs of a connected agent."""
+class WindowSource(Protocol):
+    """The connected agent as the collector uses it."""
 
     def call(
         self,
@@ -26,18 +31,18 @@ class AgentCall(Protocol):
         deadline_s: float = ...,
         on_event: Callable[[Mapping[str, Any]], None] | None = ...,
     ) -> Mapping[str, Any]:
-        """Run one verb and return its result; events go to `on_event` as they arrive."""
+        """Run one verb and return its result; pass events to `on_event` as they arrive."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """What one collection brought.
+    """The outcome of one collection.
 
     Attributes:
-        new: windows that are new in the store.
-        duplicates: windows that were there already: an acknowledgement got lost.
-        refused: records that are no valid windows; they are in the store's quarantine.
+        new: windows added to the store.
+        duplicates: windows that the store already had, because an earlier acknowledgement was lost.
+        refused: records that are not valid windows; the store has quarantined them.
         reasons: why they were refused, each reason once.
         pending: windows that the device still holds.
     """
@@ -50,114 +55,151 @@ class Collected:
     pending: int
 
 
+class _Response(BaseModel):
+    """The fields of the verb's result that the collector needs."""
+
+    device_id: str = Field(min_length=1)
+    pending: int = Field(default=0, ge=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """Records of one call, not validated yet, with the fields of its result."""
+
+    records: list[Any]
+    device_id: str
+    pending: int
+
+
 def collect(
-    client: AgentCall,
-    store: Store,
+    client: WindowSource,
     device_name: str,
     *,
+    store: Store | None = None,
     limit: int = BATCH,
     now_ns: Callable[[], int] = time.time_ns,
 ) -> Collected:
-    """Pull windows until the device has none left.
+    """Pull windows until the device has none left, and store each exactly once.
 
-    Every batch is committed to the store before its acknowledgement leaves, with the next call. A crash
-    between the two makes the device send the batch again, and the store knows every window by (device, boot,
-    seq).
+    The store commits a batch before the next call acknowledges it. After a crash between the two, the device
+    sends the batch again, and the store recognises each window by device, boot and sequence number.
+
+    Args:
+        client: a connected agent, as `open_agent` returns it.
+        device_name: the device's name in the inventory.
+        store: where to keep the windows; default: the store of the current workspace.
+        limit: windows requested in one call.
+        now_ns: the host's clock, ns since the epoch; windows from the future are refused.
 
     Raises:
-        AgentProtocolError: the device sends again what was acknowledged, or answers without a device id.
-        StoreError: the store cannot be used; nothing is acknowledged then.
-        EdgeqError: whatever the way to the device raises; what was committed stays.
+        AgentProtocolError: EQ502; the device sends acknowledged windows again, or its result is invalid.
+        StoreError: EQ610; the store cannot be used. Nothing that it did not commit is acknowledged.
+        EdgeqError: the connection failed. Committed windows stay in the store.
     """
+    with recording_store(store) as opened:
+        return _pull(client, device_name, opened, limit, now_ns)
+
+
+def _pull(
+    client: WindowSource, device_name: str, store: Store, limit: int, now_ns: Callable[[], int]
+) -> Collected:
     new = duplicates = refused = 0
     reasons: dict[str, None] = {}
     waiting: dict[str, int] = {}
     acknowledged: dict[str, int] = {}
     while True:
-        # While acknowledgements of further boots wait, windows of those boots would only come again.
-        ack = _pop(waiting)
-        batch, result = _fetch(client, ack, limit=1 if waiting else limit)
-        if ack is not None:
-            acknowledged[ack["boot"]] = ack["seq"]
-        good, bad = _sort(batch, now_ns())
-        _check_progress(device_name, batch, acknowledged)
-        done = store.ingest(device_name, good, device_id=_device_id(device_name, result), refused=bad)
-        new += done.new
-        duplicates += done.duplicates
-        refused += done.quarantined
-        reasons.update(dict.fromkeys(record.reason for record in bad))
-        for boot, seq in _highest(batch).items():
+        # While acknowledgements of other boots wait, the device would send windows of those boots again.
+        acknowledgement = _pop(waiting)
+        batch = _fetch(client, device_name, acknowledgement, limit=1 if waiting else limit)
+        if acknowledgement is not None:
+            boot, seq = acknowledgement
+            acknowledged[boot] = seq
+        windows, invalid = _validate(batch.records, now_ns())
+        _check_progress(device_name, batch.records, acknowledged)
+        ingested = store.ingest(device_name, windows, device_id=batch.device_id, refused=invalid)
+        new += ingested.new
+        duplicates += ingested.duplicates
+        refused += ingested.quarantined
+        reasons.update(dict.fromkeys(record.reason for record in invalid))
+        for boot, seq in _highest(batch.records).items():
             if seq > max(acknowledged.get(boot, 0), waiting.get(boot, 0)):
                 waiting[boot] = seq
         if not waiting:
-            pending = int(result.get("pending", 0))
             return Collected(
                 device=device_name,
                 new=new,
                 duplicates=duplicates,
                 refused=refused,
                 reasons=tuple(reasons),
-                pending=pending,
+                pending=batch.pending,
             )
 
 
 def _fetch(
-    client: AgentCall, ack: dict[str, Any] | None, *, limit: int
-) -> tuple[list[Any], Mapping[str, Any]]:
-    batch: list[Any] = []
+    client: WindowSource, device: str, acknowledgement: tuple[str, int] | None, *, limit: int
+) -> _Batch:
+    records: list[Any] = []
 
     def keep(event: Mapping[str, Any]) -> None:
         if event.get("event") == "window":
-            batch.append(event.get("window"))
+            records.append(event.get("window"))
 
+    ack = None if acknowledgement is None else dict(zip(("boot", "seq"), acknowledgement, strict=True))
     result = client.call("telemetry", {"ack": ack, "limit": limit}, deadline_s=DEADLINE_S, on_event=keep)
-    return batch, result
+    try:
+        response = _Response.model_validate(result, strict=True)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        raise AgentProtocolError(
+            device, expected=f"a valid {field} with the telemetry", got=repr(problem["input"])[:100]
+        ) from error
+    return _Batch(records=records, device_id=response.device_id, pending=response.pending)
 
 
-def _sort(batch: list[Any], now_ns: int) -> tuple[list[dict[str, Any]], list[Refused]]:
-    good: list[dict[str, Any]] = []
-    bad: list[Refused] = []
-    for window in batch:
-        reason = why_refused(window, now_ns=now_ns)
-        if reason is None:
-            good.append(window)
-        else:
-            bad.append(Refused(reason=reason, body=window))
-    return good, bad
-
-
-def _highest(batch: list[Any]) -> dict[str, int]:
-    """Return the largest sequence number of each boot, of refused windows too: they are kept aside."""
-    highest: dict[str, int] = {}
-    for window in batch:
-        if not isinstance(window, dict):
+def _validate(records: list[Any], now_ns: int) -> tuple[list[ReceivedWindow], list[RefusedRecord]]:
+    windows: list[ReceivedWindow] = []
+    refused: list[RefusedRecord] = []
+    for record in records:
+        try:
+            received = ReceivedWindow.parse(record)
+        except WindowError as error:
+            refused.append(RefusedRecord(reason=str(error), body=record))
             continue
-        boot, seq = window.get("boot"), window.get("seq")
+        early_ns = received.window.ended_ns - now_ns
+        if early_ns > FUTURE_TOLERANCE_NS:
+            reason = f"ended_ns is {early_ns / 3.6e12:.0f} h in the future; the device's clock is wrong"
+            refused.append(RefusedRecord(reason=reason, body=record))
+        else:
+            windows.append(received)
+    return windows, refused
+
+
+def _highest(records: list[Any]) -> dict[str, int]:
+    """Return the largest sequence number of each boot; refused records count, since they are stored too."""
+    highest: dict[str, int] = {}
+    for record in records:
+        if not isinstance(record, dict):
+            continue
+        boot, seq = record.get("boot"), record.get("seq")
         if isinstance(boot, str) and isinstance(seq, int) and 0 < seq <= LARGEST:
             highest[boot] = max(seq, highest.get(boot, 0))
     return highest
 
 
-def _pop(waiting: dict[str, int]) -> dict[str, Any] | None:
+def _pop(waiting: dict[str, int]) -> tuple[str, int] | None:
     if not waiting:
         return None
     boot = next(iter(waiting))
-    return {"boot": boot, "seq": waiting.pop(boot)}
+    return boot, waiting.pop(boot)
 
 
-def _check_progress(device: str, batch: list[Any], acknowledged: Mapping[str, int]) -> None:
-    # Without this, an agent that ignores acknowledgements would keep us here for ever.
-    for boot, seq in _highest(batch).items():
+def _check_progress(device: str, records: list[Any], acknowledged: Mapping[str, int]) -> None:
+    # Without this check, an agent that ignores acknowledgements would cause an endless loop.
+    for boot, seq in _highest(records).items():
         if seq <= acknowledged.get(boot, 0):
             raise AgentProtocolError(
                 device,
                 f"sends window {seq} of boot {boot} again although it was acknowledged",
                 hint=f"run `edgeq deploy` to renew the agent on {device}, then collect again",
             )
-
-
-def _device_id(device: str, result: Mapping[str, Any]) -> str:
-    identity = result.get("device_id")
-    if not isinstance(identity, str) or not identity:
-        raise AgentProtocolError(device, expected="a device_id with the telemetry", got=repr(identity))
-    return identity

@@ -15,7 +15,7 @@ from edgeq.demo.digits import Part
 from edgeq.demo.result import DeployFigures, TrafficFigures
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
-from edgeq.monitor import Verdict, judge
+from edgeq.monitor import DriftVerdict, judge
 from edgeq.store import Store
 from edgeq.values import Device
 
@@ -40,14 +40,14 @@ def deploy(device: Device, bundle: Bundle, *, workspace: Path, store: Store) -> 
 
 def traffic(
     device: Device, bundle: Bundle, part: Part, *, x: NDArray[np.float32], store: Store
-) -> tuple[TrafficFigures, Verdict]:
+) -> tuple[TrafficFigures, DriftVerdict]:
     """Run images through the device's current model, collect its windows, and judge all of them so far."""
     payload = io.BytesIO()
     np.savez(payload, input_0=x)
     request = {"model": bundle.model, "window": WINDOW, "timeout_s": 120}
     with open_agent(device) as client:
         answer: dict[str, Any] = client.call("infer", request, payload=payload.getvalue(), deadline_s=150)
-        collected = collect(client, store, device.name)
+        collected = collect(client, device.name, store=store)
     windows = store.windows(model=bundle.model, device=device.name, release=bundle.release)
     verdict = judge(windows, bundle.reference, alpha=ALPHA)
     strongest = max(verdict.signals, key=lambda signal: max(signal.log10_e))

@@ -108,7 +108,7 @@ def walk(folder: Path, say: Callable[[str], None]) -> DemoResult:
             shifted, _ = device_side.traffic(device, second, digits.traffic, x=fogged, store=store)
             done(traffic_line(shifted, alpha=device_side.ALPHA))
             with open_agent(device) as client:
-                again = collect(client, store, device.name)
+                again = collect(client, device.name, store=store)
             done(f"collected again: {again.new} new windows")
         with tell.step("rollback", "roll back, and write the report") as done:
             with open_agent(device) as client:

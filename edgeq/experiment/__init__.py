@@ -1,22 +1,23 @@
-"""A/B experiments: what windows of two releases say, in intervals that may be looked at at any time."""
+"""A/B experiments: compare two releases by anytime-valid confidence intervals from telemetry windows."""
 
 from __future__ import annotations
 
-from edgeq.experiment.analyze import Judged, Metric, judge
+from edgeq.experiment.analyze import ExperimentResult, analyze
 from edgeq.experiment.confidence_sequence import Interval
-from edgeq.experiment.config import By, Terms
+from edgeq.experiment.config import ExperimentConfig, SplitBy
 from edgeq.experiment.decision import Decision, objections
-from edgeq.experiment.record import Experiment, State
+from edgeq.experiment.metrics import Metric
+from edgeq.experiment.record import Experiment, ExperimentState
 
 __all__ = [
-    "By",
     "Decision",
     "Experiment",
+    "ExperimentConfig",
+    "ExperimentResult",
+    "ExperimentState",
     "Interval",
-    "Judged",
     "Metric",
-    "State",
-    "Terms",
-    "judge",
+    "SplitBy",
+    "analyze",
     "objections",
 ]

@@ -1,4 +1,4 @@
-"""What the collected windows say of an experiment: for each figure an interval, and a finding in a word."""
+"""Analyze the windows of an experiment: an anytime-valid interval and a conclusion for each metric."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeq.experiment import call_split, device_split
-from edgeq.experiment.arm_counts import Part, Seen, edges_of, seen_in, total
-from edgeq.experiment.config import By, Terms
-from edgeq.experiment.figures import Figure, Finding, Metric
+from edgeq.experiment.arm_counts import ArmCounts, ArmWindow, arm_windows, confidence_edges, total
+from edgeq.experiment.config import ExperimentConfig, SplitBy
+from edgeq.experiment.metrics import Conclusion, Metric, MetricKind
 from edgeq.store import WindowRecord
-from edgeq.store.records import to_text
-
-__all__ = ["Finding", "Judged", "Metric", "judge"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """What an experiment has come to.
+class ExperimentResult:
+    """What the collected windows show of an experiment.
 
     Attributes:
-        alpha: the chance that any of the intervals, at any look, is wrong. windows: those of the arms, and
-            `others` that belong to no arm (merged of several, or another release). data_sha256: of all
-            windows of the experiment, in the order of their arrival. arms: what each arm counted. silent:
-            devices of which no window came. keyed: calls whose arm came from a key, in a split by calls.
+        alpha: probability that any of the intervals is ever wrong, however often one looks.
+        windows: windows of the arms.
+        others: windows of no arm: merged from several arms, or of another release.
+        data_sha256: digest of all windows of the experiment, in their order of arrival.
+        arms: the counts of each arm.
+        silent: devices without a window.
+        keyed: calls whose arm was chosen by a key, in a split by calls.
     """
 
     metrics: tuple[Metric, ...]
@@ -33,33 +33,34 @@ class Judged:
     windows: int
     others: int
     data_sha256: str
-    arms: Mapping[str, Part]
+    arms: Mapping[str, ArmCounts]
     silent: tuple[str, ...]
     keyed: int
 
-    def metric(self, figure: Figure) -> Metric:
-        """Return what is known of one figure."""
-        return next(metric for metric in self.metrics if metric.figure is figure)
+    def metric(self, kind: MetricKind) -> Metric:
+        """Return one metric."""
+        return next(metric for metric in self.metrics if metric.kind is kind)
 
     @property
     def worse(self) -> tuple[Metric, ...]:
-        """The figures in which B is shown to be worse."""
-        return tuple(metric for metric in self.metrics if metric.finding is Finding.WORSE)
+        """The metrics that show B to be worse."""
+        return tuple(metric for metric in self.metrics if metric.conclusion is Conclusion.WORSE)
 
     @property
-    def words(self) -> str:
-        """The verdict in one line."""
-        shown = [metric for metric in self.metrics if metric.finding not in (Finding.NOTHING, Finding.SAME)]
-        if all(metric.finding is Finding.NOTHING for metric in self.metrics):
+    def summary(self) -> str:
+        """The result in one line."""
+        if all(metric.conclusion is Conclusion.NOTHING for metric in self.metrics):
             return "nothing can be said yet"
+        unknown = (Conclusion.NOTHING, Conclusion.SAME)
+        shown = [metric for metric in self.metrics if metric.conclusion not in unknown]
         if not shown:
             return "no difference is shown"
-        return "; ".join(f"B is {metric.finding.value} in {metric.figure.value}" for metric in shown)
+        return "; ".join(f"B is {metric.conclusion.value} in {metric.kind.value}" for metric in shown)
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole as in `--json` and in the record of a decision."""
+        """Return the result as in `--json` and in the record of a decision."""
         return {
-            "verdict": self.words,
+            "verdict": self.summary,
             "alpha": self.alpha,
             "windows": self.windows,
             "others": self.others,
@@ -68,55 +69,60 @@ class Judged:
             "keyed": self.keyed,
             "counted": {
                 arm: {
-                    "inferences": part.attempts,
-                    "errors": part.failed,
-                    "labelled": part.labelled,
-                    "correct": part.correct,
+                    "inferences": counts.attempts,
+                    "errors": counts.failed,
+                    "labelled": counts.labelled,
+                    "correct": counts.correct,
                 }
-                for arm, part in self.arms.items()
+                for arm, counts in self.arms.items()
             },
             "metrics": [metric.to_dict() for metric in self.metrics],
         }
 
 
-def judge(
-    terms: Terms, windows: Sequence[WindowRecord], references: Mapping[str, Mapping[str, Any] | None]
-) -> Judged:
-    """Return what the windows of an experiment say.
+def analyze(
+    config: ExperimentConfig,
+    records: Sequence[WindowRecord],
+    references: Mapping[str, Mapping[str, Any] | None],
+) -> ExperimentResult:
+    """Return what the windows of an experiment show.
 
     Args:
-        windows: of the experiment, in the order of their arrival.
-        references: of both releases (`edgeq.reference/1`), for the edges of their confidence bins.
+        records: windows of the experiment, in their order of arrival.
+        references: release -> drift reference (`edgeq.reference/1`), for the edges of the confidence bins.
     """
-    edges = {release: edges_of(reference) for release, reference in references.items()}
-    seen, others = seen_in(windows, terms.releases, edges)
-    seen = [one for one in seen if one.device in terms.arms]
-    arms = {arm: total(one.part for one in seen if one.arm == arm) for arm in ("a", "b")}
-    # Each figure gets its part of alpha: that any of them is ever wrong has no larger chance than alpha.
-    alpha = terms.alpha / len(Figure)
+    edges = {release: confidence_edges(reference) for release, reference in references.items()}
+    windows, others = arm_windows(records, config.releases, edges)
+    windows = [window for window in windows if window.device in config.arms]
+    arms = {arm: total(window.counts for window in windows if window.arm == arm) for arm in ("a", "b")}
+    # Bonferroni: with a share of alpha for each metric, the probability that any is ever wrong is at most
+    # alpha.
+    alpha = config.alpha / len(MetricKind)
     metrics = (
-        call_split.metrics(seen, arms, alpha=alpha)
-        if terms.by is By.CALLS
-        else device_split.metrics(_of_their_arm(seen, terms), arms, devices=len(terms.devices), alpha=alpha)
+        call_split.metrics(windows, arms, alpha=alpha)
+        if config.by is SplitBy.CALLS
+        else device_split.metrics(
+            _of_assigned_arm(windows, config), arms, devices=len(config.devices), alpha=alpha
+        )
     )
-    return Judged(
+    return ExperimentResult(
         metrics=metrics,
-        alpha=terms.alpha,
-        windows=len(seen),
+        alpha=config.alpha,
+        windows=len(windows),
         others=others,
-        data_sha256=_digest(windows),
+        data_sha256=_digest(records),
         arms=arms,
-        silent=tuple(sorted(set(terms.devices) - {one.device for one in seen})),
-        keyed=arms["a"].keyed + arms["b"].keyed if terms.by is By.CALLS else 0,
+        silent=tuple(sorted(set(config.devices) - {window.device for window in windows})),
+        keyed=arms["a"].keyed + arms["b"].keyed if config.by is SplitBy.CALLS else 0,
     )
 
 
-def _of_their_arm(seen: Sequence[Seen], terms: Terms) -> list[Seen]:
-    return [one for one in seen if terms.arms[one.device] == one.arm]
+def _of_assigned_arm(windows: Sequence[ArmWindow], config: ExperimentConfig) -> list[ArmWindow]:
+    return [window for window in windows if config.arms[window.device] == window.arm]
 
 
-def _digest(windows: Sequence[WindowRecord]) -> str:
-    found = hashlib.sha256()
-    for window in windows:
-        found.update(hashlib.sha256(to_text(window.body).encode("ascii")).digest())
-    return found.hexdigest()
+def _digest(records: Sequence[WindowRecord]) -> str:
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(bytes.fromhex(record.sha256))
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What an experiment is: fixed when it begins, so that nobody moves the goal while it runs."""
+"""Experiment configuration: the hypothesis and its limits, fixed when the experiment starts."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ from enum import StrEnum
 from typing import Any
 
 
-class By(StrEnum):
-    """What the split divides."""
+class SplitBy(StrEnum):
+    """What the split assigns to an arm."""
 
     CALLS = "calls"
     DEVICES = "devices"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """The terms of an experiment.
+class ExperimentConfig:
+    """The configuration of an experiment; it never changes while the experiment runs.
 
     Attributes:
-        release_a, release_b: the one that served when it began, and the one that is tried.
-        share: of B.
-        arms: each device's arm in a split by devices: `a` or `b`; in a split by calls each has both (`ab`).
-        alpha: the chance that any interval of the experiment is ever wrong.
-        worse_by: by how much B's rate of right answers may be lower and still be promoted.
-        slower_by: by which share B's latency may be higher and still be promoted.
+        release_a: the release that served when the experiment started.
+        release_b: the candidate.
+        share: share of calls or devices that get B, 0 to 1.
+        salt: seed of the assignment.
+        arms: each device's arm: `a` or `b` in a split by devices, `ab` (both) in a split by calls.
+        alpha: probability that any interval of the experiment is ever wrong.
+        worse_by: how much lower B's rate of right answers may be for a promotion, 0 to 1.
+        slower_by: how much higher B's latency p95 may be for a promotion, as a share of A's.
     """
 
     experiment: str
     model: str
     release_a: str
     release_b: str
-    by: By
+    by: SplitBy
     share: float
     salt: str
     arms: Mapping[str, str]
@@ -58,34 +60,33 @@ class Terms:
         return {"a": 1 - share, "b": share}
 
     def to_dict(self) -> dict[str, Any]:
-        """The terms as they are stored and told."""
+        """Return the configuration as it is stored and as in `--json`."""
         return {**asdict(self), "by": self.by.value, "arms": dict(self.arms)}
 
     @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> Terms:
-        """Return the terms that `to_dict` gave.
+    def from_dict(cls, body: Mapping[str, Any]) -> ExperimentConfig:
+        """Return the configuration of a `to_dict`.
 
         Raises:
-            ValueError, TypeError, KeyError: it gave no such thing.
+            ValueError, TypeError, KeyError: the body is not a valid configuration.
         """
-        found = cls(**{**body, "by": By(body["by"])})
+        config = cls(**{**body, "by": SplitBy(body["by"])})
         for name in ("experiment", "model", "release_a", "release_b", "salt"):
-            if not isinstance(getattr(found, name), str):
+            if not isinstance(getattr(config, name), str):
                 raise ValueError(f"{name}: expected a text")
         for name in ("share", "alpha", "worse_by", "slower_by"):
-            value = getattr(found, name)
+            value = getattr(config, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10:
                 raise ValueError(f"{name}: expected a number")
-        if not isinstance(found.arms, Mapping) or not set(found.arms.values()) <= {"a", "b", "ab"}:
+        if not isinstance(config.arms, Mapping) or not set(config.arms.values()) <= {"a", "b", "ab"}:
             raise ValueError("arms: expected an arm for each device")
-        return found
+        return config
 
 
 def assign(devices: Sequence[str], share: float, salt: str) -> dict[str, str]:
-    """Return each device's arm: in the order of SHA-256(salt, name) the first ones are B's.
+    """Return each device's arm: devices are sorted by SHA-256(salt, name), and the first ones get B.
 
-    At least one device is in each arm; the same salt and names give the same arms, in whatever order they
-    come.
+    Each arm gets at least one device. The arms depend on the salt and the names alone, not on their order.
     """
     ranked = sorted(devices, key=lambda name: (hashlib.sha256(f"{salt}\0{name}".encode()).digest(), name))
     count = min(max(1, round(share * len(ranked))), len(ranked) - 1)

@@ -1,8 +1,8 @@
-"""By how much one group of devices is above another: the rank interval of Hodges and Lehmann, exact.
+"""Hodges-Lehmann interval: the exact rank interval for the shift between two groups of devices.
 
-Source: Hodges & Lehmann 1963; Mann & Whitney 1947. The assignment of devices to arms is by chance, so under
-an effect that adds the same to each device every set of ranks is equally likely: nothing is assumed of how
-devices differ.
+Source: Hodges & Lehmann 1963; Mann & Whitney 1947. Devices are assigned to arms at random, so if the effect
+adds the same to each device, every assignment of ranks is equally likely. Nothing is assumed about the
+distribution of devices.
 """
 
 from __future__ import annotations
@@ -18,34 +18,35 @@ from edgeq.experiment.confidence_sequence import NOTHING, Interval
 
 Array = NDArray[np.float64]
 
-# Above this many steps the normal approximation is good to the last rank that matters.
+# Above this many steps the normal approximation gives the same rank as the exact count.
 _EXACT_STEPS = 2_000_000
 
 
 def shift_interval(
     a: tuple[Array, Array], b: tuple[Array, Array], *, alpha: float
 ) -> tuple[Interval, float | None]:
-    """Return an interval for how much larger B's values are, and the middle of all differences.
+    """Return the interval for the shift from A to B, and the Hodges-Lehmann estimate.
 
     Args:
-        a, b: (at least, at most) of each device's value, one for each device.
+        a, b: lower and upper bounds of each device's value, shape (devices,) each.
+        alpha: error probability of both sides together.
 
     Returns:
-        `NOTHING` where there are too few devices for any statement at this alpha; the middle is None without
-        a device on each side.
+        The interval is `NOTHING` when there are too few devices for this alpha; the estimate (the median of
+        all differences) is None unless each group has a device.
     """
     least, most = _differences(b[0], a[1]), _differences(b[1], a[0])
     if not len(least):
         return NOTHING, None
-    middle = float(np.median((least + most) / 2))
+    median = float(np.median((least + most) / 2))
     rank = _rank(len(a[0]), len(b[0]), alpha / 2)
     if rank == 0:
-        return NOTHING, middle
-    return Interval(low=float(least[rank - 1]), high=float(most[-rank])), middle
+        return NOTHING, median
+    return Interval(low=float(least[rank - 1]), high=float(most[-rank])), median
 
 
 def fewest(alpha: float) -> int:
-    """Return how many devices each arm needs, where both have as many, before anything can be said."""
+    """Return how many devices each of two equal groups needs before the interval can be finite."""
     count = 1
     while 1 / math.comb(2 * count, count) > alpha / 2:
         count += 1
@@ -53,8 +54,8 @@ def fewest(alpha: float) -> int:
 
 
 def _differences(b: Array, a: Array) -> Array:
-    found: Array = np.sort((b[:, None] - a[None, :]).ravel())
-    return found
+    differences: Array = np.sort((b[:, None] - a[None, :]).ravel())
+    return differences
 
 
 def _rank(a: int, b: int, tail: float) -> int:
@@ -73,7 +74,7 @@ def _rank(a: int, b: int, tail: float) -> int:
 
 @lru_cache(maxsize=64)
 def _ways(a: int, b: int) -> tuple[int, ...]:
-    """Return in how many of the orders of (a, b) devices U is 0, 1, ... (the Gaussian binomial)."""
+    """Return the number of orders of (a, b) devices with U = 0, 1, ... (Gaussian binomial coefficients)."""
     ways = [1] + [0] * (a * b)
     for part in range(1, b + 1):
         for at in range(a * b, a + part - 1, -1):

@@ -1,4 +1,4 @@
-"""The record of an experiment: events in the store, and what they add up to."""
+"""Experiment records: events in the store, and the experiment that they add up to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import ExperimentError
-from edgeq.experiment.config import Terms
+from edgeq.experiment.config import ExperimentConfig
 from edgeq.files import write_atomic
 from edgeq.store import ExperimentRecord, Store
 
@@ -21,8 +21,8 @@ FOLDER = Path(".edgeq", "experiments")
 BUNDLE = "bundle.eqb"
 
 
-class State(StrEnum):
-    """How an experiment stands."""
+class ExperimentState(StrEnum):
+    """Whether an experiment runs, or how it ended."""
 
     RUNNING = "running"
     STOPPED = "stopped"
@@ -32,15 +32,15 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """An experiment as its events have it.
+    """An experiment as its events describe it.
 
     Attributes:
-        closed: the devices on which nothing of it is left; once it is over, all should be.
+        closed: devices from which the experiment has been removed.
         ending: the event that ended it: who, when, why, and on what data.
     """
 
-    terms: Terms
-    state: State
+    config: ExperimentConfig
+    state: ExperimentState
     started_ns: int
     started_by: str
     closed: tuple[str, ...] = ()
@@ -48,23 +48,25 @@ class Experiment:
 
     @property
     def open(self) -> tuple[str, ...]:
-        """The devices on which something of it may be left."""
-        return tuple(name for name in self.terms.devices if name not in self.closed)
+        """Devices from which the experiment has not been removed yet."""
+        return tuple(name for name in self.config.devices if name not in self.closed)
 
     @property
     def finished(self) -> bool:
-        """Whether it is over and gone from every device."""
-        return self.state is not State.RUNNING and not self.open
+        """Whether it has ended and been removed from every device."""
+        return self.state is not ExperimentState.RUNNING and not self.open
 
     def to_dict(self) -> dict[str, Any]:
-        """The experiment as in `--json`."""
+        """Return the experiment as in `--json`."""
         ending = self.ending
         return {
-            **self.terms.to_dict(),
+            **self.config.to_dict(),
             "state": self.state.value,
             "started_ns": self.started_ns,
             "started_by": self.started_by,
-            "open": list(self.open) if self.state is not State.RUNNING else list(self.terms.devices),
+            "open": list(self.open)
+            if self.state is not ExperimentState.RUNNING
+            else list(self.config.devices),
             "ending": None
             if ending is None
             else {"event": ending.event, "at_ns": ending.at_ns, "by": ending.actor, **ending.body},
@@ -72,10 +74,10 @@ class Experiment:
 
 
 def fold(events: Sequence[ExperimentRecord]) -> Experiment:
-    """Return the experiment that events add up to; the first one has its terms.
+    """Return the experiment that events add up to; the first event has its configuration.
 
     Raises:
-        ExperimentError: EQ838, they are no events of an experiment: damaged, or of a newer edgeq.
+        ExperimentError: EQ838; an event is damaged, or a newer edgeq wrote it.
     """
     try:
         return _folded(events)
@@ -83,7 +85,7 @@ def fold(events: Sequence[ExperimentRecord]) -> Experiment:
         raise ExperimentError(
             events[0].experiment,
             f"its record in the store cannot be read ({type(error).__name__}: {error})",
-            hint="was it written by a newer edgeq? else take .edgeq/store.db from a backup",
+            hint="update edgeq if a newer version wrote it; else restore .edgeq/store.db from a backup",
             code="EQ838",
         ) from error
 
@@ -91,10 +93,10 @@ def fold(events: Sequence[ExperimentRecord]) -> Experiment:
 def _folded(events: Sequence[ExperimentRecord]) -> Experiment:
     first = events[0]
     if first.event != "started":
-        raise ValueError(f"it begins with {first.event!r}")
-    found = Experiment(
-        terms=Terms.from_dict(first.body["terms"]),
-        state=State.RUNNING,
+        raise ValueError(f"its first event is {first.event!r}, not 'started'")
+    experiment = Experiment(
+        config=ExperimentConfig.from_dict(first.body["terms"]),
+        state=ExperimentState.RUNNING,
         started_ns=first.at_ns,
         started_by=first.actor,
     )
@@ -102,15 +104,15 @@ def _folded(events: Sequence[ExperimentRecord]) -> Experiment:
         if not isinstance(event.body, Mapping):
             raise ValueError(f"{event.event}: expected an object")
         if event.event == "closed":
-            names = tuple(name for name in event.body["devices"] if name not in found.closed)
-            found = replace(found, closed=found.closed + names)
-        elif found.ending is None:
-            found = replace(found, state=State(event.event), ending=event)
-    return found
+            names = tuple(name for name in event.body["devices"] if name not in experiment.closed)
+            experiment = replace(experiment, closed=experiment.closed + names)
+        elif experiment.ending is None:
+            experiment = replace(experiment, state=ExperimentState(event.event), ending=event)
+    return experiment
 
 
 def read_all(store: Store) -> list[Experiment]:
-    """Return all experiments, in the order in which they began."""
+    """Return all experiments, in the order in which they started."""
     events: dict[str, list[ExperimentRecord]] = {}
     for event in store.experiments():
         events.setdefault(event.experiment, []).append(event)
@@ -118,32 +120,32 @@ def read_all(store: Store) -> list[Experiment]:
 
 
 def find(store: Store, name: str | None) -> Experiment:
-    """Return an experiment by its name; without one, the only one that is not finished.
+    """Return an experiment by its name; without a name, the only one that is not finished.
 
     Raises:
-        ExperimentError: EQ831, no such experiment, or a name is needed.
+        ExperimentError: EQ831; there is no such experiment, or several could be meant.
     """
     known = read_all(store)
     if name is not None:
-        named = [one for one in known if one.terms.experiment == name]
+        named = [one for one in known if one.config.experiment == name]
         if named:
             return named[0]
         raise ExperimentError(
             name, "no such experiment", code="EQ831", hint="`edgeq ab list` shows the experiments"
         )
-    going = [one for one in known if not one.finished] or known[-1:]
-    if len(going) == 1:
-        return going[0]
-    if not going:
-        hint = "`edgeq ab start BUNDLE --to DEVICES` begins one"
+    candidates = [one for one in known if not one.finished] or known[-1:]
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        hint = "`edgeq ab start BUNDLE --to DEVICES` starts one"
         raise ExperimentError("experiment", "there is none", code="EQ831", hint=hint)
-    names = ", ".join(one.terms.experiment for one in going)
+    names = ", ".join(one.config.experiment for one in candidates)
     hint = "name it: `edgeq ab status EXPERIMENT`"
     raise ExperimentError("experiment", expected=f"one of {names}", got="no name", code="EQ831", hint=hint)
 
 
 def next_name(store: Store, model: str, release: str) -> str:
-    """Return a name that no experiment had."""
+    """Return a name that no experiment of the store has used."""
     used = {event.experiment for event in store.experiments()}
     base, number = f"{model}-{release[:8]}", 1
     while f"{base}-{number}" in used:
@@ -153,10 +155,10 @@ def next_name(store: Store, model: str, release: str) -> str:
 
 @contextmanager
 def changing(workspace: Path) -> Iterator[None]:
-    """Let one process at a time begin or end an experiment of a workspace.
+    """Hold the workspace's lock for starting or ending experiments; other processes wait.
 
     Raises:
-        ExperimentError: EQ830, the workspace's folder of experiments cannot be written.
+        ExperimentError: EQ830; the workspace's folder of experiments cannot be written.
     """
     folder = workspace / FOLDER
     try:
@@ -170,15 +172,15 @@ def changing(workspace: Path) -> Iterator[None]:
 
 
 def bundle_path(workspace: Path, experiment: str) -> Path:
-    """Return where an experiment's bundle is kept, so that the file it began with may go."""
+    """Return the path of the copy of an experiment's bundle; the original file may be deleted."""
     return workspace / FOLDER / experiment / BUNDLE
 
 
 def keep_bundle(workspace: Path, experiment: str, data: bytes) -> None:
-    """Keep an experiment's bundle.
+    """Store a copy of an experiment's bundle in the workspace.
 
     Raises:
-        ExperimentError: EQ830, it cannot be written.
+        ExperimentError: EQ830; it cannot be written.
     """
     path = bundle_path(workspace, experiment)
     try:
@@ -191,19 +193,19 @@ def _not_written(error: OSError, path: Path) -> ExperimentError:
     return ExperimentError(
         str(error.filename or path),
         f"cannot be written: {error.strerror}",
-        hint="check the folder's permissions and room, or choose another --workspace",
+        hint="check the folder's permissions and free space, or choose another --workspace",
     )
 
 
 def actor() -> str:
-    """Return the operating system's name of who runs this; no variable can say another one."""
+    """Return the user name of this process from the operating system, not from an environment variable."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
 
 
-def references(store: Store, terms: Terms) -> Mapping[str, Mapping[str, Any] | None]:
-    """Return what the store knows of both releases' references."""
-    known = {release: store.release(release) for release in terms.releases.values()}
+def references(store: Store, config: ExperimentConfig) -> Mapping[str, Mapping[str, Any] | None]:
+    """Return the drift reference of each release; None where the store has none."""
+    known = {release: store.release(release) for release in config.releases.values()}
     return {release: record.reference if record else None for release, record in known.items()}

@@ -1,9 +1,17 @@
-"""The monitor: sequential drift tests over collected windows, with a stated false-alarm rate."""
+"""The monitor: sequential drift tests over collected windows with a stated false-alarm rate."""
 
 from __future__ import annotations
 
-from edgeq.monitor.sketch import LatencySketch, merge_latency
-from edgeq.monitor.streams import Judged, judge_store
-from edgeq.monitor.verdict import SignalVerdict, Verdict, judge
+from edgeq.monitor.field import FieldSummary, field_summaries
+from edgeq.monitor.streams import Stream, judge_store
+from edgeq.monitor.verdict import DriftVerdict, SignalVerdict, judge
 
-__all__ = ["Judged", "LatencySketch", "SignalVerdict", "Verdict", "judge", "judge_store", "merge_latency"]
+__all__ = [
+    "DriftVerdict",
+    "FieldSummary",
+    "SignalVerdict",
+    "Stream",
+    "field_summaries",
+    "judge",
+    "judge_store",
+]

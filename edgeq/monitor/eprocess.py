@@ -35,12 +35,11 @@ make false alarms: they hold less than their counts say.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from edgeq.monitor.log_gamma import log_gamma
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -50,6 +49,10 @@ LOOKBACK = 16
 _SPREADS = (0.02, 0.1, 0.3)  # how firmly a centred alternative holds to the reference, in shares of n
 _TILTS = (-1.6, -0.8, -0.4, -0.2, 0.2, 0.4, 0.8, 1.6)
 _TILT_FIRMNESS = 0.5
+
+# Stirling's series is right to 1e-11 above this; the recurrence moves smaller arguments up.
+_FLOOR = 8
+_HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,3 +159,29 @@ def average(log_es: Array) -> Array:
     """
     combined: Array = _log_sum(log_es, 0) - np.log(len(log_es))
     return combined
+
+
+def log_gamma(x: Array) -> Array:
+    """Return log(gamma(x)) elementwise for x > 0, with an error below 1e-11 of max(1, the value).
+
+    The lean install has numpy but not scipy, and `numpy.frompyfunc(math.lgamma)` takes five times as long
+    (240 ms against 50 ms for 200,000 values).
+
+    Source: Abramowitz & Stegun 6.1.41 (Stirling's series) and 6.1.15 (recurrence).
+    """
+    x = np.asarray(x, dtype=np.float64)
+    small = x < _FLOOR
+    product = np.ones_like(x)
+    if small.any():
+        low = x[small]
+        factors = low.copy()
+        for step in range(1, _FLOOR):
+            factors = factors * (low + step)
+        product[small] = factors
+    high = np.where(small, x + _FLOOR, x)
+    inverse = 1.0 / high
+    square = inverse * inverse
+    series = inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680))))
+    stirling = (high - 0.5) * np.log(high) - high + _HALF_LOG_TAU + series
+    result: Array = stirling - np.log(product)
+    return result

@@ -1,84 +1,89 @@
-"""The signals of a reference, and their counts in windows."""
+"""Signals: the histograms of a drift reference that are watched, and where a window has their counts.
+
+To watch a new histogram, add it to the reference, to the window, and as one `Signal` to `signals_of`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq_agent.telemetry.window import Counts, Window
+
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """One histogram that is watched.
+    """One watched histogram.
 
     Attributes:
         name: `input NAME`, `input NAME[channel]`, `predicted class`, `confidence`.
         ordered: whether neighbouring bins are alike.
         reference: counts, shape (bins,).
-        edges: the bins' edges, bins + 1 of them; empty for classes.
-        place: where the counts lie in a window's body.
+        edges: bin edges, bins + 1 of them; empty for classes.
+        counts: returns a window's counts; raises IndexError where the window has none.
     """
 
     name: str
     ordered: bool
     reference: Array
     edges: tuple[float, ...]
-    place: tuple[str | int, ...]
+    counts: Callable[[Window], Counts]
 
 
 def signals_of(reference: Mapping[str, Any]) -> tuple[Signal, ...]:
-    """Return what can be watched of a reference (`edgeq.reference/1`).
+    """Return the signals of a reference (`edgeq.reference/1`).
 
-    A histogram of one bin (a constant channel) or without a sample cannot drift, and is left out.
+    A histogram with one bin (a constant channel) or without samples cannot show drift and is left out.
     """
-    found = []
+    signals = []
     for number, each in enumerate(reference["inputs"]):
         channels = each["channels"]
         for index, channel in enumerate(channels):
             name = f"input {each['name']}" + (f"[{index}]" if len(channels) > 1 else "")
-            found.append(_histogram(name, channel, ("inputs", number, "channels", index)))
+            signals.append(_histogram(name, channel, _channel_counts(number, index)))
     output = reference["output"]
-    predicted = np.asarray(output["predicted"], dtype=np.float64)
-    found.append(
+    signals.append(
         Signal(
             name="predicted class",
             ordered=False,
-            reference=predicted,
+            reference=np.asarray(output["predicted"], dtype=np.float64),
             edges=(),
-            place=("output", "predicted"),
+            counts=lambda window: window.output.predicted,
         )
     )
-    found.append(_histogram("confidence", output["confidence"], ("output", "confidence")))
-    return tuple(signal for signal in found if len(signal.reference) > 1 and signal.reference.sum() > 0)
+    signals.append(_histogram("confidence", output["confidence"], lambda window: window.output.confidence))
+    return tuple(signal for signal in signals if len(signal.reference) > 1 and signal.reference.sum() > 0)
 
 
-def counts_of(body: Mapping[str, Any], signals: Sequence[Signal]) -> tuple[list[Array], str | None]:
-    """Return a window's counts for each signal, or why the window does not fit the reference."""
-    found = []
+def counts_of(window: Window, signals: Sequence[Signal]) -> tuple[list[Array], str | None]:
+    """Return a window's counts for each signal, or the reason why the window does not match the reference."""
+    rows = []
     for signal in signals:
-        value: Any = body
         try:
-            for step in signal.place:
-                value = value[step]
-            counts = np.asarray(value, dtype=np.float64)
-        except (KeyError, IndexError, TypeError, ValueError):
+            counts = np.asarray(signal.counts(window), dtype=np.float64)
+        except IndexError:
             return [], f"no counts of {signal.name}"
         if counts.shape != signal.reference.shape:
             return [], f"{signal.name}: expected {len(signal.reference)} bins, got {counts.size}"
-        found.append(counts)
-    return found, None
+        rows.append(counts)
+    return rows, None
 
 
-def _histogram(name: str, body: Mapping[str, Any], place: tuple[str | int, ...]) -> Signal:
+def _channel_counts(number: int, channel: int) -> Callable[[Window], Counts]:
+    return lambda window: window.inputs[number].channels[channel]
+
+
+def _histogram(name: str, body: Mapping[str, Any], counts: Callable[[Window], Counts]) -> Signal:
     return Signal(
         name=name,
         ordered=True,
         reference=np.asarray(body["counts"], dtype=np.float64),
         edges=tuple(float(edge) for edge in body["edges"]),
-        place=place,
+        counts=counts,
     )

@@ -1,70 +1,65 @@
-"""The streams of a store: windows of one device, model and release, each with its reference and verdict."""
+"""Streams of a store: the windows of one device, model and release, with their summary and drift verdict."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from edgeq.monitor.sketch import LatencySketch, merge_latency
-from edgeq.monitor.verdict import Verdict, judge
+from edgeq.monitor.field import FieldSummary, by_stream, summarise
+from edgeq.monitor.verdict import DriftVerdict, judge
 from edgeq.store import Store, WindowRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """One stream and what was found.
+class Stream:
+    """One stream of windows.
 
     Attributes:
-        verdict: None where the store knows no reference of the release.
-        latency: of all windows together; None where no inference succeeded.
-        errors: failed inferences by kind.
+        field: what the windows add up to.
+        verdict: None where the store has no drift reference of the release.
     """
 
-    device: str
-    model: str
-    release: str
-    windows: int
-    inferences: int
-    errors: dict[str, int]
-    latency: LatencySketch | None
-    verdict: Verdict | None
+    field: FieldSummary
+    verdict: DriftVerdict | None
+
+    @property
+    def device(self) -> str:
+        """The device's name."""
+        return self.field.device
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.field.model
+
+    @property
+    def release(self) -> str:
+        """The release's id."""
+        return self.field.release
 
 
 def judge_store(
     store: Store, *, devices: Collection[str] = (), model: str | None = None, alpha: float = 0.001
-) -> list[Judged]:
-    """Judge every stream in the store, in the order in which they began.
+) -> list[Stream]:
+    """Judge every stream in the store, in the order in which they appeared.
 
     Args:
         devices: only these; all when empty.
         model: only this one.
+        alpha: probability of ever alarming on one stream while nothing has changed.
 
     Raises:
-        UsageError: alpha is no probability.
-        StoreError: the store cannot be used.
+        UsageError: alpha is not in (0, 1).
+        StoreError: EQ610; the store cannot be used.
     """
-    streams: dict[tuple[str, str, str], list[WindowRecord]] = {}
-    for window in store.windows(model=model):
-        if not devices or window.device in devices:
-            streams.setdefault((window.device, window.model, window.release), []).append(window)
-    return [_judged(store, windows, alpha) for windows in streams.values()]
+    streams = by_stream(store.windows(model=model), devices)
+    return [_judge_stream(store, records, alpha) for records in streams.values()]
 
 
-def _judged(store: Store, windows: list[WindowRecord], alpha: float) -> Judged:
-    first = windows[0]
-    known = store.release(first.release)
+def _judge_stream(store: Store, records: list[WindowRecord], alpha: float) -> Stream:
+    known = store.release(records[0].window.release)
     reference = known.reference if known else None
-    errors: Counter[str] = Counter()
-    for window in windows:
-        errors.update(window.body.get("errors", {}))
-    return Judged(
-        device=first.device,
-        model=first.model,
-        release=first.release,
-        windows=len(windows),
-        inferences=sum(int(window.body.get("inferences", 0)) for window in windows),
-        errors=dict(errors),
-        latency=merge_latency(window.body["latency"] for window in windows),
-        verdict=None if reference is None else judge(windows, reference, alpha=alpha),
+    return Stream(
+        field=summarise(records),
+        verdict=None if reference is None else judge(records, reference, alpha=alpha),
     )

@@ -1,4 +1,4 @@
-"""Judging one stream of windows against its reference: which signals shifted, since when, how much."""
+"""Judge one stream of windows against its drift reference: which signals shifted, when, and by how much."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.errors import DataError, UsageError
-from edgeq.monitor.effects import js_distance, psi
 from edgeq.monitor.eprocess import Evidence, average, evidence
 from edgeq.monitor.signals import Signal, counts_of, signals_of
 from edgeq.store import WindowRecord
 
 Array = NDArray[np.float64]
 
-# e-values are kept as logarithms; beyond this, exp() would be no finite figure.
+# e-values are kept as logarithms; beyond this, exp() overflows.
 _LARGEST_LOG = 700.0
-# From an e-value of 10, as Jeffreys has it, there is some evidence.
+# Jeffreys' scale: an e-value of 10 is where evidence begins to be strong.
 _SOME_LOG = math.log(10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalVerdict:
-    """What the windows say of one signal.
+    """The evidence of a shift in one signal.
 
     Attributes:
-        e_value: the largest e-value that was reached.
-        log10_e: its path over the windows, decimal logarithms.
-        alarm: this signal by itself reached signals/alpha; such alarms hold together with the stated rate.
-        at_window: index of the first window after which it did (0-based in this stream), or None.
-        since_window: index of the first of the windows that hold the evidence; 0 where there is none.
-        psi, js: effect sizes of those windows (all, where there is no evidence) against the reference.
-        reference, field: the two histograms that are compared, counts.
-        edges: the bins' edges; empty for classes.
+        e_value: the largest e-value reached.
+        log10_e: decimal logarithm of the e-value after each window.
+        alarm: the e-value reached (number of signals) / alpha; with this Bonferroni limit, the probability
+            that any signal ever alarms falsely is at most alpha.
+        at_window: index (0-based in this stream) of the first window after which it did, or None.
+        since_window: index of the first window of the evidence; 0 without evidence.
+        psi, js: effect sizes of the windows of the evidence (of all windows without evidence): population
+            stability index in nats, Jensen-Shannon distance from 0 to 1.
+        reference, field: counts of the two compared histograms.
+        edges: bin edges; empty for classes.
     """
 
     name: str
@@ -53,17 +54,18 @@ class SignalVerdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What a stream of windows says; over its whole life it alarms falsely with probability alpha at most.
+class DriftVerdict:
+    """The drift verdict of a stream; over its whole life it alarms falsely with probability alpha at most.
 
     Attributes:
-        alarm: the average of the signals' e-values reached 1/alpha at some time.
-        at_window: the first window (0-based) after which it did, or None.
+        alarm: the average of the signals' e-values reached 1/alpha at some window.
+        at_window: index (0-based) of the first window after which it did, or None.
         at_seq: that window's (boot, sequence number), or None.
-        e_value: the largest average e-value that was reached.
-        log10_e: the average's path over the windows.
-        samples: inferences in the windows.
-        skipped: windows that do not fit the reference, one reason each.
+        e_value: the largest average e-value reached.
+        log10_e: decimal logarithm of the average after each window.
+        windows: windows that were judged.
+        samples: inferences in these windows.
+        skipped: one reason for each window that does not match the reference.
     """
 
     alpha: float
@@ -79,52 +81,56 @@ class Verdict:
 
     @property
     def shifted(self) -> tuple[SignalVerdict, ...]:
-        """Return the signals to name for an alarm: those that alarm by themselves, else the strongest."""
+        """The signals to name for an alarm: those with an alarm of their own, else the strongest one."""
         if not self.alarm:
             return ()
         loud = sorted((signal for signal in self.signals if signal.alarm), key=_strength, reverse=True)
         return tuple(loud) or (max(self.signals, key=_strength),)
 
 
-def judge(windows: Sequence[WindowRecord], reference: Mapping[str, Any], *, alpha: float = 0.001) -> Verdict:
-    """Judge the windows of one device, model and release, in time order.
+def judge(
+    windows: Sequence[WindowRecord], reference: Mapping[str, Any], *, alpha: float = 0.001
+) -> DriftVerdict:
+    """Judge the windows of one device, model and release.
 
     Args:
-        windows: what the device sent.
+        windows: in the order in which the device made them.
         reference: the release's `edgeq.reference/1`.
         alpha: probability of ever alarming on this stream while nothing has changed.
 
     Raises:
-        UsageError: alpha is no probability.
-        DataError: the reference holds nothing that can be watched.
+        UsageError: alpha is not in (0, 1).
+        DataError: EQ200; no histogram of the reference can show drift.
     """
     if not 0 < alpha < 1:
         raise UsageError("alpha", expected="a number between 0 and 1", got=str(alpha))
     signals = signals_of(reference)
     if not signals:
-        raise DataError("drift reference", "nothing in it can be watched", hint="bundle with more data")
+        raise DataError(
+            "drift reference", "no histogram of it can show drift", hint="make the bundle with more data"
+        )
     kept, stacked, skipped = _usable(windows, signals)
     if not kept:
         return _nothing(alpha, skipped)
-    found = [
+    processes = [
         evidence(signal.reference, counts, ordered=signal.ordered)
         for signal, counts in zip(signals, stacked, strict=True)
     ]
-    combined = average(np.stack([each.log_e for each in found]))
+    combined = average(np.stack([process.log_e for process in processes]))
     at = _first(combined, -math.log(alpha))
     limit = math.log(len(signals) / alpha)
-    return Verdict(
+    return DriftVerdict(
         alpha=alpha,
         alarm=at is not None,
         at_window=at,
-        at_seq=None if at is None else (kept[at].boot, kept[at].seq),
+        at_seq=None if at is None else (kept[at].window.boot, kept[at].window.seq),
         e_value=_e(combined.max()),
         log10_e=_log10(combined),
         windows=len(kept),
-        samples=sum(int(window.body.get("inferences", 0)) for window in kept),
+        samples=sum(record.window.inferences for record in kept),
         signals=tuple(
-            _signal_verdict(signal, counts, each, limit)
-            for signal, counts, each in zip(signals, stacked, found, strict=True)
+            _signal_verdict(signal, counts, process, limit)
+            for signal, counts, process in zip(signals, stacked, processes, strict=True)
         ),
         skipped=skipped,
     )
@@ -136,27 +142,29 @@ def _usable(
     kept: list[WindowRecord] = []
     rows: list[list[Array]] = []
     skipped: list[str] = []
-    for window in windows:
-        counts, reason = counts_of(window.body, signals)
+    for record in windows:
+        counts, reason = counts_of(record.window, signals)
         if reason is None:
-            kept.append(window)
+            kept.append(record)
             rows.append(counts)
         else:
-            skipped.append(f"{window.device} boot {window.boot} seq {window.seq}: {reason}")
+            skipped.append(f"{record.device} boot {record.window.boot} seq {record.window.seq}: {reason}")
     stacked = [np.stack([row[index] for row in rows]) for index in range(len(signals))] if rows else []
     return kept, stacked, tuple(skipped)
 
 
-def _signal_verdict(signal: Signal, counts: Array, found: Evidence, limit: float) -> SignalVerdict:
-    peak = int(found.log_e.argmax())
-    # Without evidence, the windows with the most of it are only the noisiest ones: all are compared then.
-    since, end = (int(found.start[peak]), peak + 1) if found.log_e[peak] >= _SOME_LOG else (0, len(counts))
+def _signal_verdict(signal: Signal, counts: Array, process: Evidence, limit: float) -> SignalVerdict:
+    peak = int(process.log_e.argmax())
+    # Without evidence, the windows at the peak are only the noisiest ones: compare all windows then.
+    since, end = (
+        (int(process.start[peak]), peak + 1) if process.log_e[peak] >= _SOME_LOG else (0, len(counts))
+    )
     field = counts[since:end].sum(axis=0)
-    at = _first(found.log_e, limit)
+    at = _first(process.log_e, limit)
     return SignalVerdict(
         name=signal.name,
-        e_value=_e(found.log_e[peak]),
-        log10_e=_log10(found.log_e),
+        e_value=_e(process.log_e[peak]),
+        log10_e=_log10(process.log_e),
         alarm=at is not None,
         at_window=at,
         since_window=since,
@@ -168,8 +176,8 @@ def _signal_verdict(signal: Signal, counts: Array, found: Evidence, limit: float
     )
 
 
-def _nothing(alpha: float, skipped: tuple[str, ...]) -> Verdict:
-    return Verdict(
+def _nothing(alpha: float, skipped: tuple[str, ...]) -> DriftVerdict:
+    return DriftVerdict(
         alpha=alpha,
         alarm=False,
         at_window=None,
@@ -198,3 +206,30 @@ def _log10(log_e: Array) -> tuple[float, ...]:
 
 def _strength(signal: SignalVerdict) -> float:
     return max(signal.log10_e)
+
+
+def psi(reference: Array, current: Array) -> float:
+    """Return the population stability index of two count vectors, in nats; half a count is added to each bin.
+
+    An effect size: never compare it with a fixed limit (ADR 4).
+    """
+    p, q = _shares(reference, 0.5), _shares(current, 0.5)
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def js_distance(reference: Array, current: Array) -> float:
+    """Return the Jensen-Shannon distance of two count vectors, 0 (equal) to 1 (disjoint)."""
+    p, q = _shares(reference, 0.0), _shares(current, 0.0)
+    middle = 0.5 * (p + q)
+    return math.sqrt(max(0.0, 0.5 * (_divergence(p, middle) + _divergence(q, middle))))
+
+
+def _shares(counts: Array, add: float) -> Array:
+    values = np.asarray(counts, dtype=np.float64) + add
+    shares: Array = values / max(float(values.sum()), 1e-300)
+    return shares
+
+
+def _divergence(p: Array, q: Array) -> float:
+    filled = p > 0
+    return float((p[filled] * np.log2(p[filled] / q[filled])).sum())

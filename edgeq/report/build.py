@@ -1,4 +1,4 @@
-"""Building the report's view from the store."""
+"""Build the report from the store."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from edgeq.errors import StoreError
 from edgeq.monitor import judge_store
-from edgeq.report.devices import Measured, device_table, device_verdicts, latency_figure, newest
-from edgeq.report.drift import drift_figures, drift_table, drift_verdicts
+from edgeq.report.devices import DeviceBench, device_table, device_verdicts, latency_figure, newest
+from edgeq.report.drift import drift_figures, drift_table, drift_verdicts, field_table
 from edgeq.report.variants import pareto_figure, variants_table, variants_verdict
 from edgeq.report.view import Level, ReportView, Table, VerdictLine
 from edgeq.store import Store
@@ -29,16 +29,15 @@ def build_view(
     alpha: float = 0.001,
     now: Callable[[], datetime] = _utc_now,
 ) -> ReportView:
-    """Return what the store knows, ready to be shown.
+    """Return the report on what the store contains.
 
     Args:
-        model: only this model's benchmarks and windows.
+        model: only this model's benchmarks and windows; the variants are those of the newest `select` run.
         alpha: the monitor's false-alarm probability.
-
-    The variants are those of the newest run of kind `select`.
+        now: the current time.
 
     Raises:
-        StoreError: there is nothing to show.
+        StoreError: EQ610; the store has nothing to report.
     """
     selections = store.runs("select", limit=1)
     selection = selections[0] if selections else None
@@ -50,7 +49,7 @@ def build_view(
     verdicts: list[VerdictLine] = [*drift_verdicts(streams), *device_verdicts(measured)]
     if selection is not None:
         verdicts.insert(0, variants_verdict(selection))
-    verdicts.sort(key=lambda line: line.level is not Level.BAD)  # what is wrong comes first
+    verdicts.sort(key=lambda line: line.level is not Level.BAD)  # problems first
     return ReportView(
         title=title,
         created=now().strftime("%Y-%m-%d %H:%M UTC"),
@@ -59,13 +58,14 @@ def build_view(
         pareto=None if selection is None else pareto_figure(selection),
         devices=device_table(measured) if measured else None,
         latency=latency_figure(measured) if measured else None,
+        field=field_table(streams) if streams else None,
         streams=drift_table(streams) if streams else None,
         drift=drift_figures(streams),
         provenance=_provenance(store),
     )
 
 
-def _on_devices(store: Store, measured: Sequence[Measured]) -> dict[str, dict[str, float]]:
+def _on_devices(store: Store, measured: Sequence[DeviceBench]) -> dict[str, dict[str, float]]:
     variant_of = {each.release: str(each.manifest.get("variant")) for each in store.releases()}
     worst: dict[str, dict[str, float]] = {}
     for _device, result in measured:

@@ -1,4 +1,4 @@
-"""The report's part on devices: the newest benchmark of each model and release on each device."""
+"""Report section on benchmarks: the newest result of each model and release on each device."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from edgeq.report.view import Figure, Level, Table, VerdictLine
 from edgeq.store import BenchRecord
 from edgeq.units import format_duration, format_size
 
-Measured = tuple[str, BenchResult]
+DeviceBench = tuple[str, BenchResult]
 
 
-def newest(records: Sequence[BenchRecord]) -> list[Measured]:
-    """Return the newest result of each (device, model, release, threads), in the order of first sight."""
-    found: dict[tuple[str, str, str, int], Measured] = {}
+def newest(records: Sequence[BenchRecord]) -> list[DeviceBench]:
+    """Return the newest result of each (device, model, release, threads), in the order of first results."""
+    found: dict[tuple[str, str, str, int], DeviceBench] = {}
     for record in records:
         result = parse_bench(record.body, device=record.device)
         found[record.device, record.model, record.release, result.threads] = (record.device, result)
     return list(found.values())
 
 
-def device_verdicts(measured: Sequence[Measured]) -> list[VerdictLine]:
-    """Return a sentence for each benchmark."""
+def device_verdicts(measured: Sequence[DeviceBench]) -> list[VerdictLine]:
+    """Return one sentence for each benchmark."""
     lines = []
     for device, result in measured:
         low, high = (format_duration(bound) for bound in result.latency.p50_ci95_ns)
@@ -36,7 +36,7 @@ def device_verdicts(measured: Sequence[Measured]) -> list[VerdictLine]:
     return lines
 
 
-def device_table(measured: Sequence[Measured]) -> Table:
+def device_table(measured: Sequence[DeviceBench]) -> Table:
     """Return the table of benchmarks."""
     return Table(
         id="devices",
@@ -55,12 +55,12 @@ def device_table(measured: Sequence[Measured]) -> Table:
         ),
         rows=tuple(_row(device, result) for device, result in measured),
         numeric=(2, 3, 4, 5, 6, 7),
-        note="Each from a fresh process; peak memory includes the interpreter and its libraries.",
+        note="Each result is from a fresh process. Peak memory includes the interpreter and its libraries.",
     )
 
 
-def latency_figure(measured: Sequence[Measured]) -> Figure:
-    """Return percentiles of latency by device, with the median's confidence interval."""
+def latency_figure(measured: Sequence[DeviceBench]) -> Figure:
+    """Return the plot of latency percentiles by device, with the confidence interval of the median."""
     labels = [
         f"{device}: {result.model} {result.release[:8]}{_threads(result)}" for device, result in measured
     ]
@@ -95,7 +95,7 @@ def latency_figure(measured: Sequence[Measured]) -> Figure:
     return Figure(
         id="latency",
         title="Latency by device",
-        caption="One inference, single stream. The bar is the median's 95 % confidence interval.",
+        caption="Latency of single inferences. The bar is the 95 % confidence interval of the median.",
         data=tuple(traces),
         layout={
             "xaxis": {"title": {"text": f"latency ({unit})"}, "rangemode": "tozero"},

@@ -1,45 +1,67 @@
-"""The report's part on drift: e-values over windows, and the histograms that moved."""
+"""Report sections on the field: telemetry totals, drift verdicts, e-values, shifted histograms."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from edgeq.monitor import Judged, SignalVerdict, Verdict
+from edgeq.monitor import DriftVerdict, SignalVerdict, Stream
+from edgeq.monitor.field import COLUMNS
 from edgeq.report.view import Figure, Level, Table, VerdictLine
-from edgeq.units import format_duration
 
-# More histograms than this a stream only repeat each other; the strongest are shown.
+# Further histograms of a stream add little; the strongest signals are shown.
 MOST_HISTOGRAMS = 3
 _MOST_LINES = 8
 
 
-def drift_verdicts(streams: Sequence[Judged]) -> list[VerdictLine]:
-    """Return a sentence for each stream."""
+def drift_verdicts(streams: Sequence[Stream]) -> list[VerdictLine]:
+    """Return one sentence for each stream."""
     return [_sentence(stream) for stream in streams]
 
 
-def drift_table(streams: Sequence[Judged]) -> Table:
-    """Return the table of streams."""
+def field_table(streams: Sequence[Stream]) -> Table:
+    """Return the table of what devices measured in the field, with the columns of `edgeq.monitor.field`."""
     return Table(
-        id="streams",
+        id="field",
         title="In the field",
-        headings=("device", "model", "windows", "inferences", "errors", "p50", "p95", "e-value", "verdict"),
-        rows=tuple(_row(stream) for stream in streams),
-        numeric=(2, 3, 4, 5, 6, 7),
-        note="Latencies are from merged sketches, within 1 %. An e-value of 1/alpha or more is an alarm; "
-        "without a change that ever happens with probability alpha at most.",
+        headings=("device", "model", "windows", *(column.heading for column in COLUMNS)),
+        rows=tuple(
+            (
+                stream.device,
+                _name(stream),
+                str(stream.field.windows),
+                *(column.text(stream.field.total) for column in COLUMNS),
+            )
+            for stream in streams
+        ),
+        numeric=(2, *(index for index, column in enumerate(COLUMNS, 3) if column.numeric)),
+        note="All collected windows of a device and release. Latencies are from merged sketches, within 1 %. "
+        "A dash means that the device did not measure it. Unrecorded inferences have no latency and no "
+        "histogram, because the recorder was behind. A device that is offline for long merges windows.",
     )
 
 
-def drift_figures(streams: Sequence[Judged]) -> tuple[Figure, ...]:
-    """Return for each stream its e-values over windows, and its strongest signals' histograms."""
+def drift_table(streams: Sequence[Stream]) -> Table:
+    """Return the table of drift verdicts."""
+    return Table(
+        id="streams",
+        title="Drift",
+        headings=("device", "model", "windows", "e-value", "verdict"),
+        rows=tuple(_row(stream) for stream in streams),
+        numeric=(2, 3),
+        note="An e-value of 1/alpha or more is an alarm. Without a change, that happens on a stream with "
+        "probability alpha at most, over its whole life.",
+    )
+
+
+def drift_figures(streams: Sequence[Stream]) -> tuple[Figure, ...]:
+    """Return for each stream a plot of its e-values, and the histograms of its strongest signals."""
     figures: list[Figure] = []
     for number, stream in enumerate(streams):
         verdict = stream.verdict
         if verdict is None or not verdict.signals:
             continue
-        name = f"{stream.device}: {stream.model} {stream.release[:8]}"
+        name = f"{stream.device}: {_name(stream)}"
         figures.append(_evidence(f"evidence-{number}", name, verdict))
         shown = sorted(verdict.shifted or verdict.signals, key=_strength, reverse=True)[:MOST_HISTOGRAMS]
         figures.extend(
@@ -48,15 +70,17 @@ def drift_figures(streams: Sequence[Judged]) -> tuple[Figure, ...]:
     return tuple(figures)
 
 
-def _sentence(stream: Judged) -> VerdictLine:
-    name = f"{stream.device}: {stream.model} {stream.release[:8]}"
+def _sentence(stream: Stream) -> VerdictLine:
+    name = f"{stream.device}: {_name(stream)}"
     verdict = stream.verdict
     if verdict is None:
         return VerdictLine(
-            level=Level.NOTE, text=f"{name} is not judged: its drift reference is not known here."
+            level=Level.NOTE, text=f"{name} is not judged: the store has no drift reference of this release."
         )
     if not verdict.windows:
-        return VerdictLine(level=Level.NOTE, text=f"{name} is not judged: no window fits its reference.")
+        return VerdictLine(
+            level=Level.NOTE, text=f"{name} is not judged: no window matches the drift reference."
+        )
     if not verdict.alarm:
         text = f"{name} shows no shift in {verdict.windows} windows ({verdict.samples} inferences)."
         return VerdictLine(level=Level.OK, text=text)
@@ -65,32 +89,32 @@ def _sentence(stream: Judged) -> VerdictLine:
     return VerdictLine(level=Level.BAD, text=text)
 
 
-def _since(verdict: Verdict) -> int:
+def _since(verdict: DriftVerdict) -> int:
     return verdict.shifted[0].since_window
 
 
-def _row(stream: Judged) -> tuple[str, ...]:
-    latency, verdict = stream.latency, stream.verdict
+def _name(stream: Stream) -> str:
+    return f"{stream.model} {stream.release[:8]}"
+
+
+def _row(stream: Stream) -> tuple[str, ...]:
+    verdict = stream.verdict
     if verdict is None:
-        said = "no reference"
+        outcome = "no reference"
     elif verdict.alarm:
-        said = f"ALARM after window {(verdict.at_window or 0) + 1}"
+        outcome = f"ALARM after window {(verdict.at_window or 0) + 1}"
     else:
-        said = "no alarm"
+        outcome = "no alarm"
     return (
         stream.device,
-        f"{stream.model} {stream.release[:8]}",
-        str(stream.windows),
-        str(stream.inferences),
-        ", ".join(f"{number} x {kind}" for kind, number in stream.errors.items()) or "0",
-        "-" if latency is None else format_duration(latency.quantile_ns(0.5)),
-        "-" if latency is None else format_duration(latency.quantile_ns(0.95)),
+        _name(stream),
+        str(stream.field.windows),
         "-" if verdict is None else f"{verdict.e_value:.3g}",
-        said,
+        outcome,
     )
 
 
-def _evidence(identity: str, name: str, verdict: Verdict) -> Figure:
+def _evidence(identity: str, name: str, verdict: DriftVerdict) -> Figure:
     windows = list(range(1, verdict.windows + 1))
     traces: list[dict[str, object]] = [
         {
@@ -118,8 +142,8 @@ def _evidence(identity: str, name: str, verdict: Verdict) -> Figure:
     return Figure(
         id=identity,
         title=f"{name}: evidence for a shift",
-        caption=f"The average crosses the dashed line (10^{limit:.2g}, alpha = {verdict.alpha:g}) only if "
-        "something has changed, but for a chance of alpha over the stream's whole life.",
+        caption=f"Above the dashed line (10^{limit:.2g}) there is an alarm. Without a change, the average "
+        f"ever crosses it with probability {verdict.alpha:g} at most.",
         data=tuple(traces),
         layout={
             "xaxis": {"title": {"text": "window"}},
@@ -149,8 +173,8 @@ def _histogram(identity: str, name: str, signal: SignalVerdict) -> Figure:
     return Figure(
         id=identity,
         title=f"{name}: {signal.name}",
-        caption=f"Windows from {signal.since_window + 1} on against the reference: PSI {signal.psi:.2f}, "
-        f"Jensen-Shannon distance {signal.js:.2f}, e-value {signal.e_value:.3g}.",
+        caption=f"Windows from {signal.since_window + 1} on, compared with the reference: "
+        f"PSI {signal.psi:.2f}, Jensen-Shannon distance {signal.js:.2f}, e-value {signal.e_value:.3g}.",
         data=tuple(traces),
         layout={
             "barmode": "group",
@@ -163,7 +187,7 @@ def _histogram(identity: str, name: str, signal: SignalVerdict) -> Figure:
 def _bin(signal: SignalVerdict, index: int) -> str:
     if not signal.edges:
         return str(index)
-    # The outer bins also hold whatever lies further out; their far edges say nothing.
+    # The end bins also count all values outside; their outer edges mean nothing.
     if index == 0:
         return f"< {signal.edges[1]:.3g}"
     if index == len(signal.edges) - 2:

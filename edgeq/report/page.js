@@ -28,7 +28,7 @@
 
   draw();
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  // On paper a dark screen's light ink would not be seen.
+  // The dark theme's light text would be invisible on paper.
   window.addEventListener("beforeprint", draw);
   window.addEventListener("afterprint", draw);
 })();

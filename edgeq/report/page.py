@@ -1,4 +1,4 @@
-"""Writing a view as one HTML file that needs nothing else: scripts, styles and data are inside."""
+"""Write a report as one HTML file that includes all scripts, styles and data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeq.report.view import ReportView
 
 
 def write_report(path: Path, view: ReportView) -> Path:
-    """Write the page, replacing what was there, and return its path.
+    """Write the page atomically, replacing an existing file, and return its path.
 
     Raises:
         MissingExtra: plotly or jinja2 is not installed.
@@ -60,13 +60,13 @@ def render(view: ReportView) -> str:
 
 
 def json_for_html(value: Any) -> str:
-    """Return JSON that can stand in a script element: no text in it can end the element."""
+    """Return JSON for use in a script element: it contains no character that could end the element."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _as_text(value: Any) -> Any:
-    # Plotly takes texts for a small HTML; a model may be called "<b>".
+    # Plotly interprets text as a subset of HTML; a model may be called "<b>".
     if isinstance(value, str):
         return html.escape(value, quote=False)
     if isinstance(value, Mapping):
@@ -81,5 +81,5 @@ def _asset(name: str) -> str:
 
 
 def _inline(environment: Any, text: str) -> Any:
-    # Not escaped: these four are our own files, the installed plotly's, and JSON made safe above.
+    # Not escaped: the four values are our own files, the installed plotly, and JSON without markup.
     return environment.filters["safe"](text)

@@ -1,4 +1,4 @@
-"""The report's part on variants: what was compared, against which limits, and the Pareto plot."""
+"""Report section on variants: candidates, their limits, and the Pareto plot."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _GATE_NAMES = {
 
 
 def variants_verdict(run: RunRecord) -> VerdictLine:
-    """Return the sentence that says which variant was chosen, and why not the others."""
+    """Return the sentence that names the chosen variant and its metrics."""
     chosen = run.body.get("chosen")
     if chosen is None:
-        return VerdictLine(level=Level.BAD, text=f"{run.subject}: no variant holds every limit.")
+        return VerdictLine(level=Level.BAD, text=f"{run.subject}: no variant meets every limit.")
     candidate = next(each for each in run.body["candidates"] if each["name"] == chosen)
     metrics = candidate["metrics"]
     parts = [format_size(candidate["size_bytes"])]
@@ -42,8 +42,8 @@ def variants_table(run: RunRecord, on_devices: Mapping[str, Json]) -> Table:
     """Return the table of candidates.
 
     Args:
-        on_devices: by variant, the worst that devices measured of what a selection leaves open:
-            `latency_p95_ns_max`, `memory_peak_bytes_max`.
+        on_devices: by variant, the largest value that devices measured for limits which a selection cannot
+            check: `latency_p95_ns_max`, `memory_peak_bytes_max`.
     """
     candidates: Sequence[Json] = run.body["candidates"]
     return Table(
@@ -55,16 +55,16 @@ def variants_table(run: RunRecord, on_devices: Mapping[str, Json]) -> Table:
             for candidate in candidates
         ),
         numeric=(1, 2, 3, 4),
-        note="Agreement and SQNR compare with the float model on the same samples; "
-        "a dash means that it was not measured.",
+        note="Agreement and SQNR are relative to the float model on the same samples. "
+        "A dash means that the value was not measured.",
     )
 
 
 def pareto_figure(run: RunRecord) -> Figure | None:
-    """Return size against quality: accuracy where it differs, else SQNR; None where there is neither."""
+    """Return the plot of size against accuracy, or SQNR if accuracies do not differ; None without either."""
     candidates: Sequence[Json] = run.body["candidates"]
     key, label, factor = "accuracy", "accuracy (%)", 100.0
-    # Accuracies that are all the same (or were not measured) tell nothing apart; noise still does.
+    # Equal or missing accuracies do not separate the variants; the quantization noise still does.
     if len({each["metrics"].get(key) for each in candidates}) < 2:
         key, label, factor = "output_sqnr_db", "output SQNR (dB)", 1.0
     shown = [each for each in candidates if each["metrics"].get(key) is not None]
@@ -90,7 +90,7 @@ def pareto_figure(run: RunRecord) -> Figure | None:
     return Figure(
         id="pareto",
         title=f"Size against {label}",
-        caption="Up and to the left is better. A variant on the front is not beaten in both at once.",
+        caption="Up and to the left is better. No variant is better in both than one on the front.",
         data=tuple(traces),
         layout={"xaxis": {"title": {"text": "size (KiB)"}}, "yaxis": {"title": {"text": label}}},
     )
@@ -106,7 +106,7 @@ def _row(candidate: Json, chosen: str, on_devices: Json) -> tuple[str, ...]:
         _percent(metrics.get("agreement")),
         "-" if metrics.get("output_sqnr_db") is None else f"{metrics['output_sqnr_db']:.1f} dB",
         "yes" if candidate.get("on_front") else "no",
-        "; ".join(_gate(gate, on_devices) for gate in candidate.get("gates", ())) or "none stated",
+        "; ".join(_gate(gate, on_devices) for gate in candidate.get("gates", ())) or "none",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a report shows, as frozen values: no markup, no store."""
+"""The report as frozen values: sentences, tables and plots, without markup."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Level(StrEnum):
-    """How a verdict is meant; the page says it in words too, never by colour alone."""
+    """Severity of a verdict; the page also states it in words, never by colour alone."""
 
     OK = "ok"
     NOTE = "note"
@@ -26,11 +26,11 @@ class VerdictLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table of texts.
+    """A table of text cells.
 
     Attributes:
-        numeric: indices of the columns that hold figures, aligned to the right.
-        note: what to know to read it.
+        numeric: indices of numeric columns, which are aligned to the right.
+        note: how to read the table.
     """
 
     id: str
@@ -43,10 +43,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A plot: plotly's own `data` and `layout`, without colours that depend on the page's theme.
+    """A plot: plotly's `data` and `layout`, without colours, which depend on the page's theme.
 
     Attributes:
-        caption: what is seen, in words, also for those who cannot see it.
+        caption: what the plot shows, in words; also its text for screen readers.
     """
 
     id: str
@@ -58,7 +58,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportView:
-    """Everything on the page, in its order."""
+    """All content of the page, in its order."""
 
     title: str
     created: str
@@ -67,12 +67,13 @@ class ReportView:
     pareto: Figure | None
     devices: Table | None
     latency: Figure | None
+    field: Table | None = None
     streams: Table | None
     drift: tuple[Figure, ...]
     provenance: Table
 
     @property
     def figures(self) -> tuple[Figure, ...]:
-        """Return all plots in the page's order."""
+        """All plots, in the page's order."""
         first = tuple(figure for figure in (self.pareto, self.latency) if figure is not None)
         return first + self.drift

@@ -20,7 +20,8 @@ from edgeq.store.records import (
     ExperimentRecord,
     Ingested,
     QuarantineRecord,
-    Refused,
+    ReceivedWindow,
+    RefusedRecord,
     ReleaseRecord,
     RunRecord,
     WindowRecord,
@@ -37,6 +38,7 @@ from edgeq.store.schema import (
     runs,
     windows,
 )
+from edgeq_agent.telemetry.window import Window, parse
 
 
 class Store:
@@ -127,10 +129,10 @@ class Store:
     def ingest(
         self,
         device_name: str,
-        windows_in: Sequence[Mapping[str, Any]],
+        received: Sequence[ReceivedWindow],
         *,
         device_id: str | None = None,
-        refused: Sequence[Refused] = (),
+        refused: Sequence[RefusedRecord] = (),
     ) -> Ingested:
         """Add windows exactly once and quarantine the refused records, in one transaction.
 
@@ -139,23 +141,23 @@ class Store:
 
         Args:
             device_name: the device's name in the inventory.
-            windows_in: valid windows (`edgeq.window/1`).
+            received: valid windows.
             device_id: the id that the device gave itself, which survives a rename; default: the name.
             refused: records that failed the validation.
         """
         new = duplicates = quarantined = 0
         identity = device_id or device_name
         with store_errors(self.path), self._engine.begin() as connection:
-            for body in windows_in:
-                text = to_text(body)
-                if _add_window(connection, device_name, identity, body, text):
+            for each in received:
+                window, text = each.window, to_text(each.body)
+                if _add_window(connection, device_name, identity, window, text):
                     new += 1
-                elif _stored_text(connection, identity, body) == text:
+                elif _stored_text(connection, identity, window) == text:
                     duplicates += 1
                 else:
-                    reason = f"the store has another window with boot {body['boot']} and seq {body['seq']}"
+                    reason = f"the store has another window with boot {window.boot} and seq {window.seq}"
                     quarantined += self._quarantine_record(
-                        connection, device_name, Refused(reason=reason, body=body)
+                        connection, device_name, RefusedRecord(reason=reason, body=each.body)
                     )
             for record in refused:
                 quarantined += self._quarantine_record(connection, device_name, record)
@@ -167,13 +169,21 @@ class Store:
         device: str | None = None,
         release: str | None = None,
         experiment: str | None = None,
+        newest: int | None = None,
     ) -> list[WindowRecord]:
         """Return the windows that match every given filter, in the order of arrival.
 
         A device sends its oldest window first, so this is also the order in which it recorded them. The
         device's timestamps do not give that order: its clock may jump.
+
+        Args:
+            newest: only so many, the last ones.
+
+        Raises:
+            StoreError: EQ610; a stored window is damaged.
         """
-        query = sa.select(windows).order_by(windows.c.id)
+        columns = (windows.c.id, windows.c.device, windows.c.device_id, windows.c.body)
+        query = sa.select(*columns).order_by(windows.c.id.desc()).limit(newest)
         for column, value in (
             (windows.c.model, model),
             (windows.c.device, device),
@@ -186,7 +196,7 @@ class Store:
                 experiment_windows.c.experiment == experiment
             )
             query = query.where(windows.c.id.in_(of_experiment))
-        return [WindowRecord(**{**row, "body": from_text(row["body"])}) for row in self._rows(query)]
+        return [self._window_record(row) for row in reversed(self._rows(query))]
 
     def quarantine(self, device: str | None = None) -> list[QuarantineRecord]:
         """Return the quarantined records, oldest first; of one device if it is given."""
@@ -250,6 +260,24 @@ class Store:
         query = sa.select(audit).order_by(audit.c.id.desc()).limit(limit)
         return [AuditRecord(**{**row, "body": from_text(row["body"])}) for row in self._rows(query)]
 
+    def _window_record(self, row: Mapping[str, Any]) -> WindowRecord:
+        text = str(row["body"])
+        try:
+            window = parse(from_text(text))
+        except ValueError as error:
+            raise StoreError(
+                str(self.path),
+                f"window {row['id']} of {row['device']} is damaged: {error}",
+                hint="restore .edgeq/store.db from a backup",
+            ) from error
+        return WindowRecord(
+            id=row["id"],
+            device=row["device"],
+            device_id=row["device_id"],
+            window=window,
+            sha256=hashlib.sha256(text.encode("ascii")).hexdigest(),
+        )
+
     def _insert(self, table: sa.Table, **values: Any) -> int:
         with store_errors(self.path), self._engine.begin() as connection:
             key = connection.execute(table.insert().values(**values)).inserted_primary_key
@@ -259,7 +287,7 @@ class Store:
         with store_errors(self.path), reading(self._engine) as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
-    def _quarantine_record(self, connection: sa.Connection, device: str, record: Refused) -> int:
+    def _quarantine_record(self, connection: sa.Connection, device: str, record: RefusedRecord) -> int:
         text = to_text(record.body)
         statement = insert(quarantine).values(
             device=device,
@@ -281,18 +309,16 @@ def _release(row: Mapping[str, Any]) -> ReleaseRecord:
     )
 
 
-def _add_window(
-    connection: sa.Connection, device: str, device_id: str, body: Mapping[str, Any], text: str
-) -> bool:
+def _add_window(connection: sa.Connection, device: str, device_id: str, window: Window, text: str) -> bool:
     statement = insert(windows).values(
         device=device,
         device_id=device_id,
-        boot=body["boot"],
-        seq=body["seq"],
-        model=body["model"],
-        release=body["release"],
-        started_ns=body["started_ns"],
-        ended_ns=body["ended_ns"],
+        boot=window.boot,
+        seq=window.seq,
+        model=window.model,
+        release=window.release,
+        started_ns=window.started_ns,
+        ended_ns=window.ended_ns,
         body=text,
     )
     # Only a known (device, boot, seq) is skipped silently. Any other conflict is an error.
@@ -300,16 +326,14 @@ def _add_window(
     result = connection.execute(statement.on_conflict_do_nothing(index_elements=unique))
     if result.rowcount != 1:
         return False
-    if body.get("experiment") and result.inserted_primary_key is not None:
+    if window.experiment and result.inserted_primary_key is not None:
         window_id = result.inserted_primary_key[0]
-        connection.execute(
-            experiment_windows.insert().values(window=window_id, experiment=body["experiment"])
-        )
+        connection.execute(experiment_windows.insert().values(window=window_id, experiment=window.experiment))
     return True
 
 
-def _stored_text(connection: sa.Connection, device_id: str, body: Mapping[str, Any]) -> str:
+def _stored_text(connection: sa.Connection, device_id: str, window: Window) -> str:
     query = sa.select(windows.c.body).where(
-        windows.c.device_id == device_id, windows.c.boot == body["boot"], windows.c.seq == body["seq"]
+        windows.c.device_id == device_id, windows.c.boot == window.boot, windows.c.seq == window.seq
     )
     return str(connection.execute(query).scalar_one())

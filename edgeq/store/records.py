@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeq_agent.telemetry import window
+from edgeq_agent.telemetry.window import Window
+
 Body = Mapping[str, Any]
 
 
@@ -44,18 +47,19 @@ class ReleaseRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowRecord:
-    """One telemetry window. (device_id, boot, seq) is unique in the store."""
+    """One telemetry window. (device_id, boot, seq) is unique in the store.
+
+    Attributes:
+        device: the device's name in the inventory when the window was collected.
+        device_id: the device's own id.
+        sha256: digest of the window's JSON text as the store keeps it.
+    """
 
     id: int
     device: str
     device_id: str
-    boot: str
-    seq: int
-    model: str
-    release: str
-    started_ns: int
-    ended_ns: int
-    body: Body
+    window: Window
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,29 @@ class AuditRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class ReceivedWindow:
+    """A valid telemetry window on its way into the store.
+
+    Attributes:
+        body: the JSON value as the device sent it. The store keeps it whole, so that fields which only a
+            newer edgeq knows are not lost.
+    """
+
+    window: Window
+    body: Body
+
+    @classmethod
+    def parse(cls, body: Any) -> ReceivedWindow:
+        """Return the window of a JSON value.
+
+        Raises:
+            WindowError: it is not a valid `edgeq.window/1`.
+        """
+        return cls(window=window.parse(body), body=body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedRecord:
     """A telemetry record that failed the validation, with the reason. The store quarantines it."""
 
     reason: str

@@ -89,7 +89,7 @@ def test_windows_come_once_and_one_dead_device_stops_nobody(
     assert capsys.readouterr().out.splitlines()[1].split() == ["pi", "0", "0", "0", "0"]
     with Store.open(site) as store:
         windows = store.windows(model="double", device="pi")
-        assert [window.body["inferences"] for window in windows] == [20, 20, 20]
+        assert [record.window.inferences for record in windows] == [20, 20, 20]
     assert main([*at, "monitor", "pi", "--json"]) == 0
     (stream,) = json.loads(capsys.readouterr().out)["streams"]
     assert (stream["judged"], stream["skipped"]) == (True, [])

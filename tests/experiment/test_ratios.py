@@ -8,17 +8,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from edgeq.experiment.arm_counts import Part, Seen, bucket_at, within
-from edgeq.experiment.blocks import Block, blocks
+from edgeq.experiment.arm_counts import ArmCounts, ArmWindow, Block, blocks, quantile_bucket, share_up_to
 from edgeq.experiment.ratios import ratio_interval
 
 ACCURACY = 0.01
 STEP = math.log((1 + ACCURACY) / (1 - ACCURACY))
 
 
-def part(latencies_ns: np.ndarray) -> Part:
+def part(latencies_ns: np.ndarray) -> ArmCounts:
     buckets = np.ceil(np.log(latencies_ns) / STEP).astype(int)
-    return Part(latency=dict(Counter(buckets.tolist())), accuracy=ACCURACY)
+    return ArmCounts(latency=dict(Counter(buckets.tolist())), accuracy=ACCURACY)
 
 
 def made(
@@ -70,7 +69,7 @@ def test_arms_of_very_different_size_are_not_mistaken() -> None:
     assert estimate is not None
     assert abs(estimate - 1) < 0.05
     assert units == 2999, "the first block only sets the threshold"
-    by_block = [bucket_at(one.b.latency, 0.95) - bucket_at(one.a.latency, 0.95) for one in found]
+    by_block = [quantile_bucket(one.b.latency, 0.95) - quantile_bucket(one.a.latency, 0.95) for one in found]
     assert np.mean(by_block) < -5, "the plain comparison of quantiles is off by a tenth"
 
 
@@ -90,10 +89,10 @@ def test_a_slow_release_is_found_and_the_ends_are_no_finer_than_the_sketch() -> 
 
 def test_little_says_little() -> None:
     random = np.random.default_rng(7)
-    assert ratio_interval([], 0.5, alpha=0.05)[0].says_nothing
+    assert ratio_interval([], 0.5, alpha=0.05)[0].is_open
     assert ratio_interval(made(random, 1, 1.0), 0.5, alpha=0.05)[2] == 0
     interval, _, units = ratio_interval(made(random, 8, 1.0), 0.5, alpha=0.05)
-    assert (interval.says_nothing, units) == (True, 5)
+    assert (interval.is_open, units) == (True, 5)
 
 
 def test_a_ratio_beyond_the_grid_is_told_as_far_as_it_goes() -> None:
@@ -105,9 +104,9 @@ def test_a_ratio_beyond_the_grid_is_told_as_far_as_it_goes() -> None:
 
 
 def test_buckets_are_counted_with_sharp_edges() -> None:
-    one = Part(latency={10: 5, 12: 4, 20: 1}, accuracy=ACCURACY)
-    assert [within(one.latency, bucket) for bucket in (9, 10, 11, 12, 20)] == [0, 0.5, 0.5, 0.9, 1]
-    assert [bucket_at(one.latency, fraction) for fraction in (0.1, 0.5, 0.51, 0.9, 0.95)] == [
+    one = ArmCounts(latency={10: 5, 12: 4, 20: 1}, accuracy=ACCURACY)
+    assert [share_up_to(one.latency, bucket) for bucket in (9, 10, 11, 12, 20)] == [0, 0.5, 0.5, 0.9, 1]
+    assert [quantile_bucket(one.latency, fraction) for fraction in (0.1, 0.5, 0.51, 0.9, 0.95)] == [
         10,
         10,
         12,
@@ -117,8 +116,8 @@ def test_buckets_are_counted_with_sharp_edges() -> None:
 
 
 def test_a_block_ends_when_both_arms_have_something() -> None:
-    def seen(device: str, arm: str, count: int) -> Seen:
-        return Seen(device=device, arm=arm, part=Part(labelled=count, correct=count))
+    def seen(device: str, arm: str, count: int) -> ArmWindow:
+        return ArmWindow(device=device, arm=arm, counts=ArmCounts(labelled=count, correct=count))
 
     windows = [
         seen("x", "a", 3), seen("y", "b", 1), seen("x", "a", 2), seen("x", "b", 0), seen("x", "b", 1),

@@ -11,17 +11,17 @@ import sqlalchemy as sa
 
 from edgeq.cli import main
 from edgeq.errors import ExperimentError
-from edgeq.experiment import By, record
-from edgeq.experiment.config import Terms
+from edgeq.experiment import SplitBy, record
+from edgeq.experiment.config import ExperimentConfig
 from edgeq.store import Store
 from edgeq.store.engine import open_engine
 
-TERMS = Terms(
+TERMS = ExperimentConfig(
     experiment="m-1",
     model="m",
     release_a="a" * 64,
     release_b="b" * 64,
-    by=By.CALLS,
+    by=SplitBy.CALLS,
     share=0.1,
     salt="s",
     arms={"pi": "ab"},
@@ -38,7 +38,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     write(tmp_path, ("started", {"terms": TERMS}), ("stopped", {}), ("closed", {"devices": ["pi"]}))
     with Store.open(tmp_path) as store:
         (found,) = record.read_all(store)
-    assert (found.terms.to_dict(), found.finished) == (TERMS, True)
+    assert (found.config.to_dict(), found.finished) == (TERMS, True)
 
 
 @pytest.mark.parametrize(

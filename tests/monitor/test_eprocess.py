@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeq.monitor.effects import js_distance, psi
-from edgeq.monitor.eprocess import PRIORS, average, evidence
-from edgeq.monitor.log_gamma import log_gamma
+from edgeq.monitor.eprocess import PRIORS, average, evidence, log_gamma
+from edgeq.monitor.verdict import js_distance, psi
 
 REPLAYS = 2000
 WINDOWS = 16

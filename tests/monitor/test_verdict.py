@@ -12,9 +12,11 @@ import pytest
 
 from edgeq.cli import main
 from edgeq.errors import DataError, UsageError
-from edgeq.monitor import judge, judge_store, merge_latency
+from edgeq.monitor import judge, judge_store
 from edgeq.monitor.replay import replay_null
 from edgeq.store import Store, WindowRecord
+from edgeq_agent.telemetry.window import parse, to_json
+from tests.telemetry.golden import received, window_json
 
 EDGES = [-1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 2.0]
 
@@ -38,28 +40,23 @@ def _record(seq: int, random: np.random.Generator, *, lift: float = 0.0, **chang
     values = random.random((2, 40))
     values[1] += lift
     latency = {"relative_accuracy": 0.01, "counts": {"690": 40}, "count": 40, "sum_ns": 40_000_000}
-    body = {
-        "inferences": 40,
-        "errors": {},
-        "latency": {**latency, "min_ns": 970_000, "max_ns": 990_000},
-        "inputs": [{"name": "x", "channels": [np.histogram(row, EDGES)[0].tolist() for row in values]}],
-        "output": {
-            "predicted": random.multinomial(40, [0.5, 0.25, 0.25]).tolist(),
-            "confidence": random.multinomial(40, [0.25, 0.75]).tolist(),
-        },
-    }
-    return WindowRecord(
-        id=seq,
-        device="pi",
-        device_id="d",
+    body = window_json(
+        "verb infer",
         boot="b:n",
         seq=seq,
-        model="kws",
         release="r1",
         started_ns=seq,
         ended_ns=seq,
-        body={**body, **changes},
+        inferences=40,
+        latency={**latency, "min_ns": 970_000, "max_ns": 990_000},
+        inputs=[{"name": "x", "channels": [np.histogram(row, EDGES)[0].tolist() for row in values]}],
+        output={
+            "predicted": random.multinomial(40, [0.5, 0.25, 0.25]).tolist(),
+            "confidence": random.multinomial(40, [0.25, 0.75]).tolist(),
+        },
     )
+    window = parse({**body, **changes})
+    return WindowRecord(id=seq, device="pi", device_id="d", window=window, sha256="0" * 64)
 
 
 def _stream(count: int, *, since: int = 10**9, lift: float = 0.4, seed: int = 1) -> list[WindowRecord]:
@@ -108,14 +105,14 @@ def test_windows_that_do_not_fit_are_skipped_with_a_reason() -> None:
     odd = [
         _record(1, random, inputs=[]),
         _record(2, random, output={"predicted": [40, 0], "confidence": [1, 39]}),
-        _record(3, random, output={}),
+        _record(3, random, output={"predicted": [20, 10, 10], "confidence": [1, 2, 3]}),
     ]
     verdict = judge([*odd, _record(4, random)], _reference())
     assert verdict.windows == 1
     assert verdict.skipped == (
         "pi boot b:n seq 1: no counts of input x[0]",
         "pi boot b:n seq 2: predicted class: expected 3 bins, got 2",
-        "pi boot b:n seq 3: no counts of predicted class",
+        "pi boot b:n seq 3: confidence: expected 2 bins, got 3",
     )
     nothing = judge(odd, _reference())
     assert (nothing.alarm, nothing.windows, nothing.signals) == (False, 0, ())
@@ -126,7 +123,7 @@ def test_bad_arguments_are_refused() -> None:
         with pytest.raises(UsageError, match="alpha"):
             judge([], _reference(), alpha=alpha)
     empty = _reference(0)
-    with pytest.raises(DataError, match="nothing in it can be watched"):
+    with pytest.raises(DataError, match="no histogram of it can show drift"):
         judge([], empty)
 
 
@@ -140,53 +137,24 @@ def test_the_replay_measures_the_rate_of_the_whole_verdict() -> None:
     assert replay_null(_reference(), alpha=0.999999, windows=2, replays=200).rate > 0.05
 
 
-def test_merged_latencies_are_those_of_the_union() -> None:
-    random = np.random.default_rng(8)
-    gamma = 1.01 / 0.99
-    bodies, everything = [], []
-    for size in (10, 1000, 0, 300):
-        values = np.maximum(1, random.lognormal(13, 0.7, size=size)).astype(int)
-        everything.extend(values.tolist())
-        counts: dict[str, int] = {}
-        for value in values:
-            key = str(math.ceil(math.log(value) / math.log(gamma)))
-            counts[key] = counts.get(key, 0) + 1
-        body = {"relative_accuracy": 0.01, "counts": counts, "count": size, "sum_ns": int(values.sum())}
-        bounds = {"min_ns": int(values.min()), "max_ns": int(values.max())} if size else {}
-        bodies.append({**body, **bounds})
-    merged = merge_latency(bodies)
-    assert merged is not None
-    assert (merged.count, merged.sum_ns) == (1310, sum(everything))
-    assert (merged.min_ns, merged.max_ns) == (min(everything), max(everything))
-    assert merged.mean_ns == pytest.approx(np.mean(everything))
-    ordered = sorted(everything)
-    for q in (0, 0.01, 0.5, 0.9, 0.99, 1):
-        true = ordered[int(q * (len(ordered) - 1))]
-        assert merged.quantile_ns(q) == pytest.approx(true, rel=0.0101)
-    assert merge_latency([bodies[2]]) is None
-    with pytest.raises(DataError, match="relative accuracy"):
-        merge_latency([bodies[0], {**bodies[1], "relative_accuracy": 0.02}])
-
-
 def _fill(folder: Path, *, since: int) -> None:
     with Store.open(folder) as store:
         store.put_release("r1", {"model": "kws"}, _reference())
         for record in _stream(20, since=since):
-            head = {"boot": "b:n", "seq": record.seq, "model": "kws", "release": "r1"}
-            times = {"started_ns": record.seq, "ended_ns": record.seq}
-            store.ingest("pi", [{**head, **times, **record.body}])
+            store.ingest("pi", [received(to_json(record.window))])
 
 
 def test_streams_are_judged_apart(tmp_path: Path) -> None:
     _fill(tmp_path, since=10)
     with Store.open(tmp_path) as store:
-        other = {**_stream(1)[0].body, "boot": "b", "seq": 1, "model": "kws", "release": "unknown"}
-        store.ingest("pi", [{**other, "started_ns": 1, "ended_ns": 1, "errors": {"invoke": 2}}])
+        other = to_json(_stream(1)[0].window)
+        changes = {"boot": "b", "release": "unknown", "errors": {"invoke": 2}}
+        store.ingest("pi", [received({**other, **changes})])
         first, second = judge_store(store)
         assert first.verdict is not None
         assert first.verdict.alarm
-        assert (first.windows, second.windows, second.verdict) == (20, 1, None)
-        assert second.errors == {"invoke": 2}
+        assert (first.field.windows, second.field.windows, second.verdict) == (20, 1, None)
+        assert second.field.total.errors == {"invoke": 2}
         assert judge_store(store, devices=["coral"]) == []
         assert judge_store(store, model="other") == []
 

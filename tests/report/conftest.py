@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgeq.store import Store
+from tests.telemetry.golden import received
 
 RELEASE = "a" * 64
 EDGES = [float(edge) for edge in np.linspace(0, 1, 11)]
@@ -120,8 +121,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         store.record_bench("pi", bench_document())
         hot = bench_document(invalid=[{"reason": "throttled: freq-capped"}], threads=4)
         store.record_bench("coral", hot)
-        store.ingest("pi", [window_document(seq, random, shifted=seq > 12) for seq in range(1, 21)])
-        store.ingest(
-            "coral", [window_document(seq, random, shifted=False) for seq in range(1, 13)], device_id="d2"
-        )
+        shifted = [window_document(seq, random, shifted=seq > 12) for seq in range(1, 21)]
+        store.ingest("pi", [received(window) for window in shifted])
+        normal = [window_document(seq, random, shifted=False) for seq in range(1, 13)]
+        store.ingest("coral", [received(window) for window in normal], device_id="d2")
         yield store

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgeq.store import Store
+from edgeq.store import ReceivedWindow, Store
+from tests.telemetry.golden import received, window_json
 
 
-def window(seq: int, **more: Any) -> dict[str, Any]:
-    body = {"boot": "b", "seq": seq, "model": "kws", "release": "r", "started_ns": 0, "ended_ns": 1}
-    return {**body, **more}
+def window(seq: int, **more: Any) -> ReceivedWindow:
+    return received(window_json("verb infer", boot="b", seq=seq, **more))
 
 
 def test_windows_are_found_by_their_experiment(tmp_path: Path) -> None:
@@ -23,8 +23,8 @@ def test_windows_are_found_by_their_experiment(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         store.ingest("pi", sent)
         assert store.ingest("pi", sent).duplicates == 4
-        assert [one.seq for one in store.windows(experiment="e-1")] == [2]
-        assert [one.seq for one in store.windows(model="kws", experiment="e-2")] == [3]
+        assert [one.window.seq for one in store.windows(experiment="e-1")] == [2]
+        assert [one.window.seq for one in store.windows(model="kws", experiment="e-2")] == [3]
         assert store.windows(experiment="e-3") == []
         assert len(store.windows()) == 4
 

@@ -13,7 +13,9 @@ from edgeq.store import Store
 from edgeq.store.engine import open_engine
 from edgeq.store.migrations import MIGRATIONS, VERSION, Migration
 from edgeq.store.schema import METADATA
+from edgeq_agent.telemetry.window import to_json
 from tests.store.write_database import FOLDER, stored
+from tests.telemetry.golden import received
 
 # SHA-256 of the statements of each released migration. A new migration adds a line; no line ever changes.
 RELEASED = {
@@ -105,9 +107,9 @@ def test_a_stored_database_is_migrated_and_read(tmp_path: Path, version: int) ->
         releases = [(one.release, one.manifest, one.reference) for one in store.releases()]
         assert releases == [("r1", {"model": "kws"}, {"inputs": []}), ("r2", {"model": "kws"}, None)]
         windows = store.windows(model="kws")
-        assert [one.seq for one in windows] == [1, 2, 3][: 2 if version < 2 else 3]
-        assert (windows[0].device, windows[0].device_id, windows[0].boot) == ("pi", "d1", "b:1")
-        assert windows[0].body["inferences"] == 3
+        assert [one.window.seq for one in windows] == [1, 2, 3][: 2 if version < 2 else 3]
+        assert (windows[0].device, windows[0].device_id, windows[0].window.boot) == ("pi", "d1", "b:1")
+        assert windows[0].window.inferences == 40
         assert [(one.reason, one.body) for one in store.quarantine()] == [("no window", [1, "x"])]
         assert [one.body["runs"] for one in store.benches("kws", "pi")] == [200]
         assert [(one.actor, one.action, one.body) for one in store.audit()] == [
@@ -115,9 +117,9 @@ def test_a_stored_database_is_migrated_and_read(tmp_path: Path, version: int) ->
         ]
         events = [(one.experiment, one.event, one.actor) for one in store.experiments()]
         assert events == ([] if version < 2 else [("e-1", "started", "ann")])
-        assert [one.seq for one in store.windows(experiment="e-1")] == ([] if version < 2 else [3])
+        assert [one.window.seq for one in store.windows(experiment="e-1")] == ([] if version < 2 else [3])
         # It takes new records too: a device that sends a window again changes nothing.
-        assert store.ingest("pi", [windows[0].body], device_id="d1").duplicates == 1
+        assert store.ingest("pi", [received(to_json(windows[0].window))], device_id="d1").duplicates == 1
         assert store.record_run("bundle", "kws.eqb", {}) == 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeq.errors import StoreError
-from edgeq.store import Refused, Store
+from edgeq.store import ReceivedWindow, RefusedRecord, Store
 from edgeq.store.engine import open_engine
 from edgeq.store.migrations import MIGRATIONS, VERSION
+from tests.telemetry.golden import received, window_json
 
 
-def _window(seq: int, boot: str = "b:1", **more: Any) -> dict[str, Any]:
-    body = {"boot": boot, "seq": seq, "model": "kws", "release": "r1", "started_ns": 10 * seq}
-    return {**body, "ended_ns": 10 * seq + 5, **more}
+def _window(seq: int, boot: str = "b:1", **more: Any) -> ReceivedWindow:
+    body = {"boot": boot, "seq": seq, "release": "r1", "started_ns": 10 * seq, "ended_ns": 10 * seq + 5}
+    return received(window_json("verb infer", **body, **more))
 
 
 def test_runs_come_back_newest_first_and_by_kind(tmp_path: Path) -> None:
@@ -59,13 +61,15 @@ def test_windows_are_stored_exactly_once_in_any_order_of_arrival(
             assert result.new == len(set(batch) - seen)
             assert result.new + result.duplicates == len(batch)
             seen |= set(batch)
-        assert sorted(window.seq for window in store.windows()) == sorted(seen)
+        assert sorted(record.window.seq for record in store.windows()) == sorted(seen)
 
 
 def test_a_bad_window_rolls_the_whole_batch_back(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
+        nameless = replace(_window(2).window, model=None)  # type: ignore[arg-type]
+        broken = replace(_window(2), window=nameless)
         with pytest.raises(StoreError, match="NOT NULL"):
-            store.ingest("pi", [_window(1), _window(2, model=None)])
+            store.ingest("pi", [_window(1), broken])
         assert store.windows() == []
 
 
@@ -74,7 +78,7 @@ def test_a_renamed_device_keeps_its_windows(tmp_path: Path) -> None:
         store.ingest("old", [_window(1)], device_id="d1")
         assert store.ingest("new", [_window(1), _window(2)], device_id="d1").duplicates == 1
         assert store.ingest("other", [_window(1)], device_id="d2").new == 1
-        assert [(window.device, window.seq) for window in store.windows()] == [
+        assert [(record.device, record.window.seq) for record in store.windows()] == [
             ("old", 1),
             ("new", 2),
             ("other", 1),
@@ -87,9 +91,11 @@ def test_a_known_window_with_other_content_is_quarantined(tmp_path: Path) -> Non
     with Store.open(tmp_path) as store:
         store.ingest("pi", [_window(1, inferences=5)])
         for _ in range(2):
-            result = store.ingest("pi", [_window(1, inferences=6)], refused=[Refused(reason="odd", body=[1])])
+            result = store.ingest(
+                "pi", [_window(1, inferences=6)], refused=[RefusedRecord(reason="odd", body=[1])]
+            )
         assert (result.new, result.duplicates, result.quarantined) == (0, 0, 0)
-        assert store.windows()[0].body["inferences"] == 5
+        assert store.windows()[0].window.inferences == 5
         reasons = [record.reason for record in store.quarantine("pi")]
         assert reasons == ["the store has another window with boot b:1 and seq 1", "odd"]
 

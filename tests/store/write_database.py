@@ -14,9 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from edgeq.store import Refused, Store
+from edgeq.store import ReceivedWindow, RefusedRecord, Store
 from edgeq.store.engine import open_engine
 from edgeq.store.migrations import VERSION
+from tests.telemetry.golden import received, window_json
 
 FOLDER = Path(__file__).parent / "databases"
 
@@ -32,7 +33,7 @@ def fill(store: Store) -> None:
     store.record_run("bundle", "kws.eqb", {"release": "r1"})
     store.put_release("r1", {"model": "kws"}, {"inputs": []})
     store.put_release("r2", {"model": "kws"}, None)
-    refused = [Refused(reason="no window", body=[1, "x"])]
+    refused = [RefusedRecord(reason="no window", body=[1, "x"])]
     store.ingest("pi", [_window(1), _window(2)], device_id="d1", refused=refused)
     store.record_bench("pi", {"model": "kws", "release": "r1", "runs": 200})
     store.record_audit("ann", "rollback", "pi/kws", {"to": "r1"})
@@ -56,9 +57,8 @@ def main() -> None:
         target.write_bytes(gzip.compress(path.read_bytes(), 9, mtime=0))
 
 
-def _window(seq: int, **more: Any) -> dict[str, Any]:
-    body = {"schema": "edgeq.window/1", "boot": "b:1", "seq": seq, "model": "kws", "release": "r1"}
-    return {**body, "started_ns": 10 * seq, "ended_ns": 10 * seq + 5, "inferences": 3, **more}
+def _window(seq: int, **more: Any) -> ReceivedWindow:
+    return received(window_json("verb infer", boot="b:1", seq=seq, release="r1", **more))
 
 
 if __name__ == "__main__":

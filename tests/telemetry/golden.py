@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from edgeq.store import ReceivedWindow
+
 _FIXTURE = Path(__file__).parent / "window-v1.jsonl"
 
 
@@ -22,3 +24,8 @@ def window_json(name: str, **changes: Any) -> dict[str, Any]:
 
 
 EVERY_FIELD = "arm b with everything"
+
+
+def received(body: dict[str, Any]) -> ReceivedWindow:
+    """Return a window as the collector passes it to the store."""
+    return ReceivedWindow.parse(body)

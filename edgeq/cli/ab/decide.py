@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.cli.ab.status import judged_of, show
+from edgeq.cli.ab.status import result_of, show
 from edgeq.cli.outcome import end, recap_of
 from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 @retries_option()
 def stop_command(app: App, experiment: str | None, because: str | None, retries: int) -> None:
     """End EXPERIMENT without a verdict: what served before serves alone again."""
-    from edgeq.experiment import State, record
+    from edgeq.experiment import ExperimentState, record
     from edgeq.store import Store
 
     with Store.open(app.workspace) as store:
         with record.changing(app.workspace):
             found = record.find(store, experiment)
-            if found.state is State.RUNNING:
-                body = {"because": because, "judged": judged_of(store, found).to_dict()}
-                store.record_experiment(found.terms.experiment, "stopped", record.actor(), body)
-                found = record.find(store, found.terms.experiment)
+            if found.state is ExperimentState.RUNNING:
+                body = {"because": because, "judged": result_of(store, found).to_dict()}
+                store.record_experiment(found.config.experiment, "stopped", record.actor(), body)
+                found = record.find(store, found.config.experiment)
         _finish(app, store, found, None, "edgeq.ab.stop/1", "ab stop", retries=retries)
 
 
@@ -83,14 +83,14 @@ def decide_command(
         raise click.UsageError("--stages belongs to --promote, and --soak to --stages")
     with Store.open(app.workspace) as store:
         found = record.find(store, experiment)
-        what = f"{decision.value.capitalize()} {found.terms.release_b[:12]}"
-        question = f"{what} on {len(found.terms.devices)} devices?"
+        what = f"{decision.value.capitalize()} {found.config.release_b[:12]}"
+        question = f"{what} on {len(found.config.devices)} devices?"
         if not app.ui.confirm(question, yes=yes):
             app.ui.say("nothing was decided")
             return
         with record.changing(app.workspace):
-            found = _decided(store, record.find(store, found.terms.experiment), decision, because, anyway)
-        path = record.bundle_path(app.workspace, found.terms.experiment)
+            found = _decided(store, record.find(store, found.config.experiment), decision, because, anyway)
+        path = record.bundle_path(app.workspace, found.config.experiment)
         if stages is not None:
             _in_stages(app, found, stages, soak, retries)
         bundle = read_bundle(path) if decision is Decision.PROMOTE else None
@@ -107,35 +107,35 @@ def _decided(
         NotJustified: EQ833, the data do not justify it.
         ExperimentError: EQ834, something else was decided before.
     """
-    from edgeq.experiment import Decision, State, objections, record
+    from edgeq.experiment import Decision, ExperimentState, objections, record
 
-    terms = experiment.terms
-    event = State.PROMOTED if decision is Decision.PROMOTE else State.REJECTED
+    config = experiment.config
+    event = ExperimentState.PROMOTED if decision is Decision.PROMOTE else ExperimentState.REJECTED
     if experiment.state is event:
         return experiment
-    if experiment.state is not State.RUNNING:
+    if experiment.state is not ExperimentState.RUNNING:
         raise ExperimentError(
-            terms.experiment, f"is {experiment.state.value}: nothing is left to decide", code="EQ834",
-            hint=f"`edgeq ab status {terms.experiment}` shows who decided, and why",
+            config.experiment, f"is {experiment.state.value}: nothing is left to decide", code="EQ834",
+            hint=f"`edgeq ab status {config.experiment}` shows who decided, and why",
         )  # fmt: skip
-    judged = judged_of(store, experiment)
-    against = objections(terms, judged, decision)
+    result = result_of(store, experiment)
+    against = objections(config, result, decision)
     if against and not anyway:
         raise NotJustified(
-            f"{decision.value} {terms.experiment}", "; ".join(against),
-            hint=f"`edgeq ab status {terms.experiment}` shows the intervals; collect more, or say --anyway",
+            f"{decision.value} {config.experiment}", "; ".join(against),
+            hint=f"`edgeq ab status {config.experiment}` shows the intervals; collect more, or say --anyway",
         )  # fmt: skip
     body = {
         "because": because,
         "anyway": bool(against),
         "objections": list(against),
-        "release_a": terms.release_a,
-        "release_b": terms.release_b,
+        "release_a": config.release_a,
+        "release_b": config.release_b,
         "host": socket.gethostname(),
-        "judged": judged.to_dict(),
+        "judged": result.to_dict(),
     }
-    store.record_experiment(terms.experiment, event.value, record.actor(), body)
-    return record.find(store, terms.experiment)
+    store.record_experiment(config.experiment, event.value, record.actor(), body)
+    return record.find(store, config.experiment)
 
 
 def _in_stages(app: App, experiment: Experiment, stages: str, soak: str | None, retries: int) -> None:
@@ -145,8 +145,8 @@ def _in_stages(app: App, experiment: Experiment, stages: str, soak: str | None, 
     asked = Asked(
         stages=stages, soak=soak, abort=None, on_abort=None, at_once=None, retry_failed=False, retries=retries
     )
-    path = record.bundle_path(app.workspace, experiment.terms.experiment)
-    deploy_in_stages(app, path, experiment.terms.devices, asked, dry_run=False, yes=True)
+    path = record.bundle_path(app.workspace, experiment.config.experiment)
+    deploy_in_stages(app, path, experiment.config.devices, asked, dry_run=False, yes=True)
 
 
 def _finish(
@@ -170,23 +170,23 @@ def _finish(
     from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.parallel import on_each
 
-    terms = experiment.terms
+    config = experiment.config
     known = {device.name: device for device in Inventory.load(app.workspace).devices}
     devices = [known[name] for name in experiment.open if name in known]
     gone = [name for name in experiment.open if name not in known]
     results = on_each(devices, lambda device: _end_on(app, device, experiment, promoted, retries))
     closed = [*results.done, *gone]
     if closed:
-        store.record_experiment(terms.experiment, "closed", record.actor(), {"devices": closed})
-    experiment = record.find(store, terms.experiment)
-    show(app, experiment, judged_of(store, experiment))
+        store.record_experiment(config.experiment, "closed", record.actor(), {"devices": closed})
+    experiment = record.find(store, config.experiment)
+    show(app, experiment, result_of(store, experiment))
     entries = _entries(app, results.done, results.failed, gone)
-    store.record_run("ab", terms.model, {"experiment": terms.experiment, "devices": entries})
+    store.record_run("ab", config.model, {"experiment": config.experiment, "devices": entries})
     if quiet:
         return
     body = {**experiment.to_dict(), "devices": entries}
-    end(app, schema, body, results.failed, asked=max(1, len(experiment.terms.devices)), what=what)
-    app.ui.next(f"edgeq prune --on {terms.devices[0]} --dry-run")
+    end(app, schema, body, results.failed, asked=max(1, len(experiment.config.devices)), what=what)
+    app.ui.next(f"edgeq prune --on {config.devices[0]} --dry-run")
 
 
 def _end_on(
@@ -195,7 +195,7 @@ def _end_on(
     from edgeq.fleet.deploy import deploy_one
     from edgeq.fleet.split import unite
 
-    terms, changed, retry = experiment.terms, False, retry_of(app, retries)
+    config, changed, retry = experiment.config, False, retry_of(app, retries)
     if promoted is not None:
         # Through the whole gate once more: the device, not we, says that it may serve.
         done = deploy_one(
@@ -203,7 +203,7 @@ def _end_on(
         )
         changed = done.changed
     ended = unite(
-        device, experiment=terms.experiment, model=terms.model, release=terms.release_b, retry=retry
+        device, experiment=config.experiment, model=config.model, release=config.release_b, retry=retry
     )
     return {**ended, "changed": changed}
 

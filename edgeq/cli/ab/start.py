@@ -18,7 +18,7 @@ from edgeq.errors import ExperimentError
 
 if TYPE_CHECKING:
     from edgeq.bundle.archive import Bundle
-    from edgeq.experiment import Experiment, Terms
+    from edgeq.experiment import Experiment, ExperimentConfig
     from edgeq.store import Store
     from edgeq.values import Device
 
@@ -129,50 +129,52 @@ def _begin(
     with record.changing(app.workspace):
         known = _going(store, content, devices, asked)
         if known is not None:
-            app.ui.say(f"experiment {known.terms.experiment} goes on")
+            app.ui.say(f"experiment {known.config.experiment} goes on")
             return known
-        terms = _terms(store, content, devices, asked)
+        config = _config(store, content, devices, asked)
         # The bundle first: an experiment that is recorded can always be promoted.
-        record.keep_bundle(app.workspace, terms.experiment, path.read_bytes())
+        record.keep_bundle(app.workspace, config.experiment, path.read_bytes())
         store.put_release(content.release, content.manifest, content.reference)
-        body = {"terms": terms.to_dict(), "edgeq": VERSION, "bundle": str(path)}
-        store.record_experiment(terms.experiment, "started", record.actor(), body)
-        return record.find(store, terms.experiment)
+        body = {"terms": config.to_dict(), "edgeq": VERSION, "bundle": str(path)}
+        store.record_experiment(config.experiment, "started", record.actor(), body)
+        return record.find(store, config.experiment)
 
 
 def _going(
     store: Store, content: Bundle, devices: Sequence[Device], asked: Mapping[str, Any]
 ) -> Experiment | None:
-    from edgeq.experiment import State, record
+    from edgeq.experiment import ExperimentState, record
 
     names = {device.name for device in devices}
     for one in record.read_all(store):
-        terms = one.terms
-        if one.finished or terms.model != content.model or not names & set(terms.devices):
+        config = one.config
+        if one.finished or config.model != content.model or not names & set(config.devices):
             continue
-        found = terms.to_dict()
+        found = config.to_dict()
         same = all(value is None or found[name] == value for name, value in asked.items())
-        same = same and terms.release_b == content.release and set(terms.devices) == names
-        if same and one.state is State.RUNNING:
+        same = same and config.release_b == content.release and set(config.devices) == names
+        if same and one.state is ExperimentState.RUNNING:
             return one
         problem = "runs there with other terms than these"
-        if one.state is not State.RUNNING:
+        if one.state is not ExperimentState.RUNNING:
             problem = f"is {one.state.value}, but not gone from {', '.join(one.open)}"
         raise ExperimentError(
             content.model,
-            f"experiment {terms.experiment} {problem}",
-            hint=f"`edgeq ab stop {terms.experiment}` ends it; `edgeq ab list` shows its terms",
+            f"experiment {config.experiment} {problem}",
+            hint=f"`edgeq ab stop {config.experiment}` ends it; `edgeq ab list` shows its terms",
             code="EQ832",
         )
     return None
 
 
-def _terms(store: Store, content: Bundle, devices: Sequence[Device], asked: Mapping[str, Any]) -> Terms:
-    from edgeq.experiment import By, record
-    from edgeq.experiment.config import Terms, assign
+def _config(
+    store: Store, content: Bundle, devices: Sequence[Device], asked: Mapping[str, Any]
+) -> ExperimentConfig:
+    from edgeq.experiment import SplitBy, record
+    from edgeq.experiment.config import ExperimentConfig, assign
 
-    by = By(asked["by"])
-    if by is By.DEVICES and len(devices) < 2:
+    by = SplitBy(asked["by"])
+    if by is SplitBy.DEVICES and len(devices) < 2:
         raise ExperimentError(
             "--by devices", expected="at least 2 devices", got=str(len(devices)), code="EQ835",
             hint="choose more with --to, or divide the calls with --by calls",
@@ -181,7 +183,7 @@ def _terms(store: Store, content: Bundle, devices: Sequence[Device], asked: Mapp
     name = record.next_name(store, content.model, content.release)
     salt = asked["salt"] or name
     names = [device.name for device in devices]
-    return Terms(
+    return ExperimentConfig(
         experiment=name,
         model=content.model,
         release_a=base,
@@ -189,7 +191,7 @@ def _terms(store: Store, content: Bundle, devices: Sequence[Device], asked: Mapp
         by=by,
         share=asked["share"],
         salt=salt,
-        arms=assign(names, asked["share"], salt) if by is By.DEVICES else dict.fromkeys(names, "ab"),
+        arms=assign(names, asked["share"], salt) if by is SplitBy.DEVICES else dict.fromkeys(names, "ab"),
         alpha=asked["alpha"],
         worse_by=asked["worse_by"],
         slower_by=asked["slower_by"],
@@ -247,21 +249,21 @@ def _bring(
     devices: Sequence[Device],
     retries: int,
 ) -> None:
-    from edgeq.experiment import By
+    from edgeq.experiment import SplitBy
     from edgeq.fleet.parallel import on_each
     from edgeq.fleet.split import Division, divide
 
-    terms = experiment.terms
+    config = experiment.config
 
     def bring(device: Device) -> dict[str, Any]:
-        weights = terms.weights(device.name)
+        weights = config.weights(device.name)
         division = Division(
-            experiment=terms.experiment,
-            model=terms.model,
-            base=terms.release_a,
-            arms={arm: (release, weights[arm]) for arm, release in terms.releases.items()},
-            salt=terms.salt,
-            each_call=terms.by is By.CALLS,
+            experiment=config.experiment,
+            model=config.model,
+            base=config.release_a,
+            arms={arm: (release, weights[arm]) for arm, release in config.releases.items()},
+            salt=config.salt,
+            each_call=config.by is SplitBy.CALLS,
         )
         return divide(
             device,
@@ -277,22 +279,22 @@ def _bring(
     words = {
         "a": "and does not serve here",
         "b": "and serves here alone",
-        "ab": f"and gets {terms.share:.0%}",
+        "ab": f"and gets {config.share:.0%}",
     }
     for name, answer in results.done.items():
         already = "" if answer["staged"] or answer["divided"] else ", as before"
         app.ui.line(
-            f"{name}: {terms.model} {terms.release_b[:12]} is staged, {words[terms.arms[name]]}{already}"
+            f"{name}: {config.model} {config.release_b[:12]} is staged, {words[config.arms[name]]}{already}"
         )
-        entries.append({"device": name, "ok": True, "arm": terms.arms[name], **answer})
+        entries.append({"device": name, "ok": True, "arm": config.arms[name], **answer})
     for name, error in results.failed.items():
         app.ui.line(recap_of(name, error))
-        entries.append({"device": name, "ok": False, "arm": terms.arms[name], "error": error.to_dict()})
-    app.ui.line(f"experiment {terms.experiment}")
-    store.record_run("ab", terms.model, {"experiment": terms.experiment, "devices": entries})
+        entries.append({"device": name, "ok": False, "arm": config.arms[name], "error": error.to_dict()})
+    app.ui.line(f"experiment {config.experiment}")
+    store.record_run("ab", config.model, {"experiment": config.experiment, "devices": entries})
     body = {**experiment.to_dict(), "devices": entries}
     end(app, "edgeq.ab.start/1", body, results.failed, asked=len(devices), what="ab start")
-    app.ui.next(f"edgeq collect {' '.join(terms.devices)}; edgeq ab status {terms.experiment}")
+    app.ui.next(f"edgeq collect {' '.join(config.devices)}; edgeq ab status {config.experiment}")
 
 
 def _undo_if_ended(store: Store, experiment: Experiment, devices: Sequence[Device]) -> None:
@@ -301,20 +303,22 @@ def _undo_if_ended(store: Store, experiment: Experiment, devices: Sequence[Devic
     Raises:
         ExperimentError: EQ834, it was ended meanwhile.
     """
-    from edgeq.experiment import State, record
+    from edgeq.experiment import ExperimentState, record
     from edgeq.fleet.parallel import on_each
     from edgeq.fleet.split import unite
 
-    terms = experiment.terms
-    now = record.find(store, terms.experiment)
-    if now.state is State.RUNNING:
+    config = experiment.config
+    now = record.find(store, config.experiment)
+    if now.state is ExperimentState.RUNNING:
         return
     undone = on_each(
         devices,
-        lambda device: unite(device, experiment=terms.experiment, model=terms.model, release=terms.release_b),
+        lambda device: unite(
+            device, experiment=config.experiment, model=config.model, release=config.release_b
+        ),
     )
     left = f", and is still there on {', '.join(undone.failed)}" if undone.failed else ""
     raise ExperimentError(
-        terms.experiment, f"was {now.state.value} while it was begun here{left}", code="EQ834",
-        hint=f"`edgeq ab status {terms.experiment}` shows who ended it, and why",
+        config.experiment, f"was {now.state.value} while it was begun here{left}", code="EQ834",
+        hint=f"`edgeq ab status {config.experiment}` shows who ended it, and why",
     )  # fmt: skip

@@ -11,8 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeq.experiment.confidence_sequence import NOTHING, Interval, mean_ends, mean_interval, mean_path
-from edgeq.experiment.mixture_bound import radius
+from edgeq.experiment.confidence_sequence import (
+    NOTHING,
+    Interval,
+    mean_ends,
+    mean_interval,
+    mean_path,
+    radius,
+)
 
 Array = NDArray[np.float64]
 ALPHA, RUNS, BLOCKS = 0.05, 300, 400
@@ -146,9 +152,9 @@ def test_values_known_only_within_bounds_widen_it_by_that() -> None:
     assert math.isclose(loose.high, exact.high + 0.05, abs_tol=1e-3)
 
 
-def test_nothing_says_nothing() -> None:
+def test_nothing_is_open() -> None:
     nothing = np.array([])
     assert mean_interval(nothing, nothing, span=2.0, alpha=ALPHA) == NOTHING
-    assert NOTHING.says_nothing
+    assert NOTHING.is_open
     assert Interval(low=-3.0, high=2.0).within(-1, 1) == NOTHING
     assert Interval(low=-3.0, high=0.5).within(-1, 1) == Interval(low=-1.0, high=0.5)

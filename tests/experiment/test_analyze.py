@@ -5,27 +5,30 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgeq.experiment import By, Decision, Judged, Terms, judge, objections
-from edgeq.experiment.arm_counts import Part, Seen
-from edgeq.experiment.blocks import blocks
+from edgeq.experiment import Decision, ExperimentConfig, ExperimentResult, SplitBy, analyze, objections
+from edgeq.experiment.arm_counts import ArmCounts, ArmWindow, blocks
 from edgeq.experiment.confidence_sequence import mean_path
 from edgeq.experiment.config import assign
-from edgeq.experiment.figures import Figure, Finding
+from edgeq.experiment.metrics import Conclusion, MetricKind
 from edgeq.store import WindowRecord
+from edgeq_agent import wire
+from edgeq_agent.telemetry.ddsketch import Sketch
+from edgeq_agent.telemetry.window import MIXED, Feedback, OutputCounts, Window, to_json
 
 STEP = math.log(1.01 / 0.99)
 A, B = "a" * 64, "b" * 64
 
 
-def terms(by: By, devices: list[str], share: float = 0.5, **more: Any) -> Terms:
-    arms = assign(devices, share, "salt") if by is By.DEVICES else dict.fromkeys(devices, "ab")
+def config(by: SplitBy, devices: list[str], share: float = 0.5, **more: Any) -> ExperimentConfig:
+    arms = assign(devices, share, "salt") if by is SplitBy.DEVICES else dict.fromkeys(devices, "ab")
     values = {"experiment": "kws-1", "model": "kws", "release_a": A, "release_b": B, "salt": "salt", **more}
-    return Terms(**values, by=by, share=share, arms=arms)
+    return ExperimentConfig(**values, by=by, share=share, arms=arms)
 
 
 class Fleet:
@@ -47,24 +50,36 @@ class Fleet:
         labelled = calls // 2
         rate = float(np.clip(right + offset, 0, 1))
         confidence = np.histogram(self.random.beta(8, 2, calls), bins=20, range=(0, 1))[0]
-        body = {
-            "arm": arm,
-            "experiment": "kws-1",
-            "inferences": calls + errors,
-            "errors": {"invoke": errors} if errors else {},
-            "latency": {"relative_accuracy": 0.01, "counts": {str(k): v for k, v in buckets.items()}},
-            "output": {"confidence": confidence.tolist()},
-            "feedback": {"labelled": labelled, "correct": int(self.random.binomial(labelled, rate))},
-            **more,
-        }
+        sketch = Sketch(
+            counts=buckets, count=calls, sum_ns=int(latencies.sum()), min_ns=1, max_ns=int(latencies.max())
+        )
+        window = Window(
+            started_ns=0,
+            ended_ns=1,
+            inferences=calls + errors,
+            errors={"invoke": errors} if errors else {},
+            latency=sketch,
+            inputs=(),
+            output=OutputCounts(predicted=(), confidence=tuple(confidence.tolist())),
+            arm=arm,
+            experiment="kws-1",
+            feedback=Feedback(labelled=labelled, correct=int(self.random.binomial(labelled, rate))),
+            device_id=device,
+            boot="b",
+            seq=len(self.windows) + 1,
+            model="kws",
+            release={"a": A, "b": B}[arm],
+        )
+        window = replace(window, **more)
+        digest = wire.digest(to_json(window))
         number = len(self.windows) + 1
-        release = {"a": A, "b": B}[arm]
         self.windows.append(
-            WindowRecord(
-                id=number, device=device, device_id=device, boot="b", seq=number, model="kws",
-                release=release, started_ns=0, ended_ns=1, body=body,
-            )
-        )  # fmt: skip
+            WindowRecord(id=number, device=device, device_id=device, window=window, sha256=digest)
+        )
+
+    def change_last(self, **fields: Any) -> None:
+        last = self.windows[-1]
+        self.windows[-1] = replace(last, window=replace(last.window, **fields))
 
     def by_calls(self, rounds: int, *, right_b: float = 0.8, **of_b: Any) -> None:
         for _ in range(rounds):
@@ -78,78 +93,83 @@ class Fleet:
                 more = of_b if arm == "b" else {}
                 self.window(name, arm, 50, right=right_b if arm == "b" else 0.8, **more)
 
-    def judged(self, known: Terms, end: int | None = None) -> Judged:
-        return judge(known, self.windows[:end], {A: None, B: None})
+    def result(self, known: ExperimentConfig, end: int | None = None) -> ExperimentResult:
+        return analyze(known, self.windows[:end], {A: None, B: None})
 
 
-def finding(judged: Judged, figure: Figure) -> Finding:
-    return judged.metric(figure).finding
+def conclusion(result: ExperimentResult, figure: MetricKind) -> Conclusion:
+    return result.metric(figure).conclusion
 
 
-def looks(fleet: Fleet, known: Terms, every: int) -> Iterator[Judged]:
+def looks(fleet: Fleet, known: ExperimentConfig, every: int) -> Iterator[ExperimentResult]:
     for end in range(every, len(fleet.windows) + 1, every):
-        yield fleet.judged(known, end)
+        yield fleet.result(known, end)
 
 
 class TestByCalls:
     def test_a_planted_loss_of_right_answers_is_shown_and_nothing_else(self) -> None:
         fleet = Fleet(1, 4)
-        known = terms(By.CALLS, fleet.names, 0.2)
+        known = config(SplitBy.CALLS, fleet.names, 0.2)
         fleet.by_calls(150, right_b=0.6)
-        judged = fleet.judged(known)
-        assert [metric.figure for metric in judged.worse] == [Figure.FEEDBACK]
-        assert judged.words == "B is worse in right answers"
-        feedback = judged.metric(Figure.FEEDBACK)
+        result = fleet.result(known)
+        assert [metric.kind for metric in result.worse] == [MetricKind.FEEDBACK]
+        assert result.summary == "B is worse in right answers"
+        feedback = result.metric(MetricKind.FEEDBACK)
         assert feedback.interval.low < -0.2 < feedback.interval.high < 0
         assert (feedback.units, feedback.unit) == (600, "blocks")
-        assert finding(judged, Figure.P95) is Finding.SAME
-        assert objections(known, judged, Decision.REJECT) == ()
-        assert "shown to be worse" in objections(known, judged, Decision.PROMOTE)[0]
+        assert conclusion(result, MetricKind.P95) is Conclusion.SAME
+        assert objections(known, result, Decision.REJECT) == ()
+        assert "shown to be worse" in objections(known, result, Decision.PROMOTE)[0]
 
     def test_where_nothing_differs_nothing_is_shown_at_any_look_and_b_may_be_promoted(self) -> None:
         fleet = Fleet(2, 4)
-        known = terms(By.CALLS, fleet.names, 0.2, worse_by=0.05)
+        known = config(SplitBy.CALLS, fleet.names, 0.2, worse_by=0.05)
         fleet.by_calls(500)
-        for judged in looks(fleet, known, 400):
-            assert {metric.finding for metric in judged.metrics} <= {Finding.SAME, Finding.NOTHING}
-        assert objections(known, judged, Decision.PROMOTE) == ()
-        assert objections(known, judged, Decision.REJECT) == ("nothing shows that B is worse",)
+        for result in looks(fleet, known, 400):
+            assert {metric.conclusion for metric in result.metrics} <= {Conclusion.SAME, Conclusion.NOTHING}
+        assert objections(known, result, Decision.PROMOTE) == ()
+        assert objections(known, result, Decision.REJECT) == ("nothing shows that B is worse",)
 
     def test_slower_and_failing_releases_are_shown(self) -> None:
         fleet = Fleet(3, 4)
-        known = terms(By.CALLS, fleet.names, 0.2)
+        known = config(SplitBy.CALLS, fleet.names, 0.2)
         fleet.by_calls(250, slower=1.5, errors=1)
-        judged = fleet.judged(known)
-        assert {metric.figure for metric in judged.worse} == {Figure.P50, Figure.P95, Figure.ERRORS}
-        assert 1.2 < judged.metric(Figure.P50).interval.low < 1.5 < judged.metric(Figure.P50).interval.high
+        result = fleet.result(known)
+        assert {metric.kind for metric in result.worse} == {MetricKind.P50, MetricKind.P95, MetricKind.ERRORS}
+        assert (
+            1.2
+            < result.metric(MetricKind.P50).interval.low
+            < 1.5
+            < result.metric(MetricKind.P50).interval.high
+        )
 
-    def test_what_the_caller_did_wrong_is_nobodys_failure(self) -> None:
+    def test_errors_of_the_caller_do_not_count_as_failures(self) -> None:
         fleet = Fleet(4, 1)
-        known = terms(By.CALLS, fleet.names)
+        known = config(SplitBy.CALLS, fleet.names)
         for _ in range(300):
             fleet.window("pi00", "a", 10, right=0.8)
             fleet.window("pi00", "b", 10, right=0.8, errors=5)
-            fleet.windows[-1].body["errors"] = {"input_mismatch": 5}  # type: ignore[index]
-        assert finding(fleet.judged(known), Figure.ERRORS) is Finding.SAME
+            fleet.change_last(errors={"input_mismatch": 5})
+        assert conclusion(fleet.result(known), MetricKind.ERRORS) is Conclusion.SAME
 
-    def test_calls_with_a_key_are_told_and_stand_against_a_promotion(self) -> None:
+    def test_calls_with_a_key_are_reported_and_object_to_a_promotion(self) -> None:
         fleet = Fleet(5, 2)
-        known = terms(By.CALLS, fleet.names, worse_by=0.5, slower_by=5)
+        known = config(SplitBy.CALLS, fleet.names, worse_by=0.5, slower_by=5)
         fleet.by_calls(200, keyed=3)
-        judged = fleet.judged(known)
-        assert judged.keyed == 1200
-        assert "with a key" in objections(known, judged, Decision.PROMOTE)[-1]
+        result = fleet.result(known)
+        assert result.keyed == 1200
+        assert "with a key" in objections(known, result, Decision.PROMOTE)[-1]
 
     def test_windows_of_no_arm_count_for_none(self) -> None:
         fleet = Fleet(6, 1)
-        known = terms(By.CALLS, [*fleet.names, "pi99"])
+        known = config(SplitBy.CALLS, [*fleet.names, "pi99"])
         fleet.by_calls(2)
-        for arm in (None, "a"):  # merged of several; of the other arm's release
+        for arm in (MIXED, "a"):  # merged of several; of the other arm's release
             fleet.window("pi00", "b", 10, right=0.8)
-            fleet.windows[-1].body["arm"] = arm  # type: ignore[index]
-        judged = fleet.judged(known)
-        assert (judged.windows, judged.others, judged.silent) == (4, 2, ("pi99",))
-        assert judged.words == "nothing can be said yet"
+            fleet.change_last(arm=arm)
+        result = fleet.result(known)
+        assert (result.windows, result.others, result.silent) == (4, 2, ("pi99",))
+        assert result.summary == "nothing can be said yet"
 
     def test_rare_feedback_while_the_rate_swings_is_no_difference(self) -> None:
         """Of ten windows of B one has a label: its block spans them all, and ends with it."""
@@ -162,8 +182,8 @@ class TestByCalls:
                 rate = float(np.clip(0.7 + 0.2 * swing, 0.05, 0.99))
                 for arm, labels in (("a", 0.9), ("b", 0.1)):
                     count = int(random.poisson(labels))
-                    part = Part(labelled=count, correct=int(random.binomial(count, rate)))
-                    seen.append(Seen(device="pi", arm=arm, part=part))
+                    part = ArmCounts(labelled=count, correct=int(random.binomial(count, rate)))
+                    seen.append(ArmWindow(device="pi", arm=arm, counts=part))
             found = blocks(seen, lambda part: part.labelled)
             values = np.array(
                 [one.b.correct / one.b.labelled - one.a.correct / one.a.labelled for one in found]
@@ -176,10 +196,10 @@ class TestByCalls:
 
     def test_the_record_names_the_data(self) -> None:
         fleet = Fleet(7, 1)
-        known = terms(By.CALLS, fleet.names)
+        known = config(SplitBy.CALLS, fleet.names)
         fleet.by_calls(3)
-        one, two = fleet.judged(known), fleet.judged(known, 5)
-        assert one.data_sha256 == fleet.judged(known).data_sha256 != two.data_sha256
+        one, two = fleet.result(known), fleet.result(known, 5)
+        assert one.data_sha256 == fleet.result(known).data_sha256 != two.data_sha256
         assert one.to_dict()["metrics"][0]["metric"] == "feedback"
 
 
@@ -189,48 +209,52 @@ class TestAcrossDevices:
         alpha, runs, missed, pooled = 0.05, 25, 0, 0
         for seed in range(runs):
             fleet = Fleet(100 + seed, 12, spread=0.08)
-            known = terms(By.DEVICES, fleet.names, alpha=alpha)
+            known = config(SplitBy.DEVICES, fleet.names, alpha=alpha)
             fleet.by_devices(16, dict(known.arms))
-            judged = list(looks(fleet, known, 12))
-            shown = {metric.finding for one in judged for metric in one.metrics}
-            missed += bool(shown & {Finding.WORSE, Finding.BETTER})
-            rates = [part.correct / part.labelled for part in judged[-1].arms.values()]
-            deviation = math.sqrt(2 * 0.16 / judged[-1].arms["a"].labelled)
+            result = list(looks(fleet, known, 12))
+            shown = {metric.conclusion for one in result for metric in one.metrics}
+            missed += bool(shown & {Conclusion.WORSE, Conclusion.BETTER})
+            rates = [part.correct / part.labelled for part in result[-1].arms.values()]
+            deviation = math.sqrt(2 * 0.16 / result[-1].arms["a"].labelled)
             pooled += abs(rates[0] - rates[1]) > 1.96 * deviation
         assert missed <= 5
         assert pooled > runs / 2, "taking calls for independent ones is wrong most of the time"
 
     def test_a_planted_difference_is_shown_once_there_are_enough_devices(self) -> None:
         fleet = Fleet(8, 20, spread=0.03)
-        known = terms(By.DEVICES, fleet.names)
+        known = config(SplitBy.DEVICES, fleet.names)
         fleet.by_devices(8, dict(known.arms), right_b=0.6, slower=1.4)
-        judged = fleet.judged(known)
-        assert {metric.figure for metric in judged.worse} == {Figure.FEEDBACK, Figure.P50, Figure.P95}
-        feedback = judged.metric(Figure.FEEDBACK)
+        result = fleet.result(known)
+        assert {metric.kind for metric in result.worse} == {
+            MetricKind.FEEDBACK,
+            MetricKind.P50,
+            MetricKind.P95,
+        }
+        feedback = result.metric(MetricKind.FEEDBACK)
         assert feedback.interval.low < -0.2 < feedback.interval.high < 0
         assert (feedback.units, feedback.unit) == (20, "devices")
 
     def test_where_no_call_failed_the_rate_is_known_to_a_call_and_no_better(self) -> None:
         fleet = Fleet(13, 20)
-        known = terms(By.DEVICES, fleet.names)
+        known = config(SplitBy.DEVICES, fleet.names)
         fleet.by_devices(8, dict(known.arms))
-        interval = fleet.judged(known).metric(Figure.ERRORS).interval
+        interval = fleet.result(known).metric(MetricKind.ERRORS).interval
         assert interval.high == -interval.low == pytest.approx(2 / 400)
 
     def test_few_devices_say_nothing_however_many_calls(self) -> None:
         fleet = Fleet(9, 6)
-        known = terms(By.DEVICES, fleet.names)
+        known = config(SplitBy.DEVICES, fleet.names)
         fleet.by_devices(200, dict(known.arms), right_b=0.1)
-        judged = fleet.judged(known)
-        assert judged.words == "nothing can be said yet"
-        assert judged.metric(Figure.FEEDBACK).estimate is not None
-        assert "nothing is known" in objections(known, judged, Decision.PROMOTE)[0]
+        result = fleet.result(known)
+        assert result.summary == "nothing can be said yet"
+        assert result.metric(MetricKind.FEEDBACK).estimate is not None
+        assert "cannot be compared yet" in objections(known, result, Decision.PROMOTE)[0]
 
     def test_between_two_looks_the_interval_stays(self) -> None:
         fleet = Fleet(10, 14)
-        known = terms(By.DEVICES, fleet.names)
+        known = config(SplitBy.DEVICES, fleet.names)
         fleet.by_devices(8, dict(known.arms))
-        intervals = [one.metric(Figure.P50).interval for one in looks(fleet, known, 1)]
+        intervals = [one.metric(MetricKind.P50).interval for one in looks(fleet, known, 1)]
         assert len({(each.low, each.high) for each in intervals}) == 4, "none, at 28, at 56, at 112 windows"
 
 
@@ -245,7 +269,7 @@ def test_the_arms_of_devices_are_stable(share: float, count: int, of_b: int) -> 
 
 
 def test_terms_come_back_as_they_were() -> None:
-    known = terms(By.DEVICES, ["x", "y", "z"])
-    assert Terms.from_dict(known.to_dict()) == known
+    known = config(SplitBy.DEVICES, ["x", "y", "z"])
+    assert ExperimentConfig.from_dict(known.to_dict()) == known
     assert known.weights("x") in ({"a": 1.0, "b": 0.0}, {"a": 0.0, "b": 1.0})
-    assert terms(By.CALLS, ["x"], 0.1).weights("x") == {"a": 0.9, "b": 0.1}
+    assert config(SplitBy.CALLS, ["x"], 0.1).weights("x") == {"a": 0.9, "b": 0.1}
