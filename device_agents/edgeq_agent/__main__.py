@@ -11,7 +11,7 @@ from typing import BinaryIO, Callable, NoReturn
 from edgeq_agent import __version__, errors, wire
 from edgeq_agent.calls.call import Call, Response, read_request
 from edgeq_agent.calls.fields import bad
-from edgeq_agent.calls.stdin import Source
+from edgeq_agent.calls.stdin import Stdin
 from edgeq_agent.storage import home
 
 # Each verb is imported when it is called: a probe must not pay for the outbox.
@@ -67,16 +67,16 @@ def main(arguments: list[str] | None = None, early: bytes = b"") -> NoReturn:
         module = importlib.import_module("edgeq_agent.autostart." + words[0])
         sys.exit(module.main(words[1:]))
     signal.signal(signal.SIGTERM, _end)
-    sys.exit(run(words, Source(sys.stdin.fileno(), early=early), sys.stdout.buffer))
+    sys.exit(run(words, Stdin(sys.stdin.fileno(), early=early), sys.stdout.buffer))
 
 
-def run(words: list[str], source: Source, sink: BinaryIO) -> int:
+def run(words: list[str], stdin: Stdin, sink: BinaryIO) -> int:
     """Response one call on `sink`; return the exit status. No exception leaves here but SystemExit."""
     os.umask(0o077)
     response = Response(sink)
     response.send(wire.hello(__version__))
     try:
-        result = _serve(words, source, response)
+        result = _serve(words, stdin, response)
     except errors.AgentError as error:
         response.send(error.message())
         return 1
@@ -87,9 +87,9 @@ def run(words: list[str], source: Source, sink: BinaryIO) -> int:
     return 0
 
 
-def _serve(words: list[str], source: Source, response: Response) -> wire.Json:
+def _serve(words: list[str], stdin: Stdin, response: Response) -> wire.Json:
     verb, folder = _parse(words)
-    fields = read_request(source)
+    fields = read_request(stdin)
     place = home.locate(folder)
     place.ensure()
     if verb not in _RECOVER_THEMSELVES:
@@ -97,7 +97,7 @@ def _serve(words: list[str], source: Source, response: Response) -> wire.Json:
     module, name = _VERBS[verb]
     loaded = importlib.import_module("edgeq_agent.verbs." + module)
     function: Callable[[Call], wire.Json] = getattr(loaded, name)
-    return function(Call(fields, source, place, response))
+    return function(Call(fields, stdin, place, response))
 
 
 def _recover(place: home.Home, response: Response) -> None:

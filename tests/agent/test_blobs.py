@@ -94,10 +94,10 @@ def test_silence_ends_the_wait() -> None:
     reader, writer = os.pipe()
     try:
         os.write(writer, b"a line\npart")
-        stream = stdin.Source(reader, idle_s=0.1)
+        stream = stdin.Stdin(reader, idle_s=0.1)
         assert stream.readline(100) == b"a line\n"
         assert stream.read(100) == b"part"
-        with pytest.raises(stdin.Silence):
+        with pytest.raises(stdin.IdleTimeout):
             stream.read(1)
     finally:
         os.close(reader)
@@ -109,7 +109,7 @@ def test_a_line_that_never_ends_is_cut() -> None:
     os.write(writer, b"x" * 5000)
     os.close(writer)
     try:
-        assert stdin.Source(reader).readline(1000) == b"x" * 1000
+        assert stdin.Stdin(reader).readline(1000) == b"x" * 1000
     finally:
         os.close(reader)
 

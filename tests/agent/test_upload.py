@@ -17,7 +17,7 @@ import pytest
 
 from edgeq_agent import wire
 from edgeq_agent.blobs import partial
-from edgeq_agent.blobs.offer import Offer
+from edgeq_agent.blobs.upload_frames import Offer
 from edgeq_agent.errors import AgentError
 from edgeq_agent.storage import home
 
@@ -330,7 +330,7 @@ def part(place: home.Home, data: bytes = DATA) -> partial.Partial:
 
 def begin(place: home.Home, data: bytes, age_s: float = 0) -> Path:
     there = part(place, data)
-    there.take(0, chunks(data)[0])
+    there.write(0, chunks(data)[0])
     there.close()
     (path,) = Path(place.partials).glob(sha(data) + ".*")
     os.utime(path, (time.time() - age_s,) * 2)
@@ -398,18 +398,18 @@ def test_two_uploads_of_one_blob_at_once_both_end(device: Any) -> None:
 def test_who_comes_later_goes_on_where_the_other_hangs(place: home.Home) -> None:
     hangs = part(place)
     for number in range(6):
-        hangs.take(number, chunks(DATA)[number])
+        hangs.write(number, chunks(DATA)[number])
     later = part(place)
-    assert later.held() == digests(DATA, 6)
-    hangs.take(0, os.urandom(SIZE))  # it wakes up, and has other bytes than it announced
+    assert later.chunk_digests() == digests(DATA, 6)
+    hangs.write(0, os.urandom(SIZE))  # it wakes up, and has other bytes than it announced
     for number in range(6, 11):
-        later.take(number, chunks(DATA)[number])
+        later.write(number, chunks(DATA)[number])
     assert later.finish()
     assert not hangs.finish(), "it finds the blob that the other made"
     assert Path(place.blob(sha(DATA))).read_bytes() == DATA
     begun = part(place)  # a third one begins anew
-    hangs.take(1, chunks(DATA)[1])
-    assert begun.held() == []
+    hangs.write(1, chunks(DATA)[1])
+    assert begun.chunk_digests() == []
     for each in (hangs, later, begun):
         each.close()
 
@@ -418,7 +418,7 @@ def test_who_was_overtaken_by_one_that_died_says_so(
     place: home.Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, later = part(place), part(place)
-    first.take(0, chunks(DATA)[0])
+    first.write(0, chunks(DATA)[0])
     later.close()
     with pytest.raises(AgentError) as caught:
         first.finish()
@@ -434,11 +434,11 @@ def test_who_was_overtaken_by_one_that_died_says_so(
 def test_a_wrong_beginning_that_is_replaced_leads_to_the_right_digest(place: home.Home) -> None:
     one = part(place)
     for number, chunk in enumerate(chunks(DATA)[:4]):
-        one.take(number, chunk if number else os.urandom(SIZE))
+        one.write(number, chunk if number else os.urandom(SIZE))
     one.close()
     again = part(place)
-    assert again.held()[1:] == digests(DATA, 4)[1:]
+    assert again.chunk_digests()[1:] == digests(DATA, 4)[1:]
     for number in (*range(4, 11), 0):
-        again.take(number, chunks(DATA)[number])
+        again.write(number, chunks(DATA)[number])
     assert again.finish()
     again.close()

@@ -14,7 +14,7 @@ from edgeq_agent import wire
 from edgeq_agent.autostart import record, supervise
 from edgeq_agent.calls.call import Call, Response
 from edgeq_agent.calls.fields import Fields
-from edgeq_agent.calls.stdin import Source
+from edgeq_agent.calls.stdin import Stdin
 from edgeq_agent.errors import AgentError, from_os, one_line
 from edgeq_agent.storage.home import Home, locate
 from edgeq_agent.verbs import recover
@@ -58,7 +58,7 @@ def _recover(home: Home) -> tuple[str, Json]:
         time.sleep(delay_s)
         try:
             home.ensure()
-            call = Call(Fields({}), Source(sys.stdin.fileno()), home, Response(sys.stdout.buffer))
+            call = Call(Fields({}), Stdin(sys.stdin.fileno()), home, Response(sys.stdout.buffer))
             return "", recover.recover(call)["models"]
         except AgentError as error:
             problem = one_line(error)

@@ -1,4 +1,4 @@
-"""Content-addressed blobs: an upload is hashed, synced and renamed before it is anything else."""
+"""The content-addressed blob store: a blob is hashed, synced and renamed into place."""
 
 from __future__ import annotations
 
@@ -6,81 +6,75 @@ import hashlib
 import os
 from typing import Iterator
 
-from edgeq_agent.calls.stdin import Silence, Source
+from edgeq_agent.calls.stdin import IdleTimeout, Stdin
 from edgeq_agent.errors import DIGEST_MISMATCH, SHORT_PAYLOAD, AgentError, no_inodes, no_space
-from edgeq_agent.storage import disk, files, home
+from edgeq_agent.storage import disk, files
+from edgeq_agent.storage.home import Home, free_bytes, free_inodes
 
-# What stays free after an upload, so that a state or a journal line can still be written.
+# Kept free after an upload, so that a state or a journal line can still be written.
 RESERVE_BYTES = 1024 * 1024
 RESERVE_INODES = 16
 
 
-def has(place: home.Home, sha256: str, size_bytes: int) -> bool:
-    """Tell whether a blob of this size is there; its content is hashed again before it is activated."""
+def has(home: Home, sha256: str, size_bytes: int) -> bool:
+    """Tell whether a blob of this size is stored; its content is hashed again before an activation."""
     try:
-        return os.stat(place.blob(sha256)).st_size == size_bytes
+        return os.stat(home.blob(sha256)).st_size == size_bytes
     except FileNotFoundError:
         return False
 
 
-def intact(place: home.Home, sha256: str) -> bool:
-    """Tell whether the blob is there with the content that its name says."""
+def is_intact(home: Home, sha256: str) -> bool:
+    """Tell whether the blob is stored and its content has its SHA-256."""
     try:
-        return files.sha256_of(place.blob(sha256)) == sha256
+        return files.sha256_of(home.blob(sha256)) == sha256
     except FileNotFoundError:
         return False
 
 
-def check_space(place: home.Home, subject: str, size_bytes: int, count: int = 1) -> None:
-    """Refuse what would not fit, by bytes or by the number of files.
+def check_space(home: Home, subject: str, size_bytes: int, count: int = 1) -> None:
+    """Refuse files that do not fit, by their size or by their number.
 
     Raises:
         AgentError: EQ501.
     """
-    free = home.free_bytes(place.root)
-    if free < size_bytes + RESERVE_BYTES:
-        raise no_space(subject, size_bytes + RESERVE_BYTES, free)
-    inodes = home.free_inodes(place.root)
+    available_bytes = free_bytes(home.root)
+    if available_bytes < size_bytes + RESERVE_BYTES:
+        raise no_space(subject, size_bytes + RESERVE_BYTES, available_bytes)
+    inodes = free_inodes(home.root)
     if inodes is not None and inodes < count + RESERVE_INODES:
         raise no_inodes(subject, count + RESERVE_INODES, inodes)
 
 
-def receive(stream: Source, size_bytes: int, path: str, sha256: str) -> None:
-    """Write exactly `size_bytes` of the stream to `path`, synced.
+def receive(stdin: Stdin, size_bytes: int, path: str, sha256: str) -> None:
+    """Write exactly `size_bytes` of standard input to `path` and sync the file.
 
     Raises:
-        AgentError: EQ505 the digest differs, EQ506 the stream ended early.
+        AgentError: EQ505 the SHA-256 differs, EQ506 the stream ended early.
     """
     digest = hashlib.sha256()
     with disk.create(path) as target:
-        for chunk in payload(stream, size_bytes, sha256):
+        for chunk in payload(stdin, size_bytes, sha256):
             digest.update(chunk)
             target.write(chunk)
         target.sync()
     if digest.hexdigest() != sha256:
-        raise AgentError(
-            DIGEST_MISMATCH,
-            "blob " + sha256[:12],
-            "the bytes that arrived are not those that were announced",
-            expected=sha256,
-            got=digest.hexdigest(),
-            hint="send it again",
-        )
+        raise digest_mismatch(sha256, digest.hexdigest())
 
 
-def payload(stream: Source, size_bytes: int, subject: str) -> Iterator[bytes]:
-    """Yield exactly `size_bytes` of the stream in pieces.
+def payload(stdin: Stdin, size_bytes: int, subject: str) -> Iterator[bytes]:
+    """Yield exactly `size_bytes` of standard input, in pieces.
 
     Raises:
-        AgentError: EQ506, the stream ended early or went silent.
+        AgentError: EQ506, the stream ended early, or no byte arrived within the idle timeout.
     """
     left = size_bytes
     while left:
         try:
-            chunk = stream.read(min(files.CHUNK_BYTES, left))
+            chunk = stdin.read(min(files.CHUNK_BYTES, left))
             problem = "the connection ended early"
-        except Silence as silence:
-            chunk, problem = b"", f"the connection was {silence}"
+        except IdleTimeout as timeout:
+            chunk, problem = b"", f"the connection was {timeout}"
         if not chunk:
             raise AgentError(
                 SHORT_PAYLOAD,
@@ -88,7 +82,19 @@ def payload(stream: Source, size_bytes: int, subject: str) -> Iterator[bytes]:
                 problem,
                 expected=f"{size_bytes} bytes",
                 got=f"{size_bytes - left} bytes",
-                hint="send it again",
+                hint="run the same command again",
             )
         left -= len(chunk)
         yield chunk
+
+
+def digest_mismatch(sha256: str, actual: str) -> AgentError:
+    """Return the error for a blob with another content than announced (EQ505)."""
+    return AgentError(
+        DIGEST_MISMATCH,
+        "blob " + sha256[:12],
+        "the received bytes are not those that were announced",
+        expected=sha256,
+        got=actual,
+        hint="check whether the file changed during the upload, then run the same command again",
+    )

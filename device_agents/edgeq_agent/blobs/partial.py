@@ -1,9 +1,11 @@
-"""Blobs that have not arrived whole: kept between tries, owned by one upload at a time.
+"""Incomplete blobs: kept between uploads, so that an interrupted upload resumes.
 
-There is no list of what has arrived: such a list can say more than the disk holds after a power cut. What is
-there is found by hashing the file's chunks; the host compares. A partial is called after its blob and its
-owner. Whoever comes later takes it over by renaming it, since the upload before may hang on a link that is
-dead already; that one notices at its next chunk, and then waits for the blob instead of writing.
+No list records which chunks arrived: after a power cut such a list could claim more than the disk holds. The
+chunks that are present are found by hashing the file, and the host compares.
+
+A partial is called `<SHA-256 of the blob>.<owner>` and belongs to one upload at a time. A later upload takes
+it over by renaming it, since the earlier one may be blocked on a dead connection. The earlier upload notices
+at its next chunk; it then stops writing and waits for the blob.
 """
 
 from __future__ import annotations
@@ -17,93 +19,93 @@ from contextlib import contextmanager, suppress
 from typing import Iterable, Iterator, List, Set, Tuple
 
 from edgeq_agent.blobs import blob_store
-from edgeq_agent.blobs.offer import Offer
-from edgeq_agent.errors import BUSY, DIGEST_MISMATCH, AgentError, no_space
+from edgeq_agent.blobs.upload_frames import Offer
+from edgeq_agent.errors import BUSY, AgentError, no_space
 from edgeq_agent.storage import disk, files, lock
 from edgeq_agent.storage.home import Home, free_bytes
 
-# How many that nobody asks for are kept at most; they are small in number, the space is what counts.
+# How many partials are kept that no upload asks for. They are few; `make_room` limits their size.
 MAX_IDLE = 32
-# How long an upload waits for the one that took its partial over, and how often it looks.
+# How long an upload waits for the one that took over its partial.
 _WAIT_S, _POLL_S = 60.0, 0.1
 
 
 class Partial:
-    """One blob on its way; holds its file open, and marked as in use, until `close`."""
+    """One incomplete blob. Its file stays open, and is locked as in use, until `close`."""
 
     def __init__(self, home: Home, offer: Offer) -> None:
         self.offer = offer
         self._home = home
         self._lost = False
-        # The blob's own digest as far as its first chunks are known: received in order, or found here.
+        # The blob's digest over its first chunks, as far as they are known without a gap.
         self._digest = hashlib.sha256()
         self._hashed_chunks = 0
-        with _changing(home):
-            there = _of(home, offer.sha256)
-            self._path = os.path.join(home.partials, f"{offer.sha256}.{_owner()}")
-            if there is not None:
-                disk.replace(there, self._path)
+        with _ownership_lock(home):
+            existing = _largest(home, offer.sha256)
+            self._path = os.path.join(home.partials, f"{offer.sha256}.{_new_owner()}")
+            if existing is not None:
+                disk.replace(existing, self._path)
             self._file = disk.update(self._path)
             fcntl.flock(self._file.descriptor, fcntl.LOCK_SH)
 
-    def held(self) -> List[str]:
-        """Return the SHA-256 of each chunk that the file has room for, whatever is in it."""
+    def chunk_digests(self) -> List[str]:
+        """Return the SHA-256 of each chunk that the file has room for, whatever its content is."""
         disk.mark_used(self._path)
-        there_bytes = os.fstat(self._file.descriptor).st_size
-        if there_bytes > self.offer.size_bytes:
-            there_bytes = self.offer.size_bytes
-            self._file.truncate(there_bytes)
-        found = []
-        for chunk in range(-(-there_bytes // self.offer.chunk_bytes)):
+        present_bytes = os.fstat(self._file.descriptor).st_size
+        if present_bytes > self.offer.size_bytes:
+            present_bytes = self.offer.size_bytes
+            self._file.truncate(present_bytes)
+        digests = []
+        for chunk in range(-(-present_bytes // self.offer.chunk_bytes)):
             data = self._read(chunk)
-            found.append(hashlib.sha256(data).hexdigest())
-            self._follow(chunk, data)
-        return found
+            digests.append(hashlib.sha256(data).hexdigest())
+            self._extend_digest(chunk, data)
+        return digests
 
-    def take(self, chunk: int, data: bytes | bytearray) -> None:
-        """Write one chunk where it belongs, unless another upload owns the file by now."""
+    def write(self, chunk: int, data: bytes | bytearray) -> None:
+        """Write one chunk at its offset, unless another upload owns the file now."""
         if self._lost:
             return
-        with _changing(self._home):
-            if not self._is_ours():
-                self._lose()
+        with _ownership_lock(self._home):
+            if not self._is_owned():
+                self._release()
                 return
             self._file.write_at(data, self.offer.start(chunk))
-        if chunk < self._hashed_chunks:  # what was found here was not this blob's
+        if chunk < self._hashed_chunks:  # the chunk that was present was not this blob's
             self._digest, self._hashed_chunks = hashlib.sha256(), 0
-        self._follow(chunk, data)
+        self._extend_digest(chunk, data)
 
     def finish(self) -> bool:
-        """Make the whole file a blob; its name is not synced yet, see `disk.sync_folder`.
+        """Turn the complete file into a blob; the blob's name is durable only after `disk.sync_folder`.
 
         Returns:
             False when another upload did so.
 
         Raises:
-            AgentError: EQ505, all chunks together are another blob; EQ508, another upload took it over, and
-                did not bring it to its end.
+            AgentError: EQ505, the chunks together are another content; EQ508, another upload took the file
+                over and did not finish.
         """
         if not self._lost:
             while self._hashed_chunks < self.offer.chunk_count:
-                self._follow(self._hashed_chunks, self._read(self._hashed_chunks))
+                self._extend_digest(self._hashed_chunks, self._read(self._hashed_chunks))
             if self._digest.hexdigest() != self.offer.sha256:
                 self.discard()
-                raise self._mismatch()
+                raise blob_store.digest_mismatch(self.offer.sha256, self._digest.hexdigest())
             self._file.sync()
-            with lock.hold(self._home), _changing(self._home):
-                if self._is_ours():
+            with lock.hold(self._home), _ownership_lock(self._home):
+                if self._is_owned():
                     disk.replace(self._path, self._home.blob(self.offer.sha256))
                     return True
-            self._lose()
-        self._await_other()
+            self._release()
+        self._wait_for_blob()
         return False
 
     def discard(self) -> None:
-        """Remove it."""
+        """Remove the file."""
         files.remove(self._path)
 
     def close(self) -> None:
-        """Leave it for the next try."""
+        """Close the file and leave it for the next upload."""
         self._file.close()
 
     def _read(self, chunk: int) -> bytes:
@@ -117,99 +119,93 @@ class Partial:
             start, left = start + len(piece), left - len(piece)
         return b"".join(pieces)
 
-    def _follow(self, chunk: int, data: bytes | bytearray) -> None:
+    def _extend_digest(self, chunk: int, data: bytes | bytearray) -> None:
         if chunk == self._hashed_chunks:
             self._digest.update(data)
             self._hashed_chunks += 1
 
-    def _is_ours(self) -> bool:
+    def _is_owned(self) -> bool:
         try:
-            there = os.stat(self._path)
+            named = os.stat(self._path)
         except FileNotFoundError:
             return False
-        return os.path.samestat(there, os.fstat(self._file.descriptor))
+        return os.path.samestat(named, os.fstat(self._file.descriptor))
 
-    def _lose(self) -> None:
+    def _release(self) -> None:
         self._lost = True
-        # The file is the other's now: that one alone tells by its lock whether it is alive.
+        # The lock shows whether the file's owner is alive, and this upload no longer owns it.
         fcntl.flock(self._file.descriptor, fcntl.LOCK_UN)
 
-    def _await_other(self) -> None:
-        end_s = time.monotonic() + _WAIT_S
+    def _wait_for_blob(self) -> None:
+        deadline = time.monotonic() + _WAIT_S
         while not blob_store.has(self._home, self.offer.sha256, self.offer.size_bytes):
-            there = _of(self._home, self.offer.sha256)
-            if there is None or not _in_use(there) or time.monotonic() > end_s:
+            other = _largest(self._home, self.offer.sha256)
+            if other is None or not _in_use(other) or time.monotonic() > deadline:
                 if blob_store.has(self._home, self.offer.sha256, self.offer.size_bytes):
-                    return  # it became the blob between the two looks
+                    return  # it became a blob between the two checks
                 raise AgentError(
                     BUSY,
                     "blob " + self.offer.sha256[:12],
-                    "another upload took it over and did not end it",
-                    hint="run the same command again: what arrived whole is kept and not sent twice",
+                    "another upload took it over and did not finish it",
+                    hint="run the same command again: complete chunks are kept and not sent again",
                     transient=True,
                 )
             time.sleep(_POLL_S)
 
-    def _mismatch(self) -> AgentError:
-        return AgentError(
-            DIGEST_MISMATCH,
-            "blob " + self.offer.sha256[:12],
-            "the bytes that arrived are not those that were announced",
-            expected=self.offer.sha256,
-            got=self._digest.hexdigest(),
-            hint="did the file change meanwhile? send it again",
-        )
-
 
 def begun(home: Home) -> Set[str]:
-    """Return the digests of the blobs of which a part is here."""
-    return {name.partition(".")[0] for name in os.listdir(home.partials)}
+    """Return the SHA-256 of each blob that has a partial."""
+    return {_sha256_of(name) for name in os.listdir(home.partials)}
 
 
-def make_room(home: Home, needed_bytes: int, wanted: Iterable[str], subject: str) -> None:
-    """Let `needed_bytes` fit: partials that nobody waits for go, those first that were not used for longest.
+def make_room(home: Home, needed_bytes: int, keep: Iterable[str], subject: str) -> None:
+    """Remove idle partials until `needed_bytes` fit; the least recently used go first.
 
     Args:
-        wanted: the digests of those that stay in any case.
+        keep: the SHA-256 of the blobs whose partials stay in any case.
 
     Raises:
-        AgentError: EQ501, it does not fit even so.
+        AgentError: EQ501, it does not fit even then.
     """
-    kept = set(wanted)
-    idle = [name for _, name in _by_age(home) if name.partition(".")[0] not in kept]
+    kept = set(keep)
+    idle = [name for _, name in _by_age(home) if _sha256_of(name) not in kept]
     while idle and (len(idle) > MAX_IDLE or free_bytes(home.root) < needed_bytes + blob_store.RESERVE_BYTES):
         _remove_unused(os.path.join(home.partials, idle.pop(0)))
-    free = free_bytes(home.root)
-    if free < needed_bytes + blob_store.RESERVE_BYTES:
-        raise no_space(subject, needed_bytes + blob_store.RESERVE_BYTES, free)
+    available_bytes = free_bytes(home.root)
+    if available_bytes < needed_bytes + blob_store.RESERVE_BYTES:
+        raise no_space(subject, needed_bytes + blob_store.RESERVE_BYTES, available_bytes)
 
 
 def reclaimable_bytes(home: Home) -> int:
-    """Return how much space partials take: an upload gives it back where it is needed, or continues them."""
+    """Return the space that partials take; an upload resumes them or removes them when it needs the space."""
     return sum(status.st_blocks * 512 for _, status in _entries(home))
 
 
-def ran_out(error: OSError) -> bool:
-    """Tell whether a write failed for want of space; a partial must not be what fills the disk."""
+def is_out_of_space(error: OSError) -> bool:
+    """Tell whether a write failed for lack of space; a partial must not keep the disk full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def _owner() -> str:
+def _sha256_of(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _new_owner() -> str:
     return os.urandom(8).hex()
 
 
 @contextmanager
-def _changing(home: Home) -> Iterator[None]:
-    # Held for one chunk or one rename: nobody writes into a file that changes hands.
-    with disk.update(home.partials_lock) as held:
-        fcntl.flock(held.descriptor, fcntl.LOCK_EX)
+def _ownership_lock(home: Home) -> Iterator[None]:
+    # Held for one chunk or one rename, so that a file never changes its owner during a write.
+    with disk.update(home.partials_lock) as lock_file:
+        fcntl.flock(lock_file.descriptor, fcntl.LOCK_EX)
         yield
 
 
-def _of(home: Home, sha256: str) -> str | None:
-    """Return the largest partial of a blob, or None."""
-    found = [(status.st_size, name) for name, status in _entries(home) if name.partition(".")[0] == sha256]
-    return os.path.join(home.partials, max(found)[1]) if found else None
+def _largest(home: Home, sha256: str) -> str | None:
+    """Return the path of a blob's largest partial, or None."""
+    partials = [(status.st_size, name) for name, status in _entries(home) if _sha256_of(name) == sha256]
+    return os.path.join(home.partials, max(partials)[1]) if partials else None
 
 
 def _by_age(home: Home) -> List[Tuple[float, str]]:
@@ -217,11 +213,11 @@ def _by_age(home: Home) -> List[Tuple[float, str]]:
 
 
 def _entries(home: Home) -> List[Tuple[str, os.stat_result]]:
-    found = []
+    entries = []
     for name in os.listdir(home.partials):
         with suppress(FileNotFoundError):
-            found.append((name, os.stat(os.path.join(home.partials, name))))
-    return found
+            entries.append((name, os.stat(os.path.join(home.partials, name))))
+    return entries
 
 
 def _in_use(path: str) -> bool:
@@ -245,6 +241,6 @@ def _remove_unused(path: str) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             disk.unlink(path)
         except BlockingIOError:
-            return  # it is just arriving
+            return  # an upload is writing it
         finally:
             os.close(descriptor)

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from edgeq_agent import wire
 from edgeq_agent.calls.fields import Fields, bad
-from edgeq_agent.calls.stdin import Silence, Source
+from edgeq_agent.calls.stdin import IdleTimeout, Stdin
 from edgeq_agent.errors import BAD_REQUEST, AgentError
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
@@ -50,7 +50,7 @@ class Call(NamedTuple):
     """One call of a verb."""
 
     fields: Fields
-    payload: Source
+    payload: Stdin
     home: Home
     response: Response
 
@@ -60,15 +60,15 @@ class Call(NamedTuple):
         return self.fields.json()
 
 
-def read_request(stream: Source) -> Fields:
+def read_request(stdin: Stdin) -> Fields:
     """Read the request line of a call.
 
     Raises:
         AgentError: EQ512, the line is missing, cut short, too long, or not a JSON object.
     """
     try:
-        line = stream.readline(MAX_REQUEST_BYTES + 1)
-    except Silence as error:
+        line = stdin.readline(MAX_REQUEST_BYTES + 1)
+    except IdleTimeout as error:
         raise AgentError(BAD_REQUEST, "request", str(error)) from error
     if len(line) > MAX_REQUEST_BYTES:
         raise AgentError(BAD_REQUEST, "request", f"longer than {MAX_REQUEST_BYTES} bytes")

@@ -1,4 +1,4 @@
-"""Standard input with a limit to its silence: a dead connection must not keep a call for ever."""
+"""Read standard input with an idle timeout, so that a dead connection cannot block a call."""
 
 from __future__ import annotations
 
@@ -9,25 +9,32 @@ IDLE_S = 60.0
 _CHUNK_BYTES = 256 * 1024
 
 
-class Silence(Exception):
-    """Nothing arrived for the whole idle time."""
+class IdleTimeout(Exception):
+    """No byte arrived within the idle timeout."""
 
 
-class Source:
-    """Reads a file descriptor; every wait for more bytes is bounded."""
+class Stdin:
+    """A reader of a file descriptor; every wait for more bytes is bounded.
+
+    Args:
+        idle_s: how long a read waits for the next byte.
+        early: bytes that were read from the descriptor before.
+    """
 
     def __init__(self, descriptor: int, idle_s: float = IDLE_S, early: bytes = b"") -> None:
         self._descriptor = descriptor
         self._idle_s = idle_s
-        # What somebody read before us: from `_at` on, so that taking a little of much copies little.
+        # Unread bytes begin at `_at`, so that a small read from a large buffer copies little.
         self._buffer = early
         self._at = 0
 
     def readline(self, limit: int) -> bytes:
-        """Return bytes up to and with the next newline, at most `limit`; without one at the end of input.
+        """Return the bytes up to and including the next newline, at most `limit`.
+
+        At the end of input the last line has no newline.
 
         Raises:
-            Silence: nothing arrived for too long.
+            IdleTimeout: no byte arrived in time.
         """
         while self._buffer.find(b"\n", self._at) < 0 and len(self._buffer) - self._at < limit:
             chunk = self._more()
@@ -41,17 +48,17 @@ class Source:
         """Return 1 to `limit` bytes, or none at the end of input.
 
         Raises:
-            Silence: nothing arrived for too long.
+            IdleTimeout: no byte arrived in time.
         """
         if self._at == len(self._buffer):
             self._buffer, self._at = self._more(), 0
         return self._take(limit)
 
     def read_exactly(self, count: int) -> bytearray:
-        """Return `count` bytes, fewer at the end of input; large pieces go where they stay, without a copy.
+        """Return `count` bytes, fewer at the end of input; they are read into place, without a copy.
 
         Raises:
-            Silence: nothing arrived for too long.
+            IdleTimeout: no byte arrived in time.
         """
         data = bytearray(count)
         head = self._take(count)
@@ -60,10 +67,10 @@ class Source:
         with memoryview(data) as view:
             while done < count:
                 self._wait()
-                got = os.readv(self._descriptor, [view[done:]])
-                if not got:
+                count_read = os.readv(self._descriptor, [view[done:]])
+                if not count_read:
                     break
-                done += got
+                done += count_read
         del data[done:]
         return data
 
@@ -81,4 +88,4 @@ class Source:
     def _wait(self) -> None:
         ready, _, _ = select.select([self._descriptor], [], [], self._idle_s)
         if not ready:
-            raise Silence(f"silent for {self._idle_s:g} s")
+            raise IdleTimeout(f"silent for {self._idle_s:g} s")

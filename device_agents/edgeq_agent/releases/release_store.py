@@ -21,7 +21,7 @@ def check_blobs(home: Home, manifest: Manifest) -> None:
     for name in sorted(manifest.files):
         sha256, size_bytes = manifest.files[name]
         present = blob_store.has(home, sha256, size_bytes)
-        if present and blob_store.intact(home, sha256):
+        if present and blob_store.is_intact(home, sha256):
             continue
         files.remove(home.blob(sha256))
         raise AgentError(

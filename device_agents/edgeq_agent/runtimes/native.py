@@ -134,7 +134,7 @@ def build(home: Home, sha256: str, folder: str, timeout_s: float) -> SelfTest:
         AgentError: EQ501 no space, EQ503 it does not start or run here, EQ509 its blob is not on the device,
             EQ561 it is not benchmark_model.
     """
-    if not blob_store.intact(home, sha256):
+    if not blob_store.is_intact(home, sha256):
         files.remove(home.blob(sha256))
         raise AgentError(BLOB_MISSING, MODULE, "not on the device", expected=sha256, hint="send it first")
     blob_store.check_space(home, MODULE, os.path.getsize(home.blob(sha256)), 2)

@@ -33,7 +33,7 @@ def check_wheels(home: Home, packages: list[Wheel]) -> None:
     """
     size_bytes, count = 0, _VENV_FILES
     for name, sha256 in packages:
-        if not blob_store.intact(home, sha256):
+        if not blob_store.is_intact(home, sha256):
             files.remove(home.blob(sha256))
             raise AgentError(BLOB_MISSING, name, "not on the device", expected=sha256, hint="send it first")
         unpacked_bytes, members = wheels.unpacked_size(home.blob(sha256), name)

@@ -1,7 +1,7 @@
-"""The clock: time since boot decides, the wall clock is only shown.
+"""The clock: decisions use the time since boot; the wall clock is only recorded and shown.
 
-Devices without a battery clock start in 1970 and jump when the network tells the time; nothing here that is
-decided by time may follow such a jump.
+A device without a battery-backed clock boots in 1970 and jumps when it reaches a time server. No decision may
+follow such a jump.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 from typing import Iterator, NamedTuple
 
-# Unlike CLOCK_MONOTONIC it counts on while the device sleeps. Not on every Unix.
+# CLOCK_BOOTTIME also counts the time that the device sleeps; not every Unix has it.
 _SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -30,11 +30,11 @@ class Clock:
         return read_boot_id()
 
     def since_boot_ns(self) -> int:
-        """Return the nanoseconds since the boot."""
+        """Return the nanoseconds since boot."""
         return int(time.clock_gettime(_SINCE_BOOT) * 1_000_000_000)
 
     def wall_ns(self) -> int:
-        """Return what the device believes the time is."""
+        """Return the wall clock's time in nanoseconds since 1970; it may be wrong."""
         return time.time_ns()
 
 
@@ -42,7 +42,7 @@ _active = Clock()
 
 
 def read_boot_id(root: str = "/") -> str:
-    """Return the kernel's id of this boot, or "unknown" where the system hides it."""
+    """Return the kernel's id of this boot; "unknown" where the system hides it."""
     try:
         with open(os.path.join(root, "proc/sys/kernel/random/boot_id"), "rb") as stream:
             return stream.read(100).decode("ascii", "replace").strip() or "unknown"
@@ -52,7 +52,7 @@ def read_boot_id(root: str = "/") -> str:
 
 @contextmanager
 def use(other: Clock) -> Iterator[None]:
-    """Let another clock tell the time (tests)."""
+    """Use another clock (for tests)."""
     global _active
     before, _active = _active, other
     try:
@@ -62,19 +62,19 @@ def use(other: Clock) -> Iterator[None]:
 
 
 def now() -> Moment:
-    """Return this moment."""
+    """Return the current moment."""
     return Moment(_active.boot_id(), _active.since_boot_ns())
 
 
 def wall_ns() -> int:
-    """Return the wall clock's time, to be shown and never to be compared."""
+    """Return the wall clock's time, for display only; never compare two of them."""
     return _active.wall_ns()
 
 
 def elapsed_ns(since: Moment, until: Moment) -> int | None:
-    """Return the time between two moments; None when the device was restarted in between.
+    """Return the time between two moments; None when the device restarted in between.
 
-    A system may hide the boot's id ("unknown"); there only a clock that went back tells of the restart.
+    Where the system hides the boot's id ("unknown"), a restart shows only as a clock that went back.
     """
     if since.boot_id != until.boot_id or until.since_boot_ns < since.since_boot_ns:
         return None

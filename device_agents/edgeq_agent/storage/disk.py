@@ -1,8 +1,8 @@
-"""The one seam to the file system: every call of the agent that changes a file goes through here.
+"""The only module that changes files, so that tests can inject faults into every operation.
 
-Two things change files elsewhere: `python -m venv` (another program) and SQLite, which keeps the outbox and
-has a journal of its own. Tests put another `Disk` in the place of the real one: it stops after any
-operation, loses what was not synced, or refuses as a full or broken disk does.
+Two things change files elsewhere: `python -m venv`, which is another program, and SQLite, which writes the
+outbox and has its own journal. Tests replace the `Disk`: theirs stops after any operation, loses what was not
+synced, or fails as a full or broken disk does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _COPY_BYTES = 1024 * 1024
 
 
 class File:
-    """An open file; `descriptor` may be read and locked, never written past this class."""
+    """An open file; `descriptor` may be used for reading and locking, but writes go through this class."""
 
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
@@ -26,19 +26,19 @@ class File:
         _active.perform("write", (self, data), lambda: _write_all(self.descriptor, data))
 
     def write_at(self, data: bytes | bytearray, start: int) -> None:
-        """Write all of `data` from a place of the file on; its position stays."""
+        """Write all of `data` at an offset; the file's position does not change."""
         _active.perform("write_at", (self, data, start), lambda: _write_all_at(self.descriptor, data, start))
 
     def truncate(self, size_bytes: int) -> None:
-        """Cut the file to a size."""
+        """Truncate the file."""
         _active.perform("truncate", (self, size_bytes), lambda: os.ftruncate(self.descriptor, size_bytes))
 
     def sync(self) -> None:
-        """Make the content durable; the name is durable after `sync_folder`."""
+        """Fsync the content; the file's name is durable only after `sync_folder`."""
         _active.perform("sync", (self,), lambda: os.fsync(self.descriptor))
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         os.close(self.descriptor)
 
     def __enter__(self) -> File:
@@ -65,7 +65,7 @@ class Disk:
     """The real file system."""
 
     def perform(self, operation: str, arguments: tuple[Any, ...], action: Callable[[], Any]) -> Any:
-        """Do one operation that changes something; the only place where one is done."""
+        """Execute one operation that changes the file system; all of them pass through here."""
         return action()
 
 
@@ -74,7 +74,7 @@ _active = Disk()
 
 @contextmanager
 def use(other: Disk) -> Iterator[None]:
-    """Let another disk perform the operations (tests)."""
+    """Execute the operations on another disk (for tests)."""
     global _active
     before, _active = _active, other
     try:
@@ -83,11 +83,11 @@ def use(other: Disk) -> Iterator[None]:
         _active = before
 
 
-def _opened(operation: str, path: str, flags: int, mode: int) -> File:
+def _open(operation: str, path: str, flags: int, mode: int) -> File:
     def action() -> File:
         return File(path, os.open(path, flags, mode))
 
-    # Opening what is there changes nothing, unless it is emptied.
+    # Opening an existing file changes nothing, unless it is truncated.
     if not flags & os.O_TRUNC and os.path.exists(path):
         return action()
     opened: File = _active.perform(operation, (path,), action)
@@ -95,22 +95,22 @@ def _opened(operation: str, path: str, flags: int, mode: int) -> File:
 
 
 def create(path: str, mode: int = 0o600) -> File:
-    """Open an empty file for writing; what was there under the name is emptied."""
-    return _opened("create", path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    """Open an empty file for writing; an existing one is truncated."""
+    return _open("create", path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
 
 
 def append(path: str, mode: int = 0o600) -> File:
-    """Open a file for reading, and for writing at its end; it is made when it is not there."""
-    return _opened("append", path, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
+    """Open a file for reading and appending; create it when it is missing."""
+    return _open("append", path, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
 
 
 def update(path: str, mode: int = 0o600) -> File:
-    """Open a file for reading and writing, its content kept; it is made when it is not there."""
-    return _opened("update", path, os.O_RDWR | os.O_CREAT, mode)
+    """Open a file for reading and writing and keep its content; create it when it is missing."""
+    return _open("update", path, os.O_RDWR | os.O_CREAT, mode)
 
 
 def sync_folder(folder: str) -> None:
-    """Make the names inside `folder` durable: what was created, renamed and removed there."""
+    """Fsync a folder: names that were created, renamed or removed in it become durable."""
 
     def action() -> None:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -123,32 +123,32 @@ def sync_folder(folder: str) -> None:
 
 
 def sync_all() -> None:
-    """Make everything durable, on all file systems."""
+    """Sync all file systems."""
     _active.perform("sync_all", (), os.sync)
 
 
 def replace(source: str, target: str) -> None:
-    """Rename; what has the name `target` is replaced in the same step."""
+    """Rename a file; it replaces `target` atomically."""
     _active.perform("replace", (source, target), lambda: os.replace(source, target))
 
 
 def symlink(target: str, path: str) -> None:
-    """Make the symbolic link `path` point to `target`."""
+    """Create the symbolic link `path` to `target`."""
     _active.perform("symlink", (target, path), lambda: os.symlink(target, path))
 
 
 def link(source: str, path: str) -> None:
-    """Give a file a second name; fails where the name is taken."""
+    """Create a hard link; fails when the name exists."""
     _active.perform("link", (source, path), lambda: os.link(source, path))
 
 
 def unlink(path: str) -> None:
-    """Remove the name of a file or link."""
+    """Remove a file or link."""
     _active.perform("unlink", (path,), lambda: os.unlink(path))
 
 
 def mkdir(path: str, mode: int = 0o700) -> None:
-    """Make a folder."""
+    """Create a folder."""
     _active.perform("mkdir", (path,), lambda: os.mkdir(path, mode))
 
 
@@ -158,17 +158,17 @@ def rmdir(path: str) -> None:
 
 
 def chmod(path: str, mode: int) -> None:
-    """Change who may do what with a file."""
+    """Set a file's permissions."""
     _active.perform("chmod", (path, mode), lambda: os.chmod(path, mode))
 
 
 def mark_used(path: str) -> None:
-    """Note that a file was used just now."""
+    """Set a file's modification time to now; the time orders files by their last use."""
     _active.perform("mark_used", (path,), lambda: os.utime(path))
 
 
 def make_folders(path: str) -> None:
-    """Make a folder and those above it where they are missing, each name durable before the next."""
+    """Create a folder and its missing parents; each name is durable before the next is created."""
     if os.path.isdir(path):
         return
     above = os.path.dirname(path)
@@ -182,7 +182,7 @@ def make_folders(path: str) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a folder with everything in it; links are removed, not followed."""
+    """Remove a folder and its content; links are removed, not followed."""
     with os.scandir(path) as entries:
         inside = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
     for name, is_folder in inside:
@@ -191,7 +191,7 @@ def remove_tree(path: str) -> None:
 
 
 def copy(source: str, target: str) -> None:
-    """Copy a file's content, synced; the name is durable after `sync_folder`."""
+    """Copy a file's content and sync it; the name is durable only after `sync_folder`."""
     with open(source, "rb") as stream, create(target) as sink:
         while True:
             chunk = stream.read(_COPY_BYTES)

@@ -1,4 +1,4 @@
-"""Files that survive a power cut: the content is synced first, then the name, then the folder."""
+"""Write files that survive a power cut: sync the content, rename the file, sync the folder."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ CHUNK_BYTES = 1024 * 1024
 
 
 def remove(path: str) -> None:
-    """Remove a file or link that may be gone already."""
+    """Remove a file or link, if it exists."""
     if os.path.lexists(path):
         disk.unlink(path)
 
 
 def write_atomic(path: str, data: bytes, durable: bool = True, mode: int = 0o600) -> None:
-    """Replace `path` by `data`: a reader sees the old content or the new.
+    """Replace a file's content atomically: a reader sees the old content or the new.
 
     Args:
-        durable: also after a power cut; without it the last writes may be lost or damaged by one.
-        mode: who may read and run it; what the umask takes away is given back.
+        durable: sync the content and the name; without it a power cut may lose or damage the last writes.
+        mode: the file's permissions, whatever the umask is.
     """
     temporary = scratch.beside(path)
     try:
@@ -43,7 +43,7 @@ def write_atomic(path: str, data: bytes, durable: bool = True, mode: int = 0o600
 
 
 def write_json(path: str, value: Any, durable: bool = True) -> None:
-    """Replace `path` by a value's canonical JSON."""
+    """Replace a file's content by the canonical JSON of a value, atomically."""
     write_atomic(path, wire.canonical(value) + b"\n", durable)
 
 
@@ -51,18 +51,18 @@ def read_json(path: str) -> Any:
     """Return the value of a JSON file.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it holds no JSON.
+        FileNotFoundError: the file does not exist.
+        ValueError: its content is not JSON.
     """
     with open(path, "rb") as stream:
         return json.loads(stream.read().decode("utf-8"))
 
 
 def replace_link(path: str, target: str) -> None:
-    """Make the symlink `path` point to `target` in one step; there is always a link, the old or the new."""
+    """Point the symlink `path` to `target` atomically: there is always a link, the old or the new."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.new")
-    remove(temporary)  # left by a call that died here
+    remove(temporary)  # a call that died here left it
     disk.symlink(target, temporary)
     try:
         disk.replace(temporary, path)
@@ -73,7 +73,7 @@ def replace_link(path: str, target: str) -> None:
 
 
 def sha256_of(path: str) -> str:
-    """Return the file's SHA-256 as hex."""
+    """Return a file's SHA-256 in hex."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         while True:

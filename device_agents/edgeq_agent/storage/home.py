@@ -1,4 +1,4 @@
-"""The agent's home folder: where each thing lives, and that only its owner can read it."""
+"""The agent's home folder: the paths in it; only its owner can read it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEFAULT = "~/.edgeq"
 
 
 class Home(NamedTuple):
-    """The paths below one home folder; see DESIGN section 4 for the layout."""
+    """The paths below one home folder."""
 
     root: str
 
@@ -37,22 +37,22 @@ class Home(NamedTuple):
 
     @property
     def agents(self) -> str:
-        """Folder of the agent's own files; the host places them."""
+        """The folder of the agent's own files, which the host writes."""
         return self.path("agent")
 
     @property
     def temporary(self) -> str:
-        """Folder of half-made things; the same file system as the rest, so that a rename is atomic."""
+        """The folder of unfinished files; on the same file system as the rest, so that a rename is atomic."""
         return self.path("tmp")
 
     @property
     def partials(self) -> str:
-        """Folder of blobs that have not arrived whole: `<digest that it will have>.<owner>`."""
+        """The folder of incomplete blobs, each called `<SHA-256 of the complete blob>.<owner>`."""
         return self.path("partial")
 
     @property
     def partials_lock(self) -> str:
-        """Held while a partial is written or changes its owner."""
+        """The lock that is held while an incomplete blob is written or changes its owner."""
         return self.path("partial.lock")
 
     @property
@@ -73,7 +73,7 @@ class Home(NamedTuple):
 
     @property
     def trust(self) -> str:
-        """File of the keys whose signatures count here, and of the release counters."""
+        """The file of the trusted keys and the release counters."""
         return self.path("trust.json")
 
     def blob(self, sha256: str) -> str:
@@ -89,7 +89,7 @@ class Home(NamedTuple):
         return os.path.join(self.runtimes, digest)
 
     def ensure(self) -> None:
-        """Make the folders that are missing, readable by the owner alone."""
+        """Create the missing folders, readable by the owner only."""
         folders = (self.root, self.blobs, self.releases, self.models, self.runtimes, self.temporary)
         for folder in (*folders, self.partials):
             disk.make_folders(folder)
@@ -102,15 +102,15 @@ def locate(option: str | None) -> Home:
 
 
 def free_inodes(folder: str) -> int | None:
-    """Return how many files an ordinary user may still make; None where the file system does not count them.
+    """Return how many files an ordinary user can still create; None where the file system sets no limit.
 
-    btrfs and some others make inodes as they go and say that there are 0.
+    btrfs and some others create inodes on demand and report 0.
     """
     status = os.statvfs(folder)
     return status.f_favail if status.f_files else None
 
 
 def free_bytes(folder: str) -> int:
-    """Return how many bytes an ordinary user may still write on the file system of `folder`."""
+    """Return how many bytes an ordinary user can still write to the file system of `folder`."""
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize

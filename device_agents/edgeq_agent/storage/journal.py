@@ -1,4 +1,4 @@
-"""The journal: one JSON line for each change of state, appended and synced, never rewritten."""
+"""The journal: an append-only file with one synced JSON line for each change of state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TAIL_BYTES = 64 * 1024
 
 
 def append(home: Home, event: str, **details: Any) -> None:
-    """Add one entry; after MAX_BYTES the journal becomes `journal.1` and a new one begins."""
+    """Add an entry; when the journal exceeds MAX_BYTES, it becomes `journal.1` and a new one is created."""
     entry = dict(details, event=event, time_ns=clock.wall_ns(), boot_id=clock.now().boot_id)
     data = wire.dump(entry)
     fresh = not os.path.exists(home.journal)
@@ -23,7 +23,7 @@ def append(home: Home, event: str, **details: Any) -> None:
         disk.replace(home.journal, home.journal + ".1")
         fresh = True
     with disk.append(home.journal) as journal:
-        # A line that a power cut left half-written must not swallow this one.
+        # This entry must not become part of a line that a power cut left incomplete.
         size = os.fstat(journal.descriptor).st_size
         if size and os.pread(journal.descriptor, 1, size - 1) != b"\n":
             data = b"\n" + data
@@ -34,9 +34,9 @@ def append(home: Home, event: str, **details: Any) -> None:
 
 
 def note(home: Home, event: str, **details: Any) -> wire.Json:
-    """Add one entry about something that is done and durable; return what an answer says of a failure.
+    """Add an entry about a change that is already durable; return {journal_problem} when that fails.
 
-    The thing counts and the journal tells of it: a disk that refuses the line does not undo the thing.
+    The change stands even when the disk refuses the entry, so the failure becomes a part of the response.
     """
     try:
         append(home, event, **details)
@@ -46,7 +46,7 @@ def note(home: Home, event: str, **details: Any) -> wire.Json:
 
 
 def tail(home: Home, count: int) -> list[wire.Json]:
-    """Return the last entries, oldest first; lines that are no entries are left out."""
+    """Return the last entries, oldest first; damaged lines are skipped."""
     try:
         with open(home.journal, "rb") as stream:
             stream.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""One lock a home: verbs that change something run one after another."""
+"""The lock of a home: verbs that change something run one at a time."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ _POLL_S = 0.05
 
 @contextmanager
 def hold(home: Home, wait_s: float = WAIT_S) -> Iterator[None]:
-    """Hold the home's lock; the kernel frees it when the process dies, so there are no stale locks.
+    """Hold the home's lock. The kernel releases it when the process dies, so a lock is never stale.
 
     Raises:
-        AgentError: EQ508 (transient), another call held it for the whole wait.
+        AgentError: EQ508 (transient), another call held the lock for the whole wait.
     """
-    # Not inherited by the model's process (PEP 446): an orphan can never keep the lock.
-    with disk.update(home.lock) as held:
-        _take(held.descriptor, wait_s)
+    # The model's process does not inherit the descriptor (PEP 446), so an orphan cannot keep the lock.
+    with disk.update(home.lock) as lock_file:
+        _acquire(lock_file.descriptor, wait_s)
         yield
 
 
-def _take(descriptor: int, wait_s: float) -> None:
-    end = time.monotonic() + wait_s
+def _acquire(descriptor: int, wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if time.monotonic() >= end:
+            if time.monotonic() >= deadline:
                 raise AgentError(
                     BUSY,
                     "the device",
-                    f"busy with another call for {wait_s:g} s",
+                    f"another call held the device's lock for {wait_s:g} s",
                     hint="try again in a moment",
                     transient=True,
                 ) from None

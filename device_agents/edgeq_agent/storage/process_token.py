@@ -1,4 +1,4 @@
-"""Which process made something: a token that no later process has, also when its number is given again."""
+"""Identify a process by a token that stays unique when the system reuses its pid."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from edgeq_agent.storage import clock
 
 
 def token() -> str:
-    """Return this process's token: number, start time and boot, without '-'."""
+    """Return this process's token: pid, start time and boot, without '-'."""
     return f"{os.getpid()}.{_started(os.getpid())}.{_boot()}"
 
 
-def alive(mark: str) -> bool:
-    """Tell whether the process of a token still runs; when the system hides it, it counts as running."""
-    parts = mark.split(".")
+def alive(token: str) -> bool:
+    """Tell whether the process of a token still runs; one that the system hides counts as running."""
+    parts = token.split(".")
     if not parts[0].isdigit():
         return False
     pid = int(parts[0])
@@ -26,42 +26,42 @@ def alive(mark: str) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # another user's: the number was given again, but better keep than break
+    except OSError:  # another user's process: the pid was probably reused, but keeping files is safe
         return True
-    return _fields(pid)[:1] != [b"Z"]  # a zombie only waits to be counted
+    return _fields(pid)[:1] != [b"Z"]  # a zombie has ended
 
 
 def has_open(path: str) -> bool:
-    """Tell whether any process that we may look at has the file open."""
-    wanted = os.stat(path)
+    """Tell whether any process that this user can inspect has the file open."""
+    target = os.stat(path)
     for descriptors in (f"/proc/{pid}/fd" for pid in _pids()):
         try:
             names = os.listdir(descriptors)
-        except OSError:  # it ended, or is another user's
+        except OSError:  # the process ended, or belongs to another user
             continue
         for name in names:
             try:
-                if os.path.samestat(os.stat(os.path.join(descriptors, name)), wanted):
+                if os.path.samestat(os.stat(os.path.join(descriptors, name)), target):
                     return True
-            except OSError:  # closed meanwhile, or a pipe
+            except OSError:  # closed in the meantime, or a pipe
                 continue
     return False
 
 
 def commands() -> list[str]:
-    """Return the command lines of the processes that we may look at, words joined by NUL."""
-    found = []
+    """Return the command lines of the processes that this user can inspect, words joined by NUL."""
+    lines = []
     for pid in _pids():
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as stream:
-                found.append(stream.read().decode("utf-8", "replace"))
-        except OSError:  # it ended
+                lines.append(stream.read().decode("utf-8", "replace"))
+        except OSError:  # the process ended
             continue
-    return found
+    return lines
 
 
 def name_files(root: str) -> list[str]:
-    """Return the files that hold the short names of the processes that we may look at."""
+    """Return the files that hold the short names of the processes that this user can inspect."""
     folder = os.path.join(root, "proc")
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return [os.path.join(folder, name, "comm") for name in names if name.isdigit()]
@@ -75,16 +75,16 @@ def _pids() -> list[str]:
 
 
 def _started(pid: int) -> str:
-    """Return the process's start in clock ticks since boot, or "0" where the system hides it."""
+    """Return the process's start time in clock ticks since boot; "0" where the system hides it."""
     fields = _fields(pid)
     return fields[19].decode("ascii") if len(fields) > 19 else "0"
 
 
 def _fields(pid: int) -> list[bytes]:
-    """Return the fields of proc(5) from the state (field 3) on; none where the system hides them."""
+    """Return the fields of /proc/PID/stat from the state (field 3) on; none where the system hides them."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stream:
-            # After the name, which may hold anything, in parentheses.
+            # The name before them is in parentheses and may contain anything.
             return stream.read().rpartition(b")")[2].split()
     except OSError:
         return []

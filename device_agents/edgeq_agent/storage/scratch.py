@@ -1,4 +1,4 @@
-"""Half-made things: named by the process that makes them, swept once that process is gone."""
+"""Temporary files, named after the process that writes them and removed once that process has ended."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from edgeq_agent.storage.home import Home
 
 
 def path(home: Home, name: str) -> str:
-    """Return a path of this process's own for something half-made."""
+    """Return a path that no other process uses, for an unfinished file or folder."""
     return os.path.join(home.temporary, f"{process_token.token()}-{name}")
 
 
 def remove(target: str) -> None:
-    """Remove a file or a folder that may be gone already."""
+    """Remove a file or a folder, if it exists."""
     try:
         if os.path.isdir(target) and not os.path.islink(target):
             disk.remove_tree(target)
         else:
             disk.unlink(target)
     except OSError:
-        # Gone already; or the disk refuses, and then what led here matters more: the next call sweeps again.
+        # It does not exist, or the disk refuses: the first error matters more, and the next call sweeps.
         return
 
 
 def sweep(home: Home) -> None:
-    """Remove what calls that died left behind; what a running call makes stays."""
+    """Remove what calls that died left behind; the files of running calls stay."""
     for name in os.listdir(home.temporary):
         if not process_token.alive(name.lstrip(".").partition("-")[0]):
             remove(os.path.join(home.temporary, name))
@@ -36,20 +36,20 @@ def sweep(home: Home) -> None:
 
 
 def sweep_beside(folder: str, ending: str = "") -> None:
-    """Remove what dead calls left in a folder beside what they were to replace (names with that ending)."""
+    """Remove what dead calls left beside the files they were replacing, if its name has the ending."""
     for name in os.listdir(folder):
-        maker = beside_maker(name)
-        if maker is not None and name.endswith(ending) and not process_token.alive(maker):
+        owner = beside_owner(name)
+        if owner is not None and name.endswith(ending) and not process_token.alive(owner):
             remove(os.path.join(folder, name))
 
 
 def beside(target: str) -> str:
-    """Return a path of this process's own for what will replace `target`, in the same folder."""
+    """Return a path in the same folder, unique to this process, for the file that replaces `target`."""
     folder, name = os.path.split(target)
     return os.path.join(folder, f".{process_token.token()}-{name}")
 
 
-def beside_maker(name: str) -> str | None:
-    """Return whose `beside` name this is, or None when it is no such name."""
+def beside_owner(name: str) -> str | None:
+    """Return the token of the process that made a `beside` name; None for any other name."""
     head, dash, _ = name.partition("-")
     return head[1:] if dash and head.startswith(".") and head[1:2].isdigit() else None

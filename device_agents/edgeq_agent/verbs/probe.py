@@ -1,4 +1,4 @@
-"""Verb `probe`: what the device is, which runtimes it has, what can be measured on it."""
+"""Verb `probe`: what the device is, which runtimes it has, and what can be measured on it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from edgeq_agent.calls.call import Call
 from edgeq_agent.platforms import facts, identity, sensors
 from edgeq_agent.platforms import registry as platforms
 from edgeq_agent.runtimes import registry
-from edgeq_agent.storage import clock, home
+from edgeq_agent.storage import clock
+from edgeq_agent.storage.home import free_bytes
 from edgeq_agent.wire import Json
 
 
 def probe(call: Call, root: str = "/") -> Json:
-    """Verb `probe`; `root` is where the system's files are looked up."""
-    found = facts.read(root)
-    found.update(
-        # Half-arrived blobs are continued, or go when their space is needed: either way it is there.
-        free_bytes=home.free_bytes(call.home.root) + partial.reclaimable_bytes(call.home),
+    """Verb `probe`; the system's files are read below `root`."""
+    platform = platforms.platform_of(root)
+    return dict(
+        facts.read(root),
+        # An upload resumes incomplete blobs, or removes them when it needs their space: it counts as free.
+        free_bytes=free_bytes(call.home.root) + partial.reclaimable_bytes(call.home),
         device_id=identity.device_id(call.home),
         boot_id=clock.read_boot_id(root),
         runtimes=[asdict(entry) for entry in registry.entries(call.home)],
         service=service_record.summary(call.home),
         refused_runtimes=[refusal._asdict() for refusal in registry.refused(call.home)],
-        measures=sensors.availability(platforms.platform_of(root)),
+        measures=sensors.availability(platform),
         time_ns=time.time_ns(),
     )
-    return found

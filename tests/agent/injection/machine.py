@@ -208,7 +208,7 @@ class Machine:
             os.write(descriptor, json.dumps(request).encode() + b"\n" + payload)
             os.lseek(descriptor, 0, os.SEEK_SET)
             with self.inside():
-                agent.run([verb, "--home", str(self.home)], stdin.Source(descriptor), sink)
+                agent.run([verb, "--home", str(self.home)], stdin.Stdin(descriptor), sink)
         finally:
             os.close(descriptor)
         return wire.parse(sink.getvalue().splitlines()[-1])
