@@ -4,6 +4,8 @@ PYTHON ?= python3.11
 PYTHON := $(shell command -v $(PYTHON) 2>/dev/null || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
+# How many test processes: one for each core; `make test JOBS=0` runs all in one.
+JOBS   ?= auto
 
 .PHONY: demo test test-all test-devices lint format clean help
 help:
@@ -30,11 +32,14 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/edgeq demo
 
+# A file's tests run in one process, in their order; files run side by side.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadfile
 
+# The lab makes namespaces and networks of its own, which are the machine's: one device test at a time.
 test-all: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not lab' -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -m lab
 
 test-devices: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/devices

@@ -84,6 +84,7 @@ def test_merged_files_convert_as_one_pass_over_all_samples(
     assert not (tmp_path / "twice.npz").exists()
 
 
+@pytest.mark.slow
 def test_a_keras_model_gives_the_same_float_model_each_time(models: Path, data: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
     source = models / "model.keras"

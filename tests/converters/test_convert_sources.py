@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,31 +13,20 @@ from edgeq.errors import ModelError
 from edgeq.evaluation import describe, evaluate, raw_outputs
 
 pytestmark = pytest.mark.convert
-SOURCES = ["model.keras", "legacy.h5", "keras2_saved_model", "plain_saved_model"]
+OTHERS = ["legacy.h5", "keras2_saved_model", "plain_saved_model"]
+SOURCES = ["model.keras", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 
 
-@pytest.fixture(scope="session", params=SOURCES)
+@pytest.fixture(scope="module", params=SOURCES)
 def source(request: pytest.FixtureRequest, models: Path) -> Path:
     """Each kind of source."""
     return models / str(request.param)
 
 
-@pytest.fixture(scope="session")
-def all_floats(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Every source as a float .tflite; two at a time, as most of it is TensorFlow coming up."""
-    folder = tmp_path_factory.mktemp("floats")
-
-    def make(name: str) -> Path:
-        return convert(models / name, folder / f"{name}.tflite", scheme="float32").path
-
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(SOURCES, pool.map(make, SOURCES), strict=True))
-
-
-@pytest.fixture
-def floats(source: Path, all_floats: dict[str, Path]) -> Path:
+@pytest.fixture(scope="module")
+def floats(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source as a float .tflite."""
-    return all_floats[source.name]
+    return convert(source, tmp_path_factory.mktemp("floats") / "float.tflite", scheme="float32").path
 
 
 def test_a_source_becomes_a_float_model_with_names_and_batch_one(floats: Path) -> None:

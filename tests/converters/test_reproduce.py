@@ -53,6 +53,7 @@ def test_every_conversion_says_what_it_was_made_of(shop: Path, edgeq: Edgeq) -> 
     assert set(lineage["environment"]) == {"python", "machine", "processor"}
 
 
+@pytest.mark.slow
 def test_lineage_goes_back_to_the_source(shop: Path, models: Path, edgeq: Edgeq) -> None:
     (shop / "float.tflite").unlink()
     command = ["--workspace", shop, "convert", models / "plain_saved_model", "-o", shop / "float.tflite"]

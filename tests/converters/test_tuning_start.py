@@ -27,6 +27,7 @@ def checked(model: Path, samples: Path, folder: Path) -> dict[str, float]:
     return dict(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 def test_an_equalized_keras_model_is_the_same_function_and_that_of_its_tflite(
     tunable: Path, tmp_path: Path
 ) -> None:
@@ -40,6 +41,7 @@ def test_an_equalized_keras_model_is_the_same_function_and_that_of_its_tflite(
     assert 8 < said["levels"] <= 15
 
 
+@pytest.mark.slow
 def test_what_cannot_be_equalized_stays_as_it_is(tunable: Path, tmp_path: Path) -> None:
     said = checked(tunable / "regression.keras", tunable / "train.npz", tmp_path)
     assert said["far"] < 1e-4

@@ -36,6 +36,7 @@ def samples(count: int) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_a_models_whole_life_on_several_devices_at_once(
     lab: Lab, fleet: list[Access], site: Path, releases: dict[str, Bundle]
 ) -> None:

@@ -81,6 +81,7 @@ def serve(device: Any, rounds: int, right: Callable[[str], float], seed: int = 0
                 rt.feedback(str(answer.ticket), bool(random.random() < right(str(answer.arm))))
 
 
+@pytest.mark.slow
 def test_a_worse_release_is_found_and_rejected_with_a_record(
     cli: Cli, pi: LoopbackDevice, site: Path, bundles: dict[str, Path]
 ) -> None:
@@ -345,6 +346,7 @@ def test_devices_of_both_arms_and_one_that_comes_back_later(
 
 @pytest.mark.sshd
 @pytest.mark.parametrize("transport", ["paramiko", "openssh"])
+@pytest.mark.slow
 def test_over_openssh(
     cli: Cli, sshd_server: Any, site: Path, bundles: dict[str, Path], transport: str
 ) -> None:

@@ -71,7 +71,13 @@ def blob(server: Any, one: Content) -> Path:
     return Path(server.home / ".edgeq" / "blobs" / "sha256" / one.sha256)
 
 
-@pytest.mark.parametrize("fault", ENDS)
+# Each fault takes seconds of waiting; these two stand for all of them in the everyday run.
+USUAL = ("cut later", "a byte flipped")
+
+
+@pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=[] if fault in USUAL else pytest.mark.slow) for fault in ENDS]
+)
 def test_a_transfer_ends_soon_and_the_next_one_is_whole(server: Server, fault: str) -> None:
     one = content()
     with faulty_link(server.host, server.port) as link:
@@ -88,6 +94,7 @@ def test_a_transfer_ends_soon_and_the_next_one_is_whole(server: Server, fault: s
 
 
 @pytest.mark.parametrize("fault", PASSES)
+@pytest.mark.slow
 def test_a_slow_link_brings_all_of_it(server: Server, fault: str) -> None:
     one = content()
     with faulty_link(server.host, server.port) as link:
@@ -95,6 +102,7 @@ def test_a_slow_link_brings_all_of_it(server: Server, fault: str) -> None:
     assert blob(server, one).read_bytes() == one.source
 
 
+@pytest.mark.slow
 def test_no_cut_leaves_another_release_than_the_old_or_the_new(
     loopback_server: Server, site: Path, tmp_path: Path
 ) -> None:

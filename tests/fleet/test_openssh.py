@@ -84,6 +84,7 @@ def test_the_entry_of_a_device_chooses_the_transport(
         status(device)
 
 
+@pytest.mark.slow
 def test_the_whole_life_of_a_model_over_openssh(server: Any, site: Path, read: Any, tmp_path: Path) -> None:
     import numpy as np
 

@@ -233,6 +233,7 @@ def test_a_plain_deploy_can_be_on_trial(
     assert "error[EQ101]: --soak" in err
 
 
+@pytest.mark.slow
 def test_what_failed_too_often_is_tried_again_on_purpose_alone(
     lab: Site, bundles: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -389,12 +389,14 @@ class TestTransport:
             assert time.monotonic() < until_s
             time.sleep(0.05)
 
+    @pytest.mark.slow
     def test_the_watch_lets_a_long_silent_command_be(self, adapter: Adapter, server: Any) -> None:
         with faulty_link(server.host, server.port) as link:
             link.delay(0.05)
             with adapter.connect(server.device(port=link.port), watch=adapter.quick) as transport:
                 assert use(transport, ["sh", "-c", "sleep 4; echo done"])[0] == [b"done"]
 
+    @pytest.mark.slow
     def test_a_slow_link_is_not_a_frozen_one(self, adapter: Adapter, server: Any) -> None:
         with (
             faulty_link(server.host, server.port) as link,
@@ -406,20 +408,26 @@ class TestTransport:
     @pytest.mark.parametrize(
         "phase",
         [
-            "reaching",
-            "banner",
-            "key exchange",
-            "login",
-            "opening a channel",
-            "sending",
             "waiting",
-            "waiting, what we send still arrives",
-            "waiting, what it says still arrives",
+            *(
+                pytest.param(phase, marks=pytest.mark.slow)
+                for phase in (
+                    "reaching",
+                    "banner",
+                    "key exchange",
+                    "login",
+                    "opening a channel",
+                    "sending",
+                    "waiting, what we send still arrives",
+                    "waiting, what it says still arrives",
+                )
+            ),
         ],
     )
     def test_a_frozen_link_is_noticed_in_every_phase(self, adapter: Adapter, server: Any, phase: str) -> None:
         assert noticed(phase, adapter, server, 1.0, adapter.quick) < 8
 
+    @pytest.mark.slow
     def test_with_the_usual_settings_that_is_ten_seconds(
         self, adapter: Adapter, loopback_server: Any
     ) -> None:

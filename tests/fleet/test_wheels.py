@@ -129,6 +129,7 @@ def test_devices_that_are_planned_at_once_share_one_fetch(arm_wheels: wheels.Run
     assert not list((tmp_path / "new").glob(".fetch-*"))
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_is_not_believed(
     arm_wheels: wheels.Runtime, wheels_folder: Path, tmp_path: Path
 ) -> None:

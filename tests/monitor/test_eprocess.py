@@ -24,17 +24,17 @@ COIN = np.array([0.5, 0.5])
 
 
 def _null(
-    truth: NDArray[np.float64], size: int, seed: int = 7
+    truth: NDArray[np.float64], size: int, *, replays: int = REPLAYS, seed: int = 7
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     random = np.random.default_rng(seed)
     truth = truth / truth.sum()
-    reference = random.multinomial(size, truth, size=REPLAYS).astype(np.float64)
-    return reference, random.multinomial(SAMPLES, truth, size=(REPLAYS, WINDOWS)).astype(np.float64)
+    reference = random.multinomial(size, truth, size=replays).astype(np.float64)
+    return reference, random.multinomial(SAMPLES, truth, size=(replays, WINDOWS)).astype(np.float64)
 
 
-def _limit(alpha: float) -> float:
+def _limit(alpha: float, replays: int = REPLAYS) -> float:
     """Return the count of alarms that a true rate of alpha exceeds with probability below 1e-4."""
-    return alpha * REPLAYS + 4 * math.sqrt(alpha * (1 - alpha) * REPLAYS)
+    return alpha * replays + 4 * math.sqrt(alpha * (1 - alpha) * replays)
 
 
 @given(st.lists(st.floats(1e-3, 1e7), min_size=1, max_size=20))
@@ -43,6 +43,17 @@ def test_log_gamma_is_the_real_one(values: list[float]) -> None:
     assert log_gamma(np.array(values)) == pytest.approx(expected, rel=1e-11, abs=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("truth", "ordered"), [(STEEP, True), (COIN, False)], ids=["steep histogram", "coin"]
+)
+def test_the_false_alarm_rate_holds_on_a_few_streams(truth: NDArray[np.float64], ordered: bool) -> None:
+    reference, windows = _null(truth, 20, replays=300)
+    highest = evidence(reference, windows, ordered=ordered).log_e.max(axis=-1)
+    for alpha in (0.05, 0.01):
+        assert (highest >= -math.log(alpha)).sum() <= _limit(alpha, 300)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [20, 300])
 @pytest.mark.parametrize(
     ("truth", "ordered"),
@@ -58,6 +69,7 @@ def test_the_false_alarm_rate_holds_over_whole_streams(
         assert (highest >= -math.log(alpha)).sum() <= _limit(alpha)
 
 
+@pytest.mark.slow
 def test_the_false_alarm_rate_holds_where_edges_are_the_references_own_quantiles() -> None:
     random = np.random.default_rng(3)
     for size in (20, 200):

@@ -127,6 +127,7 @@ def test_bad_arguments_are_refused() -> None:
         judge([], empty)
 
 
+@pytest.mark.slow
 def test_the_replay_measures_the_rate_of_the_whole_verdict() -> None:
     for alpha in (0.05, 0.001):
         replay = replay_null(_reference(), alpha=alpha, windows=8, samples_per_window=40, replays=2000)

@@ -38,6 +38,7 @@ def test_every_plot_is_drawn_offline(filled: Store, tmp_path: Path) -> None:
     assert complaints == []
 
 
+@pytest.mark.slow
 def test_the_policy_stops_the_network(filled: Store, tmp_path: Path) -> None:
     # The same page with a planted request: the browser must refuse it and say so, which also shows that
     # the test above would have seen a complaint.
@@ -50,6 +51,7 @@ def test_the_policy_stops_the_network(filled: Store, tmp_path: Path) -> None:
     assert any("CONSOLE" in line and "Content Security Policy" in line for line in seen.stderr.splitlines())
 
 
+@pytest.mark.slow
 def test_a_screenshot_shows_more_than_paper(filled: Store, tmp_path: Path) -> None:
     page = write_report(tmp_path / "report.html", build_view(filled))
     picture = tmp_path / "shot.png"
