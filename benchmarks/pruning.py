@@ -71,7 +71,7 @@ def measure(folder: Path) -> dict[str, dict[str, Any]]:
     import edgeq
 
     subprocess.run([sys.executable, __file__, "--build", str(folder)], check=True, capture_output=True)
-    found = {}
+    reports = {}
     for prune, scheme in CASES:
         done = edgeq.convert(
             folder / "model.keras",
@@ -83,8 +83,10 @@ def measure(folder: Path) -> dict[str, dict[str, Any]]:
             validation=folder / "evaluation.npz",
             epochs=12,
         )
-        found[f"{prune} {scheme}"] = dict(done.pruning or {})
-    return found
+        if done.pruning is None:
+            raise TypeError("the conversion was asked to prune")
+        reports[f"{prune} {scheme}"] = done.pruning.to_json()
+    return reports
 
 
 def show(reports: dict[str, dict[str, Any]]) -> None:

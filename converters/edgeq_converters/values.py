@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 
 class Scheme(StrEnum):
@@ -87,19 +85,51 @@ class ModelInfo:
     outputs: tuple[TensorInfo, ...]
     ops: tuple[OpLine, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the value as JSON types."""
-        return asdict(self)
 
-    @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> ModelInfo:
-        """Return the value that `to_dict` wrote."""
-        return cls(
-            inputs=tuple(_tensor(item) for item in body["inputs"]),
-            outputs=tuple(_tensor(item) for item in body["outputs"]),
-            ops=tuple(OpLine(**{**item, "kind": OpKind(item["kind"])}) for item in body["ops"]),
-        )
+PARITY_WARN_BELOW_DB = 60.0
 
 
-def _tensor(body: Mapping[str, Any]) -> TensorInfo:
-    return TensorInfo(**{**body, "shape": tuple(body["shape"])})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """How far the float .tflite is from its source.
+
+    Attributes:
+        samples: number of samples that both were run on.
+        data: where the samples came from: `calibration` or `random`.
+        max_abs_difference: over all outputs and samples.
+        sqnr_db: of the output that agrees least; infinite where all are equal.
+        repeatable: whether the source gives the same outputs on the same samples.
+    """
+
+    samples: int
+    data: str
+    max_abs_difference: float
+    sqnr_db: float
+    repeatable: bool
+
+    def note(self) -> str | None:
+        """Return a warning for the user, or None where there is nothing to report."""
+        if not self.repeatable:
+            return "the source gives different outputs on the same samples; parity cannot be measured"
+        if self.sqnr_db < PARITY_WARN_BELOW_DB:
+            return (
+                f"the float .tflite is {self.sqnr_db:.1f} dB from its source on {self.samples} {self.data} "
+                f"samples (largest difference {self.max_abs_difference:.3g}); "
+                f"{PARITY_WARN_BELOW_DB:.0f} dB is usual"
+            )
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorShift:
+    """How a tensor's values differ from those of an earlier calibration.
+
+    Attributes:
+        psi: population stability index over tenths of the calibration's values: an effect size, 0 for equal
+            distributions. No threshold suits every tensor.
+        outside: share of the values beyond the calibration's extremes, 0..1; int8 would clip them.
+    """
+
+    tensor: str
+    psi: float
+    outside: float

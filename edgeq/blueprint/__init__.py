@@ -1,4 +1,4 @@
-"""The blueprint: what must hold, of which model, proved with which data."""
+"""The blueprint: a model, its data, and the limits that every variant must meet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The blueprint as the rest of edgeq sees it: frozen, in raw units, with limits merged for a device kind."""
+"""The parsed blueprint: frozen values in raw units, with limits merged per device kind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Blueprint", "Limits", "Preference", "Scheme"]
 
 
 class Preference(StrEnum):
-    """What to look at, in order, among variants that hold every limit."""
+    """A criterion for ranking the variants that meet every limit."""
 
     SIZE = "size"
     ACCURACY = "accuracy"
@@ -24,13 +24,13 @@ class Preference(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What must hold; None where nothing is asked.
+    """The limits that a variant must meet; None where there is no limit.
 
     Attributes:
-        accuracy_drop_max: accuracy of float minus accuracy of the variant, 0..1.
-        accuracy_min: accuracy itself, 0..1.
-        agreement_min: share of samples with float's largest output, 0..1.
-        output_sqnr_db_min: signal to quantization noise of the outputs against float, dB.
+        accuracy_drop_max: accuracy of the float model minus accuracy of the variant, 0..1.
+        accuracy_min: accuracy of the variant, 0..1.
+        agreement_min: share of samples with the float model's predicted class, 0..1.
+        output_sqnr_db_min: signal-to-quantization-noise ratio of the outputs against the float model, dB.
         size_bytes_max: size of the `.tflite` file.
         latency_p95_ns_max: 95th percentile of one inference on the device.
         memory_peak_bytes_max: peak resident memory of the inference process on the device.
@@ -45,7 +45,7 @@ class Limits:
     memory_peak_bytes_max: int | None = None
 
     def overridden_by(self, other: Limits) -> Limits:
-        """Return these limits with those that `other` states."""
+        """Return these limits, replaced by those of `other` where it has any."""
         merged = {}
         for entry in fields(self):
             stated = getattr(other, entry.name)
@@ -53,17 +53,20 @@ class Limits:
         return Limits(**merged)
 
     def stated(self) -> dict[str, float | int]:
-        """Return only what is asked."""
+        """Return {name: limit} of the limits that are set."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blueprint:
-    """What must hold, of which model, proved with which data.
+    """A model, its data, the schemes to try and the limits that a variant must meet.
 
     Attributes:
-        digest: SHA-256 of the parsed content; the same however the file is laid out.
+        io: type of inputs and outputs of integer variants; None takes the scheme's default.
+        labels: class names.
+        prefer: criteria for ranking, most important first.
+        digest: SHA-256 of the parsed content; the layout of the file does not change it.
     """
 
     name: str
@@ -79,6 +82,6 @@ class Blueprint:
     digest: str
 
     def limits_for(self, kind: DeviceKind | None) -> Limits:
-        """Return the limits on a device of `kind`: the general ones with the kind's own on top."""
+        """Return the limits for a device kind: the general ones, overridden by the kind's own."""
         own = self.device_limits.get(kind) if kind is not None else None
         return self.limits if own is None else self.limits.overridden_by(own)

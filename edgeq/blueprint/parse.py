@@ -1,4 +1,4 @@
-"""Parsing blueprint.toml: every key is known or the error names it, its line and the nearest right one."""
+"""Parse blueprint.toml; an error names the key, its line and the nearest known key."""
 
 from __future__ import annotations
 
@@ -91,20 +91,19 @@ class _Document(_Table):
 
 
 def load_blueprint(path: Path) -> Blueprint:
-    """Read a blueprint; the files that it names are relative to its own folder.
+    """Read a blueprint; its file names are relative to its own folder.
 
     Raises:
-        BlueprintError: it cannot be read, says something unknown or impossible, or names files that are
-            not there.
+        BlueprintError: it cannot be read, has an unknown key or an invalid value, or names a missing file.
     """
     try:
         text = path.read_text(encoding="utf-8")
         raw = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
-        problem = getattr(error, "strerror", None) or "is not UTF-8 text"
+        problem = getattr(error, "strerror", None) or "not UTF-8 text"
         raise BlueprintError(str(path), problem, hint="name a blueprint.toml") from error
     except tomllib.TOMLDecodeError as error:
-        raise BlueprintError(str(path), f"no TOML: {error}", hint=HINT.format(path=path)) from error
+        raise BlueprintError(str(path), f"not valid TOML: {error}", hint=HINT.format(path=path)) from error
     try:
         document = _Document.model_validate(raw)
     except ValidationError as error:
@@ -139,8 +138,8 @@ def _check_files(path: Path, text: str, blueprint: Blueprint) -> None:
     elif Scheme.INT8 in blueprint.schemes:
         raise BlueprintError(
             f"{path}: data.calibration",
-            expected="representative data for the scheme int8",
-            got="nothing",
+            expected="calibration data for the scheme int8",
+            got="none",
             hint='add calibration = "calibration.npz" under [data]',
         )
     for key, file in named.items():
@@ -150,9 +149,9 @@ def _check_files(path: Path, text: str, blueprint: Blueprint) -> None:
 
 
 def _explained(path: Path, text: str, error: ValidationError) -> BlueprintError:
-    """Return the first fault as an error of ours: file, line, key, expected and got, nearest key."""
+    """Return the first fault as a BlueprintError with file, line, key, expected and got, and nearest key."""
     faults = error.errors()
-    # An unknown key explains a missing one (it is the same word, mistyped), so it goes first.
+    # Report an unknown key first: it is often the misspelling of a missing one.
     first = min(faults, key=lambda fault: fault["type"] != "extra_forbidden")
     keys = tuple(str(part) for part in first["loc"] if part != "[key]")
     dotted = ".".join(keys)
@@ -160,7 +159,7 @@ def _explained(path: Path, text: str, error: ValidationError) -> BlueprintError:
     more = f" ({len(faults) - 1} more)" if len(faults) > 1 else ""
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(keys[-1], _known_keys(keys[:-1]), n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(_known_keys(keys[:-1]))}"
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(_known_keys(keys[:-1]))}"
         return BlueprintError(where, f"unknown key `{dotted}`{more}", hint=hint)
     if first["type"] == "missing":
         return BlueprintError(where, f"`{dotted}` is missing{more}", hint=HINT.format(path=path))
@@ -182,7 +181,7 @@ def _known_keys(keys: tuple[str, ...]) -> list[str]:
 
 
 def _at(path: Path, text: str, keys: tuple[str, ...]) -> str:
-    """Return `file:line` of the last key, or the file where the text does not show it."""
+    """Return `file:line` of the last key found in the text, or the file alone."""
     for key in reversed(keys):
         pattern = re.compile(rf"^\s*(\[.*)?\b{re.escape(key)}\b")
         for number, line in enumerate(text.splitlines(), start=1):

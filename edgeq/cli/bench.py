@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from edgeq.cli.ranges import Number
+from edgeq.cli.options import Number
 from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 

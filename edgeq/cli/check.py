@@ -1,4 +1,4 @@
-"""`edgeq check`: read a blueprint and say what it asks for."""
+"""`edgeq check`: validate a blueprint and show its limits."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from edgeq.values import DeviceKind
 )
 @click.argument("blueprint", type=click.Path(path_type=Path))
 @click.option(
-    "--kind", type=click.Choice([kind.value for kind in DeviceKind]), help="Limits on this kind of device."
+    "--kind",
+    type=click.Choice([kind.value for kind in DeviceKind]),
+    help="Show the limits of this kind of device.",
 )
 def check_command(app: App, blueprint: Path, kind: str | None) -> None:
-    """Check BLUEPRINT: every key is known, every quantity has a unit, every file is there."""
+    """Validate BLUEPRINT (known keys, quantities with units, existing files) and show its limits."""
     from edgeq.blueprint import load_blueprint
 
     loaded = load_blueprint(blueprint)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.options import Number
 from edgeq.cli.outcome import end
-from edgeq.cli.ranges import Number
 from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.errors import EdgeqError, UsageError

@@ -1,21 +1,19 @@
-"""`edgeq convert`: a model in, a verified .tflite out."""
+"""`edgeq convert`: convert a model to a verified .tflite."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.cli.recipe_options import given_recipe, keep_recipe, recipe_options
-from edgeq.cli.training_options import pruning_options, show_pruning
+from edgeq.cli.options import pruning_options, recipe_from_options, recipe_options, write_recipe
+from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, Ui, command
 
 if TYPE_CHECKING:
     from edgeq.conversion import Conversion, TensorInfo
+    from edgeq_converters.training.pruning.report import PruningReport
 
 
 @command(
@@ -30,21 +28,24 @@ if TYPE_CHECKING:
     ],
 )
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .tflite to write.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The .tflite file to write."
+)
 @click.option(
     "--scheme",
     type=click.Choice(["float32", "float16", "dynamic", "int8", "int16x8", "int8-mixed", "int4"]),
-    help="int8 and int4 are full integer; dynamic and float16 shrink the weights only.",
+    help="int8 and int4 are full integer; dynamic and float16 shrink only the weights.",
 )
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    help="Representative samples: .npz (x), .npy or a folder of images a class. Needed for integers.",
+    help="Representative samples: .npz (x), .npy, or a folder with one folder of images per class. Required "
+    "for integer schemes.",
 )
 @click.option(
     "--io",
     type=click.Choice(["int8", "int16", "float32"]),
-    help="Inputs and outputs of an integer model.  [default: int8; float32 of int16x8]",
+    help="Type of inputs and outputs of an integer model.  [default: int8; int16x8: float32]",
 )
 @recipe_options
 @pruning_options
@@ -70,7 +71,7 @@ def convert_command(
     from edgeq.conversion import convert
     from edgeq.store import Store
 
-    recipe = given_recipe(
+    recipe = recipe_from_options(
         scheme,
         recipe_file,
         io=io,
@@ -81,73 +82,48 @@ def convert_command(
         float_ops=float_ops,
         int4_sqnr_db=int4_sqnr_db,
     )
-    with followed(app.ui) as on_progress:
-        done = convert(
+    with Store.open(app.workspace) as store, worker_progress(app.ui) as on_progress:
+        conversion = convert(
             source,
             output,
             recipe=recipe,
             calibration=calibration,
             histograms=histograms,
             on_progress=on_progress,
+            store=store,
             **pruning,
         )
-    notes = list(done.notes)
-    if calibration is not None and not recipe.scheme.needs_ranges:
-        notes.append(f"--calibration was not used: {recipe.scheme} needs none")
-    keep_recipe(done.recipe, save_recipe)
-    for note in notes:
+    write_recipe(conversion.recipe, save_recipe)
+    for note in conversion.notes:
         app.ui.warn(note)
-    document = _document(source, done, notes)
-    with Store.open(app.workspace) as store:
-        store.record_run("convert", output.stem, document)
-    app.ui.emit("edgeq.convert/1", document)
-    _show(app.ui, done)
+    app.ui.emit("edgeq.convert/1", conversion.to_json())
+    _show(app.ui, conversion)
     app.ui.next(f"edgeq evaluate {output} --data EVALUATION.npz")
 
 
-def _document(source: Path, done: Conversion, notes: list[str]) -> dict[str, object]:
-    kinds = done.ops_by_kind()
-    return {
-        "source": str(source),
-        "path": str(done.path),
-        "sha256": done.sha256,
-        "size_bytes": done.size_bytes,
-        "scheme": done.scheme.value,
-        "io": done.io,
-        "recipe": done.recipe.to_dict(),
-        "op_report": {
-            "total": len(done.op_report),
-            **kinds,
-            "ops": [asdict(line) for line in done.op_report],
-        },
-        "inputs": [asdict(tensor) for tensor in done.inputs],
-        "outputs": [asdict(tensor) for tensor in done.outputs],
-        "pruning": done.pruning,
-        "backend": done.backend,
-        "tools": dict(done.tools),
-        "parity": done.parity,
-        "edgetpu": dict(done.edgetpu),
-        "lineage": dict(done.lineage),
-        "notes": notes,
-        "seconds": round(done.seconds, 3),
-    }
-
-
-def _show(ui: Ui, done: Conversion) -> None:
+def _show(ui: Ui, conversion: Conversion) -> None:
     from edgeq.units import format_size
 
-    kinds = ", ".join(f"{count} {kind}" for kind, count in done.ops_by_kind().items() if count)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in conversion.ops_by_kind().items() if count)
     ui.table(
         ["model", "scheme", "size", "operations", "seconds"],
-        [[str(done.path), done.scheme, format_size(done.size_bytes), kinds, f"{done.seconds:.1f}"]],
+        [
+            [
+                str(conversion.path),
+                conversion.scheme,
+                format_size(conversion.size_bytes),
+                kinds,
+                f"{conversion.seconds:.1f}",
+            ]
+        ],
     )
-    rows = [["input", *_row(tensor)] for tensor in done.inputs]
-    rows += [["output", *_row(tensor)] for tensor in done.outputs]
+    rows = [["input", *_row(tensor)] for tensor in conversion.inputs]
+    rows += [["output", *_row(tensor)] for tensor in conversion.outputs]
     ui.line()
     ui.table(["", "name", "shape", "type", "scale", "zero point"], rows)
-    if done.pruning is not None:
-        show_pruning(ui, done.pruning)
-    for line in done.op_report:
+    if conversion.pruning is not None:
+        _show_pruning(ui, conversion.pruning)
+    for line in conversion.op_report:
         ui.detail(f"op {line.index:>3}  {line.op:<24} {line.kind:<8} {line.reason}")
 
 
@@ -157,22 +133,36 @@ def _row(tensor: TensorInfo) -> list[str]:
     return [tensor.name, "x".join(map(str, tensor.shape)), tensor.dtype, scale, zero]
 
 
-@contextmanager
-def followed(ui: Ui) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function (step, done, total) that says when a step starts and shows the long ones' progress."""
-    with ExitStack() as bars:
-        state: dict[str, object] = {"step": "", "done": 0}
-        advance: list[Callable[[int], None]] = []
+def _show_pruning(ui: Ui, pruning: PruningReport) -> None:
+    from edgeq.units import format_duration, format_size
 
-        def on_progress(step: str, done: int, total: int) -> None:
-            if step != state["step"]:
-                bars.close()
-                state.update(step=step, done=0)
-                advance[:] = [bars.enter_context(ui.progress(step, total))] if total > 1 else []
-                if total == 1:
-                    ui.say(step)
-            elif advance:
-                advance[0](done - int(str(state["done"])))
-                state["done"] = done
+    accuracy, latency = pruning.accuracy, pruning.latency_ns
+    ui.line()
+    ui.table(
+        [f"pruned {pruning.kind}:{pruning.ratio:g}", "before", "after"],
+        [
+            ["parameters", str(pruning.parameters.before), str(pruning.parameters.after)],
+            ["nonzero parameters", "", str(pruning.parameters.nonzero)],
+            ["file", format_size(pruning.size_bytes.before), format_size(pruning.size_bytes.after)],
+            [
+                "file, compressed",
+                format_size(pruning.compressed_bytes.before),
+                format_size(pruning.compressed_bytes.after),
+            ],
+            [
+                "latency here, p50",
+                format_duration(latency.before.p50),
+                format_duration(latency.after.p50),
+            ],
+            ["accuracy, float", _share(accuracy.before), _share(accuracy.tuned)],
+            ["  before re-tuning", "", _share(accuracy.pruned)],
+            ["accuracy, file", _share(accuracy.file_before), _share(accuracy.file_after)],
+        ],
+    )
+    ui.line(f"gain: {pruning.bought}")
+    for layer in pruning.left:
+        ui.say(f"not pruned: {layer.layer} ({layer.reason})")
 
-        yield on_progress
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

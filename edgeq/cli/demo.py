@@ -1,4 +1,4 @@
-"""`edgeq demo`: walk the whole path on this machine."""
+"""`edgeq demo`: run the whole path on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeq.cli.ui import App, command
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("edgeq-demo"),
     show_default=True,
-    help="Where to work; made anew unless an earlier demo made it.",
+    help="Folder to work in: new, empty, or from an earlier demo, which is replaced.",
 )
 def demo_command(app: App, folder: Path) -> None:
     """Train, convert, evaluate, select, deploy over SSH, benchmark, watch for drift, roll back, report."""

@@ -1,14 +1,13 @@
-"""`edgeq evaluate`: what a model is worth on data, and how far it is from its float reference."""
+"""`edgeq evaluate`: measure a model on data, and against its float reference."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgeq.cli.convert import followed
+from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, command
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 @command(
     "evaluate",
-    help="Evaluate MODEL (.tflite) on data, and against a float reference.",
+    help="Measure MODEL (.tflite) on data: accuracy, and agreement and SQNR against a float reference.",
     examples=[
         "edgeq evaluate int8.tflite --data evaluation.npz",
         "edgeq evaluate int8.tflite --data evaluation.npz --reference float.tflite --json",
@@ -28,33 +27,20 @@ if TYPE_CHECKING:
     "--data",
     type=click.Path(path_type=Path),
     required=True,
-    help="Samples and labels: .npz (x, y), .npy (no labels) or a folder of images a class.",
+    help="Samples and labels: .npz (x, y), .npy (no labels), or a folder of images per class.",
 )
-@click.option("--reference", type=click.Path(path_type=Path), help="The float .tflite to compare with.")
+@click.option("--reference", type=click.Path(path_type=Path), help="Float .tflite to compare with.")
 def evaluate_command(app: App, model: Path, data: Path, reference: Path | None) -> None:
     """Evaluate a model."""
-    from edgeq.evaluation import evaluate
-    from edgeq.files import sha256_of
+    from edgeq.evaluation import evaluate_model
     from edgeq.store import Store
 
-    notes: list[str] = []
-    with followed(app.ui) as on_progress:
-        metrics = evaluate(model, data, reference=reference, on_progress=on_progress, on_note=notes.append)
-    for note in notes:
+    with Store.open(app.workspace) as store, worker_progress(app.ui) as on_progress:
+        evaluation = evaluate_model(model, data, reference=reference, on_progress=on_progress, store=store)
+    for note in evaluation.notes:
         app.ui.warn(note)
-    body = {
-        "model": {"path": str(model), "sha256": sha256_of(model), "size_bytes": model.stat().st_size},
-        "reference": None
-        if reference is None
-        else {"path": str(reference), "sha256": sha256_of(reference), "size_bytes": reference.stat().st_size},
-        "data": str(data),
-        "metrics": asdict(metrics),
-        "notes": notes,
-    }
-    with Store.open(app.workspace) as store:
-        store.record_run("evaluate", model.stem, body)
-    app.ui.emit("edgeq.evaluate/1", body)
-    app.ui.table(["metric", "value"], _rows(metrics))
+    app.ui.emit("edgeq.evaluate/1", evaluation.to_json())
+    app.ui.table(["metric", "value"], _rows(evaluation.metrics))
     if reference is None:
         app.ui.next(f"edgeq evaluate {model} --data {data} --reference FLOAT.tflite")
     else:

@@ -1,4 +1,4 @@
-"""`edgeq lineage`: where a model came from, back to the source that nothing recorded made."""
+"""`edgeq lineage`: show how a model was made, back to its original source."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from edgeq.cli.ui import App, Ui, command
 
 @command(
     "lineage",
-    help="Say what a model (a FILE, a bundle, or a DIGEST or its beginning) was made of.",
+    help="Show how a model was made. Name it by a FILE, a bundle, or the first digits of a DIGEST.",
     examples=["edgeq lineage int8.tflite", "edgeq lineage 3f9a2c --json", "edgeq lineage kws.eqb"],
 )
 @click.argument("what", metavar="DIGEST|FILE")
 def lineage_command(app: App, what: str) -> None:
-    """Say where a model came from."""
+    """Show how a model was made."""
     from edgeq.cli.recorded import chain
 
     links = chain(app.workspace, what)
@@ -43,8 +43,10 @@ def _show(ui: Ui, link: Mapping[str, Any]) -> None:
     rows += [[name, short(item["sha256"]), _where(item)] for name, item in link["data"].items()]
     rows.append(["recipe", short(link["recipe_sha256"]), ", ".join(f"{k}={v}" for k, v in recipe.items())])
     if chosen := link.get("chosen_by"):
-        among = f"{chosen['blueprint']['name']}, among {chosen['candidates']}, timed on {chosen['timed_on']}"
-        rows.append(["searched under", short(chosen["blueprint"]["sha256"]), among])
+        search = (
+            f"{chosen['blueprint']['name']}, {chosen['candidates']} candidates, timed on {chosen['timed_on']}"
+        )
+        rows.append(["searched under", short(chosen["blueprint"]["sha256"]), search])
         rows.append(["evaluation", short(chosen["evaluation"]["sha256"]), _where(chosen["evaluation"])])
     rows.append(
         ["tools", "", ", ".join(f"{name} {number}" for name, number in sorted(link["tools"].items()))]
@@ -65,5 +67,5 @@ def _where(item: Mapping[str, Any]) -> str:
     size = format_size(item["size_bytes"])
     if item["path"] is None:
         return f"arrays given in Python, {size}"
-    gone = "" if Path(item["path"]).exists() else ", not there any more"
+    gone = "" if Path(item["path"]).exists() else ", missing"
     return f"{item['path']} ({size}{gone})"

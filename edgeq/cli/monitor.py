@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.cli.ranges import Number
+from edgeq.cli.options import Number
 from edgeq.cli.ui import App, command
 from edgeq.errors import GateError, StoreError
 

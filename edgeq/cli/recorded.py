@@ -1,4 +1,4 @@
-"""Finding a recorded lineage by a file, a bundle, a release or the beginning of a digest."""
+"""Find a recorded lineage by a file, a bundle, a release or the first digits of a digest."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _MODEL = "model.tflite"
 
 
 def chain(workspace: Path, what: str) -> list[Mapping[str, Any]]:
-    """Return the lineage of a file, then that of its source, and so on: the newest first.
+    """Return the lineage of a file, followed by that of its source, and so on.
 
     Raises:
-        UsageError: neither a file nor a digest, or a digest's beginning that several have.
-        StoreError: EQ611 nothing is recorded about it.
+        UsageError: neither a file nor a digest, or an ambiguous start of a digest.
+        StoreError: EQ611, the store has no record of it.
     """
     with Store.open(workspace) as store:
         known = _known(store)
@@ -30,23 +30,23 @@ def chain(workspace: Path, what: str) -> list[Mapping[str, Any]]:
         raise StoreError(
             what,
             f"the store of {workspace.resolve()} has no record of how it was made (sha256 {short(digest)})",
-            hint="edgeq --workspace names the folder where it was converted; edgeq runs lists its records",
+            hint="name the folder where it was converted with --workspace; `edgeq runs` lists the records",
             code="EQ611",
         )
-    found, seen = [known[digest]], {digest}
-    while (source := str(found[-1]["source"]["sha256"])) in known and source not in seen:
-        found.append(known[source])
-        seen.add(source)  # a tuning that kept the model as it was has its source as output
-    return found
+    links, seen = [known[digest]], {digest}
+    while (source := str(links[-1]["source"]["sha256"])) in known and source not in seen:
+        links.append(known[source])
+        seen.add(source)  # a tuning that kept the model unchanged has its source as output
+    return links
 
 
 def _known(store: Store) -> dict[str, Mapping[str, Any]]:
-    # The newest record of a digest wins: it has the paths of today.
-    found: dict[str, Mapping[str, Any]] = {}
+    # The newest record of a digest wins: it has the current paths.
+    by_digest: dict[str, Mapping[str, Any]] = {}
     for run in store.runs(limit=_ALL):
         for lineage in lineages(run.body):
-            found.setdefault(str(lineage["output"]["sha256"]), lineage)
-    return found
+            by_digest.setdefault(str(lineage["output"]["sha256"]), lineage)
+    return by_digest
 
 
 def _digest(store: Store, what: str, known: Mapping[str, Any]) -> str:
@@ -64,5 +64,5 @@ def _digest(store: Store, what: str, known: Mapping[str, Any]) -> str:
     matches |= {digest for release, digest in releases.items() if release.startswith(what)}
     if len(matches) > 1:
         listed = ", ".join(short(digest) for digest in sorted(matches)[:5])
-        raise UsageError(what, f"{len(matches)} records begin so", got=listed, hint="give more digits")
+        raise UsageError(what, f"{len(matches)} records start with it", got=listed, hint="give more digits")
     return next(iter(matches), what)

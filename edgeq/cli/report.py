@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgeq.cli.ranges import Number
+from edgeq.cli.options import Number
 from edgeq.cli.ui import App, command
 
 

@@ -1,4 +1,4 @@
-"""`edgeq reproduce`: build a recorded model again and compare the bytes."""
+"""`edgeq reproduce`: rebuild a recorded model and compare the bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILE = click.Path(path_type=Path)
 
 @command(
     "reproduce",
-    help="Build a recorded model (a FILE, a bundle or a DIGEST) again: the same bytes, or exit 1.",
+    help="Rebuild a recorded model, named by FILE, bundle or DIGEST; exit status 1 if the bytes differ.",
     examples=[
         "edgeq reproduce int8.tflite",
         "edgeq reproduce 3f9a2c -o again.tflite --source moved/model.keras --json",
@@ -23,58 +23,61 @@ FILE = click.Path(path_type=Path)
     ],
 )
 @click.argument("what", metavar="DIGEST|FILE")
-@click.option("-o", "--output", type=FILE, help="Keep the rebuilt file here.")
-@click.option("--source", type=FILE, help="Where the source lies now, if it was moved.")
-@click.option("--calibration", type=FILE, help="Where the calibration data lies now, if it was moved.")
-@click.option("--histograms", type=FILE, help="The same for kept histograms.")
-@click.option("--training", type=FILE, help="The same for training data.")
-@click.option("--validation", type=FILE, help="The same for validation data.")
+@click.option("-o", "--output", type=FILE, help="Write the rebuilt file here.")
+@click.option("--source", type=FILE, help="Current path of the source, if it was moved.")
+@click.option("--calibration", type=FILE, help="Current path of the calibration data, if it was moved.")
+@click.option("--histograms", type=FILE, help="Current path of the histograms, if they were moved.")
+@click.option("--training", type=FILE, help="Current path of the training data, if it was moved.")
+@click.option("--validation", type=FILE, help="Current path of the validation data, if it was moved.")
 def reproduce_command(
     app: App, what: str, output: Path | None, source: Path | None, **moved: Path | None
 ) -> None:
-    """Build a recorded model again."""
+    """Rebuild a recorded model."""
     import tempfile
 
-    from edgeq.cli.convert import followed
+    from edgeq.cli.progress import worker_progress
     from edgeq.cli.recorded import chain
     from edgeq.conversion.lineage import short
     from edgeq.conversion.reproduce import reproduce
     from edgeq.errors import ModelError
 
     lineage = chain(app.workspace, what)[0]
-    with tempfile.TemporaryDirectory(prefix="edgeq-reproduce-") as folder, followed(app.ui) as on_progress:
-        done = reproduce(
+    with (
+        tempfile.TemporaryDirectory(prefix="edgeq-reproduce-") as folder,
+        worker_progress(app.ui) as on_progress,
+    ):
+        rebuilt = reproduce(
             lineage,
             output or Path(folder) / f"rebuilt{_suffix(lineage)}",
             source=source,
             data={name: path for name, path in moved.items() if path is not None},
             on_progress=on_progress,
         )
-    if not done.same:
-        why = "; ".join(done.differs) or "nothing that was recorded differs"
+    if not rebuilt.same:
+        why = "; ".join(rebuilt.differs) or "every recorded property is the same"
         if "training" in lineage["data"]:
-            why += "; a training adds up in another order on other processors and numbers of cores"
+            why += "; training sums in a different order on other processors and core counts"
         raise ModelError(
-            short(done.expected),
-            f"the rebuilt file has other bytes ({why})",
-            expected=f"sha256 {short(done.expected)}",
-            got=short(done.sha256),
-            hint="install the recorded versions and run it again",
+            short(rebuilt.expected),
+            f"the rebuilt file has different bytes ({why})",
+            expected=f"sha256 {short(rebuilt.expected)}",
+            got=short(rebuilt.sha256),
+            hint="install the recorded versions and run the command again",
             code="EQ324",
         )
     app.ui.emit(
         "edgeq.reproduce/1",
         {
-            "same": done.same,
-            "sha256": done.sha256,
-            "expected": done.expected,
-            "differs": list(done.differs),
+            "same": rebuilt.same,
+            "sha256": rebuilt.sha256,
+            "expected": rebuilt.expected,
+            "differs": list(rebuilt.differs),
             "path": None if output is None else str(output),
         },
     )
-    app.ui.line(f"{short(done.sha256)}: the same bytes")
-    for line in done.differs:
-        app.ui.say(f"although {line}")
+    app.ui.line(f"{short(rebuilt.sha256)}: identical bytes")
+    for line in rebuilt.differs:
+        app.ui.say(f"note: {line}")
 
 
 def _suffix(lineage: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`edgeq runs`: list what the store recorded."""
+"""`edgeq runs`: list the recorded runs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,28 @@ from edgeq.cli.ui import App, command
 
 
 @command("runs", examples=["edgeq runs", "edgeq runs --kind deploy --json"])
-@click.option("--kind", help="Only these: bundle, deploy, rollback, ...")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="The newest N.")
+@click.option("--kind", help="Show only runs of this kind: convert, bundle, deploy, ...")
+@click.option(
+    "--limit",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Show at most this many runs, newest first.",
+)
 def runs_command(app: App, kind: str | None, limit: int) -> None:
-    """List finished steps, the newest first."""
+    """List recorded runs, newest first."""
     from edgeq.store import Store
 
     with Store.open(app.workspace) as store:
-        found = store.runs(kind, limit)
-    rows = [[str(run.id), _time(run.created_ns), run.kind, run.subject] for run in found]
+        runs = store.runs(kind, limit)
+    rows = [[str(run.id), _time(run.created_ns), run.kind, run.subject] for run in runs]
     if rows:
         app.ui.table(["run", "when (UTC)", "step", "subject"], rows)
     else:
-        app.ui.say("nothing recorded yet" if kind is None else f"no {kind} recorded yet")
+        app.ui.say("no runs recorded yet" if kind is None else f"no runs of kind {kind} recorded yet")
     app.ui.emit(
         "edgeq.runs/1",
-        {"runs": [{**asdict(run), "created": f"{_time(run.created_ns)}Z"} for run in found]},
+        {"runs": [{**asdict(run), "created": f"{_time(run.created_ns)}Z"} for run in runs]},
     )
     app.ui.next("edgeq report -o report.html")
 

@@ -1,4 +1,4 @@
-"""`edgeq search`: which operations should stay float, under a blueprint."""
+"""`edgeq search`: choose the operations that stay float, under a blueprint."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeq.cli.convert import followed
+from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, Ui, command
 
 if TYPE_CHECKING:
-    from edgeq.search.run import Searched
+    from edgeq.search.run import SearchResult
     from edgeq.search.scoring import Point
 
 
 @command(
     "search",
-    help="Search mixed precision for BLUEPRINT's model: int8 with the few operations float that need it.",
+    help="Search mixed precision for the model of BLUEPRINT: int8, float only where an operation needs it.",
     examples=[
         "edgeq search blueprint.toml",
         "edgeq search blueprint.toml --device pi --html search.html",
@@ -32,17 +32,19 @@ if TYPE_CHECKING:
     default=6,
     show_default=True,
     type=click.IntRange(1, 50),
-    help="Choices of float operations to build and time.",
+    help="Number of choices of float operations to build and time.",
 )
 @click.option(
     "--recipe",
     "recipe_file",
     type=click.Path(path_type=Path),
-    help="What all candidates have in common (calibrator, correction), as JSON.",
+    help="JSON recipe with settings that all candidates share (calibrator, correction).",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the chosen model here.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the chosen model to this file.")
 @click.option(
-    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the fronts to this page."
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write an HTML page with the Pareto fronts to this file.",
 )
 def search_command(
     app: App,
@@ -53,13 +55,12 @@ def search_command(
     output: Path | None,
     html: Path | None,
 ) -> None:
-    """Search; exit status 3 when no candidate holds every limit."""
+    """Search; exit status 3 if no candidate meets every limit."""
     from edgeq.blueprint import load_blueprint
     from edgeq.conversion import load_recipe
     from edgeq.files import write_atomic
     from edgeq.fleet.inventory import Inventory
     from edgeq.report import write_report
-    from edgeq.search.document import to_document
     from edgeq.search.latencies import ThisMachine
     from edgeq.search.on_device import OnDevice
     from edgeq.search.page import search_view
@@ -70,13 +71,13 @@ def search_command(
     loaded = load_blueprint(blueprint)
     target = None if device is None else Inventory.load(app.workspace).get(device)
     base = None if recipe_file is None else load_recipe(recipe_file)
-    with Store.open(app.workspace) as store, followed(app.ui) as on_progress:
+    with Store.open(app.workspace) as store, worker_progress(app.ui) as on_progress:
         timing = (
             ThisMachine(on_progress=on_progress)
             if target is None
             else OnDevice(target, blueprint=loaded, workspace=app.workspace, store=store, say=app.ui.say)
         )
-        found = search(
+        result = search(
             loaded,
             workspace=app.workspace,
             store=store,
@@ -87,45 +88,43 @@ def search_command(
             on_progress=on_progress,
             say=app.ui.say,
         )
-        document = to_document(found)
-        store.record_run("search", loaded.name, document)
-    _show(app.ui, found)
+    _show(app.ui, result)
     if html is not None:
-        write_report(html, search_view(loaded, found))
+        write_report(html, search_view(loaded, result))
         app.ui.say(f"wrote {html}")
-    if found.judged.chosen is None:
-        require_chosen(found.judged.selection, subject=str(blueprint))
+    if result.scores.chosen is None:
+        require_chosen(result.scores.selection, subject=str(blueprint))
         return
-    chosen = found.judged.chosen
+    chosen = result.scores.chosen
     path = chosen.variant.path
     if output is not None:
         write_atomic(output, path.read_bytes())
         path = output
-    app.ui.emit("edgeq.search/1", {**document, "path": str(path)})
+    app.ui.emit("edgeq.search/1", {**result.to_json(), "path": str(path)})
     app.ui.next(f"edgeq bundle {path} -o {loaded.name}.eqb --blueprint {blueprint}")
 
 
-def _show(ui: Ui, found: Searched) -> None:
+def _show(ui: Ui, result: SearchResult) -> None:
     ui.table(
         ["candidate", "size", "p50", "p95", "accuracy", "SQNR", "float ops", "front", "limits"],
-        [_row(point) for point in found.judged.points],
+        [_row(point) for point in result.scores.points],
     )
-    for each in found.candidates:
+    for each in result.candidates:
         if each.variant is None:
-            ui.line(f"{each.name}: not made: {each.problem}")
+            ui.line(f"{each.name}: not built: {each.problem}")
     ui.line()
-    ui.line(found.judged.verdict)
-    if found.where.startswith("host"):
-        ui.line("latency is this machine's, one thread; --device NAME times on a device")
-    if found.reused:
-        ui.line(f"{found.reused} of {found.reused + found.done} pieces of work were on record")
+    ui.line(result.scores.verdict)
+    if result.where.startswith("host"):
+        ui.line("latency was measured on this machine, one thread; --device NAME measures on a device")
+    if result.reused:
+        ui.line(f"{result.reused} of {result.reused + result.done} steps came from earlier runs")
 
 
 def _row(point: Point) -> list[str]:
     from edgeq.units import format_duration, format_percent, format_size
 
     metrics, latency = point.variant.metrics, point.latency
-    words = {True: "holds", False: "FAILS", None: "not measured"}
+    verdicts = {True: "holds", False: "FAILS", None: "not measured"}
     return [
         point.variant.name,
         format_size(point.variant.size_bytes),
@@ -135,7 +134,7 @@ def _row(point: Point) -> list[str]:
         _db(metrics.output_sqnr_db),
         str(len(point.built.recipe.float_ops)),
         "yes" if point.on_front else "no",
-        ", ".join(f"{gate.name} {words[gate.holds]}" for gate in point.gates) or "none stated",
+        ", ".join(f"{gate.name} {verdicts[gate.holds]}" for gate in point.gates) or "none stated",
     ]
 
 

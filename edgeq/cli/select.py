@@ -1,4 +1,4 @@
-"""`edgeq select`: evaluate variants on the blueprint's data and choose the best that holds every limit."""
+"""`edgeq select`: evaluate variants on the blueprint's data and choose the best within every limit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeq.cli.ui import App, command
-from edgeq.errors import UsageError
 from edgeq.units import format_percent, format_size
 from edgeq.values import DeviceKind
 
@@ -25,52 +24,39 @@ if TYPE_CHECKING:
 )
 @click.argument("blueprint", type=click.Path(path_type=Path))
 @click.argument("variants", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--reference", required=True, type=click.Path(path_type=Path), help="The float .tflite model.")
+@click.option("--reference", required=True, type=click.Path(path_type=Path), help="Float .tflite model.")
 @click.option(
-    "--kind", type=click.Choice([kind.value for kind in DeviceKind]), help="Limits on this kind of device."
+    "--kind",
+    type=click.Choice([kind.value for kind in DeviceKind]),
+    help="Apply the limits of this kind of device.",
 )
 def select_command(
     app: App, blueprint: Path, variants: tuple[Path, ...], reference: Path, kind: str | None
 ) -> None:
-    """Choose among VARIANTS by BLUEPRINT; exit status 3 when none holds every limit."""
+    """Choose among VARIANTS by BLUEPRINT; exit status 3 if none meets every limit."""
     from edgeq.blueprint import load_blueprint
-    from edgeq.evaluation import evaluate
-    from edgeq.files import sha256_of
-    from edgeq.selection import require_chosen, select, to_document
+    from edgeq.selection import evaluate_variants, require_chosen, select
     from edgeq.store import Store
-    from edgeq.values import Variant
 
-    names = [path.stem for path in variants]
-    if len(set(names)) < len(names):
-        raise UsageError("variants", expected="files with different names", got=", ".join(names))
     loaded = load_blueprint(blueprint)
-    baseline = evaluate(reference, loaded.evaluation)
-    evaluated = []
     with app.ui.progress("evaluating", len(variants)) as advance:
-        for path in variants:
-            metrics = evaluate(path, loaded.evaluation, reference=reference)
-            evaluated.append(
-                Variant(
-                    name=path.stem,
-                    path=path,
-                    sha256=sha256_of(path),
-                    size_bytes=path.stat().st_size,
-                    metrics=metrics,
-                )
-            )
-            advance(1)
-    selection = select(
-        evaluated, baseline=baseline, blueprint=loaded, kind=DeviceKind(kind) if kind else None
-    )
+        baseline, evaluated = evaluate_variants(
+            variants, reference=reference, blueprint=loaded, on_evaluated=lambda: advance(1)
+        )
+    with Store.open(app.workspace) as store:
+        selection = select(
+            evaluated,
+            baseline=baseline,
+            blueprint=loaded,
+            kind=DeviceKind(kind) if kind else None,
+            store=store,
+        )
     app.ui.table(
         ["variant", "size", "accuracy", "SQNR", "front", "limits"],
         [_row(candidate) for candidate in selection.candidates],
     )
-    document = to_document(selection)
-    with Store.open(app.workspace) as store:
-        store.record_run("select", loaded.name, document)
     chosen = require_chosen(selection, subject=str(blueprint))
-    app.ui.emit("edgeq.select/1", document)
+    app.ui.emit("edgeq.select/1", selection.to_json())
     app.ui.say(f"chosen: {chosen.variant.name} ({format_size(chosen.variant.size_bytes)})")
     app.ui.next(f"edgeq bundle {chosen.variant.path} -o {loaded.name}.eqb --blueprint {blueprint}")
 

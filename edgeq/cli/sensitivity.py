@@ -1,4 +1,4 @@
-"""`edgeq sensitivity`: which operations lose what when they become int8, and what to do about it."""
+"""`edgeq sensitivity`: what quantizing each operation to int8 costs, with advice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeq.cli.convert import followed
+from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, Ui, command
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _SHOWN = 25
 
 @command(
     "sensitivity",
-    help="Measure what quantizing each operation of FLOAT (.tflite) to int8 costs, at the logits.",
+    help="Measure what quantizing each operation of FLOAT (.tflite) to int8 costs at the logits.",
     examples=[
         "edgeq sensitivity float.tflite --calibration calibration.npz --evaluation evaluation.npz",
         "edgeq sensitivity float.tflite --calibration c.npz --evaluation e.npz --html sensitivity.html",
@@ -31,23 +31,29 @@ _SHOWN = 25
     "--calibration",
     type=click.Path(path_type=Path),
     required=True,
-    help="Representative samples: .npz (x), .npy or a folder of images a class.",
+    help="Representative samples: .npz (x), .npy, or a folder with one folder of images per class.",
 )
 @click.option(
     "--evaluation",
     type=click.Path(path_type=Path),
     required=True,
-    help="Other samples, on which quantized and float are compared.",
+    help="Other samples, on which the quantized models are compared with the float model.",
 )
-@click.option("--calibrator", default="minmax", show_default=True, help="How ranges are chosen.")
+@click.option(
+    "--calibrator", default="minmax", show_default=True, help="How ranges are derived from the samples."
+)
 @click.option(
     "--samples",
     default=256,
     show_default=True,
     type=click.IntRange(1, 1_000_000),
-    help="Evaluation samples to use at most.",
+    help="Largest number of evaluation samples to use.",
 )
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write plots to this page.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write an HTML page with plots to this file.",
+)
 def sensitivity_command(
     app: App,
     model: Path,
@@ -58,64 +64,54 @@ def sensitivity_command(
     html: Path | None,
 ) -> None:
     """Measure sensitivity."""
-    import time
-
-    from edgeq.evaluation.sensitivity import sensitivity
-    from edgeq.files import sha256_of
+    from edgeq.evaluation.sensitivity import analyze_sensitivity
     from edgeq.store import Store
 
-    started_s = time.monotonic()
-    with followed(app.ui) as on_progress:
-        found = sensitivity(
+    with Store.open(app.workspace) as store, worker_progress(app.ui) as on_progress:
+        analysis = analyze_sensitivity(
             model,
             calibration=calibration,
             evaluation=evaluation,
             calibrator=calibrator,
             samples=samples,
             on_progress=on_progress,
+            store=store,
         )
-    document = {
-        "model": {"path": str(model), "sha256": sha256_of(model), "size_bytes": model.stat().st_size},
-        "calibration": str(calibration),
-        "evaluation": str(evaluation),
-        **found.to_dict(),
-        "seconds": round(time.monotonic() - started_s, 3),
-    }
-    with Store.open(app.workspace) as store:
-        store.record_run("sensitivity", model.stem, document)
-    _show(app.ui, found)
+    result = analysis.sensitivity
+    _show(app.ui, result)
     if html is not None:
         from edgeq.report import write_report
         from edgeq.search.sensitivity_page import sensitivity_view
 
-        write_report(html, sensitivity_view(model, found))
+        write_report(html, sensitivity_view(model, result))
         app.ui.say(f"wrote {html}")
-    app.ui.emit("edgeq.sensitivity/1", document)
+    app.ui.emit("edgeq.sensitivity/1", analysis.to_json())
     app.ui.next("edgeq search blueprint.toml")
 
 
-def _show(ui: Ui, found: Sensitivity) -> None:
-    at = f"before {', '.join(found.before)}" if found.before else "the model's outputs"
+def _show(ui: Ui, result: Sensitivity) -> None:
+    at = f"before {', '.join(result.before)}" if result.before else "the model's outputs"
     ui.line(
-        f"SQNR at {', '.join(found.measured_at)} ({at}), {found.samples} samples, {found.calibrator} ranges"
+        f"SQNR at {', '.join(result.measured_at)} ({at}), "
+        f"{result.samples} samples, {result.calibrator} ranges"
     )
-    ui.line(f"all operations int8, uncorrected: {_db(found.int8_db)}")
+    ui.line(f"all operations int8, uncorrected: {_db(result.int8_db)}")
     ui.line()
-    worst = [found.ops[i] for i in found.ranking]
-    rest = [op for op in found.ops if op.index not in found.ranking]
+    worst = [result.ops[i] for i in result.ranking]
+    rest = [op for op in result.ops if op.index not in result.ranking]
     shown = [*worst, *rest] if ui.verbosity else worst[:_SHOWN]
     ui.table(
         ["op", "operation", "alone", "up to here", "its output", "share", "output range", "weights"],
         [_row(op) for op in shown],
     )
-    hidden = len(found.ops) - len(shown)
+    hidden = len(result.ops) - len(shown)
     if hidden:
-        ui.line(f"{hidden} more with -v")
+        ui.line(f"{hidden} more operations with -v")
     ui.line()
     for op in worst:
         for line in op.advice:
             ui.line(line)
-    for line in found.notes:
+    for line in result.notes:
         ui.line(line)
 
 

@@ -1,4 +1,4 @@
-"""`edgeq tune`: a Keras 3 model trained with fake quantization, and the recipe that converts it."""
+"""`edgeq tune`: train a Keras 3 model with fake quantization."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.cli.convert import followed
-from edgeq.cli.training_options import training_options
+from edgeq.cli.options import training_options
+from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, command
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @command(
     "tune",
-    help="Train MODEL (.keras) with fake quantization, where plain conversion to integers loses accuracy.",
+    help="Train MODEL (.keras) with fake quantization, for when plain conversion to integers loses accuracy.",
     examples=[
         "edgeq tune model.keras --qat --training train.npz -o tuned.keras",
         "edgeq convert tuned.keras -o model.tflite --recipe tuned.recipe.json --calibration calibration.npz",
@@ -25,17 +25,25 @@ if TYPE_CHECKING:
     ],
 )
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--qat", is_flag=True, required=True, help="Train with fake quantization (the only kind).")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .keras to write.")
+@click.option(
+    "--qat", is_flag=True, required=True, help="Quantization-aware training (currently the only method)."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The .keras file to write; its recipe goes next to it.",
+)
 @click.option(
     "--scheme",
     type=click.Choice(["int8", "int4"]),
     default="int8",
     show_default=True,
-    help="What the model will become; int4 is about the weights, where the runtime has kernels for it.",
+    help="Target of the later conversion. int4: 4-bit weights where the runtime has kernels for them.",
 )
 @training_options
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
 def tune_command(
     app: App, model: Path, qat: bool, output: Path, scheme: str, seed: int, **training: Any
 ) -> None:
@@ -43,51 +51,33 @@ def tune_command(
     from edgeq.conversion import tune
     from edgeq.store import Store
 
-    with followed(app.ui) as on_progress:
-        done = tune(model, output, scheme=scheme, seed=seed, on_progress=on_progress, **training)
-    for note in done.notes:
+    with Store.open(app.workspace) as store, worker_progress(app.ui) as on_progress:
+        tuned = tune(
+            model, output, scheme=scheme, seed=seed, on_progress=on_progress, store=store, **training
+        )
+    for note in tuned.notes:
         app.ui.warn(note)
-    document = {
-        "source": str(model),
-        "path": str(done.path),
-        "sha256": done.sha256,
-        "recipe_path": str(done.recipe_path),
-        "recipe": done.recipe.to_dict(),
-        "epochs": done.epochs,
-        "best_epoch": done.best_epoch,
-        "kept": done.kept,
-        "began": done.began,
-        "seed": seed,
-        "tensors": done.tensors,
-        "accuracy": dict(done.accuracy),
-        "agreement": dict(done.agreement),
-        "samples": done.samples,
-        "tools": dict(done.tools),
-        "notes": list(done.notes),
-        "lineage": dict(done.lineage),
-        "seconds": round(done.seconds, 3),
-    }
-    with Store.open(app.workspace) as store:
-        store.record_run("tune", output.stem, document)
-    app.ui.emit("edgeq.tune/1", document)
+    app.ui.emit("edgeq.tune/1", tuned.to_json())
     app.ui.table(
-        [f"on {done.samples} held-out samples", "accuracy", "agreement with float"],
+        [f"on {tuned.samples} held-out samples", "accuracy", "agreement with float"],
         [
-            ["float, before", _share(done.accuracy["float"]), "-"],
-            [f"{scheme}, before", _share(done.accuracy["ptq"]), _share(done.agreement["ptq"])],
-            ["float, tuned", _share(done.accuracy["tuned"]), "-"],
-            [f"{scheme}, tuned", _share(done.accuracy["qat"]), _share(done.agreement["qat"])],
+            ["float, before", _share(tuned.accuracy["float"]), "-"],
+            [f"{scheme}, before", _share(tuned.accuracy["ptq"]), _share(tuned.agreement["ptq"])],
+            ["float, tuned", _share(tuned.accuracy["tuned"]), "-"],
+            [f"{scheme}, tuned", _share(tuned.accuracy["qat"]), _share(tuned.agreement["qat"])],
         ],
     )
     app.ui.line()
-    app.ui.line(f"{done.path}, {done.recipe_path}: {_kept(done)}")
-    app.ui.next(f"edgeq convert {done.path} -o MODEL.tflite --recipe {done.recipe_path} --calibration C.npz")
+    app.ui.line(f"{tuned.path}, {tuned.recipe_path}: {_kept(tuned)}")
+    app.ui.next(
+        f"edgeq convert {tuned.path} -o MODEL.tflite --recipe {tuned.recipe_path} --calibration C.npz"
+    )
 
 
-def _kept(done: Tuned) -> str:
-    if done.kept == "ptq":
-        return "the model as it was: tuning brought nothing"
-    return f"{done.tensors} learned ranges, epoch {done.best_epoch} of {done.epochs} from {done.began}"
+def _kept(tuned: Tuned) -> str:
+    if tuned.kept == "ptq":
+        return "unchanged: tuning did not help"
+    return f"{tuned.tensors} learned ranges, epoch {tuned.best_epoch} of {tuned.epochs}, start: {tuned.began}"
 
 
 def _share(value: float | None) -> str:

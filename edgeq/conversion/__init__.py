@@ -1,4 +1,4 @@
-"""Conversion as edgeq's users call it: the converters with edgeq's errors.
+"""Convert, calibrate and tune models; every run is recorded with its lineage.
 
 from edgeq.conversion import convert
 convert(Path("model.keras"), Path("model.tflite"), scheme="int8", calibration=Path("calibration.npz"))

@@ -1,20 +1,21 @@
-"""Calibration by itself: histograms taken once, kept in a file, merged with others', used by conversions."""
+"""Calibrate: write the histograms of a model's tensors to a file, and merge such files."""
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.conversion.families import ERRORS, Progress
+from edgeq.conversion.conversion import unwritable
+from edgeq.converters_client import Progress, edgeq_errors, worker_session
 from edgeq.errors import UsageError
 from edgeq.files import write_atomic
-from edgeq_converters.errors import ConverterError, translated
+from edgeq.store import Store, recording_store
 from edgeq_converters.sources import detect
-from edgeq_converters.worker.client import run_worker
+from edgeq_converters.values import TensorShift
+from edgeq_converters.worker.protocol import CalibrateJob
 
 if TYPE_CHECKING:
     from edgeq.conversion.in_memory_samples import Calibration
@@ -22,27 +23,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TensorShift:
-    """How a tensor's values differ from those of an earlier calibration.
-
-    Attributes:
-        psi: population stability index, an effect size.
-        outside: share of the values beyond what the earlier calibration saw.
-    """
-
-    tensor: str
-    psi: float
-    outside: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Calibrated:
-    """A file of histograms that was written.
+    """A written file of histograms.
 
     Attributes:
         model_sha256: of the float .tflite that they belong to.
+        source_sha256: of the source that was converted to it.
+        samples: number of samples.
+        data: (SHA-256, number of samples) of each data set.
         ranges: {tensor: (smallest value, largest value)}.
         shifts: against an earlier calibration, inputs first; empty without one.
+        notes: messages for the user.
     """
 
     path: Path
@@ -56,6 +47,21 @@ class Calibrated:
     notes: tuple[str, ...]
     seconds: float
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the calibration as `edgeq.calibrate/1`, for `--json` and the store."""
+        return {
+            "path": str(self.path),
+            "size_bytes": self.size_bytes,
+            "model_sha256": self.model_sha256,
+            "source_sha256": self.source_sha256,
+            "samples": self.samples,
+            "data": [{"sha256": digest, "samples": samples} for digest, samples in self.data],
+            "ranges": {name: list(ends) for name, ends in self.ranges.items()},
+            "shifts": [asdict(shift) for shift in self.shifts],
+            "notes": list(self.notes),
+            "seconds": round(self.seconds, 3),
+        }
+
 
 def calibrate(
     source: Path,
@@ -65,64 +71,69 @@ def calibrate(
     against: Path | None = None,
     on_progress: Progress | None = None,
     deadline_s: float = 3600.0,
+    store: Store | None = None,
 ) -> Calibrated:
-    """Run the float model over the samples and write every tensor's histogram to `output`.
+    """Run the float model on the samples, write every tensor's histogram to `output`, and record the run.
 
     Args:
-        source: any model that `convert` takes.
-        data: representative samples, as `convert` takes them.
-        output: a .npz, or a .json of the same content.
-        against: histograms of an earlier calibration, to say how these samples differ from its.
+        source: any model that `convert` accepts.
+        data: representative samples, in any form that `convert` accepts.
+        output: a .npz, or a .json with the same content.
+        against: histograms of an earlier calibration, to measure how far these samples are from its samples.
+        on_progress: called with (step, done, total).
+        deadline_s: the worker is killed after this time.
+        store: where to record the run; None is the store of the default workspace.
 
     Raises:
         UsageError: `output` has neither ending.
         DataError: EQ2xx, the samples or `against`.
-        ModelError: EQ3xx, the model; EQ331 `against` is of another.
+        ModelError: EQ3xx, the model; EQ331 `against` is of another model.
+        StoreError: the file was written, but the run cannot be recorded.
     """
     started_s = time.monotonic()
     source, output = Path(source), Path(output)
     as_json = _is_json(output)
-    with (
-        translated(ERRORS),
-        tempfile.TemporaryDirectory(prefix="edgeq-calibrate-", ignore_cleanup_errors=True) as folder,
-    ):
+    with worker_session("calibrate") as session:
         from edgeq.conversion.in_memory_samples import as_file
 
-        workdir = Path(folder)
         detect.detect(source)
-        made = workdir / "histograms"
-        job = {
-            "verb": "calibrate",
-            "source": str(source),
-            "data": str(as_file(data, workdir)),
-            "output": str(made),
-            "json": as_json,
-            "against": str(against) if against else None,
-            "workdir": str(workdir),
-        }
-        result = run_worker(
-            job, workdir=workdir, subject=str(source), deadline_s=deadline_s, on_progress=on_progress
+        written = session.workdir / "histograms"
+        job = CalibrateJob(
+            source=source,
+            data=as_file(data, session.workdir),
+            output=written,
+            as_json=as_json,
+            against=Path(against) if against else None,
+            workdir=session.workdir,
         )
-        content = made.read_bytes()
-        kept = _read(made)
+        result = session.run(job, subject=source, deadline_s=deadline_s, on_progress=on_progress)
+        content = written.read_bytes()
+        histograms = _read(written)
         _write(output, content)
-    return _calibrated(output, kept, len(content), result, time.monotonic() - started_s)
+    seconds = time.monotonic() - started_s
+    return _recorded(
+        _calibrated(output, histograms, len(content), result.shifts, result.notes, seconds), store
+    )
 
 
-def merge_calibrations(files: Sequence[Path], output: Path) -> Calibrated:
-    """Merge histograms of one model on several sets of samples: the same as one pass over all of them.
+def merge_calibrations(files: Sequence[Path], output: Path, *, store: Store | None = None) -> Calibrated:
+    """Merge histograms of one model on several data sets; the result equals one pass over all of them.
+
+    Args:
+        store: where to record the run; None is the store of the default workspace.
 
     Raises:
         UsageError: fewer than two files.
-        DataError: EQ212, a file cannot be read or its samples are in another one too.
+        DataError: EQ212, a file cannot be read, or two files share samples.
         ModelError: EQ331, they are of different models.
+        StoreError: the file was written, but the run cannot be recorded.
     """
     started_s = time.monotonic()
     if len(files) < 2:
         raise UsageError("--merge", expected="two or more files of histograms", got=str(len(files)))
     output = Path(output)
     as_json = _is_json(output)
-    with translated(ERRORS):
+    with edgeq_errors():
         from edgeq_converters.calibration import histogram_io
 
         merged = _read(Path(files[0]))
@@ -130,7 +141,14 @@ def merge_calibrations(files: Sequence[Path], output: Path) -> Calibrated:
             merged = histogram_io.merge(merged, _read(Path(file)), subject=str(file))
         content = histogram_io.packed(merged, as_json=as_json)
         _write(output, content)
-    return _calibrated(output, merged, len(content), {}, time.monotonic() - started_s)
+    seconds = time.monotonic() - started_s
+    return _recorded(_calibrated(output, merged, len(content), (), (), seconds), store)
+
+
+def _recorded(calibrated: Calibrated, store: Store | None) -> Calibrated:
+    with recording_store(store) as records:
+        records.record_run("calibrate", calibrated.path.stem, calibrated.to_json())
+    return calibrated
 
 
 def _read(path: Path) -> HistogramFile:
@@ -141,7 +159,7 @@ def _read(path: Path) -> HistogramFile:
 
 def _is_json(output: Path) -> bool:
     if output.suffix not in {".npz", ".json"}:
-        raise UsageError(str(output), "histograms are kept as .npz or .json", hint=f"-o {output}.npz")
+        raise UsageError(str(output), "histograms are stored as .npz or .json", hint=f"-o {output}.npz")
     return output.suffix == ".json"
 
 
@@ -149,26 +167,30 @@ def _write(output: Path, content: bytes) -> None:
     try:
         write_atomic(output, content)
     except OSError as error:
-        why = error.strerror or str(error)
-        raise ConverterError(
-            "EQ311", str(output), f"cannot be written: {why}", hint="give another -o"
-        ) from error
+        raise unwritable(output, error.strerror or str(error)) from error
 
 
 def _calibrated(
-    output: Path, kept: HistogramFile, size_bytes: int, result: Mapping[str, Any], seconds: float
+    output: Path,
+    histograms: HistogramFile,
+    size_bytes: int,
+    shifts: tuple[TensorShift, ...],
+    notes: tuple[str, ...],
+    seconds: float,
 ) -> Calibrated:
     return Calibrated(
         path=output,
         size_bytes=size_bytes,
-        model_sha256=kept.model_sha256,
-        source_sha256=kept.source_sha256,
-        samples=kept.samples,
-        data=tuple((entry.sha256, entry.samples) for entry in kept.data),
+        model_sha256=histograms.model_sha256,
+        source_sha256=histograms.source_sha256,
+        samples=histograms.samples,
+        data=tuple((entry.sha256, entry.samples) for entry in histograms.data),
         ranges={
-            name: (found.minimum, found.maximum) for name, found in kept.histograms.items() if found.total
+            name: (histogram.minimum, histogram.maximum)
+            for name, histogram in histograms.histograms.items()
+            if histogram.total
         },
-        shifts=tuple(TensorShift(**shift) for shift in result.get("shifts", ())),
-        notes=tuple(result.get("notes", ())),
+        shifts=shifts,
+        notes=notes,
         seconds=seconds,
     )

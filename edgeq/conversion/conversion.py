@@ -1,26 +1,27 @@
-"""One conversion: arguments checked, the worker run, and the output replaced only by a verified file."""
+"""Convert a model: check the arguments, run the worker, and replace the output by a verified file."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.conversion.families import ERRORS, Progress
 from edgeq.conversion.lineage import lineage, made_of
-from edgeq.conversion.outputs import check_paths, require_writable, unwritable
 from edgeq.conversion.recipes import checked, recipe_of
-from edgeq.conversion.tuning import check_trainable, with_pruning
+from edgeq.conversion.training import check_trainable, with_pruning
+from edgeq.converters_client import ConverterError, Progress, worker_session
+from edgeq.errors import UsageError
 from edgeq.files import sha256_of, write_atomic
-from edgeq_converters.errors import ConverterError, translated
+from edgeq.store import Store, recording_store
+from edgeq_converters.edgetpu.values import EdgeTpuSummary
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.sources import detect
-from edgeq_converters.values import ModelInfo, OpKind, OpLine, Scheme, TensorInfo
-from edgeq_converters.worker.client import run_worker
+from edgeq_converters.training.pruning.report import PruningReport
+from edgeq_converters.values import OpKind, OpLine, Parity, Scheme, TensorInfo
+from edgeq_converters.worker.protocol import ConvertJob, ConvertResult
 
 if TYPE_CHECKING:
     from edgeq.conversion.in_memory_samples import Calibration
@@ -28,22 +29,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """A model file that was written and verified.
+    """A converted and verified model file.
 
     Attributes:
-        io: the type of inputs and outputs that was asked for: `int8` or `float32`.
-        op_report: one line an operation of the written file.
-        backend: the library that quantized, `none` for float32.
-        tools: versions of the libraries that took part.
+        io: type of inputs and outputs, for example `int8` or `float32`.
+        op_report: one line for each operation of the written file.
+        seconds: duration of the conversion.
+        tools: {package: version} of the libraries that took part.
         lineage: what the file was made of, as `edgeq.lineage/1`: digests of source, data and recipe, the
             seed, tools and machine.
-        edgetpu: what an Edge TPU would take of it (the `summary` of edgeq.conversion.edgetpu).
-        parity: how far the float .tflite is from the source on samples (`sqnr_db`, `max_abs_difference`);
-            None where the source is a .tflite.
-        notes: what the user should be told.
-        pruning: what was pruned and what it bought, with `bought` in words; None without pruning.
+        edgetpu: which part of the file an Edge TPU would run.
+        parity: how far the float .tflite is from the source; None where the source is a .tflite.
+        backend: the library that quantized, `none` for float32.
+        notes: messages for the user.
+        pruning: what was pruned and what it gained; None without pruning.
     """
 
+    source: Path
     path: Path
     sha256: str
     size_bytes: int
@@ -56,15 +58,42 @@ class Conversion:
     seconds: float
     tools: Mapping[str, str]
     lineage: Mapping[str, Any]
-    edgetpu: Mapping[str, Any]
-    parity: Mapping[str, Any] | None
+    edgetpu: EdgeTpuSummary
+    parity: Parity | None
     backend: str
     notes: tuple[str, ...]
-    pruning: Mapping[str, Any] | None = None
+    pruning: PruningReport | None = None
 
     def ops_by_kind(self) -> dict[str, int]:
-        """Return how many operations are integer, float and mixed."""
+        """Return {kind: number of operations} for integer, float and mixed operations."""
         return {kind.value: sum(line.kind is kind for line in self.op_report) for kind in OpKind}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the conversion as `edgeq.convert/1`, for `--json` and the store."""
+        return {
+            "source": str(self.source),
+            "path": str(self.path),
+            "sha256": self.sha256,
+            "size_bytes": self.size_bytes,
+            "scheme": self.scheme.value,
+            "io": self.io,
+            "recipe": self.recipe.to_dict(),
+            "op_report": {
+                "total": len(self.op_report),
+                **self.ops_by_kind(),
+                "ops": [asdict(line) for line in self.op_report],
+            },
+            "inputs": [asdict(tensor) for tensor in self.inputs],
+            "outputs": [asdict(tensor) for tensor in self.outputs],
+            "pruning": None if self.pruning is None else self.pruning.to_json(),
+            "backend": self.backend,
+            "tools": dict(self.tools),
+            "parity": None if self.parity is None else asdict(self.parity),
+            "edgetpu": asdict(self.edgetpu),
+            "lineage": dict(self.lineage),
+            "notes": list(self.notes),
+            "seconds": round(self.seconds, 3),
+        }
 
 
 def convert(
@@ -83,33 +112,75 @@ def convert(
     distill: bool = False,
     on_progress: Progress | None = None,
     deadline_s: float = 3600.0,
+    store: Store | None = None,
 ) -> Conversion:
-    """Convert a model and write it to `output`; `output` is untouched unless everything succeeded.
+    """Convert a model, write it to `output` and record the run; a failure leaves `output` unchanged.
 
     Args:
-        source: a .keras, .h5 or float .tflite file, or a SavedModel folder.
-        recipe: everything that decides what the model becomes; or else
-        scheme: `float32`, `float16`, `dynamic`, `int8`, `int16x8`, `int8-mixed` or `int4`, with the recipe's
-            defaults otherwise.
-        calibration: representative samples, needed for a scheme of integers: a path (.npz, .npy, folder of
-            images), an array, a mapping of arrays by input name, or any iterable of samples (see
-            given_samples.py).
-        histograms: what `calibrate` wrote for this model; then `calibration` is not needed for ranges.
-        io: inputs and outputs of an integer model: `int8` or `float32`.
-        prune: `magnitude:RATIO` or `channels:RATIO`, Keras 3 models only; re-tunes with
-        training: a .npz with `x` and `y` (docs/data.md), and says the accuracy on
-        validation: the same kind of file; a fifth of the training data is held out for it otherwise.
-        epochs: of re-tuning; their number follows from the size of the data otherwise.
+        source: a .keras, .h5, .onnx, .pt2 or float .tflite file, or a SavedModel folder.
+        recipe: every setting that decides the result. Give either a recipe or a scheme.
+        scheme: `float32`, `float16`, `dynamic`, `int8`, `int16x8`, `int8-mixed` or `int4`, with the default
+            recipe.
+        calibration: representative samples, required for integer schemes: a path (.npz, .npy, folder of
+            images), an array (samples first), a mapping of arrays by input name, or any iterable of samples
+            (see in_memory_samples.py).
+        histograms: written by `calibrate` for this model; they replace `calibration`.
+        io: type of inputs and outputs of an integer model: `int8`, `int16` or `float32`.
+        prune: `magnitude:RATIO` or `channels:RATIO`, Keras 3 models only; needs `training`.
+        training: a .npz with `x` and `y` (docs/data.md).
+        validation: data of the same form to measure accuracy on; None holds out a fifth of the training data.
+        epochs: of re-tuning; None derives the number from the size of the data.
         distill: re-tune towards the unpruned model's outputs; needs no labels.
         on_progress: called with (step, done, total).
-        deadline_s: how long the worker may take.
+        deadline_s: the worker is killed after this time.
+        store: where to record the run and its lineage; None is the store of the default workspace.
 
     Raises:
         UsageError: an unknown scheme or an impossible combination.
         MissingExtra: TensorFlow or LiteRT is not installed.
         DataError: EQ2xx, the calibration data.
         ModelError: EQ3xx, the model or its conversion.
+        StoreError: the model was written, but the run cannot be recorded.
     """
+    conversion = convert_unrecorded(
+        source,
+        output,
+        recipe=recipe,
+        scheme=scheme,
+        calibration=calibration,
+        histograms=histograms,
+        io=io,
+        prune=prune,
+        training=training,
+        validation=validation,
+        epochs=epochs,
+        distill=distill,
+        on_progress=on_progress,
+        deadline_s=deadline_s,
+    )
+    with recording_store(store) as records:
+        records.record_run("convert", conversion.path.stem, conversion.to_json())
+    return conversion
+
+
+def convert_unrecorded(
+    source: Path,
+    output: Path,
+    *,
+    recipe: Recipe | None = None,
+    scheme: str | None = None,
+    calibration: Calibration | None = None,
+    histograms: Path | None = None,
+    io: str | None = None,
+    prune: str | None = None,
+    training: Path | None = None,
+    validation: Path | None = None,
+    epochs: int | None = None,
+    distill: bool = False,
+    on_progress: Progress | None = None,
+    deadline_s: float = 3600.0,
+) -> Conversion:
+    """Convert a model without a record, for a caller that keeps its own; see `convert`."""
     started_s = time.monotonic()
     source, output = Path(source), Path(output)
     recipe = with_pruning(
@@ -119,81 +190,78 @@ def convert(
         distill=distill,
     )
     check_paths(source, output)
-    with (
-        translated(ERRORS),
-        tempfile.TemporaryDirectory(prefix="edgeq-convert-", ignore_cleanup_errors=True) as folder,
-    ):
-        workdir = Path(folder)
+    with worker_session("convert") as session:
         detect.detect(source)
         require_writable(output)
         if recipe.prune is not None:
-            check_trainable(source, training, what="--prune")
-        data = _given(calibration, histograms, recipe.scheme, workdir, str(source))
+            check_trainable(source, training, option="--prune")
+        data = _calibration_file(calibration, histograms, recipe.scheme, session.workdir, str(source))
         histograms = Path(histograms) if histograms and recipe.scheme.needs_ranges else None
         inputs = made_of(
             source,
             {"calibration": data, "histograms": histograms, "training": training, "validation": validation},
             lasting=isinstance(calibration, (str, os.PathLike)),
         )
-        made = workdir / "converted.tflite"
-        result = run_worker(
-            {
-                "verb": "convert",
-                "source": str(source),
-                "output": str(made),
-                "recipe": recipe.to_dict(),
-                "data": str(data) if data else None,
-                "histograms": str(histograms) if histograms else None,
-                "training": str(training) if training else None,
-                "validation": str(validation) if validation else None,
-                "workdir": str(workdir),
-            },
-            workdir=workdir,
-            subject=str(source),
-            deadline_s=deadline_s,
-            on_progress=on_progress,
+        converted = session.workdir / "converted.tflite"
+        job = ConvertJob(
+            source=source,
+            output=converted,
+            recipe=recipe,
+            data=data,
+            histograms=histograms,
+            training=Path(training) if training else None,
+            validation=Path(validation) if validation else None,
+            workdir=session.workdir,
         )
-        content = made.read_bytes()
+        result = session.run(job, subject=source, deadline_s=deadline_s, on_progress=on_progress)
+        content = converted.read_bytes()
         try:
             write_atomic(output, content)
         except OSError as error:
             raise unwritable(output, error.strerror or str(error)) from error
-    return _conversion(output, len(content), recipe, result, time.monotonic() - started_s, inputs)
+    notes = list(result.notes)
+    if calibration is not None and not recipe.scheme.needs_ranges:
+        notes.append(f"--calibration was not used: {recipe.scheme} needs none")
+    return _conversion(
+        source, output, len(content), recipe, result, notes, time.monotonic() - started_s, inputs
+    )
 
 
 def _conversion(
+    source: Path,
     output: Path,
     size_bytes: int,
     recipe: Recipe,
-    result: Mapping[str, Any],
+    result: ConvertResult,
+    notes: list[str],
     seconds: float,
     inputs: Mapping[str, Any],
 ) -> Conversion:
-    info = ModelInfo.from_dict(result["info"])
     return Conversion(
+        source=source,
         path=output,
         sha256=sha256_of(output),
         size_bytes=size_bytes,
         scheme=recipe.scheme,
         io=recipe.io,
         recipe=recipe,
-        op_report=info.ops,
-        inputs=info.inputs,
-        outputs=info.outputs,
+        op_report=result.info.ops,
+        inputs=result.info.inputs,
+        outputs=result.info.outputs,
         seconds=seconds,
-        tools=result["tools"],
-        backend=result["backend"],
-        notes=tuple(result["notes"]),
-        pruning=result.get("pruning"),
-        parity=result["parity"],
-        edgetpu=result["edgetpu"],
+        tools=result.tools,
+        backend=result.backend,
+        notes=tuple(notes),
+        pruning=result.pruning,
+        parity=result.parity,
+        edgetpu=result.edgetpu,
         lineage=lineage(
-            inputs, recipe=recipe.to_dict(), tools=result["tools"], backend=result["backend"], output=output
+            inputs, recipe=recipe.to_dict(), tools=result.tools, backend=result.backend, output=output
         ),
     )
 
 
-def _given(
+def _calibration_file(
     calibration: Calibration | None, histograms: Path | None, scheme: Scheme, workdir: Path, subject: str
 ) -> Path | None:
     if not scheme.needs_ranges:
@@ -212,3 +280,31 @@ def _given(
     from edgeq.conversion.in_memory_samples import as_file
 
     return as_file(calibration, workdir)
+
+
+def check_paths(source: Path, output: Path) -> None:
+    """Check that the output is not the source.
+
+    Raises:
+        UsageError: they are the same file.
+    """
+    if output.exists() and source.exists() and output.samefile(source):
+        raise UsageError(str(output), "the output would replace the source", hint="give another -o")
+
+
+def require_writable(output: Path) -> None:
+    """Check that the output can be written, before any work is done.
+
+    Raises:
+        ConverterError: EQ311.
+    """
+    if output.is_dir():
+        raise unwritable(output, "it is a folder")
+    near = next(parent for parent in output.absolute().parents if parent.exists())
+    if not near.is_dir() or not os.access(near, os.W_OK | os.X_OK):
+        raise unwritable(output, f"no file can be created in {near}")
+
+
+def unwritable(output: Path, why: str) -> ConverterError:
+    """Return the error for an output that cannot be written."""
+    return ConverterError("EQ311", str(output), f"cannot be written: {why}", hint="give another -o")

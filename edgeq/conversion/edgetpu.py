@@ -1,72 +1,76 @@
-"""Edge TPU readiness as edgeq's users ask for it; runs `edgetpu_compiler` where it is installed."""
+"""Edge TPU readiness of a .tflite; runs `edgetpu_compiler` if it is installed."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeq.errors import DataError, MissingExtra, ModelError
+from edgeq.converters_client import ConverterError, worker_session
 from edgeq.files import write_atomic
-from edgeq_converters.errors import ConverterError, translated
-from edgeq_converters.worker.client import run_worker
-
-_ERRORS: Mapping[str, Callable[..., Exception]] = {"EQ1": MissingExtra, "EQ2": DataError, "EQ3": ModelError}
+from edgeq_converters.edgetpu.values import CompilerLog, EdgeTpuSummary, OpPlacement
+from edgeq_converters.worker.protocol import EdgeTpuJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeTpuReport:
-    """What an Edge TPU takes of a model.
+    """Which operations of a model run on an Edge TPU.
 
     Attributes:
-        ops: one mapping an operation: index, op, maps, on_tpu, macs, reason.
-        summary: compiled, operations, maps, on_tpu, macs, macs_share, split_at, risks, page.
-        compiler: what edgetpu_compiler said: version, tpu_ops, cpu_ops, subgraphs, on_chip_bytes,
-            streamed_bytes, ops; None where it was not run.
-        path: where the compiled model was written; None without.
+        compiler: the compiler's log; None if it was not run.
+        path: the compiled model; None without one.
     """
 
-    ops: tuple[Mapping[str, Any], ...]
-    summary: Mapping[str, Any]
-    compiler: Mapping[str, Any] | None
+    model: Path
+    ops: tuple[OpPlacement, ...]
+    summary: EdgeTpuSummary
+    compiler: CompilerLog | None
     path: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as `edgeq.edgetpu/1`."""
+        return {
+            "model": str(self.model),
+            "path": None if self.path is None else str(self.path),
+            **asdict(self.summary),
+            "ops": [asdict(op) for op in self.ops],
+            "compiler": None if self.compiler is None else asdict(self.compiler),
+        }
 
 
 def edgetpu(
     model: Path, output: Path | None = None, *, compile: bool = True, deadline_s: float = 400.0
 ) -> EdgeTpuReport:
-    """Return which operations of a .tflite an Edge TPU takes, which not and why.
+    """Return which operations of a .tflite run on an Edge TPU, and why others do not.
 
     Args:
-        output: where to write the compiled model; needs edgetpu_compiler.
-        compile: run edgetpu_compiler where it is on PATH.
+        output: where to write the compiled model; requires edgetpu_compiler.
+        compile: run edgetpu_compiler if it is on PATH.
+        deadline_s: the worker is killed after this time.
 
     Raises:
         MissingExtra: LiteRT is not installed.
-        ModelError: EQ301..EQ303 the model, EQ325 the compiler failed or is needed and not there.
+        ModelError: EQ301..EQ303 the model, EQ325 the compiler failed, or it is required and not installed.
     """
     model = Path(model)
-    with translated(_ERRORS), tempfile.TemporaryDirectory(prefix="edgeq-edgetpu-") as folder:
-        made = Path(folder) / "compiled.tflite"
-        job = {"verb": "edgetpu", "model": str(model), "compile": compile, "output": str(made)}
-        result = run_worker(job, workdir=Path(folder), subject=str(model), deadline_s=deadline_s)
+    with worker_session("edgetpu") as session:
+        compiled = session.workdir / "compiled.tflite"
+        job = EdgeTpuJob(model=model, compile=compile, output=compiled)
+        result = session.run(job, subject=model, deadline_s=deadline_s)
         if output is not None:
-            if not made.is_file():
+            if not compiled.is_file():
                 raise ConverterError(
                     "EQ325",
                     str(model),
-                    "the model is compiled already"
-                    if result["summary"]["compiled"]
-                    else "it was not compiled",
+                    "the model is already compiled" if result.readiness.compiled else "it was not compiled",
                     expected="edgetpu_compiler on PATH",
-                    hint="install it on an x86-64 Linux (https://coral.ai/docs/edgetpu/compiler/)",
+                    hint="install it on x86-64 Linux (https://coral.ai/docs/edgetpu/compiler/)",
                 )
-            write_atomic(output, made.read_bytes())
+            write_atomic(output, compiled.read_bytes())
     return EdgeTpuReport(
-        ops=tuple(result["readiness"]["ops"]),
-        summary=result["summary"],
-        compiler=result["compiler"],
+        model=model,
+        ops=result.readiness.ops,
+        summary=result.readiness.summary(),
+        compiler=result.compiler,
         path=output,
     )

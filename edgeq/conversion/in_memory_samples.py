@@ -1,4 +1,4 @@
-"""Calibration samples that a Python caller gives as arrays or an iterable, as a file for the worker."""
+"""Write calibration samples given in Python (arrays or an iterable) to a file for the worker."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from edgeq_converters.errors import ConverterError
 
 Array = npt.NDArray[Any]
 Calibration = str | Path | Array | Mapping[str, Array] | Iterable[Any]
-"""What `convert` takes as calibration.
+"""The forms of calibration data that `convert` accepts.
 
-A path; an array of samples (samples first) for a model with one input; a mapping {input name: array}; or an
-iterable, also a generator, that yields per sample an array, a mapping {input name: array}, or, as for
-TFLiteConverter's representative_dataset, a list of arrays with a leading batch dimension.
+A path; an array (samples first) for a model with one input; a mapping {input name: array}; or an iterable or
+generator that yields for each sample an array, a mapping {input name: array}, or a list of arrays with a
+leading batch dimension, as TFLiteConverter's representative_dataset does.
 """
 _SUBJECT = "calibration"
 
 
 def as_file(given: Calibration, workdir: Path) -> Path:
-    """Return the path that was given, or the samples as a file in `workdir`.
+    """Return a given path unchanged, or write the samples to a file in `workdir` and return its path.
 
     Raises:
         ConverterError: as `write_samples`.
@@ -38,7 +38,7 @@ def write_samples(given: Array | Mapping[str, Array] | Iterable[Any], path: Path
     """Write the samples as a .npz and return its path.
 
     Raises:
-        ConverterError: EQ202 nothing was yielded, EQ203 samples of differing shapes, EQ205 not arrays.
+        ConverterError: EQ202 the iterable is empty, EQ203 samples differ in shape, EQ205 not numeric arrays.
     """
     if isinstance(given, np.ndarray):
         arrays = {"x": given}
@@ -61,9 +61,9 @@ def _gather(samples: Iterable[Any]) -> dict[str, Array]:
         raise ConverterError(
             "EQ202",
             _SUBJECT,
-            "the iterable yields nothing",
+            "the iterable is empty",
             expected="at least one sample",
-            hint="a generator is empty once it was used: pass a fresh one",
+            hint="a generator can be used only once: pass a new one",
         )
     return {name: _joined(name, parts) for name, parts in columns.items()}
 

@@ -1,4 +1,4 @@
-"""Lineage: what a model file was made of, by which recipe and tools, as data that is kept with the result."""
+"""Lineage: the source, data, recipe, tools and machine that a model file was made with."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def entry(path: Path, *, given: bool = True) -> dict[str, Any]:
     A folder's digest is that of its sorted relative paths with the digests of their files.
 
     Args:
-        given: whether the path is the user's own; else it is one of ours that is soon gone, and is left out.
+        given: whether the path is the user's; a temporary path of ours is left out.
     """
     if path.is_file():
         digest, size = sha256_of(path), path.stat().st_size
@@ -33,11 +33,11 @@ def entry(path: Path, *, given: bool = True) -> dict[str, Any]:
 
 
 def made_of(source: Path, data: Mapping[str, Path | None], *, lasting: bool) -> dict[str, Any]:
-    """Return {"source", "data"} of a conversion's inputs, before it starts.
+    """Return {"source", "data"}: the digests of a conversion's inputs, taken before it starts.
 
     Args:
-        data: calibration, training, validation; those that were not given are left out.
-        lasting: whether the calibration is a path of the user's, and not arrays that were given in Python.
+        data: by name, for example `calibration`; None is left out.
+        lasting: whether the calibration is a file of the user and not arrays given in Python.
     """
     return {
         "source": entry(source),
@@ -57,10 +57,10 @@ def lineage(
     backend: str,
     output: Path,
 ) -> dict[str, Any]:
-    """Return the whole lineage of a written file as `edgeq.lineage/1`.
+    """Return the lineage of a written file as `edgeq.lineage/1`.
 
     Args:
-        recipe: as a document with a `schema` and a `seed`: of a conversion or of a tuning.
+        recipe: a document with `schema` and `seed`, of a conversion or of a tuning.
     """
     return {
         "schema": SCHEMA,
@@ -76,13 +76,13 @@ def lineage(
 
 
 def environment(*, trained: bool) -> dict[str, str]:
-    """Return what besides the tools can change the last bits of a result.
+    """Return the properties of this machine that can change the last bits of a result.
 
     Args:
-        trained: whether a training took part, whose sums are split over the processor's cores.
+        trained: whether a training took part; its sums are split over the processor's cores.
     """
-    found = {"python": platform.python_version(), "machine": platform.machine(), "processor": _processor()}
-    return {**found, "cores": str(_cores())} if trained else found
+    here = {"python": platform.python_version(), "machine": platform.machine(), "processor": _processor()}
+    return {**here, "cores": str(_cores())} if trained else here
 
 
 def _cores() -> int:
@@ -95,12 +95,12 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:
-        pass  # not a Linux: the platform's own word must do
+        pass  # not Linux: use the platform module's answer
     return platform.processor()
 
 
 def lineages(body: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield every lineage in a stored record, however deep."""
+    """Yield every lineage in a stored record, at any depth."""
     if isinstance(body, Mapping):
         if body.get("schema") == SCHEMA:
             yield body
@@ -113,5 +113,5 @@ def lineages(body: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def short(digest: str) -> str:
-    """Return a digest as people compare it."""
+    """Return the first 12 hex digits of a digest, for messages."""
     return digest[:12]

@@ -1,49 +1,54 @@
-"""Training with fake quantization as edgeq's users call it: a tuned model and its recipe, both or neither."""
+"""Quantization-aware training of a Keras model: a tuned model and its recipe, both or neither."""
 
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeq.conversion.families import ERRORS, Progress
+from edgeq.conversion.conversion import check_paths, require_writable, unwritable
 from edgeq.conversion.lineage import lineage, made_of
-from edgeq.conversion.outputs import check_paths, require_writable, unwritable
-from edgeq.conversion.tuning import check_epochs, check_trainable
+from edgeq.conversion.training import check_epochs, check_trainable
+from edgeq.converters_client import Progress, worker_session
 from edgeq.errors import UsageError
 from edgeq.files import sha256_of, write_atomic
-from edgeq_converters.errors import translated
+from edgeq.store import Store, recording_store
 from edgeq_converters.recipe import Recipe
-from edgeq_converters.worker.client import run_worker
+from edgeq_converters.training.settings import TrainingSettings
+from edgeq_converters.values import Scheme
+from edgeq_converters.worker.protocol import TuneJob
 
 SCHEMES = ("int8", "int4")
 SCHEMA = "edgeq.tuning/1"
-"""Of what decides a tuning, as its lineage has it."""
+"""The schema of a tuning's settings in its lineage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
-    """A tuned model that was written, and the recipe beside it that makes its integer file.
+    """A tuned model and the recipe that converts it.
 
     Attributes:
-        recipe_path: give it to `edgeq convert --recipe`; holds the learned ranges.
+        recipe_path: give it to `edgeq convert --recipe`; the recipe holds the learned ranges.
         epochs: how many were trained.
-        best_epoch: the epoch whose weights were the best, on training samples spared for this choice.
-        kept: `qat`, or `ptq` where training brought nothing: `path` then holds the source itself, and the
-            recipe is that of a plain conversion.
-        began: from what training began, in words.
-        tensors: how many activations have learned ranges.
-        accuracy: top-1 on held-out samples: `float` before, `tuned` as a float model, `ptq` and `qat` as
-            integer files of the model before and after; each None without labels.
-        agreement: share of held-out samples on which `ptq` and `qat` choose the float model's class.
-        samples: how many were held out; neither training nor the choice of the epoch saw them.
+        best_epoch: the epoch whose weights were kept, selected on training samples reserved for this.
+        kept: `qat`, or `ptq` where training did not help: `path` is then a copy of the source, and the recipe
+            is that of a plain conversion.
+        began: the starting point of the training in words.
+        tensors: number of activations with a learned range.
+        accuracy: top-1 on held-out samples, 0..1: `float` before training, `tuned` as a float model, and the
+            integer files `ptq` and `qat`. Each is None without labels.
+        agreement: share of held-out samples on which `ptq` and `qat` predict the float model's class.
+        samples: number of held-out samples; neither training nor the selection of the epoch saw them.
+        seconds: duration of the training.
+        tools: {package: version} of the libraries that took part.
+        notes: messages for the user.
         lineage: what the file was made of, as `edgeq.lineage/1`.
     """
 
+    source: Path
     path: Path
     sha256: str
     recipe_path: Path
@@ -52,6 +57,7 @@ class Tuned:
     best_epoch: int
     kept: str
     began: str
+    seed: int
     tensors: int
     accuracy: Mapping[str, float | None]
     agreement: Mapping[str, float | None]
@@ -60,6 +66,29 @@ class Tuned:
     tools: Mapping[str, str]
     notes: tuple[str, ...]
     lineage: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the tuning as `edgeq.tune/1`, for `--json` and the store."""
+        return {
+            "source": str(self.source),
+            "path": str(self.path),
+            "sha256": self.sha256,
+            "recipe_path": str(self.recipe_path),
+            "recipe": self.recipe.to_dict(),
+            "epochs": self.epochs,
+            "best_epoch": self.best_epoch,
+            "kept": self.kept,
+            "began": self.began,
+            "seed": self.seed,
+            "tensors": self.tensors,
+            "accuracy": dict(self.accuracy),
+            "agreement": dict(self.agreement),
+            "samples": self.samples,
+            "tools": dict(self.tools),
+            "notes": list(self.notes),
+            "lineage": dict(self.lineage),
+            "seconds": round(self.seconds, 3),
+        }
 
 
 def tune(
@@ -74,26 +103,63 @@ def tune(
     seed: int = 0,
     on_progress: Progress | None = None,
     deadline_s: float = 6 * 3600.0,
+    store: Store | None = None,
 ) -> Tuned:
-    """Train a Keras 3 model with fake quantization and write it to `output`, its recipe beside it.
+    """Train a Keras 3 model with fake quantization, write it and its recipe, and record the run.
 
-    The same source, data and seed give the same files. Nothing is written unless everything succeeded.
+    The same source, data and seed give the same files. A failure writes nothing.
 
     Args:
         source: a .keras file with a Functional or Sequential model.
-        output: a .keras file; the recipe is written to the same name with `.recipe.json`.
+        output: a .keras file; the recipe goes to the same name with `.recipe.json`.
         training: a .npz with `x` and `y` (docs/data.md).
-        validation: the same kind of file, to measure on; a fifth of the training data is held out otherwise.
-        scheme: `int8`, or `int4` for weights of four bits where the runtime runs them.
-        epochs: their number follows from the size of the data otherwise.
-        distill: train towards the float model's own outputs, which needs no labels.
+        validation: data of the same form to measure on; None holds out a fifth of the training data.
+        scheme: `int8`, or `int4` for weights of four bits where the runtime has kernels for them.
+        epochs: None derives the number from the size of the data.
+        distill: train towards the float model's outputs; needs no labels.
+        seed: of everything random.
+        on_progress: called with (step, done, total).
+        deadline_s: the worker is killed after this time.
+        store: where to record the run and its lineage; None is the store of the default workspace.
 
     Raises:
-        UsageError: an unknown scheme, epochs below one, an output that is no .keras or is the source.
+        UsageError: an unknown scheme, fewer than one epoch, an output that is not .keras or is the source.
         MissingExtra: TensorFlow is not installed.
         DataError: EQ2xx, the training or validation data.
         ModelError: EQ3xx, the model or its training.
+        StoreError: the files were written, but the run cannot be recorded.
     """
+    tuned = tune_unrecorded(
+        source,
+        output,
+        training=training,
+        validation=validation,
+        scheme=scheme,
+        epochs=epochs,
+        distill=distill,
+        seed=seed,
+        on_progress=on_progress,
+        deadline_s=deadline_s,
+    )
+    with recording_store(store) as records:
+        records.record_run("tune", tuned.path.stem, tuned.to_json())
+    return tuned
+
+
+def tune_unrecorded(
+    source: Path,
+    output: Path,
+    *,
+    training: Path | None,
+    validation: Path | None = None,
+    scheme: str = "int8",
+    epochs: int | None = None,
+    distill: bool = False,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+    deadline_s: float = 6 * 3600.0,
+) -> Tuned:
+    """Tune a model without a record, for a caller that keeps its own; see `tune`."""
     started_s = time.monotonic()
     source, output = Path(source), Path(output)
     if scheme not in SCHEMES:
@@ -103,63 +169,60 @@ def tune(
         raise UsageError(str(output), expected="a name that ends with .keras", got=output.name)
     check_paths(source, output)
     recipe_path = output.with_suffix(".recipe.json")
-    with (
-        translated(ERRORS),
-        tempfile.TemporaryDirectory(prefix="edgeq-tune-", ignore_cleanup_errors=True) as folder,
-    ):
-        workdir = Path(folder)
-        check_trainable(source, training, what="edgeq tune")
+    with worker_session("tune") as session:
+        check_trainable(source, training, option="edgeq tune")
         require_writable(output)
-        made = workdir / "tuned.keras"
+        tuned = session.workdir / "tuned.keras"
         inputs = made_of(source, {"training": training, "validation": validation}, lasting=True)
-        asked = {"scheme": scheme, "epochs": epochs, "distill": distill, "seed": seed}
-        result = run_worker(
-            {
-                "verb": "tune",
-                "source": str(source),
-                "output": str(made),
-                "workdir": str(workdir),
-                "training": str(training) if training else None,
-                "validation": str(validation) if validation else None,
-                **asked,
-            },
-            workdir=workdir,
-            subject=str(source),
-            deadline_s=deadline_s,
-            on_progress=on_progress,
+        job = TuneJob(
+            source=source,
+            output=tuned,
+            scheme=Scheme(scheme),
+            settings=TrainingSettings(
+                training=Path(training) if training else None,
+                validation=Path(validation) if validation else None,
+                epochs=epochs,
+                distill=distill,
+                seed=seed,
+            ),
+            workdir=session.workdir,
         )
-        report = result["report"]
-        _write(output, made.read_bytes(), recipe_path, report["recipe"])
+        result = session.run(job, subject=source, deadline_s=deadline_s, on_progress=on_progress)
+        _write(output, tuned.read_bytes(), recipe_path, result.report.recipe)
+    report = result.report
+    options = {"scheme": scheme, "epochs": epochs, "distill": distill, "seed": seed}
     return Tuned(
+        source=source,
         path=output,
         sha256=sha256_of(output),
         recipe_path=recipe_path,
-        recipe=Recipe.from_dict(report["recipe"]),
-        epochs=report["epochs"],
-        best_epoch=report["best_epoch"],
-        kept=report["kept"],
-        began=report["began"],
-        tensors=report["tensors"],
-        accuracy=report["accuracy"],
-        agreement=report["agreement"],
-        samples=report["samples"],
+        seed=seed,
+        recipe=report.recipe,
+        epochs=report.epochs,
+        best_epoch=report.best_epoch,
+        kept=report.kept,
+        began=report.began,
+        tensors=report.tensors,
+        accuracy=report.accuracy,
+        agreement=report.agreement,
+        samples=report.samples,
+        notes=report.notes,
         seconds=time.monotonic() - started_s,
-        tools=result["tools"],
-        notes=tuple(report["notes"]),
+        tools=result.tools,
         lineage=lineage(
             inputs,
-            recipe={"schema": SCHEMA, **asked},
-            tools=result["tools"],
+            recipe={"schema": SCHEMA, **options},
+            tools=result.tools,
             backend="keras",
             output=output,
         ),
     )
 
 
-def _write(output: Path, model: bytes, recipe_path: Path, recipe: Mapping[str, Any]) -> None:
+def _write(output: Path, model: bytes, recipe_path: Path, recipe: Recipe) -> None:
     try:
-        # The recipe first: without the model beside it, it does no harm.
-        write_atomic(recipe_path, (json.dumps(recipe, indent=1) + "\n").encode())
+        # The recipe goes first: without the model next to it, it does no harm.
+        write_atomic(recipe_path, (json.dumps(recipe.to_dict(), indent=1) + "\n").encode())
         write_atomic(output, model)
     except OSError as error:
         raise unwritable(output, error.strerror or str(error)) from error

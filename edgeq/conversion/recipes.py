@@ -1,4 +1,4 @@
-"""Recipes from options and from files, with errors that name the option or the key."""
+"""Build recipes from options and files; errors name the option or the key."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from edgeq_converters.values import Scheme
 
 
 def recipe_of(scheme: str | None, *, base: Recipe | None = None, **changes: Any) -> Recipe:
-    """Return a recipe of the given options: of the scheme's defaults, or of `base` where one is given.
+    """Return the scheme's default recipe, or `base`, with the given changes.
 
     Args:
-        changes: keys of the recipe; None leaves a key as it is.
+        changes: keys of the recipe; None keeps the value.
 
     Raises:
-        UsageError: an unknown scheme, or values that do not go together.
+        UsageError: an unknown scheme, or incompatible values.
     """
     if base is None and scheme is None:
-        raise UsageError("--scheme", "neither a scheme nor a recipe was given", hint="--scheme int8")
+        raise UsageError("--scheme", "give a scheme or a recipe", hint="--scheme int8")
     if base is None:
         base = Recipe(scheme=_scheme(str(scheme)))
     elif scheme is not None and scheme != base.scheme:
-        wanted = _scheme(scheme)
-        keeps = base.io in wanted.io_types
-        base = replace(base, scheme=wanted, io=base.io if keeps else wanted.io_types[0])
+        target = _scheme(scheme)
+        io = base.io if base.io in target.io_types else target.io_types[0]
+        base = replace(base, scheme=target, io=io)
     given = {key: value for key, value in changes.items() if value is not None}
     try:
         recipe = Recipe.from_dict({**base.to_dict(), **given})
@@ -40,20 +40,20 @@ def recipe_of(scheme: str | None, *, base: Recipe | None = None, **changes: Any)
         recipe.check()
     except ValueError as error:
         key, _, problem = str(error).partition(": ")
-        named = (
+        subject = (
             f"--{key} {given[key]}"
             if key in {"io", "calibrator", "backend"} & set(given)
             else f"recipe: {key}"
         )
-        raise UsageError(named, problem) from error
+        raise UsageError(subject, problem) from error
     return recipe
 
 
 def checked(recipe: Recipe, *, subject: str) -> Recipe:
-    """Return the recipe if its values go together.
+    """Return the recipe if its values are compatible.
 
     Raises:
-        UsageError: starts with the key that is wrong.
+        UsageError: the subject ends with the invalid key.
     """
     try:
         recipe.check()
@@ -64,10 +64,10 @@ def checked(recipe: Recipe, *, subject: str) -> Recipe:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Return the recipe of a JSON file, also of what `edgeq convert --json` printed.
+    """Read a recipe from a JSON file; the output of `edgeq convert --json` is accepted too.
 
     Raises:
-        UsageError: it cannot be read, or a key of it is wrong, which is named.
+        UsageError: the file cannot be read, or a key is invalid; the message names it.
     """
     try:
         body = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -75,7 +75,7 @@ def load_recipe(path: Path) -> Recipe:
         raise UsageError(str(path), f"the recipe cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(
-            str(path), f"the recipe is no JSON ({error})", hint="write one by --save-recipe"
+            str(path), f"the recipe is not valid JSON ({error})", hint="write one with --save-recipe"
         ) from error
     if isinstance(body, dict) and isinstance(body.get("recipe"), dict):
         body = body["recipe"]
@@ -84,7 +84,7 @@ def load_recipe(path: Path) -> Recipe:
     try:
         recipe = Recipe.from_dict(body)
     except (ValueError, TypeError) as error:
-        raise UsageError(str(path), str(error), hint="write one by --save-recipe") from error
+        raise UsageError(str(path), str(error), hint="write one with --save-recipe") from error
     return checked(recipe, subject=str(path))
 
 

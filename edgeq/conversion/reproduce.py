@@ -1,30 +1,29 @@
-"""Reproducing: a model file built again from its lineage, and the reasons where the bytes differ."""
+"""Reproduce: rebuild a model file from its lineage and explain differing bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from edgeq.conversion import qat
-from edgeq.conversion.conversion import convert
+from edgeq.conversion.conversion import convert_unrecorded
 from edgeq.conversion.lineage import entry, environment, short
+from edgeq.converters_client import Progress
 from edgeq.errors import ModelError
 from edgeq.version import VERSION
 from edgeq_converters.recipe import Recipe
 
-Progress = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reproduction:
-    """What came of building a file again.
+    """A rebuilt file.
 
     Attributes:
-        expected: the digest of the record.
-        differs: what is not as it was recorded; also where the bytes are the same.
+        expected: the SHA-256 in the lineage.
+        differs: how tools and machine differ from the recorded ones; may be non-empty for equal bytes.
     """
 
     path: Path
@@ -46,24 +45,26 @@ def reproduce(
     data: Mapping[str, Path] | None = None,
     on_progress: Progress | None = None,
 ) -> Reproduction:
-    """Build a file again from its lineage and write it to `output`.
+    """Rebuild a file from its lineage and write it to `output`; nothing is recorded.
 
     Args:
-        source: where the source lies now, if it was moved.
-        data: the same for calibration, training and validation data, by these names.
+        source: the current path of the source, if it was moved.
+        data: current paths of `calibration`, `histograms`, `training` and `validation` data, if moved.
+        on_progress: called with (step, done, total).
 
     Raises:
-        ModelError: EQ324 a file is gone, was changed, or was never one; or the recipe is a newer edgeq's.
+        ModelError: EQ324 a file is missing, has changed or was never a file, or a newer edgeq wrote the
+            recipe.
         MissingExtra, DataError, ModelError: as `convert`.
     """
     output_sha = str(lineage["output"]["sha256"])
     subject = short(output_sha)
-    given = {name: str(path) for name, path in (data or {}).items()}
-    paths = {"source": _found("source", lineage["source"], str(source) if source else None, subject)}
+    moved = {name: str(path) for name, path in (data or {}).items()}
+    paths = {"source": _locate("source", lineage["source"], str(source) if source else None, subject)}
     for name, recorded in lineage["data"].items():
-        paths[name] = _found(name, recorded, given.get(name), subject)
-    again = _tuned if lineage["recipe"].get("schema") == qat.SCHEMA else _converted
-    sha256, tools = again(lineage["recipe"], paths, output, subject, on_progress)
+        paths[name] = _locate(name, recorded, moved.get(name), subject)
+    rebuild = _tune if lineage["recipe"].get("schema") == qat.SCHEMA else _convert
+    sha256, tools = rebuild(lineage["recipe"], paths, output, subject, on_progress)
     return Reproduction(
         path=output, sha256=sha256, expected=output_sha, differs=tuple(differences(lineage, tools))
     )
@@ -72,14 +73,14 @@ def reproduce(
 Paths = Mapping[str, Path]
 
 
-def _converted(
+def _convert(
     body: Mapping[str, Any], paths: Paths, output: Path, subject: str, on_progress: Progress | None
 ) -> tuple[str, Mapping[str, str]]:
     try:
         recipe = Recipe.from_dict(body)
     except ValueError as error:
         raise ModelError(subject, f"its recipe cannot be read ({error})", code="EQ324") from error
-    done = convert(
+    rebuilt = convert_unrecorded(
         paths["source"],
         output,
         recipe=recipe,
@@ -89,86 +90,88 @@ def _converted(
         validation=paths.get("validation"),
         on_progress=on_progress,
     )
-    return done.sha256, done.tools
+    return rebuilt.sha256, rebuilt.tools
 
 
-def _tuned(
+def _tune(
     body: Mapping[str, Any], paths: Paths, output: Path, subject: str, on_progress: Progress | None
 ) -> tuple[str, Mapping[str, str]]:
-    asked = {key: value for key, value in body.items() if key != "schema"}
-    if set(asked) != {"scheme", "epochs", "distill", "seed"}:
+    options = {key: value for key, value in body.items() if key != "schema"}
+    if set(options) != {"scheme", "epochs", "distill", "seed"}:
         raise ModelError(
-            subject, f"its tuning cannot be read (it has {', '.join(sorted(asked))})", code="EQ324"
+            subject,
+            f"its tuning settings cannot be read (they have {', '.join(sorted(options))})",
+            code="EQ324",
         )
-    done = qat.tune(
+    rebuilt = qat.tune_unrecorded(
         paths["source"],
         output,
         training=paths.get("training"),
         validation=paths.get("validation"),
         on_progress=on_progress,
-        **asked,
+        **options,
     )
-    return done.sha256, done.tools
+    return rebuilt.sha256, rebuilt.tools
 
 
 def differences(lineage: Mapping[str, Any], tools: Mapping[str, str] | None = None) -> list[str]:
     """Return how this installation differs from the recorded one, one line each.
 
     Args:
-        tools: versions that took part now; those that are installed otherwise.
+        tools: versions used for the rebuild; None takes the installed ones.
     """
     now = {"edgeq": VERSION, **(tools or _installed(lineage["tools"]))}
-    found = [
-        f"{name} was {then}, is {now.get(name, 'not there')}"
+    changed = [
+        f"{name} was {then}, is {now.get(name, 'not installed')}"
         for name, then in sorted(lineage["tools"].items())
         if now.get(name) != then
     ]
     here = environment(trained="cores" in lineage["environment"])
-    found += [
+    changed += [
         f"{name} was {then}, is {here.get(name)}"
         for name, then in sorted(lineage["environment"].items())
         if here.get(name) != then
     ]
-    return found
+    return changed
 
 
 def _installed(names: Mapping[str, str]) -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in names:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            continue  # `differences` says that it is not there
-    return found
+            continue  # `differences` reports it as not installed
+    return versions
 
 
-def _found(what: str, recorded: Mapping[str, Any], given: str | None, subject: str) -> Path:
+def _locate(what: str, recorded: Mapping[str, Any], moved: str | None, subject: str) -> Path:
     option = f"--{what} PATH"
-    if given is None and recorded["path"] is None:
+    if moved is None and recorded["path"] is None:
         raise ModelError(
             subject,
             f"its {what} data was given as arrays in Python, not as a file",
-            hint=f"save the same arrays and give them with {option}",
+            hint=f"save the same arrays to a file and pass it with {option}",
             code="EQ324",
         )
-    path = Path(given or str(recorded["path"]))
+    path = Path(moved or str(recorded["path"]))
     if not path.exists():
         raise ModelError(
             subject,
-            f"its {what} is gone: {path}",
+            f"its {what} is missing: {path}",
             expected=f"a file of {recorded['size_bytes']} bytes, sha256 {short(recorded['sha256'])}",
-            hint=f"give it with {option}",
+            hint=f"pass its current path with {option}",
             code="EQ324",
         )
     now = entry(path)
-    # Arrays from Python were digested as the file that the worker got, which no file of the user equals.
+    # Arrays from Python were digested as the worker's own file, which no file of the user equals.
     if recorded["path"] is not None and now["sha256"] != recorded["sha256"]:
         raise ModelError(
             subject,
-            f"its {what} was changed: {path}",
+            f"its {what} has changed: {path}",
             expected=f"sha256 {short(recorded['sha256'])}",
             got=short(now["sha256"]),
-            hint=f"give the file as it was with {option}",
+            hint=f"pass the original file with {option}",
             code="EQ324",
         )
     return path

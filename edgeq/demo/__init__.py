@@ -1,1 +1,1 @@
-"""The demo: one walk over the whole path on real data, with nothing but this machine."""
+"""The demo: the whole path from training to rollback on real data, on this machine alone."""

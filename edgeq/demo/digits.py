@@ -1,4 +1,4 @@
-"""The demo's data: scikit-learn's 1797 handwritten digits, split once, and what a bad lens does to them."""
+"""The demo's data: scikit-learn's 1797 handwritten digits, split by a fixed seed, and a fog filter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 SEED = 2026
 CLASSES = 10
-# The parts, in the order in which the shuffled samples are dealt out; the rest is the traffic.
+# Sizes of the parts, in the order of the shuffled samples; the rest is the traffic.
 TRAINING = 900
 CALIBRATION = 197
 EVALUATION = 400
@@ -20,11 +20,11 @@ Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """Some of the digits.
+class DigitSet:
+    """A part of the digits.
 
     Attributes:
-        x: shape (samples, 8, 8, 1), 0 is white and 1 is black.
+        x: shape (samples, 8, 8, 1); 0 is white and 1 is black.
         y: shape (samples,), the digit.
     """
 
@@ -32,7 +32,7 @@ class Part:
     y: Labels
 
     def save(self, path: Path) -> Path:
-        """Write the part as edgeq reads it and return the path."""
+        """Write the part as .npz and return the path."""
         np.savez(path, x=self.x, y=self.y)
         return path
 
@@ -41,14 +41,14 @@ class Part:
 class Digits:
     """Disjoint parts of the data set.
 
-    The drift reference is made of `evaluation`, never of what the model was trained on: a model is surer of
-    what it has learned than of anything that it meets later, and all traffic would look shifted.
+    The drift reference is built from `evaluation`, never from the training data: a model is more confident on
+    its training data than on anything else, so that all traffic would look shifted.
     """
 
-    training: Part
-    calibration: Part
-    evaluation: Part
-    traffic: Part
+    training: DigitSet
+    calibration: DigitSet
+    evaluation: DigitSet
+    traffic: DigitSet
 
 
 def load_digits() -> Digits:
@@ -65,13 +65,13 @@ def load_digits() -> Digits:
     y = data.target[order].astype(np.int64)
     ends = np.cumsum([TRAINING, CALIBRATION, EVALUATION])
     parts = [
-        Part(x=images, y=labels)
+        DigitSet(x=images, y=labels)
         for images, labels in zip(np.split(x, ends), np.split(y, ends), strict=True)
     ]  # fmt: skip
     return Digits(training=parts[0], calibration=parts[1], evaluation=parts[2], traffic=parts[3])
 
 
-def through_a_bad_lens(x: Images) -> Images:
-    """Return images as through fog: less contrast, a bright veil, a little noise; values stay in 0..1."""
+def with_fog(x: Images) -> Images:
+    """Return foggy images: less contrast, a bright veil, a little noise; values stay in 0..1."""
     noise = np.random.default_rng(SEED).normal(0, 0.08, x.shape)
     return np.clip(0.45 * x + 0.35 + noise, 0, 1).astype(np.float32)

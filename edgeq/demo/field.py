@@ -1,4 +1,4 @@
-"""The second half of the demo: the device, its traffic, and what is seen of both."""
+"""The device side of the demo: deploy, run traffic, collect and monitor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeq.bundle import Bundle
 from edgeq.collector import collect
-from edgeq.demo.digits import Part
+from edgeq.demo.digits import DigitSet
 from edgeq.demo.result import DeployFigures, TrafficFigures
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
@@ -24,7 +24,7 @@ WINDOW = 25
 
 
 def deploy(device: Device, bundle: Bundle, *, workspace: Path, store: Store) -> DeployFigures:
-    """Deploy, record it, and plan again: the second plan must be empty."""
+    """Deploy a bundle, record it, and plan again; the second plan must be empty."""
     outcome = deploy_one(device, bundle, workspace=workspace)
     store.put_release(bundle.release, bundle.manifest, bundle.reference)
     store.record_run("deploy", bundle.model, {"release": bundle.release, "devices": [outcome.to_dict()]})
@@ -39,9 +39,9 @@ def deploy(device: Device, bundle: Bundle, *, workspace: Path, store: Store) -> 
 
 
 def traffic(
-    device: Device, bundle: Bundle, part: Part, *, x: NDArray[np.float32], store: Store
+    device: Device, bundle: Bundle, part: DigitSet, *, x: NDArray[np.float32], store: Store
 ) -> tuple[TrafficFigures, DriftVerdict]:
-    """Run images through the device's current model, collect its windows, and judge all of them so far."""
+    """Run images through the device's current model, collect its windows, and test all of them for drift."""
     payload = io.BytesIO()
     np.savez(payload, input_0=x)
     request = {"model": bundle.model, "window": WINDOW, "timeout_s": 120}

@@ -1,4 +1,4 @@
-"""The demo's folder: its own, marked, and never one with somebody's files in it."""
+"""The demo's folder: marked as its own, so that it never overwrites other files."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from edgeq.errors import UsageError
 
 MARK = ".edgeq-demo"
-# Downloaded wheels are good for the next run as well; everything else is made anew.
+# Downloaded wheels are kept for the next run; everything else is replaced.
 KEPT = Path(".edgeq", "wheels")
 
 BLUEPRINT = """\
-# What must hold for the digits model. `edgeq check blueprint.toml` explains it.
+# What must hold for the digits model. `edgeq check blueprint.toml` shows its limits.
 schema_version = 1
 name = "digits"
 prefer = ["size", "accuracy"]
@@ -38,18 +38,18 @@ memory_peak_max = "300 MiB"
 
 
 def prepare(folder: Path) -> Path:
-    """Return the folder, empty but for what may be kept from an earlier run.
+    """Empty the folder, except for downloaded wheels of an earlier run, and return it.
 
     Raises:
-        UsageError: it holds files, and no demo made it.
+        UsageError: it holds files, and no demo created it.
     """
     mark = folder / MARK
     if folder.exists() and not mark.exists() and any(folder.iterdir()):
         raise UsageError(
             str(folder),
-            expected="a new or empty folder, or one that an earlier demo made",
+            expected="a new or empty folder, or one of an earlier demo",
             got="a folder with other files",
-            hint="choose another one with --folder",
+            hint="choose another folder with --folder",
         )
     folder.mkdir(parents=True, exist_ok=True)
     mark.touch()

@@ -1,4 +1,4 @@
-"""The demo's words: a numbered line as a step begins, and one line for each thing that came of it."""
+"""The demo's output: a numbered line for each step, and one line for each result."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ STEPS = 13
 
 
 @dataclass(kw_only=True)
-class Teller:
-    """Tells each step as it begins and ends, and how long it took."""
+class StepLog:
+    """Prints each step and its results, and measures its duration."""
 
     say: Callable[[str], None]
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def step(self, name: str, title: str) -> Iterator[Callable[[str], None]]:
-        """Time a step; the function it yields takes the step's one-line result."""
+        """Time a step; yield a function that takes a one-line result."""
         number = len(self.seconds) + 1
         self.say(f"[{number:2}/{STEPS}] {title} ...")
         started_s = time.monotonic()
@@ -36,7 +36,7 @@ class Teller:
 
 
 def variant_line(variant: Variant) -> str:
-    """Return what is known of a variant."""
+    """Return a variant's size and metrics as text."""
     metrics = variant.metrics
     accuracy, agreement = format_percent(metrics.accuracy or 0), format_percent(metrics.agreement or 0)
     size, sqnr_db = format_size(variant.size_bytes), metrics.output_sqnr_db or 0
@@ -44,7 +44,7 @@ def variant_line(variant: Variant) -> str:
 
 
 def bench_line(result: BenchResult) -> str:
-    """Return a benchmark's main figures."""
+    """Return a benchmark's main figures as text."""
     latency = result.latency
     peak = "not measured" if result.peak_bytes is None else format_size(result.peak_bytes)
     return (
@@ -55,24 +55,24 @@ def bench_line(result: BenchResult) -> str:
 
 
 def traffic_line(figures: TrafficFigures, *, alpha: float) -> str:
-    """Return what the monitor says of a stretch of traffic."""
-    word = "SHIFTED" if figures.alarm else "nothing has changed"
+    """Return the monitor's verdict on a stretch of traffic as text."""
+    verdict = "SHIFTED" if figures.alarm else "nothing has changed"
     return (
-        f"{figures.windows} windows, accuracy {format_percent(figures.accuracy)}: {word} "
+        f"{figures.windows} windows, accuracy {format_percent(figures.accuracy)}: {verdict} "
         f"(e-value {figures.e_value:.3g}, alarm at {1 / alpha:g}; "
         f"strongest: {figures.strongest}, PSI {figures.psi:.2f})"
     )
 
 
 def deploy_line(figures: DeployFigures) -> str:
-    """Return what a deploy did, and what the second plan says."""
+    """Return the outcome of a deploy and of the second plan as text."""
     sent = format_size(figures.sent_bytes)
     again = "nothing to do" if figures.again_steps == 0 else f"{figures.again_steps} STEPS"
     return f"{figures.variant}: {sent} sent in {figures.duration_s:.1f} s; planned again: {again}"
 
 
 def limits_line(limits: Mapping[str, float]) -> str:
-    """Return a blueprint's limits in units for people."""
+    """Return a blueprint's limits as text with readable units."""
     shown = []
     for name, limit in limits.items():
         if "_ns_" in name:

@@ -1,21 +1,20 @@
-"""The first half of the demo: train, convert, evaluate, select, bundle."""
+"""The model side of the demo: train, convert, evaluate, bundle."""
 
 from __future__ import annotations
 
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgeq.blueprint import Blueprint
 from edgeq.bundle import Bundle, make_bundle
 from edgeq.bundle.keys import workspace_key
-from edgeq.conversion import convert
+from edgeq.conversion.conversion import convert_unrecorded
 from edgeq.errors import MissingExtra, ModelError
-from edgeq.evaluation import evaluate
 from edgeq.files import sha256_of
-from edgeq.selection import Selection, select
+from edgeq.selection import evaluate_variants
 from edgeq.values import Metrics, Variant
 
 TRAINING_DEADLINE_S = 300
@@ -23,10 +22,10 @@ NEEDED = {"sklearn": "demo", "tensorflow": "convert", "ai_edge_litert": "convert
 
 
 def check_extras() -> None:
-    """Refuse before the first step what would fail in the middle.
+    """Check for the required extras before the first step.
 
     Raises:
-        MissingExtra: a part that the demo needs is not installed.
+        MissingExtra: a package that the demo needs is not installed.
     """
     for module, extra in NEEDED.items():
         if importlib.util.find_spec(module) is None:
@@ -38,10 +37,10 @@ def check_extras() -> None:
 
 
 def train(folder: Path) -> Path:
-    """Train the CNN in a process of its own and return the `.keras` file.
+    """Train the CNN in a separate process and return the `.keras` file.
 
     Raises:
-        ModelError: the training process failed; its last line and log are named.
+        ModelError: the training process failed; the message has its last line and names the log.
     """
     path, log = folder / "digits.keras", folder / "training.log"
     argv = [sys.executable, "-m", "edgeq.demo.train", str(path)]
@@ -58,44 +57,28 @@ def train(folder: Path) -> Path:
 
 
 def convert_all(folder: Path, blueprint: Blueprint) -> Mapping[str, Path]:
-    """Return the written files by scheme, float32 (the reference) first."""
+    """Return {scheme: written file}, float32 (the reference) first."""
     hub = folder / "float32.tflite"
-    convert(blueprint.source, hub, scheme="float32")
+    convert_unrecorded(blueprint.source, hub, scheme="float32")
     written = {"float32": hub}
-    # From here on the float .tflite is the source: no TensorFlow, and a fraction of a second each.
+    # From here on the float .tflite is the source, which needs no TensorFlow and a fraction of a second.
     for scheme in blueprint.schemes:
         path = folder / f"{scheme}.tflite"
         calibration = blueprint.calibration if scheme == "int8" else None
-        convert(hub, path, scheme=scheme, calibration=calibration)
+        convert_unrecorded(hub, path, scheme=scheme, calibration=calibration)
         written[str(scheme)] = path
     return written
 
 
 def evaluate_all(files: Mapping[str, Path], blueprint: Blueprint) -> tuple[Metrics, list[Variant]]:
-    """Return the float model's metrics and the variants with theirs."""
+    """Return the float model's metrics, and the variants with theirs."""
     reference = files["float32"]
-    baseline = evaluate(reference, blueprint.evaluation)
-    variants = [
-        Variant(
-            name=name,
-            path=path,
-            sha256=sha256_of(path),
-            size_bytes=path.stat().st_size,
-            metrics=evaluate(path, blueprint.evaluation, reference=reference),
-        )
-        for name, path in files.items()
-        if path != reference
-    ]
-    return baseline, variants
-
-
-def choose(variants: Sequence[Variant], baseline: Metrics, blueprint: Blueprint) -> Selection:
-    """Return the selection by the blueprint."""
-    return select(variants, baseline=baseline, blueprint=blueprint)
+    variants = [path for path in files.values() if path != reference]
+    return evaluate_variants(variants, reference=reference, blueprint=blueprint)
 
 
 def bundle(folder: Path, variant: Variant, blueprint: Blueprint, *, counter: int) -> Bundle:
-    """Return the bundle of a variant, written beside it and signed with the workspace's own key."""
+    """Bundle a variant next to its file, signed with the workspace's key."""
     return make_bundle(
         folder / f"{blueprint.name}-{variant.name}.eqb",
         model_file=variant.path,

@@ -1,4 +1,4 @@
-"""What the demo measured: the one JSON document that it ends with."""
+"""The measurements of one run of the demo, and their JSON document."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from edgeq.values import Metrics, Variant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeployFigures:
-    """One deploy.
+    """Figures of one deploy.
 
     Attributes:
-        again_steps: how many steps a second plan of the same bundle had: none.
+        again_steps: number of steps in a second plan of the same bundle; 0 if the deploy was complete.
     """
 
     variant: str
@@ -27,12 +27,12 @@ class DeployFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficFigures:
-    """One stretch of traffic and what the monitor said after it.
+    """One stretch of traffic and the monitor's verdict on it.
 
     Attributes:
-        accuracy: of the answers that the device gave, 0..1.
-        alarm: whether the monitor sees a shift.
-        e_value: the evidence against "nothing has changed"; an alarm from 1/alpha.
+        accuracy: of the device's predictions, 0..1.
+        alarm: whether the monitor reports a shift.
+        e_value: evidence against "nothing has changed"; at 1/alpha the monitor raises an alarm.
         strongest: the signal with the most evidence.
         psi: its population stability index, the size of the effect.
     """
@@ -48,7 +48,7 @@ class TrafficFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
-    """Everything that the demo measured, in raw units."""
+    """All measurements of the demo, in raw units."""
 
     baseline: Metrics
     variants: Sequence[Variant]

@@ -1,4 +1,4 @@
-"""Trains the demo's small CNN; run as a program, since TensorFlow stays in processes of its own."""
+"""Train the demo's small CNN; run as a program, so that TensorFlow stays out of the caller's process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EPOCHS = 20
 
 
 def train(path: Path) -> None:
-    """Train a CNN of 10 thousand parameters on the training part and save it as `.keras`."""
+    """Train a CNN with 10 thousand parameters on the training part and save it as `.keras`."""
     import keras
 
     keras.utils.set_random_seed(SEED)

@@ -1,4 +1,4 @@
-"""Evaluation: a model's outputs on data, and how far they are from a reference.
+"""Evaluate models: their outputs on data, compared with labels and with a float reference.
 
 from edgeq.evaluation import evaluate
 evaluate(Path("int8.tflite"), Path("evaluation.npz"), reference=Path("float.tflite"))
@@ -6,11 +6,12 @@ evaluate(Path("int8.tflite"), Path("evaluation.npz"), reference=Path("float.tfli
 
 from __future__ import annotations
 
-from edgeq.evaluation.evaluation import evaluate
+from edgeq.evaluation.evaluation import Evaluation, evaluate, evaluate_model
 from edgeq.evaluation.running import ModelRun, dequantized, describe, raw_outputs, run
 from edgeq_converters.values import ModelInfo, OpKind, OpLine, TensorInfo
 
 __all__ = [
+    "Evaluation",
     "ModelInfo",
     "ModelRun",
     "OpKind",
@@ -19,6 +20,7 @@ __all__ = [
     "dequantized",
     "describe",
     "evaluate",
+    "evaluate_model",
     "raw_outputs",
     "run",
 ]

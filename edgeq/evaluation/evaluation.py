@@ -1,14 +1,67 @@
-"""One evaluation: a model, and a float reference where there is one, on the same labelled data."""
+"""Evaluate a model on labelled data: accuracy, and agreement and SQNR against a float reference."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from edgeq.evaluation import figures
-from edgeq.evaluation.running import Progress, dequantized, run_all
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.converters_client import Progress
+from edgeq.evaluation.running import dequantized, run_all
+from edgeq.files import sha256_of
+from edgeq.store import Store, recording_store
 from edgeq.values import Metrics
 from edgeq_converters.metrics import sqnr_db
+
+Real = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFile:
+    """A model file with its digest."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+
+    @classmethod
+    def of(cls, path: Path) -> ModelFile:
+        """Return the digest and size of a file."""
+        return cls(path=path, sha256=sha256_of(path), size_bytes=path.stat().st_size)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the file as JSON types."""
+        return {"path": str(self.path), "sha256": self.sha256, "size_bytes": self.size_bytes}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The metrics of one model on one data set.
+
+    Attributes:
+        reference: the float model that it was compared with; None without one.
+        notes: messages for the user: how the data was adapted, and which share an integer input clips.
+    """
+
+    model: ModelFile
+    reference: ModelFile | None
+    data: Path
+    metrics: Metrics
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the evaluation as `edgeq.evaluate/1`, for `--json` and the store."""
+        return {
+            "model": self.model.to_json(),
+            "reference": None if self.reference is None else self.reference.to_json(),
+            "data": str(self.data),
+            "metrics": asdict(self.metrics),
+            "notes": list(self.notes),
+        }
 
 
 def evaluate(
@@ -19,33 +72,103 @@ def evaluate(
     on_progress: Progress | None = None,
     on_note: Callable[[str], None] | None = None,
     deadline_s: float = 3600.0,
+    store: Store | None = None,
 ) -> Metrics:
-    """Return a model's metrics on data.
-
-    Classes are those of the first output; the SQNR is over all outputs, dequantized.
+    """Return a model's metrics on data, and record the run.
 
     Args:
-        data: .npz with `x` (or one array an input name) and, for accuracy, `y`; .npy; or a folder of images.
+        on_note: called with each of the evaluation's notes.
+
+    Other arguments and errors as in `evaluate_model`.
+    """
+    evaluation = evaluate_model(
+        model, data, reference=reference, on_progress=on_progress, deadline_s=deadline_s, store=store
+    )
+    if on_note is not None:
+        for note in evaluation.notes:
+            on_note(note)
+    return evaluation.metrics
+
+
+def evaluate_model(
+    model: Path,
+    data: Path,
+    *,
+    reference: Path | None = None,
+    on_progress: Progress | None = None,
+    deadline_s: float = 3600.0,
+    store: Store | None = None,
+) -> Evaluation:
+    """Evaluate a model on data and record the run.
+
+    Args:
+        model: a .tflite file.
+        data: .npz with `x` (or one array per input name) and `y` for accuracy; .npy; or a folder of images.
         reference: the float .tflite to compare with.
         on_progress: called with (step, done, total).
-        on_note: called with what the user should be told: how the data was made to fit, and which share of
-            it an integer input clips.
+        deadline_s: the worker is killed after this time.
+        store: where to record the run; None is the store of the default workspace.
 
     Raises:
+        MissingExtra: LiteRT is not installed.
         DataError: EQ2xx.
         ModelError: EQ3xx.
+        StoreError: the run cannot be recorded.
+    """
+    evaluation = evaluate_unrecorded(
+        model, data, reference=reference, on_progress=on_progress, deadline_s=deadline_s
+    )
+    with recording_store(store) as records:
+        records.record_run("evaluate", evaluation.model.path.stem, evaluation.to_json())
+    return evaluation
+
+
+def evaluate_unrecorded(
+    model: Path,
+    data: Path,
+    *,
+    reference: Path | None = None,
+    on_progress: Progress | None = None,
+    deadline_s: float = 3600.0,
+) -> Evaluation:
+    """Evaluate a model without a record, for a caller that keeps its own; see `evaluate_model`.
+
+    The classes are those of the first output; the SQNR is over all outputs, dequantized.
     """
     models = [Path(model), *([Path(reference)] if reference is not None else [])]
     runs = run_all(models, Path(data), deadline_s=deadline_s, on_progress=on_progress)
-    if on_note is not None:
-        for note in runs[0].notes:
-            on_note(note)
     outputs = dequantized(runs[0].outputs, runs[0].info.outputs)
     labels = runs[0].labels
-    compared = dequantized(runs[1].outputs, runs[1].info.outputs) if len(runs) > 1 else None
-    return Metrics(
-        samples=len(outputs[0]),
-        accuracy=None if labels is None else figures.accuracy(outputs[0], labels),
-        agreement=None if compared is None else figures.agreement(outputs[0], compared[0]),
-        output_sqnr_db=None if compared is None else sqnr_db(outputs, compared),
+    expected = dequantized(runs[1].outputs, runs[1].info.outputs) if len(runs) > 1 else None
+    return Evaluation(
+        model=ModelFile.of(models[0]),
+        reference=ModelFile.of(models[1]) if len(models) > 1 else None,
+        data=Path(data),
+        metrics=Metrics(
+            samples=len(outputs[0]),
+            accuracy=None if labels is None else accuracy(outputs[0], labels),
+            agreement=None if expected is None else agreement(outputs[0], expected[0]),
+            output_sqnr_db=None if expected is None else sqnr_db(outputs, expected),
+        ),
+        notes=runs[0].notes,
     )
+
+
+def predicted(output: Real) -> npt.NDArray[np.int64]:
+    """Return each sample's class: the index of the largest value, the first of equal ones.
+
+    Args:
+        output: (samples, classes), or with axes of length one in between.
+    """
+    best: npt.NDArray[np.int64] = np.argmax(output.reshape(len(output), -1), axis=1).astype(np.int64)
+    return best
+
+
+def accuracy(output: Real, labels: npt.NDArray[np.int64]) -> float:
+    """Return the share of samples whose predicted class is the label, 0..1."""
+    return float(np.mean(predicted(output) == labels))
+
+
+def agreement(output: Real, reference: Real) -> float:
+    """Return the share of samples with the reference's predicted class, 0..1."""
+    return float(np.mean(predicted(output) == predicted(reference)))

@@ -1,9 +1,8 @@
-"""Running .tflite models on data, always in a child process: a hostile file cannot take the caller down."""
+"""Run .tflite models on data, always in a child process: a malformed file cannot crash the caller."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,26 +10,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq.errors import DataError, MissingExtra, ModelError
-from edgeq_converters.errors import translated
+from edgeq.converters_client import Progress, worker_session
 from edgeq_converters.sources import detect
 from edgeq_converters.values import ModelInfo, TensorInfo
-from edgeq_converters.worker.client import run_worker
+from edgeq_converters.worker.protocol import EvaluateJob, EvaluateResult, InspectJob
 
 Array = npt.NDArray[Any]
-Progress = Callable[[str, int, int], None]
-_ERRORS: Mapping[str, Callable[..., Exception]] = {"EQ1": MissingExtra, "EQ2": DataError, "EQ3": ModelError}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRun:
-    """What one model gave on data.
+    """The outputs of one model on data.
 
     Attributes:
         inputs: the samples in the types of this model's inputs, samples first.
         outputs: in the model's own types, samples first.
         labels: int64 (samples,), checked against the outputs; None where the data has none.
-        notes: what was done to the data to make it fit.
+        notes: how the data was adapted to the model's inputs.
     """
 
     info: ModelInfo
@@ -41,22 +37,22 @@ class ModelRun:
 
 
 def describe(model: Path, *, deadline_s: float = 120.0) -> ModelInfo:
-    """Return a .tflite's inputs, outputs and operations, after it loaded and ran once on zeros.
+    """Return a .tflite's inputs, outputs and operations, after one run on zeros.
 
     Raises:
-        ModelError: EQ301 no file, EQ302 no .tflite, EQ303 truncated, damaged, or it crashes the runtime.
+        ModelError: EQ301 no such file, EQ302 not a .tflite, EQ303 truncated, damaged, or it crashes the
+            runtime.
     """
-    with translated(_ERRORS), tempfile.TemporaryDirectory(prefix="edgeq-describe-") as folder:
-        detect.require_tflite(Path(model))
-        job = {"verb": "inspect", "model": str(model)}
-        result = run_worker(job, workdir=Path(folder), subject=str(model), deadline_s=deadline_s)
-        return ModelInfo.from_dict(result["info"])
+    model = Path(model)
+    with worker_session("describe") as session:
+        detect.require_tflite(model)
+        return session.run(InspectJob(model=model), subject=model, deadline_s=deadline_s)
 
 
 def raw_outputs(
     model: Path, arrays: Array | Sequence[Array] | Mapping[str, Array], *, deadline_s: float = 600.0
 ) -> tuple[Array, ...]:
-    """Return the model's outputs in its own types, samples first; see `run` for the arguments."""
+    """Return the model's outputs in its own types, samples first; arguments as in `run`."""
     return run(model, arrays, deadline_s=deadline_s).outputs
 
 
@@ -66,9 +62,10 @@ def run(
     """Run a model on data.
 
     Args:
-        data: a path (.npz, .npy, folder of images), an array for a model with one input, one array an
-            input in the model's order, or a mapping {input name: array}. Samples first; real values, or
-            integers of the input's type.
+        data: a path (.npz, .npy, folder of images), an array for a model with one input, one array per input
+            in the model's order, or a mapping {input name: array}. Samples first; real values, or integers of
+            the input's type.
+        deadline_s: the worker is killed after this time.
 
     Raises:
         DataError: EQ2xx.
@@ -84,43 +81,33 @@ def run_all(
     deadline_s: float,
     on_progress: Progress | None = None,
 ) -> tuple[ModelRun, ...]:
-    """Run models with the same inputs and outputs on the same data, in one child process; see `run`.
+    """Run models with the same inputs and outputs on the same data, in one child process.
 
-    `inputs` of every run are those of the first model.
+    Arguments and errors as in `run`. `inputs` of every run are those of the first model.
     """
-    with translated(_ERRORS), tempfile.TemporaryDirectory(prefix="edgeq-run-") as folder:
-        workdir = Path(folder)
+    with worker_session("run") as session:
         for model in models:
             detect.require_tflite(model)
-        path = _as_file(data, workdir / "data.npz")
-        arrays = workdir / "arrays.npz"
-        job = {
-            "verb": "run",
-            "models": [str(model) for model in models],
-            "data": str(path),
-            "arrays": str(arrays),
-        }
-        result = run_worker(
-            job, workdir=workdir, subject=str(models[0]), deadline_s=deadline_s, on_progress=on_progress
+        arrays = session.workdir / "arrays.npz"
+        job = EvaluateJob(
+            models=tuple(models), data=_as_file(data, session.workdir / "data.npz"), arrays=arrays
         )
+        result = session.run(job, subject=models[0], deadline_s=deadline_s, on_progress=on_progress)
         with np.load(arrays, allow_pickle=False) as loaded:
             return _runs(result, {name: loaded[name] for name in loaded.files})
 
 
-def _runs(result: Mapping[str, Any], arrays: Mapping[str, Array]) -> tuple[ModelRun, ...]:
-    found = []
-    for number, body in enumerate(result["infos"]):
-        info = ModelInfo.from_dict(body)
-        found.append(
-            ModelRun(
-                info=info,
-                inputs=tuple(arrays[f"input_{i}"] for i in range(len(info.inputs))),
-                outputs=tuple(arrays[f"run_{number}_output_{i}"] for i in range(len(info.outputs))),
-                labels=arrays.get("y"),
-                notes=tuple(result["notes"]),
-            )
+def _runs(result: EvaluateResult, arrays: Mapping[str, Array]) -> tuple[ModelRun, ...]:
+    return tuple(
+        ModelRun(
+            info=info,
+            inputs=tuple(arrays[f"input_{i}"] for i in range(len(info.inputs))),
+            outputs=tuple(arrays[f"run_{number}_output_{i}"] for i in range(len(info.outputs))),
+            labels=arrays.get("y"),
+            notes=result.notes,
         )
-    return tuple(found)
+        for number, info in enumerate(result.infos)
+    )
 
 
 def _as_file(data: Path | Array | Sequence[Array] | Mapping[str, Array], path: Path) -> Path:
@@ -139,7 +126,7 @@ def _as_file(data: Path | Array | Sequence[Array] | Mapping[str, Array], path: P
 def dequantized(
     outputs: Sequence[Array], tensors: Sequence[TensorInfo]
 ) -> tuple[npt.NDArray[np.float64], ...]:
-    """Return raw outputs as real values: scale * (integer - zero point); float outputs as they are."""
+    """Return raw outputs as real values: scale * (integer - zero point); float outputs are unchanged."""
     return tuple(
         np.asarray(array, np.float64)
         if tensor.scale is None

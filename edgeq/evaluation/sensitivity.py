@@ -1,25 +1,50 @@
-"""Sensitivity as edgeq's users call it: which operations of a float model lose what when they become int8."""
+"""Sensitivity analysis: what quantizing each operation of a float model to int8 costs."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
-from edgeq.errors import DataError, MissingExtra, ModelError, UsageError
-from edgeq.evaluation.running import Progress
-from edgeq_converters.errors import translated
+from edgeq.converters_client import Progress, worker_session
+from edgeq.errors import UsageError
+from edgeq.evaluation.evaluation import ModelFile
+from edgeq.store import Store, recording_store
 from edgeq_converters.sensitivity.values import OpSensitivity, Sensitivity, Spread, Walk
 from edgeq_converters.sources import detect
-from edgeq_converters.worker.client import run_worker
+from edgeq_converters.worker.protocol import SensitivityJob
 
-__all__ = ["OpSensitivity", "Sensitivity", "Spread", "Walk", "sensitivity"]
+__all__ = [
+    "OpSensitivity",
+    "Sensitivity",
+    "SensitivityAnalysis",
+    "Spread",
+    "Walk",
+    "analyze_sensitivity",
+    "sensitivity",
+]
 
-Array = npt.NDArray[Any]
-_ERRORS: Mapping[str, Callable[..., Exception]] = {"EQ1": MissingExtra, "EQ2": DataError, "EQ3": ModelError}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SensitivityAnalysis:
+    """A sensitivity with the model and data that it was measured on."""
+
+    model: ModelFile
+    calibration: Path
+    evaluation: Path
+    sensitivity: Sensitivity
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the analysis as `edgeq.sensitivity/1`, for `--json` and the store."""
+        return {
+            "model": self.model.to_json(),
+            "calibration": str(self.calibration),
+            "evaluation": str(self.evaluation),
+            **self.sensitivity.to_dict(),
+            "seconds": round(self.seconds, 3),
+        }
 
 
 def sensitivity(
@@ -32,48 +57,80 @@ def sensitivity(
     walk: int = 3,
     on_progress: Progress | None = None,
     deadline_s: float = 3600.0,
+    store: Store | None = None,
 ) -> Sensitivity:
-    """Return what quantizing each operation of a float `.tflite` costs, in dB of SQNR at its logits.
+    """Return what quantizing each operation costs, and record the run; see `analyze_sensitivity`."""
+    return analyze_sensitivity(
+        model,
+        calibration=calibration,
+        evaluation=evaluation,
+        calibrator=calibrator,
+        samples=samples,
+        walk=walk,
+        on_progress=on_progress,
+        deadline_s=deadline_s,
+        store=store,
+    ).sensitivity
+
+
+def analyze_sensitivity(
+    model: Path,
+    *,
+    calibration: Path,
+    evaluation: Path,
+    calibrator: str = "minmax",
+    samples: int = 256,
+    walk: int = 3,
+    on_progress: Progress | None = None,
+    deadline_s: float = 3600.0,
+    store: Store | None = None,
+) -> SensitivityAnalysis:
+    """Measure what quantizing each operation of a float .tflite costs, in dB of SQNR at its logits.
 
     Args:
         calibration: representative samples: .npz, .npy or a folder of images.
-        evaluation: other samples, on which the quantized models are compared with the float one.
+        evaluation: other samples, on which the quantized models are compared with the float model.
         calibrator: how a tensor's histogram becomes its range.
-        samples: at most as many evaluation samples are used, at even distances.
+        samples: the largest number of evaluation samples to use, evenly spaced.
         walk: how many of the worst operations are kept float together, one more a step.
         on_progress: called with (step, done, total).
+        deadline_s: the worker is killed after this time.
+        store: where to record the run; None is the store of the default workspace.
 
     Raises:
-        UsageError: fewer than one sample, or no such calibrator.
+        UsageError: fewer than one sample, or an unknown calibrator.
         DataError: EQ2xx.
-        ModelError: EQ304 a quantized model was given, EQ309 the float model gives NaN; any other EQ3xx.
+        ModelError: EQ304 the model is quantized, EQ309 the float model gives NaN; any other EQ3xx.
+        StoreError: the run cannot be recorded.
     """
+    started_s = time.monotonic()
+    model = Path(model)
     _check_calibrator(calibrator)
     if samples < 1 or walk < 0:
         raise UsageError(
-            "samples", expected="at least one sample and no negative walk", got=f"{samples}, {walk}"
+            "samples", expected="at least one sample and a walk of zero or more", got=f"{samples}, {walk}"
         )
-    with (
-        translated(_ERRORS),
-        tempfile.TemporaryDirectory(prefix="edgeq-sensitivity-", ignore_cleanup_errors=True) as folder,
-    ):
-        detect.require_tflite(Path(model))
-        result = run_worker(
-            {
-                "verb": "sensitivity",
-                "model": str(model),
-                "calibration": str(calibration),
-                "evaluation": str(evaluation),
-                "calibrator": calibrator,
-                "samples": samples,
-                "walk": walk,
-            },
-            workdir=Path(folder),
-            subject=str(model),
-            deadline_s=deadline_s,
-            on_progress=on_progress,
+    with worker_session("sensitivity") as session:
+        detect.require_tflite(model)
+        job = SensitivityJob(
+            model=model,
+            calibration=Path(calibration),
+            evaluation=Path(evaluation),
+            calibrator=calibrator,
+            samples=samples,
+            walk=walk,
         )
-    return Sensitivity.from_dict(result)
+        result = session.run(job, subject=model, deadline_s=deadline_s, on_progress=on_progress)
+    analysis = SensitivityAnalysis(
+        model=ModelFile.of(model),
+        calibration=Path(calibration),
+        evaluation=Path(evaluation),
+        sensitivity=result,
+        seconds=time.monotonic() - started_s,
+    )
+    with recording_store(store) as records:
+        records.record_run("sensitivity", model.stem, analysis.to_json())
+    return analysis
 
 
 def _check_calibrator(name: str) -> None:
@@ -81,7 +138,7 @@ def _check_calibrator(name: str) -> None:
 
     try:
         if name == AUTO:
-            raise ValueError("auto chooses among whole models; name one of them here")
+            raise ValueError("auto compares whole models; choose one calibrator here")
         calibrator_of(name)
     except ValueError as error:
         known = ", ".join(CALIBRATORS)

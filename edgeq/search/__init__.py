@@ -1,1 +1,1 @@
-"""Mixed precision search: which operations stay float, decided by a blueprint and by what was measured."""
+"""Mixed-precision search: choose the operations that stay float, by a blueprint and by measurements."""

@@ -1,4 +1,4 @@
-"""Which choices of float islands are worth building: the front of noise, size and work, thinned; pure."""
+"""Choose which float regions to build: the Pareto front of noise, size and work, thinned out."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Sequence
 
 from edgeq_converters.sensitivity.float_region_values import IslandSet
 
-# One conversion between int8 and float costs about as much as this share of a small model's work.
+# A conversion between int8 and float costs about this share of a small model's work.
 _BORDER = 0.02
-# Less than this above a cheaper choice is no reason to build another.
+# A choice must gain at least this much SQNR over plain int8.
 _STEP_DB = 0.5
-# A model most of whose work is float gains nothing from the rest being int8.
+# A model that does most of its work in float gains nothing from int8 elsewhere.
 _MOST_WORK = 0.9
 
 
 def cost(choice: IslandSet) -> float:
-    """Return about which share of the float model's time the islands bring back."""
+    """Return the estimated share of the float model's time that the float regions cost."""
     return choice.work + _BORDER * choice.borders
 
 
 def finalists(sets: Sequence[IslandSet], count: int) -> tuple[IslandSet, ...]:
-    """Return at most `count` choices with islands: none is beaten by another in SQNR, bytes and cost.
+    """Return at most `count` choices with float regions, none dominated in SQNR, bytes and cost.
 
-    They are spread evenly over the SQNR that they reach, the cheapest always among them.
+    They are spread evenly over their SQNR; the cheapest is always included.
     """
     plain = next((each for each in sets if not each.float_ops), None)
     floor = plain.sqnr_db if plain else float("-inf")
@@ -39,11 +39,11 @@ def finalists(sets: Sequence[IslandSet], count: int) -> tuple[IslandSet, ...]:
 
 
 def _beats(one: IslandSet, other: IslandSet) -> bool:
-    mine = (one.sqnr_db, -one.added_bytes, -cost(one))
-    theirs = (other.sqnr_db, -other.added_bytes, -cost(other))
-    if mine == theirs:
+    left = (one.sqnr_db, -one.added_bytes, -cost(one))
+    right = (other.sqnr_db, -other.added_bytes, -cost(other))
+    if left == right:
         return one.indices < other.indices
-    return all(a >= b for a, b in zip(mine, theirs, strict=True))
+    return all(a >= b for a, b in zip(left, right, strict=True))
 
 
 def _thinned(front: Sequence[IslandSet], count: int) -> tuple[IslandSet, ...]:

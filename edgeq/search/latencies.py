@@ -1,4 +1,4 @@
-"""Latencies of candidates: all in one session, here or on a device, recorded for the next search."""
+"""Time candidates in one session, on this machine or a device, and record it for the next search."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Protocol
 
-from edgeq.search.measuring import Latency, Progress, host_latencies
+from edgeq.converters_client import Progress
+from edgeq.search.measuring import Latency, host_latencies
 from edgeq.search.records import Records, key_of
 from edgeq.values import Variant
 
@@ -16,20 +17,20 @@ ROUNDS = 15
 
 
 class Timing(Protocol):
-    """A place where models are timed."""
+    """A machine or device that times models."""
 
     @property
     def where(self) -> str:
-        """Return the name of the place; the same models there are not timed twice."""
+        """Return its name, under which timings are recorded and reused."""
         ...
 
     def measure(self, variants: Sequence[Variant]) -> Mapping[str, Latency]:
-        """Return {SHA-256 of a model: latency}; what could not be measured is absent."""
+        """Return {SHA-256 of a model: latency}, without models that could not be measured."""
         ...
 
 
 class ThisMachine:
-    """Times models on this machine, in turns, each time loaded anew."""
+    """Times models on this machine, in turns, each time freshly loaded."""
 
     def __init__(self, *, rounds: int = ROUNDS, on_progress: Progress | None = None) -> None:
         self._rounds = rounds
@@ -37,15 +38,15 @@ class ThisMachine:
 
     @property
     def where(self) -> str:
-        """Return the machine's name and kind: another machine measures for itself."""
+        """Return the machine's name and kind, so that no other machine reuses its timings."""
         return f"host {platform.node()} {platform.machine()} x{self._rounds}"
 
     def measure(self, variants: Sequence[Variant]) -> Mapping[str, Latency]:
-        """Return every model's latency, one thread."""
-        found = host_latencies(
+        """Return the latency of every model on one thread."""
+        latencies = host_latencies(
             [variant.path for variant in variants], rounds=self._rounds, on_progress=self._on_progress
         )
-        return {variant.sha256: latency for variant, latency in zip(variants, found, strict=True)}
+        return {variant.sha256: latency for variant, latency in zip(variants, latencies, strict=True)}
 
 
 def timed(
@@ -56,10 +57,9 @@ def timed(
     subject: str,
     say: Callable[[str], None],
 ) -> tuple[Mapping[str, Latency], bool]:
-    """Return ({SHA-256: latency}, whether records had them all).
+    """Return ({SHA-256: latency}, whether they came from a record).
 
-    Figures of one session are comparable with each other, so that a session is one piece of work: where
-    one candidate is new, all are timed again.
+    Only figures of one session are comparable. If one candidate is new, all are timed again.
     """
     unique = list({variant.sha256: variant for variant in variants}.values())
     key = key_of(where=timing.where, models=sorted(variant.sha256 for variant in unique))
@@ -67,7 +67,7 @@ def timed(
     if known is not None:
         return {sha: Latency(**body) for sha, body in known["latencies"].items()}, True
     say(f"timing {len(unique)} models on {timing.where}")
-    found = timing.measure(unique)
-    body = {"where": timing.where, "latencies": {sha: asdict(each) for sha, each in found.items()}}
+    latencies = timing.measure(unique)
+    body = {"where": timing.where, "latencies": {sha: asdict(each) for sha, each in latencies.items()}}
     records.put(key, subject, body)
-    return found, False
+    return latencies, False

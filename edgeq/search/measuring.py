@@ -1,20 +1,15 @@
-"""What the search asks the worker process for: the walk over float islands, and latencies on this machine."""
+"""The search's worker jobs: the SQNR of float regions, and latencies on this machine."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from edgeq.errors import DataError, MissingExtra, ModelError
-from edgeq_converters.errors import translated
+from edgeq.converters_client import Progress, worker_session
 from edgeq_converters.sensitivity.float_region_values import IslandWalk
-from edgeq_converters.worker.client import run_worker
+from edgeq_converters.worker.protocol import FloatRegionsJob, LatencyJob
 
-Progress = Callable[[str, int, int], None]
-_ERRORS: Mapping[str, Callable[..., Exception]] = {"EQ1": MissingExtra, "EQ2": DataError, "EQ3": ModelError}
 _DEADLINE_S = 4 * 3600.0
 
 
@@ -23,7 +18,7 @@ class Latency:
     """A model's measured latency.
 
     Attributes:
-        low_ns, high_ns: how far the median moved while it was measured.
+        low_ns, high_ns: spread of the median over the session.
         memory_peak_bytes: None where it was not measured.
     """
 
@@ -34,43 +29,34 @@ class Latency:
     memory_peak_bytes: int | None = None
 
 
-def walk_islands(
+def measure_float_regions(
     model: Path, calibration: Path, *, calibrator: str, most: int, on_progress: Progress | None
 ) -> IslandWalk:
-    """Return the SQNR of many choices of float islands of a float `.tflite`.
+    """Return the SQNR of many choices of float regions of a float `.tflite`.
+
+    Args:
+        most: the largest number of choices to measure.
 
     Raises:
         DataError, ModelError: the data or the model cannot be used.
     """
-    job = {
-        "verb": "islands",
-        "model": str(model),
-        "calibration": str(calibration),
-        "calibrator": calibrator,
-        "most": most,
-    }
-    return IslandWalk.from_dict(_run(job, str(model), on_progress))
+    job = FloatRegionsJob(model=model, calibration=calibration, calibrator=calibrator, most=most)
+    with worker_session("search") as session:
+        return session.run(job, subject=model, deadline_s=_DEADLINE_S, on_progress=on_progress)
 
 
 def host_latencies(
     models: Sequence[Path], *, rounds: int, on_progress: Progress | None
 ) -> tuple[Latency, ...]:
-    """Return the latency of each model on this machine: one thread, in turns, loaded anew each time.
+    """Return the latency of each model on this machine: one thread, in turns, freshly loaded each time.
 
     Raises:
         ModelError: a model does not run.
     """
-    job = {"verb": "latency", "models": [str(model) for model in models], "rounds": rounds, "seed": 0}
-    found = _run(job, str(models[0]), on_progress)["latencies"]
-    keys = ("p50_ns", "p95_ns", "low_ns", "high_ns")
-    return tuple(Latency(**{key: each[key] for key in keys}) for each in found)
-
-
-def _run(job: Mapping[str, Any], subject: str, on_progress: Progress | None) -> dict[str, Any]:
-    with (
-        translated(_ERRORS),
-        tempfile.TemporaryDirectory(prefix="edgeq-search-", ignore_cleanup_errors=True) as folder,
-    ):
-        return run_worker(
-            job, workdir=Path(folder), subject=subject, deadline_s=_DEADLINE_S, on_progress=on_progress
-        )
+    job = LatencyJob(models=tuple(models), rounds=rounds, seed=0)
+    with worker_session("search") as session:
+        result = session.run(job, subject=models[0], deadline_s=_DEADLINE_S, on_progress=on_progress)
+    return tuple(
+        Latency(p50_ns=each.p50_ns, p95_ns=each.p95_ns, low_ns=each.low_ns, high_ns=each.high_ns)
+        for each in result.latencies
+    )

@@ -1,4 +1,4 @@
-"""Timing candidates on a device: each is deployed under a name of its own, beside what serves, and timed."""
+"""Time candidates on a device: deploy each under a separate model name and benchmark it."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class OnDevice:
 
     @property
     def where(self) -> str:
-        """Return the device's name and pinned key: a device that was replaced measures for itself."""
+        """Return the device's name and pinned key, so that no replacement reuses its timings."""
         return f"device {self._device.name} {self._device.host_key}"
 
     def measure(self, variants: Sequence[Variant]) -> Mapping[str, Latency]:
         """Deploy and benchmark every model twice, the second time in the other order.
 
-        The candidates serve under `<blueprint's name>-search`, so that the model in use is left alone. A
-        benchmark that the device calls invalid does not count; a candidate that the device refuses is absent.
+        The candidates are deployed as `<blueprint's name>-search`, so that the model in use is untouched. An
+        invalid benchmark does not count; a candidate that the device refuses is absent from the result.
 
         Raises:
             TransportError: the device cannot be reached.
@@ -65,13 +65,13 @@ class OnDevice:
             bundles = {variant.sha256: self._bundle(variant, name, Path(folder)) for variant in variants}
             for number in range(_PASSES):
                 for variant in variants if number % 2 == 0 else reversed(variants):
-                    found = self._once(variant, bundles[variant.sha256], name, number)
-                    if found is not None:
-                        results[variant.sha256].append(found)
+                    figures = self._once(variant, bundles[variant.sha256], name, number)
+                    if figures is not None:
+                        results[variant.sha256].append(figures)
         return {sha: _latency(each) for sha, each in results.items() if each}
 
     def _once(self, variant: Variant, bundle: Path, name: str, number: int) -> Mapping[str, Any] | None:
-        """Return one benchmark's figures; those of a search that was interrupted are on record."""
+        """Return the figures of one benchmark, from the records of an interrupted search if possible."""
         key = key_of(where=self.where, model=variant.sha256, pass_number=number)
         known = self._records.find(key)
         if known is not None:
@@ -111,7 +111,7 @@ class OnDevice:
         return result
 
     def _next_release(self, path: Path, name: str) -> Bundle:
-        """Return the bundle as the device's next release: it takes no lower counter than it committed."""
+        """Return the bundle with a counter above the committed one, below which the device refuses it."""
         with open_agent(self._device) as client:
             committed = shown(client)["counters"].get(name, {"counter": 0})["counter"]
         keys = [workspace_key(self._workspace)]

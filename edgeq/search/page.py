@@ -1,4 +1,4 @@
-"""The page of a search: the verdict, the candidates, the fronts in size and in latency, the walk."""
+"""The report page of a search: verdict, candidates, Pareto fronts in size and latency, float regions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import edgeq
 from edgeq.blueprint import Blueprint
 from edgeq.report import Figure, Level, ReportView, Table, VerdictLine
-from edgeq.search.run import Searched
+from edgeq.search.run import SearchResult
 from edgeq.search.scoring import Point
 from edgeq.search.sensitivity_page import decibel
 from edgeq.units import format_duration, format_percent, format_size
 
-# The walk says 200 dB where there was no noise at all: everything was float.
+# The walk gives 200 dB where there is no noise: every operation is float.
 _NO_NOISE_DB = 200.0
 
 
@@ -24,27 +24,27 @@ def _utc_now() -> datetime:
 
 
 def search_view(
-    blueprint: Blueprint, found: Searched, *, now: Callable[[], datetime] = _utc_now
+    blueprint: Blueprint, result: SearchResult, *, now: Callable[[], datetime] = _utc_now
 ) -> ReportView:
     """Return the page of a search."""
-    judged = found.judged
-    level = Level.BAD if judged.chosen is None else Level.OK
-    verdicts = [VerdictLine(level=level, text=f"{blueprint.name}: {judged.verdict}.")]
+    scores = result.scores
+    level = Level.BAD if scores.chosen is None else Level.OK
+    verdicts = [VerdictLine(level=level, text=f"{blueprint.name}: {scores.verdict}.")]
     verdicts += [
-        VerdictLine(level=Level.NOTE, text=f"{each.name} could not be made: {each.problem}")
-        for each in found.candidates
+        VerdictLine(level=Level.NOTE, text=f"{each.name} could not be built: {each.problem}")
+        for each in result.candidates
         if each.variant is None
     ]
     return ReportView(
         title=f"Mixed precision search of {blueprint.name}",
         created=now().strftime("%Y-%m-%d %H:%M UTC"),
         verdicts=tuple(verdicts),
-        variants=_table(found),
-        pareto=_front(judged.points, "size", "size (KiB)", lambda point: point.variant.size_bytes / 1024),
+        variants=_table(result),
+        pareto=_front(scores.points, "size", "size (KiB)", lambda point: point.variant.size_bytes / 1024),
         devices=None,
-        latency=_front(judged.points, "latency", "latency p50 (us)", _latency_us),
+        latency=_front(scores.points, "latency", "latency p50 (us)", _latency_us),
         streams=None,
-        drift=(_walk(found),),
+        drift=(_walk(result),),
         provenance=Table(
             id="provenance",
             title="Provenance",
@@ -52,15 +52,15 @@ def search_view(
             rows=(
                 ("edgeq", edgeq.__version__),
                 ("blueprint", f"{blueprint.name} {blueprint.digest}"),
-                ("timed on", " ".join(found.where.split()[:2])),
-                *((f"model {point.variant.name}", point.variant.sha256) for point in judged.points),
+                ("timed on", " ".join(result.where.split()[:2])),
+                *((f"model {point.variant.name}", point.variant.sha256) for point in scores.points),
             ),
         ),
     )
 
 
-def _table(found: Searched) -> Table:
-    chosen = found.judged.chosen
+def _table(result: SearchResult) -> Table:
+    chosen = result.scores.chosen
     return Table(
         id="candidates",
         title="Candidates",
@@ -75,10 +75,10 @@ def _table(found: Searched) -> Table:
             "front",
             "limits",
         ),
-        rows=tuple(_row(point, chosen) for point in found.judged.points),
+        rows=tuple(_row(point, chosen) for point in result.scores.points),
         numeric=(1, 2, 3, 4, 5, 6),
-        note="In the blueprint's order of preference. Front: nothing else is as good in accuracy, SQNR, size "
-        "and latency and better in one; latencies within 3 % count as equal.",
+        note="In the blueprint's order of preference. Front: no other candidate is as good in accuracy, "
+        "SQNR, size and latency and better in one; latencies within 3 % count as equal.",
     )
 
 
@@ -118,7 +118,7 @@ def _front(
     if not shown:
         return None
     traces: list[Mapping[str, Any]] = []
-    for on_front, called, symbol in ((True, "on the front", "circle"), (False, "beaten", "x")):
+    for on_front, called, symbol in ((True, "on the front", "circle"), (False, "dominated", "x")):
         part = [each for each in shown if each[2].on_front is on_front]
         if part:
             traces.append(
@@ -137,18 +137,18 @@ def _front(
     return Figure(
         id=f"front-{name}",
         title=f"Output SQNR against {name}",
-        caption="Up and to the left is better. The float model, without any noise, is not drawn.",
+        caption="Up and to the left is better. The float model has no noise and is not drawn.",
         data=tuple(traces),
         layout={"xaxis": {"title": {"text": label}}, "yaxis": {"title": {"text": "output SQNR (dB)"}}},
     )
 
 
-def _walk(found: Searched) -> Figure:
-    sets = [each for each in found.walk.sets if each.sqnr_db < _NO_NOISE_DB]
+def _walk(result: SearchResult) -> Figure:
+    sets = [each for each in result.walk.sets if each.sqnr_db < _NO_NOISE_DB]
     families = list(dict.fromkeys(each.family for each in sets))
     return Figure(
         id="walk",
-        title="The walk: noise against work kept float",
+        title="Float regions: noise against work kept float",
         caption="Every choice of float operations whose noise was measured on held-out samples, before "
         "correction.",
         data=tuple(

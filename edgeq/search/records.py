@@ -1,4 +1,4 @@
-"""The search's memory: every finished piece of work is a record in the store, found again by its digest."""
+"""Records of finished search steps in the store, looked up by the digest of their inputs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from edgeq.files import sha256_of
 from edgeq.store import Store
 from edgeq_agent import wire
 
-# Raised when a step of the search gives other results for the same question.
+# Incremented when a step of the search gives different results for the same inputs.
 VERSION = 2
 _ALL = 1_000_000
 
 
 class Records:
-    """Finished pieces of one kind of work, by the digest of all that decides their result."""
+    """Finished steps of one kind, by the digest of everything that decides their result."""
 
     def __init__(self, store: Store, kind: str) -> None:
         self._store = store
@@ -31,18 +31,18 @@ class Records:
                 self._known[str(run.body["key"])] = run.body
 
     def find(self, key: str) -> Mapping[str, Any] | None:
-        """Return what was recorded under a key."""
+        """Return the record of a key, or None."""
         return self._known.get(key)
 
     def put(self, key: str, subject: str, body: Mapping[str, Any]) -> None:
-        """Record a finished piece of work."""
+        """Record a finished step."""
         full = {**body, "key": key}
         self._store.record_run(self._kind, subject, full)
         self._known[key] = full
 
 
 def key_of(**parts: Any) -> str:
-    """Return the digest of everything that decides a result, our own version and the libraries' among it.
+    """Return the digest of everything that decides a result, including the versions of edgeq and libraries.
 
     Args:
         parts: values of JSON types.
@@ -57,7 +57,7 @@ def _tools() -> dict[str, str]:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            continue  # a library that is not installed decides nothing
+            continue  # a missing library does not affect the result
     return found
 
 

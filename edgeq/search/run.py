@@ -1,22 +1,26 @@
-"""The search itself: walk over float islands, build the finalists, time all, let the blueprint decide."""
+"""Search mixed precision: measure float regions, build the best, time all, and choose by the blueprint."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from edgeq.blueprint import Blueprint, Scheme
 from edgeq.conversion import Recipe
+from edgeq.conversion.lineage import entry
+from edgeq.converters_client import Progress
 from edgeq.errors import BlueprintError, ModelError
 from edgeq.search import building, finalists, latencies
-from edgeq.search.building import Built, Workshop
-from edgeq.search.measuring import Progress, walk_islands
+from edgeq.search.building import BuiltCandidate, CandidateBuilder
+from edgeq.search.measuring import measure_float_regions
 from edgeq.search.records import Records, digest_of, key_of
-from edgeq.search.scoring import INT8, Judged, judge
-from edgeq.store import Store
+from edgeq.search.scoring import INT8, Point, Scores, score
+from edgeq.store import Store, recording_store
 from edgeq.values import DeviceKind
 from edgeq_converters.sensitivity.float_region_values import IslandSet, IslandWalk
+from edgeq_converters.worker import protocol
 
 WALK_KIND = "search-walk"
 FINALISTS = 6
@@ -25,54 +29,136 @@ _MOST_WALKED = 96
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Searched:
-    """What a search found.
+class SearchResult:
+    """The outcome of a search.
 
     Attributes:
-        blueprint: under which was searched.
-        candidates: everything that was tried, also what could not be built.
-        walked: the choices of islands whose noise was measured.
-        reused: how many pieces of work (walk, candidates, timing session) records had already.
-        done: how many were done now.
+        candidates: everything that was tried, including what could not be built.
+        walk: the choices of float regions whose SQNR was measured.
+        reference: the float `.tflite` that the candidates were converted from.
+        where: the name of the machine or device that timed the candidates.
+        reused: how many steps (walk, candidates, timing session) came from records.
+        done: how many steps were run.
     """
 
     blueprint: Blueprint
-    judged: Judged
-    candidates: tuple[Built, ...]
+    scores: Scores
+    candidates: tuple[BuiltCandidate, ...]
     walk: IslandWalk
     reference: Path
     where: str
     reused: int
     done: int
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the search as `edgeq.search/1`; `chosen` is None if no candidate meets every limit."""
+        chosen = self.scores.chosen
+        return {
+            "chosen": chosen.variant.name if chosen else None,
+            "path": str(chosen.variant.path) if chosen else None,
+            "recipe": chosen.built.recipe.to_dict() if chosen else None,
+            "lineage": self._lineage(chosen) if chosen else None,
+            "verdict": self.scores.verdict,
+            "reference": str(self.reference),
+            "timed_on": self.where.split()[0],
+            "reused": self.reused,
+            "done": self.done,
+            "candidates": [point.to_json() for point in self.scores.points],
+            "refused": [
+                {"name": each.name, "problem": each.problem}
+                for each in self.candidates
+                if each.variant is None
+            ],
+            "walk": {
+                "ranking": list(self.walk.ranking),
+                "alone_db": {str(index): value for index, value in self.walk.alone_db.items()},
+                "held_out": self.walk.held_out,
+                "sets": [
+                    {
+                        "family": each.family,
+                        "ops": list(each.indices),
+                        "sqnr_db": each.sqnr_db,
+                        "added_bytes": each.added_bytes,
+                        "work": each.work,
+                        "borders": each.borders,
+                    }
+                    for each in self.walk.sets
+                ],
+            },
+        }
+
+    def _lineage(self, chosen: Point) -> dict[str, Any]:
+        """Return the lineage of the chosen file, and the inputs of the choice except the timings."""
+        return {
+            **chosen.built.lineage,
+            "chosen_by": {
+                "blueprint": {"name": self.blueprint.name, "sha256": self.blueprint.digest},
+                "evaluation": entry(self.blueprint.evaluation),
+                "candidates": len(self.candidates),
+                "timed_on": self.where.split()[0],
+            },
+        }
+
 
 def search(
     blueprint: Blueprint,
     *,
     workspace: Path,
-    store: Store,
     timing: latencies.Timing,
+    store: Store | None = None,
     kind: DeviceKind | None = None,
     count: int = FINALISTS,
     base: Recipe | None = None,
     on_progress: Progress | None = None,
     say: Callable[[str], None] = lambda _text: None,
-) -> Searched:
-    """Search for the operations that should stay float, under a blueprint.
+) -> SearchResult:
+    """Search for the operations that should stay float under a blueprint, and record the result.
 
-    Every piece of work is recorded under the digests of the model, the data and the recipe: a search that
-    was interrupted goes on where it was, and a second one does nothing twice.
+    Every step is recorded under the digests of model, data and recipe. An interrupted search resumes, and a
+    second search repeats no step.
 
     Args:
-        timing: where models are timed.
-        kind: of the device, for its limits.
-        count: how many choices of islands are built, beside the schemes of the blueprint.
-        base: what every candidate's recipe has in common; its scheme and io are those of the blueprint.
+        workspace: the candidates' files are kept below it.
+        timing: the machine or device that times the models.
+        store: where to record the steps and the result; None is the store of the default workspace.
+        kind: of the device whose limits apply.
+        count: how many choices of float regions to build, besides the blueprint's schemes.
+        base: settings that all candidates share; scheme and io come from the blueprint.
+        on_progress: called with (step, done, total).
+        say: called with a line for the user when a step begins.
 
     Raises:
         BlueprintError: the blueprint names no calibration data.
         DataError, ModelError: the data or the float model cannot be used.
     """
+    with recording_store(store) as records:
+        result = _search(
+            blueprint,
+            folder=workspace / ".edgeq" / "search" / blueprint.name,
+            store=records,
+            timing=timing,
+            kind=kind,
+            count=count,
+            base=base,
+            on_progress=on_progress,
+            say=say,
+        )
+        records.record_run("search", blueprint.name, result.to_json())
+    return result
+
+
+def _search(
+    blueprint: Blueprint,
+    *,
+    folder: Path,
+    store: Store,
+    timing: latencies.Timing,
+    kind: DeviceKind | None,
+    count: int,
+    base: Recipe | None,
+    on_progress: Progress | None,
+    say: Callable[[str], None],
+) -> SearchResult:
     if blueprint.calibration is None:
         raise BlueprintError(
             blueprint.name,
@@ -80,118 +166,118 @@ def search(
             got="none",
             hint='add calibration = "calibration.npz" under [data]',
         )
-    folder = workspace / ".edgeq" / "search" / blueprint.name
     folder.mkdir(parents=True, exist_ok=True)
-    shop, float_model = _workshop(blueprint, folder, store, on_progress)
+    builder, float_model = _prepare(blueprint, blueprint.calibration, folder, store, on_progress)
     common = replace(
         base or Recipe(scheme=Scheme.INT8), scheme=Scheme.INT8, io=blueprint.io or "int8", float_ops=()
     )
-    walk, walk_reused = _walk(shop, common, store, on_progress)
-    made = [float_model, *(shop.build(*each) for each in _schemes(blueprint, common))]
-    if made[1].variant is None:
-        # Some operation cannot be int8: what all candidates start from then keeps it float.
+    walk, walk_reused = _walk(builder, blueprint.calibration, common, store, on_progress)
+    built = [float_model, *(builder.build(*each) for each in _schemes(blueprint, common))]
+    if built[1].variant is None:
+        # Some operation cannot be int8, so the basis of all candidates keeps it float.
         mixed = replace(common, scheme=Scheme.INT8_MIXED)
-        made.append(shop.build(Scheme.INT8_MIXED.value, INT8, mixed))
+        built.append(builder.build(Scheme.INT8_MIXED.value, INT8, mixed))
     for number, choice in enumerate(finalists.finalists(walk.sets, count), start=1):
         kept = len(choice.float_ops)
         say(
             f"candidate {number}: {kept} operations float, {choice.sqnr_db:.1f} dB at the logits, uncorrected"
         )
-        made.append(_build_islands(shop, choice, walk, common))
-    variants = [each.variant for each in made if each.variant is not None]
+        built.append(_build_regions(builder, choice, walk, common))
+    variants = [each.variant for each in built if each.variant is not None]
     timed, timing_reused = latencies.timed(
         variants, timing, Records(store, latencies.KIND), subject=blueprint.name, say=say
     )
     if float_model.variant is None:
         raise ModelError(str(blueprint.source), float_model.problem)
-    judged = judge(
-        made,
+    scores = score(
+        built,
         baseline=float_model.variant.metrics,
         blueprint=blueprint,
         latencies=timed,
         kind=kind,
     )
-    again = [walk_reused, timing_reused, *(each.reused for each in made)]
-    return Searched(
+    reused = [walk_reused, timing_reused, *(each.reused for each in built)]
+    return SearchResult(
         blueprint=blueprint,
-        judged=judged,
-        candidates=tuple(made),
+        scores=scores,
+        candidates=tuple(built),
         walk=walk,
-        reference=shop.reference,
+        reference=builder.reference,
         where=timing.where,
-        reused=sum(again),
-        done=len(again) - sum(again),
+        reused=sum(reused),
+        done=len(reused) - sum(reused),
     )
 
 
-def _workshop(
-    blueprint: Blueprint, folder: Path, store: Store, on_progress: Progress | None
-) -> tuple[Workshop, Built]:
-    """Return where candidates are made, and the float model that they are made of."""
-    if blueprint.calibration is None:
-        raise TypeError("checked before")
-    data = {"calibration": digest_of(blueprint.calibration), "evaluation": digest_of(blueprint.evaluation)}
-    records = Records(store, building.KIND)
-    first = Workshop(
+def _prepare(
+    blueprint: Blueprint, calibration: Path, folder: Path, store: Store, on_progress: Progress | None
+) -> tuple[CandidateBuilder, BuiltCandidate]:
+    """Return the builder of candidates, and the float model that it converts from."""
+    data = {"calibration": digest_of(calibration), "evaluation": digest_of(blueprint.evaluation)}
+    from_source = CandidateBuilder(
         blueprint=blueprint,
         reference=blueprint.source,
         digests={"source": digest_of(blueprint.source), **data},
         folder=folder,
-        records=records,
+        records=Records(store, building.KIND),
         on_progress=on_progress,
     )
-    made = first.build(FLOAT, FLOAT, Recipe(scheme=Scheme.FLOAT32))
-    if made.variant is None:
-        raise ModelError(str(blueprint.source), made.problem)
-    shop = replace(first, reference=made.variant.path, digests={"source": made.variant.sha256, **data})
-    return shop, made
+    float_model = from_source.build(FLOAT, FLOAT, Recipe(scheme=Scheme.FLOAT32))
+    if float_model.variant is None:
+        raise ModelError(str(blueprint.source), float_model.problem)
+    variant = float_model.variant
+    builder = replace(from_source, reference=variant.path, digests={"source": variant.sha256, **data})
+    return builder, float_model
 
 
 def _walk(
-    shop: Workshop, common: Recipe, store: Store, on_progress: Progress | None
+    builder: CandidateBuilder,
+    calibration: Path,
+    common: Recipe,
+    store: Store,
+    on_progress: Progress | None,
 ) -> tuple[IslandWalk, bool]:
-    calibration = shop.blueprint.calibration
-    if calibration is None:
-        raise TypeError("checked before")
-    # The walk ranks uncorrected models; a choice among calibrators needs more than ranges.
+    # The walk ranks uncorrected models; `auto` compares whole models, which takes more than ranges.
     calibrator = "minmax" if common.calibrator == "auto" else common.calibrator
     records = Records(store, WALK_KIND)
     key = key_of(
-        source=shop.digests["source"],
-        calibration=shop.digests["calibration"],
+        source=builder.digests["source"],
+        calibration=builder.digests["calibration"],
         calibrator=calibrator,
         most=_MOST_WALKED,
     )
     known = records.find(key)
     if known is not None:
-        return IslandWalk.from_dict(known["walk"]), True
-    walk = walk_islands(
-        shop.reference, calibration, calibrator=calibrator, most=_MOST_WALKED, on_progress=on_progress
+        return protocol.from_json(IslandWalk, known["walk"]), True
+    walk = measure_float_regions(
+        builder.reference, calibration, calibrator=calibrator, most=_MOST_WALKED, on_progress=on_progress
     )
-    records.put(key, shop.blueprint.name, {"walk": walk.to_dict()})
+    records.put(key, builder.blueprint.name, {"walk": protocol.to_json(walk)})
     return walk, False
 
 
 def _schemes(blueprint: Blueprint, common: Recipe) -> list[tuple[str, str, Recipe]]:
-    """Return the candidates without a search: int8, and what else the blueprint names."""
-    found = [(INT8, INT8, common)]
+    """Return (name, family, recipe) of the fixed candidates: int8, and the blueprint's other schemes."""
+    fixed = [(INT8, INT8, common)]
     for scheme in blueprint.schemes:
         if scheme not in {Scheme.INT8, Scheme.INT8_MIXED, Scheme.FLOAT32}:
-            found.append((scheme.value, scheme.value, Recipe(scheme=scheme)))
-    return found
+            fixed.append((scheme.value, scheme.value, Recipe(scheme=scheme)))
+    return fixed
 
 
-def _build_islands(shop: Workshop, choice: IslandSet, walk: IslandWalk, common: Recipe) -> Built:
+def _build_regions(
+    builder: CandidateBuilder, choice: IslandSet, walk: IslandWalk, common: Recipe
+) -> BuiltCandidate:
     kept = choice.float_ops
     if common.io == "float32":
-        # What comes after the logits may as well give float outputs: it needs no border there.
+        # With float outputs, the operations after the logits stay float too: no conversion is needed there.
         kept = tuple(dict.fromkeys((*kept, *walk.after_logits)))
     recipe = replace(common, scheme=Scheme.INT8_MIXED, float_ops=kept)
-    return shop.build(f"mixed-{_short(choice)}", choice.family, recipe)
+    return builder.build(f"mixed-{_short(choice)}", choice.family, recipe)
 
 
 def _short(choice: IslandSet) -> str:
-    """Return the positions as a name: 0-2_5; long ones are cut short by their number."""
+    """Return the positions as a name, for example 0-2_5; a long list becomes its length and a digest."""
     runs: list[list[int]] = []
     for index in choice.indices:
         if runs and runs[-1][-1] == index - 1:

@@ -1,46 +1,65 @@
-"""Judging candidates: gates and preference of the blueprint, the front in quality, size and latency; pure."""
+"""Score candidates: the blueprint's limits and preferences, and the front in quality, size and latency."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from edgeq.blueprint import Blueprint
-from edgeq.search.building import Built
+from edgeq.search.building import BuiltCandidate
 from edgeq.search.measuring import Latency
-from edgeq.selection import Gate, Measured, Selection, select
+from edgeq.selection import Gate, Measured, Selection, rank
 from edgeq.units import format_duration, format_percent, format_size
 from edgeq.values import DeviceKind, Metrics, Variant
 from edgeq_converters.values import Scheme
 
 INT8 = "int8"
-# Medians of the same model in the same session differ by about this much.
+# Medians of one model in one session differ by about this much.
 _SAME_LATENCY = 0.03
-# Two models whose SQNR differs less are as good as each other.
+# A smaller difference in SQNR counts as equal.
 _SAME_DB = 0.1
 _FREE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One candidate with all that was measured of it.
+    """A candidate with its measured figures.
 
     Attributes:
         on_front: no other candidate is as good in accuracy, SQNR, size and latency and better in one.
         admissible: no gate fails.
     """
 
-    built: Built
+    built: BuiltCandidate
     variant: Variant
     latency: Latency | None
     gates: tuple[Gate, ...]
     on_front: bool
     admissible: bool
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the candidate as JSON types."""
+        return {
+            "name": self.variant.name,
+            "family": self.built.family,
+            "path": str(self.variant.path),
+            "sha256": self.variant.sha256,
+            "size_bytes": self.variant.size_bytes,
+            "metrics": asdict(self.variant.metrics),
+            "latency_ns": None if self.latency is None else asdict(self.latency),
+            "float_ops": list(self.built.recipe.float_ops),
+            "recipe": self.built.recipe.to_dict(),
+            "gates": [asdict(gate) for gate in self.gates],
+            "on_front": self.on_front,
+            "admissible": self.admissible,
+            "reused": self.built.reused,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """The points in the blueprint's order of preference, the chosen one, and what to say about it."""
+class Scores:
+    """The candidates in the blueprint's order of preference, the chosen one, and the verdict in words."""
 
     points: tuple[Point, ...]
     chosen: Point | None
@@ -48,32 +67,32 @@ class Judged:
     verdict: str
 
 
-def judge(
-    candidates: Sequence[Built],
+def score(
+    candidates: Sequence[BuiltCandidate],
     *,
     baseline: Metrics,
     blueprint: Blueprint,
     latencies: Mapping[str, Latency],
     kind: DeviceKind | None,
-) -> Judged:
-    """Return the candidates judged.
+) -> Scores:
+    """Score the candidates and choose one. A pure function.
 
     Args:
         baseline: the float model's metrics on the same data.
-        latencies: by SHA-256 of the model.
-        kind: of the device, for its limits.
+        latencies: {SHA-256 of the model: latency}.
+        kind: of the device whose limits apply.
     """
-    made = {each.variant.name: each for each in candidates if each.variant is not None}
-    variants = [each.variant for each in made.values() if each.variant is not None]
+    built = {each.variant.name: each for each in candidates if each.variant is not None}
+    variants = [each.variant for each in built.values() if each.variant is not None]
     measured = {
-        variant.name: Measured(latency_p95_ns=found.p95_ns, memory_peak_bytes=found.memory_peak_bytes)
+        variant.name: Measured(latency_p95_ns=latency.p95_ns, memory_peak_bytes=latency.memory_peak_bytes)
         for variant in variants
-        if (found := latencies.get(variant.sha256)) is not None
+        if (latency := latencies.get(variant.sha256)) is not None
     }
-    selection = select(variants, baseline=baseline, blueprint=blueprint, kind=kind, measured=measured)
+    selection = rank(variants, baseline=baseline, blueprint=blueprint, kind=kind, measured=measured)
     points = tuple(
         Point(
-            built=made[each.variant.name],
+            built=built[each.variant.name],
             variant=each.variant,
             latency=latencies.get(each.variant.sha256),
             gates=each.gates,
@@ -83,11 +102,11 @@ def judge(
         for each in selection.candidates
     )
     chosen = next((point for point in points if point.admissible), None)
-    return Judged(points=points, chosen=chosen, selection=selection, verdict=_verdict(points, chosen))
+    return Scores(points=points, chosen=chosen, selection=selection, verdict=_verdict(points, chosen))
 
 
 def _beats(one: Variant, other: Variant, latencies: Mapping[str, Latency]) -> bool:
-    """Whether `one` is nowhere worse and somewhere better, where differences within the noise are none."""
+    """Return whether `one` is nowhere worse and somewhere better, beyond the measurement noise."""
     if one.name == other.name:
         return False
     better = worse = False
@@ -107,48 +126,48 @@ def _or_least(value: float | None) -> float:
 
 
 def _speeds(one: Variant, other: Variant, latencies: Mapping[str, Latency]) -> tuple[float, float]:
-    """Return both speeds, the faster one being 1; equal where one was not measured."""
-    mine, theirs = latencies.get(one.sha256), latencies.get(other.sha256)
-    if mine is None or theirs is None:
+    """Return both speeds relative to the faster one; equal if one was not measured."""
+    left, right = latencies.get(one.sha256), latencies.get(other.sha256)
+    if left is None or right is None:
         return 1.0, 1.0
-    fastest = min(mine.p50_ns, theirs.p50_ns)
-    return fastest / mine.p50_ns, fastest / theirs.p50_ns
+    fastest = min(left.p50_ns, right.p50_ns)
+    return fastest / left.p50_ns, fastest / right.p50_ns
 
 
 def _verdict(points: Sequence[Point], chosen: Point | None) -> str:
     plain = next((point for point in points if point.variant.name == INT8), None)
     if chosen is None:
-        return "no candidate holds every limit"
+        return "no candidate meets every limit"
     if plain is None:
-        return f"{chosen.variant.name} is chosen; all operations int8 was not possible"
+        return f"{chosen.variant.name} is chosen; converting all operations to int8 was not possible"
     if chosen is plain:
-        best = "all int8 is best: it holds every limit, and no candidate is preferred to it"
-        return best + _tempting(points, plain)
+        best = "all int8 is best: it meets every limit, and no candidate is preferred to it"
+        return best + _alternative(points, plain)
     what = "int8 fails " + ", ".join(gate.name for gate in plain.gates if gate.holds is False)
     if plain.admissible:
-        what = "int8 holds every limit too, but the blueprint prefers"
+        what = "int8 meets every limit too, but the blueprint prefers"
         return f"{what} {chosen.variant.name}: {difference(chosen, plain)}"
     mixed = chosen.built.recipe.scheme is Scheme.INT8_MIXED
     count = len(chosen.built.recipe.float_ops)
     how = f" with {count} operation{'s' * (count != 1)} float" if mixed else ""
-    return f"{what}; {chosen.variant.name}{how} holds every limit: {difference(chosen, plain)}"
+    return f"{what}; {chosen.variant.name}{how} meets every limit: {difference(chosen, plain)}"
 
 
-def _tempting(points: Sequence[Point], plain: Point) -> str:
-    """Return what the front offers beside int8, for those who would pay for it."""
-    offers = [
+def _alternative(points: Sequence[Point], plain: Point) -> str:
+    """Return the best alternative to int8 on the front, in words."""
+    mixed = [
         point
         for point in points
         if point.on_front and point.built.recipe.scheme is Scheme.INT8_MIXED and point.built.recipe.float_ops
     ]
-    if not offers:
+    if not mixed:
         return "; no choice of float operations is on the front"
-    best = max(offers, key=lambda point: (_bargain(point, plain), point.variant.name))
-    return f" (for more quality the front offers {best.variant.name}: {difference(best, plain)})"
+    best = max(mixed, key=lambda point: (_gain_per_cost(point, plain), point.variant.name))
+    return f" (for more accuracy, consider {best.variant.name}: {difference(best, plain)})"
 
 
-def _bargain(point: Point, plain: Point) -> float:
-    """Return the gain in dB over what it costs in relative size and latency; a twentieth costs nothing."""
+def _gain_per_cost(point: Point, plain: Point) -> float:
+    """Return the gain in dB divided by the relative cost in size and latency, plus a constant of 5 %."""
     gain = _or_least(point.variant.metrics.output_sqnr_db) - _or_least(plain.variant.metrics.output_sqnr_db)
     larger = point.variant.size_bytes / plain.variant.size_bytes - 1
     slower = 0.0
@@ -160,12 +179,12 @@ def _bargain(point: Point, plain: Point) -> float:
 def difference(point: Point, plain: Point) -> str:
     """Return how a candidate differs from int8, in words."""
     parts = []
-    mine, theirs = point.variant.metrics, plain.variant.metrics
-    if mine.accuracy is not None and theirs.accuracy is not None:
-        before, after = format_percent(theirs.accuracy), format_percent(mine.accuracy)
+    mixed, int8 = point.variant.metrics, plain.variant.metrics
+    if mixed.accuracy is not None and int8.accuracy is not None:
+        before, after = format_percent(int8.accuracy), format_percent(mixed.accuracy)
         parts.append(f"accuracy {before}" + ("" if before == after else f" -> {after}"))
-    if mine.output_sqnr_db is not None and theirs.output_sqnr_db is not None:
-        parts.append(f"output SQNR {theirs.output_sqnr_db:.1f} -> {mine.output_sqnr_db:.1f} dB")
+    if mixed.output_sqnr_db is not None and int8.output_sqnr_db is not None:
+        parts.append(f"output SQNR {int8.output_sqnr_db:.1f} -> {mixed.output_sqnr_db:.1f} dB")
     parts.append(f"size {format_size(plain.variant.size_bytes)} -> {format_size(point.variant.size_bytes)}")
     if point.latency is not None and plain.latency is not None:
         parts.append(

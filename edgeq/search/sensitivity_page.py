@@ -1,4 +1,4 @@
-"""The page of a sensitivity analysis: figures and tables for the report's page writer."""
+"""The report page of a sensitivity analysis."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def _utc_now() -> datetime:
 
 
 def sensitivity_view(
-    model: Path, found: Sensitivity, *, now: Callable[[], datetime] = _utc_now
+    model: Path, result: Sensitivity, *, now: Callable[[], datetime] = _utc_now
 ) -> ReportView:
-    """Return the page: what to do first, then every operation, then the histograms of the worst."""
+    """Return the page: advice first, then every operation, then histograms of the worst ones."""
     return ReportView(
         title=f"Sensitivity of {model.stem}",
         created=now().strftime("%Y-%m-%d %H:%M UTC"),
-        verdicts=_verdicts(found),
-        variants=_table(found),
-        pareto=_along_figure(found),
+        verdicts=_verdicts(result),
+        variants=_table(result),
+        pareto=_along_figure(result),
         devices=None,
-        latency=_share_figure(found),
+        latency=_share_figure(result),
         streams=None,
-        drift=_histograms(found),
+        drift=_histograms(result),
         provenance=Table(
             id="provenance",
             title="Provenance",
@@ -40,35 +40,35 @@ def sensitivity_view(
             rows=(
                 ("edgeq", edgeq.__version__),
                 ("model", f"{model.name} {sha256_of(model)}"),
-                ("measured at", ", ".join(found.measured_at)),
-                ("calibrator", found.calibrator),
-                ("calibration samples", str(found.calibration_samples)),
-                ("evaluation samples", str(found.samples)),
+                ("measured at", ", ".join(result.measured_at)),
+                ("calibrator", result.calibrator),
+                ("calibration samples", str(result.calibration_samples)),
+                ("evaluation samples", str(result.samples)),
             ),
         ),
     )
 
 
-def _verdicts(found: Sensitivity) -> tuple[VerdictLine, ...]:
-    where = f"the logits, before {', '.join(found.before)}" if found.before else "the outputs"
+def _verdicts(result: Sensitivity) -> tuple[VerdictLine, ...]:
+    where = f"the logits, before {', '.join(result.before)}" if result.before else "the outputs"
     lines = [
         VerdictLine(
             level=Level.NOTE,
-            text=f"All operations in int8 keep {decibel(found.int8_db)} of SQNR at {where}, uncorrected.",
+            text=f"All operations in int8: SQNR {decibel(result.int8_db)} at {where}, uncorrected.",
         )
     ]
-    worst = [line for i in found.ranking for line in found.ops[i].advice]
+    worst = [line for i in result.ranking for line in result.ops[i].advice]
     lines += [VerdictLine(level=Level.BAD, text=line) for line in worst]
-    lines += [VerdictLine(level=Level.NOTE, text=line) for line in found.notes]
+    lines += [VerdictLine(level=Level.NOTE, text=line) for line in result.notes]
     return tuple(lines)
 
 
-def _table(found: Sensitivity) -> Table:
+def _table(result: Sensitivity) -> Table:
     return Table(
         id="operations",
         title="Operations",
         headings=("op", "operation", "alone", "up to here", "its output", "share", "output", "weights", ""),
-        rows=tuple(_row(op) for op in found.ops),
+        rows=tuple(_row(op) for op in result.ops),
         numeric=(0, 2, 3, 4, 5),
         note="SQNR in dB. Alone: only this operation is int8. Up to here: it and all before it. Its output: "
         "the noise in its own output where all are int8. Share: of the sum of what each alone adds.",
@@ -96,18 +96,18 @@ def _range(spread: Spread | None) -> str:
     return f"{spread.minimum:.3g} to {spread.maximum:.3g}{ratio}"
 
 
-def _along_figure(found: Sensitivity) -> Figure:
+def _along_figure(result: Sensitivity) -> Figure:
     lines = (
-        ("only this operation int8", [op.alone_db for op in found.ops], "markers"),
-        ("this and all before it int8", [op.cumulative_db for op in found.ops], "lines+markers"),
-        ("its own output, all int8", [op.local_db for op in found.ops], "lines"),
+        ("only this operation int8", [op.alone_db for op in result.ops], "markers"),
+        ("this and all before it int8", [op.cumulative_db for op in result.ops], "lines+markers"),
+        ("its own output, all int8", [op.local_db for op in result.ops], "lines"),
     )
-    names = [f"{op.index} {op.op}" for op in found.ops]
+    names = [f"{op.index} {op.op}" for op in result.ops]
     return Figure(
         id="along",
         title="SQNR along the graph",
         caption="A step down of the second line is noise that reaches the logits; a low marker is an "
-        "operation that hurts by itself.",
+        "operation that loses much on its own.",
         data=tuple(
             {
                 "type": "scatter",
@@ -123,12 +123,12 @@ def _along_figure(found: Sensitivity) -> Figure:
     )
 
 
-def _share_figure(found: Sensitivity) -> Figure:
-    ranked = [found.ops[i] for i in found.ranking[:20]]
+def _share_figure(result: Sensitivity) -> Figure:
+    ranked = [result.ops[i] for i in result.ranking[:20]]
     return Figure(
         id="share",
         title="Where the noise comes from",
-        caption="Each operation's part of the sum of what every operation alone adds as noise, worst first.",
+        caption="Each operation's share of the summed noise of all operations alone, worst first.",
         data=(
             {
                 "type": "bar",
@@ -141,10 +141,10 @@ def _share_figure(found: Sensitivity) -> Figure:
     )
 
 
-def _histograms(found: Sensitivity) -> tuple[Figure, ...]:
+def _histograms(result: Sensitivity) -> tuple[Figure, ...]:
     figures = []
-    for i in found.ranking[:_HISTOGRAMS]:
-        op = found.ops[i]
+    for i in result.ranking[:_HISTOGRAMS]:
+        op = result.ops[i]
         for what, spread in (("output", op.activation), ("weights", op.weights)):
             if spread is not None:
                 figures.append(_histogram(op, what, spread))
@@ -177,7 +177,7 @@ def _histogram(op: OpSensitivity, what: str, spread: Spread) -> Figure:
 
 
 def decibel(value: float | None) -> str:
-    """Return dB for people."""
+    """Return dB as text."""
     if value is None:
         return "-"
     return "no noise" if math.isinf(value) and value > 0 else f"{value:.1f} dB"

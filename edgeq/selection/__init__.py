@@ -1,9 +1,8 @@
-"""Choosing among variants: gates, Pareto front, preferences; pure functions."""
+"""Choose among variants: limits, Pareto front, preferences."""
 
 from __future__ import annotations
 
-from edgeq.selection.choose import Candidate, Selection, require_chosen, select
-from edgeq.selection.document import to_document
+from edgeq.selection.choose import Candidate, Selection, evaluate_variants, rank, require_chosen, select
 from edgeq.selection.gates import Gate, Measured, gates_of
 
 __all__ = [
@@ -11,8 +10,9 @@ __all__ = [
     "Gate",
     "Measured",
     "Selection",
+    "evaluate_variants",
     "gates_of",
+    "rank",
     "require_chosen",
     "select",
-    "to_document",
 ]

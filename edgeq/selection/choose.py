@@ -1,13 +1,17 @@
-"""Choosing a variant: the Pareto front, the gates, then the blueprint's preferences in their order."""
+"""Choose a variant: the Pareto front, the blueprint's limits, then its preferences in order."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from edgeq.blueprint import Blueprint, Preference
-from edgeq.errors import GateError
+from edgeq.errors import GateError, UsageError
+from edgeq.evaluation.evaluation import evaluate_unrecorded
 from edgeq.selection.gates import Gate, Measured, gates_of
+from edgeq.store import Store, recording_store
 from edgeq.values import DeviceKind, Metrics, Variant
 
 
@@ -17,6 +21,7 @@ class Candidate:
 
     Attributes:
         on_front: no other variant is as good in size, accuracy and SQNR and better in one of them.
+        measured: figures of a device; None without one.
     """
 
     variant: Variant
@@ -26,16 +31,76 @@ class Candidate:
 
     @property
     def admissible(self) -> bool:
-        """Whether no gate fails; gates that only a device can measure are open until it did."""
+        """Whether no gate fails; a gate that only a device can measure stays open until then."""
         return all(gate.holds is not False for gate in self.gates)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the candidate as JSON types."""
+        return {
+            "name": self.variant.name,
+            "size_bytes": self.variant.size_bytes,
+            "sha256": self.variant.sha256,
+            "metrics": asdict(self.variant.metrics),
+            "on_front": self.on_front,
+            "admissible": self.admissible,
+            "gates": [asdict(gate) for gate in self.gates],
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """All candidates, best first, and the chosen one (None where no candidate holds every limit)."""
+    """All candidates, best first, and the chosen one; None if no candidate meets every limit."""
 
     candidates: tuple[Candidate, ...]
     chosen: Candidate | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the selection as `edgeq.select/1`, for `--json` and the store."""
+        chosen = self.chosen
+        return {
+            "chosen": chosen.variant.name if chosen else None,
+            "path": str(chosen.variant.path) if chosen else None,
+            "candidates": [candidate.to_json() for candidate in self.candidates],
+        }
+
+
+def evaluate_variants(
+    paths: Sequence[Path],
+    *,
+    reference: Path,
+    blueprint: Blueprint,
+    on_evaluated: Callable[[], None] = lambda: None,
+) -> tuple[Metrics, list[Variant]]:
+    """Return the metrics of the float reference, and each variant with its metrics.
+
+    Nothing is recorded; the record of a selection holds the metrics.
+
+    Args:
+        paths: .tflite files; their names without suffix are the variants' names.
+        on_evaluated: called after each variant.
+
+    Raises:
+        UsageError: two files have the same name.
+        DataError, ModelError: as `evaluate`.
+    """
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        raise UsageError("variants", expected="files with different names", got=", ".join(names))
+    baseline = evaluate_unrecorded(reference, blueprint.evaluation).metrics
+    variants = []
+    for path in paths:
+        evaluation = evaluate_unrecorded(path, blueprint.evaluation, reference=reference)
+        variants.append(
+            Variant(
+                name=path.stem,
+                path=path,
+                sha256=evaluation.model.sha256,
+                size_bytes=evaluation.model.size_bytes,
+                metrics=evaluation.metrics,
+            )
+        )
+        on_evaluated()
+    return baseline, variants
 
 
 def select(
@@ -45,26 +110,50 @@ def select(
     blueprint: Blueprint,
     kind: DeviceKind | None = None,
     measured: Mapping[str, Measured] | None = None,
+    store: Store | None = None,
 ) -> Selection:
-    """Return the candidates in the blueprint's order of preference, and the first that holds every limit.
+    """Rank the variants by the blueprint, choose one, and record the selection.
 
     Args:
-        variants: evaluated variants; names are unique.
+        variants: evaluated variants with unique names.
         baseline: the float model's metrics on the same data.
-        measured: by variant name, what a device measured.
+        kind: of the device whose limits apply; None takes the general limits.
+        measured: {variant's name: figures of a device}.
+        store: where to record the selection; None is the store of the default workspace.
+
+    Raises:
+        StoreError: the selection cannot be recorded.
+    """
+    selection = rank(variants, baseline=baseline, blueprint=blueprint, kind=kind, measured=measured)
+    with recording_store(store) as records:
+        records.record_run("select", blueprint.name, selection.to_json())
+    return selection
+
+
+def rank(
+    variants: Sequence[Variant],
+    *,
+    baseline: Metrics,
+    blueprint: Blueprint,
+    kind: DeviceKind | None = None,
+    measured: Mapping[str, Measured] | None = None,
+) -> Selection:
+    """Return the candidates in the blueprint's order of preference, and the first that meets every limit.
+
+    A pure function; arguments as in `select`.
     """
     limits = blueprint.limits_for(kind)
-    seen = measured or {}
+    by_name = measured or {}
     candidates = [
         Candidate(
             variant=variant,
-            gates=gates_of(variant, baseline=baseline, limits=limits, measured=seen.get(variant.name)),
+            gates=gates_of(variant, baseline=baseline, limits=limits, measured=by_name.get(variant.name)),
             on_front=not any(_dominates(other, variant) for other in variants),
-            measured=seen.get(variant.name),
+            measured=by_name.get(variant.name),
         )
         for variant in variants
     ]
-    ordered = sorted(candidates, key=lambda candidate: _rank(candidate, blueprint.prefer))
+    ordered = sorted(candidates, key=lambda candidate: _sort_key(candidate, blueprint.prefer))
     chosen = next((candidate for candidate in ordered if candidate.admissible), None)
     return Selection(candidates=tuple(ordered), chosen=chosen)
 
@@ -73,7 +162,7 @@ def require_chosen(selection: Selection, *, subject: str) -> Candidate:
     """Return the chosen candidate.
 
     Raises:
-        GateError: no candidate holds every limit; names what failed in the nearest one.
+        GateError: no candidate meets every limit; the message names the failed limits of the nearest one.
     """
     if selection.chosen is not None:
         return selection.chosen
@@ -84,8 +173,8 @@ def require_chosen(selection: Selection, *, subject: str) -> Candidate:
     missed = ", ".join(f"{gate.name} {_figure(gate.value)} (limit {_figure(gate.limit)})" for gate in misses)
     raise GateError(
         subject,
-        f"no variant holds every limit; the nearest is {nearest.variant.name}: {missed}",
-        hint="widen the limit in the blueprint's [require], or add a scheme under [variants]",
+        f"no variant meets every limit; the nearest is {nearest.variant.name}: {missed}",
+        hint="relax the limit in the blueprint's [require], or add a scheme under [variants]",
     )
 
 
@@ -97,8 +186,8 @@ def _figure(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.6g}"
 
 
-def _goods(variant: Variant) -> tuple[float, float, float]:
-    """Return what is better when it is larger."""
+def _qualities(variant: Variant) -> tuple[float, float, float]:
+    """Return (negative size, accuracy, SQNR): for each, larger is better."""
     metrics = variant.metrics
     least = float("-inf")
     return (
@@ -109,12 +198,12 @@ def _goods(variant: Variant) -> tuple[float, float, float]:
 
 
 def _dominates(one: Variant, other: Variant) -> bool:
-    mine, theirs = _goods(one), _goods(other)
-    return mine != theirs and all(a >= b for a, b in zip(mine, theirs, strict=True))
+    left, right = _qualities(one), _qualities(other)
+    return left != right and all(a >= b for a, b in zip(left, right, strict=True))
 
 
-def _rank(candidate: Candidate, prefer: Sequence[Preference]) -> tuple[float | str, ...]:
-    size, accuracy, sqnr = _goods(candidate.variant)
+def _sort_key(candidate: Candidate, prefer: Sequence[Preference]) -> tuple[float | str, ...]:
+    size, accuracy, sqnr = _qualities(candidate.variant)
     latency = candidate.measured.latency_p95_ns if candidate.measured else None
     keys = {
         Preference.SIZE: -size,
@@ -122,5 +211,5 @@ def _rank(candidate: Candidate, prefer: Sequence[Preference]) -> tuple[float | s
         Preference.SQNR: -sqnr,
         Preference.LATENCY: float("inf") if latency is None else float(latency),
     }
-    # The name last: equal variants have one order on every machine.
+    # The name breaks ties, so that the order is the same on every machine.
     return (*(keys[preference] for preference in prefer), candidate.variant.name)

@@ -1,4 +1,4 @@
-"""Gates: each limit of a blueprint against what was measured of a variant."""
+"""Gates: compare each limit of a blueprint with a variant's figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgeq.values import Metrics, Variant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a device measured of a variant; None where it was not measured."""
+    """Figures of a variant measured on a device; None where they were not measured."""
 
     latency_p95_ns: int | None = None
     memory_peak_bytes: int | None = None
@@ -21,9 +21,9 @@ class Gate:
     """One limit and whether it holds.
 
     Attributes:
-        name: the limit's name in the blueprint's raw units, as in `Limits`.
-        value: what was measured, or None.
-        holds: None where nothing was measured: such a limit is open, it neither holds nor fails.
+        name: the limit's field in `Limits`, in raw units.
+        value: the measured figure, or None.
+        holds: None where nothing was measured: the gate is open.
     """
 
     name: str
@@ -35,11 +35,11 @@ class Gate:
 def gates_of(
     variant: Variant, *, baseline: Metrics, limits: Limits, measured: Measured | None = None
 ) -> tuple[Gate, ...]:
-    """Return one gate for each limit that is stated.
+    """Return one gate for each limit of the blueprint.
 
     Args:
         baseline: the float model's metrics on the same data.
-        measured: what a device measured, where there was one.
+        measured: figures of a device.
     """
     metrics = variant.metrics
     drop = None
@@ -60,7 +60,7 @@ def gates_of(
     )
 
 
-# A share of n samples is a multiple of 1/n: a drop of exactly one point may come out as 0.010000000000000009.
+# A share of n samples is a multiple of 1/n: a drop of exactly one point can be 0.010000000000000009 in float.
 _ROUNDING = 1e-9
 
 

@@ -89,7 +89,7 @@ def test_the_digest_is_of_the_content_not_of_the_layout(folder: Path) -> None:
         (("[device.raspberry-pi]", "[device.toaster]"), ["device.toaster"], "docs"),
         (("digits.keras", "nothing.keras"), ["blueprint.toml:6", "nothing.keras"], "correct the path"),
         (('calibration = "calibration.npz"\n', ""), ["data.calibration", "int8"], "add calibration"),
-        (("[model]", "[model"), ["no TOML"], "docs"),
+        (("[model]", "[model"), ["not valid TOML"], "docs"),
     ],
 )
 def test_what_is_wrong_is_named(folder: Path, change: tuple[str, str], words: list[str], hint: str) -> None:

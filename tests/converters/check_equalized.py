@@ -17,7 +17,7 @@ from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.layers import read
 from edgeq_converters.training.common import batch_norm
 from edgeq_converters.training.qat import equalized, fake_quant
-from edgeq_converters.training.qat.candidates import hub_of
+from edgeq_converters.training.qat.export import hub_of
 
 
 def main(model: Path, samples: Path, folder: Path) -> None:

@@ -16,6 +16,12 @@ from edgeq.cli import main
 from tests.once import Once
 
 
+@pytest.fixture(autouse=True)
+def _own_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a temporary folder: the Python API records into the current folder's workspace."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def models(made_by: Callable[[str], Path]) -> Path:
     """A folder with one tiny model of each kind of source."""

@@ -91,7 +91,7 @@ TABLE: dict[str, tuple[Any, str]] = {
     "softmax, two-dimensional": (lambda: one_op("SOFTMAX", (5, 10), (5, 10)), "not one-dimensional"),
     "softmax, large": (lambda: one_op("SOFTMAX", (1, 16001), (1, 16001)), "more than 16000"),
     "mean over x and y": (lambda: one_op("MEAN", (1, 4, 4, 6), (1, 6), [i32(1, 2)]), "maps"),
-    "mean over z of 6": (lambda: one_op("MEAN", (1, 4, 4, 6), (1, 4, 4), [i32(-1)]), "no multiple of 4"),
+    "mean over z of 6": (lambda: one_op("MEAN", (1, 4, 4, 6), (1, 4, 4), [i32(-1)]), "not a multiple of 4"),
     "mean over z of 8": (lambda: one_op("MEAN", (1, 4, 4, 8), (1, 4, 4), [i32(-1)]), "maps"),
     "mean over the batch": (lambda: one_op("MEAN", (1, 4), (4,), [i32(0)]), "batch"),
     "sum over the batch": (lambda: one_op("SUM", (1, 4), (4,), [i32(0)]), "reduces the batch"),
@@ -177,7 +177,7 @@ def test_the_first_operation_that_does_not_map_takes_all_behind_it() -> None:
     assert found.split_at == 1
     assert found.macs == 16 * 3 * 2 + 5 * 48
     assert found.macs_share == pytest.approx(96 / 336)
-    assert any("a scale for each output" in risk for risk in found.risks)
+    assert any("per-channel scales" in risk for risk in found.risks)
     whole = report.readiness(tflite_file.parse(chain("RELU").data(), subject="g"))
     assert (whole.macs_share, whole.split_at) == (1.0, None)
 
@@ -217,7 +217,7 @@ def test_a_compiled_model_is_known_everywhere(
         assert "compiled for the Edge TPU" in said
         assert f"edgeq edgetpu {model}" in said
     assert main(["edgetpu", str(model)]) == 0
-    assert "compiled for the Edge TPU already" in capfd.readouterr().out
+    assert "already compiled for the Edge TPU" in capfd.readouterr().out
 
 
 def fake_compiler(folder: Path, log: str, *, makes: bool, status: int = 0) -> None:
@@ -261,7 +261,7 @@ def test_the_compiler_is_run_where_it_is_installed(
         4,
     )
     assert (tmp_path / "c.tflite").read_bytes() == model.read_bytes()
-    assert "12.5 KiB of weights come over the bus" in edgeq("edgetpu", model).out
+    assert "12.5 KiB of weights are streamed over the bus" in edgeq("edgetpu", model).out
     assert json.loads(edgeq("edgetpu", model, "--no-compile", "--json").out)["compiler"] is None
 
 
@@ -284,7 +284,7 @@ def test_without_the_compiler_the_table_is_the_answer(
     model.write_bytes(chain().data())
     said = edgeq("edgetpu", model)
     assert said.status == 0
-    assert "1 of 4 operations would run on the Edge TPU, 28.6 % of the multiplications" in said.out
+    assert "1 of 4 operations would run on the Edge TPU, 28.6 % of the multiply-accumulates" in said.out
     assert "splits at op 1, LEAKY_RELU" in said.out
     assert "coral.ai" in said.err
     assert "error[EQ325]" in edgeq("edgetpu", model, "-o", tmp_path / "c.tflite").err
@@ -293,10 +293,11 @@ def test_without_the_compiler_the_table_is_the_answer(
 def test_every_conversion_says_what_an_edge_tpu_would_take(models: Path, data: Path, tmp_path: Path) -> None:
     source = models / "float.tflite"
     done = convert(source, tmp_path / "8.tflite", scheme="int8", calibration=data)
-    assert (done.edgetpu["on_tpu"], done.edgetpu["macs_share"]) == (len(done.op_report), 1.0)
+    assert (done.edgetpu.on_tpu, done.edgetpu.macs_share) == (len(done.op_report), 1.0)
     floats = convert(source, tmp_path / "f.tflite", scheme="float32")
-    assert floats.edgetpu["on_tpu"] == 0
-    assert "float32" in floats.edgetpu["split_at"]["reason"]
+    assert floats.edgetpu.on_tpu == 0
+    assert floats.edgetpu.split_at is not None
+    assert "float32" in floats.edgetpu.split_at.reason
 
 
 def test_a_file_that_is_no_model(tmp_path: Path) -> None:

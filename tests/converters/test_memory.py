@@ -15,6 +15,7 @@ pytest.importorskip("ai_edge_litert")
 
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.values import Scheme
+from edgeq_converters.worker.protocol import ConvertJob, job_to_json
 
 pytestmark = [pytest.mark.convert, pytest.mark.slow]
 # A child's peak counts from its fork on, when it is as large as its parent: a small parent starts it.
@@ -39,16 +40,14 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_worker_stays_small(large: Path, tmp_path: Path, scheme: str) -> None:
     np.savez(tmp_path / "c.npz", x=np.random.default_rng(0).normal(size=(20, 2048)).astype(np.float32))
     output, size = tmp_path / "o.tflite", large.stat().st_size
-    job = {
-        "verb": "convert",
-        "source": str(large),
-        "output": str(output),
-        "recipe": Recipe(scheme=Scheme(scheme)).to_dict(),
-        "data": str(tmp_path / "c.npz"),
-        "histograms": None,
-        "workdir": str(tmp_path),
-    }
-    (tmp_path / "job.json").write_text(json.dumps(job))
+    job = ConvertJob(
+        source=large,
+        output=output,
+        recipe=Recipe(scheme=Scheme(scheme)),
+        data=tmp_path / "c.npz",
+        workdir=tmp_path,
+    )
+    (tmp_path / "job.json").write_text(json.dumps(job_to_json(job)))
     worker = [sys.executable, "-P", "-m", "edgeq_converters.worker", str(tmp_path / "job.json")]
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, *worker],

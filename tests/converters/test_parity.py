@@ -21,6 +21,7 @@ from edgeq_converters.sources import parity
 from edgeq_converters.sources.detect import SourceKind
 from edgeq_converters.sources.load import relaid
 from edgeq_converters.sources.types import Loaded
+from edgeq_converters.values import Parity
 
 from .graphs import Graph
 
@@ -35,7 +36,7 @@ def double() -> bytes:
     return graph.ends([x], [y]).data()
 
 
-def check(reference: Any, *, samples: Any = None, seed: int = 0) -> parity.Parity:
+def check(reference: Any, *, samples: Any = None, seed: int = 0) -> Parity:
     data = double()
     inputs, outputs = tflite_file.inputs_and_outputs(tflite_file.parse(data, subject="m"))
     given = None if samples is None else match(RawSamples(subject="s", arrays={"x": samples}), inputs)
@@ -114,8 +115,8 @@ def test_random_samples_follow_the_seed() -> None:
 def test_sources_of_tensorflow_agree(models: Path, data: Path, tmp_path: Path, name: str) -> None:
     done = convert(models / name, tmp_path / "o.tflite", scheme="int8", calibration=data)
     assert done.parity is not None
-    assert (done.parity["data"], done.parity["samples"]) == ("calibration", 16)
-    assert done.parity["sqnr_db"] > 100
+    assert (done.parity.data, done.parity.samples) == ("calibration", 16)
+    assert done.parity.sqnr_db > 100
     assert not any("from its source" in note for note in done.notes)
 
 

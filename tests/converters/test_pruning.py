@@ -97,7 +97,7 @@ def test_the_recipe_holds_the_pruning(pruned: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["residual", "sequential"])
 def test_the_cut_takes_nothing_but_the_channels(tunable: Path, name: str) -> None:
-    script = Path(__file__).with_name("check_surgery.py")
+    script = Path(__file__).with_name("check_channel_pruning.py")
     done = subprocess.run(
         [sys.executable, str(script), str(tunable / f"{name}.keras")],
         capture_output=True, text=True, check=False, timeout=120,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgeq.conversion import convert
+from edgeq.store import Store
 from tests.once import Once
 
 # y = softmax(x W) with W the identity: the class is the index of the largest input.
@@ -24,6 +25,12 @@ function = model.serve.get_concrete_function()
 content = tf.lite.TFLiteConverter.from_concrete_functions([function], model).convert()
 open(sys.argv[1], "wb").write(content)
 """
+
+
+@pytest.fixture(autouse=True)
+def _own_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a temporary folder: the Python API records into the current folder's workspace."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +67,7 @@ def int8_model(float_model: Path, data: Path, once: Once) -> Path:
     """The same model as full integer."""
 
     def make(folder: Path) -> None:
-        convert(float_model, folder / "int8.tflite", scheme="int8", calibration=data)
+        with Store.open(folder) as store:
+            convert(float_model, folder / "int8.tflite", scheme="int8", calibration=data, store=store)
 
     return once.folder("evaluate-int8", make) / "int8.tflite"

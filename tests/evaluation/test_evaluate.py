@@ -159,7 +159,7 @@ def test_a_reference_of_another_model(
     other = tmp_path / "other.tflite"
     other.write_bytes(bytes(builder.Output()))
     assert main(["evaluate", str(float_model), "--data", str(data), "--reference", str(other)]) == 1
-    assert capfd.readouterr().err.startswith(f"error[EQ312]: {other}: its outputs are not those of")
+    assert capfd.readouterr().err.startswith(f"error[EQ312]: {other}: its outputs differ from those of")
 
 
 def test_bad_arrays_in_python(float_model: Path) -> None:

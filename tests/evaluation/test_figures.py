@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgeq.evaluation import TensorInfo, dequantized
-from edgeq.evaluation.figures import accuracy, agreement, predicted
+from edgeq.evaluation.evaluation import accuracy, agreement, predicted
 
 OUTPUTS = arrays(np.float64, (7, 3), elements=st.floats(-100, 100))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgeq.blueprint import Blueprint, Limits, Preference, Scheme
 from edgeq.errors import GateError
-from edgeq.selection import Measured, gates_of, require_chosen, select
+from edgeq.selection import Measured, gates_of, rank, require_chosen
 from edgeq.values import DeviceKind, Metrics, Variant
 
 FLOAT = Metrics(samples=100, accuracy=0.95)
@@ -39,7 +39,7 @@ def blueprint(limits: Limits, *prefer: Preference, pi: Limits | None = None) -> 
 
 def test_the_smallest_that_holds_every_limit_wins() -> None:
     variants = [variant("float16", 200, 0.95), variant("int8", 100, 0.94), variant("int4", 50, 0.90)]
-    selection = select(variants, baseline=FLOAT, blueprint=blueprint(Limits(accuracy_drop_max=0.02)))
+    selection = rank(variants, baseline=FLOAT, blueprint=blueprint(Limits(accuracy_drop_max=0.02)))
     assert require_chosen(selection, subject="m").variant.name == "int8"
     assert [candidate.variant.name for candidate in selection.candidates] == ["int4", "int8", "float16"]
 
@@ -48,12 +48,12 @@ def test_preferences_are_followed_in_their_order() -> None:
     variants = [variant("float16", 200, 0.95, 50), variant("int8", 100, 0.94, 30)]
     by_accuracy = blueprint(Limits(), Preference.ACCURACY, Preference.SIZE)
     assert (
-        require_chosen(select(variants, baseline=FLOAT, blueprint=by_accuracy), subject="m").variant.name
+        require_chosen(rank(variants, baseline=FLOAT, blueprint=by_accuracy), subject="m").variant.name
         == "float16"
     )
     by_latency = blueprint(Limits(), Preference.LATENCY)
     measured = {"float16": Measured(latency_p95_ns=5), "int8": Measured(latency_p95_ns=9)}
-    chosen = select(variants, baseline=FLOAT, blueprint=by_latency, measured=measured).chosen
+    chosen = rank(variants, baseline=FLOAT, blueprint=by_latency, measured=measured).chosen
     assert chosen is not None
     assert chosen.variant.name == "float16"
 
@@ -73,7 +73,7 @@ def test_what_was_not_measured_is_open() -> None:
 
 def test_none_that_holds_is_a_gate_error_with_figures() -> None:
     limits = Limits(accuracy_drop_max=0.02, size_bytes_max=60)
-    selection = select(
+    selection = rank(
         [variant("int8", 100, 0.94), variant("int4", 50, 0.90)], baseline=FLOAT, blueprint=blueprint(limits)
     )
     assert selection.chosen is None
@@ -86,15 +86,14 @@ def test_none_that_holds_is_a_gate_error_with_figures() -> None:
 
 def test_no_variant_at_all_is_a_gate_error() -> None:
     with pytest.raises(GateError, match="no variant was evaluated"):
-        require_chosen(select([], baseline=FLOAT, blueprint=blueprint(Limits())), subject="m")
+        require_chosen(rank([], baseline=FLOAT, blueprint=blueprint(Limits())), subject="m")
 
 
 def test_a_device_kind_is_held_to_its_own_limits() -> None:
     plan = blueprint(Limits(size_bytes_max=1000), pi=Limits(size_bytes_max=10))
-    assert select([variant("a", 50)], baseline=FLOAT, blueprint=plan).chosen is not None
+    assert rank([variant("a", 50)], baseline=FLOAT, blueprint=plan).chosen is not None
     assert (
-        select([variant("a", 50)], baseline=FLOAT, blueprint=plan, kind=DeviceKind.RASPBERRY_PI).chosen
-        is None
+        rank([variant("a", 50)], baseline=FLOAT, blueprint=plan, kind=DeviceKind.RASPBERRY_PI).chosen is None
     )
 
 
@@ -105,7 +104,7 @@ shares = st.sampled_from([0.8, 0.9, 0.95])
 @given(st.lists(st.tuples(sizes, shares, shares), min_size=1, max_size=8))
 def test_the_front_is_never_empty_and_nothing_off_it_beats_it(rows: list[tuple[int, float, float]]) -> None:
     variants = [variant(f"v{i}", size, accuracy, sqnr) for i, (size, accuracy, sqnr) in enumerate(rows)]
-    candidates = select(variants, baseline=FLOAT, blueprint=blueprint(Limits())).candidates
+    candidates = rank(variants, baseline=FLOAT, blueprint=blueprint(Limits())).candidates
     front = [candidate.variant for candidate in candidates if candidate.on_front]
     assert front
     for candidate in candidates:

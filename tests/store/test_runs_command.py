@@ -33,7 +33,7 @@ def test_an_empty_store_is_not_an_error(workspace: Path, capsys: pytest.CaptureF
     assert main(["runs"]) == 0
     output = capsys.readouterr()
     assert output.out == ""
-    assert "nothing recorded yet" in output.err
+    assert "no runs recorded yet" in output.err
 
 
 @pytest.mark.parametrize("command", [["runs"], ["monitor"], ["report"]], ids=["runs", "monitor", "report"])

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
 from edgeq_converters.calibration.histogram import Histogram
-from edgeq_converters.values import TensorInfo
+from edgeq_converters.values import TensorInfo, TensorShift
 
 WORTH_SAYING = 0.01
 """A share of clipped values above this is said: percentile ranges clip a hundredth of it by intent."""
 _PARTS = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shift:
-    """A tensor's values on other samples against those of calibration.
-
-    Attributes:
-        psi: population stability index over tenths of the calibration's values: an effect size, 0 for the
-            same distribution; it has no threshold that fits all.
-        outside: share of the values beyond the calibration's extremes, which integers would clip.
-    """
-
-    tensor: str
-    psi: float
-    outside: float
-
-
-def between(tensor: str, calibrated: Histogram, other: Histogram) -> Shift:
+def between(tensor: str, calibrated: Histogram, other: Histogram) -> TensorShift:
     """Return the shift from one histogram to the other; neither is empty."""
     low, high, counts = other.bins()
     # A bin that the extreme cuts through is taken as outside by its part beyond, spread evenly.
@@ -38,7 +21,7 @@ def between(tensor: str, calibrated: Histogram, other: Histogram) -> Shift:
     above = np.where(high > low, (high - calibrated.maximum) / width, high > calibrated.maximum)
     below = np.where(high > low, (calibrated.minimum - low) / width, low < calibrated.minimum)
     outside = float(np.dot(np.clip(above, 0, 1) + np.clip(below, 0, 1), counts) / counts.sum())
-    return Shift(tensor=tensor, psi=_psi(calibrated, other), outside=min(outside, 1.0))
+    return TensorShift(tensor=tensor, psi=_psi(calibrated, other), outside=min(outside, 1.0))
 
 
 def _psi(calibrated: Histogram, other: Histogram) -> float:

@@ -1,69 +1,29 @@
-"""Coral's `edgetpu_compiler`, where it is installed: run on a model, and its operation log read."""
+"""Run Coral's `edgetpu_compiler`, if it is installed, and parse its operation log."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from edgeq_converters.edgetpu.values import CompilerLog, LoggedOps
 from edgeq_converters.errors import ConverterError
 
 NAME = "edgetpu_compiler"
-_MAPPED = "Mapped to Edge TPU"
 _ROW = re.compile(r"^(?P<op>[A-Za-z][\w-]*)\s+(?P<count>\d+)\s+(?P<status>\S.*?)\s*$")
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoggedOps:
-    """One row of the compiler's log: so many operations of a kind met this fate."""
-
-    op: str
-    count: int
-    status: str
-
-    @property
-    def on_tpu(self) -> bool:
-        """Whether they run on the Edge TPU."""
-        return self.status.startswith(_MAPPED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompilerLog:
-    """What the compiler said.
-
-    Attributes:
-        on_chip_bytes: parameters cached on the chip; streamed_bytes: those that come over the bus each time.
-        subgraphs: parts that run on the Edge TPU.
-        error: what it said where it made no model.
-    """
-
-    version: str | None
-    tpu_ops: int
-    cpu_ops: int
-    subgraphs: int | None
-    on_chip_bytes: int | None
-    streamed_bytes: int | None
-    ops: tuple[LoggedOps, ...]
-    error: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the value as JSON types."""
-        return asdict(self)
-
-
 def parse_log(text: str) -> CompilerLog:
-    """Read what `edgetpu_compiler -s` printed, or its .log file; of versions 2 to 16."""
+    """Parse the output of `edgetpu_compiler -s` or its .log file, versions 2 to 16."""
     rows = [match for line in text.splitlines() if (match := _ROW.match(line)) and "Status" not in line]
     ops = tuple(LoggedOps(op=row["op"], count=int(row["count"]), status=row["status"]) for row in rows)
     on_tpu = _number(text, r"Number of operations that will run on Edge TPU:\s*(\d+)")
     on_cpu = _number(text, r"Number of operations that will run on CPU:\s*(\d+)")
     return CompilerLog(
         version=_text(text, r"Edge TPU Compiler version\s+(\S+)"),
-        # The counts stand there only where something stays on the processor.
+        # The log has these counts only if an operation stays on the CPU.
         tpu_ops=sum(op.count for op in ops if op.on_tpu) if on_tpu is None else on_tpu,
         cpu_ops=sum(op.count for op in ops if not op.on_tpu) if on_cpu is None else on_cpu,
         subgraphs=_number(text, r"Number of Edge TPU subgraphs:\s*(\d+)"),
@@ -75,10 +35,10 @@ def parse_log(text: str) -> CompilerLog:
 
 
 def compile_model(model: Path, folder: Path, *, deadline_s: float = 300.0) -> tuple[CompilerLog, Path] | None:
-    """Compile a model into `folder`; None where the compiler is not on PATH.
+    """Compile a model into `folder`; return None if the compiler is not on PATH.
 
     Raises:
-        ConverterError: EQ325 it fails, or gives no model.
+        ConverterError: EQ325 it failed, or wrote no model.
     """
     program = shutil.which(NAME)
     if program is None:
@@ -97,12 +57,12 @@ def compile_model(model: Path, folder: Path, *, deadline_s: float = 300.0) -> tu
         raise _failed(model, f"not done within {deadline_s:g} s") from error
     except OSError as error:
         raise _failed(model, f"it cannot be started: {error.strerror}") from error
-    said = done.stdout + "\n" + done.stderr
-    log = parse_log(said)
-    made = folder / f"{model.stem}_edgetpu.tflite"
-    if log.error or done.returncode or not made.is_file():
-        raise _failed(model, log.error or _last_line(said) or f"exit status {done.returncode}")
-    return log, made
+    output = done.stdout + "\n" + done.stderr
+    log = parse_log(output)
+    compiled = folder / f"{model.stem}_edgetpu.tflite"
+    if log.error or done.returncode or not compiled.is_file():
+        raise _failed(model, log.error or _last_line(output) or f"exit status {done.returncode}")
+    return log, compiled
 
 
 def _failed(model: Path, why: str) -> ConverterError:
@@ -111,7 +71,7 @@ def _failed(model: Path, why: str) -> ConverterError:
         str(model),
         f"edgetpu_compiler failed ({why})",
         expected="a full-integer int8 model of fixed shapes",
-        hint=f"edgeq edgetpu {model} --no-compile says what stands in the way",
+        hint=f"edgeq edgetpu {model} --no-compile shows what the Edge TPU does not support",
     )
 
 

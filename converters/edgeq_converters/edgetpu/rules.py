@@ -1,7 +1,7 @@
-"""Coral's table of operations with their known limitations (compiler 16, runtime 14), as predicates.
+"""Coral's table of supported operations with their known limitations (compiler 16, runtime 14).
 
-Source: https://coral.ai/docs/edgetpu/models-intro/#supported-operations. A limitation that the page states
-only as a possibility ("might not be mapped") is no reason here.
+Source: https://coral.ai/docs/edgetpu/models-intro/#supported-operations. Limitations that the page calls
+possible ("might not be mapped") are not applied.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Rule = Callable[[Any, Any, Any], str | None]
 
 
 def why_not(model: Any, graph: Any, operator: Any, name: str) -> str | None:
-    """Return why the Edge TPU does not take the operation, or None when it does."""
+    """Return why the Edge TPU does not support the operation, or None if it does."""
     if name.startswith("CUSTOM"):
         return "custom operations are not supported"
     if name not in _RULES:
@@ -36,7 +36,7 @@ def why_not(model: Any, graph: Any, operator: Any, name: str) -> str | None:
     for index in (*_given(operator), *operator.outputs):
         sizes = shape(graph, index)
         if any(size < 1 for size in _signature(graph, index)):
-            return "its tensors have no constant size"
+            return "a tensor has a dynamic shape"
         if any(size > 1 for size in sizes[:-3]) and not _is_constant(model, graph, index):
             return f"a tensor of shape {sizes}: only the three innermost dimensions may be larger than 1"
     rule = _RULES[name]
@@ -44,20 +44,20 @@ def why_not(model: Any, graph: Any, operator: Any, name: str) -> str | None:
 
 
 def risks(model: Any, graph: Any) -> Iterator[str]:
-    """Yield what compilers of version 16 (2021) are known to refuse although the table allows it."""
+    """Yield what compiler version 16 (2021) is known to reject although the table allows it."""
     newest = {
         tflite_file.op_name(model, operator): int(model.operatorCodes[operator.opcodeIndex].version)
         for operator in graph.operators
     }
     if newest.get("QUANTIZE", 1) > 2:
         version = newest["QUANTIZE"]
-        yield f"QUANTIZE is of version {version}; compiler 16.0 knows up to 2 (google-coral/edgetpu#879)"
+        yield f"QUANTIZE has version {version}; compiler 16.0 supports up to 2 (google-coral/edgetpu#879)"
     dense = [op for op in graph.operators if tflite_file.op_name(model, op) == "FULLY_CONNECTED"]
     per_channel = sum(_scales(graph, op.inputs[1]) > 1 for op in dense)
     if per_channel:
         yield (
-            f"{per_channel} FULLY_CONNECTED with a scale for each output: newer than the compiler, which may "
-            "want one scale for all"
+            f"{per_channel} FULLY_CONNECTED with per-channel scales: newer than the compiler, which may "
+            "require one scale"
         )
 
 
@@ -68,7 +68,7 @@ def shape(graph: Any, index: int) -> tuple[int, ...]:
 
 
 def _signature(graph: Any, index: int) -> tuple[int, ...]:
-    # An open batch is written as -1 beside a shape of 1; the compiler takes the 1.
+    # A dynamic batch is -1 in the signature and 1 in the shape; the compiler uses the 1.
     sizes = graph.tensors[index].shapeSignature
     return () if sizes is None else tuple(int(size) for size in sizes)[1:]
 
@@ -151,13 +151,13 @@ def _mean(model: Any, graph: Any, operator: Any) -> str | None:
     if 0 in axes and len(sizes) > 1:
         return "reduces the batch dimension"
     if len(sizes) - 1 in axes and sizes[-1] % 4:
-        return f"reduces the z dimension, whose size {sizes[-1]} is no multiple of 4"
+        return f"reduces the z dimension, whose size {sizes[-1]} is not a multiple of 4"
     return None
 
 
 def _not_batch(which: int, what: str) -> Rule:
     def rule(model: Any, graph: Any, operator: Any) -> str | None:
-        rank = len(shape(graph, operator.inputs[1 - which]))  # the values beside the axes
+        rank = len(shape(graph, operator.inputs[1 - which]))  # the other input holds the values
         axes = _axes(model, graph, operator, which, rank)
         if axes is None:
             return "its axes are not constant"
@@ -208,7 +208,7 @@ def _strided_slice(model: Any, graph: Any, operator: Any) -> str | None:
     return None if strides is not None and (strides == 1).all() else "has strides other than 1"
 
 
-# Where the values come after a shape or an axis.
+# {operation: input with the values}, where a shape or an axis comes first.
 _DATA_FIRST = {"SPLIT": 1, "TRANSPOSE_CONV": 2}
 _RULES: dict[str, Rule | None] = {
     "ADD": None,

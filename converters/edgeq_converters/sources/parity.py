@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,45 +14,11 @@ from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import inference
 from edgeq_converters.metrics import decibels
 from edgeq_converters.sources.types import Reference
-from edgeq_converters.values import TensorInfo
+from edgeq_converters.values import PARITY_WARN_BELOW_DB, Parity, TensorInfo
 
 Array = npt.NDArray[Any]
 SAMPLES = 16
-WARN_BELOW_DB = 60.0
 REFUSE_BELOW_DB = 20.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parity:
-    """How far the float .tflite is from its source.
-
-    Attributes:
-        data: `calibration` or `random`: which samples both were run on.
-        max_abs_difference: over all outputs and samples.
-        sqnr_db: of the output that agrees least; infinite where all are equal.
-        repeatable: whether the source gives the same again on the same samples.
-    """
-
-    samples: int
-    data: str
-    max_abs_difference: float
-    sqnr_db: float
-    repeatable: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the value as JSON types."""
-        return asdict(self)
-
-    def note(self) -> str | None:
-        """Return what the user should be told, if anything."""
-        if not self.repeatable:
-            return "the source gives other outputs on the same samples each time; its parity cannot be told"
-        if self.sqnr_db < WARN_BELOW_DB:
-            return (
-                f"the float .tflite is {self.sqnr_db:.1f} dB from its source on {self.samples} {self.data} "
-                f"samples (largest difference {self.max_abs_difference:.3g}); {WARN_BELOW_DB:.0f} dB is usual"
-            )
-        return None
 
 
 def check(
@@ -102,7 +67,7 @@ def check(
         data="random" if samples is None else "calibration",
         max_abs_difference=max(part.largest for part in worst.values()),
         sqnr_db=min(part.sqnr_db() for part in worst.values()),
-        repeatable=found[1].sqnr_db() > WARN_BELOW_DB,
+        repeatable=found[1].sqnr_db() > PARITY_WARN_BELOW_DB,
     )
     if parity.repeatable and parity.sqnr_db < REFUSE_BELOW_DB:
         name = min(worst, key=lambda key: worst[key].sqnr_db())

@@ -1,4 +1,4 @@
-"""The parent's side of the worker: starts it, passes progress on, bounds its time, explains its end."""
+"""Start the worker process, pass its progress on, enforce the deadline, and explain a crash."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.progress import Progress
+from edgeq_converters.worker.protocol import Job, Result, from_json, job_to_json
 
 _NOISE = re.compile(r"^(WARNING|INFO|[WI]\d{4} |\d{4}-\d\d-\d\d .*: [WI] |\s|To enable the following)")
 
 
 def run_worker(
-    job: Mapping[str, Any],
+    job: Job[Result],
     *,
     workdir: Path,
     subject: str,
     deadline_s: float,
     on_progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Result:
     """Run one job in a child process and return its result.
 
     Args:
-        job: {"verb": ..., ...} as edgeq_converters.worker.__main__ reads it.
         workdir: an empty folder for the job, the log and the libraries' files.
-        subject: what the job is about, for messages.
+        subject: the file that error messages name.
+        deadline_s: the worker is killed after this time.
         on_progress: called with (step, done, total).
 
     Raises:
-        ConverterError: what the worker reported, or EQ310 when it crashed or passed the deadline.
+        ConverterError: the worker's own error; EQ310 where it crashed or missed the deadline, EQ303 where
+            that happened before its first step, while it read the model.
     """
-    (workdir / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    (workdir / "job.json").write_text(json.dumps(job_to_json(job)), encoding="utf-8")
     log = workdir / "worker.log"
     with log.open("wb") as stderr:
-        # -P keeps the current folder off sys.path, where a user's `keras.py` would be imported instead.
+        # -P keeps the current folder off sys.path: a user's `keras.py` there must not be imported.
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "edgeq_converters.worker", str(workdir / "job.json")],
             stdin=subprocess.DEVNULL,
@@ -70,7 +71,8 @@ def run_worker(
             child.stdout.close()
         child.wait()
     if last.get("event") == "result":
-        return dict(last["result"])
+        result: Result = from_json(job.result, last["result"])
+        return result
     if last.get("event") == "error":
         raise ConverterError.from_dict(last["error"])
     raise _crash(subject, log, status, step, deadline_s if late.is_set() else None)
@@ -80,7 +82,7 @@ def _environment(workdir: Path) -> dict[str, str]:
     return {
         **os.environ,
         "TF_CPP_MIN_LOG_LEVEL": "2",
-        "CUDA_VISIBLE_DEVICES": "-1",  # results must not depend on whether a GPU is there
+        "CUDA_VISIBLE_DEVICES": "-1",  # results must not depend on a GPU
         "KERAS_BACKEND": "tensorflow",
         "PYTHONHASHSEED": "0",
         "PYTHONWARNINGS": "ignore",
@@ -89,7 +91,7 @@ def _environment(workdir: Path) -> dict[str, str]:
 
 
 def _follow(child: subprocess.Popen[str], on_progress: Progress | None) -> tuple[dict[str, Any], str]:
-    """Return the last event and the last step, empty when none was started."""
+    """Return the last event and the name of the last step; both are empty before the first."""
     what, done, total = "", 0, 1
     last: dict[str, Any] = {}
     if child.stdout is None:
@@ -113,22 +115,22 @@ def _kill(child: subprocess.Popen[str]) -> None:
 
 def _crash(subject: str, log: Path, status: int, step: str, late_s: float | None) -> ConverterError:
     during = f"during `{step}`" if step else "while it read the model"
-    # Before the first step the worker has only looked at the model: what crashes there is a damaged file.
+    # Before the first step the worker has only read the model: a crash there means a damaged file.
     code = "EQ310" if step else "EQ303"
     if late_s is not None:
         return ConverterError(
             code,
             subject,
-            f"not done within {late_s:g} s ({during}); the process was ended",
-            hint="check that the model is whole; give fewer samples or a longer deadline",
+            f"not done within {late_s:g} s ({during}); the process was killed",
+            hint="check that the file is complete; give fewer samples or a longer deadline",
         )
     ended = signal.Signals(-status).name if status < 0 else f"exit status {status}"
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    relevant = [line for line in lines if not _NOISE.match(line)] or ["it left no message"]
-    said = " ".join(relevant[-1].split())[:200]
+    relevant = [line for line in lines if not _NOISE.match(line)] or ["no message"]
+    message = " ".join(relevant[-1].split())[:200]
     return ConverterError(
         code,
         subject,
-        f"the worker process crashed {during} ({ended}): {said}",
-        hint="check that the model is whole: edgeq evaluate, or load it in Python",
+        f"the worker process crashed {during} ({ended}): {message}",
+        hint="check that the file is complete: run edgeq evaluate, or load it in Python",
     )

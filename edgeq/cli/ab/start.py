@@ -10,8 +10,8 @@ import click
 
 from edgeq.cli.ab.decide import decide_command, stop_command
 from edgeq.cli.ab.status import list_command, status_command
+from edgeq.cli.options import Number
 from edgeq.cli.outcome import end, recap_of
-from edgeq.cli.ranges import Number
 from edgeq.cli.retries import PATIENT, retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.errors import ExperimentError

@@ -1,4 +1,4 @@
-"""Batch normalization around training: folded into the layer before it, or its statistics taken anew."""
+"""Batch normalization in training: fold it into the layer before it, or re-estimate its statistics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from edgeq_converters.training.common import keras_graph
 from edgeq_converters.training.common.training_data import LabelledData
 
-# The axis of the kernel that makes the output channels.
+# {layer: the kernel's axis of output channels}; None for depthwise kernels
 _FOLDABLE = {
     "Conv1D": -1,
     "Conv2D": -1,
@@ -28,10 +28,10 @@ _MOST_BATCHES = 40
 
 
 def fold(model: Any) -> Any:
-    """Return an equal model without the batch normalizations that come right after a weighted layer.
+    """Return an equivalent model with batch normalization folded into the layer directly before it.
 
-    y = gamma * (w*x + b - mean) / sqrt(var + eps) + beta, as Jacob et al. 2018 (arXiv 1712.05877), 3.2.
-    Others stay.
+    y = gamma * (w*x + b - mean) / sqrt(var + eps) + beta, Jacob et al. 2018 (arXiv 1712.05877), section 3.2.
+    Batch normalization elsewhere stays.
     """
     pairs = _pairs(model)
     if not pairs:
@@ -88,7 +88,7 @@ def _folded_weights(layer: Any, norm: Any) -> list[Any]:
     kernel = np.asarray(layer.kernel, np.float64)
     bias = np.asarray(layer.bias, np.float64) if layer.use_bias else np.zeros_like(mean)
     axis = _FOLDABLE[type(layer).__name__]
-    if axis is None:  # depthwise: (..., input channels, multiplier) makes the channels in that order
+    if axis is None:  # depthwise: output channels are (input channel, multiplier), flattened
         spread = factor.reshape(kernel.shape[-2:])
     else:
         shape = [1] * kernel.ndim
@@ -98,7 +98,7 @@ def _folded_weights(layer: Any, norm: Any) -> list[Any]:
 
 
 def _rewired(value: Any, before: dict[str, str]) -> Any:
-    """Return the configuration where whatever took a folded layer's output takes the layer's before it."""
+    """Return the configuration with each reference to a folded layer replaced by the layer before it."""
     if isinstance(value, dict):
         return {key: _rewired(item, before) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -109,9 +109,9 @@ def _rewired(value: Any, before: dict[str, str]) -> Any:
 
 
 def reestimate(model: Any, data: LabelledData, call: Callable[[list[Any]], list[Any]]) -> None:
-    """Set every batch normalization's mean and variance to their average over batches of the data.
+    """Set the mean and variance of every batch normalization to their average over batches of the data.
 
-    After few steps of training the moving averages still lag behind the weights.
+    After a short training the moving averages still lag behind the weights.
 
     Args:
         call: the model in training mode.

@@ -1,4 +1,4 @@
-"""What a model's output is, which decides its loss: class probabilities, logits, or other values."""
+"""The kind of a model's output, which decides its loss: class probabilities, logits, or other values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Head(StrEnum):
 
 
 def head_of(model: Any) -> Head:
-    """Return what the model puts out, told by its last layer's activation."""
+    """Return the kind of the model's output, from the activation of its last layer."""
     _, outputs = keras_graph.symbols(model)
     if len(outputs) != 1 or len(outputs[0].shape) != 2 or (outputs[0].shape[-1] or 0) < 2:
         return Head.VALUES
@@ -43,7 +43,7 @@ def require_classes(model: Any, *, subject: str) -> Head:
     """Return the head of a model with class scores.
 
     Raises:
-        ConverterError: EQ315 when no loss is known for its output.
+        ConverterError: EQ315, the output is not a set of class scores.
     """
     head = head_of(model)
     if head is Head.VALUES:
@@ -51,9 +51,9 @@ def require_classes(model: Any, *, subject: str) -> Head:
         raise ConverterError(
             "EQ315",
             subject,
-            "no loss is known for the model's output",
+            "the model's output is not a set of class scores, so no loss is known for it",
             expected="one output (batch, classes) of softmax or linear scores",
             got=shapes,
-            hint="add --distill, which trains towards the float model's own outputs",
+            hint="add --distill, which trains towards the float model's outputs",
         )
     return head

@@ -1,4 +1,7 @@
-"""The one module that knows how Keras 3 keeps a model's graph: its calls in order, and running them."""
+"""The graph of a Keras 3 model: its calls in order, and a way to run them one by one.
+
+No other module touches Keras' private graph attributes.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ class Call:
 
     Attributes:
         operation: the Keras layer or operation.
-        inputs: the symbolic tensors that go in; their `id` is their identity.
-        outputs: the symbolic tensors that come out.
+        inputs: the symbolic input tensors, identified by their `id`.
+        outputs: the symbolic output tensors.
         node: Keras' own record of the call.
     """
 
@@ -44,21 +47,22 @@ Run = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
 
 
 def require_keras3(source: Path) -> None:
-    """Check by its content that the source is a `.keras` file.
+    """Check that the source is a `.keras` file, by its content.
 
     Raises:
-        ConverterError: EQ301, EQ302, EQ305 as `sources.detect`; EQ314 another kind of model.
+        ConverterError: EQ301, EQ302, EQ305 as `sources.detect`; EQ314, another kind of model.
     """
     kind = detect.detect(source)
     if kind is not SourceKind.KERAS:
-        raise _unusable(source, f"a {kind} model")
+        raise _unsupported(source, f"a {kind} model")
 
 
 def load(source: Path) -> Any:
     """Return the Functional or Sequential model of a `.keras` file, without its optimizer.
 
     Raises:
-        ConverterError: EQ305 it cannot be loaded, EQ306 open shapes, EQ314 another kind of model.
+        ConverterError: EQ305 it cannot be loaded, EQ306 its input shape is unknown, EQ314 another kind of
+            model.
     """
     require_keras3(source)
     try:
@@ -67,38 +71,38 @@ def load(source: Path) -> Any:
         raise missing("TensorFlow") from error
     try:
         model = keras.models.load_model(source, compile=False)
-    except Exception as error:  # Keras raises whatever a layer's own code threw
+    except Exception as error:  # Keras passes on any exception of a layer's own code
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ConverterError(
             "EQ305",
             str(source),
             f"Keras cannot load the model ({type(error).__name__}: {lines[0] if lines else ''})"[:240],
-            hint="save it again by model.save() of Keras 3, without classes of its own",
+            hint="save it again with model.save() of Keras 3, without custom classes",
         ) from error
     if not isinstance(model, keras.Sequential) and type(model).__name__ != "Functional":
-        raise _unusable(source, f"a model of the class {type(model).__name__}")
+        raise _unsupported(source, f"a model of the class {type(model).__name__}")
     if not getattr(model, "inputs", None):
         raise ConverterError(
             "EQ306",
             str(source),
-            "the model's input shape is not known",
+            "the model's input shape is unknown",
             hint="build the model before saving it",
         )
     return model
 
 
-def _unusable(source: Path, got: str) -> ConverterError:
+def _unsupported(source: Path, got: str) -> ConverterError:
     return ConverterError(
         "EQ314",
         str(source),
         expected="a Functional or Sequential model in a .keras file of Keras 3",
         got=got,
-        hint="save it by model.save('model.keras'); models of other kinds convert without pruning and tuning",
+        hint="save it with model.save('model.keras'); other models can be converted, not pruned or tuned",
     )
 
 
 def calls(model: Any) -> list[Call]:
-    """Return the model's calls, each after those whose outputs it takes; inputs are left out."""
+    """Return the model's calls in topological order, without its input layers."""
     graph = _graph(model)
     found = []
     for depth in sorted(graph._nodes_by_depth, reverse=True):
@@ -116,7 +120,7 @@ def calls(model: Any) -> list[Call]:
 
 
 def run(model: Any, inputs: list[Any], call: Run) -> list[Any]:
-    """Return the model's outputs, where `call(what, args, kwargs)` computes each call of a layer."""
+    """Return the model's outputs; `call(what, args, kwargs)` computes each call of a layer."""
     graph = _graph(model)
     values = {id(symbol): value for symbol, value in zip(graph.inputs, inputs, strict=True)}
     import keras
@@ -129,7 +133,7 @@ def run(model: Any, inputs: list[Any], call: Run) -> list[Any]:
 
 
 def symbols(model: Any) -> tuple[list[Any], list[Any]]:
-    """Return the model's symbolic inputs and outputs, whose identities are those in `calls`."""
+    """Return the model's symbolic inputs and outputs: the same objects as in `calls`."""
     graph = _graph(model)
     return list(graph.inputs), list(graph.outputs)
 
@@ -139,15 +143,15 @@ def _graph(model: Any) -> Any:
     return getattr(model, "_functional", None) or model
 
 
-def call_quietly(what: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return the call's result in inference mode."""
+def call_in_inference_mode(what: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run the call in inference mode and return its result."""
     if hasattr(what.operation, "_call_has_training_arg") and what.operation._call_has_training_arg:
         kwargs = {**kwargs, "training": False}
     return what.operation(*args, **kwargs)
 
 
-def forget_names() -> None:
-    """Name what is loaded next as a new process would: tensors' names must not depend on earlier models."""
+def reset_names() -> None:
+    """Reset Keras' naming counters, so that tensor names do not depend on models loaded earlier."""
     import keras
 
     keras.utils.clear_session(free_memory=False)

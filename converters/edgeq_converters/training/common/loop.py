@@ -1,4 +1,4 @@
-"""The training loop of re-tuning and of training with fake quantization: the same bytes for the same seed."""
+"""The training loop of pruning and QAT; the same seed gives the same weights, bit for bit."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Forward = Callable[[list[Any]], list[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How long and how fast a training goes; the rate falls to zero along a cosine."""
+class Schedule:
+    """Length and learning rate of a training; the rate decays to zero along a cosine."""
 
     epochs: int
     rate: float
@@ -32,15 +32,15 @@ class Plan:
 _FEWEST, _MOST = 2, 60
 
 
-def epochs_for(samples: int, *, batch: int, steps: int, wanted: int | None) -> int:
-    """Return how many epochs to train: as many as were wanted, or as give about that many steps."""
-    if wanted is not None:
-        return wanted
+def epochs_for(samples: int, *, batch: int, steps: int, requested: int | None) -> int:
+    """Return the requested number of epochs, or the number that gives about `steps` steps."""
+    if requested is not None:
+        return requested
     return min(_MOST, max(_FEWEST, -(-steps * batch // max(samples, 1))))
 
 
 def reproducible(seed: int) -> None:
-    """Make what Keras and TensorFlow do in this process depend on the seed alone."""
+    """Make Keras and TensorFlow in this process deterministic for the seed."""
     import keras
     import tensorflow as tf
 
@@ -55,19 +55,19 @@ def train(
     targets: Sequence[npt.NDArray[Any]],
     *,
     loss: Callable[[list[Any], list[Any]], Any],
-    plan: Plan,
+    schedule: Schedule,
     subject: str,
     advance: Callable[[int], None],
     before_step: Callable[[int], None] = lambda _step: None,
     after_update: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train the variables in place by Adam.
+    """Train the variables in place with Adam.
 
     Args:
-        forward: from a batch of inputs to the outputs, as Keras tensors.
-        targets: what the loss compares with, samples first.
+        forward: maps a batch of inputs to outputs, as Keras tensors.
+        targets: second argument of the loss, samples first.
         before_step: called with the step's number before each step.
-        after_update: part of the compiled step, after the variables were updated.
+        after_update: runs inside the compiled step, after the update of the variables.
 
     Raises:
         ConverterError: EQ317 when the loss is no longer finite.
@@ -75,26 +75,26 @@ def train(
     import keras
     import tensorflow as tf
 
-    total = plan.steps(len(data))
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(plan.rate, total))
+    total = schedule.steps(len(data))
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(schedule.rate, total))
     optimizer.build(list(variables))
 
-    def update(inputs: list[Any], wanted: list[Any]) -> Any:
+    def update(inputs: list[Any], expected: list[Any]) -> Any:
         with tf.GradientTape() as tape:
-            value = loss(forward(inputs), wanted)
+            value = loss(forward(inputs), expected)
         gradients = tape.gradient(value, [variable.value for variable in variables])
-        used = [
+        pairs = [
             (gradient, variable)
             for gradient, variable in zip(gradients, variables, strict=True)
             if gradient is not None
         ]
-        optimizer.apply_gradients(used)
+        optimizer.apply_gradients(pairs)
         after_update()
         return value
 
     compiled = tf.function(update, reduce_retracing=True)
-    random = np.random.default_rng(plan.seed)
-    size = min(plan.batch, len(data))
+    random = np.random.default_rng(schedule.seed)
+    size = min(schedule.batch, len(data))
     for step, rows in enumerate(_batches(random, len(data), size, total)):
         before_step(step)
         batch = [tf.constant(array[rows]) for array in data.arrays]
@@ -104,13 +104,13 @@ def train(
                 "EQ317",
                 subject,
                 f"training diverged: the loss is {value} at step {step + 1} of {total}",
-                hint="check that the data is scaled as it was for training the model",
+                hint="scale the data as for the model's original training",
             )
         advance(1)
 
 
 def _batches(random: np.random.Generator, count: int, size: int, total: int) -> Any:
-    # Every batch is whole, so that the step is compiled once: what an epoch has left over opens the next.
+    # Every batch is full, so that the step is compiled once; the rest of an epoch starts the next one's.
     waiting = np.empty(0, np.int64)
     for _ in range(total):
         while len(waiting) < size:
@@ -125,15 +125,15 @@ def predict(model: Any, data: LabelledData, batch: int = 256) -> list[npt.NDArra
 
 
 def compiled(forward: Forward) -> Forward:
-    """Return the same function, faster where it is called often."""
+    """Return `forward` as a TensorFlow graph, which is faster when called often."""
     import tensorflow as tf
 
-    made: Forward = tf.function(forward, reduce_retracing=True)
-    return made
+    graph: Forward = tf.function(forward, reduce_retracing=True)
+    return graph
 
 
 def outputs_of(forward: Forward, data: LabelledData, batch: int = 256) -> list[npt.NDArray[Any]]:
-    """Return what `forward` gives, samples first."""
+    """Return the outputs of `forward` on the data, samples first."""
     import tensorflow as tf
 
     parts: list[list[npt.NDArray[Any]]] = []
@@ -150,7 +150,7 @@ def _called(model: Any, inputs: list[Any]) -> list[Any]:
 
 
 def training_call(model: Any) -> Forward:
-    """Return the model in training mode: dropout drops, batch normalization follows the batches."""
+    """Return the model in training mode: dropout is active, batch normalization uses the batch."""
     import keras
 
     def forward(inputs: list[Any]) -> list[Any]:
@@ -160,7 +160,7 @@ def training_call(model: Any) -> Forward:
 
 
 def accuracy(outputs: Sequence[npt.NDArray[Any]], labels: npt.NDArray[np.int64] | None) -> float | None:
-    """Return the share of right top-1 classes; None without labels."""
+    """Return the top-1 accuracy, 0..1; None without labels."""
     if labels is None:
         return None
     return float(np.mean(np.argmax(outputs[0], axis=-1) == labels))

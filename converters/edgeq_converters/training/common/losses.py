@@ -1,4 +1,4 @@
-"""Losses: cross-entropy towards labels, or distillation towards the float model's own outputs."""
+"""Losses: cross-entropy against labels, or distillation from the float model's outputs."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def by_labels(head: Head) -> Loss:
 def by_teacher(head: Head) -> Loss:
     """Return the distillation loss; targets are the float model's outputs.
 
-    Class scores: Kullback-Leibler divergence at temperature one (Hinton et al., arXiv 1503.02531). Other
-    values: the mean squared error, each output scaled by its own mean square.
+    For class scores it is the Kullback-Leibler divergence at temperature one (Hinton et al., arXiv
+    1503.02531); for other values the mean squared error, each output scaled by its own mean square.
     """
     import keras
 

@@ -1,4 +1,4 @@
-"""Training data in memory: read, checked against the model, and split into training and held-out samples."""
+"""Training data: read it, check it against the model, and split off held-out samples."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ HELD_OUT = 0.2  # of the training data, where no validation data is given
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledData:
-    """Samples in the model's types.
+    """Samples in the types of the model's inputs.
 
     Attributes:
-        arrays: one an input, samples first.
-        labels: class numbers; None for training without labels.
+        arrays: one per input, samples first.
+        labels: class indices, shape (samples,); None for training without labels.
     """
 
     arrays: tuple[npt.NDArray[Any], ...]
@@ -34,7 +34,7 @@ class LabelledData:
         return len(self.arrays[0])
 
     def take(self, rows: npt.NDArray[np.int64]) -> LabelledData:
-        """Return some of the samples."""
+        """Return the samples at `rows`."""
         return replace(
             self,
             arrays=tuple(array[rows] for array in self.arrays),
@@ -43,8 +43,8 @@ class LabelledData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
-    """Data to train on, and data to say how good the model is, which training never sees."""
+class DataSplit:
+    """Samples to train on, and held-out samples to measure on, which training never sees."""
 
     training: LabelledData
     held_out: LabelledData
@@ -52,7 +52,7 @@ class Split:
 
 
 def read(training: Path | None, validation: Path | None) -> tuple[RawSamples, RawSamples | None]:
-    """Return the files' samples, before any model is known.
+    """Read the files, before the model is loaded.
 
     Raises:
         ConverterError: EQ220 no training data; EQ2xx as `sample_files.read`.
@@ -61,7 +61,7 @@ def read(training: Path | None, validation: Path | None) -> tuple[RawSamples, Ra
         raise ConverterError(
             "EQ220",
             "--training",
-            "pruning and tuning train the model and need training data",
+            "pruning and tuning need training data",
             expected="samples `x` and labels `y`",
             got="none",
             hint="add --training T.npz",
@@ -76,21 +76,21 @@ def split(
     labels_needed: bool,
     classes: int,
     seed: int,
-) -> Split:
-    """Return the data in the model's types.
+) -> DataSplit:
+    """Return the data in the types of the model's inputs.
 
     Without validation data a fifth of the training data is held out, chosen by the seed.
 
     Args:
-        classes: how many the model tells apart; labels are not looked at where it is below two.
+        classes: number of classes of the model; labels are ignored where it is below two.
 
     Raises:
-        ConverterError: EQ203..EQ208 the data does not fit, EQ220 labels are needed and missing.
+        ConverterError: EQ203..EQ208 the data does not fit the model, EQ220 labels are required and missing.
     """
     inputs = inputs_of(model)
     training = _fit(raw[0], inputs, classes, labels_needed)
     if raw[1] is not None:
-        return Split(training=training, held_out=_fit(raw[1], inputs, classes, labels_needed), notes=())
+        return DataSplit(training=training, held_out=_fit(raw[1], inputs, classes, labels_needed), notes=())
     if len(training) < 2:
         raise ConverterError(
             "EQ202", raw[0].subject, expected="at least two samples to train on", got=f"{len(training)}"
@@ -98,7 +98,9 @@ def split(
     order = np.random.default_rng(seed).permutation(len(training))
     count = max(1, int(len(training) * HELD_OUT))
     note = f"{count} of {len(training)} training samples were held out to measure accuracy (or: --validation)"
-    return Split(training=training.take(order[count:]), held_out=training.take(order[:count]), notes=(note,))
+    return DataSplit(
+        training=training.take(order[count:]), held_out=training.take(order[:count]), notes=(note,)
+    )
 
 
 def inputs_of(model: Any) -> tuple[TensorInfo, ...]:
@@ -122,7 +124,7 @@ def _fit(raw: RawSamples, inputs: Sequence[TensorInfo], classes: int, labels_nee
         raise ConverterError(
             "EQ220",
             raw.subject,
-            expected="labels `y` beside the samples",
+            expected="labels `y` next to the samples",
             got="samples only",
             hint="add `y`, or --distill, which needs no labels",
         )

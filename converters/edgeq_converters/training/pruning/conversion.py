@@ -1,4 +1,4 @@
-"""A pruned conversion: prune, re-tune, convert; the unpruned model beside it says what pruning bought."""
+"""A pruned conversion: prune, re-tune, convert, and compare with the unpruned model."""
 
 from __future__ import annotations
 
@@ -10,39 +10,45 @@ from edgeq_converters.errors import ConverterError
 from edgeq_converters.progress import Step
 from edgeq_converters.training.common import keras_graph
 from edgeq_converters.training.pruning import measured
-from edgeq_converters.training.pruning.job import PruningJob
-from edgeq_converters.training.pruning.request import PruningKind
+from edgeq_converters.training.pruning.report import (
+    BeforeAfter,
+    PruningAccuracy,
+    PruningReport,
+    UnprunedLayer,
+)
 from edgeq_converters.training.pruning.retuning import Retuned, retune
+from edgeq_converters.training.settings import PruningKind, PruningRequest, TrainingSettings
 
 Done = TypeVar("Done")
 Convert = Callable[[Path, Path, Path], Done]
-"""(source, output, an empty folder) -> what the conversion returns."""
+"""(source, output, an empty folder) -> the result of the conversion."""
 
 
 def convert(
     source: Path,
     output: Path,
     *,
-    job: PruningJob,
+    request: PruningRequest,
+    settings: TrainingSettings,
     by_recipe: Convert[Done],
     to_float: Convert[Any],
     workdir: Path,
     step: Step,
-) -> tuple[Done, dict[str, Any], tuple[str, ...]]:
+) -> tuple[Done, PruningReport, tuple[str, ...]]:
     """Write the pruned model's .tflite to `output`.
 
     Args:
-        by_recipe: the conversion that was asked for.
-        to_float: the same source as a float32 .tflite.
+        by_recipe: the requested conversion.
+        to_float: the conversion to a float32 .tflite.
 
     Returns:
-        What `by_recipe` returned, the report (`pruning` of the JSON), and notes.
+        The result of `by_recipe`, the report, and notes for the user.
 
     Raises:
         ConverterError: as `retune` and the conversion; EQ308 when a pruned weight is not zero in the file.
     """
     subject = str(source)
-    retuned = retune(source, job, step=step)
+    retuned = retune(source, request, settings, step=step)
     tuned = workdir / "pruned.keras"
     retuned.model.save(tuned)
     try:
@@ -56,65 +62,79 @@ def convert(
     whole = workdir / "unpruned.tflite"
     by_recipe(source, whole, _folder(workdir, "unpruned"))
     step("measure", 1)
-    report = _report(job, retuned, whole.read_bytes(), output.read_bytes(), hub.read_bytes(), subject)
+    report = _report(
+        request, settings, retuned, whole.read_bytes(), output.read_bytes(), hub.read_bytes(), subject
+    )
     return done, report, retuned.data.notes
 
 
 def _folder(workdir: Path, name: str) -> Path:
-    """Return an empty folder for one conversion, which starts as in a process of its own."""
+    """Return an empty folder for one conversion, with Keras' naming counters reset as in a new process."""
     folder = workdir / f"{name}-files"
     folder.mkdir()
-    keras_graph.forget_names()
+    keras_graph.reset_names()
     return folder
 
 
 def _report(
-    job: PruningJob, retuned: Retuned, whole: bytes, pruned: bytes, hub: bytes, subject: str
-) -> dict[str, Any]:
-    old, new = measured.sizes(whole), measured.sizes(pruned)
+    request: PruningRequest,
+    settings: TrainingSettings,
+    retuned: Retuned,
+    whole: bytes,
+    pruned: bytes,
+    hub: bytes,
+    subject: str,
+) -> PruningReport:
     before, after = measured.latencies_ns([whole, pruned], subject=subject)
-    weights = {
-        "before": measured.zeros(whole, subject=subject),
-        "after": measured.zeros(pruned, subject=subject),
-    }
-    report: dict[str, Any] = {
-        "kind": job.request.kind.value,
-        "ratio": job.request.ratio,
-        "epochs": retuned.epochs,
-        "seed": job.seed,
-        "distilled": job.distill,
-        "layers": list(retuned.layers),
-        "left": [{"layer": name, "reason": reason} for name, reason in retuned.left.items()],
-        "parameters": retuned.parameters,
-        "size_bytes": {"before": old["size_bytes"], "after": new["size_bytes"]},
-        "compressed_bytes": {"before": old["compressed_bytes"], "after": new["compressed_bytes"]},
-        "file_weights": weights,
-        "latency_ns": {"before": before, "after": after},
-        "speedup": before["p50"] / after["p50"],
-        "accuracy": {
-            **retuned.accuracy,
-            "file_before": measured.accuracy(whole, retuned.data.held_out, subject=subject),
-            "file_after": measured.accuracy(pruned, retuned.data.held_out, subject=subject),
-            "samples": len(retuned.data.held_out),
-        },
-    }
-    if job.request.kind is PruningKind.MAGNITUDE:
-        report["zeros_kept"] = measured.require_zeros_kept(hub, pruned, subject=subject)
-    elif weights["after"]["weights"] >= weights["before"]["weights"]:
-        raise ConverterError("EQ316", subject, "the written file has no fewer weights than before")
-    return {**report, "bought": _bought(report)}
+    weights = BeforeAfter(
+        before=measured.weight_counts(whole, subject=subject),
+        after=measured.weight_counts(pruned, subject=subject),
+    )
+    accuracy = PruningAccuracy(
+        before=retuned.accuracy_before,
+        pruned=retuned.accuracy_pruned,
+        tuned=retuned.accuracy_tuned,
+        file_before=measured.accuracy(whole, retuned.data.held_out, subject=subject),
+        file_after=measured.accuracy(pruned, retuned.data.held_out, subject=subject),
+        samples=len(retuned.data.held_out),
+    )
+    zeros_kept = None
+    if request.kind is PruningKind.MAGNITUDE:
+        zeros_kept = measured.require_zeros_kept(hub, pruned, subject=subject)
+    elif weights.after.weights >= weights.before.weights:
+        raise ConverterError("EQ316", subject, "the written file has as many weights as before")
+    size = BeforeAfter(before=len(whole), after=len(pruned))
+    compressed = BeforeAfter(before=measured.compressed_bytes(whole), after=measured.compressed_bytes(pruned))
+    speedup = before.p50 / after.p50
+    return PruningReport(
+        kind=request.kind.value,
+        ratio=request.ratio,
+        epochs=retuned.epochs,
+        seed=settings.seed,
+        distilled=settings.distill,
+        layers=retuned.layers,
+        left=tuple(UnprunedLayer(layer=name, reason=why) for name, why in retuned.unpruned.items()),
+        parameters=retuned.parameters,
+        size_bytes=size,
+        compressed_bytes=compressed,
+        file_weights=weights,
+        latency_ns=BeforeAfter(before=before, after=after),
+        speedup=speedup,
+        accuracy=accuracy,
+        zeros_kept=zeros_kept,
+        bought=_gain(request.kind, size, compressed, speedup),
+    )
 
 
-def _bought(report: dict[str, Any]) -> str:
-    """Say which of size on the wire and latency the pruning bought."""
-    wire, size = report["compressed_bytes"], report["size_bytes"]
-    on_the_wire = f"{wire['before'] / wire['after']:.2f}x smaller on the wire (compressed)"
-    if report["kind"] == PruningKind.MAGNITUDE:
+def _gain(kind: PruningKind, size: BeforeAfter[int], compressed: BeforeAfter[int], speedup: float) -> str:
+    """Return in words which of download size and latency the pruning improved."""
+    download = f"{compressed.before / compressed.after:.2f}x smaller on the wire (compressed)"
+    if kind is PruningKind.MAGNITUDE:
         return (
-            f"size on the wire, not latency: {on_the_wire}; the file stays at {size['after']} bytes, and the "
-            f"runtime treats zeros as any number ({report['speedup']:.2f}x the speed, measured)"
+            f"size on the wire, not latency: {download}; the file stays at {size.after} bytes, and the "
+            f"runtime does not skip zeros ({speedup:.2f}x the speed, measured)"
         )
     return (
-        f"latency and size: {report['speedup']:.2f}x the speed (measured), {on_the_wire}, "
-        f"the file {size['before'] / size['after']:.2f}x smaller"
+        f"latency and size: {speedup:.2f}x the speed (measured), {download}, "
+        f"the file {size.before / size.after:.2f}x smaller"
     )

@@ -1,4 +1,4 @@
-"""Magnitude pruning: masks over single weights that close along a polynomial schedule and then stay."""
+"""Magnitude pruning: masks over single weights, closed along a polynomial schedule during re-tuning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgeq_converters.training.common import keras_graph
 
-# Depthwise kernels hold few weights, each of which is a channel's own: they are left whole.
+# Depthwise kernels are not pruned: they hold few weights, each of them a channel's only ones.
 _KERNELS = {
     "Conv1D": ("kernel",),
     "Conv2D": ("kernel",),
@@ -23,46 +23,46 @@ _KERNELS = {
     "SeparableConv1D": ("pointwise_kernel",),
     "SeparableConv2D": ("pointwise_kernel",),
 }
-_RAMP = 0.6  # of the steps; the rest re-tunes what is left
-_UPDATES = 50  # of the masks along the ramp
+_RAMP = 0.6  # share of the steps; the rest re-tunes the remaining weights
+_UPDATES = 50  # number of mask updates during the ramp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernels:
-    """What is pruned.
+    """The weights that magnitude pruning acts on.
 
     Attributes:
-        variables: the weights, by the name of their layer.
-        left: {layer: why its weights are not pruned}.
+        variables: {layer: its weights}, in graph order.
+        unpruned: {layer: why its weights are not pruned}.
     """
 
     variables: dict[str, Any]
-    left: dict[str, str]
+    unpruned: dict[str, str]
 
 
 def kernels(model: Any) -> Kernels:
-    """Return the model's weights that can be pruned, in the order of the graph."""
+    """Return the model's weights that can be pruned."""
     variables: dict[str, Any] = {}
-    left: dict[str, str] = {}
+    unpruned: dict[str, str] = {}
     for call in keras_graph.calls(model):
         layer = call.operation
         if call.kind in _KERNELS:
             for name in _KERNELS[call.kind]:
                 variables[call.name] = next(weight for weight in layer.weights if weight.name == name)
         elif any(len(weight.shape) > 1 for weight in getattr(layer, "weights", ())):
-            left[call.name] = f"{call.kind} is not pruned by magnitude"
-    return Kernels(variables=variables, left=left)
+            unpruned[call.name] = f"{call.kind} is not pruned by magnitude"
+    return Kernels(variables=variables, unpruned=unpruned)
 
 
 def mask_of(weight: npt.NDArray[Any], sparsity: float) -> npt.NDArray[np.float32]:
-    """Return ones and zeros: the smallest `sparsity` of the weights are zero; equal ones go by position."""
+    """Return a mask of ones and zeros: zero for the smallest `sparsity` of the weights, ties by position."""
     mask = np.ones(weight.size, np.float32)
     mask[np.argsort(np.abs(weight).ravel(), kind="stable")[: round(sparsity * weight.size)]] = 0.0
     return mask.reshape(weight.shape)
 
 
 def sparsity_at(step: int, total: int, final: float) -> float:
-    """Return the schedule's sparsity: final * (1 - (1 - t)^3), Zhu & Gupta 2017 (arXiv 1710.01878), eq. 1."""
+    """Return the sparsity at a step: final * (1 - (1 - t)^3), Zhu & Gupta 2017 (arXiv 1710.01878), eq. 1."""
     ramp = max(1, int(total * _RAMP))
     return final * (1.0 - (1.0 - min(1.0, (step + 1) / ramp)) ** 3)
 
@@ -79,7 +79,7 @@ class Masks:
         self._every = max(1, int(total * _RAMP) // _UPDATES)
 
     def close(self, step: int) -> None:
-        """Bring the masks to the schedule's sparsity at `step`; after the ramp they stay as they are."""
+        """Close the masks to the scheduled sparsity at `step`; after the ramp they no longer change."""
         ramp = max(1, int(self._total * _RAMP))
         if step < ramp and (step % self._every == 0 or step == ramp - 1):
             sparsity = sparsity_at(step, self._total, self._final)

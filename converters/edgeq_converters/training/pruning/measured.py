@@ -1,4 +1,4 @@
-"""What a pruned file is worth beside the unpruned one: sizes, latency in turns, and where its zeros are."""
+"""Figures of a pruned and an unpruned .tflite: compressed size, latency, accuracy, and zero weights."""
 
 from __future__ import annotations
 
@@ -13,39 +13,41 @@ import numpy.typing as npt
 from edgeq_converters.data.samples import Samples, to_real
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import inference, tflite_file
+from edgeq_converters.progress import ignore
 from edgeq_converters.training.common.training_data import LabelledData
+from edgeq_converters.training.pruning.report import LatencyQuartiles, WeightCounts
 
 _ROUNDS = 12
 _ROUND_NS = 40_000_000  # of each model in each round
 
 
-def sizes(data: bytes) -> dict[str, int]:
-    """Return the file's size, and its size compressed (zlib level 9)."""
-    return {"size_bytes": len(data), "compressed_bytes": len(zlib.compress(data, 9))}
+def compressed_bytes(data: bytes) -> int:
+    """Return the file's size compressed with zlib level 9."""
+    return len(zlib.compress(data, 9))
 
 
-def latencies_ns(models: list[bytes], *, subject: str) -> list[dict[str, float]]:
+def latencies_ns(models: list[bytes], *, subject: str) -> list[LatencyQuartiles]:
     """Return each model's median latency, and its quartiles over the rounds.
 
-    The models take turns in rounds of 40 ms, so that a machine that slows down slows down all of them. One
-    thread, LiteRT's default delegates, inputs of zeros.
+    The models take turns in rounds of 40 ms, so that a slowdown of the machine hits all of them. One thread,
+    LiteRT's default delegates, inputs of zeros.
     """
     runs = [_prepared(data, subject) for data in models]
     medians: list[list[float]] = [[] for _ in models]
     for number in range(_ROUNDS + 1):
         for into, interpreter in zip(medians, runs, strict=True):
-            taken: list[int] = []
-            while sum(taken) < _ROUND_NS or len(taken) < 5:
+            times: list[int] = []
+            while sum(times) < _ROUND_NS or len(times) < 5:
                 started = time.perf_counter_ns()
                 interpreter.invoke()
-                taken.append(time.perf_counter_ns() - started)
+                times.append(time.perf_counter_ns() - started)
             if number:  # the first round warms up
-                into.append(statistics.median(taken))
-    found = []
+                into.append(statistics.median(times))
+    latencies = []
     for rounds in medians:
         low, middle, high = statistics.quantiles(rounds, n=4)
-        found.append({"p50": middle, "quartile_low": low, "quartile_high": high})
-    return found
+        latencies.append(LatencyQuartiles(p50=middle, quartile_low=low, quartile_high=high))
+    return latencies
 
 
 def _prepared(data: bytes, subject: str) -> Any:
@@ -61,22 +63,22 @@ def accuracy(data: bytes, held_out: LabelledData, *, subject: str) -> float | No
         return None
     inputs, outs = tflite_file.inputs_and_outputs(tflite_file.parse(data, subject=subject))
     samples = Samples(inputs=inputs, arrays=held_out.arrays)
-    scores = inference.outputs(data, samples, subject=subject, advance=lambda _count: None)[0]
+    scores = inference.outputs(data, samples, subject=subject, advance=ignore)[0]
     real = to_real(scores, outs[0])
     return float(np.mean(np.argmax(real, axis=-1) == held_out.labels))
 
 
 def weights(data: bytes, *, subject: str) -> dict[str, npt.NDArray[Any]]:
-    """Return the file's constants of two and more dimensions, by the tensor's name; int4 unpacked."""
+    """Return {tensor name: values} of the file's constants with two or more dimensions; int4 is unpacked."""
     model = tflite_file.parse(data, subject=subject)
-    found = {}
+    constants = {}
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             if tflite_file.is_constant(model, tensor) and len(_shape(tensor)) > 1:
                 array = _array(model, tensor)
                 if array is not None:
-                    found[tflite_file.tensor_name(tensor)] = array
-    return found
+                    constants[tflite_file.tensor_name(tensor)] = array
+    return constants
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:
@@ -95,23 +97,24 @@ def _array(model: Any, tensor: Any) -> npt.NDArray[Any] | None:
     return raw.view(kinds[kind]).reshape(_shape(tensor))
 
 
-def zeros(data: bytes, *, subject: str) -> dict[str, float]:
-    """Return how many of the file's weights are zero, and of how many."""
+def weight_counts(data: bytes, *, subject: str) -> WeightCounts:
+    """Return the number of weights in the file, and how many of them are zero."""
     arrays = weights(data, subject=subject).values()
-    total = sum(array.size for array in arrays)
-    nothing = sum(int(np.count_nonzero(array == 0)) for array in arrays)
-    return {"weights": total, "zero_weights": nothing}
+    return WeightCounts(
+        weights=sum(array.size for array in arrays),
+        zero_weights=sum(int(np.count_nonzero(array == 0)) for array in arrays),
+    )
 
 
 def require_zeros_kept(hub: bytes, written: bytes, *, subject: str) -> int:
-    """Return how many zeros of the float file's weights are exact zeros in the written file: all of them.
+    """Check that every zero weight of the float file is exactly zero in the converted file; return how many.
 
     Args:
         hub: the float .tflite with the pruned weights.
-        written: the file of any scheme that was made from it.
+        written: the file of any scheme converted from it.
 
     Raises:
-        ConverterError: EQ308 naming the weights where the quantizer moved a zero.
+        ConverterError: EQ308, naming the weights where the quantizer moved a zero.
     """
     ours, theirs = weights(hub, subject=subject), weights(written, subject=subject)
     checked = 0

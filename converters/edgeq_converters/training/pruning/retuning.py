@@ -1,21 +1,21 @@
-"""Prunes a Keras model and re-tunes what is left; says how good the model was, became and is."""
+"""Prune a Keras model and re-tune it; measure the accuracy before, between and after."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from edgeq_converters.progress import Step
 from edgeq_converters.training.common import batch_norm, loop
-from edgeq_converters.training.common.setup import make_ready
-from edgeq_converters.training.common.training_data import Split
-from edgeq_converters.training.pruning import channels, magnitude
-from edgeq_converters.training.pruning.job import PruningJob
-from edgeq_converters.training.pruning.request import PruningKind
+from edgeq_converters.training.common.setup import load_setup
+from edgeq_converters.training.common.training_data import DataSplit
+from edgeq_converters.training.pruning import channel_pruning, magnitude
+from edgeq_converters.training.pruning.report import ParameterCounts, PrunedLayer
+from edgeq_converters.training.settings import PruningKind, PruningRequest, TrainingSettings
 
 _BATCH = 32
 _RATE = 1e-3
@@ -27,22 +27,37 @@ class Retuned:
     """A pruned and re-tuned model.
 
     Attributes:
-        layers: [{layer, before, after}]: channels, or weights that are not zero.
-        left: {layer: why it was left as it is}.
-        parameters: before, after and, of those, not zero.
-        accuracy: top-1 on the held-out samples: before, pruned (not re-tuned yet), tuned; None unlabelled.
+        epochs: how many were trained.
+        layers: channels of each pruned layer, or its weights that are not zero.
+        unpruned: {layer: why it was not pruned}.
+        accuracy_before, accuracy_pruned, accuracy_tuned: top-1 on the held-out samples before pruning, before
+            re-tuning and after it, 0..1; None without labels.
     """
 
     model: Any
-    data: Split
+    data: DataSplit
     epochs: int
-    layers: tuple[dict[str, Any], ...]
-    left: dict[str, str]
-    parameters: dict[str, int]
-    accuracy: dict[str, float | None]
+    layers: tuple[PrunedLayer, ...]
+    unpruned: dict[str, str]
+    parameters: ParameterCounts
+    accuracy_before: float | None
+    accuracy_pruned: float | None
+    accuracy_tuned: float | None
 
 
-def retune(source: Path, job: PruningJob, *, step: Step) -> Retuned:
+class Fit(Protocol):
+    """Trains a model in place, and then re-estimates its batch normalization."""
+
+    def __call__(
+        self,
+        model: Any,
+        *,
+        before_step: Callable[[int], None] = ...,
+        after_update: Callable[[], None] = ...,
+    ) -> None: ...
+
+
+def retune(source: Path, request: PruningRequest, settings: TrainingSettings, *, step: Step) -> Retuned:
     """Return the model of `source`, pruned and re-tuned.
 
     Raises:
@@ -50,103 +65,100 @@ def retune(source: Path, job: PruningJob, *, step: Step) -> Retuned:
             EQ317 training diverged.
     """
     subject = str(source)
-    ready = make_ready(source, job, step=step)
-    model, data = ready.model, ready.data
-    targets = ready.targets(data.training)
-    measured = _Accuracy(data)
-    before = measured.of(model)
-    parameters = {"before": int(model.count_params())}
-    epochs = loop.epochs_for(len(data.training), batch=_BATCH, steps=_STEPS, wanted=job.epochs)
-    plan = loop.Plan(epochs=epochs, rate=_RATE, batch=_BATCH, seed=job.seed)
-    advance = step("re-tune", plan.steps(len(data.training)))
+    setup = load_setup(source, settings, step=step)
+    model, data = setup.model, setup.data
+    targets = setup.targets(data.training)
+    accuracy_before = _accuracy(model, data)
+    parameters_before = int(model.count_params())
+    epochs = loop.epochs_for(len(data.training), batch=_BATCH, steps=_STEPS, requested=settings.epochs)
+    schedule = loop.Schedule(epochs=epochs, rate=_RATE, batch=_BATCH, seed=settings.seed)
+    steps = schedule.steps(len(data.training))
+    advance = step("re-tune", steps)
 
-    def fit(what: Any, **hooks: Any) -> None:
+    def fit(
+        model: Any,
+        *,
+        before_step: Callable[[int], None] = lambda _step: None,
+        after_update: Callable[[], None] = lambda: None,
+    ) -> None:
         loop.train(
-            loop.training_call(what),
-            what.trainable_variables,
+            loop.training_call(model),
+            model.trainable_variables,
             data.training,
             targets,
-            loss=ready.loss,
-            plan=plan,
+            loss=setup.loss,
+            schedule=schedule,
             subject=subject,
             advance=advance,
-            **hooks,
+            before_step=before_step,
+            after_update=after_update,
         )
-        batch_norm.reestimate(what, data.training, loop.training_call(what))
+        batch_norm.reestimate(model, data.training, loop.training_call(model))
 
-    prune = _channels if job.request.kind is PruningKind.CHANNELS else _weights
-    done, pruned, layers, left = prune(model, job, measured, plan, len(data.training), subject, fit)
+    if request.kind is PruningKind.CHANNELS:
+        pruned = _prune_channels(model, request.ratio, data, subject, fit)
+    else:
+        pruned = _prune_weights(model, request.ratio, data, steps, subject, fit)
     return Retuned(
-        model=done,
+        model=pruned.model,
         data=data,
         epochs=epochs,
-        layers=tuple(layers),
-        left=left,
-        parameters={
-            **parameters,
-            "after": int(done.count_params()),
-            "nonzero": sum(int(np.count_nonzero(weight)) for weight in done.get_weights()),
-        },
-        accuracy={"before": before, "pruned": pruned, "tuned": measured.of(done)},
+        layers=pruned.layers,
+        unpruned=pruned.unpruned,
+        parameters=ParameterCounts(
+            before=parameters_before,
+            after=int(pruned.model.count_params()),
+            nonzero=sum(int(np.count_nonzero(weight)) for weight in pruned.model.get_weights()),
+        ),
+        accuracy_before=accuracy_before,
+        accuracy_pruned=pruned.accuracy,
+        accuracy_tuned=_accuracy(pruned.model, data),
     )
 
 
-_Pruned = tuple[Any, float | None, list[dict[str, Any]], dict[str, str]]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pruned:
+    """A re-tuned model; `accuracy` was measured before re-tuning."""
+
+    model: Any
+    accuracy: float | None
+    layers: tuple[PrunedLayer, ...]
+    unpruned: dict[str, str]
 
 
-def _channels(
-    model: Any,
-    job: PruningJob,
-    measured: _Accuracy,
-    plan: loop.Plan,
-    count: int,
-    subject: str,
-    fit: Callable[..., None],
-) -> _Pruned:
-    cut = channels.prune(model, job.request.ratio, subject=subject)
-    pruned = measured.of(cut.model)
-    fit(cut.model)
-    layers = [{"layer": name, "before": old, "after": new} for name, (old, new) in cut.layers.items()]
-    return cut.model, pruned, layers, cut.left
+def _prune_channels(model: Any, ratio: float, data: DataSplit, subject: str, fit: Fit) -> _Pruned:
+    pruned = channel_pruning.prune(model, ratio, subject=subject)
+    accuracy = _accuracy(pruned.model, data)
+    fit(pruned.model)
+    layers = tuple(
+        PrunedLayer(layer=name, before=before, after=after) for name, (before, after) in pruned.layers.items()
+    )
+    return _Pruned(model=pruned.model, accuracy=accuracy, layers=layers, unpruned=pruned.unpruned)
 
 
-def _weights(
-    model: Any,
-    job: PruningJob,
-    measured: _Accuracy,
-    plan: loop.Plan,
-    count: int,
-    subject: str,
-    fit: Callable[..., None],
-) -> _Pruned:
-    found = magnitude.kernels(model)
-    if not found.variables:
-        raise channels.nothing_to_prune(subject, found.left)
-    whole = model.get_weights()
-    for variable in found.variables.values():
+def _prune_weights(model: Any, ratio: float, data: DataSplit, steps: int, subject: str, fit: Fit) -> _Pruned:
+    kernels = magnitude.kernels(model)
+    if not kernels.variables:
+        raise channel_pruning.nothing_to_prune(subject, kernels.unpruned)
+    original = model.get_weights()
+    for variable in kernels.variables.values():
         weight = np.asarray(variable)
-        variable.assign(weight * magnitude.mask_of(weight, job.request.ratio))
-    pruned = measured.of(model)
-    model.set_weights(whole)
-    masks = magnitude.Masks(list(found.variables.values()), final=job.request.ratio, total=plan.steps(count))
+        variable.assign(weight * magnitude.mask_of(weight, ratio))
+    accuracy = _accuracy(model, data)
+    model.set_weights(original)
+    masks = magnitude.Masks(list(kernels.variables.values()), final=ratio, total=steps)
     fit(model, before_step=masks.close, after_update=masks.apply)
-    layers = [
-        {
-            "layer": name,
-            "before": int(np.prod(variable.shape)),
-            "after": int(np.count_nonzero(np.asarray(variable))),
-        }
-        for name, variable in found.variables.items()
-    ]
-    return model, pruned, layers, found.left
-
-
-@dataclass(frozen=True)
-class _Accuracy:
-    data: Split
-
-    def of(self, model: Any) -> float | None:
-        held_out = self.data.held_out
-        return (
-            None if held_out.labels is None else loop.accuracy(loop.predict(model, held_out), held_out.labels)
+    layers = tuple(
+        PrunedLayer(
+            layer=name,
+            before=int(np.prod(variable.shape)),
+            after=int(np.count_nonzero(np.asarray(variable))),
         )
+        for name, variable in kernels.variables.items()
+    )
+    return _Pruned(model=model, accuracy=accuracy, layers=layers, unpruned=kernels.unpruned)
+
+
+def _accuracy(model: Any, data: DataSplit) -> float | None:
+    held_out = data.held_out
+    return None if held_out.labels is None else loop.accuracy(loop.predict(model, held_out), held_out.labels)

@@ -1,4 +1,4 @@
-"""Where activations become integers: the tensors of the float .tflite, found in the Keras graph by value."""
+"""Activation points: the tensors of the float .tflite, matched to tensors of the Keras graph by value."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ _SAME_SCALE = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Points:
-    """Where to fake-quantize.
+class ActivationPoints:
+    """The tensors to fake-quantize.
 
     Attributes:
-        key_of: {id of a symbolic Keras tensor: the key of its range}; symbols that share a scale share a key.
-        names: {key: names of the .tflite tensors that have this range}.
+        key_of: {id of a symbolic Keras tensor: key of its range}; symbols that share a scale share a key.
+        names: {key: names of the .tflite tensors with this range}.
     """
 
     key_of: dict[int, str]
     names: dict[str, tuple[str, ...]]
 
 
-def find(model: Any, hub: bytes, data: LabelledData, *, subject: str) -> Points:
-    """Return the points of a model whose float .tflite is `hub`.
+def find(model: Any, hub: bytes, data: LabelledData, *, subject: str) -> ActivationPoints:
+    """Return the activation points of a model whose float .tflite is `hub`.
 
-    The .tflite decides: what the converter fused (a convolution with its ReLU) has one tensor, and the Keras
-    tensors inside of it are in no file. A Keras tensor and a .tflite tensor are one where their values agree
-    on some samples; where two Keras tensors are equal, they share a range.
+    The .tflite decides: a fused operation (a convolution with its ReLU) has one output tensor, and the Keras
+    tensors inside it do not exist in the file. A Keras tensor matches a .tflite tensor where their values
+    agree on a few samples. Equal Keras tensors share a range.
     """
     probes = data.take(np.arange(min(_PROBES, len(data))))
-    theirs = _tflite_values(hub, probes, subject)
+    tflite_values = _tflite_values(hub, probes, subject)
     groups = _Groups()
     names: dict[int, list[str]] = {}
-    symbols, ours = _keras_values(model, probes)
-    for symbol, values in zip(symbols, ours, strict=True):
-        found = [name for name, other in theirs.items() if _same(values, other)]
-        if found:
-            names[id(symbol)] = found
-            for name in found:
+    symbols, keras_values = _keras_values(model, probes)
+    for symbol, values in zip(symbols, keras_values, strict=True):
+        matches = [name for name, other in tflite_values.items() if _same(values, other)]
+        if matches:
+            names[id(symbol)] = matches
+            for name in matches:
                 groups.join(("k", id(symbol)), ("t", name))
     for call in keras_graph.calls(model):
         if call.kind in _SAME_SCALE:
@@ -67,13 +67,13 @@ def find(model: Any, hub: bytes, data: LabelledData, *, subject: str) -> Points:
             key = numbers.setdefault(groups.root(("k", id(symbol))), f"range{len(numbers)}")
             key_of[id(symbol)] = key
             by_key.setdefault(key, {}).update(dict.fromkeys(names[id(symbol)]))
-    return Points(key_of=key_of, names={key: tuple(found) for key, found in by_key.items()})
+    return ActivationPoints(key_of=key_of, names={key: tuple(tensors) for key, tensors in by_key.items()})
 
 
-def _same(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> bool:
-    if ours.size != theirs.size:
+def _same(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> bool:
+    if left.size != right.size:
         return False
-    one, other = ours.ravel().astype(np.float64), theirs.ravel().astype(np.float64)
+    one, other = left.ravel().astype(np.float64), right.ravel().astype(np.float64)
     return bool(np.abs(one - other).max(initial=0.0) <= 2e-4 * np.abs(one).max(initial=0.0) + 1e-6)
 
 
@@ -82,7 +82,7 @@ def _keras_values(model: Any, probes: LabelledData) -> tuple[list[Any], list[npt
     symbols, values = list(inputs), [np.asarray(array) for array in probes.arrays]
 
     def call(what: keras_graph.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = keras_graph.call_quietly(what, args, kwargs)
+        result = keras_graph.call_in_inference_mode(what, args, kwargs)
         import keras
 
         for symbol, value in zip(what.outputs, keras.tree.flatten(result), strict=True):
@@ -110,7 +110,7 @@ def _tflite_values(hub: bytes, probes: LabelledData, subject: str) -> dict[str, 
 
 
 class _Groups:
-    """A union-find over anything."""
+    """A union-find over hashable items."""
 
     def __init__(self) -> None:
         self._parent: dict[Any, Any] = {}

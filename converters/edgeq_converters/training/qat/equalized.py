@@ -1,4 +1,4 @@
-"""Equalization put into a Keras model: the factors that a float .tflite got, in the layers they came from."""
+"""Apply the equalization of a float .tflite to the Keras model that it was converted from."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.graph import edit, tflite_file
 from edgeq_converters.graph.layers import Layer, read
+from edgeq_converters.progress import ignore
 from edgeq_converters.quantization import equalization
 
 Array = npt.NDArray[Any]
@@ -24,7 +25,7 @@ def _of_depthwise(kernel: Array) -> Array:
     return kernel.reshape(1, *kernel.shape[:-2], -1)
 
 
-# {layer: (its kernel as the .tflite has it, and back)}
+# {layer: (kernel -> its layout in the .tflite, and the inverse)}
 _LAYOUTS: dict[str, tuple[Callable[[Array], Array], Callable[[Array, tuple[int, ...]], Array]]] = {
     "Conv2D": (_of_convolution, lambda stored, _shape: np.moveaxis(stored, 0, -1)),
     "Dense": (_of_convolution, lambda stored, _shape: np.moveaxis(stored, 0, -1)),
@@ -33,38 +34,39 @@ _LAYOUTS: dict[str, tuple[Callable[[Array], Array], Callable[[Array, tuple[int, 
 
 
 def equalize(model: Any, hub: bytes, samples: Samples, *, subject: str) -> bytes | None:
-    """Equalize a Keras model in place and return its float .tflite, which keeps its tensors' names.
+    """Equalize a Keras model in place and return its float .tflite with the same tensor names.
 
     Args:
-        model: without batch normalization where that could be folded, as `hub` has it.
+        model: with batch normalization folded where possible, as in `hub`.
         hub: its float .tflite.
 
     Returns:
-        None, and the model is as it was, where there is nothing to equalize or a layer that would change is
-        not one layer of the Keras model.
+        None where there is nothing to equalize, or where a changed layer does not match exactly one Keras
+        layer; the model is then unchanged.
     """
-    done = equalization.equalize(hub, samples, subject=subject, advance=lambda _count: None)
-    if not done.groups:
+    equalized = equalization.equalize(hub, samples, subject=subject, advance=ignore)
+    if not equalized.groups:
         return None
-    old, new = (tflite_file.parse(data, subject=subject) for data in (hub, done.data))
+    old, new = (tflite_file.parse(data, subject=subject) for data in (hub, equalized.data))
     changes: list[tuple[Any, Array]] = []
     for operator in old.subgraphs[0].operators:
         layer = read(old, operator)
         if layer is None or not _differs(old, new, layer):
             continue
-        found = [each for each in model.layers if _is(each, _constant(old, layer.weights))]
-        if len(found) != 1 or (
-            layer.bias >= 0 and not found[0].use_bias and _constant(old, layer.bias).any()
+        matches = [each for each in model.layers if _matches(each, _constant(old, layer.weights))]
+        if len(matches) != 1 or (
+            layer.bias >= 0 and not matches[0].use_bias and _constant(old, layer.bias).any()
         ):
             return None
-        kernel = found[0].kernel
-        _, back = _LAYOUTS[type(found[0]).__name__]
-        changes.append((kernel, back(_constant(new, layer.weights), tuple(kernel.shape))))
-        if found[0].use_bias and layer.bias >= 0:
-            changes.append((found[0].bias, _constant(new, layer.bias).reshape(found[0].bias.shape)))
+        kernel = matches[0].kernel
+        _, to_keras = _LAYOUTS[type(matches[0]).__name__]
+        changes.append((kernel, to_keras(_constant(new, layer.weights), tuple(kernel.shape))))
+        if matches[0].use_bias and layer.bias >= 0:
+            bias = matches[0].bias
+            changes.append((bias, _constant(new, layer.bias).reshape(bias.shape)))
     for variable, values in changes:
         variable.assign(values)
-    return done.data
+    return equalized.data
 
 
 def _differs(old: Any, new: Any, layer: Layer) -> bool:
@@ -78,7 +80,7 @@ def _constant(model: Any, index: int) -> Array:
     return edit.constant(model, model.subgraphs[0].tensors[index])
 
 
-def _is(layer: Any, stored: Array) -> bool:
+def _matches(layer: Any, stored: Array) -> bool:
     layout = _LAYOUTS.get(type(layer).__name__)
     if layout is None or getattr(layer, "data_format", "channels_last") != "channels_last":
         return False

@@ -1,4 +1,4 @@
-"""Fake quantization: rounded to the integers' grid in the forward pass, straight through in the backward."""
+"""Fake quantization: round to the integer grid in the forward pass, straight-through in the backward pass."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import numpy.typing as npt
 
 
 def rounded(values: Any) -> Any:
-    """Return the nearest integers, with the gradient of the identity (Bengio et al., arXiv 1308.3432)."""
+    """Return the nearest integers with the straight-through gradient (Bengio et al., arXiv 1308.3432)."""
     import keras
 
     return values + keras.ops.stop_gradient(keras.ops.round(values) - values)
 
 
 def weights(values: Any, *, over: Sequence[int], bits: int, ratio: Any = 1.0) -> Any:
-    """Return weights on a symmetric grid; one scale for each channel that `over` leaves apart.
+    """Return weights on a symmetric grid with one scale per channel.
 
     Args:
-        ratio: of a channel's largest magnitude, what the grid reaches; what is beyond is cut.
+        over: axes that share a scale; the remaining axes are the channels.
+        ratio: end of the grid as a share of the channel's largest magnitude; larger weights are clipped.
     """
     import keras
 
@@ -34,10 +35,10 @@ def weights(values: Any, *, over: Sequence[int], bits: int, ratio: Any = 1.0) ->
 def snapped(
     values: npt.NDArray[np.float32], *, over: Sequence[int], bits: int, ratio: Any = 1.0
 ) -> npt.NDArray[np.float32]:
-    """Return the weights on their grid, so that the quantizer's own rounding changes nothing.
+    """Return the weights rounded to their grid, so that the quantizer's own rounding changes nothing.
 
-    A ratio of at most one leaves each channel a weight at the grid's end, from which the quantizer tells the
-    same grid again.
+    With a ratio of at most one, each channel has a weight at the end of the grid, from which the quantizer
+    derives the same scale.
     """
     most = float(2 ** (bits - 1) - 1)
     scale = np.abs(values).max(axis=tuple(over), keepdims=True) / most * ratio
@@ -46,11 +47,11 @@ def snapped(
 
 
 def activations(values: Any, low: Any, high: Any) -> Any:
-    """Return activations on the int8 grid of a range; gradients reach the range's ends as in LSQ+.
+    """Return activations on the int8 grid of a range; gradients reach both ends of the range, as in LSQ+.
 
     Args:
         low: at most zero.
-        high: at least zero; together with `low` a range of some width.
+        high: at least zero, and above `low`.
     """
     import keras
 
@@ -62,9 +63,9 @@ def activations(values: Any, low: Any, high: Any) -> Any:
 
 
 class LearnedRange:
-    """A tensor's range as two numbers that training moves; each keeps its sign and zero stays inside."""
+    """A tensor's range as two trainable numbers; both keep their sign, so that zero stays inside."""
 
-    _SPEED = 20.0  # of the ends, relative to a weight's step: a range may have to move by a factor
+    _SPEED = 20.0  # learning rate of the ends relative to a weight: a range may move by a factor
 
     def __init__(self, low: float, high: float) -> None:
         import keras
@@ -87,7 +88,7 @@ class LearnedRange:
 
 
 class LearnedRatio:
-    """How far a grid of few bits reaches, channel by channel, as numbers that training moves."""
+    """The end of a low-bit grid as a trainable share of each channel's largest weight."""
 
     _LEAST = 0.2
 
@@ -97,7 +98,7 @@ class LearnedRatio:
         self.variable = keras.Variable(np.asarray(start, np.float32))
 
     def value(self) -> Any:
-        """Return the ratios, at most one; the gradient passes the bounds, so that none is stuck there."""
+        """Return the ratios, at most one; the gradient passes the bounds, so that no ratio gets stuck."""
         import keras
 
         ops = keras.ops

@@ -1,4 +1,4 @@
-"""Where training with fake quantization starts: the best of what conversion alone knows to do."""
+"""The starting point of QAT: the best initialization that post-training quantization offers."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import numpy as np
 from edgeq_converters.calibration import observe
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.graph import tflite_file
-from edgeq_converters.progress import Step
+from edgeq_converters.progress import Step, ignore
 from edgeq_converters.training.common import loop
 from edgeq_converters.training.common.training_data import LabelledData
 from edgeq_converters.training.qat import activation_points, equalized
-from edgeq_converters.training.qat.activation_points import Points
+from edgeq_converters.training.qat.activation_points import ActivationPoints
 from edgeq_converters.training.qat.fake_quant import LearnedRange
 from edgeq_converters.training.qat.quantized_forward import QuantizedForward
-from edgeq_converters.training.qat.scoring import Judge, Score
+from edgeq_converters.training.qat.scoring import Score, Scorer
 
 CALIBRATORS = ("minmax", "percentile:99.99", "percentile:99.999", "mse")
-"""Whose ranges are tried; training moves them from there."""
+"""The calibrators to try for the initial ranges."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """A forward pass with fake quantization, ready to be trained.
+    """A forward pass with fake quantization, ready for training.
 
     Attributes:
-        model: whose weights are trained; equalized where that was better.
-        score: on the samples of the judge, before any training.
+        model: the Keras model to train; equalized where that scored better.
+        calibrator: of the initial ranges.
+        score: before training, on the scorer's samples.
     """
 
     model: Any
-    found: Points
+    points: ActivationPoints
     ranges: dict[str, LearnedRange]
     forward: QuantizedForward
     equalized: bool
@@ -46,14 +47,14 @@ def best(
     hub: bytes,
     data: LabelledData,
     *,
-    judge: Judge,
+    scorer: Scorer,
     weight_bits: int,
     subject: str,
     step: Step,
 ) -> Start:
-    """Return the best start: the weights as they are or equalized, with the ranges of each calibrator.
+    """Return the best start: the weights unchanged or equalized, with the ranges of each calibrator.
 
-    The judge decides by the fake-quantized outputs. Only the winner's weights stay in the model.
+    The loss of the fake-quantized outputs decides. The model ends with the winner's weights.
 
     Args:
         hub: the model's float .tflite.
@@ -61,7 +62,7 @@ def best(
     """
     inputs, _ = tflite_file.inputs_and_outputs(tflite_file.parse(hub, subject=subject))
     samples = Samples(inputs=inputs, arrays=data.arrays)
-    advance = step("choose where to start", 2 * len(CALIBRATORS))
+    advance = step("choose the starting point", 2 * len(CALIBRATORS))
     kept: tuple[Start, list[Any]] | None = None
     plain = model.get_weights()
     for is_equalized in (False, True):
@@ -72,16 +73,16 @@ def best(
         if used is None:
             advance(len(CALIBRATORS))
             continue
-        found = activation_points.find(model, used, data, subject=subject)
-        histograms = observe.observe(used, samples, subject=subject, advance=lambda _count: None)
+        points = activation_points.find(model, used, data, subject=subject)
+        histograms = observe.observe(used, samples, subject=subject, advance=ignore)
         for calibrator in CALIBRATORS:
-            ranges = _ranges(used, histograms, found, calibrator, subject)
-            forward = QuantizedForward(model, found, ranges, weight_bits=weight_bits)
-            score = judge.score(loop.outputs_of(forward, judge.data))
+            ranges = _ranges(used, histograms, points, calibrator, subject)
+            forward = QuantizedForward(model, points, ranges, weight_bits=weight_bits)
+            score = scorer.score(loop.outputs_of(forward, scorer.data))
             if kept is None or score.loss < kept[0].score.loss:
                 start = Start(
                     model=model,
-                    found=found,
+                    points=points,
                     ranges=ranges,
                     forward=forward,
                     equalized=is_equalized,
@@ -91,13 +92,13 @@ def best(
                 kept = start, model.get_weights()
             advance(1)
     if kept is None:
-        raise TypeError("the model as it is was tried")
+        raise TypeError("the unchanged model is always tried")
     model.set_weights(kept[1])
     return kept[0]
 
 
 def _ranges(
-    hub: bytes, histograms: Any, found: Points, calibrator: str, subject: str
+    hub: bytes, histograms: Any, points: ActivationPoints, calibrator: str, subject: str
 ) -> dict[str, LearnedRange]:
     ranges = observe.ranges(hub, histograms, calibrator=calibrator, subject=subject)
     return {
@@ -105,5 +106,5 @@ def _ranges(
             min(float(np.min(ranges[name]["min"])) for name in names),
             max(float(np.max(ranges[name]["max"])) for name in names),
         )
-        for key, names in found.names.items()
+        for key, names in points.names.items()
     }

@@ -1,4 +1,4 @@
-"""A Keras model run as its integer file will run: weights on their grids, activations on theirs."""
+"""The forward pass of a Keras model with fake-quantized weights and activations."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy.typing as npt
 from edgeq_converters.quantization import weight_clipping
 from edgeq_converters.training.common import keras_graph
 from edgeq_converters.training.qat import fake_quant
-from edgeq_converters.training.qat.activation_points import Points
+from edgeq_converters.training.qat.activation_points import ActivationPoints
 from edgeq_converters.training.qat.fake_quant import LearnedRange, LearnedRatio
 
-# {layer: {weight: the axes over which one scale is shared}}: per output channel, as litert-quantizer has it.
+# {layer: {weight: axes that share a scale}}: one scale per output channel, as in litert-quantizer.
 _OVER: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     "Conv1D": {"kernel": (0, 1)},
     "Conv2D": {"kernel": (0, 1, 2)},
@@ -26,21 +26,26 @@ _OVER: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     "Dense": {"kernel": (0,)},
 }
 _INT4 = {"Conv2D", "Dense"}
-# The kernels fix these outputs' ranges; nothing is learned there.
+# The kernels fix the ranges of these outputs, so no range is learned.
 _FIXED = {"softmax": (0.0, 255 / 256), "sigmoid": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 
 
 class QuantizedForward:
-    """The forward pass with fake quantization, in inference mode: batch normalization that is left is frozen.
+    """The forward pass with fake quantization, in inference mode: remaining batch normalization is frozen.
 
     Args:
         ranges: {key of `points`: its range}.
-        weight_bits: 8, or 4 for the weights of convolutions and dense layers; how far a grid of 4 bits
-            reaches is learned too, from where the error of the weights is least.
+        weight_bits: 8, or 4 for the weights of convolutions and dense layers. The end of a 4-bit grid is
+            learned too; it starts where the rounding error of the weights is smallest.
     """
 
     def __init__(
-        self, model: Any, points: Points, ranges: Mapping[str, LearnedRange], *, weight_bits: int = 8
+        self,
+        model: Any,
+        points: ActivationPoints,
+        ranges: Mapping[str, LearnedRange],
+        *,
+        weight_bits: int = 8,
     ) -> None:
         self._model, self._points, self._ranges, self._bits = model, points, ranges, weight_bits
         self._outputs = {id(symbol) for symbol in keras_graph.symbols(model)[1]}
@@ -55,7 +60,7 @@ class QuantizedForward:
 
     @property
     def variables(self) -> list[Any]:
-        """The trainable weights without those of batch normalization, the ranges' ends, and the ratios."""
+        """The trainable variables: weights except batch normalization, ends of ranges, and ratios."""
         frozen = {
             id(weight)
             for layer in self._model.layers
@@ -63,12 +68,12 @@ class QuantizedForward:
             for weight in layer.weights
         }
         weights = [v for v in self._model.trainable_variables if id(v) not in frozen]
-        ends = [v for found in self._ranges.values() for v in found.variables]
-        return [*weights, *ends, *(found.variable for found in self._ratios.values())]
+        ends = [v for learned in self._ranges.values() for v in learned.variables]
+        return [*weights, *ends, *(ratio.variable for ratio in self._ratios.values())]
 
     def __call__(self, inputs: list[Any]) -> list[Any]:
         """Return the outputs of a batch."""
-        fed = [self._placed(symbol, value) for symbol, value in zip(self._inputs, inputs, strict=True)]
+        fed = [self._quantized(symbol, value) for symbol, value in zip(self._inputs, inputs, strict=True)]
         return keras_graph.run(self._model, fed, self._call)
 
     def _call(self, what: keras_graph.Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -90,18 +95,18 @@ class QuantizedForward:
             fixed = [on_grid(variable) for variable in layer.non_trainable_variables]
             result, _ = layer.stateless_call(values, fixed, *args, **kwargs)
         else:
-            result = keras_graph.call_quietly(what, args, kwargs)
+            result = keras_graph.call_in_inference_mode(what, args, kwargs)
         activation = fixed_activation(what)
         flat = [
-            self._placed(id(symbol), value, activation)
+            self._quantized(id(symbol), value, activation)
             for symbol, value in zip(what.outputs, keras.tree.flatten(result), strict=True)
         ]
         return keras.tree.pack_sequence_as(result, flat)
 
-    def _placed(self, symbol: int, value: Any, activation: str = "") -> Any:
+    def _quantized(self, symbol: int, value: Any, activation: str = "") -> Any:
         key = self._points.key_of.get(symbol)
         if key is None or (activation and symbol in self._outputs):
-            return value  # the loss looks at the probabilities before they are rounded to 1/256
+            return value  # the loss uses the probabilities before they are rounded to 1/256
         if activation:
             return fake_quant.activations(value, *_FIXED[activation])
         return self._ranges[key](value)
@@ -114,7 +119,7 @@ class QuantizedForward:
         return {id(v): (over[v.name], bits) for v in getattr(layer, "weights", ()) if v.name in over}
 
     def snap(self) -> None:
-        """Put the weights on their grids for good."""
+        """Round the weights to their grids permanently."""
         for layer in self._model.layers:
             grids = self.grids(layer)
             for variable in layer.weights:
@@ -132,7 +137,7 @@ class QuantizedForward:
 def _least_error(
     values: npt.NDArray[np.float32], over: tuple[int, ...], bits: int
 ) -> npt.NDArray[np.float64]:
-    """Return the ratio of each channel at which rounding the weights errs the least."""
+    """Return the ratio of each channel with the smallest rounding error of the weights."""
     shape = [1 if axis in over else size for axis, size in enumerate(values.shape)]
     rows = np.moveaxis(values, over, range(-len(over), 0)).reshape(int(np.prod(shape)), -1)
     widest = np.maximum(np.abs(rows).max(axis=1), 1e-9)
@@ -141,7 +146,7 @@ def _least_error(
 
 
 def fixed_activation(what: keras_graph.Call) -> str:
-    """Return the call's activation where its output has a range of its own, else the empty string."""
+    """Return the call's activation if the kernels fix its output range, else the empty string."""
     if what.kind in {"Softmax", "Sigmoid", "Tanh"}:
         return what.kind.lower()
     name = getattr(getattr(what.operation, "activation", None), "__name__", "")

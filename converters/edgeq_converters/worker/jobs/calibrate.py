@@ -1,11 +1,9 @@
-"""Calibration as a job of its own: any source and samples in, a file of mergeable histograms out."""
+"""The job `calibrate`: any source and samples in, a file of mergeable histograms out."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,20 +15,21 @@ from edgeq_converters.graph import tflite_file, validate
 from edgeq_converters.progress import Step
 from edgeq_converters.quantization import integer
 from edgeq_converters.sources.load import load_source, relaid
-from edgeq_converters.values import Scheme
+from edgeq_converters.values import Scheme, TensorShift
+from edgeq_converters.worker.protocol import CalibrateJob, CalibrateResult
 
 
-def run(job: Mapping[str, Any], step: Step) -> dict[str, Any]:
-    """Do a job {source, data, output, json, against, workdir} and return what was found, as JSON types.
+def run(job: CalibrateJob, step: Step) -> CalibrateResult:
+    """Do the job.
 
     Raises:
         ConverterError: EQ2xx the data or histograms, EQ3xx the model, EQ331 `against` is of another model.
     """
-    source, output = Path(job["source"]), Path(job["output"])
-    subject = str(source)
-    raw = sample_files.read(Path(job["data"]))  # before TensorFlow is loaded: bad data is told in a second
-    against = histogram_io.read(Path(job["against"])) if job["against"] else None
-    loaded = load_source(source, Path(job["workdir"]), announce=lambda what: step(what, 1))
+    subject = str(job.source)
+    # Read the data before TensorFlow is loaded: bad data is then reported in a second, not in ten.
+    raw = sample_files.read(job.data)
+    against = histogram_io.read(job.against) if job.against else None
+    loaded = load_source(job.source, job.workdir, announce=lambda what: step(what, 1))
     model = tflite_file.parse(loaded.data, subject=subject)
     validate.require_sound(model, scheme=Scheme.INT8, subject=subject)
     inputs, _ = tflite_file.inputs_and_outputs(model)
@@ -38,27 +37,29 @@ def run(job: Mapping[str, Any], step: Step) -> dict[str, Any]:
     base = tflite_file.normalized(loaded.data, subject=subject)
     digest = integer.digest_of(base)
     if against is not None:
-        histogram_io.require_model(against, digest=digest, subject=job["against"])
+        histogram_io.require_model(against, digest=digest, subject=str(job.against))
     advance = step("calibrate", len(samples))
-    found = observe.observe(base, samples, subject=subject, advance=advance)
-    kept = HistogramFile(
+    histograms = observe.observe(base, samples, subject=subject, advance=advance)
+    calibration = HistogramFile(
         model_sha256=digest,
-        source_sha256=digest_of_path(source),
+        source_sha256=digest_of_path(job.source),
         inputs=_input_tensors(base, subject),
         data=(DataDigest(sha256=digest_of_samples(samples), samples=len(samples)),),
-        histograms=found,
+        histograms=histograms,
     )
-    output.write_bytes(histogram_io.packed(kept, as_json=job["json"]))
-    shifts = [] if against is None else _shifts(against, kept)
-    notes = [*loaded.notes, *samples.notes, *integer.remarks(found), *_shift_notes(shifts, kept)]
-    return {
-        "notes": notes,
-        "shifts": [{"tensor": s.tensor, "psi": s.psi, "outside": s.outside} for s in shifts],
-    }
+    job.output.write_bytes(histogram_io.packed(calibration, as_json=job.as_json))
+    shifts = [] if against is None else _shifts(against, calibration)
+    notes = [
+        *loaded.notes,
+        *samples.notes,
+        *integer.remarks(histograms),
+        *_shift_notes(shifts, calibration),
+    ]
+    return CalibrateResult(notes=tuple(notes), shifts=tuple(shifts))
 
 
 def digest_of_samples(samples: Samples) -> str:
-    """Return the sha256 of the samples themselves: the same in a .npz, a .npy or out of a program."""
+    """Return the SHA-256 of the sample values; it does not depend on the file format."""
     digest = hashlib.sha256()
     for array in samples.arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -67,7 +68,7 @@ def digest_of_samples(samples: Samples) -> str:
 
 
 def digest_of_path(path: Path) -> str:
-    """Return the sha256 of a file, or of a folder's files with their names."""
+    """Return the SHA-256 of a file, or of a folder's files with their names and sizes."""
     digest = hashlib.sha256()
     files = sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path]
     for file in files:
@@ -84,27 +85,27 @@ def _input_tensors(base: bytes, subject: str) -> tuple[str, ...]:
     return tuple(tflite_file.tensor_name(graph.tensors[int(index)]) for index in graph.inputs)
 
 
-def _shifts(against: HistogramFile, kept: HistogramFile) -> list[drift.Shift]:
-    found = [
+def _shifts(against: HistogramFile, current: HistogramFile) -> list[TensorShift]:
+    shifts = [
         drift.between(name, against.histograms[name], histogram)
-        for name, histogram in kept.histograms.items()
+        for name, histogram in current.histograms.items()
         if histogram.total and name in against.histograms and against.histograms[name].total
     ]
-    return sorted(found, key=lambda entry: (entry.tensor not in kept.inputs, -entry.outside, -entry.psi))
+    return sorted(shifts, key=lambda entry: (entry.tensor not in current.inputs, -entry.outside, -entry.psi))
 
 
-def _shift_notes(shifts: list[drift.Shift], kept: HistogramFile) -> list[str]:
-    said = []
+def _shift_notes(shifts: list[TensorShift], current: HistogramFile) -> list[str]:
+    notes = []
     for entry in shifts:
-        if entry.outside > drift.WORTH_SAYING and entry.tensor in kept.inputs:
-            said.append(
-                f"{100 * entry.outside:.1f} % of the values of input `{entry.tensor}` lie beyond what the "
-                f"calibration saw (PSI {entry.psi:.2f}): the data is of another distribution"
+        if entry.outside > drift.WORTH_SAYING and entry.tensor in current.inputs:
+            notes.append(
+                f"{100 * entry.outside:.1f} % of the values of input `{entry.tensor}` lie outside the "
+                f"calibrated range (PSI {entry.psi:.2f}): the data has another distribution"
             )
-    inner = [entry for entry in shifts if entry.tensor not in kept.inputs and entry.outside > 0.01]
+    inner = [entry for entry in shifts if entry.tensor not in current.inputs and entry.outside > 0.01]
     if inner:
-        said.append(
-            f"{len(inner)} tensors inside of the model go beyond their calibrated range, most "
+        notes.append(
+            f"{len(inner)} tensors inside the model exceed their calibrated range, most of all "
             f"{inner[0].tensor} with {100 * inner[0].outside:.1f} % of its values"
         )
-    return said
+    return notes

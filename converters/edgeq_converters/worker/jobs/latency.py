@@ -1,11 +1,10 @@
-"""Latency on this machine: models in turns, each time in a fresh interpreter, medians over the rounds."""
+"""The job `latency`: time models in turns on this machine, each time in a fresh interpreter."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,42 +12,36 @@ from typing import Any
 import numpy as np
 
 from edgeq_converters.graph import inference
-from edgeq_converters.progress import Advance
+from edgeq_converters.progress import Advance, Step
+from edgeq_converters.worker.protocol import HostLatency, LatencyJob, LatencyResult
 
-ROUNDS = 15
 _SLICE_NS = 20_000_000
 _FEWEST, _MOST = 5, 200
 _WARM_UP = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostLatency:
-    """One model's latency on one thread.
+def run(job: LatencyJob, step: Step) -> LatencyResult:
+    """Do the job.
 
-    Attributes:
-        p50_ns, p95_ns: medians over the rounds of the round's own percentiles, so that a disturbed round
-            does not count.
-        low_ns, high_ns: quartiles of the rounds' medians.
+    Raises:
+        ConverterError: EQ303 a model does not run.
     """
-
-    p50_ns: int
-    p95_ns: int
-    low_ns: int
-    high_ns: int
-    runs: int
-    rounds: int
+    advance = step("measure latency in turns", len(job.models) * job.rounds)
+    return LatencyResult(
+        latencies=tuple(measure(job.models, rounds=job.rounds, seed=job.seed, advance=advance))
+    )
 
 
 def measure(models: Sequence[Path], *, rounds: int, seed: int, advance: Advance) -> list[HostLatency]:
     """Return the latency of each model.
 
-    In every round each model runs once for about 20 ms, in a random order of the round's own, loaded anew:
-    what disturbs the machine meets all of them, and no model keeps a lucky place in memory.
+    In every round each model is loaded again and runs for about 20 ms, in a random order of that round. A
+    disturbance of the machine therefore hits all models, and no model keeps a lucky memory layout.
 
     Raises:
         ConverterError: EQ303 a model does not run.
     """
-    shuffle = random.Random(seed)  # noqa: S311 - an order of measurements, no secret
+    shuffle = random.Random(seed)  # noqa: S311 - the order of measurements is not a secret
     contents = [path.read_bytes() for path in models]
     gathered: list[list[list[int]]] = [[] for _ in models]
     for _ in range(rounds):
@@ -73,12 +66,12 @@ def _slice(data: bytes, *, subject: str, seed: int) -> list[int]:
     began = time.perf_counter_ns()
     interpreter.invoke()
     once = max(time.perf_counter_ns() - began, 1)
-    taken = []
+    times = []
     for _ in range(min(max(_SLICE_NS // once, _FEWEST), _MOST)):
         began = time.perf_counter_ns()
         interpreter.invoke()
-        taken.append(time.perf_counter_ns() - began)
-    return taken
+        times.append(time.perf_counter_ns() - began)
+    return times
 
 
 def _filling(generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -86,7 +79,7 @@ def _filling(generator: np.random.Generator, shape: tuple[int, ...], dtype: np.d
         return generator.normal(size=shape).astype(dtype)
     if dtype.kind == "b":
         return generator.integers(0, 2, shape).astype(dtype)
-    # Indices into a table must stay small; for quantized values any are right.
+    # Indices into a table must stay small; a quantized input takes any value.
     high = 128 if dtype.itemsize == 1 else 2
     return generator.integers(0, high, shape).astype(dtype)
 
@@ -101,8 +94,3 @@ def _summary(rounds: Sequence[Sequence[int]]) -> HostLatency:
         runs=sum(len(each) for each in rounds),
         rounds=len(rounds),
     )
-
-
-def to_dicts(found: Sequence[HostLatency]) -> list[dict[str, int]]:
-    """Return the figures as JSON types."""
-    return [asdict(each) for each in found]

@@ -1,4 +1,4 @@
-"""A trained state as files: the .keras with weights on their grids, its recipe and the integer model."""
+"""Export a trained state: the .keras with weights on their grids, its recipe, and the integer file."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ import numpy.typing as npt
 
 from edgeq_converters.data.samples import Samples, to_real
 from edgeq_converters.graph import inference, tflite_file
+from edgeq_converters.progress import ignore
 from edgeq_converters.recipe import Recipe, Switch
 from edgeq_converters.sources.load import load_source
 from edgeq_converters.training.common import keras_file, keras_graph
 from edgeq_converters.training.common.training_data import LabelledData
 from edgeq_converters.training.qat import activation_points
-from edgeq_converters.training.qat.activation_points import Points
+from edgeq_converters.training.qat.activation_points import ActivationPoints
 from edgeq_converters.training.qat.fake_quant import LearnedRange
 from edgeq_converters.training.qat.initialize import Start
 from edgeq_converters.training.qat.quantized_forward import fixed_activation
 
 Convert = Callable[[Path, Path, Recipe, Path, Path], Any]
-"""(source, output, recipe, calibration data, an empty folder)."""
+"""(source, output, recipe, calibration data, an empty folder) -> unused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A model and the integer file that its recipe makes of it."""
+class ExportedModel:
+    """A .keras model, its recipe, and the integer file of both."""
 
     model: Path
     recipe: Recipe
     file: Path
 
 
-class Maker:
-    """Makes candidates in a folder, all calibrated on the same samples."""
+class Exporter:
+    """Exports models to a folder, all calibrated on the same samples."""
 
     def __init__(self, convert: Convert, data: LabelledData, workdir: Path, subject: str) -> None:
         self._convert, self._data, self._workdir, self._subject = convert, data, workdir, subject
@@ -44,37 +45,37 @@ class Maker:
         arrays = {f"input_{i}": array for i, array in enumerate(data.arrays)}
         np.savez(self._samples, **arrays)  # type: ignore[arg-type] # its stub takes allow_pickle there
 
-    def convert(self, name: str, model: Path, recipe: Recipe) -> Candidate:
-        """Return the integer file of a model under a recipe."""
+    def convert(self, name: str, model: Path, recipe: Recipe) -> ExportedModel:
+        """Convert a model by a recipe."""
         folder = self._workdir / f"{name}-files"
         folder.mkdir()
         file = self._workdir / f"{name}.tflite"
-        keras_graph.forget_names()
+        keras_graph.reset_names()
         self._convert(model, file, recipe, self._samples, folder)
-        return Candidate(model=model, recipe=recipe, file=file)
+        return ExportedModel(model=model, recipe=recipe, file=file)
 
-    def write(self, name: str, began: Start, plain: Recipe) -> Candidate:
-        """Put the trained weights on their grids for good and return what becomes of them."""
-        began.forward.snap()
+    def write(self, name: str, start: Start, plain: Recipe) -> ExportedModel:
+        """Round the trained weights to their grids permanently, and export the model."""
+        start.forward.snap()
         model = self._workdir / f"{name}.keras"
-        keras_file.write(began.model, model)
-        hub = hub_of(began.model, self._workdir / f"{name}-hub.keras", self._subject)
-        written = activation_points.find(began.model, hub, self._data, subject=self._subject)
+        keras_file.write(start.model, model)
+        hub = hub_of(start.model, self._workdir / f"{name}-hub.keras", self._subject)
+        written = activation_points.find(start.model, hub, self._data, subject=self._subject)
         recipe = replace(
             plain,
-            ranges=_named(began.model, began.found, written, began.ranges),
-            calibrator="minmax",  # of what has no learned range: outputs that the kernels fix
-            bias_correction=Switch.OFF,  # the training has seen the errors that these would correct
+            ranges=_named(start.model, start.points, written, start.ranges),
+            calibrator="minmax",  # only for tensors without a learned range: outputs that the kernels fix
+            bias_correction=Switch.OFF,  # training already compensates for these errors
             equalization=Switch.OFF,
         )
         return self.convert(name, model, recipe)
 
-    def outputs(self, candidate: Candidate, data: LabelledData) -> list[npt.NDArray[Any]]:
+    def outputs(self, exported: ExportedModel, data: LabelledData) -> list[npt.NDArray[Any]]:
         """Return the integer file's outputs as real values, samples first."""
-        content = candidate.file.read_bytes()
+        content = exported.file.read_bytes()
         inputs, outs = tflite_file.inputs_and_outputs(tflite_file.parse(content, subject=self._subject))
         samples = Samples(inputs=inputs, arrays=data.arrays)
-        raw = inference.outputs(content, samples, subject=self._subject, advance=lambda _count: None)
+        raw = inference.outputs(content, samples, subject=self._subject, advance=ignore)
         return [to_real(array, tensor) for array, tensor in zip(raw, outs, strict=True)]
 
 
@@ -82,23 +83,23 @@ def hub_of(model: Any, path: Path, subject: str) -> bytes:
     """Return the float .tflite of a Keras model.
 
     Args:
-        path: where to save the model for it; its folder takes the converter's files.
+        path: where to save the model; the converter's files go to its folder.
     """
     model.save(path)
     folder = path.with_suffix("")
     folder.mkdir()
-    keras_graph.forget_names()
+    keras_graph.reset_names()
     loaded = load_source(path, folder, announce=lambda _what: None)
     return tflite_file.normalized(loaded.data, subject=subject)
 
 
 def _named(
-    model: Any, trained: Points, written: Points, ranges: dict[str, LearnedRange]
+    model: Any, trained: ActivationPoints, written: ActivationPoints, ranges: dict[str, LearnedRange]
 ) -> tuple[tuple[str, float, float], ...]:
-    """Return (tensor, low, high) of every learned range; outputs of softmax and its like have none.
+    """Return (tensor, low, high) of every learned range; outputs of softmax, sigmoid and tanh have none.
 
-    The converter names a tensor after what it fused into it, and a bias that is zero is not fused: the names
-    are those of the written model, the ranges those of the same places in the trained one.
+    The converter names a tensor after the operations fused into it, and it does not fuse a zero bias. So the
+    names come from the written model, and the ranges from the same symbols of the trained one.
     """
     fixed = {
         id(symbol) for call in keras_graph.calls(model) if fixed_activation(call) for symbol in call.outputs

@@ -1,4 +1,4 @@
-"""Where tuning starts and how it is judged: equalized Keras models, grids, scores, spared samples."""
+"""The start and the scoring of QAT: equalized Keras models, grids, scores, samples for selection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from edgeq_converters.training.common.heads import Head
 from edgeq_converters.training.common.training_data import LabelledData
-from edgeq_converters.training.qat.scoring import Judge, Score, spared
+from edgeq_converters.training.qat.scoring import Score, Scorer, split_for_selection
 
 pytestmark = pytest.mark.convert
 
@@ -70,41 +70,41 @@ def test_scores_of_logits_and_probabilities_agree_and_zero_is_no_infinity() -> N
     probable = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     scores = []
     for head, outputs in ((Head.LOGITS, logits), (Head.PROBABILITIES, probable)):
-        judge = Judge(data=held, wanted=[outputs], head=head, by_labels=True)
-        scores.append(judge.score([outputs]))
+        scorer = Scorer(data=held, reference=[outputs], head=head, by_labels=True)
+        scores.append(scorer.score([outputs]))
     assert scores[0].share == scores[1].share
     assert scores[0].loss == pytest.approx(scores[1].loss)
     assert held.labels is not None
-    judge = Judge(data=held, wanted=[probable], head=Head.PROBABILITIES, by_labels=True)
+    scorer = Scorer(data=held, reference=[probable], head=Head.PROBABILITIES, by_labels=True)
     wrong = np.eye(3)[(held.labels + 1) % 3]
-    assert judge.score([wrong]).share == 0.0
-    assert np.isfinite(judge.score([wrong]).loss)
+    assert scorer.score([wrong]).share == 0.0
+    assert np.isfinite(scorer.score([wrong]).loss)
 
 
 def test_without_labels_the_float_model_says_what_is_right() -> None:
     held = data(40)
     wanted = np.eye(3)[np.arange(40) % 3] * 5.0
-    judge = Judge(data=held, wanted=[wanted], head=Head.LOGITS, by_labels=False)
-    assert judge.score([wanted]).share == 1.0
-    assert judge.score([wanted]).beats(judge.score([wanted[:, ::-1]]))
-    values = Judge(data=held, wanted=[wanted], head=Head.VALUES, by_labels=False)
+    scorer = Scorer(data=held, reference=[wanted], head=Head.LOGITS, by_labels=False)
+    assert scorer.score([wanted]).share == 1.0
+    assert scorer.score([wanted]).beats(scorer.score([wanted[:, ::-1]]))
+    values = Scorer(data=held, reference=[wanted], head=Head.VALUES, by_labels=False)
     assert values.score([wanted]).loss == 0.0
     assert values.score([wanted]).beats(values.score([wanted + 1.0]))
 
 
-def test_spared_samples_are_not_trained_on() -> None:
-    fit, chosen = spared(data(200), seed=3)
+def test_selection_samples_are_not_trained_on() -> None:
+    fit, chosen = split_for_selection(data(200), seed=3)
     ours, theirs = set(fit.arrays[0].ravel()), set(chosen.arrays[0].ravel())
     assert not ours & theirs
     assert len(ours) + len(theirs) == 200
     assert len(chosen) == 30
-    again = spared(data(200), seed=3)[1]
+    again = split_for_selection(data(200), seed=3)[1]
     assert np.array_equal(again.arrays[0], chosen.arrays[0])
-    assert set(spared(data(200), seed=4)[1].arrays[0].ravel()) != theirs
+    assert set(split_for_selection(data(200), seed=4)[1].arrays[0].ravel()) != theirs
 
 
 def test_few_samples_serve_as_both() -> None:
     few = data(50)
-    fit, chosen = spared(few, seed=0)
+    fit, chosen = split_for_selection(few, seed=0)
     assert fit is few
     assert chosen is few

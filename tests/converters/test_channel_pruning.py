@@ -1,4 +1,4 @@
-"""Pruning's pure parts: what one may ask for, the schedule, the masks, and channels that are tied."""
+"""Pruning without Keras: the request, the schedule, the masks, and tied channels."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeq_converters.training.pruning.channel_choice import choose, kept
-from edgeq_converters.training.pruning.channel_flow import ChannelFlow
-from edgeq_converters.training.pruning.channel_sets import AtomSet
+from edgeq_converters.training.pruning.channel_graph import ChannelGraph, ChannelSet
+from edgeq_converters.training.pruning.channel_pruning import choose, remaining
 from edgeq_converters.training.pruning.magnitude import mask_of, sparsity_at
-from edgeq_converters.training.pruning.request import PruningRequest
+from edgeq_converters.training.settings import PruningRequest
 
 
 @pytest.mark.parametrize("text", ["magnitude:0.8", "channels:0.5"])
@@ -55,40 +54,40 @@ def test_a_mask_drops_the_smallest_and_exactly_so_many(size: int, sparsity: floa
     assert not len(stays) or not len(goes) or stays.min() >= goes.max()
 
 
-def _flow(count: int = 4) -> tuple[ChannelFlow, AtomSet]:
-    flow = ChannelFlow(atoms=AtomSet())
+def _graph(count: int = 4) -> tuple[ChannelGraph, ChannelSet]:
+    graph = ChannelGraph(channels=ChannelSet())
     for name in ("one", "other"):
-        flow.gives[name] = flow.atoms.new(count)
-    return flow, flow.atoms
+        graph.writes[name] = graph.channels.new(count)
+    return graph, graph.channels
 
 
 def test_layers_that_are_added_lose_the_same_channels() -> None:
-    flow, atoms = _flow()
-    atoms.tie(flow.gives["one"], flow.gives["other"])
+    graph, channels = _graph()
+    channels.tie(graph.writes["one"], graph.writes["other"])
     worth = {"one": np.array([9.0, 1.0, 1.0, 9.0]), "other": np.array([1.0, 1.0, 1.1, 1.0])}
-    gone = choose(flow, ["one", "other"], worth, 0.5)
-    assert kept(flow, flow.gives["one"], gone).tolist() == [0, 3]
-    assert kept(flow, flow.gives["other"], gone).tolist() == [0, 3]
+    removed = choose(graph, ["one", "other"], worth, 0.5)
+    assert remaining(graph, graph.writes["one"], removed).tolist() == [0, 3]
+    assert remaining(graph, graph.writes["other"], removed).tolist() == [0, 3]
 
 
 def test_channels_that_are_not_tied_go_by_their_own_layer() -> None:
-    flow, _ = _flow()
+    graph, _ = _graph()
     worth = {"one": np.arange(4.0), "other": np.arange(4.0)[::-1]}
-    gone = choose(flow, ["one", "other"], worth, 0.5)
-    assert kept(flow, flow.gives["one"], gone).tolist() == [2, 3]
-    assert kept(flow, flow.gives["other"], gone).tolist() == [0, 1]
+    removed = choose(graph, ["one", "other"], worth, 0.5)
+    assert remaining(graph, graph.writes["one"], removed).tolist() == [2, 3]
+    assert remaining(graph, graph.writes["other"], removed).tolist() == [0, 1]
 
 
 def test_what_is_fixed_stays_and_its_layer_is_named() -> None:
-    flow, atoms = _flow()
-    atoms.tie(flow.gives["one"], flow.gives["other"])
-    atoms.fix(flow.gives["other"])
-    assert choose(flow, ["one", "other"], {"one": np.ones(4), "other": np.ones(4)}, 0.5) == set()
-    assert set(flow.left) == {"one", "other"}
+    graph, channels = _graph()
+    channels.tie(graph.writes["one"], graph.writes["other"])
+    channels.fix(graph.writes["other"])
+    assert choose(graph, ["one", "other"], {"one": np.ones(4), "other": np.ones(4)}, 0.5) == set()
+    assert set(graph.unpruned) == {"one", "other"}
 
 
 @given(st.integers(2, 12), st.floats(0.001, 0.999))
 def test_never_all_channels_go(count: int, ratio: float) -> None:
-    flow, _ = _flow(count)
-    gone = choose(flow, ["one", "other"], {"one": np.ones(count), "other": np.ones(count)}, ratio)
-    assert len(kept(flow, flow.gives["one"], gone)) == max(1, count - round(count * ratio))
+    graph, _ = _graph(count)
+    removed = choose(graph, ["one", "other"], {"one": np.ones(count), "other": np.ones(count)}, ratio)
+    assert len(remaining(graph, graph.writes["one"], removed)) == max(1, count - round(count * ratio))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgeq.cli import main
-from edgeq.demo.digits import load_digits, through_a_bad_lens
+from edgeq.demo.digits import load_digits, with_fog
 from edgeq.demo.folder import MARK, prepare
 from edgeq.demo.model import check_extras
 from edgeq.errors import MissingExtra, UsageError
@@ -127,7 +127,7 @@ def test_the_parts_of_the_data_are_disjoint_and_the_lens_keeps_the_range() -> No
     digits = load_digits()
     parts = (digits.training, digits.calibration, digits.evaluation, digits.traffic)
     assert [len(part.x) for part in parts] == [900, 197, 400, 300]
-    fogged = through_a_bad_lens(digits.traffic.x)
+    fogged = with_fog(digits.traffic.x)
     assert fogged.shape == digits.traffic.x.shape
     assert float(fogged.min()) >= 0
     assert float(fogged.max()) <= 1

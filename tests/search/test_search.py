@@ -14,10 +14,9 @@ from edgeq.blueprint import load_blueprint
 from edgeq.cli import main
 from edgeq.conversion import Recipe, Scheme, Switch, save_recipe
 from edgeq.files import sha256_of
-from edgeq.search.document import to_document
 from edgeq.search.latencies import ThisMachine
 from edgeq.search.measuring import Latency
-from edgeq.search.run import Searched, search
+from edgeq.search.run import SearchResult, search
 from edgeq.store import Store
 from edgeq.values import Variant
 
@@ -69,7 +68,7 @@ class Counted:
         return self._machine.measure(variants)
 
 
-def run(path: Path, workspace: Path, *, count: int = 2, timing: Counted | None = None) -> Searched:
+def run(path: Path, workspace: Path, *, count: int = 2, timing: Counted | None = None) -> SearchResult:
     with Store.open(workspace) as store:
         return search(
             load_blueprint(path),
@@ -81,40 +80,40 @@ def run(path: Path, workspace: Path, *, count: int = 2, timing: Counted | None =
         )
 
 
-def names(found: Searched) -> list[str]:
-    return [point.variant.name for point in found.judged.points]
+def names(found: SearchResult) -> list[str]:
+    return [point.variant.name for point in found.scores.points]
 
 
 @pytest.fixture(scope="module")
-def outlier(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Searched]:
+def outlier(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, SearchResult]:
     workspace = tmp_path_factory.mktemp("outlier")
     path = blueprint(planted, "outlier")
     return path, workspace, run(path, workspace)
 
 
-def test_the_island_of_a_planted_operation_is_chosen(outlier: tuple[Path, Path, Searched]) -> None:
+def test_the_island_of_a_planted_operation_is_chosen(outlier: tuple[Path, Path, SearchResult]) -> None:
     _, _, found = outlier
-    chosen = found.judged.chosen
+    chosen = found.scores.chosen
     assert chosen is not None
-    int8 = next(point for point in found.judged.points if point.variant.name == "int8")
+    int8 = next(point for point in found.scores.points if point.variant.name == "int8")
     assert not int8.admissible
     assert len(chosen.built.recipe.float_ops) == 1
     assert chosen.variant.metrics.output_sqnr_db is not None
     assert int8.variant.metrics.output_sqnr_db is not None
     assert chosen.variant.metrics.output_sqnr_db > int8.variant.metrics.output_sqnr_db + 15
     assert chosen.variant.size_bytes < 1.6 * int8.variant.size_bytes
-    assert "int8 fails output_sqnr_db_min" in found.judged.verdict
-    assert "1 operation float" in found.judged.verdict
+    assert "int8 fails output_sqnr_db_min" in found.scores.verdict
+    assert "1 operation float" in found.scores.verdict
 
 
 def test_every_candidate_is_a_file_and_a_record_that_says_its_recipe(
-    outlier: tuple[Path, Path, Searched],
+    outlier: tuple[Path, Path, SearchResult],
 ) -> None:
     _, workspace, found = outlier
     with Store.open(workspace) as store:
         bodies = [record.body for record in store.runs("search-candidate")]
     assert {body["name"] for body in bodies} == set(names(found))
-    for point in found.judged.points:
+    for point in found.scores.points:
         body = next(each for each in bodies if each["name"] == point.variant.name)
         assert body["sha256"] == point.variant.sha256
         assert body["recipe"] == json.loads(json.dumps(point.built.recipe.to_dict()))
@@ -123,7 +122,7 @@ def test_every_candidate_is_a_file_and_a_record_that_says_its_recipe(
         assert point.latency.low_ns <= point.latency.p50_ns <= point.latency.high_ns
 
 
-def test_a_second_search_does_nothing_twice(outlier: tuple[Path, Path, Searched]) -> None:
+def test_a_second_search_does_nothing_twice(outlier: tuple[Path, Path, SearchResult]) -> None:
     path, workspace, first = outlier
     stamps = {file: file.stat().st_mtime_ns for file in workspace.rglob("*.tflite")}
     timing = Counted()
@@ -132,7 +131,7 @@ def test_a_second_search_does_nothing_twice(outlier: tuple[Path, Path, Searched]
     assert again.reused == first.done + first.reused
     assert timing.asked == []
     assert {file: file.stat().st_mtime_ns for file in workspace.rglob("*.tflite")} == stamps
-    assert again.judged.verdict == first.judged.verdict
+    assert again.scores.verdict == first.scores.verdict
     assert names(again) == names(first)
     assert again.walk == first.walk
 
@@ -154,7 +153,7 @@ def test_an_interrupted_search_goes_on_where_it_was_and_mends_a_damaged_candidat
     assert found.done == 1  # the timing session
     assert found.reused == made + 1  # the walk and every candidate
     assert timing.asked == [made]
-    spoilt = next(point.variant for point in found.judged.points if point.variant.name == "int8")
+    spoilt = next(point.variant for point in found.scores.points if point.variant.name == "int8")
     spoilt.path.write_bytes(b"spoilt")
     again = run(path, tmp_path, count=1, timing=timing)
     assert again.done == 1  # the damaged candidate alone is made again
@@ -162,7 +161,7 @@ def test_an_interrupted_search_goes_on_where_it_was_and_mends_a_damaged_candidat
     assert timing.asked == [made]
 
 
-def test_other_data_is_another_question(outlier: tuple[Path, Path, Searched], tmp_path: Path) -> None:
+def test_other_data_is_another_question(outlier: tuple[Path, Path, SearchResult], tmp_path: Path) -> None:
     path, workspace, _ = outlier
     data = np.load(path.with_name("evaluation.npz"))
     np.savez(path.with_name("fewer.npz"), x=data["x"][:90], y=data["y"][:90])
@@ -175,9 +174,9 @@ def test_other_data_is_another_question(outlier: tuple[Path, Path, Searched], tm
 
 def test_int8_is_chosen_and_said_where_it_is_best(planted: Path, tmp_path: Path) -> None:
     found = run(blueprint(planted, "even", "output_sqnr_db_min = 10.0"), tmp_path, count=1)
-    assert found.judged.chosen is not None
-    assert found.judged.chosen.variant.name == "int8"
-    assert found.judged.verdict.startswith("all int8 is best: it holds every limit")
+    assert found.scores.chosen is not None
+    assert found.scores.chosen.variant.name == "int8"
+    assert found.scores.verdict.startswith("all int8 is best: it meets every limit")
 
 
 def test_float_outputs_take_what_follows_the_logits_along(planted: Path, tmp_path: Path) -> None:
@@ -235,18 +234,18 @@ def test_the_command_writes_the_model_the_document_and_the_page(
 
 
 def test_the_lineage_of_a_found_model_leads_to_its_source_and_says_what_chose_it(
-    outlier: tuple[Path, Path, Searched], planted: Path, edgeq: Words
+    outlier: tuple[Path, Path, SearchResult], planted: Path, edgeq: Words
 ) -> None:
     path, workspace, found = outlier
     with Store.open(workspace) as store:
-        store.record_run("search", "outlier", to_document(found))
-    assert found.judged.chosen is not None
-    chosen = found.judged.chosen.variant
+        store.record_run("search", "outlier", found.to_json())
+    assert found.scores.chosen is not None
+    chosen = found.scores.chosen.variant
     status, out, err = edgeq("--workspace", workspace, "lineage", chosen.path, "--json")
     assert status == 0, err
     first, second = json.loads(out)["lineage"]
     assert first["output"]["sha256"] == chosen.sha256
-    assert first["recipe"]["float_ops"] == list(found.judged.chosen.built.recipe.float_ops)
+    assert first["recipe"]["float_ops"] == list(found.scores.chosen.built.recipe.float_ops)
     assert first["chosen_by"]["blueprint"]["sha256"] == load_blueprint(path).digest
     assert first["chosen_by"]["evaluation"]["sha256"] == sha256_of(planted / "evaluation.npz")
     assert Path(second["source"]["path"]).name == "outlier.tflite"
@@ -261,7 +260,7 @@ def test_limits_that_nothing_holds_end_with_status_3(planted: Path, edgeq: Words
     status, out, err = edgeq("search", path, "--candidates", 1)
     assert status == 3
     assert "error[EQ700]" in err
-    assert "no candidate holds every limit" in out
+    assert "no candidate meets every limit" in out
 
 
 def test_bad_input_is_said_in_one_line(planted: Path, tmp_path: Path, edgeq: Words) -> None:

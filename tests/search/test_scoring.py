@@ -7,10 +7,10 @@ from pathlib import Path
 
 from edgeq.blueprint import Blueprint, Limits, Preference, Scheme
 from edgeq.conversion import Recipe
-from edgeq.search.building import Built
+from edgeq.search.building import BuiltCandidate
 from edgeq.search.finalists import cost, finalists
 from edgeq.search.measuring import Latency
-from edgeq.search.scoring import Judged, judge
+from edgeq.search.scoring import Scores, score
 from edgeq.values import Metrics, Variant
 from edgeq_converters.sensitivity.float_region_values import IslandSet
 
@@ -55,9 +55,11 @@ def test_thinning_keeps_both_ends() -> None:
     assert finalists([choice(20.0), *front], 1) == (min(front, key=cost),)
 
 
-def built(name: str, size: int, sqnr_db: float | None, *float_ops: str, accuracy: float = 0.9) -> Built:
+def built(
+    name: str, size: int, sqnr_db: float | None, *float_ops: str, accuracy: float = 0.9
+) -> BuiltCandidate:
     scheme = Scheme.INT8_MIXED if float_ops else Scheme.INT8
-    return Built(
+    return BuiltCandidate(
         name=name,
         family="test",
         recipe=Recipe(scheme=scheme, float_ops=float_ops),
@@ -77,8 +79,8 @@ def latency(p50_ns: int) -> Latency:
     return Latency(p50_ns=p50_ns, p95_ns=p50_ns + 10, low_ns=p50_ns, high_ns=p50_ns)
 
 
-def judged(candidates: list[Built], times: dict[str, int], limits: Limits | None = None) -> Judged:
-    return judge(
+def scored(candidates: list[BuiltCandidate], times: dict[str, int], limits: Limits | None = None) -> Scores:
+    return score(
         candidates,
         baseline=Metrics(samples=9, accuracy=0.9),
         blueprint=Blueprint(
@@ -98,12 +100,12 @@ def judged(candidates: list[Built], times: dict[str, int], limits: Limits | None
     )
 
 
-def front(found: Judged) -> set[str]:
+def front(found: Scores) -> set[str]:
     return {point.variant.name for point in found.points if point.on_front}
 
 
 def test_slower_and_larger_and_noisier_is_off_the_front() -> None:
-    found = judged(
+    found = scored(
         [built("int8", 100, 25.0), built("good", 110, 35.0, "a"), built("bad", 120, 30.0, "b")],
         {"int8": 1000, "good": 1010, "bad": 1500},
     )
@@ -112,43 +114,43 @@ def test_slower_and_larger_and_noisier_is_off_the_front() -> None:
 
 def test_a_faster_one_stays_on_the_front_unless_it_is_noise() -> None:
     candidates = [built("int8", 100, 25.0), built("one", 110, 35.0, "a"), built("two", 120, 34.0, "b")]
-    assert front(judged(candidates, {"int8": 1000, "one": 1500, "two": 1200})) == {"int8", "one", "two"}
-    assert front(judged(candidates, {"int8": 1000, "one": 1220, "two": 1200})) == {"int8", "one"}
+    assert front(scored(candidates, {"int8": 1000, "one": 1500, "two": 1200})) == {"int8", "one", "two"}
+    assert front(scored(candidates, {"int8": 1000, "one": 1220, "two": 1200})) == {"int8", "one"}
 
 
 def test_what_was_not_timed_is_not_faster() -> None:
     candidates = [built("int8", 100, 25.0), built("one", 110, 35.0, "a"), built("two", 120, 34.0, "b")]
-    assert front(judged(candidates, {"int8": 1000, "one": 1500})) == {"int8", "one"}
+    assert front(scored(candidates, {"int8": 1000, "one": 1500})) == {"int8", "one"}
 
 
 def test_the_latency_limit_decides_with_what_was_measured() -> None:
     limits = Limits(output_sqnr_db_min=30.0, latency_p95_ns_max=1300)
     candidates = [built("int8", 100, 25.0), built("slow", 110, 35.0, "a"), built("fast", 120, 33.0, "b")]
-    found = judged(candidates, {"int8": 1000, "slow": 1500, "fast": 1200}, limits)
+    found = scored(candidates, {"int8": 1000, "slow": 1500, "fast": 1200}, limits)
     assert found.chosen is not None
     assert found.chosen.variant.name == "fast"
     assert found.verdict.startswith("int8 fails output_sqnr_db_min; fast with 1 operation float")
 
 
-def test_the_best_bargain_is_offered_beside_int8() -> None:
+def test_the_best_alternative_to_int8_is_named() -> None:
     candidates = [
         built("int8", 100, 25.0),
         built("cheap", 101, 33.0, "a"),
         built("dear", 300, 45.0, "a", "b"),
     ]
-    found = judged(candidates, {"int8": 1000, "cheap": 1000, "dear": 3000})
+    found = scored(candidates, {"int8": 1000, "cheap": 1000, "dear": 3000})
     assert found.chosen is not None
     assert found.chosen.variant.name == "int8"
-    assert "the front offers cheap: accuracy 90.0 %, output SQNR 25.0 -> 33.0 dB" in found.verdict
+    assert "consider cheap: accuracy 90.0 %, output SQNR 25.0 -> 33.0 dB" in found.verdict
 
 
-def test_a_model_that_cannot_be_int8_is_judged_without_it() -> None:
+def test_a_model_that_cannot_be_int8_is_scored_without_it() -> None:
     failed = replace(built("int8", 1, None), variant=None, problem="EQ307: op stays float")
-    found = judged([failed, built("int8-mixed", 100, 25.0, "a")], {})
-    assert "all operations int8 was not possible" in found.verdict
+    found = scored([failed, built("int8-mixed", 100, 25.0, "a")], {})
+    assert "converting all operations to int8 was not possible" in found.verdict
 
 
 def test_nothing_holds() -> None:
-    found = judged([built("int8", 100, 25.0)], {}, Limits(size_bytes_max=10))
+    found = scored([built("int8", 100, 25.0)], {}, Limits(size_bytes_max=10))
     assert found.chosen is None
-    assert found.verdict == "no candidate holds every limit"
+    assert found.verdict == "no candidate meets every limit"

@@ -1,7 +1,8 @@
-"""The conversion itself, as the worker runs it: source -> float .tflite -> scheme -> verified file."""
+"""The job `convert`: source -> float .tflite -> quantized -> verified file, with pruning where asked."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,33 +10,93 @@ from typing import Any
 from edgeq_converters.data import sample_files
 from edgeq_converters.data.sample_files import RawSamples
 from edgeq_converters.data.samples import match
+from edgeq_converters.edgetpu import report
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import inference, op_report, tflite_file, validate
 from edgeq_converters.progress import Step
 from edgeq_converters.quantization import integer, quantize
 from edgeq_converters.recipe import Recipe
-from edgeq_converters.sources import detect, parity
+from edgeq_converters.sources import parity
 from edgeq_converters.sources.load import load_source, relaid
 from edgeq_converters.sources.types import Loaded
-from edgeq_converters.values import ModelInfo, OpKind, Scheme
+from edgeq_converters.training.pruning.report import PruningReport
+from edgeq_converters.training.settings import PruningRequest, TrainingSettings
+from edgeq_converters.values import ModelInfo, OpKind, Parity, Scheme
+from edgeq_converters.worker import tools
+from edgeq_converters.worker.protocol import ConvertJob, ConvertResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """What a conversion wrote.
+    """The outcome of one conversion.
 
     Attributes:
-        backend: which library quantized.
-        notes: what the user should be told.
-        parity: how far the float .tflite is from the source; None where that is the source.
+        backend: the library that quantized, `none` for float32.
+        notes: messages for the user.
+        parity: how far the float .tflite is from the source; None where the source is a .tflite.
         tools: packages that took part besides the usual ones.
     """
 
     info: ModelInfo
     backend: str
     notes: tuple[str, ...]
-    parity: parity.Parity | None = None
+    parity: Parity | None = None
     tools: tuple[str, ...] = ()
+
+
+def run(job: ConvertJob, step: Step) -> ConvertResult:
+    """Do the job, with pruning and re-tuning before the conversion where the recipe prunes.
+
+    Raises:
+        ConverterError: of any code.
+    """
+    recipe = job.recipe
+
+    def by(used: Recipe) -> Callable[[Path, Path, Path], Converted]:
+        return lambda source, output, folder: convert(
+            source,
+            output,
+            recipe=used,
+            data=job.data,
+            histograms=job.histograms,
+            workdir=folder,
+            step=step,
+        )
+
+    pruning: PruningReport | None = None
+    notes: tuple[str, ...] = ()
+    if recipe.prune is None:
+        converted = by(recipe)(job.source, job.output, job.workdir)
+    else:
+        from edgeq_converters.training.pruning import conversion
+
+        converted, pruning, notes = conversion.convert(
+            job.source,
+            job.output,
+            request=PruningRequest.parse(recipe.prune),
+            settings=TrainingSettings(
+                training=job.training,
+                validation=job.validation,
+                epochs=recipe.epochs,
+                distill=recipe.distill,
+                seed=recipe.seed,
+            ),
+            by_recipe=by(recipe),
+            to_float=by(Recipe(scheme=Scheme.FLOAT32, io="float32")),
+            workdir=job.workdir,
+            step=step,
+        )
+    return ConvertResult(
+        pruning=pruning,
+        info=converted.info,
+        backend=converted.backend,
+        notes=(*notes, *converted.notes),
+        parity=converted.parity,
+        edgetpu=report.readiness(
+            tflite_file.parse(job.output.read_bytes(), subject=str(job.output))
+        ).summary(),
+        tools=tools.versions(converted.tools),
+    )
 
 
 def convert(
@@ -51,17 +112,16 @@ def convert(
     """Convert `source` and write `output`; the file is read back, checked and run once.
 
     Args:
-        data: calibration samples; needed for a scheme of integers, unless there are
-        histograms: what `edgeq calibrate` kept of them.
-        step: called with (what, total) when a step starts; returns a function that takes how much
-            more is done.
+        data: calibration samples; required for integer schemes unless `histograms` are given.
+        histograms: written by `edgeq calibrate` for this model.
+        step: called with (what, total) when a step starts; returns a function that advances it.
 
     Raises:
         ConverterError: of any code.
     """
     scheme, io = recipe.scheme, recipe.io
     subject = str(source)
-    # Data is read before TensorFlow is: bad data is told in a second, not in ten.
+    # Read the data before TensorFlow is loaded: bad data is then reported in a second, not in ten.
     raw = sample_files.read(data) if data is not None and scheme.needs_ranges else None
     loaded = load_source(source, workdir, announce=lambda what: step(what, 1))
     base = loaded.data
@@ -78,7 +138,7 @@ def convert(
     backend = "none" if scheme is Scheme.FLOAT32 else "litert-quantizer"
     if scheme is not Scheme.FLOAT32:
         base = tflite_file.normalized(base, subject=subject)
-    # A large model is kept once: what follows works on `base` alone.
+    # Keep one copy of a large model: the rest works on `base` alone.
     del model
     loaded = replace(loaded, data=b"", reference=None)
     if scheme.needs_ranges:
@@ -99,7 +159,7 @@ def convert(
 
 def _parity(
     loaded: Loaded, model: Any, raw: RawSamples | None, *, recipe: Recipe, subject: str, step: Step
-) -> parity.Parity | None:
+) -> Parity | None:
     if loaded.reference is None:
         return None
     step("compare with the source", 1)
@@ -130,7 +190,7 @@ def _verify(output: Path, *, scheme: Scheme, io: str, subject: str, step: Step) 
         raise ConverterError(
             "EQ308",
             subject,
-            f"the {scheme} model that was made does not run ({error.problem})",
+            f"the {scheme} model does not run ({error.problem})",
             hint="use --scheme float16 or float32",
         ) from error
     return info
@@ -138,22 +198,7 @@ def _verify(output: Path, *, scheme: Scheme, io: str, subject: str, step: Step) 
 
 def _remarks(info: ModelInfo, scheme: Scheme) -> list[str]:
     if scheme is Scheme.DYNAMIC and not any(line.kind is OpKind.MIXED for line in info.ops):
-        return ["no operation has weights that dynamic quantization takes; the model stayed float"]
+        return ["dynamic quantization found no weights to quantize; the model is still float"]
     if scheme is Scheme.FLOAT16 and not any("float16" in line.reason for line in info.ops):
-        return ["no operation has weights that float16 takes; the model stayed float32"]
+        return ["float16 found no weights to convert; the model is still float32"]
     return []
-
-
-def inspect(path: Path) -> ModelInfo:
-    """Return what a .tflite is, after it was run once.
-
-    Raises:
-        ConverterError: EQ301, EQ302, EQ303.
-    """
-    detect.require_tflite(path)
-    data = path.read_bytes()
-    model = tflite_file.parse(data, subject=str(path))
-    validate.refuse_compiled(model, subject=str(path))
-    info = op_report.info(model)
-    inference.run_once(data, subject=str(path))
-    return info

@@ -1,0 +1,39 @@
+"""The report of a quantization-aware training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgeq_converters.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuningReport:
+    """The outcome of one quantization-aware training.
+
+    Attributes:
+        epochs: how many were trained.
+        best_epoch: the epoch whose weights were kept; 0 is the state before training.
+        kept: `qat`, or `ptq` where training did not help: model and recipe are then those of plain
+            post-training quantization.
+        began: the starting point in words: equalized or not, and the calibrator of the initial ranges.
+        tensors: number of activations with a learned range.
+        accuracy: top-1 on held-out samples, 0..1: `float` before training, `tuned` as a float model, and the
+            integer files `ptq` and `qat`. Each is None without labels.
+        agreement: share of held-out samples on which `ptq` and `qat` predict the float model's class; None
+            for a model without classes.
+        samples: number of held-out samples.
+        recipe: the conversion's recipe with the learned ranges.
+    """
+
+    epochs: int
+    best_epoch: int
+    kept: str
+    began: str
+    tensors: int
+    accuracy: Mapping[str, float | None]
+    agreement: Mapping[str, float | None]
+    samples: int
+    recipe: Recipe
+    notes: tuple[str, ...]

@@ -1,0 +1,35 @@
+"""The job `inspect`: a .tflite's inputs, outputs and operations, after one run on zeros."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeq_converters.graph import inference, op_report, tflite_file, validate
+from edgeq_converters.progress import Step
+from edgeq_converters.sources import detect
+from edgeq_converters.values import ModelInfo
+from edgeq_converters.worker.protocol import InspectJob
+
+
+def run(job: InspectJob, step: Step) -> ModelInfo:
+    """Do the job.
+
+    Raises:
+        ConverterError: EQ301, EQ302, EQ303.
+    """
+    return inspect(job.model)
+
+
+def inspect(path: Path) -> ModelInfo:
+    """Return what a .tflite file contains, after one run on zeros.
+
+    Raises:
+        ConverterError: EQ301, EQ302, EQ303.
+    """
+    detect.require_tflite(path)
+    data = path.read_bytes()
+    model = tflite_file.parse(data, subject=str(path))
+    validate.refuse_compiled(model, subject=str(path))
+    info = op_report.info(model)
+    inference.run_once(data, subject=str(path))
+    return info

@@ -1,0 +1,354 @@
+"""The protocol between the worker process and its caller: one frozen job and one frozen result a verb.
+
+The caller builds a job, `client.run_worker` writes it as JSON, and the worker reads it back into the same
+class. The result returns the same way. Importing this module loads neither TensorFlow nor LiteRT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import TypeAdapter
+
+from edgeq_converters.edgetpu.values import CompilerLog, EdgeTpuSummary, Readiness
+from edgeq_converters.recipe import Recipe
+from edgeq_converters.sensitivity.float_region_values import IslandWalk
+from edgeq_converters.sensitivity.values import Sensitivity
+from edgeq_converters.training.pruning.report import PruningReport
+from edgeq_converters.training.qat.report import TuningReport
+from edgeq_converters.training.settings import TrainingSettings
+from edgeq_converters.values import ModelInfo, Parity, Scheme, TensorShift
+
+Result = TypeVar("Result")
+Value = TypeVar("Value")
+
+
+class Job(Generic[Result]):
+    """A request to the worker, answered with a `Result`.
+
+    Attributes:
+        verb: names the job in JSON and its module in `worker.jobs`.
+        result: the class of the answer.
+    """
+
+    verb: ClassVar[str]
+    result: ClassVar[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertResult:
+    """The outcome of a conversion.
+
+    Attributes:
+        backend: the library that quantized, `none` for float32.
+        notes: messages for the user.
+        parity: how far the float .tflite is from the source; None where the source is a .tflite.
+        pruning: None without pruning.
+        tools: {package: version} of the libraries that took part.
+    """
+
+    info: ModelInfo
+    backend: str
+    notes: tuple[str, ...]
+    parity: Parity | None
+    edgetpu: EdgeTpuSummary
+    pruning: PruningReport | None
+    tools: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertJob(Job[ConvertResult]):
+    """Convert `source` by `recipe` and write `output`.
+
+    Attributes:
+        data: calibration samples; required for integer schemes unless `histograms` are given.
+        histograms: written by an earlier calibration of this model.
+        training, validation: for re-tuning after pruning.
+        workdir: an empty folder for the libraries' files.
+    """
+
+    verb: ClassVar[str] = "convert"
+    result: ClassVar[Any] = ConvertResult
+
+    source: Path
+    output: Path
+    recipe: Recipe
+    data: Path | None = None
+    histograms: Path | None = None
+    training: Path | None = None
+    validation: Path | None = None
+    workdir: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrateResult:
+    """The outcome of a calibration.
+
+    Attributes:
+        shifts: against an earlier calibration, inputs first; empty without one.
+    """
+
+    notes: tuple[str, ...]
+    shifts: tuple[TensorShift, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrateJob(Job[CalibrateResult]):
+    """Write the histogram of every tensor of `source` on `data` to `output`.
+
+    Attributes:
+        as_json: write JSON instead of .npz.
+        against: histograms of an earlier calibration to compare with.
+        workdir: an empty folder for the libraries' files.
+    """
+
+    verb: ClassVar[str] = "calibrate"
+    result: ClassVar[Any] = CalibrateResult
+
+    source: Path
+    data: Path
+    output: Path
+    as_json: bool
+    against: Path | None
+    workdir: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectJob(Job[ModelInfo]):
+    """Describe a .tflite after one run on zeros."""
+
+    verb: ClassVar[str] = "inspect"
+    result: ClassVar[Any] = ModelInfo
+
+    model: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateResult:
+    """The models that were run, in the order of the job."""
+
+    infos: tuple[ModelInfo, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateJob(Job[EvaluateResult]):
+    """Run models on the same data and write their inputs, outputs and labels.
+
+    Attributes:
+        arrays: the .npz to write: `input_I` in the types of the first model, `run_M_output_I`, and `y`, where
+            the data has labels.
+    """
+
+    verb: ClassVar[str] = "evaluate"
+    result: ClassVar[Any] = EvaluateResult
+
+    models: tuple[Path, ...]
+    data: Path
+    arrays: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SensitivityJob(Job[Sensitivity]):
+    """Measure what quantizing each operation of a float .tflite costs.
+
+    Attributes:
+        calibrator: how a tensor's histogram becomes its range.
+        samples: the largest number of evaluation samples to use.
+        walk: how many of the worst operations are kept float together, one more a step.
+    """
+
+    verb: ClassVar[str] = "sensitivity"
+    result: ClassVar[Any] = Sensitivity
+
+    model: Path
+    calibration: Path
+    evaluation: Path
+    calibrator: str
+    samples: int
+    walk: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatRegionsJob(Job[IslandWalk]):
+    """Measure the SQNR of many choices of float regions of a float .tflite.
+
+    Attributes:
+        most: the largest number of choices to measure.
+    """
+
+    verb: ClassVar[str] = "float_regions"
+    result: ClassVar[Any] = IslandWalk
+
+    model: Path
+    calibration: Path
+    calibrator: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostLatency:
+    """One model's latency on this machine, one thread.
+
+    Attributes:
+        p50_ns, p95_ns: medians over the rounds of each round's own percentile, so that a disturbed round does
+            not count.
+        low_ns, high_ns: quartiles of the rounds' medians.
+        runs: number of timed inferences over all rounds.
+    """
+
+    p50_ns: int
+    p95_ns: int
+    low_ns: int
+    high_ns: int
+    runs: int
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyResult:
+    """One latency a model, in the order of the job."""
+
+    latencies: tuple[HostLatency, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyJob(Job[LatencyResult]):
+    """Measure the latency of models in turns.
+
+    Attributes:
+        seed: of the order in each round and of the input values.
+    """
+
+    verb: ClassVar[str] = "latency"
+    result: ClassVar[Any] = LatencyResult
+
+    models: tuple[Path, ...]
+    rounds: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeTpuResult:
+    """Edge TPU readiness by Coral's table, and the compiler's own log.
+
+    Attributes:
+        compiler: None where edgetpu_compiler was not run.
+    """
+
+    readiness: Readiness
+    compiler: CompilerLog | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeTpuJob(Job[EdgeTpuResult]):
+    """Report which operations of a .tflite run on an Edge TPU.
+
+    Attributes:
+        compile: run edgetpu_compiler if it is on PATH and the model is not compiled yet.
+        output: where to copy the compiled model.
+    """
+
+    verb: ClassVar[str] = "edgetpu"
+    result: ClassVar[Any] = EdgeTpuResult
+
+    model: Path
+    compile: bool
+    output: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneResult:
+    """The outcome of a quantization-aware training; `tools` as in `ConvertResult`."""
+
+    report: TuningReport
+    tools: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneJob(Job[TuneResult]):
+    """Train `source` with fake quantization and write `output`.
+
+    Attributes:
+        scheme: `int8`, or `int4` for weights of four bits where the runtime has kernels for them.
+        workdir: an empty folder for the libraries' files.
+    """
+
+    verb: ClassVar[str] = "tune"
+    result: ClassVar[Any] = TuneResult
+
+    source: Path
+    output: Path
+    scheme: Scheme
+    settings: TrainingSettings
+    workdir: Path
+
+
+JOBS: Mapping[str, type[Job[Any]]] = {
+    job.verb: job
+    for job in (
+        ConvertJob,
+        CalibrateJob,
+        InspectJob,
+        EvaluateJob,
+        SensitivityJob,
+        FloatRegionsJob,
+        LatencyJob,
+        EdgeTpuJob,
+        TuneJob,
+    )
+}
+
+
+def job_to_json(job: Job[Any]) -> dict[str, Any]:
+    """Return a job as JSON types."""
+    return {"verb": job.verb, **to_json(job)}
+
+
+def job_from_json(body: Mapping[str, Any]) -> Job[Any]:
+    """Return the job written by `job_to_json`.
+
+    Raises:
+        KeyError: an unknown verb.
+        ValueError: a field is missing or of another type.
+    """
+    job: Job[Any] = from_json(JOBS[body["verb"]], {k: v for k, v in body.items() if k != "verb"})
+    return job
+
+
+def to_json(value: Any) -> dict[str, Any]:
+    """Return a frozen value as JSON types; an infinite figure stays a float."""
+    body = _plain(asdict(value))
+    if not isinstance(body, dict):
+        raise TypeError("a dataclass becomes an object")
+    return body
+
+
+def from_json(kind: type[Value], body: Mapping[str, Any]) -> Value:
+    """Return the value of a class written by `to_json`.
+
+    Raises:
+        ValueError: a field is missing or of another type.
+    """
+    erased: Any = kind  # functools.cache takes a Hashable, which a type variable's class is not
+    value: Value = _adapter(erased).validate_python(body)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

@@ -1,0 +1,19 @@
+"""Versions of the libraries that take part in a conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+_USUAL = ("tensorflow", "tf_keras", "keras", "ai-edge-litert", "litert-quantizer", "numpy")
+
+
+def versions(more: Sequence[str] = ()) -> dict[str, str]:
+    """Return {package: version} of the usual packages and `more`, without those not installed."""
+    found = {}
+    for name in (*_USUAL, *more):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

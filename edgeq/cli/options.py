@@ -1,0 +1,140 @@
+"""Options that several commands share: bounded numbers, recipes and training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from edgeq.conversion import Recipe
+
+F = TypeVar("F", bound=Callable[..., Any])
+CALIBRATORS = "minmax, ema, percentile[:P], clip[:SHARE], entropy, mse or auto"
+
+
+class Number(click.FloatRange):
+    """A number within bounds. Click's own type accepts `nan`, which is within no bounds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail as click does."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+_RECIPE = (
+    click.option(
+        "--calibrator",
+        help=f"How ranges are derived from the samples: {CALIBRATORS}. ema averages the extremes of the "
+        "samples; unlike a moving average it does not depend on their order.",
+    ),
+    click.option(
+        "--bias-correction",
+        type=click.Choice(["auto", "on", "off"]),
+        help="Correct biases and weights layer by layer against the float model. auto: if it improves "
+        "held-out samples.",
+    ),
+    click.option(
+        "--equalization",
+        type=click.Choice(["auto", "on", "off"]),
+        help="Equalize the ranges of channels across layers first. auto: if it improves held-out samples.",
+    ),
+    click.option(
+        "--backend",
+        type=click.Choice(["auto", "litert", "tensorflow"]),
+        help="Quantizer. auto uses TensorFlow's if litert-quantizer leaves an operation float.",
+    ),
+    click.option(
+        "--keep-float",
+        "float_ops",
+        multiple=True,
+        metavar="TENSOR",
+        help="int8-mixed: keep the operation with this output tensor in float (repeatable).",
+    ),
+    click.option(
+        "--int4-sqnr-db",
+        type=float,
+        help="int4: minimum SQNR at the logits on held-out samples. As many operations as possible get 4-bit "
+        "weights; 0 means all.  [default: 20]",
+    ),
+    click.option(
+        "--histograms",
+        type=click.Path(path_type=Path),
+        help="Histograms from `edgeq calibrate` for this model, in place of --calibration.",
+    ),
+    click.option(
+        "--recipe",
+        "recipe_file",
+        type=click.Path(path_type=Path),
+        help="Read the recipe from this JSON file; other options override its keys.",
+    ),
+    click.option("--save-recipe", type=click.Path(path_type=Path), help="Write the recipe to this file."),
+)
+_TRAINING = (
+    click.option(
+        "--training",
+        type=click.Path(path_type=Path),
+        help="Training data: a .npz with samples x and labels y.",
+    ),
+    click.option(
+        "--validation",
+        type=click.Path(path_type=Path),
+        help="Data for measuring accuracy.  [default: a fifth of the training data, held out]",
+    ),
+    click.option(
+        "--epochs", type=int, help="Number of epochs.  [default: derived from the size of the data]"
+    ),
+    click.option("--distill", is_flag=True, help="Train on the float model's outputs; needs no labels."),
+)
+_PRUNE = click.option(
+    "--prune",
+    metavar="KIND:RATIO",
+    help="magnitude:0.8 sets 80 % of the weights to zero (compresses better); channels:0.5 removes half of "
+    "the channels (smaller and faster). Keras 3 models; needs --training to re-tune.",
+)
+
+
+def recipe_options(function: F) -> F:
+    """Add the options that build, read and write a recipe."""
+    for option in reversed(_RECIPE):
+        function = option(function)
+    return function
+
+
+def training_options(function: F) -> F:
+    """Add --training, --validation, --epochs and --distill."""
+    for option in reversed(_TRAINING):
+        function = option(function)
+    return function
+
+
+def pruning_options(function: F) -> F:
+    """Add --prune and the options of its re-tuning."""
+    return _PRUNE(training_options(function))
+
+
+def recipe_from_options(scheme: str | None, recipe_file: Path | None, **options: Any) -> Recipe:
+    """Return the recipe of a file, if one is given, with the options on top.
+
+    Raises:
+        UsageError: names the invalid option or key.
+    """
+    from edgeq.conversion import load_recipe, recipe_of
+
+    base = load_recipe(recipe_file) if recipe_file else None
+    # Without --keep-float the recipe's own operations stay.
+    options["float_ops"] = options.get("float_ops") or None
+    return recipe_of(scheme, base=base, **options)
+
+
+def write_recipe(recipe: Recipe, path: Path | None) -> None:
+    """Write the recipe if a path is given."""
+    if path is not None:
+        from edgeq.conversion import save_recipe
+
+        save_recipe(recipe, path)
