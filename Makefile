@@ -1,5 +1,5 @@
-# Two commands do everything on a machine with Python 3.11+ and make: `make demo` and `make test`.
-# Either may come first; a second run installs nothing.
+# `make demo` and `make test` need only Python 3.11+ and make. Either may come first; a second run installs
+# nothing.
 PYTHON ?= python3.11
 PYTHON := $(shell command -v $(PYTHON) 2>/dev/null || command -v python3)
 VENV   := .venv
@@ -9,18 +9,18 @@ JOBS   ?= auto
 
 .PHONY: demo test test-all test-devices lint format clean help
 help:
-	@echo "make demo       install into .venv and run the demo: train, convert, deploy over SSH, measure, report"
-	@echo "make test       install into .venv and run the guards and tests, without those marked slow"
-	@echo "make test-all   every one of them"
-	@echo "make test-devices  devices of the lab: namespaces, ARM under qemu (root); EDGEQ_LAB=vm adds the machine"
-	@echo "make lint       ruff, mypy and the import layers alone"
+	@echo "make demo          install into .venv and run the demo: train, convert, deploy over SSH, measure, report"
+	@echo "make test          install into .venv and run the guards and the tests that are not marked slow"
+	@echo "make test-all      run all tests"
+	@echo "make test-devices  run the lab: namespaces, ARM under qemu (root); EDGEQ_LAB=vm adds a virtual machine"
+	@echo "make lint          run only ruff, mypy and the import layers"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "edgeq needs Python 3.11 or newer; found " + sys.version.split()[0] + " (set PYTHON=/path/to/python3.11)")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 
-# The stamps are what makes the second run quick: they are older than pyproject.toml only when it changed.
+# The stamps make the second run fast: they are older than pyproject.toml only if it changed.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all]'
 	@touch $@

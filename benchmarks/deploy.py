@@ -2,9 +2,9 @@
 
 `python -m benchmarks.deploy [--json] [--rounds 5] [--devices 50] [--rows push,slow,redeploy,fleet,agent]`
 
-Each time is from nothing to done: connecting, the device's hash, its sync and the rename are in ours;
-starting the program is in the peer's, which keeps no process between devices. Rounds alternate, so that what
-disturbs one disturbs the other.
+Each time is end to end. edgeq's includes connecting, the device's hash, its sync and the rename. The peer's
+includes the start of its program, because it keeps no process between devices. Rounds alternate, so that both
+meet the same load.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _spread(values: list[float]) -> str:
 
 def _file(folder: Path, size_bytes: int, seed: int) -> Path:
     path = folder / f"content-{size_bytes}-{seed}"
-    path.write_bytes(np.random.default_rng(seed).bytes(size_bytes))  # nothing that packing could gain on
+    path.write_bytes(np.random.default_rng(seed).bytes(size_bytes))  # random bytes do not compress
     return path
 
 
@@ -76,7 +76,7 @@ def _transfers(
     for number in range(rounds):
         path, target = _file(folder, size_bytes, number), folder / "copied"
         content = Content.of(path)
-        ours.append(_seconds(lambda: _push(device, content)))  # noqa: B023 - called at once
+        ours.append(_seconds(lambda: _push(device, content)))  # noqa: B023 - called immediately
         batch = f"put {path} {target}\n"
         argv = peer(path, target)
         theirs.append(
@@ -119,13 +119,13 @@ def slow(server: Sshd, folder: Path, rounds: int) -> tuple[list[Figure], str]:
 
 
 def trusting(device: Device, folder: Path) -> None:
-    """Let a device trust the key that the benchmark's bundles are signed with, as its enrolment would."""
+    """Make a device trust the key of the benchmark's bundles, as an enrolment does."""
     with open_agent(device) as client:
         pin(client, [workspace_key(folder).public])
 
 
 def redeploy(server: Sshd, folder: Path, rounds: int) -> tuple[list[Figure], str]:
-    """A deploy of what serves already."""
+    """A deploy of the release that already serves."""
     bundle = write_tiny_bundle(folder / "tiny.eqb")
     device = server.device("redeploy")
     trusting(device, folder)
@@ -146,7 +146,7 @@ def redeploy(server: Sshd, folder: Path, rounds: int) -> tuple[list[Figure], str
 
 
 def fleet(server: Sshd, folder: Path, rounds: int, count: int) -> tuple[list[Figure], str]:
-    """Many devices in parallel, against pyinfra doing the same copies and commands."""
+    """Many devices in parallel, against pyinfra with the same copies and commands."""
     interpreter, reason = pyinfra_python(folder)
     if interpreter is None:
         return [], f"fleet: skipped, {reason}"
@@ -171,7 +171,7 @@ def fleet(server: Sshd, folder: Path, rounds: int, count: int) -> tuple[list[Fig
 
         def all_ours() -> None:
             with ThreadPoolExecutor(_AT_ONCE) as pool:
-                list(pool.map(one, devices))  # noqa: B023 - called at once
+                list(pool.map(one, devices))  # noqa: B023 - called immediately
 
         ours.append(_seconds(all_ours))
         theirs.append(run_pyinfra(interpreter, server, folder, job, [f"peer-{name}" for name in names]))
@@ -182,7 +182,7 @@ def fleet(server: Sshd, folder: Path, rounds: int, count: int) -> tuple[list[Fig
 
 
 def agent(folder: Path, rounds: int) -> tuple[list[Figure], str]:
-    """The agent by itself: its size, and from the start of Python to the answer of its first verb."""
+    """The agent: its size, and the time from the start of Python to the response of its first verb."""
     built = build_agent()
     path = folder / "agent.pyz"
     path.write_bytes(built.data)
@@ -201,9 +201,9 @@ def agent(folder: Path, rounds: int) -> tuple[list[Figure], str]:
 
 
 def main() -> None:
-    """Measure, print a line a row, and end with the JSON line."""
+    """Measure, print one line for each row, and end with the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="the JSON line only")
+    parser.add_argument("--json", action="store_true", help="print only the JSON line")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--devices", type=int, default=50)
     parser.add_argument("--rows", default=",".join(ROWS))

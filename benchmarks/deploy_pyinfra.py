@@ -1,4 +1,4 @@
-"""pyinfra doing what edgeq does: the same files to as many devices, and the same commands there."""
+"""pyinfra with edgeq's task: the same files to as many devices, and the same commands there."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ server.shell(commands=[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What each device gets."""
+    """The files and commands of one device."""
 
     agent: Path
     files: list[Path]
@@ -50,7 +50,7 @@ class Job:
 
 
 def pyinfra_python(folder: Path) -> tuple[Path | None, str]:
-    """Return an interpreter with pyinfra: `EDGEQ_PYINFRA`, or of a venv made now; else why there is none."""
+    """Return an interpreter with pyinfra, `EDGEQ_PYINFRA` or that of a new venv; else the reason why not."""
     given = os.environ.get("EDGEQ_PYINFRA")
     if given:
         return Path(given), ""
@@ -70,7 +70,7 @@ def pyinfra_python(folder: Path) -> tuple[Path | None, str]:
 
 
 def run_pyinfra(python: Path, server: Sshd, folder: Path, job: Job, names: list[str]) -> float:
-    """Return the seconds that pyinfra takes; its own process and its imports are in them.
+    """Return the seconds that pyinfra takes, with the start of its process and its imports.
 
     Raises:
         SystemExit: it failed on a device; what it said is in the message.

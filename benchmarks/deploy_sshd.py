@@ -1,4 +1,4 @@
-"""An sshd of OpenSSH's own for benchmarks, and a slow way to it: both in processes of their own."""
+"""OpenSSH's sshd for benchmarks, and a slow connection to it, each in its own process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgeq.values import Device
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sshd:
-    """A running server; `folder` is for what devices keep."""
+    """A running server; `folder` holds the devices' files."""
 
     port: int
     user: str
@@ -30,7 +30,7 @@ class Sshd:
     folder: Path
 
     def device(self, name: str, *, port: int | None = None) -> Device:
-        """Return a device that lives in a folder of its own."""
+        """Return a device with its own folder."""
         key = fetch_host_key("127.0.0.1", self.port, 9)
         return Device(
             name=name,
@@ -43,7 +43,7 @@ class Sshd:
         )
 
     def options(self, port: int) -> list[str]:
-        """Return what OpenSSH's own clients need to reach it; their configuration files play no part."""
+        """Return the options for OpenSSH's clients; they read no configuration file."""
         options = ["-F", "none", "-i", str(self.identity), "-o", f"UserKnownHostsFile={self.known_hosts}"]
         return [*options, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-P", str(port)]
 
@@ -65,8 +65,8 @@ def sshd(folder: Path) -> Iterator[Sshd]:
         f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\n"
         f"StrictModes no\nAuthorizedKeysFile {folder}/authorized_keys\nPasswordAuthentication no\n"
         "KbdInteractiveAuthentication no\nMaxStartups 200\nSubsystem sftp internal-sftp\n"
-        # An account as a device has it: bash reads no `.bashrc` of whoever runs this, which may take longer
-        # than what is measured. Copies by sftp start no shell in any case.
+        # An account like a device's: bash reads no `.bashrc` of the user who runs this, which may take longer
+        # than the measured command. sftp starts no shell.
         "SetEnv SHLVL=1\n"
     )
     key = " ".join((folder / "host_key.pub").read_text().split()[:2])
@@ -96,10 +96,10 @@ def sshd(folder: Path) -> Iterator[Sshd]:
 
 @contextlib.contextmanager
 def slow_way(port: int, one_way_s: float) -> Iterator[int]:
-    """Run a proxy that delays everything, in a process of its own, and give its port."""
+    """Run a proxy that delays all data, in its own process, and yield its port."""
     argv = [sys.executable, "-m", "benchmarks.deploy_sshd", str(port), str(one_way_s)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None  # noqa: S101 - a pipe, as asked
+        assert process.stdout is not None  # noqa: S101 - stdout=PIPE
         assert process.stdin is not None  # noqa: S101
         try:
             yield int(process.stdout.readline())

@@ -1,4 +1,4 @@
-"""Figures of a benchmark: what was measured, what was to be reached, and whether it holds."""
+"""Figures of a benchmark: the measured value, the goal, and whether the value meets it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Figure:
     """One line of a benchmark's JSON.
 
     Attributes:
-        peer: the same figure of the tool that we compare with; None where there is none.
-        reach: a comparison and a number, `>=33.0`.
+        peer: the same figure of the peer; None without one.
+        reach: the goal, a comparison and a number: `>=33.0`.
     """
 
     name: str
@@ -35,5 +35,5 @@ class Figure:
 
 
 def last_line(figures: list[Figure]) -> str:
-    """Return the line that a benchmark ends with."""
+    """Return the last line of a benchmark's output."""
     return json.dumps({"schema": "edgeq.benchmark/1", "figures": [asdict(figure) for figure in figures]})

@@ -1,8 +1,9 @@
-"""What pruning buys: channels and single weights of a convolutional model on handwritten digits, re-tuned.
+"""Gain of pruning channels and single weights of a convolutional model on handwritten digits.
 
 `python benchmarks/pruning.py [--json]` trains the model (scikit-learn's digits, enlarged to 32x32), prunes
-it by `edgeq.convert(..., prune=)` and measures the files before and after in turns: LiteRT, one thread,
-medians. No peer maintains pruning for Keras 3: the unpruned model stands beside. The last line is JSON.
+it with `edgeq.convert(..., prune=)` and measures the files before and after, interleaved: LiteRT, one
+thread, medians. No peer maintains pruning for Keras 3, so the comparison is with the unpruned model. The
+last line is JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CASES = (("channels:0.5", "float32"), ("channels:0.5", "int8"), ("magnitude:0.8"
 def main() -> None:
     """Run the benchmark."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    arguments.add_argument("--json", action="store_true", help="only the JSON line")
+    arguments.add_argument("--json", action="store_true", help="print only the JSON line")
     arguments.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.build:
@@ -38,7 +39,7 @@ def main() -> None:
 
 
 def build(folder: Path) -> None:
-    """Train the model and write it with its data; runs in a child process, which alone loads TensorFlow."""
+    """Train the model and write it with its data. Only this child process loads TensorFlow."""
     import keras
     from sklearn.datasets import load_digits
 
@@ -90,7 +91,7 @@ def measure(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def show(reports: dict[str, dict[str, Any]]) -> None:
-    """Print a table of what was measured."""
+    """Print the table."""
     print(
         f"{'case':<22} latency us     speed  file KiB       zlib KiB       accuracy: whole, cut, tuned, file"
     )
@@ -106,7 +107,7 @@ def show(reports: dict[str, dict[str, Any]]) -> None:
 
 
 def figures(reports: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the figures in the form of DESIGN's benchmarks, with what is to be reached."""
+    """Return the figures with their goals."""
     found = []
     for case, report in reports.items():
         good = report["accuracy"]

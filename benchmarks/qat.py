@@ -1,13 +1,12 @@
-"""What training with fake quantization buys where conversion alone loses accuracy, over several seeds.
+"""Gain of quantization-aware training where conversion alone loses accuracy, over several seeds.
 
 `python -m benchmarks.qat [--json] [--seeds 5] [--cases NAME:SCHEME,...] [--keep FOLDER]`
 
-Inverted residuals with hard-swish, through which no equalization can scale channels, trained from channels of
-unequal size on noisy digits (`hswish-spread`; `hswish` is the same from equal channels); in int8, and with
-weights of four bits.
-Beside each tuned file stand plain min/max ranges, today's default conversion of the model (the best that
-conversion does), and the same of the model trained on in float for as long. The test samples were seen by
-nothing that was trained, calibrated or chosen.
+The models are inverted residuals with hard-swish, which equalization cannot cross, trained on noisy digits
+from channels of unequal size (`hswish-spread`; `hswish` starts from equal channels), in int8 and with
+weights of four bits. Each tuned file is compared with plain min/max ranges, with the default conversion of
+the model (the best that conversion does), and with the default conversion after as much further training in
+float. The test samples take part in no training, calibration or choice.
 """
 
 from __future__ import annotations
@@ -50,12 +49,12 @@ class Row:
     seconds: float
 
     def value(self, column: str) -> float:
-        """Return the accuracy under one of COLUMNS."""
+        """Return the accuracy of one of COLUMNS."""
         return float(getattr(self, "float_" if column == "float" else column))
 
 
 def measure(case: str, seed: int, folder: Path) -> Row:
-    """Train one model, convert it in each way, and tune it."""
+    """Train one model, make each conversion of it, and tune it."""
     from edgeq.conversion import Recipe, Scheme, Switch, convert, tune
     from edgeq.evaluation import evaluate
 
@@ -68,13 +67,13 @@ def measure(case: str, seed: int, folder: Path) -> Row:
         folder / "model.keras",
         folder / f"tuned-{scheme}.keras",
         training=folder / "training.npz",
-        validation=folder / "test.npz",  # only measured on: training.npz spares samples for the choices
+        validation=folder / "test.npz",  # only measured; the choices use held-out samples of training.npz
         scheme=scheme,
         epochs=FURTHER,
         seed=seed,
     )
     seconds = time.perf_counter() - started
-    # All operations that can have weights of four bits, so that the files compared are of one size.
+    # Every operation that supports weights of four bits, so that the compared files have the same size.
     best = Recipe(scheme=Scheme(scheme), int4_sqnr_db=0.0)
     plain = replace(best, calibrator="minmax", bias_correction=Switch.OFF, equalization=Switch.OFF)
     others = {}
@@ -96,7 +95,7 @@ def measure(case: str, seed: int, folder: Path) -> Row:
 
 
 def figures(case: str, rows: list[Row]) -> list[Figure]:
-    """Return the figures of a case over its seeds."""
+    """Return the figures of a case over all seeds."""
     gains = [100 * (row.qat - row.ptq) for row in rows]
     longer = [100 * (row.qat - row.further) for row in rows]
     lost = [100 * (row.float_ - row.ptq) for row in rows]
@@ -122,10 +121,10 @@ def figures(case: str, rows: list[Row]) -> list[Figure]:
 def main() -> None:
     """Measure, print the table, and end with the JSON line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="the JSON line only")
+    parser.add_argument("--json", action="store_true", help="print only the JSON line")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cases", default=CASES)
-    parser.add_argument("--keep", type=Path, help="a folder for the models; trained ones are taken from it")
+    parser.add_argument("--keep", type=Path, help="folder of the models; existing ones are reused")
     asked = parser.parse_args()
 
     def said(line: str) -> None:

@@ -1,8 +1,8 @@
-"""Models for the benchmark on training with fake quantization, trained on the spot on handwritten digits.
+"""Models of the QAT benchmark, trained on handwritten digits when it runs.
 
 `python -m benchmarks.qat_models NAME SEED FOLDER` writes model.keras, training.npz, calibration.npz (a part
-of it) and test.npz, and further.keras: the same model trained on for as long as tuning trains, in float. The
-seed decides the split of the data, the first weights and the order of training.
+of it) and test.npz, and further.keras: the same model after as much further training in float as tuning does.
+The seed decides the split of the data, the initial weights and the order of training.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def build(name: str, seed: int, folder: Path) -> None:
 
 
 def digits(seed: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Return scikit-learn's digits at 16x16, shifted and noisy, so that they are not solved (train, test)."""
+    """Return scikit-learn's digits at 16x16, shifted and noisy to make the task harder (train, test)."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
@@ -72,7 +72,7 @@ def spread(model: Any, sigma: float, seed: int) -> Any:
 
 
 def mobile(activation: str, *, excited: bool = False, width: int = 16) -> Any:
-    """Return inverted residuals, with squeeze and excitation where asked (arXiv 1905.02244)."""
+    """Return inverted residuals, optionally with squeeze and excitation (arXiv 1905.02244)."""
     from keras import Model, layers
 
     image = layers.Input((16, 16, 1), name="image")

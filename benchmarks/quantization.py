@@ -1,4 +1,4 @@
-"""int8 side by side: TFLiteConverter, litert-quantizer as it comes, and edgeq, on shared and own models.
+"""int8 side by side: TFLiteConverter, litert-quantizer's defaults, and edgeq, on several models.
 
 `python -m benchmarks.quantization [--json] [--models kws,ic,...] [--keep FOLDER]`
 """
@@ -25,7 +25,7 @@ from benchmarks.quantization_models import NAMES
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SOURCES = {"kws": "saved_model", "ic": "pretrainedResnet.h5"}
 REACH_DB = {"kws": ">=33.0", "ic": ">=25.5"}
-"""The figures that were set; the other models' is TFLiteConverter's own."""
+"""The goals; for the other models, TFLiteConverter's result is the goal."""
 _EDGEQ = "import sys; from edgeq.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -80,7 +80,7 @@ def _fed(sample: npt.NDArray[Any], given: dict[str, Any]) -> npt.NDArray[Any]:
 
 
 def _latencies(models: dict[str, Path], x: npt.NDArray[Any]) -> dict[str, tuple[float, float]]:
-    """Time single inferences in turns, so that what disturbs one disturbs all."""
+    """Time single inferences, interleaved, so that all models meet the same load."""
     from ai_edge_litert.interpreter import Interpreter
 
     runs: dict[str, Callable[[], Any]] = {}
@@ -105,7 +105,7 @@ def _latencies(models: dict[str, Path], x: npt.NDArray[Any]) -> dict[str, tuple[
 
 
 def measure(name: str, folder: Path) -> list[Row]:
-    """Convert one model with each tool and compare what comes out with TFLiteConverter's float32."""
+    """Convert one model with each tool and compare the files with TFLiteConverter's float32."""
     folder.mkdir(parents=True, exist_ok=True)
     data, source = folder, folder / "model.keras"
     if name in SOURCES:
@@ -150,7 +150,7 @@ def measure(name: str, folder: Path) -> list[Row]:
 
 
 def figures(name: str, rows: list[Row]) -> list[Figure]:
-    """Return the figures of one model, by what was measured."""
+    """Return the figures of one model."""
     of = {row.tool: row for row in rows}
     ours, peer = of["edgeq"], of["tensorflow"]
     ratio = ours.latency_us[0] / peer.latency_us[0]
@@ -180,9 +180,9 @@ def figures(name: str, rows: list[Row]) -> list[Figure]:
 def main() -> None:
     """Measure, print the table, and end with the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="the JSON line only")
+    parser.add_argument("--json", action="store_true", help="print only the JSON line")
     parser.add_argument("--models", default=",".join((*SOURCES, *NAMES)))
-    parser.add_argument("--keep", type=Path, help="a folder for the models; trained ones are taken from it")
+    parser.add_argument("--keep", type=Path, help="folder of the models; existing ones are reused")
     asked = parser.parse_args()
     found: list[Figure] = []
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,4 +1,4 @@
-"""Models of our own for the quantization benchmark, trained on the spot, with their samples.
+"""Models of the quantization benchmark, trained when it runs, with their samples.
 
 `python -m benchmarks.quantization_models NAME FOLDER` writes model.keras, calibration.npz, evaluation.npz.
 """
@@ -89,7 +89,7 @@ def mobile_net(
 
 
 def fit(model: Any, train: tuple[Array, Array], *, epochs: int, rate: float) -> None:
-    """Train with a falling rate."""
+    """Train with a decaying learning rate."""
     import keras
 
     steps = epochs * -(-len(train[0]) // 32)
@@ -101,7 +101,7 @@ def fit(model: Any, train: tuple[Array, Array], *, epochs: int, rate: float) -> 
 
 
 def spread_channels(model: Any) -> None:
-    """Make channels differ in size as those of models trained for long do: by a log-normal factor."""
+    """Scale the channels by log-normal factors, as long training does."""
     import keras
 
     random = np.random.default_rng(2026)
@@ -113,7 +113,7 @@ def spread_channels(model: Any) -> None:
 
 
 def settle(model: Any, images: Array) -> None:
-    """Let the batch normalizations see what they normalize, without any training."""
+    """Set the statistics of the batch normalizations, without training."""
     for _ in range(3):
         for start in range(0, len(images), 16):
             model(images[start : start + 16], training=True)

@@ -1,4 +1,4 @@
-"""The peers of the quantization benchmark, each in a process of its own.
+"""Peers of the quantization benchmark, each in its own process.
 
 `python -m benchmarks.quantization_peers tensorflow|litert SOURCE CALIBRATION OUTPUT [FLOAT_OUTPUT]`
 """
@@ -39,7 +39,7 @@ def tensorflow(source: Path, calibration: Path, output: Path, float_output: Path
 
 
 def litert(source: Path, calibration: Path, output: Path) -> None:
-    """Write litert-quantizer's static int8 model as it comes: its own calibration, in the samples' order."""
+    """Write litert-quantizer's static int8 model with its defaults: its own calibration, in sample order."""
     from litert_quantizer import quantizer, recipe
 
     engine: Any = quantizer.Quantizer(str(source))

@@ -1,12 +1,12 @@
-"""What `Runtime.infer` costs over the bare interpreter, in one process, interleaved; and what a swap costs.
+"""Cost of `Runtime.infer` over the bare interpreter, and of a hot swap.
 
 `python -m benchmarks.runtime [--json] [--seconds 6]`
 
-Each model is asked in turns by the bare interpreter (set_tensor, invoke, get_tensor) and by a Runtime with
-telemetry on, once in the model's own types and once with real values: there the bare side quantizes and
-dequantizes as TFLite's examples do in numpy. The overhead is the median of the differences between the two of
-a pair; the ratio is that of the means without the slowest tenth, so that what the recorder's thread takes
-away from the caller is in it and what the machine does meanwhile is not.
+The bare interpreter (set_tensor, invoke, get_tensor) and a Runtime with telemetry run each model in one
+process, interleaved: once in the model's own types and once with real values, where the bare side quantizes
+and dequantizes in numpy, as TFLite's examples do. The overhead is the median difference within a pair. The
+ratio is that of the means without the slowest tenth: it includes the time that the recorder's thread takes
+from the caller, and excludes other load.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from edgeq_agent.storage.home import Home
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = 64
-# Layers of the same kind, more and wider: from one far under a millisecond to several.
+# The same kind of layers, more and wider: from far below a millisecond to several.
 MODELS = {"kws": (49, 10, 1, 32, 1), "vww": (96, 96, 3, 32, 4), "camera": (224, 224, 3, 24, 6)}
 
 _MAKE = """
@@ -66,7 +66,7 @@ open(f"{folder}/{name}-int8.tflite", "wb").write(converter.convert())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One model asked in one way, microseconds."""
+    """One model with one kind of values, in microseconds."""
 
     model: str
     values: str
@@ -79,12 +79,12 @@ class Row:
     ours_p99_us: float
 
 
-# A device takes only releases that are later than what it had.
+# A device accepts only releases with a higher counter than its last one.
 _COUNTERS = itertools.count(1)
 
 
 class Bare:
-    """The interpreter as it comes."""
+    """The bare interpreter."""
 
     def __init__(self, path: Path) -> None:
         from ai_edge_litert.interpreter import Interpreter
@@ -95,13 +95,13 @@ class Bare:
         self._taken = self._interpreter.get_output_details()[0]
 
     def own(self, sample: Any) -> Any:
-        """Ask in the model's own types."""
+        """Run the model in its own types."""
         self._interpreter.set_tensor(self._given["index"], sample)
         self._interpreter.invoke()
         return self._interpreter.get_tensor(self._taken["index"])
 
     def real(self, sample: Any) -> Any:
-        """Ask with real values; quantize and dequantize where the model is of integers."""
+        """Run the model with real values; quantize and dequantize for an integer model."""
         scale, zero = self._given["quantization"]
         if scale:
             sample = np.clip(np.rint(sample / scale) + zero, -128, 127).astype(np.int8)
@@ -130,7 +130,7 @@ def _agent(home: Path, verb: str, payload: bytes = b"", **request: Any) -> dict[
 
 
 def _deploy(home: Path, name: str, path: Path, samples: npt.NDArray[Any], variant: str) -> str:
-    """Make a bundle of a model and let it serve by the agent's own verbs; return the release."""
+    """Make a bundle of a model, activate it with the agent's own verbs, and return the release."""
     import hashlib
     import io
 
@@ -195,7 +195,7 @@ def _measure(
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         for number, sample in enumerate(samples):
-            # Who goes first changes each time: the second finds the sample in the cache.
+            # The order alternates, because the second one finds the sample in the cache.
             for which in (0, 1) if number % 2 else (1, 0):
                 began = clock()
                 (ours if which else bare)(sample[None])
@@ -248,8 +248,8 @@ def _swaps(home: Path, name: str, two: list[str], sample: Any, seconds: float) -
 def main() -> None:
     """Measure, print the table, and end with the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="the JSON line only")
-    parser.add_argument("--seconds", type=float, default=6.0, help="for each of the rows")
+    parser.add_argument("--json", action="store_true", help="print only the JSON line")
+    parser.add_argument("--seconds", type=float, default=6.0, help="seconds for each row")
     asked = parser.parse_args()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as temporary:

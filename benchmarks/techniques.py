@@ -1,9 +1,9 @@
-"""What each technique of quantization buys: calibrators, steps and schemes, one at a time, on several models.
+"""Gain of each quantization technique: calibrators, steps and schemes, one at a time, on several models.
 
 `python -m benchmarks.techniques [--json] [--models kws,ic,digits-mobilenet] [--keep FOLDER]`
 
-Every figure is of a written file over a whole evaluation set, which nothing was calibrated or chosen on:
-SQNR of the dequantized outputs against the float .tflite, and top-1. Models that are not there are left out.
+Every figure is that of a written file on a whole evaluation set that took part in no calibration or choice:
+SQNR of the dequantized outputs to the float .tflite, and top-1. Missing models are skipped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CALIBRATORS = ("minmax", "ema", "percentile:99.9", "percentile:99.99", "percenti
 STEPS = {"plain": "off off", "corrected": "on off", "equalized": "off on", "equalized, corrected": "on on"}
 STEPPED = ("minmax", "percentile:99.99")
 NOISE_DB = 0.3
-"""What solutions that are equally good differ by."""
+"""The difference between equally good solutions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,7 @@ def measure(name: str, folder: Path) -> tuple[float, list[Row]]:
 
 
 def figures(model: str, top1: float, rows: list[Row]) -> list[Figure]:
-    """Return what the techniques bought on one model."""
+    """Return the gains of the techniques on one model."""
     of: Mapping[tuple[str, str], Row] = {(row.table, row.name): row for row in rows}
 
     def one(what: str, value: float, unit: str, peer: float | None, reach: str) -> Figure:
@@ -132,9 +132,9 @@ def _median(values: Mapping[str, float]) -> float:
 def main() -> None:
     """Measure, print the tables, and end with the JSON line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="the JSON line only")
+    parser.add_argument("--json", action="store_true", help="print only the JSON line")
     parser.add_argument("--models", default=",".join((*SOURCES, *OWN)))
-    parser.add_argument("--keep", type=Path, help="a folder for the models; trained ones are taken from it")
+    parser.add_argument("--keep", type=Path, help="folder of the models; existing ones are reused")
     asked = parser.parse_args()
     found: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="edgeq-benchmark-") as temporary:

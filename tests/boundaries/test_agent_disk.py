@@ -1,4 +1,4 @@
-"""Every change of a file by the agent goes through `edgeq_agent.storage.disk`, where tests can fail it."""
+"""Guard: the agent changes files only through `edgeq_agent.storage.disk`, where tests inject faults."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SEAM = "disk.py"
-# What changes files in these modules. Reading (`os.open` with O_RDONLY, `open(path, "rb")`) is free.
+# The calls that change files. Reading (`os.open` with O_RDONLY, `open(path, "rb")`) is free.
 CHANGES = {
     "os": {
         "replace", "rename", "renames", "symlink", "link", "unlink", "remove", "mkdir", "makedirs", "rmdir",
@@ -21,12 +21,12 @@ CHANGES = {
 }  # fmt: skip
 METHODS = {"write_bytes", "write_text", "touch", "symlink_to", "hardlink_to", "extract", "extractall"}
 MODULES = {"tempfile", "pathlib"}
-# Not files: the pipe to the parent, and the bin where an answer goes when nobody listens any more.
+# Not files: the pipe to the parent process, and /dev/null, which replaces a closed standard output.
 EXCEPTIONS = {("call.py", "os.open"), ("worker.py", "os.fdopen")}
 
 
 def offences(name: str, source: str) -> list[str]:
-    """Return the calls in an agent module that change files past the seam."""
+    """Return the calls in an agent module that change files outside that module."""
     found = []
     for node in ast.walk(ast.parse(source)):
         what = _imported(node) if isinstance(node, (ast.Import, ast.ImportFrom)) else None
@@ -71,7 +71,7 @@ def _writes(node: ast.Call, position: int) -> bool:
         mode = keyword.value if keyword.arg == "mode" else mode
     if mode is None:
         return False
-    # A mode that is computed cannot be judged: it counts as writing.
+    # A computed mode counts as writing.
     return not isinstance(mode, ast.Constant) or bool(set(str(mode.value)) & set("wax+"))
 
 

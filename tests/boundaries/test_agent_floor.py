@@ -1,4 +1,4 @@
-"""The agent runs where Python 3.7 is all there is: its files parse as 3.7, its .pyz runs on 3.7 to 3.13."""
+"""Guard on the agent's Python 3.7: its files parse as 3.7, and its .pyz runs on 3.7 to 3.13."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import pytest
 
 FLOOR = (3, 7)
 VERSIONS = [(3, minor) for minor in range(7, 14)]
-# Only these run under the device's inference runtime, which brings numpy; they import it inside functions.
+# Only these run in the device's inference runtime, which has numpy; they import it inside functions.
 STDLIB = set(sys.stdlib_module_names)
 RUNTIME_MODULES = {"numpy", "ai_edge_litert", "tflite_runtime", "tensorflow"}
 
 
 def faults_of(source: str) -> list[str]:
-    """Return what in an agent file does not fit the floor."""
+    """Return what in an agent file Python 3.7 does not support."""
     try:
         tree = ast.parse(source, feature_version=FLOOR)
     except SyntaxError as error:
@@ -32,7 +32,7 @@ def faults_of(source: str) -> list[str]:
         faults.append("no `from __future__ import annotations`")
     top_level = {id(node) for node in tree.body}
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Match, ast.TryStar)):  # `feature_version` is best effort and lets these pass
+        if isinstance(node, (ast.Match, ast.TryStar)):  # `feature_version` accepts these
             faults.append(f"line {node.lineno}: {type(node).__name__}")
         names = []
         if isinstance(node, ast.Import):
@@ -49,9 +49,9 @@ def faults_of(source: str) -> list[str]:
 
 
 def interpreters() -> dict[tuple[int, int], str]:
-    """Return the interpreters of this machine that really run, by version."""
+    """Return the interpreters of this machine that run, by version."""
     folders = [Path(p) for p in os.environ.get("PATH", "").split(os.pathsep)]
-    # The account's own folder too: HOME may point to a clean one.
+    # The account's own folder too, because HOME may name an empty one.
     for home in dict.fromkeys((Path.home(), Path(pwd.getpwuid(os.getuid()).pw_dir))):
         folders += sorted(home.glob(".pyenv/versions/*/bin"))
         folders += sorted(home.glob(".local/share/uv/python/*/bin"))
@@ -62,7 +62,7 @@ def interpreters() -> dict[tuple[int, int], str]:
             path = shutil.which(name, path=str(folder))
             if path is None or version in found:
                 continue
-            # A shim may bear the name and not run: an interpreter is what answers.
+            # A shim may have the name and not run, so each candidate is started.
             said = subprocess.run(
                 [path, "-c", "import sys; print(sys.version_info[:2])"],
                 capture_output=True, text=True, timeout=30, check=False,

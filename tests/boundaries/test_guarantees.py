@@ -1,4 +1,4 @@
-"""Each guarantee of docs/deploy.md and docs/experiments.md names a test that exists."""
+"""Guard on the guarantees of docs/deploy.md and docs/experiments.md: each names a test that exists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 
 def missing(page: str, root: Path) -> list[str]:
-    """Return the tests that a page names and that are not there."""
+    """Return the tests that a page names and that do not exist."""
     found = []
     for path, name in NAMED.findall(page):
         file = root / path

@@ -1,4 +1,4 @@
-"""ruff, mypy and the import layers hold, and each was seen to refuse a planted fault."""
+"""Linters: ruff, mypy and the import layers pass, and each refuses a planted fault."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_mypy_refuses_a_planted_fault(project_root: Path, tmp_path: Path) -> Non
     assert "missing a type annotation" in check.stdout
 
 
-# `python -m importlinter.cli` exits 0 without doing anything, hence the script and the look at its words.
+# `python -m importlinter.cli` exits with 0 and does nothing, so the test runs a script and reads its output.
 def test_the_import_layers_hold(project_root: Path) -> None:
     check = run(TOOLS / "lint-imports", "--no-cache", cwd=project_root)
     assert check.returncode == 0, check.stdout
@@ -75,17 +75,17 @@ def test_the_import_layers_hold(project_root: Path) -> None:
 
 
 PLANTED_IMPORTS = [
-    ("device_agents/edgeq_agent/planted.py", "import edgeq.units\n", "The agent imports nothing of ours"),
-    ("converters/edgeq_converters/planted.py", "import edgeq_agent.wire\n", "Converters know nothing"),
+    ("device_agents/edgeq_agent/planted.py", "import edgeq.units\n", "The agent imports neither"),
+    ("converters/edgeq_converters/planted.py", "import edgeq_agent.wire\n", "The converters import neither"),
     (
         "edgeq/fleet/planted.py",
         "import edgeq_agent.__main__\n",
-        "Of the agent, edgeq imports",
+        "edgeq imports only the shared modules",
     ),
     (
         "edgeq/fleet/planted.py",
         "import edgeq_agent.storage.disk\n",
-        "Of the agent, edgeq imports",
+        "edgeq imports only the shared modules",
     ),
     (
         "device_agents/edgeq_agent/storage/planted.py",
@@ -108,7 +108,7 @@ def test_the_import_layers_refuse_a_planted_fault(
     copy = copy_of(project_root, tmp_path)
     (copy / file).parent.mkdir(exist_ok=True)
     (copy / file).write_text(f'"""Planted."""\n{fault}')
-    # The copy comes first on the path, before the editable install.
+    # The copy precedes the editable install on the path.
     paths = os.pathsep.join(str(copy / name) for name in ("", "converters", "device_agents"))
     script = f"import sys; sys.path[:0] = {paths.split(os.pathsep)!r}; from importlinter.cli import lint_imports_command; lint_imports_command()"  # noqa: E501
     check = run(sys.executable, "-c", script, "--no-cache", cwd=copy)

@@ -76,8 +76,8 @@ def test_the_agent_is_the_same_from_a_wheel_and_from_a_checkout(wheel: Path, tmp
     assert done.stdout.strip() == build_agent().sha256
 
 
-def test_an_agent_from_the_wheel_really_is_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
-    # The guard above would pass on the checkout's code alone; see that the path wins.
+def test_an_agent_from_the_wheel_is_not_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    # Without this, the test above could compare the checkout with itself.
     installed = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)

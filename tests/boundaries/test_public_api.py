@@ -1,4 +1,4 @@
-"""The public interface: these names and no others, each from where it is said to be."""
+"""Public interface: exactly these names, each with a docstring."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ GOLDEN = [
 ]
 
 
-def test_the_names_are_these() -> None:
+def test_the_public_names() -> None:
     assert sorted(edgeq.__all__) == sorted(GOLDEN)
     assert len(GOLDEN) <= 25
     assert dir(edgeq) == sorted(GOLDEN)
@@ -48,6 +48,6 @@ def test_every_name_loads_and_has_a_docstring() -> None:
 
 
 def test_no_subpackage_hides_a_name(project_root: Path) -> None:
-    # `import edgeq.convert` would replace the function `edgeq.convert` by a module of that name.
+    # `import edgeq.convert` would replace the function `edgeq.convert` with a module of that name.
     parts = {path.stem for path in (project_root / "edgeq").iterdir()}
     assert not parts & set(GOLDEN)
