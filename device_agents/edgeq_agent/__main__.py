@@ -6,43 +6,13 @@ import importlib
 import os
 import signal
 import sys
-from typing import BinaryIO, Callable, NoReturn
+from typing import BinaryIO, NoReturn
 
-from edgeq_agent import __version__, errors, wire
+from edgeq_agent import __version__, errors, verbs, wire
 from edgeq_agent.calls.call import Call, Response, read_request
 from edgeq_agent.calls.fields import bad
 from edgeq_agent.calls.stdin import Stdin
 from edgeq_agent.storage import home
-
-# Each verb is imported when it is called: a probe must not pay for the outbox.
-_VERBS: dict[str, tuple[str, str]] = {
-    "probe": ("probe", "probe"),
-    "missing": ("upload", "missing"),
-    "put": ("put", "put"),
-    "upload": ("upload", "upload"),
-    "runtime": ("runtime", "runtime"),
-    "activate": ("activate", "activate"),
-    "rollback": ("activate", "rollback"),
-    "soak": ("recover", "end_soak"),
-    "recover": ("recover", "recover"),
-    "pin": ("pin", "pin"),
-    "unpin": ("pin", "unpin"),
-    "stage": ("stage", "stage"),
-    "unstage": ("stage", "unstage"),
-    "split": ("split", "answer"),
-    "prune": ("prune", "prune"),
-    "status": ("status", "status"),
-    "infer": ("infer", "infer"),
-    "bench": ("bench", "bench"),
-    "telemetry": ("telemetry", "telemetry"),
-    "trust": ("trust", "run"),
-    "service": ("service", "run"),
-}
-
-# They hold the lock, and fail when what was interrupted cannot be finished.
-_RECOVER_THEMSELVES = frozenset(
-    {"activate", "rollback", "soak", "recover", "pin", "unpin", "stage", "unstage", "split", "prune"}
-)
 
 _USAGE = "usage: edgeq-agent VERB [--home HOME] < REQUEST\nverbs: {}\n{}".format(
     " ".join(wire.VERBS), "and, for as long as it is let: edgeq-agent serve --help\n"
@@ -92,11 +62,9 @@ def _serve(words: list[str], stdin: Stdin, response: Response) -> wire.Json:
     fields = read_request(stdin)
     place = home.locate(folder)
     place.ensure()
-    if verb not in _RECOVER_THEMSELVES:
+    function = verbs.load(verb)
+    if verbs.needs_recovery(function):
         _recover(place, response)
-    module, name = _VERBS[verb]
-    loaded = importlib.import_module("edgeq_agent.verbs." + module)
-    function: Callable[[Call], wire.Json] = getattr(loaded, name)
     return function(Call(fields, stdin, place, response))
 
 
@@ -107,7 +75,7 @@ def _recover(place: home.Home, response: Response) -> None:
     if states.pending(place):
         from edgeq_agent.activation import recovery
 
-        recovery.first(place, response)
+        recovery.recover_pending(place, response)
 
 
 def _parse(words: list[str]) -> tuple[str, str | None]:
@@ -119,7 +87,7 @@ def _parse(words: list[str]) -> tuple[str, str | None]:
             raise bad("--home", "a folder", None)
         folder = rest[at + 1]
         del rest[at : at + 2]
-    if len(rest) != 1 or rest[0] not in _VERBS:
+    if len(rest) != 1 or rest[0] not in wire.VERBS:
         raise bad("verb", "one of " + " ".join(wire.VERBS), " ".join(rest))
     return rest[0], folder
 

@@ -39,29 +39,30 @@ TRUST_CHANGE_TYPE = "application/vnd.edgeq.trust-change.v1+json"
 # Release counters fit every JSON reader's numbers.
 LARGEST_COUNTER = 2**53 - 1
 
-VERBS = (
-    "probe",
-    "missing",
-    "put",
-    "upload",
-    "runtime",
-    "activate",
-    "rollback",
-    "soak",
-    "recover",
-    "pin",
-    "unpin",
-    "stage",
-    "unstage",
-    "split",
-    "prune",
-    "status",
-    "infer",
-    "bench",
-    "telemetry",
-    "trust",
-    "service",
-)
+# Every verb, with the function in `edgeq_agent.verbs` that answers it (the host needs the names alone).
+VERBS = {
+    "probe": "probe.probe",
+    "missing": "upload.missing",
+    "put": "put.put",
+    "upload": "upload.upload",
+    "runtime": "runtime.runtime",
+    "activate": "activate.activate",
+    "rollback": "activate.rollback",
+    "soak": "recover.end_soak",
+    "recover": "recover.recover",
+    "pin": "pin.pin",
+    "unpin": "pin.unpin",
+    "stage": "stage.stage",
+    "unstage": "stage.unstage",
+    "split": "split.split",
+    "prune": "prune.prune",
+    "status": "status.status",
+    "infer": "infer.infer",
+    "bench": "bench.bench",
+    "telemetry": "telemetry.telemetry",
+    "trust": "trust.run",
+    "service": "service.run",
+}
 
 # The Python modules that run inference. The first two are small and come as wheels; TensorFlow is used only
 # where it is installed already, because its import takes seconds.

@@ -30,7 +30,9 @@ def _children(pid: int) -> list[int]:
     """Return the model's processes of an agent, each only once it runs its own program."""
     try:
         found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-        return [child for child in found if b"child_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        return [
+            child for child in found if b"inference.worker" in Path(f"/proc/{child}/cmdline").read_bytes()
+        ]
     except OSError:
         return []
 
@@ -111,6 +113,7 @@ def test_kill_at_any_moment(
 def test_dying_in_each_state(serving: Any, int8_bundle: Any, float_bundle: Any, when: str) -> None:
     """The device is put into each state as a power cut would leave it; the next call makes it whole."""
     from edgeq_agent.activation import states
+    from edgeq_agent.inference.job import Health
     from edgeq_agent.releases import manifest, release_store
     from edgeq_agent.storage import home, lock
 
@@ -119,11 +122,11 @@ def test_dying_in_each_state(serving: Any, int8_bundle: Any, float_bundle: Any, 
     with lock.hold(place):
         state = states.load(place, "tiny")
         wanted = manifest.parse(float_bundle.manifest, float_bundle.release)
-        runtime = str(state.runtime_of(int8_bundle.release))
-        state.begin(wanted.release, runtime, [int8_bundle.release])
+        runtime = str(state.record.runtime_of(int8_bundle.release))
+        state.begin(wanted.release, runtime, (int8_bundle.release,))
         release_store.build(place, wanted)
         if when != "staged":
-            state.verified({})
+            state.verified(Health(proof="golden", latency_p95_ns=1, memory_peak_bytes=1, kernels="builtin"))
         if when in ("activating", "swapped"):
             state.activating()
         if when == "swapped":

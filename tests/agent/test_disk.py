@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from edgeq_agent import errors
-from edgeq_agent.activation import states
+from edgeq_agent.activation import state_record, states
+from edgeq_agent.activation.state_record import StateRecord
+from edgeq_agent.inference.job import Health
 from edgeq_agent.platforms import identity
 from edgeq_agent.storage import files, home, journal, scratch
 
@@ -87,31 +89,32 @@ def test_only_what_the_dead_left_is_swept(place: home.Home) -> None:
     assert list(Path(place.temporary).iterdir()) == [kept]
 
 
+HEALTH = Health(proof="golden", latency_p95_ns=1, memory_peak_bytes=1, kernels="builtin")
 ORDER = (
-    states.NONE,
-    states.STAGED,
-    states.VERIFIED,
-    states.ACTIVATING,
-    states.SOAKING,
-    states.COMMITTED,
-    states.ROLLING_BACK,
-    states.ROLLED_BACK,
-    states.SAFE,
+    state_record.NONE,
+    state_record.STAGED,
+    state_record.VERIFIED,
+    state_record.ACTIVATING,
+    state_record.SOAKING,
+    state_record.COMMITTED,
+    state_record.ROLLING_BACK,
+    state_record.ROLLED_BACK,
+    state_record.SAFE,
 )
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(ORDER, ORDER)))
 def test_only_the_tables_transitions(place: home.Home, before: str, after: str) -> None:
-    state = states.ModelState(place, "m", {"state": before, "target": "r", "target_runtime": "t"})
+    state = states.ModelState(place, StateRecord("m", state=before, target="r", target_runtime="t"))
     steps: dict[str, Callable[[], object]] = {
-        states.STAGED: lambda: state.begin("r", "t", []),
-        states.VERIFIED: lambda: state.verified({}),
-        states.ACTIVATING: state.activating,
-        states.SOAKING: state.soaking,
-        states.COMMITTED: state.commit,
-        states.ROLLING_BACK: lambda: state.rolling_back("why"),
-        states.SAFE: lambda: state.safe("why", None),
-        states.ROLLED_BACK: lambda: state.roll_back("why"),
+        state_record.STAGED: lambda: state.begin("r", "t", ()),
+        state_record.VERIFIED: lambda: state.verified(HEALTH),
+        state_record.ACTIVATING: state.activating,
+        state_record.SOAKING: state.soaking,
+        state_record.COMMITTED: state.commit,
+        state_record.ROLLING_BACK: lambda: state.rolling_back("why"),
+        state_record.SAFE: lambda: state.safe("why", None),
+        state_record.ROLLED_BACK: lambda: state.roll_back("why"),
     }
     if after not in steps:
         assert all(after not in allowed for allowed in states.TRANSITIONS.values())

@@ -63,7 +63,7 @@ def test_each_answer_is_counted_once_for_its_arm(
             wanted[answer.release][1] += correct
             with pytest.raises(FeedbackRefused) as caught:
                 rt.feedback(answer.ticket, correct)
-            assert (caught.value.code, "told already" in str(caught.value)) == ("EQ550", True)
+            assert (caught.value.code, "redeemed already" in str(caught.value)) == ("EQ550", True)
         assert rt.run(tiny_data[0]).ticket is None
     found = windows_of(both)
     assert counts(found) == {name: (one, two, 0) for name, (one, two) in wanted.items()}
@@ -119,7 +119,7 @@ def test_tickets_of_nobody_of_another_process_and_after_the_end(serving: Any, ti
         foreign = str(other.run(tiny_data[0], ticket=True).ticket)
     with Runtime("tiny", str(serving.home)) as rt:
         for ticket in (foreign, "", "x", None, 3, "0" * 10_000):
-            with pytest.raises(FeedbackRefused, match="none of this process") as caught:
+            with pytest.raises(FeedbackRefused, match="not issued by this process") as caught:
                 rt.feedback(ticket, True)  # type: ignore[arg-type]
             assert len(str(caught.value)) < 400
         mine = str(rt.run(tiny_data[0], ticket=True).ticket)

@@ -131,10 +131,10 @@ def test_agents_that_run_and_the_newest_stay(place: home.Home) -> None:
         try:
             while not any("edgeq-agent-1.pyz" in words for words in process_token.commands()):
                 pass  # forked, but not yet the program that was asked for
-            assert agent_files.spare(place) == [".agent-dead", "edgeq-agent-0.pyz", "edgeq-agent-2.pyz"]
+            assert agent_files.removable(place) == [".agent-dead", "edgeq-agent-0.pyz", "edgeq-agent-2.pyz"]
         finally:
             running.kill()
-    assert "edgeq-agent-1.pyz" in agent_files.spare(place)
+    assert "edgeq-agent-1.pyz" in agent_files.removable(place)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_answers_of_the_two_releases_differ(both: Any, tiny_models: Path, tiny_d
 def test_a_call_that_runs_stays_on_its_release(both: Any, int8_bundle: Any) -> None:
     home = Home(str(both.home))
     with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
-        engine = rt._plan().default
+        engine = rt._routing().default
         slot = engine.free.pop()  # what a call does that has begun
         gone = weakref.ref(engine)
         release_store.point(home, "tiny", int8_bundle.release)
@@ -129,18 +129,18 @@ def test_the_pool_is_bounded_and_grows_only_when_calls_wait(both: Any, tiny_data
     with Runtime("tiny", str(both.home), pool=2, poll_s=0.02, telemetry=False) as rt:
         for sample in tiny_data[:50]:
             rt.infer(sample)
-        assert rt._plan().default.size == 1
-        held: list[Slot | None] = [rt._plan().default.free.pop()]
-        held.append(rt._plan().default.wait(None))  # made by the keeper's thread
+        assert rt._routing().default.size == 1
+        held: list[Slot | None] = [rt._routing().default.free.pop()]
+        held.append(rt._routing().default.wait(None))  # made by the reloader's thread
         waiting = threading.Thread(target=rt.infer, args=(tiny_data[0],))
         waiting.start()
-        _until(lambda: rt._plan().default.waiting == 1)
+        _until(lambda: rt._routing().default.waiting == 1)
         time.sleep(0.1)
-        assert rt._plan().default.size == 2
+        assert rt._routing().default.size == 2
         assert waiting.is_alive()
         for slot in held:
             assert slot is not None
-            rt._plan().default.give(slot)
+            rt._routing().default.give(slot)
         waiting.join(10)
         assert not waiting.is_alive()
 
@@ -247,14 +247,14 @@ def test_an_error_that_is_kept_keeps_no_release_in_memory(
 ) -> None:
     kept: list[errors.AgentError] = []
     with Runtime("tiny", str(both.home), pool=1, poll_s=0.02, strict=True) as rt:
-        gone = weakref.ref(rt._plan().default)
-        slot = rt._plan().default.free.pop()
+        gone = weakref.ref(rt._routing().default)
+        slot = rt._routing().default.free.pop()
         for call in (rt.infer, rt.run):
             try:
                 call(tiny_data[0], deadline_s=0.01)  # no interpreter is free
             except errors.AgentError as error:
                 kept.append(error)
-        rt._plan().default.give(slot)
+        rt._routing().default.give(slot)
         for call in (rt.infer, rt.run):
             try:
                 call(tiny_data)  # another shape

@@ -135,10 +135,10 @@ def test_late_answers_are_counted_and_raise_when_strict(serving: Any, tiny_data:
     with Runtime("tiny", str(serving.home), pool=1, deadline_s=1e-9, strict=True) as rt:
         with pytest.raises(DeadlineMissed, match="EQ542"):
             rt.infer(tiny_data[0])
-        slot = rt._plan().default.free.pop()  # all interpreters are busy
+        slot = rt._routing().default.free.pop()  # all interpreters are busy
         with pytest.raises(DeadlineMissed, match="busy"):
             rt.infer(tiny_data[0], deadline_s=0.05)
-        rt._plan().default.give(slot)
+        rt._routing().default.give(slot)
     first, second = _windows(serving)
     assert (first["deadline_misses"], first["errors"], first["inferences"]) == (1, {}, 2)
     assert (second["deadline_misses"], second["errors"], second["inferences"]) == (2, {"deadline": 1}, 2)

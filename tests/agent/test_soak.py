@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from edgeq_agent import errors
-from edgeq_agent.activation import attempt_limit, counters, soak, states
+from edgeq_agent.activation import counters, soak, state_record, states
+from edgeq_agent.activation.counters import ReleaseCounts
+from edgeq_agent.activation.state_record import Attempts, SoakPolicy
 from edgeq_agent.storage import clock, home, process_token
 
 NOTHING = {"calls": 0, "errors": 0, "deadline_misses": 0, "crashes": 0}
@@ -32,20 +34,21 @@ def moment(seconds: float, boot: str = "a") -> clock.Moment:
         (moment(69.9), {"calls": 1000}, soak.WAIT),
         (moment(70), {}, soak.COMMIT),
         (moment(1e9), {}, soak.COMMIT),
-        (moment(11, "b"), {}, soak.BACK),  # another boot
-        (moment(9), {}, soak.BACK),  # a boot whose id the system hides
+        (moment(11, "b"), {}, soak.ROLL_BACK),  # another boot
+        (moment(9), {}, soak.ROLL_BACK),  # a boot whose id the system hides
         (moment(20), {"errors": 3}, soak.WAIT),
-        (moment(20), {"errors": 4}, soak.BACK),
-        (moment(20), {"errors": 2, "deadline_misses": 2}, soak.BACK),
-        (moment(70), {"errors": 4}, soak.BACK),  # over the limit at its end
+        (moment(20), {"errors": 4}, soak.ROLL_BACK),
+        (moment(20), {"errors": 2, "deadline_misses": 2}, soak.ROLL_BACK),
+        (moment(70), {"errors": 4}, soak.ROLL_BACK),  # over the limit at its end
         (moment(20), {"crashes": 2}, soak.WAIT),
-        (moment(20), {"crashes": 3}, soak.BACK),
+        (moment(20), {"crashes": 3}, soak.ROLL_BACK),
     ],
 )
 def test_the_verdict(now: clock.Moment, counts: dict[str, int], what: str) -> None:
-    found = soak.verdict({"soak_ns": 60 * 10**9, "failure_limit": 3}, moment(10), now, {**NOTHING, **counts})
-    assert found.what == what
-    assert bool(found.reason) is (what == soak.BACK)
+    policy = SoakPolicy(soak_ns=60 * 10**9, failure_limit=3)
+    found = soak.decide(policy, moment(10), now, ReleaseCounts(**counts))
+    assert found.action == what
+    assert bool(found.reason) is (what == soak.ROLL_BACK)
 
 
 @pytest.fixture
@@ -67,8 +70,8 @@ def test_counts_of_many_processes_are_added(place: home.Home) -> None:
         for _ in range(4)
     ]
     assert [process.wait(60) for process in running] == [0, 0, 0, 0]
-    assert counters.read(place, "m", "r") == {**NOTHING, "calls": 400, "errors": 200}
-    assert counters.read(place, "m", "other") == NOTHING
+    assert counters.read(place, "m", "r") == ReleaseCounts(calls=400, errors=200)
+    assert counters.read(place, "m", "other") == ReleaseCounts()
 
 
 def test_a_process_that_dies_without_leaving_is_a_crash(place: home.Home) -> None:
@@ -83,15 +86,15 @@ def test_a_process_that_dies_without_leaving_is_a_crash(place: home.Home) -> Non
         done = subprocess.run(command, env={**os.environ, "PYTHONPATH": folder}, check=False, timeout=60)
         assert done.returncode == (0 if how == "peace" else -signal.SIGKILL)
     counters.enter(place, "m", "r")  # this process runs on: no crash
-    assert counters.read(place, "m", "r") == {**NOTHING, "crashes": 2}
+    assert counters.read(place, "m", "r") == ReleaseCounts(crashes=2)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"release": "r"}'])
 def test_counts_that_a_power_cut_damaged_begin_again(place: home.Home, content: bytes) -> None:
     Path(place.model("m"), "counters.json").write_bytes(content)
-    assert counters.read(place, "m", "r") == NOTHING
+    assert counters.read(place, "m", "r") == ReleaseCounts()
     counters.add(place, "m", "r", calls=1)
-    assert counters.read(place, "m", "r")["calls"] == 1
+    assert counters.read(place, "m", "r").calls == 1
 
 
 def test_a_token_is_of_one_process_of_one_boot(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,17 +109,17 @@ def test_a_token_is_of_one_process_of_one_boot(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_loop_breaker_counts_each_release_apart() -> None:
-    counts = attempt_limit.Attempts([])
-    for _ in range(attempt_limit.LIMIT):
-        counts.check("m", "bad", None)
-        counts = counts.with_one_more("bad").with_one_more("good").without("good")
-    counts.check("m", "good", None)
+    counts = Attempts()
+    for _ in range(state_record.ATTEMPT_LIMIT):
+        counts.check_limit("m", "bad", None)
+        counts = counts.incremented("bad").incremented("good").without("good")
+    counts.check_limit("m", "good", None)
     with pytest.raises(errors.AgentError) as refused:
-        counts.check("m", "bad", "the device restarted during the soak")
-    assert (refused.value.code, refused.value.got) == ("EQ520", f"{attempt_limit.LIMIT} attempts")
+        counts.check_limit("m", "bad", "the device restarted during the soak")
+    assert (refused.value.code, refused.value.got) == ("EQ520", f"{state_record.ATTEMPT_LIMIT} attempts")
     assert "restarted" in refused.value.problem
-    counts.without("bad").check("m", "bad", None)
-    assert attempt_limit.Attempts(counts.body()).of("bad") == attempt_limit.LIMIT
+    counts.without("bad").check_limit("m", "bad", None)
+    assert Attempts.from_json(counts.to_json()).count("bad") == state_record.ATTEMPT_LIMIT
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +340,7 @@ def test_a_release_that_restarts_the_device_each_time_is_refused_in_the_end(
 ) -> None:
     machine, tree = trial
     machine.load(tree)
-    for _ in range(attempt_limit.LIMIT):
+    for _ in range(state_record.ATTEMPT_LIMIT):
         assert machine.call("activate", **float_bundle.request(soak_s=60))["result"]["state"] == "soaking"
         machine.restart(injection.page_cache.read_tree(machine.root))
     error = machine.call("activate", **float_bundle.request(soak_s=60))["error"]
@@ -363,7 +366,7 @@ def test_the_first_release_ever_goes_back_to_none(
     counters.add(place, "tiny", int8_bundle.release, errors=1)
     answer = ready.call("recover").result["models"]["tiny"]
     assert (answer["state"], answer["release"]) == ("rolled_back", None)
-    assert states.load(place, "tiny").state == states.ROLLED_BACK
+    assert states.load(place, "tiny").state == state_record.ROLLED_BACK
     assert json.loads((ready.home / "models/tiny/state.json").read_text())["attempts"][0]["count"] == 1
 
 

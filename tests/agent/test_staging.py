@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edgeq_agent import Runtime
-from edgeq_agent.activation import attempt_limit, candidates
+from edgeq_agent.activation import candidates, state_record
 from edgeq_agent.releases import release_store
 from edgeq_agent.storage.home import Home
 
@@ -113,7 +113,7 @@ class TestStage:
         assert serving.call("stage", **slow.request()).error["code"] == "EQ504"
         body = json.loads(state.read_text())
         assert body["attempts"] == [{"release": slow.release, "count": 1}]
-        body["attempts"][0]["count"] = attempt_limit.LIMIT
+        body["attempts"][0]["count"] = state_record.ATTEMPT_LIMIT
         state.write_text(json.dumps(body))
         assert serving.call("stage", **slow.request()).error["code"] == "EQ520"
         assert serving.call("stage", **slow.request(retry=True)).error["code"] == "EQ504"
@@ -125,7 +125,7 @@ class TestStage:
     def test_too_many(self, staged_device: Any, kit: Any, float_bundle: Any) -> None:
         place = Home(str(staged_device.home))
         entry = candidates.read(place, "tiny")[float_bundle.release]
-        others = {f"{number:064d}": entry for number in range(candidates.MOST - 1)}
+        others = {f"{number:064d}": entry for number in range(candidates.LIMIT - 1)}
         candidates.write(place, "tiny", {**candidates.read(place, "tiny"), **others})
         third = third_of(kit, float_bundle)
         third.send(staged_device)

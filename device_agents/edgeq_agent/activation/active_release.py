@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeq_agent.activation import states
+from edgeq_agent.activation.state_record import SOAKING
 from edgeq_agent.errors import UNSUPPORTED, AgentError
 from edgeq_agent.inference.job import ReleaseFiles
 from edgeq_agent.releases import release_store
@@ -40,8 +41,8 @@ def find(home: Home, model: str) -> ActiveRelease:
         AgentError: EQ510 none serves, EQ503 its runtime is gone.
     """
     release = release_store.need_current(home, model)
-    state = states.load(home, model)
-    digest = state.runtime_of(release)
+    record = states.read(home, model)
+    digest = record.runtime_of(release)
     if digest is None:
         raise AgentError(
             UNSUPPORTED,
@@ -49,5 +50,5 @@ def find(home: Home, model: str) -> ActiveRelease:
             "its runtime is no longer known",
             hint="run `edgeq deploy` again: it installs the runtime",
         )
-    soaking = state.state == states.SOAKING and state.target == release
+    soaking = record.state == SOAKING and record.target == release
     return ActiveRelease(home, release_store.read(home, release), registry.need(home, digest), soaking)

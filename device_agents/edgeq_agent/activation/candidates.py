@@ -1,126 +1,158 @@
-"""Releases that were proved here and do not serve as `current`: what an A/B split may name.
+"""Candidates: releases that passed the health check here and do not serve; an A/B split may name them.
 
-`models/NAME/staged.json`; each entry keeps its release, blobs and runtime from `prune`:
+`models/NAME/staged.json`; an entry keeps its release, blobs and runtime from `prune`:
 
     {"schema": "edgeq.staged/1",
      "releases": {"<64 hex>": {"runtime": "<64 hex>", "counter": 7, "health": {...}, "since_ns": 1718...}}}
 
-A split counts under the release that served when it was set. When another one is committed, the split is over
-and is taken away here; while a release serves on trial it waits, and counts again if the trial fails.
+A split is in force while the release serves that served when it was set. When another release is committed,
+the split ends and is removed here. During that release's soak the split is suspended: it is in force again
+when the soak fails.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 from edgeq_agent.activation import states
-from edgeq_agent.activation.states import ModelState
-from edgeq_agent.calls import request
+from edgeq_agent.activation.state_record import StateRecord
+from edgeq_agent.calls.fields import SHA256
 from edgeq_agent.errors import one_line
 from edgeq_agent.releases import release_store
 from edgeq_agent.split import ab_split
-from edgeq_agent.split.ab_split import SplitUnusable
+from edgeq_agent.split.ab_split import Split, SplitUnusable
 from edgeq_agent.storage import files
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
 
 SCHEMA = "edgeq.staged/1"
-# As many as a split has arms; each costs the room of a release.
-MOST = 8
+# A split has as many arms; each candidate takes the space of a release.
+LIMIT = 8
 
 
-def read(home: Home, model: str) -> dict[str, Json]:
-    """Return the staged releases of a model, oldest first; where the file is damaged, none.
+@dataclass(frozen=True)
+class Candidate:
+    """One candidate.
 
-    What a damaged file kept is kept all the same: see `references`.
+    Attributes:
+        runtime: digest of the runtime that it was checked with.
+        counter: the release counter of its manifest.
+        health: the health check as the response has it; the device stores it and does not read it.
+        since_ns: wall-clock time at which it became one, only shown.
+    """
+
+    runtime: str
+    counter: int
+    health: Json
+    since_ns: int | None = None
+
+    @classmethod
+    def from_json(cls, body: Any) -> Candidate:
+        """Return the candidate that an entry of the file describes.
+
+        Raises:
+            ValueError: it describes none.
+        """
+        if not (
+            isinstance(body, dict)
+            and SHA256.fullmatch(str(body.get("runtime")))
+            and isinstance(body.get("counter"), int)
+            and isinstance(body.get("health"), dict)
+        ):
+            raise ValueError("not an entry of " + SCHEMA)
+        return cls(body["runtime"], body["counter"], body["health"], body.get("since_ns"))
+
+    def to_json(self) -> Json:
+        """Return the entry of the file."""
+        body: Json = {"runtime": self.runtime, "counter": self.counter, "health": self.health}
+        if self.since_ns is not None:
+            body["since_ns"] = self.since_ns
+        return body
+
+
+def read(home: Home, model: str) -> dict[str, Candidate]:
+    """Return the candidates of a model by release, the oldest first; none when the file is damaged.
+
+    `retention` keeps everything that a damaged file may have named.
     """
     try:
-        return _entries(home, model)
+        return _read(home, model)
     except ValueError:
         return {}
 
 
 def damaged(home: Home, model: str) -> bool:
-    """Tell whether the file is there and says nothing that can be read."""
+    """Tell whether the file exists and cannot be read."""
     try:
-        _entries(home, model)
+        _read(home, model)
     except ValueError:
         return True
     return False
 
 
-def _entries(home: Home, model: str) -> dict[str, Json]:
+def _read(home: Home, model: str) -> dict[str, Candidate]:
     try:
         body = files.read_json(path_of(home, model))
     except FileNotFoundError:
         return {}
-    found = body.get("releases") if isinstance(body, dict) and body.get("schema") == SCHEMA else None
-    if not isinstance(found, dict) or not all(map(_is_entry, found.items())):
-        raise ValueError("no " + SCHEMA)
-    return found
+    entries = body.get("releases") if isinstance(body, dict) and body.get("schema") == SCHEMA else None
+    if not isinstance(entries, dict) or not all(map(SHA256.fullmatch, entries)):
+        raise ValueError("not " + SCHEMA)
+    return {release: Candidate.from_json(entry) for release, entry in entries.items()}
 
 
-def _is_entry(item: tuple[str, Any]) -> bool:
-    release, entry = item
-    return (
-        request.SHA256.fullmatch(release) is not None
-        and isinstance(entry, dict)
-        and request.SHA256.fullmatch(str(entry.get("runtime"))) is not None
-        and isinstance(entry.get("counter"), int)
-        and isinstance(entry.get("health"), dict)
-    )
-
-
-def write(home: Home, model: str, entries: dict[str, Json]) -> None:
-    """Replace the staged releases of a model, durably."""
+def write(home: Home, model: str, candidates: dict[str, Candidate]) -> None:
+    """Replace the candidates of a model, durably."""
+    entries = {release: candidate.to_json() for release, candidate in candidates.items()}
     files.write_json(path_of(home, model), {"schema": SCHEMA, "releases": entries})
 
 
 def path_of(home: Home, model: str) -> str:
-    """Return where a model's staged releases are noted."""
+    """Return the path of a model's candidates file."""
     return os.path.join(home.model(model), "staged.json")
 
 
 def runtime_of(home: Home, model: str, release: str) -> str | None:
-    """Return the runtime that a release was proved with last: it serves, is staged, or did serve before."""
-    entry = None if release == release_store.current(home, model) else read(home, model).get(release)
-    # One that served long ago and is staged now: nothing keeps the runtime that it had then.
-    return str(entry["runtime"]) if entry else states.load(home, model).runtime_of(release)
+    """Return the digest of the runtime that a release was checked with last; None when it is not known."""
+    candidate = None if release == release_store.current(home, model) else read(home, model).get(release)
+    # A candidate may have served long ago: the runtime that it had then is not kept.
+    return candidate.runtime if candidate else states.read(home, model).runtime_of(release)
 
 
-def in_force(home: Home, model: str) -> ab_split.Split | None:
-    """Return the split that is served, or None.
+def split_in_force(home: Home, model: str) -> Split | None:
+    """Return the split that divides the calls now, or None.
 
     Raises:
-        SplitUnusable: EQ546, the file describes none.
+        SplitUnusable: EQ546, the file does not describe a split.
     """
-    found = ab_split.read(home, model)
-    return found if found is not None and found.counts_under(release_store.current(home, model)) else None
+    split = ab_split.read(home, model)
+    return split if split is not None and split.in_force(release_store.current(home, model)) else None
 
 
-def told(home: Home, model: str) -> Json:
-    """Return what an answer says of a model's split and staged releases."""
-    entries = read(home, model)
+def describe(home: Home, model: str) -> Json:
+    """Return the split and the candidates of a model as a response has them."""
+    candidates = {release: candidate.to_json() for release, candidate in read(home, model).items()}
     try:
-        found = ab_split.read(home, model)
+        split = ab_split.read(home, model)
     except SplitUnusable as error:
-        return {"split": {"problem": one_line(error)}, "in_force": False, "staged": entries}
-    counts = found is not None and found.counts_under(release_store.current(home, model))
-    return {"split": found.body() if found else None, "in_force": counts, "staged": entries}
+        return {"split": {"problem": one_line(error)}, "in_force": False, "staged": candidates}
+    in_force = split is not None and split.in_force(release_store.current(home, model))
+    return {"split": split.to_json() if split else None, "in_force": in_force, "staged": candidates}
 
 
-def settle(home: Home, state: ModelState) -> None:
-    """Take away a split that is over, and the note of a staged release that serves now (lock held)."""
-    if state.state in states.PENDING:
-        return  # the release that serves is on trial: what was before may come back
-    current = release_store.current(home, state.model)
+def settle(home: Home, record: StateRecord) -> None:
+    """Remove a split that has ended, and the entry of a candidate that serves now (lock held)."""
+    if record.state in states.PENDING:
+        return  # the release that serves is soaking: the previous one and its split may return
+    current = release_store.current(home, record.model)
     try:
-        found = ab_split.read(home, state.model)
+        split = ab_split.read(home, record.model)
     except SplitUnusable:
-        found = None  # nobody serves it; `split` writes it anew or clears it
-    if found is not None and not found.counts_under(current):
-        ab_split.remove(home, state.model)
-    entries = read(home, state.model)
-    if current in entries:
-        write(home, state.model, {name: entry for name, entry in entries.items() if name != current})
+        split = None  # no runtime applies it; the verb `split` replaces or clears it
+    if split is not None and not split.in_force(current):
+        ab_split.remove(home, record.model)
+    candidates = read(home, record.model)
+    if current in candidates:
+        write(home, record.model, {name: each for name, each in candidates.items() if name != current})

@@ -1,17 +1,17 @@
-"""What releases did on this boot: calls, errors, missed deadlines, crashes; a soak decides by them.
+"""What releases did on this boot: calls, errors, missed deadlines, crashes; a soak decides by these counts.
 
-`models/NAME/counters.json`, replaced whole by every process that runs the model, under a lock of its own:
+`models/NAME/counters.json` is replaced as a whole by every process that runs the model, under its own lock:
 
     {"schema": "edgeq.counters/1", "boot_id": "...", "updated_ns": 1718000000000000000,
-     "release": "<64 hex>",        whose the five below are: what `current` names
+     "release": "<64 hex>",        whose counts the next five are: the release that `current` names
      "calls": 1042, "errors": 3, "errors_by_kind": {"invoke": 3}, "deadline_misses": 0, "crashes": 0,
      "releases": {"<64 hex>": {calls, errors, errors_by_kind, deadline_misses, crashes}, ...},
-     "refused": {"<64 hex>": "EQ544: ..."},     releases that a runtime did not take; also an error each
-     "processes": {"<process token>": "<64 hex>"}}  those that run the model, and what they serve
+     "refused": {"<64 hex>": "EQ544: ..."},     releases that a runtime could not load; each is an error, too
+     "processes": {"<process token>": "<64 hex>"}}  those that run the model, and the release they serve
 
-The numbers only grow within one boot; another boot's are void. A process that is gone and did not take its
-leave is a crash of the release that it served. Not synced to the disk: a power cut ends a soak in any case,
-and after it the boot is another. A file that holds no JSON counts for none.
+Counts only grow within one boot; those of another boot are ignored. A process that ended without `leave` is
+a crash of the release that it served. The file is not synced: after a power cut the boot id differs, which
+ends a soak anyway. A file that is not JSON counts as empty.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from typing import Iterator
 
 from edgeq_agent.storage import clock, disk, files, process_token
@@ -26,9 +27,130 @@ from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
 
 SCHEMA = "edgeq.counters/1"
-FAILURES = ("errors", "deadline_misses", "crashes")
-NAMES = ("calls", *FAILURES)
 _KEPT_RELEASES = 8
+
+
+@dataclass(frozen=True)
+class ReleaseCounts:
+    """The counts of one release."""
+
+    calls: int = 0
+    errors: int = 0
+    deadline_misses: int = 0
+    crashes: int = 0
+
+    @property
+    def failures(self) -> int:
+        """How many of the counted events speak against the release."""
+        return self.errors + self.deadline_misses + self.crashes
+
+    def to_json(self) -> Json:
+        """Return the counts as a response has them."""
+        return asdict(self)
+
+
+@dataclass
+class _Tally:
+    """The counts of one release while they are changed."""
+
+    calls: int = 0
+    errors: int = 0
+    errors_by_kind: dict[str, int] = field(default_factory=dict)
+    deadline_misses: int = 0
+    crashes: int = 0
+
+
+class SharedCounters:
+    """The content of a counters file while it is changed, under its lock."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[str, _Tally] = {}
+        self._refused: dict[str, str] = {}
+        self._processes: dict[str, str] = {}
+
+    def add(self, release: str, *, calls: int = 0, deadline_misses: int = 0, crashes: int = 0) -> None:
+        """Add to the counts of a release."""
+        tally = self._tally(release)
+        tally.calls += calls
+        tally.deadline_misses += deadline_misses
+        tally.crashes += crashes
+
+    def add_errors(self, release: str, kind: str, count: int) -> None:
+        """Add errors of a kind to the counts of a release."""
+        tally = self._tally(release)
+        if count:
+            tally.errors += count
+            tally.errors_by_kind[kind] = tally.errors_by_kind.get(kind, 0) + count
+
+    def refuse(self, release: str, problem: str) -> None:
+        """Note that a runtime could not load a release; a new problem counts as an error."""
+        if self._refused.get(release) != problem:
+            self._refused[release] = problem
+            self.add_errors(release, "release", 1)
+
+    def enter(self, token: str, release: str) -> None:
+        """Note that a process runs the model with a release."""
+        self._processes[token] = release
+
+    def leave(self, token: str) -> None:
+        """Note that a process has ended normally."""
+        self._processes.pop(token, None)
+
+    def forget(self, release: str) -> None:
+        """Set the counts of a release to zero."""
+        self._tallies.pop(release, None)
+        self._refused.pop(release, None)
+
+    def counts(self, release: str) -> ReleaseCounts:
+        """Return the counts of a release."""
+        tally = self._tallies.get(release, _Tally())
+        return ReleaseCounts(tally.calls, tally.errors, tally.deadline_misses, tally.crashes)
+
+    def _tally(self, release: str) -> _Tally:
+        return self._tallies.setdefault(release, _Tally())
+
+    @classmethod
+    def from_json(cls, body: Json) -> SharedCounters:
+        """Return the content of a counters file; processes that died become crashes of their releases."""
+        counters = cls()
+        for release, counts in _part(body, "releases").items():
+            if isinstance(counts, dict):
+                empty = asdict(_Tally())
+                counters._tallies[release] = _Tally(**{name: counts.get(name, empty[name]) for name in empty})
+        counters._refused = dict(_part(body, "refused"))
+        for token, release in _part(body, "processes").items():
+            if process_token.alive(token):
+                counters._processes[token] = release
+            else:
+                counters.add(release, crashes=1)
+        return counters
+
+    def to_json(self, current: str | None) -> Json:
+        """Return the content of the counters file.
+
+        Args:
+            current: the release that the link `current` names.
+        """
+        kept = {current, *self._processes.values()}
+        for release in [name for name in self._tallies if name not in kept][:-_KEPT_RELEASES]:
+            self.forget(release)
+        now = clock.now()
+        of_current = self._tallies.get(current, _Tally()) if current else _Tally()
+        return dict(
+            asdict(of_current),
+            schema=SCHEMA,
+            boot_id=now.boot_id,
+            updated_ns=clock.wall_ns(),
+            release=current,
+            releases={release: asdict(tally) for release, tally in self._tallies.items()},
+            refused=self._refused,
+            processes=self._processes,
+        )
+
+
+def _part(body: Json, name: str) -> Json:
+    part = body.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def add(
@@ -40,132 +162,86 @@ def add(
     deadline_misses: int = 0,
     crashes: int = 0,
 ) -> None:
-    """Add to a release's counts."""
-    more = {"calls": calls, "deadline_misses": deadline_misses, "crashes": crashes}
-    with changing(home, model, release) as body:
-        known = of(body, release)
-        for name, count in more.items():
-            known[name] += count
-        add_errors(known, "inference", errors)
+    """Add to the counts of a release."""
+    with changing(home, model, release) as counters:
+        counters.add(release, calls=calls, deadline_misses=deadline_misses, crashes=crashes)
+        counters.add_errors(release, "inference", errors)
 
 
 def enter(home: Home, model: str, release: str) -> None:
-    """Say that this process runs the model from now on: when it dies without `leave`, that is a crash."""
-    with changing(home, model, release) as body:
-        body["processes"][process_token.token()] = release
+    """Note that this process runs the model; when it ends without `leave`, that is a crash."""
+    with changing(home, model, release) as counters:
+        counters.enter(process_token.token(), release)
 
 
 def leave(home: Home, model: str, release: str) -> None:
-    """Say that this process ends in peace."""
-    with changing(home, model, release) as body:
-        body["processes"].pop(process_token.token(), None)
+    """Note that this process ends normally."""
+    with changing(home, model, release) as counters:
+        counters.leave(process_token.token())
 
 
-def read(home: Home, model: str, release: str) -> Json:
-    """Return the counts of a release; a process that died without `leave` counts as a crash."""
-    known = of(_load(home, model), release)
-    return {name: known[name] for name in NAMES}
+def read(home: Home, model: str, release: str) -> ReleaseCounts:
+    """Return the counts of a release."""
+    return _load(home, model).counts(release)
 
 
 def clear(home: Home, model: str, release: str) -> None:
-    """Forget what a release did: its next trial begins at nothing."""
+    """Set the counts of a release to zero before its next soak."""
     if os.path.exists(_path(home, model)):
-        with changing(home, model, release) as body:
-            body["releases"].pop(release, None)
-            body["refused"].pop(release, None)
-
-
-def failures(counts: Json) -> int:
-    """Return how many of the counted things speak against the release."""
-    return sum(int(counts[name]) for name in FAILURES)
-
-
-def of(body: Json, release: str) -> Json:
-    """Return a release's counts inside a body; they can be added to."""
-    known: Json = body["releases"].setdefault(release, _nothing())
-    return known
-
-
-def add_errors(known: Json, kind: str, count: int) -> None:
-    """Add errors of a kind to a release's counts."""
-    if count:
-        known["errors"] += count
-        known["errors_by_kind"][kind] = known["errors_by_kind"].get(kind, 0) + count
+        with changing(home, model, release) as counters:
+            counters.forget(release)
 
 
 @contextmanager
-def changing(home: Home, model: str, release: str | None) -> Iterator[Json]:
-    """Let a `with` block change the counts, which are written at its end.
+def changing(home: Home, model: str, release: str | None) -> Iterator[SharedCounters]:
+    """Lock and load the counters for a `with` block, and write them at its end.
 
     Args:
-        release: what `current` names.
+        release: the release that the link `current` names.
 
     Raises:
-        OSError: the disk refuses; the file is as before.
+        OSError: the disk refuses; the file is unchanged.
     """
-    with disk.update(_lock(home, model)) as held:
-        # The kernel frees it with the process. Held for one small write: no deadline is needed.
+    with disk.update(_lock_path(home, model)) as held:
+        # The kernel releases it with the process. It is held for one small write, so no deadline is needed.
         fcntl.flock(held.descriptor, fcntl.LOCK_EX)
-        body = _load(home, model)
-        yield body
-        _store(home, model, body, release)
+        counters = _load(home, model)
+        yield counters
+        _store(home, model, counters, release)
 
 
 @contextmanager
-def trying(home: Home, model: str, release: str | None) -> Iterator[Json | None]:
-    """As `changing`, but None at once where another process is at it."""
-    with disk.update(_lock(home, model)) as held:
+def trying(home: Home, model: str, release: str | None) -> Iterator[SharedCounters | None]:
+    """Do as `changing`, but yield None at once when another process holds the lock."""
+    with disk.update(_lock_path(home, model)) as held:
         try:
             fcntl.flock(held.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield None
             return
-        body = _load(home, model)
-        yield body
-        _store(home, model, body, release)
+        counters = _load(home, model)
+        yield counters
+        _store(home, model, counters, release)
 
 
 def _path(home: Home, model: str) -> str:
     return os.path.join(home.model(model), "counters.json")
 
 
-def _lock(home: Home, model: str) -> str:
+def _lock_path(home: Home, model: str) -> str:
     return _path(home, model) + ".lock"
 
 
-def _nothing() -> Json:
-    return {"calls": 0, "errors": 0, "errors_by_kind": {}, "deadline_misses": 0, "crashes": 0}
-
-
-def _load(home: Home, model: str) -> Json:
+def _load(home: Home, model: str) -> SharedCounters:
     try:
         body = files.read_json(_path(home, model))
-    except (FileNotFoundError, ValueError):  # never written, or cut by a power loss
+    except (FileNotFoundError, ValueError):  # never written, or cut short by a power cut
         body = None
     boot_id = clock.now().boot_id
     if not isinstance(body, dict) or (body.get("schema"), body.get("boot_id")) != (SCHEMA, boot_id):
         body = {}
-    parts = {name: body.get(name) for name in ("releases", "refused", "processes")}
-    found: Json = {name: dict(part) if isinstance(part, dict) else {} for name, part in parts.items()}
-    found["releases"] = {
-        name: dict(_nothing(), **known)
-        for name, known in found["releases"].items()
-        if isinstance(known, dict)
-    }
-    for token, release in list(found["processes"].items()):
-        if not process_token.alive(token):
-            del found["processes"][token]
-            of(found, release)["crashes"] += 1
-    return found
+    return SharedCounters.from_json(body)
 
 
-def _store(home: Home, model: str, body: Json, current: str | None) -> None:
-    releases = body["releases"]
-    keep = {current, *body["processes"].values()}
-    for release in [name for name in releases if name not in keep][:-_KEPT_RELEASES]:
-        del releases[release]
-        body["refused"].pop(release, None)
-    now = clock.now()
-    body.update(schema=SCHEMA, boot_id=now.boot_id, updated_ns=clock.wall_ns(), release=current)
-    body.update(releases.get(current, _nothing()) if current else _nothing())
-    files.write_json(_path(home, model), body, durable=False)
+def _store(home: Home, model: str, counters: SharedCounters, current: str | None) -> None:
+    files.write_json(_path(home, model), counters.to_json(current), durable=False)

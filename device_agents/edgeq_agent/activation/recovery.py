@@ -1,113 +1,184 @@
-"""What every verb does first: finish what was interrupted, and end a soak that is over."""
+"""Finish or undo interrupted activations, and end soaks whose time is over; every verb does this first."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from edgeq_agent.activation import candidates, health, soak, states
+from edgeq_agent.activation import candidates, health, soak, state_record, states
+from edgeq_agent.activation.state_record import StateRecord
 from edgeq_agent.activation.states import ModelState
 from edgeq_agent.calls.call import Response
 from edgeq_agent.errors import AgentError, from_os
+from edgeq_agent.inference.job import Health
 from edgeq_agent.releases import release_store
-from edgeq_agent.storage import clock, files, lock
+from edgeq_agent.storage import clock, files, lock, scratch
 from edgeq_agent.storage.home import Home
+from edgeq_agent.wire import Json
 
-# A rollback that dies this often is not tried again: the check of the old release may be what kills it.
+# A rollback that died this often is not tried again: checking the old release may be what kills it.
 TRIES = 3
-# A verb of any kind may have to wait for this; the host's patience is longer.
+# Any verb may have to wait for this check; the host's own timeout is longer.
 CHECK_S = 30.0
 
 
-def recover(place: Home, model: str) -> ModelState:
-    """Return the state, with nothing left unfinished (the lock must be held).
+def recover(home: Home, model: str) -> ModelState:
+    """Return the model's state, with nothing left unfinished (lock held).
 
-    An activation that died before the swap of the link is rolled back, which needs no other step. One that
-    died after it is finished forward in the same boot: the release was healthy. After a restart it goes back:
-    it may be what restarted the device.
+    An activation that was interrupted before the swap of the link is rolled back; nothing else is needed. One
+    that was interrupted after the swap is finished if this is the same boot, because the release was healthy.
+    After a restart it is rolled back, because the release may be what restarted the device.
     """
-    files.remove(os.path.join(place.model(model), ".current.new"))
-    state = states.load(place, model)
-    if state.state == states.ACTIVATING and release_store.current(place, model) == state.target:
-        if clock.elapsed_ns(state.moment, clock.now()) is None:
-            go_back(place, state, "the device restarted during the activation")
+    files.remove(os.path.join(home.model(model), ".current.new"))
+    state = states.load(home, model)
+    if state.state == state_record.ACTIVATING and release_store.current(home, model) == state.record.target:
+        if clock.elapsed_ns(state.record.entered, clock.now()) is None:
+            roll_back(home, state, "the device restarted during the activation")
         else:
             finish(state)
-    elif state.state in (states.STAGED, states.VERIFIED, states.ACTIVATING):
+    elif state.state in (state_record.STAGED, state_record.VERIFIED, state_record.ACTIVATING):
         state.roll_back("interrupted")
-    elif state.state == states.ROLLING_BACK:
-        go_back(place, state, str(state.reason))
-    elif state.state == states.SOAKING:
-        found = soak.of(place, state)
-        if found.what == soak.COMMIT:
+    elif state.state == state_record.ROLLING_BACK:
+        roll_back(home, state, str(state.record.reason))
+    elif state.state == state_record.SOAKING:
+        decision = soak.check(home, state.record)
+        if decision.action == soak.COMMIT:
             state.commit()
-        elif found.what == soak.BACK:
-            go_back(place, state, found.reason)
-    candidates.settle(place, state)
+        elif decision.action == soak.ROLL_BACK:
+            roll_back(home, state, decision.reason)
+    candidates.settle(home, state.record)
     return state
 
 
 def finish(state: ModelState) -> None:
-    """Go on after the swap of the link: into the soak that was asked for, or to the commit."""
-    if state.soak:
+    """Continue after the swap of the link: start the requested soak, or commit."""
+    if state.record.soak:
         state.soaking()
     else:
         state.commit()
 
 
-def go_back(place: Home, state: ModelState, reason: str) -> None:
-    """Let what served before serve again, after a new look at its health.
+def roll_back(home: Home, state: ModelState, reason: str) -> None:
+    """Let the previous release serve again, after a new health check (lock held).
 
-    When that one is not healthy any more, the target goes on serving if it still is; when neither is, the one
-    from before is put back. Either way that is the state `safe`: nothing moves by itself from there.
+    When the previous release is not healthy any more, the target goes on serving if it still is; when neither
+    is, the previous one is put back. In both cases the state becomes `safe`: nothing changes from there
+    without an operator.
     """
     state.rolling_back(reason)
-    serves, problem = state.fallback, None
-    if state.fallback is not None:
-        problem = _problem(place, state, state.fallback, state.runtimes.get(state.fallback))
-    doubtful = problem is not None and state.target not in (None, state.fallback)
-    if doubtful and _problem(place, state, str(state.target), state.target_runtime) is None:
-        serves = state.target
-    if release_store.current(place, state.model) != serves:
-        release_store.point(place, state.model, serves)
+    before = state.record
+    serves, problem, measured = before.fallback, None, None
+    if before.fallback is not None:
+        check = _check(home, state, before.fallback, before.runtimes.get(before.fallback))
+        problem, measured = check.problem, check.health
+    if problem is not None and before.target not in (None, before.fallback):
+        check = _check(home, state, str(before.target), before.target_runtime)
+        if check.problem is None:
+            serves, measured = before.target, check.health
+    if release_store.current(home, state.model) != serves:
+        release_store.point(home, state.model, serves)
     if problem is None:
-        state.roll_back(reason)
+        state.roll_back(reason, measured)
         return
     name = str(serves)[:12]
-    state.safe(f"{reason}; the release before is not healthy either ({problem}); {name} serves", serves)
+    state.safe(
+        f"{reason}; the previous release is not healthy either ({problem}); {name} serves", serves, measured
+    )
 
 
-def _problem(place: Home, state: ModelState, release: str, runtime: str | None) -> str | None:
-    """Return why a release cannot serve here; None when it can."""
-    if state.tries > TRIES:
-        return f"{state.tries - 1} looks at it did not end"
-    if runtime is None:
-        return "its runtime is not known any more"
-    try:
-        wanted = release_store.read(place, release)
-        release_store.check_blobs(place, wanted)
-        state.health = health.check(
-            place, wanted, runtime, min(state.timeout_s or CHECK_S, CHECK_S)
-        ).to_json()
-    except AgentError as error:
-        return f"{error.code} {error.subject}: {error.problem}"
-    return None
+@dataclass(frozen=True)
+class RecoveryResult:
+    """What the recovery of one model has come to.
 
-
-def first(place: Home, response: Response) -> None:
-    """Recover before a verb, when there is something to recover and no call is at it.
-
-    What the disk refuses here is told and does not keep the verb from answering: a device whose disk became
-    read-only must still say so.
+    Attributes:
+        release: the release that serves now; None when none does.
+        before: the state before the recovery.
+        soak: as `soak.describe`; None when the release is not soaking.
+        problems: what failed without failing the recovery.
     """
-    for model in states.pending(place):
-        state = states.load(place, model)
-        if state.state == states.SOAKING and soak.of(place, state).what == soak.WAIT:
+
+    record: StateRecord
+    release: str | None
+    before: str
+    soak: Json | None
+    problems: Json
+
+    def to_json(self) -> Json:
+        """Return the result as the response has it."""
+        return dict(
+            self.problems,
+            release=self.release,
+            target=self.record.target,
+            state=self.record.state,
+            before=self.before,
+            changed=self.record.state != self.before,
+            reason=self.record.reason,
+            soak=self.soak,
+        )
+
+
+def recover_model(home: Home, model: str) -> RecoveryResult:
+    """Recover a model and return what has changed (lock held)."""
+    before = states.read(home, model).state
+    state = recover(home, model)
+    return RecoveryResult(
+        record=state.record,
+        release=release_store.current(home, model),
+        before=before,
+        soak=soak.describe(home, state.record),
+        problems=state.problems,
+    )
+
+
+def recover_all(home: Home) -> dict[str, RecoveryResult]:
+    """Recover every model, as after a boot; takes the lock.
+
+    Raises:
+        AgentError: EQ508 busy.
+    """
+    with lock.hold(home):
+        scratch.sweep(home)
+        return {model: recover_model(home, model) for model in sorted(os.listdir(home.models))}
+
+
+class _Check(NamedTuple):
+    """Why a release cannot serve, or what its health check has measured."""
+
+    problem: str | None = None
+    health: Health | None = None
+
+
+def _check(home: Home, state: ModelState, release: str, runtime: str | None) -> _Check:
+    tries = state.record.tries
+    if tries > TRIES:
+        return _Check(f"{tries - 1} checks of it did not end")
+    if runtime is None:
+        return _Check("its runtime is no longer known")
+    try:
+        manifest = release_store.read(home, release)
+        release_store.check_blobs(home, manifest)
+        timeout_s = min(state.record.timeout_s or CHECK_S, CHECK_S)
+        return _Check(health=health.check(home, manifest, runtime, timeout_s))
+    except AgentError as error:
+        return _Check(f"{error.code} {error.subject}: {error.problem}")
+
+
+def recover_pending(home: Home, response: Response) -> None:
+    """Recover all models before a verb, unless another call is at work.
+
+    A disk that refuses is reported and does not stop the verb: a device whose disk became read-only must
+    still be able to say so.
+    """
+    for model in states.pending(home):
+        now = states.read(home, model)
+        if now.state == state_record.SOAKING and soak.check(home, now).action == soak.WAIT:
             continue
         try:
-            with lock.hold(place, wait_s=0.0):
-                ended = recover(place, model)
+            with lock.hold(home, wait_s=0.0):
+                state = recover(home, model)
         except AgentError as error:
-            if not error.transient:  # busy: the activation is not dead but running
+            if not error.transient:  # transient: busy, so the activation was not interrupted but is running
                 raise
         except OSError as error:
             known = from_os(error)
@@ -115,4 +186,4 @@ def first(place: Home, response: Response) -> None:
                 raise
             response.progress("not-recovered", model=model, code=known.code, problem=known.problem)
         else:
-            response.progress("recovered", model=model, state=ended.state, reason=ended.reason)
+            response.progress("recovered", model=model, state=state.state, reason=state.record.reason)

@@ -1,26 +1,30 @@
-"""The state machine of an activation: a declared table, each step on disk before the next."""
+"""The state machine of an activation: declared transitions, each written to disk before the next step."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
-from edgeq_agent.activation import attempt_limit
+from edgeq_agent.activation.state_record import (
+    ACTIVATING,
+    COMMITTED,
+    NONE,
+    ROLLED_BACK,
+    ROLLING_BACK,
+    SAFE,
+    SOAKING,
+    STAGED,
+    VERIFIED,
+    Attempts,
+    SoakPolicy,
+    StateRecord,
+)
+from edgeq_agent.inference.job import Health
 from edgeq_agent.storage import clock, disk, files, journal
 from edgeq_agent.storage.home import Home
 from edgeq_agent.trust import trust_store
 from edgeq_agent.wire import Json
-
-SCHEMA = "edgeq.model-state/1"
-NONE = "none"
-STAGED = "staged"
-VERIFIED = "verified"
-ACTIVATING = "activating"
-SOAKING = "soaking"
-COMMITTED = "committed"
-ROLLING_BACK = "rolling_back"
-ROLLED_BACK = "rolled_back"
-SAFE = "safe"
 
 TRANSITIONS: dict[str, frozenset[str]] = {
     NONE: frozenset({STAGED}),
@@ -29,15 +33,16 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     ACTIVATING: frozenset({SOAKING, COMMITTED, ROLLING_BACK, ROLLED_BACK}),
     SOAKING: frozenset({COMMITTED, ROLLING_BACK}),
     COMMITTED: frozenset({STAGED}),
-    # To itself: a rollback that was cut is tried again, and each try is counted before it begins.
+    # To itself: an interrupted rollback is tried again, and each try is counted before it begins.
     ROLLING_BACK: frozenset({ROLLING_BACK, ROLLED_BACK, SAFE}),
     ROLLED_BACK: frozenset({STAGED}),
     SAFE: frozenset({STAGED}),
 }
-# A call that is in one of these and does not run any more was interrupted.
+# A model found in one of these states without a running call was interrupted.
 UNFINISHED = frozenset({STAGED, VERIFIED, ACTIVATING, ROLLING_BACK})
-# What the next call of any kind has to look at.
+# States that every verb has to look at first.
 PENDING = UNFINISHED | {SOAKING}
+DAMAGED = "state.json was damaged"
 _HISTORY = 10
 
 
@@ -46,194 +51,157 @@ class TransitionError(Exception):
 
 
 class ModelState:
-    """What `models/<name>/state.json` says.
+    """The state machine of one model; the lock must be held by whoever changes it.
 
     Attributes:
-        state: one of this module's states.
-        target, target_runtime, target_history: what the activation that runs now leads to.
-        fallback: what served before the activation that runs now; None when nothing did.
-        soak: {soak_ns, failure_limit} that was asked for; an empty one commits at once.
-        moment: when the present state was entered, in time since boot.
-        timeout_s: how long a health check may take.
-        tries: how often the rollback that runs now was begun.
-        attempts: activations of a release that did not end in a commit.
-        runtimes: release -> the runtime that it was committed with.
-        history: the releases that served before, newest last; rollback goes there.
-        problems: what an answer says of a journal that could not be written.
+        record: what is on disk.
+        problems: fields that the response gets when the journal could not be written.
     """
 
-    def __init__(self, home: Home, model: str, body: Json) -> None:
+    def __init__(self, home: Home, record: StateRecord) -> None:
         self._home = home
-        self.model = model
-        self.state: str = body.get("state", NONE)
-        self.target: str | None = body.get("target")
-        self.target_runtime: str | None = body.get("target_runtime")
-        self.target_history: list[str] = body.get("target_history", [])
-        self.fallback: str | None = body.get("fallback")
-        self.soak: Json = body.get("soak") or {}
-        self.moment = clock.Moment(str(body.get("boot_id")), int(body.get("since_boot_ns") or 0))
-        self.timeout_s: float = body.get("timeout_s") or 0.0
-        self.tries: int = body.get("tries", 0)
-        self.attempts = attempt_limit.Attempts(body.get("attempts", []))
-        self.runtimes: dict[str, str] = body.get("runtimes", {})
-        self.history: list[str] = body.get("history", [])
-        self.health: Json = body.get("health", {})
-        self.since_ns: int | None = body.get("since_ns")
-        self.reason: str | None = body.get("reason")
+        self.record = record
         self.problems: Json = {}
 
     @property
-    def previous(self) -> str | None:
-        """The release that a rollback leads to."""
-        if self.state in (SOAKING, ROLLING_BACK):
-            return self.fallback
-        return self.history[-1] if self.history else None
+    def model(self) -> str:
+        """The model's name."""
+        return self.record.model
 
-    def runtime_of(self, release: str | None) -> str | None:
-        """Return the runtime that a serving release runs under.
-
-        Between the swap of the link and the commit, a release is served that is not committed yet.
-        """
-        if release is None:
-            return None
-        if self.state in (ACTIVATING, SOAKING, ROLLING_BACK) and release == self.target:
-            return self.target_runtime
-        return self.runtimes.get(release)
+    @property
+    def state(self) -> str:
+        """The present state."""
+        return self.record.state
 
     def begin(
         self,
         target: str,
         runtime: str,
-        history: list[str],
+        history: tuple[str, ...],
+        *,
+        attempts: Attempts | None = None,
         fallback: str | None = None,
-        soak: Json | None = None,
+        soak: SoakPolicy | None = None,
         timeout_s: float = 0.0,
     ) -> None:
-        """Enter `staged` towards a release; the attempt counts from here on, also when it dies."""
-        changes = {
-            "target": target,
-            "target_runtime": runtime,
-            "target_history": history[-_HISTORY:],
-            "fallback": fallback,
-            "soak": soak or {},
-            "timeout_s": timeout_s,
-            "tries": 0,
-            "reason": None,
-            "attempts": self.attempts.with_one_more(target),
-        }
-        self._advance(STAGED, changes)
+        """Enter `staged`; from here on the attempt counts, even when the device restarts in it.
 
-    def verified(self, health: Json) -> None:
-        """Enter `verified`: the blobs are whole and the release is healthy on this device."""
-        self._advance(VERIFIED, {"health": health}, health=health)
+        Args:
+            attempts: the counts before this attempt; default: those of the record.
+        """
+        self._advance(
+            STAGED,
+            {
+                "target": target,
+                "target_runtime": runtime,
+                "target_history": history[-_HISTORY:],
+                "fallback": fallback,
+                "soak": soak,
+                "timeout_s": timeout_s,
+                "tries": 0,
+                "reason": None,
+                "attempts": (self.record.attempts if attempts is None else attempts).incremented(target),
+            },
+        )
+
+    def verified(self, health: Health) -> None:
+        """Enter `verified`: the blobs are complete and the release is healthy on this device."""
+        body = health.to_json()
+        self._advance(VERIFIED, {"health": body}, health=body)
 
     def activating(self) -> None:
-        """Enter `activating`: from here on a call that died is finished forward once the link was swapped."""
+        """Enter `activating`: once the link is swapped, an interrupted call is finished, not undone."""
         self._advance(ACTIVATING)
 
     def soaking(self) -> None:
-        """Enter `soaking`: the release serves, and is watched from this moment on."""
+        """Enter `soaking`: the release serves, and its soak time begins."""
         self._advance(SOAKING)
 
     def commit(self) -> None:
         """Enter `committed`."""
-        if self.target is None or self.target_runtime is None:
+        record = self.record
+        if record.target is None or record.target_runtime is None:
             raise TransitionError("commit without a target")
-        trust_store.commit(self._home, self.model, self.target)
-        changes = {
-            "runtimes": dict(self.runtimes, **{self.target: self.target_runtime}),
-            "history": self.target_history,
-            "since_ns": clock.wall_ns(),
-            "attempts": self.attempts.without(self.target),
-        }
-        self._advance(COMMITTED, changes)
-
-    def roll_back(self, reason: str) -> None:
-        """Enter `rolled_back`: what served before serves."""
-        self._advance(ROLLED_BACK, {"reason": reason}, reason=reason)
+        trust_store.commit(self._home, self.model, record.target)
+        self._advance(
+            COMMITTED,
+            {
+                "runtimes": dict(record.runtimes, **{record.target: record.target_runtime}),
+                "history": record.target_history,
+                "since_ns": clock.wall_ns(),
+                "attempts": record.attempts.without(record.target),
+            },
+        )
 
     def rolling_back(self, reason: str) -> None:
-        """Enter `rolling_back`: the target serves and must not go on; counts as one try."""
-        self._advance(ROLLING_BACK, {"reason": reason, "tries": self.tries + 1}, reason=reason)
+        """Enter `rolling_back`: the target serves and must be replaced; counts as one try."""
+        self._advance(ROLLING_BACK, {"reason": reason, "tries": self.record.tries + 1}, reason=reason)
 
-    def safe(self, reason: str, serves: str | None) -> None:
-        """Enter `safe`: the rollback failed; `serves` stays until somebody decides."""
-        changes: Json = {"reason": reason}
-        if serves is not None and serves == self.target != self.fallback and self.target_runtime:
-            changes["runtimes"] = dict(self.runtimes, **{serves: self.target_runtime})
-            changes["history"] = self.target_history
+    def roll_back(self, reason: str, health: Health | None = None) -> None:
+        """Enter `rolled_back`: the previous release serves.
+
+        Args:
+            health: of the release that serves, where it was checked.
+        """
+        self._advance(ROLLED_BACK, {"reason": reason, **_measured(health)}, reason=reason)
+
+    def safe(self, reason: str, serves: str | None, health: Health | None = None) -> None:
+        """Enter `safe`: the rollback failed; `serves` stays until an operator deploys another release."""
+        record = self.record
+        changes: dict[str, Any] = {"reason": reason, **_measured(health)}
+        if serves is not None and serves == record.target != record.fallback and record.target_runtime:
+            changes["runtimes"] = dict(record.runtimes, **{serves: record.target_runtime})
+            changes["history"] = record.target_history
         self._advance(SAFE, changes, reason=reason, serves=serves)
 
-    def trying(self, release: str) -> None:
-        """Count an attempt at a release that is not to serve; the state stays."""
-        self._write({"attempts": self.attempts.with_one_more(release)})
+    def count_attempt(self, release: str) -> None:
+        """Count an attempt at a release that will not serve; the state stays."""
+        self._write({"attempts": self.record.attempts.incremented(release)})
 
-    def proved(self, release: str) -> None:
-        """Forget the attempts at a release; the state stays."""
-        self._write({"attempts": self.attempts.without(release)})
+    def forget_attempts(self, release: str) -> None:
+        """Set the attempts at a release to zero; the state stays."""
+        self._write({"attempts": self.record.attempts.without(release)})
 
     def trim(self, kept: set[str]) -> None:
-        """Forget the releases of the history that are about to go; the state stays."""
-        changes = {
-            "history": [release for release in self.history if release in kept],
-            "target_history": [release for release in self.target_history if release in kept],
-            "runtimes": {release: self.runtimes[release] for release in self.runtimes if release in kept},
-        }
-        self._write(changes)
+        """Drop releases that are about to be removed from the history; the state stays."""
+        record = self.record
+        self._write(
+            {
+                "history": tuple(release for release in record.history if release in kept),
+                "target_history": tuple(release for release in record.target_history if release in kept),
+                "runtimes": {
+                    release: digest for release, digest in record.runtimes.items() if release in kept
+                },
+            }
+        )
 
-    def _advance(self, state: str, changes: Json | None = None, **details: Any) -> None:
+    def _advance(self, state: str, changes: dict[str, Any] | None = None, **details: Any) -> None:
         if state not in TRANSITIONS[self.state]:
             raise TransitionError(f"{self.model}: {self.state} -> {state}")
-        self._write(dict(changes or {}, state=state, moment=clock.now()))
+        self._write(dict(changes or {}, state=state, entered=clock.now()))
         noted = journal.note(
-            self._home, "state", model=self.model, state=state, release=self.target, **details
+            self._home, "state", model=self.model, state=state, release=self.record.target, **details
         )
         self.problems.update(noted)
 
-    def _write(self, changes: Json) -> None:
-        before = {name: getattr(self, name) for name in changes}
-        vars(self).update(changes)
+    def _write(self, changes: dict[str, Any]) -> None:
+        record = replace(self.record, **changes)
         folder = self._home.model(self.model)
-        try:
-            disk.make_folders(folder)
-            files.write_json(os.path.join(folder, "state.json"), self.body())
-        except BaseException:
-            # What is not on disk is not so: going back must start from what is there.
-            vars(self).update(before)
-            raise
-
-    def body(self) -> Json:
-        """Return what is stored."""
-        previous = self.history[-1] if self.history else None
-        return {
-            "schema": SCHEMA,
-            "model": self.model,
-            "state": self.state,
-            "boot_id": self.moment.boot_id,
-            "since_boot_ns": self.moment.since_boot_ns,
-            "target": self.target,
-            "target_runtime": self.target_runtime,
-            "target_history": self.target_history,
-            "fallback": self.fallback,
-            "soak": self.soak,
-            "timeout_s": self.timeout_s,
-            "tries": self.tries,
-            "attempts": self.attempts.body(),
-            "runtimes": self.runtimes,
-            "history": self.history,
-            "previous": previous,
-            "pinned": [name for name in (self.target, previous) if name],
-            "health": self.health,
-            "since_ns": self.since_ns,
-            "reason": self.reason,
-        }
+        disk.make_folders(folder)
+        files.write_json(os.path.join(folder, "state.json"), record.to_json())
+        # Only now: when the disk refuses, going back must start from what is on it.
+        self.record = record
 
 
-def load(home: Home, model: str) -> ModelState:
-    """Return a model's state; a file that holds no state (a damaged disk) counts as none.
+def _measured(health: Health | None) -> dict[str, Any]:
+    return {} if health is None else {"health": health.to_json()}
 
-    The link `current` is not touched by that: what serves goes on serving, the next activation writes a new
-    state.
+
+def read(home: Home, model: str) -> StateRecord:
+    """Return what a model's state file says; a damaged file counts as no state.
+
+    A damaged file does not affect the link `current`: the release goes on serving, and the next activation
+    writes a new state.
     """
     try:
         body = files.read_json(os.path.join(home.model(model), "state.json"))
@@ -242,12 +210,14 @@ def load(home: Home, model: str) -> ModelState:
     except ValueError:
         body = {"reason": DAMAGED}
     usable = isinstance(body, dict) and body.get("state", NONE) in TRANSITIONS
-    return ModelState(home, model, body if usable else {"reason": DAMAGED})
+    return StateRecord.from_json(model, body if usable else {"reason": DAMAGED})
 
 
-DAMAGED = "state.json was damaged"
+def load(home: Home, model: str) -> ModelState:
+    """Return the state machine of a model, in the state that `read` returns."""
+    return ModelState(home, read(home, model))
 
 
 def pending(home: Home) -> list[str]:
     """Return the models that an interrupted call or a soak left something to do for."""
-    return [name for name in sorted(os.listdir(home.models)) if load(home, name).state in PENDING]
+    return [name for name in sorted(os.listdir(home.models)) if read(home, name).state in PENDING]

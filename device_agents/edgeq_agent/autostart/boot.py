@@ -11,13 +11,10 @@ import sys
 import time
 
 from edgeq_agent import wire
+from edgeq_agent.activation import recovery
 from edgeq_agent.autostart import record, supervise
-from edgeq_agent.calls.call import Call, Response
-from edgeq_agent.calls.fields import Fields
-from edgeq_agent.calls.stdin import Stdin
 from edgeq_agent.errors import AgentError, from_os, one_line
 from edgeq_agent.storage.home import Home, locate
-from edgeq_agent.verbs import recover
 from edgeq_agent.wire import Json
 
 # Before each attempt; an attempt also waits for the lock.
@@ -58,8 +55,8 @@ def _recover(home: Home) -> tuple[str, Json]:
         time.sleep(delay_s)
         try:
             home.ensure()
-            call = Call(Fields({}), Stdin(sys.stdin.fileno()), home, Response(sys.stdout.buffer))
-            return "", recover.recover(call)["models"]
+            results = recovery.recover_all(home)
+            return "", {model: result.to_json() for model, result in results.items()}
         except AgentError as error:
             problem = one_line(error)
             if not error.transient:

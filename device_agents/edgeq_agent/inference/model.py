@@ -1,4 +1,4 @@
-"""A loaded model: whichever runtime is there, samples in, real values out (child process only)."""
+"""Load a model with any runtime module, and convert between samples and tensors (model's process only)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from edgeq_agent.inference import edgetpu, runtime_modules
 
 
 class Tensor(NamedTuple):
-    """An input or output: shape without the batch axis, numpy dtype, meaning of its integers."""
+    """An input or output tensor.
+
+    Attributes:
+        position: its index in the interpreter.
+        shape: without the batch axis.
+        dtype: a numpy dtype.
+        scale, zero_point: real = (integer - zero_point) * scale; scale 0.0 means not quantized.
+    """
 
     name: str
     position: int
@@ -22,11 +29,17 @@ class Tensor(NamedTuple):
 
     @property
     def quantized(self) -> bool:
+        """Whether its integers stand for real values."""
         return self.scale != 0.0 and self.dtype.kind in "iu"
 
 
 class Model(NamedTuple):
-    """A model whose tensors are allocated for one sample at a time."""
+    """A loaded model, with tensors for one sample at a time.
+
+    Attributes:
+        kernels: xnnpack, builtin, edgetpu or unknown.
+        init_ns: time to load the model and allocate its tensors.
+    """
 
     interpreter: Any
     inputs: list[Tensor]
@@ -47,7 +60,7 @@ def load(module: str, path: str, threads: int = 1) -> Model:
     """Load a model file and allocate it for one sample.
 
     Raises:
-        AgentError: EQ504, the runtime refuses it; EQ503, it cannot take one sample at a time; EQ560, it was
+        AgentError: EQ504, the runtime refuses it; EQ503, its batch size is fixed and not 1; EQ560, it was
             compiled for an Edge TPU that is not here.
     """
     create = runtime_modules.interpreter_class(module)
@@ -79,7 +92,7 @@ def _one_sample(interpreter: Any) -> None:
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise AgentError(
-            UNSUPPORTED, "model", "its batch is fixed and cannot become one sample: " + _line(error)
+            UNSUPPORTED, "model", "its batch size is fixed and cannot become 1: " + _line(error)
         ) from error
 
 
@@ -98,9 +111,9 @@ def _tensor(detail: Any) -> Tensor:
 
 
 def _kernels(interpreter: Any) -> str:
-    """Return whose kernels run: but for the Edge TPU no delegate is ever asked for, so one is XNNPACK.
+    """Return which kernels run: only the Edge TPU's delegate is loaded explicitly, so any other is XNNPACK.
 
-    `_get_ops_details` is private; where a runtime lacks it, the parent reads the runtime's own log line.
+    `_get_ops_details` is private. Where a runtime lacks it, the parent process reads the runtime's log line.
     """
     try:
         names = [op["op_name"] for op in interpreter._get_ops_details()]
@@ -117,7 +130,7 @@ def open_npz(path: str, subject: str, limit_bytes: int = 2 << 30) -> Any:
     """Return the arrays of an .npz file, by name.
 
     Raises:
-        AgentError: EQ512, it is none, holds pickled objects, or unpacks to more than `limit_bytes`.
+        AgentError: EQ512, it is not an .npz, holds pickled objects, or unpacks to more than `limit_bytes`.
     """
     import zipfile
 
@@ -131,14 +144,14 @@ def open_npz(path: str, subject: str, limit_bytes: int = 2 << 30) -> Any:
         with np.load(path, allow_pickle=False) as loaded:
             return {name: loaded[name] for name in loaded.files}
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError) as error:
-        raise AgentError(BAD_REQUEST, subject, "no .npz of plain arrays: " + _line(error)) from error
+        raise AgentError(BAD_REQUEST, subject, "not an .npz of plain arrays: " + _line(error)) from error
 
 
 def arrays(loaded: Any, prefix: str, tensors: list[Tensor], subject: str) -> list[Any]:
-    """Return `<prefix>_0`.. of an .npz, checked against the model's tensors; samples first.
+    """Return the arrays `<prefix>_0`, `<prefix>_1`, ... of an .npz, one for each tensor; samples first.
 
     Raises:
-        AgentError: EQ512, one is missing, has another shape, no samples, or another number of samples.
+        AgentError: EQ512, an array is missing, does not fit its tensor, or the numbers of samples differ.
     """
     found: list[Any] = []
     for number, tensor in enumerate(tensors):
@@ -151,13 +164,14 @@ def arrays(loaded: Any, prefix: str, tensors: list[Tensor], subject: str) -> lis
             got = f"{array.shape} of {array.dtype}"
             raise AgentError(BAD_REQUEST, f"{subject} {name}", expected=expected, got=got)
         if len(array) == 0 or len(array) != len(found[0] if found else array):
-            raise AgentError(BAD_REQUEST, f"{subject} {name}", "no samples, or not as many as input_0")
+            problem = f"it has no samples, or not as many as {prefix}_0"
+            raise AgentError(BAD_REQUEST, f"{subject} {name}", problem)
         found.append(array)
     return found
 
 
 def to_input(array: Any, tensor: Tensor) -> Any:
-    """Return samples as the model takes them: its own dtype as it is, real values quantized, else cast."""
+    """Return samples in the tensor's dtype: unchanged if they have it, else quantized or cast."""
     import numpy as np
 
     if array.dtype == tensor.dtype:
@@ -170,7 +184,7 @@ def to_input(array: Any, tensor: Tensor) -> Any:
 
 
 def to_real(array: Any, tensor: Tensor) -> Any:
-    """Return the real values (float64) that a tensor's values stand for."""
+    """Return the real values (float64) of a tensor's values."""
     import numpy as np
 
     values = array.astype(np.float64)
@@ -178,10 +192,13 @@ def to_real(array: Any, tensor: Tensor) -> Any:
 
 
 def invoke(model: Model, samples: list[Any], row: int) -> int:
-    """Run sample `row` (arrays in the model's own dtypes); return the nanoseconds of the invocation alone.
+    """Run sample `row` and return the time of the invocation alone, in nanoseconds.
+
+    Args:
+        samples: one array for each input, in the input's dtype, samples first.
 
     Raises:
-        AgentError: EQ504, the runtime gives up on this sample.
+        AgentError: EQ504, the runtime fails on this sample.
     """
     interpreter = model.interpreter
     for tensor, array in zip(model.inputs, samples):
@@ -190,15 +207,15 @@ def invoke(model: Model, samples: list[Any], row: int) -> int:
     try:
         interpreter.invoke()
     except (ValueError, RuntimeError) as error:
-        raise AgentError(UNHEALTHY, "model", "the runtime gives up: " + _line(error)) from error
+        raise AgentError(UNHEALTHY, "model", "the runtime failed: " + _line(error)) from error
     return time.perf_counter_ns() - began
 
 
 def output(model: Model, number: int = 0) -> Any:
-    """Return a copy of an output of the last invocation, without the batch axis."""
+    """Return a copy of one output of the last invocation, without the batch axis."""
     return model.interpreter.get_tensor(model.outputs[number].position)[0]
 
 
 def machine() -> str:
-    """Return the kernel's name for this processor."""
+    """Return the operating system's name for this processor, such as `aarch64`."""
     return os.uname().machine

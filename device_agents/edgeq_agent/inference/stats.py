@@ -1,4 +1,4 @@
-"""Order statistics of latencies: nearest-rank percentiles and a distribution-free interval of the median."""
+"""Order statistics of latencies: nearest-rank percentiles, and a distribution-free interval of the median."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def percentile(ordered: list[int], percent: float) -> int:
 def median_interval(ordered: list[int]) -> list[int]:
     """Return the 95 % confidence interval of the median, by order statistics.
 
-    Normal approximation of Binomial(n, 1/2), widened to whole ranks; below 6 values no interval has that
-    confidence, and the whole range is returned. Assumes independent values.
+    Uses the normal approximation of Binomial(n, 1/2), widened to whole ranks. Below 6 values no interval has
+    that confidence, and the whole range is returned. Assumes independent values.
     """
     count = len(ordered)
     if count < 6:
@@ -28,7 +28,7 @@ def median_interval(ordered: list[int]) -> list[int]:
 
 
 def summary(latencies: list[int]) -> Json:
-    """Return what edgeq.bench/1 says of a list of latencies (ns)."""
+    """Return the `latency_ns` of an edgeq.bench/1 document, from latencies in nanoseconds."""
     ordered = sorted(latencies)
     return {
         "count": len(ordered),

@@ -1,4 +1,4 @@
-"""The agent's own files in `agent/`: named by their content; the ones that run and the newest stay."""
+"""The agent's own files in `agent/`: find those that no process runs and that a newer one has replaced."""
 
 from __future__ import annotations
 
@@ -7,37 +7,41 @@ import os
 from edgeq_agent.storage import process_token
 from edgeq_agent.storage.home import Home
 
+# A partial file of an interrupted installation.
+_PARTIAL = ".agent-"
 
-def spare(home: Home) -> list[str]:
-    """Return the names of the agent files that can go: no process runs them, and a newer one is there.
 
-    What placing an agent left behind (`.agent-*`) can go too, once no process has it open.
+def removable(home: Home) -> list[str]:
+    """Return the names of the agent files that can be removed.
+
+    A file can be removed when no process runs it and a newer one exists. What an interrupted installation
+    left (`.agent-*`) can be removed once no process has it open.
     """
     if not os.path.isdir(home.agents):
         return []
     names = sorted(os.listdir(home.agents))
     last = newest(home)
-    running = process_token.commands()
-    old = [name for name in _files(names) if name != last and not any(name in words for words in running)]
-    left = [
+    commands = process_token.commands()
+    old = [name for name in _agents(names) if name != last and not any(name in words for words in commands)]
+    partial = [
         name
         for name in names
-        if name.startswith(".agent-") and not process_token.has_open(os.path.join(home.agents, name))
+        if name.startswith(_PARTIAL) and not process_token.has_open(os.path.join(home.agents, name))
     ]
-    return left + old
+    return partial + old
 
 
 def newest(home: Home) -> str | None:
-    """Return the name of the agent file that was placed last; None where there is none.
+    """Return the name of the agent file that was installed last, or None.
 
-    By the time that the file system wrote, not by the clock: a wrong one keeps another file, no more.
+    The file system's modification times decide; a wrong clock only keeps another file.
     """
     if not os.path.isdir(home.agents):
         return None
-    files = _files(os.listdir(home.agents))
-    placed = {name: os.stat(os.path.join(home.agents, name)).st_mtime_ns for name in files}
-    return max(files, key=lambda name: (placed[name], name), default=None)
+    names = _agents(os.listdir(home.agents))
+    modified_ns = {name: os.stat(os.path.join(home.agents, name)).st_mtime_ns for name in names}
+    return max(names, key=lambda name: (modified_ns[name], name), default=None)
 
 
-def _files(names: list[str]) -> list[str]:
+def _agents(names: list[str]) -> list[str]:
     return [name for name in names if name.startswith("edgeq-agent-") and name.endswith(".pyz")]

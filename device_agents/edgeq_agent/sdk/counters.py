@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgeq_agent.activation import counters
+from edgeq_agent.activation.counters import SharedCounters
 from edgeq_agent.sdk.call_metrics import Totals
 from edgeq_agent.storage import process_token
 from edgeq_agent.storage.home import Home
@@ -33,25 +34,22 @@ class Counters:
         state = (current, serves, dict(refused), {name: vars(count) for name, count in totals.items()})
         if state == self._last:
             return True
-        with counters.trying(self._home, self._model, current) as body:
-            if body is None:
+        with counters.trying(self._home, self._model, current) as shared:
+            if shared is None:
                 return False
             for release, count in totals.items():
-                _add(counters.of(body, release), count, self._stored.get(release, Totals()))
+                _add(shared, release, count, self._stored.get(release, Totals()))
             for release, problem in refused.items():
-                if body["refused"].get(release) != problem:
-                    body["refused"][release] = problem
-                    counters.add_errors(counters.of(body, release), "release", 1)
-            body["processes"].pop(self._token, None)
+                shared.refuse(release, problem)
+            shared.leave(self._token)
             if serves is not None:
-                body["processes"][self._token] = serves
+                shared.enter(self._token, serves)
         self._stored = {name: Totals(count.calls, count.late, count.errors) for name, count in totals.items()}
         self._last = state
         return True
 
 
-def _add(known: Any, now: Totals, before: Totals) -> None:
-    known["calls"] += now.calls - before.calls
-    known["deadline_misses"] += now.late - before.late
+def _add(shared: SharedCounters, release: str, now: Totals, before: Totals) -> None:
+    shared.add(release, calls=now.calls - before.calls, deadline_misses=now.late - before.late)
     for kind, count in now.errors.items():
-        counters.add_errors(known, kind, count - before.errors.get(kind, 0))
+        shared.add_errors(release, kind, count - before.errors.get(kind, 0))

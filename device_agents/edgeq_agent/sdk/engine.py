@@ -1,4 +1,4 @@
-"""One release in this process: its model proved by its golden inputs, and a bounded pool of interpreters."""
+"""One release in this process: its model, checked with golden inputs, and a bounded pool of interpreters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgeq_agent.releases import release_store
 from edgeq_agent.runtimes import registry
 from edgeq_agent.sdk.call_metrics import CallMetrics, Side
 from edgeq_agent.sdk.errors import ReleaseRefused
-from edgeq_agent.sdk.shadow import Sampler, Shadows
+from edgeq_agent.sdk.shadow import Sampler, Shadows, ShadowTarget
 from edgeq_agent.sdk.slot import HandOver, Slot
 from edgeq_agent.sdk.tensors import TensorInfo, info_of
 from edgeq_agent.storage.home import Home
@@ -28,7 +28,14 @@ _WAIT_S = 0.2
 
 
 class Options(NamedTuple):
-    """How a runtime wants its releases loaded."""
+    """How a runtime loads its releases.
+
+    Attributes:
+        threads: of each interpreter.
+        pool: how many interpreters a release may have.
+        telemetry: whether calls are recorded.
+        window_inferences, window_s, window_least_s: see `Runtime`.
+    """
 
     threads: int
     pool: int
@@ -42,22 +49,22 @@ class Engine:
     """Answers calls with one release; lives until the last call that began on it has ended.
 
     Attributes:
-        free: the idle slots. Taking one is `free.pop()`, giving it back is `give(slot)`; both without a lock.
-        metrics: what its calls leave behind; outlives the engine.
+        free: the idle slots. `free.pop()` takes one and `give(slot)` returns it, both without a lock.
+        metrics: the counts and telemetry of its calls; outlives the engine.
     """
 
-    def __init__(self, place: Home, name: str, release: str, side: Side, options: Options) -> None:
-        wanted = release_store.read(place, release)
-        files = ReleaseFiles.of(place, wanted)
+    def __init__(self, home: Home, name: str, release: str, side: Side, options: Options) -> None:
+        manifest = release_store.read(home, release)
+        files = ReleaseFiles.of(home, manifest)
         self._path = files.model_path
-        self.module = module_here(place, name, release)
+        self.module = usable_module(home, name, release)
         self._options = options
         loaded = model.load(self.module, self._path, options.threads)
         golden.check(loaded, GoldenJob(self.module, runtime_modules.version_of(self.module), files))
         self.release = release
         self.arm = side.arm
         self.side = side
-        self.manifest = wanted
+        self.manifest = manifest
         self.kernels = loaded.kernels
         self.classes = loaded.classes
         self.inputs: list[TensorInfo] = [info_of(tensor) for tensor in loaded.inputs]
@@ -77,19 +84,21 @@ class Engine:
         self._first: model.Model | None = loaded
 
     def start(self, hand_over: HandOver | None, shadows: Shadows | None, wake: Callable[[], None]) -> Engine:
-        """Make the engine ready for calls: one slot, its telemetry and its shadow attached.
+        """Make the engine ready for calls: attach telemetry and shadow, and make the first slot.
 
         Args:
             wake: called when calls wait although the pool may grow.
         """
         self._hand_over = hand_over
         self._wake = wake
-        self._sampler = shadows.attach(self) if shadows is not None else None
+        if shadows is not None:
+            target = ShadowTarget(self.manifest, self.module, self.inputs, self.classes, self.metrics)
+            self._sampler = shadows.attach(target)
         self.grow()
         return self
 
     def grow(self) -> bool:
-        """Add a slot when calls wait for one and the pool may grow; tell whether it did (one thread only)."""
+        """Add a slot if calls wait for one and the pool may grow; return whether it did (one thread only)."""
         if self.size >= self._limit or (self.size and not self.waiting):
             return False
         loaded = self._first or model.load(self.module, self._path, self._options.threads)
@@ -99,25 +108,25 @@ class Engine:
         self.give(slot)
         return True
 
-    def no_growth(self) -> None:
-        """Stay with the slots that there are: another one could not be made."""
+    def stop_growing(self) -> None:
+        """Keep the present number of slots: another one could not be made."""
         self._limit = self.size
 
     def give(self, slot: Slot) -> None:
-        """Give a slot back."""
+        """Return a slot."""
         self.free.append(slot)
         if self.waiting:
             with self._returned:
                 self._returned.notify()
 
     def wait(self, until_ns: int | None) -> Slot | None:
-        """Return a slot once one is free, or None, counted, when none came free in time.
+        """Return a slot once one is free; None, counted as a late call, when none was free in time.
 
         Args:
-            until_ns: of the monotonic performance counter; None waits for as long as it takes.
+            until_ns: of `time.perf_counter_ns`; None waits without a limit.
         """
         with self._returned:
-            self.waiting += 1  # before the look, so that who gives one back after it sees us
+            self.waiting += 1  # before the pop, so that a thread that returns a slot after it notifies us
             if self._wake is not None and self.size < self._limit:
                 self._wake()
             try:
@@ -136,31 +145,32 @@ class Engine:
                 self.waiting -= 1
 
 
-def load(place: Home, name: str, release: str, side: Side, options: Options) -> Engine:
-    """Load a release and prove it by its golden inputs, in this process.
+def load(home: Home, name: str, release: str, side: Side, options: Options) -> Engine:
+    """Load a release and check it with its golden inputs, in this process.
 
     Raises:
-        ReleaseRefused: EQ544, it is not whole, does not load, or gives other outputs than it should.
+        ReleaseRefused: EQ544, it is incomplete, does not load, or gives wrong outputs.
     """
     try:
-        return Engine(place, name, release, side, options)
+        return Engine(home, name, release, side, options)
     except (AgentError, OSError, ImportError, MemoryError) as error:
-        why = one_line(error) if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
+        reason = one_line(error) if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
         raise ReleaseRefused(
-            f"{name} {release[:12]}", why, hint="`edgeq status` tells what serves; deploy another release"
+            f"{name} {release[:12]}",
+            reason,
+            hint="`edgeq status` shows what serves; deploy another release",
         ) from error
 
 
-def module_here(place: Home, name: str, release: str) -> str:
-    """Return the runtime module to use: the one that the release was proved with, where it imports here.
+def usable_module(home: Home, name: str, release: str) -> str:
+    """Return a runtime module that imports here; the one that the release was checked with comes first.
 
     Raises:
         AgentError: EQ503, this Python has none.
     """
-    digest = candidates.runtime_of(place, name, release)
-    backend = registry.find(place, digest)
-    proved = [backend.entry.module] if backend else []
-    for module in [*proved, *WHEEL_RUNTIME_MODULES]:
+    backend = registry.find(home, candidates.runtime_of(home, name, release))
+    preferred = [backend.entry.module] if backend else []
+    for module in [*preferred, *WHEEL_RUNTIME_MODULES]:
         if importlib.util.find_spec(module) is not None:
             return module
     raise AgentError(

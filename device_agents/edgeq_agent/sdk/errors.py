@@ -1,18 +1,18 @@
-"""The errors of the runtime SDK: one tree, each with its code, what was expected and what was got.
+"""The errors of the runtime SDK: one tree; each has its code, what was expected and what was found.
 
 InferenceError
-|- InputMismatch    EQ540  (also a ValueError) the caller's input is not the model's
+|- InputMismatch    EQ540  (also a ValueError) an input does not match the model's
 |- InputNotFinite   EQ541  (also a ValueError) NaN or infinity in an input
 |- DeadlineMissed   EQ542  the answer came late, and the runtime is strict
 |- RuntimeClosed    EQ543  the runtime was closed
-|- ReleaseRefused   EQ544  a release does not load here, or fails its golden inputs
-|- InvokeFailed     EQ545  the model gives up on an input
-|- SplitUnusable    EQ546  an A/B split names what is not there
-|- ShadowUnusable   EQ547  the shadow cannot take the model's inputs
-|- StorageFailed    EQ500  telemetry or counters could not be stored; they are kept in memory meanwhile
-|- AddressRefused   EQ548  `serve` listens on loopback or a unix socket and nowhere else
-|- NoSuchRelease    EQ549  the release that a call names does not serve
-`- FeedbackRefused  EQ550  feedback on an answer that does not wait for any
+|- ReleaseRefused   EQ544  a release does not load here or fails its golden inputs
+|- InvokeFailed     EQ545  the runtime fails on an input
+|- SplitUnusable    EQ546  an A/B split is not valid or names releases that are not there (split.ab_split)
+|- ShadowUnusable   EQ547  the shadow does not fit the model
+|- StorageFailed    EQ500  telemetry or counters could not be stored; they stay in memory until they can
+|- AddressRefused   EQ548  `serve` listens only on loopback or a unix socket
+|- NoSuchRelease    EQ549  a call names a release that does not serve
+`- FeedbackRefused  EQ550  the ticket of the feedback is not open
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from edgeq_agent.split.ab_split import SplitUnusable as SplitUnusable
 
 
 class InputMismatch(InferenceError, ValueError):
-    """An input is missing, unknown, or has another shape or type than the model's."""
+    """An input is missing, unknown, or differs in shape or type from the model's."""
 
     kind_code = "EQ540"
     kind = "input_mismatch"
 
 
 class InputNotFinite(InferenceError, ValueError):
-    """An input holds NaN or infinity: no answer to it means anything."""
+    """An input holds NaN or infinity, so its answer would be meaningless."""
 
     kind_code = "EQ541"
     kind = "input_not_finite"
 
 
 class DeadlineMissed(InferenceError):
-    """The answer is there, but late."""
+    """The answer was computed, but late."""
 
     kind_code = "EQ542"
     kind = "deadline"
@@ -50,49 +50,49 @@ class RuntimeClosed(InferenceError):
 
 
 class ReleaseRefused(InferenceError):
-    """A release that this process cannot serve; its cause is chained."""
+    """This process cannot serve a release; the cause is chained."""
 
     kind_code = "EQ544"
     kind = "release"
 
 
 class InvokeFailed(InferenceError):
-    """The model gave up in the middle of an inference."""
+    """The runtime failed during an inference."""
 
     kind_code = "EQ545"
     kind = "invoke"
 
 
 class ShadowUnusable(InferenceError):
-    """A shadow that does not take what the model takes."""
+    """The shadow's inputs or outputs differ from the model's, or it cannot be loaded."""
 
     kind_code = "EQ547"
     kind = "shadow"
 
 
 class StorageFailed(InferenceError):
-    """Telemetry that is not on the disk yet."""
+    """Telemetry or counters are not on the disk yet."""
 
     kind_code = "EQ500"
     kind = "storage"
 
 
 class AddressRefused(InferenceError):
-    """An address that `serve` does not listen on."""
+    """`serve` does not listen on this address."""
 
     kind_code = "EQ548"
     kind = "address"
 
 
 class NoSuchRelease(InferenceError):
-    """A call names a release that does not serve (any more)."""
+    """A call names a release that does not serve, or no longer."""
 
     kind_code = "EQ549"
     kind = "no_release"
 
 
 class FeedbackRefused(InferenceError):
-    """Feedback on an answer that does not wait for any: told already, too old, or not of this process."""
+    """A ticket is not open: redeemed already, expired, or not of this process."""
 
     kind_code = "EQ550"
     kind = "feedback"

@@ -1,7 +1,8 @@
-"""The keeper: one thread that looks what is to serve and swaps it in, off the callers' path.
+"""The reloader: one thread that polls what is to serve and swaps it in, off the callers' path.
 
-It compares one link and one file's stamp every `poll_s`; the calls themselves read one attribute. A release
-that does not load here or fails its golden inputs is not taken: what served goes on, and the journal tells.
+It compares one link and one file's stamp every `poll_s`; a call only reads one attribute. A release that does
+not load here or fails its golden inputs is refused: the previous one goes on serving, and the journal has
+the reason.
 """
 
 from __future__ import annotations
@@ -11,168 +12,163 @@ from typing import Callable
 
 from edgeq_agent.activation import states
 from edgeq_agent.errors import AgentError, one_line
-from edgeq_agent.sdk import engine as sdk_engine
+from edgeq_agent.sdk import engine as engines
 from edgeq_agent.sdk.call_metrics import ALONE, Side
 from edgeq_agent.sdk.engine import Engine, Options
 from edgeq_agent.sdk.errors import ReleaseRefused, StorageFailed
 from edgeq_agent.sdk.recorder import Recorder
-from edgeq_agent.sdk.routing import Plan, Sources, alone
+from edgeq_agent.sdk.routing import Router, Routing, single
 from edgeq_agent.sdk.shadow import Shadows
 from edgeq_agent.storage import journal, lock
-from edgeq_agent.storage.home import Home
 
 Report = Callable[[str, AgentError], None]
 _JOURNAL_WAIT_S = 2.0
 
 
-class Keeper:
-    """Keeps `plan` at what is to serve.
+class Reloader:
+    """Keeps `routing` up to date.
 
     Attributes:
-        plan: what serves; None once the keeper was closed.
-        refused: release -> why it was not taken.
+        routing: what serves; None once the reloader is closed.
+        refused: release -> why it was refused.
     """
 
     def __init__(
         self,
-        sources: Sources,
+        router: Router,
         options: Options,
         recorder: Recorder,
         shadows: Shadows | None,
         report: Report,
         poll_s: float,
     ) -> None:
-        self._sources = sources
+        self._router = router
         self._options = options
         self._recorder = recorder
         self._shadows = shadows
         self._report = report
         self._poll_s = poll_s
-        self._mark: tuple[object, ...] = ()
+        self._fingerprint: tuple[object, ...] = ()
         self._woken = threading.Event()
-        self._ended = False
+        self._closing = False
         self.refused: dict[str, str] = {}
-        self.plan: Plan | None = None
-        self._thread = threading.Thread(target=self._work, name="edgeq-keep-" + sources.model, daemon=True)
+        self.routing: Routing | None = None
+        self._thread = threading.Thread(target=self._work, name="edgeq-reload-" + router.model, daemon=True)
 
-    def first(self) -> None:
-        """Load what is to serve.
-
-        When that cannot be, the newest release before it that still loads serves instead.
+    def load_first(self) -> None:
+        """Load what is to serve; when that fails, the newest earlier release that still loads.
 
         Raises:
-            AgentError: EQ510, none serves; EQ544, none loads: that of the current one.
+            AgentError: EQ510, no release serves; EQ544, none loads: the error of the current one.
         """
-        self._mark = self._sources.mark()
+        self._fingerprint = self._router.fingerprint()
         try:
-            self.plan = self._sources.plan(self._load, None)
+            self.routing = self._router.route(self._load, None)
         except AgentError as error:
-            self.plan = self._second_best(error)
+            self.routing = self._fall_back(error)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start polling."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Let the keeper see at once that calls wait for an interpreter."""
+        """Make the reloader look at once, because calls wait for an interpreter."""
         self._woken.set()
 
     def close(self, timeout_s: float) -> None:
-        """End the thread and let go of all engines."""
-        self._ended = True
+        """End the thread and drop all engines."""
+        self._closing = True
         self._woken.set()
         self._thread.join(timeout_s)
-        self.plan = None
+        self.routing = None
 
     def _work(self) -> None:
-        while not self._ended:
+        while not self._closing:
             self._woken.wait(self._poll_s)
             self._woken.clear()
-            if self._ended:
+            if self._closing:
                 return
             self._grow()
             try:
-                self._look()
+                self._poll()
             except (OSError, ValueError) as error:
-                # A disk that fails for a moment must not end the looking; the next look may succeed.
-                self._mark = ()
-                self._report(
-                    "", StorageFailed(self._sources.model, f"what serves could not be read: {error}")
-                )
+                # A temporary failure of the disk must not end the polling: compare again next time.
+                self._fingerprint = ()
+                problem = f"what serves could not be read: {error}"
+                self._report("", StorageFailed(self._router.model, problem))
 
     def _grow(self) -> None:
-        for engine in self.plan.all() if self.plan else ():
+        for engine in self.routing.all() if self.routing else ():
             try:
                 engine.grow()
             except (AgentError, MemoryError) as error:
-                engine.no_growth()
+                engine.stop_growing()
                 if isinstance(error, AgentError):
                     self._report(engine.release, error)
 
-    def _look(self) -> None:
-        mark = self._sources.mark()
-        if mark == self._mark:
+    def _poll(self) -> None:
+        fingerprint = self._router.fingerprint()
+        if fingerprint == self._fingerprint:
             return
-        moved = mark[:1] != self._mark[:1]
-        self._mark = mark
+        current = fingerprint[0]
+        link_moved = self._fingerprint[:1] != (current,)
+        self._fingerprint = fingerprint
         try:
-            self.plan = self._sources.plan(self._load, self.plan)
+            self.routing = self._router.route(self._load, self.routing)
         except AgentError as error:
-            if not isinstance(error, ReleaseRefused):  # that one was told when it was refused
-                self._tell("", error)
-            # A split that cannot be served must not keep a release back that was just committed.
-            if moved and mark[0] is not None and str(mark[0]) not in self.refused:
-                self._serve_alone(str(mark[0]))
+            if not isinstance(error, ReleaseRefused):  # a refusal was recorded when it happened
+                self._record("", error)
+            # A split that cannot be applied must not keep back a release that was just committed.
+            if link_moved and current is not None and str(current) not in self.refused:
+                self._serve_alone(str(current))
 
     def _serve_alone(self, release: str) -> None:
-        before = self.plan.all() if self.plan else ()
+        before = self.routing.all() if self.routing else ()
         kept = [engine for engine in before if (engine.release, engine.side) == (release, ALONE)]
         try:
-            self.plan = alone(kept[0] if kept else self._load(release, ALONE))
+            self.routing = single(kept[0] if kept else self._load(release, ALONE))
         except ReleaseRefused:
-            return  # told when it was refused; what served goes on
+            return  # recorded already; the previous routing stays
 
-    def _second_best(self, error: AgentError) -> Plan:
+    def _fall_back(self, error: AgentError) -> Routing:
         if not isinstance(error, ReleaseRefused):
-            self._tell("", error)
-        place, model = self._sources.home, self._sources.model
-        history = states.load(place, model).history
-        current = self._mark[0]
-        for release in [str(current)] * bool(current) + history[::-1]:
+            self._record("", error)
+        history = states.read(self._router.home, self._router.model).history
+        current = self._fingerprint[0]
+        for release in [*([str(current)] if current else []), *reversed(history)]:
             if release in self.refused:
                 continue
             try:
-                return alone(self._load(release, ALONE))
+                return single(self._load(release, ALONE))
             except ReleaseRefused:
-                continue  # told already
+                continue  # recorded already
         raise error
 
     def _load(self, release: str, side: Side) -> Engine:
         self.refused.pop(release, None)
         try:
-            engine = sdk_engine.load(self._sources.home, self._sources.model, release, side, self._options)
+            engine = engines.load(self._router.home, self._router.model, release, side, self._options)
             hand_over = self._recorder.hand_over if self._options.telemetry else None
             engine.start(hand_over, self._shadows, self.wake)
         except AgentError as error:
             self.refused[release] = one_line(error)
-            self._tell(release, error)
+            self._record(release, error)
             raise
         self._recorder.follow(engine)
         return engine
 
-    def _tell(self, release: str, error: AgentError) -> None:
+    def _record(self, release: str, error: AgentError) -> None:
         self._report(release, error)
-        place: Home = self._sources.home
         try:
-            with lock.hold(place, _JOURNAL_WAIT_S):
+            with lock.hold(self._router.home, _JOURNAL_WAIT_S):
                 journal.append(
-                    place,
+                    self._router.home,
                     "refused",
-                    model=self._sources.model,
+                    model=self._router.model,
                     release=release or None,
                     problem=one_line(error),
                 )
         except AgentError as busy:
             self._report(release, busy)
-        except OSError as problem:  # a full disk: the report and the counters have the refusal all the same
+        except OSError as problem:  # a full disk: the report and the counters still have the refusal
             self._report(release, StorageFailed("journal", f"not written: {problem}"))

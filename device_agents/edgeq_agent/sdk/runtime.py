@@ -1,9 +1,9 @@
-"""`Runtime`: a model of this device inside an application's process.
+"""`Runtime`: run a model of this device inside an application's process.
 
     with Runtime("kws") as rt:
         scores = rt.infer(samples)          # real values in, real values out
 
-Threads may share one; processes make their own (after `os.fork` only the parent's goes on).
+Threads may share one. Each process makes its own: after `os.fork` only the parent's works.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import weakref
 from collections import deque
 from typing import Any, Deque, Mapping, NamedTuple
 
-from edgeq_agent.calls import request
+from edgeq_agent.calls.fields import Fields
 from edgeq_agent.errors import AgentError, one_line
 from edgeq_agent.platforms import identity
 from edgeq_agent.releases import release_store
@@ -25,26 +25,27 @@ from edgeq_agent.sdk.engine import Engine, Options
 from edgeq_agent.sdk.errors import DeadlineMissed, InferenceError, NoSuchRelease, RuntimeClosed
 from edgeq_agent.sdk.feedback import Tickets
 from edgeq_agent.sdk.recorder import Recorder
-from edgeq_agent.sdk.reloader import Keeper
-from edgeq_agent.sdk.routing import Plan, Sources
+from edgeq_agent.sdk.reloader import Reloader
+from edgeq_agent.sdk.routing import Router, Routing
 from edgeq_agent.sdk.shadow import Shadows
 from edgeq_agent.sdk.tensors import TensorInfo
 from edgeq_agent.split import ab_split
-from edgeq_agent.storage import home
+from edgeq_agent.storage.home import locate
 
 POLL_S = 1.0
-_MOST_INTERPRETERS = 4
+_MAX_INTERPRETERS = 4
 _PROBLEMS = 20
+_MAX_TICKETS = 1 << 24
 _PAUSE_S = 0.005
 _log = logging.getLogger("edgeq_agent")
 _clock = time.perf_counter_ns
 
 
 class Problem(NamedTuple):
-    """Something that went wrong off the callers' path.
+    """A failure off the callers' path.
 
     Attributes:
-        release: the id of the one that it is about; empty when it is about none.
+        release: the id of the release that it is about, or empty.
         text: one line.
     """
 
@@ -54,12 +55,12 @@ class Problem(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What one call got, and from which release.
+    """The outputs of one call, and the release that computed them.
 
     Attributes:
-        outputs: by name, also where there is but one.
+        outputs: by name, even when there is only one.
         arm: of the split; None without one.
-        ticket: for `feedback`, where one was asked for.
+        ticket: for `feedback`; None unless requested.
     """
 
     outputs: dict[str, Any]
@@ -69,30 +70,31 @@ class Answer(NamedTuple):
 
 
 class Runtime:
-    """Answers with the release that serves a model on this device, and follows it when it changes.
+    """Answers calls with the release that serves a model on this device, and follows it when it changes.
 
     Args:
         model: its name on the device.
         home: the agent's home; default `$EDGEQ_HOME` or `~/.edgeq`.
         threads: of each interpreter.
         telemetry: whether windows go to the outbox; counters are kept in any case.
-        pool: how many interpreters at most, that is, calls at the same time; default: the
+        pool: the maximum number of interpreters, that is, of concurrent calls; default: the number of
             processors, at most 4.
-        split: None takes the device's split.json where there is one; `{arm or release: weight}` is the
-            application's own; False is none. See ab_split.
-        shadow: a release (`previous`, or the beginning of its id) or a model file of the release, which
-            answers a fraction of the calls a second time, off the caller's path, for comparison.
+        split: None uses the device's split.json if there is one; `{arm or release: weight}` is the
+            application's own; False uses none. See `split.ab_split`.
+        shadow: a release (`previous`, or the beginning of its id) or a model file of the release. It runs a
+            fraction of the calls a second time, off the caller's path, for comparison.
         shadow_fraction: above 0 and at most 1.
-        deadline_s: of a call, from `infer` to its answer; later ones are counted.
-        strict: raise when an answer is late.
+        deadline_s: of a call, from `infer` to its answer; later answers are counted.
+        strict: raise an error when an answer is late.
         poll_s: how often to look for another release.
-        window, window_s, window_least_s: a telemetry window ends after `window` inferences, but is at least
-            `window_least_s` and at most `window_s` seconds long.
+        window, window_s, window_least_s: a telemetry window ends after `window` inferences, but lasts at
+            least `window_least_s` and at most `window_s` seconds.
         feedback: how many answers may wait for `feedback` at the same time.
 
     Raises:
-        AgentError: EQ510, no release of the model serves here; EQ544, none of its releases loads; EQ546,
-            weights that are none. A split of releases that are not here is reported, and `current` serves.
+        AgentError: EQ510, no release of the model serves here; EQ544, none of its releases loads; EQ546, the
+            weights are not valid. When the device's split names releases that are not here, that is reported
+            and `current` serves.
     """
 
     def __init__(
@@ -114,72 +116,72 @@ class Runtime:
         window_least_s: float = 5.0,
         feedback: int = 10_000,
     ) -> None:
-        place = _home(home)
-        self.model = request.model_name({"model": model})
-        self._home = place
+        self._home = locate(home)
+        self.model = Fields({"model": model}).model_name()
         if isinstance(split, Mapping):
-            ab_split.weighted(None, split, model)  # what is no weight is refused here, not told later
+            ab_split.weighted(None, split, model)  # raises here, not later in the background
         self._deadline_ns = _deadline_ns(deadline_s)
         self._strict = strict
-        self._tickets = Tickets(request.integer({"feedback": feedback}, "feedback", 1, 1 << 24))
+        self._tickets = Tickets(Fields({"feedback": feedback}).integer("feedback", 1, _MAX_TICKETS))
         self._problems: Deque[Problem] = deque(maxlen=_PROBLEMS)
         self._closing = threading.Lock()
         self._closed = False
-        release_store.need_current(place, model)
+        release_store.need_current(self._home, model)
         options = Options(
-            threads, pool or min(os.cpu_count() or 1, _MOST_INTERPRETERS), telemetry, window, window_s,
+            threads, pool or min(os.cpu_count() or 1, _MAX_INTERPRETERS), telemetry, window, window_s,
             window_least_s,
         )  # fmt: skip
-        sources = Sources(place, model, split, identity.device_id(place))
-        self._recorder = Recorder(place, model, telemetry, self._serves, self._report)
-        self._shadows = Shadows(place, model, shadow, shadow_fraction, self._report) if shadow else None
-        self._keeper = Keeper(sources, options, self._recorder, self._shadows, self._report, poll_s)
+        router = Router(self._home, model, split, identity.device_id(self._home))
+        self._recorder = Recorder(self._home, model, telemetry, self._serves, self._report)
+        self._shadows = Shadows(self._home, model, shadow, shadow_fraction, self._report) if shadow else None
+        self._reloader = Reloader(router, options, self._recorder, self._shadows, self._report, poll_s)
         try:
-            self._keeper.first()
+            self._reloader.load_first()
         except BaseException:
             if self._shadows is not None:
                 self._shadows.close(1.0)
             raise
         self._recorder.start()
-        self._keeper.start()
+        self._reloader.start()
         self._at_exit = _close_at_exit(self)
 
     def infer(self, x: Any, key: object = None, raw: bool = False, deadline_s: float | None = None) -> Any:
-        """Return the model's answer to one sample.
+        """Run the model on one sample.
 
         Args:
-            x: an array for a model of one input, else a dict by input name; of the input's shape, with the
-                batch axis of 1 or without (the answer then is without as well). Real values are quantized
-                where the model takes integers; integers of the model's own type are taken as they are.
-            key: whose call it is, for the split: the same key always gets the same arm. Default: the device.
-            raw: give the model's own types instead of real values.
-            deadline_s: instead of the runtime's.
+            x: an array for a model with one input, else a dict by input name. Each has the input's shape,
+                with a batch axis of 1 or without (then the answer has none either). Real values are quantized
+                where the model takes integers; integers of the model's own type are used as they are.
+            key: assigns the call to an arm of a split: the same key always gets the same arm. Default: the
+                device.
+            raw: return the model's own types instead of real values.
+            deadline_s: replaces the runtime's.
 
         Returns:
-            A new array, float32 unless `raw`; a dict by output name where there are several.
+            A new array, float32 unless `raw`; a dict by output name when there are several outputs.
 
         Raises:
             InputMismatch: EQ540. InputNotFinite: EQ541. DeadlineMissed: EQ542, when strict.
             RuntimeClosed: EQ543. InvokeFailed: EQ545.
         """
         limit_ns = self._deadline_ns if deadline_s is None else _deadline_ns(deadline_s)
-        return self._answer(self._keeper.plan, None, key, x, raw, limit_ns)
+        return self._answer(self._reloader.routing, None, key, x, raw, limit_ns)
 
     def run(
         self, x: Any, key: object = None, raw: bool = False, deadline_s: float | None = None,
         release: str | None = None, ticket: bool = False,
     ) -> Answer:  # fmt: skip
-        """Answer as `infer` does, and tell which release it was.
+        """Run the model on one sample as `infer` does, and say which release answered.
 
         Args:
-            release: the id of the one that shall answer, which must serve.
-            ticket: give one, so that `feedback` can say later whether the answer was right.
+            release: the id of the release to use; it must serve.
+            ticket: issue a ticket, so that `feedback` can report later whether the answer was correct.
 
         Raises:
-            NoSuchRelease: EQ549, it does not; else as `infer`.
+            NoSuchRelease: EQ549, the release does not serve; else as `infer`.
         """
         limit_ns = self._deadline_ns if deadline_s is None else _deadline_ns(deadline_s)
-        engine: Any = self._plan().engine(key) if release is None else self._engine_of(release)
+        engine: Any = self._routing().engine(key) if release is None else self._engine_of(release)
         named, arm, first, metrics = engine.release, engine.arm, engine.outputs[0].name, engine.metrics
         try:
             outputs = self._answer(None, engine, key, x, raw, limit_ns)
@@ -189,26 +191,27 @@ class Runtime:
         return Answer(outputs if isinstance(outputs, dict) else {first: outputs}, named, arm, issued)
 
     def feedback(self, ticket: str, correct: bool) -> None:
-        """Say whether an answer was right; counted for its release and arm, once, and never with its input.
+        """Report whether an answer was correct; counted once for its release and arm, without its input.
 
         Args:
             ticket: of the answer (`run(x, ticket=True).ticket`).
 
         Raises:
-            FeedbackRefused: EQ550, the answer does not wait for it: told already, too old, or of another
-                process. RuntimeClosed: EQ543. AgentError: EQ512, `correct` is no boolean.
+            FeedbackRefused: EQ550, the ticket was redeemed already, has expired, or is of another process.
+            RuntimeClosed: EQ543.
+            AgentError: EQ512, `correct` is not a boolean.
         """
-        correct = request.flag({"correct": correct}, "correct", False)
-        self._plan()
+        correct = Fields({"correct": correct}).flag("correct")
+        self._routing()
         metrics = self._tickets.redeem(ticket)
         metrics.add_feedback(correct)
         self._recorder.feedback_added(metrics)
 
-    def _answer(self, plan: Any, engine: Any, key: object, x: Any, raw: bool, limit_ns: int | None) -> Any:
+    def _answer(self, routing: Any, engine: Any, key: object, x: Any, raw: bool, limit_ns: int | None) -> Any:
         if engine is None:
-            if plan is None:
-                raise self._is_closed()
-            engine = plan.default if key is None and not plan.drawn else plan.engine(key)
+            if routing is None:
+                raise self._closed_error()
+            engine = routing.default if key is None and not routing.by_call else routing.engine(key)
         began = _clock()
         slot: Any = None
         try:
@@ -217,7 +220,7 @@ class Runtime:
             slot = engine.wait(began + limit_ns if self._strict and limit_ns is not None else None)
             if slot is None:
                 busy = f"all {engine.size} interpreters were busy until its deadline"
-                plan = engine = None
+                routing = engine = None
                 raise DeadlineMissed("the call", busy) from None
         try:
             if key is not None:
@@ -239,79 +242,79 @@ class Runtime:
             raise
         finally:
             engine.give(slot)
-            # A traceback that the application keeps must not keep the engine: its end is how its last call is
-            # known to be over.
-            plan = engine = slot = None
+            # A traceback that the application keeps must not keep the engine: the recorder knows by the
+            # engine's end that its last call is over.
+            routing = engine = slot = None
 
     def describe(self, release: str | None = None) -> tuple[list[TensorInfo], list[TensorInfo]]:
-        """Return the inputs and outputs of a release that serves; default: the one of calls without a key.
+        """Return the inputs and outputs of a release that serves; default: that of calls without a key.
 
         Raises:
             NoSuchRelease: EQ549, it does not serve.
         """
-        engine = self._plan().default if release is None else self._engine_of(release)
+        engine = self._routing().default if release is None else self._engine_of(release)
         return engine.inputs, engine.outputs
 
     def _engine_of(self, release: str) -> Engine:
-        serving = {engine.release: engine for engine in self._plan().all()}
+        serving = {engine.release: engine for engine in self._routing().all()}
         if release not in serving:
             raise NoSuchRelease(
                 f"{self.model} {release[:12]}", "does not serve", expected="one of " + ", ".join(serving)
             )
         return serving[release]
 
-    def _plan(self) -> Plan:
-        plan = self._keeper.plan
-        if plan is None:
-            raise self._is_closed()
-        return plan
+    def _routing(self) -> Routing:
+        routing = self._reloader.routing
+        if routing is None:
+            raise self._closed_error()
+        return routing
 
-    def _is_closed(self) -> RuntimeClosed:
-        return RuntimeClosed(self.model, "the runtime was closed", hint="make another one")
+    def _closed_error(self) -> RuntimeClosed:
+        return RuntimeClosed(self.model, "the runtime was closed", hint="create another Runtime")
 
     @property
     def release(self) -> str:
         """The id of the release that answers calls without a key."""
-        return self._plan().default.release
+        return self._routing().default.release
 
     @property
     def releases(self) -> dict[str, str]:
         """Arm -> release; without a split the only arm is called `default`."""
-        plan = self._plan()
-        return {engine.arm or "default": engine.release for engine in plan.all()}
+        routing = self._routing()
+        return {engine.arm or "default": engine.release for engine in routing.all()}
 
     @property
     def inputs(self) -> list[TensorInfo]:
         """The inputs of that release, in the model's order."""
-        return self._plan().default.inputs
+        return self._routing().default.inputs
 
     @property
     def outputs(self) -> list[TensorInfo]:
         """The outputs of that release, in the model's order."""
-        return self._plan().default.outputs
+        return self._routing().default.outputs
 
     @property
     def kernels(self) -> str:
-        """Whose kernels run: xnnpack, builtin or unknown."""
-        return self._plan().default.kernels
+        """Which kernels run: xnnpack, builtin, edgetpu or unknown."""
+        return self._routing().default.kernels
 
     @property
     def problems(self) -> list[Problem]:
-        """The last of what went wrong off the callers' path, oldest first."""
+        """The latest failures off the callers' path, oldest first."""
         return list(self._problems)
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Let running calls end, store the window and the counters, free the model; calls then fail (EQ543).
+        """Wait for running calls, store the window and the counters, free the model; later calls get EQ543.
 
         Args:
-            timeout_s: for running calls; a call that hangs does not keep the process from ending.
+            timeout_s: for running calls; a call that hangs does not keep the process alive.
         """
         with self._closing:
             if self._closed:
                 return
             self._closed = True
             atexit.unregister(self._at_exit)
-            self._keeper.close(timeout_s)
+            self._reloader.close(timeout_s)
             until_s = time.monotonic() + timeout_s
             while not self._recorder.idle() and time.monotonic() < until_s:
                 time.sleep(_PAUSE_S)
@@ -326,31 +329,27 @@ class Runtime:
         self.close()
 
     def _serves(self) -> tuple[str | None, str | None, dict[str, str]]:
-        plan = self._keeper.plan
+        routing = self._reloader.routing
         return (
             release_store.current(self._home, self.model),
-            plan.default.release if plan else None,
-            dict(self._keeper.refused),
+            routing.default.release if routing else None,
+            dict(self._reloader.refused),
         )
 
     def _report(self, release: str, error: AgentError) -> None:
-        # Its text, not the error: its traceback would keep a refused model in memory.
+        # The text, not the error: its traceback would keep a refused model in memory.
         self._problems.append(Problem(release, error.code, one_line(error)))
         _log.warning("%s: %s", self.model, one_line(error))
-
-
-def _home(option: str | None) -> home.Home:
-    return home.locate(option)
 
 
 def _deadline_ns(deadline_s: float | None) -> int | None:
     if deadline_s is None:
         return None
-    return int(request.seconds({"deadline_s": deadline_s}, "deadline_s", 0.0) * 1e9)
+    return int(Fields({"deadline_s": deadline_s}).seconds("deadline_s", 0.0) * 1e9)
 
 
 def _close_at_exit(runtime: Runtime) -> Any:
-    """Let an application that forgets `close` lose no window: threads must not run into the exit."""
+    """Close the runtime at exit for applications that forget it: no window is lost, no thread is cut off."""
     reference = weakref.ref(runtime)
 
     def close() -> None:

@@ -1,4 +1,4 @@
-"""One interpreter with its buffers: the call path. Whoever holds a slot is the only one to use it."""
+"""The call path: one interpreter with its buffers, used only by the thread that holds it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Slot:
     """Runs one sample at a time.
 
     Args:
-        hand_over: gets a full ring; None: no telemetry, the ring is written over.
+        hand_over: takes a full ring; None without telemetry: the ring is overwritten.
     """
 
     __slots__ = (
@@ -39,7 +39,7 @@ class Slot:
         self._set = loaded.interpreter.set_tensor
         self._get = loaded.interpreter.get_tensor
         self._invoke = loaded.interpreter.invoke
-        # Its own feeds: their buffers must not be another slot's.
+        # Feeds of its own: slots must not share buffers.
         self._feeds = [Feed(tensor, feed.channels) for tensor, feed in zip(loaded.inputs, metrics.feeds)]
         self._drains = [Drain(tensor) for tensor in loaded.outputs]
         self._positions = [tensor.position for tensor in loaded.inputs]
@@ -51,10 +51,10 @@ class Slot:
         self.tally = metrics.tally()
 
     def run(self, x: Any, raw: bool) -> Any:
-        """Return the answer to one sample: an array, or a dict by name where there are several outputs.
+        """Run one sample and return an array, or a dict by name when there are several outputs.
 
         Raises:
-            InferenceError: EQ540, EQ541 the input; EQ545 the model gives up.
+            InputMismatch: EQ540. InputNotFinite: EQ541. InvokeFailed: EQ545.
         """
         tally = self.tally
         position = tally.position
@@ -73,7 +73,7 @@ class Slot:
         try:
             self._invoke()
         except (ValueError, RuntimeError) as error:
-            raise InvokeFailed("the model", "gives up: " + " ".join(str(error).split())[:300]) from error
+            raise InvokeFailed("the model", "failed: " + " ".join(str(error).split())[:300]) from error
         ring.latencies[position] = _clock() - began
         first = self._get(self._outputs[0])
         ring.outputs[position] = first
@@ -102,7 +102,7 @@ class Slot:
             self._hand_over(self._metrics, *filled)
 
     def flush(self) -> None:
-        """Hand over what is in the ring (only for who holds the slot)."""
+        """Hand over what is in the ring (only by the thread that holds the slot)."""
         self._full()
 
     def _all(self, first: Any, raw: bool, batched: bool) -> dict[str, Any]:
@@ -114,12 +114,12 @@ class Slot:
         return answers
 
     def _given(self, x: Any) -> tuple[Any, bool]:
-        """Return the inputs' arrays in the model's order, and whether they have the batch axis."""
+        """Return the input arrays in the model's order, and whether they have the batch axis."""
         given = [self._array(value) for value in self._ordered(x)]
         batched = [feed.batched(array) for feed, array in zip(self._feeds, given)]
         if len(set(batched)) > 1:
             raise InputMismatch(
-                "the inputs", expected="all with the batch axis, or none", got="some with it, some without"
+                "the inputs", expected="all with the batch axis, or none", got="some with it, others without"
             )
         return given, batched[0]
 

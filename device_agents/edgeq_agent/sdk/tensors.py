@@ -1,8 +1,8 @@
-"""One input or output on the call path: the caller's values in, the model's out, in buffers made once.
+"""Convert inputs and outputs on the call path, in buffers that are allocated once.
 
-Integers of a quantized tensor's own type are taken as they are; everything else stands for real values, which
-are quantized in float32, as the runtime's own QUANTIZE op does it. (`model.to_input`, which the verb `infer`
-uses, takes float64: the two differ, by one step, where a value lies within a float's rounding of the middle.)
+Integers of a quantized tensor's own type are used as they are. All other values are real values and are
+quantized in float32, as the runtime's own QUANTIZE op does. (`model.to_input`, which the verb `infer` uses,
+works in float64. The two can differ by one step where a value lies within a float's rounding of the middle.)
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from edgeq_agent.sdk.errors import InputMismatch, InputNotFinite
 
 # Quantizing in pieces that stay in the processor's cache halves the time of a large image.
 _BLOCK = 16384
-# Integers are summed slowly (no BLAS): of larger inputs only every n-th is looked at for telemetry, so that
-# this is what a call pays for on average.
+# Integers are summed slowly (no BLAS). Of larger inputs only every n-th is summed for telemetry, so that an
+# average call sums this many.
 _INTEGERS_A_CALL = 2048
 
 
 class TensorInfo(NamedTuple):
-    """What a caller needs to know of an input or output.
+    """Describes an input or output to the caller.
 
     Attributes:
         name: without the exporter's `serving_default_` and `:0`.
@@ -43,21 +43,21 @@ class TensorInfo(NamedTuple):
 
 
 def info_of(tensor: Tensor) -> TensorInfo:
-    """Return what a caller needs to know of a tensor."""
+    """Return the description of a tensor."""
     return TensorInfo(
         short_name(tensor.name), (1, *tensor.shape), tensor.dtype, tensor.scale, tensor.zero_point
     )
 
 
 def short_name(name: str) -> str:
-    """Return a tensor's name without what the exporter put around it."""
+    """Return a tensor's name without the exporter's prefix and suffix."""
     prefix = "serving_default_"
     bare = name[len(prefix) :] if name.startswith(prefix) else name
     return bare[:-2] if bare.endswith(":0") else bare
 
 
 class Feed:
-    """Turns what a caller gives into the array that one input of the model takes."""
+    """Converts a caller's values into the array for one input of the model."""
 
     def __init__(self, tensor: Tensor, channels: int) -> None:
         import numpy as np
@@ -84,10 +84,10 @@ class Feed:
         self._turn = 0
 
     def batched(self, array: Any) -> bool:
-        """Return whether an array has the batch axis; what it has is what its answer gets.
+        """Return whether an array has the batch axis; the answer has it as the input does.
 
         Raises:
-            InputMismatch: it has another shape.
+            InputMismatch: EQ540, it has another shape.
         """
         shape = array.shape
         if shape == self._single and shape != self._full:
@@ -99,15 +99,15 @@ class Feed:
         )
 
     def take(self, array: Any, sums: Any) -> Any:
-        """Return the values as the model takes them, with the batch axis; valid until the next call.
+        """Return the values in the model's type, with the batch axis; valid until the next call.
 
         Args:
-            array: of one of the two shapes that `batched` lets pass.
-            sums: float32 of shape (channels,), gets the sum of each channel's real values; NaN where a large
-                input of integers was not looked at.
+            array: of one of the two shapes that `batched` accepts.
+            sums: float32 of shape (channels,); receives the sum of each channel's real values, or NaN where a
+                large input of integers was not summed.
 
         Raises:
-            InputMismatch: its type does not fit. InputNotFinite: NaN or infinity in it.
+            InputMismatch: EQ540, its type does not fit. InputNotFinite: EQ541, it holds NaN or infinity.
         """
         import numpy as np
 
@@ -129,19 +129,19 @@ class Feed:
             raise self._wrong_type(array)
         given = array if array.dtype == self._own or self._quantized else _cast(array, self._own)
         flat = given if given.dtype == np.float32 else _cast(given, np.float32)
-        # Infinities are looked for in the sum, and named; a huge value is quantized to the last step.
+        # Infinities are found in the sum and reported; a huge value is quantized to the last step.
         with np.errstate(over="ignore", invalid="ignore"):
             np.dot(self._ones, flat.reshape(self._rows, self.channels), sums)
-            # A sum shows every NaN and infinity among its parts; only finite parts of huge size can fool it.
+            # A NaN or infinity always shows in the sum, but the sum of huge finite values may overflow, too.
             total = sums.item() if self.channels == 1 else sum(sums.tolist())
             if not math.isfinite(total) and not np.isfinite(given).all():
-                raise InputNotFinite("input " + self.info.name, "holds NaN or infinity, or what becomes it")
+                raise InputNotFinite("input " + self.info.name, "holds NaN or infinity, or overflows to it")
             return self._quantize(flat.reshape(-1)) if self._quantized else given.reshape(self._full)
 
     def _in_blocks(self, size: int) -> Iterator[tuple[Any, ...]]:
-        """Yield for each piece its slice, a buffer, the limits and where its integers go.
+        """Yield for each block its slice, a buffer, the limits and the destination of its integers.
 
-        The limits are whole arrays: with scalars, numpy's minimum and maximum take four times as long.
+        The limits are arrays: with scalars, numpy's minimum and maximum take four times as long.
         """
         import numpy as np
 
@@ -200,13 +200,13 @@ class Feed:
         )
 
     def means(self, sums: Any) -> Any:
-        """Return the means of what `take` summed, shape (samples, channels), without those not looked at."""
+        """Return the channel means of what `take` summed, shape (samples, channels), without NaN rows."""
         import numpy as np
 
         return sums[~np.isnan(sums[:, 0])].astype(np.float64) / self._rows
 
     def real(self, array: Any) -> Any:
-        """Return an input's real values, float32, with the batch axis (a shadow takes these)."""
+        """Return an input's real values, float32, with the batch axis, for a shadow."""
         import numpy as np
 
         if self._quantized and array.dtype == self._own:
@@ -216,7 +216,7 @@ class Feed:
 
 
 class Drain:
-    """Turns one output of the model into what a caller gets."""
+    """Converts one output of the model into the caller's values."""
 
     def __init__(self, tensor: Tensor) -> None:
         import numpy as np
@@ -227,7 +227,7 @@ class Drain:
         self._zero_point = np.float32(tensor.zero_point)
 
     def real(self, values: Any) -> Any:
-        """Return the real values of an output, float32; the array itself when it is not quantized."""
+        """Return the real values of an output as float32; the array itself when it is not quantized."""
         import numpy as np
 
         if not self.quantized:
@@ -237,7 +237,7 @@ class Drain:
 
 
 def _largest(whole: int) -> Any:
-    """Return the largest float32 that is not above a whole number (2**31 - 1 has none of its own)."""
+    """Return the largest float32 that is not above an integer (2**31 - 1 is not a float32)."""
     import numpy as np
 
     near = np.float32(whole)
@@ -247,7 +247,7 @@ def _largest(whole: int) -> Any:
 def _cast(array: Any, dtype: Any) -> Any:
     import numpy as np
 
-    with np.errstate(over="ignore"):  # what becomes infinite is found right after, and named
+    with np.errstate(over="ignore"):  # values that become infinite are found and reported right after
         return array.astype(dtype)
 
 

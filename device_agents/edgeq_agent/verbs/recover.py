@@ -1,58 +1,35 @@
-"""Verbs `soak` and `recover`: look after what serves on trial, and make whole what was interrupted."""
+"""Verbs `soak` and `recover`: end soaks that are over; finish or undo interrupted activations."""
 
 from __future__ import annotations
 
-import os
-
-from edgeq_agent.activation import recovery, soak, states
-from edgeq_agent.activation.states import ModelState
-from edgeq_agent.calls import request
+from edgeq_agent.activation import recovery, state_record, states
 from edgeq_agent.calls.call import Call
 from edgeq_agent.releases import release_store
-from edgeq_agent.storage import lock, scratch
-from edgeq_agent.storage.home import Home
+from edgeq_agent.storage import lock
+from edgeq_agent.verbs import recovers_itself
 from edgeq_agent.wire import Json
 
 
+@recovers_itself
 def end_soak(call: Call) -> Json:
-    """Verb `soak`: look at a model's soak and end it when it is over; when none runs, nothing changes.
+    """Verb `soak`: look at a model's soak and end it when it is over; without a soak nothing changes.
 
     Raises:
         AgentError: EQ510 no such model, EQ508 busy.
     """
-    model = request.model_name(call.request)
+    model = call.fields.model_name()
     with lock.hold(call.home):
-        before = states.load(call.home, model).state
-        if before == states.NONE:
+        if states.read(call.home, model).state == state_record.NONE:
             release_store.need_current(call.home, model)
-        state = recovery.recover(call.home, model)
-        return dict(_told(call.home, state, before), model=model)
+        return dict(recovery.recover_model(call.home, model).to_json(), model=model)
 
 
+@recovers_itself
 def recover(call: Call) -> Json:
-    """Verb `recover`: make every model whole, as the service does when the device has started.
+    """Verb `recover`: recover every model, as the service does when the device has booted.
 
     Raises:
         AgentError: EQ508 busy.
     """
-    found = {}
-    with lock.hold(call.home):
-        scratch.sweep(call.home)
-        for model in sorted(os.listdir(call.home.models)):
-            before = states.load(call.home, model).state
-            found[model] = _told(call.home, recovery.recover(call.home, model), before)
-    return {"models": found}
-
-
-def _told(place: Home, state: ModelState, before: str) -> Json:
-    body: Json = {
-        "release": release_store.current(place, state.model),
-        "target": state.target,
-        "state": state.state,
-        "before": before,
-        "changed": state.state != before,
-        "reason": state.reason,
-        "soak": soak.told(place, state),
-    }
-    body.update(state.problems)
-    return body
+    results = recovery.recover_all(call.home)
+    return {"models": {model: result.to_json() for model, result in results.items()}}

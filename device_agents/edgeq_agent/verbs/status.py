@@ -1,4 +1,4 @@
-"""Verb `status`: which releases serve, what waits in the outbox, what happened lately."""
+"""Verb `status`: the releases that serve, the state of the outbox, and the last journal entries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from edgeq_agent.calls.call import Call
 from edgeq_agent.platforms import identity
 from edgeq_agent.releases import pins, release_store
 from edgeq_agent.runtimes import registry
-from edgeq_agent.storage import home, journal
+from edgeq_agent.storage import journal
+from edgeq_agent.storage.home import Home, free_bytes, free_inodes
 from edgeq_agent.telemetry import outbox
 from edgeq_agent.trust import trust_store
 from edgeq_agent.wire import Json
@@ -20,7 +21,7 @@ _JOURNAL_ENTRIES = 20
 
 
 def status(call: Call) -> Json:
-    """Verb `status`."""
+    """Verb `status`: describe every model, the outbox, trust, the service and the disk; changes nothing."""
     names = sorted(os.listdir(call.home.models))
     with outbox.opened(call.home) as box:
         waiting = box.summary()
@@ -31,33 +32,28 @@ def status(call: Call) -> Json:
         "outbox": waiting,
         "trust": trust_store.summary(call.home),
         "service": service_record.summary(call.home),
-        "free_bytes": home.free_bytes(call.home.root),
-        "free_inodes": home.free_inodes(call.home.root),
+        "free_bytes": free_bytes(call.home.root),
+        "free_inodes": free_inodes(call.home.root),
         "journal": journal.tail(call.home, _JOURNAL_ENTRIES),
     }
 
 
-def _model(place: home.Home, name: str) -> Json:
-    state = states.load(place, name)
-    current = release_store.current(place, name)
+def _model(home: Home, name: str) -> Json:
+    record = states.read(home, name)
+    current = release_store.current(home, name)
+    backend = registry.find(home, record.runtime_of(current))
     return {
         "current": current,
-        "previous": state.previous,
-        "state": state.state,
-        "runtime": state.runtime_of(current),
-        "proof": _proof(place, state.runtime_of(current)),
-        "since_ns": state.since_ns,
-        "reason": state.reason,
-        "target": state.target,
-        "attempts": state.attempts.body(),
-        "soak": soak.told(place, state),
-        "pins": pins.read(place, name),
-        "releases": release_store.of_model(place, name),
-        **candidates.told(place, name),
+        "previous": record.previous,
+        "state": record.state,
+        "runtime": record.runtime_of(current),
+        "proof": backend.proof if backend else None,
+        "since_ns": record.since_ns,
+        "reason": record.reason,
+        "target": record.target,
+        "attempts": record.attempts.to_json(),
+        "soak": soak.describe(home, record),
+        "pins": pins.read(home, name),
+        "releases": release_store.of_model(home, name),
+        **candidates.describe(home, name),
     }
-
-
-def _proof(place: home.Home, digest: str | None) -> str | None:
-    """Return what was seen of the release that serves: `golden` outputs, or that it `ran`."""
-    backend = registry.find(place, digest)
-    return backend.proof if backend else None

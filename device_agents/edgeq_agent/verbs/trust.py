@@ -60,7 +60,7 @@ def _committed_counters(home: Home) -> dict[str, ReleaseCounter]:
     """Return the counters of what was committed before the store existed, or before it was lost."""
     counters: dict[str, ReleaseCounter] = {}
     for model in sorted(os.listdir(home.models)):
-        for release in states.load(home, model).runtimes:
+        for release in states.read(home, model).runtimes:
             try:
                 counter = release_store.read(home, release).counter
             except AgentError:

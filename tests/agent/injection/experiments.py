@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeq_agent.activation import candidates, states
+from edgeq_agent.activation import candidates, state_record
 from edgeq_agent.storage import home
 from tests.agent.injection.scenarios import Scenario, committed, journal_has, state_of, verb, whole
 
@@ -33,7 +33,7 @@ def stage(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
         before=before,
         steps=[verb("stage", told, **new.request())],
         serves=(old.release,),
-        ends=(old.release, states.COMMITTED),
+        ends=(old.release, state_record.COMMITTED),
         settled=settled,
     )
 
@@ -47,7 +47,7 @@ def arms(old: Any, new: Any) -> dict[str, Any]:
 
 def split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     def counts(machine: Any) -> None:
-        found = candidates.told(home.Home(str(machine.home)), "tiny")
+        found = candidates.describe(home.Home(str(machine.home)), "tiny")
         assert found["in_force"], "the answer said that it is split"
         assert [arm["release"] for arm in found["split"]["arms"]] == [old.release, new.release]
 
@@ -56,7 +56,7 @@ def split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
         before=before,
         steps=[verb("split", counts, **arms(old, new))],
         serves=(old.release,),
-        ends=(old.release, states.COMMITTED),
+        ends=(old.release, state_record.COMMITTED),
         settled=counts,
     )
 
@@ -65,7 +65,7 @@ def end_split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     """The experiment is over: first the split goes, then the release."""
 
     def cleared(machine: Any) -> None:
-        assert candidates.told(home.Home(str(machine.home)), "tiny")["split"] is None, (
+        assert candidates.describe(home.Home(str(machine.home)), "tiny")["split"] is None, (
             "the answer said cleared"
         )
 
@@ -82,7 +82,7 @@ def end_split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
         before=before,
         steps=steps,
         serves=(old.release,),
-        ends=(old.release, states.COMMITTED),
+        ends=(old.release, state_record.COMMITTED),
         settled=gone,
     )
 
@@ -91,7 +91,7 @@ def promote(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     """An arm of the split is activated: it alone serves, and no split is left."""
 
     def settled(machine: Any) -> None:
-        found = candidates.told(home.Home(str(machine.home)), "tiny")
+        found = candidates.describe(home.Home(str(machine.home)), "tiny")
         assert (found["split"], found["staged"]) == (None, {})
 
     return Scenario(
@@ -99,6 +99,6 @@ def promote(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
         before=before,
         steps=[verb("activate", committed(new.release), **new.request()), verb("recover")],
         serves=(old.release, new.release),
-        ends=(new.release, states.COMMITTED),
+        ends=(new.release, state_record.COMMITTED),
         settled=settled,
     )

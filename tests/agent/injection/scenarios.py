@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq_agent import errors, wire
-from edgeq_agent.activation import candidates, counters, states
+from edgeq_agent.activation import candidates, counters, state_record
 from edgeq_agent.autostart import record
 from edgeq_agent.releases import pins
 from edgeq_agent.runtimes import registry
@@ -77,9 +77,9 @@ def serves(release: str) -> Check:
 def committed(release: str) -> Check:
     def check(machine: Any) -> None:
         assert current(machine) == release, "the answer said committed"
-        assert state_of(machine)["state"] == states.COMMITTED, "the answer said committed"
+        assert state_of(machine)["state"] == state_record.COMMITTED, "the answer said committed"
         assert state_of(machine)["target"] == release
-        _journal_says(machine, release, states.COMMITTED)
+        _journal_says(machine, release, state_record.COMMITTED)
         manifest = files.read_json(str(machine.home / "releases" / release / "manifest.json"))
         store = trust_store.load(home.Home(str(machine.home)))
         assert store is not None
@@ -188,7 +188,7 @@ def install(bundle: Any, runtime: str, change: dict[str, Any], before: dict[str,
         before=before,
         steps=steps,
         serves=(None, bundle.release),
-        ends=(bundle.release, states.COMMITTED),
+        ends=(bundle.release, state_record.COMMITTED),
     )
 
 
@@ -231,7 +231,7 @@ def build(release: str, digest: str, wheel: bytes, before: dict[str, Any], *, br
         before=before,
         steps=[verb("runtime", told, **request)],
         serves=(release,),
-        ends=(release, states.COMMITTED),
+        ends=(release, state_record.COMMITTED),
         settled=told,
         always=always,
     )
@@ -272,7 +272,7 @@ def service(release: str, before: dict[str, Any], *, enable: bool) -> Scenario:
         before=before,
         steps=[step],
         serves=(release,),
-        ends=(release, states.COMMITTED),
+        ends=(release, state_record.COMMITTED),
         settled=installed if enable else gone,
         always=always,
     )
@@ -285,7 +285,7 @@ def update(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
         before=before,
         steps=steps,
         serves=(old.release, new.release),
-        ends=(new.release, states.COMMITTED),
+        ends=(new.release, state_record.COMMITTED),
     )
 
 
@@ -300,15 +300,15 @@ def soak(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
         before=before,
         steps=steps,
         serves=(old.release, new.release),
-        ends=(new.release, states.COMMITTED),
+        ends=(new.release, state_record.COMMITTED),
     )
 
 
 def failed_soak(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     def told(machine: Any) -> None:
         assert current(machine) == old.release, "the answer said rolled back"
-        assert state_of(machine)["state"] == states.ROLLED_BACK, "the answer said rolled back"
-        _journal_says(machine, new.release, states.ROLLED_BACK)
+        assert state_of(machine)["state"] == state_record.ROLLED_BACK, "the answer said rolled back"
+        _journal_says(machine, new.release, state_record.ROLLED_BACK)
 
     steps = [fail(new.release, calls=10, errors=9), verb("soak", told, model="tiny")]
     return Scenario(
@@ -316,7 +316,7 @@ def failed_soak(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
         before=before,
         steps=steps,
         serves=(old.release, new.release),
-        ends=(old.release, states.ROLLED_BACK),
+        ends=(old.release, state_record.ROLLED_BACK),
     )
 
 
@@ -327,21 +327,21 @@ def rollback(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
         before=before,
         steps=[step],
         serves=(old.release, new.release),
-        ends=(old.release, states.COMMITTED),
+        ends=(old.release, state_record.COMMITTED),
     )
 
 
 def recover(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     def told(machine: Any) -> None:
         assert current(machine) == old.release, "the answer said rolled back"
-        assert state_of(machine)["state"] == states.ROLLED_BACK, "the answer said rolled back"
+        assert state_of(machine)["state"] == state_record.ROLLED_BACK, "the answer said rolled back"
 
     return Scenario(
         name="recover",
         before=before,
         steps=[verb("recover", told)],
         serves=(old.release, new.release),
-        ends=(old.release, states.ROLLED_BACK),
+        ends=(old.release, state_record.ROLLED_BACK),
     )
 
 
@@ -367,7 +367,7 @@ def prune(
         before=before,
         steps=[verb("prune", told)],
         serves=(new.release,),
-        ends=(new.release, states.COMMITTED),
+        ends=(new.release, state_record.COMMITTED),
         settled=settled,
     )
 
@@ -385,7 +385,7 @@ def pin(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
         before=before,
         steps=[verb("pin", told, model="tiny", release=old.release)],
         serves=(new.release,),
-        ends=(new.release, states.COMMITTED),
+        ends=(new.release, state_record.COMMITTED),
         settled=pinned,
     )
 
@@ -394,7 +394,7 @@ def whole(machine: Any, allowed: tuple[str | None, ...]) -> None:
     """What must hold at every moment: one of the allowed serves, and all that is there is complete."""
     assert current(machine) in allowed, f"{current(machine)} serves"
     state = state_of(machine)
-    if state["state"] == states.COMMITTED:
+    if state["state"] == state_record.COMMITTED:
         assert current(machine) == state["target"], "committed is another one than serves"
     if not machine.home.exists():
         return
@@ -412,7 +412,7 @@ def _split_is_whole(machine: Any) -> None:
     place = home.Home(str(machine.home))
     if not (machine.home / "models" / "tiny").is_dir():
         return
-    split = candidates.in_force(place, "tiny")
+    split = candidates.split_in_force(place, "tiny")
     proved = {current(machine), *candidates.read(place, "tiny")}
     for arm in split.arms if split else ():
         assert arm.release in proved, "the split names what is not staged"

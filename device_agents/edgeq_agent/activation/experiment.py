@@ -1,0 +1,108 @@
+"""Start and end the A/B split of a model: every arm must be able to serve before calls are divided."""
+
+from __future__ import annotations
+
+from edgeq_agent.activation import candidates, states
+from edgeq_agent.activation.states import ModelState
+from edgeq_agent.errors import IN_SPLIT, NOT_STAGED, ON_TRIAL, AgentError
+from edgeq_agent.releases import release_store
+from edgeq_agent.runtimes import registry
+from edgeq_agent.split import ab_split
+from edgeq_agent.split.ab_split import Split, SplitUnusable
+from edgeq_agent.storage import journal
+from edgeq_agent.storage.home import Home
+from edgeq_agent.trust import trust_store
+from edgeq_agent.wire import Json
+
+
+def start(home: Home, state: ModelState, split: Split, expected_base: str | None) -> Json:
+    """Divide the calls of a model and return the response; idempotent (lock held).
+
+    Args:
+        split: every arm names a release by its whole id.
+        expected_base: the release that the request expects to serve; None for any.
+
+    Raises:
+        AgentError: EQ510 no release serves, EQ551 an arm's release is not a candidate here, EQ552 another
+            experiment divides the calls, EQ553 a release is soaking or another one serves than expected,
+            EQ559 an arm's runtime gives no outputs.
+    """
+    model = state.model
+    current = release_store.need_current(home, model)
+    if state.state in states.PENDING:
+        raise AgentError(
+            ON_TRIAL,
+            model,
+            f"its release is {state.state.replace('_', ' ')}",
+            hint="wait for the end of its soak (`edgeq status`), then start the experiment again",
+        )
+    if expected_base is not None and expected_base != current:
+        raise AgentError(
+            ON_TRIAL,
+            model,
+            "another release serves than the split is for",
+            expected=expected_base[:12],
+            got=current[:12],
+            hint="start the experiment again: it compares with the release that serves now",
+        )
+    split = split._replace(base=current)
+    for arm in split.arms:
+        _check_arm(home, model, arm.release, current)
+    try:
+        before = ab_split.read(home, model)
+    except SplitUnusable:
+        before = None
+    if before is not None and before.in_force(current) and before.experiment != split.experiment:
+        raise AgentError(
+            IN_SPLIT,
+            model,
+            "its calls are already divided, by experiment {}".format(before.experiment or "without a name"),
+            hint="run `edgeq ab stop` in the workspace that started it, or deploy another release",
+        )
+    changed = split != before
+    noted: Json = {}
+    if changed:
+        ab_split.write(home, model, split)
+        arms = {arm.name: {"release": arm.release, "weight": arm.weight} for arm in split.arms}
+        noted = journal.note(home, "split", experiment=split.experiment, arms=arms)
+    return dict(candidates.describe(home, model), model=model, changed=changed, **noted)
+
+
+def _check_arm(home: Home, model: str, release: str, current: str) -> None:
+    backend = registry.find(home, candidates.runtime_of(home, model, release))
+    if backend is not None:
+        backend.require_comparison(model)
+    if release == current:
+        return
+    known = candidates.read(home, model)
+    candidate = known.get(release)
+    subject = f"{model} {release[:12]}"
+    if candidate is None:
+        raise AgentError(
+            NOT_STAGED,
+            subject,
+            "neither serves nor is staged here",
+            expected="one of " + ", ".join(name[:12] for name in (current, *known)),
+            hint="`edgeq ab start` stages it first",
+        )
+    release_store.check_blobs(home, release_store.read(home, release))
+    floor = (trust_store.load(home) or trust_store.EMPTY).counters.get(model)
+    if floor and release != floor.release and candidate.counter <= floor.counter:
+        raise AgentError(
+            NOT_STAGED,
+            subject,
+            "a newer release was committed here since it was staged",
+            expected=f"a release counter above {floor.counter}",
+            got=str(candidate.counter),
+            hint="`edgeq bundle` makes a new release with the next counter",
+        )
+
+
+def end(home: Home, model: str) -> Json:
+    """End the split of a model and return the response; idempotent (lock held)."""
+    changed = candidates.describe(home, model)["split"] is not None
+    noted: Json = {}
+    if changed:
+        ab_split.remove(home, model)
+        noted = journal.note(home, "split", model=model, arms=None)
+    return dict(candidates.describe(home, model), model=model, changed=changed, **noted)
