@@ -168,9 +168,13 @@ def _count_text(count: int | None) -> str:
     return "-" if count is None else str(count)
 
 
-def _time_text(time_ns: int) -> str:
-    # The device's clock may be wrong; the time is shown as it was sent.
-    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M")
+def _period_text(window: Window) -> str:
+    # The device's clock may be wrong; times are shown as it sent them.
+    started, ended = (
+        datetime.fromtimestamp(time_ns / 1e9, UTC) for time_ns in (window.started_ns, window.ended_ns)
+    )
+    ending = "%H:%M" if started.date() == ended.date() else "%Y-%m-%d %H:%M"
+    return f"{started:%Y-%m-%d %H:%M} to {ended:{ending}}"
 
 
 def _feedback_json(window: Window) -> dict[str, int] | None:
@@ -230,11 +234,6 @@ def _count_figure(key: str, heading: str, count: Callable[[Window], int | None])
 
 
 FIGURES: tuple[FieldFigure, ...] = (
-    _figure(
-        "started_ns", lambda w: w.started_ns, FieldColumn("from (UTC)", lambda w: _time_text(w.started_ns))
-    ),
-    _figure("ended_ns", lambda w: w.ended_ns, FieldColumn("until (UTC)", lambda w: _time_text(w.ended_ns))),
-    _count_figure("merged", "windows recorded", lambda w: w.merged),
     _count_figure("inferences", "inferences", lambda w: w.inferences),
     _figure("errors", lambda w: dict(w.errors), FieldColumn("errors", _errors_text, numeric=False)),
     _figure(
@@ -249,5 +248,8 @@ FIGURES: tuple[FieldFigure, ...] = (
     _count_figure("unrecorded", "unrecorded", lambda w: w.unrecorded),
     _figure("shadow", _shadow_json, FieldColumn("shadow", _shadows_text, numeric=False)),
     _figure("feedback", _feedback_json, FieldColumn("feedback", _feedback_text, numeric=False)),
+    _count_figure("merged", "windows", lambda w: w.merged),
+    _figure("started_ns", lambda w: w.started_ns, FieldColumn("period (UTC)", _period_text, numeric=False)),
+    _figure("ended_ns", lambda w: w.ended_ns),
 )
 COLUMNS = tuple(column for figure in FIGURES for column in figure.columns)

@@ -46,7 +46,7 @@ def signals_of(reference: Mapping[str, Any]) -> tuple[Signal, ...]:
         channels = each["channels"]
         for index, channel in enumerate(channels):
             name = f"input {each['name']}" + (f"[{index}]" if len(channels) > 1 else "")
-            signals.append(_histogram(name, channel, _channel_counts(number, index)))
+            signals.append(_histogram(name, channel, _channel_counts(number, str(each["name"]), index)))
     output = reference["output"]
     signals.append(
         Signal(
@@ -75,8 +75,14 @@ def counts_of(window: Window, signals: Sequence[Signal]) -> tuple[list[Array], s
     return rows, None
 
 
-def _channel_counts(number: int, channel: int) -> Callable[[Window], Counts]:
-    return lambda window: window.inputs[number].channels[channel]
+def _channel_counts(number: int, name: str, channel: int) -> Callable[[Window], Counts]:
+    def counts(window: Window) -> Counts:
+        found = window.inputs[number]
+        if found.name != name:
+            raise IndexError(f"input {number} is {found.name}, not {name}")
+        return found.channels[channel]
+
+    return counts
 
 
 def _histogram(name: str, body: Mapping[str, Any], counts: Callable[[Window], Counts]) -> Signal:

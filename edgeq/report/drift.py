@@ -24,20 +24,20 @@ def field_table(streams: Sequence[Stream]) -> Table:
     return Table(
         id="field",
         title="In the field",
-        headings=("device", "model", "windows", *(column.heading for column in COLUMNS)),
+        headings=("device", "model", *(column.heading for column in COLUMNS)),
         rows=tuple(
             (
                 stream.device,
                 _name(stream),
-                str(stream.field.windows),
                 *(column.text(stream.field.total) for column in COLUMNS),
             )
             for stream in streams
         ),
-        numeric=(2, *(index for index, column in enumerate(COLUMNS, 3) if column.numeric)),
+        numeric=tuple(index for index, column in enumerate(COLUMNS, 2) if column.numeric),
         note="All collected windows of a device and release. Latencies are from merged sketches, within 1 %. "
         "A dash means that the device did not measure it. Unrecorded inferences have no latency and no "
-        "histogram, because the recorder was behind. A device that is offline for long merges windows.",
+        "histogram, because the recorder was behind. Windows are counted as the device recorded them: "
+        "a device that is offline for long merges them, so that the store has fewer.",
     )
 
 

@@ -50,8 +50,12 @@ def test_the_tables_hold_what_was_measured(filled: Store) -> None:
     assert view.devices.rows[0][:6] == ("pi", "kws aaaaaaaa", "1 ms", "1.3 ms", "1.9 ms", "3 ms")
     assert view.streams.rows[0][-1].startswith("ALARM after window 1")
     assert view.streams.rows[1][-1] == "no alarm"
+    assert view.field is not None
+    shown = dict(zip(view.field.headings, view.field.rows[0], strict=True))
+    assert (shown["inferences"], shown["errors"], shown["p50"]) == ("1000", "0", "975 us")
+    assert (shown["peak memory"], shown["hottest"], shown["windows"]) == ("1000 B", "-", "20")
     assert ("release", "kws int8", "a" * 64, "model.tflite bbbbbbbbbbbb") in view.provenance.rows
-    for table in (view.variants, view.devices, view.streams, view.provenance):
+    for table in (view.variants, view.devices, view.field, view.streams, view.provenance):
         assert {len(row) for row in table.rows} == {len(table.headings)}
 
 
