@@ -1,3 +1,3 @@
-"""A model over HTTP: `edgeq-agent serve`, the Open Inference Protocol on loopback or a unix socket."""
+"""Models over HTTP: the Open Inference Protocol on loopback or a unix socket (`edgeq-agent serve`)."""
 
 from __future__ import annotations

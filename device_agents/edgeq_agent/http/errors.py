@@ -1,4 +1,4 @@
-"""What a request gets that cannot be answered: an HTTP status, and one line of why."""
+"""Map errors of a request to an HTTP status and a one-line message."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _BY_CODE = {BAD_REQUEST: 400, UNKNOWN_MODEL: 404}
 
 
 class Refused(Exception):
-    """A request that is answered by an error.
+    """A request that gets an error response.
 
     Args:
-        status: of HTTP.
-        close: end the connection after the answer: what else is on it cannot be read as a request.
+        status: the HTTP status.
+        close: close the connection after the response, because the rest of its bytes is not a request.
     """
 
     def __init__(self, status: int, message: str, close: bool = False) -> None:
@@ -41,7 +41,7 @@ class Refused(Exception):
 
 
 def refusal(error: AgentError) -> Refused:
-    """Return what a caller gets for an error of the runtime."""
+    """Return the error response for an error of the runtime."""
     for kind, status in _STATUSES:
         if isinstance(error, kind):
             return Refused(status, one_line(error))

@@ -1,4 +1,4 @@
-"""What one client may cost the server: bytes, time and connections, each with a bound."""
+"""Limits on what a client can use of the server: bytes, time and connections."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 
 
 class Limits(NamedTuple):
-    """The bounds of a server.
+    """The limits of a server.
 
     Attributes:
-        body_bytes: of one request.
-        header_s: from the first byte of a request to the end of its headers.
-        body_s: from there to the end of its body, and for the answer to be taken.
-        idle_s: that an open connection may wait for its next request.
-        connections: open at the same time; more are closed at once.
-        requests: being worked on at the same time; more are refused (503).
+        body_bytes: the size of one request's body.
+        header_s: the time from the first byte of a request to the end of its headers.
+        body_s: the time to receive the body, and the time to send the response.
+        idle_s: the time that a connection may stay open between two requests.
+        connections: how many may be open at the same time; more are closed at once.
+        requests: how many may run at the same time; more get 503.
     """
 
     body_bytes: int = 32 << 20
@@ -30,7 +30,7 @@ class Limits(NamedTuple):
 
 
 class TimedReader(io.RawIOBase):
-    """A socket's incoming bytes, with one deadline for all reads: a client that drips is late as well."""
+    """A socket's incoming bytes, with one deadline for all reads: it also stops a client that drips bytes."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__()
@@ -38,14 +38,14 @@ class TimedReader(io.RawIOBase):
         self._until_s: float = time.monotonic()
 
     def allow(self, seconds: float) -> None:
-        """Set the deadline from now on."""
+        """Set the deadline, counted from now."""
         self._until_s = time.monotonic() + seconds
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read what is there.
+        """Read the bytes that are available.
 
         Raises:
             socket.timeout: the deadline has passed.
@@ -58,28 +58,28 @@ class TimedReader(io.RawIOBase):
 
 
 class Gate:
-    """Lets a number of things be under way at the same time, and tells when none is."""
+    """A counting semaphore that does not block, and that can wait until nothing holds it."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._count = 0
         self._changed = threading.Condition()
 
     def enter(self) -> bool:
-        """Begin one, unless there are too many; tell whether it may."""
+        """Enter, unless the limit is reached; return whether it succeeded."""
         with self._changed:
-            if self._count >= self._most:
+            if self._count >= self._limit:
                 return False
             self._count += 1
             return True
 
     def leave(self) -> None:
-        """End one."""
+        """Leave."""
         with self._changed:
             self._count -= 1
             self._changed.notify_all()
 
-    def empty(self, timeout_s: float) -> bool:
-        """Wait until none is under way; tell whether that came true."""
+    def wait_empty(self, timeout_s: float) -> bool:
+        """Wait until everything has left; return whether it has."""
         with self._changed:
             return self._changed.wait_for(lambda: self._count == 0, timeout_s)

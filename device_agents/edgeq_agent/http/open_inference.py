@@ -1,12 +1,12 @@
-"""The Open Inference Protocol v2 over HTTP, as a function from a request to an answer.
+"""The Open Inference Protocol v2 over HTTP: a function from a request to a response.
 
 `GET /v2`, `/v2/health/live`, `/v2/health/ready`, `/v2/models/NAME[/versions/ID]`, `.../ready`, and
 `POST /v2/models/NAME[/versions/ID]/infer`, with the binary tensor data extension. A version is a release id.
-A quantized input takes real values (FP32) or the model's own integers; outputs are real values unless the
-request's parameter `raw` is true. The parameter `key` says whose call it is, for an A/B split.
+A quantized input accepts real values (FP32) or the model's own integers. Outputs are real values unless the
+request's parameter `raw` is true. The parameter `key` identifies the caller for an A/B split.
 
-An extension of ours: with the parameter `ticket` true the answer's parameters have a `ticket`, and
-`POST /v2/models/NAME/feedback` with {"ticket": ..., "correct": true or false} says later whether it was
+Extension: with the parameter `ticket` true, the response's parameters have a `ticket`. Later,
+`POST /v2/models/NAME/feedback` with {"ticket": ..., "correct": true or false} reports whether the output was
 right.
 """
 
@@ -20,20 +20,20 @@ from urllib.parse import unquote
 from edgeq_agent import __version__
 from edgeq_agent.errors import AgentError
 from edgeq_agent.http.errors import Refused, refusal
-from edgeq_agent.http.tensors import described, flag, inputs_of, outputs_to, parameters
+from edgeq_agent.http.tensors import describe, flag, inputs_of, outputs_to, parameters
 from edgeq_agent.sdk.runtime import Runtime
 from edgeq_agent.wire import Json
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _LENGTH = HEADER_LENGTH.lower()
 _MODEL = re.compile(
-    r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<what>/ready|/infer|/feedback)?"
+    r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<action>/ready|/infer|/feedback)?"
 )
 _PARAMETERS = ("binary_data_output", "key", "raw", "deadline_s", "ticket")
 
 
 class Reply(NamedTuple):
-    """An answer: its status, body, and headers beyond the length."""
+    """An HTTP response: its status, its body, and its headers without the length."""
 
     status: int
     body: bytes
@@ -41,17 +41,21 @@ class Reply(NamedTuple):
 
 
 def as_json(status: int, body: Json) -> Reply:
-    """Return an answer that is one JSON document."""
+    """Return a response with a JSON document as its body."""
     return Reply(
         status, json.dumps(body, allow_nan=False).encode() + b"\n", {"Content-Type": "application/json"}
     )
 
 
 class Service:
-    """Answers requests with the runtimes of some models.
+    """Responds to requests with the runtimes of the models.
+
+    Args:
+        runtimes: by model.
+        missing: models that could not be loaded, with the reason.
 
     Attributes:
-        ending: set while the server stops: it is alive, but not ready any more.
+        ending: set while the server stops: it is alive, but no longer ready.
     """
 
     def __init__(self, runtimes: Mapping[str, Runtime], missing: Mapping[str, str]) -> None:
@@ -59,32 +63,32 @@ class Service:
         self._missing = missing
         self.ending = False
 
-    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        """Return the answer to one request.
+    def respond(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Return the response to one request.
 
         Args:
-            headers: their names in lower case.
+            headers: by their names in lower case.
 
         Raises:
-            Refused: with the status that says why.
+            Refused: the request cannot be served.
         """
         path = unquote(path.partition("?")[0])
         fixed = {"/v2": self._server, "/v2/health/live": self._live, "/v2/health/ready": self._ready}
-        found = _MODEL.fullmatch(path.rstrip("/") or "/")
+        route = _MODEL.fullmatch(path.rstrip("/") or "/")
         if path.rstrip("/") in fixed:
             _only("GET", method)
             return fixed[path.rstrip("/")]()
-        if found is None:
+        if route is None:
             raise Refused(404, f"no such path: {path[:200]}")
-        name, version, what = found["name"], found["version"], found["what"]
-        _only("POST" if what in ("/infer", "/feedback") else "GET", method)
-        if what == "/ready":
+        name, version, action = route["name"], route["version"], route["action"]
+        _only("POST" if action in ("/infer", "/feedback") else "GET", method)
+        if action == "/ready":
             return self._model_ready(name, version)
         runtime = self._runtime(name)
         try:
-            if what == "/infer":
+            if action == "/infer":
                 return _infer(runtime, name, version, headers, body)
-            if what == "/feedback":
+            if action == "/feedback":
                 return _feedback(runtime, name, version, headers, body)
             return _metadata(runtime, name, version)
         except AgentError as error:
@@ -105,7 +109,7 @@ class Service:
 
     def _ready(self) -> Reply:
         ready = not (self._missing or self.ending)
-        # The protocol wants 4xx for "no" here.
+        # The protocol requires a 4xx status when not ready.
         return as_json(200 if ready else 400, {"ready": ready})
 
     def _model_ready(self, name: str, version: str | None) -> Reply:
@@ -140,8 +144,8 @@ def _metadata(runtime: Runtime, name: str, version: str | None) -> Reply:
             "name": name,
             "versions": serving,
             "platform": "tflite",
-            "inputs": [described(info, real=True) for info in inputs],
-            "outputs": [described(info, real=True) for info in outputs],
+            "inputs": [describe(info, real=True) for info in inputs],
+            "outputs": [describe(info, real=True) for info in outputs],
         },
     )
 
@@ -150,30 +154,30 @@ def _infer(
     runtime: Runtime, name: str, version: str | None, headers: Mapping[str, str], body: bytes
 ) -> Reply:
     request, binary, declared = _split(headers, body)
-    asked = parameters(request, "the request")
-    unknown = sorted(set(asked) - set(_PARAMETERS))
+    options = parameters(request, "the request")
+    unknown = sorted(set(options) - set(_PARAMETERS))
     if unknown:
         raise Refused(
-            400, f"parameters: {unknown[0]!r} is not supported; known are " + ", ".join(_PARAMETERS)
+            400, f"parameters: {unknown[0]!r} is not supported; expected one of " + ", ".join(_PARAMETERS)
         )
-    raw = flag(asked, "raw", "the request")
-    every_binary = flag(asked, "binary_data_output", "the request")
+    raw = flag(options, "raw", "the request")
+    every_binary = flag(options, "binary_data_output", "the request")
     inputs = inputs_of(request, binary, declared)
-    key = asked.get("key")
+    key = options.get("key")
     if isinstance(key, (dict, list)):
         raise Refused(400, "parameters: key: expected a text or a number")
-    ticket = flag(asked, "ticket", "the request")
-    found = runtime.run(inputs, key, raw, asked.get("deadline_s"), release=version, ticket=ticket)
-    entries, data = outputs_to(_wanted(request, found.outputs, every_binary))
-    answer: Json = {"model_name": name, "model_version": found.release, "outputs": entries}
-    more = {"arm": found.arm, "ticket": found.ticket}
-    if any(value is not None for value in more.values()):
-        answer["parameters"] = {name: value for name, value in more.items() if value is not None}
+    ticket = flag(options, "ticket", "the request")
+    result = runtime.run(inputs, key, raw, options.get("deadline_s"), release=version, ticket=ticket)
+    entries, data = outputs_to(_select(request, result.outputs, every_binary))
+    response: Json = {"model_name": name, "model_version": result.release, "outputs": entries}
+    extra = {"arm": result.arm, "ticket": result.ticket}
+    if any(value is not None for value in extra.values()):
+        response["parameters"] = {name: value for name, value in extra.items() if value is not None}
     if isinstance(request.get("id"), str):
-        answer["id"] = request["id"]
+        response["id"] = request["id"]
     if not any("parameters" in entry for entry in entries):
-        return as_json(200, answer)
-    head = json.dumps(answer, allow_nan=False).encode()
+        return as_json(200, response)
+    head = json.dumps(response, allow_nan=False).encode()
     return Reply(
         200, head + data, {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
     )
@@ -183,11 +187,11 @@ def _feedback(
     runtime: Runtime, name: str, version: str | None, headers: Mapping[str, str], body: bytes
 ) -> Reply:
     if version is not None:
-        raise Refused(404, "feedback: a ticket knows its version; leave /versions/ID out")
+        raise Refused(404, "feedback: the ticket identifies the version; leave out /versions/ID")
     request, _, _ = _split(headers, body)
     unknown = sorted(set(request) - {"ticket", "correct"})
     if unknown:
-        raise Refused(400, f"feedback: {unknown[0][:60]!r} is not supported; known are ticket, correct")
+        raise Refused(400, f"feedback: {unknown[0][:60]!r} is not supported; expected ticket and correct")
     if not isinstance(request.get("correct"), bool) or not isinstance(request.get("ticket"), str):
         raise Refused(400, "feedback: expected a text `ticket` and true or false as `correct`")
     runtime.feedback(request["ticket"], request["correct"])
@@ -195,7 +199,7 @@ def _feedback(
 
 
 def _split(headers: Mapping[str, str], body: bytes) -> tuple[Json, bytes, bool]:
-    """Return the JSON part, the bytes after it, and whether the request said where it ends."""
+    """Return the JSON part, the bytes after it, and whether a header gave the JSON part's length."""
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise Refused(415, f"Content-Encoding {headers['content-encoding']!r}: expected none")
     stated = headers.get(_LENGTH)
@@ -209,26 +213,27 @@ def _split(headers: Mapping[str, str], body: bytes) -> tuple[Json, bytes, bool]:
     try:
         request = json.loads(body[:length].decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise Refused(400, f"the body is no JSON: {error}"[:300]) from error
+        raise Refused(400, f"the body is not JSON: {error}"[:300]) from error
     if not isinstance(request, dict):
         raise Refused(400, "the body: expected a JSON object")
     return request, body[length:], stated is not None
 
 
-def _wanted(request: Json, outputs: dict[str, Any], every_binary: bool) -> list[tuple[str, Any, bool]]:
+def _select(request: Json, outputs: dict[str, Any], every_binary: bool) -> list[tuple[str, Any, bool]]:
     entries = request.get("outputs")
     if entries is None:
         return [(name, array, every_binary) for name, array in outputs.items()]
     if not isinstance(entries, list):
         raise Refused(400, "outputs: expected a list")
-    found = []
+    selected = []
     for entry in entries:
         name = entry.get("name") if isinstance(entry, dict) else None
         if not isinstance(name, str) or name not in outputs:
             raise Refused(400, f"output {name!r}: expected one of " + ", ".join(outputs))
-        asked = parameters(entry, f"output {name!r}")
-        unknown = sorted(set(asked) - {"binary_data"})
+        options = parameters(entry, f"output {name!r}")
+        unknown = sorted(set(options) - {"binary_data"})
         if unknown:
             raise Refused(400, f"output {name!r}: parameter {unknown[0]!r} is not supported")
-        found.append((name, outputs[name], flag(asked, "binary_data", f"output {name!r}", every_binary)))
-    return found
+        binary = flag(options, "binary_data", f"output {name!r}", every_binary)
+        selected.append((name, outputs[name], binary))
+    return selected

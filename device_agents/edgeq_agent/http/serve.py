@@ -1,7 +1,7 @@
-"""`edgeq-agent serve`: the models of this device over HTTP, until SIGTERM.
+"""`edgeq-agent serve`: serve this device's models over HTTP until SIGTERM.
 
-One JSON line on standard output once it listens: {"event": "serving", "address", "models", "missing"}. Runs
-under the interpreter of the models' runtime; where this one is another, it is replaced by that.
+Once the server listens, it prints one JSON line: {"event": "serving", "address", "models", "missing"}. It
+needs the interpreter of the models' runtime, and replaces itself when another one started it.
 """
 
 from __future__ import annotations
@@ -12,77 +12,133 @@ import os
 import signal
 import sys
 import threading
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from edgeq_agent import wire
-from edgeq_agent.calls import request
+from edgeq_agent.calls.fields import Fields
 from edgeq_agent.errors import UNKNOWN_MODEL, UNSUPPORTED, AgentError, one_line
 from edgeq_agent.releases import release_store
-from edgeq_agent.storage import home
-from edgeq_agent.storage.home import Home
+from edgeq_agent.storage.home import Home, locate
 
-# What holds the package, a folder or a .pyz.
+if TYPE_CHECKING:  # imported late: they need numpy
+    from edgeq_agent.http.server import Server
+    from edgeq_agent.sdk.runtime import Runtime
+
+# The folder, or the .pyz, that holds the package.
 _CODE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _START = "import sys; sys.path.insert(0, {!r}); from edgeq_agent.__main__ import main; main(sys.argv[1:])"
-_MARK = "EDGEQ_SERVE_INTERPRETER"
+# Set for the runtime's interpreter, so that a wrong one is an error and not a loop.
+_INTERPRETER_VARIABLE = "EDGEQ_SERVE_INTERPRETER"
 _STOP_S = 10.0
 
 
+class Options(NamedTuple):
+    """The command line.
+
+    Attributes:
+        address: (host, port), or the path of a unix socket.
+        models: the models to serve; empty for all that have a current release.
+        threads: of each interpreter.
+        deadline_s: requests that take longer fail with 504; None for no deadline.
+        body_bytes: the largest request body.
+        requests: how many requests may run at the same time.
+    """
+
+    home: Home
+    address: tuple[str, int] | str
+    models: tuple[str, ...]
+    threads: int
+    deadline_s: float | None
+    body_bytes: int
+    requests: int
+    telemetry: bool
+
+
 def main(words: list[str]) -> int:
-    """Serve, and return the exit status: 0 after a clean stop, 1 when it could not serve, 2 for its usage."""
-    asked = _arguments().parse_args(words)
+    """Serve, and return the exit status: 0 after a clean stop, 1 when it cannot serve, 2 for wrong usage."""
+    namespace = _parser().parse_args(words)
     os.umask(0o077)
     try:
-        return _serve(asked, words)
+        return _serve(_options(namespace), words)
     except AgentError as error:
         sys.stderr.write(f"error[{error.code}]: {one_line(error).partition(': ')[2]}\n")
         return 2 if error.code in ("EQ512", "EQ548") else 1
 
 
-def _arguments() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edgeq-agent serve", description="Serve models over the Open Inference Protocol v2 (REST)."
     )
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--unix", metavar="PATH", help="a unix socket; default: serve.sock in the home")
-    where.add_argument("--port", type=int, help="of 127.0.0.1; 0 takes a free one")
-    parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1 or ::1; nothing else is accepted")
-    parser.add_argument("--model", action="append", metavar="NAME", help="default: all that serve here")
-    parser.add_argument("--home", help="the agent's home; default $EDGEQ_HOME or ~/.edgeq")
-    parser.add_argument("--threads", type=int, default=1, help="of each interpreter")
-    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="late answers become 504")
-    parser.add_argument("--max-body", type=int, default=32 << 20, metavar="BYTES", help="of one request")
-    parser.add_argument("--max-requests", type=int, default=16, help="at the same time")
-    parser.add_argument("--no-telemetry", action="store_true")
+    address = parser.add_mutually_exclusive_group()
+    address.add_argument("--unix", metavar="PATH", help="unix socket; default: serve.sock in the home")
+    address.add_argument("--port", type=int, help="port on 127.0.0.1; 0 chooses a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1 or ::1; other addresses are refused")
+    parser.add_argument(
+        "--model", action="append", metavar="NAME", help="model to serve (repeatable); default: all"
+    )
+    parser.add_argument("--home", help="the agent's folder; default: $EDGEQ_HOME or ~/.edgeq")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each interpreter; default: 1")
+    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="longer requests fail with 504")
+    parser.add_argument(
+        "--max-body",
+        type=int,
+        default=32 << 20,
+        metavar="BYTES",
+        help="largest body; default: 32 MiB",
+    )
+    parser.add_argument(
+        "--max-requests", type=int, default=16, help="requests that run at the same time; default: 16"
+    )
+    parser.add_argument("--no-telemetry", action="store_true", help="record no telemetry")
     return parser
 
 
-def _serve(asked: argparse.Namespace, words: list[str]) -> int:
-    place = home.locate(asked.home)
-    names = _names(place, asked.model)
-    _right_interpreter(place, names, words)
+def _options(namespace: argparse.Namespace) -> Options:
+    home = locate(namespace.home)
+    fields = Fields(
+        {
+            "--threads": namespace.threads,
+            "--max-body": namespace.max_body,
+            "--max-requests": namespace.max_requests,
+            "--port": namespace.port,
+            "--model": namespace.model,
+        }
+    )
+    address: tuple[str, int] | str = namespace.unix or home.path("serve.sock")
+    if fields.has("--port"):
+        address = (namespace.host, fields.integer("--port", 0, 65535))
+    elif namespace.host != "127.0.0.1":
+        address = (namespace.host, 0)
+    return Options(
+        home=home,
+        address=address,
+        models=tuple(fields.model_names("--model")),
+        threads=fields.integer("--threads", 1, 1 << 40),
+        deadline_s=namespace.deadline,
+        body_bytes=fields.integer("--max-body", 1, 1 << 40),
+        requests=fields.integer("--max-requests", 1, 1024),
+        telemetry=not namespace.no_telemetry,
+    )
+
+
+def _serve(options: Options, words: list[str]) -> int:
+    models = options.models or _current_models(options.home)
+    _ensure_interpreter(options.home, models, words)
     from edgeq_agent.http.limits import Limits
     from edgeq_agent.http.open_inference import Service
     from edgeq_agent.http.server import Server
 
-    for option, value in (("--threads", asked.threads), ("--max-body", asked.max_body)):
-        request.integer({option: value}, option, 1, 1 << 40)
-    request.integer({"--max-requests": asked.max_requests}, "--max-requests", 1, 1024)
-    address: Any = asked.unix or place.path("serve.sock")
-    if asked.port is not None:
-        address = (asked.host, request.integer({"--port": asked.port}, "--port", 0, 65535))
-    elif asked.host != "127.0.0.1":
-        address = (asked.host, 0)
-    runtimes: dict[str, Any] = {}
+    runtimes: dict[str, Runtime] = {}
     missing: dict[str, str] = {}
     service = Service(runtimes, missing)
-    server = Server(address, service, Limits(body_bytes=asked.max_body, requests=asked.max_requests))
+    limits = Limits(body_bytes=options.body_bytes, requests=options.requests)
+    server = Server(options.address, service, limits)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     try:
-        _load(place, names, asked, runtimes, missing)
-        _serve_until(ended, server, {"models": sorted(runtimes), "missing": missing})
+        _load(options, models, runtimes, missing)
+        _serve_until(ended, server, sorted(runtimes), missing)
         if not server.stop(_STOP_S):
             sys.stderr.write(f"edgeq-agent serve: requests were still running after {_STOP_S:g} s\n")
     finally:
@@ -92,69 +148,64 @@ def _serve(asked: argparse.Namespace, words: list[str]) -> int:
     return 0
 
 
-def _names(place: Home, asked: list[str] | None) -> list[str]:
-    if asked:
-        return [request.model_name({"model": name}) for name in dict.fromkeys(asked)]
+def _current_models(home: Home) -> tuple[str, ...]:
     try:
-        found = [name for name in sorted(os.listdir(place.models)) if release_store.current(place, name)]
+        models = tuple(name for name in sorted(os.listdir(home.models)) if release_store.current(home, name))
     except FileNotFoundError:
-        found = []
-    if not found:
+        models = ()
+    if not models:
         raise AgentError(
             UNKNOWN_MODEL,
-            place.root,
+            home.root,
             "no model serves on this device",
-            hint="run `edgeq deploy` for one first",
+            hint="deploy one with `edgeq deploy`",
         )
-    return found
+    return models
 
 
-def _right_interpreter(place: Home, names: list[str], words: list[str]) -> None:
-    """Become the runtime's own interpreter when this one has no numpy or no runtime."""
+def _ensure_interpreter(home: Home, models: tuple[str, ...], words: list[str]) -> None:
+    """Replace this process by the runtime's interpreter when this one lacks numpy or the runtime."""
     from edgeq_agent.activation import active_release
 
-    for name in names:
+    for name in models:
         try:
-            backend = active_release.find(place, name).backend
+            backend = active_release.find(home, name).backend
         except AgentError:
-            continue  # told when it is loaded
+            continue  # reported when the model is loaded
         interpreter, module = backend.python, backend.entry.module
         if interpreter is None:
             continue  # a native program; this Python may still have a runtime
-        if _has(module):
+        if _can_import("numpy") and _can_import(module):
             return
-        if os.environ.get(_MARK):
+        if os.environ.get(_INTERPRETER_VARIABLE):
             raise AgentError(UNSUPPORTED, interpreter, "has no numpy or no " + module)
-        environment = dict(os.environ, **{_MARK: interpreter})
+        environment = dict(os.environ, **{_INTERPRETER_VARIABLE: interpreter})
         sys.stdout.flush()
-        _become([interpreter, "-E", "-c", _START.format(_CODE), "serve", *words], environment)
+        _exec([interpreter, "-E", "-c", _START.format(_CODE), "serve", *words], environment)
 
 
-def _has(module: str) -> bool:
-    return all(importlib.util.find_spec(name) is not None for name in ("numpy", module))
+def _can_import(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
 
 
-def _become(command: list[str], environment: dict[str, str]) -> NoReturn:
-    os.execve(command[0], command, environment)  # noqa: S606 - an argv list, of our own making
+def _exec(command: list[str], environment: dict[str, str]) -> NoReturn:
+    os.execve(command[0], command, environment)  # noqa: S606 - an argv list, built here
 
 
 def _load(
-    place: Home,
-    names: list[str],
-    asked: argparse.Namespace,
-    runtimes: dict[str, Any],
-    missing: dict[str, str],
+    options: Options, models: tuple[str, ...], runtimes: dict[str, Runtime], missing: dict[str, str]
 ) -> None:
+    """Load the models; those that fail are in `missing` with the reason."""
     from edgeq_agent.sdk.runtime import Runtime
 
-    for name in names:
+    for name in models:
         try:
             runtimes[name] = Runtime(
                 name,
-                place.root,
-                asked.threads,
-                not asked.no_telemetry,
-                deadline_s=asked.deadline,
+                options.home.root,
+                options.threads,
+                options.telemetry,
+                deadline_s=options.deadline_s,
                 strict=True,
             )
         except AgentError as error:
@@ -163,15 +214,16 @@ def _load(
     if not runtimes:
         raise AgentError(
             UNKNOWN_MODEL,
-            ", ".join(names),
+            ", ".join(models),
             "none of them can be served",
-            hint="`edgeq status` tells what is there",
+            hint="`edgeq status` shows the device's models",
         )
 
 
-def _serve_until(ended: threading.Event, server: Any, told: dict[str, Any]) -> None:
+def _serve_until(ended: threading.Event, server: Server, models: list[str], missing: dict[str, str]) -> None:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True)
     thread.start()
-    sys.stdout.write(wire.dump(dict(told, event="serving", address=server.address)).decode())
+    event = {"event": "serving", "address": server.address, "models": models, "missing": missing}
+    sys.stdout.write(wire.dump(event).decode())
     sys.stdout.flush()
     ended.wait()

@@ -1,4 +1,4 @@
-"""The HTTP server: loopback or a unix socket, bounded in every way, and a stop cuts nobody off."""
+"""The HTTP server on loopback or a unix socket: every resource is limited, a stop lets requests finish."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def setup(self) -> None:
-        """Read through a deadline instead of the socket's own timeout."""
+        """Read with one deadline for each part of a request instead of a timeout for each read."""
         self.connection = self.request
         if self.connection.family != getattr(socket, "AF_UNIX", None):
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile: Any = _Writer(self.connection, self.server.limits.body_s)
 
     def handle_one_request(self) -> None:
-        """Answer one request, or end the connection."""
+        """Respond to one request, or end the connection."""
         limits = self.server.limits
         self.close_connection = True
         try:
@@ -60,12 +60,12 @@ class Handler(BaseHTTPRequestHandler):
             if self.raw_requestline and self.parse_request():
                 self._serve()
         except (socket.timeout, ConnectionError) as error:
-            # The client is too slow or gone; nobody is there to be told but the log.
+            # The client is too slow or has disconnected: it gets no response, only the log an entry.
             self.log_error("connection ended: %s", error)
             self.close_connection = True
 
     def handle_expect_100(self) -> bool:
-        """Look at the announced size before asking for the body."""
+        """Check the announced size before the client sends the body."""
         try:
             self._length()
         except Refused as refused:
@@ -75,14 +75,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         if not self.server.requests.enter():
-            # The body was not read: the connection cannot go on.
+            # The body was not read, so the connection cannot be used further.
             self._refuse(Refused(503, "too many requests at the same time", close=True), {"Retry-After": "1"})
             return
         try:
             self._check_host()
             body = self._body()
             headers = {name.lower(): value for name, value in self.headers.items()}
-            self._send(self.server.service.answer(self.command, self.path, headers, body))
+            self._send(self.server.service.respond(self.command, self.path, headers, body))
         except Refused as refused:
             self._refuse(refused)
         except (socket.timeout, ConnectionError):
@@ -94,7 +94,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.requests.leave()
 
     def _check_host(self) -> None:
-        """Refuse what a browser sends for a foreign page that had its name resolve to this machine."""
+        """Refuse DNS rebinding: a browser's request for a foreign name that resolves to this machine."""
         host = self.headers.get("Host", "")
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         if self.server.tcp and name.lower() not in _LOCAL_NAMES:
@@ -112,8 +112,8 @@ class Handler(BaseHTTPRequestHandler):
         if len(set(stated)) != 1 or not (text.isascii() and text.isdigit()) or len(text) > 18:
             raise Refused(400, "Content-Length: expected one number of bytes", close=True)
         if int(text) > self.server.limits.body_bytes:
-            most = self.server.limits.body_bytes
-            raise Refused(413, f"the body: expected at most {most} bytes, got {text}", close=True)
+            limit = self.server.limits.body_bytes
+            raise Refused(413, f"the body: expected at most {limit} bytes, got {text}", close=True)
         return int(text)
 
     def _body(self) -> bytes:
@@ -121,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
         self._reader.allow(self.server.limits.body_s)
         body = self.rfile.read(length)
         if len(body) < length:
-            raise ConnectionResetError(f"the client left after {len(body)} of {length} bytes")
+            raise ConnectionResetError(f"the client disconnected after {len(body)} of {length} bytes")
         return body
 
     def _refuse(self, refused: Refused, headers: dict[str, str] | None = None) -> None:
@@ -142,26 +142,26 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(reply.body)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer what http.server itself refuses (a broken request line) as this server's errors."""
+        """Send http.server's own errors (a malformed request line) in this server's format."""
         self.close_connection = True
         self._refuse(Refused(int(code), message or HTTPStatus(code).phrase))
 
     def address_string(self) -> str:
-        """Return who the client is: on a unix socket there is no address."""
+        """Return the client's address; a unix socket has none."""
         return str(self.client_address[0]) if self.server.tcp else "unix"
 
     def log_request(self, code: Any = "-", size: Any = "-") -> None:
-        """Say nothing of requests that were answered: telemetry counts them."""
+        """Log nothing for a request that got a response; telemetry counts it."""
 
     def __getattr__(self, name: str) -> Callable[[], None]:
-        # Every method comes to `_serve`, whose router knows which are allowed.
+        # Every HTTP method goes to `_serve`; the router knows which are allowed.
         if name.startswith("do_"):
             return self._serve
         raise AttributeError(name)
 
 
 class _Writer(io.RawIOBase):
-    """A socket's outgoing bytes; a client that does not take them is left after a while."""
+    """A socket's outgoing bytes, with a timeout for a client that does not read them."""
 
     def __init__(self, connection: socket.socket, seconds: float) -> None:
         super().__init__()
@@ -178,13 +178,13 @@ class _Writer(io.RawIOBase):
 
 
 class Server(ThreadingHTTPServer):
-    """Listens on an address that only this machine can reach.
+    """A server on an address that only this machine can reach.
 
     Args:
         address: (host, port) on loopback, port 0 for a free one; or the path of a unix socket.
 
     Raises:
-        AddressRefused: EQ548, it is reachable from elsewhere, or taken.
+        AddressRefused: EQ548, the address is reachable from other machines, or in use.
     """
 
     daemon_threads = True
@@ -207,9 +207,9 @@ class Server(ThreadingHTTPServer):
         elif address[0] not in LOOPBACK:
             raise AddressRefused(
                 f"address {address[0]}",
-                "anyone on the network could reach it",
+                "other machines could reach it",
                 expected="127.0.0.1, ::1 or a unix socket",
-                hint="let a reverse proxy with authentication listen outside, or forward a port over SSH",
+                hint="put a reverse proxy with authentication in front of it, or forward a port over SSH",
             )
         else:
             self.address_family = LOOPBACK[address[0]]
@@ -217,12 +217,12 @@ class Server(ThreadingHTTPServer):
             super().__init__(address, Handler)  # type: ignore[arg-type] # typeshed knows no unix sockets here
         except OSError as error:
             raise AddressRefused(
-                f"address {_shown(address)}", f"cannot be listened on: {error.strerror or error}",
+                f"address {_shown(address)}", f"cannot be used: {error.strerror or error}",
                 hint="choose another port or path",
             ) from error  # fmt: skip
 
     def server_bind(self) -> None:
-        """Bind; a unix socket is its owner's alone from its first moment on."""
+        """Bind; only the owner may connect to a unix socket, from the moment it exists."""
         if self.tcp:
             super().server_bind()
             return
@@ -235,14 +235,14 @@ class Server(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where a client finds it."""
+        """The address for clients."""
         if not self.tcp:
             return "unix:" + str(self.server_address)
         host, port = self.server_address[:2]
         return f"http://[{host!s}]:{port}" if ":" in str(host) else f"http://{host!s}:{port}"
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Begin a connection in a thread of its own, unless there are too many."""
+        """Handle a connection in its own thread, unless there are too many."""
         if not self._connections.enter():
             self.shutdown_request(request)
             return
@@ -251,7 +251,7 @@ class Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """End a connection."""
+        """Close a connection."""
         with self._open_lock:
             known = request in self._open
             self._open.discard(request)
@@ -260,23 +260,23 @@ class Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say in one line what ended a connection that no handler caught."""
+        """Log in one line an error that ended a connection."""
         error = sys.exc_info()[1]
         sys.stderr.write(f"edgeq-agent serve: connection ended: {type(error).__name__}: {error}\n")
 
     def stop(self, timeout_s: float) -> bool:
-        """Take no more requests and let those under way be answered; tell whether all were."""
+        """Accept no more requests and wait for those that run; return whether all of them finished."""
         self.ending = self.service.ending = True
         self.shutdown()
         self.leave()
-        done = self.requests.empty(timeout_s)
+        finished = self.requests.wait_empty(timeout_s)
         with self._open_lock:
             for connection in self._open:
                 _end(connection)
-        return done
+        return finished
 
     def leave(self) -> None:
-        """Close the address and take the unix socket away; also where nothing was ever served."""
+        """Close the address and remove the unix socket; safe when the server never ran."""
         if not (self.tcp or self._left):
             # Before the close: after it another server may have taken the path.
             _remove_socket(str(self.server_address))
@@ -288,7 +288,7 @@ def _end(connection: Any) -> None:
     try:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:
-        return  # it ended by itself
+        return  # the client closed it
 
 
 def _shown(address: tuple[str, int] | str) -> str:
@@ -296,11 +296,11 @@ def _shown(address: tuple[str, int] | str) -> str:
 
 
 def _make_room(path: str) -> None:
-    """Remove the socket that a server which died left behind; nothing else is ever removed."""
+    """Remove the socket that a dead server left behind; no other file is removed."""
     if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
         raise AddressRefused(
             f"socket {path}", expected=f"a path of at most {_SOCKET_PATH_BYTES} bytes",
-            got=f"{len(os.fsencode(path))}", hint="give a shorter one with --unix",
+            got=f"{len(os.fsencode(path))}", hint="choose a shorter path with --unix",
         )  # fmt: skip
     try:
         mode = os.lstat(path).st_mode
@@ -308,7 +308,7 @@ def _make_room(path: str) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise AddressRefused(
-            f"socket {path}", "is another file, and is left alone", hint="choose another path"
+            f"socket {path}", "is a file of another kind and was not removed", hint="choose another path"
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
@@ -318,9 +318,9 @@ def _make_room(path: str) -> None:
             _remove_socket(path)
             return
         except OSError as error:
-            raise AddressRefused(f"socket {path}", f"cannot be looked at: {error.strerror}") from error
+            raise AddressRefused(f"socket {path}", f"cannot be checked: {error.strerror}") from error
     raise AddressRefused(
-        f"socket {path}", "a server listens there already", hint="stop it, or choose another"
+        f"socket {path}", "another server listens there", hint="stop it, or choose another path"
     )
 
 
