@@ -33,7 +33,7 @@ def refused(device: Any, request: dict[str, Any]) -> dict[str, Any]:
     return error
 
 
-def test_unsigned(serving: Any, float_bundle: Any, still_serves: Any) -> None:
+def test_an_unsigned_release_is_refused(serving: Any, float_bundle: Any, still_serves: Any) -> None:
     float_bundle.send(serving)
     request = float_bundle.request()
     no_signatures: list[list[Any] | None] = [None, []]
@@ -72,7 +72,9 @@ def test_a_device_without_a_trust_store_accepts_nothing(
     assert device.call("status").result["trust"]["keys"] == []
 
 
-def test_unknown_key(serving: Any, float_bundle: Any, kit: Any, still_serves: Any) -> None:
+def test_a_signature_by_an_unknown_key_is_refused(
+    serving: Any, float_bundle: Any, kit: Any, still_serves: Any
+) -> None:
     float_bundle.send(serving)
     signatures = [kit.signature_of(float_bundle.manifest, STRANGER)]
     error = refused(serving, float_bundle.request(signatures=signatures))
@@ -88,7 +90,9 @@ def test_a_strangers_signature_under_a_trusted_keys_id(
     still_serves()
 
 
-def test_old_key(serving: Any, float_bundle: Any, kit: Any, still_serves: Any) -> None:
+def test_a_signature_by_a_revoked_key_is_refused(
+    serving: Any, float_bundle: Any, kit: Any, still_serves: Any
+) -> None:
     """The key was rotated: the new one is trusted, the old one revoked; what it signed is refused."""
     change = kit.change_of(SECOND, revoke=[kit.id_of(kit.PUBLISHER)])
     assert serving.call("trust", change=change).result["changed"]
@@ -103,7 +107,7 @@ def test_old_key(serving: Any, float_bundle: Any, kit: Any, still_serves: Any) -
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "long", "bit", "text", "spaces", "s-plus-l"])
-def test_truncated_signature(
+def test_a_truncated_signature_is_refused(
     serving: Any, float_bundle: Any, kit: Any, still_serves: Any, damage: str
 ) -> None:
     entry = kit.signature_of(float_bundle.manifest)
@@ -140,7 +144,7 @@ def test_signature_of_another_type(serving: Any, float_bundle: Any, kit: Any, st
     still_serves()
 
 
-def test_swapped_manifest(serving: Any, float_bundle: Any, kit: Any, still_serves: Any) -> None:
+def test_a_swapped_manifest_is_refused(serving: Any, float_bundle: Any, kit: Any, still_serves: Any) -> None:
     """The signature of one release over the manifest of another."""
     other = counted(float_bundle, kit, 9, variant="swapped")
     request = float_bundle.request(manifest=other.manifest, release=other.release)
@@ -148,7 +152,7 @@ def test_swapped_manifest(serving: Any, float_bundle: Any, kit: Any, still_serve
     still_serves()
 
 
-def test_mix_and_match(
+def test_files_and_manifest_of_two_releases_are_refused(
     serving: Any, int8_bundle: Any, float_bundle: Any, kit: Any, still_serves: Any
 ) -> None:
     """The manifest of one release with the files of another: a file is its digest, so it is missing."""
@@ -187,7 +191,9 @@ def test_rollback_to_a_lower_counter(serving: Any, int8_bundle: Any, float_bundl
     assert serving.call("activate", **float_bundle.request()).result["changed"], "the newest may come back"
 
 
-def test_freeze(serving: Any, int8_bundle: Any, float_bundle: Any, kit: Any) -> None:
+def test_an_old_release_under_another_counter_is_refused(
+    serving: Any, int8_bundle: Any, float_bundle: Any, kit: Any
+) -> None:
     """An old release offered again as new: under its own counter, and under the newest one's."""
     float_bundle.send(serving)
     assert serving.call("activate", **float_bundle.request()).result["changed"]
@@ -239,7 +245,9 @@ def test_the_floor_survives_a_power_cut_before_the_commit(
     assert refused(serving, int8_bundle.request())["code"] == "EQ535"
 
 
-def test_wrong_device_class(serving: Any, float_bundle: Any, kit: Any, still_serves: Any) -> None:
+def test_a_release_for_another_kind_of_device_is_refused(
+    serving: Any, float_bundle: Any, kit: Any, still_serves: Any
+) -> None:
     for_coral = counted(float_bundle, kit, 3, requires={"kinds": ["coral"], "free_bytes": 0})
     for_coral.send(serving)
     assert refused(serving, for_coral.request())["code"] == "EQ503"

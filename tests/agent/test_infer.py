@@ -196,7 +196,7 @@ def test_a_full_disk_costs_telemetry_but_not_the_answer(serving: Any, tiny_data:
     assert serving.call("telemetry").result["sent"] == 1
 
 
-def test_bench(serving: Any, int8_bundle: Any) -> None:
+def test_a_benchmark_reports_ordered_latencies(serving: Any, int8_bundle: Any) -> None:
     body = serving.call("bench", model="tiny", runs=50, min_seconds=0.1, warmup=2).result
     assert body["schema"] == "edgeq.bench/1"
     assert (body["model"], body["release"]) == ("tiny", int8_bundle.release)

@@ -84,7 +84,9 @@ SHA = "a" * 64
         ("telemetry", {"ack": {"boot": "x"}}, "seq"),
     ],
 )
-def test_a_bad_field(device: Any, verb: str, request_: dict[str, Any], subject: str) -> None:
+def test_a_wrong_field_is_refused_by_its_name(
+    device: Any, verb: str, request_: dict[str, Any], subject: str
+) -> None:
     error = device.call(verb, **request_).error
     assert (error["code"], error["subject"]) == ("EQ512", subject)
     assert error["expected"]
@@ -130,7 +132,7 @@ def _manifest(**changes: Any) -> dict[str, Any]:
         {"counter": None},
     ],
 )
-def test_a_bad_manifest(device: Any, changes: dict[str, Any], kit: Any) -> None:
+def test_a_manifest_with_a_wrong_field_is_refused(device: Any, changes: dict[str, Any], kit: Any) -> None:
     from edgeq_agent import wire
 
     device.enrol()

@@ -198,7 +198,7 @@ def _details(path: Path) -> SimpleNamespace:
     )
 
 
-def test_after_close(serving: Any, tiny_data: Any) -> None:
+def test_a_closed_runtime_refuses_calls(serving: Any, tiny_data: Any) -> None:
     rt = Runtime("tiny", str(serving.home))
     rt.close()
     rt.close()

@@ -307,7 +307,7 @@ class TestShadow:
         (window,) = _windows(ready)
         assert window["shadow"]["float.tflite"]["samples"] == 2
 
-    def test_the_fraction(self, both: Any, tiny_data: Any) -> None:
+    def test_the_shadow_gets_its_fraction_of_the_calls(self, both: Any, tiny_data: Any) -> None:
         with Runtime("tiny", str(both.home), shadow="previous", shadow_fraction=0.2) as rt:
             for _ in range(2000):
                 rt.infer(tiny_data[0])

@@ -68,7 +68,7 @@ class TestWithTritonsClient:
             response = found.get_response()
             assert (response["id"], response["model_version"]) == (f"r{row}", float_bundle.release)
 
-    def test_errors(self, client: Any, tiny_data: Any) -> None:
+    def test_clients_get_the_reason_of_a_refusal(self, client: Any, tiny_data: Any) -> None:
         import tritonclient.http as http
         from tritonclient.utils import InferenceServerException
 

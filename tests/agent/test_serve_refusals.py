@@ -47,7 +47,9 @@ class TestRefusals:
             ({"shape": [72]}, "EQ540"),
         ],
     )
-    def test_an_input(self, server: Served, tiny_data: Any, name: str, changes: Any, words: str) -> None:
+    def test_a_wrong_input_is_refused_with_its_reason(
+        self, server: Served, tiny_data: Any, name: str, changes: Any, words: str
+    ) -> None:
         request = request_of(tiny_data[0], name)
         request["inputs"][0].update(changes)
         status, answer = server.post("tiny", request)
@@ -70,7 +72,9 @@ class TestRefusals:
             ({"outputs": ["a"]}, "output"),
         ],
     )
-    def test_a_request(self, server: Served, tiny_data: Any, name: str, changes: Any, words: str) -> None:
+    def test_a_wrong_request_is_refused_with_its_reason(
+        self, server: Served, tiny_data: Any, name: str, changes: Any, words: str
+    ) -> None:
         status, answer = server.post("tiny", request_of(tiny_data[0], name, **changes))
         assert (status, words in answer["error"]) == (400, True), answer
 
@@ -144,7 +148,7 @@ class TestRefusals:
             ("Host: evil.example\r\nContent-Length: 0\r\n", 403),
         ],
     )
-    def test_headers(self, server: Served, headers: str, status: int) -> None:
+    def test_wrong_headers_have_their_http_status(self, server: Served, headers: str, status: int) -> None:
         host = "" if "Host" in headers else "Host: 127.0.0.1:80\r\n"
         data = f"POST /v2/models/tiny/infer HTTP/1.1\r\n{host}{headers}\r\n".encode()
         assert parsed(server.raw(data))[0] == status

@@ -44,7 +44,9 @@ def moment(seconds: float, boot: str = "a") -> clock.Moment:
         (moment(20), {"crashes": 3}, soak.ROLL_BACK),
     ],
 )
-def test_the_verdict(now: clock.Moment, counts: dict[str, int], what: str) -> None:
+def test_a_soak_is_judged_by_its_time_and_its_failures(
+    now: clock.Moment, counts: dict[str, int], what: str
+) -> None:
     policy = SoakPolicy(soak_ns=60 * 10**9, failure_limit=3)
     found = soak.decide(policy, moment(10), now, ReleaseCounts(**counts))
     assert found.action == what

@@ -122,7 +122,9 @@ class TestStage:
         float_bundle.send(ready)
         assert ready.call("stage", **float_bundle.request()).error["code"] == "EQ510"
 
-    def test_too_many(self, staged_device: Any, kit: Any, float_bundle: Any) -> None:
+    def test_the_number_of_staged_releases_is_limited(
+        self, staged_device: Any, kit: Any, float_bundle: Any
+    ) -> None:
         place = Home(str(staged_device.home))
         entry = candidates.read(place, "tiny")[float_bundle.release]
         others = {f"{number:064d}": entry for number in range(candidates.LIMIT - 1)}

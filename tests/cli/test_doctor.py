@@ -131,7 +131,7 @@ SERVICE = {
         ({**SERVICE, "last": {**LAST, "ok": False, "problem": "a disk that refuses"}}, "fail"),
     ],
 )
-def test_the_boot_service(service: dict[str, object] | None, health: str) -> None:
+def test_the_boot_service_has_a_health_and_a_fix(service: dict[str, object] | None, health: str) -> None:
     result, fix = health_of(replace(FACTS, raw={**FACTS.raw, "service": service}), "service")
     assert result == health
     assert (fix is None) is (health == "ok") or "refuses" in str(service)

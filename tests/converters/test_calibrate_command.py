@@ -188,7 +188,9 @@ def test_counts_that_cannot_be(tmp_path: Path, key: str, value: list[int]) -> No
     assert caught.value.code == "EQ212"
 
 
-def test_usage(models: Path, data: Path, tmp_path: Path, edgeq: Edgeq) -> None:
+def test_options_that_do_not_fit_together_are_usage_errors(
+    models: Path, data: Path, tmp_path: Path, edgeq: Edgeq
+) -> None:
     source, output = models / "float.tflite", tmp_path / "h.npz"
     for words in (
         ["calibrate", source, "-o", output],

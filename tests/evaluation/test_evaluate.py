@@ -32,7 +32,7 @@ def test_against_itself_and_against_float(float_model: Path, int8_model: Path, d
     assert 25 < metrics.output_sqnr_db < 60
 
 
-def test_describe(float_model: Path, int8_model: Path) -> None:
+def test_a_description_has_the_tensors_and_their_quantization(float_model: Path, int8_model: Path) -> None:
     info = describe(int8_model)
     assert [(t.name, t.shape, t.dtype) for t in info.inputs] == [("features", (1, 4), "int8")]
     assert (info.outputs[0].name, info.outputs[0].scale, info.outputs[0].zero_point) == (
@@ -58,7 +58,9 @@ def test_raw_outputs_are_in_the_model_s_own_types(float_model: Path, int8_model:
     assert np.array_equal(raw_outputs(int8_model, [result.inputs[0]])[0], result.outputs[0])
 
 
-def test_json(float_model: Path, int8_model: Path, data: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_json_document_has_the_metrics_and_the_digest(
+    float_model: Path, int8_model: Path, data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     words = ["evaluate", int8_model, "--data", data, "--reference", float_model, "--json"]
     assert main([str(word) for word in words]) == 0
     document = json.loads(capfd.readouterr().out)
@@ -88,7 +90,7 @@ def test_text_without_labels_says_only_what_it_knows(
         (np.array([0, 1, -1, 3, 0, 0]), "EQ208", "got -1 at index 2"),
     ],
 )
-def test_bad_labels(
+def test_labels_that_do_not_fit_are_refused(
     float_model: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
@@ -109,7 +111,7 @@ def test_bad_labels(
     ("content", "code"),
     [(None, "EQ301"), (b"", "EQ302"), (b"text that is no model", "EQ302"), ("half", "EQ303")],
 )
-def test_bad_models(
+def test_files_that_are_not_models_are_refused(
     float_model: Path,
     data: Path,
     tmp_path: Path,

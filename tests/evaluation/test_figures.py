@@ -13,7 +13,7 @@ from edgeq.evaluation.evaluation import accuracy, agreement, predicted
 OUTPUTS = arrays(np.float64, (7, 3), elements=st.floats(-100, 100))
 
 
-def test_by_hand() -> None:
+def test_accuracy_and_agreement_count_the_largest_outputs() -> None:
     reference = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
     output = np.array([[0.2, 0.8], [0.4, 0.6], [0.3, 0.7], [0.6, 0.4]])
     assert predicted(output).tolist() == [1, 1, 1, 0]
@@ -27,7 +27,7 @@ def test_a_model_agrees_with_itself(output: np.ndarray) -> None:
     assert accuracy(output, predicted(output)) == 1
 
 
-def test_dequantized() -> None:
+def test_quantized_outputs_become_real_values() -> None:
     quantized = TensorInfo(name="p", shape=(1, 2), dtype="int8", scale=0.5, zero_point=-128)
     plain = TensorInfo(name="q", shape=(1, 1), dtype="float32")
     real = dequantized([np.array([[-128, 127]], np.int8), np.array([[2.5]], np.float32)], [quantized, plain])

@@ -272,7 +272,9 @@ def test_a_split_that_was_damaged_there_goes_with_its_experiment(
     assert state(pi) == {"current": before, "split": None, "staged": []}
 
 
-def test_what_cannot_begin(cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path], tmp_path: Path) -> None:
+def test_an_experiment_that_cannot_begin_is_refused_with_its_code(
+    cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path], tmp_path: Path
+) -> None:
     def start(name: str, *more: str, status: int = 1, code: str) -> str:
         return cli.refused("ab", "start", str(bundles[name]), "--to", "pi", *more, status=status, code=code)
 
@@ -347,7 +349,7 @@ def test_devices_of_both_arms_and_one_that_comes_back_later(
 @pytest.mark.sshd
 @pytest.mark.parametrize("transport", ["paramiko", "openssh"])
 @pytest.mark.slow
-def test_over_openssh(
+def test_an_experiment_on_an_openssh_server(
     cli: Cli, sshd_server: Any, site: Path, bundles: dict[str, Path], transport: str
 ) -> None:
     add(cli, sshd_server, "ssh", "--transport", transport)

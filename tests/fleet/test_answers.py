@@ -184,7 +184,7 @@ SERVICE: dict[str, Any] = {
         ({"last": {**SERVICE["last"], "models": {"m": {"changed": True}}}}, "last"),
     ],
 )
-def test_how_a_start_is(change: dict[str, Any], field: str) -> None:
+def test_a_service_answer_with_a_wrong_field_is_a_protocol_error(change: dict[str, Any], field: str) -> None:
     off = {"enabled": False, "choice": "plain", "kind": None, "at_boot": False, "why": "x"}
     for answer in (SERVICE, {**SERVICE, "last": None, "serving": None}, {**off, "models": [], "units": []}):
         assert service_lines(autostart.checked("pi", answer))

@@ -129,7 +129,7 @@ def blocked(attacked: Attacked, bundle: Any, code: str) -> DeviceError:
     return caught.value
 
 
-def test_unsigned(attacked: Attacked, still_serves: Any) -> None:
+def test_an_unsigned_release_is_refused(attacked: Attacked, still_serves: Any) -> None:
     signed = attacked.bundle("unsigned", seed=2)
     blocked(attacked, replace(signed, signed_by=()), "EQ531")
 
@@ -140,13 +140,13 @@ def test_a_bundle_of_another_workspace(attacked: Attacked, still_serves: Any, tm
     assert "edgeq keys trust" in error.message
 
 
-def test_freeze_and_rollback(attacked: Attacked, still_serves: Any) -> None:
+def test_an_older_release_is_blocked(attacked: Attacked, still_serves: Any) -> None:
     """The old bundle file, still rightly signed; and another release under a counter that was used."""
     blocked(attacked, read_bundle(attacked.workspace / "release-1.eqb"), "EQ535")
     blocked(attacked, attacked.bundle("same-counter", seed=7, counter=2), "EQ535")
 
 
-def test_swapped_manifest(attacked: Attacked, still_serves: Any) -> None:
+def test_a_swapped_manifest_is_refused(attacked: Attacked, still_serves: Any) -> None:
     """The signature of one release with another: no plan can see it, the device does."""
     other = attacked.bundle("swapped", seed=3)
     served = read_bundle(attacked.workspace / "release-2.eqb")
@@ -312,7 +312,7 @@ def run(*argv: str, expected: int = 0) -> None:
     assert main(list(argv)) == expected
 
 
-def test_rotation_by_command(attacked: Attacked, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_are_rotated_by_commands(attacked: Attacked, capsys: pytest.CaptureFixture[str]) -> None:
     """A new key is trusted, the old one revoked; bundles of the old one are refused, what serves goes on."""
     workspace = str(attacked.workspace)
     at = ["--workspace", workspace, "keys"]

@@ -74,7 +74,7 @@ def test_each_transport_is_read_back(tmp_path: Path, kind: TransportKind) -> Non
     assert Inventory.load(tmp_path).get("pi").transport is kind
 
 
-def test_selectors(tmp_path: Path) -> None:
+def test_selectors_choose_names_labels_and_all(tmp_path: Path) -> None:
     far = dataclasses.replace(PI, name="far", labels={"site": "roof"})
     inventory = Inventory.load(tmp_path).add(PI).add(far)
     assert inventory.select(["far", "pi", "far"]) == (PI, far)

@@ -48,7 +48,7 @@ def made(case: dict[str, Any]) -> Plan:
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_golden(path: Path) -> None:
+def test_the_plan_is_the_recorded_one(path: Path) -> None:
     case = json.loads(path.read_text())
     got = made(case)
     named = {"$release": got.release[:12], "$agent": AGENT[:12]}

@@ -192,7 +192,7 @@ def test_the_average_is_the_average() -> None:
     assert average(np.log(np.array([[1.0], [3.0]])))[0] == pytest.approx(math.log(2))
 
 
-def test_effect_sizes() -> None:
+def test_effect_sizes_match_their_definitions() -> None:
     equal = np.array([10, 20, 30])
     assert psi(equal, equal * 100) == pytest.approx(0, abs=0.01)
     assert js_distance(equal, equal * 3) == pytest.approx(0, abs=1e-9)

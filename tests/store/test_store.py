@@ -100,7 +100,7 @@ def test_a_known_window_with_other_content_is_quarantined(tmp_path: Path) -> Non
         assert reasons == ["the store has another window with boot b:1 and seq 1", "odd"]
 
 
-def test_benches_and_audit(tmp_path: Path) -> None:
+def test_benchmarks_and_audit_records_are_kept(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         store.record_bench("pi", {"model": "kws", "release": "r1", "runs": 200})
         store.record_audit("ann", "rollback", "pi/kws", {"to": "r0"})

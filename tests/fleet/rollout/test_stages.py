@@ -17,7 +17,7 @@ NAMES = [f"d{number}" for number in range(40)]
 PLAIN: dict[str, dict[str, str]] = {name: {} for name in NAMES}
 
 
-def test_the_forms() -> None:
+def test_stages_are_counts_percentages_labels_and_the_rest() -> None:
     one, ten, half, rest = parse_stages("1, 10%,label:canary=yes ,all")
     assert (one.count, ten.percent, half.label) == (1, Fraction(10), ("canary", "yes"))
     assert rest == Stage(text="all")
