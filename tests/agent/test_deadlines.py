@@ -113,7 +113,7 @@ def test_kill_at_any_moment(
 def test_dying_in_each_state(serving: Any, int8_bundle: Any, float_bundle: Any, when: str) -> None:
     """The device is put into each state as a power cut would leave it; the next call makes it whole."""
     from edgeq_agent.activation import states
-    from edgeq_agent.inference.job import Health
+    from edgeq_agent.inference.job import HealthReport
     from edgeq_agent.releases import manifest, release_store
     from edgeq_agent.storage import home, lock
 
@@ -126,7 +126,9 @@ def test_dying_in_each_state(serving: Any, int8_bundle: Any, float_bundle: Any, 
         state.begin(wanted.release, runtime, (int8_bundle.release,))
         release_store.build(place, wanted)
         if when != "staged":
-            state.verified(Health(proof="golden", latency_p95_ns=1, memory_peak_bytes=1, kernels="builtin"))
+            state.verified(
+                HealthReport(proof="golden", latency_p95_ns=1, memory_peak_bytes=1, kernels="builtin")
+            )
         if when in ("activating", "swapped"):
             state.activating()
         if when == "swapped":

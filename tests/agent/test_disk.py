@@ -13,7 +13,7 @@ import pytest
 from edgeq_agent import errors
 from edgeq_agent.activation import state_record, states
 from edgeq_agent.activation.state_record import StateRecord
-from edgeq_agent.inference.job import Health
+from edgeq_agent.inference.job import HealthReport
 from edgeq_agent.platforms import identity
 from edgeq_agent.storage import files, home, journal, scratch
 
@@ -89,7 +89,7 @@ def test_only_what_the_dead_left_is_swept(place: home.Home) -> None:
     assert list(Path(place.temporary).iterdir()) == [kept]
 
 
-HEALTH = Health(proof="golden", latency_p95_ns=1, memory_peak_bytes=1, kernels="builtin")
+HEALTH = HealthReport(proof="golden", latency_p95_ns=1, memory_peak_bytes=1, kernels="builtin")
 ORDER = (
     state_record.NONE,
     state_record.STAGED,
@@ -125,7 +125,7 @@ def test_only_the_tables_transitions(place: home.Home, before: str, after: str) 
         assert stored["state"] == after
         assert journal.tail(place, 1)[0]["state"] == after
     else:
-        with pytest.raises(states.TransitionError):
+        with pytest.raises(states.InvalidTransition):
             steps[after]()
         assert not os.path.exists(place.model("m"))
 

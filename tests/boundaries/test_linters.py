@@ -94,6 +94,11 @@ PLANTED_IMPORTS = [
     ),
     ("device_agents/edgeq_agent/trust/planted.py", "import edgeq_agent.telemetry\n", "Layers of the agent"),
     ("device_agents/edgeq_agent/autostart/planted.py", "import edgeq_agent.verbs\n", "Layers of the agent"),
+    (
+        "device_agents/edgeq_agent/verbs/planted.py",
+        "import edgeq_agent.runtimes.native\n",
+        "The kinds of runtimes are known to the runtimes alone",
+    ),
     ("device_agents/edgeq_agent/nowhere/__init__.py", "", "Layers of the agent"),
     ("edgeq/blueprint/planted.py", "import edgeq.fleet\n", "Layers of edgeq"),
     ("edgeq/evaluation/planted.py", "import edgeq.selection\n", "Layers of edgeq"),

@@ -33,7 +33,7 @@ LIMIT = 8
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CandidateRelease:
     """One candidate.
 
     Attributes:
@@ -49,7 +49,7 @@ class Candidate:
     since_ns: int | None = None
 
     @classmethod
-    def from_json(cls, body: Any) -> Candidate:
+    def from_json(cls, body: Any) -> CandidateRelease:
         """Return the candidate that an entry of the file describes.
 
         Raises:
@@ -72,7 +72,7 @@ class Candidate:
         return body
 
 
-def read(home: Home, model: str) -> dict[str, Candidate]:
+def read(home: Home, model: str) -> dict[str, CandidateRelease]:
     """Return the candidates of a model by release, the oldest first; none when the file is damaged.
 
     `retention` keeps everything that a damaged file may have named.
@@ -92,7 +92,7 @@ def damaged(home: Home, model: str) -> bool:
     return False
 
 
-def _read(home: Home, model: str) -> dict[str, Candidate]:
+def _read(home: Home, model: str) -> dict[str, CandidateRelease]:
     try:
         body = files.read_json(path_of(home, model))
     except FileNotFoundError:
@@ -100,10 +100,10 @@ def _read(home: Home, model: str) -> dict[str, Candidate]:
     entries = body.get("releases") if isinstance(body, dict) and body.get("schema") == SCHEMA else None
     if not isinstance(entries, dict) or not all(map(SHA256.fullmatch, entries)):
         raise ValueError("not " + SCHEMA)
-    return {release: Candidate.from_json(entry) for release, entry in entries.items()}
+    return {release: CandidateRelease.from_json(entry) for release, entry in entries.items()}
 
 
-def write(home: Home, model: str, candidates: dict[str, Candidate]) -> None:
+def write(home: Home, model: str, candidates: dict[str, CandidateRelease]) -> None:
     """Replace the candidates of a model, durably."""
     entries = {release: candidate.to_json() for release, candidate in candidates.items()}
     files.write_json(path_of(home, model), {"schema": SCHEMA, "releases": entries})
@@ -131,15 +131,44 @@ def split_in_force(home: Home, model: str) -> Split | None:
     return split if split is not None and split.in_force(release_store.current(home, model)) else None
 
 
-def describe(home: Home, model: str) -> Json:
-    """Return the split and the candidates of a model as a response has them."""
-    candidates = {release: candidate.to_json() for release, candidate in read(home, model).items()}
+@dataclass(frozen=True)
+class SplitStatus:
+    """The split of a model and its candidates.
+
+    Attributes:
+        split: None when there is none, or when its file cannot be read.
+        problem: why its file cannot be read; None when it can.
+        in_force: the split divides the calls now.
+    """
+
+    split: Split | None
+    problem: str | None
+    in_force: bool
+    candidates: dict[str, CandidateRelease]
+
+    @property
+    def present(self) -> bool:
+        """Whether there is a split file, even one that cannot be read."""
+        return self.split is not None or self.problem is not None
+
+    def to_json(self) -> Json:
+        """Return the status as a response has it."""
+        split: Json | None = self.split.to_json() if self.split else None
+        if self.problem is not None:
+            split = {"problem": self.problem}
+        staged = {release: candidate.to_json() for release, candidate in self.candidates.items()}
+        return {"split": split, "in_force": self.in_force, "staged": staged}
+
+
+def status(home: Home, model: str) -> SplitStatus:
+    """Return the split and the candidates of a model."""
+    candidates = read(home, model)
     try:
         split = ab_split.read(home, model)
     except SplitUnusable as error:
-        return {"split": {"problem": one_line(error)}, "in_force": False, "staged": candidates}
+        return SplitStatus(None, one_line(error), in_force=False, candidates=candidates)
     in_force = split is not None and split.in_force(release_store.current(home, model))
-    return {"split": split.to_json() if split else None, "in_force": in_force, "staged": candidates}
+    return SplitStatus(split, None, in_force, candidates)
 
 
 def settle(home: Home, record: StateRecord) -> None:

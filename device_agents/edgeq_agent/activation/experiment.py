@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from edgeq_agent.activation import candidates, states
+from edgeq_agent.activation.candidates import SplitStatus
 from edgeq_agent.activation.states import ModelState
 from edgeq_agent.errors import IN_SPLIT, NOT_STAGED, ON_TRIAL, AgentError
 from edgeq_agent.releases import release_store
@@ -15,8 +18,27 @@ from edgeq_agent.trust import trust_store
 from edgeq_agent.wire import Json
 
 
-def start(home: Home, state: ModelState, split: Split, expected_base: str | None) -> Json:
-    """Divide the calls of a model and return the response; idempotent (lock held).
+@dataclass(frozen=True)
+class SplitChange:
+    """A model's split after a request.
+
+    Attributes:
+        changed: False when nothing had to be done.
+        problems: what failed without failing the call.
+    """
+
+    model: str
+    changed: bool
+    status: SplitStatus
+    problems: Json = field(default_factory=dict)
+
+    def to_json(self) -> Json:
+        """Return the change as the response has it."""
+        return dict(self.status.to_json(), model=self.model, changed=self.changed, **self.problems)
+
+
+def start(home: Home, state: ModelState, split: Split, expected_base: str | None) -> SplitChange:
+    """Divide the calls of a model; idempotent (lock held).
 
     Args:
         split: every arm names a release by its whole id.
@@ -65,7 +87,7 @@ def start(home: Home, state: ModelState, split: Split, expected_base: str | None
         ab_split.write(home, model, split)
         arms = {arm.name: {"release": arm.release, "weight": arm.weight} for arm in split.arms}
         noted = journal.note(home, "split", experiment=split.experiment, arms=arms)
-    return dict(candidates.describe(home, model), model=model, changed=changed, **noted)
+    return SplitChange(model, changed, candidates.status(home, model), noted)
 
 
 def _check_arm(home: Home, model: str, release: str, current: str) -> None:
@@ -98,11 +120,11 @@ def _check_arm(home: Home, model: str, release: str, current: str) -> None:
         )
 
 
-def end(home: Home, model: str) -> Json:
-    """End the split of a model and return the response; idempotent (lock held)."""
-    changed = candidates.describe(home, model)["split"] is not None
+def end(home: Home, model: str) -> SplitChange:
+    """End the split of a model; idempotent (lock held)."""
+    changed = candidates.status(home, model).present
     noted: Json = {}
     if changed:
         ab_split.remove(home, model)
         noted = journal.note(home, "split", model=model, arms=None)
-    return dict(candidates.describe(home, model), model=model, changed=changed, **noted)
+    return SplitChange(model, changed, candidates.status(home, model), noted)

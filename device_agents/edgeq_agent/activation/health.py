@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from edgeq_agent.errors import UNHEALTHY, AgentError
-from edgeq_agent.inference.job import Health, ReleaseFiles
+from edgeq_agent.inference.job import HealthReport, ReleaseFiles
 from edgeq_agent.releases.manifest import Manifest
 from edgeq_agent.runtimes import registry
 from edgeq_agent.storage.home import Home
 
 
-def check(home: Home, manifest: Manifest, runtime: str, timeout_s: float) -> Health:
+def check(home: Home, manifest: Manifest, runtime: str, timeout_s: float) -> HealthReport:
     """Check a release on this device and return what was measured.
 
     Args:

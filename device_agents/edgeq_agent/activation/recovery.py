@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from edgeq_agent.activation import candidates, health, soak, state_record, states
+from edgeq_agent.activation.soak import SoakStatus
 from edgeq_agent.activation.state_record import StateRecord
 from edgeq_agent.activation.states import ModelState
 from edgeq_agent.calls.call import Response
 from edgeq_agent.errors import AgentError, from_os
-from edgeq_agent.inference.job import Health
+from edgeq_agent.inference.job import HealthReport
 from edgeq_agent.releases import release_store
 from edgeq_agent.storage import clock, files, lock, scratch
 from edgeq_agent.storage.home import Home
@@ -94,14 +95,14 @@ class RecoveryResult:
     Attributes:
         release: the release that serves now; None when none does.
         before: the state before the recovery.
-        soak: as `soak.describe`; None when the release is not soaking.
+        soak: None when the release is not soaking.
         problems: what failed without failing the recovery.
     """
 
     record: StateRecord
     release: str | None
     before: str
-    soak: Json | None
+    soak: SoakStatus | None
     problems: Json
 
     def to_json(self) -> Json:
@@ -114,7 +115,7 @@ class RecoveryResult:
             before=self.before,
             changed=self.record.state != self.before,
             reason=self.record.reason,
-            soak=self.soak,
+            soak=self.soak.to_json() if self.soak else None,
         )
 
 
@@ -126,7 +127,7 @@ def recover_model(home: Home, model: str) -> RecoveryResult:
         record=state.record,
         release=release_store.current(home, model),
         before=before,
-        soak=soak.describe(home, state.record),
+        soak=soak.status(home, state.record),
         problems=state.problems,
     )
 
@@ -146,7 +147,7 @@ class _Check(NamedTuple):
     """Why a release cannot serve, or what its health check has measured."""
 
     problem: str | None = None
-    health: Health | None = None
+    health: HealthReport | None = None
 
 
 def _check(home: Home, state: ModelState, release: str, runtime: str | None) -> _Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from edgeq_agent.activation import counters
@@ -36,6 +37,24 @@ class SoakDecision(NamedTuple):
     reason: str
 
 
+@dataclass(frozen=True)
+class SoakStatus:
+    """How far a soak is."""
+
+    policy: SoakPolicy
+    left_ns: int
+    counts: ReleaseCounts
+
+    def to_json(self) -> Json:
+        """Return the status as a response has it."""
+        return {
+            "soak_s": self.policy.soak_ns / 1e9,
+            "left_s": self.left_ns / 1e9,
+            "failure_limit": self.policy.failure_limit,
+            "counts": self.counts.to_json(),
+        }
+
+
 def decide(policy: SoakPolicy, began: clock.Moment, now: clock.Moment, counts: ReleaseCounts) -> SoakDecision:
     """Decide about a soak; pure."""
     elapsed_ns = clock.elapsed_ns(began, now)
@@ -59,14 +78,10 @@ def check(home: Home, record: StateRecord) -> SoakDecision:
     return decide(record.soak or _NO_POLICY, record.entered, clock.now(), counts)
 
 
-def describe(home: Home, record: StateRecord) -> Json | None:
-    """Return the `soak` of a response; None when the model is not soaking."""
+def status(home: Home, record: StateRecord) -> SoakStatus | None:
+    """Return how far the soak of a model is; None when it is not soaking."""
     if record.state != SOAKING:
         return None
-    policy = record.soak or _NO_POLICY
-    return {
-        "soak_s": policy.soak_ns / 1e9,
-        "left_s": max(0, check(home, record).left_ns) / 1e9,
-        "failure_limit": policy.failure_limit,
-        "counts": counters.read(home, record.model, str(record.target)).to_json(),
-    }
+    left_ns = max(0, check(home, record).left_ns)
+    counts = counters.read(home, record.model, str(record.target))
+    return SoakStatus(record.soak or _NO_POLICY, left_ns, counts)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from edgeq_agent.activation import candidates, gate, health, recovery, state_record
-from edgeq_agent.activation.candidates import Candidate
+from edgeq_agent.activation.candidates import CandidateRelease
 from edgeq_agent.activation.gate import GateRequest
-from edgeq_agent.activation.swap import Progress
+from edgeq_agent.calls.call import Progress
 from edgeq_agent.errors import IN_SPLIT, TOO_MANY_STAGED, AgentError
 from edgeq_agent.releases import release_store
 from edgeq_agent.runtimes import registry
@@ -89,7 +89,7 @@ def stage(home: Home, request: GateRequest, progress: Progress) -> StagingResult
     release_store.build(home, manifest)
     measured = health.check(home, manifest, request.runtime, request.timeout_s).to_json()
     progress(state_record.VERIFIED, model=model, release=release)
-    added = Candidate(request.runtime, manifest.counter, measured, clock.wall_ns())
+    added = CandidateRelease(request.runtime, manifest.counter, measured, clock.wall_ns())
     # From here on `prune` keeps it; nothing refers to it before the response.
     candidates.write(home, model, dict(known, **{release: added}))
     state.forget_attempts(release)
@@ -97,17 +97,34 @@ def stage(home: Home, request: GateRequest, progress: Progress) -> StagingResult
     return StagingResult(model, release, current, changed=True, health=measured, problems=noted)
 
 
-def unstage(home: Home, model: str, release: str) -> Json:
-    """Drop a candidate and return the response (lock held); `prune` removes it once nothing refers to it.
+@dataclass(frozen=True)
+class UnstagingResult:
+    """What dropping a candidate has done.
+
+    Attributes:
+        problems: what failed without failing the call.
+    """
+
+    model: str
+    release: str
+    changed: bool
+    problems: Json = field(default_factory=dict)
+
+    def to_json(self) -> Json:
+        """Return the result as the response has it."""
+        return dict(self.problems, model=self.model, release=self.release, changed=self.changed)
+
+
+def unstage(home: Home, model: str, release: str) -> UnstagingResult:
+    """Drop a candidate (lock held); `prune` removes it once nothing refers to it.
 
     Raises:
         AgentError: EQ552, the split names it.
     """
     recovery.recover(home, model)
     known = candidates.read(home, model)
-    response: Json = {"model": model, "release": release, "changed": release in known}
     if release not in known:
-        return response
+        return UnstagingResult(model, release, changed=False)
     try:
         split = ab_split.read(home, model)
     except SplitUnusable:
@@ -120,4 +137,5 @@ def unstage(home: Home, model: str, release: str) -> Json:
             hint="end the experiment with `edgeq ab stop`",
         )
     candidates.write(home, model, {name: each for name, each in known.items() if name != release})
-    return dict(response, **journal.note(home, "unstage", model=model, release=release))
+    noted = journal.note(home, "unstage", model=model, release=release)
+    return UnstagingResult(model, release, changed=True, problems=noted)

@@ -20,7 +20,7 @@ from edgeq_agent.activation.state_record import (
     SoakPolicy,
     StateRecord,
 )
-from edgeq_agent.inference.job import Health
+from edgeq_agent.inference.job import HealthReport
 from edgeq_agent.storage import clock, disk, files, journal
 from edgeq_agent.storage.home import Home
 from edgeq_agent.trust import trust_store
@@ -46,7 +46,7 @@ DAMAGED = "state.json was damaged"
 _HISTORY = 10
 
 
-class TransitionError(Exception):
+class InvalidTransition(Exception):
     """A transition that the table does not have: a bug."""
 
 
@@ -104,7 +104,7 @@ class ModelState:
             },
         )
 
-    def verified(self, health: Health) -> None:
+    def verified(self, health: HealthReport) -> None:
         """Enter `verified`: the blobs are complete and the release is healthy on this device."""
         body = health.to_json()
         self._advance(VERIFIED, {"health": body}, health=body)
@@ -121,7 +121,7 @@ class ModelState:
         """Enter `committed`."""
         record = self.record
         if record.target is None or record.target_runtime is None:
-            raise TransitionError("commit without a target")
+            raise InvalidTransition("commit without a target")
         trust_store.commit(self._home, self.model, record.target)
         self._advance(
             COMMITTED,
@@ -137,7 +137,7 @@ class ModelState:
         """Enter `rolling_back`: the target serves and must be replaced; counts as one try."""
         self._advance(ROLLING_BACK, {"reason": reason, "tries": self.record.tries + 1}, reason=reason)
 
-    def roll_back(self, reason: str, health: Health | None = None) -> None:
+    def roll_back(self, reason: str, health: HealthReport | None = None) -> None:
         """Enter `rolled_back`: the previous release serves.
 
         Args:
@@ -145,7 +145,7 @@ class ModelState:
         """
         self._advance(ROLLED_BACK, {"reason": reason, **_measured(health)}, reason=reason)
 
-    def safe(self, reason: str, serves: str | None, health: Health | None = None) -> None:
+    def safe(self, reason: str, serves: str | None, health: HealthReport | None = None) -> None:
         """Enter `safe`: the rollback failed; `serves` stays until an operator deploys another release."""
         record = self.record
         changes: dict[str, Any] = {"reason": reason, **_measured(health)}
@@ -177,7 +177,7 @@ class ModelState:
 
     def _advance(self, state: str, changes: dict[str, Any] | None = None, **details: Any) -> None:
         if state not in TRANSITIONS[self.state]:
-            raise TransitionError(f"{self.model}: {self.state} -> {state}")
+            raise InvalidTransition(f"{self.model}: {self.state} -> {state}")
         self._write(dict(changes or {}, state=state, entered=clock.now()))
         noted = journal.note(
             self._home, "state", model=self.model, state=state, release=self.record.target, **details
@@ -193,7 +193,7 @@ class ModelState:
         self.record = record
 
 
-def _measured(health: Health | None) -> dict[str, Any]:
+def _measured(health: HealthReport | None) -> dict[str, Any]:
     return {} if health is None else {"health": health.to_json()}
 
 

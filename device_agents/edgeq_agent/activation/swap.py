@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable
 
 from edgeq_agent.activation import candidates, counters, gate, health, recovery, soak, state_record
 from edgeq_agent.activation.gate import GateRequest
+from edgeq_agent.activation.soak import SoakStatus
 from edgeq_agent.activation.state_record import Attempts, SoakPolicy, StateRecord
 from edgeq_agent.activation.states import ModelState
 from edgeq_agent.blobs import blob_store
+from edgeq_agent.calls.call import Progress
 from edgeq_agent.errors import BOTH_UNHEALTHY, NOTHING_TO_ROLL_BACK_TO, AgentError
 from edgeq_agent.releases import release_store
 from edgeq_agent.releases.manifest import Manifest
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
-
-Progress = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class SwapResult:
         previous: the release that a rollback leads to now.
         changed: False when nothing had to be done.
         states: the states that were reached, in their order.
-        soak: as `soak.describe`; None when the release is not soaking.
+        soak: None when the release is not soaking.
         problems: what failed without failing the call, such as a journal that could not be written.
     """
 
@@ -36,7 +35,7 @@ class SwapResult:
     previous: str | None
     changed: bool
     states: list[str]
-    soak: Json | None
+    soak: SoakStatus | None
     problems: Json = field(default_factory=dict)
 
     def to_json(self) -> Json:
@@ -51,7 +50,7 @@ class SwapResult:
             "state": self.record.state,
         }
         if self.soak is not None:
-            body["soak"] = self.soak
+            body["soak"] = self.soak.to_json()
         return dict(body, **self.problems)
 
 
@@ -227,6 +226,6 @@ def _result(
         previous=before if changed else state.record.previous,
         changed=changed,
         states=steps or [],
-        soak=soak.describe(home, state.record),
+        soak=soak.status(home, state.record),
         problems=state.problems,
     )

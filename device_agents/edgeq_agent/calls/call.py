@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Callable, NamedTuple
 
 from edgeq_agent import wire
 from edgeq_agent.calls.fields import Fields, bad
@@ -12,6 +12,9 @@ from edgeq_agent.calls.stdin import IdleTimeout, Stdin
 from edgeq_agent.errors import BAD_REQUEST, AgentError
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
+
+# Called when a step was reached: `Response.progress`.
+Progress = Callable[..., None]
 
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
 

@@ -193,7 +193,7 @@ class GoldenReport:
 
 
 @dataclass(frozen=True)
-class Health:
+class HealthReport:
     """What the health check of a release has measured.
 
     Attributes:
@@ -211,7 +211,7 @@ class Health:
     latency_of: str | None = None
 
     @classmethod
-    def from_json(cls, body: Json) -> Health:
+    def from_json(cls, body: Json) -> HealthReport:
         """Return the result that the child sent."""
         return cls(
             proof=GOLDEN,

@@ -8,7 +8,7 @@ from typing import Callable
 
 from edgeq_agent.inference.job import (
     BenchOptions,
-    Health,
+    HealthReport,
     InferOptions,
     InferResult,
     ReleaseFiles,
@@ -62,7 +62,7 @@ class RuntimeBackend(ABC):
         """
 
     @abstractmethod
-    def check_health(self, files: ReleaseFiles, timeout_s: float) -> Health:
+    def check_health(self, files: ReleaseFiles, timeout_s: float) -> HealthReport:
         """Load and run a release's model.
 
         Raises:

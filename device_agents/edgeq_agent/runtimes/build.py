@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Callable, NamedTuple
+from typing import NamedTuple
 
+from edgeq_agent.calls.call import Progress
 from edgeq_agent.errors import NATIVE_UNREADABLE, RUNTIME_REFUSED, UNSUPPORTED, AgentError
 from edgeq_agent.inference.job import SelfTest
 from edgeq_agent.runtimes import native, python, registry, venv
 from edgeq_agent.runtimes.registry import RuntimeParts
-from edgeq_agent.runtimes.venv import Wheel
+from edgeq_agent.runtimes.venv import WheelBlob
 from edgeq_agent.storage import disk, scratch
 from edgeq_agent.storage.home import Home
-
-Progress = Callable[..., Any]
 
 
 class RuntimeSpec(NamedTuple):
@@ -28,7 +27,7 @@ class RuntimeSpec(NamedTuple):
     """
 
     digest: str
-    wheels: list[Wheel]
+    wheels: list[WheelBlob]
     modules: tuple[str, ...]
     program: str | None
 

@@ -18,7 +18,7 @@ from edgeq_agent.errors import BLOB_MISSING, DEADLINE, NATIVE_CANNOT, UNHEALTHY,
 from edgeq_agent.inference import job
 from edgeq_agent.inference.job import (
     BenchOptions,
-    Health,
+    HealthReport,
     InferOptions,
     InferResult,
     ReleaseFiles,
@@ -52,9 +52,9 @@ class NativeBackend(RuntimeBackend):
     def self_test(self, home: Home, timeout_s: float) -> SelfTest:
         return self_test(home, self.entry.interpreter, self.entry.version, timeout_s)
 
-    def check_health(self, files: ReleaseFiles, timeout_s: float) -> Health:
+    def check_health(self, files: ReleaseFiles, timeout_s: float) -> HealthReport:
         figures = run(self.entry.interpreter, files.model_path, timeout_s, runs=_HEALTH_RUNS, min_seconds=0.0)
-        return Health(
+        return HealthReport(
             proof=self.proof,
             # Where the program prints no percentile, the slowest run is an upper bound of it.
             latency_p95_ns=figures.max_ns if figures.p95_ns is None else figures.p95_ns,

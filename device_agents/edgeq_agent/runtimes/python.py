@@ -7,7 +7,7 @@ from edgeq_agent.errors import UNSUPPORTED
 from edgeq_agent.inference import job, model_process
 from edgeq_agent.inference.job import (
     BenchOptions,
-    Health,
+    HealthReport,
     InferOptions,
     InferResult,
     ReleaseFiles,
@@ -30,9 +30,9 @@ class PythonBackend(RuntimeBackend):
     def self_test(self, home: Home, timeout_s: float) -> SelfTest:
         return self_test(self.entry.interpreter, (self.entry.module,), timeout_s)
 
-    def check_health(self, files: ReleaseFiles, timeout_s: float) -> Health:
+    def check_health(self, files: ReleaseFiles, timeout_s: float) -> HealthReport:
         golden = job.GoldenJob(self.entry.module, self.entry.version, files)
-        return Health.from_json(model_process.run(self.entry.interpreter, golden, timeout_s))
+        return HealthReport.from_json(model_process.run(self.entry.interpreter, golden, timeout_s))
 
     def bench(self, files: ReleaseFiles, options: BenchOptions, timeout_s: float) -> Json:
         bench = job.BenchJob(self.entry.module, self.entry.version, files, options)

@@ -18,14 +18,14 @@ from edgeq_agent.storage.home import Home
 _VENV_FILES = 32
 
 
-class Wheel(NamedTuple):
+class WheelBlob(NamedTuple):
     """A wheel by its file name and the SHA-256 of its blob."""
 
     name: str
     sha256: str
 
 
-def check_wheels(home: Home, packages: list[Wheel]) -> None:
+def check_wheels(home: Home, packages: list[WheelBlob]) -> None:
     """Refuse wheels that are missing, damaged, or do not fit on the device when unpacked.
 
     Raises:
@@ -41,7 +41,7 @@ def check_wheels(home: Home, packages: list[Wheel]) -> None:
     blob_store.check_space(home, f"runtime of {len(packages)} wheels", size_bytes, count)
 
 
-def make(folder: str, packages: list[Wheel], timeout_s: float) -> None:
+def make(folder: str, packages: list[WheelBlob], timeout_s: float) -> None:
     """Make an empty virtual environment for these wheels.
 
     Raises:
@@ -81,7 +81,7 @@ def make_venv(folder: str, share_packages: bool, timeout_s: float) -> None:
             disk.chmod(path, os.stat(path).st_mode & 0o700)
 
 
-def unpack(home: Home, packages: list[Wheel], folder: str) -> None:
+def unpack(home: Home, packages: list[WheelBlob], folder: str) -> None:
     """Unpack wheels into a virtual environment.
 
     Raises:

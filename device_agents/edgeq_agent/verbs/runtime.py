@@ -8,7 +8,7 @@ from edgeq_agent.errors import AgentError
 from edgeq_agent.inference.job import SelfTest
 from edgeq_agent.runtimes import build, registry
 from edgeq_agent.runtimes.build import RuntimeSpec
-from edgeq_agent.runtimes.venv import Wheel
+from edgeq_agent.runtimes.venv import WheelBlob
 from edgeq_agent.storage import journal, lock
 from edgeq_agent.wire import RUNTIME_MODULES, WHEEL_RUNTIME_MODULES, Json
 
@@ -52,12 +52,12 @@ def _spec(fields: Fields) -> RuntimeSpec:
     return RuntimeSpec(digest, wheels, _modules(fields), program)
 
 
-def _wheel(fields: Fields, name: str) -> Wheel:
+def _wheel(fields: Fields, name: str) -> WheelBlob:
     wheel = fields.object(name, "objects with name and sha256")
     file_name = wheel.file_name("name")
     if not file_name.endswith(".whl"):
         raise wheel.refuse("name", "a name that ends in .whl")
-    return Wheel(file_name, wheel.sha256("sha256"))
+    return WheelBlob(file_name, wheel.sha256("sha256"))
 
 
 def _modules(fields: Fields) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgeq_agent.activation import candidates, experiment, recovery
+from edgeq_agent.activation.experiment import SplitChange
 from edgeq_agent.calls.call import Call
 from edgeq_agent.calls.fields import Fields
 from edgeq_agent.releases import release_store
@@ -32,12 +33,12 @@ def split(call: Call) -> Json:
     with lock.hold(call.home):
         state = recovery.recover(call.home, model)
         if clear:
-            return experiment.end(call.home, model)
+            return experiment.end(call.home, model).to_json()
         if "arms" in fields:
             expected = fields.sha256("base") if "base" in fields else None
-            return experiment.start(call.home, state, _requested(fields, model), expected)
+            return experiment.start(call.home, state, _requested(fields, model), expected).to_json()
         release_store.need_current(call.home, model)
-        return dict(candidates.describe(call.home, model), model=model, changed=False)
+        return SplitChange(model, False, candidates.status(call.home, model)).to_json()
 
 
 def _requested(fields: Fields, model: str) -> Split:

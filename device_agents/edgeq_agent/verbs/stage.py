@@ -34,4 +34,4 @@ def unstage(call: Call) -> Json:
     """
     model, release = call.fields.model_name(), call.fields.sha256("release")
     with lock.hold(call.home):
-        return staging.unstage(call.home, model, release)
+        return staging.unstage(call.home, model, release).to_json()

@@ -41,6 +41,7 @@ def status(call: Call) -> Json:
 def _model(home: Home, name: str) -> Json:
     record = states.read(home, name)
     current = release_store.current(home, name)
+    soaking = soak.status(home, record)
     backend = registry.find(home, record.runtime_of(current))
     return {
         "current": current,
@@ -52,8 +53,8 @@ def _model(home: Home, name: str) -> Json:
         "reason": record.reason,
         "target": record.target,
         "attempts": record.attempts.to_json(),
-        "soak": soak.describe(home, record),
+        "soak": soaking.to_json() if soaking else None,
         "pins": pins.read(home, name),
         "releases": release_store.of_model(home, name),
-        **candidates.describe(home, name),
+        **candidates.status(home, name).to_json(),
     }

@@ -47,7 +47,7 @@ def arms(old: Any, new: Any) -> dict[str, Any]:
 
 def split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     def counts(machine: Any) -> None:
-        found = candidates.describe(home.Home(str(machine.home)), "tiny")
+        found = candidates.status(home.Home(str(machine.home)), "tiny").to_json()
         assert found["in_force"], "the answer said that it is split"
         assert [arm["release"] for arm in found["split"]["arms"]] == [old.release, new.release]
 
@@ -65,7 +65,7 @@ def end_split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     """The experiment is over: first the split goes, then the release."""
 
     def cleared(machine: Any) -> None:
-        assert candidates.describe(home.Home(str(machine.home)), "tiny")["split"] is None, (
+        assert candidates.status(home.Home(str(machine.home)), "tiny").to_json()["split"] is None, (
             "the answer said cleared"
         )
 
@@ -91,7 +91,7 @@ def promote(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     """An arm of the split is activated: it alone serves, and no split is left."""
 
     def settled(machine: Any) -> None:
-        found = candidates.describe(home.Home(str(machine.home)), "tiny")
+        found = candidates.status(home.Home(str(machine.home)), "tiny").to_json()
         assert (found["split"], found["staged"]) == (None, {})
 
     return Scenario(

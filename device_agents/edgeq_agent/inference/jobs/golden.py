@@ -7,7 +7,7 @@ from typing import Any
 from edgeq_agent.errors import UNHEALTHY, AgentError
 from edgeq_agent.inference import job as jobs
 from edgeq_agent.inference import model, stats
-from edgeq_agent.inference.job import GoldenJob, GoldenReport, Health, JobContext
+from edgeq_agent.inference.job import GoldenJob, GoldenReport, HealthReport, JobContext
 from edgeq_agent.platforms import registry as platforms
 from edgeq_agent.releases.manifest import GoldenTolerance
 from edgeq_agent.telemetry.window_builder import WindowBuilder, load_reference
@@ -17,7 +17,7 @@ _LATENCY_RUNS = 50
 
 
 def run(job: GoldenJob, context: JobContext) -> Json:
-    """Return the `Health` of the model.
+    """Return the `HealthReport` of the model.
 
     Raises:
         AgentError: EQ504, an output differs by more than the manifest allows.
@@ -27,7 +27,7 @@ def run(job: GoldenJob, context: JobContext) -> Json:
     while len(latencies) < _LATENCY_RUNS:
         latencies.append(model.invoke(loaded, inputs, len(latencies) % len(inputs[0])))
     latencies.sort()
-    return Health(
+    return HealthReport(
         proof=jobs.GOLDEN,
         golden=report,
         latency_p95_ns=stats.percentile(latencies, 95),
