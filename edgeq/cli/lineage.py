@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeq.cli.ui import App, Ui, command
+
+if TYPE_CHECKING:
+    from edgeq.conversion.lineage import FileRecord, Lineage
 
 
 @command(
@@ -22,36 +25,32 @@ def lineage_command(app: App, what: str) -> None:
     from edgeq.cli.recorded import chain
 
     links = chain(app.workspace, what)
-    app.ui.emit("edgeq.lineages/1", {"lineage": [dict(link) for link in links]})
+    app.ui.emit("edgeq.lineages/1", {"lineage": [link.to_json() for link in links]})
     for depth, link in enumerate(links):
         if depth:
             app.ui.line()
         _show(app.ui, link)
-    app.ui.next(f"edgeq reproduce {links[0]['output']['sha256'][:12]}")
+    app.ui.next(f"edgeq reproduce {links[0].output.sha256[:12]}")
 
 
-def _show(ui: Ui, link: Mapping[str, Any]) -> None:
+def _show(ui: Ui, link: Lineage) -> None:
     from edgeq.conversion.lineage import short
 
     recipe = {
         key: f"{len(value)} learned" if key == "ranges" else value
-        for key, value in link["recipe"].items()
+        for key, value in link.recipe.items()
         if key != "schema" and value not in (None, [], ())
     }
-    rows = [["file", short(link["output"]["sha256"]), _where(link["output"])]]
-    rows.append(["source", short(link["source"]["sha256"]), _where(link["source"])])
-    rows += [[name, short(item["sha256"]), _where(item)] for name, item in link["data"].items()]
-    rows.append(["recipe", short(link["recipe_sha256"]), ", ".join(f"{k}={v}" for k, v in recipe.items())])
-    if chosen := link.get("chosen_by"):
-        search = (
-            f"{chosen['blueprint']['name']}, {chosen['candidates']} candidates, timed on {chosen['timed_on']}"
-        )
-        rows.append(["searched under", short(chosen["blueprint"]["sha256"]), search])
-        rows.append(["evaluation", short(chosen["evaluation"]["sha256"]), _where(chosen["evaluation"])])
-    rows.append(
-        ["tools", "", ", ".join(f"{name} {number}" for name, number in sorted(link["tools"].items()))]
-    )
-    rows.append(["machine", "", _machine(link["environment"])])
+    rows = [["file", short(link.output.sha256), _where(link.output)]]
+    rows.append(["source", short(link.source.sha256), _where(link.source)])
+    rows += [[name, short(item.sha256), _where(item)] for name, item in link.data.items()]
+    rows.append(["recipe", short(link.recipe_sha256), ", ".join(f"{k}={v}" for k, v in recipe.items())])
+    if (chosen := link.chosen_by) is not None:
+        search = f"{chosen.blueprint.name}, {chosen.candidates} candidates, timed on {chosen.timed_on}"
+        rows.append(["searched under", short(chosen.blueprint.sha256), search])
+        rows.append(["evaluation", short(chosen.evaluation.sha256), _where(chosen.evaluation)])
+    rows.append(["tools", "", ", ".join(f"{name} {number}" for name, number in sorted(link.tools.items()))])
+    rows.append(["machine", "", _machine(link.environment)])
     ui.table(["", "sha256", ""], rows)
 
 
@@ -61,11 +60,11 @@ def _machine(environment: Mapping[str, str]) -> str:
     )
 
 
-def _where(item: Mapping[str, Any]) -> str:
+def _where(item: FileRecord) -> str:
     from edgeq.units import format_size
 
-    size = format_size(item["size_bytes"])
-    if item["path"] is None:
+    size = format_size(item.size_bytes)
+    if item.path is None:
         return f"arrays given in Python, {size}"
-    gone = "" if Path(item["path"]).exists() else ", missing"
-    return f"{item['path']} ({size}{gone})"
+    missing = "" if Path(item.path).exists() else ", missing"
+    return f"{item.path} ({size}{missing})"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeq.conversion.lineage import lineages, short
+from edgeq.conversion.lineage import Lineage, lineages, short
 from edgeq.errors import StoreError, UsageError
 from edgeq.files import sha256_of
 from edgeq.store import Store
@@ -16,12 +16,12 @@ _ALL = 1_000_000
 _MODEL = "model.tflite"
 
 
-def chain(workspace: Path, what: str) -> list[Mapping[str, Any]]:
+def chain(workspace: Path, what: str) -> list[Lineage]:
     """Return the lineage of a file, followed by that of its source, and so on.
 
     Raises:
         UsageError: neither a file nor a digest, or an ambiguous start of a digest.
-        StoreError: EQ611, the store has no record of it.
+        StoreError: EQ611, the store has no record of it; or its record cannot be read.
     """
     with Store.open(workspace) as store:
         known = _known(store)
@@ -33,9 +33,9 @@ def chain(workspace: Path, what: str) -> list[Mapping[str, Any]]:
             hint="name the folder where it was converted with --workspace; `edgeq runs` lists the records",
             code="EQ611",
         )
-    links, seen = [known[digest]], {digest}
-    while (source := str(links[-1]["source"]["sha256"])) in known and source not in seen:
-        links.append(known[source])
+    links, seen = [Lineage.from_json(known[digest])], {digest}
+    while (source := links[-1].source.sha256) in known and source not in seen:
+        links.append(Lineage.from_json(known[source]))
         seen.add(source)  # a tuning that kept the model unchanged has its source as output
     return links
 

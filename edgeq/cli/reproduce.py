@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeq.cli.ui import App, command
+
+if TYPE_CHECKING:
+    from edgeq.conversion.lineage import Lineage
 
 FILE = click.Path(path_type=Path)
 
@@ -55,7 +57,7 @@ def reproduce_command(
         )
     if not rebuilt.same:
         why = "; ".join(rebuilt.differs) or "every recorded property is the same"
-        if "training" in lineage["data"]:
+        if "training" in lineage.data:
             why += "; training sums in a different order on other processors and core counts"
         raise ModelError(
             short(rebuilt.expected),
@@ -80,5 +82,5 @@ def reproduce_command(
         app.ui.say(f"note: {line}")
 
 
-def _suffix(lineage: Mapping[str, Any]) -> str:
-    return Path(str(lineage["output"]["path"])).suffix or ".tflite"
+def _suffix(lineage: Lineage) -> str:
+    return Path(str(lineage.output.path)).suffix or ".tflite"

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.conversion.lineage import lineage, made_of
+from edgeq.conversion.lineage import Inputs, Lineage, digest_inputs, lineage_of
 from edgeq.conversion.recipes import checked, recipe_of
 from edgeq.conversion.training import check_trainable, with_pruning
 from edgeq.converters_client import ConverterError, Progress, worker_session
@@ -36,8 +36,7 @@ class Conversion:
         op_report: one line for each operation of the written file.
         seconds: duration of the conversion.
         tools: {package: version} of the libraries that took part.
-        lineage: what the file was made of, as `edgeq.lineage/1`: digests of source, data and recipe, the
-            seed, tools and machine.
+        lineage: what the file was made of, with digests of source, data and recipe.
         edgetpu: which part of the file an Edge TPU would run.
         parity: how far the float .tflite is from the source; None where the source is a .tflite.
         backend: the library that quantized, `none` for float32.
@@ -57,7 +56,7 @@ class Conversion:
     outputs: tuple[TensorInfo, ...]
     seconds: float
     tools: Mapping[str, str]
-    lineage: Mapping[str, Any]
+    lineage: Lineage
     edgetpu: EdgeTpuSummary
     parity: Parity | None
     backend: str
@@ -90,7 +89,7 @@ class Conversion:
             "tools": dict(self.tools),
             "parity": None if self.parity is None else asdict(self.parity),
             "edgetpu": asdict(self.edgetpu),
-            "lineage": dict(self.lineage),
+            "lineage": self.lineage.to_json(),
             "notes": list(self.notes),
             "seconds": round(self.seconds, 3),
         }
@@ -197,7 +196,7 @@ def convert_unrecorded(
             check_trainable(source, training, option="--prune")
         data = _calibration_file(calibration, histograms, recipe.scheme, session.workdir, str(source))
         histograms = Path(histograms) if histograms and recipe.scheme.needs_ranges else None
-        inputs = made_of(
+        inputs = digest_inputs(
             source,
             {"calibration": data, "histograms": histograms, "training": training, "validation": validation},
             lasting=isinstance(calibration, (str, os.PathLike)),
@@ -235,7 +234,7 @@ def _conversion(
     result: ConvertResult,
     notes: list[str],
     seconds: float,
-    inputs: Mapping[str, Any],
+    inputs: Inputs,
 ) -> Conversion:
     return Conversion(
         source=source,
@@ -255,7 +254,7 @@ def _conversion(
         pruning=result.pruning,
         parity=result.parity,
         edgetpu=result.edgetpu,
-        lineage=lineage(
+        lineage=lineage_of(
             inputs, recipe=recipe.to_dict(), tools=result.tools, backend=result.backend, output=output
         ),
     )

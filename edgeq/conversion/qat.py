@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.conversion.conversion import check_paths, require_writable, unwritable
-from edgeq.conversion.lineage import lineage, made_of
+from edgeq.conversion.lineage import Lineage, digest_inputs, lineage_of
 from edgeq.conversion.training import check_epochs, check_trainable
 from edgeq.converters_client import Progress, worker_session
 from edgeq.errors import UsageError
@@ -45,7 +45,7 @@ class Tuned:
         seconds: duration of the training.
         tools: {package: version} of the libraries that took part.
         notes: messages for the user.
-        lineage: what the file was made of, as `edgeq.lineage/1`.
+        lineage: how the file was made.
     """
 
     source: Path
@@ -65,7 +65,7 @@ class Tuned:
     seconds: float
     tools: Mapping[str, str]
     notes: tuple[str, ...]
-    lineage: Mapping[str, Any]
+    lineage: Lineage
 
     def to_json(self) -> dict[str, Any]:
         """Return the tuning as `edgeq.tune/1`, for `--json` and the store."""
@@ -86,7 +86,7 @@ class Tuned:
             "samples": self.samples,
             "tools": dict(self.tools),
             "notes": list(self.notes),
-            "lineage": dict(self.lineage),
+            "lineage": self.lineage.to_json(),
             "seconds": round(self.seconds, 3),
         }
 
@@ -173,7 +173,7 @@ def tune_unrecorded(
         check_trainable(source, training, option="edgeq tune")
         require_writable(output)
         tuned = session.workdir / "tuned.keras"
-        inputs = made_of(source, {"training": training, "validation": validation}, lasting=True)
+        inputs = digest_inputs(source, {"training": training, "validation": validation}, lasting=True)
         job = TuneJob(
             source=source,
             output=tuned,
@@ -209,7 +209,7 @@ def tune_unrecorded(
         notes=report.notes,
         seconds=time.monotonic() - started_s,
         tools=result.tools,
-        lineage=lineage(
+        lineage=lineage_of(
             inputs,
             recipe={"schema": SCHEMA, **options},
             tools=result.tools,

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeq.conversion import qat
 from edgeq.conversion.conversion import convert_unrecorded
-from edgeq.conversion.lineage import entry, environment, short
+from edgeq.conversion.lineage import FileRecord, Lineage, environment, file_record, short
 from edgeq.converters_client import Progress
 from edgeq.errors import ModelError
 from edgeq.version import VERSION
@@ -38,7 +38,7 @@ class Reproduction:
 
 
 def reproduce(
-    lineage: Mapping[str, Any],
+    lineage: Lineage,
     output: Path,
     *,
     source: Path | None = None,
@@ -57,16 +57,15 @@ def reproduce(
             recipe.
         MissingExtra, DataError, ModelError: as `convert`.
     """
-    output_sha = str(lineage["output"]["sha256"])
-    subject = short(output_sha)
+    subject = short(lineage.output.sha256)
     moved = {name: str(path) for name, path in (data or {}).items()}
-    paths = {"source": _locate("source", lineage["source"], str(source) if source else None, subject)}
-    for name, recorded in lineage["data"].items():
+    paths = {"source": _locate("source", lineage.source, str(source) if source else None, subject)}
+    for name, recorded in lineage.data.items():
         paths[name] = _locate(name, recorded, moved.get(name), subject)
-    rebuild = _tune if lineage["recipe"].get("schema") == qat.SCHEMA else _convert
-    sha256, tools = rebuild(lineage["recipe"], paths, output, subject, on_progress)
+    rebuild = _tune if lineage.recipe.get("schema") == qat.SCHEMA else _convert
+    sha256, tools = rebuild(lineage.recipe, paths, output, subject, on_progress)
     return Reproduction(
-        path=output, sha256=sha256, expected=output_sha, differs=tuple(differences(lineage, tools))
+        path=output, sha256=sha256, expected=lineage.output.sha256, differs=tuple(differences(lineage, tools))
     )
 
 
@@ -114,22 +113,22 @@ def _tune(
     return rebuilt.sha256, rebuilt.tools
 
 
-def differences(lineage: Mapping[str, Any], tools: Mapping[str, str] | None = None) -> list[str]:
+def differences(lineage: Lineage, tools: Mapping[str, str] | None = None) -> list[str]:
     """Return how this installation differs from the recorded one, one line each.
 
     Args:
         tools: versions used for the rebuild; None takes the installed ones.
     """
-    now = {"edgeq": VERSION, **(tools or _installed(lineage["tools"]))}
+    now = {"edgeq": VERSION, **(tools or _installed(lineage.tools))}
     changed = [
         f"{name} was {then}, is {now.get(name, 'not installed')}"
-        for name, then in sorted(lineage["tools"].items())
+        for name, then in sorted(lineage.tools.items())
         if now.get(name) != then
     ]
-    here = environment(trained="cores" in lineage["environment"])
+    here = environment(trained="cores" in lineage.environment)
     changed += [
         f"{name} was {then}, is {here.get(name)}"
-        for name, then in sorted(lineage["environment"].items())
+        for name, then in sorted(lineage.environment.items())
         if here.get(name) != then
     ]
     return changed
@@ -145,32 +144,32 @@ def _installed(names: Mapping[str, str]) -> dict[str, str]:
     return versions
 
 
-def _locate(what: str, recorded: Mapping[str, Any], moved: str | None, subject: str) -> Path:
+def _locate(what: str, recorded: FileRecord, moved: str | None, subject: str) -> Path:
     option = f"--{what} PATH"
-    if moved is None and recorded["path"] is None:
+    if moved is None and recorded.path is None:
         raise ModelError(
             subject,
             f"its {what} data was given as arrays in Python, not as a file",
             hint=f"save the same arrays to a file and pass it with {option}",
             code="EQ324",
         )
-    path = Path(moved or str(recorded["path"]))
+    path = Path(moved or str(recorded.path))
     if not path.exists():
         raise ModelError(
             subject,
             f"its {what} is missing: {path}",
-            expected=f"a file of {recorded['size_bytes']} bytes, sha256 {short(recorded['sha256'])}",
+            expected=f"a file of {recorded.size_bytes} bytes, sha256 {short(recorded.sha256)}",
             hint=f"pass its current path with {option}",
             code="EQ324",
         )
-    now = entry(path)
+    now = file_record(path)
     # Arrays from Python were digested as the worker's own file, which no file of the user equals.
-    if recorded["path"] is not None and now["sha256"] != recorded["sha256"]:
+    if recorded.path is not None and now.sha256 != recorded.sha256:
         raise ModelError(
             subject,
             f"its {what} has changed: {path}",
-            expected=f"sha256 {short(recorded['sha256'])}",
-            got=short(now["sha256"]),
+            expected=f"sha256 {short(recorded.sha256)}",
+            got=short(now.sha256),
             hint=f"pass the original file with {option}",
             code="EQ324",
         )

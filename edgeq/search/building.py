@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeq.blueprint import Blueprint, Scheme
 from edgeq.conversion import Recipe
 from edgeq.conversion.conversion import convert_unrecorded
+from edgeq.conversion.lineage import Lineage
 from edgeq.converters_client import Progress
 from edgeq.errors import EdgeqError, ModelError
 from edgeq.evaluation.evaluation import evaluate_unrecorded
@@ -31,7 +32,7 @@ class BuiltCandidate:
         variant: None where the conversion failed.
         problem: the reason; empty on success.
         reused: whether it came from a record.
-        lineage: what the file was made of, as `edgeq.lineage/1`; empty where the conversion failed.
+        lineage: how the file was made; None where the conversion failed.
     """
 
     name: str
@@ -40,7 +41,7 @@ class BuiltCandidate:
     variant: Variant | None
     problem: str
     reused: bool
-    lineage: Mapping[str, Any] = field(default_factory=dict)
+    lineage: Lineage | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +103,7 @@ class CandidateBuilder:
             "sha256": conversion.sha256,
             "size_bytes": conversion.size_bytes,
             "metrics": {**asdict(metrics), "exact": metrics.output_sqnr_db == float("inf")},
-            "lineage": dict(conversion.lineage),
+            "lineage": conversion.lineage.to_json(),
         }
 
 
@@ -133,7 +134,7 @@ def _built(
         variant=variant,
         problem=body["problem"],
         reused=reused,
-        lineage=body["lineage"],
+        lineage=Lineage.from_json(body["lineage"]) if body["lineage"] else None,
     )
 
 

@@ -52,13 +52,13 @@ def key_of(**parts: Any) -> str:
 
 @cache
 def _tools() -> dict[str, str]:
-    found = {"edgeq": edgeq.__version__}
+    versions = {"edgeq": edgeq.__version__}
     for name in ("ai-edge-litert", "litert-quantizer", "tensorflow"):
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue  # a missing library does not affect the result
-    return found
+    return versions
 
 
 def digest_of(path: Path) -> str:

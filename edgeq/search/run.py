@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeq.blueprint import Blueprint, Scheme
 from edgeq.conversion import Recipe
-from edgeq.conversion.lineage import entry
+from edgeq.conversion.lineage import BlueprintRecord, ChosenBy, file_record
 from edgeq.converters_client import Progress
 from edgeq.errors import BlueprintError, ModelError
 from edgeq.search import building, finalists, latencies
@@ -87,17 +87,16 @@ class SearchResult:
             },
         }
 
-    def _lineage(self, chosen: Point) -> dict[str, Any]:
-        """Return the lineage of the chosen file, and the inputs of the choice except the timings."""
-        return {
-            **chosen.built.lineage,
-            "chosen_by": {
-                "blueprint": {"name": self.blueprint.name, "sha256": self.blueprint.digest},
-                "evaluation": entry(self.blueprint.evaluation),
-                "candidates": len(self.candidates),
-                "timed_on": self.where.split()[0],
-            },
-        }
+    def _lineage(self, chosen: Point) -> dict[str, Any] | None:
+        if chosen.built.lineage is None:
+            return None
+        chosen_by = ChosenBy(
+            blueprint=BlueprintRecord(name=self.blueprint.name, sha256=self.blueprint.digest),
+            evaluation=file_record(self.blueprint.evaluation),
+            candidates=len(self.candidates),
+            timed_on=self.where.split()[0],
+        )
+        return replace(chosen.built.lineage, chosen_by=chosen_by).to_json()
 
 
 def search(

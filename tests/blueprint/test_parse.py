@@ -1,4 +1,4 @@
-"""Blueprints, right and wrong."""
+"""Valid and invalid blueprints."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_good_blueprint(folder: Path) -> None:
+def test_a_valid_blueprint(folder: Path) -> None:
     blueprint = load_blueprint(write(folder, GOOD))
     assert blueprint.name == "digits"
     assert blueprint.source == folder / "digits.keras"
@@ -92,7 +92,9 @@ def test_the_digest_is_of_the_content_not_of_the_layout(folder: Path) -> None:
         (("[model]", "[model"), ["not valid TOML"], "docs"),
     ],
 )
-def test_what_is_wrong_is_named(folder: Path, change: tuple[str, str], words: list[str], hint: str) -> None:
+def test_a_fault_is_named_with_its_line_and_a_hint(
+    folder: Path, change: tuple[str, str], words: list[str], hint: str
+) -> None:
     assert change[0] in GOOD
     with pytest.raises(BlueprintError) as caught:
         load_blueprint(write(folder, GOOD.replace(*change)))
@@ -102,7 +104,7 @@ def test_what_is_wrong_is_named(folder: Path, change: tuple[str, str], words: li
     assert hint in caught.value.hint
 
 
-def test_no_file_and_no_text(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_binary_file(tmp_path: Path) -> None:
     with pytest.raises(BlueprintError, match="No such file"):
         load_blueprint(tmp_path / "none.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")

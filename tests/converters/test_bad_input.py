@@ -1,4 +1,4 @@
-"""Every bad input: its own code, one line, a hint, exit status 1, and the output untouched."""
+"""Bad input to `edgeq convert`: an error code, one line, a hint, exit status 1, and an unchanged output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GOOD = np.zeros((6, 8, 8, 1), np.float32)
 
 
 def refused(said: Any, code: str, *words: str, output: Path | None = None, status: int = 1) -> None:
-    """Check an error as users meet it."""
+    """Check an error of the command line."""
     lines = [line for line in said.err.splitlines() if line.startswith(("error", "hint", "Traceback"))]
     assert lines[0].startswith(f"error[{code}]: "), said.err
     assert "Traceback" not in said.err
@@ -39,7 +39,7 @@ def refused(said: Any, code: str, *words: str, output: Path | None = None, statu
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    """An output that holds something, in a folder of its own."""
+    """An existing output file in its own folder."""
     path = tmp_path / "out" / "model.tflite"
     path.parent.mkdir()
     path.write_bytes(b"what was there before")
@@ -78,7 +78,7 @@ def test_bad_calibration(models: Path, output: Path, tmp_path: Path, edgeq: Edge
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 half an archive"])
-def test_calibration_that_is_no_file_of_arrays(
+def test_calibration_that_is_not_a_file_of_arrays(
     models: Path, output: Path, tmp_path: Path, edgeq: Edgeq, content: bytes
 ) -> None:
     path = tmp_path / "bad.npz"
@@ -101,7 +101,7 @@ def test_int8_without_calibration(models: Path, output: Path, edgeq: Edgeq) -> N
     assert "--calibration C.npz" in said.err
 
 
-def test_sources_that_are_no_model(models: Path, output: Path, tmp_path: Path, edgeq: Edgeq) -> None:
+def test_sources_that_are_not_models(models: Path, output: Path, tmp_path: Path, edgeq: Edgeq) -> None:
     def run(source: Path) -> Any:
         return edgeq("convert", source, "-o", output, "--scheme", "float32")
 
@@ -146,7 +146,7 @@ def test_a_truncated_tflite(models: Path, output: Path, tmp_path: Path, edgeq: E
     refused(said, "EQ303", "truncated or damaged", output=output)
 
 
-def test_an_int8_model_where_a_float_one_is_wanted(
+def test_a_quantized_source_is_refused(
     models: Path, data: Path, output: Path, tmp_path: Path, edgeq: Edgeq
 ) -> None:
     for scheme in ("int8", "dynamic"):  # float16 is only how weights were stored: it is taken
@@ -183,7 +183,7 @@ def test_values_that_overflow(models: Path, output: Path, tmp_path: Path, edgeq:
     refused(edgeq(*command), "EQ309", "overflow float32", output=output)
 
 
-def test_arguments_that_cannot_be(models: Path, data: Path, output: Path, edgeq: Edgeq) -> None:
+def test_invalid_arguments(models: Path, data: Path, output: Path, edgeq: Edgeq) -> None:
     source = models / "float.tflite"
     refused(
         edgeq("convert", source, "-o", output, "--scheme", "int5"), "EQ101", "int5", status=2, output=output
@@ -203,7 +203,7 @@ def test_an_output_that_cannot_be_written(models: Path, tmp_path: Path, edgeq: E
     refused(edgeq("convert", source, "-o", blocked / "m.tflite", "--scheme", "float32"), "EQ311", "no file")
 
 
-def test_a_generator_that_yields_nothing(models: Path, output: Path) -> None:
+def test_an_empty_generator(models: Path, output: Path) -> None:
     with pytest.raises(DataError) as caught:
         convert(models / "float.tflite", output, scheme="int8", calibration=iter(()))
     assert (caught.value.reported_code, caught.value.exit_status) == ("EQ202", 1)
@@ -251,7 +251,7 @@ def test_a_folder_of_images(models: Path, output: Path, tmp_path: Path, edgeq: E
     refused(edgeq(*command[:-1], tmp_path / "none"), "EQ210", "subfolder", output=output)
 
 
-def test_a_worker_that_dies_is_one_line(models: Path, data: Path, output: Path) -> None:
+def test_a_killed_worker_is_reported_in_one_line(models: Path, data: Path, output: Path) -> None:
     def end_the_child(step: str, done: int, total: int) -> None:
         # The worker is the only child of this thread's process that runs the worker module.
         for entry in Path("/proc").glob("[0-9]*/cmdline"):
@@ -270,7 +270,7 @@ def test_a_worker_that_dies_is_one_line(models: Path, data: Path, output: Path) 
     assert output.read_bytes() == b"what was there before"
 
 
-def test_a_worker_that_takes_too_long_is_ended(models: Path, data: Path, output: Path) -> None:
+def test_a_worker_past_its_deadline_is_killed(models: Path, data: Path, output: Path) -> None:
     with pytest.raises(ModelError, match=r"not done within 0\.05 s"):
         convert(models / "float.tflite", output, scheme="int8", calibration=data, deadline_s=0.05)
     assert output.read_bytes() == b"what was there before"
@@ -290,7 +290,7 @@ def test_a_missing_extra_names_the_command(
     assert "pip install 'edgeq[convert]'" in said.err
 
 
-def test_as_a_process_with_json(models: Path, output: Path, tmp_path: Path) -> None:
+def test_the_json_error_of_a_separate_process(models: Path, output: Path, tmp_path: Path) -> None:
     program = "import sys; from edgeq.cli import main; sys.exit(main(sys.argv[1:]))"
     words = ["convert", str(tmp_path / "none.keras"), "-o", str(output), "--scheme", "int8", "--json"]
     done = subprocess.run(

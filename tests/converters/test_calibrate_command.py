@@ -1,4 +1,4 @@
-"""`edgeq calibrate`: histograms kept, merged, compared and used; files that are none are refused."""
+"""`edgeq calibrate`: write, merge, compare and use histograms; refuse other files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def halves(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 
 
 @pytest.mark.parametrize("ending", ["npz", "json"])
-def test_a_file_comes_back_as_it_was(tmp_path: Path, ending: str) -> None:
+def test_a_file_round_trips(tmp_path: Path, ending: str) -> None:
     file = kept(np.random.default_rng(0).normal(size=(9, 50)))
     content = histogram_io.packed(file, as_json=ending == "json")
     (tmp_path / f"h.{ending}").write_bytes(content)
@@ -53,7 +53,7 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path, ending: str) -> None:
     assert histogram_io.packed(file, as_json=ending == "json") == content
 
 
-def test_merging_refuses_what_counts_twice_and_other_models() -> None:
+def test_merging_refuses_shared_samples_and_other_models() -> None:
     one, two = kept(np.ones((2, 3))), kept(np.zeros((3, 3)), "b")
     merged = histogram_io.merge(one, two, subject="two")
     assert (merged.samples, merged.histograms["t"].total) == (5, 15)
@@ -73,12 +73,12 @@ def test_merged_files_convert_as_one_pass_over_all_samples(
     said = edgeq("calibrate", "--merge", *files, "-o", tmp_path / "all.npz", "--json")
     document = json.loads(said.out)
     assert (document["schema"], document["samples"], len(document["data"])) == ("edgeq.calibrate/1", 40, 2)
-    # What is judged on samples cannot be the same without them.
+    # Settings that are evaluated on samples give other results without them.
     recipe = recipe_of("int8", calibrator="mse", bias_correction="off", equalization="off")
     once = convert(source, tmp_path / "once.tflite", recipe=recipe, calibration=data)
     merged = convert(source, tmp_path / "m.tflite", recipe=recipe, histograms=tmp_path / "all.npz")
     assert merged.sha256 == once.sha256
-    assert merged.lineage["data"]["histograms"]["sha256"]
+    assert merged.lineage.data["histograms"].sha256
     twice = edgeq("calibrate", "--merge", files[0], files[0], "-o", tmp_path / "twice.npz")
     assert "error[EQ212]" in twice.err
     assert not (tmp_path / "twice.npz").exists()
@@ -117,7 +117,7 @@ def test_histograms_of_another_model_are_refused(
         assert said.status == 1
 
 
-def test_another_distribution_is_said_with_figures(
+def test_another_distribution_is_reported_with_figures(
     models: Path, data: Path, tmp_path: Path, edgeq: Edgeq
 ) -> None:
     file = tmp_path / "h.npz"
@@ -134,7 +134,7 @@ def test_another_distribution_is_said_with_figures(
     assert "another distribution" in other.err
 
 
-def test_shift_counts_what_lies_beyond() -> None:
+def test_the_shift_counts_values_outside_the_calibration() -> None:
     inside, outside = np.linspace(-1, 1, 1000), np.linspace(-2, 2, 1000)
     found = drift.between("t", histogram_of(inside), histogram_of(outside))
     assert found.outside == pytest.approx(0.5, abs=0.01)
@@ -179,7 +179,7 @@ def test_a_truncated_file_and_samples_in_its_place(tmp_path: Path, data: Path, s
     ("key", "value"),
     [("keys", [3, 2]), ("keys", [0, 0x7F80]), ("keys", [-1, 2]), ("counts", [1, 0]), ("counts", [1])],
 )
-def test_counts_that_cannot_be(tmp_path: Path, key: str, value: list[int]) -> None:
+def test_invalid_counts(tmp_path: Path, key: str, value: list[int]) -> None:
     document = json.loads(histogram_io.packed(kept(np.array([[1.0, 2.0]])), as_json=True))
     document["tensors"][1]["values"][key] = value
     (tmp_path / "h.json").write_text(json.dumps(document), "utf-8")

@@ -14,7 +14,7 @@ from edgeq_converters.training.settings import PruningRequest
 
 
 @pytest.mark.parametrize("text", ["magnitude:0.8", "channels:0.5"])
-def test_a_request_reads_as_it_is_written(text: str) -> None:
+def test_a_request_prints_as_it_was_parsed(text: str) -> None:
     assert str(PruningRequest.parse(text)) == text
 
 
@@ -32,7 +32,7 @@ def test_a_request_reads_as_it_is_written(text: str) -> None:
         "0.5",
     ],
 )
-def test_what_is_no_request_is_refused(text: str) -> None:
+def test_an_invalid_request_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"channels:0\.5"):
         PruningRequest.parse(text)
 
@@ -46,7 +46,7 @@ def test_the_schedule_rises_to_the_ratio_and_stays(total: int, final: float) -> 
 
 
 @given(st.integers(1, 200), st.floats(0, 1), st.integers(0, 9))
-def test_a_mask_drops_the_smallest_and_exactly_so_many(size: int, sparsity: float, seed: int) -> None:
+def test_a_mask_drops_exactly_the_smallest_weights(size: int, sparsity: float, seed: int) -> None:
     weight = np.random.default_rng(seed).normal(size=size).astype(np.float32)
     mask = mask_of(weight, sparsity)
     assert int((mask == 0).sum()) == round(sparsity * size)
@@ -70,7 +70,7 @@ def test_layers_that_are_added_lose_the_same_channels() -> None:
     assert remaining(graph, graph.writes["other"], removed).tolist() == [0, 3]
 
 
-def test_channels_that_are_not_tied_go_by_their_own_layer() -> None:
+def test_untied_channels_are_chosen_within_their_layer() -> None:
     graph, _ = _graph()
     worth = {"one": np.arange(4.0), "other": np.arange(4.0)[::-1]}
     removed = choose(graph, ["one", "other"], worth, 0.5)
@@ -78,7 +78,7 @@ def test_channels_that_are_not_tied_go_by_their_own_layer() -> None:
     assert remaining(graph, graph.writes["other"], removed).tolist() == [0, 1]
 
 
-def test_what_is_fixed_stays_and_its_layer_is_named() -> None:
+def test_fixed_channels_stay_and_their_layers_are_reported() -> None:
     graph, channels = _graph()
     channels.tie(graph.writes["one"], graph.writes["other"])
     channels.fix(graph.writes["other"])
@@ -87,7 +87,7 @@ def test_what_is_fixed_stays_and_its_layer_is_named() -> None:
 
 
 @given(st.integers(2, 12), st.floats(0.001, 0.999))
-def test_never_all_channels_go(count: int, ratio: float) -> None:
+def test_a_group_never_loses_all_channels(count: int, ratio: float) -> None:
     graph, _ = _graph(count)
     removed = choose(graph, ["one", "other"], {"one": np.ones(count), "other": np.ones(count)}, ratio)
     assert len(remaining(graph, graph.writes["one"], removed)) == max(1, count - round(count * ratio))

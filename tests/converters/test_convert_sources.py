@@ -1,4 +1,4 @@
-"""Every kind of source becomes every scheme, and the written file is what it says."""
+"""Every kind of source, converted by every scheme."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_the_same_input_gives_the_same_bytes_in_any_order_of_samples(
     assert fewer.sha256 != one.sha256
 
 
-def test_what_litert_quantizer_does_not_know_goes_to_tensorflow(
+def test_tensorflow_quantizes_what_litert_quantizer_does_not_know(
     models: Path, data: Path, tmp_path: Path
 ) -> None:
     done = convert(models / "leaky.keras", tmp_path / "int8.tflite", scheme="int8", calibration=data)
@@ -104,7 +104,7 @@ def test_what_litert_quantizer_does_not_know_goes_to_tensorflow(
     assert any("LEAKY_RELU" in note for note in done.notes)
 
 
-def test_a_tflite_with_an_unknown_operation_is_no_full_integer_model(
+def test_a_tflite_with_an_unknown_operation_is_not_full_integer(
     models: Path, data: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "int8.tflite"

@@ -1,4 +1,4 @@
-"""What an Edge TPU takes: Coral's table, a graph that splits, the compiler's log, compiled models."""
+"""Edge TPU readiness: Coral's table, split graphs, the compiler's log, compiled models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOGS = Path(__file__).with_name("edgetpu_logs")
 PARTLY, WHOLE = ((LOGS / f"{name}.txt").read_text(encoding="utf-8") for name in ("partly", "whole"))
 
 
-def test_a_log_of_a_model_that_runs_in_part() -> None:
+def test_a_log_of_a_partly_mapped_model() -> None:
     log = compiler.parse_log(PARTLY)
     assert (log.version, log.tpu_ops, log.cpu_ops, log.subgraphs) == ("16.0.384591198", 139, 4, 1)
     assert log.on_chip_bytes == round(6.03 * 1024 * 1024)
@@ -48,7 +48,7 @@ def test_a_log_of_a_model_that_runs_in_part() -> None:
     assert log.error is None
 
 
-def test_a_log_without_counts_is_counted() -> None:
+def test_a_log_without_totals_is_counted() -> None:
     log = compiler.parse_log(WHOLE)
     assert (log.version, log.tpu_ops, log.cpu_ops, log.streamed_bytes) == ("2.1.302470888", 13, 0, 0)
 
@@ -170,7 +170,7 @@ def chain(middle: str = "LEAKY_RELU") -> Graph:
     return graph.ends([x], [y])
 
 
-def test_the_first_operation_that_does_not_map_takes_all_behind_it() -> None:
+def test_successors_of_an_unsupported_operation_run_on_the_cpu() -> None:
     found = report.readiness(tflite_file.parse(chain().data(), subject="g"))
     assert [fate.on_tpu for fate in found.ops] == [True, False, False, False]
     assert [fate.maps for fate in found.ops] == [True, False, True, True]
@@ -182,7 +182,7 @@ def test_the_first_operation_that_does_not_map_takes_all_behind_it() -> None:
     assert (whole.macs_share, whole.split_at) == (1.0, None)
 
 
-def test_a_float_border_does_not_take_the_graph_with_it() -> None:
+def test_a_float_input_does_not_move_the_graph_to_the_cpu() -> None:
     graph = Graph()
     x, q = graph.tensor("x", (1, 4)), graph.tensor("q", (1, 4), dtype=I8)
     r, y = graph.tensor("r", (1, 4), dtype=I8), graph.tensor("y", (1, 4))
@@ -201,7 +201,7 @@ def compiled() -> Graph:
     return graph.ends([x], [y])
 
 
-def test_a_compiled_model_is_known_everywhere(
+def test_a_compiled_model_is_recognized_by_every_command(
     tmp_path: Path, data: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model = tmp_path / "compiled.tflite"
@@ -246,9 +246,7 @@ def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_the_compiler_is_run_where_it_is_installed(
-    tmp_path: Path, on_path: Path, edgeq: Callable[..., Any]
-) -> None:
+def test_an_installed_compiler_is_run(tmp_path: Path, on_path: Path, edgeq: Callable[..., Any]) -> None:
     model = tmp_path / "int8.tflite"
     model.write_bytes(chain("RELU").data())
     fake_compiler(on_path, PARTLY, makes=True)
@@ -265,7 +263,9 @@ def test_the_compiler_is_run_where_it_is_installed(
     assert json.loads(edgeq("edgetpu", model, "--no-compile", "--json").out)["compiler"] is None
 
 
-def test_a_compiler_that_fails_is_one_line(tmp_path: Path, on_path: Path, edgeq: Callable[..., Any]) -> None:
+def test_a_failing_compiler_is_reported_in_one_line(
+    tmp_path: Path, on_path: Path, edgeq: Callable[..., Any]
+) -> None:
     model, output = tmp_path / "int8.tflite", tmp_path / "c.tflite"
     model.write_bytes(chain("RELU").data())
     fake_compiler(on_path, "Internal compiler error. Aborting!", makes=False, status=1)
@@ -276,7 +276,7 @@ def test_a_compiler_that_fails_is_one_line(tmp_path: Path, on_path: Path, edgeq:
     assert not output.exists()
 
 
-def test_without_the_compiler_the_table_is_the_answer(
+def test_the_table_is_used_without_the_compiler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edgeq: Callable[..., Any]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -290,7 +290,7 @@ def test_without_the_compiler_the_table_is_the_answer(
     assert "error[EQ325]" in edgeq("edgetpu", model, "-o", tmp_path / "c.tflite").err
 
 
-def test_every_conversion_says_what_an_edge_tpu_would_take(models: Path, data: Path, tmp_path: Path) -> None:
+def test_every_conversion_reports_edge_tpu_readiness(models: Path, data: Path, tmp_path: Path) -> None:
     source = models / "float.tflite"
     done = convert(source, tmp_path / "8.tflite", scheme="int8", calibration=data)
     assert (done.edgetpu.on_tpu, done.edgetpu.macs_share) == (len(done.op_report), 1.0)
@@ -300,7 +300,7 @@ def test_every_conversion_says_what_an_edge_tpu_would_take(models: Path, data: P
     assert "float32" in floats.edgetpu.split_at.reason
 
 
-def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model(tmp_path: Path) -> None:
     from edgeq.conversion.edgetpu import edgetpu as ask
 
     broken = tmp_path / "broken.tflite"

@@ -1,4 +1,4 @@
-"""Pruned conversions from the command line: what is written, what is said, what is refused."""
+"""Pruned conversions from the command line: files, reports and refusals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def pruned(tunable: Path, run_once: Run) -> dict[str, Any]:
-    """What `edgeq convert --prune` said of both kinds, by kind; the files are beside the models."""
+    """The documents of `edgeq convert --prune`, by kind; the files are next to the models."""
     found = {}
     for kind, scheme in (("channels:0.5", "float32"), ("magnitude:0.8", "int8")):
         path = tunable / f"{kind[:4]}.tflite"
@@ -34,7 +34,7 @@ def pruned(tunable: Path, run_once: Run) -> dict[str, Any]:
     return found
 
 
-def test_channels_leave_the_file(pruned: dict[str, Any], tunable: Path) -> None:
+def test_pruned_channels_are_not_in_the_file(pruned: dict[str, Any], tunable: Path) -> None:
     report = pruned["chan"]["pruning"]
     layers = {item["layer"]: (item["before"], item["after"]) for item in report["layers"]}
     assert layers["stem"] == layers["project"] == (16, 8)
@@ -45,7 +45,7 @@ def test_channels_leave_the_file(pruned: dict[str, Any], tunable: Path) -> None:
     assert {(8, 3, 3, 1), (1, 3, 3, 8), (8, 1, 1, 8), (4, 3, 3, 8), (16, 4 * 4 * 12), (3, 16)} <= shapes
 
 
-def test_a_pruned_model_is_made_again_from_its_record(
+def test_a_pruned_model_is_rebuilt_from_its_record(
     pruned: dict[str, Any], tunable: Path, run_once: Run
 ) -> None:
     said = run_once("lineage", tunable / "chan.tflite", "--json")
@@ -58,7 +58,7 @@ def test_a_pruned_model_is_made_again_from_its_record(
     assert json.loads(said.out)["sha256"] == pruned["chan"]["sha256"]
 
 
-def test_what_pruning_bought_is_measured_and_said(pruned: dict[str, Any]) -> None:
+def test_the_gain_is_measured_and_reported(pruned: dict[str, Any]) -> None:
     report = pruned["chan"]["pruning"]
     for figure in ("parameters", "size_bytes", "compressed_bytes"):
         assert report[figure]["after"] < report[figure]["before"]
@@ -82,7 +82,7 @@ def test_weights_pruned_by_magnitude_are_zero_in_the_int8_file(pruned: dict[str,
     assert report["zeros_kept"] >= sum(item["before"] - item["after"] for item in report["layers"])
 
 
-def test_magnitude_buys_size_on_the_wire_only(pruned: dict[str, Any]) -> None:
+def test_magnitude_reduces_only_the_compressed_size(pruned: dict[str, Any]) -> None:
     report = pruned["magn"]["pruning"]
     assert report["parameters"]["after"] == report["parameters"]["before"]
     assert report["compressed_bytes"]["after"] < 0.7 * report["compressed_bytes"]["before"]
@@ -96,7 +96,7 @@ def test_the_recipe_holds_the_pruning(pruned: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["residual", "sequential"])
-def test_the_cut_takes_nothing_but_the_channels(tunable: Path, name: str) -> None:
+def test_only_the_removed_channels_change_the_outputs(tunable: Path, name: str) -> None:
     script = Path(__file__).with_name("check_channel_pruning.py")
     done = subprocess.run(
         [sys.executable, str(script), str(tunable / f"{name}.keras")],
@@ -124,7 +124,7 @@ def test_the_cut_takes_nothing_but_the_channels(tunable: Path, name: str) -> Non
         (["--prune", "channels:0.5", "--training", "train.npz", "--epochs", "0"], "EQ101", "at least 1"),
     ],
 )
-def test_bad_requests_are_one_line_and_write_nothing(
+def test_invalid_requests_are_reported_in_one_line_and_write_nothing(
     tunable: Path, edgeq: Run, tmp_path: Path, words: list[str], code: str, what: str
 ) -> None:
     words = [str(tunable / word) if word.endswith(".npz") else word for word in words]
@@ -147,7 +147,7 @@ def test_bad_requests_are_one_line_and_write_nothing(
         ("recurrent.keras", "EQ316", "LSTM is not followed"),
     ],
 )
-def test_models_that_cannot_be_pruned_are_told(
+def test_models_that_cannot_be_pruned_are_refused(
     tunable: Path, edgeq: Run, tmp_path: Path, model: str, code: str, what: str
 ) -> None:
     data = tunable / ("rows.npz" if model.startswith("recurrent") else "train.npz")

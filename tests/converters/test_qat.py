@@ -1,4 +1,4 @@
-"""`edgeq tune --qat`: better integers where plain conversion fails, ranges in the file, and refusals."""
+"""`edgeq tune --qat`: better integer models than plain conversion, learned ranges, lineage and refusals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def tuned(tunable: Path, run_once: Run) -> dict[str, Any]:
-    """What `edgeq tune` said of a model whose channels differ by a factor of a thousand."""
+    """The document of `edgeq tune` for a model whose channels differ by a factor of a thousand."""
     said = run_once(
         "tune", tunable / "spread.keras", "--qat", "-o", tunable / "tuned.keras", "--json", "--epochs", 25,
         "--training", tunable / "train.npz", "--validation", tunable / "test.npz",
@@ -45,7 +45,7 @@ def test_the_tuned_model_is_better_in_integers(tuned: dict[str, Any], tunable: P
     assert tuned["kept"] == "qat"
     assert tuned["recipe"]["equalization"] == tuned["recipe"]["bias_correction"] == "off"
     assert tuned["tensors"] > 5
-    # No worse than what conversion reaches by equalizing, from which training began.
+    # At least as good as conversion with equalization, from which training started.
     assert good["qat"] >= good["ptq"]
     assert tuned["began"].startswith("equalized, ")
 
@@ -71,7 +71,7 @@ def test_the_learned_ranges_are_in_the_file(tuned: dict[str, Any], tunable: Path
 
 @pytest.fixture(scope="module")
 def kept(tunable: Path, run_once: Run) -> dict[str, Any]:
-    """What it said of a model that one epoch without labels makes no better."""
+    """The document for a model that one epoch without labels does not improve."""
     said = run_once(
         "tune", tunable / "sequential.keras", "--qat", "--distill", "-o", tunable / "kept.keras", "--json",
         "--training", tunable / "unlabelled.npz", "--epochs", 1, "--seed", 4,
@@ -80,7 +80,7 @@ def kept(tunable: Path, run_once: Run) -> dict[str, Any]:
     return dict(json.loads(said.out))
 
 
-def test_where_tuning_brought_nothing_the_model_stays_as_it_was(kept: dict[str, Any], tunable: Path) -> None:
+def test_a_model_that_tuning_does_not_improve_is_unchanged(kept: dict[str, Any], tunable: Path) -> None:
     assert kept["kept"] == "ptq"
     assert (tunable / "kept.keras").read_bytes() == (tunable / "sequential.keras").read_bytes()
     recipe = Recipe.from_dict(kept["recipe"])
@@ -91,7 +91,7 @@ def test_where_tuning_brought_nothing_the_model_stays_as_it_was(kept: dict[str, 
     assert kept["agreement"]["qat"] > 0.5
 
 
-def test_a_tuned_model_says_what_it_was_made_of(tuned: dict[str, Any], tunable: Path, run_once: Run) -> None:
+def test_a_tuned_model_has_a_lineage(tuned: dict[str, Any], tunable: Path, run_once: Run) -> None:
     lineage = tuned["lineage"]
     for name, file in {"source": "spread.keras", "output": "tuned.keras"}.items():
         assert lineage[name]["sha256"] == sha256_of(tunable / file)
@@ -108,7 +108,9 @@ def test_a_tuned_model_says_what_it_was_made_of(tuned: dict[str, Any], tunable: 
         assert words in said.out
 
 
-def test_the_chain_leads_through_the_tuning(tuned: dict[str, Any], tunable: Path, run_once: Run) -> None:
+def test_the_lineage_of_a_conversion_includes_the_tuning(
+    tuned: dict[str, Any], tunable: Path, run_once: Run
+) -> None:
     output = tunable / "chained.tflite"
     said = run_once(
         "convert", tunable / "tuned.keras", "-o", output, "--recipe", tunable / "tuned.recipe.json",
@@ -121,9 +123,7 @@ def test_the_chain_leads_through_the_tuning(tuned: dict[str, Any], tunable: Path
     assert f"ranges={tuned['tensors']} learned" in run_once("lineage", output).out
 
 
-def test_the_same_seed_trains_the_same_model_again(
-    tuned: dict[str, Any], tunable: Path, run_once: Run
-) -> None:
+def test_the_same_seed_reproduces_the_model(tuned: dict[str, Any], tunable: Path, run_once: Run) -> None:
     assert tuned["kept"] == "qat"  # else the same bytes would be the source's own
     (tunable / "train.npz").rename(tunable / "moved.npz")
     try:
@@ -141,7 +141,7 @@ def test_the_same_seed_trains_the_same_model_again(
     assert sha256_of(again) == tuned["sha256"]
 
 
-def test_a_lineage_whose_source_is_its_output_ends_there(
+def test_a_lineage_whose_source_is_its_output_ends(
     kept: dict[str, Any], tunable: Path, run_once: Run
 ) -> None:
     said = run_once("lineage", tunable / "kept.keras", "--json")
@@ -151,7 +151,7 @@ def test_a_lineage_whose_source_is_its_output_ends_there(
 
 @pytest.fixture
 def forged(kept: dict[str, Any], tmp_path: Path) -> Callable[..., Path]:
-    """Record a lineage that was changed, and return the workspace that has it."""
+    """Record a changed lineage and return its workspace."""
 
     def record(digest: str, part: str, **changes: Any) -> Path:
         body = json.loads(json.dumps(kept["lineage"]))
@@ -164,7 +164,7 @@ def forged(kept: dict[str, Any], tmp_path: Path) -> Callable[..., Path]:
     return record
 
 
-def test_other_cores_are_named_where_a_training_gave_other_bytes(
+def test_a_different_core_count_is_named_if_a_training_gave_different_bytes(
     forged: Callable[..., Path], edgeq: Run
 ) -> None:
     workspace = forged("cd", "environment", cores="96")
@@ -190,7 +190,7 @@ def test_a_tuning_of_another_version_is_refused(forged: Callable[..., Path], edg
         (["residual.keras", "--training", "train.npz", "--epochs", "-1"], 2, "EQ101"),
     ],
 )
-def test_what_cannot_be_tuned_is_told_and_nothing_written(
+def test_models_that_cannot_be_tuned_are_refused_and_nothing_is_written(
     tunable: Path, edgeq: Run, tmp_path: Path, words: list[str], status: int, what: str
 ) -> None:
     words = [str(tunable / word) if "." in word else word for word in words]

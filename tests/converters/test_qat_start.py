@@ -28,9 +28,7 @@ def checked(model: Path, samples: Path, folder: Path) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_an_equalized_keras_model_is_the_same_function_and_that_of_its_tflite(
-    tunable: Path, tmp_path: Path
-) -> None:
+def test_an_equalized_keras_model_equals_its_tflite(tunable: Path, tmp_path: Path) -> None:
     said = checked(tunable / "spread.keras", tunable / "train.npz", tmp_path)
     assert said["equalized"]
     assert said["changed"] >= 4
@@ -42,7 +40,7 @@ def test_an_equalized_keras_model_is_the_same_function_and_that_of_its_tflite(
 
 
 @pytest.mark.slow
-def test_what_cannot_be_equalized_stays_as_it_is(tunable: Path, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_equalized_is_unchanged(tunable: Path, tmp_path: Path) -> None:
     said = checked(tunable / "regression.keras", tunable / "train.npz", tmp_path)
     assert said["far"] < 1e-4
     assert said["equalized"] or said["changed"] == 0
@@ -55,7 +53,7 @@ def data(count: int, classes: int = 3) -> LabelledData:
     )
 
 
-def test_more_right_classes_win_and_equals_are_parted_by_loss() -> None:
+def test_more_right_classes_win_and_the_loss_breaks_ties() -> None:
     better, worse = Score(share=0.9, loss=2.0), Score(share=0.8, loss=0.1)
     assert better.beats(worse)
     assert not worse.beats(better)
@@ -63,7 +61,7 @@ def test_more_right_classes_win_and_equals_are_parted_by_loss() -> None:
     assert not better.beats(better)
 
 
-def test_scores_of_logits_and_probabilities_agree_and_zero_is_no_infinity() -> None:
+def test_scores_of_logits_and_probabilities_agree_and_a_zero_probability_stays_finite() -> None:
     held = data(40)
     random = np.random.default_rng(1)
     logits = random.normal(size=(40, 3))
@@ -81,7 +79,7 @@ def test_scores_of_logits_and_probabilities_agree_and_zero_is_no_infinity() -> N
     assert np.isfinite(scorer.score([wrong]).loss)
 
 
-def test_without_labels_the_float_model_says_what_is_right() -> None:
+def test_without_labels_the_float_model_defines_the_right_class() -> None:
     held = data(40)
     wanted = np.eye(3)[np.arange(40) % 3] * 5.0
     scorer = Scorer(data=held, reference=[wanted], head=Head.LOGITS, by_labels=False)

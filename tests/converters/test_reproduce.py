@@ -1,4 +1,4 @@
-"""Lineage of every conversion, and building a file again from its record."""
+"""The lineage of conversions, and rebuilding a file from its record."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgeq.conversion import convert
-from edgeq.conversion.lineage import SCHEMA, entry, lineages
+from edgeq.conversion.lineage import SCHEMA, file_record, lineages
 from edgeq.conversion.reproduce import differences, reproduce
 from edgeq.errors import ModelError
 from edgeq.files import sha256_of
@@ -24,7 +24,7 @@ Edgeq = Callable[..., Any]
 
 @pytest.fixture
 def shop(models: Path, data: Path, tmp_path: Path) -> Path:
-    """A workspace with a source and calibration data of its own."""
+    """A workspace with a source and calibration data."""
     shutil.copy(models / "float.tflite", tmp_path / "float.tflite")
     shutil.copy(data, tmp_path / "c.npz")
     return tmp_path
@@ -39,7 +39,7 @@ def int8(shop: Path, edgeq: Edgeq, *more: object) -> Any:
     return json.loads(said.out)
 
 
-def test_every_conversion_says_what_it_was_made_of(shop: Path, edgeq: Edgeq) -> None:
+def test_every_conversion_has_a_lineage(shop: Path, edgeq: Edgeq) -> None:
     lineage = int8(shop, edgeq)["lineage"]
     assert lineage["schema"] == SCHEMA
     for name, file in {"source": "float.tflite", "output": "int8.tflite"}.items():
@@ -80,7 +80,7 @@ def test_a_bundle_leads_to_its_model(shop: Path, edgeq: Edgeq) -> None:
         assert found["lineage"][0]["output"]["sha256"] == digest
 
 
-def test_the_same_bytes_come_again(shop: Path, edgeq: Edgeq) -> None:
+def test_a_rebuilt_file_has_the_same_bytes(shop: Path, edgeq: Edgeq) -> None:
     digest = int8(shop, edgeq, "--io", "float32")["sha256"]
     again = shop / "again.tflite"
     said = edgeq("--workspace", shop, "reproduce", digest[:10], "-o", again, "--json")
@@ -90,7 +90,7 @@ def test_the_same_bytes_come_again(shop: Path, edgeq: Edgeq) -> None:
     assert sha256_of(again) == digest
 
 
-def test_what_was_moved_can_be_named(shop: Path, edgeq: Edgeq) -> None:
+def test_a_moved_file_can_be_passed(shop: Path, edgeq: Edgeq) -> None:
     int8(shop, edgeq)
     for name in ("float.tflite", "c.npz"):
         (shop / name).rename(shop / f"moved-{name}")
@@ -103,7 +103,7 @@ def test_what_was_moved_can_be_named(shop: Path, edgeq: Edgeq) -> None:
     assert edgeq("--workspace", shop, "reproduce", shop / "int8.tflite", *moved).status == 0
 
 
-def test_what_was_changed_is_named(shop: Path, edgeq: Edgeq) -> None:
+def test_a_changed_file_is_named(shop: Path, edgeq: Edgeq) -> None:
     int8(shop, edgeq)
     random = np.random.default_rng(0)
     np.savez(shop / "c.npz", x=random.normal(size=(9, 8, 8, 1)).astype(np.float32))
@@ -117,7 +117,7 @@ def test_what_was_changed_is_named(shop: Path, edgeq: Edgeq) -> None:
 def test_other_tools_are_named_where_the_bytes_differ(shop: Path, edgeq: Edgeq) -> None:
     document = int8(shop, edgeq)
     lineage = document["lineage"]
-    # As if another version had made the file: the digest of its bytes is another one.
+    # As if another version had written the file, with another digest.
     lineage["output"]["sha256"] = "ab" * 32
     lineage["tools"]["litert-quantizer"] = "0.9.0"
     lineage["environment"]["processor"] = "an older one"
@@ -130,7 +130,7 @@ def test_other_tools_are_named_where_the_bytes_differ(shop: Path, edgeq: Edgeq) 
     assert "processor was an older one, is " in said.err
 
 
-def test_what_is_not_recorded(shop: Path, edgeq: Edgeq) -> None:
+def test_a_file_without_a_record(shop: Path, edgeq: Edgeq) -> None:
     for command in ("lineage", "reproduce"):
         said = edgeq("--workspace", shop, command, shop / "float.tflite")
         assert (said.status, said.out) == (1, "")
@@ -140,11 +140,11 @@ def test_what_is_not_recorded(shop: Path, edgeq: Edgeq) -> None:
         assert "no such file" in said.err
 
 
-def test_arrays_of_python_leave_no_file_to_rebuild_from(shop: Path) -> None:
+def test_arrays_given_in_python_must_be_saved_to_rebuild(shop: Path) -> None:
     with np.load(shop / "c.npz") as loaded:
         x = loaded["x"]
     made = convert(shop / "float.tflite", shop / "int8.tflite", scheme="int8", calibration=x)
-    assert made.lineage["data"]["calibration"]["path"] is None
+    assert made.lineage.data["calibration"].path is None
     with pytest.raises(ModelError, match="given as arrays in Python") as caught:
         reproduce(made.lineage, shop / "again.tflite")
     assert caught.value.reported_code == "EQ324"
@@ -160,10 +160,10 @@ def test_a_folders_digest_is_of_its_content(tmp_path: Path) -> None:
     for folder in (one, other):
         (folder / "a").mkdir(parents=True)
         (folder / "a" / "x").write_bytes(b"1")
-    assert entry(one)["sha256"] == entry(other)["sha256"]
-    assert entry(one)["size_bytes"] == 1
+    assert file_record(one).sha256 == file_record(other).sha256
+    assert file_record(one).size_bytes == 1
     (other / "a" / "x").rename(other / "a" / "y")
-    assert entry(one)["sha256"] != entry(other)["sha256"]
+    assert file_record(one).sha256 != file_record(other).sha256
 
 
 def test_lineages_are_found_in_any_record() -> None:

@@ -1,4 +1,4 @@
-"""One run of the demo for all tests of it."""
+"""One run of the demo, shared by all its tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EDGEQ = Path(sys.executable).with_name("edgeq")
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRun:
-    """What one run of `edgeq demo --json` left."""
+    """The results of one run of `edgeq demo --json`."""
 
     folder: Path
     document: dict[str, Any]

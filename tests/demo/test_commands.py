@@ -1,4 +1,4 @@
-"""`edgeq select` and `edgeq bundle` on the demo's models: exit statuses, documents, and nothing lost."""
+"""`edgeq select` and `edgeq bundle` on the demo's models: exit statuses, documents and refusals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def folder(demo: DemoRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 SELECT = ["select", "blueprint.toml", "--reference", "float32.tflite"]
 
 
-def test_select_takes_the_smallest_that_holds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_select_chooses_the_smallest_within_the_limits(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*SELECT, "float16.tflite", "int8.tflite", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "edgeq.select/1"
@@ -41,7 +43,9 @@ def test_select_takes_the_smallest_that_holds(folder: Path, capsys: pytest.Captu
     assert gates["latency_p95_ns_max"] is None
 
 
-def test_select_says_no_with_status_3(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_select_without_an_admissible_variant_exits_with_3(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     blueprint = folder / "blueprint.toml"
     blueprint.write_text(blueprint.read_text().replace('"40 KiB"', '"1 KiB"'))
     assert main([*SELECT, "float16.tflite", "int8.tflite"]) == 3
@@ -51,7 +55,7 @@ def test_select_says_no_with_status_3(folder: Path, capsys: pytest.CaptureFixtur
     assert "size_bytes_max" in err
 
 
-def test_select_wants_different_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_select_requires_different_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SELECT, "int8.tflite", "./int8.tflite"]) == 2
     assert "different names" in capsys.readouterr().err
 
@@ -70,7 +74,7 @@ BUNDLE = ["bundle", "int8.tflite", "-o", "out.eqb"]
         (["--blueprint", "blueprint.toml", "--golden", "0"], 2, "golden"),
     ],
 )
-def test_bundle_refuses_what_is_wrong_and_writes_nothing(
+def test_bundle_refuses_bad_input_and_writes_nothing(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, words: str
 ) -> None:
     (folder / "out.eqb").write_bytes(b"what was there before")

@@ -1,4 +1,4 @@
-"""The demo: what it says that it measured is so."""
+"""The demo: its reported figures are true."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .conftest import EDGEQ, DemoRun
 pytestmark = [pytest.mark.convert, pytest.mark.slow]
 
 
-def test_it_is_done_in_three_minutes_with_a_line_for_each_step(demo: DemoRun) -> None:
+def test_it_ends_within_three_minutes_with_a_line_for_each_step(demo: DemoRun) -> None:
     # The promise on 2 cores; it takes about half a minute there.
     assert demo.seconds < 180
     begun = [line for line in demo.stderr.splitlines() if line.startswith("[")]
@@ -48,7 +48,7 @@ def test_the_variants_are_good_and_the_choice_is_the_smallest(demo: DemoRun) -> 
 def test_the_second_plan_of_every_deploy_was_empty(demo: DemoRun) -> None:
     assert [deploy["again_steps"] for deploy in demo.document["deploys"]] == [0, 0]
     first, second = demo.document["deploys"]
-    # The runtime travels once.
+    # The runtime is sent once.
     assert second["sent_bytes"] < 200_000 < first["sent_bytes"]
 
 
@@ -61,7 +61,7 @@ def test_the_device_was_measured(demo: DemoRun) -> None:
     assert bench["memory"]["peak_bytes"] > 10_000_000
 
 
-def test_the_shift_is_seen_and_normal_traffic_is_not_taken_for_one(demo: DemoRun) -> None:
+def test_the_shift_raises_an_alarm_and_normal_traffic_does_not(demo: DemoRun) -> None:
     drift = demo.document["drift"]
     assert drift["alpha"] == 0.001
     assert drift["normal"]["alarm"] is False
@@ -83,7 +83,7 @@ def test_it_rolled_back_to_the_release_before(demo: DemoRun) -> None:
 def test_the_report_is_one_page_that_needs_no_network(demo: DemoRun) -> None:
     page = Path(demo.document["report"]).read_text(encoding="utf-8")
     assert "Content-Security-Policy" in page
-    # Scripts aside (plotly.js names addresses that the policy would not let it reach), nothing is loaded.
+    # Except for scripts (plotly.js names addresses that the policy blocks), nothing is loaded.
     markup = re.sub(r"<script\b.*?</script>", "", page, flags=re.S)
     assert "digits" in markup
     outside = re.findall(r"(?:src|href)=[\"'][a-z]+:[^\"']*", markup)
@@ -91,12 +91,12 @@ def test_the_report_is_one_page_that_needs_no_network(demo: DemoRun) -> None:
     assert "stylesheet" not in markup
 
 
-def test_the_device_has_gone_with_the_demo(demo: DemoRun) -> None:
+def test_the_device_ends_with_the_demo(demo: DemoRun) -> None:
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, timeout=30, check=True)
     assert str(demo.folder / "device") not in listed.stdout
 
 
-def test_it_never_empties_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
+def test_it_refuses_a_folder_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(UsageError, match="other files"):
         prepare(tmp_path)
@@ -104,7 +104,7 @@ def test_it_never_empties_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").read_text() == "precious"
 
 
-def test_an_earlier_run_is_cleared_but_its_wheels_are_kept(tmp_path: Path) -> None:
+def test_an_earlier_run_is_cleared_except_for_its_wheels(tmp_path: Path) -> None:
     (tmp_path / MARK).touch()
     (tmp_path / "old.tflite").touch()
     (tmp_path / "device" / "home").mkdir(parents=True)
@@ -117,13 +117,13 @@ def test_an_earlier_run_is_cleared_but_its_wheels_are_kept(tmp_path: Path) -> No
     assert left == [MARK, ".edgeq/wheels/some.whl"]
 
 
-def test_a_missing_part_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeq.demo.model.NEEDED", {"no_such_module": "demo"})
     with pytest.raises(MissingExtra, match="no_such_module is not installed"):
         check_extras()
 
 
-def test_the_parts_of_the_data_are_disjoint_and_the_lens_keeps_the_range() -> None:
+def test_the_parts_of_the_data_are_disjoint_and_fog_keeps_the_range() -> None:
     digits = load_digits()
     parts = (digits.training, digits.calibration, digits.evaluation, digits.traffic)
     assert [len(part.x) for part in parts] == [900, 197, 400, 300]
@@ -134,7 +134,7 @@ def test_the_parts_of_the_data_are_disjoint_and_the_lens_keeps_the_range() -> No
     assert not np.allclose(fogged.mean(), digits.traffic.x.mean(), atol=0.1)
 
 
-def test_the_bundles_can_be_made_again_byte_for_byte(demo: DemoRun, tmp_path: Path) -> None:
+def test_the_bundles_are_reproducible_byte_for_byte(demo: DemoRun, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(demo.folder, copy, ignore=shutil.ignore_patterns("device", ".edgeq"))
     argv: list[str | Path] = [

@@ -1,4 +1,4 @@
-"""The README's commands do what it says: its tour is run, line by line, and its Python lines too."""
+"""The README's commands and Python lines, run as they are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluating real models on real files: figures, JSON, and every bad input as one line."""
+"""Evaluation of real models on real files: figures, JSON, and bad input reported in one line."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_raw_outputs_are_in_the_model_s_own_types(float_model: Path, int8_model:
     assert result.outputs[0].dtype == np.int8
     assert result.outputs[0].shape == (60, 4)
     assert result.inputs[0].dtype == np.int8
-    # What the model was fed, given as it is, gives the same again.
+    # The recorded inputs, passed back unchanged, give the same outputs.
     assert np.array_equal(raw_outputs(int8_model, [result.inputs[0]])[0], result.outputs[0])
 
 
@@ -70,7 +70,7 @@ def test_the_json_document_has_the_metrics_and_the_digest(
     assert len(document["model"]["sha256"]) == 64
 
 
-def test_text_without_labels_says_only_what_it_knows(
+def test_text_without_labels_omits_accuracy(
     float_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "x.npy"
@@ -132,7 +132,7 @@ def test_files_that_are_not_models_are_refused(
         describe(path)
 
 
-def test_altered_bytes_never_take_the_caller_down(int8_model: Path, tmp_path: Path) -> None:
+def test_corrupted_models_never_crash_the_caller(int8_model: Path, tmp_path: Path) -> None:
     whole, random, path = int8_model.read_bytes(), np.random.default_rng(4), tmp_path / "altered.tflite"
     codes = []
     for _ in range(12):

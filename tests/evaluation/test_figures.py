@@ -1,4 +1,4 @@
-"""The figures of an evaluation, against values worked out by hand and laws that they obey."""
+"""The figures of an evaluation, against values computed by hand and invariants."""
 
 from __future__ import annotations
 

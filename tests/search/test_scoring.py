@@ -1,4 +1,4 @@
-"""The search's pure parts: which choices are built, which candidates are on the front."""
+"""The search without models: which choices are built, and which candidates are on the front."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def choice(sqnr_db: float, *indices: int, work: float = 0.1, added: int = 100, b
     )
 
 
-def test_what_is_beaten_in_everything_is_not_built() -> None:
+def test_a_dominated_choice_is_not_built() -> None:
     good = choice(30.0, 1, work=0.1)
     bad = choice(29.0, 2, work=0.2)
     assert finalists([choice(20.0), good, bad], 5) == (good,)
 
 
-def test_what_brings_nothing_over_int8_is_not_built() -> None:
+def test_a_choice_without_gain_over_int8_is_not_built() -> None:
     assert finalists([choice(20.0), choice(20.3, 1), choice(19.0, 2)], 5) == ()
 
 
-def test_almost_everything_float_is_not_built() -> None:
+def test_a_choice_with_almost_all_work_in_float_is_not_built() -> None:
     assert finalists([choice(20.0), choice(60.0, 1, 2, 3, work=0.95)], 5) == ()
 
 
@@ -104,7 +104,7 @@ def front(found: Scores) -> set[str]:
     return {point.variant.name for point in found.points if point.on_front}
 
 
-def test_slower_and_larger_and_noisier_is_off_the_front() -> None:
+def test_a_dominated_candidate_is_off_the_front() -> None:
     found = scored(
         [built("int8", 100, 25.0), built("good", 110, 35.0, "a"), built("bad", 120, 30.0, "b")],
         {"int8": 1000, "good": 1010, "bad": 1500},
@@ -112,18 +112,18 @@ def test_slower_and_larger_and_noisier_is_off_the_front() -> None:
     assert front(found) == {"int8", "good"}
 
 
-def test_a_faster_one_stays_on_the_front_unless_it_is_noise() -> None:
+def test_a_faster_candidate_is_on_the_front_beyond_the_noise() -> None:
     candidates = [built("int8", 100, 25.0), built("one", 110, 35.0, "a"), built("two", 120, 34.0, "b")]
     assert front(scored(candidates, {"int8": 1000, "one": 1500, "two": 1200})) == {"int8", "one", "two"}
     assert front(scored(candidates, {"int8": 1000, "one": 1220, "two": 1200})) == {"int8", "one"}
 
 
-def test_what_was_not_timed_is_not_faster() -> None:
+def test_an_untimed_candidate_is_not_faster() -> None:
     candidates = [built("int8", 100, 25.0), built("one", 110, 35.0, "a"), built("two", 120, 34.0, "b")]
     assert front(scored(candidates, {"int8": 1000, "one": 1500})) == {"int8", "one"}
 
 
-def test_the_latency_limit_decides_with_what_was_measured() -> None:
+def test_the_latency_limit_uses_the_measured_latency() -> None:
     limits = Limits(output_sqnr_db_min=30.0, latency_p95_ns_max=1300)
     candidates = [built("int8", 100, 25.0), built("slow", 110, 35.0, "a"), built("fast", 120, 33.0, "b")]
     found = scored(candidates, {"int8": 1000, "slow": 1500, "fast": 1200}, limits)
@@ -150,7 +150,7 @@ def test_a_model_that_cannot_be_int8_is_scored_without_it() -> None:
     assert "converting all operations to int8 was not possible" in found.verdict
 
 
-def test_nothing_holds() -> None:
+def test_no_candidate_meets_every_limit() -> None:
     found = scored([built("int8", 100, 25.0)], {}, Limits(size_bytes_max=10))
     assert found.chosen is None
     assert found.verdict == "no candidate meets every limit"

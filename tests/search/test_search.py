@@ -1,4 +1,4 @@
-"""The search: islands where they help, int8 where it is best, nothing done twice, bad input in one line."""
+"""The search: float regions where they help, int8 where it is best, reuse of records, and bad input."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ schemes = ["int8"]
 {require}
 """
 
-# Without correction: it mends planted spots too, and what is tested here is what islands mend.
+# Without correction, which repairs the planted operations too: these tests are about float regions.
 PLAIN = Recipe(scheme=Scheme.INT8, calibrator="minmax", bias_correction=Switch.OFF, equalization=Switch.OFF)
 
 
@@ -53,7 +53,7 @@ def blueprint(folder: Path, name: str, require: str = "output_sqnr_db_min = 15.0
 
 
 class Counted:
-    """Times on this machine, and counts how often it is asked."""
+    """Times on this machine, and counts the requests."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -91,7 +91,7 @@ def outlier(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return path, workspace, run(path, workspace)
 
 
-def test_the_island_of_a_planted_operation_is_chosen(outlier: tuple[Path, Path, SearchResult]) -> None:
+def test_the_float_region_of_a_planted_operation_is_chosen(outlier: tuple[Path, Path, SearchResult]) -> None:
     _, _, found = outlier
     chosen = found.scores.chosen
     assert chosen is not None
@@ -106,7 +106,7 @@ def test_the_island_of_a_planted_operation_is_chosen(outlier: tuple[Path, Path, 
     assert "1 operation float" in found.scores.verdict
 
 
-def test_every_candidate_is_a_file_and_a_record_that_says_its_recipe(
+def test_every_candidate_has_a_file_and_a_record_with_its_recipe(
     outlier: tuple[Path, Path, SearchResult],
 ) -> None:
     _, workspace, found = outlier
@@ -122,7 +122,7 @@ def test_every_candidate_is_a_file_and_a_record_that_says_its_recipe(
         assert point.latency.low_ns <= point.latency.p50_ns <= point.latency.high_ns
 
 
-def test_a_second_search_does_nothing_twice(outlier: tuple[Path, Path, SearchResult]) -> None:
+def test_a_second_search_repeats_no_step(outlier: tuple[Path, Path, SearchResult]) -> None:
     path, workspace, first = outlier
     stamps = {file: file.stat().st_mtime_ns for file in workspace.rglob("*.tflite")}
     timing = Counted()
@@ -136,7 +136,7 @@ def test_a_second_search_does_nothing_twice(outlier: tuple[Path, Path, SearchRes
     assert again.walk == first.walk
 
 
-def test_an_interrupted_search_goes_on_where_it_was_and_mends_a_damaged_candidate(
+def test_an_interrupted_search_resumes_and_rebuilds_a_damaged_candidate(
     planted: Path, tmp_path: Path
 ) -> None:
     path = blueprint(planted, "outlier")
@@ -161,7 +161,7 @@ def test_an_interrupted_search_goes_on_where_it_was_and_mends_a_damaged_candidat
     assert timing.asked == [made]
 
 
-def test_other_data_is_another_question(outlier: tuple[Path, Path, SearchResult], tmp_path: Path) -> None:
+def test_other_data_is_searched_again(outlier: tuple[Path, Path, SearchResult], tmp_path: Path) -> None:
     path, workspace, _ = outlier
     data = np.load(path.with_name("evaluation.npz"))
     np.savez(path.with_name("fewer.npz"), x=data["x"][:90], y=data["y"][:90])
@@ -172,14 +172,14 @@ def test_other_data_is_another_question(outlier: tuple[Path, Path, SearchResult]
     assert again.reused == 2  # the walk does not look at evaluation data; the same models are timed once
 
 
-def test_int8_is_chosen_and_said_where_it_is_best(planted: Path, tmp_path: Path) -> None:
+def test_int8_is_chosen_where_it_is_best(planted: Path, tmp_path: Path) -> None:
     found = run(blueprint(planted, "even", "output_sqnr_db_min = 10.0"), tmp_path, count=1)
     assert found.scores.chosen is not None
     assert found.scores.chosen.variant.name == "int8"
     assert found.scores.verdict.startswith("all int8 is best: it meets every limit")
 
 
-def test_float_outputs_take_what_follows_the_logits_along(planted: Path, tmp_path: Path) -> None:
+def test_float_outputs_keep_the_operations_after_the_logits_float(planted: Path, tmp_path: Path) -> None:
     path = blueprint(planted, "outlier")
     path = path.rename(path.with_name("float-io.toml"))
     path.write_text(path.read_text().replace('schemes = ["int8"]', 'schemes = ["int8"]\nio = "float32"'))
@@ -223,7 +223,7 @@ def test_the_command_writes_the_model_the_document_and_the_page(
     chosen = next(each for each in document["candidates"] if each["name"] == document["chosen"])
     assert model.stat().st_size == chosen["size_bytes"]
     assert "Mixed precision search of outlier" in page.read_text(encoding="utf-8")
-    # The recipe alone gives the same model again.
+    # The recipe alone reproduces the model.
     (tmp_path / "recipe.json").write_text(json.dumps(document["recipe"]))
     status, _, err = edgeq(
         "convert", document["reference"], "-o", tmp_path / "again.tflite", "--recipe",
@@ -233,7 +233,7 @@ def test_the_command_writes_the_model_the_document_and_the_page(
     assert (tmp_path / "again.tflite").read_bytes() == model.read_bytes()
 
 
-def test_the_lineage_of_a_found_model_leads_to_its_source_and_says_what_chose_it(
+def test_the_lineage_of_a_chosen_model_has_its_source_and_its_search(
     outlier: tuple[Path, Path, SearchResult], planted: Path, edgeq: Words
 ) -> None:
     path, workspace, found = outlier
@@ -255,7 +255,7 @@ def test_the_lineage_of_a_found_model_leads_to_its_source_and_says_what_chose_it
     assert status == 0, err
 
 
-def test_limits_that_nothing_holds_end_with_status_3(planted: Path, edgeq: Words) -> None:
+def test_limits_that_no_candidate_meets_end_with_status_3(planted: Path, edgeq: Words) -> None:
     path = blueprint(planted, "even", 'size_max = "1 KiB"')
     status, out, err = edgeq("search", path, "--candidates", 1)
     assert status == 3
@@ -263,7 +263,7 @@ def test_limits_that_nothing_holds_end_with_status_3(planted: Path, edgeq: Words
     assert "no candidate meets every limit" in out
 
 
-def test_bad_input_is_said_in_one_line(planted: Path, tmp_path: Path, edgeq: Words) -> None:
+def test_bad_input_is_reported_in_one_line(planted: Path, tmp_path: Path, edgeq: Words) -> None:
     cases = [
         (tmp_path / "absent.toml", 2, "EQ110"),
         (blueprint(planted, "absent-model"), 2, "EQ110"),
@@ -294,14 +294,14 @@ def test_a_quantized_source_is_refused(planted: Path, tmp_path: Path, edgeq: Wor
     assert "error[EQ304]" in err
 
 
-def test_an_unknown_device_is_said_before_any_work(planted: Path, tmp_path: Path, edgeq: Words) -> None:
+def test_an_unknown_device_is_reported_before_any_work(planted: Path, tmp_path: Path, edgeq: Words) -> None:
     status, _, err = edgeq("search", blueprint(planted, "even"), "--device", "nowhere")
     assert status == 2
     assert "error[EQ103]" in err
     assert not list(tmp_path.rglob("*.tflite"))
 
 
-def test_candidates_are_timed_on_a_device_and_not_twice(planted: Path, tmp_path: Path, edgeq: Words) -> None:
+def test_candidates_are_timed_once_on_a_device(planted: Path, tmp_path: Path, edgeq: Words) -> None:
     path = blueprint(planted, "outlier")
     status, _, err = edgeq("devices", "emulate", "pi", "--detach")
     assert status == 0, err

@@ -37,7 +37,7 @@ def blueprint(limits: Limits, *prefer: Preference, pi: Limits | None = None) -> 
     )
 
 
-def test_the_smallest_that_holds_every_limit_wins() -> None:
+def test_the_smallest_within_every_limit_is_chosen() -> None:
     variants = [variant("float16", 200, 0.95), variant("int8", 100, 0.94), variant("int4", 50, 0.90)]
     selection = rank(variants, baseline=FLOAT, blueprint=blueprint(Limits(accuracy_drop_max=0.02)))
     assert require_chosen(selection, subject="m").variant.name == "int8"
@@ -63,7 +63,7 @@ def test_a_drop_of_exactly_the_limit_holds() -> None:
     assert [gate.holds for gate in gates] == [True]
 
 
-def test_what_was_not_measured_is_open() -> None:
+def test_a_gate_without_a_measurement_is_open() -> None:
     limits = Limits(latency_p95_ns_max=10, accuracy_min=0.5)
     gates = gates_of(variant("int8", 1, None), baseline=FLOAT, limits=limits)
     assert {gate.name: gate.holds for gate in gates} == {"latency_p95_ns_max": None, "accuracy_min": None}
@@ -71,7 +71,7 @@ def test_what_was_not_measured_is_open() -> None:
     assert {gate.name: gate.holds for gate in slow} == {"latency_p95_ns_max": False, "accuracy_min": True}
 
 
-def test_none_that_holds_is_a_gate_error_with_figures() -> None:
+def test_no_admissible_variant_is_a_gate_error_with_figures() -> None:
     limits = Limits(accuracy_drop_max=0.02, size_bytes_max=60)
     selection = rank(
         [variant("int8", 100, 0.94), variant("int4", 50, 0.90)], baseline=FLOAT, blueprint=blueprint(limits)
@@ -89,7 +89,7 @@ def test_no_variant_at_all_is_a_gate_error() -> None:
         require_chosen(rank([], baseline=FLOAT, blueprint=blueprint(Limits())), subject="m")
 
 
-def test_a_device_kind_is_held_to_its_own_limits() -> None:
+def test_a_device_kind_has_its_own_limits() -> None:
     plan = blueprint(Limits(size_bytes_max=1000), pi=Limits(size_bytes_max=10))
     assert rank([variant("a", 50)], baseline=FLOAT, blueprint=plan).chosen is not None
     assert (
@@ -102,7 +102,7 @@ shares = st.sampled_from([0.8, 0.9, 0.95])
 
 
 @given(st.lists(st.tuples(sizes, shares, shares), min_size=1, max_size=8))
-def test_the_front_is_never_empty_and_nothing_off_it_beats_it(rows: list[tuple[int, float, float]]) -> None:
+def test_the_front_is_never_empty_and_dominates_the_rest(rows: list[tuple[int, float, float]]) -> None:
     variants = [variant(f"v{i}", size, accuracy, sqnr) for i, (size, accuracy, sqnr) in enumerate(rows)]
     candidates = rank(variants, baseline=FLOAT, blueprint=blueprint(Limits())).candidates
     front = [candidate.variant for candidate in candidates if candidate.on_front]

@@ -8,12 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 _USUAL = ("tensorflow", "tf_keras", "keras", "ai-edge-litert", "litert-quantizer", "numpy")
 
 
-def versions(more: Sequence[str] = ()) -> dict[str, str]:
+def versions_of(more: Sequence[str] = ()) -> dict[str, str]:
     """Return {package: version} of the usual packages and `more`, without those not installed."""
-    found = {}
+    versions: dict[str, str] = {}
     for name in (*_USUAL, *more):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,1 +1,1 @@
-"""What every training shares: set-up, data, losses and the training loop."""
+"""Parts that pruning and QAT share: setup, data, losses and the training loop."""

@@ -62,7 +62,7 @@ def _pairs(model: Any) -> list[tuple[Any, Any]]:
     for symbol in keras_graph.symbols(model)[1]:
         users[id(symbol)] = users.get(id(symbol), 0) + 1
     makers = {id(symbol): call for call in calls for symbol in call.outputs}
-    found = []
+    pairs = []
     for call in calls:
         maker = makers.get(id(call.inputs[0])) if call.inputs else None
         if (
@@ -75,8 +75,8 @@ def _pairs(model: Any) -> list[tuple[Any, Any]]:
             and getattr(maker.operation, "data_format", "channels_last") == "channels_last"
             and int(np.atleast_1d(call.operation.axis)[0]) in (-1, len(call.inputs[0].shape) - 1)
         ):
-            found.append((maker.operation, call.operation))
-    return found
+            pairs.append((maker.operation, call.operation))
+    return pairs
 
 
 def _folded_weights(layer: Any, norm: Any) -> list[Any]:

@@ -104,11 +104,11 @@ def _unsupported(source: Path, got: str) -> ConverterError:
 def calls(model: Any) -> list[Call]:
     """Return the model's calls in topological order, without its input layers."""
     graph = _graph(model)
-    found = []
+    in_order = []
     for depth in sorted(graph._nodes_by_depth, reverse=True):
         for node in graph._nodes_by_depth[depth]:
             if node.operation is not None and not node.is_input:
-                found.append(
+                in_order.append(
                     Call(
                         operation=node.operation,
                         inputs=tuple(node.input_tensors),
@@ -116,7 +116,7 @@ def calls(model: Any) -> list[Call]:
                         node=node,
                     )
                 )
-    return found
+    return in_order
 
 
 def run(model: Any, inputs: list[Any], call: Run) -> list[Any]:

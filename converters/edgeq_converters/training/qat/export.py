@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from edgeq_converters.graph import inference, tflite_file
 from edgeq_converters.progress import ignore
 from edgeq_converters.recipe import Recipe, Switch
 from edgeq_converters.sources.load import load_source
-from edgeq_converters.training.common import keras_file, keras_graph
+from edgeq_converters.training.common import keras_graph
 from edgeq_converters.training.common.training_data import LabelledData
 from edgeq_converters.training.qat import activation_points
 from edgeq_converters.training.qat.activation_points import ActivationPoints
@@ -25,6 +27,7 @@ from edgeq_converters.training.qat.quantized_forward import fixed_activation
 
 Convert = Callable[[Path, Path, Recipe, Path, Path], Any]
 """(source, output, recipe, calibration data, an empty folder) -> unused."""
+_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ class Exporter:
         """Round the trained weights to their grids permanently, and export the model."""
         start.forward.snap()
         model = self._workdir / f"{name}.keras"
-        keras_file.write(start.model, model)
+        _write_reproducible(start.model, model)
         hub = hub_of(start.model, self._workdir / f"{name}-hub.keras", self._subject)
         written = activation_points.find(start.model, hub, self._data, subject=self._subject)
         recipe = replace(
@@ -111,3 +114,16 @@ def _named(
             for name in written.names[key]:
                 learned.setdefault(name, (low, high))
     return tuple((name, low, high) for name, (low, high) in sorted(learned.items()))
+
+
+def _write_reproducible(model: Any, path: Path) -> None:
+    """Save the model so that the same model gives the same bytes: without the time of saving."""
+    dated = path.with_name(f"dated-{path.name}")
+    model.save(dated)
+    with zipfile.ZipFile(dated) as source, zipfile.ZipFile(path, "w") as target:
+        for name in sorted(source.namelist()):
+            content = source.read(name)
+            if name == "metadata.json":
+                content = json.dumps({**json.loads(content), "date_saved": "1980-01-01@00:00:00"}).encode()
+            target.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_STORED)
+    dated.unlink()

@@ -1,4 +1,4 @@
-"""The job `convert`: source -> float .tflite -> quantized -> verified file, with pruning where asked."""
+"""The job `convert`: source -> float .tflite -> quantized -> verified file, with optional pruning."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def run(job: ConvertJob, step: Step) -> ConvertResult:
         edgetpu=report.readiness(
             tflite_file.parse(job.output.read_bytes(), subject=str(job.output))
         ).summary(),
-        tools=tools.versions(converted.tools),
+        tools=tools.versions_of(converted.tools),
     )
 
 
@@ -133,8 +133,8 @@ def convert(
     if raw is not None:
         raw = relaid(raw, inputs, loaded)
     same = _parity(loaded, model, raw, recipe=recipe, subject=subject, step=step)
-    if same is not None and (said := same.note()):
-        notes.append(said)
+    if same is not None and (warning := same.note()):
+        notes.append(warning)
     backend = "none" if scheme is Scheme.FLOAT32 else "litert-quantizer"
     if scheme is not Scheme.FLOAT32:
         base = tflite_file.normalized(base, subject=subject)
@@ -143,11 +143,11 @@ def convert(
     loaded = replace(loaded, data=b"", reference=None)
     if scheme.needs_ranges:
         samples = None if raw is None else match(raw, inputs)
-        made = integer.make(
+        quantized = integer.make(
             base, recipe=recipe, samples=samples, histograms=histograms, subject=subject, step=step
         )
-        base, backend = made.data, made.backend
-        notes.extend([*(samples.notes if samples else ()), *made.notes])
+        base, backend = quantized.data, quantized.backend
+        notes.extend([*(samples.notes if samples else ()), *quantized.notes])
     elif scheme is not Scheme.FLOAT32:
         step("quantize", 1)
         base = quantize.quantize(base, recipe=recipe, ranges=None, subject=subject)

@@ -31,4 +31,4 @@ def run(job: TuneJob, step: Step) -> TuneResult:
         workdir=job.workdir,
         step=step,
     )
-    return TuneResult(report=report, tools=tools.versions())
+    return TuneResult(report=report, tools=tools.versions_of())
