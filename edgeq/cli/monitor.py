@@ -13,7 +13,7 @@ from edgeq.errors import GateError, StoreError
 
 if TYPE_CHECKING:
     from edgeq.fleet.inventory import Inventory
-    from edgeq.monitor import DriftVerdict, SignalVerdict, Stream
+    from edgeq.monitor import DriftVerdict, SignalVerdict, TelemetryStream
 
 
 @command(
@@ -106,7 +106,7 @@ def _end(app: App, body: dict[str, Any], gate: GateError | None) -> None:
     raise click.exceptions.Exit(int(gate.exit_status))
 
 
-def _gate(alarms: Sequence[Stream], alpha: float) -> GateError | None:
+def _gate(alarms: Sequence[TelemetryStream], alpha: float) -> GateError | None:
     if not alarms:
         return None
     return GateError(
@@ -116,7 +116,7 @@ def _gate(alarms: Sequence[Stream], alpha: float) -> GateError | None:
     )
 
 
-def _show(app: App, each: Stream) -> None:
+def _show(app: App, each: TelemetryStream) -> None:
     verdict, total = each.verdict, each.field.total
     head = f"{each.device}: {each.model} {each.release[:12]}, {each.field.windows} windows"
     head += f", {total.inferences} inferences"
@@ -150,7 +150,7 @@ def _row(signal: SignalVerdict) -> list[str]:
     return [f"  {signal.name}", f"{signal.e_value:.3g}", f"{signal.psi:.3f}", f"{signal.js:.3f}", alarm]
 
 
-def _document(each: Stream) -> dict[str, Any]:
+def _document(each: TelemetryStream) -> dict[str, Any]:
     total = each.field.total
     return {
         "device": each.device,
@@ -174,7 +174,7 @@ def _verdict(verdict: DriftVerdict) -> dict[str, Any]:
     return body
 
 
-def _replay(store: Any, each: Stream, alpha: float, replays: int) -> dict[str, Any] | None:
+def _replay(store: Any, each: TelemetryStream, alpha: float, replays: int) -> dict[str, Any] | None:
     from dataclasses import asdict
 
     from edgeq.monitor.replay import replay_null

@@ -56,7 +56,7 @@ def _log_mixture(s: Array, v: Array) -> Array:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """The values that a metric may have; an infinite end is no bound."""
+    """The values that a metric may have; an infinite end bounds nothing."""
 
     low: float
     high: float

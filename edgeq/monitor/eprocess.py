@@ -1,36 +1,34 @@
-"""The sequential test of one signal: an e-process on histogram counts against a finite reference.
+"""Sequential test of one signal: an e-process on histogram counts against a finite reference.
 
-The null hypothesis is that the reference's n samples and all windows' samples are independent draws from
-one unknown distribution over K bins. The e-value of the windows j..t with counts W is a ratio of two
-predictive probabilities, both given the counts R[j] of everything before: the reference and the windows
-before j.
+The null hypothesis: the reference's n samples and all windows' samples are independent draws from one unknown
+distribution over K bins. The e-value of the windows j..t with counts W is a ratio of two predictive
+probabilities, both given the counts R[j] of everything before them (the reference and the windows before j):
 
     M[j..t] = q(W | R[j]) / max over a of DirichletMultinomial(W; R[j] + a)
 
 Denominator: with a Dirichlet(a) prior on the unknown distribution, DirichletMultinomial(W; R[j] + a) is
-exactly the probability of the windows given what came before, so that the reference's being a finite
-sample is accounted for and nothing is plugged in. (Where edges are order statistics of a continuous
-variable, the bins' masses given the edges are Dirichlet with the counts as parameters, whatever the
-distribution: Wilks 1962, section 8.7.) Dividing by the largest of several predictives only makes M
-smaller: M is an e-process under each of these priors, from sparse (a = 0.05: most bins nearly empty) to
-even (a = 2). For one fixed distribution the guarantee is asymptotic in n, as for Bayes factors with a
-right-Haar prior (Perez-Ortiz, Lardy, de Heide, Gruenwald 2022, "E-statistics, group invariance and
-anytime-valid testing"); the rate that is achieved at small n is measured by `edgeq.monitor.replay` and
-in the tests.
+exactly the probability of the windows given what came before. It accounts for the reference being a finite
+sample; nothing is plugged in. (Where bin edges are order statistics of a continuous variable, the bins'
+masses given the edges are Dirichlet with the counts as parameters, whatever the distribution: Wilks 1962,
+section 8.7.) Dividing by the largest of several predictives only makes M smaller, so M is an e-process under
+each of these priors, from sparse (a = 0.05: most bins nearly empty) to even (a = 2). For one fixed
+distribution the guarantee is asymptotic in n, as for Bayes factors with a right-Haar prior (Perez-Ortiz,
+Lardy, de Heide, Gruenwald 2022, "E-statistics, group invariance and anytime-valid testing").
+`edgeq.monitor.replay` and the tests measure the rate at small n.
 
-Numerator: any distribution that is fixed before the windows j..t come. A mixture learns the direction of
-the shift (as Turner, Ly, Gruenwald 2021, "Generic E-variables for exact sequential k-sample tests", do
-for 2 x k tables): Dirichlets that are vague or centred on R[j], and for ordered bins also R[j] tilted to
-either end.
+Numerator: any distribution that is fixed before the windows j..t arrive. A mixture learns the direction of
+the shift (as Turner, Ly, Gruenwald 2021, "Generic E-variables for exact sequential k-sample tests", do for 2
+x k tables): Dirichlets that are vague or centred on R[j], and for ordered bins also R[j] tilted to either
+end.
 
-Change points: E[t] = sum of w[j] M[j..t] over starts j <= t, plus the w[j] of later starts, where all w
-add up to 1. Each M[j..] is 1 until j and an e-process from there, so E is one too: it sees a shift that
-begins late. Old starts but the first are dropped, which only loses evidence.
+Change points: E[t] = sum of w[j] M[j..t] over starts j <= t, plus the w[j] of later starts, where all w add
+up to 1. Each M[j..] is 1 until j and an e-process from there, so E is an e-process too, and it detects a
+shift that begins late. Old starts except the first are dropped, which only loses evidence.
 
 Ville 1939: P(E[t] >= 1/alpha for any t) <= alpha, however often one looks.
 
-What is assumed: samples are independent. Slices of one recording or frames of one video are not, and
-make false alarms: they hold less than their counts say.
+Assumption: samples are independent. Slices of one recording or frames of one video are not; they hold less
+information than their counts suggest and cause false alarms.
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ Indices = NDArray[np.int64]
 
 PRIORS = (0.05, 0.2, 0.5, 1.0, 2.0)
 LOOKBACK = 16
-_SPREADS = (0.02, 0.1, 0.3)  # how firmly a centred alternative holds to the reference, in shares of n
+_SPREADS = (0.02, 0.1, 0.3)  # concentration of the centred alternatives, in shares of n
 _TILTS = (-1.6, -0.8, -0.4, -0.2, 0.2, 0.4, 0.8, 1.6)
 _TILT_FIRMNESS = 0.5
 
@@ -61,7 +59,7 @@ class Evidence:
 
     Attributes:
         log_e: natural logarithm of the e-value after each window, shape (..., windows).
-        start: the start (0-based window) that contributes most at that time, same shape.
+        start: the start (0-based window) that contributes most after each window, same shape.
     """
 
     log_e: Array
@@ -74,7 +72,7 @@ def evidence(reference: Array, windows: Array, *, ordered: bool) -> Evidence:
     Args:
         reference: counts, shape (..., bins), bins >= 2, not all zero.
         windows: counts in time order, shape (..., windows, bins); leading axes as the reference's.
-        ordered: whether neighbouring bins are alike (a histogram) or not (classes).
+        ordered: whether neighbouring bins are alike (histogram bins are, classes are not).
     """
     reference = np.asarray(reference, dtype=np.float64)
     windows = np.asarray(windows, dtype=np.float64)
@@ -108,7 +106,7 @@ class _Dirichlets:
         self._log_whole = log_gamma(self._whole)
 
     def log_predictive(self, counts: Array, starts: Indices) -> Array:
-        """Return log DirichletMultinomial of sequences with counts (..., starts, bins) from the starts."""
+        """Return the log predictive probability of counts (..., starts, bins) that follow the starts."""
         each, whole = self._each[..., starts, :], self._whole[..., starts]
         above = log_gamma(each + counts).sum(axis=-1) - self._log_each[..., starts]
         below = log_gamma(whole + counts.sum(axis=-1)) - self._log_whole[..., starts]
@@ -122,20 +120,20 @@ def _starts(time: int) -> Indices:
 
 
 def _start_weight(starts: Indices) -> Array:
-    # 1/2 on the first window and 1/(2 j (j + 1)) on start j: together 1, and 1/(2 t) lies beyond start t - 1.
+    # 1/2 on the first window and 1/(2 j (j + 1)) on start j add up to 1; starts from t on have 1/(2 t) of it.
     later: Array = np.where(starts == 0, 0.5, 0.5 / np.maximum(starts * (starts + 1), 1))
     return later
 
 
 def _alternatives(reference: Array, *, ordered: bool) -> tuple[Array, Array]:
-    """Return Dirichlet parameters, one more leading axis than the counts', and their weights' logarithms."""
+    """Return Dirichlet parameters, with one leading axis more than the counts, and their log weights."""
     size = reference.sum(axis=-1, keepdims=True)
     bins = reference.shape[-1]
     centre = (reference + 0.5) / (size + 0.5 * bins)
     plain = [np.full_like(centre, 0.5), *(share * size * centre for share in _SPREADS)]
     if not ordered:
         return np.stack(plain), np.full(len(plain), -np.log(len(plain)))
-    # Midranks, scaled to unit variance as those of a uniform variable: the same tilt for any distribution.
+    # Midranks scaled to unit variance, as of a uniform variable: a tilt means the same for any distribution.
     rank = (np.cumsum(centre, axis=-1) - 0.5 * centre - 0.5) * np.sqrt(12)
     tilted = []
     for tilt in _TILTS:
@@ -154,8 +152,8 @@ def _log_sum(values: Array, axis: int) -> Array:
 def average(log_es: Array) -> Array:
     """Return the logarithm of the mean e-value over the first axis.
 
-    An average of e-processes is one, however the signals depend on each other (Vovk & Wang 2021, "E-values:
-    calibration, combination and applications").
+    An average of e-processes is an e-process, however the signals depend on each other (Vovk & Wang 2021,
+    "E-values: calibration, combination and applications").
     """
     combined: Array = _log_sum(log_es, 0) - np.log(len(log_es))
     return combined

@@ -1,4 +1,4 @@
-"""The null replay: what rate of false alarms the monitor really has, measured on streams without a shift."""
+"""Null replay: measure the monitor's false-alarm rate on simulated streams without drift."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeq.monitor.signals import signals_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """How often streams without a shift raised an alarm.
+    """How often streams without drift raised an alarm.
 
     Attributes:
         upper95: upper end of the two-sided 95 % Wilson interval of the rate.
@@ -39,11 +39,18 @@ def replay_null(
     replays: int = 2000,
     seed: int = 0,
 ) -> Replay:
-    """Draw references and windows from one distribution, judge them as `judge` does, and count alarms.
+    """Draw references and windows from one distribution, test them as `judge` does, and count the alarms.
 
-    The distribution of each signal is the given reference's; every replay draws a new reference of the same
-    size from it, so that the reference's own uncertainty is part of what is measured. Signals are drawn
-    independently.
+    Each signal has the distribution of the given reference. Every replay draws a new reference of the same
+    size from it, so that the measured rate includes the uncertainty of a finite reference. Signals are
+    independent.
+
+    Args:
+        reference: `edgeq.reference/1`.
+        alpha: the promised false-alarm probability of a stream.
+        windows: windows in a stream.
+        samples_per_window: inferences in a window.
+        replays: number of streams.
     """
     random = np.random.default_rng(seed)
     log_es = []

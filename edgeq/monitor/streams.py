@@ -11,7 +11,7 @@ from edgeq.store import Store, WindowRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
+class TelemetryStream:
     """One stream of windows.
 
     Attributes:
@@ -40,7 +40,7 @@ class Stream:
 
 def judge_store(
     store: Store, *, devices: Collection[str] = (), model: str | None = None, alpha: float = 0.001
-) -> list[Stream]:
+) -> list[TelemetryStream]:
     """Judge every stream in the store, in the order in which they appeared.
 
     Args:
@@ -56,10 +56,10 @@ def judge_store(
     return [_judge_stream(store, records, alpha) for records in streams.values()]
 
 
-def _judge_stream(store: Store, records: list[WindowRecord], alpha: float) -> Stream:
+def _judge_stream(store: Store, records: list[WindowRecord], alpha: float) -> TelemetryStream:
     known = store.release(records[0].window.release)
     reference = known.reference if known else None
-    return Stream(
+    return TelemetryStream(
         field=summarise(records),
         verdict=None if reference is None else judge(records, reference, alpha=alpha),
     )

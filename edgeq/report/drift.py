@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from edgeq.monitor import DriftVerdict, SignalVerdict, Stream
+from edgeq.monitor import DriftVerdict, SignalVerdict, TelemetryStream
 from edgeq.monitor.field import COLUMNS
 from edgeq.report.view import Figure, Level, Table, VerdictLine
 
@@ -14,12 +14,12 @@ MOST_HISTOGRAMS = 3
 _MOST_LINES = 8
 
 
-def drift_verdicts(streams: Sequence[Stream]) -> list[VerdictLine]:
+def drift_verdicts(streams: Sequence[TelemetryStream]) -> list[VerdictLine]:
     """Return one sentence for each stream."""
     return [_sentence(stream) for stream in streams]
 
 
-def field_table(streams: Sequence[Stream]) -> Table:
+def field_table(streams: Sequence[TelemetryStream]) -> Table:
     """Return the table of what devices measured in the field, with the columns of `edgeq.monitor.field`."""
     return Table(
         id="field",
@@ -41,7 +41,7 @@ def field_table(streams: Sequence[Stream]) -> Table:
     )
 
 
-def drift_table(streams: Sequence[Stream]) -> Table:
+def drift_table(streams: Sequence[TelemetryStream]) -> Table:
     """Return the table of drift verdicts."""
     return Table(
         id="streams",
@@ -54,7 +54,7 @@ def drift_table(streams: Sequence[Stream]) -> Table:
     )
 
 
-def drift_figures(streams: Sequence[Stream]) -> tuple[Figure, ...]:
+def drift_figures(streams: Sequence[TelemetryStream]) -> tuple[Figure, ...]:
     """Return for each stream a plot of its e-values, and the histograms of its strongest signals."""
     figures: list[Figure] = []
     for number, stream in enumerate(streams):
@@ -70,7 +70,7 @@ def drift_figures(streams: Sequence[Stream]) -> tuple[Figure, ...]:
     return tuple(figures)
 
 
-def _sentence(stream: Stream) -> VerdictLine:
+def _sentence(stream: TelemetryStream) -> VerdictLine:
     name = f"{stream.device}: {_name(stream)}"
     verdict = stream.verdict
     if verdict is None:
@@ -93,11 +93,11 @@ def _since(verdict: DriftVerdict) -> int:
     return verdict.shifted[0].since_window
 
 
-def _name(stream: Stream) -> str:
+def _name(stream: TelemetryStream) -> str:
     return f"{stream.model} {stream.release[:8]}"
 
 
-def _row(stream: Stream) -> tuple[str, ...]:
+def _row(stream: TelemetryStream) -> tuple[str, ...]:
     verdict = stream.verdict
     if verdict is None:
         outcome = "no reference"

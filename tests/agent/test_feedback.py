@@ -1,4 +1,4 @@
-"""Feedback: once for each answer, counted for its arm, with bounded memory, and never an input."""
+"""Feedback: counted once for each answer and for its arm, in bounded memory."""
 
 from __future__ import annotations
 
@@ -70,19 +70,19 @@ def test_each_answer_is_counted_once_for_its_arm(
     assert {window["experiment"] for window in found} == {"e-1"}
 
 
-def test_sixteen_threads_count_each_verdict_once(serving: Any, tiny_data: Any, int8_bundle: Any) -> None:
+def test_sixteen_threads_count_each_feedback_once(serving: Any, tiny_data: Any, int8_bundle: Any) -> None:
     with Runtime("tiny", str(serving.home)) as rt:
         tickets = [rt.run(tiny_data[0], ticket=True).ticket for _ in range(400)]
         refused: list[int] = []
 
-        def tell() -> None:
+        def send() -> None:
             for ticket in tickets:
                 try:
                     rt.feedback(str(ticket), True)
                 except FeedbackRefused:
                     refused.append(1)
 
-        threads = [threading.Thread(target=tell) for _ in range(16)]
+        threads = [threading.Thread(target=send) for _ in range(16)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -91,7 +91,7 @@ def test_sixteen_threads_count_each_verdict_once(serving: Any, tiny_data: Any, i
     assert counts(windows_of(serving)) == {int8_bundle.release: (400, 400, 0)}
 
 
-def test_what_waits_is_bounded_and_what_is_dropped_is_counted(
+def test_open_tickets_are_bounded_and_dropped_ones_counted(
     serving: Any, tiny_data: Any, int8_bundle: Any
 ) -> None:
     with Runtime("tiny", str(serving.home), feedback=5) as rt:
@@ -105,7 +105,7 @@ def test_what_waits_is_bounded_and_what_is_dropped_is_counted(
 
 
 @pytest.mark.parametrize("correct", [1, 0, "true", None, 0.5])
-def test_what_is_no_verdict(serving: Any, tiny_data: Any, correct: Any) -> None:
+def test_feedback_must_be_a_boolean(serving: Any, tiny_data: Any, correct: Any) -> None:
     with Runtime("tiny", str(serving.home)) as rt:
         ticket = str(rt.run(tiny_data[0], ticket=True).ticket)
         with pytest.raises(AgentError) as caught:
@@ -114,7 +114,7 @@ def test_what_is_no_verdict(serving: Any, tiny_data: Any, correct: Any) -> None:
         rt.feedback(ticket, True)  # the wrong call did not use the ticket up
 
 
-def test_tickets_of_nobody_of_another_process_and_after_the_end(serving: Any, tiny_data: Any) -> None:
+def test_unknown_tickets_and_a_closed_runtime_refuse_feedback(serving: Any, tiny_data: Any) -> None:
     with Runtime("tiny", str(serving.home)) as other:
         foreign = str(other.run(tiny_data[0], ticket=True).ticket)
     with Runtime("tiny", str(serving.home)) as rt:
@@ -127,7 +127,7 @@ def test_tickets_of_nobody_of_another_process_and_after_the_end(serving: Any, ti
         rt.feedback(mine, True)
 
 
-def test_feedback_on_a_release_that_was_replaced_meanwhile(
+def test_feedback_counts_for_a_release_that_has_been_replaced(
     both: Any, tiny_data: Any, int8_bundle: Any, float_bundle: Any
 ) -> None:
     with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
@@ -136,13 +136,13 @@ def test_feedback_on_a_release_that_was_replaced_meanwhile(
         _until(lambda: rt.release == int8_bundle.release)
         rt.feedback(tickets[0], True)
         _until(lambda: counts(windows_of(both)).get(float_bundle.release) == (1, 1, 0))
-        rt.feedback(tickets[1], False)  # its window was stored, nobody serves it, and still it counts
+        rt.feedback(tickets[1], False)  # its window was stored and the release replaced; it still counts
         _until(lambda: counts(windows_of(both)).get(float_bundle.release) == (2, 1, 0))
         rt.feedback(tickets[2], True)
     assert counts(windows_of(both))[float_bundle.release] == (3, 2, 0)
 
 
-def test_merged_windows_add_it_up(serving: Any, tiny_data: Any) -> None:
+def test_merged_windows_add_up_feedback(serving: Any, tiny_data: Any) -> None:
     for correct in (True, False):
         with Runtime("tiny", str(serving.home)) as rt:
             rt.feedback(str(rt.run(tiny_data[0], ticket=True).ticket), correct)

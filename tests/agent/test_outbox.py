@@ -1,4 +1,4 @@
-"""The outbox: exactly once to the host, merged when it is full, never a number used twice."""
+"""The outbox: each window reaches the host once, a full outbox merges, no number is used twice."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_windows_stay_until_they_are_acknowledged(place: home.Home) -> None:
         assert box.pending() == 2
 
 
-def test_numbers_go_on_after_everything_was_acknowledged(place: home.Home) -> None:
+def test_numbering_continues_after_all_windows_were_acknowledged(place: home.Home) -> None:
     with outbox.opened(place) as box:
         box.append("m", "r", _window())
         box.acknowledge(box.boot, 1)
@@ -92,7 +92,7 @@ def test_a_full_outbox_merges_and_loses_no_count(place: home.Home) -> None:
     assert len({window["seq"] for window in windows}) == 10
 
 
-def test_what_was_sent_is_never_merged(place: home.Home) -> None:
+def test_sent_windows_are_never_merged(place: home.Home) -> None:
     with outbox.opened(place, cap=4) as box:
         for _ in range(4):
             box.append("m", "r", _window())
@@ -115,7 +115,7 @@ def test_windows_of_different_releases_are_not_merged(place: home.Home) -> None:
         assert sum(window.get("merged", 1) for window in of_release) == count
 
 
-def test_what_cannot_be_merged_is_dropped_and_counted(place: home.Home) -> None:
+def test_without_a_pair_to_merge_the_oldest_window_is_dropped_and_counted(place: home.Home) -> None:
     with outbox.opened(place, cap=3) as box:
         for number in range(5):
             box.append("m", str(number), _window())
@@ -163,7 +163,7 @@ def test_an_outbox_of_an_older_agent_is_merged_and_sent(place: home.Home) -> Non
     assert new["seq"] == 3
 
 
-def test_a_file_that_is_no_database_is_set_aside_under_a_new_name(place: home.Home) -> None:
+def test_a_damaged_file_is_renamed_and_replaced(place: home.Home) -> None:
     with outbox.opened(place) as box:
         box.append("m", "r", _window())
         before = box.boot
@@ -185,7 +185,7 @@ def test_a_window_is_on_the_disk_when_append_returns(place: home.Home) -> None:
         other.close()
 
 
-def test_the_verb_sends_and_deletes(device: Any) -> None:
+def test_the_verb_sends_windows_and_deletes_acknowledged_ones(device: Any) -> None:
     place = home.locate(str(device.home))
     place.ensure()
     with outbox.opened(place) as box:

@@ -1,4 +1,4 @@
-"""What the runtime leaves behind: windows, counters, deadlines, the shadow's opinion."""
+"""Telemetry of the runtime SDK: windows, counters, missed deadlines, and the shadow."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_late_answers_are_counted_and_raise_when_strict(serving: Any, tiny_data:
 
 
 @pytest.mark.parametrize("deadline_s", [0, -1, True, "1"])
-def test_a_deadline_that_is_none(serving: Any, deadline_s: Any) -> None:
+def test_an_invalid_deadline_is_refused(serving: Any, deadline_s: Any) -> None:
     with pytest.raises(Exception, match="EQ512"):
         Runtime("tiny", str(serving.home), deadline_s=deadline_s)
 
@@ -188,7 +188,7 @@ def test_a_process_that_crashes_is_counted_once_for_its_release(
         command, env=serving.environment, timeout=60, check=False, stderr=subprocess.DEVNULL
     )
     assert done.returncode == -signal.SIGKILL
-    assert _counters(serving)["crashes"] == 0  # nobody has noticed yet
+    assert _counters(serving)["crashes"] == 0  # not noticed yet
     for _ in range(2):
         with Runtime("tiny", str(serving.home)) as rt:
             rt.infer(tiny_data[0])
@@ -206,7 +206,7 @@ def test_two_runtimes_of_a_model_add_up(serving: Any, tiny_data: Any) -> None:
     assert _counters(serving)["calls"] == 20
 
 
-def test_runtimes_that_write_at_once_lose_no_count(serving: Any) -> None:
+def test_concurrent_runtimes_lose_no_count(serving: Any) -> None:
     release = "f" * 64
 
     def count() -> None:
@@ -223,7 +223,7 @@ def test_runtimes_that_write_at_once_lose_no_count(serving: Any) -> None:
     assert _counters(serving)["calls"] == 600
 
 
-def test_counters_of_another_boot_are_void(serving: Any, tiny_data: Any, int8_bundle: Any) -> None:
+def test_counters_of_another_boot_are_ignored(serving: Any, tiny_data: Any, int8_bundle: Any) -> None:
     path = serving.home / "models" / "tiny" / "counters.json"
     known = {"calls": 5, "errors": 0, "errors_by_kind": {}, "deadline_misses": 0, "crashes": 0}
     before = {"schema": counters.SCHEMA, "boot_id": "0" * 8, "releases": {int8_bundle.release: known}}
@@ -234,7 +234,7 @@ def test_counters_of_another_boot_are_void(serving: Any, tiny_data: Any, int8_bu
         assert _counters(serving)["calls"] == 1
 
 
-def test_counters_forget_releases_of_long_ago(serving: Any) -> None:
+def test_counters_drop_the_oldest_releases(serving: Any) -> None:
     mine = sdk_counters.Counters(Home(str(serving.home)), "tiny")
     for number in range(20):
         release = f"{number:064x}"
@@ -261,7 +261,7 @@ def test_a_disk_that_is_full_costs_no_answer_and_no_count(serving: Any, tiny_dat
     assert [window["inferences"] for window in _windows(serving)] == [1, 2]
 
 
-def test_a_recorder_that_is_behind_counts_what_it_did_not_keep(serving: Any, tiny_data: Any) -> None:
+def test_a_recorder_that_is_behind_counts_unrecorded_calls(serving: Any, tiny_data: Any) -> None:
     with Runtime("tiny", str(serving.home)) as rt:
         rt._recorder._fold = lambda: None  # type: ignore[method-assign] # it stands still
         for _ in range(256 * 12):
@@ -274,7 +274,9 @@ def test_a_recorder_that_is_behind_counts_what_it_did_not_keep(serving: Any, tin
 
 
 class TestShadow:
-    def test_it_sees_what_the_model_saw(self, both: Any, tiny_models: Path, tiny_data: Any, kit: Any) -> None:
+    def test_the_shadow_gets_the_models_inputs(
+        self, both: Any, tiny_models: Path, tiny_data: Any, kit: Any
+    ) -> None:
         # The int8 release serves, the float one is its shadow.
         name = both.current("tiny")[:12]
         with Runtime(
@@ -294,8 +296,9 @@ class TestShadow:
         assert found["noise"] == pytest.approx(np.square(wanted - real).sum(), rel=1e-4)
         assert found["noise"] > 0
 
-    def test_a_model_file_of_the_bundle(self, ready: Any, int8_bundle: Any, float_bundle: Any, kit: Any,
-                                        tiny_data: Any) -> None:  # fmt: skip
+    def test_a_model_file_of_the_bundle_can_be_the_shadow(
+        self, ready: Any, int8_bundle: Any, float_bundle: Any, kit: Any, tiny_data: Any
+    ) -> None:
         files = {**int8_bundle.files, "float.tflite": float_bundle.files["model.tflite"]}
         bundle = kit.bundle_from(files, samples=20, name="tiny")
         bundle.send(ready)
@@ -330,7 +333,7 @@ class TestShadow:
         assert counts["dropped"] >= 80
 
     @pytest.mark.parametrize("which", ["absent.tflite", "../x.tflite", "ffffffff", "nobody"])
-    def test_one_that_is_not_there_is_told_and_the_model_serves(
+    def test_a_missing_shadow_is_reported_and_the_model_serves(
         self, both: Any, tiny_data: Any, which: str
     ) -> None:
         with Runtime("tiny", str(both.home), shadow=which) as rt:
@@ -338,7 +341,7 @@ class TestShadow:
             assert [problem.code for problem in rt.problems] == ["EQ547"]
         assert "shadow" not in _windows(both)[0]
 
-    def test_one_that_takes_something_else(self, ready: Any, int8_bundle: Any, kit: Any) -> None:
+    def test_a_shadow_with_other_inputs_is_reported(self, ready: Any, int8_bundle: Any, kit: Any) -> None:
         from edgeq_agent.inference.tiny_model import TINY_MODEL
 
         bundle = kit.bundle_from({**int8_bundle.files, "other.tflite": TINY_MODEL}, samples=20, name="tiny")
@@ -349,7 +352,7 @@ class TestShadow:
             assert "inputs [[6, 6, 2]], 3 outputs" in problem.text
 
     @pytest.mark.parametrize("fraction", [0, -1, 1.5, float("nan")])
-    def test_a_fraction_that_is_none(self, both: Any, fraction: float) -> None:
+    def test_an_invalid_fraction_is_refused(self, both: Any, fraction: float) -> None:
         with pytest.raises(ShadowUnusable):
             Runtime("tiny", str(both.home), shadow="previous", shadow_fraction=fraction)
 

@@ -1,6 +1,6 @@
-"""Windows arrive exactly once, wherever the way breaks off; what is no window is kept aside and counted.
+"""Windows arrive exactly once, wherever the connection breaks; invalid records are quarantined and counted.
 
-The outbox at the other end is the agent's own, called in this process over its real file.
+The agent at the other end is the real one, in a process of its own with a real outbox.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class RealAgent:
 
 
 class Script:
-    """An agent that answers what it is told: for answers that the real one never gives."""
+    """An agent with scripted answers, for answers that the real one never gives."""
 
     def __init__(self, *answers: tuple[list[Any], dict[str, Any]]) -> None:
         self.answers = list(answers)
@@ -130,7 +130,7 @@ def agent(tmp_path: Path) -> RealAgent:
     return RealAgent(home)
 
 
-def test_everything_arrives_in_batches_and_the_device_is_empty_then(agent: RealAgent, tmp_path: Path) -> None:
+def test_all_windows_arrive_in_batches_and_leave_the_device(agent: RealAgent, tmp_path: Path) -> None:
     agent.fill(7)
     with Store.open(tmp_path) as store:
         got = collect(agent, "pi", store=store, limit=3, now_ns=lambda: NOW_NS)
@@ -142,7 +142,7 @@ def test_everything_arrives_in_batches_and_the_device_is_empty_then(agent: RealA
 
 
 @pytest.mark.parametrize("broken_call", [1, 2, 3, 4])
-def test_a_link_that_breaks_anywhere_costs_nothing(
+def test_a_connection_that_breaks_at_any_call_loses_nothing(
     agent: RealAgent, tmp_path: Path, broken_call: int
 ) -> None:
     agent.fill(7)
@@ -202,7 +202,7 @@ def test_nothing_is_acknowledged_that_was_not_stored(agent: RealAgent, tmp_path:
         assert collect(agent, "pi", store=store, now_ns=lambda: NOW_NS).new == 2
 
 
-def test_a_window_from_the_future_is_kept_aside_and_reported(agent: RealAgent, tmp_path: Path) -> None:
+def test_a_window_from_the_future_is_quarantined_and_reported(agent: RealAgent, tmp_path: Path) -> None:
     agent.fill(1)
     agent.fill(1, ended_ns=NOW_NS + FUTURE_TOLERANCE_NS + 3600 * 10**9)
     agent.fill(1)
@@ -225,7 +225,7 @@ def test_windows_of_several_boots_are_all_acknowledged(tmp_path: Path) -> None:
     assert acks == [None, {"boot": "b1:n", "seq": 5}, {"boot": "b2:n", "seq": 1}]
 
 
-def test_an_agent_that_ignores_acknowledgements_is_given_up(tmp_path: Path) -> None:
+def test_an_agent_that_ignores_acknowledgements_is_an_error(tmp_path: Path) -> None:
     script = Script(([_window(1)], {"pending": 1}))
     with Store.open(tmp_path) as store:
         with pytest.raises(AgentProtocolError, match="again although it was acknowledged"):
@@ -233,7 +233,7 @@ def test_an_agent_that_ignores_acknowledgements_is_given_up(tmp_path: Path) -> N
         assert len(store.windows()) == 1
 
 
-def test_records_that_are_no_windows_are_kept_and_do_not_hang(tmp_path: Path) -> None:
+def test_invalid_records_are_quarantined_and_end_the_collection(tmp_path: Path) -> None:
     script = Script(([None, "text", {"schema": "\ud800"}, _window(0)], {"pending": 4}))
     with Store.open(tmp_path) as store:
         got = collect(script, "pi", store=store, now_ns=lambda: NOW_NS)

@@ -73,7 +73,7 @@ def test_a_benchmark_is_measured_there_and_kept_here(site: Path, capsys: pytest.
         assert store.benches("double", "pi")[-1].body["latency_ns"] == document["latency_ns"]
 
 
-def test_windows_come_once_and_one_dead_device_stops_nobody(
+def test_windows_arrive_once_and_a_dead_device_stops_no_other(
     site: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     at = ["--workspace", str(site)]

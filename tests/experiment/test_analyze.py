@@ -1,4 +1,4 @@
-"""From windows to a verdict: both kinds of split, planted differences, and looks at every window."""
+"""Analysis of experiments: both kinds of split, planted differences, and a look after every window."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def looks(fleet: Fleet, known: ExperimentConfig, every: int) -> Iterator[Experim
 
 
 class TestByCalls:
-    def test_a_planted_loss_of_right_answers_is_shown_and_nothing_else(self) -> None:
+    def test_a_lower_rate_of_right_answers_is_detected_and_nothing_else(self) -> None:
         fleet = Fleet(1, 4)
         known = config(SplitBy.CALLS, fleet.names, 0.2)
         fleet.by_calls(150, right_b=0.6)
@@ -121,7 +121,7 @@ class TestByCalls:
         assert objections(known, result, Decision.REJECT) == ()
         assert "shown to be worse" in objections(known, result, Decision.PROMOTE)[0]
 
-    def test_where_nothing_differs_nothing_is_shown_at_any_look_and_b_may_be_promoted(self) -> None:
+    def test_equal_releases_show_no_difference_at_any_look_and_b_may_be_promoted(self) -> None:
         fleet = Fleet(2, 4)
         known = config(SplitBy.CALLS, fleet.names, 0.2, worse_by=0.05)
         fleet.by_calls(500)
@@ -130,7 +130,7 @@ class TestByCalls:
         assert objections(known, result, Decision.PROMOTE) == ()
         assert objections(known, result, Decision.REJECT) == ("nothing shows that B is worse",)
 
-    def test_slower_and_failing_releases_are_shown(self) -> None:
+    def test_a_slower_and_failing_release_is_detected(self) -> None:
         fleet = Fleet(3, 4)
         known = config(SplitBy.CALLS, fleet.names, 0.2)
         fleet.by_calls(250, slower=1.5, errors=1)
@@ -160,7 +160,7 @@ class TestByCalls:
         assert result.keyed == 1200
         assert "with a key" in objections(known, result, Decision.PROMOTE)[-1]
 
-    def test_windows_of_no_arm_count_for_none(self) -> None:
+    def test_windows_of_no_arm_are_not_counted(self) -> None:
         fleet = Fleet(6, 1)
         known = config(SplitBy.CALLS, [*fleet.names, "pi99"])
         fleet.by_calls(2)
@@ -171,7 +171,7 @@ class TestByCalls:
         assert (result.windows, result.others, result.silent) == (4, 2, ("pi99",))
         assert result.summary == "nothing can be said yet"
 
-    def test_rare_feedback_while_the_rate_swings_is_no_difference(self) -> None:
+    def test_rare_feedback_with_a_changing_rate_shows_no_difference(self) -> None:
         """Of ten windows of B one has a label: its block spans them all, and ends with it."""
         missed, middles = 0, []
         for run in range(40):
@@ -194,7 +194,7 @@ class TestByCalls:
         assert missed <= 6
         assert abs(np.mean(middles)) < 4 * np.std(middles) / math.sqrt(len(middles))
 
-    def test_the_record_names_the_data(self) -> None:
+    def test_the_digest_identifies_the_data(self) -> None:
         fleet = Fleet(7, 1)
         known = config(SplitBy.CALLS, fleet.names)
         fleet.by_calls(3)
@@ -204,7 +204,7 @@ class TestByCalls:
 
 
 class TestAcrossDevices:
-    def test_device_effects_are_no_difference_though_the_calls_are_many(self) -> None:
+    def test_device_effects_show_no_difference_however_many_calls(self) -> None:
         """Twelve unlike devices, hundreds of calls each: pooled, they would show what is not there."""
         alpha, runs, missed, pooled = 0.05, 25, 0, 0
         for seed in range(runs):
@@ -220,7 +220,7 @@ class TestAcrossDevices:
         assert missed <= 5
         assert pooled > runs / 2, "taking calls for independent ones is wrong most of the time"
 
-    def test_a_planted_difference_is_shown_once_there_are_enough_devices(self) -> None:
+    def test_a_difference_is_detected_with_enough_devices(self) -> None:
         fleet = Fleet(8, 20, spread=0.03)
         known = config(SplitBy.DEVICES, fleet.names)
         fleet.by_devices(8, dict(known.arms), right_b=0.6, slower=1.4)
@@ -234,14 +234,14 @@ class TestAcrossDevices:
         assert feedback.interval.low < -0.2 < feedback.interval.high < 0
         assert (feedback.units, feedback.unit) == (20, "devices")
 
-    def test_where_no_call_failed_the_rate_is_known_to_a_call_and_no_better(self) -> None:
+    def test_without_failures_the_rate_is_known_to_within_one_call(self) -> None:
         fleet = Fleet(13, 20)
         known = config(SplitBy.DEVICES, fleet.names)
         fleet.by_devices(8, dict(known.arms))
         interval = fleet.result(known).metric(MetricKind.ERRORS).interval
         assert interval.high == -interval.low == pytest.approx(2 / 400)
 
-    def test_few_devices_say_nothing_however_many_calls(self) -> None:
+    def test_few_devices_allow_no_conclusion_however_many_calls(self) -> None:
         fleet = Fleet(9, 6)
         known = config(SplitBy.DEVICES, fleet.names)
         fleet.by_devices(200, dict(known.arms), right_b=0.1)
@@ -250,7 +250,7 @@ class TestAcrossDevices:
         assert result.metric(MetricKind.FEEDBACK).estimate is not None
         assert "cannot be compared yet" in objections(known, result, Decision.PROMOTE)[0]
 
-    def test_between_two_looks_the_interval_stays(self) -> None:
+    def test_the_interval_does_not_change_between_two_looks(self) -> None:
         fleet = Fleet(10, 14)
         known = config(SplitBy.DEVICES, fleet.names)
         fleet.by_devices(8, dict(known.arms))
@@ -265,10 +265,10 @@ def test_the_arms_of_devices_are_stable(share: float, count: int, of_b: int) -> 
     assert list(arms.values()).count("b") == of_b
     assert assign(names[::-1], share, "s") == arms
     more = assign(names, min(0.99, share + 0.2), "s")
-    assert all(more[name] == "b" for name, arm in arms.items() if arm == "b"), "nobody moves back"
+    assert all(more[name] == "b" for name, arm in arms.items() if arm == "b"), "no device leaves arm B"
 
 
-def test_terms_come_back_as_they_were() -> None:
+def test_the_configuration_survives_a_round_trip() -> None:
     known = config(SplitBy.DEVICES, ["x", "y", "z"])
     assert ExperimentConfig.from_dict(known.to_dict()) == known
     assert known.weights("x") in ({"a": 1.0, "b": 0.0}, {"a": 0.0, "b": 1.0})

@@ -1,4 +1,4 @@
-"""Intervals that hold at every look; the usual fixed-n interval, looked at as often, does not."""
+"""Confidence sequences cover at every look; the usual fixed-n interval does not."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from edgeq.experiment.confidence_sequence import (
 
 Array = NDArray[np.float64]
 ALPHA, RUNS, BLOCKS = 0.05, 300, 400
-# Six standard errors of a share of ALPHA among RUNS: more misses than that is no chance.
+# Six standard errors of a share of ALPHA among RUNS: more misses than that are not chance.
 MOST = ALPHA + 6 * math.sqrt(ALPHA * (1 - ALPHA) / RUNS)
 FIXED = NormalDist().inv_cdf(1 - ALPHA / 2)
-# Where a fixed-n interval is taken from: fewer values nobody would take it for.
+# A fixed-n interval needs at least so many values.
 FEWEST = 30
 
 
@@ -53,7 +53,7 @@ def fixed_misses(values: Array, means: Array) -> bool:
 
 
 @pytest.mark.parametrize("effect", [0.0, -0.05])
-def test_it_holds_at_every_look_and_a_fixed_n_interval_does_not(effect: float) -> None:
+def test_the_sequence_covers_at_every_look_and_a_fixed_n_interval_does_not(effect: float) -> None:
     random = np.random.default_rng(1)
     missed = fixed = 0
     for _ in range(RUNS):
@@ -66,7 +66,7 @@ def test_it_holds_at_every_look_and_a_fixed_n_interval_does_not(effect: float) -
     assert fixed / RUNS > 3 * ALPHA, "the very same looks would fool the usual interval"
 
 
-def test_it_holds_while_the_effect_itself_moves() -> None:
+def test_the_sequence_covers_while_the_effect_changes() -> None:
     random = np.random.default_rng(2)
     effects = 0.1 * np.sin(np.arange(BLOCKS) / 40)
     missed = 0
@@ -78,7 +78,7 @@ def test_it_holds_while_the_effect_itself_moves() -> None:
     assert missed / RUNS <= MOST
 
 
-def test_rare_and_large_values_do_not_fool_it() -> None:
+def test_the_sequence_covers_with_rare_large_values() -> None:
     random = np.random.default_rng(3)
     missed = 0
     for _ in range(RUNS):
@@ -88,7 +88,7 @@ def test_rare_and_large_values_do_not_fool_it() -> None:
     assert missed / RUNS <= MOST
 
 
-def test_the_bound_is_nearly_reached_so_it_is_not_merely_wide() -> None:
+def test_the_bound_is_nearly_tight() -> None:
     """With alpha near 1 the bound is crossed often: the misses are not few because nothing could miss."""
     random = np.random.default_rng(4)
     signs = random.choice([-0.5, 0.5], size=(200, BLOCKS))
@@ -113,7 +113,7 @@ def test_how_much_wider_it_is_than_a_fixed_n_interval() -> None:
     assert found[100] > found[1000] > found[10_000]
 
 
-def test_a_difference_that_is_there_is_found() -> None:
+def test_a_real_difference_is_detected() -> None:
     random = np.random.default_rng(6)
     values, _ = differences(random, -0.2)
     interval = mean_interval(values, values, span=2.0, alpha=ALPHA)
@@ -122,7 +122,7 @@ def test_a_difference_that_is_there_is_found() -> None:
 
 @settings(max_examples=50)
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=50), st.floats(0.001, 0.5))
-def test_the_last_of_the_path_is_the_interval(numbers: list[float], alpha: float) -> None:
+def test_the_interval_is_the_end_of_the_path(numbers: list[float], alpha: float) -> None:
     values = np.array(numbers)
     low, high = mean_path(values, values, span=2.0, alpha=alpha)
     interval = mean_interval(values, values, span=2.0, alpha=alpha)
@@ -136,15 +136,13 @@ def test_the_last_of_the_path_is_the_interval(numbers: list[float], alpha: float
 
 
 @given(st.floats(0, 1e7), st.floats(0, 1e4), st.floats(1e-6, 0.5))
-def test_the_bound_grows_with_what_was_seen_and_with_the_confidence(
-    v: float, more: float, alpha: float
-) -> None:
+def test_the_bound_grows_with_variance_and_confidence(v: float, more: float, alpha: float) -> None:
     one, two = radius(np.array([v, v + more]), alpha)
     assert 0 < one <= two * (1 + 1e-9)
     assert radius(np.array(v), alpha / 2) >= one
 
 
-def test_values_known_only_within_bounds_widen_it_by_that() -> None:
+def test_bounds_on_values_widen_the_interval_by_as_much() -> None:
     values = np.random.default_rng(7).normal(0, 0.1, 500).clip(-1, 1)
     exact = mean_interval(values, values, span=2.0, alpha=ALPHA)
     loose = mean_interval(values - 0.05, values + 0.05, span=2.0, alpha=ALPHA)
@@ -152,7 +150,7 @@ def test_values_known_only_within_bounds_widen_it_by_that() -> None:
     assert math.isclose(loose.high, exact.high + 0.05, abs_tol=1e-3)
 
 
-def test_nothing_is_open() -> None:
+def test_the_interval_without_data_is_open() -> None:
     nothing = np.array([])
     assert mean_interval(nothing, nothing, span=2.0, alpha=ALPHA) == NOTHING
     assert NOTHING.is_open

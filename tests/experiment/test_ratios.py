@@ -1,4 +1,4 @@
-"""The ratio of latencies: right at every look, whatever heats the device, and with very unequal arms."""
+"""The latency ratio covers at every look, with hot devices and with arms of very unequal size."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_it_holds_at_every_look(quantile: float, ratio: float) -> None:
     assert missed <= 5, "of 30 at most 1 or 2 are expected"
 
 
-def test_the_same_calls_taken_for_independent_ones_are_wrong_soon() -> None:
+def test_an_interval_that_assumes_independent_calls_is_soon_wrong() -> None:
     """Heat comes and goes in both arms; one that only B's windows saw would look like B's doing."""
     random = np.random.default_rng(3)
     missed = 0
@@ -60,7 +60,7 @@ def test_the_same_calls_taken_for_independent_ones_are_wrong_soon() -> None:
     assert missed > 12, "this is why both arms run at the same time, and a block is one value"
 
 
-def test_arms_of_very_different_size_are_not_mistaken() -> None:
+def test_arms_of_very_different_size_show_no_false_difference() -> None:
     """A sample quantile is biased, and more so for the smaller arm: over many blocks that would show."""
     found = made(np.random.default_rng(4), 3000, 1.0, a=100, b=3, devices=1)
     interval, estimate, units = ratio_interval(found, 0.95, alpha=0.05)
@@ -73,7 +73,7 @@ def test_arms_of_very_different_size_are_not_mistaken() -> None:
     assert np.mean(by_block) < -5, "the plain comparison of quantiles is off by a tenth"
 
 
-def test_a_slow_release_is_found_and_the_ends_are_no_finer_than_the_sketch() -> None:
+def test_a_slow_release_is_detected_to_the_resolution_of_the_sketch() -> None:
     found = made(np.random.default_rng(5), 2000, 1.5, a=60, b=60)
     interval, estimate, _ = ratio_interval(found, 0.95, alpha=0.05)
     assert 1.3 < interval.low < 1.5 < interval.high < 1.7
@@ -87,7 +87,7 @@ def test_a_slow_release_is_found_and_the_ends_are_no_finer_than_the_sketch() -> 
     assert interval.low <= 1 / gamma * 1.0001
 
 
-def test_little_says_little() -> None:
+def test_few_blocks_give_an_open_interval() -> None:
     random = np.random.default_rng(7)
     assert ratio_interval([], 0.5, alpha=0.05)[0].is_open
     assert ratio_interval(made(random, 1, 1.0), 0.5, alpha=0.05)[2] == 0
@@ -95,7 +95,7 @@ def test_little_says_little() -> None:
     assert (interval.is_open, units) == (True, 5)
 
 
-def test_a_ratio_beyond_the_grid_is_told_as_far_as_it_goes() -> None:
+def test_a_ratio_beyond_the_grid_has_one_finite_end() -> None:
     found = made(np.random.default_rng(8), 400, 30.0)
     interval, estimate, _ = ratio_interval(found, 0.5, alpha=0.05)
     assert interval.low > 8
@@ -115,7 +115,7 @@ def test_buckets_are_counted_with_sharp_edges() -> None:
     ]
 
 
-def test_a_block_ends_when_both_arms_have_something() -> None:
+def test_a_block_ends_when_both_arms_have_a_value() -> None:
     def seen(device: str, arm: str, count: int) -> ArmWindow:
         return ArmWindow(device=device, arm=arm, counts=ArmCounts(labelled=count, correct=count))
 

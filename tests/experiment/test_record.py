@@ -1,4 +1,4 @@
-"""The record of an experiment: what was damaged, or written by a newer edgeq, is said in a line."""
+"""Experiment records: a damaged record, or one of a newer edgeq, is one line of error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(workspace: Path, *events: tuple[str, Any]) -> None:
             store.record_experiment("m-1", event, "ann", body)
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
+def test_an_experiment_is_read_as_it_was_written(tmp_path: Path) -> None:
     write(tmp_path, ("started", {"terms": TERMS}), ("stopped", {}), ("closed", {"devices": ["pi"]}))
     with Store.open(tmp_path) as store:
         (found,) = record.read_all(store)
@@ -60,7 +60,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         [("started", {"terms": TERMS}), ("stopped", "x")],
     ],
 )
-def test_what_is_no_record_is_refused_in_a_line(
+def test_a_damaged_record_is_one_line_of_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], events: list[tuple[str, Any]]
 ) -> None:
     write(tmp_path, *events)
@@ -72,12 +72,12 @@ def test_what_is_no_record_is_refused_in_a_line(
 
 
 @pytest.mark.parametrize("at", [".edgeq/experiments/lock", ".edgeq/experiments"])
-def test_a_folder_that_cannot_be_written_is_said(
+def test_a_folder_that_cannot_be_written_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], at: str
 ) -> None:
     write(tmp_path, ("started", {"terms": TERMS}))
     taken = tmp_path / at
-    # Something else in its place: nobody may write there, root neither.
+    # A file in place of the folder: not even root can write there.
     if at.endswith("lock"):
         taken.mkdir(parents=True)
     else:
@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_written_is_said(
         assert [event.event for event in store.experiments()] == ["started"]
 
 
-def test_a_bundle_that_cannot_be_kept_is_said(tmp_path: Path) -> None:
+def test_a_bundle_that_cannot_be_stored_is_reported(tmp_path: Path) -> None:
     record.keep_bundle(tmp_path, "m-1", b"one")
     assert record.bundle_path(tmp_path, "m-1").read_bytes() == b"one"
     (tmp_path / record.FOLDER / "m-2").write_text("")
@@ -97,7 +97,9 @@ def test_a_bundle_that_cannot_be_kept_is_said(tmp_path: Path) -> None:
         record.keep_bundle(tmp_path, "m-2", b"two")
 
 
-def test_what_is_no_json_is_refused_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_record_that_is_not_json_is_one_line_of_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(tmp_path, ("started", {"terms": TERMS}))
     engine = open_engine(tmp_path / ".edgeq" / "store.db")
     with engine.begin() as connection:

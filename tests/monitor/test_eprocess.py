@@ -1,4 +1,4 @@
-"""The sequential test alarms no more often than it says on nothing, and soon on a visible shift."""
+"""The sequential test keeps its false-alarm rate without drift, and detects a visible shift soon."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _limit(alpha: float, replays: int = REPLAYS) -> float:
 
 
 @given(st.lists(st.floats(1e-3, 1e7), min_size=1, max_size=20))
-def test_log_gamma_is_the_real_one(values: list[float]) -> None:
+def test_log_gamma_equals_the_standard_librarys(values: list[float]) -> None:
     expected = [math.lgamma(value) for value in values]
     assert log_gamma(np.array(values)) == pytest.approx(expected, rel=1e-11, abs=1e-11)
 
@@ -145,7 +145,7 @@ def _upper_bound(
 
 
 @pytest.mark.parametrize(("shift_sd", "most_windows"), [(0.5, 5), (1.0, 1)])
-def test_a_visible_shift_of_the_mean_is_seen_soon(shift_sd: float, most_windows: int) -> None:
+def test_a_visible_shift_of_the_mean_is_detected_soon(shift_sd: float, most_windows: int) -> None:
     random = np.random.default_rng(11)
     delays = []
     for _ in range(60):
@@ -162,7 +162,7 @@ def test_a_visible_shift_of_the_mean_is_seen_soon(shift_sd: float, most_windows:
     assert np.mean(np.array(delays) <= 20) >= 0.95
 
 
-def test_a_shift_that_begins_late_is_seen_and_dated() -> None:
+def test_a_late_shift_is_detected_and_dated() -> None:
     random = np.random.default_rng(5)
     reference = random.multinomial(500, EVEN).astype(np.float64)
     shifted = np.roll(STEEP / STEEP.sum(), 3) * 0.6 + EVEN * 0.4
@@ -183,7 +183,7 @@ def test_a_batch_is_judged_as_each_alone() -> None:
         assert batch[index] == pytest.approx(alone)
 
 
-def test_an_empty_window_is_no_evidence() -> None:
+def test_an_empty_window_adds_no_evidence() -> None:
     found = evidence(np.array([5, 5]), np.zeros((1, 2)), ordered=False)
     assert found.log_e[0] == pytest.approx(0)
 

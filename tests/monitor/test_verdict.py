@@ -1,4 +1,4 @@
-"""Verdicts over streams: named signals, dated alarms, and a rate that is what it says."""
+"""Drift verdicts: named signals, dated alarms, and the promised false-alarm rate."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_shift_is_named_dated_and_sized() -> None:
     assert len(verdict.log10_e) == 30
 
 
-def test_an_alarm_is_never_taken_back() -> None:
+def test_an_alarm_never_ends() -> None:
     early = judge(_stream(30, since=20)[:26], _reference())
     random = np.random.default_rng(9)
     later = [_record(seq, random) for seq in range(27, 60)]
@@ -100,7 +100,7 @@ def test_an_alarm_is_never_taken_back() -> None:
     assert (verdict.alarm, verdict.at_window) == (early.alarm, early.at_window) == (True, early.at_window)
 
 
-def test_windows_that_do_not_fit_are_skipped_with_a_reason() -> None:
+def test_windows_that_do_not_match_the_reference_are_skipped_with_a_reason() -> None:
     random = np.random.default_rng(2)
     odd = [
         _record(1, random, inputs=[]),
@@ -118,7 +118,7 @@ def test_windows_that_do_not_fit_are_skipped_with_a_reason() -> None:
     assert (nothing.alarm, nothing.windows, nothing.signals) == (False, 0, ())
 
 
-def test_bad_arguments_are_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     for alpha in (0.0, 1.0, -1.0, math.nan):
         with pytest.raises(UsageError, match="alpha"):
             judge([], _reference(), alpha=alpha)
@@ -145,7 +145,7 @@ def _fill(folder: Path, *, since: int) -> None:
             store.ingest("pi", [received(to_json(record.window))])
 
 
-def test_streams_are_judged_apart(tmp_path: Path) -> None:
+def test_each_stream_gets_its_own_verdict(tmp_path: Path) -> None:
     _fill(tmp_path, since=10)
     with Store.open(tmp_path) as store:
         other = to_json(_stream(1)[0].window)
@@ -160,7 +160,9 @@ def test_streams_are_judged_apart(tmp_path: Path) -> None:
         assert judge_store(store, model="other") == []
 
 
-def test_the_command_says_it_and_its_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reports_alarms_and_exits_with_their_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _fill(tmp_path / "bad", since=10)
     _fill(tmp_path / "good", since=10**9)
     monitor = ["monitor", "pi", "--model", "kws"]

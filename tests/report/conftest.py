@@ -1,4 +1,4 @@
-"""A store with a selection, benchmarks and drifting windows, as a real walk leaves it."""
+"""A store with a selection, benchmarks and drifting windows, as real commands leave it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real browser draws the report's plots, offline and without a complaint."""
+"""A real browser draws the report's plots, offline and without an error."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_policy_stops_the_network(filled: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_screenshot_shows_more_than_paper(filled: Store, tmp_path: Path) -> None:
+def test_a_screenshot_is_not_blank(filled: Store, tmp_path: Path) -> None:
     page = write_report(tmp_path / "report.html", build_view(filled))
     picture = tmp_path / "shot.png"
     _open(page, tmp_path, f"--screenshot={picture}", "--window-size=1200,2600", "--hide-scrollbars")

@@ -1,4 +1,4 @@
-"""The report says what the store knows, as one page that is safe and needs no network."""
+"""The report shows the store's content on one page that is safe and needs no network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgeq.store import Store
 WHEN = datetime(2030, 1, 2, 3, 4, tzinfo=UTC)
 
 
-def test_the_view_names_the_shift_first(filled: Store) -> None:
+def test_problems_come_first(filled: Store) -> None:
     view = build_view(filled, title="kws", now=lambda: WHEN)
     assert view.created == "2030-01-02 03:04 UTC"
     bad = [line.text for line in view.verdicts if line.level is Level.BAD]
@@ -31,7 +31,7 @@ def test_the_view_names_the_shift_first(filled: Store) -> None:
     assert "kws: int8 was chosen: 15.6 KiB, accuracy 97.0 %, output SQNR 24.5 dB against float." in good
 
 
-def test_the_tables_hold_what_was_measured(filled: Store) -> None:
+def test_the_tables_show_what_was_measured(filled: Store) -> None:
     view = build_view(filled)
     assert view.variants is not None
     assert view.devices is not None
@@ -59,12 +59,12 @@ def test_the_tables_hold_what_was_measured(filled: Store) -> None:
         assert {len(row) for row in table.rows} == {len(table.headings)}
 
 
-def test_another_model_shows_nothing_of_this_one(filled: Store) -> None:
+def test_the_report_of_one_model_shows_no_other(filled: Store) -> None:
     view = build_view(filled, model="other")
     assert (view.devices, view.latency, view.streams, view.drift) == (None, None, None, ())
 
 
-def test_an_empty_store_says_so(tmp_path: Path) -> None:
+def test_an_empty_store_is_an_error(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store, pytest.raises(StoreError, match="nothing to report yet"):
         build_view(store)
 
@@ -92,7 +92,7 @@ def test_json_cannot_end_its_element() -> None:
 
 
 @pytest.mark.parametrize("missing", ["plotly.offline", "jinja2"])
-def test_a_missing_extra_is_said(filled: Store, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_reported(filled: Store, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(MissingExtra) as caught:
         render(build_view(filled))
@@ -100,7 +100,7 @@ def test_a_missing_extra_is_said(filled: Store, missing: str, monkeypatch: pytes
     assert caught.value.exit_status == 2
 
 
-def test_a_file_that_cannot_be_written_is_said(filled: Store, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_reported(filled: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UsageError, match="cannot be written"):
         write_report(tmp_path / "file" / "report.html", build_view(filled))

@@ -47,7 +47,7 @@ class Ring:
         self.outputs = np.zeros((size, *output.shape), output.dtype)
 
 
-class Tally:
+class SlotCounts:
     """The counts of one interpreter; the call that holds it writes them, the recorder reads them."""
 
     __slots__ = ("calls", "errors", "keyed", "late", "position", "ring", "unrecorded")
@@ -105,7 +105,7 @@ class CallMetrics:
         self._limits = (window_inferences, window_s, least_s)
         self._spare: Deque[Ring] = deque()
         self._rings = 0
-        self._tallies: list[Tally] = []
+        self._tallies: list[SlotCounts] = []
         self._not_finite = 0
         # What the tallies held at the last look; the difference belongs to the current window.
         self._seen = Totals()
@@ -124,9 +124,9 @@ class CallMetrics:
         self._keyed = 0
         self._unrecorded = 0
 
-    def tally(self) -> Tally:
+    def tally(self) -> SlotCounts:
         """Return the counts for one more interpreter."""
-        tally = Tally(self._ring())
+        tally = SlotCounts(self._ring())
         self._tallies.append(tally)
         return tally
 
@@ -134,7 +134,7 @@ class CallMetrics:
         self._rings += 1
         return Ring(self._ring_samples, self.feeds, self._output)
 
-    def exchange(self, tally: Tally) -> tuple[Ring, int] | None:
+    def exchange(self, tally: SlotCounts) -> tuple[Ring, int] | None:
         """Give an interpreter an empty ring; return its filled one and the number of calls in it.
 
         Only the holder of the interpreter may call this.
