@@ -1,4 +1,4 @@
-"""The converters' one error, its codes, and the way it becomes an error of the caller's own tree."""
+"""The converters' exception, its codes, and its translation into the caller's own exceptions."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ CODES: Mapping[str, str] = {
     "EQ104": "a part of the extra `convert` is not installed",
     "EQ201": "the data cannot be read",
     "EQ202": "the data is empty",
-    "EQ203": "the data's shape is not the model input's",
+    "EQ203": "the data's shape does not match the model's input",
     "EQ204": "the data holds NaN or infinity",
-    "EQ205": "an array is missing or unknown, or is not numeric",
+    "EQ205": "an array is missing, unknown or not numeric",
     "EQ206": "the labels' count or shape does not match the samples",
     "EQ207": "the labels are not integers",
-    "EQ208": "a label is outside of the model's classes",
-    "EQ209": "calibration data is needed and was not given",
+    "EQ208": "a label is outside the model's classes",
+    "EQ209": "calibration data is required",
     "EQ210": "a folder of images cannot be used",
     "EQ211": "values do not fit the model input's integer type",
     "EQ212": "histograms cannot be read or merged",
-    "EQ220": "training data is needed and was not given",
-    "EQ301": "there is no such model",
+    "EQ220": "training data is required",
+    "EQ301": "the model does not exist",
     "EQ302": "the file is not a model",
     "EQ303": "the .tflite is truncated or damaged",
-    "EQ304": "the model is quantized already where a float model is needed",
+    "EQ304": "the model is already quantized, and a float model is required",
     "EQ305": "the source model cannot be loaded or converted to .tflite",
     "EQ306": "the model's input shape is not fixed",
     "EQ307": "operations stayed float in a full-integer model",
@@ -32,31 +32,35 @@ CODES: Mapping[str, str] = {
     "EQ309": "the float model gives NaN or infinity on the calibration data",
     "EQ310": "the conversion process crashed or passed its deadline",
     "EQ311": "the output cannot be written",
-    "EQ312": "the model and the reference do not fit each other",
+    "EQ312": "the model and the reference do not match",
     "EQ313": "accuracy needs an output with at least two classes",
     "EQ314": "pruning and tuning need a Functional or Sequential Keras 3 model",
-    "EQ315": "the model's loss is not known: its output is no set of class scores",
+    "EQ315": "the model's loss cannot be inferred: its output is not class scores",
     "EQ316": "nothing in the model can be pruned",
     "EQ317": "training diverged",
     "EQ318": "ranges do not belong to the model",
     "EQ320": "the model is compiled for the Edge TPU",
     "EQ321": "the model's weights hold NaN or infinity",
     "EQ322": "the .tflite does not compute what its source does",
-    "EQ323": "the runtime does not have operations of the model",
+    "EQ323": "the runtime lacks operations of the model",
     "EQ324": "a conversion cannot be reproduced",
     "EQ325": "edgetpu_compiler failed",
     "EQ330": "the recipe names an operation that the model does not have",
     "EQ331": "the histograms were taken from another model",
-    "EQ332": "the backend cannot make the scheme",
+    "EQ332": "the backend does not support the scheme",
 }
 
 
 class ConverterError(Exception):
-    """An expected failure of a conversion: what, of which subject, expected and got, and what to do next.
+    """An expected failure of a conversion.
+
+    Its message says what is wrong with which subject, what was expected, what was found, and what to do next.
 
     Args:
         code: one of CODES; EQ2xx is about data, EQ3xx about a model.
         subject: the file, array or operation that the failure is about.
+        problem: what is wrong, if `expected` and `got` do not say it.
+        hint: what the user can do.
     """
 
     def __init__(
@@ -75,11 +79,11 @@ class ConverterError(Exception):
         self.expected = expected
         self.got = got
         self.hint = hint
-        said = [problem, expected and f"expected {expected}", got and f"got {got}"]
-        super().__init__(f"{subject}: {', '.join(part for part in said if part)}")
+        parts = [problem, expected and f"expected {expected}", got and f"got {got}"]
+        super().__init__(f"{subject}: {', '.join(part for part in parts if part)}")
 
     def to_dict(self) -> dict[str, str | None]:
-        """Return the error as the worker writes it."""
+        """Return the error as JSON types, which the worker writes."""
         return {
             "code": self.code,
             "subject": self.subject,
@@ -91,7 +95,7 @@ class ConverterError(Exception):
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> ConverterError:
-        """Return the error that the worker wrote."""
+        """Return the error that `to_dict` wrote."""
         return cls(
             body["code"],
             body["subject"],
@@ -104,9 +108,11 @@ class ConverterError(Exception):
 
 @contextmanager
 def translated(families: Mapping[str, Callable[..., Exception]]) -> Iterator[None]:
-    """Raise a ConverterError as the caller's class for its code's family: {"EQ2": DataError, ...}.
+    """Raise the caller's own exception instead of a ConverterError.
 
-    The class is called as `cls(subject, problem, expected=, got=, hint=, code=)`.
+    Args:
+        families: {first three characters of the code: class}, as {"EQ2": DataError, ...}. The class is called
+            as `cls(subject, problem, expected=, got=, hint=, code=)`.
     """
     try:
         yield

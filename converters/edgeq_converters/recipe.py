@@ -1,4 +1,4 @@
-"""The recipe: everything that decides what a conversion gives, as data that can be kept and read back."""
+"""Recipes: all settings of a conversion, as a value that can be saved and read back."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from typing import Any
 from edgeq_converters.values import Scheme
 
 SCHEMA = "edgeq.recipe/1"
-
-
 _OF_TENSORFLOW = (Scheme.INT8, Scheme.INT16X8, Scheme.INT8_MIXED)
 
 
 class Switch(StrEnum):
-    """Whether a technique is used; `auto` uses it where it helps on samples that were held out."""
+    """Whether to use a technique; `auto` uses it if it helps on held-out samples."""
 
     AUTO = "auto"
     ON = "on"
@@ -25,7 +23,7 @@ class Switch(StrEnum):
 
 
 class Backend(StrEnum):
-    """Which library quantizes; `auto` takes TensorFlow's where litert-quantizer leaves something float."""
+    """Which library quantizes; `auto` uses TensorFlow if litert-quantizer leaves an operation float."""
 
     AUTO = "auto"
     LITERT = "litert"
@@ -34,25 +32,25 @@ class Backend(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a model is converted. The same recipe, source and data give the same bytes.
+    """The settings of a conversion. The same recipe, source and data give the same bytes.
 
     Attributes:
-        io: type of the inputs and outputs: `float32`, or of an integer model `int8` (`int16` of int16x8);
-            what the scheme has by default where nothing is said.
-        calibrator: how a tensor's histogram becomes its range; a name of `calibrators.CALIBRATORS`, with its
-            parameter after a colon where it takes one (`percentile:99.99`).
-        bias_correction: sequential correction of biases and per-channel scales.
+        io: type of the inputs and outputs: `float32`, or for an integer model `int8` (`int16` for int16x8);
+            the scheme's default if empty.
+        calibrator: how a tensor's range follows from its histogram: a name of `calibrators.CALIBRATORS`, with
+            a parameter after a colon if it has one (`percentile:99.99`), or `auto`.
+        bias_correction: sequential correction of weights and biases.
         equalization: cross-layer equalization of weights before calibration.
         float_ops: operations that stay float in a mixed model, by the name of their first output tensor.
-        int8_ops: operations whose weights stay int8 in an int4 model, by the name of their first output.
-        int4_sqnr_db: of an int4 model whose int8_ops are left open: as many operations get weights of 4 bits
-            as leave this much of SQNR at the logits on held-out samples; 0 takes all that the runtime runs.
-        prune: `magnitude:RATIO` or `channels:RATIO` (see pruning/request.py); None leaves the model whole.
-        epochs: of re-tuning after pruning; None lets their number follow from the size of the data.
+        int8_ops: operations with int8 weights in an int4 model, by the name of their first output tensor.
+        int4_sqnr_db: for an int4 model without int8_ops: as many operations get 4-bit weights as keep this
+            SQNR at the logits on held-out samples; 0 gives them to all that the runtime can run.
+        prune: `magnitude:RATIO` or `channels:RATIO`; None does not prune.
+        epochs: of re-tuning after pruning; None derives the number from the size of the data.
         distill: re-tune towards the unpruned model's outputs instead of labels.
-        ranges: (tensor, low, high) of activations whose ranges were learned (`edgeq tune`): they are taken
-            instead of calibrated ones.
-        seed: of everything random: held-out splits, re-tuning.
+        ranges: (tensor, low, high) of activations whose ranges training learned (`edgeq tune`); they replace
+            calibration.
+        seed: of all randomness: held-out splits, re-tuning.
     """
 
     scheme: Scheme
@@ -75,23 +73,24 @@ class Recipe:
             object.__setattr__(self, "io", self.scheme.io_types[0])
 
     def check(self) -> None:
-        """Check what can be told without a model.
+        """Check what can be checked without a model.
 
         Raises:
-            ValueError: starts with the key that is wrong.
+            ValueError: the message starts with the wrong key.
         """
         if self.io not in self.scheme.io_types:
             raise ValueError(
-                f"io: the scheme {self.scheme} has inputs and outputs of {' or '.join(self.scheme.io_types)},"
+                f"io: inputs and outputs of the scheme {self.scheme} are {' or '.join(self.scheme.io_types)},"
                 f" not {self.io}"
             )
         if self.float_ops and self.scheme is not Scheme.INT8_MIXED:
-            raise ValueError(f"float_ops: only the scheme int8-mixed has any, not {self.scheme}")
+            raise ValueError(f"float_ops: only the scheme int8-mixed has them, not {self.scheme}")
         if self.int8_ops and self.scheme is not Scheme.INT4:
-            raise ValueError(f"int8_ops: only the scheme int4 has any, not {self.scheme}")
+            raise ValueError(f"int8_ops: only the scheme int4 has them, not {self.scheme}")
         if self.backend is Backend.TENSORFLOW and self.scheme not in _OF_TENSORFLOW:
-            raise ValueError(f"backend: tensorflow makes {', '.join(_OF_TENSORFLOW)}, not {self.scheme}")
+            raise ValueError(f"backend: tensorflow supports {', '.join(_OF_TENSORFLOW)}, not {self.scheme}")
         if self.scheme.needs_ranges:
+            # Imported here: numpy is too slow to load for a program that only reads a recipe.
             from edgeq_converters.calibration.calibrators import AUTO, calibrator_of
 
             try:
@@ -100,7 +99,7 @@ class Recipe:
                 raise ValueError(f"calibrator: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as `edgeq.recipe/1`."""
+        """Return the recipe as a document `edgeq.recipe/1`."""
         return {"schema": SCHEMA, **asdict(self)}
 
     @classmethod
@@ -108,7 +107,7 @@ class Recipe:
         """Return the recipe of a document.
 
         Raises:
-            ValueError: another schema, an unknown key, or a value that is none; says which.
+            ValueError: another schema, an unknown key, or an invalid value; the message says which.
         """
         if body.get("schema") != SCHEMA:
             raise ValueError(f"expected the schema {SCHEMA}, got {body.get('schema')!r}")
@@ -155,12 +154,12 @@ def _read(key: str, value: Any) -> Any:
 
 def _ranges(value: Any) -> tuple[tuple[str, float, float], ...]:
     try:
-        found = tuple((name, float(low), float(high)) for name, low, high in value)
+        ranges = tuple((name, float(low), float(high)) for name, low, high in value)
     except (TypeError, ValueError):
-        found = None
-    if found is None or not all(
+        ranges = None
+    if ranges is None or not all(
         isinstance(name, str) and math.isfinite(high - low) and low <= 0.0 <= high
-        for name, low, high in found
+        for name, low, high in ranges
     ):
         raise ValueError("ranges: expected [tensor, low, high] with low <= 0 <= high for each tensor")
-    return found
+    return ranges

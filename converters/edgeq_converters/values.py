@@ -1,4 +1,4 @@
-"""Frozen values that the converters return: what a model's tensors and operations are."""
+"""Values that the converters return about models: schemes, tensors, operations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Scheme(StrEnum):
-    """How a model's numbers are kept."""
+    """The number formats of a model's weights and activations."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
@@ -19,24 +19,24 @@ class Scheme(StrEnum):
 
     @property
     def io_types(self) -> tuple[str, ...]:
-        """The types that inputs and outputs can have, the default first."""
+        """The possible types of inputs and outputs, the default first."""
         if self is Scheme.INT16X8:
             return ("float32", "int16")
         return ("int8", "float32") if self.needs_ranges else ("float32",)
 
     @property
     def needs_ranges(self) -> bool:
-        """Whether activations become integers, so that representative samples are needed."""
+        """Whether activations become integers, which needs a representative dataset."""
         return self in {Scheme.INT8, Scheme.INT16X8, Scheme.INT8_MIXED, Scheme.INT4}
 
     @property
     def full_integer(self) -> bool:
-        """Whether no operation may work in float."""
+        """Whether no operation may compute in float."""
         return self.needs_ranges and self is not Scheme.INT8_MIXED
 
 
 class OpKind(StrEnum):
-    """In which numbers an operation works."""
+    """Whether an operation computes in integers or float."""
 
     INTEGER = "integer"
     FLOAT = "float"
@@ -48,10 +48,10 @@ class TensorInfo:
     """An input or output of a model.
 
     Attributes:
-        name: the signature's name where the model has a signature, else the tensor's.
-        shape: with the batch first; -1 where the model leaves a dimension open.
-        dtype: as numpy writes it: `float32`, `int8`.
-        scale: real value = scale * (integer - zero_point); None for a tensor that is not quantized.
+        name: from the model's signature if it has one, else the tensor's own.
+        shape: batch first; -1 for an open dimension.
+        dtype: numpy's name of the type: `float32`, `int8`.
+        scale, zero_point: real value = scale * (integer - zero_point); None if the tensor is not quantized.
     """
 
     name: str
@@ -66,9 +66,9 @@ class OpLine:
     """One line of the op report.
 
     Attributes:
-        index: position in the graph's order of execution, over all subgraphs.
-        op: the operation's name in the .tflite schema, for example `CONV_2D`.
-        reason: why the operation is of this kind.
+        index: position in order of execution, over all subgraphs.
+        op: the operation's kind in the .tflite schema, for example `CONV_2D`.
+        reason: why it is integer, float or mixed.
     """
 
     index: int
@@ -79,7 +79,7 @@ class OpLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """What a .tflite file is."""
+    """A .tflite file's inputs, outputs and op report."""
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgeq_converters.sensitivity.float_region_values import IslandSet
+from edgeq_converters.sensitivity.float_region_values import FloatRegionSet
 
 # A conversion between int8 and float costs about this share of a small model's work.
 _BORDER = 0.02
@@ -14,12 +14,12 @@ _STEP_DB = 0.5
 _MOST_WORK = 0.9
 
 
-def cost(choice: IslandSet) -> float:
+def cost(choice: FloatRegionSet) -> float:
     """Return the estimated share of the float model's time that the float regions cost."""
     return choice.work + _BORDER * choice.borders
 
 
-def finalists(sets: Sequence[IslandSet], count: int) -> tuple[IslandSet, ...]:
+def finalists(sets: Sequence[FloatRegionSet], count: int) -> tuple[FloatRegionSet, ...]:
     """Return at most `count` choices with float regions, none dominated in SQNR, bytes and cost.
 
     They are spread evenly over their SQNR; the cheapest is always included.
@@ -38,7 +38,7 @@ def finalists(sets: Sequence[IslandSet], count: int) -> tuple[IslandSet, ...]:
     return _thinned(front, count)
 
 
-def _beats(one: IslandSet, other: IslandSet) -> bool:
+def _beats(one: FloatRegionSet, other: FloatRegionSet) -> bool:
     left = (one.sqnr_db, -one.added_bytes, -cost(one))
     right = (other.sqnr_db, -other.added_bytes, -cost(other))
     if left == right:
@@ -46,13 +46,13 @@ def _beats(one: IslandSet, other: IslandSet) -> bool:
     return all(a >= b for a, b in zip(left, right, strict=True))
 
 
-def _thinned(front: Sequence[IslandSet], count: int) -> tuple[IslandSet, ...]:
+def _thinned(front: Sequence[FloatRegionSet], count: int) -> tuple[FloatRegionSet, ...]:
     if len(front) <= count:
         return tuple(front)
     if count <= 1:
         return (min(front, key=cost),) if count else ()
     low, high = front[0].sqnr_db, front[-1].sqnr_db
-    kept: list[IslandSet] = []
+    kept: list[FloatRegionSet] = []
     for number in range(count):
         goal = low + (high - low) * number / (count - 1)
         nearest = min(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq.converters_client import Progress, worker_session
-from edgeq_converters.sensitivity.float_region_values import IslandWalk
+from edgeq_converters.sensitivity.float_region_values import FloatRegionSearch
 from edgeq_converters.worker.protocol import FloatRegionsJob, LatencyJob
 
 _DEADLINE_S = 4 * 3600.0
@@ -31,7 +31,7 @@ class Latency:
 
 def measure_float_regions(
     model: Path, calibration: Path, *, calibrator: str, most: int, on_progress: Progress | None
-) -> IslandWalk:
+) -> FloatRegionSearch:
     """Return the SQNR of many choices of float regions of a float `.tflite`.
 
     Args:

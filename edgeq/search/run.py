@@ -19,7 +19,7 @@ from edgeq.search.records import Records, digest_of, key_of
 from edgeq.search.scoring import INT8, Point, Scores, score
 from edgeq.store import Store, recording_store
 from edgeq.values import DeviceKind
-from edgeq_converters.sensitivity.float_region_values import IslandSet, IslandWalk
+from edgeq_converters.sensitivity.float_region_values import FloatRegionSearch, FloatRegionSet
 from edgeq_converters.worker import protocol
 
 WALK_KIND = "search-walk"
@@ -44,7 +44,7 @@ class SearchResult:
     blueprint: Blueprint
     scores: Scores
     candidates: tuple[BuiltCandidate, ...]
-    walk: IslandWalk
+    walk: FloatRegionSearch
     reference: Path
     where: str
     reused: int
@@ -235,7 +235,7 @@ def _walk(
     common: Recipe,
     store: Store,
     on_progress: Progress | None,
-) -> tuple[IslandWalk, bool]:
+) -> tuple[FloatRegionSearch, bool]:
     # The walk ranks uncorrected models; `auto` compares whole models, which takes more than ranges.
     calibrator = "minmax" if common.calibrator == "auto" else common.calibrator
     records = Records(store, WALK_KIND)
@@ -247,7 +247,7 @@ def _walk(
     )
     known = records.find(key)
     if known is not None:
-        return protocol.from_json(IslandWalk, known["walk"]), True
+        return protocol.from_json(FloatRegionSearch, known["walk"]), True
     walk = measure_float_regions(
         builder.reference, calibration, calibrator=calibrator, most=_MOST_WALKED, on_progress=on_progress
     )
@@ -265,7 +265,7 @@ def _schemes(blueprint: Blueprint, common: Recipe) -> list[tuple[str, str, Recip
 
 
 def _build_regions(
-    builder: CandidateBuilder, choice: IslandSet, walk: IslandWalk, common: Recipe
+    builder: CandidateBuilder, choice: FloatRegionSet, walk: FloatRegionSearch, common: Recipe
 ) -> BuiltCandidate:
     kept = choice.float_ops
     if common.io == "float32":
@@ -275,7 +275,7 @@ def _build_regions(
     return builder.build(f"mixed-{_short(choice)}", choice.family, recipe)
 
 
-def _short(choice: IslandSet) -> str:
+def _short(choice: FloatRegionSet) -> str:
     """Return the positions as a name, for example 0-2_5; a long list becomes its length and a digest."""
     runs: list[list[int]] = []
     for index in choice.indices:

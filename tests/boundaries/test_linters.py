@@ -76,7 +76,27 @@ def test_the_import_layers_hold(project_root: Path) -> None:
 
 PLANTED_IMPORTS = [
     ("device_agents/edgeq_agent/planted.py", "import edgeq.units\n", "The agent imports neither"),
-    ("converters/edgeq_converters/planted.py", "import edgeq_agent.wire\n", "The converters import neither"),
+    (
+        "converters/edgeq_converters/data/planted.py",
+        "import edgeq_agent.wire\n",
+        "The converters import neither",
+    ),
+    (
+        "converters/edgeq_converters/calibration/planted.py",
+        "import edgeq_converters.recipe\n",
+        "Layers of the converters",
+    ),
+    (
+        "converters/edgeq_converters/data/planted.py",
+        "import edgeq_converters.calibration.histogram\n",
+        "Layers of the converters",
+    ),
+    (
+        "converters/edgeq_converters/sensitivity/planted.py",
+        "def later() -> None:\n    import edgeq_converters.training.qat\n",
+        "Layers of the converters",
+    ),
+    ("converters/edgeq_converters/nowhere/__init__.py", "", "Layers of the converters"),
     (
         "edgeq/fleet/planted.py",
         "import edgeq_agent.__main__\n",

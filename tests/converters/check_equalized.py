@@ -13,8 +13,8 @@ import keras
 import numpy as np
 
 from edgeq_converters.data.samples import Samples
-from edgeq_converters.graph import tflite_file
-from edgeq_converters.graph.layers import read
+from edgeq_converters.graph.layers import read_layer
+from edgeq_converters.graph.model import Model
 from edgeq_converters.training.common import batch_norm
 from edgeq_converters.training.qat import equalized, fake_quant
 from edgeq_converters.training.qat.export import hub_of
@@ -25,9 +25,8 @@ def main(model: Path, samples: Path, folder: Path) -> None:
     whole = batch_norm.fold(keras.models.load_model(model, compile=False))
     x = np.load(samples)["x"][:100]
     hub = hub_of(whole, folder / "whole.keras", "x")
-    inputs, _ = tflite_file.inputs_and_outputs(tflite_file.parse(hub, subject="x"))
     before, weights = np.asarray(whole(x)), whole.get_weights()
-    done = equalized.equalize(whole, hub, Samples(inputs=inputs, arrays=(x,)), subject="x")
+    done = equalized.equalize(whole, hub, Samples(inputs=hub.inputs, arrays=(x,)))
     said = {
         "far": float(np.abs(np.asarray(whole(x)) - before).max() / np.abs(before).max()),
         "changed": sum(
@@ -53,13 +52,12 @@ def main(model: Path, samples: Path, folder: Path) -> None:
     print(json.dumps(said))  # noqa: T201 # its output is what the test reads
 
 
-def _kernels(data: bytes) -> list[np.ndarray]:
+def _kernels(model: Model) -> list[np.ndarray]:
     from edgeq_converters.graph import edit
 
-    model = tflite_file.parse(data, subject="x")
-    layers = [read(model, operator) for operator in model.subgraphs[0].operators]
+    layers = [read_layer(model.parsed, operator) for operator in model.graph.operators]
     return [
-        edit.constant(model, model.subgraphs[0].tensors[layer.weights])
+        edit.constant(model.parsed, model.graph.tensors[layer.weights])
         for layer in layers
         if layer is not None
     ]

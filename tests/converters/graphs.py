@@ -10,6 +10,8 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from edgeq_converters.graph.model import Model
+
 KINDS = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,
     np.dtype(np.int8): schema.TensorType.INT8,
@@ -96,3 +98,7 @@ class Graph:
         builder = flatbuffers.Builder(1024)
         builder.Finish(self.model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
+
+    def as_model(self, subject: str = "graph") -> Model:
+        """Return the .tflite as a value."""
+        return Model(data=self.data(), subject=subject)

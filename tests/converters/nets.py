@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from edgeq_converters.calibration import observe
-from edgeq_converters.data.samples import Samples
-from edgeq_converters.graph import inference, logits, tflite_file
-from edgeq_converters.quantization import quantize
+from edgeq_converters.calibration.observe import observe
+from edgeq_converters.calibration.ranges import calibrated_ranges
+from edgeq_converters.data.samples import Samples, to_real
+from edgeq_converters.graph import logits
+from edgeq_converters.graph.interpreter import run_samples
+from edgeq_converters.graph.model import Model
+from edgeq_converters.quantization.quantize import quantize
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.values import Scheme
 
@@ -18,7 +21,7 @@ from .graphs import Graph
 CHANNELS = 8
 
 
-def net(*, activation: int = 1, spread: float = 1.0, seed: int = 3) -> bytes:
+def net(*, activation: int = 1, spread: float = 1.0, seed: int = 3) -> Model:
     """Return conv -> depthwise -> conv + skip -> mean -> dense -> softmax on 8x8x2 inputs.
 
     Args:
@@ -60,31 +63,26 @@ def net(*, activation: int = 1, spread: float = 1.0, seed: int = 3) -> bytes:
     w = weights("w4", (4, CHANNELS), 2)
     graph.op("FULLY_CONNECTED", (pooled, w, bias("b4", 4)), (logits,), options="FullyConnectedOptions")
     graph.op("SOFTMAX", (logits,), (y,), options="SoftmaxOptions", beta=1.0)
-    made: bytes = graph.ends([x], [y]).data()
-    return made
+    model: Model = graph.ends([x], [y]).as_model("net")
+    return model
 
 
 def quiet(amount: int) -> None:
     assert amount >= 0
 
 
-def samples(data: bytes, count: int = 80, seed: int = 5) -> Samples:
-    inputs, _ = tflite_file.inputs_and_outputs(tflite_file.parse(data, subject="net"))
+def samples(model: Model, count: int = 80, seed: int = 5) -> Samples:
     # Smooth in space, as inputs of convolutions are.
     coarse = np.random.default_rng(seed).normal(size=(count, 4, 4, 2)).astype(np.float32)
-    return Samples(inputs=inputs, arrays=(np.kron(coarse, np.ones((1, 2, 2, 1), np.float32)),))
+    return Samples(inputs=model.inputs, arrays=(np.kron(coarse, np.ones((1, 2, 2, 1), np.float32)),))
 
 
-def quantized(data: bytes, given: Samples, calibrator: str = "minmax") -> bytes:
-    found = observe.observe(data, given, subject="net", advance=quiet)
-    ranges = observe.ranges(data, found, calibrator=calibrator, subject="net")
-    return quantize.quantize(data, recipe=Recipe(scheme=Scheme.INT8), ranges=ranges, subject="net")
+def quantized(model: Model, given: Samples, calibrator: str = "minmax") -> Model:
+    histograms = observe(model, given, advance=quiet)
+    ranges = calibrated_ranges(model, histograms, calibrator=calibrator)
+    return quantize(model, recipe=Recipe(scheme=Scheme.INT8), ranges=ranges).model
 
 
-def at_logits(data: bytes, given: Samples) -> Any:
-    cut = logits.cut(data, subject="net").data
-    info = tflite_file.inputs_and_outputs(tflite_file.parse(cut, subject="net"))[1][0]
-    found = inference.outputs(cut, given, subject="net", advance=quiet)[0].astype(np.float64)
-    if info.scale is None or info.zero_point is None:
-        return found
-    return (found - info.zero_point) * info.scale
+def at_logits(model: Model, given: Samples) -> Any:
+    cut = logits.cut(model).model
+    return to_real(run_samples(cut, given, advance=quiet)[0], cut.outputs[0])

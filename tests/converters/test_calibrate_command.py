@@ -15,10 +15,10 @@ pytest.importorskip("ai_edge_litert")
 
 from edgeq.conversion import calibrate, convert, recipe_of
 from edgeq.errors import DataError, UsageError
-from edgeq_converters.calibration import histogram_io
+from edgeq_converters.calibration import drift, histogram_io
 from edgeq_converters.calibration.histogram import histogram_of
 from edgeq_converters.calibration.histogram_io import DataDigest, HistogramFile
-from edgeq_converters.data import drift
+from edgeq_converters.data.samples import clipped_share
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.values import TensorInfo
 
@@ -136,14 +136,14 @@ def test_another_distribution_is_reported_with_figures(
 
 def test_the_shift_counts_values_outside_the_calibration() -> None:
     inside, outside = np.linspace(-1, 1, 1000), np.linspace(-2, 2, 1000)
-    found = drift.between("t", histogram_of(inside), histogram_of(outside))
+    found = drift.compare("t", histogram_of(inside), histogram_of(outside))
     assert found.outside == pytest.approx(0.5, abs=0.01)
-    assert drift.between("t", histogram_of(inside), histogram_of(inside)).psi == 0
-    still = drift.between("t", histogram_of(np.zeros(5)), histogram_of(np.ones(5)))
+    assert drift.compare("t", histogram_of(inside), histogram_of(inside)).psi == 0
+    still = drift.compare("t", histogram_of(np.zeros(5)), histogram_of(np.ones(5)))
     assert still.outside == 1.0
     tensor = TensorInfo(name="x", shape=(1, 2), dtype="int8", scale=0.1, zero_point=0)
-    assert drift.clipped(np.array([0.0, 12.7, 12.8, -13.0], np.float32), tensor) == 0.5
-    assert drift.clipped(np.array([127], np.int8), tensor) == 0.0
+    assert clipped_share(np.array([0.0, 12.7, 12.8, -13.0], np.float32), tensor) == 0.5
+    assert clipped_share(np.array([127], np.int8), tensor) == 0.0
 
 
 @pytest.mark.parametrize(

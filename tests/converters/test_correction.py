@@ -14,31 +14,32 @@ pytestmark = [
 ]
 pytest.importorskip("ai_edge_litert")
 
-from edgeq_converters.graph import edit, executor, inference, layers, tflite_file  # noqa: E402
+from edgeq_converters.graph import edit, executor, layers, tflite_file  # noqa: E402
 from edgeq_converters.graph.cost import macs, memory_per_sample, obstacle  # noqa: E402
+from edgeq_converters.graph.interpreter import run_samples  # noqa: E402
+from edgeq_converters.graph.model import Model  # noqa: E402
 from edgeq_converters.metrics import sqnr_db  # noqa: E402
 from edgeq_converters.quantization import correction, equalization  # noqa: E402
 from edgeq_converters.quantization.correction import rounding  # noqa: E402
-from edgeq_converters.quantization.correction.moments import Accumulator, joined  # noqa: E402
-from edgeq_converters.quantization.equalization.groups import find  # noqa: E402
+from edgeq_converters.quantization.correction.moments import Accumulator, merge  # noqa: E402
+from edgeq_converters.quantization.equalization.groups import find_groups  # noqa: E402
 
 from .nets import CHANNELS, at_logits, net, quantized, quiet, samples  # noqa: E402
 
 
-def ops(data: bytes) -> list[str]:
-    model = tflite_file.parse(data, subject="net")
-    return [tflite_file.op_name(model, operator) for operator in model.subgraphs[0].operators]
+def ops(model: Model) -> list[str]:
+    return [tflite_file.op_name(model.parsed, operator) for operator in model.graph.operators]
 
 
 def test_a_walk_gives_what_the_whole_model_gives() -> None:
-    data = net()
-    given = samples(data, 7)
-    steps = executor.Walk(tflite_file.parse(data, subject="net"), given, subject="net")
+    model = net()
+    given = samples(model, 7)
+    steps = executor.Executor(model, given)
     most = 0
     while steps.position < len(steps):
         steps.step()
         most = max(most, len(steps.values))
-    (whole,) = inference.outputs(data, given, subject="net", advance=quiet)
+    (whole,) = run_samples(model, given, advance=quiet)
     (walked,) = steps.values.values()
     np.testing.assert_allclose(walked[:, 0], whole, rtol=1e-5, atol=1e-6)
     assert most <= 3
@@ -46,36 +47,36 @@ def test_a_walk_gives_what_the_whole_model_gives() -> None:
 
 @pytest.mark.parametrize("position", [0, 1, 2, 5])
 def test_a_layer_as_a_linear_map_gives_what_the_kernel_gives(position: int) -> None:
-    data = net(activation=0)
-    model = tflite_file.parse(data, subject="net")
-    steps = executor.Walk(model, samples(data, 3), subject="net")
-    steps.reach(position)
-    found = layers.read(model, model.subgraphs[0].operators[position])
+    model = net(activation=0)
+    steps = executor.Executor(model, samples(model, 3))
+    steps.advance_to(position)
+    found = layers.read_layer(model.parsed, model.graph.operators[position])
     assert found is not None
     source = steps.values[found.source]
     linear = steps.step_linear(found)
     wanted = steps.values[found.target]
     shape = wanted.shape[:-1] if found.kind != "FULLY_CONNECTED" else (wanted.size // wanted.shape[-1],)
-    rows = found.choose(shape, np.random.default_rng(0), most=8192)
-    tensors = model.subgraphs[0].tensors
-    matrix = found.to_matrix(edit.constant(model, tensors[found.weights]))
-    bias = edit.constant(model, tensors[found.bias]).reshape(found.groups, found.width)
+    rows = found.choose_rows(shape, np.random.default_rng(0), most=8192)
+    tensors = model.graph.tensors
+    matrix = found.to_matrix(edit.constant(model.parsed, tensors[found.weights]))
+    bias = edit.constant(model.parsed, tensors[found.bias]).reshape(found.groups, found.width)
     (part,) = [patches for _, patches in found.gather(source, rows)]
     got = (part @ matrix.transpose(0, 2, 1) + bias[:, None]).transpose(1, 0, 2).reshape(len(rows[0]), -1)
     np.testing.assert_allclose(got, wanted.reshape(len(rows[0]), -1), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
         found.outputs(linear, rows).transpose(1, 0, 2).reshape(got.shape), got, rtol=1e-4, atol=1e-5
     )
-    np.testing.assert_array_equal(found.to_tensor(matrix), edit.constant(model, tensors[found.weights]))
+    np.testing.assert_array_equal(
+        found.to_tensor(matrix), edit.constant(model.parsed, tensors[found.weights])
+    )
 
 
 @pytest.mark.parametrize("activation", [1, 3])
 def test_a_layer_s_outputs_of_before_its_activation_are_had_from_the_same_run(activation: int) -> None:
-    data = net(activation=activation)
-    model = tflite_file.parse(data, subject="net")
-    found = layers.read(model, model.subgraphs[0].operators[0])
+    model = net(activation=activation)
+    found = layers.read_layer(model.parsed, model.graph.operators[0])
     assert found is not None
-    plain, open_ended = (executor.Walk(model, samples(data, 3), subject="net") for _ in range(2))
+    plain, open_ended = (executor.Executor(model, samples(model, 3)) for _ in range(2))
     plain.step()
     linear = open_ended.step_linear(found)
     assert linear.min() < -0.1
@@ -84,13 +85,12 @@ def test_a_layer_s_outputs_of_before_its_activation_are_had_from_the_same_run(ac
 
 
 def test_what_is_gathered_in_parts_is_what_is_gathered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = net()
-    model = tflite_file.parse(data, subject="net")
-    steps = executor.Walk(model, samples(data, 5), subject="net")
-    found = layers.read(model, model.subgraphs[0].operators[0])
+    model = net()
+    steps = executor.Executor(model, samples(model, 5))
+    found = layers.read_layer(model.parsed, model.graph.operators[0])
     assert found is not None
     source = steps.values[found.source]
-    rows = found.choose((5, 1, 8, 8), np.random.default_rng(0), most=8192)
+    rows = found.choose_rows((5, 1, 8, 8), np.random.default_rng(0), most=8192)
     ((_, whole),) = found.gather(source, rows)
     monkeypatch.setattr(layers, "_KEPT", 0)
     monkeypatch.setattr(layers, "_CHUNK", 18 * 50)
@@ -110,8 +110,8 @@ def test_moments_of_parts_are_those_of_the_whole() -> None:
     for part in (slice(0, 20), slice(20, 50)):
         halves.append(Accumulator(2, 3, 4))
         halves[-1].add(source[:, part], wanted[:, part])
-    one, other = whole.moments(), joined(*(half.moments() for half in halves))
-    for name in ("hessian", "cross", "source", "wanted"):
+    one, other = whole.moments(), merge(*(half.moments() for half in halves))
+    for name in ("hessian", "cross", "source", "target"):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-12)
     np.testing.assert_allclose(one.hessian[0], np.cov(source[0].T, bias=True), atol=1e-12)
 
@@ -163,54 +163,56 @@ def test_damping_is_infinite_where_the_halves_disagree() -> None:
     ],
 )
 def test_each_correction_brings_the_logits_nearer_and_leaves_the_graph(terms: correction.Terms) -> None:
-    data = net(spread=0.5)
-    given, other = samples(data), samples(data, 200, seed=6)
-    plain = quantized(data, given, "percentile:99.5")
-    repaired = correction.correct(data, plain, given, subject="net", advance=quiet, terms=terms)
-    wanted = at_logits(data, other)
+    model = net(spread=0.5)
+    given, other = samples(model), samples(model, 200, seed=6)
+    plain = quantized(model, given, "percentile:99.5")
+    repaired = correction.correct(model, plain, given, advance=quiet, terms=terms)
+    wanted = at_logits(model, other)
     before, after = (sqnr_db([at_logits(made, other)], [wanted]) for made in (plain, repaired))
     assert after > before + 0.5
     assert ops(repaired) == ops(plain)
-    assert repaired == correction.correct(data, plain, given, subject="net", advance=quiet, terms=terms)
+    again = correction.correct(model, plain, given, advance=quiet, terms=terms)
+    assert repaired.data == again.data
 
 
 def test_correction_of_nothing_changes_nothing() -> None:
-    data = net()
-    given = samples(data)
-    plain = quantized(data, given)
+    model = net()
+    given = samples(model)
+    plain = quantized(model, given)
     none = correction.Terms(bias=False, gain=False, weights=False)
-    same = correction.correct(data, plain, given, subject="net", advance=quiet, terms=none)
+    same = correction.correct(model, plain, given, advance=quiet, terms=none)
     np.testing.assert_array_equal(at_logits(same, given), at_logits(plain, given))
 
 
 @pytest.mark.parametrize("activation", [1, 3])
 def test_equalization_keeps_the_float_function_and_helps_the_integer_one(activation: int) -> None:
-    data = net(activation=activation, spread=1.5 if activation == 1 else 0.7)
-    given, other = samples(data), samples(data, 200, seed=6)
-    made = equalization.equalize(data, given, subject="net", advance=quiet)
+    model = net(activation=activation, spread=1.5 if activation == 1 else 0.7)
+    given, other = samples(model), samples(model, 200, seed=6)
+    made = equalization.equalize(model, given, advance=quiet)
     assert made.groups >= 1
-    wanted = at_logits(data, given)
-    assert sqnr_db([at_logits(made.data, given)], [wanted]) > 90
-    wanted = at_logits(data, other)
+    wanted = at_logits(model, given)
+    assert sqnr_db([at_logits(made.model, given)], [wanted]) > 90
+    wanted = at_logits(model, other)
     before, after = (
-        sqnr_db([at_logits(quantized(one, given), other)], [wanted]) for one in (data, made.data)
+        sqnr_db([at_logits(quantized(one, given), other)], [wanted]) for one in (model, made.model)
     )
     assert after > before
 
 
 def test_groups_run_through_residuals_and_end_at_the_model_s_borders() -> None:
-    model = tflite_file.parse(net(), subject="net")
-    groups = find(model)
-    tensors = model.subgraphs[0].tensors
+    model = net()
+    groups = find_groups(model)
+    tensors = model.graph.tensors
     names = [{tflite_file.tensor_name(tensors[i]) for i in group.tensors} for group in groups]
     assert names == [{"a", "c", "d", "pooled"}, {"b"}]
     assert all(group.channels == CHANNELS for group in groups)
 
 
 def test_cost_of_a_walk() -> None:
-    model = tflite_file.parse(net(), subject="net")
+    model = net()
     assert obstacle(model) is None
     assert macs(model) == 64 * CHANNELS * (18 + 9 + CHANNELS) + 4 * CHANNELS
     assert memory_per_sample(model) == 3 * 64 * CHANNELS * 5
-    model.subgraphs[0].tensors[0].isVariable = True
-    assert "state" in str(obstacle(model))
+    editor = edit.Editor(model)
+    editor.parsed.subgraphs[0].tensors[0].isVariable = True
+    assert "state" in str(obstacle(editor.pack()))

@@ -21,7 +21,6 @@ from edgeq.cli import main
 from edgeq.conversion import convert
 from edgeq.errors import ModelError
 from edgeq_converters.edgetpu import compiler, report
-from edgeq_converters.graph import tflite_file
 
 from .graphs import Graph
 
@@ -73,7 +72,7 @@ def one_op(name: str, shape: tuple[int, ...], out: tuple[int, ...], more: Any = 
     extra = [graph.tensor(f"c{i}", np.shape(v), dtype=v.dtype, values=v) for i, v in enumerate(more)]
     order = [x, *extra] if not options.pop("axis_first", False) else [*extra, x]
     graph.op(name, order, [y], **options)
-    return report.readiness(tflite_file.parse(graph.ends([x], [y]).data(), subject="g")).ops[0]
+    return report.readiness(graph.ends([x], [y]).as_model()).ops[0]
 
 
 def i32(*values: Any) -> Any:
@@ -171,14 +170,14 @@ def chain(middle: str = "LEAKY_RELU") -> Graph:
 
 
 def test_successors_of_an_unsupported_operation_run_on_the_cpu() -> None:
-    found = report.readiness(tflite_file.parse(chain().data(), subject="g"))
+    found = report.readiness(chain().as_model())
     assert [fate.on_tpu for fate in found.ops] == [True, False, False, False]
     assert [fate.maps for fate in found.ops] == [True, False, True, True]
     assert found.split_at == 1
     assert found.macs == 16 * 3 * 2 + 5 * 48
     assert found.macs_share == pytest.approx(96 / 336)
     assert any("per-channel scales" in risk for risk in found.risks)
-    whole = report.readiness(tflite_file.parse(chain("RELU").data(), subject="g"))
+    whole = report.readiness(chain("RELU").as_model())
     assert (whole.macs_share, whole.split_at) == (1.0, None)
 
 
@@ -189,7 +188,7 @@ def test_a_float_input_does_not_move_the_graph_to_the_cpu() -> None:
     graph.op("QUANTIZE", [x], [q], version=3)
     graph.op("RELU", [q], [r])
     graph.op("DEQUANTIZE", [r], [y])
-    found = report.readiness(tflite_file.parse(graph.ends([x], [y]).data(), subject="g"))
+    found = report.readiness(graph.ends([x], [y]).as_model())
     assert [fate.on_tpu for fate in found.ops] == [False, True, False]
     assert any("version 3" in risk for risk in found.risks)
 

@@ -1,4 +1,4 @@
-"""Weights of four bits: sensitive operations stay int8 as a level of SQNR asks, and poor models warn."""
+"""4-bit weights: sensitive operations stay int8 to keep a target SQNR, and poor models give a warning."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from edgeq.evaluation import evaluate
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import edit, kernels, tflite_file
+from edgeq_converters.graph.model import Model
 from edgeq_converters.quantization import int4
 from edgeq_converters.values import TensorInfo
 
@@ -31,18 +32,20 @@ PLAIN: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def fragile(made_by: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `fragile.tflite`: its third convolution has weights 5 times the others' that meet zeros.
+    """A folder with `fragile.tflite`: some weights of its third convolution are 5 times the others.
 
-    Eight bits have steps enough for the others beside them, four bits have not.
+    They meet zero inputs. Eight bits have enough steps for the other weights beside them; four bits do not.
     """
     planted, folder = made_by("make_planted.py"), tmp_path_factory.mktemp("fragile")
-    shutil.copy(planted / "calibration.npz", folder)
-    model = tflite_file.parse((planted / "even.tflite").read_bytes(), subject="even")
-    third = model.subgraphs[0].tensors[int4.candidates(model)[2].weights]
-    weights = edit.constant(model, third)
+    for name in ("calibration.npz", "evaluation.npz"):
+        shutil.copy(planted / name, folder)
+    model = Model.read(planted / "even.tflite")
+    editor = edit.Editor(model)
+    third = editor.parsed.subgraphs[0].tensors[int4.int4_candidates(model)[2].weights]
+    weights = edit.constant(editor.parsed, third)
     weights[:, 1, 1, 0] = 5 * np.abs(weights).max()
-    edit.set_constant(model, third, weights)
-    (folder / "fragile.tflite").write_bytes(edit.pack(model))
+    edit.set_constant(editor.parsed, third, weights)
+    (folder / "fragile.tflite").write_bytes(editor.pack().data)
     return folder
 
 
@@ -52,12 +55,12 @@ def made(folder: Path, output: Path, **keys: Any) -> Any:
 
 
 def kinds(path: Path) -> list[str]:
-    model = tflite_file.parse(path.read_bytes(), subject="made")
-    graph = model.subgraphs[0]
+    model = Model.read(path)
+    graph = model.graph
     return [
         tflite_file.type_name(graph.tensors[operator.inputs[1]])
         for operator in graph.operators
-        if tflite_file.op_name(model, operator) in {"CONV_2D", "FULLY_CONNECTED"}
+        if tflite_file.op_name(model.parsed, operator) in {"CONV_2D", "FULLY_CONNECTED"}
     ]
 
 
@@ -75,17 +78,17 @@ def test_the_operation_that_four_bits_break_keeps_eight(fragile: Path, tmp_path:
     assert "INT4" in kinds(chosen.path)
     assert quality(fragile, chosen.path) > quality(fragile, whole.path) + 5
     assert whole.size_bytes < chosen.size_bytes
-    assert any("as many as leave 9 dB" in note for note in chosen.notes)
+    assert any("as many as keep 9 dB" in note for note in chosen.notes)
 
 
-def test_a_poor_model_is_warned_of_with_its_figure_and_the_way_out(fragile: Path, tmp_path: Path) -> None:
+def test_a_poor_model_gives_a_warning_with_its_sqnr_and_the_remedy(fragile: Path, tmp_path: Path) -> None:
     whole = made(fragile, tmp_path / "whole.tflite", int4_sqnr_db=0.0)
     warning = whole.notes[0]
-    assert warning.startswith("weights of 4 bits leave ")
-    assert float(warning.split()[5]) < 15.0
+    assert warning.startswith("4-bit weights leave ")
+    assert float(warning.split()[3]) < 15.0
     assert "edgeq tune --qat --scheme int4" in warning
     good = made(fragile, tmp_path / "good.tflite", int4_sqnr_db=60.0)  # none has four bits then
-    assert not any(note.startswith("weights of 4 bits leave ") for note in good.notes)
+    assert not any(note.startswith("4-bit weights leave ") for note in good.notes)
 
 
 def test_a_higher_level_keeps_more_operations_at_eight_bits(fragile: Path, tmp_path: Path) -> None:
@@ -109,8 +112,7 @@ def test_the_same_samples_in_another_order_choose_the_same(fragile: Path, tmp_pa
 
 
 def test_operations_can_be_named(fragile: Path, tmp_path: Path) -> None:
-    source = tflite_file.parse((fragile / "fragile.tflite").read_bytes(), subject="x")
-    first = int4.candidates(source)[0].name
+    first = int4.int4_candidates(Model.read(fragile / "fragile.tflite"))[0].name
     named = made(fragile, tmp_path / "named.tflite", int8_ops=(first,))
     assert kinds(named.path) == ["INT8"] + ["INT4"] * 4
     with pytest.raises(ModelError, match="int8_ops names") as caught:
@@ -127,7 +129,7 @@ def test_operations_can_be_named(fragile: Path, tmp_path: Path) -> None:
         ({"scheme": "int4", "int8_ops": "x"}, "int8_ops: expected a list of names"),
     ],
 )
-def test_recipes_that_say_nonsense(keys: dict[str, Any], said: str) -> None:
+def test_invalid_recipes_are_refused(keys: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Recipe.from_dict({"schema": "edgeq.recipe/1", **keys}).check()
 
@@ -144,19 +146,19 @@ def test_the_option_of_the_command(fragile: Path, tmp_path: Path, edgeq: Callabl
 def test_kernels_that_agree_to_their_rounding_pass_and_others_do_not(
     fragile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = made(fragile, tmp_path / "whole.tflite", int4_sqnr_db=0.0).path.read_bytes()
-    kernels.require_alike(whole, subject="whole")
+    whole = Model.read(made(fragile, tmp_path / "whole.tflite", int4_sqnr_db=0.0).path)
+    kernels.require_alike(whole)
     monkeypatch.setattr(kernels, "_LEAST_DB", 400.0)
-    with pytest.raises(ConverterError, match="fast and plain kernels"):
-        kernels.require_alike(whole, subject="whole")
+    with pytest.raises(ConverterError, match="optimized and plain kernels"):
+        kernels.require_alike(whole)
 
 
-def _at_most(limit: int, candidates: Sequence[int4.Candidate]) -> bool:
+def _at_most(limit: int, candidates: Sequence[int4.WeightedOperation]) -> bool:
     return len(candidates) <= limit
 
 
 def test_the_most_candidates_that_hold() -> None:
-    each = tuple(int4.Candidate(name=str(i), weights=i, count=1) for i in range(9))
+    each = tuple(int4.WeightedOperation(name=str(i), weights=i, count=1) for i in range(9))
     for limit in range(10):
         assert int4._most(each, partial(_at_most, limit)) == limit
 

@@ -13,13 +13,14 @@ import pytest
 pytest.importorskip("ai_edge_litert")
 
 from edgeq.conversion import convert
-from edgeq_converters.data.sample_files import RawSamples
+from edgeq_converters.data.files import RawSamples
 from edgeq_converters.data.samples import match
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import tflite_file
-from edgeq_converters.sources import parity
+from edgeq_converters.graph.model import Model
+from edgeq_converters.graph.normalize import reorder
 from edgeq_converters.sources.detect import SourceKind
-from edgeq_converters.sources.load import relaid
+from edgeq_converters.sources.load import to_tflite_layout
+from edgeq_converters.sources.parity import check_parity
 from edgeq_converters.sources.types import Loaded
 from edgeq_converters.values import Parity
 
@@ -29,18 +30,17 @@ pytestmark = pytest.mark.convert
 Arrays = Mapping[str, Any]
 
 
-def double() -> bytes:
+def double() -> Model:
     graph = Graph()
     x, y = graph.tensor("x", (1, 4)), graph.tensor("y", (1, 4))
     graph.op("ADD", [x, x], [y], options="AddOptions")
-    return graph.ends([x], [y]).data()
+    return graph.ends([x], [y]).as_model()
 
 
 def check(reference: Any, *, samples: Any = None, seed: int = 0) -> Parity:
-    data = double()
-    inputs, outputs = tflite_file.inputs_and_outputs(tflite_file.parse(data, subject="m"))
-    given = None if samples is None else match(RawSamples(subject="s", arrays={"x": samples}), inputs)
-    return parity.check(data, reference, inputs, outputs, samples=given, seed=seed, subject="m")
+    model = double()
+    given = None if samples is None else match(RawSamples(subject="s", arrays={"x": samples}), model.inputs)
+    return check_parity(model, reference, samples=given, seed=seed)
 
 
 def test_equal_models_are_infinitely_close() -> None:
@@ -80,11 +80,11 @@ def test_gross_disagreement_is_refused(reference: Any, word: str) -> None:
     assert caught.value.code == "EQ322"
 
 
-def test_a_source_that_rolls_dice_cannot_be_compared() -> None:
+def test_a_source_with_random_outputs_cannot_be_compared() -> None:
     random = np.random.default_rng(0)
     found = check(lambda fed: {"y": 2 * fed["x"] + random.normal(size=(1, 4))})
     assert not found.repeatable
-    assert "other outputs on the same samples" in (found.note() or "")
+    assert "different outputs on the same samples" in (found.note() or "")
 
 
 def test_random_samples_follow_the_seed() -> None:
@@ -124,16 +124,16 @@ def test_a_tflite_is_its_own_reference(models: Path, tmp_path: Path) -> None:
     assert convert(models / "float.tflite", tmp_path / "o.tflite", scheme="float32").parity is None
 
 
-def test_samples_in_the_layout_of_the_source_are_turned(tmp_path: Path) -> None:
+def test_samples_in_the_source_s_layout_are_transposed(tmp_path: Path) -> None:
     graph = Graph()
     x, y = graph.tensor("x", (1, 4, 5, 3)), graph.tensor("y", (1, 4, 5, 3))
     graph.op("ADD", [x, x], [y], options="AddOptions")
-    inputs, _ = tflite_file.inputs_and_outputs(tflite_file.parse(graph.ends([x], [y]).data(), subject="m"))
-    loaded = Loaded(kind=SourceKind.ONNX, data=b"", layouts={"x": (0, 2, 3, 1)})
+    model = graph.ends([x], [y]).as_model()
+    loaded = Loaded(kind=SourceKind.ONNX, model=model, layouts={"x": (0, 2, 3, 1)})
     first = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
-    turned = relaid(RawSamples(subject="s", arrays={"x": first}), inputs, loaded).arrays["x"]
+    turned = to_tflite_layout(RawSamples(subject="s", arrays={"x": first}), loaded).arrays["x"]
     assert np.array_equal(turned, first.transpose(0, 2, 3, 1))
-    last = relaid(RawSamples(subject="s", arrays={"x": turned}), inputs, loaded).arrays["x"]
+    last = to_tflite_layout(RawSamples(subject="s", arrays={"x": turned}), loaded).arrays["x"]
     assert np.array_equal(last, turned)
 
 
@@ -143,9 +143,15 @@ def test_inputs_and_outputs_keep_an_order() -> None:
     first, last = graph.tensor("first", (1, 4)), graph.tensor("last", (1, 4))
     graph.op("ADD", [a, b], [first], options="AddOptions")
     graph.op("MUL", [a, b], [last], options="MulOptions")
-    data = graph.ends([a, b], [first, last]).data()
-    turned = tflite_file.ordered(data, inputs=["b", "a"], outputs=["last", "first"], subject="m")
-    inputs, outputs = tflite_file.inputs_and_outputs(tflite_file.parse(turned, subject="m"))
-    assert [tensor.name for tensor in (*inputs, *outputs)] == ["b", "a", "last", "first"]
-    assert tflite_file.ordered(data, inputs=["a", "b"], outputs=["first", "last"], subject="m") is data
-    assert tflite_file.ordered(data, inputs=["a", "c"], outputs=["x", "y"], subject="m") is data
+    model = graph.ends([a, b], [first, last]).as_model()
+    turned = reorder(model, inputs=["b", "a"], outputs=["last", "first"])
+    assert [tensor.name for tensor in (*turned.inputs, *turned.outputs)] == ["b", "a", "last", "first"]
+    only_inputs = reorder(model, inputs=["b", "a"], outputs=["first", "last"])
+    assert [tensor.name for tensor in (*only_inputs.inputs, *only_inputs.outputs)] == [
+        "b",
+        "a",
+        "first",
+        "last",
+    ]
+    assert reorder(model, inputs=["a", "b"], outputs=["first", "last"]) is model
+    assert reorder(model, inputs=["a", "c"], outputs=["x", "y"]) is model

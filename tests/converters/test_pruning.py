@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeq_converters.graph.model import Model
 from edgeq_converters.training.pruning import measured
 
 pytestmark = [pytest.mark.convert, pytest.mark.slow]
@@ -41,7 +42,7 @@ def test_pruned_channels_are_not_in_the_file(pruned: dict[str, Any], tunable: Pa
     assert layers["branch"] == layers["squeeze"] == (8, 4)
     assert layers["excite"] == (24, 12)
     assert layers["hidden"] == (32, 16)
-    shapes = {a.shape for a in measured.weights((tunable / "chan.tflite").read_bytes(), subject="x").values()}
+    shapes = {a.shape for a in measured.weights(Model.read(tunable / "chan.tflite")).values()}
     assert {(8, 3, 3, 1), (1, 3, 3, 8), (8, 1, 1, 8), (4, 3, 3, 8), (16, 4 * 4 * 12), (3, 16)} <= shapes
 
 
@@ -75,7 +76,7 @@ def test_weights_pruned_by_magnitude_are_zero_in_the_int8_file(pruned: dict[str,
     report = pruned["magn"]["pruning"]
     for item in report["layers"]:
         assert item["after"] == item["before"] - round(0.8 * item["before"])
-    arrays = measured.weights((tunable / "magn.tflite").read_bytes(), subject="x")
+    arrays = measured.weights(Model.read(tunable / "magn.tflite"))
     assert {array.dtype.name for array in arrays.values()} == {"int8"}
     dense = next(array for array in arrays.values() if array.shape == (32, 4 * 4 * 24))
     assert np.count_nonzero(dense == 0) >= round(0.8 * dense.size)

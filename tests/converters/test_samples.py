@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeq_converters.data.sample_files import RawSamples
+from edgeq_converters.data.files import RawSamples
 from edgeq_converters.data.samples import check_labels, match, to_model, to_real
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.values import TensorInfo

@@ -12,11 +12,13 @@ from edgeq.search.finalists import cost, finalists
 from edgeq.search.measuring import Latency
 from edgeq.search.scoring import Scores, score
 from edgeq.values import Metrics, Variant
-from edgeq_converters.sensitivity.float_region_values import IslandSet
+from edgeq_converters.sensitivity.float_region_values import FloatRegionSet
 
 
-def choice(sqnr_db: float, *indices: int, work: float = 0.1, added: int = 100, borders: int = 1) -> IslandSet:
-    return IslandSet(
+def choice(
+    sqnr_db: float, *indices: int, work: float = 0.1, added: int = 100, borders: int = 1
+) -> FloatRegionSet:
+    return FloatRegionSet(
         family="ranking" if indices else "int8",
         float_ops=tuple(f"t{i}" for i in indices),
         indices=indices,

@@ -1,1 +1,1 @@
-"""Calibration: histograms of tensors and the ranges that are computed from them."""
+"""Calibrate: count tensor values over a representative dataset and compute ranges from them."""

@@ -1,4 +1,4 @@
-"""Histograms of a tensor's values: mergeable, and blind to the order and the batches that they came in."""
+"""Histograms of a tensor's values: mergeable, and independent of the order and batching of the samples."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _PENDING = 1 << 15
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Counts:
-    """How many values fell into each bin of one fixed grid; only bins that hold something are kept.
+    """How many values fell into each bin; only occupied bins are stored.
 
-    The grid is the float32 format's own: a bin is all values with the same sign, exponent and first seven
-    bits of the mantissa, so that a bin is at most 1/128 of its value wide wherever the values lie. As no edge
-    depends on the data, merging is addition, and any order and any batching give the same counts.
+    The bins are those of the float32 format: a bin holds all values with the same sign, exponent and first
+    seven bits of the mantissa, so that its width is at most 1/128 of its value. Because the edges do not
+    depend on the data, merging is addition, and any order or batching gives the same counts.
 
     Attributes:
-        keys: uint16, rising, the upper 16 bits of the values.
-        counts: int64, one a key, above zero.
+        keys: uint16, ascending: the upper 16 bits of the values.
+        counts: int64, one per key, positive.
     """
 
     keys: npt.NDArray[np.uint16]
@@ -29,7 +29,7 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """How many values were counted."""
+        """The number of values."""
         return int(self.counts.sum())
 
     def merge(self, other: Counts) -> Counts:
@@ -41,17 +41,17 @@ class Counts:
         return Counts(keys=keys, counts=counts)
 
     def occupied(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Return the bins by rising value: (each bin's value nearest to zero, counts)."""
+        """Return (each bin's value nearest to zero, counts), by ascending value."""
         values = (self.keys.astype(np.uint32) << np.uint32(16)).view(np.float32)
         order = np.argsort(values, kind="stable")
         return values[order], self.counts[order]
 
     def edges(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """Return (lower edges, upper edges, counts) of the bins by rising value."""
+        """Return (lower edges, upper edges, counts), by ascending value."""
         keys = self.keys.astype(np.uint32)
         near = (keys << np.uint32(16)).view(np.float32).astype(np.float64)
         far = ((keys << np.uint32(16)) | np.uint32(0xFFFF)).view(np.float32).astype(np.float64)
-        far[keys == 0] = 0.0  # zeros, and values so near to it that no grid of a network tells them apart
+        far[keys == 0] = 0.0  # zeros, and values too small for any quantized tensor to represent
         order = np.argsort(near, kind="stable")
         return np.minimum(near, far)[order], np.maximum(near, far)[order], self.counts[order]
 
@@ -65,15 +65,15 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histogram:
-    """What a tensor's values were: their counts, exact extremes, and each sample's own extremes.
+    """The distribution of a tensor's values: their counts, exact extremes, and each sample's extremes.
 
     Attributes:
-        values: all finite values.
-        lows: the smallest value of each sample, one count a sample.
-        highs: the largest value of each sample, one count a sample.
+        values: counts of all finite values.
+        lows: counts of each sample's smallest value.
+        highs: counts of each sample's largest value.
         minimum: exact smallest value; +inf when empty.
         maximum: exact largest value; -inf when empty.
-        invalid: how many values were NaN or infinite; they are in no bin.
+        invalid: number of NaN and infinite values, which no bin counts.
     """
 
     values: Counts
@@ -85,12 +85,12 @@ class Histogram:
 
     @property
     def total(self) -> int:
-        """How many finite values were counted."""
+        """The number of finite values."""
         return self.values.total
 
     @property
     def samples(self) -> int:
-        """How many samples they came from."""
+        """The number of samples."""
         return self.lows.total
 
     def merge(self, other: Histogram) -> Histogram:
@@ -105,17 +105,17 @@ class Histogram:
         )
 
     def occupied(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Return the values' bins, by rising value: (each bin's value nearest to zero, counts)."""
+        """Return (each bin's value nearest to zero, counts) of the values, by ascending value."""
         return self.values.occupied()
 
     def bins(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """Return (lower edges, upper edges, counts) by rising value, cut to the exact extremes."""
+        """Return (lower edges, upper edges, counts) of the values, clipped to the exact extremes."""
         low, high, counts = self.values.edges()
         return np.maximum(low, self.minimum), np.minimum(high, self.maximum), counts
 
 
 class Counter:
-    """Counts keys as they come by: sparse at rest, since a model has hundreds of tensors."""
+    """Counts keys incrementally; stores them sparsely, because a model has hundreds of tensors."""
 
     def __init__(self) -> None:
         self._pending: list[npt.NDArray[np.uint16]] = []
@@ -123,10 +123,10 @@ class Counter:
         self._counts = Counts(keys=np.zeros(0, np.uint16), counts=np.zeros(0, np.int64))
 
     def add(self, values: npt.NDArray[np.float32]) -> None:
-        """Count finite float32 values of one dimension."""
+        """Count a one-dimensional array of finite float32 values."""
         self._pending.append((values.view(np.uint32) >> np.uint32(16)).astype(np.uint16))
         self._waiting += values.size
-        # Small batches wait for company: a pass over all bins for a handful of values would cost more.
+        # Collect small batches: a pass over all bins costs more than a handful of values is worth.
         if self._waiting >= _PENDING:
             self._settle()
 
@@ -145,13 +145,13 @@ class Counter:
         self._pending, self._waiting = [], 0
 
     def counts(self) -> Counts:
-        """Return what was counted so far."""
+        """Return the counts so far."""
         self._settle()
         return self._counts
 
 
 class Observer:
-    """Counts a tensor's values as they come by and gives their histogram."""
+    """Builds a tensor's histogram incrementally."""
 
     def __init__(self) -> None:
         self._values, self._lows, self._highs = Counter(), Counter(), Counter()
@@ -160,8 +160,8 @@ class Observer:
         self._invalid = 0
 
     def add(self, values: npt.ArrayLike) -> None:
-        """Count values, taken as float32, samples first: each row's extremes are kept too."""
-        # Adding zero makes -0.0 into 0.0, which compare equal and so belong into one bin.
+        """Count values as float32, samples first, and each sample's extremes."""
+        # Adding zero turns -0.0 into 0.0: they compare equal and belong into one bin.
         array = np.asarray(values, np.float32) + np.float32(0)
         if not array.size:
             return
@@ -184,7 +184,7 @@ class Observer:
         self._highs.add(highs)
 
     def histogram(self) -> Histogram:
-        """Return what was counted so far."""
+        """Return the histogram so far."""
         return Histogram(
             values=self._values.counts(),
             lows=self._lows.counts(),

@@ -1,4 +1,4 @@
-"""Histograms as a file: with the model and the data that they came from, mergeable, as .npz or .json."""
+"""Read, write and merge histogram files (.npz or .json), which name their model and calibration data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DataDigest:
     """One set of samples.
 
     Attributes:
-        sha256: of the arrays' types, shapes and values, whatever file they came in.
+        sha256: of the arrays' types, shapes and values, independent of the file format.
     """
 
     sha256: str
@@ -39,8 +39,8 @@ class HistogramFile:
 
     Attributes:
         model_sha256: of the float .tflite that was run.
-        source_sha256: of the file or folder that it was made of, for people; equal where that is the .tflite.
-        inputs: names of the tensors that are the model's inputs.
+        source_sha256: of the source file or folder, for information; the source may be the .tflite itself.
+        inputs: names of the model's input tensors.
     """
 
     model_sha256: str
@@ -51,24 +51,24 @@ class HistogramFile:
 
     @property
     def samples(self) -> int:
-        """How many samples there were in all."""
+        """The number of samples in all sets."""
         return sum(entry.samples for entry in self.data)
 
 
-def require_model(kept: HistogramFile, *, digest: str, subject: str) -> None:
-    """Check that histograms belong to a float .tflite.
+def require_model(file: HistogramFile, *, digest: str, subject: str) -> None:
+    """Check that histograms were taken from the float .tflite with a digest.
 
     Raises:
-        ConverterError: EQ331.
+        ConverterError: EQ331 they were taken from another model.
     """
-    if kept.model_sha256 != digest:
+    if file.model_sha256 != digest:
         raise ConverterError(
             "EQ331",
             subject,
             "the histograms were taken from another model",
             expected=f"a float model of sha256 {digest[:12]}",
-            got=kept.model_sha256[:12],
-            hint="take them again: edgeq calibrate MODEL --data C.npz -o H.npz",
+            got=file.model_sha256[:12],
+            hint="run edgeq calibrate MODEL --data C.npz -o H.npz again",
         )
 
 
@@ -76,7 +76,7 @@ def merge(first: HistogramFile, second: HistogramFile, *, subject: str) -> Histo
     """Return the histograms over both files' samples.
 
     Raises:
-        ConverterError: EQ331 of two models, EQ212 a set of samples that is in both and would count twice.
+        ConverterError: EQ331 the files are of two models, EQ212 both hold the same set of samples.
     """
     require_model(second, digest=first.model_sha256, subject=subject)
     twice = {entry.sha256 for entry in first.data} & {entry.sha256 for entry in second.data}
@@ -84,31 +84,33 @@ def merge(first: HistogramFile, second: HistogramFile, *, subject: str) -> Histo
         raise ConverterError(
             "EQ212",
             subject,
-            f"its data {min(twice)[:12]} is in the others already and would be counted twice",
-            hint="name each file once",
+            f"its data {min(twice)[:12]} is already in another file and would count twice",
+            hint="give each file once",
         )
     if set(first.histograms) != set(second.histograms):
-        raise ConverterError("EQ212", subject, "holds other tensors than the others")
+        raise ConverterError("EQ212", subject, "its tensors differ from those of the other files")
     return HistogramFile(
         model_sha256=first.model_sha256,
         source_sha256=first.source_sha256,
         inputs=first.inputs,
         data=tuple(sorted((*first.data, *second.data), key=lambda entry: entry.sha256)),
-        histograms={name: found.merge(second.histograms[name]) for name, found in first.histograms.items()},
+        histograms={
+            name: histogram.merge(second.histograms[name]) for name, histogram in first.histograms.items()
+        },
     )
 
 
-def packed(kept: HistogramFile, *, as_json: bool) -> bytes:
+def packed(file: HistogramFile, *, as_json: bool) -> bytes:
     """Return the file's bytes; the same histograms give the same bytes."""
     document: dict[str, Any] = {
         "schema": SCHEMA,
-        "model_sha256": kept.model_sha256,
-        "source_sha256": kept.source_sha256,
-        "inputs": list(kept.inputs),
-        "data": [asdict(entry) for entry in kept.data],
-        "tensors": [_head(name, found) for name, found in sorted(kept.histograms.items())],
+        "model_sha256": file.model_sha256,
+        "source_sha256": file.source_sha256,
+        "inputs": list(file.inputs),
+        "data": [asdict(entry) for entry in file.data],
+        "tensors": [_head(name, histogram) for name, histogram in sorted(file.histograms.items())],
     }
-    columns = [getattr(found, part) for _, found in sorted(kept.histograms.items()) for part in _PARTS]
+    columns = [getattr(each, part) for _, each in sorted(file.histograms.items()) for part in _PARTS]
     if as_json:
         for number, tensor in enumerate(document["tensors"]):
             for at, part in enumerate(_PARTS):
@@ -127,10 +129,10 @@ def packed(kept: HistogramFile, *, as_json: bool) -> bytes:
 
 
 def read(path: Path) -> HistogramFile:
-    """Return what a file holds.
+    """Return the content of a histogram file.
 
     Raises:
-        ConverterError: EQ212 when it holds no histograms, or damaged ones.
+        ConverterError: EQ212 the file holds no histograms, or damaged ones.
     """
     if not path.is_file():
         raise ConverterError("EQ212", str(path), "no such file", hint="edgeq calibrate writes one")
@@ -155,26 +157,26 @@ def _unreadable(path: Path, error: Exception) -> ConverterError:
     )
 
 
-def _head(name: str, found: Histogram) -> dict[str, Any]:
-    empty = not found.total
+def _head(name: str, histogram: Histogram) -> dict[str, Any]:
+    empty = not histogram.total
     return {
         "name": name,
-        "minimum": None if empty else found.minimum,
-        "maximum": None if empty else found.maximum,
-        "invalid": found.invalid,
+        "minimum": None if empty else histogram.minimum,
+        "maximum": None if empty else histogram.maximum,
+        "invalid": histogram.invalid,
     }
 
 
 def _read_npz(path: Path) -> tuple[Any, list[Counts]]:
-    # Opened here, so that it is closed where numpy meets a broken zip.
+    # Opened here so that it is closed when numpy fails on a broken zip.
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         if "document" not in arrays.files:
-            raise ValueError("an .npz without `document`: samples are given as --data or --calibration")
+            raise ValueError("no `document` in the .npz: pass samples as --data or --calibration")
         document = json.loads(arrays["document"].tobytes())
         sizes, keys, counts = arrays["sizes"], arrays["keys"], arrays["counts"]
     ends = np.cumsum(sizes)
     if len(keys) != len(counts) or (sizes < 0).any() or (len(ends) and ends[-1] != len(keys)):
-        raise ValueError("its arrays do not fit each other")
+        raise ValueError("its arrays do not match")
     return document, [
         _counts(keys[end - size : end], counts[end - size : end])
         for size, end in zip(sizes, ends, strict=True)
@@ -191,13 +193,13 @@ def _read_json(path: Path) -> tuple[Any, list[Counts]]:
 
 def _counts(keys: npt.NDArray[Any], counts: npt.NDArray[Any]) -> Counts:
     if len(keys) and (keys.dtype.kind not in "iu" or counts.dtype.kind not in "iu"):
-        raise ValueError("keys and counts are integers")
+        raise ValueError("keys and counts must be integers")
     whole, number = keys.astype(np.int64), counts.astype(np.int64)
     if len(whole) != len(number) or (np.diff(whole) <= 0).any() or (number <= 0).any():
-        raise ValueError("keys rise and counts are above zero")
+        raise ValueError("keys must ascend and counts be positive")
     # 0x7F80 is infinity; beyond it NaN, on both sides of the sign bit.
     if len(whole) and (whole[0] < 0 or whole[-1] > 0xFFFF or ((whole & 0x7FFF) >= 0x7F80).any()):
-        raise ValueError("keys are the upper 16 bits of finite float32 values")
+        raise ValueError("keys must be the upper 16 bits of finite float32 values")
     return Counts(keys=whole.astype(np.uint16), counts=number)
 
 
@@ -206,7 +208,7 @@ def _unpacked(document: Any, columns: list[Counts]) -> HistogramFile:
         raise ValueError(f"expected the schema {SCHEMA}, got {document['schema']!r}")
     tensors = document["tensors"]
     if len(columns) != len(_PARTS) * len(tensors):
-        raise ValueError("its arrays do not fit its tensors")
+        raise ValueError("its arrays do not match its tensors")
     histograms = {}
     for number, tensor in enumerate(tensors):
         values, lows, highs = columns[number * len(_PARTS) : (number + 1) * len(_PARTS)]

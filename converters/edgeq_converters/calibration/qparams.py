@@ -1,4 +1,4 @@
-"""The integer grid that a range becomes: scale and zero point, and the error of values put on it."""
+"""Quantization parameters: the scale and zero point of a range, and values rounded to its integer grid."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 Range = tuple[float, float]
-_SMALLEST = 1e-9  # what litert-quantizer takes for a range of nothing
+"""(low, high) in real values."""
+_SMALLEST = 1e-9  # the width that litert-quantizer gives an empty range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """The integers of a tensor's type.
+    """The integers of a quantized type.
 
     Attributes:
-        lowest: smallest integer.
-        highest: largest integer.
-        symmetric: the zero point is 0 and the range reaches as far down as up.
+        lowest, highest: the smallest and the largest integer.
+        symmetric: whether the zero point is 0, so that a range reaches as far down as up.
     """
 
     lowest: int
@@ -38,10 +38,10 @@ class Grid:
         return scale, int(np.clip(round(self.lowest - low / scale), self.lowest, self.highest))
 
     def rounded(self, values: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.float64]:
-        """Return the real values that the integers of `values` stand for under a range."""
-        scale, zero = self.parameters(low, high)
+        """Return the values quantized with a range's scale and zero point, and dequantized again."""
+        scale, zero_point = self.parameters(low, high)
         steps = np.rint(values / scale)
-        np.clip(steps, self.lowest - zero, self.highest - zero, out=steps)
+        np.clip(steps, self.lowest - zero_point, self.highest - zero_point, out=steps)
         steps *= scale
         return steps
 

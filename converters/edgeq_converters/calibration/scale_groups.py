@@ -1,11 +1,11 @@
-"""Which activations must share one scale: an operation that only moves values has none of its own."""
+"""Groups of activations that must share one scale, because operations only move values between them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.model import Model
 
 _MOVING = frozenset(
     {
@@ -15,16 +15,18 @@ _MOVING = frozenset(
         "SELECT_V2", "SLICE", "SPACE_TO_DEPTH", "SPLIT", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE", "UNPACK",
     }
 )  # fmt: skip
-"""As the int8 kernels require and both quantizers see to."""
+"""Operations whose int8 kernels require inputs and outputs of one scale; both quantizers comply."""
 
 
-def groups(model: Any) -> Mapping[str, tuple[str, ...]]:
-    """Return {tensor: the tensors whose values decide the scale that it shares}, by name, of all activations.
+def scale_groups(model: Model) -> Mapping[str, tuple[str, ...]]:
+    """Return {activation: the activations whose values decide the scale that it shares}, by tensor name.
 
-    What decides are the tensors that no moving operation made: their ranges hold those of the others.
+    Those are the members of its group that no moving operation computes: their ranges hold those of the
+    others.
     """
-    graph = model.subgraphs[0]
-    names = {index: tflite_file.tensor_name(tensor) for index, tensor in tflite_file.activations(model)}
+    names = {
+        index: tflite_file.tensor_name(tensor) for index, tensor in tflite_file.activations(model.parsed)
+    }
     parent = {index: index for index in names}
 
     def root(index: int) -> int:
@@ -34,8 +36,8 @@ def groups(model: Any) -> Mapping[str, tuple[str, ...]]:
         return index
 
     moved: set[int] = set()
-    for operator in graph.operators:
-        if tflite_file.op_name(model, operator) in _MOVING:
+    for operator in model.graph.operators:
+        if tflite_file.op_name(model.parsed, operator) in _MOVING:
             tied = [i for i in tflite_file.tensor_indices(operator) if i in names]
             for index in tied[1:]:
                 parent[root(index)] = root(tied[0])

@@ -1,1 +1,1 @@
-"""Samples and labels: read from files and matched to a model's inputs."""
+"""Read samples and labels, and match them to a model's inputs."""

@@ -1,4 +1,4 @@
-"""Samples that fit one model: matched to its inputs by name, checked by shape, fed in its own types."""
+"""Samples for one model: matched to its inputs by name, checked by shape, converted to its types."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters.data.sample_files import RawSamples
+from edgeq_converters.data.files import RawSamples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.values import TensorInfo
 
 Array = npt.NDArray[Any]
+NOTED_SHARE = 0.01
+"""Share of clipped values above which users are warned; percentile ranges clip less than that on purpose."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +25,8 @@ class Samples:
 
     Attributes:
         inputs: the model's inputs.
-        arrays: one an input, samples first, still in the types that they were read in.
-        notes: what was done to make them fit, to be said to the user.
+        arrays: one per input, samples first, in the types that they were read in.
+        notes: what was changed to make them fit, for the user.
     """
 
     inputs: tuple[TensorInfo, ...]
@@ -35,9 +37,8 @@ class Samples:
         return len(self.arrays[0])
 
 
-def in_one_order(samples: Samples) -> Samples:
-    """Return the samples sorted by the digest of their bytes: what is split or summed no longer depends on
-    the order in which they came."""
+def canonical_order(samples: Samples) -> Samples:
+    """Return the samples sorted by the digest of their bytes, so that no result depends on their order."""
     keys = [
         hashlib.sha256(
             b"".join(np.ascontiguousarray(array[row]).tobytes() for array in samples.arrays)
@@ -48,13 +49,25 @@ def in_one_order(samples: Samples) -> Samples:
     return replace(samples, arrays=tuple(array[order] for array in samples.arrays))
 
 
+def pick(samples: Samples, rows: npt.NDArray[Any]) -> Samples:
+    """Return some of the samples, by their indices or a mask."""
+    return replace(samples, arrays=tuple(array[rows] for array in samples.arrays))
+
+
+def subset(samples: Samples, count: int) -> Samples:
+    """Return at most `count` samples, evenly spaced."""
+    if len(samples) <= count:
+        return samples
+    return pick(samples, np.linspace(0, len(samples) - 1, count).round().astype(np.intp))
+
+
 def match(raw: RawSamples, inputs: Sequence[TensorInfo]) -> Samples:
     """Return the samples for a model's inputs.
 
-    An array is found by the input's name, by `input_<i>`, or as `x` where the model has one input.
+    The array of an input is named after it, or `input_<i>`, or `x` if the model has one input.
 
     Raises:
-        ConverterError: EQ203 wrong shape, EQ205 an input without an array.
+        ConverterError: EQ203 wrong shape, EQ205 an input without an array, EQ210 images do not fit the input.
     """
     if raw.images:
         return _images(raw, inputs)
@@ -78,22 +91,22 @@ def _key(raw: RawSamples, tensor: TensorInfo, index: int, count: int) -> str:
         raw.subject,
         expected=f"an array `{plain}`" + (" or `x`" if count == 1 else ""),
         got=", ".join(sorted(raw.arrays)),
-        hint="name one array after each input of the model",
+        hint="name each array after an input of the model",
     )
 
 
 def _check_shape(subject: str, name: str, array: Array, tensor: TensorInfo) -> None:
-    wanted, found = tensor.shape[1:], array.shape[1:]
-    if len(wanted) == len(found) and all(w in (-1, f) for w, f in zip(wanted, found, strict=True)):
+    expected, got = tensor.shape[1:], array.shape[1:]
+    if len(expected) == len(got) and all(e in (-1, g) for e, g in zip(expected, got, strict=True)):
         return
-    hint = "one sample a row, samples first"
-    if tuple(found) == tuple(wanted)[:-1] and wanted[-1] == 1:
+    hint = "the first dimension counts the samples"
+    if tuple(got) == tuple(expected)[:-1] and expected[-1] == 1:
         hint = f"add the last dimension: {name} = {name}[..., None]"
     raise ConverterError(
         "EQ203",
         subject,
-        expected=f"`{name}` of shape {_shape(wanted)}",
-        got=_shape(found),
+        expected=f"`{name}` of shape {_shape(expected)}",
+        got=_shape(got),
         hint=hint,
     )
 
@@ -130,11 +143,11 @@ def _images(raw: RawSamples, inputs: Sequence[TensorInfo]) -> Samples:
 def to_model(array: Array, tensor: TensorInfo) -> Array:
     """Return values in the type of a model's input.
 
-    Float arrays and arrays of another integer type are real values, which a quantized input gets by its
-    scale and zero point (rounded, clipped); integers of the input's own type go in as they are.
+    Integers of the input's own type are passed unchanged. Anything else is real values, which are quantized
+    with the input's scale and zero point: rounded, and clipped to the type's limits.
 
     Raises:
-        ConverterError: EQ211 where an integer input that is not quantized cannot hold the values.
+        ConverterError: EQ211 an integer input without a scale cannot hold the values.
     """
     dtype = np.dtype(tensor.dtype)
     if array.dtype == dtype or dtype.kind == "f":
@@ -152,17 +165,39 @@ def to_model(array: Array, tensor: TensorInfo) -> Array:
 
 
 def to_real(array: Array, tensor: TensorInfo) -> Array:
-    """Return a model's output as real values, float64."""
+    """Return a model's output as real values in float64."""
     if tensor.scale is None or array.dtype.kind == "f":
         return array.astype(np.float64)
     return tensor.scale * (array.astype(np.float64) - (tensor.zero_point or 0))
 
 
+def clipped_share(array: Array, tensor: TensorInfo) -> float:
+    """Return the share of real values beyond a quantized input's range; 0 if they are passed unchanged."""
+    dtype = np.dtype(tensor.dtype)
+    if tensor.scale is None or array.dtype == dtype:
+        return 0.0
+    limits = np.iinfo(dtype)
+    steps = np.rint(array.astype(np.float64) / tensor.scale) + (tensor.zero_point or 0)
+    return float(np.mean((steps < limits.min) | (steps > limits.max)))
+
+
+def clipping_note(share: float, tensor: TensorInfo, *, model: str) -> str | None:
+    """Return a warning about a share of clipped values; None if it is too small to matter."""
+    if share <= NOTED_SHARE or tensor.scale is None:
+        return None
+    limits, zero_point = np.iinfo(np.dtype(tensor.dtype)), tensor.zero_point or 0
+    low, high = (limits.min - zero_point) * tensor.scale, (limits.max - zero_point) * tensor.scale
+    return (
+        f"{100 * share:.1f} % of the values of input `{tensor.name}` lie outside {low:.4g} to {high:.4g}, "
+        f"the range of {model}: it was calibrated on other data"
+    )
+
+
 def check_labels(labels: Array, *, samples: int, classes: int, subject: str) -> npt.NDArray[np.int64]:
-    """Return the labels as int64 if they fit the samples and the model's classes.
+    """Return the labels as int64, after checking them against the samples and the model's classes.
 
     Raises:
-        ConverterError: EQ206 count, EQ207 type, EQ208 range, EQ313 a model without classes.
+        ConverterError: EQ206 count, EQ207 type, EQ208 range, EQ313 the model has fewer than two classes.
     """
     if labels.shape != (samples,):
         raise ConverterError("EQ206", subject, expected=f"`y` of shape ({samples},)", got=str(labels.shape))
@@ -179,8 +214,8 @@ def check_labels(labels: Array, *, samples: int, classes: int, subject: str) -> 
             "EQ313",
             subject,
             "accuracy needs an output with at least two classes",
-            got=f"{classes} value a sample",
-            hint="leave `y` out of the data to compare outputs only",
+            got=f"{classes} value per sample",
+            hint="remove `y` from the data to compare outputs only",
         )
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if outside.size:

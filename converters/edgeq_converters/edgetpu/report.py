@@ -14,19 +14,20 @@ from typing import Any
 from edgeq_converters.edgetpu import rules
 from edgeq_converters.edgetpu.values import OpPlacement, Readiness
 from edgeq_converters.graph import tflite_file, validate
+from edgeq_converters.graph.model import Model
 
 
-def readiness(model: Any) -> Readiness:
-    """Return the readiness of a parsed model's main graph."""
-    graph = model.subgraphs[0]
+def readiness(model: Model) -> Readiness:
+    """Return the readiness of a model's main graph."""
+    parsed, graph = model.parsed, model.graph
     if validate.is_compiled(model):
-        return _compiled(model, graph)
+        return _compiled(parsed, graph)
     on_cpu: set[int] = set()  # tensors computed on the CPU, and their dependents
     placements: list[OpPlacement] = []
     split: int | None = None
     for index, operator in enumerate(graph.operators):
-        name = tflite_file.op_name(model, operator)
-        why = rules.why_not(model, graph, operator, name)
+        name = tflite_file.op_name(parsed, operator)
+        why = rules.why_not(parsed, graph, operator, name)
         after = on_cpu.intersection(int(i) for i in operator.inputs if i >= 0)
         on_tpu = why is None and not after
         # A float input is quantized before the TPU subgraph begins, so its successors can stay on the TPU.
@@ -46,9 +47,9 @@ def readiness(model: Any) -> Readiness:
             )
         )
     total = sum(op.macs for op in placements)
-    risks = list(rules.risks(model, graph))
-    if len(model.subgraphs) > 1:
-        risks.append(f"the model has {len(model.subgraphs)} subgraphs; the compiler accepts one")
+    risks = list(rules.risks(parsed, graph))
+    if len(parsed.subgraphs) > 1:
+        risks.append(f"the model has {len(parsed.subgraphs)} subgraphs; the compiler accepts one")
     return Readiness(
         compiled=False,
         ops=tuple(placements),
@@ -59,10 +60,10 @@ def readiness(model: Any) -> Readiness:
     )
 
 
-def _compiled(model: Any, graph: Any) -> Readiness:
+def _compiled(parsed: Any, graph: Any) -> Readiness:
     placements = []
     for index, operator in enumerate(graph.operators):
-        name = tflite_file.op_name(model, operator)
+        name = tflite_file.op_name(parsed, operator)
         on_tpu = name == validate.COMPILED
         reason = "compiled for the Edge TPU" if on_tpu else "runs on the CPU"
         placements.append(

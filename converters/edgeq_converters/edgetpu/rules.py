@@ -21,7 +21,7 @@ _SOFTMAX_ELEMENTS = 16_000
 Rule = Callable[[Any, Any, Any], str | None]
 
 
-def why_not(model: Any, graph: Any, operator: Any, name: str) -> str | None:
+def why_not(parsed: Any, graph: Any, operator: Any, name: str) -> str | None:
     """Return why the Edge TPU does not support the operation, or None if it does."""
     if name.startswith("CUSTOM"):
         return "custom operations are not supported"
@@ -37,22 +37,22 @@ def why_not(model: Any, graph: Any, operator: Any, name: str) -> str | None:
         sizes = shape(graph, index)
         if any(size < 1 for size in _signature(graph, index)):
             return "a tensor has a dynamic shape"
-        if any(size > 1 for size in sizes[:-3]) and not _is_constant(model, graph, index):
+        if any(size > 1 for size in sizes[:-3]) and not _is_constant(parsed, graph, index):
             return f"a tensor of shape {sizes}: only the three innermost dimensions may be larger than 1"
     rule = _RULES[name]
-    return rule(model, graph, operator) if rule else None
+    return rule(parsed, graph, operator) if rule else None
 
 
-def risks(model: Any, graph: Any) -> Iterator[str]:
+def risks(parsed: Any, graph: Any) -> Iterator[str]:
     """Yield what compiler version 16 (2021) is known to reject although the table allows it."""
     newest = {
-        tflite_file.op_name(model, operator): int(model.operatorCodes[operator.opcodeIndex].version)
+        tflite_file.op_name(parsed, operator): int(parsed.operatorCodes[operator.opcodeIndex].version)
         for operator in graph.operators
     }
     if newest.get("QUANTIZE", 1) > 2:
         version = newest["QUANTIZE"]
         yield f"QUANTIZE has version {version}; compiler 16.0 supports up to 2 (google-coral/edgetpu#879)"
-    dense = [op for op in graph.operators if tflite_file.op_name(model, op) == "FULLY_CONNECTED"]
+    dense = [op for op in graph.operators if tflite_file.op_name(parsed, op) == "FULLY_CONNECTED"]
     per_channel = sum(_scales(graph, op.inputs[1]) > 1 for op in dense)
     if per_channel:
         yield (
@@ -86,66 +86,66 @@ def _scales(graph: Any, index: int) -> int:
     return 0 if parameters is None or parameters.scale is None else len(parameters.scale)
 
 
-def _is_constant(model: Any, graph: Any, index: int) -> bool:
-    return tflite_file.is_constant(model, graph.tensors[index])
+def _is_constant(parsed: Any, graph: Any, index: int) -> bool:
+    return tflite_file.is_constant(parsed, graph.tensors[index])
 
 
-def _values(model: Any, graph: Any, index: int) -> npt.NDArray[Any] | None:
+def _values(parsed: Any, graph: Any, index: int) -> npt.NDArray[Any] | None:
     tensor = graph.tensors[index]
-    if not tflite_file.is_constant(model, tensor):
+    if not tflite_file.is_constant(parsed, tensor):
         return None
     kinds = {"INT32": np.int32, "INT64": np.int64, "INT8": np.int8, "UINT8": np.uint8}
     dtype = kinds.get(tflite_file.type_name(tensor))
-    data = model.buffers[tensor.buffer].data
+    data = parsed.buffers[tensor.buffer].data
     return None if dtype is None else np.frombuffer(memoryview(data), dtype)
 
 
-def _axes(model: Any, graph: Any, operator: Any, which: int, rank: int) -> set[int] | None:
-    values = _values(model, graph, operator.inputs[which])
+def _axes(parsed: Any, graph: Any, operator: Any, which: int, rank: int) -> set[int] | None:
+    values = _values(parsed, graph, operator.inputs[which])
     return None if values is None else {int(axis) % max(rank, 1) for axis in values}
 
 
-def _no_activation(_model: Any, _graph: Any, operator: Any) -> str | None:
+def _no_activation(_parsed: Any, _graph: Any, operator: Any) -> str | None:
     fused = operator.builtinOptions.fusedActivationFunction
     return None if fused == schema.ActivationFunctionType.NONE else "has a fused activation function"
 
 
-def _concatenation(model: Any, graph: Any, operator: Any) -> str | None:
-    fused = _no_activation(model, graph, operator)
-    constants = [i for i in _given(operator) if _is_constant(model, graph, i)]
+def _concatenation(parsed: Any, graph: Any, operator: Any) -> str | None:
+    fused = _no_activation(parsed, graph, operator)
+    constants = [i for i in _given(operator) if _is_constant(parsed, graph, i)]
     if fused or not constants:
         return fused
     if len(_given(operator)) != 2:
         return "has a constant among more than two inputs"
-    values = _values(model, graph, constants[0])
+    values = _values(parsed, graph, constants[0])
     pair = tflite_file.quantization(graph.tensors[constants[0]])
     zero = pair[1] if pair else 0
     return None if values is not None and (values == zero).all() else "its constant input is not all zero"
 
 
-def _convolution(model: Any, graph: Any, operator: Any) -> str | None:
+def _convolution(parsed: Any, graph: Any, operator: Any) -> str | None:
     options = operator.builtinOptions
     if options.dilationWFactor != options.dilationHFactor:
         return "its dilation differs in x and y"
-    return _constant_weights(model, graph, operator)
+    return _constant_weights(parsed, graph, operator)
 
 
-def _constant_weights(model: Any, graph: Any, operator: Any) -> str | None:
-    return None if _is_constant(model, graph, operator.inputs[1]) else "its weights are not constant"
+def _constant_weights(parsed: Any, graph: Any, operator: Any) -> str | None:
+    return None if _is_constant(parsed, graph, operator.inputs[1]) else "its weights are not constant"
 
 
-def _fully_connected(model: Any, graph: Any, operator: Any) -> str | None:
+def _fully_connected(parsed: Any, graph: Any, operator: Any) -> str | None:
     if operator.builtinOptions.weightsFormat != schema.FullyConnectedOptionsWeightsFormat.DEFAULT:
         return "its weights are not in the default format"
     output = shape(graph, operator.outputs[0])
     if math.prod(output[:-1]) > 1:
         return f"its output {output} is not one-dimensional"
-    return _constant_weights(model, graph, operator)
+    return _constant_weights(parsed, graph, operator)
 
 
-def _mean(model: Any, graph: Any, operator: Any) -> str | None:
+def _mean(parsed: Any, graph: Any, operator: Any) -> str | None:
     sizes = shape(graph, operator.inputs[0])
-    axes = _axes(model, graph, operator, 1, len(sizes))
+    axes = _axes(parsed, graph, operator, 1, len(sizes))
     if axes is None:
         return "its axes are not constant"
     if 0 in axes and len(sizes) > 1:
@@ -156,9 +156,9 @@ def _mean(model: Any, graph: Any, operator: Any) -> str | None:
 
 
 def _not_batch(which: int, what: str) -> Rule:
-    def rule(model: Any, graph: Any, operator: Any) -> str | None:
+    def rule(parsed: Any, graph: Any, operator: Any) -> str | None:
         rank = len(shape(graph, operator.inputs[1 - which]))  # the other input holds the values
-        axes = _axes(model, graph, operator, which, rank)
+        axes = _axes(parsed, graph, operator, which, rank)
         if axes is None:
             return "its axes are not constant"
         return f"{what} the batch dimension" if 0 in axes and rank > 1 else None
@@ -166,32 +166,32 @@ def _not_batch(which: int, what: str) -> Rule:
     return rule
 
 
-def _pack(_model: Any, graph: Any, operator: Any) -> str | None:
+def _pack(_parsed: Any, graph: Any, operator: Any) -> str | None:
     rank = len(shape(graph, operator.outputs[0]))
     return "packs along the batch dimension" if operator.builtinOptions.axis % rank == 0 else None
 
 
-def _pad(model: Any, graph: Any, operator: Any) -> str | None:
-    values = _values(model, graph, operator.inputs[1])
+def _pad(parsed: Any, graph: Any, operator: Any) -> str | None:
+    values = _values(parsed, graph, operator.inputs[1])
     if values is None:
         return "its padding is not constant"
     rank = len(shape(graph, operator.inputs[0]))
     return "pads the batch dimension" if rank == 4 and values.reshape(-1, 2)[0].any() else None
 
 
-def _prelu(_model: Any, graph: Any, operator: Any) -> str | None:
+def _prelu(_parsed: Any, graph: Any, operator: Any) -> str | None:
     alpha = shape(graph, operator.inputs[1])
     if any(size > 1 for size in alpha[:-1]):
         return f"its alpha {alpha} is not one-dimensional (Keras: shared_axes=[1, 2])"
     return None
 
 
-def _resize(_model: Any, graph: Any, operator: Any) -> str | None:
+def _resize(_parsed: Any, graph: Any, operator: Any) -> str | None:
     sizes = shape(graph, operator.inputs[0])
     return None if len(sizes) <= 4 and math.prod(sizes[:-3]) == 1 else "its input is not three-dimensional"
 
 
-def _softmax(_model: Any, graph: Any, operator: Any) -> str | None:
+def _softmax(_parsed: Any, graph: Any, operator: Any) -> str | None:
     sizes = shape(graph, operator.inputs[0])
     if math.prod(sizes[:-1]) > 1:
         return f"its input {sizes} is not one-dimensional"
@@ -200,11 +200,11 @@ def _softmax(_model: Any, graph: Any, operator: Any) -> str | None:
     return None
 
 
-def _strided_slice(model: Any, graph: Any, operator: Any) -> str | None:
+def _strided_slice(parsed: Any, graph: Any, operator: Any) -> str | None:
     options = operator.builtinOptions
     if options.ellipsisMask or options.newAxisMask:
         return "has an ellipsis or a new axis"
-    strides = _values(model, graph, operator.inputs[3])
+    strides = _values(parsed, graph, operator.inputs[3])
     return None if strides is not None and (strides == 1).all() else "has strides other than 1"
 
 

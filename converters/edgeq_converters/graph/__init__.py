@@ -1,1 +1,1 @@
-"""The .tflite graph: parsed, checked, edited and run."""
+"""Parse, validate, edit and run .tflite models."""

@@ -1,4 +1,4 @@
-"""What it takes to walk a model: whether it can be done, its multiplications, its activations' memory."""
+"""Estimate the cost of running a model operation by operation: obstacles, multiplications, memory."""
 
 from __future__ import annotations
 
@@ -7,46 +7,47 @@ from typing import Any
 import numpy as np
 
 from edgeq_converters.graph import tflite_file
-from edgeq_converters.graph.layers import read
+from edgeq_converters.graph.layers import read_layer
+from edgeq_converters.graph.model import Model
 
 _NESTED = frozenset({"WHILE", "IF", "CALL", "CALL_ONCE", "STABLEHLO_COMPOSITE", "CUSTOM"})
+_BYTES = 5
+"""Of one value in a float and an int8 run beside each other."""
 
 
-def obstacle(model: Any) -> str | None:
-    """Return why a model's operations cannot be run one by one; None where they can."""
-    if len(model.subgraphs) != 1:
-        return f"the model has {len(model.subgraphs)} subgraphs"
-    graph = model.subgraphs[0]
-    for operator in graph.operators:
-        name = tflite_file.op_name(model, operator)
+def obstacle(model: Model) -> str | None:
+    """Return why the operations cannot be run one by one; None where they can."""
+    if len(model.parsed.subgraphs) != 1:
+        return f"the model has {len(model.parsed.subgraphs)} subgraphs"
+    for operator in model.graph.operators:
+        name = tflite_file.op_name(model.parsed, operator)
         if name.split()[0] in _NESTED:
-            return f"{name} calls what lies outside of the graph"
-        if any(graph.tensors[i].isVariable for i in tflite_file.tensor_indices(operator)):
+            return f"{name} calls code outside the graph"
+        if any(model.graph.tensors[i].isVariable for i in tflite_file.tensor_indices(operator)):
             return f"{name} keeps state from one inference to the next"
     return None
 
 
-def macs(model: Any) -> int:
-    """Return the multiplications of one inference in the weighted operations."""
-    graph = model.subgraphs[0]
+def macs(model: Model) -> int:
+    """Return the multiply-accumulate operations of one inference in the weighted layers."""
     total = 0
-    for operator in graph.operators:
-        layer = read(model, operator)
+    for operator in model.graph.operators:
+        layer = read_layer(model.parsed, operator)
         if layer is not None:
-            total += _size(graph.tensors[layer.target]) * layer.fan_in
+            total += _size(model.graph.tensors[layer.target]) * layer.fan_in
     return total
 
 
-def memory_per_sample(model: Any) -> int:
-    """Return the bytes of activations that a float and an int8 walk hold at once at the worst, one sample."""
-    graph = model.subgraphs[0]
-    last = {int(i): place for place, op in enumerate(graph.operators) for i in op.inputs if i >= 0}
-    born = {int(i): place for place, op in enumerate(graph.operators) for i in op.outputs}
+def memory_per_sample(model: Model) -> int:
+    """Return the peak bytes of live activations, for one sample, of a float and an int8 run together."""
+    graph = model.graph
+    last = {int(i): position for position, op in enumerate(graph.operators) for i in op.inputs if i >= 0}
+    born = {int(i): position for position, op in enumerate(graph.operators) for i in op.outputs}
     change = np.zeros(len(graph.operators) + 2, np.int64)
     for index, tensor in enumerate(graph.tensors):
-        if index in last and not tflite_file.is_constant(model, tensor):
-            change[born.get(index, 0)] += _size(tensor) * 5
-            change[last[index] + 1] -= _size(tensor) * 5
+        if index in last and not tflite_file.is_constant(model.parsed, tensor):
+            change[born.get(index, 0)] += _size(tensor) * _BYTES
+            change[last[index] + 1] -= _size(tensor) * _BYTES
     return int(np.cumsum(change).max(initial=0))
 
 

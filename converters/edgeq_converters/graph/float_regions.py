@@ -1,4 +1,4 @@
-"""Float islands: the operations of a graph, how they hang together, and which gaps are not worth a border."""
+"""Float regions of a mixed-precision model: its operations, and gaps that are cheaper in float."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.model import Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,9 +16,10 @@ class Operation:
 
     Attributes:
         index: position in the order of execution.
-        name: the name of its first output tensor, by which `Recipe.float_ops` calls it.
+        op: its kind in the .tflite schema, for example `CONV_2D`.
+        name: the name of its first output tensor, by which `Recipe.float_ops` refers to it.
         sources: indices of the operations whose outputs it reads.
-        weighted: whether it has float constants of more than one value.
+        weighted: whether it reads float constants of more than one value.
     """
 
     index: int
@@ -27,47 +29,50 @@ class Operation:
     weighted: bool
 
 
-def operations(model: Any) -> tuple[Operation, ...]:
-    """Return the operations of a parsed model's main graph, in their order of execution."""
-    graph = model.subgraphs[0]
-    made_by: dict[int, int] = {}
-    found: list[Operation] = []
-    for index, operator in enumerate(graph.operators):
-        read = [int(i) for i in operator.inputs if i >= 0] if operator.inputs is not None else []
-        written = [int(i) for i in operator.outputs if i >= 0] if operator.outputs is not None else []
-        names = [tflite_file.tensor_name(graph.tensors[i]) for i in written or read]
-        found.append(
+def operations(model: Model) -> tuple[Operation, ...]:
+    """Return the operations of the main graph in order of execution."""
+    tensors = model.graph.tensors
+    producers: dict[int, int] = {}
+    result: list[Operation] = []
+    for index, operator in enumerate(model.graph.operators):
+        read = [i for i in tflite_file.index_list(operator.inputs) if i >= 0]
+        written = [i for i in tflite_file.index_list(operator.outputs) if i >= 0]
+        names = [tflite_file.tensor_name(tensors[i]) for i in written or read]
+        result.append(
             Operation(
                 index=index,
-                op=tflite_file.op_name(model, operator),
+                op=tflite_file.op_name(model.parsed, operator),
                 name=names[0] if names else "",
-                sources=tuple(sorted({made_by[i] for i in read if i in made_by})),
-                weighted=any(_is_weight(model, graph.tensors[i]) for i in read),
+                sources=tuple(sorted({producers[i] for i in read if i in producers})),
+                weighted=any(_is_weight(model.parsed, tensors[i]) for i in read),
             )
         )
-        made_by.update(dict.fromkeys(written, index))
-    return tuple(found)
+        producers.update(dict.fromkeys(written, index))
+    return tuple(result)
 
 
-def _is_weight(model: Any, tensor: Any) -> bool:
+def _is_weight(parsed: Any, tensor: Any) -> bool:
     return (
-        tflite_file.is_constant(model, tensor)
+        tflite_file.is_constant(parsed, tensor)
         and tflite_file.type_name(tensor) == "FLOAT32"
-        and len(model.buffers[tensor.buffer].data) > 4
+        and len(parsed.buffers[tensor.buffer].data) > 4
     )
 
 
-def closed(ops: Sequence[Operation], islands: Collection[int]) -> frozenset[int]:
-    """Return the islands with the gaps between them filled where filling costs nothing.
+def fill_gaps(ops: Sequence[Operation], float_ops: Collection[int]) -> frozenset[int]:
+    """Return the float operations, together with gaps between them that cost nothing to leave in float.
 
-    An operation without weights whose sources and readers are all float would be reached by a QUANTIZE and
-    left by a DEQUANTIZE: float, it needs neither. Repeated until nothing changes.
+    An int8 operation without weights between float ones needs a QUANTIZE before it and a DEQUANTIZE after
+    it. In float it needs neither. Gaps are filled until nothing changes.
+
+    Args:
+        float_ops: indices of the operations that stay float.
     """
     readers: dict[int, list[int]] = {operation.index: [] for operation in ops}
     for operation in ops:
         for source in operation.sources:
             readers[source].append(operation.index)
-    inside = set(islands)
+    inside = set(float_ops)
     while True:
         more = {
             operation.index

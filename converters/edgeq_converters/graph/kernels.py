@@ -1,4 +1,4 @@
-"""Whether the runtime computes a file, and alike with its fast kernels and its plain ones."""
+"""Check that the runtime's optimized and plain kernels compute a quantized model alike."""
 
 from __future__ import annotations
 
@@ -6,52 +6,58 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import inference, logits
+from edgeq_converters.graph import logits
+from edgeq_converters.graph.interpreter import Interpreter
+from edgeq_converters.graph.model import Model
+from edgeq_converters.metrics import decibels
 
-_SAMPLES = 8
+_BATCHES = 8
 _LEAST_DB = 6.0
-"""Of fast against plain kernels at the logits.
+"""SQNR at the logits between optimized and plain kernels.
 
-Their roundings differ, which gives 20 to 40 dB for sound int8 models; weights read wrongly give about 0 dB.
+They round differently, which gives 20 to 40 dB for sound int8 models; weights that are read wrongly give
+about 0 dB.
 """
 
 
-def require_alike(made: bytes, *, subject: str) -> None:
-    """Check that both kinds of kernels compute the file, and nearly the same on random inputs.
+def require_alike(model: Model) -> None:
+    """Check that both kinds of kernels run the model, with nearly the same results on random inputs.
 
     Raises:
-        ConverterError: EQ303 it does not run, EQ308 the kernels differ.
+        ConverterError: EQ303 the model does not run, EQ308 the kernels differ.
     """
-    cut = logits.cut(made, subject=subject).data
-    results = []
-    for plain in (False, True):
-        interpreter = inference.open_interpreter(cut, subject=subject, every_tensor=plain)
-        random = np.random.default_rng(0)
-        details = interpreter.get_input_details()
-        outputs = interpreter.get_output_details()
-        found = []
-        for _ in range(_SAMPLES):
-            rows = [_any_values(random, detail) for detail in details]
-            inference.invoke(interpreter, [detail["index"] for detail in details], rows, subject=subject)
-            found += [_real(interpreter.get_tensor(detail["index"]), detail).ravel() for detail in outputs]
-        results.append(np.concatenate(found))
-    fast, slow = results
-    # A constant output has no signal that noise could be compared with: one percent of it is alike.
-    noise = max(float(np.square(fast - slow).mean()), 1e-30)
-    signal = max(float(slow.var()), float(np.square(slow).mean()) * 1e-4)
-    if signal and 10 * np.log10(signal / noise) < _LEAST_DB:
-        raise ConverterError("EQ308", subject, "the runtime's fast and plain kernels give other results")
+    cut = logits.cut(model).model
+    optimized, plain = (_random_outputs(cut, plain=plain) for plain in (False, True))
+    # A constant output has no variance that noise could be compared with: allow one percent of its value.
+    noise = max(float(np.square(optimized - plain).mean()), 1e-30)
+    signal = max(float(plain.var()), float(np.square(plain).mean()) * 1e-4)
+    if signal and decibels(signal, noise) < _LEAST_DB:
+        raise ConverterError(
+            "EQ308", model.subject, "the runtime's optimized and plain kernels give different results"
+        )
 
 
-def _any_values(random: np.random.Generator, detail: Mapping[str, Any]) -> Any:
-    kind = np.dtype(detail["dtype"])
-    if kind.kind == "f":
-        return random.normal(size=detail["shape"]).astype(kind)
-    return random.integers(-100, 100, size=detail["shape"]).astype(kind)
+def _random_outputs(model: Model, *, plain: bool) -> npt.NDArray[np.float64]:
+    interpreter = Interpreter(model, every_tensor=plain)
+    random = np.random.default_rng(0)
+    outputs = []
+    for _ in range(_BATCHES):
+        interpreter.run([_random_values(random, detail) for detail in interpreter.inputs])
+        for values, detail in zip(interpreter.results(), interpreter.outputs, strict=True):
+            outputs.append(_real(values, detail).ravel())
+    return np.concatenate(outputs)
+
+
+def _random_values(random: np.random.Generator, detail: Mapping[str, Any]) -> Any:
+    dtype = np.dtype(detail["dtype"])
+    if dtype.kind == "f":
+        return random.normal(size=detail["shape"]).astype(dtype)
+    return random.integers(-100, 100, size=detail["shape"]).astype(dtype)
 
 
 def _real(values: Any, detail: Mapping[str, Any]) -> Any:
-    scale, zero = detail["quantization"]
-    return (values.astype(np.float64) - zero) * scale if scale else values.astype(np.float64)
+    scale, zero_point = detail["quantization"]
+    return (values.astype(np.float64) - zero_point) * scale if scale else values.astype(np.float64)

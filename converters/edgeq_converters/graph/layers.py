@@ -1,4 +1,4 @@
-"""A weighted operation seen as a linear map: where its weights are, and which inputs each output reads."""
+"""Weighted operations as linear maps: where their weights are, and which inputs each output reads."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ _CHUNK = 1 << 23  # values gathered at a time: 32 MiB of float32
 _KEPT = 1 << 24  # values that are kept between two passes: 64 MiB of float32
 _FEWEST = 2048
 _PER_INPUT = 4
-"""Rows a weight, at least: with fewer, least squares would fit the rows' noise."""
+"""Fewest rows per weight: with fewer, least squares would fit the noise of the rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """One weighted operation: `groups` independent linear maps from `fan_in` inputs to `width` outputs.
 
-    A convolution or a fully connected layer is one group; a depthwise convolution one group a channel.
+    A convolution or a fully connected layer is one group; a depthwise convolution has one group per channel.
 
     Attributes:
         kind: the operation's name in the schema.
-        source, weights, bias, target: tensor indices; `bias` is -1 where there is none.
-        axis: the weights' dimension of the output channels.
-        low, high: what the fused activation lets through.
+        source, weights, bias, target: tensor indices; `bias` is -1 without one.
+        axis: the dimension of the weights that holds the output channels.
+        before: rows and columns of zero padding above and to the left.
+        low, high: bounds of the fused activation.
     """
 
     kind: str
@@ -53,67 +54,66 @@ class Layer:
     high: float
 
     def to_matrix(self, weights: Array) -> Array:
-        """Return weights in the tensor's layout as (groups, width, fan_in)."""
+        """Return weights, given in the tensor's layout, as (groups, width, fan_in)."""
         if self.kind == "DEPTHWISE_CONV_2D":
             taps = weights.reshape(-1, self.groups, self.width)
             return np.ascontiguousarray(taps.transpose(1, 2, 0))
         return weights.reshape(self.groups, self.width, self.fan_in)
 
     def to_tensor(self, matrix: Array) -> Array:
-        """Return (groups, width, fan_in) in the tensor's layout."""
+        """Return weights, given as (groups, width, fan_in), in the tensor's layout."""
         if self.kind == "DEPTHWISE_CONV_2D":
             return matrix.transpose(2, 0, 1).reshape(1, *self.kernel, self.groups * self.width)
         if self.kind == "CONV_2D":
             return matrix.reshape(self.groups * self.width, *self.kernel, -1)
         return matrix.reshape(self.width, self.fan_in)
 
-    def choose(self, shape: tuple[int, ...], random: np.random.Generator, *, most: int) -> Rows:
-        """Return which outputs to look at, as indices.
+    def choose_rows(self, shape: tuple[int, ...], random: np.random.Generator, *, most: int) -> Rows:
+        """Return the positions of outputs to fit the layer on, as indices for each dimension of `shape`.
 
         Args:
-            shape: the target's without the channels and with the batches first; of a fully connected layer
-                flat.
-            most: how many, unless the layer has so many weights an output that it needs more.
+            shape: the target's, batches first, without the channels; (rows,) of a fully connected layer.
+            most: how many, unless the layer has so many weights per output that it needs more.
         """
         count = int(np.prod(shape))
         fitting = min(most, _KEPT // (self.fan_in * self.groups))
-        wanted = max(fitting, _FEWEST, _PER_INPUT * self.fan_in)
-        if count <= wanted:
+        chosen = max(fitting, _FEWEST, _PER_INPUT * self.fan_in)
+        if count <= chosen:
             flat = np.arange(count)
-        else:  # one of every stretch: all samples and all places take part alike
-            edges = np.linspace(0, count, wanted + 1)
+        else:  # one at random of every stretch, so that all samples and positions are equally represented
+            edges = np.linspace(0, count, chosen + 1)
             flat = np.minimum(
-                (edges[:-1] + random.random(wanted) * np.diff(edges)).astype(np.intp), count - 1
+                (edges[:-1] + random.random(chosen) * np.diff(edges)).astype(np.intp), count - 1
             )
         return np.unravel_index(flat, shape)
 
     def gather(
         self, values: Array, rows: Rows, *, scale: float = 1.0, zero_point: int = 0
     ) -> Iterable[tuple[slice, Array]]:
-        """Return (which of the rows, their inputs) in parts, as real values of shape (groups, rows, fan_in).
+        """Return (slice of the rows, their inputs) in parts, as real values of shape (groups, rows, fan_in).
 
-        What is returned can be gone through more than once; a large layer's parts are then gathered anew.
+        The result can be iterated more than once; a large layer's parts are then gathered again each time.
 
         Args:
-            values: the frontier's source, (batches, *tensor shape); padding counts as the real value 0.
+            values: the source tensor's values, (batches, *tensor shape); padding has the real value 0.
         """
         gathered = _Gathered(self, values, rows, scale, zero_point)
         return list(gathered) if len(rows[0]) * self.fan_in * self.groups <= _KEPT else gathered
 
     def outputs(self, values: Array, rows: Rows) -> Array:
-        """Return the layer's outputs in these rows as (groups, rows, width).
+        """Return the layer's outputs at these rows as (groups, rows, width).
 
         Args:
             values: the target's values, (batches, *tensor shape).
         """
         if self.kind == "FULLY_CONNECTED":
             return values.reshape(-1, self.width)[rows[0]][None]
-        found: Array = values[rows].reshape(len(rows[0]), self.groups, self.width)
-        return np.ascontiguousarray(found.transpose(1, 0, 2))
+        outputs: Array = values[rows].reshape(len(rows[0]), self.groups, self.width)
+        return np.ascontiguousarray(outputs.transpose(1, 0, 2))
 
     def _patches(self, values: Array, rows: Rows, scale: float, zero_point: int) -> Array:
-        def real(found: Array) -> Array:
-            return (found.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+        def real(stored: Array) -> Array:
+            return (stored.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
         if self.kind == "FULLY_CONNECTED":
             return real(values.reshape(-1, self.fan_in)[rows[0]])[None]
@@ -123,7 +123,7 @@ class Layer:
         tap_x = np.arange(self.kernel[1]) * self.dilation[1] - self.before[1]
         y = down[:, None] * self.stride[0] + tap_y
         x = across[:, None] * self.stride[1] + tap_x
-        found = real(
+        patches = real(
             values[
                 batch[:, None, None],
                 inner[:, None, None],
@@ -132,14 +132,14 @@ class Layer:
             ]
         )
         outside = ((y < 0) | (y >= height))[:, :, None] | ((x < 0) | (x >= width))[:, None, :]
-        found[outside] = 0
+        patches[outside] = 0
         if self.kind == "CONV_2D":
-            return found.reshape(1, len(batch), self.fan_in)
-        return found.reshape(len(batch), -1, self.groups).transpose(2, 0, 1)
+            return patches.reshape(1, len(batch), self.fan_in)
+        return patches.reshape(len(batch), -1, self.groups).transpose(2, 0, 1)
 
 
 class _Gathered:
-    """The inputs of some rows, part by part, each time anew."""
+    """The inputs of some rows, gathered in parts on each iteration."""
 
     def __init__(self, layer: Layer, values: Array, rows: Rows, scale: float, zero_point: int) -> None:
         self._layer, self._values, self._rows = layer, values, rows
@@ -153,17 +153,17 @@ class _Gathered:
             yield part, self._layer._patches(self._values, tuple(i[part] for i in self._rows), *self._real)
 
 
-def read(model: Any, operator: Any) -> Layer | None:
-    """Return the operation as a layer; None where it is not one, or its weights are not constant."""
-    graph = model.subgraphs[0]
-    kind = tflite_file.op_name(model, operator)
+def read_layer(parsed: Any, operator: Any) -> Layer | None:
+    """Return an operation of the main graph as a layer; None if it is not one or its weights vary."""
+    graph = parsed.subgraphs[0]
+    kind = tflite_file.op_name(parsed, operator)
     if kind not in KINDS or len(operator.inputs) < 2:
         return None
     source, weights = int(operator.inputs[0]), int(operator.inputs[1])
     bias = int(operator.inputs[2]) if len(operator.inputs) > 2 else -1
-    if not tflite_file.is_constant(model, graph.tensors[weights]):
+    if not tflite_file.is_constant(parsed, graph.tensors[weights]):
         return None
-    if bias >= 0 and not tflite_file.is_constant(model, graph.tensors[bias]):
+    if bias >= 0 and not tflite_file.is_constant(parsed, graph.tensors[bias]):
         return None
     options = operator.builtinOptions
     limits = _ACTIVATIONS.get(options.fusedActivationFunction)
@@ -190,7 +190,7 @@ def read(model: Any, operator: Any) -> Layer | None:
     deep = kind == "DEPTHWISE_CONV_2D"
     channels = into[3]
     if len(into) != 4 or (not deep and shape[3] != channels) or (deep and shape[3] % channels):
-        return None  # a grouped convolution, which the integer kernels do not run
+        return None  # a grouped convolution, which the integer kernels do not support
     kernel, stride = shape[1:3], (int(options.strideH), int(options.strideW))
     dilation = (int(options.dilationHFactor), int(options.dilationWFactor))
     same = options.padding == schema.Padding.SAME

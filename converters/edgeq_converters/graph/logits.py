@@ -1,4 +1,4 @@
-"""The model up to its logits: what comes before a final SOFTMAX or LOGISTIC, whose fixed step hides noise."""
+"""Cut a model at its logits: before a final SOFTMAX or LOGISTIC, whose fixed output scale hides noise."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeq_converters.graph import tflite_file
-from edgeq_converters.values import TensorInfo
+from edgeq_converters.graph.edit import Editor
+from edgeq_converters.graph.model import Model
 
 _SQUASHING = ("SOFTMAX", "LOGISTIC", "LOG_SOFTMAX")
-_SHAPING = ("RESHAPE", "SQUEEZE")
-# Between an integer model and its real outputs; what comes before them is what the model computed.
-_READING = ("DEQUANTIZE", "QUANTIZE")
+_RESHAPING = ("RESHAPE", "SQUEEZE")
+# Conversions between an integer model and its real outputs. The model computed what comes before them.
+_CONVERTING = ("DEQUANTIZE", "QUANTIZE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,63 +20,63 @@ class Cut:
     """A model whose outputs are its logits.
 
     Attributes:
-        data: the .tflite.
-        tensors: the names of its outputs.
-        outputs: its outputs, in the same order.
-        removed: positions of the final operations that were taken away; empty where there were none.
+        tensors: names of its output tensors.
+        removed: positions, in the whole model, of the final operations that were cut off; empty for none.
     """
 
-    data: bytes
+    model: Model
     tensors: tuple[str, ...]
-    outputs: tuple[TensorInfo, ...]
     removed: tuple[int, ...]
 
 
-def cut(data: bytes, *, subject: str) -> Cut:
+def cut(model: Model) -> Cut:
     """Return the model without the final SOFTMAX, LOGISTIC or LOG_SOFTMAX of each output.
 
-    An integer output of these has a fixed scale (1/256), so that its rounding is all that a comparison of
-    probabilities sees; at the logits the noise of the operations before shows.
+    The integer output of such an operation has a fixed scale (1/256). Compared as probabilities, two models
+    would differ by that rounding alone; at the logits, the noise of the operations before it shows.
     """
-    model = tflite_file.parse(data, subject=subject)
-    graph = model.subgraphs[0]
-    made_by = {int(i): number for number, operator in enumerate(graph.operators) for i in operator.outputs}
+    editor = Editor(model)
+    graph = editor.parsed.subgraphs[0]
+    producers = {int(i): number for number, operator in enumerate(graph.operators) for i in operator.outputs}
     outputs = [int(output) for output in graph.outputs]
     ends: list[int] = []
     passed: set[int] = set()
     for output in outputs:
-        end, after = _logits(model, made_by, output)
+        end, after = _logits(editor.parsed, producers, output)
         ends.append(end)
         passed.update(after)
     graph.outputs = list(dict.fromkeys(ends))
     removed = _unread(graph, passed)
-    if removed:
-        graph.operators = [op for number, op in enumerate(graph.operators) if number not in removed]
-        _rename_outputs(model, dict(zip(outputs, ends, strict=True)))
-        data = _packed(model, len(data))
-    names = tuple(tflite_file.tensor_name(graph.tensors[i]) for i in graph.outputs)
-    _, infos = tflite_file.inputs_and_outputs(model)
-    return Cut(data=data, tensors=names, outputs=infos, removed=tuple(sorted(removed)))
+    if not removed:
+        return Cut(model=model, tensors=_names(model.graph), removed=())
+    graph.operators = [op for number, op in enumerate(graph.operators) if number not in removed]
+    _move_signature_outputs(editor.parsed, dict(zip(outputs, ends, strict=True)))
+    return Cut(model=editor.pack(), tensors=_names(graph), removed=tuple(sorted(removed)))
 
 
-def _logits(model: Any, made_by: dict[int, int], output: int) -> tuple[int, list[int]]:
-    """Return the tensor to compare instead of an output, and the operations from there to the output."""
+def _names(graph: Any) -> tuple[str, ...]:
+    return tuple(tflite_file.tensor_name(graph.tensors[int(i)]) for i in graph.outputs)
+
+
+def _logits(parsed: Any, producers: dict[int, int], output: int) -> tuple[int, list[int]]:
+    """Return (the tensor to compare instead of an output, the operations from there to the output)."""
     tensor, after = output, []
-    while tensor in made_by:
-        number = made_by[tensor]
-        operator = model.subgraphs[0].operators[number]
-        name = tflite_file.op_name(model, operator)
+    while tensor in producers:
+        number = producers[tensor]
+        operator = parsed.subgraphs[0].operators[number]
+        name = tflite_file.op_name(parsed, operator)
         source = int(operator.inputs[0])
         after.append(number)
-        if name in _SQUASHING and source in made_by:
+        if name in _SQUASHING and source in producers:
             return source, after
-        if name not in _SHAPING + _READING:
+        if name not in _RESHAPING + _CONVERTING:
             break
         tensor = source
     return output, []
 
 
 def _unread(graph: Any, passed: set[int]) -> set[int]:
+    """Return those of the passed operations whose outputs nothing reads any more."""
     removed: set[int] = set()
     for number in sorted(passed, reverse=True):
         read = {int(i) for i in graph.outputs}
@@ -87,19 +88,11 @@ def _unread(graph: Any, passed: set[int]) -> set[int]:
     return removed
 
 
-def _rename_outputs(model: Any, moved: dict[int, int]) -> None:
-    for signature in model.signatureDefs or []:
+def _move_signature_outputs(parsed: Any, moved: dict[int, int]) -> None:
+    for signature in parsed.signatureDefs or []:
         if signature.subgraphIndex == 0:
             named: dict[int, Any] = {}
             for entry in signature.outputs or []:
                 entry.tensorIndex = moved.get(int(entry.tensorIndex), int(entry.tensorIndex))
                 named.setdefault(entry.tensorIndex, entry)
             signature.outputs = list(named.values())
-
-
-def _packed(model: Any, size_bytes: int) -> bytes:
-    import flatbuffers
-
-    builder = flatbuffers.Builder(size_bytes + 1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())

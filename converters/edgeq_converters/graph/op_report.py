@@ -1,4 +1,4 @@
-"""The op report: in which numbers each operation of a written file works, and whether it is full integer."""
+"""Op report: whether each operation of a model computes in integers or float, and why."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from typing import Any
 
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.model import Model
 from edgeq_converters.values import ModelInfo, OpKind, OpLine
 
 CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 _FLOATS = {"FLOAT64", "FLOAT32", "FLOAT16", "BFLOAT16"}
 
 
-def info(model: Any, *, unknown_ops: Collection[str] = ()) -> ModelInfo:
-    """Return what a parsed model is.
+def describe(model: Model, *, unknown_ops: Collection[str] = ()) -> ModelInfo:
+    """Return a model's inputs, outputs and op report.
 
     Args:
-        unknown_ops: names of operations that the quantizer does not know, for the reasons.
+        unknown_ops: kinds of operations that the quantizer does not know; the report gives that as a reason.
     """
-    inputs, outputs = tflite_file.inputs_and_outputs(model)
-    return ModelInfo(inputs=inputs, outputs=outputs, ops=lines(model, unknown_ops=unknown_ops))
+    return ModelInfo(inputs=model.inputs, outputs=model.outputs, ops=op_lines(model, unknown_ops=unknown_ops))
 
 
-def lines(model: Any, *, unknown_ops: Collection[str] = ()) -> tuple[OpLine, ...]:
-    """Return one line an operation, over all subgraphs in order."""
-    found: list[OpLine] = []
-    for graph in model.subgraphs:
+def op_lines(model: Model, *, unknown_ops: Collection[str] = ()) -> tuple[OpLine, ...]:
+    """Return one line per operation, over all subgraphs in order."""
+    lines: list[OpLine] = []
+    for graph in model.parsed.subgraphs:
         for operator in graph.operators:
-            name = tflite_file.op_name(model, operator)
-            kind, reason = _judge(graph, operator, name, unknown_ops)
-            found.append(OpLine(index=len(found), op=name, kind=kind, reason=reason))
-    return tuple(found)
+            name = tflite_file.op_name(model.parsed, operator)
+            kind, reason = _classify(graph, operator, name, unknown_ops)
+            lines.append(OpLine(index=len(lines), op=name, kind=kind, reason=reason))
+    return tuple(lines)
 
 
-def _judge(graph: Any, operator: Any, name: str, unknown_ops: Collection[str]) -> tuple[OpKind, str]:
+def _classify(graph: Any, operator: Any, name: str, unknown_ops: Collection[str]) -> tuple[OpKind, str]:
     tensors = [graph.tensors[i] for i in tflite_file.tensor_indices(operator)]
     types = {tflite_file.type_name(tensor) for tensor in tensors}
     quantized = any(tflite_file.is_quantized(tensor) for tensor in tensors)
@@ -49,7 +49,7 @@ def _judge(graph: Any, operator: Any, name: str, unknown_ops: Collection[str]) -
         return OpKind.FLOAT, "the quantizer does not know this operation"
     if quantized:
         converts = name in CONVERSIONS
-        return OpKind.MIXED, "converts inside of the graph" if converts else "integer weights, float values"
+        return OpKind.MIXED, "converts inside the graph" if converts else "integer weights, float values"
     return OpKind.FLOAT, "all tensors are float"
 
 
@@ -61,36 +61,40 @@ def _border(graph: Any, operator: Any, name: str) -> str | None:
     return None
 
 
-def stayed_float(model: ModelInfo, *, io: str) -> tuple[OpLine, ...]:
-    """Return the operations that a full-integer model may not have; conversions around them come last."""
-    found = [
+def float_lines(info: ModelInfo, *, io: str) -> tuple[OpLine, ...]:
+    """Return the operations that keep a model from being full integer; conversions around them come last.
+
+    Args:
+        io: type of the inputs and outputs; `float32` allows conversions at the model's borders.
+    """
+    lines = [
         line
-        for line in model.ops
+        for line in info.ops
         if line.kind is not OpKind.INTEGER and not (io == "float32" and line.reason.startswith("border:"))
     ]
-    return tuple(sorted(found, key=lambda line: line.op in CONVERSIONS))
+    return tuple(sorted(lines, key=lambda line: line.op in CONVERSIONS))
 
 
-def require_full_integer(model: ModelInfo, *, io: str, subject: str) -> None:
-    """Check that a written model computes in integers only.
+def require_full_integer(info: ModelInfo, *, io: str, subject: str) -> None:
+    """Check that a model computes in integers only.
 
     Args:
         io: `int8` allows no float at all; `float32` allows the conversions at the model's borders.
 
     Raises:
-        ConverterError: EQ307 naming the operations and inputs or outputs that are float.
+        ConverterError: EQ307 naming the operations, inputs or outputs that are float.
     """
-    stayed = stayed_float(model, io=io)
+    stayed = float_lines(info, io=io)
     if stayed:
         named = ", ".join(f"{line.op} (op {line.index}: {line.reason})" for line in stayed[:5])
         more = f" and {len(stayed) - 5} more" if len(stayed) > 5 else ""
         raise ConverterError(
             "EQ307",
             subject,
-            f"{len(stayed)} of {len(model.ops)} operations stayed float: {named}{more}",
+            f"{len(stayed)} of {len(info.ops)} operations stayed float: {named}{more}",
             hint="replace these operations in the model, or use --scheme dynamic or float16",
         )
-    wrong = [tensor for tensor in (*model.inputs, *model.outputs) if tensor.dtype.startswith("float")]
+    wrong = [tensor for tensor in (*info.inputs, *info.outputs) if tensor.dtype.startswith("float")]
     if io != "float32" and wrong:
         raise ConverterError(
             "EQ307",

@@ -1,4 +1,4 @@
-"""What a .tflite must be before anything is done with it: runnable here, fixed shapes, finite weights."""
+"""Validate a .tflite before it is converted: not compiled, float, fixed shapes, finite weights."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.model import Model
 from edgeq_converters.values import Scheme
 
 COMPILED = f"CUSTOM {tflite_file.EDGETPU_OP}"
 _FLOATS = {"FLOAT16": np.float16, "FLOAT32": np.float32, "FLOAT64": np.float64}
-# Operations whose constants are trained; elsewhere an infinity may be meant (a mask, a maximum's padding).
+# Operations whose constants are trained weights. Elsewhere an infinity may be intended, as in a mask.
 _TRAINED = (
     "CONV_2D",
     "DEPTHWISE_CONV_2D",
@@ -29,49 +30,68 @@ _TRAINED = (
 _CHUNK = 1 << 20
 
 
-def require_sound(model: Any, *, scheme: Scheme, subject: str) -> None:
-    """Check a model that is to be converted.
+def require_convertible(model: Model, *, scheme: Scheme) -> None:
+    """Check that a model can be converted to a scheme.
 
     Raises:
-        ConverterError: EQ304 quantized already, EQ306 open shapes, EQ320 compiled, EQ321 weights.
+        ConverterError: EQ304 already quantized, EQ306 open shapes, EQ320 compiled for the Edge TPU, EQ321
+            weights that are not finite.
     """
-    refuse_compiled(model, subject=subject)
-    tflite_file.require_float(model, subject=subject)
-    require_fixed(model, subject=subject)
-    require_finite(model, scheme=scheme, subject=subject)
+    require_not_compiled(model)
+    require_float(model)
+    require_fixed_shapes(model)
+    require_finite(model, scheme=scheme)
 
 
-def is_compiled(model: Any) -> bool:
+def is_compiled(model: Model) -> bool:
     """Return whether `edgetpu_compiler` made the model."""
-    operators = [operator for graph in model.subgraphs for operator in graph.operators]
-    return any(tflite_file.op_name(model, operator) == COMPILED for operator in operators)
+    operators = [operator for graph in model.parsed.subgraphs for operator in graph.operators]
+    return any(tflite_file.op_name(model.parsed, operator) == COMPILED for operator in operators)
 
 
-def refuse_compiled(model: Any, *, subject: str) -> None:
-    """Check that the model is one that a processor can run.
+def require_not_compiled(model: Model) -> None:
+    """Check that a processor can run the model.
 
     Raises:
-        ConverterError: EQ320 when it is compiled for the Edge TPU.
+        ConverterError: EQ320 the model is compiled for the Edge TPU.
     """
     if is_compiled(model):
-        raise tflite_file.compiled(subject)
+        raise tflite_file.compiled(model.subject)
 
 
-def require_fixed(model: Any, *, subject: str) -> None:
-    """Check that only the batch of the model's inputs is open.
+def require_float(model: Model) -> None:
+    """Check that nothing in the model is quantized.
+
+    Raises:
+        ConverterError: EQ304 naming the first quantized tensor.
+    """
+    for graph in model.parsed.subgraphs:
+        for tensor in graph.tensors:
+            kind = tflite_file.type_name(tensor)
+            if kind == "FLOAT16" or (kind != "FLOAT32" and tflite_file.is_quantized(tensor)):
+                raise ConverterError(
+                    "EQ304",
+                    model.subject,
+                    "the model is already quantized",
+                    expected="a float32 model",
+                    got=f"{kind.lower()} in tensor {tflite_file.tensor_name(tensor)!r}",
+                    hint="convert the float model that it was made from",
+                )
+
+
+def require_fixed_shapes(model: Model) -> None:
+    """Check that no dimension of the model's inputs is open, except the batch.
 
     Raises:
         ConverterError: EQ306 naming the input.
     """
-    graph = model.subgraphs[0]
-    inputs, _ = tflite_file.inputs_and_outputs(model)
-    for index, info in zip(graph.inputs, inputs, strict=True):
-        signature = graph.tensors[index].shapeSignature
+    for index, info in zip(model.graph.inputs, model.inputs, strict=True):
+        signature = model.graph.tensors[index].shapeSignature
         sizes = info.shape if signature is None else tuple(int(size) for size in signature)
         if any(size < 0 for size in sizes[1:]):
             raise ConverterError(
                 "EQ306",
-                subject,
+                model.subject,
                 f"input `{info.name}` has open dimensions besides the batch",
                 expected="fixed sizes",
                 got=f"({', '.join('?' if size < 0 else str(size) for size in sizes)})",
@@ -79,49 +99,54 @@ def require_fixed(model: Any, *, subject: str) -> None:
             )
 
 
-def require_finite(model: Any, *, scheme: Scheme, subject: str) -> None:
+def require_finite(model: Model, *, scheme: Scheme) -> None:
     """Check the constants of a float model.
 
-    NaN is refused everywhere. Infinity is refused in trained weights, and everywhere when the model is to
-    become integers, which have no infinity.
+    NaN is refused everywhere. Infinity is refused in trained weights, and in every constant that the scheme
+    turns into integers, which cannot represent it.
 
     Raises:
-        ConverterError: EQ321 naming the tensor, how many values, and where the first one is.
+        ConverterError: EQ321 with the tensor, the number of such values, and the position of the first.
     """
-    for graph in model.subgraphs:
+    parsed = model.parsed
+    for graph in parsed.subgraphs:
         users: dict[int, set[str]] = defaultdict(set)
         for operator in graph.operators:
             for index in tflite_file.tensor_indices(operator):
-                users[index].add(tflite_file.op_name(model, operator))
+                users[index].add(tflite_file.op_name(parsed, operator))
         for index, tensor in enumerate(graph.tensors):
             dtype = _FLOATS.get(tflite_file.type_name(tensor))
-            if dtype is None or not tflite_file.is_constant(model, tensor):
+            if dtype is None or not tflite_file.is_constant(parsed, tensor):
                 continue
             trained = bool(users[index].intersection(_TRAINED))
             strict = trained or scheme not in (Scheme.FLOAT32, Scheme.FLOAT16, Scheme.DYNAMIC)
-            values = np.frombuffer(memoryview(model.buffers[tensor.buffer].data), dtype)
-            count, first = _bad(values, infinite=strict)
+            values = np.frombuffer(memoryview(parsed.buffers[tensor.buffer].data), dtype)
+            count, first = _count_bad(values, infinite=strict)
             if count:
                 shape = tuple(int(size) for size in tensor.shape) if tensor.shape is not None else ()
-                where = [int(i) for i in np.unravel_index(first, shape)] if shape else first
+                position = [int(i) for i in np.unravel_index(first, shape)] if shape else first
                 raise ConverterError(
                     "EQ321",
-                    subject,
+                    model.subject,
                     f"{count} of {values.size} values of the weights {tflite_file.tensor_name(tensor)!r} "
                     f"(of {', '.join(sorted(users[index])) or 'no operation'}) are NaN or infinite",
                     expected="finite weights",
-                    got=f"{values[first]} at {where}",
-                    hint="the training diverged: take an earlier checkpoint",
+                    got=f"{values[first]} at {position}",
+                    hint="the training diverged: use an earlier checkpoint",
                 )
 
 
-def _bad(values: npt.NDArray[Any], *, infinite: bool) -> tuple[int, int]:
-    """Return how many values are bad and the first one's index; by chunks: weights are large."""
+def _count_bad(values: npt.NDArray[Any], *, infinite: bool) -> tuple[int, int]:
+    """Return (how many values are bad, the index of the first); in chunks, because weights can be large.
+
+    Args:
+        infinite: whether infinity is bad too.
+    """
     count, first = 0, -1
     for start in range(0, values.size, _CHUNK):
         part = values[start : start + _CHUNK]
-        found = np.flatnonzero(~np.isfinite(part) if infinite else np.isnan(part))
-        if found.size and first < 0:
-            first = start + int(found[0])
-        count += int(found.size)
+        bad = np.flatnonzero(~np.isfinite(part) if infinite else np.isnan(part))
+        if bad.size and first < 0:
+            first = start + int(bad[0])
+        count += int(bad.size)
     return count, first

@@ -1,1 +1,1 @@
-"""From a float .tflite and ranges to a quantized .tflite."""
+"""Quantize a float .tflite: choose ranges, correct the result, and drive the quantizer libraries."""

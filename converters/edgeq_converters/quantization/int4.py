@@ -1,21 +1,22 @@
-"""Which operations of a model get weights of four bits: as many as leave the logits a wanted SQNR."""
+"""Choose which operations get 4-bit weights: as many as keep a target SQNR at the logits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from edgeq_converters.calibration import observe
 from edgeq_converters.calibration.histogram import Histogram
-from edgeq_converters.data.samples import Samples, in_one_order
+from edgeq_converters.calibration.ranges import TensorRange, calibrated_ranges
+from edgeq_converters.data.samples import Samples, canonical_order
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import edit, kernels, tflite_file
+from edgeq_converters.graph.edit import Editor
+from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Step
 from edgeq_converters.quantization import weight_clipping
-from edgeq_converters.quantization.autotune.scoring import Judge, split
+from edgeq_converters.quantization.autotune.scoring import LogitsScorer, split_held_out
 from edgeq_converters.quantization.backends import litert
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.values import Scheme
@@ -26,13 +27,13 @@ _POOR_DB = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class WeightedOperation:
     """An operation whose weights may have four bits.
 
     Attributes:
         name: of its first output tensor.
-        weights: index of its weights' tensor.
-        count: how many weights it has.
+        weights: tensor index of its weights.
+        count: number of weights.
     """
 
     name: str
@@ -40,91 +41,84 @@ class Candidate:
     count: int
 
 
-def open_to_choice(recipe: Recipe) -> bool:
-    """Return whether a recipe leaves open which operations get weights of four bits."""
+def leaves_choice(recipe: Recipe) -> bool:
+    """Return whether a recipe leaves open which operations get 4-bit weights."""
     return recipe.scheme is Scheme.INT4 and not recipe.int8_ops and recipe.int4_sqnr_db > 0
 
 
 def choose(
-    base: bytes,
-    histograms: Mapping[str, Histogram],
-    samples: Samples,
-    *,
-    recipe: Recipe,
-    subject: str,
-    step: Step,
+    model: Model, histograms: Mapping[str, Histogram], samples: Samples, *, recipe: Recipe, step: Step
 ) -> tuple[Recipe, tuple[str, ...]]:
-    """Return the recipe with its int8_ops, and what there is to say about them.
+    """Return (the recipe with its int8_ops, notes on the choice).
 
-    Operations are ranked by the noise that rounding their weights alone to four bits makes at the logits, for
-    each byte that it saves. From the quietest on, as many are taken as leave the wanted SQNR on samples that
-    were held out; the model is uncorrected there, so that correction comes on top.
+    Each operation is ranked by the noise that rounding its weights alone to 4 bits adds at the logits, for
+    each byte that it saves. Starting with the quietest, as many are chosen as keep the target SQNR on
+    held-out samples. The model is uncorrected there; correction comes on top.
 
     Args:
-        base: a float .tflite with unique tensor names.
+        model: a normalized float model.
         histograms: of all samples.
 
     Raises:
         ConverterError: as the quantizer and LiteRT do.
     """
-    model = tflite_file.parse(base, subject=subject)
-    every = candidates(model)
+    every = int4_candidates(model)
     if len(samples) < _FEWEST or not every:
         return recipe, ()
-    judge = Judge(base, _held_out(samples, recipe.seed), subject=subject)
-    ranges = observe.ranges(base, histograms, calibrator="minmax", subject=subject)
-    made = _Made(base, every, ranges, subject)
-    running = made.running()
-    advance = step("choose weights of four bits", len(running))
+    scorer = LogitsScorer(model, _held_out(samples, recipe.seed))
+    ranges = calibrated_ranges(model, histograms, calibrator="minmax")
+    builder = _Builder(model, every, ranges)
+    running = builder.running()
+    advance = step("choose 4-bit weights", len(running))
     noise: dict[str, float] = {}
     for each in running:
-        noise[each.name] = 10 ** (-judge.score(_rounded(base, each, subject)) / 10)
+        noise[each.name] = 10 ** (-scorer.sqnr_db(_rounded(model, each)) / 10)
         advance(1)
     order = sorted(running, key=lambda each: (noise[each.name] / each.count, each.name))
-    count = _most(order, lambda few: judge.score(made.model(few)) >= recipe.int4_sqnr_db)
-    kept = {each.name for each in order[:count]}
-    int8 = tuple(each.name for each in every if each.name not in kept)
-    weights = sum(each.count for each in order[:count]), sum(each.count for each in every)
-    said = (
-        f"weights of 4 bits in {count} of {len(every)} operations ({weights[0] / weights[1]:.0%} of their"
-        f" weights): as many as leave {recipe.int4_sqnr_db:g} dB at the logits on held-out samples,"
-        " uncorrected; int4_sqnr_db sets the level, and edgeq tune --qat --scheme int4 trains all for 4 bits"
+    count = _most(order, lambda few: scorer.sqnr_db(builder.build(few)) >= recipe.int4_sqnr_db)
+    chosen = {each.name for each in order[:count]}
+    int8_ops = tuple(each.name for each in every if each.name not in chosen)
+    share = sum(each.count for each in order[:count]) / sum(each.count for each in every)
+    note = (
+        f"4-bit weights in {count} of {len(every)} operations ({share:.0%} of their weights): as many as keep"
+        f" {recipe.int4_sqnr_db:g} dB at the logits on held-out samples, before correction; int4_sqnr_db sets"
+        " the target, and edgeq tune --qat --scheme int4 trains all of them for 4 bits"
     )
-    return replace(recipe, int8_ops=int8), (said,)
+    return replace(recipe, int8_ops=int8_ops), (note,)
 
 
-def remark(base: bytes, made: bytes, samples: Samples | None, *, seed: int, subject: str) -> tuple[str, ...]:
-    """Return a warning where a model with weights of four bits is far from its float model."""
-    tensors = tflite_file.parse(made, subject=subject).subgraphs[0].tensors
-    if samples is None or not any(tflite_file.type_name(tensor) == "INT4" for tensor in tensors):
+def warn_if_poor(model: Model, quantized: Model, samples: Samples | None, *, seed: int) -> tuple[str, ...]:
+    """Return a warning if a model with 4-bit weights is far from its float model; else nothing."""
+    has_int4 = any(tflite_file.type_name(tensor) == "INT4" for tensor in quantized.graph.tensors)
+    if samples is None or not has_int4:
         return ()
-    reached = Judge(base, _held_out(samples, seed), subject=subject).score(made)
+    reached = LogitsScorer(model, _held_out(samples, seed)).sqnr_db(quantized)
     if reached >= _POOR_DB:
         return ()
     return (
-        f"weights of 4 bits leave {reached:.1f} dB at the logits (below {_POOR_DB:g} dB answers change too"
-        " often): train the model for them by edgeq tune --qat --scheme int4, or keep more operations int8 by"
-        " a higher int4_sqnr_db",
+        f"4-bit weights leave {reached:.1f} dB at the logits (below {_POOR_DB:g} dB, answers change too"
+        " often): train the model for them with edgeq tune --qat --scheme int4, or raise int4_sqnr_db to keep"
+        " more operations int8",
     )
 
 
-def candidates(model: Any) -> tuple[Candidate, ...]:
-    """Return the operations that the quantizer can give weights of four bits, in order of execution."""
-    graph = model.subgraphs[0]
-    found = []
+def int4_candidates(model: Model) -> tuple[WeightedOperation, ...]:
+    """Return the operations that the quantizer can give 4-bit weights, in order of execution."""
+    graph = model.graph
+    candidates = []
     for operator in graph.operators:
-        if tflite_file.op_name(model, operator) not in litert.INT4_OPS:
+        if tflite_file.op_name(model.parsed, operator) not in litert.INT4_OPS:
             continue
         weights = int(operator.inputs[1])
         tensor = graph.tensors[weights]
-        if tflite_file.is_constant(model, tensor) and tflite_file.type_name(tensor) == "FLOAT32":
-            name = tflite_file.tensor_name(graph.tensors[operator.outputs[0]])
-            found.append(Candidate(name=name, weights=weights, count=int(np.prod(tensor.shape))))
-    return tuple(found)
+        if tflite_file.is_constant(model.parsed, tensor) and tflite_file.type_name(tensor) == "FLOAT32":
+            name = tflite_file.operation_name(graph, operator)
+            candidates.append(WeightedOperation(name=name, weights=weights, count=int(np.prod(tensor.shape))))
+    return tuple(candidates)
 
 
-def _most(order: Sequence[Candidate], holds: Callable[[Sequence[Candidate]], bool]) -> int:
-    """Return the largest number of leading candidates that hold; more never hold where fewer do not."""
+def _most(order: Sequence[WeightedOperation], holds: Callable[[Sequence[WeightedOperation]], bool]) -> int:
+    """Return the largest number of leading operations that hold; if some number fails, all larger ones do."""
     low, high = 0, len(order)
     if holds(order):
         return high
@@ -137,52 +131,47 @@ def _most(order: Sequence[Candidate], holds: Callable[[Sequence[Candidate]], boo
     return low
 
 
-class _Made:
-    """Makes models of some operations in four bits, with plain ranges."""
+class _Builder:
+    """Builds models with some operations in 4 bits and plain ranges."""
 
     def __init__(
-        self, base: bytes, every: tuple[Candidate, ...], ranges: Mapping[str, Any], subject: str
+        self, model: Model, every: tuple[WeightedOperation, ...], ranges: Mapping[str, TensorRange]
     ) -> None:
-        self._base, self._every, self._ranges, self._subject = base, every, ranges, subject
+        self._model, self._every, self._ranges = model, every, ranges
 
-    def model(self, four_bits: Sequence[Candidate]) -> bytes:
-        """Return the model; all others have eight bits."""
+    def build(self, four_bits: Sequence[WeightedOperation]) -> Model:
+        """Return the model; all other operations have 8-bit weights."""
         chosen = {each.name for each in four_bits}
         keep = tuple(each.name for each in self._every if each.name not in chosen)
         recipe = Recipe(scheme=Scheme.INT4, int8_ops=keep, io="int8")
-        clip = weight_clipping.clipped(
-            self._base, bits=4, kinds=litert.INT4_OPS, keep=keep, subject=self._subject
-        )
-        return litert.quantize(
-            self._base, recipe=recipe, ranges={**self._ranges, **clip}, subject=self._subject
-        )
+        clipped = weight_clipping.clipped_ranges(self._model, bits=4, kinds=litert.INT4_OPS, keep=keep)
+        return litert.quantize(self._model, recipe=recipe, ranges={**self._ranges, **clipped})
 
-    def running(self) -> tuple[Candidate, ...]:
-        """Return those that the runtime computes alike with all its kernels."""
+    def running(self) -> tuple[WeightedOperation, ...]:
+        """Return the operations that the runtime computes alike with all its kernels."""
         if self._runs(self._every):
             return self._every
         return tuple(each for each in self._every if self._runs((each,)))
 
-    def _runs(self, four_bits: tuple[Candidate, ...]) -> bool:
+    def _runs(self, four_bits: tuple[WeightedOperation, ...]) -> bool:
         try:
-            kernels.require_alike(self.model(four_bits), subject=self._subject)
+            kernels.require_alike(self.build(four_bits))
         except ConverterError:
-            return False  # what does not run keeps its eight bits
+            return False  # operations that do not run keep 8 bits
         return True
 
 
 def _held_out(samples: Samples, seed: int) -> Samples:
-    # The same samples in whatever order they came.
-    return split(in_one_order(samples), seed=seed)[1]
+    return split_held_out(canonical_order(samples), seed=seed)[1]
 
 
-def _rounded(base: bytes, candidate: Candidate, subject: str) -> bytes:
-    """Return the float model with one operation's weights on their grid of four bits."""
-    model = tflite_file.parse(base, subject=subject)
-    tensor = model.subgraphs[0].tensors[candidate.weights]
-    weights = edit.constant(model, tensor)
+def _rounded(model: Model, operation: WeightedOperation) -> Model:
+    """Return the float model with one operation's weights rounded to their 4-bit grid."""
+    editor = Editor(model)
+    tensor = editor.parsed.subgraphs[0].tensors[operation.weights]
+    weights = edit.constant(editor.parsed, tensor)
     rows = weights.reshape(len(weights), -1)
-    scale = (weight_clipping.limits(rows, bits=4) / 7)[:, None]
-    grid = np.clip(np.rint(rows / scale), -7, 7) * scale
-    edit.set_constant(model, tensor, grid.reshape(weights.shape).astype(np.float32))
-    return edit.pack(model)
+    scale = (weight_clipping.clip_limits(rows, bits=4) / 7)[:, None]
+    rounded = np.clip(np.rint(rows / scale), -7, 7) * scale
+    edit.set_constant(editor.parsed, tensor, rounded.reshape(weights.shape).astype(np.float32))
+    return editor.pack()

@@ -1,124 +1,112 @@
-"""From the float hub to a model whose activations are integers: histograms, ranges, and the quantizer."""
+"""Quantize activations as well as weights: histograms, ranges, the choices of `auto`, and the quantizer."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from edgeq_converters.calibration import histogram_io, observe
+from edgeq_converters.calibration import histogram_io
 from edgeq_converters.calibration.calibrators import AUTO
 from edgeq_converters.calibration.histogram import Histogram
+from edgeq_converters.calibration.observe import observe
 from edgeq_converters.calibration.qparams import INT8, INT16
+from edgeq_converters.calibration.ranges import Ranges, calibrated_ranges, learned_ranges
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Step
-from edgeq_converters.quantization import autotune, int4, quantize
+from edgeq_converters.quantization import autotune, int4
 from edgeq_converters.quantization.backends import tensorflow
-from edgeq_converters.quantization.quantize import Quantized
+from edgeq_converters.quantization.quantize import Quantized, quantize
 from edgeq_converters.recipe import Backend, Recipe
 from edgeq_converters.values import Scheme
 
 _FEW = 32
-_UNJUDGED = "mse"
+_WITHOUT_SAMPLES = "mse"
+"""The calibrator of `auto` where nothing can be measured."""
 
 
-def make(
-    base: bytes,
-    *,
-    recipe: Recipe,
-    samples: Samples | None,
-    histograms: Path | None,
-    subject: str,
-    step: Step,
+def quantize_activations(
+    model: Model, *, recipe: Recipe, samples: Samples | None, histograms: Path | None, step: Step
 ) -> Quantized:
-    """Return the model in integers.
+    """Return the model with integer weights and activations.
 
     Args:
-        base: a float .tflite with unique tensor names.
-        samples: calibration samples; None where only histograms were kept.
-        histograms: a file that `edgeq calibrate` wrote for this model, instead of a pass over the samples.
+        model: a normalized float model.
+        samples: the representative dataset; None if only histograms are given.
+        histograms: a file that `edgeq calibrate` wrote for this model, which saves the pass over the samples.
 
     Raises:
-        ConverterError: EQ209 neither was given, EQ331 the histograms are of another model, EQ3xx.
+        ConverterError: EQ209 neither samples nor histograms are given, EQ331 the histograms are of another
+            model; EQ3xx as the quantizer does.
     """
-    if recipe.scheme is Scheme.INT4:
-        return _int4(base, recipe, samples, histograms, subject, step)
-    return _made(base, recipe, samples, histograms, subject, step)
+    if recipe.scheme is not Scheme.INT4:
+        return _quantize(model, recipe, samples, histograms, step)
+    choice_notes: tuple[str, ...] = ()
+    if int4.leaves_choice(recipe) and samples is not None and not recipe.ranges:
+        observed = load_histograms(model, samples=samples, histograms=histograms, step=step)
+        recipe, choice_notes = int4.choose(model, observed, samples, recipe=recipe, step=step)
+    quantized = _quantize(model, recipe, samples, histograms, step)
+    warnings = int4.warn_if_poor(model, quantized.model, samples, seed=recipe.seed)
+    return replace(quantized, notes=(*warnings, *choice_notes, *quantized.notes))
 
 
-def _int4(
-    base: bytes, recipe: Recipe, samples: Samples | None, histograms: Path | None, subject: str, step: Step
+def _quantize(
+    model: Model, recipe: Recipe, samples: Samples | None, histograms: Path | None, step: Step
 ) -> Quantized:
-    said: tuple[str, ...] = ()
-    if int4.open_to_choice(recipe) and samples is not None and not recipe.ranges:
-        found, _ = observed(base, samples=samples, histograms=histograms, subject=subject, step=step)
-        recipe, said = int4.choose(base, found, samples, recipe=recipe, subject=subject, step=step)
-    made = _made(base, recipe, samples, histograms, subject, step)
-    warned = int4.remark(base, made.data, samples, seed=recipe.seed, subject=subject)
-    return replace(made, notes=(*warned, *said, *made.notes))
-
-
-def _made(
-    base: bytes, recipe: Recipe, samples: Samples | None, histograms: Path | None, subject: str, step: Step
-) -> Quantized:
-    found, notes = observed(base, samples=samples, histograms=histograms, subject=subject, step=step)
-    extra = observe.learned(base, recipe.ranges, subject=subject)
+    observed = load_histograms(model, samples=samples, histograms=histograms, step=step)
+    notes = histogram_notes(observed)
+    fixed = learned_ranges(model, recipe.ranges)
     if recipe.backend is not Backend.LITERT and tensorflow.is_installed():
-        extra |= _hidden(base, samples, subject=subject)
-    if samples is not None and not recipe.ranges and autotune.wanted(recipe):
-        best = autotune.best(
-            base, found, samples, recipe=recipe, extra_ranges=extra, subject=subject, step=step
-        )
-        return Quantized(data=best.data, backend=best.backend, notes=(*notes, *best.notes))
-    if recipe.calibrator == AUTO:  # nothing to choose by: ranges are given, or only histograms were kept
-        recipe = replace(recipe, calibrator=_UNJUDGED)
+        fixed |= _hidden_ranges(model, samples)
+    if samples is not None and not recipe.ranges and autotune.is_needed(recipe):
+        best = autotune.choose(model, observed, samples, recipe=recipe, fixed_ranges=fixed, step=step)
+        return Quantized(model=best.model, backend=best.backend, notes=(*notes, *best.notes))
+    if recipe.calibrator == AUTO:  # nothing to measure: the recipe has ranges, or there are histograms only
+        recipe = replace(recipe, calibrator=_WITHOUT_SAMPLES)
     grid = INT16 if recipe.scheme is Scheme.INT16X8 else INT8
-    ranges = observe.ranges(base, found, calibrator=recipe.calibrator, subject=subject, grid=grid)
-    ranges |= extra
+    ranges = calibrated_ranges(model, observed, calibrator=recipe.calibrator, grid=grid) | fixed
     step("quantize", 1)
-    made = quantize.make(base, recipe=recipe, ranges=ranges, subject=subject)
-    return replace(made, notes=(*notes, *made.notes))
+    quantized = quantize(model, recipe=recipe, ranges=ranges)
+    return replace(quantized, notes=(*notes, *quantized.notes))
 
 
-def observed(
-    base: bytes, *, samples: Samples | None, histograms: Path | None, subject: str, step: Step
-) -> tuple[Mapping[str, Histogram], tuple[str, ...]]:
-    """Return the histograms by tensor, read or taken, and what there is to say about them."""
+def load_histograms(
+    model: Model, *, samples: Samples | None, histograms: Path | None, step: Step
+) -> Mapping[str, Histogram]:
+    """Return the histogram of each activation, from a file or from a pass over the samples.
+
+    Raises:
+        ConverterError: EQ209 there is neither, EQ331 the file is of another model, EQ309 NaN or infinity.
+    """
     if histograms is not None:
-        kept = histogram_io.read(histograms)
-        histogram_io.require_model(kept, digest=digest_of(base), subject=str(histograms))
-        return kept.histograms, remarks(kept.histograms)
+        file = histogram_io.read(histograms)
+        histogram_io.require_model(file, digest=model.sha256, subject=str(histograms))
+        return file.histograms
     if samples is None:
-        raise needs_calibration(subject)
-    advance = step("calibrate", len(samples))
-    found = observe.observe(base, samples, subject=subject, advance=advance)
-    return found, remarks(found)
+        raise needs_calibration(model.subject)
+    return observe(model, samples, advance=step("calibrate", len(samples)))
 
 
-def digest_of(base: bytes) -> str:
-    """Return the sha256 by which histograms name the float .tflite that they were taken from."""
-    return hashlib.sha256(base).hexdigest()
-
-
-def remarks(histograms: Mapping[str, Histogram]) -> tuple[str, ...]:
-    """Return what the user should know about the ranges before the model is trusted."""
-    said: list[str] = []
+def histogram_notes(histograms: Mapping[str, Histogram]) -> tuple[str, ...]:
+    """Return warnings about calibration data that may not be representative."""
+    notes: list[str] = []
     samples = max((histogram.samples for histogram in histograms.values()), default=0)
     if 0 < samples < _FEW:
-        counted = "one sample" if samples == 1 else f"{samples} samples"
-        said.append(f"calibrated on {counted} only: give 100 to 500, or ranges stay too narrow")
-    still = [name for name, found in histograms.items() if found.total and found.minimum == found.maximum]
-    if still and samples > 1:
-        named = ", ".join(still[:3]) + (" and more" if len(still) > 3 else "")
-        said.append(f"{len(still)} of {len(histograms)} tensors have one value over all samples: {named}")
-    return tuple(said)
+        count = "only one sample" if samples == 1 else f"only {samples} samples"
+        notes.append(f"calibrated on {count}: give 100 to 500, or the ranges may be too narrow")
+    constant = [name for name, each in histograms.items() if each.total and each.minimum == each.maximum]
+    if constant and samples > 1:
+        named = ", ".join(constant[:3]) + (" and more" if len(constant) > 3 else "")
+        notes.append(
+            f"{len(constant)} of {len(histograms)} tensors have the same value over all samples: {named}"
+        )
+    return tuple(notes)
 
 
 def needs_calibration(subject: str, scheme: Scheme = Scheme.INT8) -> ConverterError:
-    """Return the error for an integer scheme without data."""
+    """Return the error for an integer scheme without a representative dataset."""
     return ConverterError(
         "EQ209",
         subject,
@@ -129,14 +117,14 @@ def needs_calibration(subject: str, scheme: Scheme = Scheme.INT8) -> ConverterEr
     )
 
 
-def _hidden(base: bytes, samples: Samples | None, *, subject: str) -> observe.Ranges:
+def _hidden_ranges(model: Model, samples: Samples | None) -> Ranges:
     if samples is not None:
-        return tensorflow.hidden_ranges(base, samples, subject=subject)
-    if tensorflow.has_lstm(tflite_file.parse(base, subject=subject)):
+        return tensorflow.hidden_ranges(model, samples)
+    if tensorflow.has_lstm(model):
         raise ConverterError(
             "EQ209",
-            subject,
-            "an LSTM has ranges inside that no histogram holds",
+            model.subject,
+            "an LSTM has inner ranges, which histograms do not hold",
             expected="samples",
             got="histograms only",
             hint="add --calibration C.npz",

@@ -1,1 +1,1 @@
-"""Sensitivity: what quantizing each operation of a model costs at its logits."""
+"""Sensitivity analysis: how much noise at the logits the quantization of each operation causes."""

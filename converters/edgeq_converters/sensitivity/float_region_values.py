@@ -1,4 +1,4 @@
-"""Frozen values of a walk over float islands, as the worker writes them and the caller reads them."""
+"""Values of a search over float regions, which the worker writes and the host reads."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IslandSet:
+class FloatRegionSet:
     """One choice of operations that stay float.
 
     Attributes:
-        family: how it was found: `int8`, `ranking`, `head`, `tail`, `joined`, `reverted`.
-        float_ops: their names (first output tensors), in the order of execution.
+        family: the kind of choice: `int8`, `ranking`, `head`, `tail`, `joined`, `reverted`.
+        float_ops: names of the operations (first output tensors), in order of execution.
         indices: their positions in the whole model.
-        sqnr_db: SQNR at the logits, uncorrected, on samples that were held out of the calibration;
-            at most 200, which is no noise.
-        added_bytes: how much larger the model becomes by their float weights.
-        work: share of the model's multiplications that they do, 0..1.
-        borders: tensors that have to be converted between int8 and float.
+        sqnr_db: at the logits, without correction, on samples held out of the calibration; 200 stands for no
+            noise.
+        added_bytes: how much their float weights enlarge the model.
+        work: their share of the model's multiplications, 0..1.
+        borders: number of conversions between int8 and float.
     """
 
     family: str
@@ -32,21 +32,22 @@ class IslandSet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IslandWalk:
-    """What a walk over float islands found.
+class FloatRegionSearch:
+    """The result of a search over float regions.
 
     Attributes:
-        alone_db: {operation's position: SQNR at the logits with only it quantized}.
+        alone_db: {position of an operation: SQNR at the logits with only that one quantized}.
         ranking: positions, worst first.
-        after_logits: names of the operations after the logits, which no candidate decides about.
-        sets: every choice that was measured; the first keeps nothing float.
-        held_out: how many samples the SQNR was taken on.
+        after_logits: names of the operations after the logits, which the search leaves alone.
+        sets: every choice that was measured; the first leaves nothing float.
+        held_out: number of samples that the SQNR was measured on.
+        notes: remarks for the user.
     """
 
     alone_db: Mapping[int, float]
     ranking: tuple[int, ...]
     after_logits: tuple[str, ...]
-    sets: tuple[IslandSet, ...]
+    sets: tuple[FloatRegionSet, ...]
     held_out: int
     notes: tuple[str, ...]
 
@@ -55,14 +56,14 @@ class IslandWalk:
         return {**asdict(self), "alone_db": {str(key): value for key, value in self.alone_db.items()}}
 
     @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> IslandWalk:
+    def from_dict(cls, body: Mapping[str, Any]) -> FloatRegionSearch:
         """Return the value that `to_dict` wrote."""
         return cls(
             alone_db={int(key): value for key, value in body["alone_db"].items()},
             ranking=tuple(body["ranking"]),
             after_logits=tuple(body["after_logits"]),
             sets=tuple(
-                IslandSet(
+                FloatRegionSet(
                     **{**item, "float_ops": tuple(item["float_ops"]), "indices": tuple(item["indices"])}
                 )
                 for item in body["sets"]

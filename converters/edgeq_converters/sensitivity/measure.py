@@ -1,4 +1,4 @@
-"""Measuring sensitivity: every operation quantized alone, all up to it, and what helps the worst ones."""
+"""Measure sensitivity: quantize each operation alone and all up to it; try remedies for the worst ones."""
 
 from __future__ import annotations
 
@@ -6,72 +6,69 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgeq_converters.data.samples import Samples
-from edgeq_converters.graph import tflite_file
-from edgeq_converters.graph.float_regions import Operation, closed, operations
+from edgeq_converters.data.samples import Samples, subset
+from edgeq_converters.graph import validate
+from edgeq_converters.graph.float_regions import Operation, fill_gaps, operations
+from edgeq_converters.graph.model import Model
+from edgeq_converters.graph.normalize import normalize
 from edgeq_converters.progress import Advance, Step
-from edgeq_converters.quantization import quantize
+from edgeq_converters.quantization.quantize import known_ops
 from edgeq_converters.sensitivity import advice, screening, spreads, tensor_noise
 from edgeq_converters.sensitivity.screening import Screen
+from edgeq_converters.sensitivity.tensor_noise import TensorNoise
 from edgeq_converters.sensitivity.values import OpSensitivity, Sensitivity, Walk
 
 SAMPLES = 256
-LOOKED_INTO = 3
-_ALONG_SAMPLES = 64
+WORST = 3
+_TENSOR_SAMPLES = 64
 _OTHER_CALIBRATORS = ("percentile", "mse")
 Figures = tuple[float | None, ...]
 
 
 def measure(
-    data: bytes,
+    model: Model,
     calibration: Samples,
     evaluation: Samples,
     *,
-    subject: str,
     step: Step,
     calibrator: str = "minmax",
     samples: int = SAMPLES,
-    walk: int = LOOKED_INTO,
+    walk: int = WORST,
 ) -> Sensitivity:
-    """Return what quantizing each operation of a float .tflite costs at its logits.
+    """Return how much noise at the logits the quantization of each operation of a float model causes.
 
-    "Alone" quantizes an operation's inputs, weights and outputs and nothing else. That ranks; leaving a
-    single one float while all others are int8 hardly moves the SQNR, because noise is not additive there.
-    Source of the ranking: AIMET's automatic mixed precision, arXiv 2302.05397.
+    "Alone" quantizes the inputs, weights and outputs of one operation and nothing else; that ranks the
+    operations. Leaving one operation float while all others are int8 hardly changes the SQNR, because noise
+    is not additive there. Source of the ranking: AIMET's automatic mixed precision, arXiv 2302.05397.
 
     Args:
-        samples: at most as many of the evaluation samples are used, at even distances.
-        walk: over how many of the worst operations the walk goes.
+        calibration: the representative dataset.
+        evaluation: samples on which models are compared.
+        samples: at most this many of the evaluation samples are used, evenly spaced.
+        walk: how many of the worst operations stay float in the last step of the walk; one more in each step.
 
     Raises:
-        ConverterError: EQ302..304 the model, EQ308 the quantizer refuses it as a whole, EQ309 NaN.
+        ConverterError: EQ302..304 the model, EQ308 the quantizer refuses the whole model, EQ309 NaN.
     """
-    data = tflite_file.normalized(data, subject=subject)
-    whole = tflite_file.parse(data, subject=subject)
-    tflite_file.require_float(whole, subject=subject)
-    used = screening.some(evaluation, samples)
-    screen = screening.prepare(
-        data,
-        calibration,
-        used,
-        calibrator=calibrator,
-        subject=subject,
-        advance=step("calibrate", len(calibration) + len(used)),
-    )
-    all_int8 = screen.quantized(())  # what refuses the whole model says so here
+    model = normalize(model)
+    validate.require_float(model)
+    used = subset(evaluation, samples)
+    advance = step("calibrate", len(calibration) + len(used))
+    screen = screening.prepare(model, calibration, used, calibrator=calibrator, advance=advance)
+    all_int8 = screen.quantize(())  # fails here if the quantizer refuses the whole model
     sweep = _sweep(screen, step("quantize operations one by one", 2 * len(screen.ops)))
     step("compare along the graph", 1)
     names = [op.name for op in screen.ops]
-    few = screening.some(evaluation, _ALONG_SAMPLES)
-    along = tensor_noise.along(screen.cut.data, all_int8, names, few, subject=subject)
-    looked = _look_into(screen, sweep, walk, step)
-    everywhere = operations(whole)
-    at = [op.index for op in everywhere if op.index not in screen.cut.removed]
-    found = {
-        at[i]: _operation(screen, i, at[i], sweep=sweep, along=along[names[i]], looked=looked)
-        for i in range(len(screen.ops))
+    few = subset(evaluation, _TENSOR_SAMPLES)
+    tensors = tensor_noise.measure_tensors(screen.cut.model, all_int8, names, few)
+    remedies = _try_remedies(screen, sweep, walk, step)
+    whole = operations(model)
+    positions = [op.index for op in whole if op.index not in screen.cut.removed]
+    measured = {
+        position: _operation(screen, i, position, sweep, tensors[names[i]], remedies)
+        for i, position in enumerate(positions)
     }
-    ops = tuple(found.get(op.index) or _after(op) for op in everywhere)
+    ops = tuple(measured.get(op.index) or _after_logits(op) for op in whole)
     result = Sensitivity(
         measured_at=screen.cut.tensors,
         before=tuple(ops[i].op for i in screen.cut.removed),
@@ -80,15 +77,17 @@ def measure(
         calibrator=calibrator,
         int8_db=sweep.int8_db,
         ops=ops,
-        ranking=tuple(at[i] for i in sweep.ranking),
-        walk=looked.walk,
+        ranking=tuple(positions[i] for i in sweep.ranking),
+        walk=remedies.walk,
         notes=(*calibration.notes, *_notes(ops, len(used), len(evaluation))),
     )
-    return replace(result, notes=(*result.notes, *advice.of_model(result)))
+    return replace(result, notes=(*result.notes, *advice.advise_model(result)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sweep:
+    """SQNR with each operation quantized alone, and with all up to it."""
+
     alone: Figures
     cumulative: Figures
     ranking: tuple[int, ...]
@@ -99,13 +98,13 @@ class _Sweep:
         return next((value for value in reversed(self.cumulative) if value is not None), math.inf)
 
     def noise(self) -> list[float]:
-        """Return each operation's own noise as a share of the signal."""
+        """Return the noise of each operation alone, as a share of the signal power."""
         return [0.0 if value is None else 10 ** (-value / 10) for value in self.alone]
 
 
 def _sweep(screen: Screen, advance: Advance) -> _Sweep:
     names = [op.name for op in screen.ops]
-    library = quantize.known_ops()
+    library = known_ops()
     known = tuple(op.op in library for op in screen.ops)
     alone = screen.sqnr_db([[*names[:i], *names[i + 1 :]] for i in range(len(names))], advance=advance)
     cumulative = screen.sqnr_db([names[i + 1 :] for i in range(len(names))], advance=advance)
@@ -118,20 +117,21 @@ def _sweep(screen: Screen, advance: Advance) -> _Sweep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Looked:
+class _Remedies:
+    """SQNR of the worst operations left float, with other calibrators, and along the walk."""
+
     released: Mapping[int, float | None]
     others: Mapping[int, Mapping[str, float]]
     walk: tuple[Walk, ...]
 
 
-def _look_into(screen: Screen, sweep: _Sweep, walk: int, step: Step) -> _Looked:
-    """Return what the worst operations respond to: being float, and other ranges."""
+def _try_remedies(screen: Screen, sweep: _Sweep, walk: int, step: Step) -> _Remedies:
     names = [op.name for op in screen.ops]
-    worst = sweep.ranking[:LOOKED_INTO]
-    prefixes = [closed(screen.ops, sweep.ranking[: k + 1]) for k in range(min(walk, len(sweep.ranking)))]
+    worst = sweep.ranking[:WORST]
+    prefixes = [fill_gaps(screen.ops, sweep.ranking[: k + 1]) for k in range(min(walk, len(sweep.ranking)))]
     prefixes = list(dict.fromkeys(prefixes))
     total = len(worst) * (1 + len(_OTHER_CALIBRATORS)) + len(prefixes)
-    advance = step("look into the worst operations", max(total, 1))
+    advance = step("try remedies for the worst operations", max(total, 1))
     released = screen.sqnr_db([[names[i]] for i in worst], advance=advance)
     others: dict[int, dict[str, float]] = {i: {} for i in worst}
     for calibrator in _OTHER_CALIBRATORS:
@@ -143,20 +143,20 @@ def _look_into(screen: Screen, sweep: _Sweep, walk: int, step: Step) -> _Looked:
             if value is not None:
                 others[i][calibrator] = value
     floats = [tuple(names[i] for i in sorted(prefix)) for prefix in prefixes]
-    walked = screen.sqnr_db(floats, advance=advance)
-    return _Looked(
+    walk_db = screen.sqnr_db(floats, advance=advance)
+    return _Remedies(
         released=dict(zip(worst, released, strict=True)),
         others=others,
         walk=tuple(
-            Walk(float_ops=kept, sqnr_db=value)
-            for kept, value in zip(floats, walked, strict=True)
+            Walk(float_ops=float_ops, sqnr_db=value)
+            for float_ops, value in zip(floats, walk_db, strict=True)
             if value is not None
         ),
     )
 
 
 def _operation(
-    screen: Screen, i: int, at: int, *, sweep: _Sweep, along: tensor_noise.Along, looked: _Looked
+    screen: Screen, i: int, position: int, sweep: _Sweep, tensor: TensorNoise, remedies: _Remedies
 ) -> OpSensitivity:
     op, noise = screen.ops[i], sweep.noise()
     total, own = sum(noise), noise[i]
@@ -165,25 +165,27 @@ def _operation(
     if sweep.alone[i] is not None and total > 0:
         cost = 10 * math.log10(total / rest) if rest > 0 else math.inf
     histogram = screen.histograms.get(op.name)
-    made = OpSensitivity(
-        index=at,
+    activation = None
+    if histogram:
+        activation = spreads.activation_spread(op.name, histogram, tensor.channel_ratio)
+    result = OpSensitivity(
+        index=position,
         op=op.op,
         name=op.name,
         alone_db=sweep.alone[i],
         cumulative_db=sweep.cumulative[i],
-        local_db=along.sqnr_db,
+        local_db=tensor.sqnr_db,
         share=None if sweep.alone[i] is None or not total else own / total,
         cost_db=cost,
-        other_ranges_db=looked.others.get(i, {}),
-        released_db=looked.released.get(i),
-        weights=spreads.of_weights(screen.model, i),
-        activation=spreads.of_activation(op.name, histogram, along.channel_ratio) if histogram else None,
+        other_ranges_db=remedies.others.get(i, {}),
+        released_db=remedies.released.get(i),
+        weights=spreads.weight_spread(screen.cut.model, i),
+        activation=activation,
         reason=_reason(sweep, i),
         advice=(),
     )
-    return replace(
-        made, advice=advice.of_operation(made, calibrator=screen.calibrator, int8_db=sweep.int8_db)
-    )
+    sentences = advice.advise_operation(result, calibrator=screen.calibrator, int8_db=sweep.int8_db)
+    return replace(result, advice=sentences)
 
 
 def _reason(sweep: _Sweep, i: int) -> str:
@@ -194,7 +196,7 @@ def _reason(sweep: _Sweep, i: int) -> str:
     return ""
 
 
-def _after(op: Operation) -> OpSensitivity:
+def _after_logits(op: Operation) -> OpSensitivity:
     return OpSensitivity(
         index=op.index,
         op=op.op,
@@ -208,16 +210,16 @@ def _after(op: Operation) -> OpSensitivity:
         released_db=None,
         weights=None,
         activation=None,
-        reason="after the logits: an integer output of it has a fixed scale whatever is chosen",
+        reason="after the logits: its integer output has a fixed scale that no choice affects",
         advice=(),
     )
 
 
-def _notes(ops: Sequence[OpSensitivity], used: int, given: int) -> tuple[str, ...]:
+def _notes(ops: Sequence[OpSensitivity], used: int, available: int) -> tuple[str, ...]:
     notes = []
-    if used < given:
-        notes.append(f"{used} of {given} evaluation samples were used, at even distances (--samples)")
+    if used < available:
+        notes.append(f"{used} of {available} evaluation samples were used, evenly spaced (--samples)")
     unknown = sorted({op.op for op in ops if "does not know" in op.reason})
     if unknown:
-        notes.append(f"{', '.join(unknown)}: the quantizer does not know these; they stay float")
+        notes.append(f"{', '.join(unknown)}: the quantizer does not know these operations; they stay float")
     return tuple(notes)

@@ -1,22 +1,25 @@
-"""Screening: the SQNR at the logits of many int8 models that differ in which operations stay float."""
+"""Screen choices of float operations: quantize each choice and measure its SQNR at the logits."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeq_converters import metrics
-from edgeq_converters.calibration import observe
 from edgeq_converters.calibration.histogram import Histogram
+from edgeq_converters.calibration.observe import observe
+from edgeq_converters.calibration.ranges import TensorRange, calibrated_ranges
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import float_regions, inference, logits, tflite_file
+from edgeq_converters.graph import float_regions, logits
+from edgeq_converters.graph.interpreter import Interpreter, batches, run_samples
+from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Advance
 from edgeq_converters.quantization.backends import litert
 from edgeq_converters.recipe import Recipe
@@ -27,131 +30,112 @@ Real = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Screen:
-    """A float model up to its logits, with all that candidates are made and judged with.
+    """A float model cut at its logits, with all that is needed to quantize and compare candidates.
 
     Attributes:
         cut: the model whose outputs are compared.
         ops: the operations of the cut model.
         histograms: of every activation, from the calibration samples.
-        ranges: what the calibrator made of them.
+        ranges: the calibrator's ranges.
         samples: the samples on which candidates are compared with the float model.
         reference: the float model's logits on them.
-        calibrator: which calibrator.
+        calibrator: the name of the calibrator.
     """
 
-    subject: str
     cut: logits.Cut
     ops: tuple[float_regions.Operation, ...]
     histograms: Mapping[str, Histogram]
-    ranges: Mapping[str, Any]
+    ranges: Mapping[str, TensorRange]
     samples: Samples
     reference: tuple[Real, ...]
     calibrator: str
-    model: Any = field(repr=False)
 
     def with_calibrator(self, calibrator: str) -> Screen:
-        """Return the same screen with other ranges from the same histograms."""
-        from dataclasses import replace
+        """Return the same screen with another calibrator's ranges from the same histograms."""
+        ranges = calibrated_ranges(self.cut.model, self.histograms, calibrator=calibrator)
+        return replace(self, ranges=ranges, calibrator=calibrator)
 
-        found = observe.ranges(self.cut.data, self.histograms, calibrator=calibrator, subject=self.subject)
-        return replace(self, ranges=found, calibrator=calibrator)
-
-    def quantized(self, float_ops: Collection[str]) -> bytes:
-        """Return the model with float inputs and outputs and all operations int8 but the named.
+    def quantize(self, float_ops: Collection[str]) -> Model:
+        """Return the model with float inputs and outputs, and all operations int8 except those named.
 
         Raises:
-            ConverterError: EQ308 when the quantizer refuses it.
+            ConverterError: EQ308 the quantizer refuses it.
         """
-        # Straight to the backend: what it leaves in float stays so here, and no TensorFlow is asked for it.
+        # Call the backend directly: an operation that it does not know stays float, without trying
+        # TensorFlow.
         recipe = Recipe(scheme=Scheme.INT8_MIXED, io="float32", float_ops=tuple(float_ops))
-        return litert.quantize(self.cut.data, recipe=recipe, ranges=self.ranges, subject=self.subject)
+        return litert.quantize(self.cut.model, recipe=recipe, ranges=self.ranges)
 
     def sqnr_db(self, candidates: Sequence[Collection[str]], *, advance: Advance) -> list[float | None]:
-        """Return each candidate's SQNR at the logits; None where the quantizer or the runtime refused it.
+        """Return each candidate's SQNR at the logits; None if the quantizer or the runtime refuses it.
 
         Args:
-            candidates: the names of the operations that stay float.
+            candidates: names of the operations that stay float.
+            advance: called with the number of candidates done.
         """
-        found: list[float | None] = []
+        results: list[float | None] = []
         workers = max(1, os.cpu_count() or 1)
         with ThreadPoolExecutor(workers) as pool:
-            # Quantizing is Python and runs here, one after the other; running the models leaves the
-            # interpreter lock and fills the cores. A window bounds how many models are held.
+            # Quantizing is Python code and runs here, one candidate after the other. Running the models
+            # releases the interpreter lock and fills the cores. A window bounds the models in memory.
             for window in _windows(candidates, workers):
-                running = [pool.submit(self._judge, self._made(float_ops)) for float_ops in window]
-                found.extend(future.result() for future in running)
+                running = [pool.submit(self._score, self._quantize_or_none(names)) for names in window]
+                results.extend(future.result() for future in running)
                 advance(len(window))
-        return found
+        return results
 
-    def _made(self, float_ops: Collection[str]) -> bytes | None:
+    def _quantize_or_none(self, float_ops: Collection[str]) -> Model | None:
         try:
-            return self.quantized(float_ops)
+            return self.quantize(float_ops)
         except ConverterError as error:
             if error.code != "EQ308":
                 raise
             return None
 
-    def _judge(self, data: bytes | None) -> float | None:
-        if data is None:
+    def _score(self, model: Model | None) -> float | None:
+        if model is None:
             return None
         try:
-            given = _outputs(data, self.samples, subject=self.subject)
+            outputs = _outputs(model, self.samples)
         except ConverterError as error:
             if error.code != "EQ303":
                 raise
             return None
-        return metrics.sqnr_db(given, self.reference)
+        return metrics.sqnr_db(outputs, self.reference)
 
 
 def prepare(
-    data: bytes,
-    calibration_samples: Samples,
-    samples: Samples,
-    *,
-    calibrator: str,
-    subject: str,
-    advance: Advance,
+    model: Model, calibration: Samples, evaluation: Samples, *, calibrator: str, advance: Advance
 ) -> Screen:
-    """Return the screen of a float model: calibrated once, run once in float.
+    """Return the screen of a float model, which is calibrated once and run once in float.
 
     Args:
-        data: a float .tflite with unique tensor names.
+        model: a normalized float model.
+        calibration: samples to calibrate on.
+        evaluation: samples to compare candidates on.
 
     Raises:
         ConverterError: EQ309 the float model gives NaN or infinity.
     """
-    cut = logits.cut(data, subject=subject)
-    model = tflite_file.parse(cut.data, subject=subject)
-    histograms = observe.observe(cut.data, calibration_samples, subject=subject, advance=advance)
-    reference = inference.outputs(cut.data, samples, subject=subject, advance=advance)
+    cut = logits.cut(model)
+    histograms = observe(cut.model, calibration, advance=advance)
+    reference = run_samples(cut.model, evaluation, advance=advance)
     for name, array in zip(cut.tensors, reference, strict=True):
         if not np.isfinite(array).all():
             raise ConverterError(
                 "EQ309",
-                subject,
+                model.subject,
                 f"the float model gives NaN or infinite values in tensor {name!r} on the evaluation data",
                 hint="check the model on the evaluation data in float first",
             )
     return Screen(
-        subject=subject,
         cut=cut,
-        ops=float_regions.operations(model),
+        ops=float_regions.operations(cut.model),
         histograms=histograms,
-        ranges=observe.ranges(cut.data, histograms, calibrator=calibrator, subject=subject),
-        samples=samples,
+        ranges=calibrated_ranges(cut.model, histograms, calibrator=calibrator),
+        samples=evaluation,
         reference=tuple(array.astype(np.float64) for array in reference),
         calibrator=calibrator,
-        model=model,
-    )
-
-
-def some(samples: Samples, count: int) -> Samples:
-    """Return `count` samples at even distances, all where there are no more."""
-    if len(samples) <= count:
-        return samples
-    chosen = np.unique(np.linspace(0, len(samples) - 1, count).round().astype(int))
-    return Samples(
-        inputs=samples.inputs, arrays=tuple(array[chosen] for array in samples.arrays), notes=samples.notes
     )
 
 
@@ -160,14 +144,12 @@ def _windows(candidates: Sequence[Collection[str]], size: int) -> Iterator[Seque
         yield candidates[start : start + size]
 
 
-def _outputs(data: bytes, samples: Samples, *, subject: str) -> list[npt.NDArray[Any]]:
-    """Return a candidate's outputs; its inputs are the float model's, so that nothing need be parsed."""
-    interpreter = inference.open_interpreter(data, subject=subject)
-    sources = [detail["index"] for detail in interpreter.get_input_details()]
-    targets = [detail["index"] for detail in interpreter.get_output_details()]
-    gathered: list[list[npt.NDArray[Any]]] = [[] for _ in targets]
-    for rows, count in inference.batches(samples, samples.inputs):
-        inference.invoke(interpreter, sources, rows, subject=subject)
-        for into, index in zip(gathered, targets, strict=True):
-            into.append(np.array(interpreter.get_tensor(index))[:count])
+def _outputs(model: Model, samples: Samples) -> list[npt.NDArray[Any]]:
+    """Return a candidate's outputs. Its inputs are those of the float model, so that it is never parsed."""
+    interpreter = Interpreter(model)
+    gathered: list[list[npt.NDArray[Any]]] = [[] for _ in interpreter.outputs]
+    for rows, count in batches(samples, samples.inputs):
+        interpreter.run(rows)
+        for into, values in zip(gathered, interpreter.results(), strict=True):
+            into.append(values[:count])
     return [np.concatenate(parts) for parts in gathered]

@@ -1,24 +1,23 @@
-"""Spreads: how the values of a tensor lie, for people and for plots."""
+"""Describe the spread of a tensor's values for reports: extremes, central range, histogram, channel ratio."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeq_converters.calibration.histogram import Histogram
-from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph import edit, tflite_file
+from edgeq_converters.graph.model import Model
 from edgeq_converters.sensitivity.values import Spread
 
 _BINS = 40
 _TAIL = 1e-4
-# The axis of a weight along which it has one scale a channel.
+# The axis of a weight along which it has one scale per channel.
 _CHANNEL_AXIS = {"CONV_2D": 0, "TRANSPOSE_CONV": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
 
 
-def of_activation(name: str, histogram: Histogram, channel_ratio: float | None) -> Spread | None:
-    """Return the spread of a calibrated activation; None where nothing was seen."""
+def activation_spread(name: str, histogram: Histogram, channel_ratio: float | None) -> Spread | None:
+    """Return the spread of a calibrated activation; None for an empty histogram."""
     if not histogram.total:
         return None
     values, counts = histogram.occupied()
@@ -27,24 +26,22 @@ def of_activation(name: str, histogram: Histogram, channel_ratio: float | None) 
     )
 
 
-def of_weights(model: Any, number: int) -> Spread | None:
-    """Return the spread of the largest float constant that an operation of the main graph reads."""
-    graph = model.subgraphs[0]
-    operator = graph.operators[number]
+def weight_spread(model: Model, position: int) -> Spread | None:
+    """Return the spread of the largest float constant that an operation reads; None without one."""
+    parsed, graph = model.parsed, model.graph
+    operator = graph.operators[position]
     constants = [
         graph.tensors[int(i)]
         for i in operator.inputs
         if i >= 0
-        and tflite_file.is_constant(model, graph.tensors[int(i)])
+        and tflite_file.is_constant(parsed, graph.tensors[int(i)])
         and tflite_file.type_name(graph.tensors[int(i)]) == "FLOAT32"
     ]
     if not constants:
         return None
-    tensor = max(constants, key=lambda each: len(model.buffers[each.buffer].data))
-    shape = [int(size) for size in tensor.shape] if tensor.shape is not None else []
-    raw = bytes(model.buffers[tensor.buffer].data)
-    values = np.frombuffer(raw, np.float32).reshape(shape).astype(np.float64)
-    axis = _CHANNEL_AXIS.get(tflite_file.op_name(model, operator))
+    tensor = max(constants, key=lambda each: len(parsed.buffers[each.buffer].data))
+    values = edit.constant(parsed, tensor).astype(np.float64)
+    axis = _CHANNEL_AXIS.get(tflite_file.op_name(parsed, operator))
     ratio = None
     if axis is not None and axis < values.ndim:
         peaks = np.abs(np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)).max(axis=1)
@@ -62,7 +59,7 @@ def of_weights(model: Any, number: int) -> Spread | None:
 def channel_ratio(peaks: npt.NDArray[np.float64]) -> float | None:
     """Return the largest over the median of the channels' largest magnitudes; None with one channel.
 
-    Channels that are zero throughout do not count: a dead channel needs no range.
+    Channels that are always zero do not count: a dead channel needs no range.
     """
     alive = peaks[peaks > 0]
     return float(alive.max() / np.median(alive)) if alive.size > 1 else None
@@ -75,7 +72,7 @@ def _spread(
     ends: tuple[float, float],
     ratio: float | None,
 ) -> Spread:
-    """Return the spread of values that rise, each seen `counts` times."""
+    """Return the spread of ascending values, each of which occurs `counts` times."""
     low, high = ends
     reached = np.cumsum(counts)
     first = values[int(np.searchsorted(reached, _TAIL * reached[-1], side="right").clip(0, len(values) - 1))]

@@ -1,4 +1,4 @@
-"""The noise along the graph: each operation's own output in the int8 model against the float model."""
+"""Measure the noise along the graph: each operation's output in the int8 model against the float model."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq_converters.data.samples import Samples
-from edgeq_converters.graph import inference, tflite_file
+from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.interpreter import Interpreter, batches
+from edgeq_converters.graph.model import Model
 from edgeq_converters.metrics import decibels
 from edgeq_converters.sensitivity.spreads import channel_ratio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Along:
-    """What both models gave in one tensor.
+class TensorNoise:
+    """The difference between both models in one tensor.
 
     Attributes:
-        sqnr_db: infinity without noise; None where the int8 model has no tensor of that name.
+        sqnr_db: infinity without noise; None if the int8 model has no tensor of that name.
         channel_ratio: largest over median of the float channels' largest magnitudes, along the last axis.
     """
 
@@ -28,59 +30,56 @@ class Along:
     channel_ratio: float | None
 
 
-def along(
-    float_data: bytes, int8_data: bytes, names: Sequence[str], samples: Samples, *, subject: str
-) -> Mapping[str, Along]:
-    """Run both models with all tensors kept and compare the named ones."""
-    one, other = _Kept(float_data, subject), _Kept(int8_data, subject)
+def measure_tensors(
+    floating: Model, int8: Model, names: Sequence[str], samples: Samples
+) -> Mapping[str, TensorNoise]:
+    """Run both models with all tensors kept, and compare the named ones."""
+    float_run, int8_run = _Run(floating), _Run(int8)
     signal = dict.fromkeys(names, 0.0)
     noise = dict.fromkeys(names, 0.0)
     peaks: dict[str, npt.NDArray[np.float64]] = {}
-    shared = [name for name in names if name in one.tensors and name in other.tensors]
-    for rows, count in inference.batches(samples, samples.inputs):
-        one.run(rows)
-        other.run(rows)
+    for rows, count in batches(samples, samples.inputs):
+        float_run.interpreter.run(rows)
+        int8_run.interpreter.run(rows)
         for name in names:
-            if name not in one.tensors:
+            if name not in float_run.tensors:
                 continue
-            real = one.values(name, len(rows[0]), count)
+            real = float_run.values(name, len(rows[0]), count)
             peak = np.abs(real.reshape(-1, real.shape[-1]) if real.ndim else real.reshape(1, 1)).max(axis=0)
             peaks[name] = np.maximum(peaks[name], peak) if name in peaks else peak
-            if name in other.tensors:
+            if name in int8_run.tensors:
                 signal[name] += float(np.sum(np.square(real)))
-                noise[name] += float(np.sum(np.square(real - other.values(name, len(rows[0]), count))))
+                difference = real - int8_run.values(name, len(rows[0]), count)
+                noise[name] += float(np.sum(np.square(difference)))
     return {
-        name: Along(
-            sqnr_db=decibels(signal[name], noise[name]) if name in shared else None,
+        name: TensorNoise(
+            sqnr_db=(
+                decibels(signal[name], noise[name])
+                if name in float_run.tensors and name in int8_run.tensors
+                else None
+            ),
             channel_ratio=channel_ratio(peaks[name]) if name in peaks else None,
         )
         for name in names
     }
 
 
-class _Kept:
-    """A model that keeps every tensor after a run."""
+class _Run:
+    """A model whose tensors can all be read after a run."""
 
-    def __init__(self, data: bytes, subject: str) -> None:
-        self._subject = subject
-        self._interpreter = inference.open_interpreter(data, subject=subject, every_tensor=True)
-        self._sources = [detail["index"] for detail in self._interpreter.get_input_details()]
-        model = tflite_file.parse(data, subject=subject)
+    def __init__(self, model: Model) -> None:
+        self.interpreter = Interpreter(model, every_tensor=True)
         self.tensors: dict[str, tuple[int, Any]] = {}
-        graph = model.subgraphs[0]
-        for operator in graph.operators:
-            # DEQUANTIZE repeats what was there; the first tensor of a name is the operation's own.
+        for operator in model.graph.operators:
+            # A DEQUANTIZE repeats a tensor under a similar name; the first of a name is the operation's own.
             for index in operator.outputs:
-                tensor = graph.tensors[int(index)]
+                tensor = model.graph.tensors[int(index)]
                 self.tensors.setdefault(_plain(tflite_file.tensor_name(tensor)), (int(index), tensor))
 
-    def run(self, rows: Sequence[npt.NDArray[Any]]) -> None:
-        inference.invoke(self._interpreter, self._sources, rows, subject=self._subject)
-
     def values(self, name: str, batch: int, count: int) -> npt.NDArray[np.float64]:
-        """Return the tensor's real values of the samples that count."""
+        """Return a tensor's real values for the first `count` samples of the batch."""
         index, tensor = self.tensors[name]
-        raw = np.asarray(self._interpreter.get_tensor(index))
+        raw = self.interpreter.tensor(index)
         if raw.ndim and count < batch and len(raw) == batch:
             raw = raw[:count]
         pair = tflite_file.quantization(tensor)

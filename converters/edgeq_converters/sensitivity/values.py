@@ -1,4 +1,4 @@
-"""Frozen values of a sensitivity analysis, as the worker writes them and the caller reads them."""
+"""Values of a sensitivity analysis, which the worker writes and the host reads."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """How a tensor's values lie.
+    """The distribution of a tensor's values.
 
     Attributes:
-        central: (low, high) that hold all but 0.01 % of the values at each end.
+        central: (low, high) of the range without the outermost 0.01 % of values at each end.
         channel_ratio: largest over median of the channels' largest magnitudes, along the last axis of an
-            activation and the output axis of a weight; None with one channel.
+            activation and the output axis of a weight; None for a single channel.
         edges, counts: histogram of equal bins over the whole range; len(edges) == len(counts) + 1.
     """
 
@@ -28,26 +28,26 @@ class Spread:
 
     @property
     def outlying(self) -> float:
-        """How many times wider the whole range is than the central one; 1 without outliers."""
+        """The width of the whole range, relative to the central one; 1 without outliers."""
         width = self.central[1] - self.central[0]
         return (self.maximum - self.minimum) / width if width > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpSensitivity:
-    """What quantizing one operation to int8 costs; SQNR in dB against float, infinity without any noise.
+    """The cost of quantizing one operation to int8. SQNR is in dB against float, infinite without noise.
 
     Attributes:
         name: the operation's first output tensor.
-        alone_db: SQNR at the logits with only this operation quantized; None where it was not measured.
+        alone_db: SQNR at the logits with only this operation quantized; None if it was not measured.
         cumulative_db: SQNR at the logits with this operation and all before it quantized.
-        local_db: SQNR of this operation's own output where all operations are quantized.
-        share: of the sum of what every operation alone adds as noise, 0..1.
+        local_db: SQNR of this operation's own output with all operations quantized.
+        share: its share of the summed noise of all operations quantized alone, 0..1.
         cost_db: how much higher the SQNR of that sum would be without this operation's noise.
-        other_ranges_db: {calibrator: SQNR as in `alone_db`, but with its ranges}; of the worst ones only.
-        released_db: SQNR at the logits with all operations quantized but this; of the worst ones only.
+        other_ranges_db: {calibrator: SQNR like `alone_db`, with that calibrator's ranges}; worst ones only.
+        released_db: SQNR at the logits with all operations quantized except this one; worst ones only.
         reason: why it was not measured.
-        advice: what to do about it, in words.
+        advice: recommendations, one sentence each.
     """
 
     index: int
@@ -68,11 +68,11 @@ class OpSensitivity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walk:
-    """One step of the walk along the ranking.
+    """One step of the walk along the ranking, which leaves one more of the worst operations float.
 
     Attributes:
-        float_ops: the names of the operations that stayed float.
-        sqnr_db: SQNR at the logits, all others quantized.
+        float_ops: names of the operations that stay float.
+        sqnr_db: SQNR at the logits with all others quantized.
     """
 
     float_ops: tuple[str, ...]
@@ -81,16 +81,16 @@ class Walk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sensitivity:
-    """What quantizing each operation of a model costs.
+    """The cost of quantizing each operation of a model.
 
     Attributes:
-        measured_at: the names of the tensors at which the SQNR was taken.
-        before: the final operation before which those tensors lie (`SOFTMAX`), empty where they are outputs.
-        int8_db: SQNR with all operations quantized, without any correction.
-        ops: in the order of execution.
-        ranking: positions in `ops`, worst first; operations that were not measured are not in it.
-        walk: the worst operations kept float, one more a step.
-        notes: what the user should be told.
+        measured_at: names of the tensors at which the SQNR was measured.
+        before: kinds of the final operations after those tensors (`SOFTMAX`); empty if they are outputs.
+        int8_db: SQNR with all operations quantized, without correction.
+        ops: in order of execution.
+        ranking: positions in `ops`, worst first, of the operations that were measured.
+        walk: steps that leave the worst operations float, one more in each.
+        notes: remarks for the user.
     """
 
     measured_at: tuple[str, ...]

@@ -1,1 +1,1 @@
-"""Model sources: Keras, SavedModel, ONNX, PyTorch and .tflite files become a float .tflite."""
+"""Load Keras, SavedModel, ONNX, PyTorch and .tflite models as a float .tflite."""

@@ -1,4 +1,4 @@
-"""What kind of model a path holds, told by its content and not by its name alone."""
+"""Detect the kind of a source by its content."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class SourceKind(StrEnum):
 
 
 def detect(source: Path) -> SourceKind:
-    """Return what `source` is.
+    """Return the kind of a source.
 
     Raises:
-        ConverterError: EQ301 nothing is there, EQ302 it is no model that can be converted.
+        ConverterError: EQ301 missing or not readable, EQ302 not a model that can be converted, EQ305 damaged.
     """
     if source.is_dir():
         if (source / "saved_model.pb").is_file():
@@ -38,10 +38,10 @@ def detect(source: Path) -> SourceKind:
             "not a model",
             expected="saved_model.pb in the folder",
             got=f"{sum(1 for _ in source.iterdir())} entries without it",
-            hint=f"name {_KINDS}",
+            hint=f"give {_KINDS}",
         )
     if not source.is_file():
-        raise ConverterError("EQ301", str(source), "no such model file", hint=f"name {_KINDS}")
+        raise ConverterError("EQ301", str(source), "no such model file", hint=f"give {_KINDS}")
     return _by_content(source)
 
 
@@ -59,7 +59,7 @@ def _by_content(source: Path) -> SourceKind:
             names = archive.namelist()
         if "config.json" in names:
             return SourceKind.KERAS
-        # torch.export: format 2 has everything below a folder named after the file, format 1 at the top.
+        # torch.export: format 2 keeps its files in a folder named after the archive, format 1 at the top.
         if (
             any(name.split("/")[-1] == "archive_format" for name in names)
             or "serialized_exported_program.json" in names
@@ -69,7 +69,7 @@ def _by_content(source: Path) -> SourceKind:
             raise ConverterError(
                 "EQ302",
                 str(source),
-                "a PyTorch checkpoint or TorchScript file, which holds no graph that can be converted",
+                "a PyTorch checkpoint or TorchScript file; neither holds a graph that can be converted",
                 expected="a .pt2 file",
                 hint="torch.export.save(torch.export.export(model.eval(), (sample,)), 'model.pt2')",
             )
@@ -78,16 +78,16 @@ def _by_content(source: Path) -> SourceKind:
             "EQ305", str(source), f"truncated or damaged {source.suffix} file", hint="save the model again"
         )
     if source.suffix == ".onnx" and head:
-        return SourceKind.ONNX  # a bare protobuf: nothing marks it but its name
+        return SourceKind.ONNX  # a bare protobuf has no marker: only the name says what it is
     got = "an empty file" if not head else f"a file that starts with {head!r}"
-    raise ConverterError("EQ302", str(source), "not a model", expected=_KINDS, got=got, hint=f"name {_KINDS}")
+    raise ConverterError("EQ302", str(source), "not a model", expected=_KINDS, got=got, hint=f"give {_KINDS}")
 
 
 def require_tflite(path: Path) -> None:
-    """Check that `path` is a .tflite by its identifier.
+    """Check that `path` is a .tflite, by its identifier.
 
     Raises:
-        ConverterError: EQ301, EQ302.
+        ConverterError: EQ301, EQ302, EQ305 it is something else.
     """
     kind = detect(path)
     if kind is not SourceKind.TFLITE:

@@ -1,4 +1,4 @@
-"""A float model whose weights were stored in float16, as one of float32, which is a source again."""
+"""Widen a model's float16 weights to float32, so that it can be a source again."""
 
 from __future__ import annotations
 
@@ -7,96 +7,96 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgeq_converters.graph import edit, tflite_file
+from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.edit import Editor
+from edgeq_converters.graph.model import Model
 
 
-def widened(model: Any) -> int:
-    """Turn float16 constants behind a DEQUANTIZE into float32 ones, in place, and return how many.
+def widen(model: Model) -> tuple[Model, int]:
+    """Return (the model with float32 weights, how many constants were widened); the same value for none.
 
-    That is how TFLiteConverter and this package write float16 weights: a DEQUANTIZE at the start of each
-    inference widens them, so that the widened model computes the same values to the last bit. Anything else
-    in float16 (an activation, a constant that is read as it is) stays and is refused later by its name.
+    TFLiteConverter and this package store float16 weights behind a DEQUANTIZE, which widens them at the start
+    of each inference, so that the widened model computes the same values to the last bit. Any other float16
+    tensor (an activation, a constant that an operation reads directly) stays; a later check refuses it.
+
+    Raises:
+        ConverterError: EQ302, EQ303 the file is not a model.
     """
-    found = 0
-    for graph in model.subgraphs:
+    editor = Editor(model)
+    count = _widen(editor.parsed)
+    return (editor.pack(), count) if count else (model, 0)
+
+
+def _widen(parsed: Any) -> int:
+    count = 0
+    for graph in parsed.subgraphs:
         outputs = {int(index) for index in graph.outputs}
         kept = []
         for operator in graph.operators:
-            source = graph.tensors[int(operator.inputs[0])] if _is_dequantize(model, operator) else None
-            if source is None or not _is_half_constant(model, source) or int(operator.outputs[0]) in outputs:
+            source = graph.tensors[int(operator.inputs[0])] if _is_dequantize(parsed, operator) else None
+            if source is None or not _is_half_constant(parsed, source) or int(operator.outputs[0]) in outputs:
                 kept.append(operator)
                 continue
             target = graph.tensors[int(operator.outputs[0])]
-            stored = np.asarray(model.buffers[source.buffer].data, np.uint8).tobytes()
+            stored = np.asarray(parsed.buffers[source.buffer].data, np.uint8).tobytes()
             buffer = schema.BufferT()
             buffer.data = np.frombuffer(np.frombuffer(stored, "<f2").astype("<f4").tobytes(), np.uint8)
-            model.buffers.append(buffer)
-            target.buffer = len(model.buffers) - 1
-            found += 1
+            parsed.buffers.append(buffer)
+            target.buffer = len(parsed.buffers) - 1
+            count += 1
         graph.operators = kept
-    if found:
-        _release(model)
-    return found
+    if count:
+        _drop_unread(parsed)
+    return count
 
 
-def as_float32(data: bytes, *, subject: str) -> tuple[bytes, int]:
-    """Return (the model in float32, how many constants were widened); the same bytes where none were.
-
-    Raises:
-        ConverterError: EQ302, EQ303 as `tflite_file.parse`.
-    """
-    model = tflite_file.parse(data, subject=subject)
-    found = widened(model)
-    return (edit.pack(model), found) if found else (data, 0)
+def _is_dequantize(parsed: Any, operator: Any) -> bool:
+    return tflite_file.op_name(parsed, operator) == "DEQUANTIZE"
 
 
-def _is_dequantize(model: Any, operator: Any) -> bool:
-    return tflite_file.op_name(model, operator) == "DEQUANTIZE"
+def _is_half_constant(parsed: Any, tensor: Any) -> bool:
+    return tflite_file.type_name(tensor) == "FLOAT16" and tflite_file.is_constant(parsed, tensor)
 
 
-def _is_half_constant(model: Any, tensor: Any) -> bool:
-    return tflite_file.type_name(tensor) == "FLOAT16" and tflite_file.is_constant(model, tensor)
-
-
-def _release(model: Any) -> None:
-    """Drop the float16 constants that nobody reads any more: tensors, and the content of their buffers."""
-    for graph in model.subgraphs:
+def _drop_unread(parsed: Any) -> None:
+    """Drop float16 constants that nothing reads any more: their tensors, and the content of their buffers."""
+    for graph in parsed.subgraphs:
         read = {index for operator in graph.operators for index in tflite_file.tensor_indices(operator)}
         read.update(int(index) for index in (*graph.inputs, *graph.outputs))
-        place: dict[int, int] = {}
+        new_index: dict[int, int] = {}
         tensors: list[Any] = []
         for index, tensor in enumerate(graph.tensors):
             if index not in read and tflite_file.type_name(tensor) == "FLOAT16":
                 continue
-            place[index] = len(tensors)
+            new_index[index] = len(tensors)
             tensors.append(tensor)
         graph.tensors = tensors
-        graph.inputs = _moved(graph.inputs, place)
-        graph.outputs = _moved(graph.outputs, place)
+        graph.inputs = _renumbered(graph.inputs, new_index)
+        graph.outputs = _renumbered(graph.outputs, new_index)
         for operator in graph.operators:
             operator.inputs, operator.outputs = (
-                _moved(operator.inputs, place),
-                _moved(operator.outputs, place),
+                _renumbered(operator.inputs, new_index),
+                _renumbered(operator.outputs, new_index),
             )
             if operator.intermediates is not None:
-                operator.intermediates = _moved(operator.intermediates, place)
-        _follow(model, graph, place)
-    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
-    used.update(entry.buffer for entry in model.metadata or [])
-    for number, buffer in enumerate(model.buffers):
+                operator.intermediates = _renumbered(operator.intermediates, new_index)
+        _renumber_signatures(parsed, graph, new_index)
+    used = {tensor.buffer for graph in parsed.subgraphs for tensor in graph.tensors}
+    used.update(entry.buffer for entry in parsed.metadata or [])
+    for number, buffer in enumerate(parsed.buffers):
         if number not in used:
             buffer.data = None
 
 
-def _follow(model: Any, graph: Any, place: dict[int, int]) -> None:
-    number = next(i for i, other in enumerate(model.subgraphs) if other is graph)
-    for signature in model.signatureDefs or []:
+def _renumber_signatures(parsed: Any, graph: Any, new_index: dict[int, int]) -> None:
+    number = next(i for i, other in enumerate(parsed.subgraphs) if other is graph)
+    for signature in parsed.signatureDefs or []:
         if signature.subgraphIndex == number:
             for entry in (*(signature.inputs or []), *(signature.outputs or [])):
-                entry.tensorIndex = place[int(entry.tensorIndex)]
+                entry.tensorIndex = new_index[int(entry.tensorIndex)]
 
 
-def _moved(indices: Any, place: dict[int, int]) -> Any:
+def _renumbered(indices: Any, new_index: dict[int, int]) -> Any:
     if indices is None:
         return None
-    return np.array([place.get(int(index), -1) for index in indices], np.int32)
+    return np.array([new_index.get(int(index), -1) for index in indices], np.int32)

@@ -1,27 +1,27 @@
-"""Every kind of source behind one function: a float .tflite, and a way to run the source itself."""
+"""Load a source of any kind as a float .tflite."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from edgeq_converters.data.sample_files import RawSamples
+from edgeq_converters.data.files import RawSamples
+from edgeq_converters.graph.model import Model
 from edgeq_converters.sources import detect
 from edgeq_converters.sources.detect import SourceKind
 from edgeq_converters.sources.types import Loaded
-from edgeq_converters.values import TensorInfo
 
 
 def load_source(source: Path, workdir: Path, *, announce: Callable[[str], object]) -> Loaded:
-    """Return any source as a float .tflite.
+    """Return a source of any kind as a float .tflite.
 
     Args:
         workdir: an empty folder for the libraries' files.
-        announce: called with what takes its time, before it does.
+        announce: called with the name of each slow step before it starts.
 
     Raises:
-        ConverterError: EQ104 a package is missing, EQ301, EQ302 no model, EQ305 it cannot be loaded or
+        ConverterError: EQ104 a package is missing, EQ301, EQ302 not a model, EQ305 it cannot be loaded or
             converted, EQ306 open shapes.
     """
     kind = detect.detect(source)
@@ -46,20 +46,20 @@ def load_source(source: Path, workdir: Path, *, announce: Callable[[str], object
 def _tflite(source: Path) -> Loaded:
     from edgeq_converters.sources import float16_weights
 
-    data, widened = float16_weights.as_float32(source.read_bytes(), subject=str(source))
-    said = (f"{widened} constants were stored in float16; they are float32 here, with the same values",)
-    return Loaded(kind=SourceKind.TFLITE, data=data, notes=said if widened else ())
+    model, widened = float16_weights.widen(Model.read(source))
+    note = f"{widened} constants are stored in float16; they were widened to float32, with the same values"
+    return Loaded(kind=SourceKind.TFLITE, model=model, notes=(note,) if widened else ())
 
 
-def relaid(raw: RawSamples, inputs: Sequence[TensorInfo], loaded: Loaded) -> RawSamples:
-    """Return samples in the .tflite's layout where they were given in the source's (channels first)."""
+def to_tflite_layout(raw: RawSamples, loaded: Loaded) -> RawSamples:
+    """Return samples in the .tflite's layout; arrays in the source's (channels first) are transposed."""
     arrays = dict(raw.arrays)
-    for tensor in inputs:
+    for tensor in loaded.model.inputs:
         axes = (loaded.layouts or {}).get(tensor.name)
         name = tensor.name if tensor.name in arrays else "x"
         if axes is None or name not in arrays or arrays[name].ndim != len(axes):
             continue
-        sizes, wanted = arrays[name].shape[1:], tensor.shape[1:]
-        if sizes != wanted and tuple(sizes[axis - 1] for axis in axes[1:]) == wanted:
+        sizes, expected = arrays[name].shape[1:], tensor.shape[1:]
+        if sizes != expected and tuple(sizes[axis - 1] for axis in axes[1:]) == expected:
             arrays[name] = arrays[name].transpose(axes)
     return replace(raw, arrays=arrays)

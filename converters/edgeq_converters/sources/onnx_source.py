@@ -1,4 +1,4 @@
-"""ONNX sources: onnx2tf makes a SavedModel of them, which goes the way of every SavedModel."""
+"""Convert ONNX models to a float .tflite: onnx2tf writes a SavedModel, which TensorFlow converts."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters.data.sample_files import missing
+from edgeq_converters.data.files import missing
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import inference, tflite_file
+from edgeq_converters.graph.interpreter import Interpreter
+from edgeq_converters.graph.model import Model
+from edgeq_converters.graph.normalize import reorder
 from edgeq_converters.sources.detect import SourceKind
 from edgeq_converters.sources.types import Loaded
 from edgeq_converters.values import TensorInfo
 
 Array = npt.NDArray[Any]
-_Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+_Run = Callable[[Mapping[str, Array]], list[Array]]
 
 
 def load(source: Path, workdir: Path) -> Loaded:
-    """Return an ONNX model as a float .tflite with batch 1, channels last as .tflite has them.
+    """Return an ONNX model as a float .tflite with batch 1 and channels last, as is usual in .tflite.
 
     Raises:
-        ConverterError: EQ104 without the extra `onnx`, EQ305 it cannot be read or converted, EQ306 open
-            shapes.
+        ConverterError: EQ104 the extra `onnx` is not installed, EQ305 the model cannot be read or converted,
+            EQ306 open shapes.
     """
     onnx = _package("onnx")
     model = _read(onnx, source)
@@ -38,43 +40,45 @@ def load(source: Path, workdir: Path) -> Loaded:
     folder = _saved_model(onnx, model, source, workdir / "onnx")
     from edgeq_converters.sources import tf_source
 
-    made = tf_source.load(folder, SourceKind.SAVED_MODEL, workdir)
-    inputs, outputs = tflite_file.inputs_and_outputs(tflite_file.parse(made.data, subject=str(source)))
-    theirs = _evaluator(onnx, model, source)
-    names = dict(zip((t.name for t in inputs), _paired(inputs, list(shapes), source), strict=True))
-    layouts = {tensor.name: _axes(shapes[names[tensor.name]], tensor.shape) for tensor in inputs}
+    loaded = tf_source.load(folder, SourceKind.SAVED_MODEL, workdir)
+    converted = Model(data=loaded.model.data, subject=str(source))
+    run_onnx = _evaluator(onnx, model, source)
+    onnx_names = dict(
+        zip((t.name for t in converted.inputs), _paired(converted.inputs, list(shapes), source), strict=True)
+    )
+    layouts = {
+        tensor.name: _axes(shapes[onnx_names[tensor.name]], tensor.shape) for tensor in converted.inputs
+    }
 
     def run(arrays: Mapping[str, Array]) -> list[Array]:
-        fed = {names[name]: _back(array, layouts[name]) for name, array in arrays.items()}
-        return theirs(fed)
+        return run_onnx({onnx_names[name]: _back(array, layouts[name]) for name, array in arrays.items()})
 
-    axes = dict(
-        zip(
-            (tensor.name for tensor in outputs),
-            _output_axes(made.data, inputs, outputs, run, source),
-            strict=True,
-        )
-    )
-    places = list(shapes)
-    data = tflite_file.ordered(
-        made.data,
-        inputs=sorted(names, key=lambda name: places.index(names[name])),
+    axes = dict(zip((tensor.name for tensor in converted.outputs), _output_axes(converted, run), strict=True))
+    onnx_order = list(shapes)
+    tflite = reorder(
+        converted,
+        inputs=sorted(onnx_names, key=lambda name: onnx_order.index(onnx_names[name])),
         outputs=sorted(axes, key=lambda name: axes[name][0]),
-        subject=str(source),
     )
 
     def reference(arrays: Mapping[str, Array]) -> dict[str, Array]:
         results = run(arrays)
         return {name: results[which].transpose(order) for name, (which, order) in axes.items()}
 
-    moved = {name: order for name, order in layouts.items() if order != tuple(range(len(order)))}
+    transposed = {name: order for name, order in layouts.items() if order != tuple(range(len(order)))}
     notes = tuple(
-        f"input `{name}` is channels last in the .tflite: {_text(shapes[names[name]])} became "
-        f"{_text(next(t.shape for t in inputs if t.name == name))}"
-        for name in moved
+        f"input `{name}` is channels last in the .tflite: {_text(shapes[onnx_names[name]])} became "
+        f"{_text(next(t.shape for t in converted.inputs if t.name == name))}"
+        for name in transposed
     )
     return replace(
-        made, data=data, kind=SourceKind.ONNX, reference=reference, layouts=moved, tools=_TOOLS, notes=notes
+        loaded,
+        model=tflite,
+        kind=SourceKind.ONNX,
+        reference=reference,
+        layouts=transposed,
+        tools=_TOOLS,
+        notes=notes,
     )
 
 
@@ -92,7 +96,7 @@ def _read(onnx: Any, source: Path) -> Any:
     try:
         model = onnx.load(str(source))
         onnx.checker.check_model(str(source))
-    except Exception as error:  # protobuf and the checker raise their own kinds
+    except Exception as error:  # protobuf and the checker raise exceptions of their own
         raise ConverterError(
             "EQ305",
             str(source),
@@ -104,7 +108,7 @@ def _read(onnx: Any, source: Path) -> Any:
 
 def _fixed_shapes(model: Any, source: Path) -> dict[str, tuple[int, ...]]:
     constants = {item.name for item in model.graph.initializer}
-    found = {}
+    shapes = {}
     for given in model.graph.input:
         if given.name in constants:
             continue
@@ -114,7 +118,7 @@ def _fixed_shapes(model: Any, source: Path) -> dict[str, tuple[int, ...]]:
                 "EQ306",
                 str(source),
                 f"the shape of input `{given.name}` is not known",
-                hint="export it with one",
+                hint="export the model with fixed input shapes",
             )
         sizes = [size.dim_value if size.HasField("dim_value") else 0 for size in kind.shape.dim]
         if any(size < 1 for size in sizes[1:]):
@@ -127,19 +131,19 @@ def _fixed_shapes(model: Any, source: Path) -> dict[str, tuple[int, ...]]:
                 got=f"({', '.join(named)})",
                 hint="export the model with a fixed input shape, without dynamic_axes besides the batch",
             )
-        found[given.name] = (max(sizes[0], 1), *sizes[1:]) if sizes else ()
-    return found
+        shapes[given.name] = (max(sizes[0], 1), *sizes[1:]) if sizes else ()
+    return shapes
 
 
 def _saved_model(onnx: Any, model: Any, source: Path, folder: Path) -> Path:
     folder.mkdir()
     convert = _package("onnx2tf").convert
-    # It downloads these images for models with an image input, unless they lie in the current folder. It
-    # uses them only to compare with itself; nothing of a conversion may need a network.
+    # onnx2tf downloads these images for models with an image input, unless the current folder holds them. It
+    # only checks itself with them, and a conversion must not need a network.
     images = np.random.default_rng(0).random((20, 128, 128, 3), np.float32)
     np.save(folder / "calibration_image_sample_data_20x128x128x3_float32.npy", images)
     try:
-        onnx.save(model, str(folder / "copy.onnx"))  # onnx2tf writes into the file that it reads
+        onnx.save(model, str(folder / "copy.onnx"))  # onnx2tf writes to the file that it reads
         with contextlib.chdir(folder):
             convert(
                 input_onnx_file_path="copy.onnx",
@@ -152,7 +156,7 @@ def _saved_model(onnx: Any, model: Any, source: Path, folder: Path) -> Path:
             )
     except ImportError as error:
         raise missing(error.name or "a package of onnx2tf", extra="onnx") from error
-    except (Exception, SystemExit) as error:  # it ends the process where it knows no more
+    except (Exception, SystemExit) as error:  # it exits the process on some failures
         raise ConverterError(
             "EQ305",
             str(source),
@@ -162,22 +166,22 @@ def _saved_model(onnx: Any, model: Any, source: Path, folder: Path) -> Path:
     return folder / "saved_model"
 
 
-def _evaluator(onnx: Any, model: Any, source: Path) -> Callable[[Mapping[str, Array]], list[Array]]:
-    """Return ONNX's own reference evaluation, which needs no further package."""
+def _evaluator(onnx: Any, model: Any, source: Path) -> _Run:
+    """Return ONNX's own reference evaluator, which needs no other package."""
     try:
         engine = import_module("onnx.reference").ReferenceEvaluator(model)
     except Exception as error:
         raise ConverterError(
             "EQ305", str(source), f"onnx cannot evaluate the model ({_gist(error)})", hint="export it again"
         ) from error
-    return lambda fed: [np.asarray(item) for item in engine.run(None, dict(fed))]
+    return lambda arguments: [np.asarray(item) for item in engine.run(None, dict(arguments))]
 
 
 def _paired(inputs: Sequence[TensorInfo], names: Sequence[str], source: Path) -> list[str]:
-    """Return the ONNX input of each .tflite input: by its name as TensorFlow writes it, else by order."""
+    """Return the ONNX input of each .tflite input, matched by name in TensorFlow's spelling."""
     plain = {re.sub(r"\W", "_", name): name for name in names}
-    found = [plain.get(re.sub(r"\W", "_", tensor.name)) for tensor in inputs]
-    known = [name for name in found if name is not None]
+    matches = [plain.get(re.sub(r"\W", "_", tensor.name)) for tensor in inputs]
+    known = [name for name in matches if name is not None]
     if len(known) == len(inputs) == len(set(known)):
         return known
     if len(names) == len(inputs) == 1:
@@ -185,14 +189,14 @@ def _paired(inputs: Sequence[TensorInfo], names: Sequence[str], source: Path) ->
     raise ConverterError(
         "EQ305",
         str(source),
-        "onnx2tf gave the inputs other names",
+        "onnx2tf renamed the inputs",
         expected=", ".join(names),
         got=", ".join(tensor.name for tensor in inputs),
     )
 
 
 def _axes(theirs: Sequence[int], ours: Sequence[int]) -> tuple[int, ...]:
-    """Return how ours is theirs transposed; channels last is tried first, as onnx2tf does."""
+    """Return the axes that transpose their shape into ours; channels last first, as onnx2tf does."""
     for order in _orders(len(theirs)):
         if tuple(theirs[i] for i in order) == tuple(ours):
             return order
@@ -210,46 +214,43 @@ def _back(array: Array, order: Sequence[int]) -> Array:
     return np.ascontiguousarray(array.transpose(np.argsort(order))) if array.ndim else array
 
 
-def _output_axes(
-    data: bytes, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], run: Any, source: Path
-) -> list[tuple[int, tuple[int, ...]]]:
-    """Return for each .tflite output which ONNX output it is and how it is transposed.
+def _output_axes(model: Model, run: _Run) -> list[tuple[int, tuple[int, ...]]]:
+    """Return (which ONNX output it is, how that is transposed) for each output of the .tflite.
 
-    Names do not tell (TensorFlow renames outputs), shapes may not (square maps): one run does.
+    Names do not decide, because TensorFlow renames outputs; shapes may be ambiguous (square feature maps).
+    One run on random values does.
     """
     random = np.random.default_rng(0)
-    fed = {}
-    for tensor in inputs:
+    arguments = {}
+    for tensor in model.inputs:
         dtype = np.dtype(tensor.dtype)
         values = (
             random.standard_normal(tensor.shape) if dtype.kind == "f" else random.integers(0, 2, tensor.shape)
         )
-        fed[tensor.name] = values.astype(dtype)
-    interpreter = inference.open_interpreter(data, subject=str(source))
-    details = interpreter.get_input_details()
-    rows = [fed[tensor.name] for tensor in inputs]
-    inference.invoke(interpreter, [detail["index"] for detail in details], rows, subject=str(source))
-    theirs = run(fed)
-    found = []
-    for tensor, detail in zip(outputs, interpreter.get_output_details(), strict=True):
-        ours = np.array(interpreter.get_tensor(detail["index"]), np.float64)
-        tried = [
-            (float(np.abs(result.transpose(order) - ours).sum()), which, order)
-            for which, result in enumerate(theirs)
-            for order in _orders(result.ndim)
-            if tuple(result.shape[i] for i in order) == ours.shape
+        arguments[tensor.name] = values.astype(dtype)
+    interpreter = Interpreter(model)
+    interpreter.run([arguments[tensor.name] for tensor in model.inputs])
+    theirs = run(arguments)
+    result = []
+    for tensor, output in zip(model.outputs, interpreter.results(), strict=True):
+        ours = np.asarray(output, np.float64)
+        candidates = [
+            (float(np.abs(array.transpose(order) - ours).sum()), which, order)
+            for which, array in enumerate(theirs)
+            for order in _orders(array.ndim)
+            if tuple(array.shape[i] for i in order) == ours.shape
         ]
-        if not tried:
+        if not candidates:
             raise ConverterError(
                 "EQ322",
-                str(source),
-                f"output `{tensor.name}` has a shape that no output of the source has",
-                expected=" or ".join(_text(result.shape) for result in theirs),
+                model.subject,
+                f"no output of the source has the shape of output `{tensor.name}`",
+                expected=" or ".join(_text(array.shape) for array in theirs),
                 got=_text(ours.shape),
             )
-        _, which, order = min(tried, key=lambda item: item[0])
-        found.append((which, order))
-    return found
+        _, which, order = min(candidates, key=lambda item: item[0])
+        result.append((which, order))
+    return result
 
 
 def _text(shape: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""Parity: whether a float .tflite computes what its source does, on the same samples."""
+"""Parity: check that a float .tflite computes what its source does, on the same samples."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters.data.samples import Samples
+from edgeq_converters.data.samples import Samples, pick
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import inference
+from edgeq_converters.graph.interpreter import Interpreter, batches
+from edgeq_converters.graph.model import Model
 from edgeq_converters.metrics import decibels
 from edgeq_converters.sources.types import Reference
 from edgeq_converters.values import PARITY_WARN_BELOW_DB, Parity, TensorInfo
@@ -21,61 +22,49 @@ SAMPLES = 16
 REFUSE_BELOW_DB = 20.0
 
 
-def check(
-    data: bytes,
-    reference: Reference,
-    inputs: Sequence[TensorInfo],
-    outputs: Sequence[TensorInfo],
-    *,
-    samples: Samples | None,
-    seed: int,
-    subject: str,
-) -> Parity:
-    """Run source and float .tflite on the same samples and compare.
+def check_parity(model: Model, reference: Reference, *, samples: Samples | None, seed: int) -> Parity:
+    """Run a source and its float .tflite on the same samples and compare their outputs.
 
     Args:
-        samples: representative ones, of which some are taken at even distances; None for seeded random ones.
+        samples: a representative dataset, of which evenly spaced samples are used; None for random ones.
+        seed: of the random samples.
 
     Raises:
-        ConverterError: EQ322 when they disagree grossly, or their outputs' shapes do.
+        ConverterError: EQ322 outputs differ grossly, or in shape.
     """
-    rows = _chosen(samples, inputs, seed)
-    interpreter = inference.open_interpreter(data, subject=subject)
-    sources = [detail["index"] for detail in interpreter.get_input_details()]
-    targets = [detail["index"] for detail in interpreter.get_output_details()]
-    found = _Sum(), _Sum()
-    worst: dict[str, _Sum] = {tensor.name: _Sum() for tensor in outputs}
+    interpreter = Interpreter(model)
+    repeated = _Difference()
+    differences = {tensor.name: _Difference() for tensor in model.outputs}
     count = 0
-    for row in rows:
-        fed = {tensor.name: array for tensor, array in zip(inputs, row, strict=True)}
-        inference.invoke(interpreter, sources, row, subject=subject)
+    for row in _rows(model, samples, seed):
+        arguments = {tensor.name: array for tensor, array in zip(model.inputs, row, strict=True)}
+        interpreter.run(row)
         ours = {
-            tensor.name: np.array(interpreter.get_tensor(index))
-            for tensor, index in zip(outputs, targets, strict=True)
+            tensor.name: array for tensor, array in zip(model.outputs, interpreter.results(), strict=True)
         }
-        theirs = _matched(reference(fed), outputs, subject=subject)
+        theirs = _by_name(reference(arguments), model)
         if not count:
-            again = _matched(reference(fed), outputs, subject=subject)
-            for tensor in outputs:
-                found[1].add(theirs[tensor.name], again[tensor.name])
-        for tensor in outputs:
-            _same_shape(tensor.name, theirs[tensor.name], ours[tensor.name], subject)
-            worst[tensor.name].add(theirs[tensor.name], ours[tensor.name])
+            again = _by_name(reference(arguments), model)
+            for name in differences:
+                repeated.add(theirs[name], again[name])
+        for name, difference in differences.items():
+            _require_same_shape(name, theirs[name], ours[name], model.subject)
+            difference.add(theirs[name], ours[name])
         count += len(row[0]) if row[0].ndim else 1
     parity = Parity(
         samples=count,
         data="random" if samples is None else "calibration",
-        max_abs_difference=max(part.largest for part in worst.values()),
-        sqnr_db=min(part.sqnr_db() for part in worst.values()),
-        repeatable=found[1].sqnr_db() > PARITY_WARN_BELOW_DB,
+        max_abs_difference=max(part.largest for part in differences.values()),
+        sqnr_db=min(part.sqnr_db() for part in differences.values()),
+        repeatable=repeated.sqnr_db() > PARITY_WARN_BELOW_DB,
     )
     if parity.repeatable and parity.sqnr_db < REFUSE_BELOW_DB:
-        name = min(worst, key=lambda key: worst[key].sqnr_db())
+        name = min(differences, key=lambda key: differences[key].sqnr_db())
         raise ConverterError(
             "EQ322",
-            subject,
+            model.subject,
             f"the float .tflite does not compute what its source does: output `{name}` differs by up to "
-            f"{worst[name].largest:.3g}",
+            f"{differences[name].largest:.3g}",
             expected=f"at least {REFUSE_BELOW_DB:.0f} dB on {count} {parity.data} samples",
             got=f"{parity.sqnr_db:.1f} dB",
             hint="export the model with fixed shapes in inference mode, or report the model to the converter",
@@ -83,8 +72,8 @@ def check(
     return parity
 
 
-class _Sum:
-    """Signal and error of one output, summed up."""
+class _Difference:
+    """Running sums of one output's signal and error."""
 
     def __init__(self) -> None:
         self.signal = self.error = self.largest = 0.0
@@ -102,20 +91,20 @@ class _Sum:
     def sqnr_db(self) -> float:
         if self.error == math.inf:
             return -math.inf
-        # An output that is zero everywhere has no signal: what differs by rounding only is equal.
+        # An output that is zero everywhere has no signal; a rounding difference there counts as equal.
         return decibels(self.signal or (1.0 if self.largest < 1e-6 else 0.0), self.error)
 
 
-def _chosen(samples: Samples | None, inputs: Sequence[TensorInfo], seed: int) -> Iterable[list[Array]]:
+def _rows(model: Model, samples: Samples | None, seed: int) -> Iterable[list[Array]]:
     if samples is None:
-        return _random(inputs, seed)
-    size = max(inputs[0].shape[0], 1) if inputs[0].shape else 1
-    wanted = np.unique(np.linspace(0, len(samples) - 1, min(max(SAMPLES, size), len(samples))).astype(int))
-    some = Samples(inputs=samples.inputs, arrays=tuple(array[wanted] for array in samples.arrays))
-    return (rows for rows, _ in inference.batches(some, inputs))
+        return _random_rows(model.inputs, seed)
+    shape = model.inputs[0].shape
+    size = max(shape[0], 1) if shape else 1
+    chosen = np.unique(np.linspace(0, len(samples) - 1, min(max(SAMPLES, size), len(samples))).astype(int))
+    return (rows for rows, _ in batches(pick(samples, chosen), model.inputs))
 
 
-def _random(inputs: Sequence[TensorInfo], seed: int) -> Iterable[list[Array]]:
+def _random_rows(inputs: Sequence[TensorInfo], seed: int) -> Iterable[list[Array]]:
     random = np.random.default_rng(seed)
     for _ in range(SAMPLES):
         row = []
@@ -123,28 +112,28 @@ def _random(inputs: Sequence[TensorInfo], seed: int) -> Iterable[list[Array]]:
             dtype = np.dtype(tensor.dtype)
             if dtype.kind == "f":
                 row.append(random.standard_normal(tensor.shape).astype(dtype))
-            else:  # indices and flags: 0 and 1 are in every vocabulary
+            else:  # 0 and 1 are valid flags, and valid indices of any vocabulary
                 row.append(random.integers(0, 2, tensor.shape).astype(dtype))
         yield row
 
 
-def _matched(
-    given: Mapping[str, Array], outputs: Sequence[TensorInfo], *, subject: str
-) -> Mapping[str, Array]:
-    if set(given) == {tensor.name for tensor in outputs}:
-        return given
-    if len(given) == len(outputs) == 1:
-        return {outputs[0].name: next(iter(given.values()))}
+def _by_name(results: Mapping[str, Array], model: Model) -> Mapping[str, Array]:
+    """Return the source's results by the names of the .tflite's outputs."""
+    names = [tensor.name for tensor in model.outputs]
+    if set(results) == set(names):
+        return results
+    if len(results) == len(names) == 1:
+        return {names[0]: next(iter(results.values()))}
     raise ConverterError(
         "EQ322",
-        subject,
+        model.subject,
         "the outputs of the float .tflite are not those of its source",
-        expected=", ".join(sorted(given)),
-        got=", ".join(sorted(tensor.name for tensor in outputs)),
+        expected=", ".join(sorted(results)),
+        got=", ".join(sorted(names)),
     )
 
 
-def _same_shape(name: str, expected: Array, got: Array, subject: str) -> None:
+def _require_same_shape(name: str, expected: Array, got: Array, subject: str) -> None:
     if expected.shape != got.shape:
         raise ConverterError(
             "EQ322",

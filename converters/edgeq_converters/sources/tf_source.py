@@ -1,16 +1,17 @@
-"""The one module that imports TensorFlow: Keras and SavedModel sources become a float .tflite."""
+"""Convert Keras and SavedModel sources to a float .tflite with TensorFlow."""
 
 from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeq_converters.data.sample_files import missing
+from edgeq_converters.data.files import missing
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.model import Model
+from edgeq_converters.graph.normalize import reorder
 from edgeq_converters.sources.detect import SourceKind
 from edgeq_converters.sources.types import Loaded
 
@@ -19,73 +20,35 @@ _Call = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def load(source: Path, kind: SourceKind, workdir: Path) -> Loaded:
-    """Return the source as a float .tflite with batch 1 and a signature, and as a frozen SavedModel.
+    """Return the source as a float .tflite with batch 1 and a signature.
 
-    Everything is brought to a SavedModel of one function with fixed shapes first: an open batch would put
-    shape arithmetic into the graph, which no full-integer model may hold.
+    The source first becomes a SavedModel of one function with fixed shapes: an open batch would put shape
+    arithmetic into the graph, which a full-integer model must not hold.
 
     Raises:
-        ConverterError: EQ104 no TensorFlow, EQ305 it cannot be loaded or converted, EQ306 open shapes.
+        ConverterError: EQ104 TensorFlow is not installed, EQ305 the source cannot be loaded or converted,
+            EQ306 open shapes.
     """
     folder, call, inputs, outputs = _freeze(source, kind, workdir)
     tf = tensorflow()
     try:
         data = bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert())
-    except Exception as error:  # TensorFlow's converter raises whatever its C++ threw
-        raise _cannot(source, "convert the model to .tflite", error) from error
-    data = tflite_file.ordered(data, inputs=inputs, outputs=outputs, subject=str(source))
+    except Exception as error:  # TensorFlow raises whatever its C++ code throws
+        raise _failure(source, "convert the model to .tflite", error) from error
+    model = reorder(Model(data=data, subject=str(source)), inputs=inputs, outputs=outputs)
 
     def reference(arrays: Mapping[str, Any]) -> dict[str, Any]:
         result = call({name: tf.constant(array) for name, array in arrays.items()})
         return {name: value.numpy() for name, value in result.items()}
 
-    return Loaded(kind=kind, data=data, frozen=folder, reference=reference)
-
-
-def to_float(source: Path, kind: SourceKind, workdir: Path) -> tuple[bytes, Path]:
-    """Return `load`'s .tflite and the frozen SavedModel's folder."""
-    loaded = load(source, kind, workdir)
-    return loaded.data, workdir / _FROZEN
-
-
-def to_integer(
-    folder: Path, rows: Iterable[list[Any]], *, names: Sequence[str], io: str, source: Path
-) -> bytes:
-    """Return a frozen SavedModel as a full-integer .tflite by TensorFlow's own quantizer.
-
-    For models with operations that litert-quantizer does not know. Its ranges are the exact extremes too.
-
-    Args:
-        folder: what `freeze` wrote.
-        rows: per sample one array an input, in the order of `names`.
-        io: `int8` or `float32` inputs and outputs.
-
-    Raises:
-        ConverterError: EQ307 when TensorFlow cannot do it either.
-    """
-    tf = tensorflow()
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: (dict(zip(names, row, strict=True)) for row in rows)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    if io == "int8":
-        converter.inference_input_type = converter.inference_output_type = tf.int8
-    try:
-        return bytes(converter.convert())
-    except Exception as error:
-        raise ConverterError(
-            "EQ307",
-            str(source),
-            f"neither litert-quantizer nor TensorFlow can make it full integer ({_gist(error)})",
-            hint="use --scheme dynamic or float16",
-        ) from error
+    return Loaded(kind=kind, model=model, reference=reference)
 
 
 def tensorflow() -> Any:
-    """Import TensorFlow.
+    """Import and return TensorFlow.
 
     Raises:
-        ConverterError: EQ104.
+        ConverterError: EQ104 it is not installed.
     """
     try:
         import tensorflow as tf
@@ -94,14 +57,14 @@ def tensorflow() -> Any:
     return tf
 
 
-def freeze(source: Path, kind: SourceKind, workdir: Path) -> Path:
-    """Write the source as a SavedModel with one signature of fixed shapes; return its folder."""
-    return _freeze(source, kind, workdir)[0]
-
-
 def _freeze(source: Path, kind: SourceKind, workdir: Path) -> tuple[Path, _Call, list[str], list[str]]:
+    """Write the source as a SavedModel with one signature of fixed shapes.
+
+    Returns:
+        Its folder, a function that runs the source, and the names of its inputs and outputs in order.
+    """
     if kind is SourceKind.LEGACY_KERAS:
-        _require_whole_hdf5(source)
+        _require_hdf5_model(source)
     tf = tensorflow()
     try:
         call, specs, keep = _open(tf, source, kind)
@@ -125,31 +88,31 @@ def _freeze(source: Path, kind: SourceKind, workdir: Path) -> tuple[Path, _Call,
     except ConverterError:
         raise
     except Exception as error:
-        raise _cannot(source, "load the model", error) from error
+        raise _failure(source, "load the model", error) from error
     return folder, call, [name for name, _ in specs], order
 
 
-def _require_whole_hdf5(source: Path) -> None:
-    # h5py says so in a moment; TensorFlow takes seconds to come up first.
+def _require_hdf5_model(source: Path) -> None:
+    # h5py finds damage in a moment; TensorFlow takes seconds to start.
     try:
         import h5py  # type: ignore[import-untyped]
     except ImportError as error:
-        raise missing("h5py (of TensorFlow)") from error
+        raise missing("h5py (installed with TensorFlow)") from error
     try:
         with h5py.File(source, "r") as file:
-            whole = "model_config" in file.attrs
+            complete = "model_config" in file.attrs
     except OSError as error:
         raise ConverterError(
             "EQ305", str(source), f"truncated or damaged .h5 file ({error})", hint="save the model again"
         ) from error
-    if not whole:
+    if not complete:
         raise ConverterError(
             "EQ305",
             str(source),
-            "the .h5 file holds no model",
-            expected="a whole Keras model",
+            "the .h5 file does not hold a model",
+            expected="a complete Keras model",
             got="weights only, or another kind of HDF5 file",
-            hint="save it by model.save(), not by save_weights()",
+            hint="save it with model.save(), not save_weights()",
         )
 
 
@@ -164,10 +127,10 @@ def _open(
             "EQ306",
             str(source),
             "the model's input shape is not known",
-            hint="build the model or call it once before saving it",
+            hint="build the model, or call it once, before saving it",
         )
     specs = [(_plain(tensor.name, i), tensor) for i, tensor in enumerate(model.inputs)]
-    # A Keras 3 Sequential has no output_names of its own; its output tensors have names.
+    # A Keras 3 Sequential has no output_names, but its output tensors have names.
     names = getattr(model, "output_names", None) or [tensor.name for tensor in model.outputs]
     outputs = [_plain(name, i, "output") for i, name in enumerate(names)]
 
@@ -199,19 +162,19 @@ def _open_saved_model(
 
 
 def _load_keras(source: Path, kind: SourceKind) -> Any:
-    """Load with Keras 3, and with tf_keras where Keras 3 cannot (old layers' arguments)."""
+    """Load with Keras 3, or else with tf_keras: Keras 3 rejects arguments of old layers."""
     import keras
 
     try:
         return keras.models.load_model(source, compile=False)
-    except Exception as first:  # noqa: BLE001 - any failure is a reason to try the older Keras; raised below
+    except Exception as first:  # noqa: BLE001 - try the older Keras after any failure; raised below
         try:
             import tf_keras
         except ImportError as error:
             raise missing("tf_keras") from error
         try:
             return tf_keras.models.load_model(str(source), compile=False)
-        except Exception:  # noqa: BLE001 - Keras 3's own message says more about a broken file
+        except Exception:  # noqa: BLE001 - Keras 3's message says more about a broken file
             raise first from None
 
 
@@ -236,17 +199,17 @@ def _fixed(tf: Any, spec: Any, name: str, source: Path) -> Any:
     return tf.TensorSpec(shape, spec.dtype, name=name)
 
 
-def _cannot(source: Path, what: str, error: Exception) -> ConverterError:
+def _failure(source: Path, what: str, error: Exception) -> ConverterError:
     return ConverterError(
         "EQ305",
         str(source),
         f"TensorFlow cannot {what} ({_gist(error)})",
-        hint="for a model with classes of its own, convert the SavedModel that model.export(folder) writes",
+        hint="for a model with custom classes, convert the SavedModel that model.export(folder) writes",
     )
 
 
 def _gist(error: Exception) -> str:
-    # The converter's message starts with compiler locations; the operation it cannot do stands further down.
+    # The converter's message starts with compiler locations; the unsupported operation follows further down.
     named = re.findall(r"'(tf\.\w+)' op is neither a custom op nor a flex op", str(error))
     if named:
         return f"no .tflite operation for {', '.join(sorted(set(named)))}"

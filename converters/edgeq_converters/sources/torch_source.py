@@ -1,4 +1,4 @@
-"""PyTorch sources: litert-torch makes a float .tflite of what torch.export wrote (.pt2)."""
+"""Convert PyTorch programs that torch.export saved (.pt2) to a float .tflite with litert-torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters.data.sample_files import missing
+from edgeq_converters.data.files import missing
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.graph.model import Model
 from edgeq_converters.sources.detect import SourceKind
 from edgeq_converters.sources.types import Loaded
 
@@ -24,8 +25,8 @@ def load(source: Path, workdir: Path) -> Loaded:
     """Return an exported program as a float .tflite; its inputs keep PyTorch's layout (channels first).
 
     Raises:
-        ConverterError: EQ104 without the extra `torch`, EQ305 it cannot be read or converted, EQ306 open
-            shapes.
+        ConverterError: EQ104 the extra `torch` is not installed, EQ305 the program cannot be read or
+            converted, EQ306 open shapes.
     """
     torch = _package("torch")
     litert_torch = _package("litert_torch")
@@ -35,21 +36,21 @@ def load(source: Path, workdir: Path) -> Loaded:
         raise ConverterError(
             "EQ305",
             str(source),
-            f"truncated or damaged .pt2 file, or another version's ({_gist(error)})",
+            f"the .pt2 file is truncated, damaged, or of another version ({_gist(error)})",
             hint="torch.export.save(torch.export.export(model.eval(), (sample,)), 'model.pt2')",
         ) from error
     positional, named = _example(program, source)
     module = program.module()
     try:
-        made = litert_torch.convert(module, positional, sample_kwargs=named or None)
+        converted = litert_torch.convert(module, positional, sample_kwargs=named or None)
         path = workdir / "from_torch.tflite"
-        made.export(str(path))
+        converted.export(str(path))
     except Exception as error:
         raise ConverterError(
             "EQ305",
             str(source),
             f"litert-torch cannot convert the model ({_gist(error)})",
-            hint="export it with fixed shapes after model.eval(); ops that LiteRT lacks must be replaced",
+            hint="export it with fixed shapes after model.eval(), and replace operations that LiteRT lacks",
         ) from error
 
     def reference(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -61,7 +62,8 @@ def load(source: Path, workdir: Path) -> Loaded:
         flat, _ = torch.utils._pytree.tree_flatten(result)
         return {f"output_{i}": tensor.numpy() for i, tensor in enumerate(flat)}
 
-    return Loaded(kind=SourceKind.TORCH, data=path.read_bytes(), reference=reference, tools=_TOOLS)
+    model = Model(data=path.read_bytes(), subject=str(source))
+    return Loaded(kind=SourceKind.TORCH, model=model, reference=reference, tools=_TOOLS)
 
 
 def _package(name: str) -> Any:
@@ -76,7 +78,7 @@ def _example(program: Any, source: Path) -> tuple[tuple[Any, ...], dict[str, Any
         raise ConverterError(
             "EQ306",
             str(source),
-            "the .pt2 holds no example inputs, which say the shapes",
+            "the .pt2 holds no example inputs, which give the shapes",
             hint="torch.export.save(torch.export.export(model.eval(), (sample,)), 'model.pt2')",
         )
     users = set(program.graph_signature.user_inputs)
@@ -96,9 +98,9 @@ def _example(program: Any, source: Path) -> tuple[tuple[Any, ...], dict[str, Any
 
 
 def _number(name: str) -> tuple[int, int]:
-    """Return the place of an input as litert-torch names it: `args_0`, then the keyword ones."""
-    found = re.fullmatch(r"args_(\d+)", name)
-    return (0, int(found[1])) if found else (1, 0)
+    """Return the sort key of an input that litert-torch named: `args_0`, ..., then keyword arguments."""
+    match = re.fullmatch(r"args_(\d+)", name)
+    return (0, int(match[1])) if match else (1, 0)
 
 
 def _gist(error: BaseException) -> str:

@@ -1,14 +1,14 @@
-"""What loading a source gives: the float .tflite, and the source itself to compare it with."""
+"""The result of loading a source: a float .tflite, and a function that runs the source itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
+from edgeq_converters.graph.model import Model
 from edgeq_converters.sources.detect import SourceKind
 
 Array = npt.NDArray[Any]
@@ -20,18 +20,16 @@ class Loaded:
     """A source as a float .tflite.
 
     Attributes:
-        data: the .tflite; of a .tflite source its own bytes, but for weights in float16, which are widened.
-        frozen: the SavedModel of fixed shapes that TensorFlow's own quantizer takes; None without one.
+        model: the float .tflite. A .tflite source is used as it is, except that float16 weights are widened.
         reference: runs the source on one batch: {input name: array of the .tflite's shape} -> {output name:
-            array}; None for a .tflite, which is its own reference.
-        layouts: {input name: axes}, where the .tflite's input is the source's transposed by these axes.
-        tools: names of the packages that took part besides the usual ones.
-        notes: what the user should be told.
+            array}; None for a .tflite source, which is its own reference.
+        layouts: {input name: axes} of the .tflite's inputs that are the source's transposed by these axes.
+        tools: packages that took part, besides those of every conversion.
+        notes: remarks for the user.
     """
 
     kind: SourceKind
-    data: bytes
-    frozen: Path | None = None
+    model: Model
     reference: Reference | None = None
     layouts: Mapping[str, tuple[int, ...]] | None = None
     tools: tuple[str, ...] = ()

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         send("error", error=error.to_dict())
         return 1
     except ModuleNotFoundError as error:
-        from edgeq_converters.data.sample_files import missing
+        from edgeq_converters.data.files import missing
 
         send("error", error=missing(error.name or "a library").to_dict())
         return 1

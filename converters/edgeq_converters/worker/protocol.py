@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from edgeq_converters.edgetpu.values import CompilerLog, EdgeTpuSummary, Readiness
 from edgeq_converters.recipe import Recipe
-from edgeq_converters.sensitivity.float_region_values import IslandWalk
+from edgeq_converters.sensitivity.float_region_values import FloatRegionSearch
 from edgeq_converters.sensitivity.values import Sensitivity
 from edgeq_converters.training.pruning.report import PruningReport
 from edgeq_converters.training.qat.report import TuningReport
@@ -174,7 +174,7 @@ class SensitivityJob(Job[Sensitivity]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FloatRegionsJob(Job[IslandWalk]):
+class FloatRegionsJob(Job[FloatRegionSearch]):
     """Measure the SQNR of many choices of float regions of a float .tflite.
 
     Attributes:
@@ -182,7 +182,7 @@ class FloatRegionsJob(Job[IslandWalk]):
     """
 
     verb: ClassVar[str] = "float_regions"
-    result: ClassVar[Any] = IslandWalk
+    result: ClassVar[Any] = FloatRegionSearch
 
     model: Path
     calibration: Path

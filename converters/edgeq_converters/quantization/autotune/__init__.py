@@ -1,5 +1,5 @@
-"""What a conversion uses where the recipe leaves it open, chosen on samples that were held out."""
+"""Choose what a recipe leaves to `auto`, by the SQNR on held-out samples."""
 
-from edgeq_converters.quantization.autotune.search import Best, Score, best, wanted
+from edgeq_converters.quantization.autotune.search import Best, Score, choose, is_needed
 
-__all__ = ["Best", "Score", "best", "wanted"]
+__all__ = ["Best", "Score", "choose", "is_needed"]

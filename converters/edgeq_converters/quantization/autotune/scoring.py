@@ -1,14 +1,15 @@
-"""Held-out samples, and the signal-to-noise ratio that an integer model reaches on them at its logits."""
+"""Score quantized models: held-out samples, and the SQNR against the float model at the logits."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from edgeq_converters.data.samples import Samples, to_real
-from edgeq_converters.graph import inference, logits
+from edgeq_converters.data.samples import Samples, pick, to_real
+from edgeq_converters.graph import logits
+from edgeq_converters.graph.interpreter import run_samples
+from edgeq_converters.graph.model import Model
 from edgeq_converters.metrics import decibels
 from edgeq_converters.progress import ignore
 
@@ -16,40 +17,29 @@ _HELD_OUT = 0.25
 _MOST_HELD_OUT = 64
 
 
-def split(samples: Samples, *, seed: int) -> tuple[Samples, Samples]:
-    """Return (samples to fit, samples that were held out), by the seed, each in the old order."""
+def split_held_out(samples: Samples, *, seed: int) -> tuple[Samples, Samples]:
+    """Return (samples to fit on, held-out samples), split by the seed; both keep the order."""
     order = np.random.default_rng(seed).permutation(len(samples))
     held = min(max(int(len(samples) * _HELD_OUT), 1), _MOST_HELD_OUT)
-    return _picked(samples, np.sort(order[held:])), _picked(samples, np.sort(order[:held]))
+    return pick(samples, np.sort(order[held:])), pick(samples, np.sort(order[:held]))
 
 
-def taken(samples: Samples, count: int) -> Samples:
-    """Return at most `count` samples, evenly from the whole."""
-    if len(samples) <= count:
-        return samples
-    return _picked(samples, np.linspace(0, len(samples) - 1, count).round().astype(np.intp))
+class LogitsScorer:
+    """Compares quantized models with the float model at the logits, on samples that neither was fitted on."""
 
+    def __init__(self, floating: Model, held_out: Samples) -> None:
+        self._samples = held_out
+        self._reference = self._logits(floating)
 
-def _picked(samples: Samples, rows: Any) -> Samples:
-    return replace(samples, arrays=tuple(array[rows] for array in samples.arrays))
+    def sqnr_db(self, model: Model) -> float:
+        """Return the mean of the outputs' SQNR in dB."""
+        logits = self._logits(model)
+        return float(np.mean([_bounded_db(*pair) for pair in zip(logits, self._reference, strict=True)]))
 
-
-class Judge:
-    """Compares integer models with the float model at the logits, on samples that neither was fitted on."""
-
-    def __init__(self, floating: bytes, held: Samples, *, subject: str) -> None:
-        self._held, self._subject = held, subject
-        self._wanted = self._logits(floating)
-
-    def score(self, data: bytes) -> float:
-        """Return the mean over the outputs of the signal-to-noise ratio in dB."""
-        got = self._logits(data)
-        return float(np.mean([_bounded_db(*pair) for pair in zip(got, self._wanted, strict=True)]))
-
-    def _logits(self, data: bytes) -> list[Any]:
-        cut = logits.cut(data, subject=self._subject)
-        found = inference.outputs(cut.data, self._held, subject=self._subject, advance=ignore)
-        return [to_real(array, info) for array, info in zip(found, cut.outputs, strict=True)]
+    def _logits(self, model: Model) -> list[Any]:
+        cut = logits.cut(model).model
+        outputs = run_samples(cut, self._samples, advance=ignore)
+        return [to_real(array, info) for array, info in zip(outputs, cut.outputs, strict=True)]
 
 
 def _bounded_db(output: Any, reference: Any) -> float:

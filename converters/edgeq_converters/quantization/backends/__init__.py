@@ -1,1 +1,1 @@
-"""The quantizer libraries, one adapter for each."""
+"""Adapters to the quantizer libraries."""

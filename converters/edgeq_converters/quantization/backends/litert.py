@@ -1,6 +1,7 @@
-"""The one module that knows litert-quantizer: a recipe and our ranges in, a quantized .tflite out.
+"""Quantize with litert-quantizer: the adapter from our recipes and ranges to that library.
 
-Its own `calibrate()` is never used: it is an order-dependent moving average and silently empty on generators.
+The library's own `calibrate()` is not used: its moving average depends on the order of the samples, and it
+silently calibrates on nothing when given a generator.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import Any
 
-from edgeq_converters.data.sample_files import missing
+from edgeq_converters.calibration.ranges import TensorRange
+from edgeq_converters.data.files import missing
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.model import Model
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.values import Scheme
 
 _NAMES = ("litert_quantizer", "ai_edge_quantizer")  # the library was renamed in 2026
 _WEIGHT_OPS = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE", "EMBEDDING_LOOKUP")
 INT4_OPS = ("FULLY_CONNECTED", "CONV_2D")
-"""What the library gives int4 weights beside int8 activations."""
+"""Operations that the library can give int4 weights together with int8 activations."""
 
 
 def _library(module: str) -> Any:
@@ -33,7 +36,7 @@ def _library(module: str) -> Any:
 
 
 def known_ops() -> frozenset[str]:
-    """Return the schema names of the operations that the library can quantize."""
+    """Return the kinds of operations, as the schema names them, that the library can quantize."""
     from ai_edge_litert import schema_py_generated as schema
 
     codes = set(_library("utils.tfl_flatbuffer_utils").TFL_OP_CODE_TO_NAME)
@@ -41,46 +44,48 @@ def known_ops() -> frozenset[str]:
 
 
 def quantize(
-    data: bytes,
+    model: Model,
     *,
     recipe: Recipe,
-    ranges: Mapping[str, Any] | None,
-    subject: str,
+    ranges: Mapping[str, TensorRange] | None,
     int4_ops: Collection[str] = INT4_OPS,
-) -> bytes:
+) -> Model:
     """Return the quantized model.
 
     Args:
-        data: a float .tflite with unique tensor names.
-        ranges: {tensor: {min, max}} of every activation, where the scheme needs them; also of weights, whose
-            own extremes are taken otherwise.
-        int4_ops: operations that get int4 weights under the scheme int4.
+        model: a normalized float model.
+        ranges: of every activation, if the scheme needs them. They may include weights, whose range is
+            otherwise that of their values.
+        int4_ops: kinds of operations that get int4 weights under the scheme int4.
 
     Raises:
-        ConverterError: EQ308 when the library refuses the model.
+        ConverterError: EQ308 the library refuses the model.
     """
-    engine = _library("quantizer").Quantizer(data)
+    engine = _library("quantizer").Quantizer(model.data)
     if recipe.scheme is Scheme.FLOAT16:
         _cast_to_float16(engine)
     elif recipe.scheme is Scheme.DYNAMIC:
         engine.load_quantization_recipe(_library("recipe").dynamic_wi8_afp32())
     else:
-        _static(engine, data, recipe=recipe, int4_ops=int4_ops, subject=subject)
+        _static(engine, model, recipe=recipe, int4_ops=int4_ops)
     try:
-        result = engine.quantize(dict(ranges) if ranges else None, enable_progress_report=False)
+        result = engine.quantize(
+            {name: {"min": each.low, "max": each.high} for name, each in ranges.items()} if ranges else None,
+            enable_progress_report=False,
+        )
     except (ValueError, RuntimeError, KeyError, IndexError, TypeError, NotImplementedError) as error:
         short = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ConverterError(
             "EQ308",
-            subject,
+            model.subject,
             f"the quantizer refused the model ({short})",
             hint="use --scheme float16 or float32",
         ) from error
-    return bytes(result.quantized_model)
+    return model.with_data(bytes(result.quantized_model))
 
 
-def _static(engine: Any, data: bytes, *, recipe: Recipe, int4_ops: Collection[str], subject: str) -> None:
-    # Its "*" takes in the virtual operations INPUT and OUTPUT: the borders become integers too.
+def _static(engine: Any, model: Model, *, recipe: Recipe, int4_ops: Collection[str]) -> None:
+    # The presets' "*" includes the virtual operations INPUT and OUTPUT, so that these become integers too.
     presets = _library("recipe")
     wide = recipe.scheme is Scheme.INT16X8
     engine.load_quantization_recipe(presets.static_wi8_ai16() if wide else presets.static_wi8_ai8())
@@ -94,19 +99,17 @@ def _static(engine: Any, data: bytes, *, recipe: Recipe, int4_ops: Collection[st
         for border in ("INPUT", "OUTPUT"):
             engine.update_quantization_recipe(".*", _op(border), algorithm_key=_algorithms().NO_QUANTIZE)
     if recipe.float_ops:
-        _keep_float(engine, data, recipe.float_ops, subject)
+        _keep_float(engine, model, recipe.float_ops)
 
 
-def _keep_float(engine: Any, data: bytes, float_ops: Collection[str], subject: str) -> None:
-    model = tflite_file.parse(data, subject=subject)
-    graph = model.subgraphs[0]
+def _keep_float(engine: Any, model: Model, float_ops: Collection[str]) -> None:
     known = known_ops()
-    for operator in graph.operators:
-        first = tflite_file.tensor_name(graph.tensors[operator.outputs[0]])
-        kind = tflite_file.op_name(model, operator)
-        if first in float_ops and kind in known:
-            # By the operation's kind too: the model's output alone must not become float with the one before.
-            scope = f"^{re.escape(first)}(;|$)"
+    for operator in model.graph.operators:
+        name = tflite_file.operation_name(model.graph, operator)
+        kind = tflite_file.op_name(model.parsed, operator)
+        if name in float_ops and kind in known:
+            # Match the kind too: the virtual OUTPUT operation has the name of the last operation's output.
+            scope = f"^{re.escape(name)}(;|$)"
             engine.update_quantization_recipe(scope, _op(kind), algorithm_key=_algorithms().NO_QUANTIZE)
 
 
@@ -122,7 +125,7 @@ def _cast_to_float16(engine: Any) -> None:
 
 
 def _op(name: str) -> Any:
-    # The schema says TRANSPOSE_CONV where the library says CONV_2D_TRANSPOSE.
+    # The schema's TRANSPOSE_CONV is CONV_2D_TRANSPOSE in the library.
     return _library("qtyping").TFLOperationName["CONV_2D_TRANSPOSE" if name == "TRANSPOSE_CONV" else name]
 
 

@@ -1,7 +1,7 @@
-"""TensorFlow's quantizer as the second backend, for operations that litert-quantizer does not know.
+"""Quantize with TensorFlow, the second backend, for operations that litert-quantizer does not know.
 
-It is the pass that TFLiteConverter ends with, run on any float .tflite: the ranges are written into the file
-as the calibrator of TensorFlow would have left them, so that they can be ours.
+This is the last pass of TFLiteConverter, applied to any float .tflite. It reads ranges from the file, where
+TensorFlow's calibrator would write them; we write our own there.
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from edgeq_converters.data.sample_files import missing
+from edgeq_converters.calibration.ranges import Ranges, TensorRange
+from edgeq_converters.data.files import missing
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import edit, inference, tflite_file
+from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.edit import Editor
+from edgeq_converters.graph.interpreter import batches
+from edgeq_converters.graph.model import Model
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.values import Scheme
 
 NAME = "tensorflow"
 _LSTMS = frozenset({"UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM", "LSTM"})
-_INNER = 5  # of the four gates, and of the hidden state before its projection
+_INNER = 5  # tensors inside an LSTM: its four gates, and the hidden state before the projection
 
 
 def is_installed() -> bool:
@@ -29,23 +33,23 @@ def is_installed() -> bool:
     return find_spec("tensorflow") is not None
 
 
-def quantize(data: bytes, *, recipe: Recipe, ranges: Mapping[str, Any], subject: str) -> bytes:
+def quantize(model: Model, *, recipe: Recipe, ranges: Mapping[str, TensorRange]) -> Model:
     """Return the quantized model.
 
     Args:
-        data: a float .tflite with unique tensor names.
-        ranges: {tensor: {min, max}} of every activation, and the `hidden_ranges` of an LSTM.
+        model: a normalized float model.
+        ranges: of every activation, and the `hidden_ranges` of an LSTM.
 
     Raises:
-        ConverterError: EQ104 no TensorFlow, EQ308 when it refuses the model.
+        ConverterError: EQ104 TensorFlow is not installed, EQ308 it refuses the model.
     """
     mlir, types, dtypes = _tensorflow()
     integer = types.QUANTIZED_INT16 if recipe.scheme is Scheme.INT16X8 else types.QUANTIZED_INT8
     kinds = {"int8": dtypes.int8, "int16": dtypes.int16, "float32": dtypes.float32}
     try:
-        return bytes(
+        quantized = bytes(
             mlir(
-                _with_ranges(data, ranges, symmetric=recipe.scheme is Scheme.INT16X8, subject=subject),
+                _with_ranges(model, ranges, symmetric=recipe.scheme is Scheme.INT16X8).data,
                 fully_quantize=recipe.io != "float32",
                 inference_type=integer,
                 input_data_type=kinds[recipe.io],
@@ -53,62 +57,66 @@ def quantize(data: bytes, *, recipe: Recipe, ranges: Mapping[str, Any], subject:
                 denylisted_nodes=list(recipe.float_ops) or None,
             )
         )
-    except Exception as error:  # whatever its C++ threw
+    except Exception as error:  # TensorFlow raises whatever its C++ code throws
         short = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ConverterError(
             "EQ308",
-            subject,
+            model.subject,
             f"TensorFlow's quantizer refused the model ({short})",
             hint="use --scheme dynamic or float16",
         ) from error
+    return model.with_data(quantized)
 
 
-def hidden_ranges(data: bytes, samples: Samples, *, subject: str) -> dict[str, dict[str, Any]]:
-    """Return {tensor: {min, max}} of what an LSTM keeps to itself, or nothing where the model has none.
+def hidden_ranges(model: Model, samples: Samples) -> Ranges:
+    """Return the ranges of the tensors inside the model's LSTMs; empty if it has none.
 
-    Only TensorFlow's own calibrator sees inside of such an operation; extremes are what it gives.
+    Only TensorFlow's own calibrator sees inside such an operation. It gives the extremes.
 
     Raises:
-        ConverterError: EQ104 no TensorFlow, EQ308 when it cannot run the model.
+        ConverterError: EQ104 TensorFlow is not installed, EQ308 it cannot run the model.
     """
-    model = tflite_file.parse(data, subject=subject)
     if not has_lstm(model):
         return {}
     _tensorflow()
     from tensorflow.lite.python.optimize.calibrator import Calibrator
 
-    _open_lstms(model)
-    inputs, _ = tflite_file.inputs_and_outputs(model)
-    rows = [[np.ascontiguousarray(row) for row in batch] for batch, _ in inference.batches(samples, inputs)]
-    seen = {tflite_file.tensor_name(tensor) for _, tensor in tflite_file.activations(model)}
+    editor = Editor(model)
+    _add_inner_tensors(editor.parsed)
+    rows = [[np.ascontiguousarray(row) for row in batch] for batch, _ in batches(samples, model.inputs)]
+    outer = {tflite_file.tensor_name(tensor) for _, tensor in tflite_file.activations(editor.parsed)}
     try:
-        found = Calibrator(edit.pack(model)).calibrate(lambda: iter(rows))
+        calibrated = Calibrator(editor.pack().data).calibrate(lambda: iter(rows))
     except (ValueError, RuntimeError) as error:
-        raise ConverterError("EQ308", subject, f"TensorFlow cannot calibrate the model ({error})") from error
-    tensors = tflite_file.parse(bytes(found), subject=subject).subgraphs[0].tensors
+        raise ConverterError(
+            "EQ308", model.subject, f"TensorFlow cannot calibrate the model ({error})"
+        ) from error
     return {
-        name: {"min": np.float32(tensor.quantization.min[0]), "max": np.float32(tensor.quantization.max[0])}
-        for tensor in tensors
-        if (name := tflite_file.tensor_name(tensor)) not in seen
+        name: TensorRange(
+            low=np.asarray(tensor.quantization.min[0], np.float32),
+            high=np.asarray(tensor.quantization.max[0], np.float32),
+        )
+        for tensor in model.with_data(bytes(calibrated)).graph.tensors
+        if (name := tflite_file.tensor_name(tensor)) not in outer
         and tensor.quantization is not None
         and tensor.quantization.min is not None
         and len(tensor.quantization.min) == 1
     }
 
 
-def has_lstm(model: Any) -> bool:
-    """Return whether the model has operations with values inside that need ranges."""
-    return any(tflite_file.op_name(model, operator) in _LSTMS for operator in model.subgraphs[0].operators)
+def has_lstm(model: Model) -> bool:
+    """Return whether the model has LSTM operations, whose inner tensors need ranges."""
+    return any(tflite_file.op_name(model.parsed, operator) in _LSTMS for operator in model.graph.operators)
 
 
-def _open_lstms(model: Any) -> None:
-    """Give each LSTM the tensors for its inner values, which a float model has none of."""
+def _add_inner_tensors(parsed: Any) -> None:
+    """Give each LSTM the tensors for its inner values, which a float model lacks."""
     from ai_edge_litert import schema_py_generated as schema
 
-    graph = model.subgraphs[0]
+    graph = parsed.subgraphs[0]
     for number, operator in enumerate(graph.operators):
-        has_none = operator.intermediates is None or not len(operator.intermediates)
-        if has_none and tflite_file.op_name(model, operator) in _LSTMS:
+        missing_all = operator.intermediates is None or not len(operator.intermediates)
+        if missing_all and tflite_file.op_name(parsed, operator) in _LSTMS:
             operator.intermediates = []
             for part in range(_INNER):
                 tensor = schema.TensorT()
@@ -118,23 +126,23 @@ def _open_lstms(model: Any) -> None:
                 graph.tensors.append(tensor)
 
 
-def _with_ranges(data: bytes, ranges: Mapping[str, Any], *, symmetric: bool, subject: str) -> bytes:
+def _with_ranges(model: Model, ranges: Mapping[str, TensorRange], *, symmetric: bool) -> Model:
     from ai_edge_litert import schema_py_generated as schema
 
-    model = tflite_file.parse(data, subject=subject)
-    _open_lstms(model)
-    for tensor in model.subgraphs[0].tensors:
-        found = ranges.get(tflite_file.tensor_name(tensor))
-        if found is not None and tflite_file.type_name(tensor) == "FLOAT32":
-            if tflite_file.is_constant(model, tensor):
-                continue  # of weights it takes the extremes itself
+    editor = Editor(model)
+    _add_inner_tensors(editor.parsed)
+    for tensor in editor.parsed.subgraphs[0].tensors:
+        given = ranges.get(tflite_file.tensor_name(tensor))
+        if given is not None and tflite_file.type_name(tensor) == "FLOAT32":
+            if tflite_file.is_constant(editor.parsed, tensor):
+                continue  # TensorFlow computes the ranges of weights itself
             tensor.quantization = tensor.quantization or schema.QuantizationParametersT()
-            low, high = float(np.ravel(found["min"])[0]), float(np.ravel(found["max"])[0])
+            low, high = float(np.ravel(given.low)[0]), float(np.ravel(given.high)[0])
             widest = max(abs(low), abs(high))
-            # The kernels of 16 bits take no zero point but 0, which the pass does not see to.
+            # The 16-bit kernels require a zero point of 0, which TensorFlow's pass does not ensure.
             tensor.quantization.min = [-widest if symmetric else low]
             tensor.quantization.max = [widest if symmetric else high]
-    return edit.pack(model)
+    return editor.pack()
 
 
 def _tensorflow() -> tuple[Any, Any, Any]:

@@ -1,4 +1,4 @@
-"""Sequential correction of a quantized model against the float model that it came from."""
+"""Sequential correction: fit a quantized model's weights and biases to the float model, layer by layer."""
 
 from edgeq_converters.quantization.correction.sequential import ROWS, Terms, correct
 

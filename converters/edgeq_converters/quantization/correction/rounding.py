@@ -1,8 +1,9 @@
-"""Weights on the integer grid whose outputs, on the inputs that the layer really gets, are the nearest.
+"""Round a layer's weights so that its outputs on quantized inputs are nearest to the reference outputs.
 
-Method: ridge regression on the quantized inputs gives the real-valued optimum, as far as one half of the
-samples tells the other; the rounding then goes column by column, each column's error made up for by the
-columns after it: optimal brain quantization in GPTQ's way, Frantar et al. 2022, arXiv 2208.07339, 2210.17323.
+Method: ridge regression on the quantized inputs gives the real-valued optimum; how far to trust it is cross-
+validated on two halves of the samples. Rounding then goes column by column, and each column's error is
+compensated by the columns after it. This is optimal brain quantization in GPTQ's order: Frantar et al. 2022,
+arXiv 2208.07339 and 2210.17323.
 """
 
 from __future__ import annotations
@@ -18,57 +19,57 @@ from edgeq_converters.quantization.correction.moments import Moments
 
 Array = npt.NDArray[Any]
 LIMIT = 127
-"""Weights are symmetric: -127 to 127, as the kernels expect."""
+"""Quantized weights are symmetric, -127 to 127, as the kernels expect."""
 
 _BLOCK = 64
 _DAMPINGS = (10.0, 1.0, 0.1, 0.01, 0.001)
 
 
 def regress(moments: Moments, weights: Array, *, damping: float) -> Array:
-    """Return the weights (groups, width, fan_in) that fit the wanted outputs, held near to the given ones.
+    """Return weights (groups, width, fan_in) that fit the reference outputs, regularized to the given ones.
 
     Args:
-        damping: how much the given weights hold, as a part of the mean variance of an input.
+        damping: strength of the regularization, relative to the mean variance of an input.
     """
-    return weights + _solved(_damped(moments.hessian, damping), _missing(moments, weights))
+    return weights + _solve(_damped(moments.hessian, damping), _residual(moments, weights))
 
 
 def choose_damping(first: Moments, second: Moments, weights: Array) -> float:
-    """Return the damping whose weights, fitted on one half, serve the other half best; infinity for none."""
-    # Which of a few dampings is the best shows in single precision too, at half of the time.
+    """Return the damping whose weights, fitted on one half, suit the other half best; infinity for no fit."""
+    # Single precision is enough to compare a few dampings, and takes half the time.
     halves = [
-        (half.hessian.astype(np.float32), _missing(half, weights).astype(np.float32))
+        (half.hessian.astype(np.float32), _residual(half, weights).astype(np.float32))
         for half in (first, second)
     ]
 
     def gain(damping: float) -> float:
-        found = 0.0
-        for (hessian, missing), (other, wanted) in (halves, halves[::-1]):
-            change = _solved(_damped(hessian, damping), missing)
-            found += float(np.sum((2 * wanted - change @ other) * change, dtype=np.float64))
-        return found
+        total = 0.0
+        for (hessian, residual), (other_hessian, other_residual) in (halves, halves[::-1]):
+            change = _solve(_damped(hessian, damping), residual)
+            total += float(np.sum((2 * other_residual - change @ other_hessian) * change, dtype=np.float64))
+        return total
 
     best, most = np.inf, 0.0
     for damping in _DAMPINGS:
-        found = gain(damping)
-        if found > most:
-            best, most = damping, found
-        elif best < np.inf:  # the gain has one hill: past it, it only falls
+        current = gain(damping)
+        if current > most:
+            best, most = damping, current
+        elif best < np.inf:  # the gain has one maximum, and this is past it
             break
     return best
 
 
-def _missing(moments: Moments, weights: Array) -> Array:
-    """Return what the wanted outputs have in common with the inputs and the weights do not give."""
-    missing: Array = moments.cross - weights @ moments.hessian
-    return missing
+def _residual(moments: Moments, weights: Array) -> Array:
+    """Return the covariance of the inputs with the part of the reference outputs that the weights miss."""
+    residual: Array = moments.cross - weights @ moments.hessian
+    return residual
 
 
 def round_to_grid(moments: Moments, weights: Array, steps: Array, *, damping: float) -> Array:
     """Return integers (groups, width, fan_in) such that `integers * steps` acts most like `weights`.
 
     Args:
-        steps: (groups, width), the size of one step of each output channel.
+        steps: (groups, width), the scale of each output channel.
     """
     damped = _damped(moments.hessian, damping)
     order = np.argsort(-np.diagonal(damped, axis1=1, axis2=2), axis=1, kind="stable")
@@ -92,9 +93,9 @@ def round_to_grid(moments: Moments, weights: Array, steps: Array, *, damping: fl
 
 
 def gains(moments: Moments, integers: Array, steps: Array) -> Array:
-    """Return steps (groups, width) that fit the wanted outputs best with these integers (least squares).
+    """Return the steps (groups, width) that fit the reference outputs best in the least-squares sense.
 
-    A step changes by a factor of two at the most; where the inputs say nothing it stays.
+    A step changes by at most a factor of two, and stays if its inputs carry no signal.
     """
     power = np.einsum("gok,gkl,gol->go", integers, moments.hessian, integers, optimize=True)
     match = np.einsum("gok,gok->go", moments.cross, integers)
@@ -111,12 +112,12 @@ def _damped(hessian: Array, damping: float) -> Array:
     return damped
 
 
-def _solved(damped: Array, goal: Array) -> Array:
+def _solve(damped: Array, goal: Array) -> Array:
     """Return X (groups, width, fan_in) with X @ damped = goal; damped is symmetric and positive definite."""
-    if len(damped) == 1:  # half of the work of a general solution, which numpy has nothing for
+    if len(damped) == 1:  # Cholesky: half the work of numpy's general solver
         factor = cho_factor(damped[0], lower=True, check_finite=False)
-        found: Array = cho_solve(factor, goal[0].T, check_finite=False).T[None]
-        return found
+        solution: Array = cho_solve(factor, goal[0].T, check_finite=False).T[None]
+        return solution
     solved: Array = np.linalg.solve(damped, goal.transpose(0, 2, 1)).transpose(0, 2, 1)
     return solved
 
@@ -124,8 +125,8 @@ def _solved(damped: Array, goal: Array) -> Array:
 def _inverse_root(damped: Array) -> Array:
     """Return the upper triangle U with U^T U = H^-1.
 
-    Its rows from i on are those of the inverse once the first i inputs are fixed. With the order of the
-    inputs turned around, H = L L^T gives it as the inverse of L, turned back.
+    Its rows from i on belong to the inverse once the first i inputs are fixed. It is the inverse of the
+    Cholesky factor of H with the inputs in reverse order, reversed again.
     """
     lower = np.linalg.cholesky(damped[:, ::-1, ::-1])
     inverse: Array = np.tril(dtrtri(lower[0], lower=1)[0])[None] if len(lower) == 1 else np.linalg.inv(lower)

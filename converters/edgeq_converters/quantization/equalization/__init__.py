@@ -1,4 +1,4 @@
-"""Equalization across layers: the float model rewritten so that its tensors quantize better."""
+"""Cross-layer equalization: rescale the channels of a float model so that its tensors quantize better."""
 
 from edgeq_converters.quantization.equalization.apply import Equalized, equalize
 

@@ -1,4 +1,4 @@
-"""Equalization of a float model: channels stretched where they are written, shrunk where they are read."""
+"""Apply cross-layer equalization: scale channels up where they are written, and down where they are read."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq_converters.data.samples import Samples
-from edgeq_converters.graph import edit, tflite_file
-from edgeq_converters.graph.executor import Walk
+from edgeq_converters.graph import edit
+from edgeq_converters.graph.edit import Editor
+from edgeq_converters.graph.executor import Executor
+from edgeq_converters.graph.layers import Layer
+from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Advance
-from edgeq_converters.quantization.equalization.groups import Group, find
+from edgeq_converters.quantization.equalization.groups import Group, find_groups
 from edgeq_converters.quantization.equalization.scaling import Channels, factors
 
 Array = npt.NDArray[Any]
@@ -23,80 +26,85 @@ class Equalized:
     """An equalized model.
 
     Attributes:
-        groups: how many groups of channels were scaled.
+        model: the model that was given, if no group was scaled.
+        groups: number of groups of channels that were scaled.
     """
 
-    data: bytes
+    model: Model
     groups: int
 
 
-def equalize(data: bytes, samples: Samples, *, subject: str, advance: Advance) -> Equalized:
+def equalize(model: Model, samples: Samples, *, advance: Advance) -> Equalized:
     """Return the same float function with channels of more equal ranges.
 
     Args:
-        data: a float .tflite.
-        samples: show each channel's range; with ReLU6 the function is the same as far as they reach.
-        advance: called with how many operations are done.
+        model: a float model.
+        samples: to observe each channel's range on. With ReLU6 the function is the same only within these
+            ranges.
+        advance: called after each operation.
 
     Raises:
-        ConverterError: EQ303 when an operation does not run alone.
+        ConverterError: EQ303 LiteRT does not run an operation on its own.
     """
-    model = tflite_file.parse(data, subject=subject)
-    groups = find(model)
-    seen = observe(
-        Walk(model, samples, subject=subject), {i for g in groups for i in g.tensors}, groups, advance
-    )
-    changed = 0
+    groups = find_groups(model)
+    channels = observe_channels(Executor(model, samples), groups, advance)
+    editor = Editor(model)
+    count = 0
     for group in groups:
-        matrices = {layer.weights: _matrix(model, layer) for layer in group.consumers}
-        found = factors(group, seen, matrices)
-        if not np.allclose(found, 1.0):
-            scale(model, group, found)
-            changed += 1
-    return Equalized(data=edit.pack(model) if changed else data, groups=changed)
+        matrices = {layer.weights: _matrix(editor.parsed, layer) for layer in group.consumers}
+        scales = factors(group, channels, matrices)
+        if not np.allclose(scales, 1.0):
+            scale_group(editor.parsed, group, scales)
+            count += 1
+    return Equalized(model=editor.pack() if count else model, groups=count)
 
 
-def observe(walk: Walk, wanted: set[int], groups: tuple[Group, ...], advance: Advance) -> dict[int, Channels]:
-    """Return what each wanted tensor's channels hold."""
-    channels = {index: group.channels for group in groups for index in group.tensors}
-    seen: dict[int, Channels] = {}
-    for operator in walk.model.subgraphs[0].operators:
-        walk.step()
+def observe_channels(executor: Executor, groups: tuple[Group, ...], advance: Advance) -> dict[int, Channels]:
+    """Run the model and return the channels' statistics of each tensor of the groups, by tensor index."""
+    sizes = {index: group.channels for group in groups for index in group.tensors}
+    observed: dict[int, Channels] = {}
+    for operator in executor.parsed.subgraphs[0].operators:
+        executor.step()
         for index in (int(i) for i in operator.outputs):
-            if index in wanted and index in walk.values:
-                values = walk.values[index].reshape(-1, channels[index])
-                seen[index] = Channels(
+            if index in sizes and index in executor.values:
+                values = executor.values[index].reshape(-1, sizes[index])
+                observed[index] = Channels(
                     largest=np.maximum(values.max(0), -values.min(0)).astype(np.float64),
                     power=np.einsum("nc,nc->c", values, values, dtype=np.float64) / len(values),
                 )
         advance(1)
-    return seen
+    return observed
 
 
-def scale(model: Any, group: Group, found: Array) -> None:
-    """Write a group's factors into its producers' and consumers' constants."""
+def scale_group(parsed: Any, group: Group, scales: Array) -> None:
+    """Write a group's factors into the constants of its producers and consumers.
+
+    Args:
+        parsed: an editor's graph.
+        scales: one factor per channel.
+    """
     for layer in group.producers:
-        rows = found.reshape(layer.groups, layer.width)
-        _store(model, layer, _matrix(model, layer) * rows[:, :, None])
+        rows = scales.reshape(layer.groups, layer.width)
+        _store(parsed, layer, _matrix(parsed, layer) * rows[:, :, None])
         if layer.bias >= 0:
-            tensor = model.subgraphs[0].tensors[layer.bias]
-            bias = edit.constant(model, tensor)
-            edit.set_constant(model, tensor, (bias.astype(np.float64) * found.reshape(bias.shape)))
+            tensor = parsed.subgraphs[0].tensors[layer.bias]
+            bias = edit.constant(parsed, tensor)
+            edit.set_constant(parsed, tensor, (bias.astype(np.float64) * scales.reshape(bias.shape)))
     for layer in group.consumers:
-        matrix = _matrix(model, layer)
+        matrix = _matrix(parsed, layer)
         if layer.groups == 1:
-            divided = matrix / np.tile(found, layer.fan_in // group.channels)
+            divided = matrix / np.tile(scales, layer.fan_in // group.channels)
         else:
-            divided = matrix / found[:, None, None]
-        _store(model, layer, divided)
+            divided = matrix / scales[:, None, None]
+        _store(parsed, layer, divided)
 
 
-def _matrix(model: Any, layer: Any) -> Array:
-    tensor = model.subgraphs[0].tensors[layer.weights]
-    matrix: Array = layer.to_matrix(edit.constant(model, tensor)).astype(np.float64)
+def _matrix(parsed: Any, layer: Layer) -> Array:
+    tensor = parsed.subgraphs[0].tensors[layer.weights]
+    matrix: Array = layer.to_matrix(edit.constant(parsed, tensor)).astype(np.float64)
     return matrix
 
 
-def _store(model: Any, layer: Any, matrix: Array) -> None:
-    tensor = model.subgraphs[0].tensors[layer.weights]
-    edit.set_constant(model, tensor, layer.to_tensor(matrix))
+def _store(parsed: Any, layer: Layer, matrix: Array) -> None:
+    tensor = parsed.subgraphs[0].tensors[layer.weights]
+    edit.set_constant(parsed, tensor, layer.to_tensor(matrix))

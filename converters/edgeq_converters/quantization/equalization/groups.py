@@ -1,4 +1,4 @@
-"""Which tensors must share one scaling of their channels so that the float model stays the same function."""
+"""Groups of tensors that must share one scaling of their channels for the model to stay the same function."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from typing import Any
 import numpy as np
 
 from edgeq_converters.graph import edit, tflite_file
-from edgeq_converters.graph.layers import Layer, read
+from edgeq_converters.graph.layers import Layer, read_layer
+from edgeq_converters.graph.model import Model
 
-_PASSES = frozenset(
+_HOMOGENEOUS = frozenset(
     {
         "ADD", "SUB", "MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "RELU", "RELU6", "LEAKY_RELU", "PAD",
         "RESHAPE", "SQUEEZE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR",
     }
 )  # fmt: skip
-"""Operations that give r*y for r*x, channel by channel, whatever r > 0 is (RELU6: below its limit)."""
+"""Operations that map r*x to r*y, channel by channel, for any r > 0 (RELU6: below its limit)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Tensors with one scaling, written by `producers` and read by `consumers` only.
+    """Tensors with one scaling, written only by `producers` and read only by `consumers`.
 
     Attributes:
-        channels: how many factors there are; a flattened tensor's last dimension is a multiple of it.
+        channels: number of factors; the last dimension of a flattened tensor is a multiple of it.
         tensors: indices of the activations.
-        limit: the lowest bound of an activation function inside (6 for ReLU6); infinity where there is none.
+        limit: the lowest bound of an activation function inside (6 for ReLU6); infinity without one.
     """
 
     channels: int
@@ -36,14 +37,14 @@ class Group:
     limit: float
 
 
-def find(model: Any) -> tuple[Group, ...]:
+def find_groups(model: Model) -> tuple[Group, ...]:
     """Return the groups of a float model that can be scaled, in order of execution.
 
-    Left out are groups that touch an input or output of the model, an operation that mixes channels or is not
-    homogeneous, a constant that is shared, and groups without both a producer and a consumer.
+    A group cannot be scaled if it touches an input or output of the model, an operation that mixes channels
+    or is not homogeneous, or a shared constant, or if it lacks a producer or a consumer.
     """
-    graph = model.subgraphs[0]
-    users = edit.users(model)
+    parsed, graph = model.parsed, model.graph
+    users = edit.buffer_users(parsed)
     parent = list(range(len(graph.tensors)))
 
     def root(index: int) -> int:
@@ -52,44 +53,47 @@ def find(model: Any) -> tuple[Group, ...]:
             index = parent[index]
         return index
 
-    spoiled = {int(i) for i in (*graph.inputs, *graph.outputs)}
+    excluded = {int(i) for i in (*graph.inputs, *graph.outputs)}
     limits: dict[int, float] = {}
     layers: list[Layer] = []
     for operator in graph.operators:
-        layer = read(model, operator)
+        layer = read_layer(parsed, operator)
         if layer is not None:
             layers.append(layer)
             if np.isfinite(layer.high):
                 limits[layer.target] = layer.high if layer.low == 0 else 0.0
-            if _shares(model, layer, users):
-                spoiled.update((layer.source, layer.target))
+            if _shares_constants(parsed, layer, users):
+                excluded.update((layer.source, layer.target))
             continue
-        touched, limit = _passes(model, operator)
+        touched, limit = _homogeneous(parsed, operator)
         if touched is None:
-            spoiled.update(tflite_file.tensor_indices(operator))
+            excluded.update(tflite_file.tensor_indices(operator))
             continue
         if np.isfinite(limit):
             limits[touched[-1]] = limit
         for index in touched[1:]:
             parent[root(index)] = root(touched[0])
-    return _collect(graph, layers, limits, {root(i) for i in spoiled}, root)
+    return _collect(graph, layers, limits, {root(i) for i in excluded}, root)
 
 
-def _shares(model: Any, layer: Layer, users: dict[int, int]) -> bool:
-    tensors = model.subgraphs[0].tensors
+def _shares_constants(parsed: Any, layer: Layer, users: dict[int, int]) -> bool:
+    tensors = parsed.subgraphs[0].tensors
     return any(users[tensors[i].buffer] > 1 for i in (layer.weights, layer.bias) if i >= 0)
 
 
-def _passes(model: Any, operator: Any) -> tuple[list[int] | None, float]:
-    """Return (the activations that an operation ties together, the bound of what it gives)."""
-    graph = model.subgraphs[0]
-    name = tflite_file.op_name(model, operator)
-    if name not in _PASSES or len(operator.outputs) != 1:
+def _homogeneous(parsed: Any, operator: Any) -> tuple[list[int] | None, float]:
+    """Return (the activations that an operation ties together, the upper bound of its output).
+
+    The activations are None if the operation does not scale with its input.
+    """
+    graph = parsed.subgraphs[0]
+    name = tflite_file.op_name(parsed, operator)
+    if name not in _HOMOGENEOUS or len(operator.outputs) != 1:
         return None, np.inf
     variable = [
         int(i)
         for i in operator.inputs
-        if i >= 0 and not tflite_file.is_constant(model, graph.tensors[int(i)])
+        if i >= 0 and not tflite_file.is_constant(parsed, graph.tensors[int(i)])
     ]
     target = int(operator.outputs[0])
     shapes = [_shape(graph.tensors[i]) for i in (*variable, target)]
@@ -104,13 +108,15 @@ def _passes(model: Any, operator: Any) -> tuple[list[int] | None, float]:
     if name == "PAD":
         paddings = graph.tensors[int(operator.inputs[1])]
         fit = (
-            fit and tflite_file.is_constant(model, paddings) and not edit.constant(model, paddings)[-1].any()
+            fit
+            and tflite_file.is_constant(parsed, paddings)
+            and not edit.constant(parsed, paddings)[-1].any()
         )
     if name == "MEAN":
         axes = graph.tensors[int(operator.inputs[1])]
         rank = len(shapes[0])
-        fit = fit and tflite_file.is_constant(model, axes)
-        fit = fit and all(int(a) % rank not in (0, rank - 1) for a in edit.constant(model, axes).ravel())
+        fit = fit and tflite_file.is_constant(parsed, axes)
+        fit = fit and all(int(a) % rank not in (0, rank - 1) for a in edit.constant(parsed, axes).ravel())
     fused = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
     limit = {0: np.inf, 1: np.inf, 3: 6.0}.get(fused, 0.0)
     if name == "RELU6":
@@ -123,22 +129,22 @@ def _shape(tensor: Any) -> tuple[int, ...]:
 
 
 def _collect(
-    graph: Any, layers: list[Layer], limits: dict[int, float], spoiled: set[int], root: Any
+    graph: Any, layers: list[Layer], limits: dict[int, float], excluded: set[int], root: Any
 ) -> tuple[Group, ...]:
-    found = []
+    groups = []
     for key in dict.fromkeys(root(layer.target) for layer in layers):
-        if key in spoiled:
+        if key in excluded:
             continue
         producers = tuple(layer for layer in layers if root(layer.target) == key)
         consumers = tuple(layer for layer in layers if root(layer.source) == key)
         tensors = tuple(i for i in range(len(graph.tensors)) if root(i) == key)
         channels = min(_shape(graph.tensors[i])[-1] for i in tensors)
         limit = min((limits[i] for i in tensors if i in limits), default=np.inf)
-        whole = all(layer.groups * layer.width == channels for layer in producers)
-        if consumers and whole and limit > 0:
-            found.append(
+        complete = all(layer.groups * layer.width == channels for layer in producers)
+        if consumers and complete and limit > 0:
+            groups.append(
                 Group(
                     channels=channels, tensors=tensors, producers=producers, consumers=consumers, limit=limit
                 )
             )
-    return tuple(found)
+    return tuple(groups)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeq_converters.data.sample_files import missing
+from edgeq_converters.data.files import missing
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.sources import detect
 from edgeq_converters.sources.detect import SourceKind

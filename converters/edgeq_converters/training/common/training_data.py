@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters.data import sample_files, samples
-from edgeq_converters.data.sample_files import RawSamples
+from edgeq_converters.data import files, samples
+from edgeq_converters.data.files import RawSamples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.values import TensorInfo
 
@@ -66,7 +66,7 @@ def read(training: Path | None, validation: Path | None) -> tuple[RawSamples, Ra
             got="none",
             hint="add --training T.npz",
         )
-    return sample_files.read(training), None if validation is None else sample_files.read(validation)
+    return files.read(training), None if validation is None else files.read(validation)
 
 
 def split(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Step
 from edgeq_converters.training.common import keras_graph
 from edgeq_converters.training.pruning import measured
@@ -62,9 +63,8 @@ def convert(
     whole = workdir / "unpruned.tflite"
     by_recipe(source, whole, _folder(workdir, "unpruned"))
     step("measure", 1)
-    report = _report(
-        request, settings, retuned, whole.read_bytes(), output.read_bytes(), hub.read_bytes(), subject
-    )
+    models = (Model(data=file.read_bytes(), subject=subject) for file in (whole, output, hub))
+    report = _report(request, settings, retuned, *models)
     return done, report, retuned.data.notes
 
 
@@ -80,31 +80,32 @@ def _report(
     request: PruningRequest,
     settings: TrainingSettings,
     retuned: Retuned,
-    whole: bytes,
-    pruned: bytes,
-    hub: bytes,
-    subject: str,
+    whole: Model,
+    pruned: Model,
+    hub: Model,
 ) -> PruningReport:
-    before, after = measured.latencies_ns([whole, pruned], subject=subject)
+    before, after = measured.latencies_ns([whole, pruned])
     weights = BeforeAfter(
-        before=measured.weight_counts(whole, subject=subject),
-        after=measured.weight_counts(pruned, subject=subject),
+        before=measured.weight_counts(whole),
+        after=measured.weight_counts(pruned),
     )
     accuracy = PruningAccuracy(
         before=retuned.accuracy_before,
         pruned=retuned.accuracy_pruned,
         tuned=retuned.accuracy_tuned,
-        file_before=measured.accuracy(whole, retuned.data.held_out, subject=subject),
-        file_after=measured.accuracy(pruned, retuned.data.held_out, subject=subject),
+        file_before=measured.accuracy(whole, retuned.data.held_out),
+        file_after=measured.accuracy(pruned, retuned.data.held_out),
         samples=len(retuned.data.held_out),
     )
     zeros_kept = None
     if request.kind is PruningKind.MAGNITUDE:
-        zeros_kept = measured.require_zeros_kept(hub, pruned, subject=subject)
+        zeros_kept = measured.require_zeros_kept(hub, pruned)
     elif weights.after.weights >= weights.before.weights:
-        raise ConverterError("EQ316", subject, "the written file has as many weights as before")
-    size = BeforeAfter(before=len(whole), after=len(pruned))
-    compressed = BeforeAfter(before=measured.compressed_bytes(whole), after=measured.compressed_bytes(pruned))
+        raise ConverterError("EQ316", pruned.subject, "the written file has as many weights as before")
+    size = BeforeAfter(before=len(whole.data), after=len(pruned.data))
+    compressed = BeforeAfter(
+        before=measured.compressed_bytes(whole.data), after=measured.compressed_bytes(pruned.data)
+    )
     speedup = before.p50 / after.p50
     return PruningReport(
         kind=request.kind.value,

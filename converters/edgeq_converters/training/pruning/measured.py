@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from edgeq_converters.data.samples import Samples, to_real
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import inference, tflite_file
+from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.interpreter import Interpreter, run_samples
+from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import ignore
 from edgeq_converters.training.common.training_data import LabelledData
 from edgeq_converters.training.pruning.report import LatencyQuartiles, WeightCounts
@@ -26,20 +28,20 @@ def compressed_bytes(data: bytes) -> int:
     return len(zlib.compress(data, 9))
 
 
-def latencies_ns(models: list[bytes], *, subject: str) -> list[LatencyQuartiles]:
+def latencies_ns(models: list[Model]) -> list[LatencyQuartiles]:
     """Return each model's median latency, and its quartiles over the rounds.
 
     The models take turns in rounds of 40 ms, so that a slowdown of the machine hits all of them. One thread,
     LiteRT's default delegates, inputs of zeros.
     """
-    runs = [_prepared(data, subject) for data in models]
+    runs = [_prepared(model) for model in models]
     medians: list[list[float]] = [[] for _ in models]
     for number in range(_ROUNDS + 1):
         for into, interpreter in zip(medians, runs, strict=True):
             times: list[int] = []
             while sum(times) < _ROUND_NS or len(times) < 5:
                 started = time.perf_counter_ns()
-                interpreter.invoke()
+                interpreter.repeat()
                 times.append(time.perf_counter_ns() - started)
             if number:  # the first round warms up
                 into.append(statistics.median(times))
@@ -50,32 +52,29 @@ def latencies_ns(models: list[bytes], *, subject: str) -> list[LatencyQuartiles]
     return latencies
 
 
-def _prepared(data: bytes, subject: str) -> Any:
-    interpreter = inference.open_interpreter(data, subject=subject)
-    for detail in interpreter.get_input_details():
-        interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
+def _prepared(model: Model) -> Interpreter:
+    interpreter = Interpreter(model)
+    interpreter.run([np.zeros(detail["shape"], detail["dtype"]) for detail in interpreter.inputs])
     return interpreter
 
 
-def accuracy(data: bytes, held_out: LabelledData, *, subject: str) -> float | None:
+def accuracy(model: Model, held_out: LabelledData) -> float | None:
     """Return the file's top-1 accuracy on the held-out samples; None without labels or classes."""
     if held_out.labels is None:
         return None
-    inputs, outs = tflite_file.inputs_and_outputs(tflite_file.parse(data, subject=subject))
-    samples = Samples(inputs=inputs, arrays=held_out.arrays)
-    scores = inference.outputs(data, samples, subject=subject, advance=ignore)[0]
-    real = to_real(scores, outs[0])
+    samples = Samples(inputs=model.inputs, arrays=held_out.arrays)
+    scores = run_samples(model, samples, advance=ignore)[0]
+    real = to_real(scores, model.outputs[0])
     return float(np.mean(np.argmax(real, axis=-1) == held_out.labels))
 
 
-def weights(data: bytes, *, subject: str) -> dict[str, npt.NDArray[Any]]:
+def weights(model: Model) -> dict[str, npt.NDArray[Any]]:
     """Return {tensor name: values} of the file's constants with two or more dimensions; int4 is unpacked."""
-    model = tflite_file.parse(data, subject=subject)
     constants = {}
-    for graph in model.subgraphs:
+    for graph in model.parsed.subgraphs:
         for tensor in graph.tensors:
-            if tflite_file.is_constant(model, tensor) and len(_shape(tensor)) > 1:
-                array = _array(model, tensor)
+            if tflite_file.is_constant(model.parsed, tensor) and len(_shape(tensor)) > 1:
+                array = _array(model.parsed, tensor)
                 if array is not None:
                     constants[tflite_file.tensor_name(tensor)] = array
     return constants
@@ -85,8 +84,8 @@ def _shape(tensor: Any) -> tuple[int, ...]:
     return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
 
 
-def _array(model: Any, tensor: Any) -> npt.NDArray[Any] | None:
-    raw = np.asarray(model.buffers[tensor.buffer].data, np.uint8)
+def _array(parsed: Any, tensor: Any) -> npt.NDArray[Any] | None:
+    raw = np.asarray(parsed.buffers[tensor.buffer].data, np.uint8)
     kind = tflite_file.type_name(tensor)
     if kind == "INT4":
         pairs = np.stack([raw & 0x0F, raw >> 4], axis=-1).ravel()[: int(np.prod(_shape(tensor)))]
@@ -97,16 +96,16 @@ def _array(model: Any, tensor: Any) -> npt.NDArray[Any] | None:
     return raw.view(kinds[kind]).reshape(_shape(tensor))
 
 
-def weight_counts(data: bytes, *, subject: str) -> WeightCounts:
+def weight_counts(model: Model) -> WeightCounts:
     """Return the number of weights in the file, and how many of them are zero."""
-    arrays = weights(data, subject=subject).values()
+    arrays = weights(model).values()
     return WeightCounts(
         weights=sum(array.size for array in arrays),
         zero_weights=sum(int(np.count_nonzero(array == 0)) for array in arrays),
     )
 
 
-def require_zeros_kept(hub: bytes, written: bytes, *, subject: str) -> int:
+def require_zeros_kept(hub: Model, written: Model) -> int:
     """Check that every zero weight of the float file is exactly zero in the converted file; return how many.
 
     Args:
@@ -116,7 +115,7 @@ def require_zeros_kept(hub: bytes, written: bytes, *, subject: str) -> int:
     Raises:
         ConverterError: EQ308, naming the weights where the quantizer moved a zero.
     """
-    ours, theirs = weights(hub, subject=subject), weights(written, subject=subject)
+    ours, theirs = weights(hub), weights(written)
     checked = 0
     for name, array in ours.items():
         other = theirs.get(name)
@@ -126,7 +125,7 @@ def require_zeros_kept(hub: bytes, written: bytes, *, subject: str) -> int:
         if np.any(other[pruned] != 0):
             raise ConverterError(
                 "EQ308",
-                subject,
+                written.subject,
                 f"the quantizer moved pruned weights of {name!r} away from zero",
                 hint="use --scheme float16 or float32",
             )

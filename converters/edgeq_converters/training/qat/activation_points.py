@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters.graph import inference, tflite_file
+from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.interpreter import Interpreter
+from edgeq_converters.graph.model import Model
 from edgeq_converters.training.common import keras_graph
 from edgeq_converters.training.common.training_data import LabelledData
 
@@ -36,7 +38,7 @@ class ActivationPoints:
     names: dict[str, tuple[str, ...]]
 
 
-def find(model: Any, hub: bytes, data: LabelledData, *, subject: str) -> ActivationPoints:
+def find(model: Any, hub: Model, data: LabelledData) -> ActivationPoints:
     """Return the activation points of a model whose float .tflite is `hub`.
 
     The .tflite decides: a fused operation (a convolution with its ReLU) has one output tensor, and the Keras
@@ -44,7 +46,7 @@ def find(model: Any, hub: bytes, data: LabelledData, *, subject: str) -> Activat
     agree on a few samples. Equal Keras tensors share a range.
     """
     probes = data.take(np.arange(min(_PROBES, len(data))))
-    tflite_values = _tflite_values(hub, probes, subject)
+    tflite_values = _tflite_values(hub, probes)
     groups = _Groups()
     names: dict[int, list[str]] = {}
     symbols, keras_values = _keras_values(model, probes)
@@ -96,16 +98,15 @@ def _keras_values(model: Any, probes: LabelledData) -> tuple[list[Any], list[npt
     return symbols, values
 
 
-def _tflite_values(hub: bytes, probes: LabelledData, subject: str) -> dict[str, npt.NDArray[Any]]:
-    model = tflite_file.parse(hub, subject=subject)
-    watched = [(index, tflite_file.tensor_name(tensor)) for index, tensor in tflite_file.activations(model)]
-    interpreter = inference.open_interpreter(hub, subject=subject, every_tensor=True)
-    sources = [detail["index"] for detail in interpreter.get_input_details()]
+def _tflite_values(hub: Model, probes: LabelledData) -> dict[str, npt.NDArray[Any]]:
+    activations = tflite_file.activations(hub.parsed)
+    watched = [(index, tflite_file.tensor_name(tensor)) for index, tensor in activations]
+    interpreter = Interpreter(hub, every_tensor=True)
     parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for _, name in watched}
     for row in range(len(probes)):
-        inference.invoke(interpreter, sources, [a[row : row + 1] for a in probes.arrays], subject=subject)
+        interpreter.run([array[row : row + 1] for array in probes.arrays])
         for index, name in watched:
-            parts[name].append(np.array(interpreter.get_tensor(index)).ravel())
+            parts[name].append(interpreter.tensor(index).ravel())
     return {name: np.stack(rows) for name, rows in parts.items()}
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq_converters.data.samples import Samples
-from edgeq_converters.graph import edit, tflite_file
-from edgeq_converters.graph.layers import Layer, read
+from edgeq_converters.graph import edit
+from edgeq_converters.graph.layers import Layer, read_layer
+from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import ignore
 from edgeq_converters.quantization import equalization
 
@@ -33,7 +34,7 @@ _LAYOUTS: dict[str, tuple[Callable[[Array], Array], Callable[[Array, tuple[int, 
 }
 
 
-def equalize(model: Any, hub: bytes, samples: Samples, *, subject: str) -> bytes | None:
+def equalize(model: Any, hub: Model, samples: Samples) -> Model | None:
     """Equalize a Keras model in place and return its float .tflite with the same tensor names.
 
     Args:
@@ -44,13 +45,13 @@ def equalize(model: Any, hub: bytes, samples: Samples, *, subject: str) -> bytes
         None where there is nothing to equalize, or where a changed layer does not match exactly one Keras
         layer; the model is then unchanged.
     """
-    equalized = equalization.equalize(hub, samples, subject=subject, advance=ignore)
+    equalized = equalization.equalize(hub, samples, advance=ignore)
     if not equalized.groups:
         return None
-    old, new = (tflite_file.parse(data, subject=subject) for data in (hub, equalized.data))
+    old, new = hub, equalized.model
     changes: list[tuple[Any, Array]] = []
-    for operator in old.subgraphs[0].operators:
-        layer = read(old, operator)
+    for operator in old.graph.operators:
+        layer = read_layer(old.parsed, operator)
         if layer is None or not _differs(old, new, layer):
             continue
         matches = [each for each in model.layers if _matches(each, _constant(old, layer.weights))]
@@ -66,18 +67,18 @@ def equalize(model: Any, hub: bytes, samples: Samples, *, subject: str) -> bytes
             changes.append((bias, _constant(new, layer.bias).reshape(bias.shape)))
     for variable, values in changes:
         variable.assign(values)
-    return equalized.data
+    return new
 
 
-def _differs(old: Any, new: Any, layer: Layer) -> bool:
+def _differs(old: Model, new: Model, layer: Layer) -> bool:
     return any(
         index >= 0 and not np.array_equal(_constant(old, index), _constant(new, index))
         for index in (layer.weights, layer.bias)
     )
 
 
-def _constant(model: Any, index: int) -> Array:
-    return edit.constant(model, model.subgraphs[0].tensors[index])
+def _constant(model: Model, index: int) -> Array:
+    return edit.constant(model.parsed, model.graph.tensors[index])
 
 
 def _matches(layer: Any, stored: Array) -> bool:

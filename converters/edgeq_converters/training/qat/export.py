@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq_converters.data.samples import Samples, to_real
-from edgeq_converters.graph import inference, tflite_file
+from edgeq_converters.graph.interpreter import run_samples
+from edgeq_converters.graph.model import Model
+from edgeq_converters.graph.normalize import normalize
 from edgeq_converters.progress import ignore
 from edgeq_converters.recipe import Recipe, Switch
 from edgeq_converters.sources.load import load_source
@@ -63,7 +65,7 @@ class Exporter:
         model = self._workdir / f"{name}.keras"
         _write_reproducible(start.model, model)
         hub = hub_of(start.model, self._workdir / f"{name}-hub.keras", self._subject)
-        written = activation_points.find(start.model, hub, self._data, subject=self._subject)
+        written = activation_points.find(start.model, hub, self._data)
         recipe = replace(
             plain,
             ranges=_named(start.model, start.points, written, start.ranges),
@@ -75,14 +77,13 @@ class Exporter:
 
     def outputs(self, exported: ExportedModel, data: LabelledData) -> list[npt.NDArray[Any]]:
         """Return the integer file's outputs as real values, samples first."""
-        content = exported.file.read_bytes()
-        inputs, outs = tflite_file.inputs_and_outputs(tflite_file.parse(content, subject=self._subject))
-        samples = Samples(inputs=inputs, arrays=data.arrays)
-        raw = inference.outputs(content, samples, subject=self._subject, advance=ignore)
-        return [to_real(array, tensor) for array, tensor in zip(raw, outs, strict=True)]
+        model = Model(data=exported.file.read_bytes(), subject=self._subject)
+        samples = Samples(inputs=model.inputs, arrays=data.arrays)
+        raw = run_samples(model, samples, advance=ignore)
+        return [to_real(array, tensor) for array, tensor in zip(raw, model.outputs, strict=True)]
 
 
-def hub_of(model: Any, path: Path, subject: str) -> bytes:
+def hub_of(model: Any, path: Path, subject: str) -> Model:
     """Return the float .tflite of a Keras model.
 
     Args:
@@ -93,7 +94,7 @@ def hub_of(model: Any, path: Path, subject: str) -> bytes:
     folder.mkdir()
     keras_graph.reset_names()
     loaded = load_source(path, folder, announce=lambda _what: None)
-    return tflite_file.normalized(loaded.data, subject=subject)
+    return normalize(Model(data=loaded.model.data, subject=subject))
 
 
 def _named(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from edgeq_converters.calibration import observe
+from edgeq_converters.calibration.histogram import Histogram
+from edgeq_converters.calibration.observe import observe
+from edgeq_converters.calibration.ranges import calibrated_ranges
 from edgeq_converters.data.samples import Samples
-from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Step, ignore
 from edgeq_converters.training.common import loop
 from edgeq_converters.training.common.training_data import LabelledData
@@ -44,12 +47,11 @@ class Start:
 
 def best(
     model: Any,
-    hub: bytes,
+    hub: Model,
     data: LabelledData,
     *,
     scorer: Scorer,
     weight_bits: int,
-    subject: str,
     step: Step,
 ) -> Start:
     """Return the best start: the weights unchanged or equalized, with the ranges of each calibrator.
@@ -60,23 +62,22 @@ def best(
         hub: the model's float .tflite.
         data: samples to calibrate on.
     """
-    inputs, _ = tflite_file.inputs_and_outputs(tflite_file.parse(hub, subject=subject))
-    samples = Samples(inputs=inputs, arrays=data.arrays)
+    samples = Samples(inputs=hub.inputs, arrays=data.arrays)
     advance = step("choose the starting point", 2 * len(CALIBRATORS))
     kept: tuple[Start, list[Any]] | None = None
     plain = model.get_weights()
     for is_equalized in (False, True):
-        used: bytes | None = hub
+        used: Model | None = hub
         if is_equalized:
             model.set_weights(plain)
-            used = equalized.equalize(model, hub, samples, subject=subject)
+            used = equalized.equalize(model, hub, samples)
         if used is None:
             advance(len(CALIBRATORS))
             continue
-        points = activation_points.find(model, used, data, subject=subject)
-        histograms = observe.observe(used, samples, subject=subject, advance=ignore)
+        points = activation_points.find(model, used, data)
+        histograms = observe(used, samples, advance=ignore)
         for calibrator in CALIBRATORS:
-            ranges = _ranges(used, histograms, points, calibrator, subject)
+            ranges = _ranges(used, histograms, points, calibrator)
             forward = QuantizedForward(model, points, ranges, weight_bits=weight_bits)
             score = scorer.score(loop.outputs_of(forward, scorer.data))
             if kept is None or score.loss < kept[0].score.loss:
@@ -98,13 +99,13 @@ def best(
 
 
 def _ranges(
-    hub: bytes, histograms: Any, points: ActivationPoints, calibrator: str, subject: str
+    hub: Model, histograms: Mapping[str, Histogram], points: ActivationPoints, calibrator: str
 ) -> dict[str, LearnedRange]:
-    ranges = observe.ranges(hub, histograms, calibrator=calibrator, subject=subject)
+    ranges = calibrated_ranges(hub, histograms, calibrator=calibrator)
     return {
         key: LearnedRange(
-            min(float(np.min(ranges[name]["min"])) for name in names),
-            max(float(np.max(ranges[name]["max"])) for name in names),
+            min(float(np.min(ranges[name].low)) for name in names),
+            max(float(np.max(ranges[name].high)) for name in names),
         )
         for key, names in points.names.items()
     }

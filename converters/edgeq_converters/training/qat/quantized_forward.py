@@ -141,7 +141,7 @@ def _least_error(
     shape = [1 if axis in over else size for axis, size in enumerate(values.shape)]
     rows = np.moveaxis(values, over, range(-len(over), 0)).reshape(int(np.prod(shape)), -1)
     widest = np.maximum(np.abs(rows).max(axis=1), 1e-9)
-    ratios: npt.NDArray[np.float64] = weight_clipping.limits(rows, bits=bits) / widest
+    ratios: npt.NDArray[np.float64] = weight_clipping.clip_limits(rows, bits=bits) / widest
     return ratios.reshape(shape)
 
 

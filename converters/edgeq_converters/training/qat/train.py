@@ -70,9 +70,7 @@ def tune(
     tuned = batch_norm.fold(setup.model)
     hub = hub_of(tuned, workdir / "folded.keras", subject)
     bits = 4 if scheme is Scheme.INT4 else 8
-    start = initialize.best(
-        tuned, hub, calibration, scorer=scorer, weight_bits=bits, subject=subject, step=step
-    )
+    start = initialize.best(tuned, hub, calibration, scorer=scorer, weight_bits=bits, step=step)
     epochs = loop.epochs_for(len(fit), batch=_BATCH, steps=_STEPS, requested=settings.epochs)
     schedule = loop.Schedule(epochs=epochs, rate=_RATE, batch=_BATCH, seed=settings.seed)
     total = schedule.steps(len(fit))

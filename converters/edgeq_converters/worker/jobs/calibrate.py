@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeq_converters.calibration import histogram_io, observe
+from edgeq_converters.calibration import drift, histogram_io
 from edgeq_converters.calibration.histogram_io import DataDigest, HistogramFile
-from edgeq_converters.data import drift, sample_files
-from edgeq_converters.data.samples import Samples, match
+from edgeq_converters.calibration.observe import observe
+from edgeq_converters.data import files
+from edgeq_converters.data.samples import NOTED_SHARE, Samples, match
 from edgeq_converters.graph import tflite_file, validate
+from edgeq_converters.graph.model import Model
+from edgeq_converters.graph.normalize import normalize
 from edgeq_converters.progress import Step
-from edgeq_converters.quantization import integer
-from edgeq_converters.sources.load import load_source, relaid
+from edgeq_converters.quantization.integer import histogram_notes
+from edgeq_converters.sources.load import load_source, to_tflite_layout
 from edgeq_converters.values import Scheme, TensorShift
 from edgeq_converters.worker.protocol import CalibrateJob, CalibrateResult
 
@@ -25,25 +28,22 @@ def run(job: CalibrateJob, step: Step) -> CalibrateResult:
     Raises:
         ConverterError: EQ2xx the data or histograms, EQ3xx the model, EQ331 `against` is of another model.
     """
-    subject = str(job.source)
     # Read the data before TensorFlow is loaded: bad data is then reported in a second, not in ten.
-    raw = sample_files.read(job.data)
+    raw = files.read(job.data)
     against = histogram_io.read(job.against) if job.against else None
     loaded = load_source(job.source, job.workdir, announce=lambda what: step(what, 1))
-    model = tflite_file.parse(loaded.data, subject=subject)
-    validate.require_sound(model, scheme=Scheme.INT8, subject=subject)
-    inputs, _ = tflite_file.inputs_and_outputs(model)
-    samples = match(relaid(raw, inputs, loaded), inputs)
-    base = tflite_file.normalized(loaded.data, subject=subject)
-    digest = integer.digest_of(base)
+    validate.require_convertible(loaded.model, scheme=Scheme.INT8)
+    samples = match(to_tflite_layout(raw, loaded), loaded.model.inputs)
+    model = normalize(loaded.model)
+    digest = model.sha256
     if against is not None:
         histogram_io.require_model(against, digest=digest, subject=str(job.against))
     advance = step("calibrate", len(samples))
-    histograms = observe.observe(base, samples, subject=subject, advance=advance)
+    histograms = observe(model, samples, advance=advance)
     calibration = HistogramFile(
         model_sha256=digest,
         source_sha256=digest_of_path(job.source),
-        inputs=_input_tensors(base, subject),
+        inputs=_input_tensors(model),
         data=(DataDigest(sha256=digest_of_samples(samples), samples=len(samples)),),
         histograms=histograms,
     )
@@ -52,7 +52,7 @@ def run(job: CalibrateJob, step: Step) -> CalibrateResult:
     notes = [
         *loaded.notes,
         *samples.notes,
-        *integer.remarks(histograms),
+        *histogram_notes(histograms),
         *_shift_notes(shifts, calibration),
     ]
     return CalibrateResult(notes=tuple(notes), shifts=tuple(shifts))
@@ -80,14 +80,13 @@ def digest_of_path(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _input_tensors(base: bytes, subject: str) -> tuple[str, ...]:
-    graph = tflite_file.parse(base, subject=subject).subgraphs[0]
-    return tuple(tflite_file.tensor_name(graph.tensors[int(index)]) for index in graph.inputs)
+def _input_tensors(model: Model) -> tuple[str, ...]:
+    return tuple(tflite_file.tensor_name(model.graph.tensors[int(index)]) for index in model.graph.inputs)
 
 
 def _shifts(against: HistogramFile, current: HistogramFile) -> list[TensorShift]:
     shifts = [
-        drift.between(name, against.histograms[name], histogram)
+        drift.compare(name, against.histograms[name], histogram)
         for name, histogram in current.histograms.items()
         if histogram.total and name in against.histograms and against.histograms[name].total
     ]
@@ -97,12 +96,12 @@ def _shifts(against: HistogramFile, current: HistogramFile) -> list[TensorShift]
 def _shift_notes(shifts: list[TensorShift], current: HistogramFile) -> list[str]:
     notes = []
     for entry in shifts:
-        if entry.outside > drift.WORTH_SAYING and entry.tensor in current.inputs:
+        if entry.outside > NOTED_SHARE and entry.tensor in current.inputs:
             notes.append(
                 f"{100 * entry.outside:.1f} % of the values of input `{entry.tensor}` lie outside the "
                 f"calibrated range (PSI {entry.psi:.2f}): the data has another distribution"
             )
-    inner = [entry for entry in shifts if entry.tensor not in current.inputs and entry.outside > 0.01]
+    inner = [entry for entry in shifts if entry.tensor not in current.inputs and entry.outside > NOTED_SHARE]
     if inner:
         notes.append(
             f"{len(inner)} tensors inside the model exceed their calibrated range, most of all "

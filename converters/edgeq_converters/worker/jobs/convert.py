@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from edgeq_converters.data import sample_files
-from edgeq_converters.data.sample_files import RawSamples
-from edgeq_converters.data.samples import match
+from edgeq_converters.data import files
+from edgeq_converters.data.files import RawSamples
+from edgeq_converters.data.samples import Samples, match
 from edgeq_converters.edgetpu import report
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import inference, op_report, tflite_file, validate
+from edgeq_converters.graph import op_report, validate
+from edgeq_converters.graph.interpreter import run_once
+from edgeq_converters.graph.model import Model
+from edgeq_converters.graph.normalize import normalize
 from edgeq_converters.progress import Step
-from edgeq_converters.quantization import integer, quantize
+from edgeq_converters.quantization.integer import quantize_activations
+from edgeq_converters.quantization.quantize import Quantized, known_ops, quantize
 from edgeq_converters.recipe import Recipe
-from edgeq_converters.sources import parity
-from edgeq_converters.sources.load import load_source, relaid
-from edgeq_converters.sources.types import Loaded
+from edgeq_converters.sources.load import load_source, to_tflite_layout
+from edgeq_converters.sources.parity import check_parity
 from edgeq_converters.training.pruning.report import PruningReport
 from edgeq_converters.training.settings import PruningRequest, TrainingSettings
 from edgeq_converters.values import ModelInfo, OpKind, Parity, Scheme
@@ -92,9 +94,7 @@ def run(job: ConvertJob, step: Step) -> ConvertResult:
         backend=converted.backend,
         notes=(*notes, *converted.notes),
         parity=converted.parity,
-        edgetpu=report.readiness(
-            tflite_file.parse(job.output.read_bytes(), subject=str(job.output))
-        ).summary(),
+        edgetpu=report.readiness(Model.read(job.output)).summary(),
         tools=tools.versions_of(converted.tools),
     )
 
@@ -119,78 +119,110 @@ def convert(
     Raises:
         ConverterError: of any code.
     """
-    scheme, io = recipe.scheme, recipe.io
-    subject = str(source)
-    # Read the data before TensorFlow is loaded: bad data is then reported in a second, not in ten.
-    raw = sample_files.read(data) if data is not None and scheme.needs_ranges else None
-    loaded = load_source(source, workdir, announce=lambda what: step(what, 1))
-    base = loaded.data
-    model = tflite_file.parse(base, subject=subject)
-    validate.require_sound(model, scheme=scheme, subject=subject)
-    inference.run_once(base, subject=subject)
-    notes: list[str] = [*loaded.notes]
-    inputs, _ = tflite_file.inputs_and_outputs(model)
-    if raw is not None:
-        raw = relaid(raw, inputs, loaded)
-    same = _parity(loaded, model, raw, recipe=recipe, subject=subject, step=step)
-    if same is not None and (warning := same.note()):
-        notes.append(warning)
-    backend = "none" if scheme is Scheme.FLOAT32 else "litert-quantizer"
-    if scheme is not Scheme.FLOAT32:
-        base = tflite_file.normalized(base, subject=subject)
-    # Keep one copy of a large model: the rest works on `base` alone.
-    del model
-    loaded = replace(loaded, data=b"", reference=None)
-    if scheme.needs_ranges:
-        samples = None if raw is None else match(raw, inputs)
-        quantized = integer.make(
-            base, recipe=recipe, samples=samples, histograms=histograms, subject=subject, step=step
-        )
-        base, backend = quantized.data, quantized.backend
-        notes.extend([*(samples.notes if samples else ()), *quantized.notes])
-    elif scheme is not Scheme.FLOAT32:
-        step("quantize", 1)
-        base = quantize.quantize(base, recipe=recipe, ranges=None, subject=subject)
-    output.write_bytes(base)
-    info = _verify(output, scheme=scheme, io=io, subject=subject, step=step)
-    notes.extend(_remarks(info, scheme))
-    return Converted(info=info, backend=backend, notes=tuple(notes), parity=same, tools=loaded.tools)
-
-
-def _parity(
-    loaded: Loaded, model: Any, raw: RawSamples | None, *, recipe: Recipe, subject: str, step: Step
-) -> Parity | None:
-    if loaded.reference is None:
-        return None
-    step("compare with the source", 1)
-    inputs, outputs = tflite_file.inputs_and_outputs(model)
-    samples = None if raw is None else match(raw, inputs)
-    return parity.check(
-        loaded.data, loaded.reference, inputs, outputs, samples=samples, seed=recipe.seed, subject=subject
+    written = _write(source, output, recipe, data, histograms, workdir, step)
+    info = _verify(Model(data=output.read_bytes(), subject=str(source)), recipe=recipe, step=step)
+    return Converted(
+        info=info,
+        backend=written.backend,
+        notes=(*written.notes, *_remarks(info, recipe.scheme)),
+        parity=written.parity,
+        tools=written.tools,
     )
 
 
-def _info(written: bytes, scheme: Scheme, subject: str) -> ModelInfo:
-    model = tflite_file.parse(written, subject=subject)
-    if scheme is Scheme.FLOAT32:
-        return op_report.info(model)
-    known = quantize.known_ops() | op_report.CONVERSIONS
-    return op_report.info(model, unknown_ops={line.op for line in op_report.lines(model)} - known)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Written:
+    """What is known of a conversion once its file is written; it holds no model, which may be large."""
+
+    backend: str
+    notes: tuple[str, ...]
+    parity: Parity | None
+    tools: tuple[str, ...]
 
 
-def _verify(output: Path, *, scheme: Scheme, io: str, subject: str, step: Step) -> ModelInfo:
+def _write(
+    source: Path,
+    output: Path,
+    recipe: Recipe,
+    data: Path | None,
+    histograms: Path | None,
+    workdir: Path,
+    step: Step,
+) -> _Written:
+    scheme = recipe.scheme
+    # Read the data before TensorFlow is loaded: bad data is then reported in a second, not in ten.
+    raw = files.read(data) if data is not None and scheme.needs_ranges else None
+    hub = _load(source, raw, recipe=recipe, workdir=workdir, step=step)
+    if scheme.needs_ranges:
+        quantized = quantize_activations(
+            hub.model, recipe=recipe, samples=hub.samples, histograms=histograms, step=step
+        )
+    elif scheme is Scheme.FLOAT32:
+        quantized = Quantized(model=hub.model, backend="none")
+    else:
+        step("quantize", 1)
+        quantized = quantize(hub.model, recipe=recipe, ranges=None)
+    output.write_bytes(quantized.model.data)
+    sample_notes = hub.samples.notes if hub.samples else ()
+    return _Written(
+        backend=quantized.backend,
+        notes=(*hub.notes, *sample_notes, *quantized.notes),
+        parity=hub.parity,
+        tools=hub.tools,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Hub:
+    """The float .tflite of a source, checked, and normalized if it will be quantized.
+
+    Attributes:
+        samples: calibration samples for the model; None without data.
+    """
+
+    model: Model
+    samples: Samples | None
+    notes: tuple[str, ...]
+    parity: Parity | None
+    tools: tuple[str, ...]
+
+
+def _load(source: Path, raw: RawSamples | None, *, recipe: Recipe, workdir: Path, step: Step) -> _Hub:
+    # A function of its own: the source's copy of a large model is freed before anything is quantized.
+    loaded = load_source(source, workdir, announce=lambda what: step(what, 1))
+    model = loaded.model
+    validate.require_convertible(model, scheme=recipe.scheme)
+    run_once(model)
+    samples = None if raw is None else match(to_tflite_layout(raw, loaded), model.inputs)
+    parity = None
+    if loaded.reference is not None:
+        step("compare with the source", 1)
+        parity = check_parity(model, loaded.reference, samples=samples, seed=recipe.seed)
+    warning = parity.note() if parity is not None else None
+    return _Hub(
+        model=model if recipe.scheme is Scheme.FLOAT32 else normalize(model),
+        samples=samples,
+        notes=(*loaded.notes, *([warning] if warning else [])),
+        parity=parity,
+        tools=loaded.tools,
+    )
+
+
+def _verify(model: Model, *, recipe: Recipe, step: Step) -> ModelInfo:
     step("verify", 1)
-    written = output.read_bytes()
-    info = _info(written, scheme, subject)
-    if scheme.full_integer:
-        op_report.require_full_integer(info, io=io, subject=subject)
+    unknown: set[str] = set()
+    if recipe.scheme is not Scheme.FLOAT32:
+        unknown = {line.op for line in op_report.op_lines(model)} - known_ops() - op_report.CONVERSIONS
+    info = op_report.describe(model, unknown_ops=unknown)
+    if recipe.scheme.full_integer:
+        op_report.require_full_integer(info, io=recipe.io, subject=model.subject)
     try:
-        inference.run_once(written, subject=subject)
+        run_once(model)
     except ConverterError as error:
         raise ConverterError(
             "EQ308",
-            subject,
-            f"the {scheme} model does not run ({error.problem})",
+            model.subject,
+            f"the {recipe.scheme} model does not run ({error.problem})",
             hint="use --scheme float16 or float32",
         ) from error
     return info

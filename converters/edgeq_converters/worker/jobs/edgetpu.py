@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from edgeq_converters.edgetpu import compiler, report
-from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Step
 from edgeq_converters.sources import detect
 from edgeq_converters.worker.protocol import EdgeTpuJob, EdgeTpuResult
@@ -20,7 +20,7 @@ def run(job: EdgeTpuJob, step: Step) -> EdgeTpuResult:
         ConverterError: EQ301, EQ302, EQ303, EQ325.
     """
     detect.require_tflite(job.model)
-    readiness = report.readiness(tflite_file.parse(job.model.read_bytes(), subject=str(job.model)))
+    readiness = report.readiness(Model.read(job.model))
     log = None
     if job.compile and not readiness.compiled:
         with tempfile.TemporaryDirectory() as folder:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters.data import drift, sample_files, samples
+from edgeq_converters.data import files, samples
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import inference
+from edgeq_converters.graph.interpreter import run_samples
+from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Step
 from edgeq_converters.values import ModelInfo
 from edgeq_converters.worker.jobs.inspect import inspect
@@ -25,7 +26,7 @@ def run(job: EvaluateJob, step: Step) -> EvaluateResult:
         ConverterError: EQ2xx bad data, EQ301..303 a bad model, EQ312 inputs or outputs differ between models.
     """
     models = job.models
-    raw = sample_files.read(job.data)
+    raw = files.read(job.data)
     infos = tuple(inspect(model) for model in models)
     for model, info in zip(models[1:], infos[1:], strict=True):
         _require_same_interface(models[0], infos[0], model, info)
@@ -41,7 +42,7 @@ def run(job: EvaluateJob, step: Step) -> EvaluateResult:
         )
     advance = step("run", len(matched) * len(models))
     for number, model in enumerate(models):
-        outputs = inference.outputs(model.read_bytes(), matched, subject=str(model), advance=advance)
+        outputs = run_samples(Model.read(model), matched, advance=advance)
         arrays.update({f"run_{number}_output_{i}": array for i, array in enumerate(outputs)})
     np.savez(job.arrays, **arrays)  # type: ignore[arg-type] # its stub takes allow_pickle there
     return EvaluateResult(infos=infos, notes=(*matched.notes, *_clipping(models, infos, matched)))
@@ -49,7 +50,7 @@ def run(job: EvaluateJob, step: Step) -> EvaluateResult:
 
 def _clipping(models: Sequence[Path], infos: Sequence[ModelInfo], matched: samples.Samples) -> list[str]:
     notes = [
-        drift.clipping_note(drift.clipped(array, tensor), tensor, model=str(model))
+        samples.clipping_note(samples.clipped_share(array, tensor), tensor, model=str(model))
         for model, info in zip(models, infos, strict=True)
         for array, tensor in zip(matched.arrays, info.inputs, strict=True)
     ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeq_converters.graph import inference, op_report, tflite_file, validate
+from edgeq_converters.graph import op_report, validate
+from edgeq_converters.graph.interpreter import run_once
+from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Step
 from edgeq_converters.sources import detect
 from edgeq_converters.values import ModelInfo
@@ -27,9 +29,8 @@ def inspect(path: Path) -> ModelInfo:
         ConverterError: EQ301, EQ302, EQ303.
     """
     detect.require_tflite(path)
-    data = path.read_bytes()
-    model = tflite_file.parse(data, subject=str(path))
-    validate.refuse_compiled(model, subject=str(path))
-    info = op_report.info(model)
-    inference.run_once(data, subject=str(path))
+    model = Model.read(path)
+    validate.require_not_compiled(model)
+    info = op_report.describe(model)
+    run_once(model)
     return info

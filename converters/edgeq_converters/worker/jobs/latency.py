@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeq_converters.graph import inference
+from edgeq_converters.graph.interpreter import Interpreter
+from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Advance, Step
 from edgeq_converters.worker.protocol import HostLatency, LatencyJob, LatencyResult
 
@@ -42,34 +43,35 @@ def measure(models: Sequence[Path], *, rounds: int, seed: int, advance: Advance)
         ConverterError: EQ303 a model does not run.
     """
     shuffle = random.Random(seed)  # noqa: S311 - the order of measurements is not a secret
-    contents = [path.read_bytes() for path in models]
+    contents = [Model.read(path) for path in models]
     gathered: list[list[list[int]]] = [[] for _ in models]
     for _ in range(rounds):
         order = list(range(len(models)))
         shuffle.shuffle(order)
         for i in order:
-            gathered[i].append(_slice(contents[i], subject=str(models[i]), seed=seed))
+            gathered[i].append(_slice(contents[i], seed=seed))
             advance(1)
     return [_summary(each) for each in gathered]
 
 
-def _slice(data: bytes, *, subject: str, seed: int) -> list[int]:
-    interpreter = inference.open_interpreter(data, subject=subject)
+def _slice(model: Model, *, seed: int) -> list[int]:
+    interpreter = Interpreter(model)
     generator = np.random.default_rng(seed)
-    rows, sources = [], []
-    for detail in interpreter.get_input_details():
-        rows.append(_filling(generator, tuple(detail["shape"]), np.dtype(detail["dtype"])))
-        sources.append(detail["index"])
-    inference.invoke(interpreter, sources, rows, subject=subject)
+    interpreter.run(
+        [
+            _filling(generator, tuple(detail["shape"]), np.dtype(detail["dtype"]))
+            for detail in interpreter.inputs
+        ]
+    )
     for _ in range(_WARM_UP):
-        interpreter.invoke()
+        interpreter.repeat()
     began = time.perf_counter_ns()
-    interpreter.invoke()
+    interpreter.repeat()
     once = max(time.perf_counter_ns() - began, 1)
     times = []
     for _ in range(min(max(_SLICE_NS // once, _FEWEST), _MOST)):
         began = time.perf_counter_ns()
-        interpreter.invoke()
+        interpreter.repeat()
         times.append(time.perf_counter_ns() - began)
     return times
 

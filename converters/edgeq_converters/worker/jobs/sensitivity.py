@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from edgeq_converters.data import sample_files
+from edgeq_converters.data import files
 from edgeq_converters.data.samples import match
-from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.model import Model
+from edgeq_converters.graph.validate import require_float
 from edgeq_converters.progress import Step
 from edgeq_converters.sensitivity.measure import measure
 from edgeq_converters.sensitivity.values import Sensitivity
@@ -18,19 +19,15 @@ def run(job: SensitivityJob, step: Step) -> Sensitivity:
     Raises:
         ConverterError: EQ2xx the data, EQ3xx the model.
     """
-    subject = str(job.model)
     detect.require_tflite(job.model)
-    data = job.model.read_bytes()
-    model = tflite_file.parse(data, subject=subject)
-    tflite_file.require_float(model, subject=subject)
-    inputs, _ = tflite_file.inputs_and_outputs(model)
-    calibration = match(sample_files.read(job.calibration), inputs)
-    evaluation = match(sample_files.read(job.evaluation), inputs)
+    model = Model.read(job.model)
+    require_float(model)
+    calibration = match(files.read(job.calibration), model.inputs)
+    evaluation = match(files.read(job.evaluation), model.inputs)
     return measure(
-        data,
+        model,
         calibration,
         evaluation,
-        subject=subject,
         step=step,
         calibrator=job.calibrator,
         samples=job.samples,

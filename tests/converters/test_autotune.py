@@ -15,11 +15,14 @@ pytestmark = [
 ]
 pytest.importorskip("ai_edge_litert")
 
-from edgeq_converters.calibration import observe, scale_groups  # noqa: E402
 from edgeq_converters.calibration.histogram import Histogram  # noqa: E402
+from edgeq_converters.calibration.observe import observe  # noqa: E402
 from edgeq_converters.calibration.qparams import INT8  # noqa: E402
+from edgeq_converters.calibration.scale_groups import scale_groups  # noqa: E402
 from edgeq_converters.data.samples import Samples  # noqa: E402
 from edgeq_converters.graph import tflite_file  # noqa: E402
+from edgeq_converters.graph.model import Model  # noqa: E402
+from edgeq_converters.graph.normalize import normalize  # noqa: E402
 from edgeq_converters.metrics import sqnr_db  # noqa: E402
 from edgeq_converters.quantization import autotune  # noqa: E402
 from edgeq_converters.quantization.autotune import scoring, search, tensor_ranges  # noqa: E402
@@ -30,66 +33,67 @@ from .graphs import Graph  # noqa: E402
 from .nets import at_logits, net, quantized, quiet, samples  # noqa: E402
 
 
-def best(data: bytes, given: Samples, *, scheme: Scheme = Scheme.INT8, **switches: Any) -> autotune.Best:
-    found = observe.observe(data, given, subject="net", advance=quiet)
+def best(model: Model, given: Samples, *, scheme: Scheme = Scheme.INT8, **switches: Any) -> autotune.Best:
     recipe = Recipe(scheme=scheme, **switches)
-    return autotune.best(
-        data, found, given, recipe=recipe, extra_ranges={}, subject="net", step=lambda what, total: quiet
+    return autotune.choose(
+        model, observed(model, given), given, recipe=recipe, fixed_ranges={}, step=lambda what, total: quiet
     )
 
 
 def test_auto_chooses_what_helps_on_held_out_samples_and_says_so() -> None:
-    data = net(spread=1.5)
-    given, other = samples(data), samples(data, 200, seed=6)
-    made = best(data, given)
-    plain = quantized(data, given)
-    wanted = at_logits(data, other)
-    assert sqnr_db([at_logits(made.data, other)], [wanted]) > sqnr_db([at_logits(plain, other)], [wanted]) + 1
+    model = net(spread=1.5)
+    given, other = samples(model), samples(model, 200, seed=6)
+    made = best(model, given)
+    plain = quantized(model, given)
+    wanted = at_logits(model, other)
+    assert (
+        sqnr_db([at_logits(made.model, other)], [wanted]) > sqnr_db([at_logits(plain, other)], [wanted]) + 1
+    )
     assert made.equalized
     assert max(made.scores, key=lambda score: score.sqnr_db).equalized
     assert "held-out" in made.notes[0]
-    assert made.data == best(data, given).data
+    assert made.model.data == best(model, given).model.data
 
 
 @pytest.mark.parametrize("scheme", [Scheme.INT8, Scheme.INT16X8])
 def test_real_outputs_are_judged_at_the_logits_too(scheme: Scheme) -> None:
-    data = tflite_file.normalized(net(spread=1.5), subject="net")
-    given, other = samples(data), samples(data, 200, seed=6)
-    made = best(data, given, scheme=scheme, io="float32")
-    got = at_logits(made.data, other)
+    model = normalize(net(spread=1.5))
+    given, other = samples(model), samples(model, 200, seed=6)
+    made = best(model, given, scheme=scheme, io="float32")
+    got = at_logits(made.model, other)
     assert min(score.sqnr_db for score in made.scores) > 10
     reached = max(score.sqnr_db for score in made.scores)
-    assert sqnr_db([got], [at_logits(data, other)]) == pytest.approx(reached, abs=12)
+    assert sqnr_db([got], [at_logits(model, other)]) == pytest.approx(reached, abs=12)
 
 
 def test_switches_are_obeyed() -> None:
-    data = net()
-    given = samples(data)
-    off = best(data, given, calibrator="minmax", bias_correction=Switch.OFF, equalization=Switch.OFF)
-    assert off.data == quantized(data, given)
-    on = best(data, given, calibrator="mse", bias_correction=Switch.ON, equalization=Switch.ON)
+    model = net()
+    given = samples(model)
+    off = best(model, given, calibrator="minmax", bias_correction=Switch.OFF, equalization=Switch.OFF)
+    assert off.model.data == quantized(model, given).data
+    on = best(model, given, calibrator="mse", bias_correction=Switch.ON, equalization=Switch.ON)
     assert (on.calibrator, on.equalized, on.corrected, on.scores) == ("mse", True, True, ())
 
 
 def test_too_few_samples_leave_nothing_to_choose_by() -> None:
-    data = net()
-    made = best(data, samples(data, 3))
+    model = net()
+    made = best(model, samples(model, 3))
     assert (made.calibrator, made.equalized, made.corrected) == ("minmax", False, False)
     assert "too few" in made.notes[0]
 
 
 def test_split_is_by_the_seed_and_disjoint() -> None:
     given = samples(net(), 40)
-    fit, held = scoring.split(given, seed=1)
+    fit, held = scoring.split_held_out(given, seed=1)
     assert (len(fit), len(held)) == (30, 10)
     rows = {array.tobytes() for part in (fit, held) for array in part.arrays[0]}
     assert len(rows) == 40
-    again, other = scoring.split(given, seed=1)[1], scoring.split(given, seed=2)[1]
+    again, other = scoring.split_held_out(given, seed=1)[1], scoring.split_held_out(given, seed=2)[1]
     np.testing.assert_array_equal(again.arrays[0], held.arrays[0])
     assert not np.array_equal(other.arrays[0], held.arrays[0])
 
 
-def pooled(peak: float) -> tuple[bytes, Samples]:
+def pooled(peak: float) -> tuple[Model, Samples]:
     """Return x -> ADD -> AVERAGE_POOL_2D -> RESHAPE -> FULLY_CONNECTED, samples with one high pixel."""
     random = np.random.default_rng(0)
     graph: Any = Graph()
@@ -106,20 +110,19 @@ def pooled(peak: float) -> tuple[bytes, Samples]:
     w = graph.tensor("w", (3, 4), values=random.normal(size=(3, 4)))
     b = graph.tensor("b", (3,), values=np.zeros(3))
     graph.op("FULLY_CONNECTED", (r, w, b), (y,), options="FullyConnectedOptions")
-    data = graph.ends([x], [y]).data()
+    model = normalize(graph.ends([x], [y]).as_model("pooled"))
     values = random.uniform(0, 1, (24, 16, 16, 4)).astype(np.float32)
     values[0, 3, 3, :] = peak
-    inputs, _ = tflite_file.inputs_and_outputs(tflite_file.parse(data, subject="pooled"))
-    return tflite_file.normalized(data, subject="pooled"), Samples(inputs=inputs, arrays=(values,))
+    return model, Samples(inputs=model.inputs, arrays=(values,))
 
 
-def observed(data: bytes, given: Samples) -> Mapping[str, Histogram]:
-    return observe.observe(data, given, subject="net", advance=quiet)
+def observed(model: Model, given: Samples) -> Mapping[str, Histogram]:
+    return observe(model, given, advance=quiet)
 
 
 def test_what_only_moves_values_shares_the_scale_of_what_made_them() -> None:
-    data, _ = pooled(1.0)
-    assert scale_groups.groups(tflite_file.parse(data, subject="pooled")) == {
+    model, _ = pooled(1.0)
+    assert scale_groups(model) == {
         "x": ("x",),
         "a": ("a",),
         "p": ("a",),
@@ -136,7 +139,7 @@ def test_a_concatenation_ties_what_it_joins() -> None:
     graph.op("ADD", (x, x), (b,), options="AddOptions")
     graph.op("CONCATENATION", (a, b), (joined,), options="ConcatenationOptions", axis=1)
     graph.op("RELU", (joined,), (y,))
-    found = scale_groups.groups(tflite_file.parse(graph.ends([x], [y]).data(), subject="joined"))
+    found = scale_groups(graph.ends([x], [y]).as_model())
     assert found["joined"] == found["a"] == found["b"] == ("a", "b")
     histograms = {}
     for name, top in (("a", 1.0), ("b", 5.0)):
@@ -145,16 +148,14 @@ def test_a_concatenation_ties_what_it_joins() -> None:
         observer = Observer()
         observer.add(np.linspace(-1, top, 50, dtype=np.float32)[None])
         histograms[name] = observer.histogram()
-    low, high = tensor_ranges.range_of(("a", "b"), histograms, calibrator="minmax", grid=INT8)
+    low, high = tensor_ranges._common_range(("a", "b"), histograms, calibrator="minmax", grid=INT8)
     assert (low, high) == (-1.0, 5.0)
 
 
 def test_a_tensor_is_clipped_where_its_logits_gain_by_it_and_only_there() -> None:
     for peak, clipped in ((1.0, False), (20.0, True)):
-        data, given = pooled(peak)
-        found = tensor_ranges.choose(
-            data, observed(data, given), given, names=tensor_ranges.NAMES, grid=INT8, subject="pooled"
-        )
+        model, given = pooled(peak)
+        found = tensor_ranges.choose(model, observed(model, given), given, names=tensor_ranges.ALL, grid=INT8)
         # One pixel of 256 hardly shows in the mean, but its height sets the step of the pool's own output.
         assert (found.calibrators["p"] != "minmax") is clipped, (peak, found.calibrators)
         assert found.calibrators["p"] == found.calibrators["a"] == found.calibrators["r"]
@@ -162,20 +163,18 @@ def test_a_tensor_is_clipped_where_its_logits_gain_by_it_and_only_there() -> Non
 
 
 def test_the_noise_that_is_measured_is_that_of_the_integer_model() -> None:
-    data, given = pooled(20.0)
-    histograms = observed(data, given)
-    found = tensor_ranges.choose(
-        data, histograms, given, names=tensor_ranges.NAMES, grid=INT8, subject="pooled"
-    )
-    wanted = at_logits(data, given)
+    model, given = pooled(20.0)
+    histograms = observed(model, given)
+    found = tensor_ranges.choose(model, histograms, given, names=tensor_ranges.ALL, grid=INT8)
+    wanted = at_logits(model, given)
     told = -10 * np.log10(found.noise["minmax"])
-    assert abs(sqnr_db([at_logits(quantized(data, given), given)], [wanted]) - told) < 3
+    assert abs(sqnr_db([at_logits(quantized(model, given), given)], [wanted]) - told) < 3
 
 
 def test_equal_noises_take_the_widest_range() -> None:
     tried = [(-1.0, 1.0), (-3.0, 3.0), (-2.0, 2.0), (-9.0, 9.0)]
-    assert tensor_ranges._widest(tried, np.array([1.0, 1.05, 1.05, 2.0])) == 1
-    assert tensor_ranges._widest(tried, np.array([1.0, 1.5, 1.5, 2.0])) == 0
+    assert tensor_ranges._widest_of_best(tried, np.array([1.0, 1.05, 1.05, 2.0])) == 1
+    assert tensor_ranges._widest_of_best(tried, np.array([1.0, 1.5, 1.5, 2.0])) == 0
 
 
 def test_an_output_that_is_read_on_is_measured_where_it_is() -> None:
@@ -183,13 +182,10 @@ def test_an_output_that_is_read_on_is_measured_where_it_is() -> None:
     x, a, y = (graph.tensor(n, (1, 4)) for n in ("x", "a", "y"))
     graph.op("ADD", (x, x), (a,), options="AddOptions")
     graph.op("ADD", (a, x), (y,), options="AddOptions")
-    data = tflite_file.normalized(graph.ends([x], [a, y]).data(), subject="two")
-    inputs, _ = tflite_file.inputs_and_outputs(tflite_file.parse(data, subject="two"))
+    model = normalize(graph.ends([x], [a, y]).as_model())
     rows = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
-    given = Samples(inputs=inputs, arrays=(rows,))
-    found = tensor_ranges.choose(
-        data, observed(data, given), given, names=("minmax",), grid=INT8, subject="two"
-    )
+    given = Samples(inputs=model.inputs, arrays=(rows,))
+    found = tensor_ranges.choose(model, observed(model, given), given, names=("minmax",), grid=INT8)
     assert set(found.calibrators) == {"x", "a", "y"}
     assert 20 < -10 * np.log10(found.noise["minmax"]) < 60
 
@@ -198,16 +194,16 @@ def test_a_model_too_heavy_to_measure_is_given_the_calibrators_one_by_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(search, "_MEASURED_MACS", 1)
-    data = net()
-    made = best(data, samples(data), equalization=Switch.OFF, bias_correction=Switch.OFF)
-    assert [score.calibrator for score in made.scores] == list(tensor_ranges.WHOLE)
+    model = net()
+    made = best(model, samples(model), equalization=Switch.OFF, bias_correction=Switch.OFF)
+    assert [score.calibrator for score in made.scores] == list(tensor_ranges.WHOLE_MODEL)
 
 
 def test_what_was_chosen_tensor_by_tensor_is_what_is_written() -> None:
-    data, given = pooled(20.0)
-    made = best(data, given, equalization=Switch.OFF, bias_correction=Switch.OFF)
+    model, given = pooled(20.0)
+    made = best(model, given, equalization=Switch.OFF, bias_correction=Switch.OFF)
     assert made.calibrator == "per-tensor"
-    tensors = tflite_file.parse(made.data, subject="pooled").subgraphs[0].tensors
+    tensors = made.model.graph.tensors
     scale, _ = next(
         tflite_file.quantization(t) or (0, 0) for t in tensors if tflite_file.tensor_name(t) == "a"
     )

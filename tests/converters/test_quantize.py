@@ -1,4 +1,4 @@
-"""The adapter in this process: schemes, backends, operations that stay float, and what it refuses."""
+"""Quantization with given ranges: schemes, backends, operations that stay float, and refusals."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ import pytest
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("litert_quantizer")
 
-from edgeq_converters.calibration import observe
+from edgeq_converters.calibration.observe import observe
 from edgeq_converters.calibration.qparams import INT8, INT16
+from edgeq_converters.calibration.ranges import Ranges, calibrated_ranges
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import inference, op_report, tflite_file
-from edgeq_converters.quantization import quantize
+from edgeq_converters.graph import op_report, tflite_file
+from edgeq_converters.graph.interpreter import run_samples
+from edgeq_converters.graph.model import Model
+from edgeq_converters.progress import ignore
+from edgeq_converters.quantization.quantize import Quantized, quantize, unexpected_float_ops
 from edgeq_converters.recipe import Backend, Recipe
 from edgeq_converters.values import OpKind, Scheme
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-Make = Callable[[str, Recipe], quantize.Quantized]
+Make = Callable[[str, Recipe], Quantized]
 
 
-def samples_of(data: bytes, values: np.ndarray) -> Samples:
-    inputs, _ = tflite_file.inputs_and_outputs(tflite_file.parse(data, subject="model"))
-    return Samples(inputs=inputs, arrays=(values.reshape(-1, *inputs[0].shape[1:]),))
+def samples_of(model: Model, values: np.ndarray) -> Samples:
+    return Samples(inputs=model.inputs, arrays=(values.reshape(-1, *model.inputs[0].shape[1:]),))
 
 
-def ranges_of(data: bytes, values: np.ndarray, scheme: Scheme = Scheme.INT8) -> observe.Ranges:
-    found = observe.observe(data, samples_of(data, values), subject="model", advance=lambda _amount: None)
+def ranges_of(model: Model, values: np.ndarray, scheme: Scheme = Scheme.INT8) -> Ranges:
+    histograms = observe(model, samples_of(model, values), advance=ignore)
     grid = INT16 if scheme is Scheme.INT16X8 else INT8
-    return observe.ranges(data, found, calibrator="minmax", subject="model", grid=grid)
+    return calibrated_ranges(model, histograms, calibrator="minmax", grid=grid)
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +47,17 @@ def values() -> np.ndarray:
 def make(models: Path, values: np.ndarray) -> Make:
     """Quantize a model of the fixtures."""
 
-    def run(name: str, recipe: Recipe) -> quantize.Quantized:
-        data = (models / name).read_bytes()
-        found = ranges_of(data, values, recipe.scheme) if recipe.scheme.needs_ranges else None
-        return quantize.make(data, recipe=recipe, ranges=found, subject=name)
+    def run(name: str, recipe: Recipe) -> Quantized:
+        model = Model.read(models / name)
+        ranges = ranges_of(model, values, recipe.scheme) if recipe.scheme.needs_ranges else None
+        return quantize(model, recipe=recipe, ranges=ranges)
 
     return run
 
 
-def outputs(data: bytes, values: np.ndarray) -> np.ndarray:
-    samples = samples_of(data, values)
-    found = inference.outputs(data, samples, subject="model", advance=lambda _amount: None)[0]
-    tensor = tflite_file.inputs_and_outputs(tflite_file.parse(data, subject="model"))[1][0]
+def outputs(model: Model, values: np.ndarray) -> np.ndarray:
+    found = run_samples(model, samples_of(model, values), advance=ignore)[0]
+    tensor = model.outputs[0]
     real = found.astype(np.float64)
     return (real - (tensor.zero_point or 0)) * tensor.scale if tensor.scale else real
 
@@ -64,8 +66,8 @@ def sqnr_db(exact: np.ndarray, other: np.ndarray) -> float:
     return float(10 * np.log10(np.sum(exact**2) / np.sum((exact - other) ** 2)))
 
 
-def kinds(data: bytes) -> list[tuple[str, OpKind]]:
-    return [(line.op, line.kind) for line in op_report.lines(tflite_file.parse(data, subject="model"))]
+def kinds(model: Model) -> list[tuple[str, OpKind]]:
+    return [(line.op, line.kind) for line in op_report.op_lines(model)]
 
 
 @pytest.mark.parametrize(
@@ -86,38 +88,33 @@ def test_every_scheme_runs_and_is_close(
     make: Make, models: Path, values: np.ndarray, scheme: Scheme, io: str, least_db: float
 ) -> None:
     made = make("float.tflite", Recipe(scheme=scheme, io=io))
-    exact = outputs((models / "float.tflite").read_bytes(), values)
-    assert sqnr_db(exact, outputs(made.data, values)) > least_db
-    inputs, _ = tflite_file.inputs_and_outputs(tflite_file.parse(made.data, subject="model"))
-    assert inputs[0].dtype == io
+    exact = outputs(Model.read(models / "float.tflite"), values)
+    assert sqnr_db(exact, outputs(made.model, values)) > least_db
+    assert made.model.inputs[0].dtype == io
     if scheme.full_integer:
-        assert not quantize.strays(
-            (models / "float.tflite").read_bytes(), made.data, recipe=Recipe(scheme=scheme), subject="m"
-        )
-    assert make("float.tflite", Recipe(scheme=scheme, io=io)).data == made.data
+        assert not unexpected_float_ops(made.model, recipe=Recipe(scheme=scheme))
+    assert make("float.tflite", Recipe(scheme=scheme, io=io)).model.data == made.model.data
 
 
 def test_int16_activations_are_closer_than_int8(make: Make, models: Path, values: np.ndarray) -> None:
-    exact = outputs((models / "float.tflite").read_bytes(), values)
-    wide = sqnr_db(exact, outputs(make("float.tflite", Recipe(scheme=Scheme.INT16X8)).data, values))
-    narrow = sqnr_db(exact, outputs(make("float.tflite", Recipe(scheme=Scheme.INT8)).data, values))
+    exact = outputs(Model.read(models / "float.tflite"), values)
+    wide = sqnr_db(exact, outputs(make("float.tflite", Recipe(scheme=Scheme.INT16X8)).model, values))
+    narrow = sqnr_db(exact, outputs(make("float.tflite", Recipe(scheme=Scheme.INT8)).model, values))
     assert wide > narrow + 3
 
 
 def test_int4_says_what_has_which_weights_and_has_them(make: Make) -> None:
     made = make("float.tflite", Recipe(scheme=Scheme.INT4))
     assert made.notes == ("int4 weights: FULLY_CONNECTED, CONV_2D; int8 weights: none",)
-    model = tflite_file.parse(made.data, subject="model")
-    types = [tflite_file.type_name(tensor) for tensor in model.subgraphs[0].tensors]
+    types = [tflite_file.type_name(tensor) for tensor in made.model.graph.tensors]
     assert types.count("INT4") == 2
-    assert len(made.data) < len(make("float.tflite", Recipe(scheme=Scheme.INT8)).data)
+    assert len(made.model.data) < len(make("float.tflite", Recipe(scheme=Scheme.INT8)).model.data)
 
 
 def first_output(models: Path, name: str, op: str) -> str:
-    model = tflite_file.parse((models / name).read_bytes(), subject=name)
-    graph = model.subgraphs[0]
-    operator = next(item for item in graph.operators if tflite_file.op_name(model, item) == op)
-    return tflite_file.tensor_name(graph.tensors[operator.outputs[0]])
+    model = Model.read(models / name)
+    operator = next(item for item in model.graph.operators if tflite_file.op_name(model.parsed, item) == op)
+    return tflite_file.operation_name(model.graph, operator)
 
 
 @pytest.mark.parametrize("backend", [Backend.LITERT, Backend.TENSORFLOW])
@@ -130,12 +127,11 @@ def test_float_ops_stay_float_and_no_others(
     name = first_output(models, "float.tflite", op)
     recipe = Recipe(scheme=Scheme.INT8_MIXED, io=io, float_ops=(name,), backend=backend)
     made = make("float.tflite", recipe)
-    found = [(kind, how) for kind, how in kinds(made.data) if kind not in op_report.CONVERSIONS]
+    found = [(kind, how) for kind, how in kinds(made.model) if kind not in op_report.CONVERSIONS]
     assert {kind for kind, how in found if how is OpKind.FLOAT} == {op}
     assert all(how is OpKind.INTEGER for kind, how in found if kind != op)
-    inputs, results = tflite_file.inputs_and_outputs(tflite_file.parse(made.data, subject="model"))
-    assert (inputs[0].dtype, results[0].dtype) == (io, io)
-    assert sqnr_db(outputs((models / "float.tflite").read_bytes(), values), outputs(made.data, values)) > 28
+    assert (made.model.inputs[0].dtype, made.model.outputs[0].dtype) == (io, io)
+    assert sqnr_db(outputs(Model.read(models / "float.tflite"), values), outputs(made.model, values)) > 28
 
 
 def test_a_float_op_that_is_not_there_is_refused_with_the_nearest(make: Make, models: Path) -> None:
@@ -153,11 +149,11 @@ def test_what_litert_leaves_in_float_goes_to_tensorflow_with_our_ranges(
     made = make("leaky.tflite", Recipe(scheme=Scheme.INT8))
     assert made.backend == "tensorflow"
     assert any("LEAKY_RELU" in note for note in made.notes)
-    assert {how for _, how in kinds(made.data)} == {OpKind.INTEGER}
-    tensor = tflite_file.inputs_and_outputs(tflite_file.parse(made.data, subject="model"))[0][0]
+    assert {how for _, how in kinds(made.model)} == {OpKind.INTEGER}
+    tensor = made.model.inputs[0]
     assert tensor.scale == pytest.approx((float(values.max()) - float(values.min())) / 255, rel=1e-5)
-    exact = outputs((models / "leaky.tflite").read_bytes(), values)
-    assert sqnr_db(exact, outputs(made.data, values)) > 30
+    exact = outputs(Model.read(models / "leaky.tflite"), values)
+    assert sqnr_db(exact, outputs(made.model, values)) > 30
 
 
 @pytest.mark.parametrize("scheme", [Scheme.INT8, Scheme.INT16X8])
@@ -166,11 +162,10 @@ def test_both_backends_give_the_same_input_grid(make: Make, scheme: Scheme) -> N
     grids = []
     for backend in (Backend.LITERT, Backend.TENSORFLOW):
         made = make("float.tflite", Recipe(scheme=scheme, io=scheme.io_types[-1], backend=backend))
-        model = tflite_file.parse(made.data, subject="model")
         grids.append(
             [
                 tflite_file.quantization(tensor)
-                for tensor in model.subgraphs[0].tensors
+                for tensor in made.model.graph.tensors
                 if tflite_file.type_name(tensor) in {"INT8", "INT16"}
                 and tflite_file.quantization(tensor) is not None
                 and list(tensor.shape) == [1, 8, 8, 1]
@@ -185,8 +180,7 @@ def test_both_backends_give_the_same_input_grid(make: Make, scheme: Scheme) -> N
 def test_the_backend_litert_leaves_in_float_what_it_does_not_know(make: Make, models: Path) -> None:
     recipe = Recipe(scheme=Scheme.INT8, backend=Backend.LITERT)
     made = make("leaky.tflite", recipe)
-    data = (models / "leaky.tflite").read_bytes()
-    assert quantize.strays(data, made.data, recipe=recipe, subject="leaky") == ("LEAKY_RELU",)
+    assert unexpected_float_ops(made.model, recipe=recipe) == ("LEAKY_RELU",)
 
 
 def test_what_no_backend_has_is_said(make: Make) -> None:
@@ -203,9 +197,7 @@ def test_tensorflow_makes_no_weights_only_scheme(make: Make) -> None:
 
 def test_a_loop_is_refused_by_name(models: Path) -> None:
     with pytest.raises(ConverterError) as caught:
-        quantize.make(
-            (models / "loop.tflite").read_bytes(), recipe=Recipe(scheme=Scheme.INT8), ranges={}, subject="m"
-        )
+        quantize(Model.read(models / "loop.tflite"), recipe=Recipe(scheme=Scheme.INT8), ranges={})
     assert caught.value.code == "EQ308"
     assert "WHILE" in str(caught.value.problem)
     assert "unroll" in str(caught.value.hint)
@@ -214,9 +206,9 @@ def test_a_loop_is_refused_by_name(models: Path) -> None:
 @pytest.mark.parametrize("value", [0.0, 1.0, -2.5])
 @pytest.mark.parametrize("scheme", [Scheme.INT8, Scheme.INT16X8, Scheme.INT4])
 def test_constant_and_zero_samples_give_a_model_that_runs(models: Path, scheme: Scheme, value: float) -> None:
-    data = (models / "float.tflite").read_bytes()
+    model = Model.read(models / "float.tflite")
     still = np.full((3, 8, 8, 1), value, np.float32)
     recipe = Recipe(scheme=scheme, io="float32")
-    made = quantize.make(data, recipe=recipe, ranges=ranges_of(data, still, scheme), subject="model")
-    exact, other = outputs(data, still), outputs(made.data, still)
+    made = quantize(model, recipe=recipe, ranges=ranges_of(model, still, scheme))
+    exact, other = outputs(model, still), outputs(made.model, still)
     assert np.abs(exact - other).max() < (0.2 if scheme is Scheme.INT4 else 0.05)

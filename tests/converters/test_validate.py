@@ -1,4 +1,4 @@
-"""A float model is looked at before anything is done with it: weights, shapes, operations."""
+"""Validation of a float model before its conversion: weights, shapes, operations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ pytest.importorskip("ai_edge_litert")
 
 from edgeq.conversion import Scheme
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import tflite_file, validate
+from edgeq_converters.graph import validate
+from edgeq_converters.graph.model import Model
 
 from .graphs import Graph
 
@@ -22,13 +23,13 @@ pytestmark = pytest.mark.convert
 Edgeq = Callable[..., Any]
 
 
-def dense(weights: Any, *, signature: Any = None) -> bytes:
+def dense(weights: Any, *, signature: Any = None) -> Model:
     graph = Graph()
     x = graph.tensor("x", (1, 4), signature=signature)
     w = graph.tensor("dense/kernel", (3, 4), values=weights)
     y = graph.tensor("y", (1, 3))
     graph.op("FULLY_CONNECTED", [x, w, -1], [y], options="FullyConnectedOptions")
-    return graph.ends([x], [y]).data()
+    return graph.ends([x], [y]).as_model()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -38,15 +39,14 @@ def test_bad_weights_are_named(tmp_path: Path, edgeq: Edgeq, bad: float, scheme:
     weights[1, 2] = weights[2, 0] = bad
     if scheme in ("float32", "int8"):
         model, output = tmp_path / "m.tflite", tmp_path / "o.tflite"
-        model.write_bytes(dense(weights))
+        model.write_bytes(dense(weights).data)
         np.savez(tmp_path / "c.npz", x=np.ones((4, 4), np.float32))
         said = edgeq("convert", model, "-o", output, "--scheme", scheme, "--calibration", tmp_path / "c.npz")
         assert (said.status, said.out, output.exists()) == (1, "", False)
         words = said.err
     else:
-        parsed = tflite_file.parse(dense(weights), subject="m")
         with pytest.raises(ConverterError) as caught:
-            validate.require_sound(parsed, scheme=Scheme(scheme), subject="m")
+            validate.require_convertible(dense(weights), scheme=Scheme(scheme))
         words = f"error[{caught.value.code}] {caught.value}"
     assert "error[EQ321]" in words
     assert "2 of 12 values of the weights 'dense/kernel' (of FULLY_CONNECTED)" in words
@@ -58,10 +58,10 @@ def test_an_infinite_constant_may_be_meant_in_a_float_model() -> None:
     x, mask = graph.tensor("x", (1, 4)), graph.tensor("mask", (1, 4), values=[0, 0, -np.inf, 0])
     y = graph.tensor("y", (1, 4))
     graph.op("ADD", [x, mask], [y], options="AddOptions")
-    parsed = tflite_file.parse(graph.ends([x], [y]).data(), subject="m")
-    validate.require_sound(parsed, scheme=Scheme.FLOAT16, subject="m")
+    checked = graph.ends([x], [y]).as_model()
+    validate.require_convertible(checked, scheme=Scheme.FLOAT16)
     with pytest.raises(ConverterError, match="'mask' \\(of ADD\\)"):
-        validate.require_sound(parsed, scheme=Scheme.INT8, subject="m")
+        validate.require_convertible(checked, scheme=Scheme.INT8)
 
 
 def test_a_bad_value_far_behind_is_found() -> None:
@@ -71,21 +71,21 @@ def test_a_bad_value_far_behind_is_found() -> None:
     x, table = graph.tensor("x", (1,), dtype=np.int32), graph.tensor("table", values.shape, values=values)
     y = graph.tensor("y", (1, 2048))
     graph.op("GATHER", [table, x], [y], options="GatherOptions")
-    parsed = tflite_file.parse(graph.ends([x], [y]).data(), subject="m")
+    checked = graph.ends([x], [y]).as_model()
     with pytest.raises(ConverterError, match=r"1 of 2099200 .* got nan at \[1024, 2047\]"):
-        validate.require_sound(parsed, scheme=Scheme.FLOAT32, subject="m")
+        validate.require_convertible(checked, scheme=Scheme.FLOAT32)
 
 
 @pytest.mark.parametrize(("signature", "fits"), [((-1, 4), True), ((1, 4), True), ((1, -1), False)])
 def test_only_the_batch_may_be_open(signature: tuple[int, ...], fits: bool) -> None:
-    parsed = tflite_file.parse(dense(np.ones((3, 4)), signature=signature), subject="m")
+    checked = dense(np.ones((3, 4)), signature=signature)
     if fits:
-        validate.require_sound(parsed, scheme=Scheme.INT8, subject="m")
+        validate.require_convertible(checked, scheme=Scheme.INT8)
         return
     with pytest.raises(
         ConverterError, match=r"open dimensions besides the batch, .* got \(1, \?\)"
     ) as caught:
-        validate.require_sound(parsed, scheme=Scheme.INT8, subject="m")
+        validate.require_convertible(checked, scheme=Scheme.INT8)
     assert caught.value.code == "EQ306"
 
 

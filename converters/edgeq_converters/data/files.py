@@ -1,4 +1,4 @@
-"""Reading samples and labels from .npz, .npy and folders of images, before any model is known."""
+"""Read samples and labels from .npz and .npy files and folders of images, before any model is known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgeq_converters.errors import ConverterError
 
 LABELS = "y"
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".gif", ".webp"}
-_KINDS = "a .npz (x, y), a .npy or a folder with one subfolder of images a class"
+_KINDS = "a .npz (x, y), a .npy or a folder with one subfolder of images per class"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +25,9 @@ class RawSamples:
 
     Attributes:
         subject: the file or folder, for messages.
-        arrays: by name, samples first; no labels among them.
-        images: decoded images (height, width, 3) of any sizes instead of arrays.
-        labels: as they were read, unchecked; None without.
+        arrays: by name, samples first, without the labels.
+        images: decoded images of shape (height, width, 3) and any size, instead of arrays.
+        labels: as read, unchecked; None without labels.
     """
 
     subject: str
@@ -49,9 +49,7 @@ def read(path: Path) -> RawSamples:
     arrays = _read_arrays(path)
     labels = arrays.pop(LABELS, None)
     if not arrays:
-        raise ConverterError(
-            "EQ205", str(path), expected="an array `x` with the samples", got="none but labels"
-        )
+        raise ConverterError("EQ205", str(path), expected="an array `x` with the samples", got="labels only")
     return RawSamples(subject=str(path), arrays=checked(arrays, subject=str(path)), labels=labels)
 
 
@@ -72,7 +70,7 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def checked(arrays: Mapping[str, npt.NDArray[Any]], *, subject: str) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays if all are numeric, finite, not empty and of one length.
+    """Return the arrays after checking that all are numeric, finite, not empty and of one length.
 
     Raises:
         ConverterError: EQ202, EQ203, EQ204, EQ205.
@@ -91,7 +89,9 @@ def _check(name: str, array: npt.NDArray[Any], subject: str) -> None:
     if array.dtype.kind not in "fiub":
         raise ConverterError("EQ205", subject, expected=f"numbers in `{name}`", got=f"dtype {array.dtype}")
     if array.ndim == 0:
-        raise ConverterError("EQ203", subject, expected=f"samples first in `{name}`", got="a single number")
+        raise ConverterError(
+            "EQ203", subject, expected=f"an array of samples in `{name}`", got="a single number"
+        )
     if array.size == 0:
         raise ConverterError(
             "EQ202",
@@ -99,7 +99,7 @@ def _check(name: str, array: npt.NDArray[Any], subject: str) -> None:
             f"`{name}` is empty",
             expected="at least one sample",
             got=f"shape {tuple(array.shape)}",
-            hint="give representative samples, 100 to 500 for calibration",
+            hint="give a representative dataset: 100 to 500 samples for calibration",
         )
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):
@@ -111,7 +111,7 @@ def _check(name: str, array: npt.NDArray[Any], subject: str) -> None:
                 subject,
                 expected=f"finite float32 values in `{name}`",
                 got=f"{array[first]} at index {list(first)} ({int((~finite).sum())} such values)",
-                hint="remove or repair these samples",
+                hint="remove or correct these samples",
             )
 
 
@@ -127,8 +127,8 @@ def _read_images(folder: Path) -> RawSamples:
         raise ConverterError(
             "EQ202" if classes else "EQ210",
             str(folder),
-            expected="one subfolder of images a class",
-            got=f"{len(classes)} subfolders without an image",
+            expected="one subfolder of images per class",
+            got=f"{len(classes)} subfolders without images",
             hint=f"give {_KINDS}",
         )
     return RawSamples(
@@ -147,11 +147,15 @@ def _decode(file: Path) -> npt.NDArray[np.uint8]:
         with Image.open(file) as image:
             return np.asarray(image.convert("RGB"), np.uint8)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ConverterError("EQ210", str(file), "not an image that can be decoded") from error
+        raise ConverterError("EQ210", str(file), "the image cannot be decoded") from error
 
 
 def missing(library: str, *, extra: str = "convert") -> ConverterError:
-    """Return the error for a library of an extra that is not installed."""
+    """Return the error for a library that is not installed.
+
+    Args:
+        extra: the extra of edgeq that installs it.
+    """
     return ConverterError(
         "EQ104", f"edgeq[{extra}]", f"{library} is not installed", hint=f"pip install 'edgeq[{extra}]'"
     )

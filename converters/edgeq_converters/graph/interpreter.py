@@ -1,0 +1,168 @@
+"""Run a .tflite on samples with LiteRT."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq_converters.data.samples import Samples, to_model
+from edgeq_converters.errors import ConverterError
+from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.model import Model
+from edgeq_converters.progress import Advance
+from edgeq_converters.values import TensorInfo
+
+Array = npt.NDArray[Any]
+
+
+class Interpreter:
+    """LiteRT's interpreter of one model, with its tensors allocated.
+
+    Attributes:
+        inputs: LiteRT's details of the inputs: `index`, `shape`, `dtype`, `quantization`.
+        outputs: of the outputs.
+    """
+
+    def __init__(self, model: Model, *, every_tensor: bool = False, threads: int = 1) -> None:
+        """Load a model.
+
+        Args:
+            every_tensor: keep intermediate tensors readable after a run. Delegates would hide them, so that
+                the plain kernels run instead.
+
+        Raises:
+            ConverterError: EQ303 LiteRT refuses the file, EQ320 the model is compiled for the Edge TPU,
+                EQ323 it has operations that LiteRT does not.
+        """
+        from ai_edge_litert.interpreter import Interpreter as LiteRT
+        from ai_edge_litert.interpreter import OpResolverType
+
+        self._subject = model.subject
+        resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if every_tensor else OpResolverType.AUTO
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # it advises against preserving all tensors
+                self._runtime = LiteRT(
+                    model_content=model.data,
+                    num_threads=threads,
+                    experimental_preserve_all_tensors=every_tensor,
+                    experimental_op_resolver_type=resolver,
+                )
+            self._runtime.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            problem = str(error)
+            raise _unknown_ops(model.subject, problem) or tflite_file.damaged(
+                model.subject, problem
+            ) from error
+        self.inputs: Sequence[Mapping[str, Any]] = self._runtime.get_input_details()
+        self.outputs: Sequence[Mapping[str, Any]] = self._runtime.get_output_details()
+
+    def run(self, rows: Sequence[Array]) -> None:
+        """Run one batch.
+
+        Args:
+            rows: one array per input, in the input's shape and type.
+
+        Raises:
+            ConverterError: EQ303 the model does not run.
+        """
+        try:
+            for detail, row in zip(self.inputs, rows, strict=True):
+                self._runtime.set_tensor(detail["index"], np.ascontiguousarray(row))
+            self._runtime.invoke()
+        except (ValueError, RuntimeError) as error:
+            short = " ".join(str(error).split())[:160]
+            raise ConverterError("EQ303", self._subject, f"the model does not run ({short})") from error
+
+    def repeat(self) -> None:
+        """Run the last batch again, without copying or checking anything: for measurements of time."""
+        self._runtime.invoke()
+
+    def results(self) -> list[Array]:
+        """Return copies of the outputs of the last run."""
+        return [self.tensor(detail["index"]) for detail in self.outputs]
+
+    def tensor(self, index: int) -> Array:
+        """Return a copy of a tensor after the last run.
+
+        Raises:
+            ValueError: the tensor holds no values.
+        """
+        values: Array = self._runtime.get_tensor(index)
+        return values
+
+
+def _unknown_ops(subject: str, problem: str) -> ConverterError | None:
+    """Return the error for a model with operations that LiteRT does not have; None for any other problem."""
+    custom = re.search(r"[Uu]nresolved custom op: (\S+)", problem)
+    if custom:
+        name = custom[1].rstrip(".")
+        if name == tflite_file.EDGETPU_OP:
+            return tflite_file.compiled(subject)
+        return ConverterError(
+            "EQ323",
+            subject,
+            f"the runtime does not have the custom operation {name}",
+            expected="operations of .tflite itself",
+            got=name,
+            hint="replace the operation in the model, and convert it again without allow_custom_ops",
+        )
+    if "Select TensorFlow op" in problem or "flex delegate" in problem.lower():
+        names = ", ".join(sorted(set(re.findall(r"\bFlex(\w+)", problem)) - {"Delegate"}))
+        return ConverterError(
+            "EQ323",
+            subject,
+            f"the model needs TensorFlow's own operations{f' ({names})' if names else ''}, "
+            "which no device runtime has",
+            expected="operations of .tflite itself",
+            hint="replace them in the model, and convert it again without SELECT_TF_OPS",
+        )
+    return None
+
+
+def batches(samples: Samples, inputs: Sequence[TensorInfo]) -> Iterator[tuple[list[Array], int]]:
+    """Yield (one array per input, how many of its samples are real) for each batch of the model's size.
+
+    The arrays have the inputs' types. The last batch is filled up with its last sample.
+    """
+    size = max(inputs[0].shape[0], 1) if inputs[0].shape else 1
+    for start in range(0, len(samples), size):
+        rows = [array[start : start + size] for array in samples.arrays]
+        count = len(rows[0])
+        if count < size:
+            rows = [np.concatenate([row, np.repeat(row[-1:], size - count, axis=0)]) for row in rows]
+        yield [to_model(row, tensor) for row, tensor in zip(rows, inputs, strict=True)], count
+
+
+def run_samples(model: Model, samples: Samples, *, advance: Advance) -> tuple[Array, ...]:
+    """Return the model's outputs in its own types, samples first.
+
+    Args:
+        advance: called with the number of samples of each batch.
+
+    Raises:
+        ConverterError: EQ303 the model does not run.
+    """
+    interpreter = Interpreter(model)
+    gathered: list[list[Array]] = [[] for _ in interpreter.outputs]
+    for rows, count in batches(samples, model.inputs):
+        interpreter.run(rows)
+        for into, values in zip(gathered, interpreter.results(), strict=True):
+            into.append(values[:count])
+        advance(count)
+    return tuple(np.concatenate(parts) for parts in gathered)
+
+
+def run_once(model: Model) -> None:
+    """Run the model on zeros, to prove that it loads and runs.
+
+    Raises:
+        ConverterError: EQ303 it does not.
+    """
+    interpreter = Interpreter(model)
+    interpreter.run([np.zeros(detail["shape"], detail["dtype"]) for detail in interpreter.inputs])
