@@ -17,6 +17,7 @@ from edgeq.report import build_view
 from edgeq.store import Store
 from edgeq_agent.telemetry import window as window_module
 from edgeq_agent.telemetry.ddsketch import Sketch
+from edgeq_agent.telemetry.merge import merge_windows
 from edgeq_agent.telemetry.window import Window, parse, to_json
 from tests.telemetry.golden import EVERY_FIELD, received, window_json
 
@@ -172,6 +173,20 @@ def test_a_changed_field_changes_what_is_shown(tmp_path: Path, unchanged: str, p
 def test_a_field_that_nothing_reads_changes_nothing(tmp_path: Path, unchanged: str) -> None:
     body = window_json(EVERY_FIELD, throttled=3)
     assert shown(tmp_path, body) == unchanged
+
+
+# A merged window has the identity of the newer one, and the input names of their common reference. Windows
+# of different relative accuracy do not merge: see test_window.py.
+OF_THE_NEWER = {"device_id", "boot", "seq", "model", "release", "inputs.name"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(CHANGES) - DERIVED - OF_THE_NEWER - {"latency.relative_accuracy"})
+)
+def test_a_changed_field_of_the_older_window_changes_the_merged_one(path: str) -> None:
+    newer = parse(window_json("arm b again"))
+    merged = merge_windows(parse(window_json(EVERY_FIELD)), newer)
+    assert merge_windows(parse(changed(path)), newer) != merged
 
 
 @pytest.mark.parametrize(
