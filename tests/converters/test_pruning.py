@@ -46,17 +46,18 @@ def test_pruned_channels_are_not_in_the_file(pruned: dict[str, Any], tunable: Pa
     assert {(8, 3, 3, 1), (1, 3, 3, 8), (8, 1, 1, 8), (4, 3, 3, 8), (16, 4 * 4 * 12), (3, 16)} <= shapes
 
 
+@pytest.mark.parametrize(("kind", "recipe"), [("chan", "channels:0.5"), ("magn", "magnitude:0.8")])
 def test_a_pruned_model_is_rebuilt_from_its_record(
-    pruned: dict[str, Any], tunable: Path, run_once: Run
+    pruned: dict[str, Any], tunable: Path, run_once: Run, kind: str, recipe: str
 ) -> None:
-    said = run_once("lineage", tunable / "chan.tflite", "--json")
+    said = run_once("lineage", tunable / f"{kind}.tflite", "--json")
     link = json.loads(said.out)["lineage"][0]
-    assert link["recipe"]["prune"] == "channels:0.5"
+    assert link["recipe"]["prune"] == recipe
     assert set(link["data"]) >= {"training", "validation"}
     assert link["environment"]["cores"]
-    said = run_once("reproduce", tunable / "chan.tflite", "--json")
+    said = run_once("reproduce", tunable / f"{kind}.tflite", "--json")
     assert said.status == 0, said.err
-    assert json.loads(said.out)["sha256"] == pruned["chan"]["sha256"]
+    assert json.loads(said.out)["sha256"] == pruned[kind]["sha256"]
 
 
 def test_the_gain_is_measured_and_reported(pruned: dict[str, Any]) -> None:

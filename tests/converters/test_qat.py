@@ -41,7 +41,7 @@ def test_the_tuned_model_is_better_in_integers(tuned: dict[str, Any], tunable: P
     assert spoiled is not None
     assert good["float"] > 0.9
     assert spoiled < good["float"] - 0.1  # one scale for all channels spoils the model
-    assert good["qat"] > spoiled + 0.1  # training alone mends it: its recipe corrects and equalizes nothing
+    assert good["qat"] > spoiled + 0.1  # training alone repairs it: its recipe corrects and equalizes nothing
     assert tuned["kept"] == "qat"
     assert tuned["recipe"]["equalization"] == tuned["recipe"]["bias_correction"] == "off"
     assert tuned["tensors"] > 5

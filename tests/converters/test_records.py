@@ -19,7 +19,7 @@ from edgeq.search.run import search
 from edgeq.selection import evaluate_variants
 from edgeq.store import Store
 
-pytestmark = [pytest.mark.convert, pytest.mark.slow]
+pytestmark = pytest.mark.convert
 
 BLUEPRINT = """
 schema_version = 1
@@ -84,6 +84,7 @@ def records(folder: Path) -> list[tuple[str, str, Any]]:
     return [(run.kind, run.subject, without_times(dict(run.body), folder)) for run in reversed(runs)]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_both_ways_leave_the_same_records(
     models: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

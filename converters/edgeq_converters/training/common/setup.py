@@ -53,6 +53,9 @@ def load_setup(source: Path, settings: TrainingSettings, *, step: Step) -> Train
     keras_graph.require_keras3(source)
     raw = training_data.read(settings.training, settings.validation)
     step("load with TensorFlow", 1)
+    # Loading seeds the model's own generators (dropout), so the seed is set before it; and again after it, so
+    # that later draws do not depend on how many the loading took.
+    loop.reproducible(settings.seed)
     model = keras_graph.load(source)
     loop.reproducible(settings.seed)
     head = head_of(model) if settings.distill else require_classes(model, subject=str(source))
