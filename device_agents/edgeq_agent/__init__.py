@@ -1,7 +1,7 @@
-"""What runs on the device: standard library, numpy and a TFLite runtime; Python 3.7 and later.
+"""The device side of edgeq: standard library, numpy and a TFLite runtime; Python 3.7 and later.
 
-Applications take `Runtime` from here; it is imported when it is first asked for, so that the agent's verbs,
-which do not need it, stay quick.
+Applications import `Runtime` from here. It is imported on first use, so that the agent's verbs, which do not
+need it, start quickly.
 """
 
 from __future__ import annotations

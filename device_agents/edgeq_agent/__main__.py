@@ -1,4 +1,4 @@
-"""Runs the agent: `python edgeq-agent.pyz VERB [--home HOME]`; one verb a process, one response."""
+"""Run the agent: `python edgeq-agent.pyz VERB [--home HOME]`; one verb and one response for each process."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from edgeq_agent import __version__, errors, verbs, wire
 from edgeq_agent.calls.call import Call, Response, read_request
 from edgeq_agent.calls.fields import bad
 from edgeq_agent.calls.stdin import Stdin
-from edgeq_agent.storage import home
+from edgeq_agent.storage.home import Home, locate
 
 _USAGE = "usage: edgeq-agent VERB [--home HOME] < REQUEST\nverbs: {}\n{}".format(
-    " ".join(wire.VERBS), "and, for as long as it is let: edgeq-agent serve --help\n"
+    " ".join(wire.VERBS), "to serve models over HTTP: edgeq-agent serve --help\n"
 )
 
 
@@ -23,17 +23,17 @@ def main(arguments: list[str] | None = None, early: bytes = b"") -> NoReturn:
     """Run one verb and exit with its status: 0 after a result, 1 after an error.
 
     Args:
-        early: what was read from standard input already.
+        early: bytes that were read from standard input before.
     """
     words = sys.argv[1:] if arguments is None else arguments
     if words in (["--version"], ["-h"], ["--help"]):
         sys.stdout.write(__version__ + "\n" if words == ["--version"] else _USAGE)
         sys.exit(0)
-    if words[:1] == ["serve"]:  # no verb of the wire: it runs until it is stopped
+    if words[:1] == ["serve"]:  # not a verb of the wire format: it runs until it is stopped
         from edgeq_agent.http import serve as serve_main
 
         sys.exit(serve_main.main(words[1:]))
-    if words[:1] in (["boot"], ["supervise"]):  # what starts with the device
+    if words[:1] in (["boot"], ["supervise"]):  # what the autostart runs
         module = importlib.import_module("edgeq_agent.autostart." + words[0])
         sys.exit(module.main(words[1:]))
     signal.signal(signal.SIGTERM, _end)
@@ -41,41 +41,41 @@ def main(arguments: list[str] | None = None, early: bytes = b"") -> NoReturn:
 
 
 def run(words: list[str], stdin: Stdin, sink: BinaryIO) -> int:
-    """Response one call on `sink`; return the exit status. No exception leaves here but SystemExit."""
+    """Respond to one call on `sink`; return the exit status. Only SystemExit is ever raised."""
     os.umask(0o077)
     response = Response(sink)
     response.send(wire.hello(__version__))
     try:
-        result = _serve(words, stdin, response)
+        result = _call(words, stdin, response)
     except errors.AgentError as error:
         response.send(error.message())
         return 1
-    except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the host gets one last message
+    except Exception as error:  # noqa: BLE001 - the boundary: the host always gets a last message
         response.send(_unexpected(error).message())
         return 1
     response.send(wire.result(result))
     return 0
 
 
-def _serve(words: list[str], stdin: Stdin, response: Response) -> wire.Json:
+def _call(words: list[str], stdin: Stdin, response: Response) -> wire.Json:
     verb, folder = _parse(words)
     fields = read_request(stdin)
-    place = home.locate(folder)
-    place.ensure()
+    home = locate(folder)
+    home.ensure()
     function = verbs.load(verb)
     if verbs.needs_recovery(function):
-        _recover(place, response)
-    return function(Call(fields, stdin, place, response))
+        _recover(home, response)
+    return function(Call(fields, stdin, home, response))
 
 
-def _recover(place: home.Home, response: Response) -> None:
+def _recover(home: Home, response: Response) -> None:
     from edgeq_agent.activation import states
 
-    # What recovers is imported only when there is something to recover: a probe must be quick.
-    if states.pending(place):
+    # The recovery is imported only when there is something to recover, so that a probe stays quick.
+    if states.pending(home):
         from edgeq_agent.activation import recovery
 
-        recovery.recover_pending(place, response)
+        recovery.recover_pending(home, response)
 
 
 def _parse(words: list[str]) -> tuple[str, str | None]:
@@ -104,7 +104,7 @@ def _unexpected(error: Exception) -> errors.AgentError:
 
 
 def _end(signum: int, frame: object) -> NoReturn:
-    # As an exception, so that every `finally` on the way out runs: the child is killed, half-made files go.
+    # As an exception, so that every `finally` runs: it kills the model's process and removes files.
     sys.exit(128 + signum)
 
 

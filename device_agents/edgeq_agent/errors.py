@@ -1,4 +1,4 @@
-"""The agent's one exception and its codes: what the device tells the host when a verb fails."""
+"""The agent's exceptions and their codes: what the host gets when a verb fails."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ _BROKEN = (errno.EIO, errno.EUCLEAN)
 
 
 class AgentError(Exception):
-    """A failure that the host can act on.
+    """A failure that the host or the user can act on.
 
     Args:
         code: one of this module's codes.
         subject: what the failure is about: a blob, a model, a field of the request.
         problem: what is wrong, when expected/got do not say it.
-        expected: what would have been right.
-        got: what was found.
+        expected: what was expected.
+        got: what was there instead.
         hint: the next thing to do.
         transient: whether the same call can succeed later.
     """
@@ -80,7 +80,7 @@ class AgentError(Exception):
         self.transient = transient
 
     def message(self) -> wire.Json:
-        """Return the last message of an answer that failed with this error."""
+        """Return the last message of a response that failed with this error."""
         return wire.error(
             self.code, self.subject, self.problem, self.expected, self.got, self.hint, self.transient
         )
@@ -139,7 +139,7 @@ def one_line(error: AgentError) -> str:
 
 
 def no_space(subject: str, needed_bytes: int, free_bytes: int) -> AgentError:
-    """Return the error for something that does not fit."""
+    """Return the error for content that does not fit (EQ501)."""
     return AgentError(
         NO_SPACE,
         subject,
@@ -151,11 +151,11 @@ def no_space(subject: str, needed_bytes: int, free_bytes: int) -> AgentError:
 
 
 def no_inodes(subject: str, needed: int, free: int) -> AgentError:
-    """Return the error for something that has more files than the file system can take."""
+    """Return the error for more files than the file system can hold (EQ501)."""
     return AgentError(
         NO_SPACE,
         subject,
-        "not enough inodes on the device: there is room, but not for as many files",
+        "not enough inodes on the device: there is space, but not for as many files",
         expected=f"{needed} inodes free",
         got=f"{free} inodes free",
         hint="remove small files on the device, then run the same command again",
@@ -163,7 +163,7 @@ def no_inodes(subject: str, needed: int, free: int) -> AgentError:
 
 
 def from_os(error: Exception) -> AgentError | None:
-    """Return what a refusal of the system or of SQLite means for the host; None: a bug of ours."""
+    """Map an error of the operating system or of SQLite; None for one that is a bug of the agent."""
     if isinstance(error, OSError):
         subject = str(error.filename or "the device")
         if error.errno in _FULL:
@@ -177,15 +177,15 @@ def from_os(error: Exception) -> AgentError | None:
             return AgentError(
                 UNSUPPORTED,
                 subject,
-                f"the device refuses: {error.strerror}",
-                hint="let the agent's user write its home folder, or set EDGEQ_HOME",
+                f"the operating system refuses access: {error.strerror}",
+                hint="give the agent's user write access to its home folder, or set EDGEQ_HOME",
             )
         if error.errno in _BROKEN:
             return AgentError(
                 DISK_FAILED,
                 subject,
-                f"the device's disk fails: {error.strerror}",
-                hint="check the card or disk of the device (`dmesg`), replace it, and deploy again",
+                f"the device's disk reports an error: {error.strerror}",
+                hint="check the device's card or disk (`dmesg`), replace it, and deploy again",
             )
     if isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error):
         return AgentError(NO_SPACE, "outbox.db", f"not enough space on the device: {error}")

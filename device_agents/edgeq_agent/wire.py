@@ -1,7 +1,7 @@
-"""The wire format between edgeq and its agent: one JSON object a line, pure functions, standard library only.
+"""The wire format between edgeq and its agent: one JSON object for each line; standard library only.
 
-A call is `agent.pyz VERB`, with one JSON line on standard input (the request), followed by exactly
-`payload_bytes` raw bytes where the verb takes a payload. The answer is JSON lines on standard output:
+A call is `agent.pyz VERB` with one JSON line on standard input, the request. Where the verb takes a payload,
+exactly `payload_bytes` raw bytes follow. The response is JSON lines on standard output:
 
     {"event": "hello", "protocol": 1, "agent": "0.1.0"}
     {"event": "progress", "step": "verified", ...}         any number
@@ -9,12 +9,12 @@ A call is `agent.pyz VERB`, with one JSON line on standard input (the request), 
     {"event": "result", "result": {...}}                   exactly one, last; or
     {"event": "error", "error": {"code", "subject", ...}}  exactly one, last
 
-`upload` is a conversation: the request offers blobs, and frames follow it: `frame_header` and the bytes of a
-chunk, packed or as they are; an empty `DONE` frame ends a blob. The agent answers with a progress message
-`wanted`: for each blob null when it has it, else the SHA-256 of each chunk that an earlier upload left there.
-The host need not wait for that; once it has heard it, it leaves out what is there.
+`upload` is a conversation. The request offers blobs, and frames follow it: `frame_header` and the bytes of a
+chunk, compressed or not. An empty `DONE` frame ends a blob. The agent sends a progress message `wanted`: for
+each blob null when the device has it, else the SHA-256 of each chunk that an earlier upload left there. The
+host need not wait for this message; after it, the host skips the chunks that are there.
 
-Readers ignore unknown fields and unknown events; a protocol number that they do not know is refused.
+Readers ignore unknown fields and unknown events, and refuse an unknown protocol number.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ BENCH_SCHEMA = "edgeq.bench/1"
 NATIVE_BENCH_SCHEMA = "edgeq.native-bench/1"
 TRUST_CHANGE_SCHEMA = "edgeq.trust-change/1"
 
-# What a signature was made for is part of what is signed: none fits the other kind of document.
+# The type is a part of what is signed, so a signature for one kind of document does not match the other.
 RELEASE_TYPE = "application/vnd.edgeq.release.v1+json"
 TRUST_CHANGE_TYPE = "application/vnd.edgeq.trust-change.v1+json"
-# Release counters fit every JSON reader's numbers.
+# Every JSON reader can represent integers up to here exactly.
 LARGEST_COUNTER = 2**53 - 1
 
 # Every verb, with the function in `edgeq_agent.verbs` that answers it (the host needs the names alone).
@@ -69,28 +69,28 @@ VERBS = {
 WHEEL_RUNTIME_MODULES = ("ai_edge_litert", "tflite_runtime")
 RUNTIME_MODULES = (*WHEEL_RUNTIME_MODULES, "tensorflow")
 
-# Chunks of an upload: what may be offered. Small ones cost a hash each, large ones are sent again whole.
+# The sizes of chunks that an upload may use. Each chunk costs a hash, and an interrupted one is sent again.
 MIN_CHUNK_BYTES = 4 * 1024
 MAX_CHUNK_BYTES = 16 * 1024 * 1024
 AS_IT_IS = 0
 ZLIB = 1
-# No chunk: all that the blob needs was sent.
+# Not a chunk: it ends a blob.
 DONE = 2
 _FRAME = struct.Struct(">BIII")
 FRAME_HEADER_BYTES = _FRAME.size
 
-# A line longer than this is no answer of ours: a reader stops instead of filling its memory.
+# A reader stops at a longer line instead of filling its memory.
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
 Json = Dict[str, Any]
 
 
 class WireError(Exception):
-    """A line that is not of this format; the message says what was seen."""
+    """A line that does not follow this format; the message shows it."""
 
 
 def canonical(value: Any) -> bytes:
-    """Return the one byte string that stands for a JSON value: sorted keys, no spaces, UTF-8."""
+    """Return the canonical bytes of a JSON value: sorted keys, no spaces, UTF-8."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode("utf-8")
@@ -104,15 +104,15 @@ def digest(value: Any) -> str:
 def signed_bytes(payload_type: str, value: Any) -> bytes:
     """Return the bytes that a signature of a JSON value covers: DSSE's pre-authentication encoding.
 
-    `DSSEv1 <length of type> <type> <length of body> <body>`, single spaces, lengths in decimal ASCII, the
-    body being the value's canonical bytes.
+    `DSSEv1 <length of type> <type> <length of body> <body>`, with single spaces and lengths in decimal ASCII;
+    the body is the value's canonical bytes.
     """
     kind, body = payload_type.encode("utf-8"), canonical(value)
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(body), body)
 
 
 def key_id(public_key: bytes) -> str:
-    """Return a key's name: the first 16 hex digits of the SHA-256 of its 32 bytes."""
+    """Return a key's id: the first 16 hex digits of the SHA-256 of its 32 bytes."""
     return hashlib.sha256(public_key).hexdigest()[:16]
 
 
@@ -125,34 +125,34 @@ def parse(line: bytes) -> Json:
     """Return the message of one line.
 
     Raises:
-        WireError: the line is too long, no JSON, or no object with a textual `event`.
+        WireError: the line is too long, not JSON, or not an object with a text `event`.
     """
     if len(line) > MAX_LINE_BYTES:
         raise WireError(f"a line of {len(line)} bytes, the limit is {MAX_LINE_BYTES}")
     try:
         message = json.loads(line.decode("utf-8"), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise WireError(f"no JSON line: {line[:120]!r}") from error
+        raise WireError(f"not a JSON line: {line[:120]!r}") from error
     if not isinstance(message, dict) or not isinstance(message.get("event"), str):
-        raise WireError(f"no message: {line[:120]!r}")
+        raise WireError(f"not a message: {line[:120]!r}")
     return message
 
 
 def _finite(text: str) -> float:
-    # Python reads NaN and 1e999; nothing that is dumped here has them, and nothing can be done with them.
+    # Python's parser accepts NaN and 1e999, which `dump` never writes and no reader can use.
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(text + " is no number")
+        raise ValueError(text + " is not a finite number")
     return value
 
 
 def hello(agent_version: str) -> Json:
-    """Return the first message of every answer."""
+    """Return the first message of every response."""
     return {"event": "hello", "protocol": PROTOCOL, "agent": agent_version}
 
 
 def progress(step: str, **details: Any) -> Json:
-    """Return a message that something was reached."""
+    """Return a message that reports a step that was reached."""
     return dict(details, event="progress", step=step)
 
 
@@ -162,7 +162,7 @@ def window(body: Json) -> Json:
 
 
 def result(body: Json) -> Json:
-    """Return the last message of an answer that succeeded."""
+    """Return the last message of a response that succeeded."""
     return {"event": "result", "result": body}
 
 
@@ -175,7 +175,7 @@ def error(
     hint: str | None = None,
     transient: bool = False,
 ) -> Json:
-    """Return the last message of an answer that failed."""
+    """Return the last message of a response that failed."""
     body = {
         "code": code,
         "subject": subject,
@@ -189,30 +189,30 @@ def error(
 
 
 def frame_header(packing: int, blob: int, chunk: int, size_bytes: int) -> bytes:
-    """Return what goes before a chunk's bytes: how they are packed, whose they are, and how many follow."""
+    """Return the header of a chunk: its packing, the index of its blob, its own index, and its size."""
     return _FRAME.pack(packing, blob, chunk, size_bytes)
 
 
 def parse_frame_header(data: bytes | bytearray) -> Tuple[int, int, int, int]:
-    """Return (packing, number of the blob, number of the chunk, bytes that follow)."""
+    """Return (packing, index of the blob, index of the chunk, size in bytes)."""
     packing, blob, chunk, size_bytes = _FRAME.unpack(data)
     return packing, blob, chunk, size_bytes
 
 
 def check_hello(message: Json) -> None:
-    """Refuse an answer that does not begin with a hello of this protocol.
+    """Refuse a response that does not begin with a hello of this protocol.
 
     Raises:
-        WireError: it begins with something else, or speaks another protocol.
+        WireError: it begins with another message, or uses another protocol.
     """
     if message.get("event") != "hello":
-        raise WireError(f"the answer begins with {message.get('event')!r} instead of a hello")
+        raise WireError(f"the response begins with {message.get('event')!r} instead of a hello")
     if message.get("protocol") != PROTOCOL:
-        raise WireError(f"protocol {message.get('protocol')!r}, this side speaks {PROTOCOL}")
+        raise WireError(f"protocol {message.get('protocol')!r}; this side uses {PROTOCOL}")
 
 
 def split_lines(chunks: Iterable[bytes]) -> Iterable[bytes]:
-    """Yield the lines of a byte stream that arrives in pieces, also a last one without a newline."""
+    """Yield the lines of a byte stream that arrives in pieces; the last one may lack its newline."""
     rest: list[bytes] = []
     for chunk in chunks:
         while True:

@@ -44,7 +44,7 @@ def test_an_unsigned_release_is_refused(serving: Any, float_bundle: Any, still_s
     still_serves()
 
 
-def test_unsigned_is_told_before_anything_else_is_looked_at(
+def test_a_missing_signature_is_reported_before_anything_else_is_checked(
     serving: Any, kit: Any, still_serves: Any
 ) -> None:
     """No file of it is there, its runtime is not, it is for another device, and no manifest at all."""
@@ -101,7 +101,7 @@ def test_a_signature_by_a_revoked_key_is_refused(
     assert (error["code"], error["got"]) == ("EQ533", kit.id_of(kit.PUBLISHER))
     still_serves()
     back = serving.call("trust", change=kit.change_of(kit.PUBLISHER)).error
-    assert back["code"] == "EQ536", "revoked is for ever"
+    assert back["code"] == "EQ536", "a revocation is final"
     signatures = [kit.signature_of(float_bundle.manifest, SECOND)]
     assert serving.call("activate", **float_bundle.request(signatures=signatures)).result["changed"]
 
@@ -130,7 +130,7 @@ def test_a_truncated_signature_is_refused(
 @pytest.mark.parametrize(
     "signatures", ["text", {"key": "x"}, [1], [{}], [{"key": "../x", "sig": "x"}], [{}] * 17]
 )
-def test_signatures_of_no_form(serving: Any, float_bundle: Any, still_serves: Any, signatures: Any) -> None:
+def test_malformed_signatures(serving: Any, float_bundle: Any, still_serves: Any, signatures: Any) -> None:
     assert serving.call("activate", **float_bundle.request(signatures=signatures)).error["code"] == "EQ512"
     still_serves()
 
@@ -208,7 +208,7 @@ def test_an_old_release_under_another_counter_is_refused(
     assert serving.current("tiny") == float_bundle.release
 
 
-def test_the_floor_is_one_models_own(serving: Any, float_bundle: Any, kit: Any) -> None:
+def test_each_model_has_its_own_counter(serving: Any, float_bundle: Any, kit: Any) -> None:
     float_bundle.send(serving)
     assert serving.call("activate", **float_bundle.request()).result["changed"]
     other = kit.bundle_from(
@@ -257,7 +257,7 @@ def test_a_release_for_another_kind_of_device_is_refused(
     still_serves()
 
 
-def test_two_signatures_where_two_are_wanted(
+def test_two_signatures_where_two_are_required(
     serving: Any, float_bundle: Any, kit: Any, still_serves: Any
 ) -> None:
     assert serving.call("trust", change=kit.change_of(SECOND, threshold=2)).result["threshold"] == 2
@@ -289,7 +289,7 @@ def test_a_damaged_trust_store_admits_nothing_and_rollback_works(
     assert serving.call("trust").error["code"] == "EQ537"
     assert serving.call("status").result["trust"]["problem"]
     assert serving.call("rollback", model="tiny").result["release"] == int8_bundle.release
-    # Made anew, it knows from the releases on the device how far the counters were.
+    # A new store takes the counters from the releases on the device.
     path.unlink()
     serving.enrol()
     assert serving.call("trust").result["counters"]["tiny"]["counter"] == 3

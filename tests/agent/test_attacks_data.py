@@ -59,7 +59,7 @@ def test_duplicate_json_keys(serving: Any, float_bundle: Any, still_serves: Any)
 
 
 def test_the_same_signature_over_reordered_json(serving: Any, float_bundle: Any) -> None:
-    """Order, spacing and escapes are no content: it is the same release, and counts once."""
+    """Order, spacing and escapes are not content: it is the same release, and its signature counts once."""
     float_bundle.send(serving)
     request = float_bundle.request()
     assert serving.call("activate", **request).result["changed"]
@@ -84,7 +84,7 @@ def test_a_manifest_that_json_reads_and_cannot_write(
 
 
 def test_endless_data_in_the_request(serving: Any, still_serves: Any) -> None:
-    """A request line without an end is given up at its limit, not kept in memory for ever."""
+    """A request line without an end is refused at the limit, before it fills the memory."""
     process = serving.start("activate")
     assert process.stdin is not None
     assert process.stdout is not None

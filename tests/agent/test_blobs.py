@@ -21,7 +21,7 @@ DATA = b"some bytes of a model" * 1000
 SHA = hashlib.sha256(DATA).hexdigest()
 
 
-def test_put_stores_once(device: Any) -> None:
+def test_a_blob_is_stored_once(device: Any) -> None:
     first = device.call("put", DATA, sha256=SHA, size_bytes=len(DATA)).result
     assert first == {"sha256": SHA, "stored": True}
     blob = device.home / "blobs" / "sha256" / SHA
@@ -34,7 +34,7 @@ def test_an_empty_blob(device: Any) -> None:
     assert device.call("put", b"", sha256=sha, size_bytes=0).result["stored"] is True
 
 
-def test_missing_tells_what_is_absent(device: Any) -> None:
+def test_missing_lists_absent_blobs(device: Any) -> None:
     device.put(DATA)
     other = "b" * 64
     result = device.call("missing", blobs={SHA: len(DATA), other: 5}).result
@@ -43,13 +43,13 @@ def test_missing_tells_what_is_absent(device: Any) -> None:
     assert device.call("missing", blobs={SHA: len(DATA) + 1}).result["missing"] == [SHA]
 
 
-def test_other_bytes_than_announced(device: Any) -> None:
+def test_bytes_other_than_announced_are_refused(device: Any) -> None:
     error = device.call("put", DATA[:-1] + b"X", sha256=SHA, size_bytes=len(DATA)).error
     assert (error["code"], error["expected"]) == ("EQ505", SHA)
     assert _files(device) == []
 
 
-def test_fewer_bytes_than_announced(device: Any) -> None:
+def test_fewer_bytes_than_announced_are_refused(device: Any) -> None:
     request = {"sha256": SHA, "size_bytes": len(DATA), "payload_bytes": len(DATA)}
     error = device.raw("put", json.dumps(request).encode() + b"\n" + DATA[:100]).error
     assert (error["code"], error["got"]) == ("EQ506", "100 bytes")
@@ -64,7 +64,7 @@ def test_a_damaged_blob_is_replaced(device: Any) -> None:
     assert blob.read_bytes() == DATA
 
 
-def test_an_upload_that_was_killed_leaves_nothing_for_long(device: Any) -> None:
+def test_the_next_call_removes_what_a_killed_upload_left(device: Any) -> None:
     request = {"sha256": SHA, "size_bytes": len(DATA), "payload_bytes": len(DATA)}
     with device.start("put") as process:
         process.stdin.write(json.dumps(request).encode() + b"\n" + DATA[:100])
@@ -77,7 +77,7 @@ def test_an_upload_that_was_killed_leaves_nothing_for_long(device: Any) -> None:
     assert _files(device) == [device.home / "blobs" / "sha256" / SHA]
 
 
-def test_an_upload_does_not_keep_others_waiting(device: Any) -> None:
+def test_an_upload_does_not_block_other_calls(device: Any) -> None:
     request = {"sha256": SHA, "size_bytes": len(DATA), "payload_bytes": len(DATA)}
     with device.start("put") as process:
         process.stdin.write(json.dumps(request).encode() + b"\n" + DATA[:100])
@@ -90,7 +90,7 @@ def test_an_upload_does_not_keep_others_waiting(device: Any) -> None:
         assert process.returncode == 0
 
 
-def test_silence_ends_the_wait() -> None:
+def test_the_idle_timeout_ends_a_read() -> None:
     reader, writer = os.pipe()
     try:
         os.write(writer, b"a line\npart")
@@ -104,7 +104,7 @@ def test_silence_ends_the_wait() -> None:
         os.close(writer)
 
 
-def test_a_line_that_never_ends_is_cut() -> None:
+def test_a_line_without_an_end_is_limited() -> None:
     reader, writer = os.pipe()
     os.write(writer, b"x" * 5000)
     os.close(writer)
@@ -124,7 +124,7 @@ def test_more_than_fits_is_refused_before_writing(device: Any) -> None:
     assert _files(device) == []
 
 
-def test_the_disk_refuses_while_writing(device: Any) -> None:
+def test_a_disk_error_while_writing_is_reported(device: Any) -> None:
     # A file size limit is the quota that needs no root: write() fails in the middle, as with a full disk.
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))

@@ -232,7 +232,7 @@ def test_an_interpreter_that_dies(serving: Any, tiny_data: Any, kit: Any, script
 def test_an_interpreter_that_babbles(serving: Any, tiny_data: Any, kit: Any) -> None:
     _interpreter(serving, "while :; do echo this is no JSON; done")
     error = serving.call("infer", kit.npz(input_0=tiny_data[:2]), model="tiny").error
-    assert (error["code"], "no JSON line" in error["problem"]) == ("EQ504", True)
+    assert (error["code"], "not a JSON line" in error["problem"]) == ("EQ504", True)
 
 
 def test_sigterm_ends_the_child_too(serving: Any, slow_bundle: Any, int8_bundle: Any) -> None:

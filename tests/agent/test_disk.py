@@ -1,4 +1,4 @@
-"""What the agent keeps on disk: whole or not there, and the table of states is the only way through."""
+"""Files on the device: complete or absent; state changes follow the transition table only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def place(tmp_path: Path) -> home.Home:
     return found
 
 
-def test_a_file_is_replaced_or_left_alone(tmp_path: Path) -> None:
+def test_a_file_is_replaced_or_left_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     files.write_json(str(path), {"a": 1})
     assert path.stat().st_mode & 0o777 == 0o600
@@ -35,7 +35,7 @@ def test_a_file_is_replaced_or_left_alone(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["state.json"]
 
 
-def test_a_link_is_replaced_in_one_step_also_after_a_leftover(tmp_path: Path) -> None:
+def test_a_link_is_replaced_atomically_also_after_a_leftover(tmp_path: Path) -> None:
     link = tmp_path / "current"
     files.replace_link(str(link), "one")
     os.symlink("leftover", tmp_path / ".current.new")
@@ -44,7 +44,7 @@ def test_a_link_is_replaced_in_one_step_also_after_a_leftover(tmp_path: Path) ->
     assert [entry.name for entry in tmp_path.iterdir()] == ["current"]
 
 
-def test_the_journal_survives_a_line_cut_in_half(place: home.Home) -> None:
+def test_the_journal_survives_an_incomplete_line(place: home.Home) -> None:
     journal.append(place, "one")
     with open(place.journal, "ab") as stream:
         stream.write(b'{"event": "cut')
@@ -53,7 +53,7 @@ def test_the_journal_survives_a_line_cut_in_half(place: home.Home) -> None:
     assert [entry["event"] for entry in journal.tail(place, 1)] == ["two"]
 
 
-def test_the_journal_does_not_grow_for_ever(place: home.Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_journal_is_rotated(place: home.Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "MAX_BYTES", 500)
     for number in range(50):
         journal.append(place, str(number))
@@ -72,14 +72,14 @@ def test_the_device_keeps_its_id(place: home.Home) -> None:
     assert [entry.name for entry in Path(place.root).glob("device*")] == ["device.json"]
 
 
-def test_of_two_first_calls_one_gives_the_id(place: home.Home) -> None:
+def test_concurrent_first_calls_agree_on_the_id(place: home.Home) -> None:
     import multiprocessing
 
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         assert len(set(pool.map(identity.device_id, [place] * 8))) == 1
 
 
-def test_only_what_the_dead_left_is_swept(place: home.Home) -> None:
+def test_only_files_of_dead_processes_are_swept(place: home.Home) -> None:
     kept = Path(scratch.path(place, "mine"))
     kept.mkdir()
     for name in ("999999999-file", "no-number"):
@@ -146,7 +146,7 @@ def test_every_state_has_its_line_in_the_table() -> None:
         ("EIO", "EQ522"),
     ],
 )
-def test_refusals_of_the_system(number: str, code: str) -> None:
+def test_system_errors_map_to_codes(number: str, code: str) -> None:
     import errno
 
     found = errors.from_os(OSError(getattr(errno, number), "why", "/some/file"))

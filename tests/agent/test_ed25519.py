@@ -85,7 +85,7 @@ def scalar(number: int) -> bytes:
 
 
 @pytest.mark.parametrize("name", RFC_8032)
-def test_the_standards_vectors(name: str) -> None:
+def test_vectors_of_rfc_8032(name: str) -> None:
     secret, public, message, signature = (bytes.fromhex(part) for part in RFC_8032[name])
     signer = Ed25519PrivateKey.from_private_bytes(secret)
     assert (signer.public_key().public_bytes_raw(), signer.sign(message)) == (public, signature)
@@ -96,7 +96,7 @@ def test_the_standards_vectors(name: str) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=300), st.integers(0, 511), st.data())
-def test_what_the_peer_signs_holds_and_any_flipped_bit_does_not(
+def test_signatures_of_cryptography_verify_and_any_flipped_bit_fails(
     secret: bytes, message: bytes, bit: int, data: st.DataObject
 ) -> None:
     key = Ed25519PrivateKey.from_private_bytes(secret)
@@ -125,7 +125,7 @@ def test_what_the_peer_signs_holds_and_any_flipped_bit_does_not(
     | st.binary(min_size=32, max_size=32),
     st.sampled_from([MESSAGE, b"", b"other"]),
 )
-def test_on_hostile_input_it_accepts_nothing_that_the_peer_refuses(
+def test_hostile_input_that_cryptography_refuses_is_refused(
     public: bytes, r: bytes, s: bytes, message: bytes
 ) -> None:
     mine, theirs = ed25519.verify(public, message, r + s), peer(public, message, r + s)
@@ -155,25 +155,25 @@ def test_only_the_small_order_rule_refuses_the_neutral_key() -> None:
 
 
 @pytest.mark.parametrize("public", NOT_CANONICAL)
-def test_a_key_in_another_spelling_is_none(public: str) -> None:
+def test_a_key_in_a_noncanonical_encoding_is_refused(public: str) -> None:
     assert ed25519.key_problem(bytes.fromhex(public)) == "not a point of the curve"
 
 
 @pytest.mark.parametrize("times", [1, 2, 7, 15])
-def test_the_same_signature_in_another_spelling(times: int) -> None:
+def test_a_signature_in_a_second_encoding_is_refused(times: int) -> None:
     """S + n*L satisfies the equation as well; below 2**256 there is room for fifteen of them."""
     s = int.from_bytes(SIGNATURE[32:], "little") + times * L
     assert s < 2**256
     assert not ed25519.verify(PUBLIC, MESSAGE, SIGNATURE[:32] + scalar(s))
 
 
-def test_s_at_the_orders_edge() -> None:
+def test_s_at_the_group_order() -> None:
     for s in (L - 1, L, L + 1, 2**255, 2**256 - 1):
         signature = SIGNATURE[:32] + scalar(s)
         assert ed25519.verify(PUBLIC, MESSAGE, signature) is peer(PUBLIC, MESSAGE, signature) is False
 
 
-def test_r_in_another_spelling() -> None:
+def test_r_in_a_noncanonical_encoding_is_refused() -> None:
     """R = neutral spelled as y = p + 1, under a signature that is right for it by construction."""
     seed = hashlib.sha512(bytes(range(32))).digest()
     secret = int.from_bytes(bytes([seed[0] & 248]) + seed[1:31] + bytes([seed[31] & 127 | 64]), "little")
@@ -186,18 +186,18 @@ def test_r_in_another_spelling() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 32, 63, 65, 128])
-def test_a_signature_of_another_length(length: int) -> None:
+def test_a_signature_of_a_wrong_length_is_refused(length: int) -> None:
     assert not ed25519.verify(PUBLIC, MESSAGE, (SIGNATURE * 2)[:length])
 
 
 @pytest.mark.parametrize("length", [0, 31, 33])
-def test_a_key_of_another_length(length: int) -> None:
+def test_a_key_of_a_wrong_length_is_refused(length: int) -> None:
     key = (PUBLIC * 2)[:length]
     assert not ed25519.verify(key, MESSAGE, SIGNATURE)
     assert "instead of 32" in str(ed25519.key_problem(key))
 
 
-def test_a_key_with_a_part_of_small_order_is_not_trusted() -> None:
+def test_a_key_with_a_small_order_component_is_not_trusted() -> None:
     """Such a key is a point, and not of the prime-order group: made by adding a point of order 8."""
     torsion = ed25519._decode(bytes.fromhex(SMALL_ORDER[4]))
     honest = ed25519._decode(PUBLIC)

@@ -43,11 +43,11 @@ def tree(root: Path, files: dict[str, str]) -> str:
     return str(root)
 
 
-def test_nothing_of_it_is_nothing(tmp_path: Path) -> None:
+def test_a_device_without_library_and_accelerator_has_none(tmp_path: Path) -> None:
     assert edgetpu.detect(platform_of(str(tmp_path))) is None
 
 
-def test_a_library_that_does_not_load_is_told_with_the_reason(tmp_path: Path) -> None:
+def test_a_library_that_does_not_load_is_reported_with_the_reason(tmp_path: Path) -> None:
     root = tree(tmp_path, {"usr/lib/aarch64-linux-gnu/libedgetpu.so.1": "no library", "dev/apex_0": ""})
     found = edgetpu.detect(platform_of(root))
     assert found is not None
@@ -57,7 +57,7 @@ def test_a_library_that_does_not_load_is_told_with_the_reason(tmp_path: Path) ->
     assert found["devices"] == ["/dev/apex_0"]
 
 
-def test_an_accelerator_at_usb_without_its_library(tmp_path: Path) -> None:
+def test_a_usb_accelerator_without_its_library(tmp_path: Path) -> None:
     usb = "sys/bus/usb/devices"
     files = {
         f"{usb}/1-1/idVendor": "18d1\n",
@@ -75,7 +75,7 @@ def test_an_accelerator_at_usb_without_its_library(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1, 1024 * 1024 - 5, 1024 * 1024, 3 * 1024 * 1024 - 16])
-def test_a_compiled_model_is_known_wherever_its_operation_stands(tmp_path: Path, before: int) -> None:
+def test_a_compiled_model_is_recognized_wherever_its_operation_is(tmp_path: Path, before: int) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(b"a" * before + MARK + b"b" * 100)
     assert is_compiled(str(path))

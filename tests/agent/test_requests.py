@@ -25,7 +25,7 @@ import pytest
         b"[" * 100_000 + b"\n",
     ],
 )
-def test_a_bad_request_line(device: Any, line: bytes) -> None:
+def test_a_malformed_request_line_is_refused(device: Any, line: bytes) -> None:
     answered = device.raw("telemetry", line)
     assert answered.error["code"] == "EQ512"
     assert [event["event"] for event in answered.events] == ["hello", "error"]
@@ -33,7 +33,7 @@ def test_a_bad_request_line(device: Any, line: bytes) -> None:
 
 
 @pytest.mark.parametrize("words", [["nothing"], [], ["probe", "extra"], ["probe", "--home"]])
-def test_a_bad_command_line(device: Any, words: list[str], tmp_path: Any) -> None:
+def test_a_wrong_command_line_is_refused(device: Any, words: list[str], tmp_path: Any) -> None:
     import subprocess
 
     done = subprocess.run(
@@ -81,7 +81,7 @@ SHA = "a" * 64
         ("bench", {"model": "kws", "min_seconds": 9, "timeout_s": 9}, "min_seconds"),
         ("telemetry", {"limit": -1}, "limit"),
         ("telemetry", {"ack": 7}, "ack"),
-        ("telemetry", {"ack": {"boot": "x"}}, "seq"),
+        ("telemetry", {"ack": {"boot": "x"}}, "ack.seq"),
     ],
 )
 def test_a_wrong_field_is_refused_by_its_name(

@@ -43,7 +43,7 @@ class TestWithTritonsClient:
         assert client.is_model_ready("tiny")
         assert client.is_model_ready("tiny", float_bundle.release)
         assert not client.is_model_ready("tiny", "1")
-        assert not client.is_model_ready("nobody")
+        assert not client.is_model_ready("unknown")
         assert client.get_server_metadata()["extensions"] == ["binary_tensor_data", "edgeq_feedback"]
         found = client.get_model_metadata("tiny")
         assert found["versions"] == [float_bundle.release]
@@ -74,8 +74,8 @@ class TestWithTritonsClient:
 
         entry = http.InferInput("x", [1, 6, 6, 2], "FP32")
         entry.set_data_from_numpy(tiny_data[:1])
-        with pytest.raises(InferenceServerException, match="no model 'nobody'"):
-            client.infer("nobody", [entry])
+        with pytest.raises(InferenceServerException, match="no model 'unknown'"):
+            client.infer("unknown", [entry])
         with pytest.raises(InferenceServerException, match="EQ540"):
             client.infer("tiny", [entry])
         with pytest.raises(InferenceServerException, match="Content-Encoding"):

@@ -20,7 +20,7 @@ from tests.agent.served import Served, parsed, refused, request_of, rest, runnin
 pytestmark = pytest.mark.convert
 
 
-def test_a_connection_is_kept_for_the_next_request(server: Served, tiny_data: Any, name: str) -> None:
+def test_a_connection_stays_open_for_the_next_request(server: Served, tiny_data: Any, name: str) -> None:
     body = json.dumps(request_of(tiny_data[0], name)).encode()
     head = b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
     with closing(server.connect()) as link:
@@ -39,7 +39,7 @@ def _drip(link: socket.socket, until_s: float) -> None:
         time.sleep(0.1)
 
 
-def test_slow_clients_are_left_and_too_many_are_refused(
+def test_slow_clients_are_disconnected_and_too_many_are_refused(
     serving: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from edgeq_agent import Runtime
@@ -83,7 +83,7 @@ def test_slow_clients_are_left_and_too_many_are_refused(
             thread.join(5)
 
 
-def test_a_clean_stop(serving: Any, tiny_data: Any, name: str) -> None:
+def test_sigterm_lets_requests_finish(serving: Any, tiny_data: Any, name: str) -> None:
     with running(serving, "--port", "0") as server:
         known = json.loads(server.ask("GET", "/v2/models/tiny")[2])["inputs"][0]["name"]
         body = json.dumps(request_of(tiny_data[0], known)).encode()
@@ -110,7 +110,7 @@ def test_a_clean_stop(serving: Any, tiny_data: Any, name: str) -> None:
     assert event["window"]["inferences"] == 6
 
 
-def test_a_killed_servers_socket_is_taken_over_and_a_living_ones_is_not(serving: Any) -> None:
+def test_the_socket_of_a_dead_server_is_replaced_and_of_a_running_one_is_not(serving: Any) -> None:
     path = serving.home / "serve.sock"
     with running(serving) as first:
         assert refused(serving)[0] == 2
@@ -139,19 +139,19 @@ def test_a_killed_servers_socket_is_taken_over_and_a_living_ones_is_not(serving:
         (["--threads", "0"], 2, "EQ512"),
     ],
 )
-def test_what_it_does_not_start_with(serving: Any, options: list[str], status: int, words: str) -> None:
+def test_wrong_options_are_refused(serving: Any, options: list[str], status: int, words: str) -> None:
     found, said = refused(serving, *options)
     assert (found, words in said) == (status, True), said
     assert not (serving.home / "serve.sock").exists()
 
 
-def test_a_port_that_is_taken(serving: Any) -> None:
+def test_a_port_in_use_is_refused(serving: Any) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         status, said = refused(serving, "--port", str(taken.getsockname()[1]))
     assert (status, "EQ548" in said, "in use" in said) == (2, True, True)
 
 
-def test_an_empty_device(device: Any) -> None:
+def test_a_device_without_models_is_an_error(device: Any) -> None:
     status, said = refused(device)
     assert (status, "EQ510" in said, "deploy" in said) == (1, True, True)
 
@@ -175,7 +175,7 @@ def test_a_model_that_does_not_load_is_not_ready_but_the_others_serve(
         assert server.ask("GET", "/v2/models/other/ready")[0] == 400
 
 
-def test_it_becomes_the_runtimes_own_interpreter(serving: Any, tmp_path: Path) -> None:
+def test_it_replaces_itself_by_the_runtimes_interpreter(serving: Any, tmp_path: Path) -> None:
     # The device's system Python: no numpy, no runtime. -S leaves the site-packages out.
     bare = tmp_path / "bare"
     bare.write_text(f'#!/bin/sh\nexec {shutil.which("python3") or "python3"} -S -E "$@"\n')

@@ -1,4 +1,4 @@
-"""What `edgeq-agent serve` refuses: each with its status and why, and it goes on."""
+"""Requests that `edgeq-agent serve` refuses, each with a status and a reason; the server keeps running."""
 
 from __future__ import annotations
 
@@ -79,24 +79,22 @@ class TestRefusals:
         assert (status, words in answer["error"]) == (400, True), answer
 
     @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 5000, b'{"inputs": NaN}'])
-    def test_a_body_that_is_no_request(self, server: Served, body: bytes) -> None:
+    def test_a_body_that_is_not_a_request(self, server: Served, body: bytes) -> None:
         assert server.post("tiny", body)[0] == 400
 
-    def test_nan_has_no_place_in_json_but_is_refused_by_name(self, server: Served, name: str) -> None:
+    def test_nan_in_json_is_refused_by_the_inputs_name(self, server: Served, name: str) -> None:
         request = request_of(np.full((6, 6, 2), np.nan, np.float32), name)
         status, answer = server.post("tiny", request)
         assert (status, "EQ541" in answer["error"]) == (400, True)
 
     @pytest.mark.parametrize("length", ["x", "-1", "1000000", "\u0663", "9" * 30])
-    def test_a_header_length_that_is_none(
-        self, server: Served, tiny_data: Any, name: str, length: str
-    ) -> None:
+    def test_a_malformed_header_length(self, server: Served, tiny_data: Any, name: str, length: str) -> None:
         body = json.dumps(request_of(tiny_data[0], name)).encode()
         status, answer = server.post("tiny", body, inference_header_content_length=length)
         assert (status, "Inference-Header" in answer["error"]) == (400, True)
 
     @pytest.mark.parametrize(("size", "tail"), [(288, 287), (288, 289), (4, 288), (True, 288), ("288", 288)])
-    def test_binary_data_of_another_size(self, server: Served, name: str, size: Any, tail: int) -> None:
+    def test_binary_data_of_a_wrong_size(self, server: Served, name: str, size: Any, tail: int) -> None:
         entry = {
             "name": name,
             "shape": [6, 6, 2],
@@ -162,7 +160,7 @@ class TestRefusals:
             b"\x16\x03\x01\x02\x00\x01\x00\x01", bytes(range(256)),
         ],
     )  # fmt: skip
-    def test_what_is_no_http(self, server: Served, data: bytes) -> None:
+    def test_malformed_http(self, server: Served, data: bytes) -> None:
         with closing(server.connect()) as link:
             link.sendall(data)
             link.shutdown(socket.SHUT_WR)

@@ -43,7 +43,7 @@ def signed_change(kit: Any, device: Any, *by: Any, **fields: Any) -> dict[str, A
     }
 
 
-def test_a_fresh_device_trusts_nobody(device: Any) -> None:
+def test_a_new_device_trusts_no_key(device: Any) -> None:
     store = device.call("trust").result
     assert (store["keys"], store["threshold"], store["changes"]) == ([], 1, "operator")
     assert not (device.home / "trust.json").exists(), "looking makes no store"
@@ -59,13 +59,13 @@ def test_the_first_key_is_pinned_once(device: Any, kit: Any) -> None:
     assert (device.home / "trust.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_revoked_device_is_not_pinned_anew(enrolled: Any, kit: Any) -> None:
+def test_a_device_with_a_revoked_key_is_not_pinned_again(enrolled: Any, kit: Any) -> None:
     assert enrolled.call("trust", change=kit.change_of(revoke=[kit.id_of(kit.PUBLISHER)])).result["changed"]
     assert enrolled.call("trust", change=kit.change_of(OTHER), first=True).result["changed"] is False
     assert active(enrolled) == set()
 
 
-def test_the_operator_adds_and_revokes_and_the_journal_tells(enrolled: Any, kit: Any) -> None:
+def test_the_operator_adds_and_revokes_keys_and_the_journal_records_it(enrolled: Any, kit: Any) -> None:
     change = kit.change_of(OTHER, revoke=[kit.id_of(kit.PUBLISHER)])
     assert enrolled.call("trust", change=change).result["changed"] is True
     assert active(enrolled) == {kit.id_of(OTHER)}
@@ -90,7 +90,7 @@ def test_the_operator_adds_and_revokes_and_the_journal_tells(enrolled: Any, kit:
         ("no base64 at all!", "0 bytes"),
     ],
 )
-def test_a_key_that_cannot_be_trusted(enrolled: Any, kit: Any, public: str, words: str) -> None:
+def test_an_unsafe_key_is_refused(enrolled: Any, kit: Any, public: str, words: str) -> None:
     change = kit.change_of(OTHER)
     change["add"].append({"public": public, "role": "publish", "name": "bad"})
     error = enrolled.call("trust", change=change).error
@@ -118,7 +118,7 @@ def test_a_key_that_cannot_be_trusted(enrolled: Any, kit: Any, public: str, word
         {"changes": "nobody"},
     ],
 )
-def test_a_change_of_no_form(enrolled: Any, kit: Any, fields: dict[str, Any]) -> None:
+def test_a_malformed_change_is_refused(enrolled: Any, kit: Any, fields: dict[str, Any]) -> None:
     assert enrolled.call("trust", change={**kit.change_of(), **fields}).error["code"] == "EQ512"
     assert active(enrolled) == {kit.id_of(kit.PUBLISHER)}
 
@@ -127,12 +127,12 @@ def test_an_unknown_key_cannot_be_revoked(enrolled: Any, kit: Any) -> None:
     assert enrolled.call("trust", change=kit.change_of(revoke=["0" * 16])).error["code"] == "EQ536"
 
 
-def test_more_signatures_than_keys_would_lock_the_device(enrolled: Any, kit: Any) -> None:
+def test_a_threshold_above_the_number_of_keys_is_refused(enrolled: Any, kit: Any) -> None:
     assert enrolled.call("trust", change=kit.change_of(threshold=2)).error["code"] == "EQ538"
     assert enrolled.call("trust", change=kit.change_of(OTHER, threshold=2)).result["threshold"] == 2
 
 
-def test_rotation_signed_by_a_present_key(enrolled: Any, kit: Any) -> None:
+def test_a_trusted_key_signs_its_successor(enrolled: Any, kit: Any) -> None:
     """Once the device takes only signed changes, logging in is not enough to publish."""
     assert enrolled.call("trust", change=kit.change_of(changes="signed")).result["changes"] == "signed"
     for change in (kit.change_of(OTHER), kit.change_of(changes="operator"), kit.change_of(threshold=1)):
@@ -148,7 +148,7 @@ def test_rotation_signed_by_a_present_key(enrolled: Any, kit: Any) -> None:
     assert enrolled.call("trust", **back).error["code"] == "EQ533", "the old key changes nothing any more"
 
 
-def test_a_signed_change_offered_again(enrolled: Any, kit: Any) -> None:
+def test_a_replayed_change_is_refused(enrolled: Any, kit: Any) -> None:
     request = signed_change(kit, enrolled, kit.PUBLISHER, add=[OTHER])
     assert enrolled.call("trust", **request).result["sequence"] == 1
     assert enrolled.call("trust", **request).error["code"] == "EQ538"
@@ -157,7 +157,7 @@ def test_a_signed_change_offered_again(enrolled: Any, kit: Any) -> None:
     assert kit.id_of(key("third")) not in active(enrolled)
 
 
-def test_a_signed_change_of_another_device(enrolled: Any, kit: Any) -> None:
+def test_a_change_for_another_device_is_refused(enrolled: Any, kit: Any) -> None:
     request = signed_change(kit, enrolled, kit.PUBLISHER, add=[OTHER], device_id="0" * 32)
     error = enrolled.call("trust", **request).error
     assert (error["code"], error["got"]) == ("EQ538", "0" * 32)
@@ -165,25 +165,25 @@ def test_a_signed_change_of_another_device(enrolled: Any, kit: Any) -> None:
 
 
 @pytest.mark.parametrize(("by", "code"), [((), "EQ531"), ((OTHER,), "EQ532")])
-def test_a_change_signed_by_nobody_who_is_trusted(enrolled: Any, kit: Any, by: Any, code: str) -> None:
+def test_a_change_without_a_trusted_signature_is_refused(enrolled: Any, kit: Any, by: Any, code: str) -> None:
     """Also where the operator alone could make it: a signature that is given must hold."""
     assert enrolled.call("trust", **signed_change(kit, enrolled, *by, add=[OTHER])).error["code"] == code
     assert active(enrolled) == {kit.id_of(kit.PUBLISHER)}
 
 
-def test_a_releases_signature_changes_no_trust(enrolled: Any, kit: Any) -> None:
+def test_a_signature_of_a_release_does_not_authorize_a_change(enrolled: Any, kit: Any) -> None:
     request = signed_change(kit, enrolled, add=[OTHER])
     request["signatures"] = [kit.signature_of(request["change"], kit.PUBLISHER, wire.RELEASE_TYPE)]
     assert enrolled.call("trust", **request).error["code"] == "EQ534"
 
 
-def test_an_altered_change(enrolled: Any, kit: Any) -> None:
+def test_an_altered_change_is_refused(enrolled: Any, kit: Any) -> None:
     request = signed_change(kit, enrolled, kit.PUBLISHER, add=[OTHER])
     request["change"]["add"] = kit.change_of(key("third"))["add"]
     assert enrolled.call("trust", **request).error["code"] == "EQ534"
 
 
-def test_the_last_key_may_be_revoked_and_the_operator_starts_anew(enrolled: Any, kit: Any) -> None:
+def test_the_last_key_may_be_revoked_and_the_operator_starts_over(enrolled: Any, kit: Any) -> None:
     """A leaked key must go at once; what serves stays, and nothing new comes until there is another."""
     request = {"change": kit.change_of(changes="signed")}
     assert enrolled.call("trust", **request).result["changed"]
@@ -194,13 +194,13 @@ def test_the_last_key_may_be_revoked_and_the_operator_starts_anew(enrolled: Any,
     assert active(enrolled) == {kit.id_of(OTHER)}
 
 
-def test_keys_are_not_collected_without_end(enrolled: Any, kit: Any) -> None:
+def test_the_number_of_keys_is_limited(enrolled: Any, kit: Any) -> None:
     many = kit.change_of(*(key(f"k{number}") for number in range(64)))
     assert enrolled.call("trust", change=many).error["code"] == "EQ512"
     assert active(enrolled) == {kit.id_of(kit.PUBLISHER)}
 
 
-def test_the_clock_does_not_matter(enrolled: Any, kit: Any) -> None:
+def test_the_wall_clock_does_not_affect_trust(enrolled: Any, kit: Any) -> None:
     """No time is in the store: nothing that a wrong clock could make valid or void."""
     text = (enrolled.home / "trust.json").read_text()
     assert not any(word in text for word in ("time", "_ns", "date", "expires", "valid"))

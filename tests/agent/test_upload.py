@@ -1,4 +1,4 @@
-"""Uploads by chunks: what is there is told, only the whole is a blob, one upload at a time owns a part."""
+"""Uploads in chunks: they resume, only complete content becomes a blob, and one upload owns a partial."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_blobs_and_chunks_come_in_any_order(device: Any) -> None:
         assert blob_of(device, data).read_bytes() == data
 
 
-def test_after_a_cut_what_is_there_is_told(device: Any) -> None:
+def test_after_a_cut_the_device_lists_the_chunks_it_has(device: Any) -> None:
     cut_after(device, 6)
     device.put(b"another call sweeps what the dead left")
     assert device.call("missing", blobs={sha(DATA): len(DATA), sha(OTHER): len(OTHER)}).result["begun"] == [
@@ -135,7 +135,7 @@ def test_after_a_cut_what_is_there_is_told(device: Any) -> None:
     assert blob_of(device).read_bytes() == DATA
 
 
-def test_what_was_on_the_way_before_the_host_heard_is_no_harm(device: Any) -> None:
+def test_chunks_sent_before_the_host_knew_are_ignored(device: Any) -> None:
     cut_after(device, 6)
     answered = send(device, offer(DATA), whole(DATA, range(2, 11)))
     assert answered.result["resumed_bytes"] == 2 * SIZE
@@ -144,7 +144,7 @@ def test_what_was_on_the_way_before_the_host_heard_is_no_harm(device: Any) -> No
     assert (held(again), again.result["blobs"][0]["stored"]) == ([None], False)
 
 
-def test_a_kill_in_the_middle_keeps_what_arrived(device: Any) -> None:
+def test_a_killed_upload_keeps_its_complete_chunks(device: Any) -> None:
     with device.start("upload") as process:
         process.stdin.write(json.dumps(offer(DATA)).encode() + b"\n" + frames(DATA, range(4)))
         process.stdin.flush()
@@ -170,7 +170,7 @@ def test_a_partial_file_with_the_right_size_and_wrong_bytes(device: Any) -> None
     assert blob_of(device).read_bytes() == DATA
 
 
-def test_a_partial_file_that_is_all_there_needs_no_byte(device: Any) -> None:
+def test_a_complete_partial_needs_no_more_bytes(device: Any) -> None:
     cut_after(device, 6)
     partial_of(device).write_bytes(DATA)
     answered = send(device, offer(DATA), done())
@@ -197,7 +197,7 @@ def test_a_partial_file_full_of_zeros_as_after_a_power_cut(device: Any) -> None:
 
 
 @pytest.mark.parametrize("there", [0, 6])
-def test_other_bytes_than_announced_are_no_blob_and_are_not_kept(device: Any, there: int) -> None:
+def test_bytes_other_than_announced_are_refused_and_removed(device: Any, there: int) -> None:
     if there:
         cut_after(device, there)
     body = frames(DATA, range(there, 9)) + frame(0, 9, os.urandom(SIZE)) + whole(DATA, [10])
@@ -205,12 +205,12 @@ def test_other_bytes_than_announced_are_no_blob_and_are_not_kept(device: Any, th
     assert error["code"] == "EQ505"
     assert error["expected"] == sha(DATA)
     assert not blob_of(device).exists()
-    assert partials_of(device) == [], "nobody knows which part of it is right"
+    assert partials_of(device) == [], "it is unknown which part of it is right"
     send(device, offer(DATA), whole(DATA))
     assert blob_of(device).read_bytes() == DATA
 
 
-def test_a_blob_that_ends_before_all_of_it_came_is_none(device: Any) -> None:
+def test_a_blob_that_ends_early_is_refused(device: Any) -> None:
     assert send(device, offer(DATA), whole(DATA, range(10))).error["code"] == "EQ505"
     assert not blob_of(device).exists()
 
@@ -242,7 +242,7 @@ def test_packed_chunks_are_unpacked(device: Any) -> None:
     ],
     ids=["a bomb", "too short", "cut", "junk"],
 )
-def test_what_does_not_unpack_to_its_size_is_refused(device: Any, packed: bytes, problem: str) -> None:
+def test_a_chunk_that_does_not_unpack_to_its_size(device: Any, packed: bytes, problem: str) -> None:
     data = bytes(SIZE)
     error = send(device, offer(data), frame(0, 0, packed, wire.ZLIB)).error
     assert error["code"] == "EQ505"
@@ -277,7 +277,7 @@ def test_what_does_not_unpack_to_its_size_is_refused(device: Any, packed: bytes,
         "endless",
     ],
 )
-def test_a_frame_of_what_was_not_offered_is_refused(device: Any, body: bytes) -> None:
+def test_a_frame_that_was_not_offered_is_refused(device: Any, body: bytes) -> None:
     assert send(device, offer(DATA, OTHER), body).error["code"] == "EQ512"
     assert not blob_of(device).exists()
 
@@ -297,11 +297,11 @@ def test_a_frame_of_what_was_not_offered_is_refused(device: Any, body: bytes) ->
         offer(DATA, chunk_bytes="4096"),
     ],
 )
-def test_an_offer_that_is_none(device: Any, request_: dict[str, Any]) -> None:
+def test_a_malformed_offer_is_refused(device: Any, request_: dict[str, Any]) -> None:
     assert send(device, request_, b"").error["code"] == "EQ512"
 
 
-def test_the_disk_refuses_while_writing(device: Any) -> None:
+def test_a_disk_error_while_writing_is_reported(device: Any) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (3 * SIZE + 100, 3 * SIZE + 100))
 
@@ -312,7 +312,7 @@ def test_the_disk_refuses_while_writing(device: Any) -> None:
     assert blob_of(device).read_bytes() == DATA
 
 
-def test_more_than_fits_is_refused_before_anything_is_taken(device: Any) -> None:
+def test_an_upload_that_does_not_fit_is_refused_before_any_byte_is_read(device: Any) -> None:
     request = offer(b"", sha256=sha(DATA), size_bytes=1 << 40, chunk_bytes=wire.MAX_CHUNK_BYTES)
     assert send(device, request, b"").error["code"] == "EQ501"
 
@@ -337,7 +337,7 @@ def begin(place: home.Home, data: bytes, age_s: float = 0) -> Path:
     return path
 
 
-def test_partials_go_only_for_space_and_the_oldest_first(
+def test_partials_are_removed_only_for_space_and_oldest_first(
     place: home.Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, middle, young = (begin(place, bytes([n]) * 2 * SIZE, age_s=100 - n) for n in (1, 2, 3))
@@ -355,7 +355,7 @@ def test_partials_go_only_for_space_and_the_oldest_first(
     assert [path.exists() for path in (middle, young)] == [True, False]
 
 
-def test_there_are_never_many_partials(place: home.Home) -> None:
+def test_the_number_of_idle_partials_is_limited(place: home.Home) -> None:
     made = [begin(place, n.to_bytes(2, "big") * SIZE, age_s=1000 - n) for n in range(partial.MAX_IDLE + 5)]
     partial.make_room(place, 1, [made[0].stem], "x")
     left = {path.name for path in Path(place.partials).iterdir()}
@@ -364,7 +364,7 @@ def test_there_are_never_many_partials(place: home.Home) -> None:
     assert made[1].name not in left
 
 
-def test_one_that_is_just_arriving_does_not_go(place: home.Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partial_in_use_is_not_removed(place: home.Home, monkeypatch: pytest.MonkeyPatch) -> None:
     path = begin(place, DATA)
     monkeypatch.setattr(partial, "free_bytes", lambda _: 0)
     with path.open("rb") as stream:
@@ -374,7 +374,7 @@ def test_one_that_is_just_arriving_does_not_go(place: home.Home, monkeypatch: py
         assert path.exists()
 
 
-def test_two_uploads_of_one_blob_at_once_both_end(device: Any) -> None:
+def test_two_concurrent_uploads_of_one_blob_both_end(device: Any) -> None:
     request = json.dumps(offer(DATA)).encode() + b"\n"
     with device.start("upload") as one, device.start("upload") as other:
         for process in (one, other):  # the second takes over what the first began
@@ -395,7 +395,7 @@ def test_two_uploads_of_one_blob_at_once_both_end(device: Any) -> None:
     assert partials_of(device) == []
 
 
-def test_who_comes_later_goes_on_where_the_other_hangs(place: home.Home) -> None:
+def test_a_later_upload_takes_over_from_one_that_hangs(place: home.Home) -> None:
     hangs = part(place)
     for number in range(6):
         hangs.write(number, chunks(DATA)[number])
@@ -407,14 +407,14 @@ def test_who_comes_later_goes_on_where_the_other_hangs(place: home.Home) -> None
     assert later.finish()
     assert not hangs.finish(), "it finds the blob that the other made"
     assert Path(place.blob(sha(DATA))).read_bytes() == DATA
-    begun = part(place)  # a third one begins anew
+    begun = part(place)  # a third one starts over
     hangs.write(1, chunks(DATA)[1])
     assert begun.chunk_digests() == []
     for each in (hangs, later, begun):
         each.close()
 
 
-def test_who_was_overtaken_by_one_that_died_says_so(
+def test_an_upload_overtaken_by_one_that_died_is_a_transient_error(
     place: home.Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, later = part(place), part(place)
@@ -431,7 +431,7 @@ def test_who_was_overtaken_by_one_that_died_says_so(
         each.close()
 
 
-def test_a_wrong_beginning_that_is_replaced_leads_to_the_right_digest(place: home.Home) -> None:
+def test_replacing_a_wrong_first_chunk_gives_the_right_digest(place: home.Home) -> None:
     one = part(place)
     for number, chunk in enumerate(chunks(DATA)[:4]):
         one.write(number, chunk if number else os.urandom(SIZE))

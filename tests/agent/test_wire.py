@@ -47,7 +47,7 @@ def test_lines_survive_any_chunking(size: int) -> None:
 
 
 @pytest.mark.parametrize("line", [b"", b"[]", b"{}", b'{"event": 1}', b"\xff", b"motd: welcome"])
-def test_what_is_no_message(line: bytes) -> None:
+def test_a_line_that_is_not_a_message_is_refused(line: bytes) -> None:
     with pytest.raises(wire.WireError):
         wire.parse(line)
 
@@ -75,7 +75,7 @@ def _holds(recorded: Any, live: Any, where: str = "result") -> None:
 
 @pytest.mark.convert
 def test_the_agent_answers_as_recorded(serving: Any, float_bundle: Any, tiny_data: Any, kit: Any) -> None:
-    """A key that was in an answer of version 1 is there for ever; new ones may come."""
+    """A key of a response of version 1 stays; new keys may be added."""
     live = {
         "probe": serving.call("probe"),
         "missing": serving.call("missing", blobs={"0" * 64: 1}),

@@ -66,17 +66,17 @@ def test_unknown_events_and_fields_are_passed_over(scripted: Scripted) -> None:
     ("script", "message"),
     [
         (says(b"junk\n"), "ended without an answer"),
-        (says(HELLO, b"junk\n"), "no JSON line"),
+        (says(HELLO, b"junk\n"), "not a JSON line"),
         (says(RESULT), "begins with 'result' instead of a hello"),
-        (says(wire.dump({"event": "hello", "protocol": 99})), "protocol 99, this side speaks 1"),
+        (says(wire.dump({"event": "hello", "protocol": 99})), "protocol 99; this side uses 1"),
         (says(HELLO, RESULT, RESULT), "more after the answer"),
         (says(HELLO, wire.dump({"event": "result", "result": [1]})), "no object"),
-        (says(HELLO, b'{"event":"result","result":{"x":NaN}}\n'), "no JSON line"),
-        (says(HELLO, b'{"event":"result","result":{"x":1e999}}\n'), "no JSON line"),
-        (says(HELLO, b"[" * 50_000), "no JSON line"),
+        (says(HELLO, b'{"event":"result","result":{"x":NaN}}\n'), "not a JSON line"),
+        (says(HELLO, b'{"event":"result","result":{"x":1e999}}\n'), "not a JSON line"),
+        (says(HELLO, b"[" * 50_000), "not a JSON line"),
         (says(HELLO), "ended without an answer: exit status 0"),
         ("echo 'MemoryError: no room' >&2; exit 1", "ended without an answer: MemoryError: no room"),
-        ("yes", "no JSON line"),
+        ("yes", "not a JSON line"),
     ],
 )
 def test_what_is_no_answer_is_a_protocol_error(scripted: Scripted, script: str, message: str) -> None:

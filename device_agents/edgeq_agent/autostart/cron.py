@@ -41,7 +41,7 @@ def set_line(program: str, line: str, name: str) -> None:
 
 
 def has_line(program: str, line: str) -> bool:
-    """Tell whether our line is in the crontab.
+    """Return whether our line is in the crontab.
 
     Raises:
         AgentError: EQ558, the crontab cannot be read.

@@ -1,4 +1,4 @@
-"""What the device has to start programs with: its init system, its cron, and this user's rights."""
+"""Facts about the device's ways to start programs: its init system, its cron, and this user's rights."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def detect(home: str, root: str = "/") -> HostEnv:
 
 
 def has_linger(user: str, root: str = "/") -> bool:
-    """Tell whether systemd starts a user's services without a login; logind keeps that as a file."""
+    """Return whether systemd starts a user's services without a login; logind keeps that as a file."""
     return os.path.exists(os.path.join(root, "var/lib/systemd/linger", user))
 
 

@@ -1,4 +1,4 @@
-"""Choose the kind of autostart for a device, and tell whether an installed one runs at boot."""
+"""Choose the kind of autostart for a device, and check whether an installed one runs at boot."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Record:
         return (*self.links, *self.files, *self.stale)
 
     def is_intact(self) -> bool:
-        """Tell whether every file and link is still as it was installed."""
+        """Return whether every file and link is still as it was installed."""
         texts = [_text(path) for path in self.files]
         intact = [
             text is not None and digest(text) == expected for text, expected in zip(texts, self.digests)
@@ -78,7 +78,7 @@ class Record:
         return all(intact) and all(os.path.islink(path) for path in self.links)
 
     def same_as(self, other: Record | None) -> bool:
-        """Tell whether two records describe the same installation; the boot that did it does not count."""
+        """Return whether two records describe the same installation; the boot that did it does not count."""
         return other is not None and replace(self, boot_id=other.boot_id) == other
 
 

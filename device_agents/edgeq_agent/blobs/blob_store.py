@@ -17,7 +17,7 @@ RESERVE_INODES = 16
 
 
 def has(home: Home, sha256: str, size_bytes: int) -> bool:
-    """Tell whether a blob of this size is stored; its content is hashed again before an activation."""
+    """Return whether a blob of this size is stored; its content is hashed again before an activation."""
     try:
         return os.stat(home.blob(sha256)).st_size == size_bytes
     except FileNotFoundError:
@@ -25,7 +25,7 @@ def has(home: Home, sha256: str, size_bytes: int) -> bool:
 
 
 def is_intact(home: Home, sha256: str) -> bool:
-    """Tell whether the blob is stored and its content has its SHA-256."""
+    """Return whether the blob is stored and its content has its SHA-256."""
     try:
         return files.sha256_of(home.blob(sha256)) == sha256
     except FileNotFoundError:

@@ -182,7 +182,7 @@ def reclaimable_bytes(home: Home) -> int:
 
 
 def is_out_of_space(error: OSError) -> bool:
-    """Tell whether a write failed for lack of space; a partial must not keep the disk full."""
+    """Return whether a write failed for lack of space; a partial must not keep the disk full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -50,17 +50,17 @@ class Response:
 
 
 class Call(NamedTuple):
-    """One call of a verb."""
+    """One call of a verb.
+
+    Attributes:
+        fields: the request.
+        payload: the bytes that follow the request, for the verbs that take a payload.
+    """
 
     fields: Fields
     payload: Stdin
     home: Home
     response: Response
-
-    # Until every verb reads `fields`.
-    @property
-    def request(self) -> Json:
-        return self.fields.json()
 
 
 def read_request(stdin: Stdin) -> Fields:

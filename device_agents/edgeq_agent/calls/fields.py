@@ -59,7 +59,7 @@ class Fields:
         self._path = path
 
     def __contains__(self, name: str) -> bool:
-        """Tell whether the field is present, even as null."""
+        """Return whether the field is present, even as null."""
         return name in self._body
 
     def path(self, name: str) -> str:
@@ -75,7 +75,7 @@ class Fields:
         return self._body.get(name)
 
     def has(self, name: str) -> bool:
-        """Tell whether the field is present and not null."""
+        """Return whether the field is present and not null."""
         return self._body.get(name) is not None
 
     def refuse(self, name: str, expected: str) -> AgentError:

@@ -72,7 +72,7 @@ class Platform(ABC):
     @staticmethod
     @abstractmethod
     def matches(root: str) -> bool:
-        """Tell whether the device is of this kind."""
+        """Return whether the device is of this kind."""
 
     @abstractmethod
     def board_model(self) -> str | None:

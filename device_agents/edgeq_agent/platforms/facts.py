@@ -21,7 +21,7 @@ def read(root: str = "/") -> Json:
         "python": "{}.{}.{}".format(*sys.version_info[:3]),
         "implementation": sys.implementation.name,
         "executable": sys.executable,
-        # The kernel's machine; `pointer_bits` tells a 32-bit system on a 64-bit kernel.
+        # The kernel's machine; `pointer_bits` shows a 32-bit system on a 64-bit kernel.
         "machine": system.machine,
         "system": system.sysname,
         "libc": platform.libc()._asdict(),

@@ -1,4 +1,4 @@
-"""What the device's sensors report: which measures it has, and its state around a benchmark."""
+"""Sensor readings: the measures that a device has, and its state before and after a benchmark."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgeq_agent.wire import Json
 
 @dataclass(frozen=True)
 class Environment:
-    """The device's state at one moment; it tells whether a benchmark was disturbed."""
+    """The device's state at one moment; it shows whether a benchmark was disturbed."""
 
     temperature_c: Reading[float]
     frequency_hz: Reading[int]

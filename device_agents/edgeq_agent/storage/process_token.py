@@ -13,7 +13,7 @@ def token() -> str:
 
 
 def alive(token: str) -> bool:
-    """Tell whether the process of a token still runs; one that the system hides counts as running."""
+    """Return whether the process of a token still runs; one that the system hides counts as running."""
     parts = token.split(".")
     if not parts[0].isdigit():
         return False
@@ -32,7 +32,7 @@ def alive(token: str) -> bool:
 
 
 def has_open(path: str) -> bool:
-    """Tell whether any process that this user can inspect has the file open."""
+    """Return whether any process that this user can inspect has the file open."""
     target = os.stat(path)
     for descriptors in (f"/proc/{pid}/fd" for pid in _pids()):
         try:

@@ -28,7 +28,7 @@ _WIDTH = 5
 
 
 def verify(key: bytes, message: bytes, signature: bytes) -> bool:
-    """Tell whether `signature` is the key's signature of `message`, by the strict reading of RFC 8032.
+    """Return whether `signature` is the key's signature of `message`, by the strict reading of RFC 8032.
 
     Also refused are a signature that is not 64 bytes long, an S that is not below the group's order (a second
     encoding of the same signature), a key or an R that is not a canonical point, and a key of small order,

@@ -33,5 +33,5 @@ def load(name: str) -> Verb:
 
 
 def needs_recovery(verb: Verb) -> bool:
-    """Tell whether models must be recovered before a verb."""
+    """Return whether models must be recovered before a verb."""
     return verb not in _RECOVER_THEMSELVES

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from edgeq_agent import wire
-from edgeq_agent.calls import request
 from edgeq_agent.calls.call import Call
+from edgeq_agent.calls.fields import Fields
 from edgeq_agent.platforms import identity
 from edgeq_agent.telemetry import outbox
 from edgeq_agent.wire import Json
 
 _MAX_LIMIT = 1000
+
+
+class Ack(NamedTuple):
+    """The last window that the host has stored: everything of its boot up to it may be deleted."""
+
+    boot: str
+    seq: int
+
+
+class TelemetryRequest(NamedTuple):
+    """How many windows the host wants at most, and what it has stored."""
+
+    limit: int
+    ack: Ack | None
 
 
 def telemetry(call: Call) -> Json:
@@ -18,14 +34,10 @@ def telemetry(call: Call) -> Json:
     `pending` in the result counts the windows on the device after the acknowledgement, including those just
     sent. The host has received everything once a call sends none.
     """
-    limit = request.integer(call.request, "limit", 0, _MAX_LIMIT, default=500)
-    ack = call.request.get("ack")
+    request = _parse(call.fields)
     with outbox.opened(call.home) as box:
-        acked = 0
-        if ack is not None:
-            named = request.mapping(call.request, "ack")
-            acked = box.acknowledge(request.text(named, "boot"), request.integer(named, "seq", 0, 1 << 62))
-        boot, windows = box.take(limit)
+        acked = box.acknowledge(*request.ack) if request.ack is not None else 0
+        boot, windows = box.take(request.limit)
         for window in windows:
             call.response.send(wire.window(window))
         return {
@@ -35,3 +47,11 @@ def telemetry(call: Call) -> Json:
             "pending": box.pending(),
             "acked": acked,
         }
+
+
+def _parse(fields: Fields) -> TelemetryRequest:
+    ack = None
+    if fields.has("ack"):
+        stored = fields.object("ack")
+        ack = Ack(stored.text("boot"), stored.integer("seq", 0, 1 << 62))
+    return TelemetryRequest(fields.integer("limit", 0, _MAX_LIMIT, default=500), ack)

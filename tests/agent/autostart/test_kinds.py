@@ -1,4 +1,4 @@
-"""Which kind of autostart fits a device, and whether an installed one runs at boot."""
+"""The choice of the kind of autostart, and the check whether an installed one runs at boot."""
 
 from __future__ import annotations
 
