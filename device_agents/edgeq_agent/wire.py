@@ -28,7 +28,6 @@ from typing import Any, Dict, Iterable, Tuple
 PROTOCOL = 1
 MANIFEST_SCHEMA = "edgeq.manifest/1"
 REFERENCE_SCHEMA = "edgeq.reference/1"
-WINDOW_SCHEMA = "edgeq.window/1"
 BENCH_SCHEMA = "edgeq.bench/1"
 NATIVE_BENCH_SCHEMA = "edgeq.native-bench/1"
 TRUST_CHANGE_SCHEMA = "edgeq.trust-change/1"

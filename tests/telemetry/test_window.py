@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,6 +61,13 @@ def test_null_arm_and_experiment_stand_for_several() -> None:
 def test_an_empty_sketch_may_have_null_extremes() -> None:
     empty = {"relative_accuracy": 0.01, "counts": {}, "count": 0, "sum_ns": 0, "min_ns": None, "max_ns": None}
     assert parse(window_json("failures alone", latency=empty)).latency.max_ns == 0
+
+
+def test_the_recorded_answer_of_the_verb_telemetry_is_read() -> None:
+    path = Path(__file__).parents[1] / "agent" / "wire" / "v1" / "telemetry.jsonl"
+    messages = [wire.parse(line) for line in wire.split_lines([path.read_bytes()])]
+    (body,) = [message["window"] for message in messages if message["event"] == "window"]
+    assert to_json(parse(body)) == body
 
 
 def test_unknown_fields_are_ignored() -> None:
