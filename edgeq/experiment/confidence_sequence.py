@@ -123,9 +123,9 @@ def mean_ends(low: Array, high: Array, *, span: float, alpha: float) -> tuple[Ar
 
 
 def _variances(values: Array, span: float) -> Array:
-    """Return the running sums of squared errors of predicting each value by the mean of the earlier ones.
+    """Return the running sums of squared errors of predicting each value from the earlier ones.
 
-    The bound requires a prediction from the past alone; the first prediction is 0.
+    The bound requires a prediction from the past alone: here the mean of the earlier values and one zero.
     """
     numbers = np.arange(1, len(values) + 1).reshape((-1,) + (1,) * (values.ndim - 1))
     predictions = (values.cumsum(axis=0) - values) / numbers

@@ -156,3 +156,49 @@ def test_the_interval_without_data_is_open() -> None:
     assert NOTHING.is_open
     assert Interval(low=-3.0, high=2.0).within(-1, 1) == NOTHING
     assert Interval(low=-3.0, high=0.5).within(-1, 1) == Interval(low=-1.0, high=0.5)
+
+
+def _mixture(s: float, v: float) -> float:
+    """Return the mixture of the bound's docstring, term by term."""
+    lambdas = [0.9 / 1.5**number for number in range(20)]
+    harmonic = sum(1 / number for number in range(1, 21))
+    return sum(
+        math.exp(rate * s - (-math.log(1 - rate) - rate) * v) / (number * harmonic)
+        for number, rate in enumerate(lambdas, 1)
+    )
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.05, 1e-4])
+@pytest.mark.parametrize("v", [0.0, 0.5, 3.0, 100.0, 1e5])
+def test_the_bound_is_where_the_mixture_reaches_one_over_alpha(v: float, alpha: float) -> None:
+    bound = float(radius(np.array(v), alpha))
+    assert _mixture(bound, v) == pytest.approx(1 / alpha, rel=1e-6)
+
+
+def test_the_path_is_the_sum_with_its_bound_divided_by_the_count() -> None:
+    """Each value is predicted by the mean of a zero and of the values before it."""
+    random = np.random.default_rng(8)
+    low = random.uniform(-1, 0.5, 12)
+    high = low + random.uniform(0, 0.4, 12)
+    lows, highs = mean_path(low, high, span=3.0, alpha=0.1)
+    for count in range(1, 13):
+        ends = []
+        for values, sign in ((low[:count].tolist(), -1), (high[:count].tolist(), 1)):
+            predictions = [sum(values[:at]) / (at + 1) for at in range(count)]
+            v = sum(((x - guess) / 3.0) ** 2 for x, guess in zip(values, predictions, strict=True))
+            ends.append((sum(values) + sign * 3.0 * float(radius(np.array(v), 0.05))) / count)
+        assert [lows[count - 1], highs[count - 1]] == pytest.approx(ends, rel=1e-9)
+
+
+def test_an_interval_has_its_ends_and_is_open_with_one_infinite_end() -> None:
+    interval = Interval(low=-1.0, high=2.0)
+    assert [interval.holds(value) for value in (-1.001, -1.0, 0.0, 2.0, 2.001)] == [
+        False, True, True, True, False,
+    ]  # fmt: skip
+    assert not interval.is_open
+    assert Interval(low=-math.inf, high=2.0).is_open
+    assert Interval(low=-1.0, high=math.inf).is_open
+    assert interval.within(-1.0, 2.0) == NOTHING
+    assert interval.within(-1.0, 3.0) == interval
+    assert interval.within(-2.0, 2.0) == interval
+    assert interval.within(-0.5, 1.5) == NOTHING

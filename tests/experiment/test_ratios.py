@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgeq.experiment.arm_counts import ArmCounts, ArmWindow, Block, blocks, quantile_bucket, share_up_to
+from edgeq.experiment.confidence_sequence import NOTHING, radius
 from edgeq.experiment.ratios import ratio_interval
 
 ACCURACY = 0.01
@@ -125,3 +126,56 @@ def test_a_block_ends_when_both_arms_have_a_value() -> None:
     ]  # fmt: skip
     found = blocks(windows, lambda part: part.labelled)
     assert [(one.device, one.a.labelled, one.b.labelled) for one in found] == [("x", 5, 1), ("y", 4, 1)]
+
+
+def _thresholds(blocks_: list[Block], quantile: float) -> list[tuple[Block, int]]:
+    """Return each block with the quantile of A in its last blocks: 10, or as few as have 200 calls."""
+    found = []
+    for at, block in enumerate(blocks_):
+        past: list[ArmCounts] = []
+        for before in reversed(blocks_[:at]):
+            if before.device == block.device:
+                if len(past) == 10 or sum(sum(counts.latency.values()) for counts in past) >= 200:
+                    break
+                past.append(before.a)
+        if past:
+            latency: Counter[int] = Counter()
+            for counts in past:
+                latency.update(counts.latency)
+            found.append((block, quantile_bucket(latency, quantile)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "ratio", "quantile"),
+    [(40, 4, 1.0, 0.5), (90, 30, 1.4, 0.95), (7, 7, 0.5, 0.5), (250, 60, 1.1, 0.95)],
+)
+def test_the_ends_are_the_steps_of_the_grid_that_the_bound_excludes(
+    a: int, b: int, ratio: float, quantile: float
+) -> None:
+    """A ratio is excluded when the sum of the blocks' values at it is further from 0 than the bound."""
+    found = made(np.random.default_rng(a), 110, ratio, a=a, b=b)
+    compared = _thresholds(found, quantile)
+    sums = {}
+    for step in range(-120, 121):
+        values = [
+            share_up_to(block.b.latency, threshold + step) - share_up_to(block.a.latency, threshold)
+            for block, threshold in compared
+        ]
+        sums[step] = (sum(values), float(radius(np.array(sum(value**2 for value in values)), 0.05)))
+    too_small = [step for step, (total, bound) in sums.items() if total + bound < 0]
+    too_large = [step for step, (total, bound) in sums.items() if total - bound > 0]
+    interval, estimate, units = ratio_interval(found, quantile, alpha=0.1)
+    gamma = math.exp(STEP)
+    assert units == len(compared)
+    assert interval.low == pytest.approx(gamma ** max(too_small) if too_small else -math.inf)
+    assert interval.high == pytest.approx(gamma ** min(too_large) if too_large else math.inf)
+    crossing = next(step for step, (total, _) in sums.items() if total / units >= -1e-9)
+    assert estimate == pytest.approx(gamma ** (crossing - 0.5))
+
+
+def test_sketches_of_different_accuracy_are_not_compared() -> None:
+    found = made(np.random.default_rng(9), 40, 1.0)
+    coarse = ArmCounts(latency=found[-1].b.latency, accuracy=2 * ACCURACY)
+    mixed = [*found[:-1], Block(device=found[-1].device, a=found[-1].a, b=coarse)]
+    assert ratio_interval(mixed, 0.5, alpha=0.05) == (NOTHING, None, 0)

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -285,17 +286,33 @@ def test_an_emulated_device_lives_until_it_is_stopped(cli: Cli, site: Path) -> N
     assert again["device"]["labels"] == document["device"]["labels"]
 
 
-def test_an_emulated_device_in_the_foreground_ends_with_ctrl_c(site: Path) -> None:
+@pytest.mark.parametrize(
+    ("disposition", "sent", "status"),
+    [
+        # Whoever starts the tests in the background has them ignore SIGINT, and so would this command.
+        ("--default-signal=INT", signal.SIGINT, 0),
+        ("--ignore-signal=INT", signal.SIGTERM, -signal.SIGTERM),
+    ],
+    ids=["ctrl-c", "in the background, SIGTERM"],
+)
+def test_an_emulated_device_ends_with_the_command_that_started_it(
+    site: Path, disposition: str, sent: int, status: int
+) -> None:
     edgeq = Path(sys.executable).with_name("edgeq")
-    # Whoever starts the tests in the background has them ignore SIGINT, and so would this command.
-    argv = ["env", "--default-signal=INT", str(edgeq), "devices", "emulate", "toy", "--json"]
+    argv = ["env", disposition, str(edgeq), "devices", "emulate", "toy", "--json"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        pid = json.loads(process.stdout.readline())["pid"]
-        process.send_signal(signal.SIGINT)
-        _, talk = process.communicate(timeout=30)
-    assert process.returncode == 0, talk
-    assert not Path(f"/proc/{pid}").exists()
+        try:
+            pid = json.loads(process.stdout.readline())["pid"]
+            process.send_signal(sent)
+            _, talk = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == status, talk
+    end_s = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < end_s, "the device outlives it"
+        time.sleep(0.05)
 
 
 def test_an_emulated_device_does_not_take_the_name_of_a_real_one(
