@@ -1,4 +1,4 @@
-"""Activate and rollback with real models: what is healthy serves, what is not changes nothing."""
+"""Activate and roll back with real models: a healthy release serves; an unhealthy one changes nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_healthy_release_serves(serving: Any, int8_bundle: Any) -> None:
     assert states == ["staged", "verified", "activating", "committed"]
 
 
-def test_the_answer_tells_health_and_states(ready: Any, int8_bundle: Any) -> None:
+def test_the_response_has_health_and_states(ready: Any, int8_bundle: Any) -> None:
     int8_bundle.send(ready)
     answered = ready.call("activate", **int8_bundle.request())
     result = answered.result
@@ -46,7 +46,9 @@ def test_a_second_activation_changes_nothing(serving: Any, int8_bundle: Any) -> 
     assert (serving.home / "models" / "tiny" / "state.json").read_bytes() == before
 
 
-def test_rollback_goes_back_and_only_so_far(serving: Any, int8_bundle: Any, float_bundle: Any) -> None:
+def test_rollback_returns_to_the_previous_release_and_no_further(
+    serving: Any, int8_bundle: Any, float_bundle: Any
+) -> None:
     assert serving.call("rollback", model="tiny").error["code"] == "EQ507"
     float_bundle.send(serving)
     activated = serving.call("activate", **float_bundle.request()).result
@@ -75,7 +77,7 @@ def test_rollback_of_an_unknown_model(ready: Any) -> None:
     assert ready.call("rollback", model="nobody").error["code"] == "EQ510"
 
 
-def test_wrong_golden_outputs_leave_the_old_release(
+def test_wrong_golden_outputs_leave_the_previous_release(
     serving: Any, int8_bundle: Any, float_bundle: Any, tiny_data: Any, kit: Any
 ) -> None:
     files = {**int8_bundle.files, "golden.npz": _shifted_golden(int8_bundle, kit, steps=2)}
@@ -94,7 +96,7 @@ def test_wrong_golden_outputs_leave_the_old_release(
 
 
 @pytest.mark.parametrize(("steps", "healthy"), [(1, True), (2, False)])
-def test_the_tolerance_is_the_manifests(
+def test_the_manifest_sets_the_tolerance(
     ready: Any, int8_bundle: Any, kit: Any, steps: int, healthy: bool
 ) -> None:
     files = {**int8_bundle.files, "golden.npz": _shifted_golden(int8_bundle, kit, steps=steps)}
@@ -139,7 +141,7 @@ def test_float_outputs_are_compared_with_the_tolerance(ready: Any, float_bundle:
 
 
 @pytest.mark.parametrize(("limit", "value"), [("latency_p95_ns", 1), ("memory_peak_bytes", 1000)])
-def test_over_the_blueprints_limits_is_not_healthy(
+def test_a_release_over_the_blueprints_limits_is_unhealthy(
     ready: Any, int8_bundle: Any, kit: Any, limit: str, value: int
 ) -> None:
     bundle = kit.bundle_from(
@@ -153,14 +155,16 @@ def test_over_the_blueprints_limits_is_not_healthy(
 
 
 @pytest.mark.parametrize("content", [b"no model at all", b""])
-def test_a_file_that_is_no_model(serving: Any, int8_bundle: Any, kit: Any, content: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_refused(
+    serving: Any, int8_bundle: Any, kit: Any, content: bytes
+) -> None:
     bad = kit.bundle_from({**int8_bundle.files, "model.tflite": content}, samples=20, name="tiny")
     bad.send(serving)
     assert serving.call("activate", **bad.request()).error["code"] == "EQ504"
     assert serving.current("tiny") == int8_bundle.release
 
 
-def test_a_truncated_model(serving: Any, int8_bundle: Any, kit: Any) -> None:
+def test_a_truncated_model_is_refused(serving: Any, int8_bundle: Any, kit: Any) -> None:
     cut = int8_bundle.files["model.tflite"][:1500]
     bad = kit.bundle_from({**int8_bundle.files, "model.tflite": cut}, samples=20, name="tiny")
     bad.send(serving)
@@ -192,14 +196,14 @@ def test_a_damaged_blob_is_removed_and_named(ready: Any, int8_bundle: Any) -> No
     assert ready.call("activate", **int8_bundle.request()).result["changed"]
 
 
-def test_a_manifest_that_was_altered(ready: Any, int8_bundle: Any, kit: Any) -> None:
+def test_an_altered_manifest_is_refused(ready: Any, int8_bundle: Any, kit: Any) -> None:
     request = int8_bundle.request(manifest={**int8_bundle.manifest, "variant": "other"})
     assert ready.call("activate", **request).error["code"] == "EQ534"
     request["signatures"] = [kit.signature_of(request["manifest"])]
     assert ready.call("activate", **request).error["code"] == "EQ505"
 
 
-def test_a_device_of_another_kind(ready: Any, int8_bundle: Any, kit: Any) -> None:
+def test_a_release_for_another_kind_of_device_is_refused(ready: Any, int8_bundle: Any, kit: Any) -> None:
     bundle = kit.bundle_from(
         int8_bundle.files,
         samples=20,
@@ -212,7 +216,7 @@ def test_a_device_of_another_kind(ready: Any, int8_bundle: Any, kit: Any) -> Non
     assert ready.call("activate", **bundle.request(kind="coral")).result["changed"]
 
 
-def test_more_space_than_there_is(ready: Any, int8_bundle: Any, kit: Any) -> None:
+def test_a_release_that_needs_more_space_is_refused(ready: Any, int8_bundle: Any, kit: Any) -> None:
     bundle = kit.bundle_from(
         int8_bundle.files,
         samples=20,
@@ -223,7 +227,7 @@ def test_more_space_than_there_is(ready: Any, int8_bundle: Any, kit: Any) -> Non
     assert ready.call("activate", **bundle.request()).error["code"] == "EQ501"
 
 
-def test_a_runtime_that_is_not_there(ready: Any, int8_bundle: Any) -> None:
+def test_a_missing_runtime_is_refused(ready: Any, int8_bundle: Any) -> None:
     int8_bundle.send(ready)
     error = ready.call("activate", **int8_bundle.request(runtime="0" * 64)).error
     assert error["code"] == "EQ503"
@@ -241,14 +245,14 @@ def test_a_damaged_state_file_does_not_stop_the_next_deploy(
     assert serving.call("status").result["models"]["tiny"]["state"] == "committed"
 
 
-def test_folders_are_the_owners_alone(serving: Any) -> None:
+def test_only_the_owner_can_read_the_folders(serving: Any) -> None:
     for folder, _, files in os.walk(serving.home):
         assert os.stat(folder).st_mode & 0o077 == 0, folder
         for name in files:
             assert os.lstat(os.path.join(folder, name)).st_mode & 0o777 in (0o600, 0o777), name
 
 
-def test_nothing_half_made_is_left(serving: Any) -> None:
+def test_no_partial_files_are_left(serving: Any) -> None:
     assert list((serving.home / "tmp").iterdir()) == []
     stored = json.loads((serving.home / "models" / "tiny" / "state.json").read_text())
     assert stored["pinned"] == [stored["target"]]

@@ -110,8 +110,10 @@ def test_kill_at_any_moment(
 
 
 @pytest.mark.parametrize("when", ["staged", "verified", "activating", "swapped"])
-def test_dying_in_each_state(serving: Any, int8_bundle: Any, float_bundle: Any, when: str) -> None:
-    """The device is put into each state as a power cut would leave it; the next call makes it whole."""
+def test_the_next_call_recovers_from_a_death_in_each_state(
+    serving: Any, int8_bundle: Any, float_bundle: Any, when: str
+) -> None:
+    """The device is put into each state as a power cut would leave it; the next call recovers it."""
     from edgeq_agent.activation import states
     from edgeq_agent.inference.job import HealthReport
     from edgeq_agent.releases import manifest, release_store
@@ -159,7 +161,7 @@ def test_status_during_an_activation_leaves_it_alone(
     assert json.loads(out.splitlines()[-1])["result"]["states"][-1] == "committed"
 
 
-def test_the_caller_goes_away_and_the_activation_ends_by_itself(serving: Any, slow_bundle: Any) -> None:
+def test_an_activation_completes_when_the_caller_disconnects(serving: Any, slow_bundle: Any) -> None:
     slow_bundle.send(serving)
     with serving.start("activate") as process:
         process.stdin.write(json.dumps(slow_bundle.request()).encode() + b"\n")
@@ -206,7 +208,9 @@ def _interpreter(serving: Any, script: str) -> None:
 @pytest.mark.parametrize(
     "script", ["sleep 1000", "sleep 1000 & exec sleep 1001", "trap '' TERM; while :; do sleep 1; done"]
 )
-def test_an_interpreter_that_hangs(serving: Any, tiny_data: Any, kit: Any, script: str) -> None:
+def test_an_interpreter_that_hangs_is_killed_at_the_deadline(
+    serving: Any, tiny_data: Any, kit: Any, script: str
+) -> None:
     _interpreter(serving, script)
     began = time.monotonic()
     error = serving.call("infer", kit.npz(input_0=tiny_data[:2]), model="tiny", timeout_s=0.5).error
@@ -222,14 +226,16 @@ def test_an_interpreter_that_hangs(serving: Any, tiny_data: Any, kit: Any, scrip
         ("exit 0", "exit status 0"),
     ],
 )
-def test_an_interpreter_that_dies(serving: Any, tiny_data: Any, kit: Any, script: str, problem: str) -> None:
+def test_an_interpreter_that_dies_is_reported(
+    serving: Any, tiny_data: Any, kit: Any, script: str, problem: str
+) -> None:
     _interpreter(serving, script)
     error = serving.call("infer", kit.npz(input_0=tiny_data[:2]), model="tiny").error
     assert error["code"] == "EQ504"
     assert problem in error["problem"]
 
 
-def test_an_interpreter_that_babbles(serving: Any, tiny_data: Any, kit: Any) -> None:
+def test_an_interpreter_that_prints_garbage_is_reported(serving: Any, tiny_data: Any, kit: Any) -> None:
     _interpreter(serving, "while :; do echo this is no JSON; done")
     error = serving.call("infer", kit.npz(input_0=tiny_data[:2]), model="tiny").error
     assert (error["code"], "not a JSON line" in error["problem"]) == ("EQ504", True)
@@ -248,7 +254,7 @@ def test_sigterm_ends_the_child_too(serving: Any, slow_bundle: Any, int8_bundle:
     assert serving.call("status").result["models"]["tiny"]["state"] == "rolled_back"
 
 
-def test_a_busy_device_says_so(tmp_path: Path) -> None:
+def test_a_busy_device_refuses_with_a_transient_error(tmp_path: Path) -> None:
     from edgeq_agent import errors
     from edgeq_agent.storage import home, lock
 

@@ -1,4 +1,4 @@
-"""The Edge TPU, as far as it goes without one: files, trees, and a library that only has its name."""
+"""The Edge TPU, tested without one: model files, file trees, and a library that only has its name."""
 
 from __future__ import annotations
 

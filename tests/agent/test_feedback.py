@@ -152,7 +152,7 @@ def test_merged_windows_add_up_feedback(serving: Any, tiny_data: Any) -> None:
 
 
 class TestOverHttp:
-    def test_a_ticket_goes_out_and_comes_back(self, both: Any, float_bundle: Any, tiny_data: Any) -> None:
+    def test_a_ticket_is_issued_and_redeemed(self, both: Any, float_bundle: Any, tiny_data: Any) -> None:
         with running(both, "--port", "0") as server:
             name = json.loads(server.ask("GET", "/v2/models/tiny")[2])["inputs"][0]["name"]
             entry = {

@@ -1,4 +1,4 @@
-"""Inference on the device: the same answers as here, errors counted by kind, windows in the outbox."""
+"""Inference on the device gives the host's outputs, counts errors by kind and stores windows."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ def test_the_models_own_integers_are_used_as_they_are(
     assert result["predicted"] == wanted.argmax(axis=1).tolist()
 
 
-def test_other_dtypes_stand_for_real_values(
-    ready: Any, float_bundle: Any, tiny_models: Any, kit: Any
-) -> None:
+def test_other_dtypes_are_real_values(ready: Any, float_bundle: Any, tiny_models: Any, kit: Any) -> None:
     float_bundle.send(ready)
     assert ready.call("activate", **float_bundle.request()).result["changed"]
     samples = np.random.default_rng(1).integers(0, 3, (8, 6, 6, 2)).astype(np.uint8)
@@ -54,7 +52,7 @@ def test_other_dtypes_stand_for_real_values(
     np.testing.assert_allclose(result["outputs"], wanted, atol=1e-6)
 
 
-def test_windows_count_what_went_in_and_out(
+def test_windows_count_inputs_and_outputs(
     serving: Any, int8_bundle: Any, tiny_models: Any, tiny_data: Any, kit: Any
 ) -> None:
     samples = tiny_data[:70]
@@ -96,7 +94,7 @@ def test_samples_that_are_not_finite_are_errors(serving: Any, tiny_data: Any, ki
     assert sum(window["inputs"][0]["channels"][0]) == 8
 
 
-def test_only_samples_that_are_not_finite(serving: Any, kit: Any) -> None:
+def test_a_payload_without_any_finite_sample(serving: Any, kit: Any) -> None:
     result = serving.call("infer", kit.npz(input_0=np.full((3, 6, 6, 2), np.nan)), model="tiny").result
     assert result["predicted"] == [-1, -1, -1]
     assert result["latency_ns"] == {"p50": None, "p95": None, "max": None}
@@ -127,12 +125,14 @@ def test_outputs_that_are_not_finite(ready: Any, tiny_models: Any, tiny_data: An
         ({"input_0": np.full((1, 6, 6, 2), "text")}, "payload input_0"),
     ],
 )
-def test_a_payload_that_does_not_fit_the_model(serving: Any, kit: Any, arrays: Any, subject: str) -> None:
+def test_a_payload_that_does_not_fit_the_model_is_refused(
+    serving: Any, kit: Any, arrays: Any, subject: str
+) -> None:
     error = serving.call("infer", kit.npz(**arrays), model="tiny").error
     assert (error["code"], error["subject"]) == ("EQ512", subject)
 
 
-def test_a_payload_that_is_no_npz(serving: Any, kit: Any) -> None:
+def test_a_payload_that_is_not_an_npz_is_refused(serving: Any, kit: Any) -> None:
     assert serving.call("infer", b"no zip", model="tiny").error["code"] == "EQ512"
     pickled = io.BytesIO()
     np.savez(pickled, input_0=np.array([object()]))
@@ -140,7 +140,7 @@ def test_a_payload_that_is_no_npz(serving: Any, kit: Any) -> None:
     assert list((serving.home / "tmp").iterdir()) == []
 
 
-def test_a_payload_that_unpacks_to_too_much(tmp_path: Path, kit: Any) -> None:
+def test_a_payload_that_unpacks_to_too_many_bytes_is_refused(tmp_path: Path, kit: Any) -> None:
     from edgeq_agent import errors
     from edgeq_agent.inference import model
 
@@ -151,18 +151,18 @@ def test_a_payload_that_unpacks_to_too_much(tmp_path: Path, kit: Any) -> None:
         model.open_npz(str(path), "payload", limit_bytes=8000)
 
 
-def test_a_payload_that_is_cut(serving: Any) -> None:
+def test_a_truncated_payload_is_refused(serving: Any) -> None:
     answered = serving.raw("infer", b'{"model": "tiny", "payload_bytes": 1000}\nshort')
     assert answered.error["code"] == "EQ506"
 
 
-def test_a_model_that_does_not_serve(ready: Any) -> None:
+def test_a_model_without_a_release_is_refused(ready: Any) -> None:
     (ready.home / "models" / "refused").mkdir()  # was tried, never served
     error = ready.call("infer", b"x", model="refused").error
     assert (error["code"], error["expected"]) == ("EQ510", None)
 
 
-def test_the_models_that_do_serve_are_named(serving: Any) -> None:
+def test_the_error_names_the_models_that_serve(serving: Any) -> None:
     error = serving.call("infer", b"x", model="nobody").error
     assert (error["code"], error["expected"]) == ("EQ510", "one of tiny")
 
@@ -182,7 +182,7 @@ def test_a_reference_that_does_not_fit_is_refused_at_activation(
         assert (error["code"], error["subject"]) == ("EQ504", "reference")
 
 
-def test_a_full_disk_costs_telemetry_but_not_the_answer(serving: Any, tiny_data: Any, kit: Any) -> None:
+def test_a_full_disk_loses_telemetry_but_not_the_result(serving: Any, tiny_data: Any, kit: Any) -> None:
     assert serving.call("infer", kit.npz(input_0=tiny_data[:5]), model="tiny").result["windows"] == 1
 
     def limit() -> None:  # no file may grow beyond 4 KiB: the payload fits, the outbox's journal does not
@@ -222,7 +222,7 @@ def test_a_benchmark_reports_ordered_latencies(serving: Any, int8_bundle: Any) -
     assert isinstance(body["invalid"], list)
 
 
-def test_a_benchmark_longer_than_its_deadline_gives_what_it_has(serving: Any) -> None:
+def test_a_benchmark_stops_before_its_deadline_with_a_warning(serving: Any) -> None:
     body = serving.call("bench", model="tiny", runs=1_000_000, min_seconds=0.1, timeout_s=2).result
     assert 0 < body["runs"] < 1_000_000
     assert any("until the deadline" in warning for warning in body["warnings"])

@@ -52,14 +52,14 @@ def test_the_last_count_is_the_measurement() -> None:
     assert found.kernels == "xnnpack"
 
 
-def test_what_an_older_version_does_not_print_is_not_made_up() -> None:
+def test_figures_that_an_older_version_does_not_print_are_absent() -> None:
     found = native_output.parse(OLD)
     assert (found.runs, found.mean_ns, found.std_ns) == (50, 2_950_000_000, 109_798_000)
     assert (found.p5_ns, found.p50_ns, found.p95_ns) == (None, None, None)
     assert found.kernels == "unknown"
 
 
-def test_a_log_of_androids_and_a_single_run() -> None:
+def test_an_android_log_and_a_single_run_are_parsed() -> None:
     lines = [
         "count=1 curr=40 p5=40 median=40 p95=40",
         "count=1 curr=30",
@@ -83,7 +83,7 @@ def test_a_log_of_androids_and_a_single_run() -> None:
         NEW.replace("Init: 6395", "Init: 1e999"),
     ],
 )
-def test_another_output_is_no_benchmarks(text: str) -> None:
+def test_other_output_is_refused(text: str) -> None:
     with pytest.raises(AgentError) as caught:
         native_output.parse(text)
     assert caught.value.code == "EQ561"
@@ -101,7 +101,7 @@ def phone(ready: Any, int8_bundle: Any) -> Any:
     return ready
 
 
-def test_the_program_is_proved_and_kept_by_its_content(ready: Any) -> None:
+def test_the_program_is_tested_and_stored_by_its_digest(ready: Any) -> None:
     data = benchmark_model()
     result = build(ready, data).result
     assert (result["module"], result["created"]) == ("benchmark_model", True)
@@ -121,9 +121,7 @@ def test_the_program_is_proved_and_kept_by_its_content(ready: Any) -> None:
         (b"#!/bin/sh\nkill -4 $$\n", "EQ503", "killed by signal 4"),
     ],
 )
-def test_what_is_no_such_program_is_refused_and_remembered(
-    ready: Any, data: bytes, code: str, why: str
-) -> None:
+def test_another_program_is_refused_and_remembered(ready: Any, data: bytes, code: str, why: str) -> None:
     error = build(ready, data).error
     assert error["code"] == code
     assert why in error["problem"]
@@ -138,7 +136,7 @@ def test_a_program_that_hangs_ends_at_the_deadline(ready: Any) -> None:
     assert error["code"] == "EQ511"
 
 
-def test_a_release_is_seen_to_run_and_said_to_be_no_more(phone: Any, int8_bundle: Any) -> None:
+def test_the_health_check_says_only_that_a_release_ran(phone: Any, int8_bundle: Any) -> None:
     answer = phone.call("activate", **int8_bundle.request(runtime=RUNTIME)).result
     assert answer["health"]["proof"] == "ran"
     assert answer["health"]["golden"] == {"samples": 0, "checked": False}
@@ -150,7 +148,9 @@ def test_a_release_is_seen_to_run_and_said_to_be_no_more(phone: Any, int8_bundle
     assert phone.call("status").result["models"]["tiny"]["proof"] == "golden"
 
 
-def test_a_model_that_does_not_load_is_refused_by_the_gate(phone: Any, int8_bundle: Any, kit: Any) -> None:
+def test_a_model_that_does_not_load_is_refused_by_the_health_check(
+    phone: Any, int8_bundle: Any, kit: Any
+) -> None:
     broken = kit.bundle_from({**int8_bundle.files, "model.tflite": b"no model"}, samples=20, name="tiny")
     broken.send(phone)
     error = phone.call("activate", **broken.request(runtime=RUNTIME)).error
@@ -159,7 +159,7 @@ def test_a_model_that_does_not_load_is_refused_by_the_gate(phone: Any, int8_bund
     assert phone.current("tiny") is None
 
 
-def test_the_limits_of_the_blueprint_hold_over_it_too(phone: Any, int8_bundle: Any, kit: Any) -> None:
+def test_the_blueprints_limits_apply_to_it_too(phone: Any, int8_bundle: Any, kit: Any) -> None:
     manifest = json.loads(json.dumps(int8_bundle.manifest))
     manifest.setdefault("limits", {})["latency_p95_ns"] = 1
     strict = type(int8_bundle)(manifest=manifest, files=int8_bundle.files)
@@ -169,7 +169,7 @@ def test_the_limits_of_the_blueprint_hold_over_it_too(phone: Any, int8_bundle: A
 
 
 @pytest.mark.parametrize("percentiles", [True, False])
-def test_its_figures_are_its_own(ready: Any, int8_bundle: Any, *, percentiles: bool) -> None:
+def test_its_benchmark_has_its_own_schema(ready: Any, int8_bundle: Any, *, percentiles: bool) -> None:
     build(ready, benchmark_model(percentiles=percentiles)).result  # noqa: B018 - asserts success
     int8_bundle.send(ready)
     health = ready.call("activate", **int8_bundle.request(runtime=RUNTIME)).result["health"]
@@ -184,14 +184,14 @@ def test_its_figures_are_its_own(ready: Any, int8_bundle: Any, *, percentiles: b
     assert body["init_ns"] > 0
 
 
-def test_answers_are_refused(phone: Any, int8_bundle: Any, tiny_data: Any, kit: Any) -> None:
+def test_inference_is_refused(phone: Any, int8_bundle: Any, tiny_data: Any, kit: Any) -> None:
     phone.call("activate", **int8_bundle.request(runtime=RUNTIME)).result  # noqa: B018
     error = phone.call("infer", kit.npz(input_0=tiny_data[:2]), model="tiny").error
     assert error["code"] == "EQ559"
     assert "gives no outputs" in error["problem"]
 
 
-def test_nothing_is_compared_over_it(phone: Any, int8_bundle: Any, float_bundle: Any) -> None:
+def test_experiments_are_refused(phone: Any, int8_bundle: Any, float_bundle: Any) -> None:
     """It gives no outputs and no telemetry: neither arm of an experiment may depend on it."""
     phone.call("activate", **int8_bundle.request()).result  # noqa: B018
     float_bundle.send(phone)
@@ -216,7 +216,7 @@ def test_an_application_uses_its_own_runtime(phone: Any, int8_bundle: Any, tiny_
     assert "benchmark_model" not in sys.modules
 
 
-def test_a_prune_keeps_the_program_that_serves(phone: Any, int8_bundle: Any) -> None:
+def test_prune_keeps_the_program_in_use(phone: Any, int8_bundle: Any) -> None:
     phone.call("activate", **int8_bundle.request(runtime=RUNTIME)).result  # noqa: B018
     removed = phone.call("prune").result["removed"]
     assert RUNTIME not in removed["runtimes"]

@@ -1,4 +1,4 @@
-"""A stop after every file operation: a whole model serves, what was answered holds, a retry ends well."""
+"""Stop after every file operation: a complete release serves, responses hold, and a retry succeeds."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ REFUSALS = [(errno.ENOSPC, False), (errno.ENOSPC, True), (errno.EROFS, True), (e
     ids=["full", "full once", "read-only", "broken once"],
 )
 @pytest.mark.parametrize("name", NAMES)
-def test_the_disk_refuses_at_every_operation(lab: Any, name: str, error: int, lasting: bool) -> None:
+def test_a_disk_error_at_every_operation(lab: Any, name: str, error: int, lasting: bool) -> None:
     count = len(lab.operations(name))
     refused = sum(lab.refuse(name, at, error, lasting=lasting) for at in range(1, count + 1))
     assert refused > count / 3
@@ -197,7 +197,7 @@ def _line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:100]
 
 
-def test_the_model_of_the_disk_is_right(injection: SimpleNamespace, tmp_path: Path) -> None:
+def test_the_simulated_disk_behaves_like_a_disk(injection: SimpleNamespace, tmp_path: Path) -> None:
     """Nothing synced: gone. The file alone: no name. Both: there. The name alone: an empty file."""
     from edgeq_agent.storage import disk
 

@@ -1,4 +1,4 @@
-"""What is kept is kept by reference; what cannot be understood is kept; the disk's limits are asked first."""
+"""Prune keeps by reference and keeps what it cannot read; disk limits are checked before writing."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_state_that_cannot_be_read_keeps_everything(
 
 
 @pytest.mark.convert
-def test_pin_refuses_what_is_not_there(serving: Any, int8_bundle: Any) -> None:
+def test_pin_refuses_a_release_that_is_not_on_the_device(serving: Any, int8_bundle: Any) -> None:
     assert serving.call("pin", model="tiny", release="0" * 64).error["code"] == "EQ509"
     assert serving.call("pin", model="tiny", release="../x").error["code"] == "EQ512"
     assert serving.call("pin", model="nobody").error["code"] == "EQ510"
@@ -108,13 +108,13 @@ def test_pin_refuses_what_is_not_there(serving: Any, int8_bundle: Any) -> None:
     ("field", "value"),
     [("soak_s", -1), ("soak_s", "long"), ("soak_s", 1e9), ("failure_limit", -1), ("failure_limit", 1.5)],
 )
-def test_a_soak_that_makes_no_sense(ready: Any, int8_bundle: Any, field: str, value: Any) -> None:
+def test_an_invalid_soak_is_refused(ready: Any, int8_bundle: Any, field: str, value: Any) -> None:
     error = ready.call("activate", **int8_bundle.request(**{"soak_s": 1, field: value})).error
     assert (error["code"], error["subject"]) == ("EQ512", field)
     assert not (ready.home / "models" / "tiny").exists()
 
 
-def test_agents_that_run_and_the_newest_stay(place: home.Home) -> None:
+def test_running_agents_and_the_newest_are_kept(place: home.Home) -> None:
     folder = Path(place.agents)
     folder.mkdir()
     for number in range(4):
@@ -141,7 +141,7 @@ def test_agents_that_run_and_the_newest_stay(place: home.Home) -> None:
     ("free", "told"),
     [(blob_store.RESERVE_INODES, "EQ501"), (blob_store.RESERVE_INODES + 1, None), (None, None)],
 )
-def test_inodes_are_asked_before_anything_is_written(
+def test_inodes_are_checked_before_anything_is_written(
     place: home.Home, monkeypatch: pytest.MonkeyPatch, free: int | None, told: str | None
 ) -> None:
     real = os.statvfs(place.root)
@@ -177,7 +177,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_disk_without_inodes(tiny_disk: tuple[Path, list[str]], kit: Any) -> None:
+def test_a_disk_without_free_inodes_is_reported(tiny_disk: tuple[Path, list[str]], kit: Any) -> None:
     folder, _ = tiny_disk
     device = kit.Device(home=folder / "home")
     device.put(b"first")
@@ -193,7 +193,7 @@ def test_a_disk_without_inodes(tiny_disk: tuple[Path, list[str]], kit: Any) -> N
 
 
 @pytest.mark.convert
-def test_a_disk_that_became_read_only_still_answers(
+def test_a_device_with_a_read_only_disk_still_answers(
     tiny_disk: tuple[Path, list[str]], prepared_serving: Path, float_bundle: Any, kit: Any, tiny_data: Any
 ) -> None:
     folder, remount = tiny_disk

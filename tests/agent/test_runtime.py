@@ -1,4 +1,4 @@
-"""The runtime on the device: built from wheels, proved by an inference, refused when it does not work."""
+"""Runtimes on the device: built from wheels, tested with an inference, refused when they do not work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _request(device: Any, data: bytes, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("name", "shares"), [("tflite_runtime", "true"), ("numpy", "false")])
-def test_wheels_without_numpy_use_that_of_the_devices_python(device: Any, name: str, shares: str) -> None:
+def test_wheels_without_numpy_use_numpy_of_the_devices_python(device: Any, name: str, shares: str) -> None:
     request = _request(device, fake_wheel())
     request["wheels"][0]["name"] = f"{name}-9.9-py3-none-any.whl"
     result = device.call("runtime", **request).result
@@ -34,7 +34,7 @@ def test_wheels_without_numpy_use_that_of_the_devices_python(device: Any, name: 
     assert f"include-system-site-packages = {shares}" in settings.read_text()
 
 
-def test_wheels_become_a_venv_that_is_proved(device: Any) -> None:
+def test_wheels_become_a_tested_venv(device: Any) -> None:
     answered = device.call("runtime", **_request(device, fake_wheel()))
     result = answered.result
     assert (result["module"], result["version"], result["created"]) == ("tflite_runtime", "9.9", True)
@@ -49,7 +49,7 @@ def test_wheels_become_a_venv_that_is_proved(device: Any) -> None:
     assert list((device.home / "tmp").iterdir()) == []
 
 
-def test_a_venv_that_broke_is_built_again(device: Any) -> None:
+def test_a_broken_venv_is_rebuilt(device: Any) -> None:
     request = _request(device, fake_wheel())
     result = device.call("runtime", **request).result
     Path(result["interpreter"]).unlink()
@@ -57,7 +57,7 @@ def test_a_venv_that_broke_is_built_again(device: Any) -> None:
     assert device.call("runtime", **request).result["created"] is True
 
 
-def test_a_module_that_was_lost_is_installed_again(device: Any) -> None:
+def test_a_lost_module_is_reinstalled(device: Any) -> None:
     request = _request(device, fake_wheel())
     device.call("runtime", **request).result  # noqa: B018
     (module,) = (device.home / "runtime").rglob("tflite_runtime/interpreter.py")
@@ -82,7 +82,7 @@ def test_a_module_that_was_lost_is_installed_again(device: Any) -> None:
         ),
     ],
 )
-def test_what_does_not_infer_is_unsupported(device: Any, data: bytes, why: str) -> None:
+def test_a_runtime_that_cannot_infer_is_refused(device: Any, data: bytes, why: str) -> None:
     error = device.call("runtime", **_request(device, data)).error
     assert error["code"] == "EQ556"
     assert why in error["problem"]
@@ -94,7 +94,7 @@ def test_what_does_not_infer_is_unsupported(device: Any, data: bytes, why: str) 
     assert list((device.home / "tmp").iterdir()) == []
 
 
-def test_wheels_that_were_refused_are_tried_again_on_another_system(device: Any) -> None:
+def test_refused_wheels_are_tried_again_after_a_system_upgrade(device: Any) -> None:
     device.call("runtime", **_request(device, fake_wheel(3)))
     path = device.home / "runtime" / DIGEST / "refused.json"
     body = json.loads(path.read_text())
@@ -104,13 +104,13 @@ def test_wheels_that_were_refused_are_tried_again_on_another_system(device: Any)
     assert not path.exists()
 
 
-def test_a_prune_forgets_what_was_refused(device: Any) -> None:
+def test_prune_forgets_refused_runtimes(device: Any) -> None:
     device.call("runtime", **_request(device, fake_wheel(3)))
     assert DIGEST in device.call("prune").result["removed"]["runtimes"]
     assert device.call("probe").result["refused_runtimes"] == []
 
 
-def test_a_rebuild_that_fails_leaves_what_was_there(device: Any) -> None:
+def test_a_failed_rebuild_leaves_the_earlier_runtime(device: Any) -> None:
     request = _request(device, fake_wheel())
     device.call("runtime", **request).result  # noqa: B018 - asserts success
     record = device.home / "runtime" / DIGEST / "runtime.json"
@@ -123,7 +123,7 @@ def test_a_rebuild_that_fails_leaves_what_was_there(device: Any) -> None:
     assert device.call("probe").result["refused_runtimes"] == []
 
 
-def test_a_rebuild_takes_the_place_of_what_was_there_in_one_step(device: Any) -> None:
+def test_a_rebuild_replaces_the_earlier_runtime_atomically(device: Any) -> None:
     request = _request(device, fake_wheel())
     first = device.call("runtime", **request).result["interpreter"]
     for _ in range(3):
@@ -148,14 +148,14 @@ def test_an_import_that_hangs_ends_at_the_deadline(device: Any) -> None:
 @pytest.mark.parametrize(
     "name", ["/etc/cron.d/x", "../outside.py", "a/../../outside.py", "a\\..\\b.py", "C:/x.py"]
 )
-def test_a_member_outside_of_the_wheel(device: Any, name: str) -> None:
+def test_a_member_outside_the_wheel_is_refused(device: Any, name: str) -> None:
     error = device.call("runtime", **_request(device, fake_wheel(extra={name: "x"}))).error
     assert error["code"] == "EQ503"
     assert "outside" in error["problem"]
     assert list((device.home / "runtime").iterdir()) == []
 
 
-def test_a_link_in_a_wheel(device: Any) -> None:
+def test_a_link_in_a_wheel_is_refused(device: Any) -> None:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         member = zipfile.ZipInfo("numpy/link.py")
@@ -165,20 +165,20 @@ def test_a_link_in_a_wheel(device: Any) -> None:
     assert (error["code"], "is a link" in error["problem"]) == ("EQ503", True)
 
 
-def test_a_wheel_that_is_none_or_damaged(device: Any) -> None:
+def test_a_damaged_wheel_is_refused(device: Any) -> None:
     assert device.call("runtime", **_request(device, b"no zip")).error["code"] == "EQ503"
     data = bytearray(fake_wheel())
     data[60] ^= 0xFF  # inside the first member
     assert device.call("runtime", **_request(device, bytes(data))).error["code"] == "EQ503"
 
 
-def test_a_wheel_that_was_not_sent(device: Any) -> None:
+def test_a_missing_wheel_is_named(device: Any) -> None:
     wheel = {"name": "a-1-py3-none-any.whl", "sha256": "0" * 64}
     error = device.call("runtime", digest=DIGEST, wheels=[wheel]).error
     assert (error["code"], error["subject"]) == ("EQ509", wheel["name"])
 
 
-def test_data_folders_of_a_wheel_land_in_site_packages(device: Any) -> None:
+def test_data_folders_of_a_wheel_are_unpacked_into_site_packages(device: Any) -> None:
     extra = {"x-1.data/platlib/placed.py": "", "x-1.data/scripts/tool": "", "x-1.data/purelib/also.py": ""}
     device.call("runtime", **_request(device, fake_wheel(extra=extra))).result  # noqa: B018
     (site,) = (device.home / "runtime" / DIGEST / "venv" / "lib").glob("python*/site-packages")
@@ -187,7 +187,7 @@ def test_data_folders_of_a_wheel_land_in_site_packages(device: Any) -> None:
     assert not list(site.rglob("tool"))
 
 
-def test_the_own_interpreter_without_a_runtime(device: Any, tmp_path: Path, kit: Any) -> None:
+def test_the_devices_python_without_a_runtime_is_refused(device: Any, tmp_path: Path, kit: Any) -> None:
     import subprocess
 
     bare = tmp_path / "bare"
@@ -242,7 +242,7 @@ def test_a_real_runtime_from_wheels_serves_a_model(
     assert stored["interpreter"] == "venv/bin/python"
 
 
-def test_the_cause_is_told_and_not_the_advice_around_it() -> None:
+def test_the_cause_of_a_failed_import_is_reported_without_the_advice() -> None:
     from edgeq_agent.inference.jobs.self_test import reason_of
 
     page = (

@@ -1,4 +1,4 @@
-"""The runtime in an application's process: the model's own answers, whatever a caller gives as input."""
+"""The SDK gives the model's own outputs for every accepted type and shape of input."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_real_values_in_and_out(serving: Any, tiny_models: Path, tiny_data: Any,
             np.testing.assert_array_equal(rt.infer(wanted.integers[number]), wanted.real[number])
 
 
-def test_what_the_verb_infer_says(serving: Any, tiny_data: Any, kit: Any) -> None:
+def test_outputs_equal_those_of_the_verb_infer(serving: Any, tiny_data: Any, kit: Any) -> None:
     samples = np.random.default_rng(3).normal(scale=3, size=(50, 6, 6, 2))
     said = serving.call("infer", kit.npz(input_0=samples), model="tiny", outputs=True).result["outputs"]
     with Runtime("tiny", str(serving.home), telemetry=False) as rt:
@@ -42,7 +42,7 @@ def test_what_the_verb_infer_says(serving: Any, tiny_data: Any, kit: Any) -> Non
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "uint8", "int32", "bool"])
-def test_other_types_stand_for_real_values(
+def test_other_types_are_real_values(
     serving: Any, tiny_models: Path, tiny_data: Any, kit: Any, dtype: str
 ) -> None:
     samples = np.abs(tiny_data[:5]).astype(dtype)
@@ -52,7 +52,7 @@ def test_other_types_stand_for_real_values(
         np.testing.assert_array_equal(rt.infer(samples[0].tolist()), wanted.real[0])
 
 
-def test_the_batch_axis_comes_back_as_it_was_given(serving: Any, tiny_data: Any) -> None:
+def test_the_answer_has_a_batch_axis_if_the_input_has(serving: Any, tiny_data: Any) -> None:
     with Runtime("tiny", str(serving.home), telemetry=False) as rt:
         with_axis, without = rt.infer(tiny_data[:1]), rt.infer(tiny_data[0])
         assert (with_axis.shape, without.shape) == ((1, 3), (3,))
@@ -63,7 +63,7 @@ def test_the_batch_axis_comes_back_as_it_was_given(serving: Any, tiny_data: Any)
         np.testing.assert_array_equal(named, without)
 
 
-def test_answers_are_the_callers_own(serving: Any, tiny_data: Any) -> None:
+def test_answers_do_not_share_memory(serving: Any, tiny_data: Any) -> None:
     with Runtime("tiny", str(serving.home), telemetry=False) as rt:
         for raw in (False, True):
             first = rt.infer(tiny_data[0], raw=raw)
@@ -83,7 +83,7 @@ def test_answers_are_the_callers_own(serving: Any, tiny_data: Any) -> None:
         (None, "() of object"),
     ],
 )
-def test_an_input_that_is_not_the_models(serving: Any, given: Any, got: str) -> None:
+def test_an_input_that_does_not_match_is_refused(serving: Any, given: Any, got: str) -> None:
     with Runtime("tiny", str(serving.home)) as rt:
         with pytest.raises(InputMismatch) as caught:
             rt.infer(given)
@@ -94,7 +94,7 @@ def test_an_input_that_is_not_the_models(serving: Any, given: Any, got: str) -> 
 
 
 @pytest.mark.parametrize("given", [{}, {"x": 1}, {"a": 1, "b": 2}])
-def test_inputs_by_a_wrong_name(serving: Any, given: Any) -> None:
+def test_unknown_input_names_are_refused(serving: Any, given: Any) -> None:
     with Runtime("tiny", str(serving.home), telemetry=False) as rt:
         name = rt.inputs[0].name
         with pytest.raises(InputMismatch, match=name):
@@ -103,7 +103,9 @@ def test_inputs_by_a_wrong_name(serving: Any, given: Any) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("release", ["current", "previous"])  # float, int8
-def test_an_input_that_is_not_finite(both: Any, tiny_data: Any, value: float, release: str) -> None:
+def test_an_input_that_is_not_finite_is_refused(
+    both: Any, tiny_data: Any, value: float, release: str
+) -> None:
     sample = tiny_data[0].copy()
     sample[5, 5, 1] = value
     with Runtime("tiny", str(both.home), split={release: 1.0}) as rt:
@@ -117,12 +119,12 @@ def test_an_input_that_is_not_finite(both: Any, tiny_data: Any, value: float, re
         assert np.isfinite(rt.infer(np.full((6, 6, 2), 3e38, np.float32))).all()
 
 
-def test_doubles_that_are_too_large_for_the_model(both: Any) -> None:
+def test_doubles_that_overflow_are_refused(both: Any) -> None:
     with Runtime("tiny", str(both.home), telemetry=False) as rt, pytest.raises(InputNotFinite):
         rt.infer(np.full((6, 6, 2), 1e300))
 
 
-def test_what_the_model_is(serving: Any, int8_bundle: Any) -> None:
+def test_the_runtime_describes_the_model(serving: Any, int8_bundle: Any) -> None:
     with Runtime("tiny", str(serving.home), telemetry=False) as rt:
         assert rt.release == int8_bundle.release
         assert rt.releases == {"default": int8_bundle.release}
@@ -208,7 +210,7 @@ def test_a_closed_runtime_refuses_calls(serving: Any, tiny_data: Any) -> None:
         _ = rt.release
 
 
-def test_a_model_that_does_not_serve(serving: Any) -> None:
+def test_a_model_without_a_release_is_refused(serving: Any) -> None:
     with pytest.raises(errors.AgentError) as caught:
         Runtime("nobody", str(serving.home))
     assert (caught.value.code, caught.value.expected) == ("EQ510", "one of tiny")
@@ -217,7 +219,7 @@ def test_a_model_that_does_not_serve(serving: Any) -> None:
     assert caught.value.code == "EQ512"
 
 
-def test_the_home_of_the_environment(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_comes_from_the_environment(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEQ_HOME", str(serving.home))
     with Runtime("tiny", telemetry=False) as rt:
         assert rt.infer(np.zeros((6, 6, 2))).shape == (3,)

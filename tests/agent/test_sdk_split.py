@@ -1,4 +1,4 @@
-"""A/B split: the share that was asked for, the same arm for the same key, and nobody moves without need."""
+"""A/B split: shares follow the weights, a key keeps its arm, and a change moves as few keys as possible."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_another_salt_is_another_draw() -> None:
     assert abs(same - 0.5) < _six_sigma(0.5)
 
 
-def test_an_arm_of_weight_zero_gets_nobody() -> None:
+def test_an_arm_of_weight_zero_gets_no_keys() -> None:
     assert set(_arms([("a", 0.0), ("b", 1.0)])) == {1}
 
 
@@ -109,7 +109,7 @@ def test_an_arm_of_weight_zero_gets_nobody() -> None:
         ),
     ],
 )
-def test_a_description_that_is_none(body: Any, subject: str) -> None:
+def test_an_invalid_description_is_refused(body: Any, subject: str) -> None:
     with pytest.raises(SplitUnusable) as caught:
         ab_split.parse(body, "file")
     assert subject in caught.value.subject
@@ -118,7 +118,7 @@ def test_a_description_that_is_none(body: Any, subject: str) -> None:
 
 @pytest.mark.convert
 class TestOnADevice:
-    def test_split_json_is_taken_up_and_given_up(self, both: Any, tiny_data: Any, int8_bundle: Any) -> None:
+    def test_split_json_is_applied_and_dropped(self, both: Any, tiny_data: Any, int8_bundle: Any) -> None:
         home = Home(str(both.home))
         now = str(release_store.current(home, "tiny"))
         split = Split((Arm("a", "current", 0.7), Arm("b", int8_bundle.release[:10], 0.3)), "first")
@@ -163,7 +163,7 @@ class TestOnADevice:
     @pytest.mark.parametrize(
         "weights", [{"a": -1}, {"a": "x"}, {"a": math.nan}, {"a": math.inf}, {"a": True}, {"a": 0}, {}]
     )
-    def test_weights_that_are_none_are_the_applications_fault(self, both: Any, weights: Any) -> None:
+    def test_invalid_weights_raise_in_the_application(self, both: Any, weights: Any) -> None:
         with pytest.raises(SplitUnusable):
             Runtime("tiny", str(both.home), split=weights)
 
@@ -173,9 +173,7 @@ class TestOnADevice:
             assert list(rt.releases) == ["default"]
             assert {problem.code for problem in rt.problems} == {"EQ546"}
 
-    def test_a_bad_split_json_changes_nothing_and_keeps_no_deployment_back(
-        self, both: Any, int8_bundle: Any
-    ) -> None:
+    def test_an_invalid_split_json_does_not_block_a_deployment(self, both: Any, int8_bundle: Any) -> None:
         home = Home(str(both.home))
         with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
             served = rt.release

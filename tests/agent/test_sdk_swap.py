@@ -1,4 +1,4 @@
-"""Hot swap: many threads, no call dropped, none mixed; a release that is not right here is not taken."""
+"""Hot swap under many threads: no call is dropped or mixed; a release that fails its check is refused."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def _faults(kit: Any, float_bundle: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("fault", ["golden", "model", "reference", "absent"])
-def test_a_release_that_is_not_right_here_is_not_taken(
+def test_a_release_that_fails_its_check_is_refused(
     both: Any, float_bundle: Any, tiny_data: Any, kit: Any, fault: str
 ) -> None:
     home = Home(str(both.home))
@@ -200,7 +200,7 @@ def test_a_release_that_is_not_right_here_is_not_taken(
         assert rt.release == good
 
 
-def test_at_the_start_the_release_before_serves_when_the_current_one_cannot(
+def test_the_previous_release_serves_when_the_current_one_does_not_load(
     both: Any, float_bundle: Any, kit: Any, tiny_data: Any, int8_bundle: Any
 ) -> None:
     bad = _faults(kit, float_bundle)["golden"]
@@ -226,7 +226,7 @@ def test_a_device_on_which_no_release_loads(both: Any, float_bundle: Any, kit: A
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("edgeq-")]
 
 
-def test_a_release_that_is_taken_away_goes_on_to_serve(both: Any, tiny_data: Any) -> None:
+def test_a_loaded_release_serves_after_its_removal(both: Any, tiny_data: Any) -> None:
     with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
         served = rt.release
         release_store.point(Home(str(both.home)), "tiny", None)

@@ -243,7 +243,7 @@ def test_counters_drop_the_oldest_releases(serving: Any) -> None:
     assert _counters(serving)["release"] == f"{19:064x}"
 
 
-def test_a_disk_that_is_full_costs_no_answer_and_no_count(serving: Any, tiny_data: Any) -> None:
+def test_a_full_disk_loses_no_answer_and_no_count(serving: Any, tiny_data: Any) -> None:
     outbox = serving.home / "outbox.db"
     with Runtime("tiny", str(serving.home), window_s=0.2) as rt:
         rt.infer(tiny_data[0])

@@ -1,4 +1,4 @@
-"""A release on trial: committed after its time; back by itself on failures, crashes and restarts."""
+"""Soak time: a release is committed after it, or rolled back on failures, crashes and restarts."""
 
 from __future__ import annotations
 
@@ -92,14 +92,14 @@ def test_a_process_that_dies_without_leaving_is_a_crash(place: home.Home) -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"release": "r"}'])
-def test_counts_that_a_power_cut_damaged_begin_again(place: home.Home, content: bytes) -> None:
+def test_counters_damaged_by_a_power_cut_start_at_zero(place: home.Home, content: bytes) -> None:
     Path(place.model("m"), "counters.json").write_bytes(content)
     assert counters.read(place, "m", "r") == ReleaseCounts()
     counters.add(place, "m", "r", calls=1)
     assert counters.read(place, "m", "r").calls == 1
 
 
-def test_a_token_is_of_one_process_of_one_boot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_identifies_one_process_of_one_boot(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = process_token.token()
     pid, started, boot = mine.split(".")
     assert process_token.alive(mine)
@@ -110,7 +110,7 @@ def test_a_token_is_of_one_process_of_one_boot(monkeypatch: pytest.MonkeyPatch) 
     assert not process_token.alive("no-number")
 
 
-def test_the_loop_breaker_counts_each_release_apart() -> None:
+def test_attempts_are_counted_for_each_release() -> None:
     counts = Attempts()
     for _ in range(state_record.ATTEMPT_LIMIT):
         counts.check_limit("m", "bad", None)
@@ -163,7 +163,7 @@ def model_of(machine: Any) -> dict[str, Any]:
 
 
 @pytest.mark.convert
-def test_a_trial_without_failures_is_committed(machine: Any, int8_bundle: Any, float_bundle: Any) -> None:
+def test_a_soak_without_failures_is_committed(machine: Any, int8_bundle: Any, float_bundle: Any) -> None:
     model = model_of(machine)
     assert (model["state"], model["current"]) == ("soaking", float_bundle.release)
     assert (model["previous"], model["soak"]["left_s"]) == (int8_bundle.release, 60)
@@ -179,7 +179,7 @@ def test_a_trial_without_failures_is_committed(machine: Any, int8_bundle: Any, f
 
 @pytest.mark.convert
 @pytest.mark.parametrize("wall", [0.0, 4_102_444_800.0, -1.0], ids=["1970", "2100", "before 1970"])
-def test_a_wall_clock_that_jumps_decides_nothing(
+def test_a_jump_of_the_wall_clock_does_not_matter(
     trial: Any, int8_bundle: Any, float_bundle: Any, wall: float
 ) -> None:
     machine, tree = trial
@@ -199,7 +199,7 @@ def test_a_wall_clock_that_jumps_decides_nothing(
 
 @pytest.mark.convert
 @pytest.mark.parametrize("verb", ["probe", "status", "telemetry", "missing", "soak", "recover"])
-def test_a_restart_in_the_middle_goes_back_on_the_next_verb_of_any_kind(
+def test_after_a_restart_any_verb_rolls_back(
     machine: Any, int8_bundle: Any, injection: SimpleNamespace, verb: str
 ) -> None:
     machine.restart(injection.page_cache.read_tree(machine.root))
@@ -220,7 +220,7 @@ def test_a_restart_in_the_middle_goes_back_on_the_next_verb_of_any_kind(
         ({"crashes": 3}, "a crash loop during the soak: 3 crashes"),
     ],
 )
-def test_failures_over_the_limit_go_back(
+def test_failures_over_the_limit_roll_back(
     machine: Any,
     int8_bundle: Any,
     float_bundle: Any,
@@ -238,7 +238,7 @@ def test_failures_over_the_limit_go_back(
 
 
 @pytest.mark.convert
-def test_a_rollback_of_a_trial(machine: Any, int8_bundle: Any, float_bundle: Any) -> None:
+def test_a_rollback_ends_a_soak(machine: Any, int8_bundle: Any, float_bundle: Any) -> None:
     answer = machine.call("rollback", **{"model": "tiny", "from": float_bundle.release})["result"]
     assert (answer["release"], answer["previous"]) == (int8_bundle.release, float_bundle.release)
     assert answer["states"] == ["rolling_back", "rolled_back"]
@@ -247,14 +247,14 @@ def test_a_rollback_of_a_trial(machine: Any, int8_bundle: Any, float_bundle: Any
 
 
 @pytest.mark.convert
-def test_asking_for_the_same_release_again_leaves_the_trial_alone(machine: Any, float_bundle: Any) -> None:
+def test_activating_the_same_release_again_does_not_restart_the_soak(machine: Any, float_bundle: Any) -> None:
     machine.clock.seconds += 10
     answer = machine.call("activate", **float_bundle.request(soak_s=60))["result"]
     assert (answer["changed"], answer["state"], answer["soak"]["left_s"]) == (False, "soaking", 50)
 
 
 @pytest.mark.convert
-def test_another_release_during_a_trial_never_leads_back_to_the_trial(
+def test_a_release_activated_during_a_soak_never_rolls_back_to_the_soaking_one(
     machine: Any, int8_bundle: Any, float_bundle: Any, kit: Any, injection: SimpleNamespace
 ) -> None:
     files = {**int8_bundle.files, "reference.json": float_bundle.files["reference.json"] + b" "}
@@ -275,7 +275,7 @@ def _spoil(machine: Any, bundle: Any) -> None:
 
 @pytest.mark.convert
 @pytest.mark.parametrize("both", [False, True])
-def test_a_rollback_that_fails_ends_in_the_safe_state(
+def test_a_failed_rollback_ends_in_the_safe_state(
     machine: Any, int8_bundle: Any, float_bundle: Any, injection: SimpleNamespace, both: bool
 ) -> None:
     """The old release is not healthy: the new one goes on if it can, else the old one is put back."""
@@ -303,7 +303,7 @@ def test_a_rollback_that_fails_ends_in_the_safe_state(
 
 
 @pytest.mark.convert
-def test_asking_for_a_rollback_that_fails_says_what_serves(
+def test_a_failed_rollback_request_names_the_release_that_serves(
     machine: Any, int8_bundle: Any, float_bundle: Any
 ) -> None:
     _spoil(machine, int8_bundle)
@@ -313,10 +313,10 @@ def test_asking_for_a_rollback_that_fails_says_what_serves(
 
 
 @pytest.mark.convert
-def test_a_rollback_that_kills_the_device_each_time_stops(
+def test_a_rollback_that_kills_the_device_is_tried_three_times(
     machine: Any, int8_bundle: Any, injection: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The look at the old release takes the power away: after three of them it is put back without a look."""
+    """The check of the previous release cuts the power: after three tries it serves without a check."""
     from edgeq_agent.activation import health, recovery
 
     looks = []
@@ -337,7 +337,7 @@ def test_a_rollback_that_kills_the_device_each_time_stops(
 
 
 @pytest.mark.convert
-def test_a_release_that_restarts_the_device_each_time_is_refused_in_the_end(
+def test_a_release_that_restarts_the_device_is_refused_after_ten_attempts(
     trial: Any, float_bundle: Any, int8_bundle: Any, injection: SimpleNamespace
 ) -> None:
     machine, tree = trial
@@ -354,10 +354,10 @@ def test_a_release_that_restarts_the_device_each_time_is_refused_in_the_end(
 
 
 @pytest.mark.convert
-def test_the_first_release_ever_goes_back_to_none(
+def test_a_failed_first_release_leaves_no_release(
     ready: Any, int8_bundle: Any, tiny_data: Any, kit: Any
 ) -> None:
-    """With the real agent: infer counts its failures, and nothing served before, so nothing serves after."""
+    """With the real agent: infer counts its failures; no release served before, so none serves after."""
     int8_bundle.send(ready)
     asked = int8_bundle.request(soak_s=3600, failure_limit=0)
     assert ready.call("activate", **asked).result["state"] == "soaking"
@@ -377,7 +377,7 @@ def test_the_first_release_ever_goes_back_to_none(
 def test_kill_9_in_each_state(
     serving: Any, int8_bundle: Any, float_bundle: Any, tiny_data: Any, kit: Any, step: str
 ) -> None:
-    """The real agent is killed when it says that it reached a state; the next one makes the device whole."""
+    """The real agent is killed when it reports a state; the next call recovers the device."""
     float_bundle.send(serving)
     extra = {"soak_s": 3600} if step == "soaking" else {}
     with serving.start("activate") as running:

@@ -1,4 +1,4 @@
-"""A second release on a device: proved like any other, served to nobody, split on order, kept as needed."""
+"""Candidates: checked like any release, not served, named by splits, and kept while they are needed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def staged_device(serving: Any, float_bundle: Any) -> Any:
 
 
 class TestStage:
-    def test_it_is_proved_kept_and_does_not_serve(
+    def test_it_is_checked_kept_and_does_not_serve(
         self, serving: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
         float_bundle.send(serving)
@@ -59,7 +59,7 @@ class TestStage:
         assert kept["releases"][float_bundle.release] == ["tiny: staged"]
         assert serving.call("activate", **float_bundle.request()).result["changed"]
 
-    def test_twice_changes_nothing(self, staged_device: Any, float_bundle: Any) -> None:
+    def test_staging_twice_changes_nothing(self, staged_device: Any, float_bundle: Any) -> None:
         path = staged_device.home / "models" / "tiny" / "staged.json"
         before = (path.read_bytes(), path.stat().st_mtime_ns)
         again = staged_device.call("stage", **float_bundle.request()).result
@@ -67,7 +67,7 @@ class TestStage:
         assert again["health"]["latency_p95_ns"] > 0
         assert (path.read_bytes(), path.stat().st_mtime_ns) == before
 
-    def test_what_serves_is_left_as_it_is(self, serving: Any, int8_bundle: Any) -> None:
+    def test_the_active_release_is_left_as_it_is(self, serving: Any, int8_bundle: Any) -> None:
         found = serving.call("stage", **int8_bundle.request()).result
         assert (found["serves"], found["changed"]) == (True, False)
         assert candidates.read(Home(str(serving.home)), "tiny") == {}
@@ -81,7 +81,7 @@ class TestStage:
             ({"release": "0" * 64}, "EQ505"),
         ],
     )
-    def test_the_gate_is_that_of_activate(
+    def test_it_passes_the_same_gate_as_activate(
         self, serving: Any, float_bundle: Any, change: dict[str, Any], code: str
     ) -> None:
         float_bundle.send(serving)
@@ -89,7 +89,7 @@ class TestStage:
             assert serving.call(verb, **float_bundle.request(**change)).error["code"] == code
         assert candidates.read(Home(str(serving.home)), "tiny") == {}
 
-    def test_an_old_a_foreign_and_a_sick_release(
+    def test_old_foreign_and_unhealthy_releases_are_refused(
         self, both: Any, kit: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
         assert both.call("stage", **int8_bundle.request()).error["code"] == "EQ535"
@@ -103,9 +103,7 @@ class TestStage:
         assert both.call("status").result["models"]["tiny"]["staged"] == {}
         assert both.current("tiny") == float_bundle.release
 
-    def test_a_release_that_is_never_proved_is_not_tried_for_ever(
-        self, serving: Any, kit: Any, float_bundle: Any
-    ) -> None:
+    def test_failed_attempts_are_limited(self, serving: Any, kit: Any, float_bundle: Any) -> None:
         slow = third_of(kit, float_bundle)
         slow.manifest["limits"]["latency_p95_ns"] = 1
         slow.send(serving)
@@ -118,7 +116,7 @@ class TestStage:
         assert serving.call("stage", **slow.request()).error["code"] == "EQ520"
         assert serving.call("stage", **slow.request(retry=True)).error["code"] == "EQ504"
 
-    def test_there_must_be_something_to_compare_with(self, ready: Any, float_bundle: Any) -> None:
+    def test_without_an_active_release_it_is_refused(self, ready: Any, float_bundle: Any) -> None:
         float_bundle.send(ready)
         assert ready.call("stage", **float_bundle.request()).error["code"] == "EQ510"
 
@@ -173,7 +171,7 @@ class TestSplit:
             (None, {"salt": "x" * 201}, "EQ546"),
         ],
     )
-    def test_what_is_no_split(
+    def test_an_invalid_split_is_refused(
         self, staged_device: Any, float_bundle: Any, release: str | None, more: dict[str, Any], code: str
     ) -> None:
         request = arms_of(("b", release or float_bundle.release, 1), **more)
@@ -181,7 +179,7 @@ class TestSplit:
         assert error["code"] == code
         assert staged_device.call("split", model="tiny").result["split"] is None
 
-    def test_a_staged_release_that_is_older_than_a_later_commit_is_not_served(
+    def test_a_candidate_older_than_a_later_commit_is_refused(
         self, staged_device: Any, kit: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
         third = third_of(kit, float_bundle)
@@ -190,13 +188,13 @@ class TestSplit:
         error = staged_device.call("split", **arms_of(("b", float_bundle.release, 1))).error
         assert (error["code"], error["expected"]) == ("EQ551", "a release counter above 9")
 
-    def test_not_while_a_release_is_on_trial(self, staged_device: Any, kit: Any, float_bundle: Any) -> None:
+    def test_a_split_during_a_soak_is_refused(self, staged_device: Any, kit: Any, float_bundle: Any) -> None:
         third = third_of(kit, float_bundle)
         third.send(staged_device)
         assert staged_device.call("activate", **third.request(soak_s=3600)).result["state"] == "soaking"
         assert staged_device.call("split", **arms_of(("b", float_bundle.release, 1))).error["code"] == "EQ553"
 
-    def test_activating_another_release_ends_it_and_a_failed_trial_gives_it_back(
+    def test_activating_another_release_ends_it_and_a_failed_soak_restores_it(
         self, staged_device: Any, kit: Any, tiny_data: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
         device = staged_device
@@ -224,7 +222,7 @@ class TestSplit:
             assert rt.run(tiny_data[0]).arm is None
         assert not (device.home / "models" / "tiny" / "split.json").exists()
 
-    def test_staging_and_pruning_during_a_trial_leave_what_may_come_back(
+    def test_staging_and_pruning_during_a_soak_keep_the_split_and_its_releases(
         self, staged_device: Any, kit: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
         device = staged_device
@@ -243,7 +241,7 @@ class TestSplit:
         assert (entry["current"], entry["in_force"]) == (int8_bundle.release, True)
         assert set(entry["staged"]) == {float_bundle.release, fourth.release}
 
-    def test_promotion_leaves_nothing_of_the_experiment(
+    def test_promotion_removes_the_experiment(
         self, staged_device: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
         device = staged_device
@@ -253,7 +251,7 @@ class TestSplit:
         entry = device.call("status").result["models"]["tiny"]
         assert (entry["current"], entry["split"], entry["staged"]) == (float_bundle.release, None, {})
 
-    def test_damaged_notes_keep_everything_and_can_be_made_anew(
+    def test_a_damaged_file_keeps_everything_and_can_be_replaced(
         self, staged_device: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
         folder = staged_device.home / "models" / "tiny"
@@ -277,7 +275,7 @@ class TestSplit:
             },
         ],
     )
-    def test_notes_that_are_json_and_say_nothing_are_damaged_too(
+    def test_json_without_candidates_counts_as_damaged(
         self, staged_device: Any, float_bundle: Any, body: Any
     ) -> None:
         folder = staged_device.home / "models" / "tiny"
@@ -287,7 +285,7 @@ class TestSplit:
         assert staged_device.call("stage", **float_bundle.request()).result["changed"]
 
     @pytest.mark.parametrize("weights", [(10**400, 1), (1e308, 1e308)])
-    def test_weights_that_no_draw_can_add_up(
+    def test_weights_with_an_infinite_sum_are_refused(
         self, staged_device: Any, int8_bundle: Any, float_bundle: Any, weights: tuple[float, float]
     ) -> None:
         arms = [("a", int8_bundle.release, weights[0]), ("b", float_bundle.release, weights[1])]
@@ -298,7 +296,7 @@ class TestSplit:
 
 
 class TestServed:
-    def test_a_staged_release_runs_under_what_it_was_proved_with_last(
+    def test_a_candidate_runs_with_the_runtime_it_was_checked_with_last(
         self, serving: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
         """Also when it was committed here before, with a runtime that may be gone by now."""
@@ -315,7 +313,7 @@ class TestServed:
             candidates.runtime_of(place, "tiny", int8_bundle.release) == body["runtimes"][int8_bundle.release]
         )
 
-    def test_two_releases_side_by_side_by_calls(
+    def test_two_releases_serve_side_by_side_by_calls(
         self, staged_device: Any, tiny_data: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
         request = arms_of(
@@ -335,7 +333,7 @@ class TestServed:
         assert by_arm["b"]["release"] == float_bundle.release
         assert sum(window.get("keyed", 0) for window in windows) == 20
 
-    def test_a_device_that_is_wholly_one_arm_loads_that_release_alone(
+    def test_an_arm_without_weight_is_not_loaded(
         self, staged_device: Any, tiny_data: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
         request = arms_of(("a", int8_bundle.release, 0), ("b", float_bundle.release, 1), experiment="e-2")
@@ -344,7 +342,7 @@ class TestServed:
             assert rt.releases == {"b": float_bundle.release}
             assert {rt.run(tiny_data[0], key=key).arm for key in (None, "x", "y", 3)} == {"b"}
 
-    def test_a_split_under_another_release_is_not_served(
+    def test_a_split_of_another_base_is_not_applied(
         self, both: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
         from edgeq_agent.split import ab_split

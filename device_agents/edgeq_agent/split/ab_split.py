@@ -114,7 +114,7 @@ def parse(body: Any, subject: str) -> Split:
         SplitUnusable: EQ546, it does not describe a split.
     """
     try:
-        fields = Fields(body)
+        fields = Fields(body if isinstance(body, dict) else {"schema": body})
         if fields.raw("schema") != SCHEMA:
             raise fields.refuse("schema", SCHEMA)
         arms = fields.list_of("arms", _arm, f"a list of 1 to {_MAX_ARMS} arms", low=1, high=_MAX_ARMS)

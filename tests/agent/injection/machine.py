@@ -152,7 +152,7 @@ class Machine:
         self._cache: Any = None
         started = process_token._started
         # The same names in every run: a disk that was seen to be well is known again.
-        patch.setattr(partial, "_owner", lambda: f"owner{self._life}")
+        patch.setattr(partial, "_new_owner", lambda: f"owner{self._life}")
         # A restart gives this process another start time: what it made before is of a dead process.
         patch.setattr(
             process_token, "_started", lambda pid: f"9{self._life}" if pid == os.getpid() else started(pid)
