@@ -136,7 +136,7 @@ def test_a_recipe_that_is_none(models: Path, tmp_path: Path, edgeq: Edgeq, conte
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([], "neither a scheme nor a recipe"),
+        ([], "give a scheme or a recipe"),
         (["--scheme", "int8", "--calibrator", "percentil"], "did you mean 'percentile'"),
         (["--scheme", "float16", "--io", "int8"], "has inputs and outputs of float32"),
         (["--scheme", "int4", "--backend", "tensorflow"], "--backend tensorflow: tensorflow makes"),

@@ -96,7 +96,7 @@ def test_the_applications_lines_run_on_the_demos_device(project_root: Path, demo
 def test_the_examples_run(project_root: Path, folder: Path, script: str, words: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, project_root / "examples" / script, str(folder)],
-        capture_output=True, text=True, timeout=200, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for word in words:
