@@ -26,11 +26,10 @@ from benchmarks.deploy_pyinfra import Job, pyinfra_python, run_pyinfra
 from benchmarks.deploy_sshd import Sshd, slow_way, sshd
 from benchmarks.figures import Figure, last_line
 from edgeq.bundle.keys import workspace_key
-from edgeq.fleet.agent.chunks import Content
 from edgeq.fleet.agent.file import build_agent
-from edgeq.fleet.agent.upload import upload
+from edgeq.fleet.agent.upload import Content, upload
 from edgeq.fleet.connect import open_agent
-from edgeq.fleet.deploy import deploy_one
+from edgeq.fleet.deploy import deploy_device
 from edgeq.fleet.trust import pin
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq.values import Device
@@ -57,7 +56,7 @@ def _file(folder: Path, size_bytes: int, seed: int) -> Path:
 
 def _push(device: Device, content: Content) -> None:
     with open_agent(device) as client:
-        if not upload(client, [content], begun=()).stored:
+        if not upload(client, [content], partial_blobs=()).stored:
             raise SystemExit("it was there already")
 
 
@@ -71,11 +70,11 @@ def _transfers(
 ) -> tuple[list[float], list[float]]:
     device = server.device(f"push-{size_bytes}", port=port)
     with open_agent(device) as client:
-        client.place()
+        client.install_agent_file()
     ours, theirs = [], []
     for number in range(rounds):
         path, target = _file(folder, size_bytes, number), folder / "copied"
-        content = Content.of(path)
+        content = Content.from_source(path)
         ours.append(_seconds(lambda: _push(device, content)))  # noqa: B023 - called immediately
         batch = f"put {path} {target}\n"
         argv = peer(path, target)
@@ -129,8 +128,8 @@ def redeploy(server: Sshd, folder: Path, rounds: int) -> tuple[list[Figure], str
     bundle = write_tiny_bundle(folder / "tiny.eqb")
     device = server.device("redeploy")
     trusting(device, folder)
-    deploy_one(device, bundle, workspace=folder)
-    outcomes = [deploy_one(device, bundle, workspace=folder) for _ in range(rounds)]
+    deploy_device(device, bundle, workspace=folder)
+    outcomes = [deploy_device(device, bundle, workspace=folder) for _ in range(rounds)]
     took = [outcome.duration_s for outcome in outcomes]
     sent = max(outcome.sent_bytes for outcome in outcomes)
     return [
@@ -156,7 +155,7 @@ def fleet(server: Sshd, folder: Path, rounds: int, count: int) -> tuple[list[Fig
         at_once=_AT_ONCE,
     )
     job.agent.write_bytes(build_agent().data)
-    contents = [Content.of(path) for path in job.files]
+    contents = [Content.from_source(path) for path in job.files]
 
     def one(device: Device) -> None:
         with open_agent(device) as client:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from edgeq.errors import EdgeqError
-from edgeq.fleet.facts import Facts
+from edgeq.fleet.facts import AutostartFact, EdgeTpu, Facts
+from edgeq.fleet.responses import TrustSummary
 from edgeq.fleet.trust import summary
 from edgeq.units import format_size
 from edgeq.values import Device
@@ -111,14 +111,14 @@ def _store(workspace: Path) -> Check:
     return _local("store", Health.OK, f"{path} opens, {runs} recent runs")
 
 
-def examine_trust(device: Device, trust: Mapping[str, Any] | None) -> list[Check]:
+def examine_trust(device: Device, trust: TrustSummary | None) -> list[Check]:
     """Check the trust store of a device, as its agent's `status` reports it; no check without one."""
     if trust is None:
         return []
     detail = summary(trust)
-    if trust.get("problem"):
+    if trust.problem:
         health, fix = Health.FAIL, "recreate the trust store on the device: see EQ537 in docs/errors.md"
-    elif not trust["keys"]:
+    elif not trust.keys:
         health, fix = Health.WARN, f"edgeq keys trust --on {device.name}"
     else:
         return [Check(subject=device.name, name="trust", health=Health.OK, detail=detail)]
@@ -129,7 +129,7 @@ def examine_device(
     device: Device,
     facts_of: Callable[[Device], Facts],
     *,
-    starts: Mapping[str, Mapping[str, Any]] | None = None,
+    starts: Mapping[str, AutostartFact] | None = None,
     now_ns: Callable[[], int] = time.time_ns,
 ) -> list[Check]:
     """Check one device. A device that does not answer is one failed check.
@@ -163,9 +163,9 @@ def examine_device(
     else:
         fix = "the first `edgeq deploy` installs one"
         checks.append(check("runtime", Health.WARN, "no inference runtime yet", fix))
-    if facts.raw.get("edgetpu"):
-        checks.append(_edgetpu(device.name, facts.raw["edgetpu"]))
-    checks.append(_service(device.name, (starts or {}).get(device.name) or facts.raw.get("service")))
+    if facts.edgetpu is not None:
+        checks.append(_edgetpu(device.name, facts.edgetpu))
+    checks.append(_service(device.name, (starts or {}).get(device.name) or facts.service))
     low = facts.free_bytes < LEAST_FREE_BYTES_DEVICE
     space_fix = f"free at least {format_size(LEAST_FREE_BYTES_DEVICE)} on the device" if low else None
     checks.append(
@@ -181,19 +181,17 @@ def examine_device(
     return checks
 
 
-def _edgetpu(name: str, found: Mapping[str, Any]) -> Check:
+def _edgetpu(name: str, tpu: EdgeTpu) -> Check:
     """Check the Edge TPU of a device that has the library or the accelerator."""
-    devices = ", ".join(found["devices"])
-    if found["loads"] and devices:
-        return Check(
-            subject=name, name="edgetpu", health=Health.OK, detail=f"{found['library']} loads, {devices}"
-        )
-    detail = f"{devices or 'no accelerator found'}; {found['problem'] or found['library'] + ' loads'}"
+    devices = ", ".join(tpu.devices)
+    if tpu.loads and devices:
+        return Check(subject=name, name="edgetpu", health=Health.OK, detail=f"{tpu.library} loads, {devices}")
+    detail = f"{devices or 'no accelerator found'}; {tpu.problem or f'{tpu.library} loads'}"
     fix = "install libedgetpu and plug in the accelerator; models not compiled for it run without both"
     return Check(subject=name, name="edgetpu", health=Health.WARN, detail=detail, fix=fix)
 
 
-def _service(name: str, service: Mapping[str, Any] | None) -> Check:
+def _service(name: str, service: AutostartFact | None) -> Check:
     """Check the boot service of a device, as its agent's probe or verb `service` reports it."""
 
     def check(health: Health, detail: str, fix: str | None = None) -> Check:
@@ -205,21 +203,19 @@ def _service(name: str, service: Mapping[str, Any] | None) -> Check:
             "none: after a restart, an interrupted deployment waits for the next edgeq command to recover"
         )
         return check(Health.WARN, detail, enable)
-    last = service["last"]
-    if not service["whole"]:
+    last = service.last
+    if not service.whole:
         return check(
-            Health.FAIL, f"{service['kind']}, but its files have changed since the installation", enable
+            Health.FAIL, f"{service.kind}, but its files have changed since the installation", enable
         )
-    if not service["ran_in_this_boot"]:
-        return check(Health.WARN, f"{service['kind']}, but it has not run since the device booted", enable)
-    if not last["ok"]:
-        return check(Health.FAIL, f"{service['kind']}, but its last run failed: {last['problem']}", enable)
-    if service.get("at_boot") is False:
-        return check(
-            Health.WARN, f"{service['kind']}, but nothing starts it at boot: {service['why']}", enable
-        )
-    seen = "ran at boot" if service["seen_at_boot"] else "the device has not been restarted yet"
-    return check(Health.OK, f"{service['kind']}, {seen}")
+    if last is None or not service.ran_in_this_boot:
+        return check(Health.WARN, f"{service.kind}, but it has not run since the device booted", enable)
+    if not last.ok:
+        return check(Health.FAIL, f"{service.kind}, but its last run failed: {last.problem}", enable)
+    if service.at_boot is False:
+        return check(Health.WARN, f"{service.kind}, but nothing starts it at boot: {service.why}", enable)
+    seen = "ran at boot" if service.seen_at_boot else "the device has not been restarted yet"
+    return check(Health.OK, f"{service.kind}, {seen}")
 
 
 def worst(checks: list[Check]) -> Health:

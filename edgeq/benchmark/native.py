@@ -1,96 +1,95 @@
-"""What `benchmark_model` measured on a device: its figures, with what they can be compared to."""
+"""The result of a benchmark by TFLite's `benchmark_model` (`edgeq.native-bench/1`) as a frozen value."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from edgeq.errors import AgentProtocolError
+from pydantic import Field
+
+from edgeq.benchmark.result import Figure
+from edgeq.fleet.responses import Count, Items, Response, parse
 from edgeq.units import format_duration, format_size
 from edgeq_agent import wire
 
-_TIMES = ("min", "p5", "p50", "mean", "p95", "max")
-# Nanoseconds or bytes; what is beyond any float, or none of its numbers, is no figure.
-_MOST = 2**63
-_DURATIONS = ("init_ns", "first_inference_ns")
+
+class NativeLatency(Response):
+    """Latency of single inferences, in nanoseconds; an older program prints no percentiles."""
+
+    count: Count
+    min: Figure
+    p5: Figure | None = None
+    p50: Figure | None = None
+    mean: Figure
+    p95: Figure | None = None
+    max: Figure
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NativeResult:
-    """A benchmark by the native program: on inputs of its own, without the spread of single runs.
+class NativeMemory(Response):
+    """Peak memory of the whole program, or None when it was not measured."""
+
+    peak_bytes: Count | None = None
+
+
+class NativeResult(Response):
+    """The result of `benchmark_model`, on inputs of its own and without the latencies of single runs.
 
     Attributes:
-        document: the agent's `edgeq.native-bench/1` as it came.
+        document: the agent's `edgeq.native-bench/1` as it arrived.
     """
 
-    model: str
-    release: str
-    document: Mapping[str, Any]
+    model: str = ""
+    release: str = ""
+    latency_ns: NativeLatency
+    init_ns: Figure
+    first_inference_ns: Figure
+    threads: Count
+    memory: NativeMemory = NativeMemory()
+    warnings: Items[Any] = Field(default=())
+    program: str | None = None
+    kernels: str | None = None
 
     @property
     def valid(self) -> bool:
-        """Whether the run counts: the program tells of nothing that disturbed it."""
+        """Whether the run counts; the program reports nothing that would make it invalid."""
         return True
 
 
 def is_native(document: Mapping[str, Any]) -> bool:
-    """Tell whether a benchmark's answer is that of the native program."""
+    """Return whether a response of `bench` is the native program's."""
     return document.get("schema") == wire.NATIVE_BENCH_SCHEMA
 
 
 def parse_native(document: Mapping[str, Any], *, device: str) -> NativeResult:
-    """Return the result that a document holds.
+    """Return the result in a document.
 
     Raises:
-        AgentProtocolError: a field is missing or of the wrong kind; names it.
+        AgentProtocolError: a field is missing or has the wrong type; names it.
     """
-    latency = document.get("latency_ns")
-    if not isinstance(latency, Mapping):
-        raise _wrong(device, "latency_ns", "an object", latency)
-    for name in ("count", "min", "mean", "max"):
-        _check_number(device, f"latency_ns.{name}", latency.get(name))
-    for name in (*_DURATIONS, "threads"):
-        _check_number(device, name, document.get(name))
-    for name in _TIMES:  # an older program prints no percentile
-        if latency.get(name) is not None:
-            _check_number(device, f"latency_ns.{name}", latency[name])
-    memory, warnings = document.get("memory", {}), document.get("warnings", [])
-    if not isinstance(memory, Mapping):
-        raise _wrong(device, "memory", "an object", memory)
-    if memory.get("peak_bytes") is not None:
-        _check_number(device, "memory.peak_bytes", memory["peak_bytes"])
-    if not isinstance(warnings, list):
-        raise _wrong(device, "warnings", "a list", warnings)
-    return NativeResult(
-        model=str(document.get("model")), release=str(document.get("release")), document=document
-    )
+    return parse(NativeResult, document, device=device, verb="bench")
 
 
 def native_summary(result: NativeResult) -> tuple[str, ...]:
     """Return the lines that `edgeq bench` prints."""
-    document = result.document
-    latency = document["latency_ns"]
-    times = [f"{name} {format_duration(latency[name])}" for name in _TIMES if latency.get(name) is not None]
-    peak = document.get("memory", {}).get("peak_bytes")
+    latency = result.latency_ns
+    values = {
+        "min": latency.min,
+        "p5": latency.p5,
+        "p50": latency.p50,
+        "mean": latency.mean,
+        "p95": latency.p95,
+        "max": latency.max,
+    }
+    times = [f"{name} {format_duration(value)}" for name, value in values.items() if value is not None]
+    peak = result.memory.peak_bytes
     memory = "not measured" if peak is None else f"peak {format_size(peak)} of the whole program"
     return (
-        "source    benchmark_model, on inputs that it made up; figures of edgeq's own bench compare with it "
-        "only roughly",
+        "source    benchmark_model, on random inputs; compare with edgeq's own benchmarks only roughly",
         f"latency   {', '.join(times)}",
-        f"runs      {latency['count']}, threads {document['threads']}",
-        f"start     load {format_duration(document['init_ns'])}, "
-        f"first inference {format_duration(document['first_inference_ns'])}",
+        f"runs      {latency.count}, threads {result.threads}",
+        f"start     load {format_duration(result.init_ns)}, "
+        f"first inference {format_duration(result.first_inference_ns)}",
         f"memory    {memory}",
-        f"runtime   program {document.get('program')}, kernels {document.get('kernels')}",
-        *(f"warning   {warning}" for warning in document.get("warnings", ())),
+        f"runtime   program {result.program}, kernels {result.kernels}",
+        *(f"warning   {warning}" for warning in result.warnings),
     )
-
-
-def _check_number(device: str, field: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST:
-        raise _wrong(device, field, "a number from 0", value)
-
-
-def _wrong(device: str, field: str, expected: str, got: object) -> AgentProtocolError:
-    return AgentProtocolError(device, f"bench: {field}", expected=expected, got=repr(got)[:80])

@@ -1,73 +1,133 @@
-"""A benchmark's result as a frozen value."""
+"""The result of a benchmark (`edgeq.bench/1`) as a frozen value."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, Strict
+
+from edgeq.fleet.responses import Count, Items, Response, parse
+
+# A measured number: neither negative nor infinite. Devices may send any JSON.
+Figure = Annotated[float, Field(ge=0, lt=2**63, allow_inf_nan=False)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Latency:
-    """Latencies of single inferences.
+class Latency(Response):
+    """Latency of single inferences, in nanoseconds.
 
     Attributes:
-        p50_ci95_ns: the median's 95 % confidence interval, by order statistics.
+        p50_ci95_ns: the 95 % confidence interval of the median, from order statistics.
     """
 
-    count: int
-    min_ns: float
-    mean_ns: float
-    p50_ns: float
-    p90_ns: float
-    p95_ns: float
-    p99_ns: float
-    max_ns: float
-    p50_ci95_ns: tuple[float, float]
+    count: Count
+    min_ns: Figure = Field(validation_alias="min")
+    mean_ns: Figure = Field(validation_alias="mean")
+    p50_ns: Figure = Field(validation_alias="p50")
+    p90_ns: Figure = Field(validation_alias="p90")
+    p95_ns: Figure = Field(validation_alias="p95")
+    p99_ns: Figure = Field(validation_alias="p99")
+    max_ns: Figure = Field(validation_alias="max")
+    p50_ci95_ns: Annotated[tuple[Figure, Figure], Strict(False)] = Field(validation_alias="p50_ci95")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Environment:
-    """The device's state before and after a run; what could not be read is absent, with its reason."""
+class BenchRuntime(Response):
+    """The runtime that was measured."""
+
+    module: str
+    version: str
+    interpreter_python: str
+
+
+class PeakMemory(Response):
+    """Peak memory of the process; `source` says how it was read, or why it could not be."""
+
+    peak_bytes: Count | None
+    before_model_bytes: Count | None
+    source: str | None = None
+
+
+class Environment(Response):
+    """The device's state before and after a run: readings by name, those that failed under `absent`.
+
+    The set of readings depends on the platform, so they are kept as they arrived.
+    """
 
     before: Mapping[str, Any]
     after: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchResult:
-    """What one benchmark on one device gave.
+class BenchResult(Response):
+    """The result of one benchmark on one device.
 
     Attributes:
         kernels: which implementation ran: `xnnpack`, `builtin` or `unknown`.
-        init_ns: loading the model and preparing its tensors, in a fresh process.
+        init_ns: loading the model and allocating its tensors, in a fresh process.
         first_inference_ns: the first inference after that.
-        peak_bytes: peak memory of the process, or None with the reason in `memory_source`.
-        before_model_bytes: peak memory before the model was loaded: interpreter and libraries.
-        invalid: why this run does not count; empty when it does.
-        document: the agent's `edgeq.bench/1` as it came.
+        document: the agent's `edgeq.bench/1` as it arrived.
     """
 
+    schema_name: Literal["edgeq.bench/1"] = Field(validation_alias="schema")
     model: str
     release: str
-    runtime: str
-    python: str
+    measured: BenchRuntime = Field(validation_alias="runtime")
     kernels: str
-    threads: int
-    runs: int
-    duration_s: float
-    init_ns: float
-    first_inference_ns: float
-    latency: Latency
-    peak_bytes: int | None
-    before_model_bytes: int | None
-    memory_source: str
+    threads: Count
+    runs: Count
+    duration_s: Figure
+    init_ns: Figure
+    first_inference_ns: Figure
+    latency: Latency = Field(validation_alias="latency_ns")
+    memory: PeakMemory
     environment: Environment
-    invalid: tuple[str, ...]
-    warnings: tuple[str, ...]
-    document: Mapping[str, Any]
+    disturbances: Items[Mapping[str, Any]] = Field(validation_alias="invalid")
+    messages: Items[Any] = Field(validation_alias="warnings")
+
+    @property
+    def runtime(self) -> str:
+        """The runtime's module and version."""
+        return f"{self.measured.module} {self.measured.version}"
+
+    @property
+    def python(self) -> str:
+        """The version of Python that ran it."""
+        return self.measured.interpreter_python
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """Peak memory of the process, or None with the reason in `memory_source`."""
+        return self.memory.peak_bytes
+
+    @property
+    def before_model_bytes(self) -> int | None:
+        """Peak memory before the model was loaded: interpreter and libraries."""
+        return self.memory.before_model_bytes
+
+    @property
+    def memory_source(self) -> str:
+        """How peak memory was read, or why it could not be."""
+        return self.memory.source or "source unknown"
+
+    @property
+    def invalid(self) -> tuple[str, ...]:
+        """Why the run does not count; empty when it does."""
+        return tuple(str(entry.get("reason", entry)) for entry in self.disturbances)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What may have influenced the run."""
+        return tuple(map(str, self.messages))
 
     @property
     def valid(self) -> bool:
         """Whether the run counts."""
-        return not self.invalid
+        return not self.disturbances
+
+
+def parse_bench(document: Mapping[str, Any], *, device: str) -> BenchResult:
+    """Return the result in a document `edgeq.bench/1`; unknown fields are ignored.
+
+    Raises:
+        AgentProtocolError: a field is missing or has the wrong type; names it.
+    """
+    return parse(BenchResult, document, device=device, verb="bench")

@@ -1,4 +1,4 @@
-"""A benchmark's result in lines for people."""
+"""A benchmark's result as lines of text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMES = {
 
 
 def summary(result: BenchResult) -> tuple[str, ...]:
-    """Return the lines that `edgeq bench` prints: figures first, then what to think of them."""
+    """Return the lines that `edgeq bench` prints: measurements first, then what limits their validity."""
     latency = result.latency
     low, high = (format_duration(bound) for bound in latency.p50_ci95_ns)
     lines = [
@@ -43,7 +43,7 @@ def _memory(result: BenchResult) -> str:
     if result.before_model_bytes is None:
         return text
     own = result.peak_bytes - result.before_model_bytes
-    return f"{text}, {format_size(own)} of it since the model was loaded"
+    return f"{text}, {format_size(own)} of it after loading the model"
 
 
 def _environment(result: BenchResult) -> list[str]:
@@ -52,9 +52,9 @@ def _environment(result: BenchResult) -> list[str]:
     for name in before:
         if name == "absent" or before[name] is None:
             continue
-        if name == "cpu_pressure_us":  # a counter since the device started: what it rose by is what counts
+        if name == "cpu_pressure_us":  # a counter since boot: the difference is what counts
             waited_us = max(0, (after.get(name) or before[name]) - before[name])
-            lines.append(f"others waited for the processor for {format_duration(1000 * waited_us)} meanwhile")
+            lines.append(f"tasks waited for the processor for {format_duration(1000 * waited_us)} in all")
             continue
         shown, unit = _NAMES.get(name, (name, ""))
         then, now = _shown(before[name]), _shown(after.get(name))

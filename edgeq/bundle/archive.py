@@ -8,7 +8,7 @@ import json
 import stat
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ class Bundle:
         manifest: the document as it travels; its digest is the release.
         parsed: the same, typed.
         contents: by SHA-256, the bytes.
-        signed_by: its signatures; each fits the manifest, whether to trust its key is another question.
+        signed_by: its signatures; each is valid for the manifest. Whether its key is trusted is not checked.
+        path: the file that it was read from or written to.
     """
 
     manifest: Mapping[str, Any]
@@ -55,6 +56,7 @@ class Bundle:
     release: str
     contents: Mapping[str, bytes] = field(repr=False)
     signed_by: tuple[Signature, ...] = ()
+    path: Path | None = field(default=None, compare=False)
 
     @property
     def signatures(self) -> Sequence[Mapping[str, str]]:
@@ -119,7 +121,7 @@ def write_bundle(
     data = buffer.getvalue()
     bundle = parse_bundle(data, subject=str(path))
     write_atomic(path, data)
-    return bundle
+    return replace(bundle, path=path)
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
@@ -147,7 +149,7 @@ def read_bundle(path: Path) -> Bundle:
         raise BundleError(str(path), error.strerror or "cannot be read", hint=hint) from error
     if len(data) > _LARGEST_FILE_BYTES:
         raise BundleError(str(path), expected=f"at most {_LARGEST_FILE_BYTES} bytes", got="more")
-    return parse_bundle(data, subject=str(path))
+    return replace(parse_bundle(data, subject=str(path)), path=path)
 
 
 def resigned(bundle: Bundle, path: Path, *, counter: int, keys: Sequence[SigningKey]) -> Bundle:

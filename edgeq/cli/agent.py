@@ -22,6 +22,7 @@ def agent_command() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("edgeq-agent.pyz"),
     show_default=True,
+    help="The file to write.",
 )
 def _build(app: App, output: Path) -> None:
     """Write the agent as one file that Python 3.7 and later run; the same sources give the same bytes."""

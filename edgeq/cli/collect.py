@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.device_options import retries_option, retry_policy
+from edgeq.cli.device_results import finish
 from edgeq.cli.options import Number
-from edgeq.cli.outcome import end
-from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.errors import EdgeqError, UsageError
 
@@ -46,7 +46,8 @@ def collect_command(
             break
         app.ui.emit("edgeq.collect/1", _document(done, failed))
         time.sleep(watch_s)
-    end(app, "edgeq.collect/1", _document(done, failed), failed, asked=len(devices), what="collect")
+    body = _document(done, failed)
+    finish(app, "edgeq.collect/1", body, failed, device_count=len(devices), what="collect")
     app.ui.next("edgeq monitor")
 
 
@@ -58,13 +59,16 @@ def _round(
     from edgeq.fleet.parallel import on_each
     from edgeq.store import Store
 
-    retry = retry_of(app, retries)
+    policy = retry_policy(app, retries)
     with Store.open(app.workspace) as store:
 
         def pull(device: Device) -> Collected:
             # A retry gets unacknowledged windows again; the store recognises those that it has.
             return ask(
-                device, lambda client: collect(client, device.name, store=store), repeatable=True, retry=retry
+                device,
+                lambda client: collect(client, device.name, store=store),
+                repeatable=True,
+                retry_policy=policy,
             )
 
         results = on_each(devices, pull)

@@ -1,4 +1,4 @@
-"""`edgeq devices native`: give a device TFLite's own benchmark_model, where no Python runtime fits it."""
+"""`edgeq devices native`: use TFLite's benchmark_model on a device for which there is no Python runtime."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgeq.cli.retries import retries_option, retry_of
+from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.ui import App, command
 from edgeq.errors import UsageError
 
@@ -17,13 +17,13 @@ from edgeq.errors import UsageError
 )
 @click.argument("name")
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--forget", is_flag=True, help="Use none any more.")
+@click.option("--forget", is_flag=True, help="Stop using the native benchmark program.")
 @retries_option()
 def native_command(app: App, name: str, file: Path | None, forget: bool, retries: int) -> None:
-    """Prove FILE, a benchmark_model for the device NAME, there, and deploy over it where nothing else starts.
+    """Test FILE, a benchmark_model built for the device NAME, there, and use it when no other runtime starts.
 
-    It loads and runs models and tells times. It gives no outputs: a release that is deployed over it was seen
-    to run, what it answers was not looked at, and `edgeq infer` is refused.
+    It loads and runs models and measures latency, but returns no outputs. A release that runs on it is only
+    known to run: its outputs are not checked, and `edgeq infer` refuses it.
     """
     from edgeq.fleet.runtimes.native import forget_native, use_native
 
@@ -33,10 +33,10 @@ def native_command(app: App, name: str, file: Path | None, forget: bool, retries
         )
     if file is None:
         forget_native(app.workspace, name)
-        app.ui.say(f"{name}: uses no native program any more; `edgeq prune` removes it from the device")
+        app.ui.say(f"{name}: no longer uses a native program; `edgeq prune` removes it from the device")
         app.ui.emit("edgeq.devices.native/1", {"device": name, "sha256": None, "runtime": None})
         return
-    runtime = use_native(app.workspace, name, file, retry=retry_of(app, retries))
+    runtime = use_native(app.workspace, name, file, retry_policy=retry_policy(app, retries))
     (program,) = runtime.files
     app.ui.line(f"{name}: {program.path} runs there, sha256 {program.sha256[:12]}")
     body = {"device": name, "sha256": program.sha256, "runtime": runtime.digest}

@@ -1,15 +1,17 @@
-"""`edgeq devices service`: let a device settle interrupted releases, and serve, from its start on."""
+"""`edgeq devices service`: install, show or remove the boot service of a device."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from edgeq.cli.retries import retries_option, retry_of
+from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.ui import App, command
 from edgeq.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgeq.fleet.autostart import Autostart
 
 _KINDS = ("auto", "systemd-user", "systemd-system", "termux-boot", "plain")
 
@@ -25,15 +27,15 @@ _KINDS = ("auto", "systemd-user", "systemd-system", "termux-boot", "plain")
     ],
 )
 @click.argument("name")
-@click.option("--enable", is_flag=True, help="Install it, and start it once.")
-@click.option("--disable", is_flag=True, help="Remove it, and end what it serves.")
-@click.option("--status", is_flag=True, help="Show how it is.  [default]")
-@click.option("--kind", type=click.Choice(_KINDS), help="What starts it.  [default: auto]")
+@click.option("--enable", is_flag=True, help="Install the service and start it once.")
+@click.option("--disable", is_flag=True, help="Remove the service and stop its model server.")
+@click.option("--status", is_flag=True, help="Show the service.  [default]")
+@click.option("--kind", type=click.Choice(_KINDS), help="What starts it at boot.  [default: auto]")
 @click.option("--serve", "models", multiple=True, metavar="MODEL", help="Serve it over HTTP; repeatable.")
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    help="Of the device's 127.0.0.1.  [default: a unix socket in the agent's folder]",
+    help="Port on the device's 127.0.0.1.  [default: a unix socket in the agent's folder]",
 )
 @retries_option()
 def service_command(
@@ -47,63 +49,65 @@ def service_command(
     port: int | None,
     retries: int,
 ) -> None:
-    """Let a device settle what a restart interrupts, by itself, and serve models from its start on.
+    """Install a boot service that finishes interrupted deployments and optionally serves models.
 
-    A release whose trial a restart interrupts goes back when the device has started, without a call.
+    Without it, a release whose soak a restart interrupted is rolled back only at the next call of the agent.
     """
     from edgeq.fleet import autostart
     from edgeq.fleet.inventory import Inventory
 
     device = Inventory.load(app.workspace).get(name)
     if enable + disable + status > 1:
-        raise click.UsageError("--enable, --disable and --status: one at a time")
+        raise click.UsageError("--enable, --disable and --status exclude each other")
     if not enable and (kind or models or port):
         raise UsageError(
             "edgeq devices service",
-            "--kind, --serve and --port belong to --enable",
+            "--kind, --serve and --port require --enable",
             hint=f"edgeq devices service {name} --enable ...",
         )
     if port is not None and not models:
-        raise UsageError("--port", "there is nothing to serve on it", hint="add --serve MODEL")
-    retry = retry_of(app, retries)
+        raise UsageError("--port", "requires --serve", hint="add --serve MODEL")
+    policy = retry_policy(app, retries)
     if enable:
-        chosen, served = autostart.StartKind(kind or "auto"), list(dict.fromkeys(models))
-        answer = autostart.enable(device, kind=chosen, models=served, port=port, retry=retry)
+        start_kind, served = autostart.StartKind(kind or "auto"), list(dict.fromkeys(models))
+        service = autostart.enable(device, kind=start_kind, models=served, port=port, retry_policy=policy)
     elif disable:
-        answer = autostart.disable(device, retry=retry)
+        service = autostart.disable(device, retry_policy=policy)
     else:
-        answer = autostart.status(device, retry=retry)
-    for line in lines(answer):
+        service = autostart.status(device, retry_policy=policy)
+    for line in lines(service):
         app.ui.line(f"{name}: {line}")
-    app.ui.emit("edgeq.devices.service/1", {"device": name, **answer})
-    if not answer["enabled"]:
+    app.ui.emit("edgeq.devices.service/1", {"device": name, **service.document})
+    if not service.enabled:
         app.ui.next(f"edgeq devices service {name} --enable")
 
 
-def lines(answer: Mapping[str, Any]) -> list[str]:
-    """Return what people read of an answer."""
-    if not answer["enabled"]:
-        return [f"nothing starts with the device; it could be {answer['choice']}"]
-    starts = {True: "starts with the device", False: "does NOT start with the device", None: "not seen yet"}
-    found = [f"{answer['kind']}: {starts[answer['at_boot']]}{_because(answer['why'])}"]
-    for unit in answer["units"]:
-        state = f"{unit['active']} ({unit['sub']}), result {unit['result']}, {unit['restarts']} restarts"
-        found.append(f"{unit['unit']}: {unit['problem'] or state}")
-    serving = answer.get("serving")
-    if answer["models"]:
-        found.append(f"serves {', '.join(answer['models'])}{_because((serving or {}).get('problem'))}")
-    return [*found, _last(answer)]
+def lines(service: Autostart) -> list[str]:
+    """Return the state of a boot service as lines of text."""
+    if not service.enabled:
+        return [f"no boot service is installed; --kind auto would select {service.choice}"]
+    starts = {True: "starts at boot", False: "does NOT start at boot", None: "no boot seen yet"}
+    found = [f"{service.kind}: {starts[service.at_boot]}{_in_brackets(service.why)}"]
+    for unit in service.units:
+        state = f"{unit.active} ({unit.sub}), result {unit.result}, {unit.restarts} restarts"
+        found.append(f"{unit.unit}: {unit.problem or state}")
+    if service.models:
+        problem = service.serving.problem if service.serving else None
+        found.append(f"serves {', '.join(service.models)}{_in_brackets(problem)}")
+    return [*found, _last_run(service)]
 
 
-def _because(why: str | None) -> str:
-    return f" ({why})" if why else ""
+def _in_brackets(text: str | None) -> str:
+    return f" ({text})" if text else ""
 
 
-def _last(answer: Mapping[str, Any]) -> str:
-    last = answer["last"]
+def _last_run(service: Autostart) -> str:
+    last = service.last
     if last is None:
-        return "it never ran"
-    when = "in this boot" if answer["ran_in_this_boot"] else "in an earlier boot"
-    how = "settled everything" if last["ok"] else f"failed: {last['problem']}"
-    moved = [f"{name} {told['state']}" for name, told in sorted(last["models"].items()) if told["changed"]]
-    return f"last run {when}, {last['since_boot_s']:.0f} s after its start: {how}{_because(', '.join(moved))}"
+        return "it has not run yet"
+    when = "in this boot" if service.ran_in_this_boot else "in an earlier boot"
+    result = "finished everything" if last.ok else f"failed: {last.problem}"
+    changed = [f"{name} {model.state}" for name, model in sorted(last.models.items()) if model.changed]
+    return (
+        f"last run {when}, {last.since_boot_s:.0f} s after boot: {result}{_in_brackets(', '.join(changed))}"
+    )

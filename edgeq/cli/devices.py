@@ -1,4 +1,4 @@
-"""`edgeq devices`: enrol, list and remove devices; emulate one."""
+"""`edgeq devices`: enrol, list and remove devices; emulate one; manage their boot service."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from edgeq.cli.device_native import native_command
+from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.device_service import service_command
-from edgeq.cli.retries import retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.errors import UsageError
 from edgeq.units import format_size
@@ -22,13 +22,13 @@ _JUMP_FINGERPRINT = click.option(
     "jump_fingerprints",
     multiple=True,
     metavar="SHA256:...",
-    help="The host key's of a machine on the way; once for each. Else known_hosts must have it.",
+    help="Host-key fingerprint of a jump host; repeatable. By default known_hosts must have the key.",
 )
 
 
 @click.group("devices")
 def devices_command() -> None:
-    """Enrol, list and remove devices; emulate one; let one start by itself."""
+    """Enrol, list and remove devices; emulate one; manage their boot service."""
 
 
 @command(
@@ -39,32 +39,47 @@ def devices_command() -> None:
     ],
 )
 @click.argument("name")
-@click.option("--host", required=True, help="Its name or address.")
-@click.option("--port", type=click.IntRange(1, 65535), default=22, show_default=True)
-@click.option("--user", default=getpass.getuser, show_default="yours", help="Who logs in there.")
+@click.option("--host", required=True, help="Host name or address of the device.")
+@click.option("--port", type=click.IntRange(1, 65535), default=22, show_default=True, help="SSH port.")
+@click.option("--user", default=getpass.getuser, show_default="your user name", help="User to log in as.")
 @click.option(
-    "--kind", type=click.Choice([kind.value for kind in DeviceKind]), default="linux", show_default=True
+    "--kind",
+    type=click.Choice([kind.value for kind in DeviceKind]),
+    default="linux",
+    show_default=True,
+    help="Kind of board; bundles may be made for some kinds only.",
 )
-@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="For `--to label:KEY=VALUE`.")
-@click.option("--identity", type=click.Path(path_type=Path, dir_okay=False), help="The private key file.")
-@click.option("--fingerprint", help="Its host key's, SHA256:...; any other one is refused.")
-@click.option("--python", default="python3", show_default=True, help="The interpreter on the device.")
-@click.option("--home", default=".edgeq", show_default=True, help="The agent's folder on the device.")
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Label for selections such as `--to label:KEY=VALUE`; repeatable.",
+)
+@click.option("--identity", type=click.Path(path_type=Path, dir_okay=False), help="Private key file.")
+@click.option("--fingerprint", help="Fingerprint of its host key, SHA256:...; any other key is refused.")
+@click.option("--python", default="python3", show_default=True, help="Python interpreter on the device.")
+@click.option(
+    "--home",
+    default=".edgeq",
+    show_default=True,
+    help="The agent's folder on the device, relative to the user's home.",
+)
 @click.option(
     "--publisher",
     "publishers",
     multiple=True,
     metavar="KEY",
-    help="Whose releases it accepts: a key by name or a .pub file. Else this workspace's own key.",
+    help="Key whose releases it accepts: a name or a .pub file; repeatable. Default: this workspace's key.",
 )
-@click.option("--jump", help="A machine on the way, [USER@]HOST[:PORT]; several with commas.")
+@click.option("--jump", help="Jump host, [USER@]HOST[:PORT]; several separated by commas.")
 @_JUMP_FINGERPRINT
 @click.option(
     "--transport",
     type=click.Choice([kind.value for kind in TransportKind]),
     default="paramiko",
     show_default=True,
-    help="openssh runs this machine's ssh program, with all that it is set up for.",
+    help="openssh runs this machine's ssh program with its configuration; paramiko is built in.",
 )
 @retries_option()
 def _add(
@@ -85,9 +100,9 @@ def _add(
     transport: str,
     retries: int,
 ) -> None:
-    """Pin the host key of a device, log in, prove its Python, and add it to devices.toml.
+    """Pin the host key of a device, log in, check its Python, and add it to devices.toml.
 
-    The device learns whose releases to accept: from then on it refuses all others.
+    The device is given a signing key to trust: from then on it refuses releases signed by others only.
     """
     from edgeq.bundle.keys import find_public
     from edgeq.fleet.enrol import enrol
@@ -108,13 +123,12 @@ def _add(
         jump=jump,
         jump_fingerprints=jump_fingerprints,
         transport=TransportKind(transport),
-        retry=retry_of(app, retries),
+        retry_policy=retry_policy(app, retries),
     )
-    _note(app, "add", enrolment.device, None)
     facts = enrolment.facts
     app.ui.line(f"{name}  {enrolment.fingerprint}")
     for pinned in _jump_fingerprints(enrolment.device):
-        app.ui.line(f"{name} by {jump}  {pinned}")
+        app.ui.line(f"{name} via {jump}  {pinned}")
     app.ui.line(
         f"Python {facts.python}, {facts.machine}, {facts.libc} {facts.libc_version}, "
         f"{format_size(facts.free_bytes)} free{f', {facts.model}' if facts.model else ''}"
@@ -125,15 +139,17 @@ def _add(
             "device": _entry(enrolment.device),
             "fingerprint": enrolment.fingerprint,
             "trusts": list(enrolment.trusts),
-            "facts": facts.raw,
+            "facts": facts.document,
         },
     )
     app.ui.line(f"accepts releases signed by {', '.join(enrolment.trusts)}")
     if not enrolment.pinned:
-        app.ui.warn(f"{name} trusts other keys already; `edgeq keys trust --on {name}` adds this workspace's")
+        app.ui.warn(
+            f"{name} already trusts other keys; `edgeq keys trust --on {name}` adds this workspace's key"
+        )
     if fingerprint is None:
         app.ui.say(
-            f"pinned the key that it showed; compare on {name}: ssh-keygen -lf /etc/ssh/ssh_host_*.pub"
+            f"pinned its present host key; compare it on {name}: ssh-keygen -lf /etc/ssh/ssh_host_*.pub"
         )
     app.ui.next(f"edgeq deploy BUNDLE --to {name}")
 
@@ -151,11 +167,11 @@ def _list(app: App) -> None:
             [
                 device.name,
                 f"{device.user}@{device.host}:{device.port}"
-                + (f" by {device.jump}" if device.jump else "")
+                + (f" via {device.jump}" if device.jump else "")
                 + (" (openssh)" if device.transport is TransportKind.OPENSSH else ""),
                 device.kind.value,
                 " ".join(f"{key}={value}" for key, value in device.labels.items()),
-                " by ".join([entry["fingerprint"], *entry["jump_fingerprints"]]),
+                " via ".join([entry["fingerprint"], *entry["jump_fingerprints"]]),
             ]
             for device, entry in zip(devices, entries, strict=True)
         ],
@@ -168,38 +184,35 @@ def _list(app: App) -> None:
 @command("remove", examples=["edgeq devices remove pi"])
 @click.argument("name")
 def _remove(app: App, name: str) -> None:
-    """Take a device out of devices.toml; nothing changes on it."""
+    """Remove a device from devices.toml; nothing changes on the device."""
     from edgeq.fleet.inventory import Inventory
 
     Inventory.load(app.workspace).remove(name)
-    app.ui.say(f"{name}: removed; the device itself is as it was")
+    app.ui.say(f"{name}: removed; the device itself is unchanged")
     app.ui.emit("edgeq.devices.remove/1", {"device": name})
 
 
 @command("rotate-key", examples=["edgeq devices rotate-key pi --fingerprint SHA256:nQxf..."])
 @click.argument("name")
-@click.option("--fingerprint", help="The new key's, as read on the device: SHA256:...")
+@click.option("--fingerprint", help="Fingerprint of the new host key, as read on the device: SHA256:...")
 @_JUMP_FINGERPRINT
 def _rotate_key(app: App, name: str, fingerprint: str | None, jump_fingerprints: tuple[str, ...]) -> None:
-    """Pin new host keys of a device, or of the machines on the way to it, in the place of the old ones.
+    """Pin new host keys of a device, or of its jump hosts, in place of the old ones.
 
-    No key but those with these fingerprints; read them on the machines themselves.
+    Only keys with these fingerprints are pinned; read them on the machines themselves.
     """
     from edgeq.fleet.enrol import rotate_key
-    from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.ssh.hostkeys import HostKey
 
     if fingerprint is None and not jump_fingerprints:
         raise UsageError(
             "edgeq devices rotate-key", expected="--fingerprint or --jump-fingerprint", got="neither"
         )
-    before = _entry(Inventory.load(app.workspace).get(name))
     device = rotate_key(app.workspace, name, fingerprint=fingerprint, jump_fingerprints=jump_fingerprints)
     pinned = HostKey.parse(device.host_key).fingerprint
-    _note(app, "rotate-key", device, before)
     app.ui.line(f"{name}  {pinned}")
     for shown in _jump_fingerprints(device):
-        app.ui.line(f"{name} by {device.jump}  {shown}")
+        app.ui.line(f"{name} via {device.jump}  {shown}")
     app.ui.emit("edgeq.devices.rotate-key/1", {"device": _entry(device), "fingerprint": pinned})
 
 
@@ -211,14 +224,20 @@ def _rotate_key(app: App, name: str, fingerprint: str | None, jump_fingerprints:
     ],
 )
 @click.argument("name")
-@click.option("--detach", is_flag=True, help="Let it run in the background; `edgeq devices stop` ends it.")
-@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="For `--to label:KEY=VALUE`.")
+@click.option("--detach", is_flag=True, help="Run it in the background; `edgeq devices stop` stops it.")
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Label for selections such as `--to label:KEY=VALUE`; repeatable.",
+)
 def _emulate(app: App, name: str, detach: bool, labels: tuple[str, ...]) -> None:
-    """Start a loopback device on this machine, and enrol it: a real SSH server with a home of its own."""
+    """Start a loopback device on this machine and enrol it: a real SSH server with its own home folder."""
     from edgeq.testing.emulation import emulate
 
     added = dict(_label(label) for label in labels)
-    # Once it runs, Ctrl-C is how it is asked to end, not a command that was cut short.
+    # Once it runs, Ctrl-C stops it; the command has not failed.
     with (
         emulate(app.workspace, name, detach=detach, labels=added) as running,
         contextlib.suppress(KeyboardInterrupt),
@@ -235,7 +254,7 @@ def _emulate(app: App, name: str, detach: bool, labels: tuple[str, ...]) -> None
         )
         app.ui.next(f"edgeq deploy BUNDLE --to {name}")
         if detach:
-            app.ui.say(f"it runs in the background; `edgeq devices stop {name}` ends it")
+            app.ui.say(f"it runs in the background; `edgeq devices stop {name}` stops it")
         else:
             app.ui.say("it runs until Ctrl-C")
             running.device.process.wait()
@@ -244,7 +263,7 @@ def _emulate(app: App, name: str, detach: bool, labels: tuple[str, ...]) -> None
 @command("stop", examples=["edgeq devices stop pi-test"])
 @click.argument("name")
 def _stop(app: App, name: str) -> None:
-    """Stop a loopback device that runs in the background; its folder and its entry stay."""
+    """Stop a loopback device that runs in the background; its folder and its inventory entry are kept."""
     from edgeq.testing.emulation import stop
 
     stop(app.workspace, name)
@@ -286,20 +305,3 @@ def _jump_fingerprints(device: Device) -> list[str]:
     from edgeq.fleet.ssh.hostkeys import parse_keys
 
     return [] if device.jump_host_key is None else [k.fingerprint for k in parse_keys(device.jump_host_key)]
-
-
-def _note(app: App, action: str, device: Device, before: dict[str, Any] | None) -> None:
-    from edgeq.store import Store
-
-    pins = ("fingerprint", "jump_fingerprints")
-    after = _entry(device)
-    with Store.open(app.workspace) as store:
-        store.record_audit(
-            getpass.getuser(),
-            f"devices {action}",
-            device.name,
-            {
-                "before": None if before is None else {key: before[key] for key in pins},
-                "after": {key: after[key] for key in pins},
-            },
-        )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +11,8 @@ from edgeq.cli.ui import App, command
 from edgeq.errors import ExitStatus
 
 if TYPE_CHECKING:
-    from edgeq.fleet.facts import Facts
+    from edgeq.fleet.facts import AutostartFact, Facts
+    from edgeq.fleet.responses import TrustSummary
     from edgeq.values import Device
 
 
@@ -28,19 +28,20 @@ def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local
     checks = examine_host(app.workspace)
     inventory = Inventory.load(app.workspace)
     chosen = [] if local else [inventory.get(name) for name in devices] or list(inventory.devices)
-    trusts: dict[str, Mapping[str, Any] | None] = {}
-    starts: dict[str, Mapping[str, Any]] = {}
+    trusts: dict[str, TrustSummary | None] = {}
+    starts: dict[str, AutostartFact] = {}
 
     def facts(device: Device) -> Facts:
-        from edgeq.fleet.autostart import checked
         from edgeq.fleet.connect import open_agent
-        from edgeq.fleet.responses import status_of
+        from edgeq.fleet.facts import AutostartFact
+        from edgeq.fleet.operations import read_status
 
         with open_agent(device) as client:
             found = client.facts()
-            trusts[device.name] = status_of(device.name, client.call("status", {})).get("trust")
-            if found.raw.get("service"):
-                starts[device.name] = checked(device.name, client.call("service", {"action": "status"}))
+            trusts[device.name] = read_status(client).trust
+            if found.service is not None:
+                request = {"action": "status"}
+                starts[device.name] = client.request(AutostartFact, "service", request)
             return found
 
     for device in chosen:

@@ -1,4 +1,4 @@
-"""`edgeq infer`: run data through a device's current model."""
+"""`edgeq infer`: run data through a model on a device."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgeq.cli.retries import retries_option, retry_of
+from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.ui import App, command
 from edgeq.units import format_duration, format_percent
 
@@ -17,13 +17,20 @@ from edgeq.units import format_duration, format_percent
 )
 @click.argument("model")
 @click.option("--on", "name", required=True, help="The device.")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="An .npz with x (and y).")
 @click.option(
-    "--window", default=50, show_default=True, type=click.IntRange(1), help="Samples a telemetry window."
+    "--data", required=True, type=click.Path(path_type=Path), help="An .npz with the inputs x, and labels y."
 )
-@click.option("--outputs", is_flag=True, help="Put the raw outputs into the JSON document.")
 @click.option(
-    "--timeout", "timeout_s", default=120, show_default=True, type=click.IntRange(1), help="Seconds."
+    "--window", default=50, show_default=True, type=click.IntRange(1), help="Samples per telemetry window."
+)
+@click.option("--outputs", is_flag=True, help="Include the raw outputs in the JSON document.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=120,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Time limit on the device, in seconds.",
 )
 @retries_option()
 def infer_command(
@@ -36,30 +43,34 @@ def infer_command(
     timeout_s: int,
     retries: int,
 ) -> None:
-    """Run the samples of a file through MODEL on a device; telemetry is recorded there as in service."""
+    """Run the samples of a file through MODEL on a device; it records telemetry as in production."""
     from edgeq.fleet.agent.payloads import load_samples
     from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.operations import infer
 
     device = Inventory.load(app.workspace).get(name)
     samples = load_samples(data)
-    answer = infer(
+    result = infer(
         device,
         model,
         samples.payload,
         window=window,
         outputs=outputs,
         timeout_s=timeout_s,
-        retry=retry_of(app, retries),
+        retry_policy=retry_policy(app, retries),
     )
-    accuracy = samples.accuracy(answer["predicted"])
-    latency = answer["latency_ns"]
+    accuracy = samples.accuracy(result.predicted)
+    p50_ns, p95_ns = result.latency_ns.p50, result.latency_ns.p95
+    latency = (
+        f"p50 {format_duration(p50_ns)}, p95 {format_duration(p95_ns)}"
+        if p50_ns is not None and p95_ns is not None
+        else "no latency"
+    )
     app.ui.line(
-        f"{name}: {answer['samples']} samples through {model} {answer['release'][:12]}, "
-        f"p50 {format_duration(latency['p50'])}, p95 {format_duration(latency['p95'])}"
+        f"{name}: {result.samples} samples through {model} {result.release[:12]}, {latency}"
         + (f", accuracy {format_percent(accuracy)}" if accuracy is not None else "")
     )
-    for kind, count in answer.get("errors", {}).items():
+    for kind, count in result.errors.items():
         app.ui.warn(f"{count} x {kind}")
-    app.ui.emit("edgeq.infer/1", {"device": name, "accuracy": accuracy, **answer})
+    app.ui.emit("edgeq.infer/1", {"device": name, "accuracy": accuracy, **result.document})
     app.ui.next(f"edgeq collect {name}")

@@ -1,73 +1,75 @@
-"""`edgeq keys`: make signing keys, and say which of them devices trust."""
+"""`edgeq keys`: create signing keys, and manage which keys devices trust."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.cli.outcome import end, recap_of
-from edgeq.cli.retries import retries_option, retry_of
+from edgeq.cli.device_options import on_option, retries_option, retry_policy
+from edgeq.cli.device_results import finish, print_failures
 from edgeq.cli.ui import App, command
 
 if TYPE_CHECKING:
     from edgeq.bundle.keys import PublicKey
-    from edgeq.fleet.agent.client import AgentClient
+    from edgeq.fleet.parallel import Results
+    from edgeq.fleet.trust import TrustStore
 
-ON = click.option(
-    "--on", "selectors", multiple=True, required=True, help="A device, label:KEY=VALUE, or all."
-)
-RETRIES = retries_option()
-BY = click.option(
+_by_option = click.option(
     "--by",
     "signers",
     multiple=True,
     metavar="KEY",
-    help="Sign the change with this key, which the devices trust; once for each.",
+    help="Sign the change with this key, which the devices trust; repeatable.",
 )
 
 
 @click.group("keys")
 def keys_command() -> None:
-    """Make signing keys; let devices trust or revoke them."""
+    """Create signing keys; make devices trust or revoke keys."""
 
 
 @command("new", examples=["edgeq keys new release", "edgeq keys new release --json"])
 @click.argument("name")
 def _new(app: App, name: str) -> None:
-    """Make the key NAME in .edgeq/keys: the private file, for its owner alone, and NAME.pub."""
+    """Create the key NAME in .edgeq/keys: the private file, readable by its owner only, and NAME.pub."""
     from edgeq.bundle.keys import keys_folder, new_key
 
     key = new_key(app.workspace, name).public
     path = keys_folder(app.workspace) / f"{name}.pub"
     app.ui.line(f"{key.id}  {key.name}  {path}")
     app.ui.emit("edgeq.keys.new/1", {"key": _entry(key), "path": str(path)})
-    app.ui.say("keep the private file safe: whoever has it can publish; nobody can replace it")
+    app.ui.say("keep the private file safe: whoever has it can publish releases, and it cannot be recovered")
     app.ui.next(f"edgeq keys trust {name} --on DEVICE")
 
 
 @command("list", examples=["edgeq keys list", "edgeq keys list --on pi", "edgeq keys list --on all --json"])
-@click.option("--on", "selectors", multiple=True, help="Devices whose keys to list; else this workspace's.")
-@RETRIES
+@click.option(
+    "--on",
+    "selectors",
+    multiple=True,
+    help="List the keys that these devices trust; by default this workspace's keys.",
+)
+@retries_option()
 def _list(app: App, selectors: tuple[str, ...], retries: int) -> None:
-    """List the keys of this workspace, or those that devices trust."""
+    """List the keys of this workspace, or the keys that devices trust."""
     from edgeq.bundle.keys import known_keys
 
     if selectors:
-        _on_devices(app, "edgeq.keys.list/1", selectors, _show, retries, what="keys list")
+        _list_trusted(app, selectors, retries)
         return
     keys = known_keys(app.workspace)
     app.ui.table(["id", "name"], [[key.id, key.name] for key in keys])
     app.ui.emit("edgeq.keys.list/1", {"keys": [_entry(key) for key in keys], "devices": []})
     if not keys:
-        app.ui.next("edgeq keys new NAME, or `edgeq bundle`, which makes this workspace's own")
+        app.ui.next("edgeq keys new NAME, or `edgeq bundle`, which creates this workspace's own key")
 
 
 @command("export", examples=["edgeq keys export > publisher.pub", "edgeq keys export release --json"])
 @click.argument("key", default="workspace")
 def _export(app: App, key: str) -> None:
-    """Print the public part of KEY as OpenSSH writes it; the private part is never printed."""
+    """Print the public part of KEY in OpenSSH's format; the private part is never printed."""
     from edgeq.bundle.keys import find_public
 
     public = find_public(app.workspace, key)
@@ -84,11 +86,11 @@ def _export(app: App, key: str) -> None:
     ],
 )
 @click.argument("key", default="workspace")
-@ON
-@BY
-@RETRIES
+@on_option
+@_by_option
+@retries_option()
 def _trust(app: App, key: str, selectors: tuple[str, ...], signers: tuple[str, ...], retries: int) -> None:
-    """Let devices accept releases that KEY signs: a name of this workspace, or a .pub file."""
+    """Make devices accept releases signed by KEY: a key name of this workspace, or a .pub file."""
     from edgeq.bundle.keys import find_public
 
     public = find_public(app.workspace, key)
@@ -104,13 +106,13 @@ def _trust(app: App, key: str, selectors: tuple[str, ...], signers: tuple[str, .
     ],
 )
 @click.argument("key")
-@ON
-@BY
-@RETRIES
+@on_option
+@_by_option
+@retries_option()
 def _revoke(app: App, key: str, selectors: tuple[str, ...], signers: tuple[str, ...], retries: int) -> None:
-    """Let devices accept nothing more that KEY signs: an id, a name or a .pub file. What serves stays.
+    """Make devices refuse releases signed by KEY: an id, a key name or a .pub file. Current releases stay.
 
-    A revoked key stays revoked on a device; trust the new one before.
+    A device never trusts a revoked key again, so make it trust the new key first.
     """
     from edgeq.bundle.keys import find_public
 
@@ -124,15 +126,15 @@ def _revoke(app: App, key: str, selectors: tuple[str, ...], signers: tuple[str, 
     "policy",
     examples=["edgeq keys policy --on all --threshold 2", "edgeq keys policy --on pi --changes signed"],
 )
-@ON
-@BY
-@click.option("--threshold", type=click.IntRange(1, 64), help="How many keys must have signed a release.")
+@on_option
+@_by_option
+@click.option("--threshold", type=click.IntRange(1, 64), help="How many keys must sign a release.")
 @click.option(
     "--changes",
     type=click.Choice(["operator", "signed"]),
-    help="Who may change a device's keys: whoever logs in, or only with signatures of its keys.",
+    help="Who may change a device's keys: anyone who can log in, or only changes signed by its keys.",
 )
-@RETRIES
+@retries_option()
 def _policy(
     app: App,
     selectors: tuple[str, ...],
@@ -141,7 +143,7 @@ def _policy(
     changes: str | None,
     retries: int,
 ) -> None:
-    """Say how many signatures a release needs, and who may change a device's keys."""
+    """Set how many signatures a release needs, and who may change a device's keys."""
     from edgeq.errors import UsageError
 
     if threshold is None and changes is None:
@@ -162,10 +164,16 @@ for _command in (_new, _list, _export, _trust, _revoke, _policy):
     keys_command.add_command(_command)
 
 
-def _show(client: AgentClient) -> dict[str, Any]:
-    from edgeq.fleet.trust import shown
+def _list_trusted(app: App, selectors: Sequence[str], retries: int) -> None:
+    from edgeq.fleet.connect import ask
+    from edgeq.fleet.inventory import Inventory
+    from edgeq.fleet.parallel import on_each
+    from edgeq.fleet.trust import read_trust
 
-    return shown(client)
+    policy = retry_policy(app, retries)
+    devices = Inventory.load(app.workspace).select(selectors)
+    results = on_each(devices, lambda device: ask(device, read_trust, repeatable=True, retry_policy=policy))
+    _report(app, "edgeq.keys.list/1", results, device_count=len(devices), what="keys list")
 
 
 def _change(
@@ -176,62 +184,44 @@ def _change(
     retries: int,
     *,
     what: str,
-    **wanted: Any,
+    add: Sequence[PublicKey] = (),
+    revoke: Sequence[str] = (),
+    threshold: int | None = None,
+    changes: str | None = None,
 ) -> None:
     from edgeq.bundle.keys import find_private
-    from edgeq.fleet.trust import change
-
-    keys = [find_private(app.workspace, key) for key in signers]
-    _on_devices(
-        app, schema, selectors, lambda client: change(client, **wanted, signers=keys), retries, what=what
-    )
-
-
-def _on_devices(
-    app: App,
-    schema: str,
-    selectors: Sequence[str],
-    call: Callable[[AgentClient], dict[str, Any]],
-    retries: int,
-    *,
-    what: str,
-) -> None:
-    from edgeq.fleet.connect import ask
     from edgeq.fleet.inventory import Inventory
-    from edgeq.fleet.parallel import on_each
-
-    retry = retry_of(app, retries)
-    # A signed change is for one moment of the store alone: begun again it is refused, not done twice.
-    repeatable = what == "keys list"
-    devices = Inventory.load(app.workspace).select(selectors)
-    results = on_each(devices, lambda device: ask(device, call, repeatable=repeatable, retry=retry))
-    if what != "keys list":
-        _note(app, what, results.done)
-    entries: list[dict[str, Any]] = []
-    rows = []
-    for name, store in results.done.items():
-        entries.append({"device": name, "ok": True, **store})
-        rows += [[name, key["id"], key["name"], key["state"]] for key in store["keys"]]
-    entries += [{"device": n, "ok": False, "error": e.to_dict()} for n, e in results.failed.items()]
-    app.ui.table(["device", "id", "name", "state"], rows)
-    for name, store in results.done.items():
-        if store["threshold"] > 1 or store["changes"] != "operator":
-            app.ui.line(f"{name}: {store['threshold']} signatures a release; changes by {store['changes']}")
-    for name, error in results.failed.items():
-        app.ui.line(recap_of(name, error))
-    body: dict[str, Any] = {"keys": [], "devices": entries}
-    end(app, schema, body, results.failed, asked=len(devices), what=what)
-
-
-def _note(app: App, what: str, stores: Mapping[str, Any]) -> None:
-    import getpass
-
+    from edgeq.fleet.trust import change_many
     from edgeq.store import Store
 
-    told = ("keys", "threshold", "changes", "sequence")
+    keys = [find_private(app.workspace, key) for key in signers]
+    devices = Inventory.load(app.workspace).select(selectors)
     with Store.open(app.workspace) as store:
-        for name, answer in stores.items():
-            store.record_audit(getpass.getuser(), what, name, {key: answer.get(key) for key in told})
+        results = change_many(
+            devices,
+            what,
+            add=add,
+            revoke=revoke,
+            threshold=threshold,
+            changes=changes,
+            signers=keys,
+            retry_policy=retry_policy(app, retries),
+            store=store,
+        )
+    _report(app, schema, results, device_count=len(devices), what=what)
+
+
+def _report(app: App, schema: str, results: Results[TrustStore], *, device_count: int, what: str) -> None:
+    app.ui.table(
+        ["device", "id", "name", "state"],
+        [[name, key.id, key.name, key.state] for name, store in results.done.items() for key in store.keys],
+    )
+    for name, store in results.done.items():
+        if store.threshold > 1 or store.changes != "operator":
+            app.ui.line(f"{name}: {store.threshold} signatures per release; changes by {store.changes}")
+    print_failures(app, results.failed)
+    body: dict[str, Any] = {"keys": [], "devices": results.entries(lambda store: store.document)}
+    finish(app, schema, body, results.failed, device_count=device_count, what=what)
 
 
 def _entry(key: PublicKey) -> dict[str, Any]:

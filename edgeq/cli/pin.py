@@ -1,42 +1,37 @@
-"""`edgeq pin` and `edgeq unpin`: keep a release on devices, or let it go."""
+"""`edgeq pin` and `edgeq unpin`: keep a release on devices, or let prune remove it."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from edgeq.cli.outcome import end, recap_of
-from edgeq.cli.retries import retries_option, retry_of
+from edgeq.cli.device_options import on_option, retries_option, retry_policy
+from edgeq.cli.device_results import finish, print_failures
 from edgeq.cli.ui import App, command
 
-_ON = click.option(
-    "--on", "selectors", multiple=True, required=True, help="A device, label:KEY=VALUE, or all."
-)
-_RELEASE = click.option(
-    "--release", help="Its id, or the first digits of it; the one that serves by default."
+_release_option = click.option(
+    "--release", help="The release's id, or its first digits; by default the current release."
 )
 
 
 @command("pin", examples=["edgeq pin kws --on pi", "edgeq pin kws --release 3265b70d --on label:site=lab"])
 @click.argument("model")
-@_RELEASE
-@_ON
+@_release_option
+@on_option
 @retries_option()
 def pin_command(app: App, model: str, release: str | None, selectors: tuple[str, ...], retries: int) -> None:
-    """Keep a release of MODEL on devices: `edgeq prune` leaves it there until it is unpinned."""
+    """Pin a release of MODEL on devices: `edgeq prune` keeps it until it is unpinned."""
     _change(app, model, release, selectors, keep=True, retries=retries)
 
 
 @command("unpin", examples=["edgeq unpin kws --on pi", "edgeq unpin kws --release 3265b70d --on all --json"])
 @click.argument("model")
-@_RELEASE
-@_ON
+@_release_option
+@on_option
 @retries_option()
 def unpin_command(
     app: App, model: str, release: str | None, selectors: tuple[str, ...], retries: int
 ) -> None:
-    """Let a pinned release of MODEL go; `edgeq prune` removes it once nothing else refers to it."""
+    """Unpin a release of MODEL; `edgeq prune` then removes it unless something else refers to it."""
     _change(app, model, release, selectors, keep=False, retries=retries)
 
 
@@ -44,25 +39,21 @@ def _change(
     app: App, model: str, release: str | None, selectors: tuple[str, ...], *, keep: bool, retries: int
 ) -> None:
     from edgeq.fleet.inventory import Inventory
-    from edgeq.fleet.operations import pin
-    from edgeq.fleet.parallel import on_each
+    from edgeq.fleet.operations import pin_many
     from edgeq.store import Store
 
     devices = Inventory.load(app.workspace).select(selectors)
-    retry = retry_of(app, retries)
-    results = on_each(devices, lambda device: pin(device, model, release, keep=keep, retry=retry))
-    entries: list[dict[str, Any]] = []
-    for name, answer in results.done.items():
-        what = "pinned" if keep else "not pinned"
-        already = "" if answer["changed"] else ", as before"
-        app.ui.line(f"{name}: {model} {answer['release'][:12]} is {what}{already}")
-        entries.append({"device": name, "ok": True, **answer})
-    for name, error in results.failed.items():
-        app.ui.line(recap_of(name, error))
-        entries.append({"device": name, "ok": False, "error": error.to_dict()})
-    word = "pin" if keep else "unpin"
     with Store.open(app.workspace) as store:
-        store.record_run(word, model, {"devices": entries})
+        results = pin_many(
+            devices, model, release, keep=keep, retry_policy=retry_policy(app, retries), store=store
+        )
+    for name, result in results.done.items():
+        state = "pinned" if keep else "not pinned"
+        unchanged = "" if result.changed else ", as before"
+        app.ui.line(f"{name}: {model} {result.release[:12]} is {state}{unchanged}")
+    print_failures(app, results.failed)
+    verb = "pin" if keep else "unpin"
+    body = {"model": model, "devices": results.entries(lambda result: result.document)}
     schema = "edgeq.pin/1" if keep else "edgeq.unpin/1"
-    end(app, schema, {"model": model, "devices": entries}, results.failed, asked=len(devices), what=word)
+    finish(app, schema, body, results.failed, device_count=len(devices), what=verb)
     app.ui.next(f"edgeq prune --on {devices[0].name} --dry-run")

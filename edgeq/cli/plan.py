@@ -1,4 +1,4 @@
-"""`edgeq plan`: what a bundle would change on devices."""
+"""`edgeq plan`: show what a bundle would change on devices."""
 
 from __future__ import annotations
 
@@ -6,35 +6,34 @@ from pathlib import Path
 
 import click
 
-from edgeq.cli.deploy import entry_of, recap, show
-from edgeq.cli.outcome import end
-from edgeq.cli.retries import retries_option, retry_of
+from edgeq.cli.deploy_lines import print_plans, recap
+from edgeq.cli.device_options import retries_option, retry_policy, to_option
+from edgeq.cli.device_results import finish
 from edgeq.cli.ui import App, command
 
 
 @command("plan", examples=["edgeq plan kws.eqb --to pi", "edgeq plan kws.eqb --to label:site=lab --json"])
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--to", "selectors", multiple=True, required=True, help="A device, label:KEY=VALUE, or all.")
+@to_option
 @retries_option()
 def plan_command(app: App, bundle: Path, selectors: tuple[str, ...], retries: int) -> None:
-    """Ask each device, and show what BUNDLE would change there; nothing that serves is changed."""
+    """Show what BUNDLE would change on each device; what devices serve is not changed."""
     from edgeq.bundle.archive import read_bundle
-    from edgeq.fleet.deploy import plan_one
+    from edgeq.fleet.deploy_many import plan_many
     from edgeq.fleet.inventory import Inventory
-    from edgeq.fleet.parallel import on_each
 
     content = read_bundle(bundle)
     devices = Inventory.load(app.workspace).select(selectors)
-    retry = retry_of(app, retries)
-    plans = on_each(devices, lambda device: plan_one(device, content, workspace=app.workspace, retry=retry))
-    failed = {**plans.failed, **show(app, content, plans.done)}
-    for device in devices:
-        app.ui.line(recap(device.name, plans.done, {}, failed, content))
+    entries = plan_many(devices, content, workspace=app.workspace, retry_policy=retry_policy(app, retries))
+    print_plans(app, content, entries)
+    for entry in entries:
+        app.ui.line(recap(entry, content))
     body = {
         "bundle": str(bundle),
         "model": content.model,
         "release": content.release,
-        "devices": [entry_of(device.name, plans.done, {}, failed) for device in devices],
+        "devices": [entry.to_dict() for entry in entries],
     }
-    end(app, "edgeq.plan/1", body, failed, asked=len(devices), what="plan")
+    failed = {entry.device: entry.error for entry in entries if entry.error}
+    finish(app, "edgeq.plan/1", body, failed, device_count=len(devices), what="plan")
     app.ui.next(f"edgeq deploy {bundle} {' '.join(f'--to {selector}' for selector in selectors)}")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.cli.outcome import end
-from edgeq.cli.retries import retries_option, retry_of
+from edgeq.cli.device_options import retries_option, retry_policy
+from edgeq.cli.device_results import finish
 from edgeq.cli.ui import App, command
 from edgeq.errors import DataError, StoreError
 from edgeq.units import format_size
 
 if TYPE_CHECKING:
+    from edgeq.fleet.responses import DeviceStatus, ModelStatus
     from edgeq.monitor import FieldSummary
     from edgeq.values import Device
 
@@ -37,8 +38,8 @@ def status_command(app: App, names: tuple[str, ...], retries: int) -> None:
 
     inventory = Inventory.load(app.workspace)
     devices = inventory.select(names) if names else inventory.devices
-    retry = retry_of(app, retries)
-    results = on_each(devices, lambda device: status(device, retry=retry))
+    policy = retry_policy(app, retries)
+    results = on_each(devices, lambda device: status(device, retry_policy=policy))
     field = _field(app, devices)
     rows: list[list[str]] = []
     entries: list[dict[str, Any]] = []
@@ -51,18 +52,19 @@ def status_command(app: App, names: tuple[str, ...], retries: int) -> None:
             entries.append({"device": device.name, "ok": False, "error": error.to_dict(), "field": telemetry})
             continue
         rows += _rows(device.name, answer)
-        entries.append({"device": device.name, "ok": True, **answer, "field": telemetry})
+        entries.append({"device": device.name, "ok": True, **answer.document, "field": telemetry})
     app.ui.table(["device", "model", "release", "previous", "state", "since", "free"], rows)
     for name, answer in results.done.items():
-        if "trust" in answer:
-            app.ui.line(f"{name}: {summary(answer['trust'])}")
+        if answer.trust is not None:
+            app.ui.line(f"{name}: {summary(answer.trust)}")
     for name, summaries in field.items():
         for each in summaries:
             app.ui.line(f"{name}: {each.model} {each.release[:12]}, last windows: {each.line}")
     if not devices:
         app.ui.warn(f"no device is enrolled in the workspace {app.workspace}")
         app.ui.next("edgeq devices add NAME --host HOST")
-    end(app, "edgeq.status/1", {"devices": entries}, results.failed, asked=len(devices), what="status")
+    body = {"devices": entries}
+    finish(app, "edgeq.status/1", body, results.failed, device_count=len(devices), what="status")
 
 
 def _field(app: App, devices: Sequence[Device]) -> dict[str, list[FieldSummary]]:
@@ -84,30 +86,29 @@ def _field(app: App, devices: Sequence[Device]) -> dict[str, list[FieldSummary]]
         return {}
 
 
-def _rows(name: str, answer: dict[str, Any]) -> list[list[str]]:
-    free = format_size(answer.get("free_bytes", 0))
-    models = answer.get("models", {})
-    if not models:
+def _rows(name: str, status: DeviceStatus) -> list[list[str]]:
+    free = format_size(status.free_bytes)
+    if not status.models:
         return [[name, "-", "-", "-", "empty", "-", free]]
     return [
         [
             name,
             model,
-            str(entry.get("current") or "-")[:12],
-            str(entry.get("previous") or "-")[:12],
+            (entry.current or "-")[:12],
+            (entry.previous or "-")[:12],
             _state(entry),
-            _when(entry.get("since_ns")),
+            _when(entry.since_ns),
             free,
         ]
-        for model, entry in sorted(models.items())
+        for model, entry in sorted(status.models.items())
     ]
 
 
-def _state(entry: dict[str, Any]) -> str:
-    words = [str(entry.get("state") or "-")]
-    if entry.get("in_force"):
+def _state(entry: ModelStatus) -> str:
+    words = [entry.state or "-"]
+    if entry.in_force:
         words.append("split")
-    if entry.get("proof") == "ran":
+    if entry.proof == "ran":
         words.append("outputs not checked")
     return ", ".join(words)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from edgeq.demo.digits import DigitSet
 from edgeq.demo.result import DeployFigures, TrafficFigures
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
+from edgeq.fleet.responses import Inferred
 from edgeq.monitor import DriftVerdict, judge
 from edgeq.store import Store
 from edgeq.values import Device
@@ -25,9 +25,7 @@ WINDOW = 25
 
 def deploy(device: Device, bundle: Bundle, *, workspace: Path, store: Store) -> DeployFigures:
     """Deploy a bundle, record it, and plan again; the second plan must be empty."""
-    outcome = deploy_one(device, bundle, workspace=workspace)
-    store.put_release(bundle.release, bundle.manifest, bundle.reference)
-    store.record_run("deploy", bundle.model, {"release": bundle.release, "devices": [outcome.to_dict()]})
+    outcome = deploy_one(device, bundle, workspace=workspace, store=store)
     again = plan_one(device, bundle, workspace=workspace)
     return DeployFigures(
         variant=bundle.parsed.variant,
@@ -46,15 +44,15 @@ def traffic(
     np.savez(payload, input_0=x)
     request = {"model": bundle.model, "window": WINDOW, "timeout_s": 120}
     with open_agent(device) as client:
-        answer: dict[str, Any] = client.call("infer", request, payload=payload.getvalue(), deadline_s=150)
+        result = client.request(Inferred, "infer", request, payload=payload.getvalue(), deadline_s=150)
         collected = collect(client, device.name, store=store)
     windows = store.windows(model=bundle.model, device=device.name, release=bundle.release)
     verdict = judge(windows, bundle.reference, alpha=ALPHA)
     strongest = max(verdict.signals, key=lambda signal: max(signal.log10_e))
     figures = TrafficFigures(
-        samples=int(answer["samples"]),
+        samples=result.samples,
         windows=collected.new,
-        accuracy=float(np.mean(np.asarray(answer["predicted"]) == part.y)),
+        accuracy=float(np.mean(np.asarray(result.predicted) == part.y)),
         alarm=verdict.alarm,
         e_value=verdict.e_value,
         strongest=strongest.name,

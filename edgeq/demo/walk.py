@@ -17,6 +17,7 @@ from edgeq.demo.lines import StepLog, bench_line, deploy_line, limits_line, traf
 from edgeq.demo.result import DemoResult
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.enrol import enrol
+from edgeq.fleet.responses import Activation
 from edgeq.report import build_view, write_report
 from edgeq.selection import require_chosen, select
 from edgeq.store import Store
@@ -98,8 +99,7 @@ def walk(folder: Path, say: Callable[[str], None]) -> DemoResult:
                 result(deploy_line(deploy))
         with log.step("bench", "benchmark in a fresh process on the device") as result:
             with open_agent(device) as client:
-                bench = measure(client, second.model, device=device.name)
-            store.record_bench(device.name, bench.document)
+                bench = measure(client, second.model, device=device.name, store=store)
             result(bench_line(bench))
         with log.step("normal", "run normal traffic through the device, collect, monitor") as result:
             x = digits.traffic.x
@@ -114,8 +114,8 @@ def walk(folder: Path, say: Callable[[str], None]) -> DemoResult:
             result(f"collected again: {again.new} new windows")
         with log.step("rollback", "roll back, and write the report") as result:
             with open_agent(device) as client:
-                back = client.call("rollback", {"model": second.model}, deadline_s=120)
-            result(f"release {str(back['release'])[:12]} is active again ({before.name})")
+                back = client.request(Activation, "rollback", {"model": second.model}, deadline_s=120)
+            result(f"release {back.release[:12]} is active again ({before.name})")
             report = write_report(folder / "report.html", build_view(store, title="The digits demo"))
             result(f"{report.name}, {format_size(report.stat().st_size)}")
         outcome = DemoResult(
@@ -131,7 +131,7 @@ def walk(folder: Path, say: Callable[[str], None]) -> DemoResult:
             normal=normal,
             shifted=shifted,
             collected_again=again.new,
-            rolled_back_to=str(back["release"]),
+            rolled_back_to=back.release,
             seconds_by_step=log.seconds,
             report=report,
         )

@@ -1,4 +1,4 @@
-"""Doing what a plan says, in its order, and nothing else."""
+"""Execute the steps of a plan on a device, in order."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeq.fleet.agent.chunks import Content
+from edgeq.bundle.archive import Bundle
 from edgeq.fleet.agent.client import AgentClient
-from edgeq.fleet.agent.upload import upload
-from edgeq.fleet.plan import Action, Part, Plan, Step
-from edgeq.fleet.protocols import DeployableBundle
-from edgeq.fleet.runtimes.ensure_runtime import make_runtime
-from edgeq.fleet.runtimes.wheels import Runtime
+from edgeq.fleet.agent.upload import Content, upload
+from edgeq.fleet.plan import Action, Component, Plan, PlanStep
+from edgeq.fleet.responses import Activation
+from edgeq.fleet.runtimes.ensure_runtime import ensure_runtime
+from edgeq.fleet.runtimes.wheels import RuntimeSpec
 
 _ACTIVATE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Something that happened on the way.
+    """One event of a deploy.
 
     Attributes:
         step: the step of the plan it belongs to.
-        message: the agent's own, or `{"event": "sent", "size_bytes": n}`: so much more of it is there.
+        message: the agent's message, or `{"event": "sent", "size_bytes": n}` for `n` more bytes that are
+            done.
     """
 
     device: str
-    step: Step
+    step: PlanStep
     message: Mapping[str, Any]
 
 
@@ -38,37 +39,37 @@ def apply(
     plan: Plan,
     client: AgentClient,
     *,
-    bundle: DeployableBundle,
-    runtime: Runtime,
+    bundle: Bundle,
+    runtime: RuntimeSpec,
     on_event: OnProgress | None = None,
     soak_s: float = 0,
-    begun: Collection[str] | None = None,
-    retry: bool = False,
+    partial_blobs: Collection[str] | None = None,
+    ignore_attempt_limit: bool = False,
     verb: str = "activate",
-) -> dict[str, Any]:
-    """Execute a plan's steps; each can be repeated, so a run that was cut is continued by the next one.
+) -> Activation | None:
+    """Execute a plan's steps; every step is idempotent, so the next run continues an interrupted one.
 
     Args:
-        soak_s: how long the release serves on trial before the device commits it; 0 commits it at once.
-        begun: of which blobs the device may have a part, see `upload`.
-        retry: try also what the device refuses since it failed too often there (EQ520).
-        verb: what is done with the release at last: `activate`, or `stage`, where nobody is served by it.
+        soak_s: soak time before the device commits the release; 0 commits it at once.
+        partial_blobs: blobs of which the device may hold a part, see `upload`.
+        ignore_attempt_limit: try a release that the device blocks after repeated failures (EQ520).
+        verb: `activate`, or `stage` to install the release without serving it.
 
     Returns:
-        The agent's answer to that verb; an empty object when the plan had nothing to do.
+        The agent's response to that verb; None when the plan did not include it.
 
     Raises:
-        DeviceError: a step is blocked, or the device refused; the release before still serves.
-        TransportError: the way to the device failed.
+        DeviceError: a step is blocked, or the device refused; the release that served before still serves.
+        TransportError: the connection failed.
     """
     plan.check()
-    _send(plan, client, bundle, runtime, begun, on_event)
-    answer: dict[str, Any] = {}
+    _send(plan, client, bundle, runtime, partial_blobs, on_event)
+    activation: Activation | None = None
     for step in plan.to_do:
-        say = _teller(plan.device, step, on_event)
-        if step.part is Part.RUNTIME:
-            make_runtime(client, runtime, say)
-        elif step.part is Part.RELEASE and step.action in (Action.CREATE, Action.CHANGE):
+        report = _reporter(plan.device, step, on_event)
+        if step.part is Component.RUNTIME:
+            ensure_runtime(client, runtime, report)
+        elif step.part is Component.RELEASE and step.action in (Action.CREATE, Action.CHANGE):
             request = {
                 "model": bundle.model,
                 "release": bundle.release,
@@ -77,39 +78,42 @@ def apply(
                 "runtime": runtime.digest,
                 "timeout_s": _ACTIVATE_S,
                 **({"soak_s": soak_s} if soak_s else {}),
-                **({"retry": True} if retry else {}),
+                **({"retry": True} if ignore_attempt_limit else {}),
             }
-            answer = client.call(verb, request, deadline_s=_ACTIVATE_S, on_event=say)
-    return answer
+            activation = client.request(Activation, verb, request, deadline_s=_ACTIVATE_S, on_event=report)
+    return activation
 
 
 def _send(
     plan: Plan,
     client: AgentClient,
-    bundle: DeployableBundle,
-    runtime: Runtime,
-    begun: Collection[str] | None,
+    bundle: Bundle,
+    runtime: RuntimeSpec,
+    partial_blobs: Collection[str] | None,
     on_event: OnProgress | None,
 ) -> None:
-    # All blobs in one call: a start of Python on the device costs as much as many of them.
-    steps = {step.key: step for step in plan.to_do if step.part is Part.BLOB}
+    # All blobs in one call: starting Python on the device costs as much as sending many of them.
+    steps = {step.key: step for step in plan.to_do if step.part is Component.BLOB}
     if not steps:
         return
-    wheels = {file.sha256: file.path for file in runtime.files}
+    paths = {file.sha256: file.path for file in runtime.files}
     contents = [
-        Content(sha256=key, size_bytes=step.size_bytes, source=wheels.get(key) or bundle.read(key))
+        Content(sha256=key, size_bytes=step.size_bytes, source=paths.get(key) or bundle.read(key))
         for key, step in steps.items()
     ]
 
-    def say(content: Content, size_bytes: int) -> None:
-        _teller(plan.device, steps[content.sha256], on_event)({"event": "sent", "size_bytes": size_bytes})
+    def report(content: Content, size_bytes: int) -> None:
+        message = {"event": "sent", "size_bytes": size_bytes}
+        _reporter(plan.device, steps[content.sha256], on_event)(message)
 
-    upload(client, contents, begun=begun, on_chunk=say)
+    upload(client, contents, partial_blobs=partial_blobs, on_chunk=report)
 
 
-def _teller(device: str, step: Step, on_event: OnProgress | None) -> Callable[[Mapping[str, Any]], None]:
-    def say(message: Mapping[str, Any]) -> None:
+def _reporter(
+    device: str, step: PlanStep, on_event: OnProgress | None
+) -> Callable[[Mapping[str, Any]], None]:
+    def report(message: Mapping[str, Any]) -> None:
         if on_event is not None:
             on_event(Progress(device=device, step=step, message=message))
 
-    return say
+    return report

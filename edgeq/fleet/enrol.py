@@ -1,36 +1,38 @@
-"""Enrolling a device: see its key, log in, prove its Python, and only then write it down."""
+"""Enrol a device: check its host key, log in, run its Python, then add it to the inventory."""
 
 from __future__ import annotations
 
 import dataclasses
+import getpass
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq.bundle.keys import PublicKey, workspace_key
 from edgeq.errors import HostKeyMismatch, UsageError
-from edgeq.fleet.backoff import retrying
-from edgeq.fleet.connect import NO_RETRY, Retry, open_agent, open_transport
+from edgeq.fleet.backoff import NO_RETRY, RetryPolicy, retrying
+from edgeq.fleet.connect import open_agent, open_transport
 from edgeq.fleet.facts import Facts
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.names import check_host, check_name
 from edgeq.fleet.openssh import transport as openssh
-from edgeq.fleet.ssh.hostkeys import HostKey, check_pinned
+from edgeq.fleet.ssh.hostkeys import HostKey, check_pinned, parse_keys
 from edgeq.fleet.ssh.keepalive import STEP_S
-from edgeq.fleet.ssh.route import Shown, find_route, first_jump_key, host_keys
+from edgeq.fleet.ssh.route import HostKeys, find_route, first_jump_key, host_keys
 from edgeq.fleet.ssh.transport import route_of
 from edgeq.fleet.trust import pin
+from edgeq.store import Store, recording_store
 from edgeq.values import Device, DeviceKind, TransportKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrolment:
-    """A device that was enrolled.
+    """An enrolled device.
 
     Attributes:
-        fingerprint: of the host key that is pinned now, `SHA256:...`; compare it with the device's own.
+        fingerprint: of the pinned host key, `SHA256:...`; compare it with the device's own.
         trusts: the ids of the keys whose releases the device accepts.
-        pinned: whether it trusts the keys of this enrolment; it does not where it trusted others before.
+        pinned: whether it trusts the keys of this enrolment; it does not if it trusted others before.
     """
 
     device: Device
@@ -49,26 +51,26 @@ def fetch_host_key(
     jump: str | None = None,
     ssh_config: bool | Path = True,
 ) -> HostKey:
-    """Return the host key that a server shows, without logging in.
+    """Return the host key of a server, without logging in.
 
     Raises:
-        TransportError: by its subclass what failed.
+        TransportError: the subclass says what failed.
     """
     route = find_route(name=name or host, host=host, port=port, user="", jump=jump, ssh_config=ssh_config)
     return host_keys(route, timeout_s=timeout_s).device
 
 
-def look_at(device: Device, *, timeout_s: float = STEP_S, jump_pins: Sequence[str] = ()) -> Shown:
-    """Return the host keys on the way to a device by its own transport; nobody logs in at the device.
+def fetch_route_keys(device: Device, *, timeout_s: float = STEP_S, jump_pins: Sequence[str] = ()) -> HostKeys:
+    """Return the host keys of a device and of its jump hosts, by its own transport, without a login.
 
     Args:
-        jump_pins: fingerprints that machines on the way must show, in the place of what is known of them.
+        jump_pins: fingerprints that the jump hosts must have, instead of those in known_hosts.
 
     Raises:
-        TransportError: by its subclass what failed.
+        TransportError: the subclass says what failed.
     """
     if device.transport is TransportKind.OPENSSH and device.jump in (None, "none"):
-        return Shown(device=openssh.shown_host_key(device, timeout_s=timeout_s), jumps=None)
+        return HostKeys(device=openssh.shown_host_key(device, timeout_s=timeout_s), jumps=None)
     route = route_of(device)
     if jump_pins:
         route = find_route(
@@ -82,12 +84,12 @@ def look_at(device: Device, *, timeout_s: float = STEP_S, jump_pins: Sequence[st
         )
     if device.transport is not TransportKind.OPENSSH:
         return host_keys(route, timeout_s=timeout_s)
-    # ssh tells no keys of the machines on the way. The first one shows its own to whoever asks; for those
-    # behind it somebody would have to log in, and ssh goes by known_hosts there.
+    # ssh does not report the keys of jump hosts. The first one can be asked directly; those behind it only
+    # after a login, so that ssh checks them against known_hosts.
     jumps = (first_jump_key(route, timeout_s=timeout_s),) if len(route.hops) == 2 else None
     if jumps is not None:
         device = dataclasses.replace(device, jump_host_key=str(jumps[0]))
-    return Shown(device=openssh.shown_host_key(device, timeout_s=timeout_s), jumps=jumps)
+    return HostKeys(device=openssh.shown_host_key(device, timeout_s=timeout_s), jumps=jumps)
 
 
 def enrol(
@@ -110,37 +112,51 @@ def enrol(
     ssh_config: bool | Path = True,
     transport: TransportKind = TransportKind.PARAMIKO,
     jump_fingerprints: Sequence[str] = (),
-    retry: Retry = NO_RETRY,
+    retry_policy: RetryPolicy = NO_RETRY,
+    store: Store | None = None,
 ) -> Enrolment:
-    """Pin a device's host key, log in, run its Python, place the agent, and add it to the inventory.
+    """Pin a device's host key, log in, run its Python, install the agent, and add it to the inventory.
 
-    The device learns in turn whose releases to accept, if it does not know yet.
+    If the device trusts no signing key yet, it is given one to trust. The pinned keys go to the audit log.
 
     Args:
-        expected_fingerprint: refuse any other host key than this one (`SHA256:...`).
-        replace: the device may be in the inventory already; its entry is written anew.
-        publishers: whose releases it shall accept; else those that the workspace's own key signs.
-        jump: machines on the way, as in `Device.jump`.
+        workspace: holds `devices.toml`, the signing keys and, by default, the store.
+        name: of the device in the inventory.
+        host: a host name, an address, or an alias of the ssh configuration.
+        user: who logs in on the device.
+        kind: which releases fit the device.
+        labels: for selections such as `label:site=lab`.
+        identity: the private key file; by default those of the ssh configuration and the ssh agent.
+        expected_fingerprint: refuse any other host key (`SHA256:...`).
+        python: the interpreter on the device.
+        home: the agent's folder on the device, relative to the user's home.
+        timeout_s: time limit of each step of the connection.
+        replace: replace the entry if the device is in the inventory already.
+        publishers: keys whose releases the device accepts; by default the workspace's own key.
+        jump: jump hosts, as in `Device.jump`.
+        ssh_config: a configuration file, or whether the user's own is read.
         transport: what carries the commands from now on.
-        jump_fingerprints: of the machines on the way, in its order; without them `known_hosts` must have
-            their keys. Where `jump` is given they are pinned with the device's.
-        retry: of the connections.
+        jump_fingerprints: of the jump hosts, in order; without them `known_hosts` must hold their keys. If
+            `jump` is given they are pinned with the device's.
+        retry_policy: applies to the connections.
+        store: holds the audit log; the workspace's store by default.
 
     Raises:
-        UsageError: the name is taken or cannot be one.
-        HostKeyMismatch: another key than the expected one.
-        TransportError, DeviceError: the device cannot be used; the inventory is as before.
+        UsageError: the name is taken or invalid.
+        HostKeyMismatch: the host key is not the expected one.
+        TransportError, DeviceError: the device cannot be used; the inventory is unchanged.
+        StoreError: the store cannot be opened.
     """
     check_name(name)
     check_host(host)
     if jump_fingerprints and jump in (None, "none"):
-        raise UsageError("--jump-fingerprint", "there is no --jump", hint="name the machine on the way")
+        raise UsageError("--jump-fingerprint", "needs --jump", hint="name the jump host with --jump")
     inventory = Inventory.load(workspace)
     if not replace and name in inventory.names:
         raise UsageError(
             f"device {name!r}",
             "is enrolled already",
-            hint=f"`edgeq devices remove {name}` first, or choose another name",
+            hint=f"run `edgeq devices remove {name}` first, or choose another name",
         )
     device = Device(
         name=name,
@@ -157,36 +173,34 @@ def enrol(
         ssh_config=ssh_config,
         transport=transport,
     )
-    shown = retrying(
-        lambda: look_at(device, timeout_s=timeout_s, jump_pins=jump_fingerprints),
-        retry.backoff,
-        on_retry=retry.on_retry,
+    keys = retrying(
+        lambda: fetch_route_keys(device, timeout_s=timeout_s, jump_pins=jump_fingerprints), retry_policy
     )
-    key = shown.device
+    key = keys.device
     if expected_fingerprint is not None and key.fingerprint != expected_fingerprint:
         raise HostKeyMismatch(
             name,
-            "shows another host key; nothing was sent to it",
+            "has another host key; nothing was sent to it",
             expected=expected_fingerprint,
             got=key.fingerprint,
             hint="read it on the device itself: `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`",
         )
-    device = dataclasses.replace(device, host_key=str(key), jump_host_key=_pins(device, shown))
-    with open_agent(device, timeout_s=timeout_s, retry=retry) as client:
+    device = dataclasses.replace(device, host_key=str(key), jump_host_key=_pins(device, keys))
+    with open_agent(device, timeout_s=timeout_s, retry_policy=retry_policy) as client:
         facts = client.facts()
-        keys = publishers if publishers is not None else [workspace_key(workspace).public]
-        store = pin(client, keys)
-    trusts = tuple(str(key["id"]) for key in store["keys"] if key["state"] == "active")
+        signers = publishers if publishers is not None else [workspace_key(workspace).public]
+        trusts = pin(client, signers).active
     if replace:
         inventory.replace(device)
     else:
         inventory.add(device)
+    _audit("devices add", device, None, workspace, store)
     return Enrolment(
         device=device,
         facts=facts,
         fingerprint=key.fingerprint,
         trusts=trusts,
-        pinned={publisher.id for publisher in keys} <= set(trusts),
+        pinned={signer.id for signer in signers} <= set(trusts),
     )
 
 
@@ -197,45 +211,64 @@ def rotate_key(
     fingerprint: str | None = None,
     jump_fingerprints: Sequence[str] = (),
     timeout_s: float = STEP_S,
+    store: Store | None = None,
 ) -> Device:
-    """Pin new host keys of an enrolled device, once they are shown and the device lets us in.
+    """Pin new host keys of an enrolled device, after a successful login, and write it to the audit log.
 
     Args:
-        fingerprint: of the device's own, as read there, `SHA256:...`; None keeps the pinned one.
-        jump_fingerprints: of all machines on the way, in its order; none keeps what is pinned of them.
+        fingerprint: of the device's new key, as read on the device, `SHA256:...`; None keeps the pinned one.
+        jump_fingerprints: of all jump hosts, in order; if empty, their pinned keys are kept.
+        timeout_s: time limit of each step of the connection.
+        store: holds the audit log; the workspace's store by default.
 
     Raises:
         UnknownName: no such device.
-        HostKeyMismatch: another key is shown; what is pinned stays.
-        TransportError: it cannot be reached, or refuses the login; what is pinned stays.
+        HostKeyMismatch: the host key is another one; the pinned keys are kept.
+        TransportError: it cannot be reached, or refuses the login; the pinned keys are kept.
+        StoreError: the store cannot be opened.
     """
     inventory = Inventory.load(workspace)
     before = inventory.get(name)
     if jump_fingerprints and before.jump in (None, "none"):
         raise UsageError(
-            f"device {name!r}", "has no `jump` whose key could be pinned", hint="leave --jump-fingerprint out"
+            f"device {name!r}", "has no `jump`, so there is no key to pin", hint="omit --jump-fingerprint"
         )
-    looked = before if not jump_fingerprints else dataclasses.replace(before, jump_host_key=None)
-    shown = look_at(looked, timeout_s=timeout_s, jump_pins=jump_fingerprints)
+    target = before if not jump_fingerprints else dataclasses.replace(before, jump_host_key=None)
+    keys = fetch_route_keys(target, timeout_s=timeout_s, jump_pins=jump_fingerprints)
     if fingerprint is None:
-        check_pinned(name, pinned=HostKey.parse(before.host_key), shown=shown.device)
-    elif shown.device.fingerprint != fingerprint:
+        check_pinned(name, pinned=HostKey.parse(before.host_key), shown=keys.device)
+    elif keys.device.fingerprint != fingerprint:
         raise HostKeyMismatch(
             name,
-            "shows another host key; the pinned one stays",
+            "has another host key; the pinned one is kept",
             expected=fingerprint,
-            got=shown.device.fingerprint,
+            got=keys.device.fingerprint,
             hint="read it on the device itself: `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`",
         )
-    device = dataclasses.replace(before, host_key=str(shown.device))
+    device = dataclasses.replace(before, host_key=str(keys.device))
     if jump_fingerprints:
-        device = dataclasses.replace(device, jump_host_key=_pins(device, shown))
+        device = dataclasses.replace(device, jump_host_key=_pins(device, keys))
     with open_transport(device, timeout_s=timeout_s):
         inventory.replace(device)
+    _audit("devices rotate-key", device, before, workspace, store)
     return device
 
 
-def _pins(device: Device, shown: Shown) -> str | None:
-    if device.jump in (None, "none") or not shown.jumps:
+def _pins(device: Device, keys: HostKeys) -> str | None:
+    if device.jump in (None, "none") or not keys.jumps:
         return None
-    return ", ".join(str(key) for key in shown.jumps)
+    return ", ".join(str(key) for key in keys.jumps)
+
+
+def _audit(action: str, device: Device, before: Device | None, workspace: Path, store: Store | None) -> None:
+    body = {"before": None if before is None else _fingerprints(before), "after": _fingerprints(device)}
+    with recording_store(store, workspace) as opened:
+        opened.record_audit(getpass.getuser(), action, device.name, body)
+
+
+def _fingerprints(device: Device) -> dict[str, object]:
+    jumps = [] if device.jump_host_key is None else parse_keys(device.jump_host_key)
+    return {
+        "fingerprint": HostKey.parse(device.host_key).fingerprint,
+        "jump_fingerprints": [key.fingerprint for key in jumps],
+    }

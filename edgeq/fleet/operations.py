@@ -1,96 +1,101 @@
-"""The agent's everyday verbs, one call a device, begun again where that can do no harm."""
+"""The agent's everyday verbs: on one device, retried where idempotent; on several, recorded in the store."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from edgeq.fleet.agent.client import AgentClient, Payload
-from edgeq.fleet.connect import NO_RETRY, Retry, ask
+from edgeq.fleet.connect import NO_RETRY, RetryPolicy, ask
 from edgeq.fleet.names import one_release
-from edgeq.fleet.responses import model_in, status_of
+from edgeq.fleet.parallel import Results, on_each
+from edgeq.fleet.responses import Activation, DeviceStatus, Inferred, Pinned, Pruned, R
+from edgeq.store import Store, recording_store
 from edgeq.values import Device
 
 _HEALTH_S = 300.0
 
 
-def status(device: Device, *, retry: Retry = NO_RETRY) -> dict[str, Any]:
-    """Return what the device serves; the agent's `status`.
+def read_status(client: AgentClient) -> DeviceStatus:
+    """Return what a connected device serves."""
+    return client.request(DeviceStatus, "status", {})
+
+
+def status(device: Device, *, retry_policy: RetryPolicy = NO_RETRY) -> DeviceStatus:
+    """Return what a device serves.
 
     Raises:
-        AgentProtocolError: it answers something else.
+        AgentProtocolError: the response is invalid.
+        TransportError: the device cannot be reached.
     """
-
-    def once(client: AgentClient) -> dict[str, Any]:
-        return status_of(device.name, client.call("status", {}))
-
-    return ask(device, once, repeatable=True, retry=retry)
+    return ask(device, read_status, repeatable=True, retry_policy=retry_policy)
 
 
-def rollback(device: Device, model: str, *, retry: Retry = NO_RETRY) -> dict[str, Any]:
-    """Put a model back to its previous release, and return the agent's answer.
+def rollback(device: Device, model: str, *, retry_policy: RetryPolicy = NO_RETRY) -> Activation:
+    """Return a model to its previous release.
 
-    It goes back once, however often it is begun again: every try says from which release.
+    It goes back one release however often it is retried: each attempt names the release to leave.
 
     Raises:
-        DeviceError: EQ507 there is none, EQ504 it is not healthy any more, EQ510 no such model.
+        DeviceError: EQ507 there is no previous release, EQ504 it is no longer healthy, EQ510 no such model.
     """
-    seen: list[str] = []
+    first: list[str] = []
 
-    def once(client: AgentClient) -> dict[str, Any]:
-        if not seen:
-            entry = model_in(device.name, client.call("status", {}), model)
-            seen.extend(release for release in [entry.get("current")] if release)
-        request = {"model": model, **({"from": seen[0]} if seen else {})}
-        answer = client.call("rollback", request, deadline_s=_HEALTH_S)
-        if seen and not answer["changed"] and answer["release"] != seen[0]:
-            # A try before this one did it, and its answer was lost.
-            return {**answer, "previous": seen[0], "changed": True}
-        return answer
+    def attempt(client: AgentClient) -> Activation:
+        if not first:
+            current = read_status(client).model(model).current
+            first.extend([current] if current else [])
+        request = {"model": model, **({"from": first[0]} if first else {})}
+        result = client.request(Activation, "rollback", request, deadline_s=_HEALTH_S)
+        if first and not result.changed and result.release != first[0]:
+            # An earlier attempt did it, and its response was lost.
+            done = {"previous": first[0], "changed": True}
+            return result.model_copy(update={**done, "document": {**result.document, **done}})
+        return result
 
-    return ask(device, once, repeatable=True, retry=retry)
+    return ask(device, attempt, repeatable=True, retry_policy=retry_policy)
 
 
-def prune(device: Device, *, dry_run: bool, retry: Retry = NO_RETRY) -> dict[str, Any]:
-    """Remove what nothing on a device refers to, and return the agent's answer: what goes and what stays.
+def prune(device: Device, *, dry_run: bool, retry_policy: RetryPolicy = NO_RETRY) -> Pruned:
+    """Remove what nothing on a device refers to, and return what was removed and what was kept.
 
-    Begun again it removes the rest; the answer has what that try removed.
+    A retry removes the rest; the response lists what that attempt removed.
 
     Args:
-        dry_run: remove nothing.
+        dry_run: list it, and remove nothing.
 
     Raises:
-        DeviceError: EQ508 another call changes the device.
+        DeviceError: EQ508 another call is changing the device.
     """
 
-    def once(client: AgentClient) -> dict[str, Any]:
-        return client.call("prune", {"dry_run": dry_run}, deadline_s=_HEALTH_S)
+    def attempt(client: AgentClient) -> Pruned:
+        return client.request(Pruned, "prune", {"dry_run": dry_run}, deadline_s=_HEALTH_S)
 
-    return ask(device, once, repeatable=True, retry=retry)
+    return ask(device, attempt, repeatable=True, retry_policy=retry_policy)
 
 
 def pin(
-    device: Device, model: str, release: str | None, *, keep: bool, retry: Retry = NO_RETRY
-) -> dict[str, Any]:
-    """Keep a release on a device (or let it go), and return the agent's answer.
+    device: Device, model: str, release: str | None, *, keep: bool, retry_policy: RetryPolicy = NO_RETRY
+) -> Pinned:
+    """Pin or unpin a release on a device; `prune` keeps pinned releases.
 
     Args:
-        release: its id, or the first digits of it; None is the one that serves.
-        keep: False lets it go.
+        release: its id, or the first digits of it; None is the current release.
+        keep: False unpins it.
 
     Raises:
-        UnknownName: no release, or more than one, begins so.
+        UnknownName: no release, or more than one, starts with these digits.
         DeviceError: EQ509 it is not on the device, EQ510 no such model.
     """
 
-    def once(client: AgentClient) -> dict[str, Any]:
+    def attempt(client: AgentClient) -> Pinned:
         request = {"model": model}
         if release is not None:
-            entry = model_in(device.name, client.call("status", {}), model)
-            known = {*entry.get("releases", ()), *entry.get("pins", ())}
+            status = read_status(client).model(model)
+            known = {*status.releases, *status.pins}
             request["release"] = one_release(release, known, f"{device.name}: {model}")
-        return client.call("pin" if keep else "unpin", request, deadline_s=_HEALTH_S)
+        return client.request(Pinned, "pin" if keep else "unpin", request, deadline_s=_HEALTH_S)
 
-    return ask(device, once, repeatable=True, retry=retry)
+    return ask(device, attempt, repeatable=True, retry_policy=retry_policy)
 
 
 def infer(
@@ -101,21 +106,80 @@ def infer(
     window: int = 50,
     outputs: bool = False,
     timeout_s: float = 120,
-    retry: Retry = NO_RETRY,
-) -> dict[str, Any]:
-    """Run samples through a device's current model, and return the agent's answer.
+    retry_policy: RetryPolicy = NO_RETRY,
+) -> Inferred:
+    """Run samples through a device's current model.
 
-    Only the connection is tried again: the device records what it inferred, and would record it twice.
+    Only the connection is retried: the device records each inference, and must not record it twice.
 
     Args:
-        payload: an .npz of `input_0`, ... with the samples first.
-        window: samples a telemetry window.
-        timeout_s: bound of the inference on the device.
+        payload: an .npz of `input_0`, ..., each of shape (samples, ...).
+        window: samples per telemetry window.
+        outputs: return the raw outputs in the response's document.
+        timeout_s: time limit of the inference on the device.
     """
     request = {"model": model, "window": window, "outputs": outputs, "timeout_s": timeout_s}
 
-    def once(client: AgentClient) -> dict[str, Any]:
-        # The device's own deadline comes first: its answer says more than our giving up.
-        return client.call("infer", request, payload=payload, deadline_s=timeout_s + 30)
+    def attempt(client: AgentClient) -> Inferred:
+        # The device's own deadline passes first: its error says more than a timeout on the host.
+        return client.request(Inferred, "infer", request, payload=payload, deadline_s=timeout_s + 30)
 
-    return ask(device, once, repeatable=False, retry=retry)
+    return ask(device, attempt, repeatable=False, retry_policy=retry_policy)
+
+
+def rollback_many(
+    devices: Sequence[Device],
+    model: str,
+    *,
+    retry_policy: RetryPolicy = NO_RETRY,
+    store: Store | None = None,
+) -> Results[Activation]:
+    """Return a model to its previous release on several devices, and record it.
+
+    Args:
+        store: where it is recorded; the store of the default workspace if None.
+    """
+    results = on_each(devices, lambda device: rollback(device, model, retry_policy=retry_policy))
+    _record("rollback", model, results, store)
+    return results
+
+
+def pin_many(
+    devices: Sequence[Device],
+    model: str,
+    release: str | None,
+    *,
+    keep: bool,
+    retry_policy: RetryPolicy = NO_RETRY,
+    store: Store | None = None,
+) -> Results[Pinned]:
+    """Pin or unpin a release on several devices, and record it; arguments as for `pin`."""
+    results = on_each(
+        devices, lambda device: pin(device, model, release, keep=keep, retry_policy=retry_policy)
+    )
+    _record("pin" if keep else "unpin", model, results, store)
+    return results
+
+
+def prune_many(
+    devices: Sequence[Device],
+    *,
+    dry_run: bool,
+    subject: str = "",
+    retry_policy: RetryPolicy = NO_RETRY,
+    store: Store | None = None,
+) -> Results[Pruned]:
+    """Prune several devices, and record it unless it is a dry run; arguments as for `prune`.
+
+    Args:
+        subject: what the record calls the devices; their names by default.
+    """
+    results = on_each(devices, lambda device: prune(device, dry_run=dry_run, retry_policy=retry_policy))
+    if not dry_run:
+        _record("prune", subject or " ".join(device.name for device in devices), results, store)
+    return results
+
+
+def _record(kind: str, subject: str, results: Results[R], store: Store | None) -> None:
+    with recording_store(store) as opened:
+        opened.record_run(kind, subject, {"devices": results.entries(lambda value: value.document)})

@@ -1,4 +1,4 @@
-"""The same thing on many devices at once: one failing leaves the others alone."""
+"""Run one action on many devices concurrently; failures are isolated per device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from edgeq.errors import EdgeqError, SomeDevicesFailed
 from edgeq.values import Device
@@ -16,21 +16,28 @@ T = TypeVar("T")
 
 # paramiko's threads share one interpreter; more than a few at once only cost time.
 AT_ONCE = 8
-# Devices behind one address share its SSH server or its router: a burst there trips MaxStartups.
+# Devices behind one address share its SSH server or router: a burst of connections exceeds MaxStartups.
 PER_HOST = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results(Generic[T]):
-    """What came of it, by device name, in the order asked.
+    """The results by device name, in the order of the devices.
 
     Attributes:
-        done: the values of those that did it.
-        failed: the errors of those that did not; bugs are not among them, they are raised.
+        done: the return values.
+        failed: the errors. Other exceptions are bugs and are raised.
     """
 
     done: Mapping[str, T]
     failed: Mapping[str, EdgeqError]
+
+    def entries(self, to_dict: Callable[[T], Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return an entry per device, as in `--json` and in the store."""
+        return [
+            *({"device": name, "ok": True, **to_dict(value)} for name, value in self.done.items()),
+            *({"device": name, "ok": False, "error": e.to_dict()} for name, e in self.failed.items()),
+        ]
 
 
 def on_each(
@@ -40,11 +47,11 @@ def on_each(
     at_once: int = AT_ONCE,
     per_host: int = PER_HOST,
 ) -> Results[T]:
-    """Run an action for each device, several at once, and wait for all.
+    """Run an action for each device concurrently, and wait for all.
 
     Args:
-        at_once: the most at one time.
-        per_host: the most at one time to one address; others go first meanwhile.
+        at_once: the maximum number of devices at a time.
+        per_host: the maximum at one address at a time; devices at other addresses go first meanwhile.
     """
     done: dict[str, T] = {}
     failed: dict[str, EdgeqError] = {}
@@ -56,7 +63,7 @@ def on_each(
             future = futures[device.name]
             try:
                 future.set_result(action(device))
-            except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            except BaseException as error:  # noqa: BLE001 - raised again by `future.result`
                 future.set_exception(error)
             finally:
                 queue.give_back(device)
@@ -74,7 +81,7 @@ def on_each(
 
 
 class _Queue:
-    """The devices that wait, in order; of a host that is busy none is given out."""
+    """The waiting devices in order; those at a busy address are skipped."""
 
     def __init__(self, devices: Sequence[Device], per_host: int) -> None:
         self._waiting = list(devices)
@@ -83,7 +90,7 @@ class _Queue:
         self._changed = threading.Condition()
 
     def take(self) -> Device | None:
-        """Return the next device whose host has room, waiting for one; None when none is left."""
+        """Return the next device whose address has capacity, waiting for one; None when none is left."""
         with self._changed:
             while self._waiting:
                 for device in self._waiting:
@@ -95,25 +102,25 @@ class _Queue:
             return None
 
     def give_back(self, device: Device) -> None:
-        """Its host has room again."""
+        """Mark a device as finished."""
         with self._changed:
             self._busy[device.host] -= 1
             self._changed.notify_all()
 
 
-def failure(failed: Mapping[str, EdgeqError], *, asked: int, what: str) -> EdgeqError | None:
-    """Return what a command over several devices ends with, or None when all did it.
+def combined_error(failed: Mapping[str, EdgeqError], *, device_count: int, what: str) -> EdgeqError | None:
+    """Return the error of a command over several devices, or None when all succeeded.
 
-    One device asked: its own error. Several: `SomeDevicesFailed`, which names them.
+    With one device it is the device's own error; with several, a `SomeDevicesFailed` that names them.
     """
     if not failed:
         return None
-    if asked == 1:
+    if device_count == 1:
         return next(iter(failed.values()))
     causes = "; ".join(f"{name} ({error.reported_code})" for name, error in failed.items())
     transient = [name for name, error in failed.items() if error.transient]
     return SomeDevicesFailed(
         what,
-        f"{len(failed)} of {asked} devices failed: {causes}",
-        hint=f"try again: {', '.join(transient)}" if transient else "each device's line says why",
+        f"{len(failed)} of {device_count} devices failed: {causes}",
+        hint=f"try again: {', '.join(transient)}" if transient else "each device's line gives the reason",
     )

@@ -1,22 +1,22 @@
-"""What a deploy would change on one device: facts and a bundle in, steps out; nothing is touched."""
+"""Plan a deploy to one device: a pure function from its facts and a bundle to steps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
+from edgeq.bundle.manifest import Manifest
 from edgeq.errors import DeviceError, DeviceOutOfSpace, DeviceUnsupported
 from edgeq.fleet.facts import Facts
-from edgeq.fleet.runtimes.wheels import Runtime
+from edgeq.fleet.responses import DeviceStatus, ModelStatus
+from edgeq.fleet.runtimes.wheels import RuntimeKind, RuntimeSpec
 from edgeq.units import format_size
 from edgeq.values import Device
-from edgeq_agent import wire
 
-# A wheel is a zip; unpacked it is about three times as large, and the wheel itself stays as a blob.
-_UNPACKED = 3
-# Room that a device keeps for its journal, telemetry and the system.
+# A wheel is a zip: unpacked it is about three times as large, and the wheel itself stays as a blob.
+_UNPACKED_RATIO = 3
+# Free space that is left to the device for its journal, telemetry and the system.
 _RESERVE_BYTES = 4 * 2**20
 
 
@@ -34,8 +34,8 @@ class Action(StrEnum):
         return {"create": "+", "change": "~", "same": "=", "blocked": "!"}[self.value]
 
 
-class Part(StrEnum):
-    """What a step is about."""
+class Component(StrEnum):
+    """What a step acts on."""
 
     AGENT = "agent"
     BLOB = "blob"
@@ -44,19 +44,19 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class PlanStep:
     """One line of a plan.
 
     Attributes:
-        subject: what it is about, such as `model.tflite`.
-        reason: why it is needed, not needed, or blocked.
+        subject: a name such as `model.tflite`.
+        reason: why the step is needed, not needed, or blocked.
         size_bytes: what would be sent for it.
-        key: the blob's SHA-256, the runtime's digest, the release's id.
-        code: the error's code where it is blocked.
+        key: the blob's SHA-256, the runtime's digest, or the release's id.
+        code: the error code of a blocked step.
     """
 
     action: Action
-    part: Part
+    part: Component
     subject: str
     reason: str
     size_bytes: int = 0
@@ -65,11 +65,11 @@ class Step:
 
     @property
     def text(self) -> str:
-        """The line for people."""
+        """The step as one line of text."""
         size = f" ({format_size(self.size_bytes)})" if self.size_bytes else ""
         return f"{self.action.sign} {self.part.value:<8} {self.subject}{size}: {self.reason}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The step as in `--json`."""
         return {
             "action": self.action.value,
@@ -84,39 +84,39 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that a deploy would do to one device, in order."""
+    """All steps of a deploy to one device, in order."""
 
     device: str
     model: str
     release: str
-    steps: tuple[Step, ...]
+    steps: tuple[PlanStep, ...]
 
     @property
-    def to_do(self) -> tuple[Step, ...]:
-        """The steps that change something. The agent file is there by now: without it nothing is known."""
+    def to_do(self) -> tuple[PlanStep, ...]:
+        """The steps that change something. The agent file is installed already: planning needed it."""
         changes = (Action.CREATE, Action.CHANGE)
-        return tuple(s for s in self.steps if s.action in changes and s.part is not Part.AGENT)
+        return tuple(s for s in self.steps if s.action in changes and s.part is not Component.AGENT)
 
     @property
     def is_empty(self) -> bool:
-        """Whether everything is as the bundle wants it."""
+        """Whether the device already serves the bundle."""
         return not self.to_do and not self.blocked
 
     @property
-    def blocked(self) -> tuple[Step, ...]:
+    def blocked(self) -> tuple[PlanStep, ...]:
         """The steps that cannot be done."""
         return tuple(step for step in self.steps if step.action is Action.BLOCKED)
 
     @property
     def send_bytes(self) -> int:
-        """What applying it sends."""
+        """The size of what applying the plan sends."""
         return sum(step.size_bytes for step in self.to_do)
 
     def check(self) -> None:
         """Raise the error of the first blocked step.
 
         Raises:
-            DeviceOutOfSpace, DeviceUnsupported: by the step's code.
+            DeviceOutOfSpace, DeviceUnsupported, DeviceError: by the step's code.
         """
         for step in self.blocked:
             kinds: dict[str, type[DeviceError]] = {"EQ501": DeviceOutOfSpace, "EQ503": DeviceUnsupported}
@@ -126,46 +126,45 @@ class Plan:
 
 def plan(
     facts: Facts,
-    status: Mapping[str, Any],
+    status: DeviceStatus,
     missing: Sequence[str],
-    bundle_manifest: Mapping[str, Any],
-    runtime: Runtime,
+    manifest: Manifest,
+    runtime: RuntimeSpec,
     *,
+    release: str,
     device: Device,
 ) -> Plan:
-    """Return what must be done so that the device serves the bundle.
+    """Return the steps after which the device serves a release.
 
     Args:
-        status: the agent's `status`.
-        missing: which of the bundle's and the runtime's blobs the device does not have.
-        runtime: what the model shall run on there.
+        missing: which of the bundle's and the runtime's blobs the device lacks.
+        manifest: of the release.
+        runtime: what the model will run on.
     """
-    model, release = str(bundle_manifest["model"]), wire.digest(dict(bundle_manifest))
-    serving = status.get("models", {}).get(model, {})
+    serving = status.model(manifest.model)
     has_runtime = runtime.digest in {known.digest for known in facts.runtimes}
-    current = serving.get("current") == release and serving.get("runtime") in (None, runtime.digest)
-    current = current and has_runtime
+    current = serving.current == release and serving.runtime in (None, runtime.digest) and has_runtime
     steps = [
         _agent_step(facts),
         *_runtime_steps(runtime, has_runtime, missing),
-        *_blob_steps(bundle_manifest, missing),
-        _release_step(serving, release, current, bundle_manifest),
+        *_blob_steps(manifest, missing),
+        _release_step(serving, release, current, manifest.model),
     ]
     if not current:
-        steps = [*_kind_steps(device, bundle_manifest), *steps]
-        steps = _with_space(facts, steps, runtime, bundle_manifest)
-    return Plan(device=device.name, model=model, release=release, steps=tuple(steps))
+        steps = [*_kind_steps(device, manifest), *steps]
+        steps = _check_space(facts, steps, runtime, manifest)
+    return Plan(device=device.name, model=manifest.model, release=release, steps=tuple(steps))
 
 
-def _agent_step(facts: Facts) -> Step:
+def _agent_step(facts: Facts) -> PlanStep:
     reasons = {
-        "create": "placed to read the device's facts; it serves nothing yet",
-        "change": "its content on the device was not ours; placed anew",
-        "same": "there already",
+        "create": "installed to read the device's facts; it serves nothing yet",
+        "change": "the file on the device had other content and was replaced",
+        "same": "already on the device",
     }
-    return Step(
+    return PlanStep(
         action=Action(facts.agent.action),
-        part=Part.AGENT,
+        part=Component.AGENT,
         subject=facts.agent.sha256[:12],
         reason=reasons[facts.agent.action],
         size_bytes=facts.agent.size_bytes,
@@ -173,94 +172,93 @@ def _agent_step(facts: Facts) -> Step:
     )
 
 
-def _runtime_steps(runtime: Runtime, has_runtime: bool, missing: Sequence[str]) -> list[Step]:
-    subject = runtime.digest[:12]
+def _runtime_steps(runtime: RuntimeSpec, has_runtime: bool, missing: Sequence[str]) -> list[PlanStep]:
     if has_runtime:
-        return [_runtime_step(Action.SAME, runtime, "there already")]
-    made = f"made of {len(runtime.wheels)} wheels, and proved"
-    if runtime.native is not None:
-        made = "benchmark_model alone: a release is seen to load and run, and not what it answers"
-        made += f" ({runtime.reason})"
-    elif not runtime.wheels:
-        reason = f"the device's own Python, if it has one: {runtime.reason}"
+        return [_runtime_step(Action.SAME, runtime, "already on the device")]
+    if runtime.kind is RuntimeKind.INSTALLED:
+        reason = f"the device's own Python, if it has a TFLite runtime: {runtime.reason}"
         return [_runtime_step(Action.CREATE, runtime, reason)]
-    blobs = [
-        Step(
-            action=Action.CREATE,
-            part=Part.BLOB,
-            subject=wheel.name,
-            reason=f"for runtime {subject}",
-            size_bytes=wheel.size_bytes,
-            key=wheel.sha256,
+    if runtime.kind is RuntimeKind.NATIVE:
+        reason = (
+            "benchmark_model: a release is only seen to load and run, its outputs are not checked "
+            f"({runtime.reason})"
         )
-        for wheel in runtime.files
-        if wheel.sha256 in set(missing)
+    else:
+        reason = f"built from {len(runtime.files)} wheels, then tested"
+    blobs = [
+        PlanStep(
+            action=Action.CREATE,
+            part=Component.BLOB,
+            subject=file.name,
+            reason=f"for runtime {runtime.digest[:12]}",
+            size_bytes=file.size_bytes,
+            key=file.sha256,
+        )
+        for file in runtime.files
+        if file.sha256 in set(missing)
     ]
-    return [
-        *blobs,
-        _runtime_step(Action.CREATE, runtime, "; ".join([made, *runtime.passed])),
-    ]
+    return [*blobs, _runtime_step(Action.CREATE, runtime, "; ".join([reason, *runtime.rejected]))]
 
 
-def _runtime_step(action: Action, runtime: Runtime, reason: str) -> Step:
+def _runtime_step(action: Action, runtime: RuntimeSpec, reason: str) -> PlanStep:
     key = runtime.digest
-    return Step(action=action, part=Part.RUNTIME, subject=key[:12], reason=reason, key=key)
+    return PlanStep(action=action, part=Component.RUNTIME, subject=key[:12], reason=reason, key=key)
 
 
-def _blob_steps(manifest: Mapping[str, Any], missing: Sequence[str]) -> list[Step]:
-    lacking = set(missing)
-    steps: dict[str, Step] = {}
-    for name, entry in manifest["files"].items():
-        there = entry["sha256"] not in lacking
+def _blob_steps(manifest: Manifest, missing: Sequence[str]) -> list[PlanStep]:
+    absent = set(missing)
+    steps: dict[str, PlanStep] = {}
+    for name, file in manifest.files.items():
+        present = file.sha256 not in absent
         steps.setdefault(
-            entry["sha256"],
-            Step(
-                action=Action.SAME if there else Action.CREATE,
-                part=Part.BLOB,
+            file.sha256,
+            PlanStep(
+                action=Action.SAME if present else Action.CREATE,
+                part=Component.BLOB,
                 subject=name,
-                reason="there already" if there else "not on the device",
-                size_bytes=0 if there else entry["size_bytes"],
-                key=entry["sha256"],
+                reason="already on the device" if present else "not on the device",
+                size_bytes=0 if present else file.size_bytes,
+                key=file.sha256,
             ),
         )
     return list(steps.values())
 
 
-def _release_step(
-    serving: Mapping[str, Any], release: str, current: bool, manifest: Mapping[str, Any]
-) -> Step:
-    before = serving.get("current")
+def _release_step(serving: ModelStatus, release: str, current: bool, model: str) -> PlanStep:
+    before = serving.current
     if current:
         action, reason = Action.SAME, "serves already"
     elif before is None:
-        action, reason = Action.CREATE, "the first release of this model here"
+        action, reason = Action.CREATE, "the first release of this model on the device"
     elif before == release:
         action, reason = Action.CHANGE, "the same release on another runtime"
     else:
-        action, reason = Action.CHANGE, f"replaces {str(before)[:12]}"
-    subject = f"{manifest['model']} {release[:12]}"
-    return Step(action=action, part=Part.RELEASE, subject=subject, reason=reason, key=release)
+        action, reason = Action.CHANGE, f"replaces {before[:12]}"
+    subject = f"{model} {release[:12]}"
+    return PlanStep(action=action, part=Component.RELEASE, subject=subject, reason=reason, key=release)
 
 
-def _kind_steps(device: Device, manifest: Mapping[str, Any]) -> list[Step]:
-    kinds = list(manifest.get("requires", {}).get("kinds", ()))
+def _kind_steps(device: Device, manifest: Manifest) -> list[PlanStep]:
+    kinds = manifest.requires.kinds
     if not kinds or device.kind.value in kinds:
         return []
     reason = f"made for {', '.join(kinds)}; the device is {device.kind.value}"
-    return [_blocked(f"{manifest['model']}", reason, "EQ503")]
+    return [_blocked(manifest.model, reason, "EQ503")]
 
 
-def _with_space(facts: Facts, steps: list[Step], runtime: Runtime, manifest: Mapping[str, Any]) -> list[Step]:
-    sends = sum(step.size_bytes for step in steps if step.part is Part.BLOB)
-    builds = any(step.part is Part.RUNTIME and step.action is Action.CREATE for step in steps)
-    unpacked = _UNPACKED * runtime.size_bytes if builds else 0
-    wanted = int(manifest.get("requires", {}).get("free_bytes", 0))
-    needed = sends + unpacked + max(wanted, _RESERVE_BYTES)
-    if needed <= facts.free_bytes:
+def _check_space(
+    facts: Facts, steps: list[PlanStep], runtime: RuntimeSpec, manifest: Manifest
+) -> list[PlanStep]:
+    """Put a blocked step first when the device has too little free space."""
+    send_bytes = sum(step.size_bytes for step in steps if step.part is Component.BLOB)
+    builds = any(step.part is Component.RUNTIME and step.action is Action.CREATE for step in steps)
+    unpacked_bytes = _UNPACKED_RATIO * runtime.size_bytes if builds else 0
+    needed_bytes = send_bytes + unpacked_bytes + max(manifest.requires.free_bytes, _RESERVE_BYTES)
+    if needed_bytes <= facts.free_bytes:
         return steps
-    reason = f"needs {format_size(needed)} free, the device has {format_size(facts.free_bytes)}"
+    reason = f"needs {format_size(needed_bytes)} free, the device has {format_size(facts.free_bytes)}"
     return [_blocked("space", reason, "EQ501"), *steps]
 
 
-def _blocked(subject: str, reason: str, code: str) -> Step:
-    return Step(action=Action.BLOCKED, part=Part.RELEASE, subject=subject, reason=reason, code=code)
+def _blocked(subject: str, reason: str, code: str) -> PlanStep:
+    return PlanStep(action=Action.BLOCKED, part=Component.RELEASE, subject=subject, reason=reason, code=code)

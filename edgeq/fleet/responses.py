@@ -1,145 +1,254 @@
-"""What is read of an agent's answers, checked: a device may say anything."""
+"""Parse an agent's responses into frozen values; a device may send anything, so every field is checked.
+
+Unknown fields are ignored: a newer agent may send more. The response as it arrived stays in `document`, which
+`--json` shows unchanged.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from edgeq.errors import AgentProtocolError
 
-_SHA256 = re.compile("[0-9a-f]{64}")
+T = TypeVar("T")
+R = TypeVar("R", bound="Response")
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+# JSON has lists only; a frozen value holds a tuple.
+Items = Annotated[tuple[T, ...], Strict(False)]
+
+# What pydantic's error types mean to someone who reads the message.
+_EXPECTED = {
+    "missing": "a value",
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "greater_than_equal": "a number of at least 0",
+    "tuple_type": "a list",
+    "mapping_type": "an object",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "string_pattern_mismatch": "a SHA-256 digest",
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lacking:
-    """The answer of `missing`: digests that a device does not have, and of which it has a part."""
+class Response(BaseModel):
+    """A response, or a part of one.
 
-    missing: tuple[str, ...]
-    begun: tuple[str, ...]
+    Attributes:
+        document: the same as it arrived, with the fields that this version does not know.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    document: Mapping[str, Any] = Field(default={}, repr=False, exclude=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_document(cls, body: Any) -> Any:
+        return {**body, "document": body} if isinstance(body, Mapping) else body
 
 
-def lacking(name: str, answer: Mapping[str, Any]) -> Lacking:
-    """Return the answer of `missing`.
+def parse(kind: type[R], body: Mapping[str, Any], *, device: str, verb: str) -> R:
+    """Return a response as a value of `kind`.
+
+    Args:
+        device, verb: for the message.
 
     Raises:
-        AgentProtocolError: it is none; names the field.
+        AgentProtocolError: a field is missing or has the wrong type; names it.
     """
-    found = {}
-    for field in ("missing", "begun"):
-        digests = answer.get(field)
-        good = isinstance(digests, list) and all(
-            isinstance(digest, str) and _SHA256.fullmatch(digest) for digest in digests
-        )
-        if not good:
-            raise wrong(name, f"missing: {field}", "a list of digests", digests)
-        found[field] = tuple(digests or ())
-    return Lacking(missing=found["missing"], begun=found["begun"])
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in fault["loc"])
+        raise AgentProtocolError(
+            device,
+            f"{verb}: {field}",
+            expected=_EXPECTED.get(fault["type"]) or fault["msg"].removeprefix("Input should be "),
+            got="nothing" if fault["type"] == "missing" else repr(fault["input"])[:80],
+        ) from error
 
 
-def model_in(name: str, status: Mapping[str, Any], model: str) -> Mapping[str, Any]:
-    """Return what an answer of `status` says of a model; nothing where the device does not know it.
+class Change(Response):
+    """Whether a verb changed something."""
 
-    Raises:
-        AgentProtocolError: it is no such answer; names the field.
+    changed: bool
+
+
+class MissingBlobs(Response):
+    """The response of `missing`: blobs that a device lacks.
+
+    Attributes:
+        partial: those of which it holds a part, left by an interrupted upload.
     """
-    models = status.get("models")
-    if not isinstance(models, Mapping):
-        raise wrong(name, "status: models", "an object", models)
-    entry = models.get(model, {})
-    if not isinstance(entry, Mapping):
-        raise wrong(name, f"status: {model}", "an object", entry)
-    current = entry.get("current")
-    if current is not None and not (isinstance(current, str) and _SHA256.fullmatch(current)):
-        raise wrong(name, f"status: {model}: current", "a release", current)
-    if not isinstance(entry.get("staged", {}), Mapping):
-        raise wrong(name, f"status: {model}: staged", "an object", entry["staged"])
-    return entry
+
+    missing: Items[Digest]
+    partial: Items[Digest] = Field(validation_alias="begun")
 
 
-def status_of(name: str, status: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer of `status` in which all that is shown of it has the right type.
+class ReleaseCounter(Response):
+    """The highest release counter that a device committed for a model."""
 
-    Raises:
-        AgentProtocolError: something has not; names the field.
+    counter: Count
+    release: str | None
+
+
+class TrustSummary(Response):
+    """A device's trust store, as `status` reports it.
+
+    Attributes:
+        keys: ids of the keys whose signatures count.
+        threshold: how many of them must have signed a release.
+        counters: by model.
+        problem: why the store cannot be read; the device then accepts no release.
     """
-    models = status.get("models")
-    if not isinstance(models, Mapping):
-        raise wrong(name, "status: models", "an object", models)
-    for model in models:
-        since_ns = model_in(name, status, model).get("since_ns")
-        if since_ns is not None and not _is_count(since_ns):
-            raise wrong(name, f"status: {model}: since_ns", "a number from 0", since_ns)
-    if not _is_count(status.get("free_bytes", 0)):
-        raise wrong(name, "status: free_bytes", "a number from 0", status["free_bytes"])
-    if status.get("trust") is not None and not _is_trust(status["trust"]):
-        raise wrong(name, "status: trust", "what the device trusts", status["trust"])
-    return status
+
+    keys: Items[str]
+    revoked: Items[str]
+    threshold: Count
+    counters: Mapping[str, ReleaseCounter]
+    problem: str | None = None
 
 
-def facts_problem(body: Mapping[str, Any]) -> str | None:
-    """Return why the parts of `probe` that only `edgeq doctor` reads are none; None where they are right."""
-    service, edgetpu = body.get("service"), body.get("edgetpu")
-    if service is not None and not _is_service(service):
-        return f"service: {service!r}"[:80]
-    if edgetpu is not None and not _is_edgetpu(edgetpu):
-        return f"edgetpu: {edgetpu!r}"[:80]
-    return None
+class SplitStatus(Response):
+    """The A/B split of a model; `problem` says why it cannot be read and is ignored by the device."""
+
+    experiment: str | None = None
+    problem: str | None = None
 
 
-def _is_trust(trust: object) -> bool:
-    return (
-        isinstance(trust, Mapping)
-        and isinstance(trust.get("problem"), str | None)
-        and all(_is_texts(trust.get(field)) for field in ("keys", "revoked"))
-        and _is_count(trust.get("threshold"))
-        and isinstance(trust.get("counters"), Mapping)
-        and all(
-            isinstance(entry, Mapping) and _is_count(entry.get("counter")) and "release" in entry
-            for entry in trust["counters"].values()
-        )
-    )
+class ModelStatus(Response):
+    """What a device serves of one model.
 
-
-def _is_service(service: object) -> bool:
-    if not isinstance(service, Mapping) or not isinstance(service.get("kind"), str):
-        return False
-    last = service.get("last")
-    ended = isinstance(last, Mapping) and {"ok", "problem"} <= last.keys()
-    flags = [service.get(field) for field in ("whole", "ran_in_this_boot", "seen_at_boot")]
-    return all(isinstance(flag, bool) for flag in flags) and (ended or (last is None and not flags[1]))
-
-
-def _is_edgetpu(edgetpu: object) -> bool:
-    if not isinstance(edgetpu, Mapping) or not isinstance(edgetpu.get("loads"), bool):
-        return False
-    said = [edgetpu.get(field) for field in ("library", "problem")]
-    return (
-        all(isinstance(text, str | None) for text in said) and any(said) and _is_texts(edgetpu.get("devices"))
-    )
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def changed(name: str, verb: str, answer: Mapping[str, Any]) -> bool:
-    """Return whether a verb changed something.
-
-    Raises:
-        AgentProtocolError: the answer does not say so.
+    Attributes:
+        current: the release that serves, or None.
+        previous: the release that a rollback leads to, or None.
+        runtime: the digest of the runtime that it runs on.
+        proof: `golden` when its outputs were compared, `ran` when it was only seen to run.
+        since_ns: when the state was entered, by the device's clock.
+        reason: why it was rolled back, if it was.
+        pins, releases: releases that are pinned, and all that are on the device.
+        staged: the releases that are proved and serve nobody.
+        in_force: whether the split decides which release answers.
     """
-    found = answer.get("changed")
-    if not isinstance(found, bool):
-        raise wrong(name, f"{verb}: changed", "true or false", found)
-    return found
+
+    current: Digest | None = None
+    previous: str | None = None
+    state: str | None = None
+    runtime: str | None = None
+    proof: str | None = None
+    since_ns: Count | None = None
+    reason: str | None = None
+    pins: Items[str] = ()
+    releases: Items[str] = ()
+    staged: Mapping[str, Any] = {}
+    split: SplitStatus | None = None
+    in_force: bool = False
 
 
-def wrong(name: str, field: str, expected: str, got: object) -> AgentProtocolError:
-    """Return the error for a field of an answer that is not what it must be."""
-    return AgentProtocolError(name, field, expected=expected, got=repr(got)[:80])
+class DeviceStatus(Response):
+    """The response of `status`."""
+
+    models: Mapping[str, ModelStatus]
+    free_bytes: Count = 0
+    trust: TrustSummary | None = None
+
+    def model(self, name: str) -> ModelStatus:
+        """Return the status of one model; of a model that the device does not know, an empty one."""
+        return self.models.get(name) or ModelStatus()
+
+
+class HealthReport(Response):
+    """What the device measured when it checked a release; `proof` as in `ModelStatus`."""
+
+    proof: str | None = None
+
+
+class Activation(Response):
+    """The response of `activate`, `stage` and `rollback`.
+
+    Attributes:
+        release: the release that serves now; for `stage` the one that was staged.
+        previous: the release that served before, if any.
+        state: the state of the model, as in docs/deploy.md.
+    """
+
+    release: str
+    changed: bool
+    previous: str | None = None
+    state: str | None = None
+    health: HealthReport = HealthReport()
+
+
+class KeptReleases(Response):
+    """The releases that `prune` kept, each with the reasons."""
+
+    releases: Mapping[str, Items[str]]
+
+
+class Pruned(Response):
+    """The response of `prune`.
+
+    Attributes:
+        removed: names by kind: releases, blobs, runtimes, agents.
+        freed_bytes: as the device's file system counts them.
+    """
+
+    removed: Mapping[str, Items[str]]
+    freed_bytes: Count
+    kept: KeptReleases
+
+
+class Pinned(Change):
+    """The response of `pin` and `unpin`."""
+
+    release: str
+
+
+class InferenceLatency(Response):
+    """Latency of single inferences, in nanoseconds; None when no sample ran."""
+
+    p50: float | None
+    p95: float | None
+
+
+class Inferred(Response):
+    """The response of `infer`.
+
+    Attributes:
+        predicted: the class of each sample.
+        errors: how many samples failed, by the kind of error.
+    """
+
+    samples: Count
+    release: str
+    predicted: Items[int]
+    latency_ns: InferenceLatency
+    errors: Mapping[str, Count] = {}
+
+
+class UploadedBlob(Response):
+    """One blob of an upload; `stored` is False when the device had it already."""
+
+    sha256: str
+    stored: bool
+
+
+class UploadResult(Response):
+    """The response of `upload`.
+
+    Attributes:
+        resumed_bytes: what an earlier, interrupted upload had brought.
+    """
+
+    blobs: Items[UploadedBlob]
+    resumed_bytes: Count

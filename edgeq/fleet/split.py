@@ -1,4 +1,4 @@
-"""Two releases on one device: stage the second, divide the calls, and undo both; each may be done again."""
+"""Run two releases side by side on a device: stage the second, split the calls, and undo both."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeq.bundle.archive import Bundle
 from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.apply import OnProgress, apply
-from edgeq.fleet.connect import NO_RETRY, Retry, ask
-from edgeq.fleet.deploy import make_plan, pass_over
-from edgeq.fleet.protocols import DeployableBundle
-from edgeq.fleet.responses import changed, model_in
-from edgeq.fleet.runtimes.ensure_runtime import RuntimeStartsNot
+from edgeq.fleet.connect import NO_RETRY, RetryPolicy, ask
+from edgeq.fleet.deploy import make_plan, reject_runtime
+from edgeq.fleet.operations import read_status
+from edgeq.fleet.responses import Activation, Change, HealthReport, ModelStatus
+from edgeq.fleet.runtimes.ensure_runtime import RuntimeFailed
 from edgeq.values import Device
 
 _VERB_S = 300.0
@@ -21,12 +22,12 @@ _VERB_S = 300.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Division:
-    """How a device's calls are divided.
+    """How a device's calls are split between releases.
 
     Attributes:
-        base: the release that must serve there; the device ends the split when another one does.
+        base: the release that must be current; the device ends the split when another one is.
         arms: name -> (release, weight).
-        each_call: draw calls without a key one by one; else they are all the device's.
+        each_call: draw calls without a key one by one; otherwise the whole device is one draw.
     """
 
     experiment: str
@@ -37,7 +38,7 @@ class Division:
     each_call: bool
 
     def request(self) -> dict[str, Any]:
-        """The request of the agent's `split`."""
+        """The request of the agent's verb `split`."""
         arms = [
             {"name": name, "release": release, "weight": weight}
             for name, (release, weight) in self.arms.items()
@@ -52,89 +53,117 @@ class Division:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Divided:
+    """What `divide` changed on a device.
+
+    Attributes:
+        staged: whether this run staged the release.
+        divided: whether this run split the calls.
+        health: what the device measured when it checked the release.
+    """
+
+    staged: bool
+    divided: bool
+    health: HealthReport
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as in `--json`."""
+        return {"staged": self.staged, "divided": self.divided, "health": dict(self.health.document)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class United:
+    """What `unite` changed on a device.
+
+    Attributes:
+        current: the release that serves now.
+        cleared: whether this run ended the split.
+        unstaged: whether this run released the staged candidate.
+    """
+
+    current: str | None
+    cleared: bool
+    unstaged: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as in `--json`."""
+        return {"current": self.current, "cleared": self.cleared, "unstaged": self.unstaged}
+
+
 def divide(
     device: Device,
-    bundle: DeployableBundle,
+    bundle: Bundle,
     division: Division,
     *,
     workspace: Path,
     on_event: OnProgress | None = None,
-    retry: Retry = NO_RETRY,
-) -> dict[str, Any]:
-    """Stage a bundle's release on a device and divide its calls; a second run sends and changes nothing.
+    retry_policy: RetryPolicy = NO_RETRY,
+) -> Divided:
+    """Stage a bundle's release on a device and split its calls; a second run sends and changes nothing.
 
     Args:
-        retry: of all of it: what is done already is not done again.
-
-    Returns:
-        Whether the release was `staged` and the calls `divided` by this run, and the `health` measured there.
+        retry_policy: applies to the whole operation: what is done already is not done again.
 
     Raises:
-        DeviceError: the release does not pass the device's checks, or another one serves (EQ553).
-        TransportError: the way to the device failed; what arrived is kept there.
+        DeviceError: the release fails the device's checks, or another release is current (EQ553).
+        TransportError: the connection failed; what arrived is kept on the device.
     """
-
     refused: dict[str, str] = {}
 
-    def stage(client: AgentClient) -> dict[str, Any]:
+    def stage(client: AgentClient) -> Activation | None:
         while True:
-            todo = make_plan(client, bundle, workspace=workspace, without=refused)
+            planned = make_plan(client, bundle, workspace=workspace, without=refused)
             try:
                 return apply(
-                    todo.plan,
+                    planned.plan,
                     client,
                     bundle=bundle,
-                    runtime=todo.runtime,
+                    runtime=planned.runtime,
                     on_event=on_event,
-                    begun=todo.begun,
+                    partial_blobs=planned.partial_blobs,
                     verb="stage",
                 )
-            except RuntimeStartsNot as error:
-                pass_over(device, todo.runtime, refused, error)
+            except RuntimeFailed as error:
+                reject_runtime(device, planned.runtime, refused, error)
 
-    def attempt(client: AgentClient) -> dict[str, Any]:
-        answer = stage(client)
-        split = client.call("split", division.request(), deadline_s=_VERB_S)
-        return {
-            "staged": bool(answer.get("changed")),
-            "divided": changed(device.name, "split", split),
-            "health": answer.get("health") or {},
-        }
+    def attempt(client: AgentClient) -> Divided:
+        staged = stage(client)
+        split = client.request(Change, "split", division.request(), deadline_s=_VERB_S)
+        return Divided(
+            staged=staged is not None and staged.changed,
+            divided=split.changed,
+            health=staged.health if staged else HealthReport(),
+        )
 
-    return ask(device, attempt, repeatable=True, retry=retry)
+    return ask(device, attempt, repeatable=True, retry_policy=retry_policy)
 
 
 def unite(
-    device: Device, *, experiment: str, model: str, release: str, retry: Retry = NO_RETRY
-) -> dict[str, Any]:
-    """End an experiment on a device: no split, and its release let go. What belongs to another one stays.
-
-    Returns:
-        Whether the split was `cleared` and the release `unstaged` by this run, and what serves: `current`.
+    device: Device, *, experiment: str, model: str, release: str, retry_policy: RetryPolicy = NO_RETRY
+) -> United:
+    """End an experiment on a device: clear its split and unstage its release; leave other experiments alone.
 
     Raises:
         DeviceError, TransportError: the device refused, or cannot be reached.
     """
 
-    def attempt(client: AgentClient) -> dict[str, Any]:
-        known = model_in(device.name, client.call("status", {}), model)
-        return {"current": known.get("current"), **_undo(client, known, experiment, model, release)}
+    def attempt(client: AgentClient) -> United:
+        return _undo(client, read_status(client).model(model), experiment, model, release)
 
-    return ask(device, attempt, repeatable=True, retry=retry)
+    return ask(device, attempt, repeatable=True, retry_policy=retry_policy)
 
 
-def _undo(
-    client: AgentClient, known: Mapping[str, Any], experiment: str, model: str, release: str
-) -> dict[str, Any]:
-    split = known.get("split")
-    ours = isinstance(split, Mapping) and split.get("experiment") == experiment
-    # One that cannot be read is served to nobody; nobody else would take it away.
-    ours = ours or (isinstance(split, Mapping) and "problem" in split)
+def _undo(client: AgentClient, status: ModelStatus, experiment: str, model: str, release: str) -> United:
+    # A split that the device cannot read serves nobody, and nothing else would remove it.
+    ours = status.split is not None and (
+        status.split.experiment == experiment or status.split.problem is not None
+    )
     cleared = unstaged = False
     if ours:
-        answer = client.call("split", {"model": model, "clear": True}, deadline_s=_VERB_S)
-        cleared = changed(client.device.name, "split", answer)
-    if release in known.get("staged", {}) and (ours or split is None):
+        request: dict[str, Any] = {"model": model, "clear": True}
+        cleared = client.request(Change, "split", request, deadline_s=_VERB_S).changed
+    if release in status.staged and (ours or status.split is None):
         request = {"model": model, "release": release}
-        unstaged = changed(client.device.name, "unstage", client.call("unstage", request, deadline_s=_VERB_S))
-    return {"cleared": cleared, "unstaged": unstaged}
+        unstaged = client.request(Change, "unstage", request, deadline_s=_VERB_S).changed
+    return United(current=status.current, cleared=cleared, unstaged=unstaged)

@@ -1,30 +1,70 @@
-"""Whom devices trust: the first key, adding and revoking, and what a plan can tell of it."""
+"""Trust stores of devices: pin the first key, add and revoke keys, predict whether a release is accepted."""
 
 from __future__ import annotations
 
 import base64
+import getpass
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgeq.bundle.archive import Bundle
 from edgeq.bundle.keys import PublicKey, SigningKey
 from edgeq.fleet.agent.client import AgentClient
-from edgeq.fleet.plan import Action, Part, Step
-from edgeq.fleet.protocols import DeployableBundle
+from edgeq.fleet.backoff import NO_RETRY, RetryPolicy
+from edgeq.fleet.connect import ask
+from edgeq.fleet.parallel import Results, on_each
+from edgeq.fleet.plan import Action, Component, PlanStep
+from edgeq.fleet.responses import Count, DeviceStatus, Items, ReleaseCounter, Response, TrustSummary
+from edgeq.store import Store, recording_store
+from edgeq.values import Device
 from edgeq_agent import wire
 
 
-def shown(client: AgentClient) -> dict[str, Any]:
-    """Return the device's trust store: `keys`, `threshold`, `changes`, `sequence`, `counters`."""
-    return client.call("trust", {})
+class TrustedKey(Response):
+    """One key of a trust store; `state` is `active` or `revoked`."""
+
+    id: str
+    name: str
+    state: str
 
 
-def pin(client: AgentClient, keys: Sequence[PublicKey]) -> dict[str, Any]:
-    """Let a device that trusts nobody yet trust these keys, and return its trust store.
+class TrustStore(Response):
+    """The response of `trust`.
 
-    A device that trusts somebody already is left as it is: enrolling it a second time, from another
-    workspace say, gives no new right to publish.
+    Attributes:
+        threshold: how many keys must have signed a release.
+        changes: `operator` or `signed`: who may change the store.
+        sequence: counts the changes; a signed change names the next number.
+        counters: by model, the highest release counter that was committed.
+        changed: whether this call changed the store.
     """
-    return client.call("trust", {"change": _change(add=keys), "first": True})
+
+    device_id: str
+    keys: Items[TrustedKey]
+    threshold: Count
+    changes: str
+    sequence: Count
+    counters: Mapping[str, ReleaseCounter] = {}
+    changed: bool = False
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """The ids of the keys whose signatures count."""
+        return tuple(key.id for key in self.keys if key.state == "active")
+
+
+def read_trust(client: AgentClient) -> TrustStore:
+    """Return the device's trust store."""
+    return client.request(TrustStore, "trust", {})
+
+
+def pin(client: AgentClient, keys: Sequence[PublicKey]) -> TrustStore:
+    """Make a device that trusts no key yet trust these keys, and return its trust store.
+
+    A device that trusts a key already is left unchanged: enrolling it again, for example from another
+    workspace, must not grant a new right to publish.
+    """
+    return client.request(TrustStore, "trust", {"change": _change(add=keys), "first": True})
 
 
 def change(
@@ -35,84 +75,119 @@ def change(
     threshold: int | None = None,
     changes: str | None = None,
     signers: Sequence[SigningKey] = (),
-) -> dict[str, Any]:
+) -> TrustStore:
     """Change a device's trust store, and return it.
 
     Args:
         revoke: ids of keys.
         threshold: how many keys must have signed a release.
         changes: `operator` or `signed`: who may change the store from now on.
-        signers: sign the change with these; needed where the device takes only signed changes.
+        signers: sign the change with these keys; needed if the device accepts only signed changes.
 
     Raises:
-        DeviceError: EQ536 a key that cannot be trusted or is not known, EQ538 the device's policy refuses.
+        DeviceError: EQ536 a key is unusable or unknown, EQ538 the device's policy forbids the change.
     """
     body = _change(add=add, revoke=revoke, threshold=threshold, changes=changes)
     if not signers:
-        return client.call("trust", {"change": body})
-    store = shown(client)
-    # For this device and this moment alone: what one device was told cannot be told to another.
-    body |= {"device_id": store["device_id"], "sequence": int(store["sequence"]) + 1}
+        return client.request(TrustStore, "trust", {"change": body})
+    store = read_trust(client)
+    # Bound to this device and this sequence number: the change cannot be replayed elsewhere or later.
+    body |= {"device_id": store.device_id, "sequence": store.sequence + 1}
     message = wire.signed_bytes(wire.TRUST_CHANGE_TYPE, body)
     signatures = [
         {"key": key.public.id, "sig": base64.b64encode(key.sign(message)).decode("ascii")} for key in signers
     ]
-    return client.call("trust", {"change": body, "signatures": signatures})
+    return client.request(TrustStore, "trust", {"change": body, "signatures": signatures})
 
 
-def summary(trust: Mapping[str, Any]) -> str:
-    """Return a device's trust store, as its `status` tells of it, in one line."""
-    if trust.get("problem"):
-        return f"accepts nothing: {trust['problem']}"
-    if not trust["keys"]:
-        return "trusts no key yet, so it accepts no release"
-    wanted = f"{trust['threshold']} of " if int(trust["threshold"]) > 1 else ""
-    revoked = f", revoked {', '.join(trust['revoked'])}" if trust["revoked"] else ""
-    counters = ", ".join(f"{model} {entry['counter']}" for model, entry in sorted(trust["counters"].items()))
-    return f"trusts {wanted}{', '.join(trust['keys'])}{revoked}; counters: {counters or 'none yet'}"
+def change_many(
+    devices: Sequence[Device],
+    action: str,
+    *,
+    add: Sequence[PublicKey] = (),
+    revoke: Sequence[str] = (),
+    threshold: int | None = None,
+    changes: str | None = None,
+    signers: Sequence[SigningKey] = (),
+    retry_policy: RetryPolicy = NO_RETRY,
+    store: Store | None = None,
+) -> Results[TrustStore]:
+    """Change the trust stores of several devices, and write each change to the audit log.
 
+    Only the connection is retried: a signed change is valid for one sequence number, so repeating it fails.
 
-def blocked_by_trust(status: Mapping[str, Any], bundle: DeployableBundle) -> list[Step]:
-    """Return the step that says why a device would refuse a bundle's signature or age; none if it would not.
-
-    The device decides, and looks again; this is to know it before anything is sent.
+    Args:
+        action: names the change in the audit log, such as `keys trust`.
+        store: holds the audit log; the store of the default workspace if None.
+        add, revoke, threshold, changes, signers: as for `change`.
     """
-    trust = status.get("trust")
+
+    def change_one(client: AgentClient) -> TrustStore:
+        return change(client, add=add, revoke=revoke, threshold=threshold, changes=changes, signers=signers)
+
+    results = on_each(
+        devices, lambda device: ask(device, change_one, repeatable=False, retry_policy=retry_policy)
+    )
+    fields = ("keys", "threshold", "changes", "sequence")
+    with recording_store(store) as opened:
+        for name, trust in results.done.items():
+            body = {field: trust.document.get(field) for field in fields}
+            opened.record_audit(getpass.getuser(), action, name, body)
+    return results
+
+
+def summary(trust: TrustSummary) -> str:
+    """Return a device's trust store as one line of text."""
+    if trust.problem:
+        return f"accepts no release: {trust.problem}"
+    if not trust.keys:
+        return "trusts no key yet, so it accepts no release"
+    threshold = f"{trust.threshold} of " if trust.threshold > 1 else ""
+    revoked = f", revoked {', '.join(trust.revoked)}" if trust.revoked else ""
+    counters = ", ".join(f"{model} {entry.counter}" for model, entry in sorted(trust.counters.items()))
+    return f"trusts {threshold}{', '.join(trust.keys)}{revoked}; counters: {counters or 'none yet'}"
+
+
+def trust_steps(status: DeviceStatus, bundle: Bundle) -> list[PlanStep]:
+    """Return the blocked step for a bundle whose signature or counter the device would refuse; else none.
+
+    The device decides, and checks again; this only predicts it before anything is sent.
+    """
+    trust = status.trust
     if trust is None:
         return []
-    served = status.get("models", {}).get(bundle.model, {}).get("current")
-    trusted, signers = set(trust["keys"]), {entry["key"] for entry in bundle.signatures}
-    counter = int(bundle.manifest.get("counter", 0))
-    floor = trust["counters"].get(bundle.model, {"counter": 0, "release": None})
-    if trust.get("problem"):
-        return [_blocked(bundle, "EQ537", str(trust["problem"]))]
+    trusted, signers = set(trust.keys), {signature.key.id for signature in bundle.signed_by}
+    floor = trust.counters.get(bundle.model) or ReleaseCounter(counter=0, release=None)
+    counter, current = bundle.parsed.counter, status.model(bundle.model).current
+    if trust.problem:
+        return [_blocked(bundle, "EQ537", trust.problem)]
     if not trusted:
         return [_blocked(bundle, "EQ530", "the device trusts no key yet: `edgeq keys trust --on DEVICE`")]
     if not signers:
         return [_blocked(bundle, "EQ531", "it is not signed: make it again with `edgeq bundle`")]
-    if len(signers & trusted) < int(trust["threshold"]):
+    if len(signers & trusted) < trust.threshold:
         reason = (
-            f"signed by {_told(signers, trust['revoked'])}; the device wants {trust['threshold']} "
+            f"signed by {_names(signers, trust.revoked)}; the device requires {trust.threshold} "
             f"of {', '.join(sorted(trusted))}: `edgeq keys trust KEY --on DEVICE`"
         )
-        return [_blocked(bundle, "EQ533" if signers & set(trust["revoked"]) else "EQ532", reason)]
-    if counter <= int(floor["counter"]) and bundle.release not in (floor["release"], served):
+        return [_blocked(bundle, "EQ533" if signers & set(trust.revoked) else "EQ532", reason)]
+    if counter <= floor.counter and bundle.release not in (floor.release, current):
         reason = (
-            f"its counter is {counter}, the device committed {floor['counter']}: "
-            "`edgeq rollback` goes back, `edgeq bundle` makes a new release"
+            f"its counter is {counter}, but the device has committed {floor.counter}: "
+            "`edgeq rollback` goes back to an older release, `edgeq bundle` makes a new one"
         )
         return [_blocked(bundle, "EQ535", reason)]
     return []
 
 
-def _told(signers: set[str], revoked: Sequence[str]) -> str:
+def _names(signers: set[str], revoked: Sequence[str]) -> str:
     return ", ".join(f"{key} (revoked there)" if key in revoked else key for key in sorted(signers))
 
 
-def _blocked(bundle: DeployableBundle, code: str, reason: str) -> Step:
-    return Step(
+def _blocked(bundle: Bundle, code: str, reason: str) -> PlanStep:
+    return PlanStep(
         action=Action.BLOCKED,
-        part=Part.RELEASE,
+        part=Component.RELEASE,
         subject=f"{bundle.model} {bundle.release[:12]}",
         reason=reason,
         key=bundle.release,

@@ -15,8 +15,8 @@ from edgeq.bundle.archive import resigned
 from edgeq.bundle.keys import workspace_key
 from edgeq.errors import DeviceError
 from edgeq.fleet.connect import open_agent
-from edgeq.fleet.deploy import deploy_one
-from edgeq.fleet.trust import shown
+from edgeq.fleet.deploy import deploy_device
+from edgeq.fleet.trust import read_trust
 from edgeq.search.measuring import Latency
 from edgeq.search.records import Records, key_of
 from edgeq.store import Store
@@ -101,21 +101,21 @@ class OnDevice:
 
     def _bench(self, variant: Variant, bundle: Path, name: str) -> BenchResult | None:
         try:
-            deploy_one(self._device, self._next_release(bundle, name), workspace=self._workspace)
+            deploy_device(self._device, self._next_release(bundle, name), workspace=self._workspace)
             with open_agent(self._device) as client:
-                result = bench(client, name, device=self._device.name)
+                return bench(client, name, device=self._device.name, store=self._store)
         except DeviceError as error:
             self._say(f"{self._device.name} refuses {variant.name}: {error.message}")
             return None
-        self._store.record_bench(self._device.name, result.document)
-        return result
 
     def _next_release(self, path: Path, name: str) -> Bundle:
         """Return the bundle with a counter above the committed one, below which the device refuses it."""
         with open_agent(self._device) as client:
-            committed = shown(client)["counters"].get(name, {"counter": 0})["counter"]
+            committed = read_trust(client).counters.get(name)
         keys = [workspace_key(self._workspace)]
-        return resigned(read_bundle(path), path, counter=int(committed) + 1, keys=keys)
+        return resigned(
+            read_bundle(path), path, counter=(committed.counter if committed else 0) + 1, keys=keys
+        )
 
 
 def _latency(results: Sequence[Mapping[str, Any]]) -> Latency:

@@ -16,8 +16,8 @@ def default_workspace() -> Path:
 
 
 @contextmanager
-def recording_store(store: Store | None) -> Iterator[Store]:
-    """Yield `store`, or open the store of the default workspace and close it afterwards.
+def recording_store(store: Store | None, workspace: Path | None = None) -> Iterator[Store]:
+    """Yield `store`, or open the store of `workspace` (else of the default one) and close it afterwards.
 
     Raises:
         StoreError: the workspace's store cannot be opened.
@@ -25,5 +25,5 @@ def recording_store(store: Store | None) -> Iterator[Store]:
     if store is not None:
         yield store
         return
-    with Store.open(default_workspace()) as opened:
+    with Store.open(workspace or default_workspace()) as opened:
         yield opened

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from edgeq.errors import DeviceOutOfSpace, DeviceTimeout, HealthCheckFailed, LinkLost, Unreachable
-from edgeq.fleet.rollout.outcomes import DeviceOutcome, Outcome, Serving
+from edgeq.fleet.rollout.outcomes import DeviceOutcome, Outcome, ServedRelease
 from edgeq.fleet.rollout.protocols import NoAnswer
 
 
@@ -116,14 +116,14 @@ class SimulatedFleet:
         """Return what each device serves now."""
         return {name: releases[-1] if releases else None for name, releases in self.serving.items()}
 
-    def status(self, device: str) -> Serving:
+    def status(self, device: str) -> ServedRelease:
         """What the device serves."""
         self._reach("status", device)
         self._settle(device)
         self._answer(device)
         releases = self.serving[device]
         soaks = self.behaviours[device] is Behaviour.SLOW_SOAK and releases[-1:] == [self.release]
-        return Serving(
+        return ServedRelease(
             release=releases[-1] if releases else None,
             previous=releases[-2] if len(releases) > 1 else None,
             state="soaking" if soaks else "committed",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from edgeq.benchmark import bench, parse_bench, summary
 from edgeq.errors import AgentProtocolError
+from edgeq.store import Store
 
 _READINGS = {
     "temperature_c": 51.0,
@@ -58,14 +60,26 @@ class _Agent:
         self.answer = answer
         self.seen: tuple[str, Mapping[str, Any], float] | None = None
 
-    def call(self, verb: str, request: Mapping[str, Any], *, deadline_s: float = 60) -> Mapping[str, Any]:
+    def call(
+        self,
+        verb: str,
+        request: Mapping[str, Any],
+        *,
+        deadline_s: float = 60,
+        on_event: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> Mapping[str, Any]:
         self.seen = (verb, request, deadline_s)
         return self.answer
 
 
-def test_the_request_says_what_was_asked_and_the_host_waits_longer_than_the_agent() -> None:
+def test_the_request_has_the_settings_and_the_host_waits_longer_than_the_agent(tmp_path: Path) -> None:
     agent = _Agent(DOCUMENT)
-    result = bench(agent, "kws", device="pi", runs=7, min_seconds=0.5, threads=2, timeout_s=30)
+    with Store.open(tmp_path) as store:
+        result = bench(
+            agent, "kws", device="pi", runs=7, min_seconds=0.5, threads=2, timeout_s=30, store=store
+        )
+        (record,) = store.benches()
+    assert (record.device, record.body) == ("pi", DOCUMENT)
     assert agent.seen is not None
     verb, request, deadline_s = agent.seen
     expected = {"model": "kws", "runs": 7, "min_seconds": 0.5, "warmup": 10, "threads": 2, "timeout_s": 30}
@@ -73,8 +87,8 @@ def test_the_request_says_what_was_asked_and_the_host_waits_longer_than_the_agen
     assert deadline_s > 30
     assert result.latency.p50_ci95_ns == (990_000, 1_010_000)
     assert (result.runtime, result.threads, result.valid) == ("ai_edge_litert 2.1.0", 2, True)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        result.threads = 3  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        result.threads = 3
 
 
 def test_the_lines_for_people() -> None:
@@ -82,11 +96,11 @@ def test_the_lines_for_people() -> None:
         "latency   p50 1 ms (95 % CI 990 us to 1.01 ms), p90 1.2 ms, p95 1.3 ms, p99 1.9 ms, max 3 ms",
         "runs      400 in 1.2 s on 2 threads",
         "start     load 3 ms, first inference 2 ms",
-        "memory    peak 40.0 MiB (VmHWM), 10.0 MiB of it since the model was loaded",
+        "memory    peak 40.0 MiB (VmHWM), 10.0 MiB of it after loading the model",
         "runtime   ai_edge_litert 2.1.0, kernels xnnpack, Python 3.11.7",
         "device    temperature: 51 C -> 58.5 C",
         "device    governor: ondemand",
-        "device    others waited for the processor for 2.5 ms meanwhile",
+        "device    tasks waited for the processor for 2.5 ms in all",
         "device    throttling: now none, since_boot freq-capped",
         "device    frequency: not measured (the kernel has no cpufreq)",
         "warning   the frequency governor is ondemand",
@@ -106,15 +120,15 @@ def test_a_disturbed_run_and_an_unknown_memory_are_said() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "problem"),
     [
-        ("schema", "edgeq.bench/2", "schema, expected edgeq.bench/1, got edgeq.bench/2"),
-        ("model", 5, "model, expected a text, got 5"),
-        ("threads", True, "threads, expected a number from 0, got True"),
-        ("init_ns", -1, "init_ns, expected a number from 0, got -1"),
-        ("duration_s", float("nan"), "duration_s, expected a number from 0, got nan"),
-        ("latency_ns.p95", "fast", "latency_ns.p95, expected a number from 0, got 'fast'"),
-        ("latency_ns.p50_ci95", [1], "latency_ns.p50_ci95, expected [low, high], got [1]"),
+        ("schema", "edgeq.bench/2", "schema, expected 'edgeq.bench/1', got 'edgeq.bench/2'"),
+        ("model", 5, "model, expected a string, got 5"),
+        ("threads", True, "threads, expected an integer, got True"),
+        ("init_ns", -1, "init_ns, expected a number of at least 0, got -1"),
+        ("duration_s", float("nan"), "duration_s, expected a finite number, got nan"),
+        ("latency_ns.p95", "fast", "latency_ns.p95, expected a number, got 'fast'"),
+        ("latency_ns.p50_ci95", [1], "latency_ns.p50_ci95.1, expected a value, got nothing"),
         ("environment.before", None, "environment.before, expected an object, got None"),
-        ("invalid", ["hot"], "invalid, expected a list of objects, got ['hot']"),
+        ("invalid", ["hot"], "invalid.0, expected an object, got 'hot'"),
         ("warnings", "none", "warnings, expected a list, got 'none'"),
     ],
 )

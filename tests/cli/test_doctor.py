@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,8 @@ import pytest
 from edgeq import doctor
 from edgeq.cli import main
 from edgeq.errors import Unreachable
-from edgeq.fleet.facts import Facts
+from edgeq.fleet.facts import AutostartFact, Facts
+from edgeq.fleet.responses import TrustSummary
 from edgeq.values import Device
 
 DEVICE = Device(name="pi", host="127.0.0.1", port=1, user="pi", host_key="ssh-ed25519 AAAA")
@@ -35,6 +35,10 @@ FACTS = Facts.from_probe(
 )
 
 
+def with_part(**part: object) -> Facts:
+    return Facts.from_probe("pi", {**FACTS.document, **part})
+
+
 def health_of(facts: Facts, name: str) -> tuple[str, str | None]:
     checks = doctor.examine_device(DEVICE, lambda _device: facts, now_ns=lambda: 1_000_000_000_000)
     (check,) = (check for check in checks if check.name == name)
@@ -49,11 +53,11 @@ def test_a_healthy_device() -> None:
 
 
 def test_no_space_and_a_wrong_clock_are_warnings_with_a_fix() -> None:
-    health, fix = health_of(replace(FACTS, free_bytes=10), "space")
+    health, fix = health_of(FACTS.model_copy(update={"free_bytes": 10}), "space")
     assert health == "warn"
     assert fix is not None
     assert "free" in fix
-    health, fix = health_of(replace(FACTS, time_ns=0), "clock")
+    health, fix = health_of(FACTS.model_copy(update={"time_ns": 0}), "clock")
     assert health == "warn"
     assert fix is not None
     assert "clock" in fix
@@ -64,13 +68,14 @@ def test_the_trust_store_is_one_check() -> None:
     counters = {"kws": {"counter": 3, "release": "r"}}
 
     def check(**changes: object) -> tuple[str, str, str | None]:
-        (result,) = doctor.examine_trust(DEVICE, {**trust, "counters": counters, **changes})
+        body = {**trust, "counters": counters, **changes}
+        (result,) = doctor.examine_trust(DEVICE, TrustSummary.model_validate(body))
         return result.health.value, result.detail, result.fix
 
     assert check() == ("ok", "trusts 2 of aa, bb, revoked cc; counters: kws 3", None)
     assert check(keys=[])[0] == "warn"
     assert "edgeq keys trust --on pi" in str(check(keys=[])[2])
-    assert check(problem="is damaged")[:2] == ("fail", "accepts nothing: is damaged")
+    assert check(problem="is damaged")[:2] == ("fail", "accepts no release: is damaged")
     assert doctor.examine_trust(DEVICE, None) == []
 
 
@@ -132,15 +137,15 @@ SERVICE = {
     ],
 )
 def test_the_boot_service_has_a_health_and_a_fix(service: dict[str, object] | None, health: str) -> None:
-    result, fix = health_of(replace(FACTS, raw={**FACTS.raw, "service": service}), "service")
+    result, fix = health_of(with_part(service=service), "service")
     assert result == health
     assert (fix is None) is (health == "ok") or "refuses" in str(service)
 
 
 def test_a_service_that_nothing_starts_at_boot_is_a_warning() -> None:
     service = {**SERVICE, "kind": "plain", "at_boot": False, "why": "this device has no crontab"}
-    facts = replace(FACTS, raw={**FACTS.raw, "service": SERVICE})
-    checks = doctor.examine_device(DEVICE, lambda _device: facts, starts={DEVICE.name: service})
+    facts, starts = with_part(service=SERVICE), {DEVICE.name: AutostartFact.model_validate(service)}
+    checks = doctor.examine_device(DEVICE, lambda _device: facts, starts=starts)
     (check,) = (check for check in checks if check.name == "service")
     assert check.health.value == "warn"
     assert "nothing starts it at boot: this device has no crontab" in check.detail
@@ -165,6 +170,6 @@ def test_a_service_that_nothing_starts_at_boot_is_a_warning() -> None:
 def test_an_edge_tpu_is_checked_if_the_device_has_a_part_of_it(
     edgetpu: dict[str, object], health: str
 ) -> None:
-    assert health_of(replace(FACTS, raw={**FACTS.raw, "edgetpu": edgetpu}), "edgetpu")[0] == health
+    assert health_of(with_part(edgetpu=edgetpu), "edgetpu")[0] == health
     checks = doctor.examine_device(DEVICE, lambda _device: FACTS)
     assert "edgetpu" not in [check.name for check in checks]

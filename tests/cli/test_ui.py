@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from edgeq.cli.outcome import recap_of
+from edgeq.cli.device_results import failure_line
 from edgeq.cli.ui import Ui
 from edgeq.errors import DeviceError
 
@@ -103,5 +103,5 @@ def test_a_terminal_is_asked_and_a_script_is_not(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_failed_device_is_named_once() -> None:
-    assert recap_of("pi", DeviceError("pi: kws", "too old")) == "pi: failed, kws: too old"
-    assert recap_of("pi", DeviceError("kws", "too old")) == "pi: failed, kws: too old"
+    assert failure_line("pi", DeviceError("pi: kws", "too old")) == "pi: failed, kws: too old"
+    assert failure_line("pi", DeviceError("kws", "too old")) == "pi: failed, kws: too old"

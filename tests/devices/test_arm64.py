@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 from edgeq.bundle.archive import Bundle, read_bundle
 from edgeq.errors import HealthCheckFailed
 from edgeq.evaluation import dequantized, run
-from edgeq.fleet.deploy import Outcome, deploy_one
+from edgeq.fleet.deploy import DeployResult, deploy_one
 from edgeq.fleet.enrol import Enrolment
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.operations import infer, rollback, status
@@ -37,7 +37,7 @@ class Deployed:
     device: LabDevice
     workspace: Path
     enrolment: Enrolment
-    outcome: Outcome
+    outcome: DeployResult
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_the_device_says_what_it_is(deployed: Deployed) -> None:
     assert (facts.machine, facts.pointer_bits, facts.implementation) == ("aarch64", 64, "cpython")
     assert (facts.libc, facts.libc_version) == ("glibc", "2.36")
     assert facts.model == PI_4.model
-    assert facts.raw["kind"] == "raspberry-pi"
+    assert facts.document["kind"] == "raspberry-pi"
     assert facts.memory_bytes == PI_4.memory_kib * 1024
     assert facts.measures["temperature"]["available"]
     assert not facts.measures["energy"]["available"]
@@ -79,7 +79,7 @@ def test_the_device_says_what_it_is(deployed: Deployed) -> None:
 def test_the_runtime_that_was_shipped_is_arms(deployed: Deployed) -> None:
     assert deployed.outcome.changed
     entry = status(deployed.enrolment.device)
-    assert entry["models"]["shapes"]["state"] == "committed"
+    assert entry.models["shapes"].state == "committed"
     (folder,) = (deployed.device.home / ".edgeq" / "runtime").iterdir()
     libraries = list(folder.rglob("ai_edge_litert/*.so"))
     assert libraries
@@ -89,9 +89,9 @@ def test_the_runtime_that_was_shipped_is_arms(deployed: Deployed) -> None:
 
 def test_int8_golden_outputs_are_this_machines_bit_for_bit(deployed: Deployed) -> None:
     health = deployed.outcome.health
-    assert health["kernels"] == "xnnpack"
-    assert health["golden"]["samples"] == 16
-    assert (health["golden"]["worst_steps"], health["golden"]["mismatches"]) == (0, 0)
+    assert health.document["kernels"] == "xnnpack"
+    assert health.document["golden"]["samples"] == 16
+    assert (health.document["golden"]["worst_steps"], health.document["golden"]["mismatches"]) == (0, 0)
 
 
 def test_every_answer_is_this_machines_bit_for_bit(deployed: Deployed, int8_model: Path) -> None:
@@ -107,8 +107,8 @@ def test_without_the_processors_list_other_kernels_run_and_are_judged_by_the_tol
     enrolled = device.access.enrol(site).device
     bundle = read_bundle(int8_model / "bundle.eqb")
     outcome = deploy_one(enrolled, bundle, workspace=site)
-    assert outcome.health["kernels"] == "builtin"
-    golden = outcome.health["golden"]
+    assert outcome.health.document["kernels"] == "builtin"
+    golden = outcome.health.document["golden"]
     assert not golden["exact"]
     assert 0 < golden["worst_steps"] <= bundle.manifest["golden"]["max_steps"]
     answer, expected = answers(enrolled, int8_model)
@@ -134,7 +134,7 @@ def test_a_bundle_that_allows_no_difference_is_refused_by_other_kernels(
     hardened = boot(dataclasses.replace(shipped, cpu_list=False), "pi-strict").access.enrol(site).device
     with pytest.raises(HealthCheckFailed, match="golden"):
         deploy_one(hardened, strict, workspace=site)
-    assert status(hardened)["models"]["shapes"]["current"] is None
+    assert status(hardened).models["shapes"].current is None
     # The same bundle is fine where XNNPACK runs.
     ordinary = boot(shipped, "pi-ordinary").access.enrol(site).device
     assert deploy_one(ordinary, strict, workspace=site).changed
@@ -149,16 +149,16 @@ def test_a_power_cut_and_a_rollback_on_arm(
         assert deploy_one(enrolled, releases[name], workspace=site).changed
     device.cut()
     device.boot()
-    assert status(enrolled)["models"]["double"]["current"] == releases["second"].release
-    assert rollback(enrolled, "double")["release"] == releases["first"].release
+    assert status(enrolled).models["double"].current == releases["second"].release
+    assert rollback(enrolled, "double").release == releases["first"].release
     assert Inventory.load(site).get("pi-cut") == enrolled
 
 
-def answers(device: Device, folder: Path) -> tuple[dict[str, Any], np.ndarray]:
+def answers(device: Device, folder: Path) -> tuple[Mapping[str, Any], np.ndarray]:
     """Return the device's answer for all samples, and what this machine's runtime gives."""
     buffer = io.BytesIO()
     with np.load(folder / "samples.npz") as samples:
         np.savez(buffer, input_0=samples["x"])
-    answer = infer(device, "shapes", buffer.getvalue(), outputs=True)
+    answer = infer(device, "shapes", buffer.getvalue(), outputs=True).document
     ran = run(folder / "int8.tflite", folder / "samples.npz")
     return answer, dequantized(ran.outputs, ran.info.outputs)[0]

@@ -44,14 +44,14 @@ def test_tflite_runtime_is_shipped_alone_and_uses_the_devices_numpy(
     enrolment: Enrolment, site: Path, releases: dict[str, Bundle]
 ) -> None:
     planned = plan_one(enrolment.device, releases["first"], workspace=site)
-    assert [wheel.name.split("-")[0] for wheel in planned.runtime.wheels] == ["tflite_runtime"]
-    assert planned.runtime.wheels[0].name.endswith("_armv7l.whl")
+    assert [wheel.name.split("-")[0] for wheel in planned.runtime.files] == ["tflite_runtime"]
+    assert planned.runtime.files[0].name.endswith("_armv7l.whl")
     first = deploy_one(enrolment.device, releases["first"], workspace=site)
     assert first.changed
-    assert first.health["golden"]["samples"] == 6
+    assert first.health.document["golden"]["samples"] == 6
     assert deploy_one(enrolment.device, releases["first"], workspace=site).sent_bytes == 0
     assert deploy_one(enrolment.device, releases["second"], workspace=site).changed
-    assert rollback(enrolment.device, "double")["release"] == releases["first"].release
+    assert rollback(enrolment.device, "double").release == releases["first"].release
 
 
 @pytest.mark.convert
@@ -60,9 +60,9 @@ def test_int8_of_another_runtime_is_judged_by_the_tolerance(
 ) -> None:
     outcome = deploy_one(enrolment.device, read_bundle(int8_model / "bundle.eqb"), workspace=site)
     assert outcome.changed
-    assert not outcome.health["golden"]["exact"]
-    assert outcome.health["kernels"] == "builtin", "no XNNPACK is made for armv7l"
-    assert status(enrolment.device)["models"]["shapes"]["state"] == "committed"
+    assert not outcome.health.document["golden"]["exact"]
+    assert outcome.health.document["kernels"] == "builtin", "no XNNPACK is made for armv7l"
+    assert status(enrolment.device).models["shapes"].state == "committed"
 
 
 def test_without_its_own_numpy_the_way_out_is_named(
@@ -78,4 +78,4 @@ def test_without_its_own_numpy_the_way_out_is_named(
     assert "No module named 'numpy'" in caught.value.message
     step = plan_one(enrolled.device, releases["first"], workspace=site).plan.steps[1]
     assert "no wheels of a TFLite runtime fit cp311 on manylinux_2_36_armv7l" in step.reason
-    assert status(enrolled.device)["models"] == {}
+    assert status(enrolled.device).models == {}

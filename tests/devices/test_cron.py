@@ -65,29 +65,29 @@ def test_cron_starts_it_and_is_left_as_it_was(board: LabDevice, site: Path) -> N
     assert "no cron daemon is seen to run" in caught.value.message
 
     as_root(board, "/usr/sbin/cron")
-    answer = autostart.enable(device)
+    answer = autostart.enable(device).document
     assert (answer["choice"], answer["kind"], answer["at_boot"]) == ("plain", "plain", True)
     ours = [line for line in crontab(board) if line != THEIRS]
     assert len(ours) == 1
     assert ours[0].startswith("@reboot ")
     autostart.enable(device)
     assert crontab(board) == [THEIRS, *ours], "enabling again changes nothing"
-    ran = autostart.status(device)["last"]["time_ns"]
+    ran = autostart.status(device).document["last"]["time_ns"]
 
     board.cut()
     board.boot()
-    assert autostart.status(device)["last"]["time_ns"] == ran, "without cron nothing runs it"
-    assert autostart.status(device)["at_boot"] is False
+    assert autostart.status(device).document["last"]["time_ns"] == ran, "without cron nothing runs it"
+    assert autostart.status(device).document["at_boot"] is False
     as_root(board, "/usr/sbin/cron")
     deadline_s = time.monotonic() + 120
-    while autostart.status(device)["last"]["time_ns"] == ran:
+    while autostart.status(device).document["last"]["time_ns"] == ran:
         assert time.monotonic() < deadline_s, "cron did not run its @reboot line"
         time.sleep(0.5)
-    found = autostart.status(device)
+    found = autostart.status(device).document
     assert found["last"]["ok"]
     assert found["at_boot"] is True
 
-    assert autostart.disable(device)["changed"]
+    assert autostart.disable(device).document["changed"]
     assert crontab(board) == [THEIRS]
 
 
@@ -102,4 +102,4 @@ def test_without_cron_the_device_says_that_nothing_starts_it(board: LabDevice, s
     with pytest.raises(DeviceError) as caught:
         autostart.enable(device, kind=autostart.StartKind.SYSTEMD_SYSTEM)
     assert caught.value.reported_code == "EQ558"
-    assert autostart.status(device)["enabled"]
+    assert autostart.status(device).document["enabled"]

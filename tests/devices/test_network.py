@@ -17,7 +17,7 @@ from edgeq.bundle.archive import Bundle
 from edgeq.errors import DeviceTimeout, EdgeqError, LinkLost, TransportError, Unreachable
 from edgeq.fleet.apply import OnProgress, Progress
 from edgeq.fleet.connect import open_agent
-from edgeq.fleet.deploy import Outcome, deploy_one
+from edgeq.fleet.deploy import DeployResult, deploy_one
 from edgeq.fleet.operations import status
 from edgeq.fleet.parallel import on_each
 from edgeq.testing.tiny_bundle import write_tiny_bundle
@@ -49,7 +49,7 @@ class Fleet:
     devices: tuple[Device, ...]
     workspace: Path
 
-    def deploy(self, number: int, bundle: Bundle, on_event: OnProgress | None = None) -> Outcome:
+    def deploy(self, number: int, bundle: Bundle, on_event: OnProgress | None = None) -> DeployResult:
         return deploy_one(
             self.devices[number], bundle, workspace=self.workspace, on_event=on_event, timeout_s=5
         )
@@ -61,9 +61,7 @@ class Fleet:
         return write_tiny_bundle(path, seed=number, workspace=publisher.folder(), **more)
 
     def serves(self, number: int) -> str | None:
-        models = status(self.devices[number])["models"]
-        current: str | None = models.get("double", {}).get("current")
-        return current
+        return status(self.devices[number]).model("double").current
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +126,7 @@ def test_a_deploy_to_all_survives_a_partition_and_a_power_cut_and_converges(
 
         return on_event
 
-    def deploy(device: Device) -> Outcome:
+    def deploy(device: Device) -> DeployResult:
         number = names.index(device.name)
         return fleet.deploy(number, bundle, break_it(number))
 

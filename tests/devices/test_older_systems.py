@@ -29,13 +29,13 @@ def test_bullseye_gets_the_last_litert_that_starts_there(boot: Boot, site: Path,
     assert (facts.libc, facts.libc_version) == ("glibc", "2.31")
     bundle = read_bundle(int8_model / "bundle.eqb")
     planned = plan_one(enrolled.device, bundle, workspace=site)
-    wheels = {wheel.name.split("-")[0]: wheel.name.split("-")[1] for wheel in planned.runtime.wheels}
+    wheels = {wheel.name.split("-")[0]: wheel.name.split("-")[1] for wheel in planned.runtime.files}
     # Newer ones are tagged for glibc 2.27 as well, and do not start below 2.34.
     assert wheels["ai_edge_litert"] == "2.1.0"
     outcome = deploy_one(enrolled.device, bundle, workspace=site)
     assert outcome.changed
-    assert outcome.health["kernels"] == "xnnpack"
-    assert not outcome.health["golden"]["exact"], "another version made the golden outputs"
+    assert outcome.health.document["kernels"] == "xnnpack"
+    assert not outcome.health.document["golden"]["exact"], "another version made the golden outputs"
 
 
 def test_python_3_7_on_arm_answers_and_its_plan_says_why_nothing_fits(
@@ -47,7 +47,7 @@ def test_python_3_7_on_arm_answers_and_its_plan_says_why_nothing_fits(
     enrolled = device.access.enrol(site, kind=DeviceKind.CORAL, timeout_s=30)
     facts = enrolled.facts
     assert (facts.python_version, facts.implementation) == ((3, 7), "pypy")
-    assert (facts.model, facts.raw["kind"]) == (CORAL.model, "coral")
+    assert (facts.model, facts.document["kind"]) == (CORAL.model, "coral")
     assert facts.memory_bytes == CORAL.memory_kib * 1024
     data = b"a blob for a board" * 1000
     sha256 = hashlib.sha256(data).hexdigest()
@@ -55,6 +55,6 @@ def test_python_3_7_on_arm_answers_and_its_plan_says_why_nothing_fits(
         assert client.call("put", {"sha256": sha256, "size_bytes": len(data)}, payload=data)["stored"]
         assert client.call("missing", {"blobs": {sha256: len(data)}})["missing"] == []
         assert client.sent_bytes == len(data), "the agent was there already"
-    assert status(enrolled.device)["models"] == {}
+    assert status(enrolled.device).models == {}
     plan = plan_one(enrolled.device, releases["first"], workspace=site, timeout_s=30).plan
     assert any("expected CPython, got pypy" in step.reason for step in plan.steps)

@@ -11,7 +11,7 @@ import pytest
 
 from edgeq.bundle.archive import Bundle
 from edgeq.errors import HealthCheckFailed
-from edgeq.fleet.deploy import Outcome, deploy_one
+from edgeq.fleet.deploy import DeployResult, deploy_one
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.operations import infer, rollback, status
 from edgeq.fleet.parallel import Results, on_each
@@ -44,7 +44,7 @@ def test_a_models_whole_life_on_several_devices_at_once(
     devices = Inventory.load(site).select(["all"])
     assert len(devices) == len(set(enrolled)) == COUNT, "each home is a device of its own"
 
-    def deploy(name: str) -> Results[Outcome]:
+    def deploy(name: str) -> Results[DeployResult]:
         return on_each(devices, lambda device: deploy_one(device, releases[name], workspace=site))
 
     first = deploy("first")
@@ -61,16 +61,16 @@ def test_a_models_whole_life_on_several_devices_at_once(
     assert currents(devices) == {releases["second"].release}
 
     back = on_each(devices, lambda device: rollback(device, "double"))
-    assert {answer["release"] for answer in back.done.values()} == {releases["first"].release}
+    assert {answer.release for answer in back.done.values()} == {releases["first"].release}
     answers = on_each(devices, lambda device: infer(device, "double", samples(6), window=3, outputs=True))
     assert not answers.failed
     for answer in answers.done.values():
-        np.testing.assert_allclose(answer["outputs"], 2 * np.arange(24.0).reshape(6, 4))
-        assert answer["windows"] == 2
+        np.testing.assert_allclose(answer.document["outputs"], 2 * np.arange(24.0).reshape(6, 4))
+        assert answer.document["windows"] == 2
     for access in fleet:
         current = home_of(lab.scratch / "fleet", access) / ".edgeq/models/double/current"
         assert current.resolve().name == releases["first"].release
 
 
-def currents(devices: tuple[Device, ...]) -> set[str]:
-    return {status(device)["models"]["double"]["current"] for device in devices}
+def currents(devices: tuple[Device, ...]) -> set[str | None]:
+    return {status(device).models["double"].current for device in devices}

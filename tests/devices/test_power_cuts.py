@@ -19,7 +19,7 @@ import pytest
 from edgeq.bundle.archive import Bundle
 from edgeq.errors import EdgeqError
 from edgeq.fleet.apply import OnProgress, Progress
-from edgeq.fleet.deploy import Outcome, deploy_one
+from edgeq.fleet.deploy import DeployResult, deploy_one
 from edgeq.fleet.facts import Facts
 from edgeq.fleet.operations import infer, status
 from edgeq.fleet.runtimes import wheels
@@ -59,7 +59,7 @@ class Site:
     install_s: float = 0.0
     activate_s: float = 0.0
 
-    def deploy(self, bundle: Bundle, on_event: OnProgress | None = None) -> Outcome:
+    def deploy(self, bundle: Bundle, on_event: OnProgress | None = None) -> DeployResult:
         return deploy_one(self.device, bundle, workspace=self.workspace, on_event=on_event, timeout_s=60)
 
     def shell(self, script: str) -> list[str]:
@@ -135,12 +135,12 @@ def _round(
     assert "EXT4-fs error" not in said
     assert "EXT4-fs (vda): mounted filesystem" in said
     recovered = "recovery complete" in said
-    serves = status(site.device)["models"]["double"]["current"]
+    serves = status(site.device).models["double"].current
     assert serves in (old.release, bundle.release), "old or new, and nothing else"
     _check_answers(site)
     _check_blobs(site)
     outcome = site.deploy(bundle)
-    assert status(site.device)["models"]["double"]["current"] == bundle.release
+    assert status(site.device).models["double"].current == bundle.release
     _check_answers(site)
     site.serving = bundle
     what = f"{'install' if installs else 'activate'} {how}"
@@ -186,20 +186,22 @@ def _cut_within(site: Site, bundle: Bundle, seconds: float, *, after: str | None
 
 def _forget_other_runtimes(site: Site) -> None:
     """Remove what does not serve, with its wheels, so that there is something to install."""
-    used = status(site.device)["models"]["double"]["runtime"]
+    used = status(site.device).models["double"].runtime
     wanted = set(site.serving.blobs)
     names = site.shell("ls ~/.edgeq/blobs/sha256")
     for name in names:
         if name not in wanted:
             site.shell(f"rm ~/.edgeq/blobs/sha256/{shlex.quote(name)}")
-    site.shell(f"cd ~/.edgeq/runtime && for r in *; do [ $r = {shlex.quote(used)} ] || rm -r $r; done; sync")
+    site.shell(
+        f"cd ~/.edgeq/runtime && for r in *; do [ $r = {shlex.quote(str(used))} ] || rm -r $r; done; sync"
+    )
 
 
 def _check_answers(site: Site) -> None:
     samples = np.random.default_rng(3).normal(size=(4, 4)).astype(np.float32)
     buffer = io.BytesIO()
     np.savez(buffer, input_0=samples)
-    answer = infer(site.device, "double", buffer.getvalue(), outputs=True)
+    answer = infer(site.device, "double", buffer.getvalue(), outputs=True).document
     np.testing.assert_allclose(answer["outputs"], 2 * samples, rtol=1e-6)
 
 

@@ -116,7 +116,7 @@ class Site:
 
     def told(self) -> str:
         try:
-            return json.dumps(autostart.status(self.device, timeout_s=60))
+            return json.dumps(autostart.status(self.device, timeout_s=60).document)
         except EdgeqError as error:
             return error.message
 
@@ -153,13 +153,13 @@ def test_services_settle_a_trial_after_a_power_cut_and_survive_a_clean_restart(
 
     # Linger off: the agent lets the user's services run without a login, or says that it cannot.
     site.shell("sudo", "-n", "loginctl", "disable-linger", user)
-    answer = autostart.enable(site.device, timeout_s=60, models=["double"])
+    answer = autostart.enable(site.device, timeout_s=60, models=["double"]).document
     assert (answer["choice"], answer["kind"]) == ("systemd-user", "systemd-user")
     assert (answer["at_boot"], answer["linger"]) == (True, True)
     assert [unit["active"] for unit in answer["units"]] == ["active", "active"]
     assert not answer["seen_at_boot"]
     site.say(f"user unit enabled, linger was turned on: {[unit['unit'] for unit in answer['units']]}")
-    again = autostart.enable(site.device, timeout_s=60, models=["double"])
+    again = autostart.enable(site.device, timeout_s=60, models=["double"]).document
     assert again["changed"] is False, "enabling again changes nothing"
     site.until("the user unit serves", lambda: site.answers("unix", socket_of(site)))
 
@@ -168,12 +168,12 @@ def test_services_settle_a_trial_after_a_power_cut_and_survive_a_clean_restart(
     # The same home by a system unit, and an empty one by a user unit beside it.
     answer = autostart.enable(
         site.device, timeout_s=60, kind=StartKind.SYSTEMD_SYSTEM, models=["double"], port=PORT
-    )
+    ).document
     assert (answer["kind"], answer["at_boot"]) == ("systemd-system", True)
     assert all(unit["load"] == "loaded" and unit["active"] == "active" for unit in answer["units"])
     left = site.shell("sh", "-c", "ls ~/.config/systemd/user ~/.config/systemd/user/default.target.wants")
     assert [line for line in left if line.startswith("edgeq")] == [], "the user units are gone"
-    beside = autostart.enable(site.empty, timeout_s=60, kind=StartKind.SYSTEMD_USER)
+    beside = autostart.enable(site.empty, timeout_s=60, kind=StartKind.SYSTEMD_USER).document
     assert beside["at_boot"] is True
     assert beside["units"][0]["unit"] != "edgeq.service", "two homes do not meet"
     site.say(f"system unit enabled in its place: {[unit['unit'] for unit in answer['units']]}")
@@ -182,7 +182,7 @@ def test_services_settle_a_trial_after_a_power_cut_and_survive_a_clean_restart(
 
     _restart_cleanly(site)
     for device, kind in ((site.device, "systemd-system"), (site.empty, "systemd-user")):
-        told = autostart.status(device, timeout_s=60)
+        told = autostart.status(device, timeout_s=60).document
         assert (told["kind"], told["at_boot"], told["whole"]) == (kind, True, True)
         assert told["seen_at_boot"]
         assert told["ran_in_this_boot"]
@@ -192,13 +192,13 @@ def test_services_settle_a_trial_after_a_power_cut_and_survive_a_clean_restart(
     site.say("after a clean restart both units ran, and the system unit serves")
 
     # What serves is started again when it dies.
-    unit = autostart.status(site.device, timeout_s=60)["units"][1]["unit"]
+    unit = autostart.status(site.device, timeout_s=60).document["units"][1]["unit"]
     site.shell("sudo", "-n", "systemctl", "kill", "--signal=KILL", unit)
     site.until("it serves again after kill -9", lambda: site.answers("tcp", str(PORT)))
-    assert autostart.status(site.device, timeout_s=60)["units"][1]["restarts"] == 1
+    assert autostart.status(site.device, timeout_s=60).document["units"][1]["restarts"] == 1
 
     for device in (site.device, site.empty):
-        assert autostart.disable(device, timeout_s=60)["changed"]
+        assert autostart.disable(device, timeout_s=60).document["changed"]
     _restart_cleanly(site)
     left = site.shell("sh", "-c", "find /etc/systemd/system ~/.config/systemd -name 'edgeq*'")
     assert left == []
@@ -231,7 +231,7 @@ def _trial_cut_and_settled(site: Site, old: Bundle, new: Bundle, what: str, kind
         f"{old.release[:12]} {ran['since_boot_s']:.1f} s after the kernel's start (seen {settled_s:.1f} s "
         f"after ssh answered), infers over HTTP {serves_s:.1f} s later; reason: {told['reason']}"
     )
-    found = autostart.status(site.device, timeout_s=60)
+    found = autostart.status(site.device, timeout_s=60).document
     assert found["seen_at_boot"]
     assert found["ran_in_this_boot"]
     site.say(f"{what}: {[(unit['unit'], unit['active'], unit['result']) for unit in found['units']]}")

@@ -65,10 +65,10 @@ def test_the_lab_is_true_to_what_a_phone_lacks(phone: Phone) -> None:
 
 def test_the_agent_lives_below_termuxs_home_and_says_that_it_is_android(phone: Phone) -> None:
     facts = phone.enrolment.facts
-    assert facts.raw["kind"] == "android"
+    assert facts.document["kind"] == "android"
     assert facts.libc == "bionic"
     with open_agent(phone.enrolment.device) as client:
-        placed = client.place()
+        placed = client.install_agent_file()
     assert placed.home == f"{termux.HOME}/.edgeq"
     outside = [
         path
@@ -88,26 +88,26 @@ def test_the_everyday_verbs_work(phone: Phone) -> None:
         assert client.call("put", request, payload=data)["stored"]
         assert client.call("missing", {"blobs": {sha256: len(data)}})["missing"] == []
     answer = status(phone.enrolment.device)
-    assert answer["models"] == {}
-    assert answer["device_id"] == phone.enrolment.facts.device_id
+    assert answer.models == {}
+    assert answer.document["device_id"] == phone.enrolment.facts.device_id
 
 
 def test_no_wheel_fits_and_plan_and_error_say_so(
     phone: Phone, site: Path, releases: dict[str, Bundle]
 ) -> None:
     planned = plan_one(phone.enrolment.device, releases["first"], workspace=site)
-    assert planned.runtime.wheels == ()
+    assert planned.runtime.files == ()
     (reason,) = [step.reason for step in planned.plan.steps if step.part.value == "runtime"]
-    assert "no wheels of a TFLite runtime are made for its C library" in reason
+    assert "there are no wheels of a TFLite runtime for its C library" in reason
     assert "bionic" in reason
     with pytest.raises(DeviceUnsupported, match="no module imports and infers"):
         deploy_one(phone.enrolment.device, releases["first"], workspace=site)
-    assert status(phone.enrolment.device)["models"] == {}
+    assert status(phone.enrolment.device).models == {}
     assert not any((phone.device.home / ".edgeq" / "runtime").iterdir())
 
 
 def test_termux_boot_gets_a_script_that_runs_as_it_is(phone: Phone) -> None:
-    answer = autostart.enable(phone.enrolment.device)
+    answer = autostart.enable(phone.enrolment.device).document
     assert (answer["choice"], answer["kind"]) == ("termux-boot", "termux-boot")
     assert answer["at_boot"] is None, "whether the app is there cannot be seen from here"
     assert "Termux:Boot" in answer["why"]
@@ -120,10 +120,10 @@ def test_termux_boot_gets_a_script_that_runs_as_it_is(phone: Phone) -> None:
     exit_status, said = shell(phone, "env", "-i", script)
     assert exit_status == 0, said
     assert '"event":"started"' in said
-    again = autostart.status(phone.enrolment.device)
+    again = autostart.status(phone.enrolment.device).document
     assert again["last"]["time_ns"] > answer["last"]["time_ns"]
     with pytest.raises(DeviceError) as caught:
         autostart.enable(phone.enrolment.device, kind=autostart.StartKind.SYSTEMD_USER)
     assert caught.value.reported_code == "EQ558"
-    assert autostart.disable(phone.enrolment.device)["changed"]
+    assert autostart.disable(phone.enrolment.device).document["changed"]
     assert shell(phone, "ls", f"{termux.HOME}/.termux/boot")[1].strip() == ""

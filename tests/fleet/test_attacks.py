@@ -28,7 +28,7 @@ from edgeq.fleet.enrol import enrol
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.operations import rollback, status
 from edgeq.fleet.plan import Action
-from edgeq.fleet.trust import change, pin, shown
+from edgeq.fleet.trust import change, pin, read_trust
 from edgeq.testing.loopback import LoopbackDevice, loopback_device
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq.values import Device
@@ -99,8 +99,8 @@ def still_serves(attacked: Attacked) -> Iterator[Callable[[], None]]:
 
     def check() -> None:
         assert attacked.current() == before
-        serving = status(attacked.device)["models"]["double"]
-        assert (serving["current"], serving["state"]) == (before, "committed")
+        serving = status(attacked.device).models["double"]
+        assert (serving.current, serving.state) == (before, "committed")
         assert set(os.listdir(attacked.home / "blobs" / "sha256")) == blobs, "nothing was sent"
 
     yield check
@@ -230,7 +230,7 @@ def test_the_agents_folder_is_a_name_and_no_command(attacked: Attacked, tmp_path
         identity=running.identity,
         home=home,
     ).device
-    assert status(device)["models"] == {}
+    assert status(device).models == {}
     assert (running.home / home / "trust.json").exists(), "the folder has that very name"
     assert not list(running.home.rglob("PWNED"))
     shutil.rmtree(running.home / home)
@@ -276,7 +276,7 @@ def test_secrets_are_in_no_argument_no_environment_and_no_log(attacked: Attacked
         for secret in (*secrets, identity):
             assert secret not in words
             assert secret not in environment
-    assert rollback(attacked.device, "double")["changed"]
+    assert rollback(attacked.device, "double").changed
     places = [attacked.running.home, attacked.running.folder / "device.log", attacked.workspace]
     looked_at = 0
     for place in places:
@@ -338,8 +338,8 @@ def test_keys_are_rotated_by_commands(attacked: Attacked, capsys: pytest.Capture
     signed = resigned(read_bundle(attacked.workspace / "by-the-old-key.eqb"), path, counter=21, keys=[new])
     assert attacked.deploy(signed).changed
     with open_agent(attacked.device) as client:
-        assert pin(client, [workspace_key(attacked.workspace).public])["changed"] is False
-        assert shown(client)["counters"]["double"]["counter"] == 21
+        assert pin(client, [workspace_key(attacked.workspace).public]).changed is False
+        assert read_trust(client).counters["double"].counter == 21
     assert Action.BLOCKED not in {
         step.action for step in plan_one(attacked.device, signed, workspace=attacked.workspace).plan.steps
     }

@@ -1,4 +1,4 @@
-"""Trying again: what may pass, how long between, and what is never tried twice."""
+"""Retries: which errors, how long between attempts, and what is never retried."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edgeq.errors import (
     Unreachable,
     UsageError,
 )
-from edgeq.fleet.backoff import Backoff, retrying
+from edgeq.fleet.backoff import Backoff, RetryPolicy, retrying
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
 from edgeq.fleet.trust import pin
@@ -32,11 +32,11 @@ from tests.fleet.servers import Read, Server
 
 
 class FakeClock:
-    """Sleeping takes no time; chance is what it is told."""
+    """A clock on which sleeping takes no time, with a fixed jitter."""
 
-    def __init__(self, chance: float = 1.0) -> None:
+    def __init__(self, jitter: float = 1.0) -> None:
         self.slept: list[float] = []
-        self._chance = chance
+        self._jitter = jitter
 
     def now_s(self) -> float:
         return sum(self.slept)
@@ -44,8 +44,8 @@ class FakeClock:
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
 
-    def chance(self) -> float:
-        return self._chance
+    def jitter(self) -> float:
+        return self._jitter
 
 
 def failing(error: EdgeqError, times: int) -> tuple[Callable[[], str], list[int]]:
@@ -64,7 +64,8 @@ def failing(error: EdgeqError, times: int) -> tuple[Callable[[], str], list[int]
 def test_what_may_pass_is_tried_again_later_each_time(error: EdgeqError) -> None:
     action, calls = failing(error, 3)
     clock, told = FakeClock(), []
-    assert retrying(action, Backoff(), clock=clock, on_retry=lambda e, s: told.append((e, s))) == "done"
+    policy = RetryPolicy(backoff=Backoff(), on_retry=lambda e, s: told.append((e, s)))
+    assert retrying(action, policy, clock=clock, jitter=clock.jitter) == "done"
     assert clock.slept == [1.0, 2.0, 4.0]
     assert told == [(error, 1.0), (error, 2.0), (error, 4.0)]
     assert len(calls) == 4
@@ -85,28 +86,29 @@ def test_what_does_not_pass_is_tried_once(error: EdgeqError) -> None:
     action, calls = failing(error, 1)
     clock = FakeClock()
     with pytest.raises(type(error)):
-        retrying(action, Backoff(), clock=clock)
+        retrying(action, RetryPolicy(backoff=Backoff()), clock=clock, jitter=clock.jitter)
     assert (len(calls), clock.slept) == (1, [])
 
 
 def test_there_is_an_end_by_count_and_by_time() -> None:
     action, calls = failing(LinkLost("pi"), 100)
     with pytest.raises(LinkLost):
-        retrying(action, Backoff(tries=4), clock=FakeClock())
+        retrying(action, RetryPolicy(backoff=Backoff(tries=4)), clock=FakeClock())
     assert len(calls) == 4
     action, calls = failing(LinkLost("pi"), 100)
     clock = FakeClock()
+    policy = RetryPolicy(backoff=Backoff(tries=100, total_s=60))
     with pytest.raises(LinkLost):
-        retrying(action, Backoff(tries=100, total_s=60), clock=clock)
+        retrying(action, policy, clock=clock, jitter=clock.jitter)
     assert sum(clock.slept) <= 60
     assert max(clock.slept) <= 30
 
 
-@pytest.mark.parametrize(("chance", "waits"), [(0.0, [0.5, 1.0]), (0.5, [0.75, 1.5]), (1.0, [1.0, 2.0])])
-def test_half_of_a_wait_is_chance(chance: float, waits: list[float]) -> None:
+@pytest.mark.parametrize(("jitter", "waits"), [(0.0, [0.5, 1.0]), (0.5, [0.75, 1.5]), (1.0, [1.0, 2.0])])
+def test_half_of_a_wait_is_jitter(jitter: float, waits: list[float]) -> None:
     action, _ = failing(LinkLost("pi"), 2)
-    clock = FakeClock(chance)
-    retrying(action, Backoff(), clock=clock)
+    clock = FakeClock(jitter)
+    retrying(action, RetryPolicy(backoff=Backoff()), clock=clock, jitter=clock.jitter)
     assert clock.slept == waits
 
 
@@ -126,9 +128,9 @@ def test_a_deploy_whose_link_is_cut_goes_on_by_itself_where_it_was(
             failures.append(error)
             link.mend()
 
-        quick = Backoff(tries=3, first_s=0.1)
+        policy = RetryPolicy(backoff=Backoff(tries=3, first_s=0.1), on_retry=retry)
         before = link.forwarded_bytes
-        done = deploy_one(device, bundle, workspace=site, planned=planned, backoff=quick, on_retry=retry)
+        done = deploy_one(device, bundle, workspace=site, planned=planned, retry_policy=policy)
         travelled = link.forwarded_bytes - before
     assert [type(failure) for failure in failures] == [LinkLost]
     assert done.release == bundle.release
@@ -150,8 +152,9 @@ def test_a_refused_login_reaches_the_device_once(
                 device,
                 read("first"),
                 workspace=site,
-                backoff=Backoff(first_s=0.01),
-                on_retry=lambda error, _: retries.append(error),
+                retry_policy=RetryPolicy(
+                    backoff=Backoff(first_s=0.01), on_retry=lambda error, _: retries.append(error)
+                ),
             )
     assert retries == []
 
@@ -166,6 +169,7 @@ def test_a_dropped_handshake_is_tried_again(loopback_server: Server) -> None:
                 return client.facts().device_id
 
         with contextlib.suppress(LinkLost):
-            retrying(ask, Backoff(tries=1))
+            retrying(ask, RetryPolicy(backoff=Backoff(tries=1)))
             raise AssertionError("the link was not cut")
-        assert retrying(ask, Backoff(first_s=0.01), on_retry=lambda *_: link.mend())
+        policy = RetryPolicy(backoff=Backoff(first_s=0.01), on_retry=lambda *_: link.mend())
+        assert retrying(ask, policy)

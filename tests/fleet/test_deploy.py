@@ -45,13 +45,13 @@ def test_the_whole_life_of_a_model_on_a_device(clean: Server, site: Path, read: 
     first, second = read("first"), read("second")
     dry = deploy_one(device, first, workspace=site, dry_run=True)
     assert not dry.applied
-    assert status(device)["models"] == {}
+    assert status(device).models == {}
 
     done = deploy_one(device, first, workspace=site)
     assert done.changed
     assert done.plan.send_bytes == dry.plan.send_bytes
     assert 1_000_000 < done.sent_bytes <= done.plan.send_bytes, "what gains travels packed"
-    assert done.health["golden"]["samples"] == 6
+    assert done.health.document["golden"]["samples"] == 6
     current = clean.home / ".edgeq" / "models" / "double" / "current"
     assert current.resolve().name == first.release
     if clean.home.owner() == "root":  # another user's folder has no business to be read by the group
@@ -69,10 +69,10 @@ def test_the_whole_life_of_a_model_on_a_device(clean: Server, site: Path, read: 
 
     with pytest.raises(HealthCheckFailed, match="golden"):
         deploy_one(device, read("wrong"), workspace=site)
-    assert status(device)["models"]["double"]["current"] == second.release
+    assert status(device).models["double"].current == second.release
 
     answer = rollback(device, "double")
-    assert (answer["release"], answer["previous"]) == (first.release, second.release)
+    assert (answer.release, answer.previous) == (first.release, second.release)
     assert current.resolve().name == first.release
 
 
@@ -85,10 +85,10 @@ def test_inference_gives_what_the_model_does(clean: Server, site: Path, read: Re
     np.savez(tmp_path / "x.npz", x=x, y=x.argmax(1))
     samples = load_samples(tmp_path / "x.npz")
     answer = infer(device, "double", samples.payload, window=10, outputs=True)
-    assert answer["samples"] == 20
-    np.testing.assert_allclose(answer["outputs"], 2 * x, rtol=1e-6)
-    assert samples.accuracy(answer["predicted"]) == 1.0
-    assert answer["windows"] == 2
+    assert answer.samples == 20
+    np.testing.assert_allclose(answer.document["outputs"], 2 * x, rtol=1e-6)
+    assert samples.accuracy(answer.predicted) == 1.0
+    assert answer.document["windows"] == 2
     with pytest.raises(DeviceError) as caught:
         infer(device, "tripel", samples.payload)
     assert caught.value.reported_code == "EQ510"
@@ -134,7 +134,7 @@ def test_a_link_that_is_cut_in_a_put_is_an_error_and_the_next_run_continues(
         with pytest.raises(LinkLost, match="pi"):
             deploy_one(device, bundle, workspace=site)
         link.mend()
-        assert status(device)["models"]["double"]["current"] == before.release
+        assert status(device).models["double"].current == before.release
         done = deploy_one(device, bundle, workspace=site)
         assert done.changed
         assert done.sent_bytes <= planned.plan.send_bytes
@@ -171,7 +171,7 @@ def test_a_device_that_fills_up_says_so(site: Path, tmp_path: Path, read: Read) 
             request = {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
             with open_agent(device) as client, pytest.raises(DeviceOutOfSpace):
                 client.call("put", request, payload=data)
-            assert status(device)["models"] == {}
+            assert status(device).models == {}
     except TransportError as error:
         if "does not allow" in error.message:
             pytest.skip(error.message)
@@ -213,7 +213,7 @@ def test_a_talkative_login_and_a_missing_sftp_do_no_harm(site: Path, tmp_path: P
                 identity=device.identity,
             )
             assert enrolled.facts.device_id
-            assert status(enrolled.device)["models"] == {}
+            assert status(enrolled.device).models == {}
 
 
 def test_the_cached_wheels_say_what_they_are_for(site: Path, loopback_server: Server, read: Read) -> None:

@@ -14,9 +14,8 @@ import pytest
 
 from edgeq.bundle.keys import workspace_key
 from edgeq.errors import TransportError
-from edgeq.fleet.agent.chunks import CHUNK_BYTES, Content
 from edgeq.fleet.agent.client import AgentClient
-from edgeq.fleet.agent.upload import upload
+from edgeq.fleet.agent.upload import CHUNK_BYTES, Content, upload
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one
 from edgeq.fleet.operations import status
@@ -56,13 +55,13 @@ def _no_thread_is_left() -> Iterator[None]:
 
 
 def content() -> Content:
-    return Content.of(np.random.default_rng().bytes(8 * CHUNK_BYTES + 11))
+    return Content.from_source(np.random.default_rng().bytes(8 * CHUNK_BYTES + 11))
 
 
 def send(device: Any, one: Content, link: FaultyLink, fault: Callable[[FaultyLink], None]) -> None:
     with connect(device, timeout_s=2, watch=WATCH) as transport:
         client = AgentClient(device, transport, timeout_s=2)
-        client.place()
+        client.install_agent_file()
         fault(link)
         upload(client, [one])
 
@@ -123,9 +122,9 @@ def test_no_cut_leaves_another_release_than_the_old_or_the_new(
             with pytest.raises(TransportError):
                 deploy_one(device, wanted, workspace=site)
             link.mend()
-            found = status(device)["models"]["double"]
-            assert found["current"] in (serves, wanted.release)
+            found = status(device).models["double"]
+            assert found.current in (serves, wanted.release)
             deploy_one(device, wanted, workspace=site)
-            serves = status(device)["models"]["double"]["current"]
-            assert serves == wanted.release
+            assert status(device).models["double"].current == wanted.release
+            serves = wanted.release
         assert link.forwarded_bytes > before

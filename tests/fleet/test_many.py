@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from edgeq.errors import ExitStatus, HealthCheckFailed, SomeDevicesFailed, Unreachable
-from edgeq.fleet.parallel import failure, on_each
+from edgeq.fleet.parallel import combined_error, on_each
 from edgeq.values import Device
 
 DEVICES = [Device(name=f"d{number}", host="h", user="u", host_key="k") for number in range(20)]
@@ -21,7 +21,7 @@ def test_the_others_are_done_and_the_order_is_kept() -> None:
 
     results = on_each(DEVICES, act)
     assert list(results.done) == [device.name for device in DEVICES if device.name != "d3"]
-    error = failure(results.failed, asked=20, what="deploy")
+    error = combined_error(results.failed, device_count=20, what="deploy")
     assert isinstance(error, SomeDevicesFailed)
     assert error.exit_status is ExitStatus.SOME_DEVICES_FAILED
     assert "1 of 20 devices failed: d3 (EQ401)" in error.message
@@ -30,8 +30,8 @@ def test_the_others_are_done_and_the_order_is_kept() -> None:
 
 def test_one_device_fails_with_its_own_error() -> None:
     only = HealthCheckFailed("pi", "golden")
-    assert failure({"pi": only}, asked=1, what="deploy") is only
-    assert failure({}, asked=1, what="deploy") is None
+    assert combined_error({"pi": only}, device_count=1, what="deploy") is only
+    assert combined_error({}, device_count=1, what="deploy") is None
 
 
 def test_they_run_at_once_but_not_all() -> None:

@@ -5,6 +5,7 @@ The program is a stand-in that runs models for real and speaks as benchmark_mode
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any
 import pytest
 
 from edgeq.errors import ConfigError, DeviceUnsupported
+from edgeq.fleet.facts import LibC, RefusedRuntime
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.runtimes import wheels
 from edgeq.fleet.runtimes.choice import choose, native_runtime
 from edgeq.fleet.runtimes.native import use_native
+from edgeq.fleet.runtimes.wheels import RuntimeKind
 from edgeq.values import Device
 from tests.agent.stand_in import benchmark_model, write
 from tests.fleet.cli import Cli
@@ -56,7 +59,7 @@ def test_the_whole_way_over_the_native_program(
     (planned,) = cli.json("deploy", first, "--to", "phone", "--dry-run")["devices"]
     reasons = " ".join(step["reason"] for step in planned["steps"])
     assert named["runtime"] in [step["key"] for step in planned["steps"]]
-    assert "there already" in reasons, "the program was sent when it was named"
+    assert "already on the device" in reasons, "the program was sent when it was named"
     out = cli.text("deploy", first, "--to", "phone", "--yes")
     assert "its outputs were not checked" in out
     assert "outputs not checked" in cli.text("status", "phone")
@@ -74,7 +77,7 @@ def test_the_whole_way_over_the_native_program(
     assert (measured["schema"], measured["source"]) == ("edgeq.native-bench/1", "benchmark_model")
     assert measured["latency_ns"]["count"] >= 20
     out = cli.text("bench", "double", "--on", "phone", "--runs", "20", "--seconds", "0.01")
-    assert "benchmark_model, on inputs that it made up" in out
+    assert "benchmark_model, on random inputs" in out
     kinds = [run["kind"] for run in cli.json("runs")["runs"]]
     assert kinds.count("native-bench") == 2
 
@@ -107,18 +110,17 @@ def test_what_is_no_program_for_it_is_refused_in_a_line(
 
 
 def test_what_gives_answers_comes_first(tmp_path: Path, program: Path) -> None:
-    import dataclasses
-
     device = Device(name="pi", host="h", user="u", host_key="k", native=program)
-    musl = dataclasses.replace(PI, libc="musl")
-    own = dataclasses.replace(musl, modules=("tflite_runtime",))
-    assert choose(device, musl, tmp_path, without={}).native is not None
+    musl = PI.model_copy(update={"c_library": LibC(name="musl")})
+    own = musl.model_copy(update={"modules": ("tflite_runtime",)})
+    assert choose(device, musl, tmp_path, without={}).kind is RuntimeKind.NATIVE
     first = choose(device, own, tmp_path, without={})
-    assert (first.native, first.wheels) == (None, ())
-    assert choose(device, own, tmp_path, without={first.digest: "does not import"}).native is not None
+    assert (first.kind, first.files) == (RuntimeKind.INSTALLED, ())
+    assert choose(device, own, tmp_path, without={first.digest: "does not import"}).kind is RuntimeKind.NATIVE
     refused = native_runtime(program, "").digest
-    last = choose(device, dataclasses.replace(musl, refused={refused: "crashes"}), tmp_path, without={})
-    assert last.native is None, "what crashed there is not sent again"
+    crashed = RefusedRuntime(digest=refused, problem="crashes")
+    last = choose(device, musl.model_copy(update={"refused_runtimes": (crashed,)}), tmp_path, without={})
+    assert last.kind is RuntimeKind.INSTALLED, "what crashed there is not sent again"
     gone = dataclasses.replace(device, native=tmp_path / "gone")
     with pytest.raises(ConfigError, match="cannot be read"):
         choose(gone, musl, tmp_path, without={})

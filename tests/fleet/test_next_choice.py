@@ -77,14 +77,14 @@ def test_the_next_wheels_are_tried_and_the_failure_is_remembered(
 
     done = deploy_one(device, first, workspace=site, planned=shown)
     assert done.changed
-    (passed,) = done.passed
+    (passed,) = done.rejected
     assert BROKEN.text in passed
     assert WHY in passed
     assert done.to_dict()["passed_runtimes"] == [passed]
     (step,) = [step for step in done.plan.steps if step.part.value == "runtime"]
     assert WHY in step.reason, "the plan that was carried out says why it is not the best one"
-    assert status(device)["models"]["double"]["current"] == first.release
-    assert status(device)["models"]["double"]["runtime"] != refused
+    assert status(device).models["double"].current == first.release
+    assert status(device).models["double"].runtime != refused
 
     assert list(facts_of(device).refused) == [refused]
     again = deploy_one(device, first, workspace=site)
@@ -103,7 +103,7 @@ def test_the_next_wheels_are_tried_and_the_failure_is_remembered(
         each_call=True,
     )
     found = divide(device, second, division, workspace=site)
-    assert (found["staged"], found["divided"]) == (True, True)
+    assert (found.staged, found.divided) == (True, True)
     assert list(facts_of(device).refused) == [refused]
     unite(device, experiment="e-1", model="double", release=second.release)
 
@@ -132,4 +132,4 @@ def test_where_none_starts_the_error_says_what_was_tried_and_what_to_do(
     for said in ("no module imports and infers", "no wheels were sent", BROKEN.text, WHY):
         assert said in caught.value.message
     assert "install ai-edge-litert or tflite-runtime on the device" in caught.value.hint
-    assert status(bare)["models"] == {}
+    assert status(bare).models == {}

@@ -100,9 +100,9 @@ def test_the_whole_life_of_a_model_over_openssh(server: Any, site: Path, read: A
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
     np.savez(tmp_path / "data.npz", x=x)
     answer = infer(device, "double", load_samples(tmp_path / "data.npz").payload)
-    assert (answer["samples"], answer["release"]) == (3, second.release)
-    assert rollback(device, "double")["release"] == first.release
-    assert status(device)["models"]["double"]["current"] == first.release
+    assert (answer.samples, answer.release) == (3, second.release)
+    assert rollback(device, "double").release == first.release
+    assert status(device).models["double"].current == first.release
 
 
 def test_the_users_settings_are_followed_by_ssh_itself(home: Path, loopback_server: Any) -> None:
@@ -296,7 +296,7 @@ def test_a_host_key_is_rotated_over_openssh(workspace: Path, tmp_path: Path) -> 
         with pytest.raises(HostKeyMismatch):
             status(Inventory.load(workspace).get("pi"))
         assert rotate_key(workspace, "pi", fingerprint=anew.fingerprint).transport is TransportKind.OPENSSH
-        assert status(Inventory.load(workspace).get("pi"))["models"] == {}
+        assert status(Inventory.load(workspace).get("pi")).models == {}
 
 
 DEVICE = Device(

@@ -8,15 +8,32 @@ from typing import Any
 
 import pytest
 
+from edgeq.bundle.manifest import Manifest
 from edgeq.errors import DeviceOutOfSpace, DeviceUnsupported
 from edgeq.fleet.facts import AgentFact, Facts
 from edgeq.fleet.plan import Plan, plan
-from edgeq.fleet.runtimes.wheels import Runtime, Wheel
+from edgeq.fleet.responses import DeviceStatus, parse
+from edgeq.fleet.runtimes.wheels import RuntimeFile, RuntimeKind, RuntimeSpec
 from edgeq.values import Device, DeviceKind
 from edgeq_agent import wire
 
 CASES = sorted((Path(__file__).parent / "golden").glob("*.json"))
 AGENT = "9" * 64
+# What a plan does not read of a manifest; the cases leave it out.
+REST: dict[str, Any] = {
+    "created_by": "test",
+    "golden": {
+        "file": "golden.npz",
+        "samples": 1,
+        "max_steps": 0,
+        "atol": 0,
+        "rtol": 0,
+        "runtime": {"module": "ai_edge_litert", "version": "2.1.0", "machine": "x86_64"},
+    },
+    "reference": {"file": "reference.json"},
+    "requires": {},
+    "limits": {},
+}
 
 
 def made(case: dict[str, Any]) -> Plan:
@@ -33,16 +50,22 @@ def made(case: dict[str, Any]) -> Plan:
         "runtimes": [{"digest": digest} for digest in facts["runtimes"]],
     }
     agent = AgentFact(action=facts["agent"], sha256=AGENT, size_bytes=facts.get("agent_size_bytes", 0))
-    wheels = tuple(Wheel(path=Path(wheel["name"]), **wheel) for wheel in runtime["wheels"])
+    files = tuple(RuntimeFile(path=Path(wheel["name"]), **wheel) for wheel in runtime["wheels"])
     device = Device(name="pi", host="h", user="u", host_key="k", kind=DeviceKind(case["device_kind"]))
     release = wire.digest(case["manifest"])
     status = json.loads(json.dumps(case["status"]).replace("$release", release))
     return plan(
         Facts.from_probe("pi", probe, agent),
-        status,
+        parse(DeviceStatus, status, device="pi", verb="status"),
         case["missing"],
-        case["manifest"],
-        Runtime(digest=runtime["digest"], wheels=wheels, reason=runtime.get("reason", "")),
+        Manifest.model_validate({**REST, **case["manifest"]}),
+        RuntimeSpec(
+            kind=RuntimeKind.WHEELS if files else RuntimeKind.INSTALLED,
+            digest=runtime["digest"],
+            files=files,
+            reason=runtime.get("reason", ""),
+        ),
+        release=release,
         device=device,
     )
 

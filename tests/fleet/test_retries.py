@@ -19,7 +19,7 @@ from edgeq.errors import AuthenticationFailed, DeviceError, EdgeqError, HostKeyM
 from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.agent.payloads import load_samples
 from edgeq.fleet.backoff import Backoff
-from edgeq.fleet.connect import Retry, open_agent
+from edgeq.fleet.connect import RetryPolicy, open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
 from edgeq.fleet.enrol import fetch_host_key
 from edgeq.fleet.inventory import Inventory
@@ -41,7 +41,7 @@ class Site:
     releases: tuple[str, str]
     direct: Device
 
-    def cut_in_the_next_call(self) -> tuple[Retry, list[EdgeqError]]:
+    def cut_in_the_next_call(self) -> tuple[RetryPolicy, list[EdgeqError]]:
         """Let the link end in the middle of the first try, and work again from the second on."""
         failures: list[EdgeqError] = []
 
@@ -54,7 +54,7 @@ class Site:
         with open_agent(self.device):
             login_bytes = self.link.forwarded_bytes - before
         self.link.cut_after(login_bytes + 300)
-        return Retry(backoff=SOON, on_retry=mend), failures
+        return RetryPolicy(backoff=SOON, on_retry=mend), failures
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ BOTH = pytest.mark.parametrize("transport", ["paramiko", pytest.param("openssh",
 def lab(deployed: tuple[Device, Path], bundles: dict[str, Path], transport: str) -> Iterator[Site]:
     direct, workspace = deployed
     first, second = (read_bundle(bundles[name]) for name in ("first", "second"))
-    if status(direct)["models"]["double"]["current"] != second.release:
+    if status(direct).models["double"].current != second.release:
         deploy_one(direct, second, workspace=workspace)
     with faulty_link(direct.host, direct.port) as link:
         device = dataclasses.replace(direct, port=link.port, transport=TransportKind(transport))
@@ -101,12 +101,12 @@ def lab(deployed: tuple[Device, Path], bundles: dict[str, Path], transport: str)
         )
 
 
-VERBS: dict[str, Callable[[Device, Retry], Any]] = {
-    "status": lambda device, retry: status(device, retry=retry),
-    "prune": lambda device, retry: prune(device, dry_run=True, retry=retry),
-    "pin": lambda device, retry: pin(device, "double", None, keep=True, retry=retry),
-    "unpin": lambda device, retry: pin(device, "double", None, keep=False, retry=retry),
-    "rollback": lambda device, retry: rollback(device, "double", retry=retry),
+VERBS: dict[str, Callable[[Device, RetryPolicy], Any]] = {
+    "status": lambda device, retry: status(device, retry_policy=retry),
+    "prune": lambda device, retry: prune(device, dry_run=True, retry_policy=retry),
+    "pin": lambda device, retry: pin(device, "double", None, keep=True, retry_policy=retry),
+    "unpin": lambda device, retry: pin(device, "double", None, keep=False, retry_policy=retry),
+    "rollback": lambda device, retry: rollback(device, "double", retry_policy=retry),
 }
 
 
@@ -121,7 +121,7 @@ def test_a_verb_whose_link_is_cut_is_asked_again(lab: Site, verb: str) -> None:
 def test_a_plan_whose_link_is_cut_is_made_again(lab: Site, bundles: dict[str, Path]) -> None:
     retry, failures = lab.cut_in_the_next_call()
     assert plan_one(
-        lab.device, read_bundle(bundles["second"]), workspace=lab.workspace, retry=retry
+        lab.device, read_bundle(bundles["second"]), workspace=lab.workspace, retry_policy=retry
     ).plan.is_empty
     assert len(failures) == 1
 
@@ -132,10 +132,10 @@ def test_an_inference_whose_link_is_cut_is_not_repeated(lab: Site, tmp_path: Pat
     payload = load_samples(tmp_path / "data.npz").payload
     retry, failures = lab.cut_in_the_next_call()
     with pytest.raises(LinkLost):
-        infer(lab.device, "double", payload, retry=retry)
+        infer(lab.device, "double", payload, retry_policy=retry)
     assert failures == []
     lab.link.mend()
-    assert infer(lab.device, "double", payload, retry=retry)["samples"] == 2
+    assert infer(lab.device, "double", payload, retry_policy=retry).samples == 2
 
 
 @BOTH
@@ -144,7 +144,7 @@ def test_the_connection_of_an_inference_is_tried_again(lab: Site, tmp_path: Path
     payload = load_samples(tmp_path / "data.npz").payload
     retry, failures = lab.cut_in_the_next_call()
     lab.link.cut_after(100)
-    assert infer(lab.device, "double", payload, retry=retry)["samples"] == 2
+    assert infer(lab.device, "double", payload, retry_policy=retry).samples == 2
     assert len(failures) == 1
 
 
@@ -161,25 +161,25 @@ def test_a_rollback_whose_answer_was_lost_goes_back_once(lab: Site, monkeypatch:
         return answer
 
     monkeypatch.setattr(AgentClient, "call", losing)
-    answer = rollback(lab.device, "double", retry=Retry(backoff=SOON))
+    answer = rollback(lab.device, "double", retry_policy=RetryPolicy(backoff=SOON))
     assert lost[0]["changed"]
-    assert (answer["release"], answer["previous"], answer["changed"]) == (first, second, True)
-    assert status(lab.direct)["models"]["double"]["current"] == first, "not back and forth"
+    assert (answer.release, answer.previous, answer.changed) == (first, second, True)
+    assert status(lab.direct).models["double"].current == first, "not back and forth"
 
 
 @BOTH
 def test_what_is_final_is_not_tried_again(lab: Site, tmp_path: Path) -> None:
     failures: list[EdgeqError] = []
-    retry = Retry(backoff=SOON, on_retry=lambda error, _: failures.append(error))
+    retry = RetryPolicy(backoff=SOON, on_retry=lambda error, _: failures.append(error))
     with loopback_device(tmp_path / "other") as other:
         key = str(fetch_host_key(other.host, other.port, 9))
         wrong = dataclasses.replace(lab.device, identity=other.identity)
         with pytest.raises(AuthenticationFailed):
-            status(wrong, retry=retry)
+            status(wrong, retry_policy=retry)
     with pytest.raises(HostKeyMismatch):
-        status(dataclasses.replace(lab.device, host_key=key), retry=retry)
+        status(dataclasses.replace(lab.device, host_key=key), retry_policy=retry)
     with pytest.raises(DeviceError):
-        rollback(lab.device, "no-such-model", retry=retry)
+        rollback(lab.device, "no-such-model", retry_policy=retry)
     assert failures == []
 
 
@@ -214,7 +214,7 @@ def test_the_commands_try_again_and_say_so(
     assert "again in" not in err
     started_s = time.monotonic()
     _, err = run(lab, capsys, *argv, "--retries", "1", status=1)
-    assert err.count("; again in ") == 1
+    assert err.count("; retrying in ") == 1
     assert time.monotonic() - started_s >= 0.5
     Inventory.load(lab.workspace).replace(lab.device)
     run(lab, capsys, *argv)
@@ -227,7 +227,7 @@ def test_a_plain_deploy_can_be_on_trial(
     rollback(lab.direct, "double")
     document, _ = run(lab, capsys, "deploy", str(bundles["second"]), "--to", "pi", "--soak", "10m")
     assert document["devices"][0]["state"] == "soaking"
-    assert status(lab.direct)["models"]["double"]["state"] == "soaking"
+    assert status(lab.direct).models["double"].state == "soaking"
     rollback(lab.direct, "double")
     _, err = run(lab, capsys, "deploy", str(bundles["second"]), "--to", "pi", "--soak", "soon", status=2)
     assert "error[EQ101]: --soak" in err

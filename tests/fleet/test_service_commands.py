@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgeq.cli.device_service import lines
-from edgeq.fleet.autostart import StartKind
+from edgeq.fleet.autostart import Autostart, StartKind
 from tests.fleet.cli import Cli
 from tests.fleet.servers import Server
 from tests.fleet.test_commands import add
@@ -27,7 +27,7 @@ def test_a_device_without_a_start_says_so_and_what_it_could_be(
     assert (told["schema"], told["device"], told["enabled"]) == ("edgeq.devices.service/1", "pi", False)
     assert told["choice"] in {kind.value for kind in StartKind}
     out = cli.text("devices", "service", "pi", "--status")
-    assert "nothing starts with the device" in out
+    assert "no boot service is installed" in out
     assert "next: edgeq devices service pi --enable" in cli.err
     assert cli.json("devices", "service", "pi", "--disable")["changed"] is False
     checks = cli.json("doctor", "pi")["checks"]
@@ -38,10 +38,10 @@ def test_a_device_without_a_start_says_so_and_what_it_could_be(
 @pytest.mark.parametrize(
     ("more", "status", "message"),
     [
-        (["--kind", "plain"], 2, "belong to --enable"),
-        (["--disable", "--serve", "kws"], 2, "belong to --enable"),
-        (["--enable", "--disable"], 2, "one at a time"),
-        (["--enable", "--port", "8080"], 2, "nothing to serve"),
+        (["--kind", "plain"], 2, "require --enable"),
+        (["--disable", "--serve", "kws"], 2, "require --enable"),
+        (["--enable", "--disable"], 2, "exclude each other"),
+        (["--enable", "--port", "8080"], 2, "requires --serve"),
         (["--enable", "--kind", "termux-boot"], 1, "EQ558"),
         (["--enable", "--serve", "nothing"], 1, "EQ510"),
         (["--enable", "--serve", "../x"], 1, "EQ512"),
@@ -60,6 +60,7 @@ def test_what_cannot_be_is_one_line(
 
 ANSWER: dict[str, Any] = {
     "enabled": True,
+    "choice": "systemd-user",
     "kind": "systemd-user",
     "at_boot": True,
     "why": None,
@@ -79,15 +80,19 @@ ANSWER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_what_people_read() -> None:
-    assert lines(ANSWER) == [
-        "systemd-user: starts with the device",
+def shown(**changes: Any) -> list[str]:
+    return lines(Autostart.model_validate({**ANSWER, **changes}))
+
+
+def test_the_printed_lines() -> None:
+    assert shown() == [
+        "systemd-user: starts at boot",
         "edgeq.service: active (exited), result success, 0 restarts",
         "serves kws",
-        "last run in this boot, 12 s after its start: settled everything (kws rolled_back)",
+        "last run in this boot, 12 s after boot: finished everything (kws rolled_back)",
     ]
-    off = {**ANSWER, "at_boot": False, "why": "linger is off", "last": None}
-    assert lines(off)[0] == "systemd-user: does NOT start with the device (linger is off)"
-    assert lines(off)[-1] == "it never ran"
-    unknown = {**ANSWER, "at_boot": None, "why": "only a restart shows it"}
-    assert lines(unknown)[0] == "systemd-user: not seen yet (only a restart shows it)"
+    off = shown(at_boot=False, why="linger is off", last=None)
+    assert off[0] == "systemd-user: does NOT start at boot (linger is off)"
+    assert off[-1] == "it has not run yet"
+    unknown = shown(at_boot=None, why="only a restart shows it")
+    assert unknown[0] == "systemd-user: no boot seen yet (only a restart shows it)"

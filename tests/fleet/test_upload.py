@@ -16,10 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.errors import AgentProtocolError, DeviceError, DeviceUnsupported, LinkLost, SourceChanged
-from edgeq.fleet.agent.chunks import CHUNK_BYTES, Content
 from edgeq.fleet.agent.file import build_agent
-from edgeq.fleet.agent.packing import Packer
-from edgeq.fleet.agent.upload import _checked, upload
+from edgeq.fleet.agent.upload import CHUNK_BYTES, Compressor, Content, _checked, upload
 from edgeq.fleet.connect import open_agent
 from edgeq.testing.faulty_link import faulty_link
 from edgeq_agent import wire
@@ -29,7 +27,7 @@ RANDOM = np.random.default_rng(3)
 
 
 def content(size_bytes: int) -> Content:
-    return Content.of(RANDOM.bytes(size_bytes))
+    return Content.from_source(RANDOM.bytes(size_bytes))
 
 
 def blob(server: Any, one: Content) -> Path:
@@ -45,12 +43,14 @@ def partial(server: Any, one: Content) -> Path:
 def test_many_blobs_travel_in_one_call(server: Server, tmp_path: Path, begun: Any) -> None:
     file = tmp_path / "wheel"
     file.write_bytes(RANDOM.bytes(2 * CHUNK_BYTES + 5))
-    contents = [content(size) for size in (1, 0, CHUNK_BYTES, 3 * CHUNK_BYTES - 1)] + [Content.of(file)]
+    contents = [content(size) for size in (1, 0, CHUNK_BYTES, 3 * CHUNK_BYTES - 1)] + [
+        Content.from_source(file)
+    ]
     total = sum(one.size_bytes for one in contents)
     told: list[int] = []
     with open_agent(server.device()) as client:
         done = upload(
-            client, [*contents, contents[0]], begun=begun, on_chunk=lambda _, size: told.append(size)
+            client, [*contents, contents[0]], partial_blobs=begun, on_chunk=lambda _, size: told.append(size)
         )
         assert set(done.stored) >= {one.sha256 for one in contents if one.size_bytes > 1}
         assert (done.sent_bytes, sum(told)) == (total, total)
@@ -66,7 +66,7 @@ def test_after_a_cut_only_missing_chunks_travel(server: Server) -> None:
     with faulty_link(server.host, server.port) as link:
         device = server.device(port=link.port)
         with open_agent(device) as client:
-            client.place()
+            client.install_agent_file()
             link.cut_after(6 * CHUNK_BYTES)
             with pytest.raises(LinkLost):
                 upload(client, [one])
@@ -94,7 +94,7 @@ def test_what_was_sent_at_once_and_was_there_already_is_no_harm(server: Server) 
         upload(client, [one])
     told: list[int] = []
     with open_agent(server.device()) as client:
-        done = upload(client, [one], begun=(), on_chunk=lambda _, size: told.append(size))
+        done = upload(client, [one], partial_blobs=(), on_chunk=lambda _, size: told.append(size))
     assert (done.stored, done.resumed_bytes) == ((), 0)
     assert sum(told) == one.size_bytes
     assert blob(server, one).read_bytes() == one.source
@@ -103,14 +103,14 @@ def test_what_was_sent_at_once_and_was_there_already_is_no_harm(server: Server) 
 def test_a_source_that_changed_between_tries(loopback_server: Server, tmp_path: Path) -> None:
     file = tmp_path / "model"
     file.write_bytes(RANDOM.bytes(6 * CHUNK_BYTES))
-    before = Content.of(file)
+    before = Content.from_source(file)
     with open_agent(loopback_server.device()) as client:
         file.write_bytes(RANDOM.bytes(6 * CHUNK_BYTES + 1))
-        with pytest.raises(SourceChanged, match="is not what it was") as caught:
+        with pytest.raises(SourceChanged, match="has changed since") as caught:
             upload(client, [before])
         assert (caught.value.code, client.sent_bytes) == ("EQ406", 0)
     with open_agent(loopback_server.device()) as client:
-        now = Content.of(file)
+        now = Content.from_source(file)
         upload(client, [now])
     assert not blob(loopback_server, before).exists()
     assert blob(loopback_server, now).read_bytes() == file.read_bytes()
@@ -119,7 +119,7 @@ def test_a_source_that_changed_between_tries(loopback_server: Server, tmp_path: 
 def test_a_source_that_changes_while_it_is_sent(loopback_server: Server, tmp_path: Path) -> None:
     file = tmp_path / "model"
     file.write_bytes(RANDOM.bytes(6 * CHUNK_BYTES))
-    one = Content.of(file)
+    one = Content.from_source(file)
 
     def change(_content: Content, _size_bytes: int) -> None:
         with file.open("r+b") as stream:
@@ -139,7 +139,7 @@ def test_a_source_that_shrinks_while_it_is_sent(
 ) -> None:
     file = tmp_path / "model"
     file.write_bytes(RANDOM.bytes(6 * CHUNK_BYTES))
-    one = Content.of(file)
+    one = Content.from_source(file)
 
     with open_agent(loopback_server.device()) as client, pytest.raises(SourceChanged):
         upload(client, [one], on_chunk=lambda *_: os.truncate(file, size_bytes))
@@ -157,7 +157,7 @@ def test_a_pruned_model_travels_packed_and_a_packed_wheel_as_it_is(loopback_serv
     for at in range(len(pruned)):
         if at % 5:
             pruned[at] = 0
-    weights, wheel = Content.of(bytes(pruned)), content(2 * CHUNK_BYTES)
+    weights, wheel = Content.from_source(bytes(pruned)), content(2 * CHUNK_BYTES)
     with open_agent(loopback_server.device()) as client:
         assert upload(client, [weights]).sent_bytes < 0.6 * weights.size_bytes
         assert upload(client, [wheel]).sent_bytes == wheel.size_bytes
@@ -175,16 +175,16 @@ class Clock:
 
 @pytest.mark.parametrize(("bytes_per_s", "packing"), [(1e9, wire.AS_IT_IS), (1e6, wire.ZLIB)])
 def test_packing_pays_on_a_slow_link_only(bytes_per_s: float, packing: int) -> None:
-    packer = Packer(Clock())  # every pack takes 10 ms: 100 MB/s
+    packer = Compressor(Clock())  # every pack takes 10 ms: 100 MB/s
     data = (b"half of it " + RANDOM.bytes(11)) * (CHUNK_BYTES // 22)
-    assert packer.pack(data)[0] == wire.ZLIB, "nothing is known of the link yet"
+    assert packer.encode(data)[0] == wire.ZLIB, "nothing is known of the link yet"
     packer.sent(20 * CHUNK_BYTES, 20 * CHUNK_BYTES / bytes_per_s)
-    assert packer.pack(data)[0] == packing
+    assert packer.encode(data)[0] == packing
 
 
 @given(st.binary(max_size=100_000))
 def test_what_is_packed_is_smaller_and_the_same(data: bytes) -> None:
-    packing, body = Packer().pack(data)
+    packing, body = Compressor().encode(data)
     if packing == wire.ZLIB:
         assert len(body) < len(data)
         assert zlib.decompress(body) == data
@@ -225,7 +225,7 @@ def test_a_device_that_wants_other_blobs_is_a_protocol_error(loopback_server: Se
     python.chmod(0o755)
     device = dataclasses.replace(loopback_server.device(), python=str(python))
     with open_agent(device) as client:
-        client.place()
+        client.install_agent_file()
         with pytest.raises(AgentProtocolError, match="other blobs than were offered"):
             upload(client, [content(10)])
 
@@ -236,7 +236,7 @@ def test_the_first_call_places_an_agent_that_is_not_there_or_not_ours(
 ) -> None:
     agent = Path(loopback_server.home / ".edgeq" / "agent" / build_agent().name)
     with open_agent(loopback_server.device()) as client:
-        client.place()
+        client.install_agent_file()
     if content_there is None:
         agent.unlink()
     else:

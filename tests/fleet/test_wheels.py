@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeq.errors import DeviceUnsupported, DiskRefused, TransportError
-from edgeq.fleet.facts import Facts
+from edgeq.fleet.facts import Facts, LibC
 from edgeq.fleet.runtimes import wheels
 from edgeq.fleet.runtimes.platform_tags import choices_for, target_of
 
@@ -38,13 +37,13 @@ def test_tags_go_from_the_devices_glibc_down() -> None:
 
 
 def test_a_32_bit_userland_on_a_64_bit_kernel_gets_32_bit_wheels() -> None:
-    target = target_of("pi", dataclasses.replace(PI, pointer_bits=32, machine="aarch64"))
+    target = target_of("pi", PI.model_copy(update={"pointer_bits": 32, "machine": "aarch64"}))
     assert target.platforms[0] == "manylinux_2_36_armv7l"
     assert target.platforms[-1] == "linux_armv7l"
 
 
 def test_python_3_7_has_its_own_abi() -> None:
-    coral = dataclasses.replace(PI, python="3.7.3", libc_version="2.28")
+    coral = PI.model_copy(update={"python": "3.7.3", "c_library": LibC(name="glibc", version="2.28")})
     assert target_of("coral", coral).abi == "cp37m"
     assert [choice.requirements for choice in choices_for(coral)] == [("tflite-runtime", "numpy<2")]
 
@@ -55,14 +54,14 @@ def test_newer_wheels_need_a_newer_glibc_than_their_tag_says() -> None:
         "ai-edge-litert<2.1.1",
         "tflite-runtime",
     ]
-    bullseye = dataclasses.replace(PI, libc_version="2.31")
+    bullseye = PI.model_copy(update={"c_library": LibC(name="glibc", version="2.31")})
     names = [choice.requirements[0] for choice in choices_for(bullseye)]
     assert names == ["ai-edge-litert<2.1.1", "tflite-runtime"]
 
 
 def test_32_bit_arm_takes_the_devices_own_numpy_where_it_is_one_that_fits() -> None:
     def texts(**packages: str) -> list[str]:
-        facts = dataclasses.replace(PI, machine="armv8l", pointer_bits=32, packages=packages)
+        facts = PI.model_copy(update={"machine": "armv8l", "pointer_bits": 32, "packages": packages})
         return [choice.text for choice in choices_for(facts)]
 
     alone = ["tflite-runtime numpy<2"]
@@ -73,15 +72,15 @@ def test_32_bit_arm_takes_the_devices_own_numpy_where_it_is_one_that_fits() -> N
 
 def test_on_64_bit_the_devices_own_numpy_plays_no_part() -> None:
     assert not any(
-        choice.own for choice in choices_for(dataclasses.replace(PI, packages={"numpy": "1.24.2"}))
+        choice.own for choice in choices_for(PI.model_copy(update={"packages": {"numpy": "1.24.2"}}))
     )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"libc": "musl", "libc_version": "1.2"}, "musl 1.2"),
-        ({"libc": "", "libc_version": ""}, "unknown"),
+        ({"c_library": LibC(name="musl", version="1.2")}, "musl 1.2"),
+        ({"c_library": None}, "unknown"),
         ({"machine": "riscv64"}, "riscv64"),
         ({"machine": "x86_64", "pointer_bits": 32}, "32 bit"),
         ({"implementation": "PyPy"}, "CPython"),
@@ -89,18 +88,18 @@ def test_on_64_bit_the_devices_own_numpy_plays_no_part() -> None:
 )
 def test_devices_that_no_wheel_is_made_for(change: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(DeviceUnsupported, match=message):
-        wheels.resolve(dataclasses.replace(PI, **change), tmp_path, name="pi")  # type: ignore[arg-type]
+        wheels.resolve(PI.model_copy(update=change), tmp_path, name="pi")
 
 
 def test_a_python_without_wheels_says_what_was_tried(tmp_path: Path) -> None:
     with pytest.raises(DeviceUnsupported, match="cp35m on manylinux_2_36_aarch64") as caught:
-        wheels.resolve(dataclasses.replace(PI, python="3.5.3"), tmp_path, name="pi")
+        wheels.resolve(PI.model_copy(update={"python": "3.5.3"}), tmp_path, name="pi")
     assert "ai-edge-litert>=2.1.1 numpy; " in caught.value.message
-    assert "own is used" in str(caught.value.hint)
+    assert "edgeq then uses that one" in str(caught.value.hint)
 
 
 @pytest.fixture
-def arm_wheels(wheels_folder: Path) -> wheels.Runtime:
+def arm_wheels(wheels_folder: Path) -> wheels.RuntimeSpec:
     try:
         return wheels.resolve(PI, wheels_folder, name="pi")
     except DeviceUnsupported as error:
@@ -108,9 +107,9 @@ def arm_wheels(wheels_folder: Path) -> wheels.Runtime:
 
 
 def test_the_devices_platform_is_fetched_and_the_cache_needs_no_index(
-    arm_wheels: wheels.Runtime, wheels_folder: Path, monkeypatch: pytest.MonkeyPatch
+    arm_wheels: wheels.RuntimeSpec, wheels_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = " ".join(wheel.name for wheel in arm_wheels.wheels)
+    names = " ".join(wheel.name for wheel in arm_wheels.files)
     assert "aarch64" in names
     assert "x86_64" not in names
     assert "numpy-" in names
@@ -120,7 +119,9 @@ def test_the_devices_platform_is_fetched_and_the_cache_needs_no_index(
     assert again == arm_wheels
 
 
-def test_devices_that_are_planned_at_once_share_one_fetch(arm_wheels: wheels.Runtime, tmp_path: Path) -> None:
+def test_devices_that_are_planned_at_once_share_one_fetch(
+    arm_wheels: wheels.RuntimeSpec, tmp_path: Path
+) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: wheels.resolve(PI, tmp_path / "new", name="pi"), range(4)))
     assert {runtime.digest for runtime in found} == {arm_wheels.digest}
@@ -131,12 +132,12 @@ def test_devices_that_are_planned_at_once_share_one_fetch(arm_wheels: wheels.Run
 
 @pytest.mark.slow
 def test_a_damaged_cache_is_not_believed(
-    arm_wheels: wheels.Runtime, wheels_folder: Path, tmp_path: Path
+    arm_wheels: wheels.RuntimeSpec, wheels_folder: Path, tmp_path: Path
 ) -> None:
     import shutil
 
     shutil.copytree(wheels_folder, tmp_path / "copy")
-    smallest = min(arm_wheels.wheels, key=lambda wheel: wheel.size_bytes)
+    smallest = min(arm_wheels.files, key=lambda wheel: wheel.size_bytes)
     (tmp_path / "copy" / smallest.name).write_bytes(b"damaged")
     again = wheels.resolve(PI, tmp_path / "copy", name="pi")
     assert again.digest == arm_wheels.digest
@@ -159,7 +160,7 @@ def test_an_index_out_of_reach_is_no_verdict_on_the_device(
         monkeypatch.setenv(name, value)
     for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(TransportError, match="cannot be fetched") as caught:
+    with pytest.raises(TransportError, match="cannot be downloaded") as caught:
         wheels.resolve(PI, tmp_path, name="pi")
     assert "package index" in str(caught.value.hint)
 
@@ -180,10 +181,10 @@ def test_a_full_disk_is_named_and_is_no_missing_network(
     assert "free space" in str(caught.value.hint)
 
 
-def test_the_digest_is_of_content_and_python(arm_wheels: wheels.Runtime, wheels_folder: Path) -> None:
+def test_the_digest_is_of_content_and_python(arm_wheels: wheels.RuntimeSpec, wheels_folder: Path) -> None:
     assert len(arm_wheels.digest) == 64
-    own = wheels.own_runtime(PI, "none fit")
-    assert own.wheels == ()
+    own = wheels.installed_runtime(PI, "none fit")
+    assert own.files == ()
     assert own.digest != arm_wheels.digest
     for path in wheels_folder.glob("*.json"):
         for wheel in json.loads(path.read_text())["wheels"]:

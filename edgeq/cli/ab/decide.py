@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq.cli.ab.status import result_of, show
-from edgeq.cli.outcome import end, recap_of
-from edgeq.cli.retries import retries_option, retry_of
+from edgeq.cli.device_options import retries_option, retry_policy, yes_option
+from edgeq.cli.device_results import failure_line, finish
 from edgeq.cli.ui import App, command
 from edgeq.errors import EdgeqError, ExperimentError, NotJustified
 
@@ -56,7 +56,7 @@ def stop_command(app: App, experiment: str | None, because: str | None, retries:
 @click.option("--stages", help="Promote in stages, as `edgeq deploy --stages` does: 1,10%,100%.")
 @click.option("--soak", help="How long each stage must go on serving: 10m. [with --stages]")
 @retries_option()
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@yes_option
 def decide_command(
     app: App,
     experiment: str | None,
@@ -139,14 +139,13 @@ def _decided(
 
 
 def _in_stages(app: App, experiment: Experiment, stages: str, soak: str | None, retries: int) -> None:
-    from edgeq.cli.rollout.start import Asked, deploy_in_stages
+    from edgeq.cli.rollout.options import StageOptions
+    from edgeq.cli.rollout.start import deploy_in_stages
     from edgeq.experiment import record
 
-    asked = Asked(
-        stages=stages, soak=soak, abort=None, on_abort=None, at_once=None, retry_failed=False, retries=retries
-    )
+    options = StageOptions(stages=stages, soak=soak, retries=retries)
     path = record.bundle_path(app.workspace, experiment.config.experiment)
-    deploy_in_stages(app, path, experiment.config.devices, asked, dry_run=False, yes=True)
+    deploy_in_stages(app, path, experiment.config.devices, options, dry_run=False, yes=True)
 
 
 def _finish(
@@ -185,27 +184,30 @@ def _finish(
     if quiet:
         return
     body = {**experiment.to_dict(), "devices": entries}
-    end(app, schema, body, results.failed, asked=max(1, len(experiment.config.devices)), what=what)
+    count = max(1, len(experiment.config.devices))
+    finish(app, schema, body, results.failed, device_count=count, what=what)
     app.ui.next(f"edgeq prune --on {config.devices[0]} --dry-run")
 
 
 def _end_on(
     app: App, device: Device, experiment: Experiment, promoted: Bundle | None, retries: int
 ) -> dict[str, Any]:
-    from edgeq.fleet.deploy import deploy_one
+    from edgeq.fleet.deploy import deploy_device
     from edgeq.fleet.split import unite
 
-    config, changed, retry = experiment.config, False, retry_of(app, retries)
+    config, changed, policy = experiment.config, False, retry_policy(app, retries)
     if promoted is not None:
         # Through the whole gate once more: the device, not we, says that it may serve.
-        done = deploy_one(
-            device, promoted, workspace=app.workspace, backoff=retry.backoff, on_retry=retry.on_retry
-        )
+        done = deploy_device(device, promoted, workspace=app.workspace, retry_policy=policy)
         changed = done.changed
     ended = unite(
-        device, experiment=config.experiment, model=config.model, release=config.release_b, retry=retry
+        device,
+        experiment=config.experiment,
+        model=config.model,
+        release=config.release_b,
+        retry_policy=policy,
     )
-    return {**ended, "changed": changed}
+    return {**ended.to_dict(), "changed": changed}
 
 
 def _entries(
@@ -217,7 +219,7 @@ def _entries(
         app.ui.line(f"{name}: ended, {serves} serves alone")
         entries.append({"device": name, "ok": True, **answer})
     for name, error in failed.items():
-        app.ui.line(recap_of(name, error))
+        app.ui.line(failure_line(name, error))
         entries.append({"device": name, "ok": False, "error": error.to_dict()})
     for name in gone:
         app.ui.warn(f"{name}: is no device of this workspace any more; what is left on it stays there")

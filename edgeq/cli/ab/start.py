@@ -10,9 +10,9 @@ import click
 
 from edgeq.cli.ab.decide import decide_command, stop_command
 from edgeq.cli.ab.status import list_command, status_command
+from edgeq.cli.device_options import DEPLOY_RETRIES, retries_option, retry_policy, to_option, yes_option
+from edgeq.cli.device_results import failure_line, finish
 from edgeq.cli.options import Number
-from edgeq.cli.outcome import end, recap_of
-from edgeq.cli.retries import PATIENT, retries_option, retry_of
 from edgeq.cli.ui import App, command
 from edgeq.errors import ExperimentError
 
@@ -37,7 +37,7 @@ def ab_command() -> None:
     ],
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--to", "selectors", multiple=True, required=True, help="A device, label:KEY=VALUE, or all.")
+@to_option
 @click.option(
     "--share",
     default=0.1,
@@ -74,8 +74,8 @@ def ab_command() -> None:
     type=Number(0, 10),
     help="How much more latency (p95) still allows one.",
 )
-@retries_option(PATIENT)
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@retries_option(DEPLOY_RETRIES)
+@yes_option
 def start_command(
     app: App,
     bundle: Path,
@@ -201,17 +201,14 @@ def _config(
 def _serving(content: Bundle, devices: Sequence[Device]) -> str:
     """Return the one release that serves on the devices that answer; others must have it when they do."""
     from edgeq.fleet.operations import status
-    from edgeq.fleet.parallel import failure, on_each
-    from edgeq.fleet.responses import model_in
+    from edgeq.fleet.parallel import combined_error, on_each
 
     asked = on_each(devices, status)
     if not asked.done:
-        error = failure(asked.failed, asked=len(devices), what="ab start")
+        error = combined_error(asked.failed, device_count=len(devices), what="ab start")
         assert error is not None  # noqa: S101 - none was done, so some failed
         raise error
-    serving = {
-        name: model_in(name, answer, content.model).get("current") for name, answer in asked.done.items()
-    }
+    serving = {name: answer.model(content.model).current for name, answer in asked.done.items()}
     bare = [name for name, release in serving.items() if release is None]
     if bare:
         raise ExperimentError(
@@ -225,7 +222,7 @@ def _serving(content: Bundle, devices: Sequence[Device]) -> str:
             ", ".join(same), f"serves {content.release[:12]} already: there is nothing to compare",
             hint=f"roll back first, or leave {', '.join(same)} out", code="EQ836",
         )  # fmt: skip
-    blind = [name for name in found if model_in(name, asked.done[name], content.model).get("proof") == "ran"]
+    blind = [name for name in found if asked.done[name].model(content.model).proof == "ran"]
     if blind:
         raise ExperimentError(
             ", ".join(blind), f"runs {content.model} by benchmark_model, which gives no answers to compare",
@@ -270,8 +267,8 @@ def _bring(
             content,
             division,
             workspace=app.workspace,
-            retry=retry_of(app, retries),
-        )
+            retry_policy=retry_policy(app, retries),
+        ).to_dict()
 
     results = on_each(devices, bring)
     _undo_if_ended(store, experiment, [device for device in devices if device.name in results.done])
@@ -288,12 +285,12 @@ def _bring(
         )
         entries.append({"device": name, "ok": True, "arm": config.arms[name], **answer})
     for name, error in results.failed.items():
-        app.ui.line(recap_of(name, error))
+        app.ui.line(failure_line(name, error))
         entries.append({"device": name, "ok": False, "arm": config.arms[name], "error": error.to_dict()})
     app.ui.line(f"experiment {config.experiment}")
     store.record_run("ab", config.model, {"experiment": config.experiment, "devices": entries})
     body = {**experiment.to_dict(), "devices": entries}
-    end(app, "edgeq.ab.start/1", body, results.failed, asked=len(devices), what="ab start")
+    finish(app, "edgeq.ab.start/1", body, results.failed, device_count=len(devices), what="ab start")
     app.ui.next(f"edgeq collect {' '.join(config.devices)}; edgeq ab status {config.experiment}")
 
 

@@ -1,1 +1,1 @@
-"""Staged rollouts on the command line."""
+"""Staged rollouts: `edgeq deploy --stages` and `edgeq rollout`."""

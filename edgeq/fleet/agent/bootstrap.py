@@ -1,7 +1,7 @@
-"""The first command on a device: prove its Python by running it, and place the agent file, verified.
+"""Check a device's Python by running it, and install the agent file, verified by its digest.
 
-The script below is fixed text; what varies comes as arguments. It is the only code of ours that may meet any
-Python at all, so it is written for all of them, and says its version before it does anything else.
+The script below is fixed text; its parameters come as arguments. It may meet any version of Python, so it is
+written for all of them and reports the version before it does anything else.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from edgeq.errors import AgentProtocolError, DeviceOutOfSpace, DeviceUnsupported
 from edgeq.fleet.agent.file import AgentFile
@@ -37,7 +39,7 @@ def keep(folder):
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
-        return  # one that may be written and not read: its names are as durable as the system makes them
+        return  # writable but not readable: fsync is impossible
     os.fsync(handle)
     os.close(handle)
 def make(folder):
@@ -84,8 +86,8 @@ say(home=home, sha256=content(path))
 """
 
 
-class Placed(StrEnum):
-    """What placing the agent did."""
+class PlacementAction(StrEnum):
+    """What installing the agent file did."""
 
     CREATE = "create"
     CHANGE = "change"
@@ -94,114 +96,136 @@ class Placed(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where the agent is on a device.
+    """Where the agent file is on a device.
 
     Attributes:
-        path: the agent file, absolute.
+        path: of the agent file, absolute.
         home: the agent's folder, absolute.
-        python: the version that ran.
-        sent_bytes: 0 when the file was there already.
+        python: the version of Python that ran.
+        sent_bytes: 0 when the file was already installed.
     """
 
     path: str
     home: str
     python: str
-    action: Placed
+    action: PlacementAction
     sent_bytes: int
 
 
-def place_agent(transport: Transport, device: Device, agent: AgentFile, *, timeout_s: float) -> Placement:
-    """Make sure that the device has exactly this agent file, and return where.
+def install_agent(transport: Transport, device: Device, agent: AgentFile, *, timeout_s: float) -> Placement:
+    """Make sure that the device has exactly this agent file, and return its path.
 
-    The file goes over the command's standard input, not over sftp: that needs no second subsystem, syncs the
-    file before its rename, and tells a full disk by its name.
+    The file is sent over the command's standard input and not over sftp: that needs no second subsystem,
+    allows an fsync before the rename, and reports a full disk as such.
 
     Raises:
         DeviceUnsupported: there is no Python 3.7 or later.
-        DeviceOutOfSpace: no room for the file.
-        TransportError: the way to the device failed.
+        DeviceOutOfSpace: there is no room for the file.
+        TransportError: the connection failed.
     """
-    found = _run(transport, device, "look", agent, timeout_s=timeout_s)
-    before = found.get("sha256")
-    action = Placed.SAME
+    response = _run(transport, device, "look", agent, timeout_s=timeout_s)
+    before = response.sha256
+    action = PlacementAction.SAME
     if before != agent.sha256:
-        action = Placed.CREATE if before is None else Placed.CHANGE
-        found = _run(transport, device, "place", agent, timeout_s=timeout_s)
-        if found.get("sha256") != agent.sha256:
+        action = PlacementAction.CREATE if before is None else PlacementAction.CHANGE
+        response = _run(transport, device, "place", agent, timeout_s=timeout_s)
+        if response.sha256 != agent.sha256:
             raise AgentProtocolError(
                 device.name,
-                "the agent file did not arrive whole",
+                "the agent file was damaged on its way",
                 expected=agent.sha256,
-                got=str(found.get("sha256")),
+                got=str(response.sha256),
             )
-    home = str(found["home"])
-    return Placement(
-        path=f"{home}/agent/{agent.name}",
-        home=home,
-        python=".".join(map(str, found["python"])),
-        action=action,
-        sent_bytes=0 if action is Placed.SAME else len(agent.data),
+    return response.placement(
+        agent, action, sent_bytes=0 if action is PlacementAction.SAME else len(agent.data)
     )
+
+
+class ScriptResponse(BaseModel):
+    """The one line of JSON that a bootstrap script prints.
+
+    Attributes:
+        edgeq: 1 marks the line; start-up files of the device may print lines of their own.
+        python: version numbers of the interpreter.
+        home: the agent's folder, absolute.
+        sha256: of the agent file; None when there is none.
+        error: `space` for a full disk, `os` for another error of the system, `digest` for damaged bytes.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    edgeq: Literal[1]
+    python: Annotated[tuple[int, ...], Field(min_length=2, strict=False)]
+    home: str
+    sha256: str | None = None
+    error: str | None = None
+    reason: str | None = None
+
+    @property
+    def version(self) -> str:
+        """The version of Python, such as `3.11.2`."""
+        return ".".join(map(str, self.python))
+
+    def placement(self, agent: AgentFile, action: PlacementAction, *, sent_bytes: int = 0) -> Placement:
+        """Return where the agent file is."""
+        return Placement(
+            path=f"{self.home}/agent/{agent.name}",
+            home=self.home,
+            python=self.version,
+            action=action,
+            sent_bytes=sent_bytes,
+        )
+
+
+def script_response(line: bytes) -> ScriptResponse | None:
+    """Return the response in a line of output; None for any other line."""
+    try:
+        return ScriptResponse.model_validate(json.loads(line))
+    except (ValueError, RecursionError):  # ValidationError is a ValueError
+        return None
 
 
 def _run(
     transport: Transport, device: Device, verb: str, agent: AgentFile, *, timeout_s: float
-) -> dict[str, Any]:
+) -> ScriptResponse:
     argv = [device.python, "-c", _SCRIPT, verb, device.home, agent.name, agent.sha256, str(len(agent.data))]
     running = transport.run(
         argv,
         stdin=_pieces(agent.data) if verb == "place" else (),
         limits=Limits(first_s=2 * timeout_s, silence_s=2 * timeout_s, total_s=4 * timeout_s),
     )
-    answer: dict[str, Any] | None = None
+    response: ScriptResponse | None = None
     for line in running.lines():
-        answer = _answer(line) or answer
+        response = script_response(line) or response
     ended = running.ended()
-    if answer is None:
+    if response is None:
         raise no_python(device, ended)
-    if tuple(answer["python"][:2]) < OLDEST_PYTHON:
+    if response.python[:2] < OLDEST_PYTHON:
         raise DeviceUnsupported(
             device.name,
             f"{device.python} is too old",
             expected="Python 3.7 or later",
-            got=".".join(map(str, answer["python"])),
-            hint="install a newer Python there, and name it in devices.toml: python = '/path/to/python3'",
+            got=response.version,
+            hint="install a newer Python on the device and set its path in devices.toml: "
+            "python = '/path/to/python3'",
         )
-    if answer.get("error") == "space":
+    if response.error == "space":
         raise DeviceOutOfSpace(
-            device.name, f"no space for the agent ({format_size(len(agent.data))}) in {answer['home']}"
+            device.name, f"no space for the agent ({format_size(len(agent.data))}) in {response.home}"
         )
-    if answer.get("error") == "os":
-        raise DeviceUnsupported(device.name, f"the agent cannot be placed: {answer.get('reason')}")
-    return answer
-
-
-def _answer(line: bytes) -> dict[str, Any] | None:
-    # Start-up files may print lines of their own; ours says so.
-    try:
-        answer = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return answer if is_ours(answer) else None
-
-
-def is_ours(answer: object) -> bool:
-    """Tell whether a line is one of the scripts' own: with a version of Python, and a home."""
-    if not isinstance(answer, dict) or answer.get("edgeq") != 1:
-        return False
-    python, home = answer.get("python"), answer.get("home")
-    numbers = isinstance(python, list) and len(python) > 1 and all(type(part) is int for part in python)
-    return numbers and isinstance(home, str)
+    if response.error == "os":
+        raise DeviceUnsupported(device.name, f"the agent file cannot be installed: {response.reason}")
+    return response
 
 
 def no_python(device: Device, ended: Ended) -> DeviceUnsupported:
-    """Return the error for a device whose Python did not run."""
+    """Return the error for a device whose Python does not run."""
     reason = ended.stderr.splitlines()[-1] if ended.stderr else f"exit status {ended.exit_status}"
     return DeviceUnsupported(
         device.name,
         f"{device.python} does not run: {reason}",
-        hint="install Python 3.7 or later there, or name one: `edgeq devices add --python /path/to/python3`; "
-        "`python` in devices.toml",
+        hint="install Python 3.7 or later on the device, or set its path: "
+        "`edgeq devices add --python /path/to/python3`, or `python` in devices.toml",
     )
 
 

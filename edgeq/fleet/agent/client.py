@@ -1,4 +1,4 @@
-"""The agent's client: one verb, one answer."""
+"""Call the agent on one device: one verb, one response."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgeq.errors import AgentProtocolError, DeviceTimeout
-from edgeq.fleet.agent.bootstrap import Placement, no_python, place_agent
+from edgeq.fleet.agent.bootstrap import Placement, install_agent, no_python
 from edgeq.fleet.agent.combined_bootstrap import FLAGS, command, read_placement
 from edgeq.fleet.agent.errors import from_agent
 from edgeq.fleet.agent.file import build_agent
 from edgeq.fleet.facts import AgentFact, Facts
+from edgeq.fleet.responses import R, parse
 from edgeq.fleet.transport import Ended, Limits, Transport
 from edgeq.values import Device
 from edgeq_agent import wire
@@ -22,26 +23,26 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 
 # Starting Python from a slow card, before the first line.
 _HELLO_S = 45.0
-# What start-up files may print before the agent speaks.
+# Lines that shell start-up files may print before the agent's first message.
 _NOISE_LINES = 64
-# A link slower than this is no link: it bounds the total of a call with a payload.
+# The slowest link that is waited for: it bounds the total time of a call with a payload.
 _SLOWEST_BYTES_PER_S = 16 * 1024
 _CHUNK_BYTES = 256 * 1024
 
 
 class Stream(Protocol):
-    """Input of a call that depends on what the agent says meanwhile.
+    """Standard input of a call that reacts to the agent's messages.
 
     Attributes:
-        sent_bytes: what went out of it so far.
-        size_bytes: the most that it may become.
+        sent_bytes: what was sent of it so far.
+        size_bytes: an upper bound of its size.
     """
 
     sent_bytes: int
 
     @property
     def size_bytes(self) -> int: ...
-    def hear(self, message: Mapping[str, Any]) -> None: ...
+    def receive(self, message: Mapping[str, Any]) -> None: ...
     def pieces(self) -> Iterator[bytes]: ...
     def close(self) -> None: ...
 
@@ -51,7 +52,7 @@ class AgentClient:
 
     Attributes:
         device: the device.
-        sent_bytes: payload that went out so far, the agent file included.
+        sent_bytes: payload sent so far, including the agent file.
     """
 
     def __init__(self, device: Device, transport: Transport, *, timeout_s: float) -> None:
@@ -61,26 +62,47 @@ class AgentClient:
         self._timeout_s = timeout_s
         self._placement: Placement | None = None
 
-    def place(self) -> Placement:
-        """Make sure that the agent is there; the first call of a connection asks the device.
+    def install_agent_file(self) -> Placement:
+        """Make sure that the device has this version's agent file; checked once a connection.
 
         Raises:
-            DeviceUnsupported: no Python that can run it.
-            DeviceOutOfSpace: no room for it.
+            DeviceUnsupported: the device has no Python that can run it.
+            DeviceOutOfSpace: there is no room for it.
         """
         if self._placement is None:
             agent = build_agent()
-            self._placement = place_agent(self._transport, self.device, agent, timeout_s=self._timeout_s)
+            self._placement = install_agent(self._transport, self.device, agent, timeout_s=self._timeout_s)
             self.sent_bytes += self._placement.sent_bytes
         return self._placement
 
     def facts(self) -> Facts:
-        """Return what the device says about itself now."""
-        placement = self.place()
+        """Return the facts of the device.
+
+        Raises:
+            DeviceError, TransportError: as `call`.
+        """
+        placement = self.install_agent_file()
         agent = AgentFact(
             action=placement.action.value, sha256=build_agent().sha256, size_bytes=placement.sent_bytes
         )
         return Facts.from_probe(self.device.name, self.call("probe", {}), agent)
+
+    def request(
+        self,
+        kind: type[R],
+        verb: str,
+        request: Mapping[str, Any],
+        *,
+        payload: Payload | None = None,
+        stream: Stream | None = None,
+        deadline_s: float = 60,
+        on_event: OnEvent | None = None,
+    ) -> R:
+        """Run one verb and return its response as a value of `kind`; arguments and errors as for `call`."""
+        body = self.call(
+            verb, request, payload=payload, stream=stream, deadline_s=deadline_s, on_event=on_event
+        )
+        return parse(kind, body, device=self.device.name, verb=verb)
 
     def call(
         self,
@@ -93,30 +115,31 @@ class AgentClient:
         on_event: OnEvent | None = None,
         on_sent: Callable[[int], None] | None = None,
     ) -> dict[str, Any]:
-        """Run one verb and return its result.
+        """Run one verb and return its response as the JSON object that arrived.
 
         Args:
-            request: the request; `payload_bytes` is added where there is a payload.
+            request: the request; `payload_bytes` is added when there is a payload.
             payload: bytes, or a file that is streamed.
-            stream: in the place of a payload: hears each message, and says what is sent. As the first call of
-                a connection it finds the agent file and runs it in one go.
+            stream: instead of a payload: receives each message and decides what is sent. If it is the first
+                call of a connection, the script that checks the agent file also runs it.
             deadline_s: how long the agent may be silent while it works. Sending the payload does not count.
             on_event: called with each `progress` and `window` message.
-            on_sent: called with the size of each piece that went out, from another thread.
+            on_sent: called with the size of each piece sent, from another thread.
 
         Raises:
-            DeviceError: the agent refused; by its code.
-            AgentProtocolError: what came was no answer.
-            TransportError: the way to the device failed; DeviceTimeout when the deadline passed.
-            NotPlaced: with a stream: nothing was run, `place` first, and bring a new stream.
+            DeviceError: the agent refused; the subclass follows its error code.
+            AgentProtocolError: the agent sent an invalid response.
+            TransportError: the connection failed; DeviceTimeout when the deadline passed.
+            AgentFileMissing: with a stream: nothing ran. Call `install_agent_file`, then call again with a
+                new stream.
         """
         if verb not in wire.VERBS:
-            raise ValueError(f"{verb!r} is no verb of the agent")
+            raise ValueError(f"unknown verb of the agent: {verb!r}")
         first = stream is not None and self._placement is None
         if first:
             argv = command(self.device, build_agent(), verb)
         else:
-            placement = self.place()
+            placement = self.install_agent_file()
             argv = [self.device.python, *FLAGS, placement.path, verb, "--home", placement.home]
         size_bytes = _size(payload) if stream is None else stream.size_bytes
         message = dict(request) if payload is None else {**request, "payload_bytes": size_bytes}
@@ -137,9 +160,9 @@ class AgentClient:
                 lines = running.lines()
                 if first:
                     self._placement = read_placement(lines, build_agent())
-                last = _read_answer(lines, _hearers(stream, on_event))
+                last = _read_response(lines, _receivers(stream, on_event))
             finally:
-                # Its thread may still wait for a word of the agent, which will not come.
+                # The sending thread may still wait for a message of the agent that will not come.
                 if stream is not None:
                     stream.close()
                     self.sent_bytes += stream.sent_bytes
@@ -150,23 +173,23 @@ class AgentClient:
             raise DeviceTimeout(name, f"{verb}: {error.problem}", hint=error.hint) from error
         self.sent_bytes += size_bytes if stream is None else 0
         if last is None:
-            raise self._no_answer(verb, ended)
+            raise self._no_response(verb, ended)
         if last["event"] == "error":
             body = last.get("error")
             raise from_agent(name, body if isinstance(body, dict) else {})
         result = last.get("result")
         if not isinstance(result, dict):
-            raise AgentProtocolError(name, f"{verb}: the result is no object")
+            raise AgentProtocolError(name, f"{verb}: the result is not a JSON object")
         return result
 
-    def _no_answer(self, verb: str, ended: Ended) -> Exception:
+    def _no_response(self, verb: str, ended: Ended) -> Exception:
         if ended.exit_status in (126, 127):
             return no_python(self.device, ended)
         reason = ended.stderr.splitlines()[-1] if ended.stderr else f"exit status {ended.exit_status}"
-        return AgentProtocolError(self.device.name, f"{verb}: the agent ended without an answer: {reason}")
+        return AgentProtocolError(self.device.name, f"{verb}: the agent ended without a response: {reason}")
 
 
-def _read_answer(lines: Iterator[bytes], on_event: OnEvent | None) -> dict[str, Any] | None:
+def _read_response(lines: Iterator[bytes], on_event: OnEvent | None) -> dict[str, Any] | None:
     first = _first_message(lines)
     if first is None:
         return None
@@ -174,7 +197,7 @@ def _read_answer(lines: Iterator[bytes], on_event: OnEvent | None) -> dict[str, 
     last: dict[str, Any] | None = None
     for line in lines:
         if last is not None:
-            raise wire.WireError(f"more after the answer: {line[:80]!r}")
+            raise wire.WireError(f"output after the result: {line[:80]!r}")
         message = wire.parse(line)
         if message["event"] in ("result", "error"):
             last = message
@@ -184,7 +207,7 @@ def _read_answer(lines: Iterator[bytes], on_event: OnEvent | None) -> dict[str, 
 
 
 def _first_message(lines: Iterator[bytes]) -> dict[str, Any] | None:
-    # A talkative .bashrc prints before the agent does.
+    # A .bashrc may print lines before the agent does.
     for number, line in enumerate(lines):
         try:
             return wire.parse(line)
@@ -209,13 +232,13 @@ def _payload(payload: Payload | None) -> Iterator[bytes]:
                 yield chunk
 
 
-def _hearers(stream: Stream | None, on_event: OnEvent | None) -> OnEvent | None:
+def _receivers(stream: Stream | None, on_event: OnEvent | None) -> OnEvent | None:
     if stream is None:
         return on_event
-    hear = stream.hear
+    receive = stream.receive
 
     def both(message: Mapping[str, Any]) -> None:
-        hear(message)
+        receive(message)
         if on_event is not None:
             on_event(message)
 

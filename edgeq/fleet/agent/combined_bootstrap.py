@@ -1,23 +1,21 @@
-"""The first call of a connection in one go: the script that finds the agent file whole also runs it.
+"""Check the agent file and run it in one command, for the first call of a connection.
 
-A start of Python and three round trips less than looking first. Meanwhile it takes in what arrives: the
-device's SSH server lets the host send on only when somebody reads, and Python takes its time to start. Like
-the bootstrap's, the script is fixed text; what varies comes as arguments.
+This saves a start of Python and three round trips over checking first. While Python imports the agent, a
+thread reads standard input: the device's SSH server grants more window only when data is read. Like the
+bootstrap's, the script is fixed text; its parameters come as arguments.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Any
 
-from edgeq.fleet.agent.bootstrap import Placed, Placement, is_ours
+from edgeq.fleet.agent.bootstrap import OLDEST_PYTHON, Placement, PlacementAction, script_response
 from edgeq.fleet.agent.file import AgentFile
 from edgeq.values import Device
 
-# Nobody's PYTHONPATH takes part. The device's own packages do: the agent tells which it has.
+# Isolated mode ignores PYTHONPATH. Installed packages stay importable: the agent reports which there are.
 FLAGS = ("-I",)
-# What start-up files may print before ours.
+# Lines that shell start-up files may print before the script's own.
 _NOISE_LINES = 64
 
 _SCRIPT = r"""
@@ -63,38 +61,26 @@ if got == digest and sys.version_info >= (3, 7):
 """
 
 
-class NotPlaced(Exception):
-    """The agent file is not there, or not ours: nothing was run."""
+class AgentFileMissing(Exception):
+    """The agent file is missing or has other content; nothing was run."""
 
 
 def command(device: Device, agent: AgentFile, verb: str) -> list[str]:
-    """Return the command that runs a verb where the agent file is whole, and tells where it is."""
+    """Return the command that runs a verb if the agent file is intact, and reports where it is."""
     return [device.python, *FLAGS, "-c", _SCRIPT, device.home, agent.name, agent.sha256, verb]
 
 
 def read_placement(lines: Iterator[bytes], agent: AgentFile) -> Placement | None:
-    """Take the script's own line from an answer, and return where the agent is; None: it said nothing.
+    """Return where the agent file is, from the script's line of output; None when there is no such line.
 
     Raises:
-        NotPlaced: the file must be placed first.
+        AgentFileMissing: the file must be installed first.
     """
     for _, line in zip(range(_NOISE_LINES), lines, strict=False):
-        found = _parsed(line)
-        if found is None:
+        response = script_response(line)
+        if response is None:
             continue
-        version = ".".join(map(str, found["python"]))
-        if found.get("sha256") != agent.sha256 or tuple(found["python"][:2]) < (3, 7):
-            raise NotPlaced
-        home = str(found["home"])
-        return Placement(
-            path=f"{home}/agent/{agent.name}", home=home, python=version, action=Placed.SAME, sent_bytes=0
-        )
+        if response.sha256 != agent.sha256 or response.python[:2] < OLDEST_PYTHON:
+            raise AgentFileMissing
+        return response.placement(agent, PlacementAction.SAME)
     return None
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        answer = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return answer if is_ours(answer) else None

@@ -1,4 +1,4 @@
-"""The agent's error codes as our errors: one table."""
+"""Map the agent's error codes to exceptions: one table."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _CLASSES: dict[str, type[DeviceError]] = {
 
 
 def from_agent(name: str, body: Mapping[str, Any]) -> DeviceError:
-    """Return the error of an agent's `error` message; codes without a class stay on `DeviceError`.
+    """Return the exception for an agent's `error` message; a code without a class becomes `DeviceError`.
 
     Args:
-        name: the device; it leads the message, since the agent does not know what we call it.
+        name: the device's name in the inventory, which the agent does not know; it leads the message.
     """
     code = str(body.get("code") or "EQ500")
     subject = str(body.get("subject") or "").strip()

@@ -1,4 +1,4 @@
-"""The agent as one file: a zip of `edgeq_agent` whose bytes depend on its sources and on zlib alone."""
+"""Build the agent as one file: a zip of `edgeq_agent` whose bytes depend only on its sources and on zlib."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-# The oldest time that a zip can hold: the same bytes on every machine and on every day.
+# The earliest time that a zip can hold; a fixed time makes the bytes reproducible.
 _TIME = (1980, 1, 1, 0, 0, 0)
 _MAIN = b"import sys\n\nfrom edgeq_agent.__main__ import main\n\nsys.exit(main())\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentFile:
-    """The agent's bytes, ready to be run by `python3 FILE VERB`.
+    """The agent's bytes, to be run as `python3 FILE VERB`.
 
     Attributes:
         sha256: of `data`, hex.
@@ -29,7 +29,7 @@ class AgentFile:
 
     @property
     def name(self) -> str:
-        """Its file name on a device: another content has another name."""
+        """Its file name on a device; it contains the start of the digest."""
         return f"edgeq-agent-{self.sha256[:12]}.pyz"
 
 
@@ -37,8 +37,8 @@ class AgentFile:
 def build_agent() -> AgentFile:
     """Build the agent from the installed package; the same sources give the same bytes.
 
-    Two implementations of zlib may give other bytes for the same sources: then two hosts have each their own
-    file on a device, which is named by its content.
+    Two implementations of zlib may compress to different bytes. Two such hosts then keep two files on a
+    device, each named by its content.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:

@@ -1,4 +1,4 @@
-"""Data files as the agent's `infer` takes them: `x` becomes `input_0`, labels stay here."""
+"""Read data files into the payload of the agent's verb `infer`; labels stay on the host."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from edgeq.errors import DataError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Samples ready to be sent.
+    """Samples as the agent takes them.
 
     Attributes:
-        payload: an .npz with `input_0`, `input_1`, ..., samples first.
-        count: how many samples.
-        labels: integers, or None.
+        payload: an .npz with `input_0`, `input_1`, ..., each of shape (samples, ...).
+        count: the number of samples.
+        labels: class numbers, one a sample, or None.
     """
 
     payload: bytes = field(repr=False)
@@ -29,17 +29,17 @@ class Samples:
     labels: Sequence[int] | None
 
     def accuracy(self, predicted: Sequence[int]) -> float | None:
-        """Return the share of predictions that are the label; None without labels or with samples lost."""
+        """Return the share of correct predictions; None without labels or with predictions missing."""
         if self.labels is None or len(predicted) != len(self.labels) or not predicted:
             return None
         return sum(a == b for a, b in zip(predicted, self.labels, strict=True)) / len(predicted)
 
 
 def load_samples(path: Path) -> Samples:
-    """Read an .npz of `x` (and `y`), or of `input_0`, ...
+    """Read an .npz with `x` (and `y`), or with `input_0`, `input_1`, ... (and `y`).
 
     Raises:
-        DataError: it is no such file, is empty, has NaN, or its arrays differ in length.
+        DataError: the file cannot be read or holds no samples, NaN, or arrays of different lengths.
     """
     arrays = _arrays(path)
     labels = arrays.pop("y", None)
@@ -52,13 +52,13 @@ def load_samples(path: Path) -> Samples:
     counts = {len(array) if array.ndim else 0 for array in inputs.values()}
     if len(counts) != 1 or counts == {0}:
         raise DataError(
-            str(path), expected="as many samples in each array, at least one", got=str(sorted(counts))
+            str(path), expected="arrays with the same number of samples, at least 1", got=str(sorted(counts))
         )
     for name, array in inputs.items():
         if array.dtype.kind not in "fiub":
             raise DataError(f"{path}: {name}", expected="numbers", got=str(array.dtype))
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise DataError(f"{path}: {name}", "has values that are not finite")
+            raise DataError(f"{path}: {name}", "contains values that are not finite")
     if labels is not None and labels.shape != (counts.copy().pop(),):
         raise DataError(f"{path}: y", expected=f"{counts.pop()} labels", got=f"shape {labels.shape}")
     buffer = io.BytesIO()
@@ -78,7 +78,7 @@ def _arrays(path: Path) -> dict[str, Any]:
                 raise DataError(str(path), expected="an .npz file", got="a single array")
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
-        raise DataError(str(path), "no such file") from error
+        raise DataError(str(path), "not found") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        # numpy speaks of pickles here, which nobody asked about.
-        raise DataError(str(path), expected="an .npz file", got="something else, or a part of one") from error
+        # numpy's own message is about pickles, which would mislead.
+        raise DataError(str(path), expected="an .npz file", got="another or a damaged file") from error

@@ -1,1 +1,1 @@
-"""Staged rollouts: stages, outcomes, abort rules, a journal that survives the controller, and its runner."""
+"""Staged rollouts: stages, outcomes, abort rules, a crash-safe journal, and the controller."""

@@ -1,4 +1,4 @@
-"""Abort rules: which failures, how many of them, after how many devices; in doubt the rollout stops."""
+"""Abort rules: how many failures of which class abort a rollout; when in doubt, it pauses."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _MIN = re.compile(r"min\s*=\s*([0-9]{1,9})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """What is known of the devices that were attempted.
+    """Counts of the devices that were attempted.
 
     Attributes:
-        attempted: devices with a result: failed in some way, succeeded, or deployed and soaking.
-        failed: how many of them by outcome.
+        attempted: devices with a result: failed, succeeded, or deployed and soaking.
+        failed: the number of failures by outcome.
     """
 
     attempted: int
     failed: Mapping[Outcome, int]
 
     def count(self, outcomes: frozenset[Outcome]) -> int:
-        """Return how many have one of these outcomes."""
+        """Return how many devices have one of these outcomes."""
         return sum(self.failed.get(outcome, 0) for outcome in outcomes)
 
 
@@ -41,8 +41,8 @@ class Rule:
 
     Attributes:
         name: one of `CLASSES`.
-        strict: `>`: the limit itself is still allowed; `>=`: it is not.
-        percent: whether the limit is a share of the devices attempted so far, or a count.
+        strict: True for `>`, which allows the limit itself; False for `>=`.
+        percent: whether the limit is a percentage of the devices attempted so far, or a count.
     """
 
     name: str
@@ -52,14 +52,14 @@ class Rule:
     text: str
 
     def exceeded(self, tally: Tally) -> bool:
-        """Compare, in whole numbers: `100 * count > limit * attempted`, or `count > limit`."""
+        """Compare exactly: `100 * count > limit * attempted`, or `count > limit`."""
         count = tally.count(CLASSES[self.name])
         got, limit = (100 * count, self.limit * tally.attempted) if self.percent else (count, self.limit)
         return got > limit if self.strict else got >= limit
 
 
-class Finding(StrEnum):
-    """What the rules say."""
+class RuleAction(StrEnum):
+    """What the rules require."""
 
     GO = "go"
     PAUSE = "pause"
@@ -67,10 +67,10 @@ class Finding(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """A finding with the sentence that explains it."""
+class RuleVerdict:
+    """An action with the sentence that explains it."""
 
-    finding: Finding
+    action: RuleAction
     reason: str = ""
 
 
@@ -79,32 +79,32 @@ class Rules:
     """The rules of a rollout.
 
     Attributes:
-        minimum: percentages are looked at only when this many devices were attempted.
+        minimum: percentages are evaluated only after this many devices were attempted.
     """
 
     rules: tuple[Rule, ...]
     minimum: int
     text: str
 
-    def judge(self, tally: Tally) -> Verdict:
-        """Say whether to go on; a tally that does not add up pauses, since no rule can be trusted with it."""
-        if not _adds_up(tally):
+    def judge(self, tally: Tally) -> RuleVerdict:
+        """Return whether to go on; an inconsistent tally pauses, since no rule can be evaluated on it."""
+        if not _is_consistent(tally):
             reason = f"the abort rules cannot be evaluated: {dict(tally.failed)} of {tally.attempted} devices"
-            return Verdict(finding=Finding.PAUSE, reason=reason)
+            return RuleVerdict(action=RuleAction.PAUSE, reason=reason)
         for rule in self.rules:
             if self._counts(rule, tally) and rule.exceeded(tally):
                 count = tally.count(CLASSES[rule.name])
                 reason = f"{rule.text}: {count} of {tally.attempted} devices {rule.name}"
-                return Verdict(finding=Finding.ABORT, reason=reason)
-        return Verdict(finding=Finding.GO)
+                return RuleVerdict(action=RuleAction.ABORT, reason=reason)
+        return RuleVerdict(action=RuleAction.GO)
 
     def uncovered(self, tally: Tally) -> tuple[Outcome, ...]:
-        """Return the failures that happened and that no rule, looked at, has allowed."""
-        looked = frozenset[Outcome]().union(
+        """Return the outcomes of failures that no evaluated rule covers."""
+        covered = frozenset[Outcome]().union(
             *(CLASSES[rule.name] for rule in self.rules if self._counts(rule, tally))
         )
         return tuple(
-            outcome for outcome in FAILURES if tally.failed.get(outcome, 0) and outcome not in looked
+            outcome for outcome in FAILURES if tally.failed.get(outcome, 0) and outcome not in covered
         )
 
     def _counts(self, rule: Rule, tally: Tally) -> bool:
@@ -112,10 +112,10 @@ class Rules:
 
 
 def parse_rules(text: str) -> Rules:
-    """Return the rules of a text such as `failed>5%,silent>10%,min=5`.
+    """Parse rules such as `failed>5%,silent>10%,min=5`.
 
     Raises:
-        UsageError: a token is no rule, or names no known class; the message has the token and the classes.
+        UsageError: a token is not a rule, or its class is unknown; the message has the token and the classes.
     """
     rules: list[Rule] = []
     minimum: int | None = None
@@ -137,7 +137,7 @@ def _parse(token: str) -> Rule:
     if match is None:
         raise UsageError(
             "--abort",
-            f"{token[:80]!r} is no rule",
+            f"{token[:80]!r} is not a rule",
             expected=f"CLASS>N% or CLASS>=N with a class of {', '.join(CLASSES)}; or min=N",
             hint=_HINT,
         )
@@ -147,7 +147,7 @@ def _parse(token: str) -> Rule:
         meant = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(
             "--abort",
-            f"{token[:80]!r}: {name!r} is no class of failures{meant}",
+            f"{token[:80]!r}: unknown class of failures {name!r}{meant}",
             expected=f"one of {', '.join(CLASSES)}",
             hint=_HINT,
         )
@@ -155,12 +155,14 @@ def _parse(token: str) -> Rule:
     if percent and limit > 100:
         raise UsageError("--abort", f"{token!r}", expected="a percentage up to 100", hint=_HINT)
     if not percent and limit.denominator != 1:
-        raise UsageError("--abort", f"{token!r}", expected="a whole number of devices, or a %", hint=_HINT)
+        raise UsageError(
+            "--abort", f"{token!r}", expected="a whole number of devices, or a percentage", hint=_HINT
+        )
     if limit == 0 and not strict:
-        raise UsageError("--abort", f"{token!r} holds before anything failed", expected=">0", hint=_HINT)
+        raise UsageError("--abort", f"{token!r} is true before anything failed", expected=">0", hint=_HINT)
     return Rule(name=name, strict=strict, limit=limit, percent=bool(percent), text=token)
 
 
-def _adds_up(tally: Tally) -> bool:
+def _is_consistent(tally: Tally) -> bool:
     counts = tally.failed.values()
     return tally.attempted >= 0 and min(counts, default=0) >= 0 and sum(counts) <= tally.attempted

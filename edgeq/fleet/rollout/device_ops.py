@@ -1,20 +1,19 @@
-"""What is done to one device, as calls of the deployer in and events of the journal out."""
+"""Operations on one device: call the deployer, return the events for the journal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from edgeq.errors import EdgeqError, LinkLost
-from edgeq.fleet.rollout.outcomes import DeviceOutcome, Outcome, Serving, outcome_of
+from edgeq.fleet.rollout.outcomes import DeviceOutcome, Outcome, ServedRelease, outcome_of
 from edgeq.fleet.rollout.protocols import Deployer
-from edgeq.fleet.rollout.state import Event, Record
+from edgeq.fleet.rollout.state import DeviceRecord, Event
 
 _GOOD = (Outcome.SUCCEEDED, Outcome.PENDING)
 
 
 def look(deployer: Deployer, name: str, release: str) -> list[Event]:
-    """Ask what serves there before anything is done; a device that serves the release is not deployed to."""
+    """Read what the device serves before changing it; a device that serves the release needs no deploy."""
     try:
         serving = _status(deployer, name)
     except EdgeqError as error:
@@ -26,20 +25,20 @@ def look(deployer: Deployer, name: str, release: str) -> list[Event]:
 
 
 def deploy(deployer: Deployer, name: str, release: str) -> list[Event]:
-    """Bring the release there. Where the answer was lost, the device says what came of it."""
-    result = _asked(deployer.deploy, name)
+    """Deploy the release. If the response was lost, the device's status decides."""
+    result = _outcome(deployer.deploy, name)
     if result.outcome in _GOOD or (result.uncertain and _serves(deployer, name, release)):
         return [{"event": "deployed", "device": name, "changed": True}]
     return [ended(name, result, phase="deploy")]
 
 
 def soak(deployer: Deployer, name: str) -> DeviceOutcome:
-    """Ask whether it still serves the release."""
-    return _asked(deployer.soak, name)
+    """Return whether the device still serves the release."""
+    return _outcome(deployer.soak, name)
 
 
 def reconcile(deployer: Deployer, name: str, release: str) -> list[Event]:
-    """Ask a device with which a controller that died had begun; nothing is done to it."""
+    """Read the status of a device on which a dead controller had begun; change nothing."""
     try:
         serving = _status(deployer, name)
     except EdgeqError as error:
@@ -48,8 +47,8 @@ def reconcile(deployer: Deployer, name: str, release: str) -> list[Event]:
     return [{"event": kind, "device": name}]
 
 
-def restore(deployer: Deployer, name: str, record: Record, release: str) -> list[Event]:
-    """Put back what served before this rollout, if it is this rollout's release that serves."""
+def restore(deployer: Deployer, name: str, record: DeviceRecord, release: str) -> list[Event]:
+    """Restore the release that served before this rollout, if this rollout's release serves."""
     try:
         serving = _status(deployer, name)
     except EdgeqError as error:
@@ -58,10 +57,10 @@ def restore(deployer: Deployer, name: str, record: Record, release: str) -> list
         return [_restored(name, "restored")]
     if serving.release != release:
         return [_restored(name, "nothing", f"serves {_short(serving.release)}, not this rollout's release")]
-    problem = _no_way_back(serving, record)
+    problem = _restore_problem(serving, record)
     if problem:
         return [_restored(name, "failed", problem)]
-    result = _asked(deployer.rollback, name)
+    result = _outcome(deployer.rollback, name)
     if result.outcome is Outcome.SUCCEEDED or (
         result.uncertain and _serves(deployer, name, serving.previous)
     ):
@@ -81,13 +80,13 @@ def ended(name: str, result: DeviceOutcome, *, phase: str) -> Event:
     }
 
 
-def _no_way_back(serving: Serving, record: Record) -> str:
+def _restore_problem(serving: ServedRelease, record: DeviceRecord) -> str:
     if record.before is None:
-        return "it is the first release of the model there; deploy another one instead"
+        return "it is the first release of the model on the device; deploy another one instead"
     if serving.previous != record.before:
         return (
-            f"a rollback there leads to {_short(serving.previous)}, "
-            f"and {_short(record.before)} served before the rollout"
+            f"a rollback on the device returns to {_short(serving.previous)}, "
+            f"but {_short(record.before)} served before the rollout"
         )
     return ""
 
@@ -96,19 +95,19 @@ def _serves(deployer: Deployer, name: str, release: str | None) -> bool:
     try:
         return _status(deployer, name).release == release
     except EdgeqError:
-        return False  # silent still: the outcome of the call stands
+        return False  # still silent: the outcome of the call stands
 
 
-def _status(deployer: Deployer, name: str) -> Serving:
-    # A connection that ends in the middle is a link that flaps, not yet a device that is silent; a question
-    # changes nothing, and is asked once more. A deadline that passed is silence.
+def _status(deployer: Deployer, name: str) -> ServedRelease:
+    # A lost connection may be a flapping link, not a silent device. Reading the status changes nothing, so it
+    # is repeated once. A missed deadline counts as silence.
     try:
         return deployer.status(name)
     except LinkLost:
         return deployer.status(name)
 
 
-def _asked(call: Callable[[str], DeviceOutcome], name: str) -> DeviceOutcome:
+def _outcome(call: Callable[[str], DeviceOutcome], name: str) -> DeviceOutcome:
     try:
         return call(name)
     except EdgeqError as error:
@@ -116,8 +115,7 @@ def _asked(call: Callable[[str], DeviceOutcome], name: str) -> DeviceOutcome:
 
 
 def _restored(name: str, result: str, reason: str = "") -> Event:
-    event: dict[str, Any] = {"event": "restored", "device": name, "result": result, "reason": reason}
-    return event
+    return {"event": "restored", "device": name, "result": result, "reason": reason}
 
 
 def _short(release: str | None) -> str:

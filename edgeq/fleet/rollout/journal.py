@@ -1,4 +1,4 @@
-"""The controller's journal: JSON lines chained by hash, on disk before anything follows from them."""
+"""The controller's journal: JSON lines chained by hash, synced to disk before anything acts on them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Journal:
     """A journal that is open for appending.
 
     A line is `{"n": 3, "prev": HASH, "time_ns": ..., "event": ..., ..., "hash": HASH}`: `hash` is the SHA-256
-    of the line's canonical JSON without it, `prev` the hash of the line before. The first line also has
-    `schema`. Times are for people: nothing is decided by them.
+    of the line's canonical JSON without `hash`, `prev` is the hash of the line before. The first line also
+    has `schema`. Times are informative only: no decision depends on them.
     """
 
     def __init__(self, path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
@@ -33,10 +33,10 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> tuple[Journal, list[dict[str, Any]]]:
-        """Open a journal, there or not, and return it with its entries; a torn last line is cut off.
+        """Open a journal, creating it if needed, and return it with its entries; a torn last line is cut off.
 
         Raises:
-            RolloutDamaged: a line that is not the last one was changed or lost.
+            RolloutDamaged: a line other than the last was changed or lost.
         """
         entries, good_bytes = _parse(path)
         if path.exists() and path.stat().st_size > good_bytes:
@@ -46,10 +46,10 @@ class Journal:
         return cls(path, entries), entries
 
     def append(self, events: Sequence[Mapping[str, Any]]) -> None:
-        """Add events, in order; they are on disk when this returns. No event, no write.
+        """Append events in order; they are on disk when this returns. Without events nothing is written.
 
         Raises:
-            RolloutError: the disk refuses (EQ826); what was there before is still there.
+            RolloutError: the disk refuses (EQ826); the earlier entries are intact.
         """
         if not events:
             return
@@ -59,7 +59,7 @@ class Journal:
             raise RolloutError(
                 str(self._path),
                 f"cannot be written: {error.strerror}",
-                hint="make room, then `edgeq rollout resume` goes on where it stopped",
+                hint="free disk space, then continue with `edgeq rollout resume`",
                 code="EQ826",
             ) from error
 
@@ -84,16 +84,16 @@ class Journal:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return a journal's entries without touching the file; a torn last line is left out.
+    """Return a journal's entries without changing the file; a torn last line is ignored.
 
     Raises:
-        RolloutDamaged: a line that is not the last one was changed or lost.
+        RolloutDamaged: a line other than the last was changed or lost.
     """
     return _parse(path)[0]
 
 
 def read_bytes(path: Path) -> int:
-    """Return how many bytes of whole lines are there; nothing of them is checked."""
+    """Return the size of the complete lines, unchecked."""
     return path.read_bytes().rfind(b"\n") + 1
 
 
@@ -102,7 +102,7 @@ def _parse(path: Path) -> tuple[list[dict[str, Any]], int]:
         data = path.read_bytes()
     except FileNotFoundError:
         return [], 0
-    # What a power cut left after the last newline was never acted on: every action waits for its fsync.
+    # A power cut may leave a partial line. Nothing acted on it: every action waits for the fsync.
     whole = data[: data.rfind(b"\n") + 1]
     entries: list[dict[str, Any]] = []
     last = ""
@@ -110,7 +110,7 @@ def _parse(path: Path) -> tuple[list[dict[str, Any]], int]:
         entry = _entry(path, number, line)
         body = {key: value for key, value in entry.items() if key != "hash"}
         if entry.get("n") != number or entry.get("prev") != last or entry.get("hash") != _hash(body):
-            raise _damaged(path, number, "its hash does not follow from the line before")
+            raise _damaged(path, number, "its hash does not continue the line before")
         if number == 0 and entry.get("schema") != SCHEMA:
             raise _damaged(path, 0, f"expected {SCHEMA}, got {entry.get('schema')!r}")
         last = str(entry["hash"])
@@ -124,7 +124,7 @@ def _entry(path: Path, number: int, line: bytes) -> dict[str, Any]:
     except ValueError:
         entry = None
     if not isinstance(entry, dict) or not isinstance(entry.get("event"), str):
-        raise _damaged(path, number, "no entry of a journal")
+        raise _damaged(path, number, "not a journal entry")
     return entry
 
 

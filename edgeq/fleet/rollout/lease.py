@@ -1,4 +1,4 @@
-"""The lease: one controller a rollout; taken over from the dead, never from the living."""
+"""The lease: one controller per rollout; it is taken over only from a dead process."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @contextmanager
 def hold(folder: Path, *, name: str) -> Iterator[None]:
-    """Be the controller of the rollout in `folder` for the length of a `with` block.
+    """Hold the lease of the rollout in `folder` for the duration of a `with` block.
 
-    The kernel's lock on the file is the lease as far as it reaches: it ends with the process, so a dead
-    controller holds nothing. Who holds it is written into the file, for people, and for folders that several
-    machines share, where the lock may not reach: a lease written by another machine is never taken.
+    The lease is a kernel lock on the file, which ends with the process, so a dead controller holds nothing.
+    The holder is also written into the file: for the error message, and for folders on network file systems,
+    where the lock may not work. A lease written by another machine is never taken over.
 
     Raises:
-        RolloutBusy: another controller has it.
+        RolloutBusy: another controller holds it.
     """
     path = folder / FILE_NAME
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -43,7 +43,7 @@ def hold(folder: Path, *, name: str) -> Iterator[None]:
         try:
             yield
         finally:
-            # The file stays: removing it would let two controllers lock two files of the same name.
+            # The file is kept: if it were removed, two controllers could lock two files of the same name.
             _write(descriptor, {})
     finally:
         os.close(descriptor)
@@ -54,16 +54,16 @@ def _dead(holder: dict[str, Any]) -> bool:
         return False
     if holder.get("boot_id") != _boot_id():
         return True
-    # A number of a process is used again; together with its start it is not.
+    # Process ids are reused; an id with a start time is not.
     return _start(holder.get("pid")) != holder.get("start")
 
 
 def _busy(name: str, holder: dict[str, Any]) -> RolloutBusy:
     who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}" if holder else "another process"
     if holder and holder.get("host") != _host():
-        hint = f"look there; if that machine is gone for good, remove .edgeq/rollouts/{name}/{FILE_NAME}"
+        hint = f"if that machine is gone for good, remove .edgeq/rollouts/{name}/{FILE_NAME}"
     else:
-        hint = f"`edgeq rollout show {name}` follows it, `edgeq rollout pause {name}` stops it"
+        hint = f"`edgeq rollout show {name}` shows its progress, `edgeq rollout pause {name}` pauses it"
     return RolloutBusy(name, f"has a controller already: {who}", hint=hint)
 
 
@@ -90,7 +90,7 @@ def _boot_id() -> str:
 
 
 def _start(pid: object = "self") -> str | None:
-    """Return when a process started, in clock ticks since boot; None: there is none of that number."""
+    """Return when a process started, in clock ticks since boot; None if there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

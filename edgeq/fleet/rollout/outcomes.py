@@ -1,4 +1,4 @@
-"""What can come of a device in a rollout: five ways to fail, told apart, and what counts as silence."""
+"""Outcomes of a device in a rollout: five kinds of failure, and which of them count as silence."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from edgeq.errors import DeviceTimeout, EdgeqError, LinkLost, TransportError, Un
 
 
 class Outcome(StrEnum):
-    """What came of one device; everything but the first two is a failure of its own kind."""
+    """The outcome of one device; all but the first two are failures."""
 
     PENDING = "pending"
     SUCCEEDED = "succeeded"
-    UNREACHABLE = "unreachable"  # no connection, or one that was cut
-    TIMED_OUT = "timed_out"  # a connection, and no answer within the deadline
-    REFUSED = "refused"  # said no before anything changed: key, space, kind of device, busy
-    FAILED = "failed"  # the release did not get through its checks there
-    ROLLED_BACK = "rolled_back"  # it served, and the device went back to what served before
+    UNREACHABLE = "unreachable"  # no connection, or it was cut
+    TIMED_OUT = "timed_out"  # connected, but no response within the deadline
+    REFUSED = "refused"  # refused before anything changed: key, space, kind of device, busy
+    FAILED = "failed"  # the release failed its checks on the device
+    ROLLED_BACK = "rolled_back"  # it served, then the device returned to the release before
 
 
 FAILURES = (
@@ -29,26 +29,26 @@ FAILURES = (
 )
 SILENCE = frozenset({Outcome.UNREACHABLE, Outcome.TIMED_OUT})
 
-# What an abort rule can count.
+# The classes that an abort rule can count.
 CLASSES: dict[str, frozenset[Outcome]] = {
     **{outcome.value: frozenset({outcome}) for outcome in FAILURES},
     "silent": SILENCE,
     "any": frozenset(FAILURES),
 }
 
-# A "no" before anything changed, the device's own or (EQ103) the inventory's; every other code of a device
-# is a failure on it.
+# Errors before anything changed, of the device or (EQ103) of the inventory; every other error code of a
+# device counts as a failure.
 _REFUSALS = frozenset({"EQ103", "EQ501", "EQ503", "EQ507", "EQ508", "EQ510", "EQ512"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Serving:
-    """What a device says that it serves of one model.
+class ServedRelease:
+    """What a device serves of one model, by its own status.
 
     Attributes:
-        release: the release that serves, or None.
-        previous: the one that a rollback on the device leads to, or None.
-        state: the state of the last activation: `committed`, `rolled_back`, `soaking`, ...
+        release: the current release, or None.
+        previous: the release that a rollback returns to, or None.
+        state: of the last activation: `committed`, `rolled_back`, `soaking`, ...
         reason: why it was rolled back, if it was.
     """
 
@@ -60,13 +60,13 @@ class Serving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceOutcome:
-    """What one call to one device came to.
+    """The outcome of one call to one device.
 
     Attributes:
-        outcome: PENDING says that the device is still at it (it soaks by itself).
-        reason: one line for people.
+        outcome: PENDING means that the device is not done yet: it is soaking.
+        reason: one line of text.
         code: the error's code, or empty.
-        uncertain: the call may have taken effect although no answer came; the device has to be asked.
+        uncertain: the call may have taken effect although no response came; the device's status decides.
     """
 
     outcome: Outcome
@@ -76,7 +76,7 @@ class DeviceOutcome:
 
 
 def outcome_of(error: EdgeqError) -> DeviceOutcome:
-    """Return what an error of a device or of the way to it means for a rollout."""
+    """Return the outcome for an error of a device or of its connection."""
     return DeviceOutcome(
         outcome=_class_of(error),
         reason=error.message,

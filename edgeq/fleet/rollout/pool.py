@@ -1,4 +1,4 @@
-"""Jobs in threads with a deadline each: a device that never answers costs a thread, never the rollout."""
+"""A thread pool with a deadline per job: a device that never responds costs a thread, not the rollout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeq.fleet.rollout.protocols import NoAnswer
 
 
 class ThreadPool:
-    """A thread a job. One that passed its deadline is left behind; what it says later is not heard."""
+    """One thread per job. A job that misses its deadline is abandoned, and its result is ignored."""
 
     def __init__(self) -> None:
         self._ended: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
@@ -21,7 +21,7 @@ class ThreadPool:
 
     @property
     def busy(self) -> int:
-        """How many jobs have not been returned by `wait`."""
+        """The number of jobs that `wait` has not returned yet."""
         return len(self._running)
 
     def submit(self, key: str, job: Callable[[], Any], *, deadline_s: float) -> None:
@@ -33,14 +33,14 @@ class ThreadPool:
         def work() -> None:
             try:
                 self._ended.put((number, job(), None))
-            except BaseException as error:  # noqa: BLE001 - raised again in `wait`, on the caller's thread
+            except BaseException as error:  # noqa: BLE001 - raised again by `wait` in the caller's thread
                 self._ended.put((number, None, error))
 
-        # As a daemon: a device that hangs must not keep the command from ending.
+        # A daemon thread: a device that hangs must not keep the command from ending.
         threading.Thread(target=work, name=f"rollout {key}", daemon=True).start()
 
     def wait(self, timeout_s: float) -> list[tuple[str, Any]]:
-        """Return what has ended by now, at the latest after the timeout."""
+        """Return the jobs that ended, waiting up to the timeout."""
         if not self._running:
             return []
         now_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""Rollouts on disk: `.edgeq/rollouts/ID/` with the bundle, the journal, the lease and what was asked for."""
+"""Rollouts on disk: `.edgeq/rollouts/ID/` with the bundle, the journal, the lease and a request."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from edgeq.files import sync_folder, write_atomic
 from edgeq.fleet.names import unknown
 from edgeq.fleet.rollout import journal, lease
 from edgeq.fleet.rollout.journal import Journal
-from edgeq.fleet.rollout.spec import Terms
-from edgeq.fleet.rollout.state import Rollout, State, TransitionError
+from edgeq.fleet.rollout.spec import RolloutSpec
+from edgeq.fleet.rollout.state import Event, Rollout, RolloutState, TransitionError
 from edgeq.version import VERSION
 
 BUNDLE = "bundle.eqb"
 _REQUEST = "request"
-_OVER = frozenset({State.DONE, State.ABORTED, State.ROLLED_BACK})
+_OVER = frozenset({RolloutState.DONE, RolloutState.ABORTED, RolloutState.ROLLED_BACK})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class OpenRollout:
     """A rollout whose lease this process holds."""
 
     folder: Path
@@ -32,62 +32,69 @@ class Opened:
     journal: Journal
 
     def request(self) -> str | None:
-        """Return what another process asked for: `pause` or `abort`."""
+        """Return what another process requested, `pause` or `abort`, or None."""
         try:
             return (self.folder / _REQUEST).read_text(encoding="ascii").strip()
         except FileNotFoundError:
             return None
 
+    def append(self, event: Event) -> None:
+        """Apply an event and add it to the journal."""
+        self.rollout.apply(event)
+        self.journal.append([event])
+
 
 @contextmanager
-def begin(workspace: Path, *, name: str, bundle: bytes, agree: Callable[[str], Terms]) -> Iterator[Opened]:
-    """Begin a rollout, and hold its lease for the length of the `with` block.
+def begin(
+    workspace: Path, *, name: str, bundle: bytes, make_spec: Callable[[str], RolloutSpec]
+) -> Iterator[OpenRollout]:
+    """Begin a rollout, and hold its lease for the duration of the `with` block.
 
     Args:
-        name: what its id begins with.
-        bundle: the bundle's bytes; a copy is kept, so that the rollout can go on without the file.
-        agree: makes the terms for an id.
+        name: the start of its id.
+        bundle: the bundle's bytes; a copy is kept, so that the rollout does not depend on the file.
+        make_spec: returns the spec for an id.
 
     Raises:
         RolloutError: another rollout of the model to one of the devices is not finished (EQ823).
-        UsageError: the terms cannot be met.
+        UsageError: the spec is invalid.
     """
     root = _root(workspace)
     root.mkdir(parents=True, exist_ok=True)
-    # Held only while it is made: two that begin at once must see each other.
+    # Held only while the rollout is created: two that begin at once must see each other.
     with (root / "lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        terms = agree(next_id(workspace, name))
-        _check_others(workspace, terms)
-        folder = root / terms.rollout
+        spec = make_spec(next_id(workspace, name))
+        _check_others(workspace, spec)
+        folder = root / spec.rollout
         folder.mkdir(mode=0o700)
         sync_folder(root)
         write_atomic(folder / BUNDLE, bundle, mode=0o600)
-        with lease.hold(folder, name=terms.rollout):
+        with lease.hold(folder, name=spec.rollout):
             book, _ = Journal.open(folder / journal.FILE_NAME)
-            book.append([{"event": "created", "edgeq": VERSION, **terms.to_dict()}])
+            book.append([{"event": "created", "edgeq": VERSION, **spec.to_dict()}])
             fcntl.flock(stream, fcntl.LOCK_UN)
-            yield Opened(folder=folder, rollout=Rollout(terms), journal=book)
+            yield OpenRollout(folder=folder, rollout=Rollout(spec), journal=book)
 
 
 @contextmanager
-def reopen(workspace: Path, rollout_id: str) -> Iterator[Opened]:
-    """Become the controller of a rollout for the length of the `with` block; old requests are forgotten.
+def reopen(workspace: Path, rollout_id: str) -> Iterator[OpenRollout]:
+    """Become the controller of a rollout for the duration of the `with` block; old requests are discarded.
 
     Raises:
         UnknownName: there is no such rollout.
-        RolloutBusy: another controller has it.
+        RolloutBusy: another controller holds its lease.
         RolloutDamaged: its journal was changed.
     """
     folder = _find(workspace, rollout_id)
     with lease.hold(folder, name=rollout_id):
         book, entries = Journal.open(folder / journal.FILE_NAME)
         (folder / _REQUEST).unlink(missing_ok=True)
-        yield Opened(folder=folder, rollout=fold(folder, entries), journal=book)
+        yield OpenRollout(folder=folder, rollout=fold(folder, entries), journal=book)
 
 
 def read(workspace: Path, rollout_id: str) -> Rollout:
-    """Return a rollout as its journal has it now; needs no lease.
+    """Return a rollout as recorded in its journal; needs no lease.
 
     Raises:
         UnknownName: there is no such rollout.
@@ -98,7 +105,7 @@ def read(workspace: Path, rollout_id: str) -> Rollout:
 
 
 def read_all(workspace: Path) -> list[Rollout | RolloutDamaged]:
-    """Return all rollouts, oldest first; of one that cannot be read, the error."""
+    """Return all rollouts, oldest first; for one that cannot be read, the error."""
     found: list[Rollout | RolloutDamaged] = []
     for name in _names(workspace):
         try:
@@ -114,7 +121,7 @@ def ask(workspace: Path, rollout_id: str, what: str) -> None:
 
 
 def next_id(workspace: Path, name: str) -> str:
-    """Return the id that a rollout begun now would get."""
+    """Return the id that a new rollout would get now."""
     number, root = 1, _root(workspace)
     while (root / f"{name}-{number}").exists():
         number += 1
@@ -126,7 +133,7 @@ def _root(workspace: Path) -> Path:
 
 
 def _names(workspace: Path) -> list[str]:
-    # A folder without a journal is one whose controller died before the rollout began.
+    # In a folder without a journal the controller died before the rollout began.
     found = [path for path in _root(workspace).glob(f"*/{journal.FILE_NAME}") if journal.read_bytes(path)]
     return [path.parent.name for path in sorted(found, key=lambda path: path.parent.stat().st_ctime_ns)]
 
@@ -139,34 +146,34 @@ def _find(workspace: Path, rollout_id: str) -> Path:
 
 
 def fold(folder: Path, entries: Sequence[dict[str, Any]]) -> Rollout:
-    """Return the rollout that a journal's entries make.
+    """Return the rollout after all entries of a journal.
 
     Raises:
-        RolloutDamaged: an entry cannot follow from those before it; names its line.
+        RolloutDamaged: an entry cannot follow those before it; names its line.
     """
     path = folder / journal.FILE_NAME
     at = 1
     try:
-        rollout = Rollout(Terms.from_dict(entries[0]))
+        rollout = Rollout(RolloutSpec.from_dict(entries[0]))
         for entry in entries[1:]:
             at += 1
             rollout.apply(entry)
     except (KeyError, TypeError, ValueError, IndexError, UsageError, TransitionError) as error:
-        problem = f"no entry that can stand here ({type(error).__name__}: {error})"
+        problem = f"this entry cannot follow those before it ({type(error).__name__}: {error})"
         raise RolloutDamaged(f"{path}: line {at}", problem) from error
     return rollout
 
 
-def _check_others(workspace: Path, terms: Terms) -> None:
+def _check_others(workspace: Path, spec: RolloutSpec) -> None:
     for other in read_all(workspace):
-        if isinstance(other, RolloutDamaged) or other.state in _OVER or other.terms.model != terms.model:
+        if isinstance(other, RolloutDamaged) or other.state in _OVER or other.spec.model != spec.model:
             continue
-        shared = sorted(set(other.terms.devices) & set(terms.devices))
+        shared = sorted(set(other.spec.devices) & set(spec.devices))
         if shared:
-            name = other.terms.rollout
+            name = other.spec.rollout
             raise RolloutError(
-                terms.model,
+                spec.model,
                 f"rollout {name} to {len(shared)} of these devices ({shared[0]}) is {other.state.value}",
-                hint=f"`edgeq rollout resume {name}` finishes it, `edgeq rollout abort {name}` gives it up",
+                hint=f"`edgeq rollout resume {name}` continues it, `edgeq rollout abort {name}` ends it",
                 code="EQ823",
             )

@@ -1,4 +1,4 @@
-"""The runner: does what the state asks for, and writes down what came of it before it goes on."""
+"""The runner: do what the state requires next, and journal the result before going on."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from functools import partial
 from typing import Any
 
 from edgeq.errors import DeviceTimeout
+from edgeq.fleet.clock import Clock
 from edgeq.fleet.rollout import device_ops
 from edgeq.fleet.rollout.journal import Journal
 from edgeq.fleet.rollout.outcomes import SILENCE, DeviceOutcome, Outcome
-from edgeq.fleet.rollout.protocols import Clock, Deployer, NoAnswer, Pool
-from edgeq.fleet.rollout.scheduler import Step, Stop, Work, alarm, decide, may_start
-from edgeq.fleet.rollout.state import Event, Rollout, State
+from edgeq.fleet.rollout.protocols import Deployer, NoAnswer, Pool
+from edgeq.fleet.rollout.scheduler import Stop, Transition, Work, alarm, decide, may_start
+from edgeq.fleet.rollout.state import Event, Rollout, RolloutState
 
-# What is done to which device: `look`, `deploy`, `soak`, `reconcile` or `restore`.
+# An operation and the device's name: `look`, `deploy`, `soak`, `reconcile` or `restore`.
 Task = tuple[str, str]
 
-# How often a request to pause is looked for while nothing else happens.
+# How often the runner checks for a request to pause while it waits.
 _LISTEN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """The runner's times, in seconds.
+class RunnerTimes:
+    """The runner's deadlines and intervals, in seconds.
 
     Attributes:
-        change_s: when a deploy or a rollback that has not answered is given up. The transport's own deadlines
-            come first; this one holds where they do not.
-        ask_s: the same for a question.
-        check_s: how often a soaking device is asked.
-        again_s: how long after a silent answer at the end of the soak it is asked again.
-        last_tries: how often it is asked at the end of the soak before silence is its outcome, at least 1.
+        change_s: deadline of a deploy or a rollback, for cases that the transport's own deadlines do not
+            cover.
+        query_s: deadline of a status query.
+        check_s: interval of status queries during a soak.
+        again_s: wait before a silent device is queried again at the end of the soak.
+        last_tries: number of queries at the end of the soak before a device counts as silent, at least 1.
     """
 
     change_s: float = 3600
-    ask_s: float = 180
+    query_s: float = 180
     check_s: float = 60
     again_s: float = 10
     last_tries: int = 3
@@ -45,11 +46,11 @@ class Pace:
 
 @dataclass(kw_only=True)
 class Runner:
-    """Drives one rollout; it may be killed at any moment and another one made from the journal.
+    """Drives one rollout; it may be killed at any moment, and a new one continues from the journal.
 
     Attributes:
-        request: says `pause` or `abort` when somebody asked for it.
-        tell: called with each event once it is on disk.
+        request: returns `pause` or `abort` when that was requested.
+        on_event: called with each event once it is on disk.
     """
 
     rollout: Rollout
@@ -57,22 +58,22 @@ class Runner:
     deployer: Deployer
     pool: Pool
     clock: Clock
-    pace: Pace = Pace()
+    times: RunnerTimes = RunnerTimes()
     request: Callable[[], str | None] = lambda: None
-    tell: Callable[[Event], None] = lambda _event: None
+    on_event: Callable[[Event], None] = lambda _event: None
 
     def run(self) -> None:
-        """Go on until nothing is left to do without somebody's word.
+        """Run until the rollout is done or needs a decision of the operator.
 
         Raises:
             RolloutError: the journal cannot be written.
         """
         while True:
-            self._heed()
+            self._handle_request()
             todo = decide(self.rollout)
             if isinstance(todo, Stop):
                 return
-            if isinstance(todo, Step):
+            if isinstance(todo, Transition):
                 self._record([todo.event])
             else:
                 self._work(todo)
@@ -85,11 +86,11 @@ class Runner:
             self._each([(kind, name) for name in work.devices], read=self._events)
 
     def _each(self, tasks: Iterable[Task], *, read: Callable[[Task, Any], list[Event]]) -> None:
-        """Work on devices beside each other until all were, or none may be started any more.
+        """Run tasks concurrently until all are done, or no further one may start.
 
-        What was started is waited for in any case: a device that is worked on is never left unheard.
+        Started tasks are always waited for, so that no result is lost.
         """
-        waiting, running, at_once = deque(tasks), dict[str, Task](), self.rollout.terms.at_once
+        waiting, running, at_once = deque(tasks), dict[str, Task](), self.rollout.spec.at_once
         while True:
             while waiting and self.pool.busy < at_once and may_start(self.rollout, waiting[0][0]):
                 task = waiting.popleft()
@@ -100,9 +101,9 @@ class Runner:
             events: list[Event] = []
             for name, value in self.pool.wait(_LISTEN_S):
                 kind, _ = task = running.pop(name)
-                got = self._no_answer(task) if isinstance(value, NoAnswer) else read(task, value)
-                if kind == "look" and self.rollout.state is not State.RUNNING:
-                    # Nothing will be done there: only that it could not be asked is worth a line.
+                got = self._no_response(task) if isinstance(value, NoAnswer) else read(task, value)
+                if kind == "look" and self.rollout.state is not RolloutState.RUNNING:
+                    # The device will not be deployed to: only a failure to read its status is an event.
                     got = [event for event in got if event["event"] == "outcome"]
                 if [event["event"] for event in got] == ["looked"]:
                     waiting.appendleft(("deploy", name))
@@ -111,11 +112,11 @@ class Runner:
             step = alarm(self.rollout)
             if step is not None:
                 self._record([step.event])
-            self._heed()
+            self._handle_request()
 
     def _submit(self, task: Task) -> None:
         kind, name = task
-        release, deployer = self.rollout.terms.release, self.deployer
+        release, deployer = self.rollout.spec.release, self.deployer
         job: Callable[[], Any]
         if kind == "look":
             job = partial(device_ops.look, deployer, name, release)
@@ -133,9 +134,9 @@ class Runner:
         events: list[Event] = value
         return events
 
-    def _no_answer(self, task: Task) -> list[Event]:
+    def _no_response(self, task: Task) -> list[Event]:
         kind, name = task
-        reason = f"no answer within {self._deadline_s(kind):g} s"
+        reason = f"no response within {self._deadline_s(kind):g} s"
         if kind == "restore":
             return [{"event": "restored", "device": name, "result": "failed", "reason": reason}]
         result = DeviceOutcome(outcome=Outcome.TIMED_OUT, reason=reason, code=DeviceTimeout.code)
@@ -144,59 +145,62 @@ class Runner:
         return [device_ops.ended(name, result, phase=kind)]
 
     def _deadline_s(self, kind: str) -> float:
-        return self.pace.change_s if kind in ("deploy", "restore") else self.pace.ask_s
+        return self.times.change_s if kind in ("deploy", "restore") else self.times.query_s
 
     def _soak(self) -> None:
-        end_s = self.clock.now_s() + self.rollout.terms.soak_s
-        while self._sleep_until(min(end_s, self.clock.now_s() + self.pace.check_s)) < end_s:
+        end_s = self.clock.now_s() + self.rollout.spec.soak_s
+        while self._sleep_until(min(end_s, self.clock.now_s() + self.times.check_s)) < end_s:
             self._sweep(partial(self._soaked, ended=False))
-            if self.rollout.state is not State.SOAKING:
+            if self.rollout.state is not RolloutState.SOAKING:
                 return
-        for tries in range(self.pace.last_tries, 0, -1):
+        for tries in range(self.times.last_tries, 0, -1):
             self._sweep(partial(self._soaked, last=tries == 1))
-            if self.rollout.state is not State.SOAKING or not self._soaking():
+            if self.rollout.state is not RolloutState.SOAKING or not self._soaking():
                 return
-            self._sleep_until(self.clock.now_s() + self.pace.again_s)
+            self._sleep_until(self.clock.now_s() + self.times.again_s)
 
     def _sweep(self, read: Callable[[Task, Any], list[Event]]) -> None:
-        if self.rollout.state is State.SOAKING:
+        if self.rollout.state is RolloutState.SOAKING:
             self._each([("soak", name) for name in self._soaking()], read=read)
 
     def _soaking(self) -> list[str]:
-        devices = self.rollout.terms.stages[self.rollout.stage].devices
+        devices = self.rollout.spec.stages[self.rollout.stage].devices
         return [name for name in devices if not self.rollout.records[name].final]
 
     def _soaked(
         self, task: Task, result: DeviceOutcome, *, ended: bool = True, last: bool = False
     ) -> list[Event]:
-        """Return the event of an answer during a soak, if it decides something.
+        """Return the event for a result during a soak, if it is final.
 
-        Silence decides nothing before the soak's last question, and then it is a failure; that the release
-        serves decides nothing before the soak has ended.
+        Silence is final only at the last query, and is a failure then. Success is final only after the soak.
         """
         if result.outcome is Outcome.PENDING:
-            reason = "it has not ended its own soak"
+            reason = "the device has not finished its soak"
             result = DeviceOutcome(outcome=Outcome.TIMED_OUT, reason=reason, code=DeviceTimeout.code)
         if (result.outcome is Outcome.SUCCEEDED and not ended) or (result.outcome in SILENCE and not last):
             return []
         return [device_ops.ended(task[1], result, phase="soak")]
 
     def _sleep_until(self, moment_s: float) -> float:
-        while self.rollout.state is State.SOAKING and self.clock.now_s() < moment_s:
+        while self.rollout.state is RolloutState.SOAKING and self.clock.now_s() < moment_s:
             self.clock.sleep(min(_LISTEN_S, moment_s - self.clock.now_s()))
-            self._heed()
+            self._handle_request()
         return moment_s
 
-    def _heed(self) -> None:
-        asked, state = self.request(), self.rollout.state
-        if asked == "pause" and state in (State.RUNNING, State.SOAKING):
-            self._record([{"event": "paused", "reason": "asked for", "gate": None}])
-        elif asked == "abort" and state in (State.RUNNING, State.SOAKING, State.PAUSED):
-            self._record([{"event": "aborted", "reason": "asked for"}])
+    def _handle_request(self) -> None:
+        request, state = self.request(), self.rollout.state
+        if request == "pause" and state in (RolloutState.RUNNING, RolloutState.SOAKING):
+            self._record([{"event": "paused", "reason": "requested by the operator", "gate": None}])
+        elif request == "abort" and state in (
+            RolloutState.RUNNING,
+            RolloutState.SOAKING,
+            RolloutState.PAUSED,
+        ):
+            self._record([{"event": "aborted", "reason": "requested by the operator"}])
 
     def _record(self, events: list[Event]) -> None:
         for event in events:
             self.rollout.apply(event)
         self.journal.append(events)
         for event in events:
-            self.tell(event)
+            self.on_event(event)

@@ -1,26 +1,26 @@
-"""What a rollout does next, as a pure function of its state: the gates between stages are here."""
+"""Decide what a rollout does next: a pure function of its state, with the gates between stages."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeq.fleet.rollout.abort import Finding
+from edgeq.fleet.rollout.abort import RuleAction
 from edgeq.fleet.rollout.outcomes import Outcome
 from edgeq.fleet.rollout.spec import OnAbort
-from edgeq.fleet.rollout.state import Event, Rollout, State
+from edgeq.fleet.rollout.state import Event, Rollout, RolloutState
 
 _STATE_OF = {
-    "look": State.RUNNING,
-    "deploy": State.RUNNING,
-    "soak": State.SOAKING,
-    "reconcile": State.ABORTED,
-    "restore": State.ROLLING_BACK,
+    "look": RolloutState.RUNNING,
+    "deploy": RolloutState.RUNNING,
+    "soak": RolloutState.SOAKING,
+    "reconcile": RolloutState.ABORTED,
+    "restore": RolloutState.ROLLING_BACK,
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """Devices that have to be worked on before anything can be decided.
+    """Devices that must be processed before the next decision.
 
     Attributes:
         kind: `deploy`, `soak`, `reconcile` or `restore`.
@@ -31,49 +31,49 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A change of the rollout's own state, to be journaled."""
+class Transition:
+    """A change of the rollout's state, to be journaled."""
 
     event: Event
 
 
 class Stop:
-    """Nothing is left to do without somebody's word."""
+    """The rollout is done, or needs a decision of the operator."""
 
 
-def decide(rollout: Rollout) -> Work | Step | Stop:
-    """Return the next thing; the caller does it, appends what came of it, and asks again."""
-    if rollout.state is State.RUNNING:
+def decide(rollout: Rollout) -> Work | Transition | Stop:
+    """Return what comes next; the caller does it, journals the result, and calls again."""
+    if rollout.state is RolloutState.RUNNING:
         return alarm(rollout) or _running(rollout)
-    if rollout.state is State.SOAKING:
+    if rollout.state is RolloutState.SOAKING:
         return alarm(rollout) or _soaking(rollout)
-    if rollout.state is State.ABORTED:
+    if rollout.state is RolloutState.ABORTED:
         return _aborted(rollout)
-    if rollout.state is State.ROLLING_BACK:
+    if rollout.state is RolloutState.ROLLING_BACK:
         return _rolling_back(rollout)
     return Stop()
 
 
-def alarm(rollout: Rollout) -> Step | None:
-    """Return the abort or the pause that the abort rules ask for now."""
-    if rollout.state not in (State.RUNNING, State.SOAKING):
+def alarm(rollout: Rollout) -> Transition | None:
+    """Return the abort or pause that the abort rules require now, or None."""
+    if rollout.state not in (RolloutState.RUNNING, RolloutState.SOAKING):
         return None
-    verdict = rollout.terms.rules.judge(rollout.tally)
-    if verdict.finding is Finding.ABORT:
+    verdict = rollout.spec.rules.judge(rollout.tally)
+    if verdict.action is RuleAction.ABORT:
         return _step("aborted", reason=verdict.reason)
-    if verdict.finding is Finding.PAUSE:
+    if verdict.action is RuleAction.PAUSE:
         return _step("paused", reason=verdict.reason, gate=rollout.stage)
     return None
 
 
 def may_start(rollout: Rollout, kind: str) -> bool:
-    """Return whether one more device may be worked on now: asked before each, not only at a stage's end."""
+    """Return whether one more device may be started now; checked before each one."""
     return rollout.state is _STATE_OF[kind] and alarm(rollout) is None
 
 
 def to_restore(rollout: Rollout) -> tuple[str, ...]:
-    """Return the devices that this rollout changed and that were not put back yet, the last one first."""
-    names = rollout.terms.devices
+    """Return the devices that this rollout changed and that were not restored yet, the last one first."""
+    names = rollout.spec.devices
     return tuple(
         name
         for name in reversed(names)
@@ -81,8 +81,8 @@ def to_restore(rollout: Rollout) -> tuple[str, ...]:
     )
 
 
-def _running(rollout: Rollout) -> Work | Step:
-    records, devices = rollout.records, rollout.terms.stages[rollout.stage].devices
+def _running(rollout: Rollout) -> Work | Transition:
+    records, devices = rollout.records, rollout.spec.stages[rollout.stage].devices
     pending = tuple(name for name in devices if not records[name].attempted)
     if pending:
         return Work(kind="deploy", devices=pending)
@@ -91,50 +91,50 @@ def _running(rollout: Rollout) -> Work | Step:
     return _gate(rollout)
 
 
-def _soaking(rollout: Rollout) -> Work | Step:
-    devices = rollout.terms.stages[rollout.stage].devices
+def _soaking(rollout: Rollout) -> Work | Transition:
+    devices = rollout.spec.stages[rollout.stage].devices
     pending = tuple(name for name in devices if not rollout.records[name].final)
     return Work(kind="soak", devices=pending) if pending else _gate(rollout)
 
 
-def _gate(rollout: Rollout) -> Step:
-    """Every device of the stage has an outcome, and no rule fires; say whether that is enough to go on."""
-    stage = rollout.terms.stages[rollout.stage]
+def _gate(rollout: Rollout) -> Transition:
+    """Return the next stage or a pause, when every device of the stage has an outcome and no rule fires."""
+    stage = rollout.spec.stages[rollout.stage]
     problem = "" if rollout.accepted >= rollout.stage else _problem(rollout)
     if problem:
         reason = f"stage {rollout.stage + 1} ({stage.text}): {problem}"
         return _step("paused", reason=reason, gate=rollout.stage)
-    if rollout.stage + 1 < len(rollout.terms.stages):
+    if rollout.stage + 1 < len(rollout.spec.stages):
         return _step("advanced", stage=rollout.stage + 1)
     return _step("done")
 
 
 def _problem(rollout: Rollout) -> str:
-    # The stages before were judged at their own ends; here only what this one added is new.
+    # Earlier stages were checked when they ended; only the failures of this one are new.
     here = rollout.counts(rollout.stage)
-    uncovered = [outcome for outcome in rollout.terms.rules.uncovered(rollout.tally) if outcome in here]
+    uncovered = [outcome for outcome in rollout.spec.rules.uncovered(rollout.tally) if outcome in here]
     if uncovered:
         counts = ", ".join(f"{here[outcome]} {outcome.value}" for outcome in uncovered)
-        return f"{counts}, and no abort rule that could be evaluated allows for it"
+        return f"{counts}, which no evaluated abort rule covers"
     if here and Outcome.SUCCEEDED not in here:
         return "none of its devices succeeded"
     return ""
 
 
-def _aborted(rollout: Rollout) -> Work | Step | Stop:
-    # A controller that died may have begun with devices whose answer nobody heard: they are asked, no more.
+def _aborted(rollout: Rollout) -> Work | Transition | Stop:
+    # A dead controller may have started deploys whose results are unknown; their devices are queried first.
     unknown = tuple(name for name, one in rollout.records.items() if one.looked and not one.attempted)
     if unknown:
         return Work(kind="reconcile", devices=unknown)
-    if rollout.terms.on_abort is OnAbort.ROLLBACK:
+    if rollout.spec.on_abort is OnAbort.ROLLBACK:
         return _step("rolling_back", reason=rollout.reason)
     return Stop()
 
 
-def _rolling_back(rollout: Rollout) -> Work | Step:
+def _rolling_back(rollout: Rollout) -> Work | Transition:
     left = tuple(name for name in to_restore(rollout) if not rollout.records[name].restored)
     return Work(kind="restore", devices=left) if left else _step("rolled_back", reason=rollout.reason)
 
 
-def _step(event: str, **details: object) -> Step:
-    return Step(event={"event": event, **details})
+def _step(event: str, **details: object) -> Transition:
+    return Transition(event={"event": event, **details})

@@ -1,4 +1,4 @@
-"""The terms of a rollout: what goes where, in which stages, and when to stop; fixed when it begins."""
+"""The specification of a rollout: devices, stages and abort rules, fixed when it begins."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from edgeq.fleet.rollout.abort import Rules, parse_rules
 
 
 class OnAbort(StrEnum):
-    """What follows an abort."""
+    """What to do after an abort."""
 
     STOP = "stop"
     ROLLBACK = "rollback"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageTerms:
-    """One stage as it was decided: its text and the devices that it adds."""
+class StageSpec:
+    """One stage: its text and the devices that it adds."""
 
     text: str
     devices: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What was agreed at the start; the first line of the journal.
+class RolloutSpec:
+    """The specification; the first line of the journal.
 
     Attributes:
-        selectors: the `--to` that chose the devices.
-        soak_s: how long a stage must go on serving before the next one begins; 0 asks once.
-        at_once: how many devices are worked on at a time.
+        selectors: the `--to` options that chose the devices.
+        soak_s: soak time of a stage before the next one begins, in seconds; 0 checks once.
+        at_once: how many devices are processed at a time.
     """
 
     rollout: str
     model: str
     release: str
     selectors: tuple[str, ...]
-    stages: tuple[StageTerms, ...]
+    stages: tuple[StageSpec, ...]
     rules: Rules
     soak_s: float
     on_abort: OnAbort
@@ -51,7 +51,7 @@ class Terms:
         return tuple(name for stage in self.stages for name in stage.devices)
 
     def to_dict(self) -> dict[str, Any]:
-        """The terms as in the journal and in `--json`."""
+        """The specification as in the journal and in `--json`."""
         return {
             "rollout": self.rollout,
             "model": self.model,
@@ -65,11 +65,11 @@ class Terms:
         }
 
     @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> Terms:
-        """Return the terms of a journal.
+    def from_dict(cls, body: Mapping[str, Any]) -> RolloutSpec:
+        """Return the specification in a journal.
 
         Raises:
-            KeyError, TypeError, ValueError, UsageError: they are not what `to_dict` writes.
+            KeyError, TypeError, ValueError, UsageError: the body is not what `to_dict` writes.
         """
         return cls(
             rollout=str(body["rollout"]),
@@ -77,7 +77,7 @@ class Terms:
             release=str(body["release"]),
             selectors=tuple(body["to"]),
             stages=tuple(
-                StageTerms(text=stage["stage"], devices=tuple(stage["devices"])) for stage in body["stages"]
+                StageSpec(text=stage["stage"], devices=tuple(stage["devices"])) for stage in body["stages"]
             ),
             rules=parse_rules(body["abort"]),
             soak_s=float(body["soak_s"]),

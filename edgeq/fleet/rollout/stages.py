@@ -1,4 +1,4 @@
-"""Stages: how many devices, or which, a rollout reaches before it looks again; the choice is stable."""
+"""Stages of a rollout: which devices are deployed to before the next check; the choice is stable."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _LABEL = re.compile(r"label[:=]([^=]+)=(.+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One stage; exactly one of the first three is set, none means all.
+    """One stage; at most one of `count`, `percent` and `label` is set, none means all devices.
 
     Attributes:
-        count: reach this many devices, those of the stages before included.
-        percent: reach this share of the whole selection, rounded up, those before included.
-        label: reach every device that has it.
+        count: reach this many devices in total, including earlier stages.
+        percent: reach this percentage of the selection in total, rounded up.
+        label: reach every device that has this label.
         text: as it was written.
     """
 
@@ -36,7 +36,7 @@ class Stage:
     label: tuple[str, str] | None = None
 
     def target(self, total: int) -> int:
-        """Return how many devices are reached when the stage is over; 0 for a label, which has no size."""
+        """Return how many devices are reached after the stage; 0 for a label, whose number is not given."""
         if self.label is not None:
             return 0
         if self.count is not None:
@@ -45,10 +45,10 @@ class Stage:
 
 
 def parse_stages(text: str) -> tuple[Stage, ...]:
-    """Return the stages of a text such as `1,10%,50%,100%`.
+    """Parse stages such as `1,10%,50%,100%`.
 
     Raises:
-        UsageError: a stage is none of the forms, or smaller than the one before; names it.
+        UsageError: a stage is invalid, or not larger than the one before; names it.
     """
     stages = tuple(_parse(token.strip()) for token in text.split(","))
     for before, stage in pairwise(stages):
@@ -56,7 +56,7 @@ def parse_stages(text: str) -> tuple[Stage, ...]:
             raise UsageError("--stages", f"{stage.text!r} comes after `all`", hint=_HINT)
         if _smaller(stage.count, before.count) or _smaller(stage.percent, before.percent):
             raise UsageError(
-                "--stages", f"{stage.text!r} is no more than {before.text!r} before it", hint=_HINT
+                "--stages", f"{stage.text!r} is not larger than {before.text!r} before it", hint=_HINT
             )
     return stages
 
@@ -64,17 +64,17 @@ def parse_stages(text: str) -> tuple[Stage, ...]:
 def partition(
     stages: Sequence[Stage], devices: Mapping[str, Mapping[str, str]], *, seed: str
 ) -> tuple[tuple[str, ...], ...]:
-    """Return, for each stage, the names of the devices that it adds to the stages before.
+    """Return, for each stage, the names of the devices that it adds.
 
-    The same seed and names give the same choice, in whatever order they come: devices are taken in the order
-    of SHA-256(seed, name). A stage that adds none (10 % of a few devices, after a stage of 1) is empty.
+    The same seed and names give the same choice in any order: devices are taken in the order of
+    SHA-256(seed, name). A stage may add none (10 % of a few devices, after a stage of 1).
 
     Args:
         devices: each name with its labels.
         seed: the rollout's id.
 
     Raises:
-        UsageError: a label that no device has, or devices that no stage reaches.
+        UsageError: no device has a label, or no stage reaches some of the devices.
     """
     left = sorted(devices, key=lambda name: (_rank(seed, name), name))
     chosen: list[tuple[str, ...]] = []
@@ -85,7 +85,7 @@ def partition(
             if not any(labels.get(key) == value for labels in devices.values()):
                 raise UsageError(
                     "--stages",
-                    f"{stage.text!r}: no chosen device has that label",
+                    f"{stage.text!r}: no selected device has that label",
                     hint="`edgeq devices list` shows the labels",
                 )
             added = tuple(name for name in left if devices[name].get(key) == value)
@@ -101,7 +101,7 @@ def partition(
             f"{len(left)} of {len(devices)} devices are in no stage",
             expected="100% or all as the last stage",
             got=repr(stages[-1].text),
-            hint="end with 100%, or choose fewer devices with --to",
+            hint="end with 100%, or select fewer devices with --to",
         )
     return tuple(chosen)
 

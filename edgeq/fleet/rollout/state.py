@@ -1,4 +1,4 @@
-"""A rollout as the fold of its journal: a declared table of states, one record a device, running counts."""
+"""The state of a rollout, computed from its journal: transition table, device records, running counts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 from edgeq.fleet.rollout.abort import Tally
 from edgeq.fleet.rollout.outcomes import FAILURES, Outcome
-from edgeq.fleet.rollout.spec import Terms
+from edgeq.fleet.rollout.spec import RolloutSpec
 
 Event = Mapping[str, Any]
 
 
-class State(StrEnum):
-    """Where a rollout is."""
+class RolloutState(StrEnum):
+    """The state of a rollout."""
 
     RUNNING = "running"
     SOAKING = "soaking"
@@ -27,52 +27,62 @@ class State(StrEnum):
     DONE = "done"
 
 
-# event -> the states in which it may be appended. Results of devices arrive also after an abort or a pause:
-# those that were being worked on are waited for, and what they did is known.
-ALLOWED: dict[str, frozenset[State]] = {
-    "looked": frozenset({State.RUNNING}),
-    "deployed": frozenset({State.RUNNING, State.PAUSED, State.ABORTED}),
-    "outcome": frozenset({State.RUNNING, State.SOAKING, State.PAUSED, State.ABORTED}),
-    "soaking": frozenset({State.RUNNING}),
-    "advanced": frozenset({State.RUNNING, State.SOAKING}),
-    "paused": frozenset({State.RUNNING, State.SOAKING}),
-    "resumed": frozenset({State.PAUSED}),
-    "aborted": frozenset({State.RUNNING, State.SOAKING, State.PAUSED}),
-    "retried": frozenset({State.RUNNING, State.SOAKING, State.PAUSED, State.ABORTED, State.DONE}),
-    "cleared": frozenset({State.ABORTED}),
-    "done": frozenset({State.RUNNING, State.SOAKING}),
-    "rolling_back": frozenset(State) - {State.ROLLING_BACK},
-    "restored": frozenset({State.ROLLING_BACK}),
-    "rolled_back": frozenset({State.ROLLING_BACK}),
+# event -> the states in which it may be appended. Results of devices also arrive after an abort or a pause:
+# operations in progress are waited for.
+ALLOWED: dict[str, frozenset[RolloutState]] = {
+    "looked": frozenset({RolloutState.RUNNING}),
+    "deployed": frozenset({RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ABORTED}),
+    "outcome": frozenset(
+        {RolloutState.RUNNING, RolloutState.SOAKING, RolloutState.PAUSED, RolloutState.ABORTED}
+    ),
+    "soaking": frozenset({RolloutState.RUNNING}),
+    "advanced": frozenset({RolloutState.RUNNING, RolloutState.SOAKING}),
+    "paused": frozenset({RolloutState.RUNNING, RolloutState.SOAKING}),
+    "resumed": frozenset({RolloutState.PAUSED}),
+    "aborted": frozenset({RolloutState.RUNNING, RolloutState.SOAKING, RolloutState.PAUSED}),
+    "retried": frozenset(
+        {
+            RolloutState.RUNNING,
+            RolloutState.SOAKING,
+            RolloutState.PAUSED,
+            RolloutState.ABORTED,
+            RolloutState.DONE,
+        }
+    ),
+    "cleared": frozenset({RolloutState.ABORTED}),
+    "done": frozenset({RolloutState.RUNNING, RolloutState.SOAKING}),
+    "rolling_back": frozenset(RolloutState) - {RolloutState.ROLLING_BACK},
+    "restored": frozenset({RolloutState.ROLLING_BACK}),
+    "rolled_back": frozenset({RolloutState.ROLLING_BACK}),
 }
-_ENTERS: dict[str, State] = {
-    "soaking": State.SOAKING,
-    "advanced": State.RUNNING,
-    "paused": State.PAUSED,
-    "resumed": State.RUNNING,
-    "aborted": State.ABORTED,
-    "retried": State.RUNNING,
-    "done": State.DONE,
-    "rolling_back": State.ROLLING_BACK,
-    "rolled_back": State.ROLLED_BACK,
+_ENTERS: dict[str, RolloutState] = {
+    "soaking": RolloutState.SOAKING,
+    "advanced": RolloutState.RUNNING,
+    "paused": RolloutState.PAUSED,
+    "resumed": RolloutState.RUNNING,
+    "aborted": RolloutState.ABORTED,
+    "retried": RolloutState.RUNNING,
+    "done": RolloutState.DONE,
+    "rolling_back": RolloutState.ROLLING_BACK,
+    "rolled_back": RolloutState.ROLLED_BACK,
 }
 
 
 class TransitionError(Exception):
-    """An event that the table does not allow here: a bug, or a journal that was edited."""
+    """An event that the table does not allow in this state: a bug, or an edited journal."""
 
 
 @dataclass(slots=True)
-class Record:
-    """What is known of one device.
+class DeviceRecord:
+    """What the journal says of one device.
 
     Attributes:
-        looked: the device said what it serves, and from then on a deploy to it may have begun.
-        before: what served before the rollout touched it; None: nothing did.
-        deployed: it said that the release serves; the soak has not ended.
-        restored: what the rollback of the fleet did: `restored` (what served before serves), `nothing`
-            (something else serves than this rollout's release), `failed`, or empty.
-        tries: how often a try began.
+        looked: its status was read; from then on a deploy to it may have started.
+        before: the release that served before the rollout, or None.
+        deployed: the release serves, and its soak has not ended.
+        restored: the result of the rollout's rollback: `restored` (the release before serves again),
+            `nothing` (another release than this rollout's serves), `failed`, or empty.
+        tries: the number of attempts.
     """
 
     outcome: Outcome = Outcome.PENDING
@@ -92,53 +102,53 @@ class Record:
 
     @property
     def attempted(self) -> bool:
-        """Whether it counts as attempted in the abort rules."""
+        """Whether the abort rules count it as attempted."""
         return self.final or self.deployed
 
 
 class Rollout:
-    """The state; changed by `apply` alone, so that reading the journal again gives the same one.
+    """A rollout; only `apply` changes it, so that replaying the journal gives the same state.
 
     Attributes:
-        stage: index of the stage that runs, or of the last one.
-        accepted: the last stage whose failures somebody accepted, -1: none.
-        gate: the stage whose end paused it, or None where somebody asked for the pause.
-        aborted: whether it was, also when it has been rolled back since.
+        stage: index of the current stage, or of the last one.
+        accepted: the last stage whose failures the operator accepted; -1: none.
+        gate: the stage whose end paused the rollout, or None if the operator paused it.
+        aborted: whether it was aborted, even if it was rolled back since.
     """
 
-    def __init__(self, terms: Terms) -> None:
-        self.terms = terms
-        self.state = State.RUNNING
+    def __init__(self, spec: RolloutSpec) -> None:
+        self.spec = spec
+        self.state = RolloutState.RUNNING
         self.stage = 0
         self.reason = ""
         self.accepted = -1
         self.gate: int | None = None
         self.aborted = False
-        self.records = {name: Record() for name in terms.devices}
-        self._stage_of = {name: index for index, stage in enumerate(terms.stages) for name in stage.devices}
+        self.records = {name: DeviceRecord() for name in spec.devices}
+        self._stage_of = {name: index for index, stage in enumerate(spec.stages) for name in stage.devices}
         self._failed: Counter[Outcome] = Counter()
         self._attempted = 0
 
     @property
     def tally(self) -> Tally:
-        """The counts that the abort rules look at."""
+        """The counts that the abort rules evaluate."""
         return Tally(attempted=self._attempted, failed=dict(self._failed))
 
     def counts(self, stage: int) -> dict[Outcome, int]:
         """Return how many devices of a stage have each outcome."""
-        found = Counter(self.records[name].outcome for name in self.terms.stages[stage].devices)
+        found = Counter(self.records[name].outcome for name in self.spec.stages[stage].devices)
         return {outcome: found[outcome] for outcome in Outcome if found[outcome]}
 
     def touched(self, name: str) -> bool:
         """Return whether this rollout may have changed what the device serves."""
         record = self.records[name]
-        return record.looked and record.before != self.terms.release
+        return record.looked and record.before != self.spec.release
 
     def apply(self, event: Event) -> None:
-        """Take in one event.
+        """Apply one event.
 
         Raises:
-            TransitionError: it may not follow here.
+            TransitionError: it may not follow in this state.
         """
         kind = event["event"]
         if self.state not in ALLOWED.get(kind, frozenset()):
@@ -164,11 +174,11 @@ class Rollout:
                 if record.restored == "failed":
                     record.restored = ""
 
-    def _apply_device(self, kind: str, record: Record, event: Event) -> None:
+    def _apply_device(self, kind: str, record: DeviceRecord, event: Event) -> None:
         before = record.attempted
         if kind == "looked":
             record.tries += 1
-            if not record.looked:  # a later look may find what the first try left there
+            if not record.looked:  # a later look may find what the first attempt left there
                 record.looked, record.before = True, event["before"]
         elif kind == "deployed":
             record.deployed = True

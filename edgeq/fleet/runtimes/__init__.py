@@ -1,1 +1,1 @@
-"""What inference runs on there: which runtime fits a device, and how it gets it."""
+"""TFLite runtimes for devices: which one fits, and how it gets there."""

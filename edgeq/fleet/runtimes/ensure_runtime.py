@@ -1,45 +1,46 @@
-"""Making a runtime on a device: the agent builds it of wheels that are there, and proves it."""
+"""Build a runtime on a device: the agent assembles it from files that were sent, then runs a self-test."""
 
 from __future__ import annotations
 
 from edgeq.errors import DeviceUnsupported
 from edgeq.fleet.agent.client import AgentClient, OnEvent
-from edgeq.fleet.runtimes.wheels import Runtime
+from edgeq.fleet.runtimes.wheels import RuntimeKind, RuntimeSpec
 from edgeq_agent import wire
 
 # Unpacking and importing numpy and the runtime from a slow card.
 _RUNTIME_S = 600.0
-_REFUSED = "EQ556"
+_SELF_TEST_FAILED = "EQ556"
 
 
-class RuntimeStartsNot(DeviceUnsupported):
-    """A runtime that was made for a device does not start there, and another one may."""
+class RuntimeFailed(DeviceUnsupported):
+    """A runtime was built on a device and failed its self-test; another one may work."""
 
 
-def make_runtime(client: AgentClient, runtime: Runtime, on_event: OnEvent | None) -> None:
-    """Let the device make a runtime.
+def ensure_runtime(client: AgentClient, runtime: RuntimeSpec, on_event: OnEvent | None) -> None:
+    """Make sure that the device has a runtime that passes its self-test.
 
     Raises:
-        RuntimeStartsNot: EQ556 wheels that fit by their tags; EQ503 the device's own (the message then says
+        RuntimeFailed: EQ556 wheels that fit by their tags; EQ503 the installed runtime (the message then says
             why no wheels were sent, and the hint what to do about that).
-        DeviceUnsupported: EQ503 it cannot be made, EQ561 the native program is another one.
+        DeviceUnsupported: EQ503 it cannot be built, EQ561 the native program is not benchmark_model.
     """
+    native, wheels = runtime.kind is RuntimeKind.NATIVE, runtime.kind is RuntimeKind.WHEELS
     request = {
         "digest": runtime.digest,
-        "wheels": [{"name": wheel.name, "sha256": wheel.sha256} for wheel in runtime.wheels],
+        "wheels": [{"name": file.name, "sha256": file.sha256} for file in runtime.files] if wheels else [],
         "modules": list(wire.WHEEL_RUNTIME_MODULES),
         "timeout_s": _RUNTIME_S,
-        **({"native": {"sha256": runtime.native.sha256}} if runtime.native else {}),
+        **({"native": {"sha256": runtime.files[0].sha256}} if native else {}),
     }
     try:
         client.call("runtime", request, deadline_s=_RUNTIME_S, on_event=on_event)
     except DeviceUnsupported as error:
-        if runtime.native is not None or (runtime.wheels and error.reported_code != _REFUSED):
+        if native or (wheels and error.reported_code != _SELF_TEST_FAILED):
             raise
-        why = error.problem or error.message
-        raise RuntimeStartsNot(
+        problem = error.problem or error.message
+        raise RuntimeFailed(
             error.subject,
-            why if runtime.wheels else f"{why}; no wheels were sent: {runtime.reason}",
-            hint=error.hint if runtime.wheels else runtime.hint,
+            problem if wheels else f"{problem}; no wheels were sent: {runtime.reason}",
+            hint=error.hint if wheels else runtime.hint,
             code=error.reported_code,
         ) from error

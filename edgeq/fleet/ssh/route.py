@@ -146,7 +146,7 @@ def open_route(route: Route, *, timeout_s: float, prefer_key_type: str | None = 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class HostKeys:
     """The host keys of a whole way.
 
     Attributes:
@@ -158,11 +158,11 @@ class Shown:
     jumps: tuple[HostKey, ...] | None
 
 
-def host_keys(route: Route, *, timeout_s: float) -> Shown:
+def host_keys(route: Route, *, timeout_s: float) -> HostKeys:
     """Return the host keys of a way, without logging in at the device at its end."""
     opened = open_route(route, timeout_s=timeout_s)
     try:
-        return Shown(device=shown_key(opened.session), jumps=opened.jump_keys)
+        return HostKeys(device=shown_key(opened.session), jumps=opened.jump_keys)
     finally:
         opened.close()
 

@@ -13,8 +13,8 @@ from edgeq.fleet.rollout import journal as journals
 from edgeq.fleet.rollout.abort import DEFAULT, parse_rules
 from edgeq.fleet.rollout.journal import Journal
 from edgeq.fleet.rollout.rollout_store import fold
-from edgeq.fleet.rollout.runner import Pace, Runner
-from edgeq.fleet.rollout.spec import OnAbort, StageTerms, Terms
+from edgeq.fleet.rollout.runner import Runner, RunnerTimes
+from edgeq.fleet.rollout.spec import OnAbort, RolloutSpec, StageSpec
 from edgeq.fleet.rollout.stages import parse_stages, partition
 from edgeq.fleet.rollout.state import Rollout
 from edgeq.testing.simulated_fleet import Behaviour, SimulatedFleet
@@ -60,8 +60,8 @@ class Site:
     def path(self) -> Path:
         return self.folder / journals.FILE_NAME
 
-    def begin(self, terms: Terms) -> None:
-        Journal.open(self.path)[0].append([{"event": "created", **terms.to_dict()}])
+    def begin(self, spec: RolloutSpec) -> None:
+        Journal.open(self.path)[0].append([{"event": "created", **spec.to_dict()}])
 
     def append(self, **event: Any) -> None:
         Journal.open(self.path)[0].append([event])
@@ -69,7 +69,7 @@ class Site:
     def read(self) -> Rollout:
         return fold(self.folder, journals.read(self.path))
 
-    def run(self, **pace: Any) -> Rollout:
+    def run(self, **times: Any) -> Rollout:
         """Be a controller from what the journal says to where it stops."""
         book, entries = MortalJournal.open(self.path)
         rollout = fold(self.folder, entries)
@@ -80,9 +80,9 @@ class Site:
             deployer=self.fleet,
             pool=self.fleet.time,
             clock=self.fleet.time,
-            pace=Pace(**pace),
+            times=RunnerTimes(**times),
             request=self.request,
-            tell=self.told.append,
+            on_event=self.told.append,
         ).run()
         again = self.read()  # the journal alone gives the same
         assert (again.state, again.records, again.tally) == (rollout.state, rollout.records, rollout.tally)
@@ -99,16 +99,16 @@ def make_terms(
     at_once: int = 1,
     seed: str = "double-1",
     labels: Mapping[str, Mapping[str, str]] | None = None,
-) -> Terms:
+) -> RolloutSpec:
     parsed = parse_stages(stages)
     devices = {name: (labels or {}).get(name, {}) for name in names}
     parts = partition(parsed, devices, seed=seed)
-    return Terms(
+    return RolloutSpec(
         rollout=seed,
         model="double",
         release=RELEASE,
         selectors=("all",),
-        stages=tuple(StageTerms(text=s.text, devices=part) for s, part in zip(parsed, parts, strict=True)),
+        stages=tuple(StageSpec(text=s.text, devices=part) for s, part in zip(parsed, parts, strict=True)),
         rules=parse_rules(abort),
         soak_s=soak_s,
         on_abort=OnAbort(on_abort),
@@ -117,7 +117,7 @@ def make_terms(
 
 
 @pytest.fixture
-def terms_of() -> Callable[..., Terms]:
+def terms_of() -> Callable[..., RolloutSpec]:
     return make_terms
 
 
@@ -129,12 +129,12 @@ def simulated(tmp_path: Path) -> Callable[..., Site]:
     def make(
         behaviours: Mapping[int, Behaviour], *, devices: int = 10, folder: str = "", **more: Any
     ) -> Site:
-        terms = make_terms([f"d{number}" for number in range(devices)], **more)
-        ways = {name: behaviours.get(place, Behaviour.GOOD) for place, name in enumerate(terms.devices)}
+        spec = make_terms([f"d{number}" for number in range(devices)], **more)
+        ways = {name: behaviours.get(place, Behaviour.GOOD) for place, name in enumerate(spec.devices)}
         where = tmp_path / (folder or "rollout")
         where.mkdir()
         made = Site(folder=where, fleet=SimulatedFleet(ways, release=RELEASE))
-        made.begin(terms)
+        made.begin(spec)
         return made
 
     return make

@@ -24,44 +24,44 @@ from edgeq.errors import (
     UsageError,
 )
 from edgeq.fleet.names import unknown
-from edgeq.fleet.rollout.abort import DEFAULT, Finding, Tally, parse_rules
+from edgeq.fleet.rollout.abort import DEFAULT, RuleAction, Tally, parse_rules
 from edgeq.fleet.rollout.outcomes import CLASSES, FAILURES, Outcome, outcome_of
 
 
-def finding(text: str, attempted: int, **failed: int) -> Finding:
+def action_of(text: str, attempted: int, **failed: int) -> RuleAction:
     counts = {Outcome(name): count for name, count in failed.items()}
-    return parse_rules(text).judge(Tally(attempted=attempted, failed=counts)).finding
+    return parse_rules(text).judge(Tally(attempted=attempted, failed=counts)).action
 
 
 @pytest.mark.parametrize(
     ("text", "attempted", "failed", "expected"),
     [
-        ("failed>5%", 20, 1, Finding.GO),  # exactly 5 % is not more than 5 %
-        ("failed>5%", 19, 1, Finding.ABORT),
-        ("failed>=5%", 20, 1, Finding.ABORT),
-        ("failed>=5%", 21, 1, Finding.GO),
-        ("failed>5%,min=5", 4, 4, Finding.GO),
-        ("failed>5%,min=5", 5, 1, Finding.ABORT),
-        ("failed>=3", 1000, 2, Finding.GO),
-        ("failed>=3", 3, 3, Finding.ABORT),
-        ("failed>3", 100, 3, Finding.GO),
-        ("failed>3,min=1000", 4, 4, Finding.ABORT),  # a count needs no sample
-        ("failed>0", 0, 0, Finding.GO),
-        ("failed>0%", 10**9, 1, Finding.ABORT),
-        ("failed>33.333333%", 3, 1, Finding.ABORT),
-        ("failed>33.4%", 3, 1, Finding.GO),
-        ("failed>100%", 5, 5, Finding.GO),
+        ("failed>5%", 20, 1, RuleAction.GO),  # exactly 5 % is not more than 5 %
+        ("failed>5%", 19, 1, RuleAction.ABORT),
+        ("failed>=5%", 20, 1, RuleAction.ABORT),
+        ("failed>=5%", 21, 1, RuleAction.GO),
+        ("failed>5%,min=5", 4, 4, RuleAction.GO),
+        ("failed>5%,min=5", 5, 1, RuleAction.ABORT),
+        ("failed>=3", 1000, 2, RuleAction.GO),
+        ("failed>=3", 3, 3, RuleAction.ABORT),
+        ("failed>3", 100, 3, RuleAction.GO),
+        ("failed>3,min=1000", 4, 4, RuleAction.ABORT),  # a count needs no sample
+        ("failed>0", 0, 0, RuleAction.GO),
+        ("failed>0%", 10**9, 1, RuleAction.ABORT),
+        ("failed>33.333333%", 3, 1, RuleAction.ABORT),
+        ("failed>33.4%", 3, 1, RuleAction.GO),
+        ("failed>100%", 5, 5, RuleAction.GO),
     ],
 )
-def test_the_comparison_is_exact(text: str, attempted: int, failed: int, expected: Finding) -> None:
-    assert finding(text, attempted, failed=failed) is expected
+def test_the_comparison_is_exact(text: str, attempted: int, failed: int, expected: RuleAction) -> None:
+    assert action_of(text, attempted, failed=failed) is expected
 
 
 def test_silence_is_unreachable_and_timed_out_together() -> None:
-    assert finding("silent>10%", 20, unreachable=1, timed_out=1) is Finding.GO
-    assert finding("silent>10%", 20, unreachable=1, timed_out=2) is Finding.ABORT
-    assert finding("unreachable>10%,timed_out>10%", 20, unreachable=1, timed_out=2) is Finding.GO
-    assert finding("any>10%", 20, refused=1, failed=1, rolled_back=1) is Finding.ABORT
+    assert action_of("silent>10%", 20, unreachable=1, timed_out=1) is RuleAction.GO
+    assert action_of("silent>10%", 20, unreachable=1, timed_out=2) is RuleAction.ABORT
+    assert action_of("unreachable>10%,timed_out>10%", 20, unreachable=1, timed_out=2) is RuleAction.GO
+    assert action_of("any>10%", 20, refused=1, failed=1, rolled_back=1) is RuleAction.ABORT
 
 
 def test_the_reason_says_which_rule_and_how_many() -> None:
@@ -77,7 +77,7 @@ def test_the_reason_says_which_rule_and_how_many() -> None:
 )
 def test_counts_that_do_not_add_up_pause(attempted: int, failed: dict[Outcome, int]) -> None:
     verdict = parse_rules("failed>50%").judge(Tally(attempted=attempted, failed=failed))
-    assert verdict.finding is Finding.PAUSE
+    assert verdict.action is RuleAction.PAUSE
 
 
 def test_what_no_rule_has_looked_at_is_uncovered() -> None:
@@ -94,20 +94,20 @@ def test_what_no_rule_has_looked_at_is_uncovered() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("faild>5%", "'faild' is no class of failures; did you mean 'failed'?"),
+        ("faild>5%", "unknown class of failures 'faild'; did you mean 'failed'?"),
         ("silnt>5%", "did you mean 'silent'?"),
-        ("failed>5%,", "'' is no rule"),
-        ("failed=5%", "'failed=5%' is no rule"),
-        ("failed<5%", "'failed<5%' is no rule"),
-        ("failed>x", "'failed>x' is no rule"),
-        ("failed>nan%", "'failed>nan%' is no rule"),
+        ("failed>5%,", "'' is not a rule"),
+        ("failed=5%", "'failed=5%' is not a rule"),
+        ("failed<5%", "'failed<5%' is not a rule"),
+        ("failed>x", "'failed>x' is not a rule"),
+        ("failed>nan%", "'failed>nan%' is not a rule"),
         ("failed>101%", "a percentage up to 100"),
         ("failed>1.5", "a whole number of devices"),
-        ("failed>=0", "holds before anything failed"),
+        ("failed>=0", "is true before anything failed"),
         ("min=5", "at least one rule"),
         ("failed>5%,min=5,min=6", "one min=N"),
         ("failed>5%,min=0", "one min=N"),
-        ("succeeded>5%", "'succeeded' is no class"),
+        ("succeeded>5%", "unknown class of failures 'succeeded'"),
     ],
 )
 def test_a_malformed_rule_names_the_token_and_the_classes(text: str, message: str) -> None:
@@ -119,8 +119,8 @@ def test_a_malformed_rule_names_the_token_and_the_classes(text: str, message: st
 
 
 def test_the_default_is_a_rule() -> None:
-    assert finding(DEFAULT, 10, failed=1) is Finding.GO
-    assert finding(DEFAULT, 10, failed=1, refused=1) is Finding.ABORT
+    assert action_of(DEFAULT, 10, failed=1) is RuleAction.GO
+    assert action_of(DEFAULT, 10, failed=1, refused=1) is RuleAction.ABORT
 
 
 counts = st.fixed_dictionaries({outcome: st.integers(0, 30) for outcome in FAILURES})
@@ -147,12 +147,12 @@ def test_it_goes_on_exactly_where_the_limit_is_kept(
     looked = not unit or attempted >= minimum
     share = Fraction(100 * count, attempted or 1) if unit else Fraction(count)
     fires = looked and (share > limit if sign == ">" else share >= limit)
-    assert (rules.judge(tally).finding is Finding.ABORT) == fires
+    assert (rules.judge(tally).action is RuleAction.ABORT) == fires
     # One more failure of the class never makes an abort into a go.
     worst = next(iter(CLASSES[name]))
     more = Tally(attempted=attempted + 1, failed={**failed, worst: failed[worst] + 1})
     if fires:
-        assert rules.judge(more).finding is Finding.ABORT
+        assert rules.judge(more).action is RuleAction.ABORT
     if not looked and count:
         assert set(rules.uncovered(tally)) >= {one for one in CLASSES[name] if failed[one]}
 

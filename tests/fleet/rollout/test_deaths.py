@@ -8,25 +8,25 @@ from typing import Any
 import pytest
 
 from edgeq.fleet.rollout.outcomes import Outcome
-from edgeq.fleet.rollout.state import State
+from edgeq.fleet.rollout.state import RolloutState
 from edgeq.testing.simulated_fleet import Behaviour as B
 
 Make = Callable[..., Any]
 
 # Every way that a rollout can take: through to the end, an abort, an abort with its rollback.
 MIXED = {2: B.GONE, 4: B.FLAPPING, 5: B.LYING, 7: B.FULL, 9: B.CRASHING}
-RUNS: dict[str, tuple[Mapping[int, B], dict[str, Any], State]] = {
-    "done": (MIXED, {"stages": "2,50%,100%", "abort": "any>40%,min=5", "soak_s": 90}, State.DONE),
-    "paused": ({0: B.SILENT}, {"stages": "1,100%", "abort": "failed>5%"}, State.PAUSED),
+RUNS: dict[str, tuple[Mapping[int, B], dict[str, Any], RolloutState]] = {
+    "done": (MIXED, {"stages": "2,50%,100%", "abort": "any>40%,min=5", "soak_s": 90}, RolloutState.DONE),
+    "paused": ({0: B.SILENT}, {"stages": "1,100%", "abort": "failed>5%"}, RolloutState.PAUSED),
     "aborted": (
         {1: B.FLAPPING, 3: B.FAILING, 5: B.FAILING},
         {"stages": "2,100%", "abort": "failed>20%,min=6", "soak_s": 0},
-        State.ABORTED,
+        RolloutState.ABORTED,
     ),
     "rolled back": (
         {1: B.FLAPPING, 3: B.FAILING, 6: B.FAILING},
         {"stages": "2,100%", "abort": "failed>=2", "soak_s": 0, "on_abort": "rollback"},
-        State.ROLLED_BACK,
+        RolloutState.ROLLED_BACK,
     ),
 }
 
@@ -49,15 +49,15 @@ def result(run: Any, rollout: Any) -> dict[str, Any]:
 def test_a_controller_that_died_at_any_write_is_continued_to_the_same_end(
     simulated: Make, mortal: Any, killed: type[BaseException], name: str, how: str
 ) -> None:
-    behaviours, terms, end = RUNS[name]
-    undisturbed = simulated(behaviours, folder="undisturbed", **terms)
+    behaviours, spec, end = RUNS[name]
+    undisturbed = simulated(behaviours, folder="undisturbed", **spec)
     mortal.writes = 0
     expected = result(undisturbed, undisturbed.run())
     writes = mortal.writes
     assert expected["state"] is end
     assert writes >= 2
     for at in range(1, writes + 1):
-        run = simulated(behaviours, folder=f"{how}{at}", **terms)
+        run = simulated(behaviours, folder=f"{how}{at}", **spec)
         mortal.writes, mortal.dies_at, mortal.how = 0, at, how
         with pytest.raises(killed):
             run.run()
@@ -69,12 +69,12 @@ def test_a_controller_that_died_at_any_write_is_continued_to_the_same_end(
 def test_with_several_at_once_nothing_that_was_in_flight_is_done_twice(
     simulated: Make, mortal: Any, killed: type[BaseException]
 ) -> None:
-    terms = {"stages": "4,100%", "abort": "any>60%,min=5", "soak_s": 30, "at_once": 4, "devices": 12}
-    undisturbed = simulated(MIXED, folder="undisturbed", **terms)
+    spec = {"stages": "4,100%", "abort": "any>60%,min=5", "soak_s": 30, "at_once": 4, "devices": 12}
+    undisturbed = simulated(MIXED, folder="undisturbed", **spec)
     mortal.writes = 0
     expected = result(undisturbed, undisturbed.run())
     for at in range(1, mortal.writes + 1):
-        run = simulated(MIXED, folder=f"at{at}", **terms)
+        run = simulated(MIXED, folder=f"at{at}", **spec)
         mortal.writes, mortal.dies_at, mortal.how = 0, at, "before"
         with pytest.raises(killed):
             run.run()
@@ -87,10 +87,10 @@ def test_with_several_at_once_nothing_that_was_in_flight_is_done_twice(
 def test_dying_again_and_again_ends_all_the_same(
     simulated: Make, mortal: Any, killed: type[BaseException]
 ) -> None:
-    behaviours, terms, _ = RUNS["done"]
-    undisturbed = simulated(behaviours, folder="undisturbed", **terms)
+    behaviours, spec, _ = RUNS["done"]
+    undisturbed = simulated(behaviours, folder="undisturbed", **spec)
     expected = result(undisturbed, undisturbed.run())
-    run = simulated(behaviours, folder="often", **terms)
+    run = simulated(behaviours, folder="often", **spec)
     mortal.how = "after"
     for _lives in range(200):
         mortal.writes, mortal.dies_at = 0, 2
@@ -105,7 +105,7 @@ def test_dying_again_and_again_ends_all_the_same(
 def test_what_the_journal_says_of_a_device_is_not_believed_over_the_device(simulated: Make) -> None:
     # The journal says that it was looked at, and so may have been deployed to; the device says what is.
     run = simulated({}, devices=2, stages="100%")
-    first, second = run.read().terms.devices
+    first, second = run.read().spec.devices
     run.append(event="looked", device=first, before="old-release")
     run.append(event="looked", device=second, before="old-release")
     run.fleet.serving[first].append("new-release")
@@ -122,13 +122,13 @@ def test_what_the_journal_says_of_a_device_is_not_believed_over_the_device(simul
 
 def test_an_aborted_rollout_asks_the_devices_that_nobody_heard_and_does_no_more(simulated: Make) -> None:
     run = simulated({3: B.GONE}, devices=5, stages="100%")
-    names = run.read().terms.devices
+    names = run.read().spec.devices
     for name in names[:4]:
         run.append(event="looked", device=name, before="old-release")
     run.append(event="aborted", reason="asked for")
     run.fleet.serving[names[0]].append("new-release")
     rollout = run.run()
-    assert rollout.state is State.ABORTED
+    assert rollout.state is RolloutState.ABORTED
     assert rollout.records[names[0]].deployed
     assert not rollout.touched(names[1])
     assert rollout.records[names[3]].outcome is Outcome.UNREACHABLE

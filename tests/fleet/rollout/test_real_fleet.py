@@ -167,7 +167,7 @@ def test_a_broken_bundle_aborts_at_the_canary_and_what_served_serves(fleet: Flee
 
 def test_wrong_options_begin_nothing(fleet: Fleet) -> None:
     for options, message in (
-        (("--at-once", "2"), "belong to a deploy in stages"),
+        (("--at-once", "2"), "require --stages"),
         (("--stages", "1,100%", "--abort", "faild>5%"), "did you mean 'failed'"),
         (("--stages", "1,2"), "2 of 4 devices are in no stage"),
         (("--stages", "1,100%", "--soak", "soon"), "--soak"),
@@ -216,7 +216,7 @@ def test_pause_reaches_the_controller_in_another_process_and_resume_ends_it(flee
     out, err = process.communicate(timeout=60)
     assert process.returncode == 3, err
     assert "error[EQ824]" in err
-    assert "paused, asked for" in out
+    assert "paused, requested by the operator" in out
     fleet.run("rollout", "pause", rollout, status=1)
     assert "error[EQ825]" in fleet.err
     fleet.run("rollout", "resume", rollout, "--accept", status=1)  # nothing failed that could be accepted

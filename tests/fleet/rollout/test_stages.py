@@ -64,7 +64,7 @@ def test_labels_come_first_and_count() -> None:
 
 
 def test_a_label_that_nobody_has_and_devices_in_no_stage_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"'label:canary=yes': no chosen device"):
+    with pytest.raises(UsageError, match=r"'label:canary=yes': no selected device"):
         partition(parse_stages("label:canary=yes,100%"), PLAIN, seed="r")
     with pytest.raises(UsageError, match="36 of 40 devices are in no stage") as caught:
         partition(parse_stages("1,10%"), PLAIN, seed="r")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgeq.fleet.rollout.outcomes import Outcome
-from edgeq.fleet.rollout.state import State
+from edgeq.fleet.rollout.state import RolloutState
 from edgeq.fleet.rollout.view import totals
 from edgeq.testing.simulated_fleet import Behaviour as B
 
@@ -51,16 +51,16 @@ def test_it_aborts_at_the_stated_count(
     run = simulated(ways, devices=COUNT, stages="100%", abort=abort)
     rollout = run.run()
     stated = first_place_over(ways, percent=percent, minimum=minimum)
-    assert rollout.state is State.ABORTED
+    assert rollout.state is RolloutState.ABORTED
     assert rollout.tally.attempted == stated
     assert len(run.fleet.touched) == stated
-    assert run.fleet.touched == set(rollout.terms.devices[:stated])
+    assert run.fleet.touched == set(rollout.spec.devices[:stated])
 
 
 def test_with_64_at_once_no_more_are_touched_than_were_in_flight(simulated: Make, ways: dict[int, B]) -> None:
     run = simulated(ways, devices=COUNT, stages="100%", abort="silent>25%,min=200", at_once=64)
     rollout = run.run()
-    assert rollout.state is State.ABORTED
+    assert rollout.state is RolloutState.ABORTED
     fired = next(place for place, event in enumerate(run.told) if event["event"] == "aborted")
     results = ("outcome", "deployed")
     attempted = sum(event["event"] in results for event in run.told[:fired])
@@ -74,7 +74,7 @@ def test_no_stage_is_entered_on_silence(simulated: Make, ways: dict[int, B], abo
     # The first stage is one device, and it is silent: no rule can have been judged on it.
     run = simulated({**ways, 0: B.MUTE}, devices=COUNT, stages=STAGES, abort=abort)
     rollout = run.run()
-    assert (rollout.state, rollout.stage) == (State.PAUSED, 0)
+    assert (rollout.state, rollout.stage) == (RolloutState.PAUSED, 0)
     assert len(run.fleet.touched) == 1
     assert "timed_out" in rollout.reason
 
@@ -86,7 +86,7 @@ def test_where_silence_is_allowed_the_rest_is_done_and_every_liar_is_found(
     abort = "silent>45%,rolled_back>20%,failed>5%,min=300"
     run = simulated(ways, devices=COUNT, stages=STAGES, abort=abort, soak_s=600, at_once=256)
     rollout = run.run(ask_s=60)
-    assert rollout.state is State.DONE, rollout.reason
+    assert rollout.state is RolloutState.DONE, rollout.reason
     kinds = Counter(ways.values())
     got = totals(rollout)
     assert got[Outcome.ROLLED_BACK] == kinds[B.LYING] > 90
@@ -100,7 +100,7 @@ def test_where_silence_is_allowed_the_rest_is_done_and_every_liar_is_found(
     assert set(deploys.values()) == {1}
     assert run.fleet.needless == []
     # Nothing of a later stage was begun before every device of the stage before had an outcome.
-    stage_of = {name: at for at, stage in enumerate(rollout.terms.stages) for name in stage.devices}
+    stage_of = {name: at for at, stage in enumerate(rollout.spec.stages) for name in stage.devices}
     here, open_now = 0, Counter(stage_of.values())
     for event in run.told:
         if event["event"] == "advanced":

@@ -1,0 +1,74 @@
+"""Show a rollout: progress on stderr, then lines, one JSON document and the exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from edgeq.cli.device_results import emit
+from edgeq.cli.ui import App
+
+if TYPE_CHECKING:
+    from edgeq.fleet.rollout.state import Event, Rollout
+
+SCHEMA = "edgeq.rollout/1"
+
+
+class ProgressPrinter:
+    """Prints the events of a controller; see `Observer`."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.rollout: Rollout | None = None
+
+    def started(self, rollout: Rollout) -> None:
+        """Print the stage that begins."""
+        from edgeq.fleet.rollout import view
+        from edgeq.fleet.rollout.state import RolloutState
+
+        self.rollout = rollout
+        if rollout.state is RolloutState.RUNNING:
+            self._app.ui.say(f"{view.stage_line(rollout, rollout.stage)}; begins")
+
+    def event(self, rollout: Rollout, event: Event) -> None:
+        """Print an event; what concerns one device only with `-v`."""
+        from edgeq.fleet.rollout import view
+
+        ui, kind = self._app.ui, event["event"]
+        if kind in ("advanced", "soaking"):
+            what = "begins" if kind == "advanced" else f"soaks for {rollout.spec.soak_s:g} s"
+            ui.say(f"{view.stage_line(rollout, event['stage'])}; {what}")
+        elif kind in ("paused", "aborted", "rolling_back"):
+            ui.say(f"{rollout.spec.rollout}: {kind}, {event.get('reason', '')}")
+        elif kind == "outcome":
+            ui.detail(f"{event['device']}: {event['outcome']} {event['reason']}")
+        elif kind in ("deployed", "restored"):
+            ui.detail(f"{event['device']}: {event.get('result', kind)}")
+
+
+@contextmanager
+def progress(app: App) -> Iterator[ProgressPrinter]:
+    """Yield an observer that prints; after Ctrl-C, name the command that continues the rollout."""
+    printer = ProgressPrinter(app)
+    try:
+        yield printer
+    except KeyboardInterrupt:
+        if printer.rollout is not None:
+            app.ui.next(f"edgeq rollout resume {printer.rollout.spec.rollout}")
+        raise
+
+
+def finish(app: App, rollout: Rollout, *, rolled_back: bool = False) -> None:
+    """Print the state of a rollout, and end with its error if it has one.
+
+    Args:
+        rolled_back: the command rolled it back: only a device that could not be restored is a failure.
+    """
+    from edgeq.fleet.rollout import view
+
+    for line in view.lines(rollout):
+        app.ui.line(line)
+    error = (None if rolled_back else view.error_of(rollout)) or view.not_restored(rollout)
+    emit(app, SCHEMA, view.to_dict(rollout), error)
+    app.ui.next(f"edgeq rollout show {rollout.spec.rollout}")
