@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from edgeq.conversion import Recipe
 
 F = TypeVar("F", bound=Callable[..., Any])
-CALIBRATORS = "minmax, ema, percentile[:P], clip[:SHARE], entropy, mse or auto"
 
 
 class Number(click.FloatRange):
@@ -27,12 +26,22 @@ class Number(click.FloatRange):
         return number
 
 
+class CalibratorOption(click.Option):
+    """The option --calibrator, whose help lists the table of calibrators; loading that needs numpy."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the option's line of the help."""
+        from edgeq_converters.calibration.calibrators import usage
+
+        self.help = (
+            f"How ranges are derived from the samples: {usage()}. ema averages the extremes of the samples; "
+            "unlike a moving average it does not depend on their order."
+        )
+        return super().get_help_record(ctx)
+
+
 _RECIPE = (
-    click.option(
-        "--calibrator",
-        help=f"How ranges are derived from the samples: {CALIBRATORS}. ema averages the extremes of the "
-        "samples; unlike a moving average it does not depend on their order.",
-    ),
+    click.option("--calibrator", cls=CalibratorOption),
     click.option(
         "--bias-correction",
         type=click.Choice(["auto", "on", "off"]),

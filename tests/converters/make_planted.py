@@ -52,7 +52,7 @@ def _shake(model: keras.Model) -> None:
     kernel, bias = model.get_layer("conv1").get_weights()
     kernel[..., 0], bias[0] = 0.0, -1.0
     model.get_layer("conv1").set_weights([kernel, bias])
-    # Logits of a few units: probabilities then tell the classes apart.
+    # Scale the logits to a few units, so that the classes have distinct probabilities.
     kernel, bias = model.get_layer("logits").get_weights()
     model.get_layer("logits").set_weights([kernel * 30, bias])
 

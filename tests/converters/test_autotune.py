@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = [
     pytest.mark.convert,
-    # litert-quantizer's own; conversions run in a child process, where nobody turns warnings into errors.
+    # litert-quantizer's own; conversions run in a child process, where warnings stay warnings.
     pytest.mark.filterwarnings("ignore:.*preserve_all_tensors:UserWarning"),
 ]
 pytest.importorskip("ai_edge_litert")
@@ -40,7 +40,7 @@ def best(model: Model, given: Samples, *, scheme: Scheme = Scheme.INT8, **switch
     )
 
 
-def test_auto_chooses_what_helps_on_held_out_samples_and_says_so() -> None:
+def test_auto_chooses_by_held_out_samples_and_notes_the_gain() -> None:
     model = net(spread=1.5)
     given, other = samples(model), samples(model, 200, seed=6)
     made = best(model, given)
@@ -56,7 +56,7 @@ def test_auto_chooses_what_helps_on_held_out_samples_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("scheme", [Scheme.INT8, Scheme.INT16X8])
-def test_real_outputs_are_judged_at_the_logits_too(scheme: Scheme) -> None:
+def test_models_with_float_outputs_are_scored_at_the_logits_too(scheme: Scheme) -> None:
     model = normalize(net(spread=1.5))
     given, other = samples(model), samples(model, 200, seed=6)
     made = best(model, given, scheme=scheme, io="float32")
@@ -75,14 +75,14 @@ def test_switches_are_obeyed() -> None:
     assert (on.calibrator, on.equalized, on.corrected, on.scores) == ("mse", True, True, ())
 
 
-def test_too_few_samples_leave_nothing_to_choose_by() -> None:
+def test_with_too_few_samples_auto_means_minmax() -> None:
     model = net()
     made = best(model, samples(model, 3))
     assert (made.calibrator, made.equalized, made.corrected) == ("minmax", False, False)
     assert "too few" in made.notes[0]
 
 
-def test_split_is_by_the_seed_and_disjoint() -> None:
+def test_the_held_out_split_follows_the_seed_and_is_disjoint() -> None:
     given = samples(net(), 40)
     fit, held = scoring.split_held_out(given, seed=1)
     assert (len(fit), len(held)) == (30, 10)
@@ -120,7 +120,7 @@ def observed(model: Model, given: Samples) -> Mapping[str, Histogram]:
     return observe(model, given, advance=quiet)
 
 
-def test_what_only_moves_values_shares_the_scale_of_what_made_them() -> None:
+def test_moving_operations_share_the_scale_of_their_producer() -> None:
     model, _ = pooled(1.0)
     assert scale_groups(model) == {
         "x": ("x",),
@@ -131,7 +131,7 @@ def test_what_only_moves_values_shares_the_scale_of_what_made_them() -> None:
     }
 
 
-def test_a_concatenation_ties_what_it_joins() -> None:
+def test_a_concatenation_shares_one_scale_with_its_inputs() -> None:
     graph: Any = Graph()
     x, a, b, y = (graph.tensor(n, (1, 4)) for n in ("x", "a", "b", "y"))
     joined = graph.tensor("joined", (1, 8))
@@ -152,7 +152,7 @@ def test_a_concatenation_ties_what_it_joins() -> None:
     assert (low, high) == (-1.0, 5.0)
 
 
-def test_a_tensor_is_clipped_where_its_logits_gain_by_it_and_only_there() -> None:
+def test_a_tensor_is_clipped_only_where_that_lowers_the_noise_at_the_logits() -> None:
     for peak, clipped in ((1.0, False), (20.0, True)):
         model, given = pooled(peak)
         found = tensor_ranges.choose(model, observed(model, given), given, names=tensor_ranges.ALL, grid=INT8)
@@ -162,7 +162,7 @@ def test_a_tensor_is_clipped_where_its_logits_gain_by_it_and_only_there() -> Non
         assert found.least <= min(found.noise.values()) * 1.2
 
 
-def test_the_noise_that_is_measured_is_that_of_the_integer_model() -> None:
+def test_the_measured_noise_predicts_that_of_the_integer_model() -> None:
     model, given = pooled(20.0)
     histograms = observed(model, given)
     found = tensor_ranges.choose(model, histograms, given, names=tensor_ranges.ALL, grid=INT8)
@@ -171,13 +171,13 @@ def test_the_noise_that_is_measured_is_that_of_the_integer_model() -> None:
     assert abs(sqnr_db([at_logits(quantized(model, given), given)], [wanted]) - told) < 3
 
 
-def test_equal_noises_take_the_widest_range() -> None:
+def test_among_equal_noises_the_widest_range_wins() -> None:
     tried = [(-1.0, 1.0), (-3.0, 3.0), (-2.0, 2.0), (-9.0, 9.0)]
     assert tensor_ranges._widest_of_best(tried, np.array([1.0, 1.05, 1.05, 2.0])) == 1
     assert tensor_ranges._widest_of_best(tried, np.array([1.0, 1.5, 1.5, 2.0])) == 0
 
 
-def test_an_output_that_is_read_on_is_measured_where_it_is() -> None:
+def test_an_output_that_another_operation_reads_is_measured() -> None:
     graph: Any = Graph()
     x, a, y = (graph.tensor(n, (1, 4)) for n in ("x", "a", "y"))
     graph.op("ADD", (x, x), (a,), options="AddOptions")
@@ -190,7 +190,7 @@ def test_an_output_that_is_read_on_is_measured_where_it_is() -> None:
     assert 20 < -10 * np.log10(found.noise["minmax"]) < 60
 
 
-def test_a_model_too_heavy_to_measure_is_given_the_calibrators_one_by_one(
+def test_a_model_too_costly_to_measure_per_tensor_tries_whole_model_calibrators(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(search, "_MEASURED_MACS", 1)
@@ -199,7 +199,7 @@ def test_a_model_too_heavy_to_measure_is_given_the_calibrators_one_by_one(
     assert [score.calibrator for score in made.scores] == list(tensor_ranges.WHOLE_MODEL)
 
 
-def test_what_was_chosen_tensor_by_tensor_is_what_is_written() -> None:
+def test_per_tensor_ranges_reach_the_file() -> None:
     model, given = pooled(20.0)
     made = best(model, given, equalization=Switch.OFF, bias_correction=Switch.OFF)
     assert made.calibrator == "per-tensor"

@@ -1,4 +1,4 @@
-"""Each calibrator against what it promises: one entry here for each line of CALIBRATORS."""
+"""Each calibrator against its definition; every entry of CALIBRATORS has a test here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgeq_converters.calibration.calibrators import CALIBRATORS, calibrator_of
+from edgeq.cli import main
+from edgeq_converters.calibration.calibrators import AUTO, CALIBRATORS, calibrator_of, usage
 from edgeq_converters.calibration.histogram import Observer, histogram_of
 from edgeq_converters.calibration.qparams import INT8, INT16
 
@@ -110,7 +111,7 @@ def test_clip_takes_its_share_of_each_end() -> None:
 
 
 @pytest.mark.parametrize("share", ["0", "-1", "1.5", "nan"])
-def test_clip_refuses_what_is_no_share(share: str) -> None:
+def test_clip_refuses_an_invalid_share(share: str) -> None:
     with pytest.raises(ValueError, match="clip: expected a share above 0"):
         calibrator_of(f"clip:{share}")
 
@@ -147,7 +148,7 @@ def test_mse_has_the_least_error_of_all_and_of_a_fine_search(relu: bool) -> None
     assert found <= min(*others, *fine) * 1.01
 
 
-def test_the_grid_is_the_quantizers_own() -> None:
+def test_the_grid_equals_litert_quantizer_s() -> None:
     scale, zero = INT8.parameters(-1.0, 3.0)
     assert scale == pytest.approx(4 / 255)
     assert zero == round(-128 + 255 / 4)
@@ -170,7 +171,7 @@ def test_the_grid_is_the_quantizers_own() -> None:
         ("mse:3", "takes no parameter"),
     ],
 )
-def test_a_name_that_is_none_is_refused(text: str, words: str) -> None:
+def test_an_unknown_name_is_refused(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         calibrator_of(text)
 
@@ -181,3 +182,20 @@ def test_every_calibrator_has_an_entry_here(name: str) -> None:
         entry for key, entry in globals().items() if key.startswith("test_" + name)
     ]
     assert own
+
+
+def test_the_help_of_convert_lists_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert usage() in words
+    assert all(f"{name}" in usage() for name in (*NAMES, AUTO))
+    assert "percentile[:PERCENT]" in usage()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_candidates_of_auto_are_calibrators_of_their_own_entry(name: str) -> None:
+    entry = CALIBRATORS[name]
+    candidates = (*entry.whole_model, *entry.single_tensors)
+    assert all(spec.split(":")[0] == name for spec in candidates)
+    assert all(isinstance(calibrator_of(spec), entry.kind) for spec in candidates)
+    assert set(entry.when_costly) <= set(candidates)

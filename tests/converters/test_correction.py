@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = [
     pytest.mark.convert,
-    # litert-quantizer's own; conversions run in a child process, where nobody turns warnings into errors.
+    # litert-quantizer's own; conversions run in a child process, where warnings stay warnings.
     pytest.mark.filterwarnings("ignore:.*preserve_all_tensors:UserWarning"),
 ]
 pytest.importorskip("ai_edge_litert")
@@ -31,7 +31,7 @@ def ops(model: Model) -> list[str]:
     return [tflite_file.op_name(model.parsed, operator) for operator in model.graph.operators]
 
 
-def test_a_walk_gives_what_the_whole_model_gives() -> None:
+def test_the_executor_computes_the_model_s_outputs() -> None:
     model = net()
     given = samples(model, 7)
     steps = executor.Executor(model, given)
@@ -46,7 +46,7 @@ def test_a_walk_gives_what_the_whole_model_gives() -> None:
 
 
 @pytest.mark.parametrize("position", [0, 1, 2, 5])
-def test_a_layer_as_a_linear_map_gives_what_the_kernel_gives(position: int) -> None:
+def test_a_layer_s_linear_map_equals_its_kernel(position: int) -> None:
     model = net(activation=0)
     steps = executor.Executor(model, samples(model, 3))
     steps.advance_to(position)
@@ -72,7 +72,7 @@ def test_a_layer_as_a_linear_map_gives_what_the_kernel_gives(position: int) -> N
 
 
 @pytest.mark.parametrize("activation", [1, 3])
-def test_a_layer_s_outputs_of_before_its_activation_are_had_from_the_same_run(activation: int) -> None:
+def test_one_run_gives_a_layer_s_outputs_before_and_after_its_activation(activation: int) -> None:
     model = net(activation=activation)
     found = layers.read_layer(model.parsed, model.graph.operators[0])
     assert found is not None
@@ -84,7 +84,7 @@ def test_a_layer_s_outputs_of_before_its_activation_are_had_from_the_same_run(ac
     np.testing.assert_allclose(np.clip(linear, found.low, found.high), plain.values[found.target], atol=1e-6)
 
 
-def test_what_is_gathered_in_parts_is_what_is_gathered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inputs_gathered_in_parts_equal_those_gathered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = net()
     steps = executor.Executor(model, samples(model, 5))
     found = layers.read_layer(model.parsed, model.graph.operators[0])
@@ -101,7 +101,7 @@ def test_what_is_gathered_in_parts_is_what_is_gathered_at_once(monkeypatch: pyte
         np.testing.assert_array_equal(np.concatenate([part for _, part in parts], axis=1), whole)
 
 
-def test_moments_of_parts_are_those_of_the_whole() -> None:
+def test_merged_moments_of_parts_equal_those_of_all_rows() -> None:
     random = np.random.default_rng(1)
     source, wanted = random.normal(3, 1, (2, 50, 4)), random.normal(-1, 2, (2, 50, 3))
     whole = Accumulator(2, 3, 4)
@@ -116,7 +116,7 @@ def test_moments_of_parts_are_those_of_the_whole() -> None:
     np.testing.assert_allclose(one.hessian[0], np.cov(source[0].T, bias=True), atol=1e-12)
 
 
-def test_rounding_by_the_inputs_beats_rounding_to_nearest() -> None:
+def test_rounding_with_error_compensation_beats_rounding_to_nearest() -> None:
     random = np.random.default_rng(2)
     mixed = random.normal(size=(1, 2000, 24)) @ random.normal(size=(24, 24))
     weights = random.normal(size=(1, 6, 24))
@@ -162,7 +162,7 @@ def test_damping_is_infinite_where_the_halves_disagree() -> None:
         correction.Terms(gain=True),
     ],
 )
-def test_each_correction_brings_the_logits_nearer_and_leaves_the_graph(terms: correction.Terms) -> None:
+def test_each_correction_raises_the_sqnr_and_keeps_the_graph(terms: correction.Terms) -> None:
     model = net(spread=0.5)
     given, other = samples(model), samples(model, 200, seed=6)
     plain = quantized(model, given, "percentile:99.5")
@@ -199,7 +199,7 @@ def test_equalization_keeps_the_float_function_and_helps_the_integer_one(activat
     assert after > before
 
 
-def test_groups_run_through_residuals_and_end_at_the_model_s_borders() -> None:
+def test_groups_span_residuals_and_exclude_the_model_s_inputs_and_outputs() -> None:
     model = net()
     groups = find_groups(model)
     tensors = model.graph.tensors
@@ -208,7 +208,7 @@ def test_groups_run_through_residuals_and_end_at_the_model_s_borders() -> None:
     assert all(group.channels == CHANNELS for group in groups)
 
 
-def test_cost_of_a_walk() -> None:
+def test_multiplications_memory_and_obstacles_of_a_model() -> None:
     model = net()
     assert obstacle(model) is None
     assert macs(model) == 64 * CHANNELS * (18 + 9 + CHANNELS) + 4 * CHANNELS

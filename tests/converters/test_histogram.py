@@ -65,7 +65,7 @@ def test_large_and_small_chunks_count_alike() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_counted_apart(bad: float) -> None:
+def test_nan_and_infinity_are_counted_separately(bad: float) -> None:
     histogram = histogram_of([1.0, bad, -2.0])
     assert (histogram.minimum, histogram.maximum, histogram.invalid, histogram.total) == (-2.0, 1.0, 1, 2)
 

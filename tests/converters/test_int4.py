@@ -91,7 +91,7 @@ def test_a_poor_model_gives_a_warning_with_its_sqnr_and_the_remedy(fragile: Path
     assert not any(note.startswith("4-bit weights leave ") for note in good.notes)
 
 
-def test_a_higher_level_keeps_more_operations_at_eight_bits(fragile: Path, tmp_path: Path) -> None:
+def test_a_higher_target_sqnr_keeps_more_operations_at_8_bits(fragile: Path, tmp_path: Path) -> None:
     counts = []
     for level in (8.0, 12.0, 60.0):
         counts.append(kinds(made(fragile, tmp_path / "m.tflite", int4_sqnr_db=level).path).count("INT4"))
@@ -111,7 +111,7 @@ def test_the_same_samples_in_another_order_choose_the_same(fragile: Path, tmp_pa
     assert one.sha256 == other.sha256
 
 
-def test_operations_can_be_named(fragile: Path, tmp_path: Path) -> None:
+def test_int8_ops_name_the_operations_that_keep_8_bits(fragile: Path, tmp_path: Path) -> None:
     first = int4.int4_candidates(Model.read(fragile / "fragile.tflite"))[0].name
     named = made(fragile, tmp_path / "named.tflite", int8_ops=(first,))
     assert kinds(named.path) == ["INT8"] + ["INT4"] * 4
@@ -134,7 +134,9 @@ def test_invalid_recipes_are_refused(keys: dict[str, Any], said: str) -> None:
         Recipe.from_dict({"schema": "edgeq.recipe/1", **keys}).check()
 
 
-def test_the_option_of_the_command(fragile: Path, tmp_path: Path, edgeq: Callable[..., Any]) -> None:
+def test_a_negative_int4_sqnr_is_a_usage_error(
+    fragile: Path, tmp_path: Path, edgeq: Callable[..., Any]
+) -> None:
     words = ["convert", fragile / "fragile.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int4"]
     said = edgeq(*words, "--calibration", fragile / "calibration.npz", "--int4-sqnr-db", "-3")
     assert said.status == UsageError.exit_status
@@ -143,7 +145,7 @@ def test_the_option_of_the_command(fragile: Path, tmp_path: Path, edgeq: Callabl
     assert not (tmp_path / "o.tflite").exists()
 
 
-def test_kernels_that_agree_to_their_rounding_pass_and_others_do_not(
+def test_kernels_may_differ_by_rounding_only(
     fragile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = Model.read(made(fragile, tmp_path / "whole.tflite", int4_sqnr_db=0.0).path)
@@ -157,7 +159,7 @@ def _at_most(limit: int, candidates: Sequence[int4.WeightedOperation]) -> bool:
     return len(candidates) <= limit
 
 
-def test_the_most_candidates_that_hold() -> None:
+def test_bisection_finds_the_largest_number_that_holds() -> None:
     each = tuple(int4.WeightedOperation(name=str(i), weights=i, count=1) for i in range(9))
     for limit in range(10):
         assert int4._most(each, partial(_at_most, limit)) == limit

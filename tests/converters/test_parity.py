@@ -54,7 +54,7 @@ def test_equal_models_are_infinitely_close() -> None:
     assert found.note() is None
 
 
-def test_the_figures_are_those_of_the_difference() -> None:
+def test_parity_reports_the_difference_in_decibels() -> None:
     samples = np.ones((40, 4), np.float32)
     found = check(lambda fed: {"y": 2 * fed["x"] + np.float32(0.01)}, samples=samples)
     assert found.max_abs_difference == pytest.approx(0.01, rel=1e-4)
@@ -137,7 +137,7 @@ def test_samples_in_the_source_s_layout_are_transposed(tmp_path: Path) -> None:
     assert np.array_equal(last, turned)
 
 
-def test_inputs_and_outputs_keep_an_order() -> None:
+def test_reorder_sets_the_order_of_inputs_and_outputs() -> None:
     graph = Graph()
     a, b = graph.tensor("a", (1, 4)), graph.tensor("b", (1, 4))
     first, last = graph.tensor("first", (1, 4)), graph.tensor("last", (1, 4))

@@ -103,7 +103,7 @@ def test_int16_activations_are_closer_than_int8(make: Make, models: Path, values
     assert wide > narrow + 3
 
 
-def test_int4_says_what_has_which_weights_and_has_them(make: Make) -> None:
+def test_int4_notes_which_operations_have_4_bit_weights(make: Make) -> None:
     made = make("float.tflite", Recipe(scheme=Scheme.INT4))
     assert made.notes == ("int4 weights: FULLY_CONNECTED, CONV_2D; int8 weights: none",)
     types = [tflite_file.type_name(tensor) for tensor in made.model.graph.tensors]
@@ -134,7 +134,7 @@ def test_float_ops_stay_float_and_no_others(
     assert sqnr_db(outputs(Model.read(models / "float.tflite"), values), outputs(made.model, values)) > 28
 
 
-def test_a_float_op_that_is_not_there_is_refused_with_the_nearest(make: Make, models: Path) -> None:
+def test_an_unknown_float_op_is_refused_with_the_nearest_name(make: Make, models: Path) -> None:
     name = first_output(models, "float.tflite", "CONV_2D")
     with pytest.raises(ConverterError) as caught:
         make("float.tflite", Recipe(scheme=Scheme.INT8_MIXED, float_ops=(name + "x",)))
@@ -142,7 +142,7 @@ def test_a_float_op_that_is_not_there_is_refused_with_the_nearest(make: Make, mo
     assert repr(name) in str(caught.value.expected)
 
 
-def test_what_litert_leaves_in_float_goes_to_tensorflow_with_our_ranges(
+def test_tensorflow_quantizes_what_litert_leaves_in_float_with_our_ranges(
     make: Make, models: Path, values: np.ndarray
 ) -> None:
     pytest.importorskip("tensorflow")
@@ -177,19 +177,19 @@ def test_both_backends_give_the_same_input_grid(make: Make, scheme: Scheme) -> N
     assert abs(grids[0][0][1] - grids[1][0][1]) <= 1
 
 
-def test_the_backend_litert_leaves_in_float_what_it_does_not_know(make: Make, models: Path) -> None:
+def test_the_litert_backend_leaves_unknown_operations_in_float(make: Make, models: Path) -> None:
     recipe = Recipe(scheme=Scheme.INT8, backend=Backend.LITERT)
     made = make("leaky.tflite", recipe)
     assert unexpected_float_ops(made.model, recipe=recipe) == ("LEAKY_RELU",)
 
 
-def test_what_no_backend_has_is_said(make: Make) -> None:
+def test_a_note_names_operations_that_no_backend_quantizes(make: Make) -> None:
     pytest.importorskip("tensorflow")
     made = make("sine.tflite", Recipe(scheme=Scheme.INT8_MIXED))
     assert any("neither" in note and "SIN" in note for note in made.notes)
 
 
-def test_tensorflow_makes_no_weights_only_scheme(make: Make) -> None:
+def test_the_tensorflow_backend_refuses_weight_only_schemes(make: Make) -> None:
     with pytest.raises(ConverterError) as caught:
         make("float.tflite", Recipe(scheme=Scheme.DYNAMIC, backend=Backend.TENSORFLOW))
     assert caught.value.code == "EQ332"

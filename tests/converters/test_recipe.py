@@ -25,7 +25,7 @@ recipes = st.builds(
 
 
 @given(recipes)
-def test_what_is_written_comes_back(recipe: Recipe) -> None:
+def test_a_recipe_survives_a_round_trip(recipe: Recipe) -> None:
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
@@ -39,7 +39,7 @@ def test_what_is_written_comes_back(recipe: Recipe) -> None:
         ({"backend": "onnx"}, "onnx"),
     ],
 )
-def test_what_is_unknown_is_refused(change: dict[str, object], words: str) -> None:
+def test_unknown_keys_and_values_are_refused(change: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Recipe.from_dict({**Recipe(scheme=Scheme.INT8).to_dict(), **change})
 

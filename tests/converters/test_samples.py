@@ -22,7 +22,7 @@ def test_uint8_images_feed_a_float_model_as_0_to_255() -> None:
     assert to_model(pixels, EXTRA).tolist() == [[0.0, 128.0, 255.0]]
 
 
-def test_real_values_are_quantized_and_clipped_and_own_integers_are_kept() -> None:
+def test_real_values_are_quantized_and_integers_of_the_input_s_type_are_kept() -> None:
     assert to_model(np.array([0.0, 1.0, -1.0, 1000.0]), INT8).tolist() == [-3, -1, -5, 127]
     assert to_model(np.array([7, -8], np.int8), INT8).tolist() == [7, -8]
     # uint8 images are real values for an int8 model: 200 is far out of its range here, and is clipped.
@@ -35,7 +35,7 @@ def test_quantizing_and_back_is_within_half_a_step(values: list[float]) -> None:
     assert np.all(np.abs(to_real(to_model(real, INT8), INT8) - real) <= 0.25 + 1e-9)
 
 
-def test_integer_inputs_take_no_fractions() -> None:
+def test_integer_inputs_refuse_fractions() -> None:
     ids = TensorInfo(name="ids", shape=(1, 2), dtype="int32")
     assert to_model(np.array([[1.0, 2.0]]), ids).dtype == np.int32
     with pytest.raises(ConverterError) as caught:

@@ -66,14 +66,14 @@ def test_an_lstm_becomes_integer(models: Path, data: Path, tmp_path: Path, edgeq
     assert first_line(edgeq(*command, "--histograms", kept)).startswith("error[EQ209]")
 
 
-def test_few_samples_are_warned_of(models: Path, tmp_path: Path, edgeq: Edgeq) -> None:
+def test_few_samples_give_a_warning(models: Path, tmp_path: Path, edgeq: Edgeq) -> None:
     np.savez(tmp_path / "one.npz", x=np.random.default_rng(0).normal(size=(1, 8, 8, 1)).astype(np.float32))
     said = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8",
                  "--calibration", tmp_path / "one.npz", "--json")  # fmt: skip
     assert any("one sample only" in note for note in converted(said)["notes"])
 
 
-def test_constant_samples_are_warned_of(models: Path, tmp_path: Path, edgeq: Edgeq) -> None:
+def test_constant_samples_give_a_warning(models: Path, tmp_path: Path, edgeq: Edgeq) -> None:
     np.savez(tmp_path / "same.npz", x=np.zeros((40, 8, 8, 1), np.float32))
     said = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8",
                  "--calibration", tmp_path / "same.npz", "--json")  # fmt: skip
@@ -125,7 +125,7 @@ def test_a_wrong_recipe_is_a_usage_error_that_names_the_key(
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '"int8"', "\x00"])
-def test_a_recipe_that_is_none(models: Path, tmp_path: Path, edgeq: Edgeq, content: str) -> None:
+def test_an_invalid_recipe_file(models: Path, tmp_path: Path, edgeq: Edgeq, content: str) -> None:
     recipe = tmp_path / "recipe.json"
     recipe.write_text(content, "utf-8")
     said = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--recipe", recipe)

@@ -51,7 +51,7 @@ def convolutions(found: Sensitivity) -> list[int]:
     return [op.index for op in found.ops if op.op == "CONV_2D"]
 
 
-def test_an_outlier_in_the_weights_is_ranked_worst_and_its_island_mends_it(measured: Measured) -> None:
+def test_an_outlier_in_the_weights_is_ranked_worst_and_leaving_it_float_helps(measured: Measured) -> None:
     found, even = measured("outlier"), measured("even")
     planted_at = convolutions(found)[2]
     worst = found.ops[found.ranking[0]]
@@ -65,7 +65,7 @@ def test_an_outlier_in_the_weights_is_ranked_worst_and_its_island_mends_it(measu
     assert any(f"op {planted_at} (CONV_2D) alone costs" in line and "float" in line for line in worst.advice)
 
 
-def test_a_channel_1000_times_the_others_accuses_the_operations_on_both_sides(measured: Measured) -> None:
+def test_a_channel_1000_times_the_others_flags_the_operations_on_both_sides(measured: Measured) -> None:
     found, even = measured("channels"), measured("even")
     writer, reader = convolutions(found)[2:4]
     assert set(found.ranking[:2]) == {writer, reader}
@@ -84,7 +84,7 @@ def test_an_even_model_has_no_broken_operation(measured: Measured) -> None:
     assert all(op.alone_db is None or op.alone_db > 12 for op in found.ops)
 
 
-def test_the_figures_hang_together(measured: Measured) -> None:
+def test_the_figures_are_consistent(measured: Measured) -> None:
     found = measured("even")
     seen = [op for op in found.ops if op.alone_db is not None]
     assert found.before == ("SOFTMAX",)
@@ -112,7 +112,7 @@ def test_logits_are_the_output_where_no_softmax_follows(measured: Measured) -> N
     assert found.int8_db == pytest.approx(cut.int8_db, abs=0.1)
 
 
-def test_the_same_question_has_the_same_answer(planted: Path, measured: Measured) -> None:
+def test_repeated_measurements_are_equal(planted: Path, measured: Measured) -> None:
     again = sensitivity(
         planted / "outlier.tflite",
         calibration=planted / "calibration.npz",
@@ -122,7 +122,7 @@ def test_the_same_question_has_the_same_answer(planted: Path, measured: Measured
     assert Values.from_dict(json.loads(json.dumps(again.to_dict()))) == again
 
 
-def test_fewer_samples_are_said(planted: Path) -> None:
+def test_a_note_says_that_fewer_samples_were_used(planted: Path) -> None:
     found = sensitivity(
         planted / "even.tflite",
         calibration=planted / "calibration.npz",

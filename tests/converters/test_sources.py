@@ -107,7 +107,7 @@ def test_a_missing_extra_is_named_with_the_line_that_installs_it(
     assert f"hint: pip install 'edgeq[{extra}]'" in said.err
 
 
-def test_what_a_file_is_is_told_by_its_content(tmp_path: Path) -> None:
+def test_the_kind_of_a_source_follows_from_its_content(tmp_path: Path) -> None:
     path = tmp_path / "model.zip"
     for name, kind in {
         "config.json": SourceKind.KERAS,

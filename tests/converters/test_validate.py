@@ -53,7 +53,7 @@ def test_bad_weights_are_named(tmp_path: Path, edgeq: Edgeq, bad: float, scheme:
     assert f"got {bad} at [1, 2]" in words
 
 
-def test_an_infinite_constant_may_be_meant_in_a_float_model() -> None:
+def test_an_infinite_mask_is_allowed_in_a_float_model() -> None:
     graph = Graph()
     x, mask = graph.tensor("x", (1, 4)), graph.tensor("mask", (1, 4), values=[0, 0, -np.inf, 0])
     y = graph.tensor("y", (1, 4))
@@ -64,7 +64,7 @@ def test_an_infinite_constant_may_be_meant_in_a_float_model() -> None:
         validate.require_convertible(checked, scheme=Scheme.INT8)
 
 
-def test_a_bad_value_far_behind_is_found() -> None:
+def test_a_bad_value_in_a_later_chunk_is_found() -> None:
     graph = Graph()
     values = np.zeros((1025, 2048), np.float32)
     values[1024, 2047] = np.nan
@@ -93,7 +93,9 @@ def test_only_the_batch_may_be_open(signature: tuple[int, ...], fits: bool) -> N
     ("name", "words"),
     [("CUSTOM MyOp", "custom operation MyOp"), ("CUSTOM FlexRoll", "TensorFlow's own operations")],
 )
-def test_operations_that_no_runtime_has(tmp_path: Path, edgeq: Edgeq, name: str, words: str) -> None:
+def test_custom_and_tensorflow_operations_are_refused(
+    tmp_path: Path, edgeq: Edgeq, name: str, words: str
+) -> None:
     graph = Graph()
     x, y = graph.tensor("x", (1, 4)), graph.tensor("y", (1, 4))
     graph.op(name, [x], [y])

@@ -135,13 +135,13 @@ class Counter:
             return
         keys = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
         if keys.size < _PENDING // 8:
-            found, counts = np.unique(keys, return_counts=True)
-            self._counts = self._counts.merge(Counts(keys=found, counts=counts.astype(np.int64)))
+            occupied, counts = np.unique(keys, return_counts=True)
+            self._counts = self._counts.merge(Counts(keys=occupied, counts=counts.astype(np.int64)))
         else:
             dense = np.bincount(keys, minlength=_BINS).astype(np.int64, copy=False)
             dense[self._counts.keys] += self._counts.counts
-            found = np.flatnonzero(dense).astype(np.uint16)
-            self._counts = Counts(keys=found, counts=dense[found])
+            occupied = np.flatnonzero(dense).astype(np.uint16)
+            self._counts = Counts(keys=occupied, counts=dense[occupied])
         self._pending, self._waiting = [], 0
 
     def counts(self) -> Counts:

@@ -22,44 +22,44 @@ def advise_operation(op: OpSensitivity, *, calibrator: str, int8_db: float) -> t
     """Return advice on one operation; empty if it costs little."""
     if op.alone_db is None or op.cost_db is None or op.alone_db > _HIGH_DB:
         return ()
-    found: list[str] = []
+    sentences: list[str] = []
     label = f"op {op.index} ({op.op})"
     if op.released_db is not None and op.released_db - int8_db >= WORTH_DB:
-        found.append(
+        sentences.append(
             f"{label} alone costs {op.cost_db:.1f} dB: leave it float "
             f"({int8_db:.1f} -> {op.released_db:.1f} dB with all others int8)"
         )
     better = {name: gain for name, value in op.other_ranges_db.items() if (gain := value - op.alone_db) > 0}
     best = max(better, key=lambda name: better[name], default=None)
     if best is not None and better[best] >= WORTH_DB:
-        found.append(
+        sentences.append(
             f"{label}: try --calibrator {best} ({op.alone_db:.1f} dB alone with {calibrator}, "
             f"{op.alone_db + better[best]:.1f} dB with {best})"
         )
     if op.cost_db >= STANDS_OUT_DB:
-        found.extend(_distribution_advice(op, label))
-        if not found:
-            found.append(
+        sentences.extend(_distribution_advice(op, label))
+        if not sentences:
+            sentences.append(
                 f"{label} alone costs {op.cost_db:.1f} dB, but leaving it alone float gains little: its "
                 "neighbours add the same noise; see the walk, or run `edgeq search`"
             )
-    return tuple(found)
+    return tuple(sentences)
 
 
 def _distribution_advice(op: OpSensitivity, label: str) -> list[str]:
-    found = []
+    sentences = []
     spread = op.activation
     if spread is not None and spread.channel_ratio is not None and spread.channel_ratio > _CHANNELS_APART:
-        found.append(
+        sentences.append(
             f"{label}: the largest channel of its output is {spread.channel_ratio:.0f} times the median one, "
             "and all share one scale: use equalization, or leave it float"
         )
     elif spread is not None and spread.outlying > _STRETCHED:
-        found.append(
+        sentences.append(
             f"{label}: the outermost 0.02 % of its output widen the range {spread.outlying:.1f} times: "
             "check these samples, or use a calibrator that clips them"
         )
-    return found
+    return sentences
 
 
 def advise_model(result: Sensitivity) -> tuple[str, ...]:
@@ -69,18 +69,18 @@ def advise_model(result: Sensitivity) -> tuple[str, ...]:
         return ("no operation can be quantized to int8",)
     if math.isinf(result.int8_db) or result.int8_db > _HIGH_DB:
         return (f"the SQNR with all operations int8 is {result.int8_db:.1f} dB: nothing needs to be done",)
-    found: list[str] = []
+    sentences: list[str] = []
     worst = named[0]
     if (worst.cost_db or 0.0) < STANDS_OUT_DB:
-        found.append(
+        sentences.append(
             "no operation stands out: the noise is spread over the graph, so float regions gain little; "
             "correction of all operations (the default of `edgeq convert`) helps most"
         )
     best = max(result.walk, key=lambda step: step.sqnr_db, default=None)
     if best is not None and best.sqnr_db - result.int8_db >= WORTH_DB:
         kept = ", ".join(str(op.index) for op in result.ops if op.name in best.float_ops)
-        found.append(
+        sentences.append(
             f"with ops {kept} left float: {best.sqnr_db:.1f} dB instead of {result.int8_db:.1f}; "
             "`edgeq search` weighs this against size and latency"
         )
-    return tuple(found)
+    return tuple(sentences)
