@@ -39,6 +39,28 @@ def test_every_guarantee_names_a_test_that_exists(
     assert [row for row in rows if not NAMED.search(row)] == []
 
 
+PLACEHOLDERS = {"test_NAME"}
+
+
+def unknown(page: str, root: Path) -> set[str]:
+    """Return the test functions and modules that a page names and that do not exist."""
+    known = set(PLACEHOLDERS)
+    for file in (root / "tests").rglob("*.py"):
+        known.add(file.stem)
+        known.update(re.findall(r"\bdef (test_\w+)", file.read_text("utf-8")))
+    return set(re.findall(r"\btest_\w+", page)) - known
+
+
+def test_the_pages_name_only_tests_that_exist(project_root: Path) -> None:
+    pages = [*project_root.glob("*.md"), *(project_root / "docs").rglob("*.md")]
+    found = {page.name: unknown(page.read_text("utf-8"), project_root) for page in pages}
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+def test_a_renamed_test_is_seen(project_root: Path) -> None:
+    assert unknown("`test_of_another_name`, `test_guarantees.py`", project_root) == {"test_of_another_name"}
+
+
 def test_a_made_up_test_is_seen(project_root: Path) -> None:
     page = "`tests/boundaries/test_guarantees.py::test_nothing` `tests/nowhere.py::test_a`"
     assert len(missing(page, project_root)) == 2
