@@ -213,23 +213,24 @@ def prepared(once: Once) -> Path:
     """Return a home whose runtime is the test's own interpreter; copied, not changed."""
     pytest.importorskip("ai_edge_litert", reason="needs the extra `convert`", exc_type=ImportError)
 
-    def prepare(home: Path) -> None:
-        device = Device(home=home)
+    def prepare(folder: Path) -> None:
+        device = Device(home=folder / "home")  # the agent makes it, with its own permissions
         made = device.call("runtime", digest=RUNTIME, wheels=[], modules=["ai_edge_litert"]).result
         assert made["interpreter"] == sys.executable
         device.enrol()
 
-    return once.folder("agent-prepared", prepare)
+    return once.folder("agent-prepared", prepare) / "home"
 
 
 @pytest.fixture(scope="session")
 def prepared_serving(prepared: Path, int8_bundle: Bundle, once: Once) -> Path:
     """Return a home where the int8 bundle serves; copied, not changed."""
-    return once.folder("agent-serving", lambda home: _activate(int8_bundle, prepared, home))
+    folder = once.folder("agent-serving", lambda empty: _activate(int8_bundle, prepared, empty / "home"))
+    return folder / "home"
 
 
 def _activate(bundle: Bundle, before: Path, home: Path) -> None:
-    shutil.copytree(before, home, symlinks=True, dirs_exist_ok=True)
+    shutil.copytree(before, home, symlinks=True)
     device = Device(home=home)
     bundle.send(device)
     assert device.call("activate", **bundle.request()).result["changed"]
@@ -447,7 +448,10 @@ def still_serves(serving: Any, int8_bundle: Any, tiny_data: Any, kit: Any) -> Ca
 @pytest.fixture(scope="session")
 def prepared_both(prepared_serving: Path, float_bundle: Bundle, once: Once) -> Path:
     """Return a home where the float bundle serves, and the int8 bundle did before; copied, not changed."""
-    return once.folder("agent-both", lambda home: _activate(float_bundle, prepared_serving, home))
+    folder = once.folder(
+        "agent-both", lambda empty: _activate(float_bundle, prepared_serving, empty / "home")
+    )
+    return folder / "home"
 
 
 @pytest.fixture

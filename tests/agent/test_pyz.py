@@ -82,6 +82,7 @@ def test_the_parent_runs_on(version: str, pyz: Path, tmp_path: Path, kit: Any) -
 
 @pytest.mark.parametrize("version", ["3.7", "3.13"])
 @pytest.mark.convert
+@pytest.mark.slow
 def test_parent_and_child_may_be_different_pythons(
     version: str, pyz: Path, tmp_path: Path, kit: Any, int8_bundle: Any, tiny_data: Any
 ) -> None:
@@ -158,6 +159,7 @@ def test_the_parent_imports_the_standard_library_only() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.slow
 def test_the_long_lived_runtime_imports_on(version: str, pyz: Path) -> None:
     interpreter = _interpreter(version)
     if interpreter is None:

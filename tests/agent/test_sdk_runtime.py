@@ -148,6 +148,7 @@ open(sys.argv[1], "wb").write(tf.lite.TFLiteConverter.from_keras_model(model).co
 """
 
 
+@pytest.mark.slow
 def test_several_inputs_and_outputs(ready: Any, kit: Any, tmp_path: Path) -> None:
     path = tmp_path / "two.tflite"
     done = subprocess.run(

@@ -118,6 +118,7 @@ def test_sources_that_are_not_models(models: Path, output: Path, tmp_path: Path,
     refused(run(half), "EQ305", "truncated", output=output)
 
 
+@pytest.mark.slow
 def test_a_truncated_h5_and_a_damaged_saved_model(
     models: Path, output: Path, tmp_path: Path, edgeq: Edgeq
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_truncated_h5_and_a_damaged_saved_model(
     refused(said, "EQ305", "TensorFlow cannot load", output=output)
 
 
+@pytest.mark.slow
 def test_open_dimensions_besides_the_batch(models: Path, output: Path, edgeq: Edgeq) -> None:
     said = edgeq("convert", models / "open.keras", "-o", output, "--scheme", "float32")
     refused(said, "EQ306", "`image`", "(None, None, None, 1)", output=output)
@@ -211,6 +213,7 @@ def test_an_empty_generator(models: Path, output: Path) -> None:
     assert output.read_bytes() == b"what was there before"
 
 
+@pytest.mark.slow
 def test_all_forms_of_samples_in_python_give_the_same_model(models: Path, data: Path, tmp_path: Path) -> None:
     with np.load(data) as loaded:
         x = loaded["x"]

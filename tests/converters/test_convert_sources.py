@@ -95,6 +95,7 @@ def test_the_same_input_gives_the_same_bytes_in_any_order_of_samples(
     assert fewer.sha256 != one.sha256
 
 
+@pytest.mark.slow
 def test_tensorflow_quantizes_what_litert_quantizer_does_not_know(
     models: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ def test_tensorflow_quantizes_what_litert_quantizer_does_not_know(
     assert any("LEAKY_RELU" in note for note in done.notes)
 
 
+@pytest.mark.slow
 def test_a_tflite_with_an_unknown_operation_is_not_full_integer(
     models: Path, data: Path, tmp_path: Path
 ) -> None:

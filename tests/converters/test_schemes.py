@@ -43,6 +43,7 @@ def test_a_recipe_is_kept_and_gives_the_same_bytes(
     assert changed["sha256"] != one["sha256"]
 
 
+@pytest.mark.slow
 def test_backends_from_the_command_line(models: Path, data: Path, tmp_path: Path, edgeq: Edgeq) -> None:
     pytest.importorskip("tensorflow")
     command = ["convert", models / "leaky.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8"]
@@ -53,6 +54,7 @@ def test_backends_from_the_command_line(models: Path, data: Path, tmp_path: Path
     assert first_line(edgeq(*command, "--backend", "litert")).startswith("error[EQ307]")
 
 
+@pytest.mark.slow
 def test_an_lstm_becomes_integer(models: Path, data: Path, tmp_path: Path, edgeq: Edgeq) -> None:
     pytest.importorskip("tensorflow")
     with np.load(data) as loaded:

@@ -110,6 +110,7 @@ def test_custom_and_tensorflow_operations_are_refused(
         assert words in said.err
 
 
+@pytest.mark.slow
 def test_operations_that_no_backend_quantizes_are_named(tmp_path: Path, edgeq: Edgeq) -> None:
     graph = Graph()
     x, a, y = (graph.tensor(name, (1, 4)) for name in "xay")
@@ -125,6 +126,7 @@ def test_operations_that_no_backend_quantizes_are_named(tmp_path: Path, edgeq: E
     assert "SIGN" in said.err
 
 
+@pytest.mark.slow
 def test_a_model_without_signature_several_inputs_and_outputs(tmp_path: Path, edgeq: Edgeq) -> None:
     graph = Graph()
     a, b = graph.tensor("a", (1, 4)), graph.tensor("b", (1, 4))

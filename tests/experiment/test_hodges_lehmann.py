@@ -150,7 +150,7 @@ def test_too_few_devices_say_nothing() -> None:
     interval, middle = shift_interval(few, few, alpha=0.05)
     assert (interval, middle) == (NOTHING, 0.0)
     assert shift_interval((few[0][:0], few[1][:0]), few, alpha=0.05) == (NOTHING, None)
-    assert [fewest(alpha) for alpha in (0.2, 0.05, 0.01, 0.0061)] == [3, 4, 5, 6]
+    assert [fewest(alpha) for alpha in (1 / 3, 0.2, 0.05, 0.01, 0.0061)] == [2, 3, 4, 5, 6]
 
 
 def test_a_value_known_within_bounds_widens_it() -> None:

@@ -57,6 +57,10 @@ def test_the_comparison_is_exact(text: str, attempted: int, failed: int, expecte
     assert action_of(text, attempted, failed=failed) is expected
 
 
+def test_devices_without_any_failure_go_on() -> None:
+    assert parse_rules(DEFAULT).judge(Tally(attempted=7, failed={})).action is RuleAction.GO
+
+
 def test_silence_is_unreachable_and_timed_out_together() -> None:
     assert action_of("silent>10%", 20, unreachable=1, timed_out=1) is RuleAction.GO
     assert action_of("silent>10%", 20, unreachable=1, timed_out=2) is RuleAction.ABORT
