@@ -8,7 +8,7 @@ from pathlib import Path
 PATH = re.compile(r"`((?:edgeq|converters|device_agents|tests|docs)/[\w./-]+\.\w+|README\.md|CHANGELOG\.md)`")
 STEP = re.compile(r"^\d+\. ", re.MULTILINE)
 MOST_FILES = {
-    "A calibrator": 3,
+    "A calibrator": 4,
     "A device platform": 4,
     "A telemetry signal": 6,
     "A CLI command": 5,

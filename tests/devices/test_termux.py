@@ -76,7 +76,7 @@ def test_the_agent_lives_below_termuxs_home_and_says_that_it_is_android(phone: P
         if path.is_file() and phone.device.home not in path.parents and path.suffix != ".pyc"
     ]
     outside = [path for path in outside if not path.name.startswith("ssh_host_")]
-    assert outside == [], "nothing of ours lies outside the login folder"
+    assert outside == [], "edgeq writes only below the login folder"
 
 
 def test_the_everyday_verbs_work(phone: Phone) -> None:
@@ -116,7 +116,7 @@ def test_termux_boot_gets_a_script_that_runs_as_it_is(phone: Phone) -> None:
     assert script.startswith(f"{termux.HOME}/.termux/boot/edgeq-")
     (first, *_) = shell(phone, "cat", script)[1].splitlines()
     assert first == f"#!{termux.PREFIX}/bin/sh"
-    # As the app runs it: by its first line, with nobody's login environment.
+    # As the app runs it: by its first line, without a login environment.
     exit_status, said = shell(phone, "env", "-i", script)
     assert exit_status == 0, said
     assert '"event":"started"' in said

@@ -1,4 +1,4 @@
-"""How a device is reached: address, login, host key; and waiting until it answers."""
+"""Access to a device: address, login and host key; wait until it answers."""
 
 from __future__ import annotations
 

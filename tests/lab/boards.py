@@ -1,4 +1,4 @@
-"""What a board's kernel says about itself: processor, memory, model, thermal zone."""
+"""Boards as their kernels describe them: processor, memory, model, thermal zone."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Board:
         }
 
     def cpu_list(self) -> dict[str, str]:
-        """Return the files that tell how many processors there are.
+        """Return the files that state the number of processors.
 
         Where they are missing (a hardened /sys, an app's sandbox), XNNPACK is not used, and nothing but a
         line on standard error says so.

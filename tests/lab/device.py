@@ -32,8 +32,8 @@ class Spec:
 
     Attributes:
         layers: read-only folders that make up its root, the topmost first.
-        board: what /proc and /sys say; None leaves them to this machine (and hides its /sys).
-        cpu_list: whether /sys tells the number of processors (see `Board.cpu_list`).
+        board: the content of /proc and /sys; None shows those of this machine, without its /sys.
+        cpu_list: whether /sys states the number of processors (see `Board.cpu_list`).
         home: the login folder.
         sshd: the server below the root, and its settings beyond the usual ones.
     """

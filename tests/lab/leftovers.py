@@ -1,4 +1,4 @@
-"""What a session of the lab must not leave behind: processes, mounts, network namespaces, bridges."""
+"""Leftovers of a session of the lab: processes, mounts, network namespaces, bridges."""
 
 from __future__ import annotations
 

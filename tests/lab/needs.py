@@ -1,4 +1,4 @@
-"""What a part of the lab needs of this machine, and why it cannot run where something is missing."""
+"""Requirements of the lab's parts, and the reason why a part cannot run on this machine."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _allowed() -> bool:
 
 
 def registered(machine: str) -> bool:
-    """Tell whether the kernel hands programs of a machine (`aarch64`, `arm`) to qemu."""
+    """Return whether the kernel runs programs of a machine (`aarch64`, `arm`) with qemu."""
     entry = BINFMT / f"qemu-{machine}"
     # F: the kernel keeps the interpreter open, so that no copy of it is needed below a chroot.
     return entry.is_file() and "F" in next(

@@ -128,7 +128,7 @@ def _ordinary_user() -> Iterator[str]:
         return
     # Its own for each run: two at once must not take it from each other.
     name = f"edgeq-l{os.getpid()}"
-    # `*` instead of a password: nobody can type it, and sshd does not take the account for a locked one.
+    # `*` instead of a password: no password matches it, and sshd does not treat the account as locked.
     subprocess.run(
         [tool("useradd"), "-M", "-p", "*", "-s", "/bin/sh", "-d", "/nonexistent", name], check=True
     )

@@ -1,4 +1,4 @@
-"""Who signs the lab's releases: one key, which every device of the lab learns when it is enrolled."""
+"""Publisher of the lab's releases: one key, which every device of the lab receives at enrolment."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def _accounts(place: Path) -> None:
     passwd += f"{USER}:x:{UID}:{UID}:,,,:/home/{USER}:/bin/bash\n"
     (etc / "passwd").write_text(passwd)
     (etc / "group").write_text((share / "base-passwd/group.master").read_text() + f"{USER}:x:{UID}:\n")
-    # `*`: nobody can type it, and sshd does not take the account for a locked one.
+    # `*`: no password matches it, and sshd does not treat the account as locked.
     shadow = [f"{line.split(':')[0]}:*:19000:0:99999:7:::\n" for line in passwd.splitlines()]
     (etc / "shadow").write_text("".join(shadow))
     (etc / "shadow").chmod(0o640)

@@ -69,7 +69,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_commands_see_the_devices_environment_and_nothing_of_ours(
+def test_commands_see_only_the_devices_environment(
     session: paramiko.Transport, device: LoopbackDevice
 ) -> None:
     os.environ["EDGEQ_SECRET"] = "x"
