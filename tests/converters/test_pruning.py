@@ -146,7 +146,7 @@ def test_invalid_requests_are_reported_in_one_line_and_write_nothing(
         ("other.h5", "EQ314", "a h5 model"),
         ("other.tflite", "EQ314", "a tflite model"),
         ("regression.keras", "EQ315", "--distill"),
-        ("recurrent.keras", "EQ316", "LSTM is not followed"),
+        ("recurrent.keras", "EQ316", "LSTM is not supported"),
     ],
 )
 def test_models_that_cannot_be_pruned_are_refused(
