@@ -89,7 +89,7 @@ def test_kill_in_the_middle_of_an_activation(
 def test_kill_at_any_moment(
     serving: Any, int8_bundle: Any, float_bundle: Any, tiny_data: Any, kit: Any
 ) -> None:
-    """The old release or the new one, whole, whenever the agent dies; and the next try ends well."""
+    """Whenever the agent dies, the old or the new release serves, and the next attempt succeeds."""
     bundles = {bundle.release: bundle for bundle in (int8_bundle, float_bundle)}
     float_bundle.send(serving)
     payload = kit.npz(input_0=tiny_data[:1])

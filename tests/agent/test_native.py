@@ -207,7 +207,7 @@ def test_experiments_are_refused(phone: Any, int8_bundle: Any, float_bundle: Any
 
 
 def test_an_application_uses_its_own_runtime(phone: Any, int8_bundle: Any, tiny_data: Any) -> None:
-    """Where the application's Python has a runtime, the release is proved there by its outputs."""
+    """If the application's Python has a runtime, the SDK checks the release by its outputs."""
     from edgeq_agent import Runtime
 
     phone.call("activate", **int8_bundle.request(runtime=RUNTIME)).result  # noqa: B018

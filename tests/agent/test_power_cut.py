@@ -183,7 +183,7 @@ def _harm(lab: Any, place: str) -> str | None:
     for name in NAMES:
         if place not in lab.syncs(name):
             continue
-        # From the end: what was answered and did not hold is the commonest harm.
+        # From the end: a response that does not hold is the most common damage.
         for at in range(len(lab.operations(name)) + 1, 0, -1):
             for how in ("lost", "torn", "mixed 1", "mixed 2", "mixed 3"):
                 try:

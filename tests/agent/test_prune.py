@@ -130,7 +130,7 @@ def test_running_agents_and_the_newest_are_kept(place: home.Home) -> None:
     ):
         try:
             while not any("edgeq-agent-1.pyz" in words for words in process_token.commands()):
-                pass  # forked, but not yet the program that was asked for
+                pass  # forked, but not yet running the program
             assert agent_files.removable(place) == [".agent-dead", "edgeq-agent-0.pyz", "edgeq-agent-2.pyz"]
         finally:
             running.kill()
@@ -219,7 +219,7 @@ def test_a_device_with_a_read_only_disk_still_answers(
 
 
 def test_a_lock_whose_owner_died_does_not_block(place: home.Home) -> None:
-    """The kernel frees it with the process; what the file says, also a number given again, is nothing."""
+    """The kernel releases the lock with its process; the content of the file does not matter."""
     folder = str(Path(lock.__file__).parents[1])
     script = (
         "import os, sys; from edgeq_agent.storage import home, lock\n"

@@ -200,7 +200,7 @@ def test_the_devices_python_without_a_runtime_is_refused(device: Any, tmp_path: 
 
 
 def _installed(name: str, found: dict[str, importlib.metadata.Distribution]) -> None:
-    """Gather a distribution and what it requires, as far as it is installed."""
+    """Collect a distribution and those of its requirements that are installed."""
     from packaging.requirements import Requirement
 
     if name in found:

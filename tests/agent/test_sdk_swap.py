@@ -93,7 +93,7 @@ def test_sixteen_threads_while_releases_change(
     calls = sum(found, Counter[str]())
     assert set(calls) == set(expected)
     assert all(sum(each.values()) > 0 for each in found)
-    # Nothing is lost on the way to the counters and the windows either.
+    # The counters and the windows have every call, too.
     counted = files.read_json(str(both.home / "models" / "tiny" / "counters.json"))["releases"]
     assert {release: body["calls"] for release, body in counted.items()} == dict(calls)
     windows = [event["window"] for event in both.call("telemetry", limit=1000).of("window")]
@@ -105,7 +105,7 @@ def test_sixteen_threads_while_releases_change(
 
 
 def test_answers_of_the_two_releases_differ(both: Any, tiny_models: Path, tiny_data: Any, kit: Any) -> None:
-    # Else the test above could not tell a mixed call from a right one.
+    # Otherwise the test above could not detect a mixed call.
     one, other = _expected(both, tiny_models, tiny_data, kit).values()
     assert np.abs(one - other).max(axis=1).min() > 1e-4
 
@@ -114,7 +114,7 @@ def test_a_call_that_runs_stays_on_its_release(both: Any, int8_bundle: Any) -> N
     home = Home(str(both.home))
     with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
         engine = rt._routing().default
-        slot = engine.free.pop()  # what a call does that has begun
+        slot = engine.free.pop()  # as a call that has begun
         gone = weakref.ref(engine)
         release_store.point(home, "tiny", int8_bundle.release)
         _until(lambda: rt.release == int8_bundle.release)

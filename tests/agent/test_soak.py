@@ -131,7 +131,7 @@ def trial(
     prepared_serving: Path,
     float_bundle: Any,
 ) -> Iterator[Any]:
-    """Return a machine and what is on its disk when the int8 release serves and the float one is there."""
+    """Return a machine and its disk: the int8 release serves and the float release is on the device."""
     with pytest.MonkeyPatch.context() as patch:
         injection.machine.Remembered(patch)
         machine = injection.machine.Machine(
@@ -149,7 +149,7 @@ def trial(
 
 @pytest.fixture
 def machine(trial: Any, float_bundle: Any) -> Any:
-    """Return the machine, the float release on trial for a minute."""
+    """Return the machine with the float release soaking for a minute."""
     found, tree = trial
     found.load(tree)
     answer = found.call("activate", **float_bundle.request(soak_s=60, failure_limit=2))
@@ -186,7 +186,7 @@ def test_a_jump_of_the_wall_clock_does_not_matter(
     machine.load(tree)
     machine.clock.wall = wall
     assert machine.call("activate", **float_bundle.request(soak_s=60))["result"]["state"] == "soaking"
-    machine.clock.wall = 1_700_000_000.0  # the network told the time
+    machine.clock.wall = 1_700_000_000.0  # set by the network
     assert machine.call("soak", model="tiny")["result"]["state"] == "soaking"
     machine.clock.wall -= 500_000_000.0  # and stepped back
     machine.clock.seconds += 30

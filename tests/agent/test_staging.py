@@ -209,7 +209,7 @@ class TestSplit:
             _until(lambda: rt.releases == {"default": third.release})
             assert not device.call("split", model="tiny").result["in_force"]
             assert device.call("prune").result["removed"]["releases"] == []
-            # The trial fails: what served before serves again, split as before.
+            # The soak fails: the previous release serves again, with its split.
             assert device.call("rollback", model="tiny").result["release"] == int8_bundle.release
             _until(lambda: set(rt.releases) == {"a", "b"})
             # A commit ends it for good, also when a rollback leads back to the old release.

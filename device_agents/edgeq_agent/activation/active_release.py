@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeq_agent.activation import states
+from edgeq_agent.activation import counters, states
 from edgeq_agent.activation.state_record import SOAKING
-from edgeq_agent.errors import UNSUPPORTED, AgentError
-from edgeq_agent.inference.job import ReleaseFiles
+from edgeq_agent.errors import DEADLINE, UNHEALTHY, UNSUPPORTED, AgentError
+from edgeq_agent.inference.job import InferOptions, InferResult, ReleaseFiles
 from edgeq_agent.releases import release_store
 from edgeq_agent.releases.manifest import Manifest
 from edgeq_agent.runtimes import registry
-from edgeq_agent.runtimes.base import RuntimeBackend
+from edgeq_agent.runtimes.base import OnEvent, RuntimeBackend
 from edgeq_agent.storage.home import Home
+
+# The caller's fault, not the release's.
+_INPUT_ERROR = "input_not_finite"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,29 @@ class ActiveRelease:
     def files(self) -> ReleaseFiles:
         """The release's files for the model's process."""
         return ReleaseFiles.of(self.home, self.manifest)
+
+    def infer(
+        self, options: InferOptions, payload_path: str, timeout_s: float, on_event: OnEvent
+    ) -> InferResult:
+        """Run the samples of an .npz file; while the release soaks, its calls and failures are counted.
+
+        Raises:
+            AgentError: as `RuntimeBackend.infer`.
+        """
+        try:
+            result = self.backend.infer(self.files, options, payload_path, timeout_s, on_event)
+        except AgentError as error:
+            if error.code in (UNHEALTHY, DEADLINE):
+                late = int(error.code == DEADLINE)
+                self._count(calls=1, deadline_misses=late, crashes=1 - late)
+            raise
+        failed = sum(count for kind, count in result.errors.items() if kind != _INPUT_ERROR)
+        self._count(calls=result.samples, errors=failed)
+        return result
+
+    def _count(self, **counts: int) -> None:
+        if self.soaking:
+            counters.add(self.home, self.manifest.model, self.manifest.release, **counts)
 
 
 def find(home: Home, model: str) -> ActiveRelease:

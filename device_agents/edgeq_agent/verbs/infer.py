@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 
-from edgeq_agent.activation import active_release, counters
-from edgeq_agent.activation.active_release import ActiveRelease
+from edgeq_agent.activation import active_release
 from edgeq_agent.blobs import blob_store
 from edgeq_agent.calls.call import Call
-from edgeq_agent.errors import DEADLINE, UNHEALTHY, AgentError
-from edgeq_agent.inference.job import InferOptions, InferResult
+from edgeq_agent.inference.job import InferOptions
 from edgeq_agent.storage import disk, scratch
 from edgeq_agent.telemetry import outbox
 from edgeq_agent.telemetry.window import WindowError, parse_unnumbered
 from edgeq_agent.wire import Json
 
 _MAX_PAYLOAD_BYTES = 1 << 32
-# The caller's fault, not the release's.
-_INPUT_ERROR = "input_not_finite"
 
 
 def infer(call: Call) -> Json:
@@ -48,7 +44,7 @@ def infer(call: Call) -> Json:
                 target.write(chunk)
         with outbox.opened(call.home) as box:
             windows = _WindowStore(box, model, active.manifest.release)
-            result = _run(active, options, path, timeout_s, windows)
+            result = active.infer(options, path, timeout_s, windows.take)
     finally:
         scratch.remove(path)
     body = result.to_json()
@@ -56,27 +52,6 @@ def infer(call: Call) -> Json:
     if windows.problems:
         body["telemetry_problem"] = windows.problems[-1]
     return body
-
-
-def _run(
-    active: ActiveRelease, options: InferOptions, path: str, timeout_s: float, windows: _WindowStore
-) -> InferResult:
-    """Run the job; count the calls and failures of a release in its soak time."""
-    try:
-        result = active.backend.infer(active.files, options, path, timeout_s, windows.take)
-    except AgentError as error:
-        if active.soaking and error.code in (UNHEALTHY, DEADLINE):
-            late = int(error.code == DEADLINE)
-            _count(active, calls=1, deadline_misses=late, crashes=1 - late)
-        raise
-    if active.soaking:
-        failed = sum(count for kind, count in result.errors.items() if kind != _INPUT_ERROR)
-        _count(active, calls=result.samples, errors=failed)
-    return result
-
-
-def _count(active: ActiveRelease, **counts: int) -> None:
-    counters.add(active.home, active.manifest.model, active.manifest.release, **counts)
 
 
 class _WindowStore:

@@ -1,4 +1,4 @@
-"""Calls of an experiment that faults are tried on: a release is staged, calls are split, and it ends."""
+"""Fault scenarios of an experiment: stage a release, split the calls, end the split, promote an arm."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tests.agent.injection.scenarios import Scenario, committed, journal_has, st
 
 
 def stage(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
-    """A second release is proved and kept; what serves does not change, and `prune` leaves it alone."""
+    """A second release is checked and kept; the active release stays, and `prune` keeps both."""
 
     def kept(machine: Any) -> None:
         place = home.Home(str(machine.home))
-        assert list(candidates.read(place, "tiny")) == [new.release], "the answer said staged"
-        assert (machine.home / "releases" / new.release).is_dir(), "the answer said staged"
+        assert list(candidates.read(place, "tiny")) == [new.release], "the response says staged"
+        assert (machine.home / "releases" / new.release).is_dir(), "the response says staged"
 
-    def told(machine: Any) -> None:
+    def check(machine: Any) -> None:
         kept(machine)
         journal_has(machine, "stage")
 
@@ -31,7 +31,7 @@ def stage(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     return Scenario(
         name="stage",
         before=before,
-        steps=[verb("stage", told, **new.request())],
+        steps=[verb("stage", check, **new.request())],
         serves=(old.release,),
         ends=(old.release, state_record.COMMITTED),
         settled=settled,
@@ -48,7 +48,7 @@ def arms(old: Any, new: Any) -> dict[str, Any]:
 def split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     def counts(machine: Any) -> None:
         found = candidates.status(home.Home(str(machine.home)), "tiny").to_json()
-        assert found["in_force"], "the answer said that it is split"
+        assert found["in_force"], "the response says that it is split"
         assert [arm["release"] for arm in found["split"]["arms"]] == [old.release, new.release]
 
     return Scenario(
@@ -62,16 +62,16 @@ def split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
 
 
 def end_split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
-    """The experiment is over: first the split goes, then the release."""
+    """End the experiment: first remove the split, then the candidate."""
 
     def cleared(machine: Any) -> None:
         assert candidates.status(home.Home(str(machine.home)), "tiny").to_json()["split"] is None, (
-            "the answer said cleared"
+            "the response says cleared"
         )
 
     def gone(machine: Any) -> None:
         cleared(machine)
-        assert candidates.read(home.Home(str(machine.home)), "tiny") == {}, "the answer said unstaged"
+        assert candidates.read(home.Home(str(machine.home)), "tiny") == {}, "the response says unstaged"
 
     steps = [
         verb("split", cleared, model="tiny", clear=True),
@@ -88,7 +88,7 @@ def end_split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
 
 
 def promote(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
-    """An arm of the split is activated: it alone serves, and no split is left."""
+    """Activate an arm of the split: it alone serves, and no split is left."""
 
     def settled(machine: Any) -> None:
         found = candidates.status(home.Home(str(machine.home)), "tiny").to_json()

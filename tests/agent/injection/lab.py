@@ -1,4 +1,4 @@
-"""Runs a scenario with a fault, starts the device again, and checks that it is well and ends as it should."""
+"""Run a scenario with a fault, restart the device, and check that it is consistent and can finish."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from edgeq_agent.activation import active_release
 from edgeq_agent.inference.job import InferOptions
 from edgeq_agent.storage import home
 
-KEPT = "kept"  # killed: what was written stays
+KEPT = "kept"  # killed: everything that was written stays
 HALF = "half"  # killed in the middle of a write
 ERRORS = {errno.ENOSPC: "EQ501", errno.EROFS: "EQ503", errno.EIO: "EQ522"}
 
 
 class Lab:
-    """One machine, the scenarios, and what was seen to be well already."""
+    """One machine, its scenarios, and the disks that were found consistent already."""
 
     def __init__(self, injection: SimpleNamespace, machine: Any, payload: Path, scenarios: list[Any]) -> None:
         self.machine = machine
@@ -30,7 +30,7 @@ class Lab:
         self._well: set[Any] = set()
 
     def operations(self, name: str) -> list[str]:
-        """Return the operations of a clean run; it must end well."""
+        """Return the operations of a run without faults, which must succeed."""
         scenario = self.scenarios[name]
         self.machine.load(scenario.before)
         self._to_the_end(scenario)
@@ -39,40 +39,45 @@ class Lab:
         return done
 
     def syncs(self, name: str) -> set[str]:
-        """Return the places that sync in a clean run."""
+        """Return the places that sync in a run without faults."""
         self.operations(name)
         return set(self.machine.disk.syncs)
 
     def cut(self, name: str, at: int, how: str, *, deaf: str | None = None) -> None:
-        """Cut the power after operation `at` (past the last: after the answer), and see that all is well."""
+        """Cut the power after operation `at` (past the last: after the response), and check the device."""
         scenario, machine = self.scenarios[name], self.machine
         machine.load(scenario.before)
         fault = self._modules.machine.Fault(at=at, half=how == HALF)
         machine.attach(fault, deaf)
-        told = []
+        answered = []
         try:
             for step in scenario.steps:
                 answer = step.act(machine)
                 assert answer is None or answer["event"] == "result", answer
-                told.append(step)
+                answered.append(step)
         except self._modules.machine.PowerCut:
             self.tally["kills" if how in (KEPT, HALF) else "power cuts"] += 1
         if how in (KEPT, HALF):
             machine.restart()
         else:
             machine.restart(machine.after_cut(how, random.Random(f"{how} {at}")))  # noqa: S311 - no secret
-        key = (name, len(told), machine.clock.boot, _digest(self._modules.page_cache.read_tree(machine.root)))
+        key = (
+            name,
+            len(answered),
+            machine.clock.boot,
+            _digest(self._modules.page_cache.read_tree(machine.root)),
+        )
         if deaf is None and key in self._well:
-            return  # the very same disk was seen to be well after an earlier operation
-        self._comes_back(scenario, told)
+            return  # the same disk was found consistent after an earlier operation
+        self._comes_back(scenario, answered)
         self._well.add(key)
 
-    def _comes_back(self, scenario: Any, told: list[Any]) -> None:
+    def _comes_back(self, scenario: Any, answered: list[Any]) -> None:
         machine, scenarios = self.machine, self._modules.scenarios
         scenarios.whole(machine, scenario.serves)
         scenario.always(machine)
-        for step in told:
-            step.told(machine)
+        for step in answered:
+            step.check(machine)
         self._loads()
         answer = machine.call("recover")
         assert answer["event"] == "result", answer
@@ -97,7 +102,7 @@ class Lab:
         self._loads()
 
     def _loads(self) -> None:
-        """Make a real inference with what serves."""
+        """Run a real inference with the active release."""
         if self._modules.scenarios.current(self.machine) is None:
             return
         with self.machine.inside():
@@ -107,10 +112,10 @@ class Lab:
         assert (result.samples, result.errors) == (3, {})
 
     def refuse(self, name: str, at: int, error: int, *, lasting: bool) -> bool:
-        """Let operation `at` fail, and see that the cause is named and all is well.
+        """Let operation `at` fail; check that the error names the cause and that the device is consistent.
 
         Returns:
-            False when nothing failed: an operation that needs no room cannot meet a full disk.
+            False when nothing failed: an operation that needs no space cannot fail on a full disk.
         """
         scenario, machine, scenarios = self.scenarios[name], self.machine, self._modules.scenarios
         machine.load(scenario.before)
@@ -124,28 +129,24 @@ class Lab:
             if answer["event"] == "error":
                 refused = answer["error"]
                 break
-            said = repr(answer["result"])
-            absorbed = absorbed or "journal_problem" in said or "split_problem" in said
+            text = repr(answer["result"])
+            absorbed = absorbed or "journal_problem" in text or "split_problem" in text
         if machine.disk.hit is None:
             return False
         self.tally["refusals of the disk"] += 1
         scenarios.whole(machine, scenario.serves)
         if refused is not None:
             assert refused["code"] == ERRORS[error], refused
-            assert (
-                "space" in refused["problem"]
-                or "refuses" in refused["problem"]
-                or "fails" in refused["problem"]
-            )
+            assert any(cause in refused["problem"] for cause in ("space", "refuses", "disk reports an error"))
             if not lasting and name in ("install", "update", "rollback"):
                 assert scenarios.current(machine) == before, "what served before the call serves"
         else:
-            # Nobody is told of litter that could not be removed: the next call removes it. A file system that
-            # refuses a link is taken for one that has none: a rename does the same.
+            # Leftover files that could not be removed are not reported: the next call removes them. A file
+            # system that refuses a link is treated as one without links: a rename does the same.
             assert absorbed or machine.disk.hit in ("unlink", "rmdir", "link"), machine.disk.hit
         self._loads()
         litter = machine.disk.hit == "unlink"
-        machine.mend()
+        machine.repair()
         if (
             refused is not None
             and not lasting

@@ -1,4 +1,4 @@
-"""A device inside the test's process: its disk fails on order, its clock and its processes are the test's."""
+"""A device inside the test's process, with a disk that can fail and a clock and processes under control."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _half(data: bytes | bytearray) -> bytes:
     return bytes(data[: len(data) // 2])
 
 
-# What can be done by half when a process is killed, and how.
+# The operations that a kill can leave half done, and how.
 HALVES: dict[str, Callable[..., object]] = {
     "write": lambda file, data: os.write(file.descriptor, _half(data)),
     "write_at": lambda file, data, start: os.pwrite(file.descriptor, _half(data), start),
@@ -41,12 +41,12 @@ HALVES: dict[str, Callable[..., object]] = {
 
 
 class PowerCut(BaseException):
-    """The power is gone, or the process was killed: no handler of the agent may go on."""
+    """The power is cut or the process is killed: no handler of the agent may continue."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What goes wrong at the operation number `at` (from 1).
+    """The fault at operation number `at` (from 1).
 
     Attributes:
         error: the errno that the operation fails with; None cuts the power after it.
@@ -112,7 +112,7 @@ class FaultyDisk(disk.Disk):
 
 
 def _place(frame: FrameType | None) -> str:
-    """Return the function of the agent that asked, past the modules that only pass it on."""
+    """Return the agent's calling function, skipping the modules that only pass the call on."""
     while frame is not None:
         name = Path(frame.f_code.co_filename).stem
         if name not in ("disk", "files", "machine") and "edgeq_agent" in frame.f_code.co_filename:
@@ -122,7 +122,7 @@ def _place(frame: FrameType | None) -> str:
 
 
 class FakeClock(clock.Clock):
-    """A clock that stands still until it is told."""
+    """A clock that moves only when the test moves it."""
 
     def __init__(self) -> None:
         self.boot = 1
@@ -151,32 +151,32 @@ class Machine:
         self._cache_module = cache
         self._cache: Any = None
         started = process_token._started
-        # The same names in every run: a disk that was seen to be well is known again.
+        # The same names in every run, so that a disk that was found consistent is recognized.
         patch.setattr(partial, "_new_owner", lambda: f"owner{self._life}")
-        # A restart gives this process another start time: what it made before is of a dead process.
+        # A restart gives this process another start time, so its earlier files are those of a dead process.
         patch.setattr(
             process_token, "_started", lambda pid: f"9{self._life}" if pid == os.getpid() else started(pid)
         )
 
     def load(self, tree: dict[str, Any], *, boot: int = 1, seconds: float = 100.0) -> None:
-        """Begin anew with what is on the disk, all of it durable."""
+        """Start with this content of the disk, all of it durable."""
         self._cache_module.write_tree(self.root, tree)
         self.clock.boot, self.clock.seconds = boot, seconds
         self._life += 1
         self.attach()
 
     def attach(self, fault: Fault | None = None, deaf: str | None = None) -> None:
-        """Take the disk as it is for durable, and fail from here on as told."""
+        """Make the present disk durable, and inject the fault from here on."""
         self._cache = self._cache_module.PageCache(self.root)
         self.disk = FaultyDisk(self._cache, fault, deaf)
 
-    def mend(self) -> None:
-        """Let the disk work again, and what it forgot be forgotten."""
+    def repair(self) -> None:
+        """Let the disk work again, without the writes that it lost."""
         self.attach()
         self._life += 1
 
     def restart(self, left: dict[str, Any] | None = None) -> None:
-        """Begin a new process; with what a power cut `left`, a new boot too."""
+        """Start a new process; after a power cut, with the disk that it `left`, also a new boot."""
         self._life += 1
         if left is not None:
             self._cache_module.write_tree(self.root, left)
@@ -215,7 +215,7 @@ class Machine:
 
 
 class Remembered:
-    """The model's real process, run once for each different content of its files."""
+    """The model's real process, run only once for each content of its files."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.runs = 0
@@ -243,7 +243,7 @@ class Remembered:
 
 
 def _environment(interpreter: str) -> Any:
-    """Return the interpreter, or what is in its environment where the agent made it one of its own."""
+    """Return the interpreter, or the content of its environment when the agent built it."""
     sites = sorted(Path(interpreter).parents[1].glob("lib/python*/site-packages"))
     if Path(interpreter).parents[1].name == ".venv" or not sites or "/home/" not in interpreter:
         return interpreter
@@ -254,7 +254,7 @@ def _environment(interpreter: str) -> Any:
 
 
 def make_venv(folder: str, shares: bool, timeout_s: float) -> None:
-    """Make what `python -m venv` makes, through the disk, so that a fault can hit it, too."""
+    """Make what `python -m venv` makes, through the simulated disk, so that faults can hit it."""
     site = Path(folder) / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
     for path in [*reversed(site.relative_to(folder).parents), site.relative_to(folder), Path("bin")]:
         disk.mkdir(str(Path(folder) / path))
@@ -265,7 +265,7 @@ def make_venv(folder: str, shares: bool, timeout_s: float) -> None:
 
 
 def _contents(job: dict[str, Any]) -> dict[str, Any]:
-    """Return the job with each path replaced by the digest of what is there."""
+    """Return the job with each path replaced by the digest of its file."""
     found = {name: _contents(value) if isinstance(value, dict) else value for name, value in job.items()}
     for name, value in job.items():
         if name.endswith("_path") and value is not None:

@@ -1,4 +1,4 @@
-"""A file system as a power cut sees it: what was synced is there, of the rest nothing, the names, or some."""
+"""Simulate what a power cut leaves: everything synced, and of the rest nothing, only names, or a part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Tree = dict[str, bytes | str | None]
 
 LOST = "lost"  # whatever was not synced is gone
 TORN = "torn"  # names are there, contents that were not synced are empty
-MIXED = "mixed"  # by chance, name by name and file by file; what follows the word is the seed
+MIXED = "mixed"  # at random, name by name and file by file; the rest of the word is the seed
 
 
 class _Folder:
@@ -34,7 +34,7 @@ class _Link:
 
 
 class PageCache:
-    """Follows the operations of a `Disk` below `root`, and knows what of them is durable."""
+    """Tracks the operations of a `Disk` below `root` and which of them are durable."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -116,7 +116,7 @@ class PageCache:
                 node.durable = node.data
 
     def after_cut(self, how: str, chance: random.Random) -> Tree:
-        """Return what a power cut leaves."""
+        """Return the content of the disk after a power cut."""
         left: Tree = {}
 
         mixed = how.startswith(MIXED)

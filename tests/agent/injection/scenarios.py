@@ -1,4 +1,4 @@
-"""The calls that faults are tried on: what is on the device before, what is asked, what must hold after."""
+"""Fault scenarios: the device before, the calls to make, and what must hold after each."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Step:
 
     Attributes:
         act: does it; returns the last message of the agent's answer, or None.
-        told: must hold from the moment on that the answer was given, also after a power cut.
+        check: must hold from the response on, also after a power cut.
     """
 
     act: Callable[[Any], dict[str, Any] | None]
-    told: Check = field(default=lambda machine: None)
+    check: Check = field(default=lambda machine: None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +69,15 @@ def state_of(machine: Any) -> dict[str, Any]:
 
 def serves(release: str) -> Check:
     def check(machine: Any) -> None:
-        assert current(machine) == release, "the answer said that it serves"
+        assert current(machine) == release, "the response says that it serves"
 
     return check
 
 
 def committed(release: str) -> Check:
     def check(machine: Any) -> None:
-        assert current(machine) == release, "the answer said committed"
-        assert state_of(machine)["state"] == state_record.COMMITTED, "the answer said committed"
+        assert current(machine) == release, "the response says committed"
+        assert state_of(machine)["state"] == state_record.COMMITTED, "the response says committed"
         assert state_of(machine)["target"] == release
         _journal_says(machine, release, state_record.COMMITTED)
         manifest = files.read_json(str(machine.home / "releases" / release / "manifest.json"))
@@ -94,7 +94,7 @@ def _journal_says(machine: Any, release: str, state: str) -> None:
 
 
 def journal_has(machine: Any, event: str) -> None:
-    """The device's journal tells of an event."""
+    """Check that the device's journal has an event."""
     entries = journal.tail(home.Home(str(machine.home)), 50)
     assert any(entry["event"] == event for entry in entries), f"{event} is not in the journal"
 
@@ -102,12 +102,12 @@ def journal_has(machine: Any, event: str) -> None:
 def put(data: bytes) -> Step:
     sha = hashlib.sha256(data).hexdigest()
 
-    def told(machine: Any) -> None:
+    def check(machine: Any) -> None:
         blob = machine.home / "blobs" / "sha256" / sha
-        assert blob.exists(), "the answer said stored"
-        assert blob.read_bytes() == data, "the answer said stored"
+        assert blob.exists(), "the response says stored"
+        assert blob.read_bytes() == data, "the response says stored"
 
-    return Step(act=lambda machine: machine.call("put", data, sha256=sha, size_bytes=len(data)), told=told)
+    return Step(act=lambda machine: machine.call("put", data, sha256=sha, size_bytes=len(data)), check=check)
 
 
 def upload(*contents: bytes) -> Step:
@@ -122,17 +122,17 @@ def upload(*contents: bytes) -> Step:
             body += wire.frame_header(wire.AS_IT_IS, number, chunk, len(piece)) + piece
         body += wire.frame_header(wire.DONE, number, 0, 0)
 
-    def told(machine: Any) -> None:
+    def check(machine: Any) -> None:
         for sha, data in shas.items():
             blob = machine.home / "blobs" / "sha256" / sha
-            assert blob.exists(), "the answer said stored"
-            assert blob.read_bytes() == data, "the answer said stored"
+            assert blob.exists(), "the response says stored"
+            assert blob.read_bytes() == data, "the response says stored"
 
-    return Step(act=lambda machine: machine.call("upload", body, blobs=offers), told=told)
+    return Step(act=lambda machine: machine.call("upload", body, blobs=offers), check=check)
 
 
-def verb(name: str, told: Check = lambda machine: None, **request: Any) -> Step:
-    return Step(act=lambda machine: machine.call(name, **request), told=told)
+def verb(name: str, check: Check = lambda machine: None, **request: Any) -> Step:
+    return Step(act=lambda machine: machine.call(name, **request), check=check)
 
 
 def wait(seconds: float) -> Step:
@@ -143,7 +143,7 @@ def wait(seconds: float) -> Step:
 
 
 def fail(release: str, **counts: int) -> Step:
-    """The app adds to the counters of the release that serves on trial."""
+    """The application adds to the counters of the soaking release."""
 
     def act(machine: Any) -> dict[str, Any] | None:
         if current(machine) != release:
@@ -151,7 +151,7 @@ def fail(release: str, **counts: int) -> Step:
         try:
             with machine.inside():
                 counters.add(home.Home(str(machine.home)), "tiny", release, **counts)
-        except OSError as error:  # the app is told
+        except OSError as error:  # the application sees the error
             refused = errors.from_os(error)
             assert refused is not None
             return refused.message()
@@ -161,27 +161,27 @@ def fail(release: str, **counts: int) -> Step:
 
 
 def install(bundle: Any, runtime: str, change: dict[str, Any], before: dict[str, Any]) -> Scenario:
-    """The way of a new device: it tells what it is, trusts a key, gets blobs and a runtime, and activates."""
+    """Install on a new device: probe, trust a key, upload blobs, build a runtime, activate."""
 
     def known(machine: Any) -> None:
-        assert files.read_json(str(machine.home / "device.json"))["device_id"], "the answer told an id"
+        assert files.read_json(str(machine.home / "device.json"))["device_id"], "the response has an id"
 
     def trusted(machine: Any) -> None:
         kept = trust_store.load(home.Home(str(machine.home)))
-        assert kept is not None, "the answer said trusted"
-        assert len(kept.active) == 1, "the answer said trusted"
+        assert kept is not None, "the response says trusted"
+        assert len(kept.active) == 1, "the response says trusted"
         journal_has(machine, "trust")
 
-    def runtime_told(machine: Any) -> None:
+    def check_runtime(machine: Any) -> None:
         entry = machine.home / "runtime" / runtime / "runtime.json"
-        assert entry.exists(), "the answer said that the runtime is there"
-        assert entry.stat().st_size > 0, "the answer said that the runtime is there"
+        assert entry.exists(), "the response says that the runtime is there"
+        assert entry.stat().st_size > 0, "the response says that the runtime is there"
         journal_has(machine, "runtime")
 
     # The blobs first, as the host sends them: building a runtime syncs everything.
     steps = [verb("probe", known), verb("trust", trusted, change=change)]
     steps.extend(put(data) for data in bundle.files.values())
-    steps.append(verb("runtime", runtime_told, digest=runtime, wheels=[], modules=["ai_edge_litert"]))
+    steps.append(verb("runtime", check_runtime, digest=runtime, wheels=[], modules=["ai_edge_litert"]))
     steps.append(verb("activate", committed(bundle.release), **bundle.request()))
     return Scenario(
         name="install",
@@ -199,26 +199,26 @@ def build(release: str, digest: str, wheel: bytes, before: dict[str, Any], *, br
     """
     sha = hashlib.sha256(wheel).hexdigest()
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
-        wanted = {name: archive.read(name) for name in archive.namelist()}
+        expected = {name: archive.read(name) for name in archive.namelist()}
 
     def unpacked(machine: Any) -> dict[str, bytes] | None:
         backend = registry.read(home.Home(str(machine.home)), digest)
         if backend is None:
             return None
         (site,) = Path(backend.entry.interpreter).parents[1].glob("lib/python*/site-packages")
-        # Not the bytecode: Python writes it when it is proved.
+        # Without bytecode: Python writes it during the self-test.
         return {str(path.relative_to(site)): path.read_bytes() for path in sorted(site.rglob("*.py"))}
 
     def always(machine: Any) -> None:
         found = unpacked(machine)
         if found is None:
             assert not broken, "the runtime that was there is gone, and no other is in its place"
-        elif found != wanted:
+        elif found != expected:
             assert broken, "a runtime with files missing or damaged"
-            assert found == {**wanted, BROKEN: b"raise ImportError"}, "neither the old one nor the new one"
+            assert found == {**expected, BROKEN: b"raise ImportError"}, "neither the old one nor the new one"
 
-    def told(machine: Any) -> None:
-        assert unpacked(machine) == wanted, "the answer said that the runtime is there"
+    def check(machine: Any) -> None:
+        assert unpacked(machine) == expected, "the response says that the runtime is there"
         journal_has(machine, "runtime")
 
     request = {
@@ -229,10 +229,10 @@ def build(release: str, digest: str, wheel: bytes, before: dict[str, Any], *, br
     return Scenario(
         name="rebuild" if broken else "build",
         before=before,
-        steps=[verb("runtime", told, **request)],
+        steps=[verb("runtime", check, **request)],
         serves=(release,),
         ends=(release, state_record.COMMITTED),
-        settled=told,
+        settled=check,
         always=always,
     )
 
@@ -242,11 +242,11 @@ def service(release: str, before: dict[str, Any], *, enable: bool) -> Scenario:
 
     def installed(machine: Any) -> None:
         found = record.read(home.Home(str(machine.home)))
-        assert found is not None, "the answer said installed"
-        assert found.is_intact(), "the answer said installed"
+        assert found is not None, "the response says installed"
+        assert found.is_intact(), "the response says installed"
 
     def gone(machine: Any) -> None:
-        assert list((machine.home / "service").iterdir()) == [], "the answer said removed"
+        assert list((machine.home / "service").iterdir()) == [], "the response says removed"
 
     def always(machine: Any) -> None:
         found = record.read(home.Home(str(machine.home)))
@@ -254,7 +254,7 @@ def service(release: str, before: dict[str, Any], *, enable: bool) -> Scenario:
         there = {str(path) for path in (machine.home / "service").glob("start.*")}
         assert there <= known, "something starts that nobody would find again"
 
-    def told(machine: Any) -> None:
+    def check(machine: Any) -> None:
         (installed if enable else gone)(machine)
         journal_has(machine, "service")
 
@@ -266,7 +266,7 @@ def service(release: str, before: dict[str, Any], *, enable: bool) -> Scenario:
             return {"event": "result", "result": {"journal_problem": problem} if "journal" in problem else {}}
         return answer
 
-    step = Step(act=act, told=told) if enable else verb("service", told, action="disable")
+    step = Step(act=act, check=check) if enable else verb("service", check, action="disable")
     return Scenario(
         name="service" if enable else "no service",
         before=before,
@@ -305,12 +305,12 @@ def soak(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
 
 
 def failed_soak(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
-    def told(machine: Any) -> None:
-        assert current(machine) == old.release, "the answer said rolled back"
-        assert state_of(machine)["state"] == state_record.ROLLED_BACK, "the answer said rolled back"
+    def check(machine: Any) -> None:
+        assert current(machine) == old.release, "the response says rolled back"
+        assert state_of(machine)["state"] == state_record.ROLLED_BACK, "the response says rolled back"
         _journal_says(machine, new.release, state_record.ROLLED_BACK)
 
-    steps = [fail(new.release, calls=10, errors=9), verb("soak", told, model="tiny")]
+    steps = [fail(new.release, calls=10, errors=9), verb("soak", check, model="tiny")]
     return Scenario(
         name="failed soak",
         before=before,
@@ -332,14 +332,14 @@ def rollback(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
 
 
 def recover(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
-    def told(machine: Any) -> None:
-        assert current(machine) == old.release, "the answer said rolled back"
-        assert state_of(machine)["state"] == state_record.ROLLED_BACK, "the answer said rolled back"
+    def check(machine: Any) -> None:
+        assert current(machine) == old.release, "the response says rolled back"
+        assert state_of(machine)["state"] == state_record.ROLLED_BACK, "the response says rolled back"
 
     return Scenario(
         name="recover",
         before=before,
-        steps=[verb("recover", told)],
+        steps=[verb("recover", check)],
         serves=(old.release, new.release),
         ends=(old.release, state_record.ROLLED_BACK),
     )
@@ -350,12 +350,12 @@ def prune(
 ) -> Scenario:
     def removed(machine: Any) -> None:
         back = [path for path in gone if (machine.home / path).exists()]
-        assert back == [], "the answer said removed"
+        assert back == [], "the response says removed"
         assert state_of(machine)["history"] == history, "no history leads to what is gone"
 
-    def told(machine: Any) -> None:
+    def check(machine: Any) -> None:
         removed(machine)
-        # Only what was answered: a call that was cut may have done it without getting to the journal.
+        # Only after a response: an interrupted call may have done its work without writing the journal.
         journal_has(machine, "prune")
 
     def settled(machine: Any) -> None:
@@ -365,7 +365,7 @@ def prune(
     return Scenario(
         name="prune",
         before=before,
-        steps=[verb("prune", told)],
+        steps=[verb("prune", check)],
         serves=(new.release,),
         ends=(new.release, state_record.COMMITTED),
         settled=settled,
@@ -374,16 +374,16 @@ def prune(
 
 def pin(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     def pinned(machine: Any) -> None:
-        assert pins.read(home.Home(str(machine.home)), "tiny") == [old.release], "the answer said pinned"
+        assert pins.read(home.Home(str(machine.home)), "tiny") == [old.release], "the response says pinned"
 
-    def told(machine: Any) -> None:
+    def check(machine: Any) -> None:
         pinned(machine)
         journal_has(machine, "pin")
 
     return Scenario(
         name="pin",
         before=before,
-        steps=[verb("pin", told, model="tiny", release=old.release)],
+        steps=[verb("pin", check, model="tiny", release=old.release)],
         serves=(new.release,),
         ends=(new.release, state_record.COMMITTED),
         settled=pinned,
@@ -408,7 +408,7 @@ def whole(machine: Any, allowed: tuple[str | None, ...]) -> None:
 
 
 def _split_is_whole(machine: Any) -> None:
-    """A split that counts names only releases that are there and were proved there."""
+    """Check that a split in force names only releases that were checked on this device."""
     place = home.Home(str(machine.home))
     if not (machine.home / "models" / "tiny").is_dir():
         return
