@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from edgeq_agent.activation import candidates, states
 from edgeq_agent.activation.candidates import SplitStatus
 from edgeq_agent.activation.states import ModelState
-from edgeq_agent.errors import IN_SPLIT, NOT_STAGED, ON_TRIAL, AgentError
+from edgeq_agent.errors import IN_SPLIT, NOT_STAGED, SOAKING_RELEASE, AgentError
 from edgeq_agent.releases import release_store
 from edgeq_agent.runtimes import registry
 from edgeq_agent.split import ab_split
@@ -53,14 +53,14 @@ def start(home: Home, state: ModelState, split: Split, expected_base: str | None
     current = release_store.need_current(home, model)
     if state.state in states.PENDING:
         raise AgentError(
-            ON_TRIAL,
+            SOAKING_RELEASE,
             model,
             f"its release is {state.state.replace('_', ' ')}",
             hint="wait for the end of its soak (`edgeq status`), then start the experiment again",
         )
     if expected_base is not None and expected_base != current:
         raise AgentError(
-            ON_TRIAL,
+            SOAKING_RELEASE,
             model,
             "another release serves than the split is for",
             expected=expected_base[:12],

@@ -31,7 +31,7 @@ def install(artifacts: Artifacts) -> None:
     _write(_select(artifacts, system=False))
     system = _select(artifacts, system=True)
     if system.files or system.links:
-        _run_as_root({"files": system.files, "links": system.links})
+        _run_as_root(system, [])
 
 
 def remove(paths: list[str]) -> None:
@@ -45,7 +45,7 @@ def remove(paths: list[str]) -> None:
     _unlink([path for path in existing if not _is_system(path)])
     system = [path for path in existing if _is_system(path)]
     if system:
-        _run_as_root({"take": system})
+        _run_as_root(Artifacts(), system)
 
 
 def _select(artifacts: Artifacts, system: bool) -> Artifacts:
@@ -88,11 +88,12 @@ def _content(path: str) -> bytes | None:
         return None
 
 
-def _run_as_root(order: Json) -> None:
+def _run_as_root(artifacts: Artifacts, removed: list[str]) -> None:
     if os.getuid() == 0:
-        _execute(order)
+        _execute(artifacts, removed)
         return
     run = command.python("from edgeq_agent.autostart.installer import as_root; as_root()")
+    order = {"files": artifacts.files, "links": artifacts.links, "remove": removed}
     output = command.run(["sudo", "-n", *run], canonical(order) + b"\n")
     if output.status != 0:
         raise AgentError(
@@ -111,7 +112,7 @@ def as_root() -> None:
     """
     os.umask(0o022)
     try:
-        _execute(json.loads(sys.stdin.buffer.read().decode("utf-8")))
+        _execute(*_parse(json.loads(sys.stdin.buffer.read().decode("utf-8"))))
     except OSError as error:
         known = from_os(error)
         sys.exit(known.problem if known else str(error))
@@ -119,13 +120,17 @@ def as_root() -> None:
         sys.exit(f"{error.subject}: {error.problem}")
 
 
-def _execute(order: Json) -> None:
+def _parse(order: Json) -> tuple[Artifacts, list[str]]:
+    """Return (what to write, what to remove); every unit is readable by all and written by root only."""
     artifacts = Artifacts(
         files=tuple((str(path), str(text), 0o644) for path, text, _ in order.get("files", ())),
         links=tuple((str(path), str(target)) for path, target in order.get("links", ())),
     )
-    removed = [str(path) for path in order.get("take", ())]
-    paths = [entry[0] for entry in artifacts.files] + removed
+    return artifacts, [str(path) for path in order.get("remove", ())]
+
+
+def _execute(artifacts: Artifacts, removed: list[str]) -> None:
+    paths = [path for path, _, _ in artifacts.files] + removed
     paths += [path for link in artifacts.links for path in link]
     for path in paths:
         if not _OURS.fullmatch(path):

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from edgeq_agent import wire
 from edgeq_agent.blobs import blob_store
-from edgeq_agent.errors import BLOB_MISSING, DEADLINE, NATIVE_CANNOT, UNHEALTHY, UNSUPPORTED, AgentError
+from edgeq_agent.errors import BLOB_MISSING, DEADLINE, NATIVE_UNSUPPORTED, UNHEALTHY, UNSUPPORTED, AgentError
 from edgeq_agent.inference import job
 from edgeq_agent.inference.job import (
     BenchOptions,
@@ -111,7 +111,7 @@ class NativeBackend(RuntimeBackend):
 
     def require_comparison(self, model: str) -> None:
         raise AgentError(
-            NATIVE_CANNOT,
+            NATIVE_UNSUPPORTED,
             model,
             "its runtime on this device is benchmark_model, which gives no outputs to compare",
             hint="leave this device out of the experiment",
@@ -120,7 +120,7 @@ class NativeBackend(RuntimeBackend):
 
 def _no_outputs(model: str) -> AgentError:
     return AgentError(
-        NATIVE_CANNOT,
+        NATIVE_UNSUPPORTED,
         model,
         "its runtime on this device is benchmark_model, which measures and gives no outputs",
         hint="`edgeq bench` works; the application runs the model with its own runtime",

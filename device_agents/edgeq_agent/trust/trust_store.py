@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from edgeq_agent import wire
 from edgeq_agent.calls.fields import Fields
-from edgeq_agent.errors import NOBODY_TRUSTED, OLD_RELEASE, TRUST_DAMAGED, AgentError
+from edgeq_agent.errors import NO_TRUSTED_KEY, OLD_RELEASE, TRUST_DAMAGED, AgentError
 from edgeq_agent.releases import release_store
 from edgeq_agent.storage import files
 from edgeq_agent.storage.home import Home
@@ -96,7 +96,7 @@ def admit(home: Home, offered: SignedRelease) -> None:
     subject = "release " + offered.release[:12]
     if not store.active:
         raise AgentError(
-            NOBODY_TRUSTED,
+            NO_TRUSTED_KEY,
             subject,
             "this device trusts no key, so it accepts no release",
             hint="run `edgeq keys trust --on DEVICE` to make it trust this workspace's key",

@@ -142,9 +142,9 @@ def test_root_writes_edgeqs_units_and_nothing_else(monkeypatch: pytest.MonkeyPat
     ):
         for order in (
             {"files": [[path, "", 0o644]]},
-            {"take": [path]},
+            {"remove": [path]},
             {"links": [["/etc/systemd/system/edgeq.service", path]]},
         ):
             with pytest.raises(AgentError) as caught:
-                installer._execute(order)
+                installer._execute(*installer._parse(order))
             assert caught.value.code == "EQ512"
