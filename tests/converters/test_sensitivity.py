@@ -17,6 +17,7 @@ from edgeq.errors import DataError, ModelError, UsageError
 from edgeq.evaluation.sensitivity import Sensitivity, sensitivity
 from edgeq_converters.sensitivity.values import Sensitivity as Values
 from edgeq_converters.values import Scheme
+from edgeq_converters.worker.protocol import from_json, to_json
 
 pytestmark = pytest.mark.convert
 
@@ -119,7 +120,7 @@ def test_repeated_measurements_are_equal(planted: Path, measured: Measured) -> N
         evaluation=planted / "evaluation.npz",
     )
     assert again == measured("outlier")
-    assert Values.from_dict(json.loads(json.dumps(again.to_dict()))) == again
+    assert from_json(Values, json.loads(json.dumps(to_json(again)))) == again
 
 
 def test_a_note_says_that_fewer_samples_were_used(planted: Path) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,24 +49,3 @@ class FloatRegionSearch:
     sets: tuple[FloatRegionSet, ...]
     held_out: int
     notes: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the value as JSON types."""
-        return {**asdict(self), "alone_db": {str(key): value for key, value in self.alone_db.items()}}
-
-    @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> FloatRegionSearch:
-        """Return the value that `to_dict` wrote."""
-        return cls(
-            alone_db={int(key): value for key, value in body["alone_db"].items()},
-            ranking=tuple(body["ranking"]),
-            after_logits=tuple(body["after_logits"]),
-            sets=tuple(
-                FloatRegionSet(
-                    **{**item, "float_ops": tuple(item["float_ops"]), "indices": tuple(item["indices"])}
-                )
-                for item in body["sets"]
-            ),
-            held_out=body["held_out"],
-            notes=tuple(body["notes"]),
-        )
