@@ -202,3 +202,12 @@ def test_an_interval_has_its_ends_and_is_open_with_one_infinite_end() -> None:
     assert interval.within(-1.0, 3.0) == interval
     assert interval.within(-2.0, 2.0) == interval
     assert interval.within(-0.5, 1.5) == NOTHING
+
+
+def test_nothing_excludes_no_value_and_is_what_there_is_without_values() -> None:
+    assert (NOTHING.low, NOTHING.high) == (-math.inf, math.inf)
+    assert NOTHING.holds(-1e300)
+    assert NOTHING.holds(1e300)
+    empty, one = np.array([]), np.array([0.5])
+    assert mean_interval(empty, empty, span=2.0, alpha=ALPHA) == NOTHING
+    assert mean_interval(one, one, span=2.0, alpha=ALPHA) != NOTHING

@@ -427,6 +427,7 @@ class TestTransport:
     def test_a_frozen_link_is_noticed_in_every_phase(self, adapter: Adapter, server: Any, phase: str) -> None:
         assert noticed(phase, adapter, server, 1.0, adapter.quick) < 8
 
+    @pytest.mark.alone
     @pytest.mark.slow
     def test_with_the_usual_settings_that_is_ten_seconds(
         self, adapter: Adapter, loopback_server: Any
