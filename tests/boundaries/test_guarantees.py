@@ -61,6 +61,43 @@ def test_a_renamed_test_is_seen(project_root: Path) -> None:
     assert unknown("`test_of_another_name`, `test_guarantees.py`", project_root) == {"test_of_another_name"}
 
 
+# Pages that name tests without their folder, which the page states once.
+SHORT = re.compile(r"`(?=[\w/]*test_\w+\.py|::)((?:\w+/)*test_\w+\.py)?(?:::((?:\w+::)?\w+))?`")
+FOLDERS = {"runtime": "tests/agent", "rollout": "tests/fleet/rollout"}
+
+
+def missing_short(page: str, folder: Path) -> list[str]:
+    """Return the missing ones of `test_file.py`, `test_file.py::test_name` and `::test_name` in a page."""
+    found, file = [], ""
+    for name, test in SHORT.findall(page):
+        file = name or file
+        text = (folder / file).read_text("utf-8") if file and (folder / file).is_file() else ""
+        if not text or (test and not re.search(rf"(?:def|class) {test.rpartition('::')[2]}\b", text)):
+            found.append(f"{file}::{test}")
+    return found
+
+
+@pytest.mark.parametrize(("name", "folder"), FOLDERS.items())
+def test_every_test_that_a_page_names_exists(project_root: Path, name: str, folder: str) -> None:
+    page = (project_root / "docs" / f"{name}.md").read_text("utf-8")
+    assert len(SHORT.findall(page)) > 5
+    assert missing_short(page, project_root / folder) == []
+
+
+def test_every_test_that_the_security_page_names_exists(project_root: Path) -> None:
+    page = (project_root / "SECURITY.md").read_text("utf-8")
+    sources = "".join(path.read_text("utf-8") for path in (project_root / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) > 20
+    assert sorted(name for name in named if f"def {name}(" not in sources) == []
+    assert [
+        path for path in re.findall(r"`(tests/[\w/]+\.py)`", page) if not (project_root / path).exists()
+    ] == []
+
+
 def test_a_made_up_test_is_seen(project_root: Path) -> None:
     page = "`tests/boundaries/test_guarantees.py::test_nothing` `tests/nowhere.py::test_a`"
     assert len(missing(page, project_root)) == 2
+    page = "`test_guarantees.py::test_a_made_up_test_is_seen`, `::test_none`, `test_nowhere.py`"
+    here = project_root / "tests" / "boundaries"
+    assert missing_short(page, here) == ["test_guarantees.py::test_none", "test_nowhere.py::"]
