@@ -1,4 +1,4 @@
-"""The bundle as a file: a zip that comes out the same byte for byte, checked whole before it is used."""
+"""The bundle as a file: a reproducible zip, verified completely before it is used."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from edgeq_agent import wire
 MANIFEST = "manifest.json"
 SIGNATURES = "signatures.json"
 FOLDER = "files/"
-# The earliest time that a zip can carry: a bundle says nothing about when it was made.
+# The earliest time that a zip can hold; a fixed time makes the bytes reproducible.
 EPOCH = (1980, 1, 1, 0, 0, 0)
-# What a bundle may unpack to. A zip of zeros would otherwise fill the memory of whoever opens it.
+# The largest unpacked size. A zip of zeros would otherwise fill the reader's memory.
 LARGEST_BYTES = 2 * 1024**3
-# Names and headers come on top; members are stored, not deflated.
+# In addition to the content there are names and headers; members are stored, not deflated.
 _LARGEST_FILE_BYTES = LARGEST_BYTES + 16 * 1024**2
 
 
@@ -41,12 +41,12 @@ class BlobRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A checked bundle.
+    """A verified bundle.
 
     Attributes:
-        manifest: the document as it travels; its digest is the release.
-        parsed: the same, typed.
-        contents: by SHA-256, the bytes.
+        manifest: the document as it is sent; its digest is the release.
+        parsed: the same as a typed value.
+        contents: the bytes by SHA-256.
         signed_by: its signatures; each is valid for the manifest. Whether its key is trusted is not checked.
         path: the file that it was read from or written to.
     """
@@ -60,17 +60,17 @@ class Bundle:
 
     @property
     def signatures(self) -> Sequence[Mapping[str, str]]:
-        """Return the signatures as the agent's `activate` takes them."""
+        """The signatures in the format of the agent's `activate`."""
         return [signature.to_request() for signature in self.signed_by]
 
     @property
     def model(self) -> str:
-        """Return the name under which devices serve it."""
+        """The name under which devices serve it."""
         return self.parsed.model
 
     @property
     def blobs(self) -> Mapping[str, BlobRef]:
-        """Return the bundle's files by SHA-256."""
+        """The bundle's files by SHA-256."""
         return {
             entry.sha256: BlobRef(name=name, sha256=entry.sha256, size_bytes=entry.size_bytes)
             for name, entry in self.parsed.files.items()
@@ -78,7 +78,7 @@ class Bundle:
 
     @property
     def size_bytes(self) -> int:
-        """Return the size of its files."""
+        """The size of its files."""
         return sum(entry.size_bytes for entry in self.parsed.files.values())
 
     def read(self, sha256: str) -> bytes:
@@ -87,7 +87,7 @@ class Bundle:
 
     @property
     def reference(self) -> dict[str, Any]:
-        """Return the drift reference."""
+        """The drift reference."""
         document: dict[str, Any] = json.loads(self.open(self.parsed.reference.file))
         return document
 
@@ -97,19 +97,19 @@ class Bundle:
 
 
 def entry_of(data: bytes) -> dict[str, Any]:
-    """Return a manifest's entry for a file."""
+    """Return the entry of a file in a manifest."""
     return {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
 
 
 def write_bundle(
     path: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes], *, keys: Sequence[SigningKey] = ()
 ) -> Bundle:
-    """Write a bundle and return it as read back: what does not read back is not written.
+    """Write a bundle and return it as read back; a bundle that cannot be read back is not written.
 
     The same manifest, files and keys give the same bytes on every machine.
 
     Args:
-        keys: sign it with these; devices accept no release without a signature that they trust.
+        keys: sign it with these; devices accept only releases with a trusted signature.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -128,7 +128,7 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     info = zipfile.ZipInfo(name, date_time=EPOCH)
     info.external_attr = 0o644 << 16
     info.create_system = 3
-    # Stored, not deflated: zlib's output differs between its versions, and the digest would with it.
+    # Stored, not deflated: zlib's output differs between versions, and so would the digest.
     info.compress_type = zipfile.ZIP_STORED
     archive.writestr(info, data)
 
@@ -137,15 +137,15 @@ def read_bundle(path: Path) -> Bundle:
     """Read and check a bundle.
 
     Raises:
-        BundleError: no file, no zip, no manifest, or more in it than a bundle may hold.
-        BundleAltered: a file's bytes are not what the manifest says.
+        BundleError: the file is missing, is not a bundle, or is too large.
+        BundleAltered: a file differs from its digest in the manifest.
     """
     try:
         with path.open("rb") as stream:
-            # A device file has no size and may have no end.
+            # Read a bounded amount: a device file has no size and may have no end.
             data = stream.read(_LARGEST_FILE_BYTES + 1)
     except OSError as error:
-        hint = "make one with `edgeq bundle`"
+        hint = "create one with `edgeq bundle`"
         raise BundleError(str(path), error.strerror or "cannot be read", hint=hint) from error
     if len(data) > _LARGEST_FILE_BYTES:
         raise BundleError(str(path), expected=f"at most {_LARGEST_FILE_BYTES} bytes", got="more")
@@ -160,8 +160,8 @@ def resigned(bundle: Bundle, path: Path, *, counter: int, keys: Sequence[Signing
 
 
 def parse_bundle(data: bytes, *, subject: str) -> Bundle:
-    """Check a bundle's bytes; raises as `read_bundle`."""
-    hint = "make it again with `edgeq bundle`"
+    """Parse and verify a bundle's bytes; raises as `read_bundle`."""
+    hint = "create it again with `edgeq bundle`"
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             total = sum(info.file_size for info in archive.infolist())
@@ -170,7 +170,7 @@ def parse_bundle(data: bytes, *, subject: str) -> Bundle:
             _check_members(archive.infolist(), subject)
             members = {info.filename: archive.read(info) for info in archive.infolist()}
     except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
-        what = "expected a bundle (.eqb), got something else or a part of one"
+        what = "expected a bundle (.eqb), got another or a damaged file"
         raise BundleError(subject, f"{what}: {error}", hint=hint) from error
     if MANIFEST not in members:
         raise BundleError(subject, expected=f"a bundle with {MANIFEST}", got="a zip without it", hint=hint)
@@ -199,24 +199,24 @@ def parse_bundle(data: bytes, *, subject: str) -> Bundle:
 
 
 def _check_members(members: Sequence[zipfile.ZipInfo], subject: str) -> None:
-    # Which of two members of one name counts differs between readers; a link is no content.
+    # Readers differ in which of two members of one name counts; a link is not content.
     seen: set[str] = set()
     for info in members:
         if info.filename in seen:
-            raise BundleAltered(subject, f"holds {info.filename!r} twice")
+            raise BundleAltered(subject, f"contains {info.filename!r} twice")
         seen.add(info.filename)
         if stat.S_ISLNK(info.external_attr >> 16):
             raise BundleAltered(subject, f"its member {info.filename!r} is a link")
 
 
 def _document(data: bytes, subject: str) -> Any:
-    """Return the manifest; its bytes are the one canonical form, so that nobody can read it in two ways."""
-    hint = "make it again with `edgeq bundle`"
+    """Return the manifest, whose bytes must be in canonical form so that all readers agree on it."""
+    hint = "create it again with `edgeq bundle`"
     try:
         document = json.loads(data)
         canonical = wire.canonical(document)
     except (ValueError, RecursionError) as error:
-        raise BundleError(subject, f"its {MANIFEST} is no JSON", hint=hint) from error
+        raise BundleError(subject, f"its {MANIFEST} is not JSON", hint=hint) from error
     if canonical != data:
         problem = f"its {MANIFEST} is not in canonical form: keys out of order or twice, or other spacing"
         raise BundleAltered(subject, problem, hint=hint)

@@ -1,4 +1,4 @@
-"""The release counter: which number a new release of a model gets."""
+"""Choose the release counter of a new release of a model."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from edgeq.errors import BundleError
 from edgeq_agent import wire
 
 Manifest = Mapping[str, Any]
-# Given the manifest without its counter, the counter.
+# Returns the counter for a manifest without one.
 CounterRule = Callable[[Manifest], int]
 
 
 def following(known: Iterable[Manifest]) -> CounterRule:
-    """Return the rule: one more than the highest that is known of the model.
+    """Return the rule that adds one to the highest known counter of the model.
 
-    The newest release made again keeps its counter, so that the same content stays the same release.
+    If the content equals the newest release, it keeps the counter and stays the same release.
     """
 
     def rule(manifest: Manifest) -> int:
@@ -29,10 +29,10 @@ def following(known: Iterable[Manifest]) -> CounterRule:
 
 
 def exactly(counter: int, known: Iterable[Manifest]) -> CounterRule:
-    """Return the rule: this one.
+    """Return the rule that uses this counter.
 
     The rule raises:
-        BundleError: EQ605, devices that committed the newest known release would refuse it.
+        BundleError: EQ605, devices that committed the newest known release would refuse the counter.
     """
 
     def rule(manifest: Manifest) -> int:
@@ -44,7 +44,7 @@ def exactly(counter: int, known: Iterable[Manifest]) -> CounterRule:
                 f"release counter of {manifest['model']}",
                 expected=f"{least} or more",
                 got=str(counter),
-                hint="leave --counter out: it follows the newest release that this workspace knows",
+                hint="omit --counter to use the number after the newest release in this workspace",
                 code="EQ605",
             )
         return counter
@@ -53,7 +53,7 @@ def exactly(counter: int, known: Iterable[Manifest]) -> CounterRule:
 
 
 def counter_of(manifest: Manifest) -> int:
-    """Return a manifest's counter; 0 where it was made before there were any."""
+    """Return a manifest's counter; 0 for one from before there were counters."""
     counter = manifest.get("counter", 0)
     return counter if isinstance(counter, int) else 0
 

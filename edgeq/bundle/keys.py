@@ -1,4 +1,4 @@
-"""Signing keys as files: private ones of this workspace, public ones from anywhere; OpenSSH's or PEM."""
+"""Signing keys as files, in OpenSSH's format or PEM: create, find and read them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from edgeq.errors import SigningKeyError
 from edgeq.files import sync_folder, write_atomic
 from edgeq_agent import wire
 
-# The key that a workspace makes for itself, and signs with where no other is named.
+# The key that a workspace creates for itself; it signs by default.
 WORKSPACE_KEY = "workspace"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-# A key file is some hundred bytes.
+# A key file has a few hundred bytes.
 _LARGEST_BYTES = 64 * 1024
 _OPENSSH = b"-----BEGIN OPENSSH PRIVATE KEY-----"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicKey:
-    """A key that checks signatures.
+    """A key that verifies signatures.
 
     Attributes:
         raw: its 32 bytes.
-        name: what people call it; a device shows it.
+        name: for display, also on devices.
     """
 
     raw: bytes
@@ -39,17 +39,17 @@ class PublicKey:
 
     @property
     def id(self) -> str:
-        """The key's id, the same on every device."""
+        """The id of the key, the same on every device."""
         return wire.key_id(self.raw)
 
     @property
     def base64(self) -> str:
-        """The key's bytes as text."""
+        """The key's bytes in base64."""
         return base64.b64encode(self.raw).decode("ascii")
 
     @property
     def line(self) -> str:
-        """The key as OpenSSH writes it, without a newline."""
+        """The key in OpenSSH's format, without a newline."""
         data = Ed25519PublicKey.from_public_bytes(self.raw).public_bytes(
             serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
         )
@@ -58,26 +58,26 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
-    """A key that signs. Its secret never leaves this object: it is neither shown nor sent."""
+    """A key that signs. The secret never leaves this object: it is neither displayed nor sent."""
 
     public: PublicKey
     _private: Ed25519PrivateKey = field(repr=False, compare=False)
 
     def sign(self, message: bytes) -> bytes:
-        """Return the signature; Ed25519 gives the same one every time."""
+        """Return the signature; Ed25519 is deterministic."""
         return self._private.sign(message)
 
 
 def keys_folder(workspace: Path) -> Path:
-    """Return where a workspace keeps its keys."""
+    """Return the folder of a workspace's keys."""
     return workspace / ".edgeq" / "keys"
 
 
 def workspace_key(workspace: Path) -> SigningKey:
-    """Return the workspace's own key; the first call makes it.
+    """Return the workspace's own key; the first call creates it.
 
     Raises:
-        SigningKeyError: it is there and cannot be used, or cannot be written.
+        SigningKeyError: the key cannot be used, or cannot be written.
     """
     path = keys_folder(workspace) / WORKSPACE_KEY
     if not path.exists():
@@ -86,15 +86,15 @@ def workspace_key(workspace: Path) -> SigningKey:
         except SigningKeyError:
             if not path.exists():
                 raise
-            # Another command made it in the meantime: there is only one.
+            # Another process created it in the meantime; there is only one.
     return read_private(path)
 
 
 def new_key(workspace: Path, name: str) -> SigningKey:
-    """Make a key: `NAME` (mode 0600) and `NAME.pub` in the workspace's folder of keys.
+    """Create a key: `NAME` (mode 0600) and `NAME.pub` in the workspace's key folder.
 
     Raises:
-        SigningKeyError: the name cannot be one or is taken, or the files cannot be written.
+        SigningKeyError: the name is invalid or taken, or the files cannot be written.
     """
     path = keys_folder(workspace) / check_key_name(name)
     private = Ed25519PrivateKey.generate()
@@ -105,23 +105,23 @@ def new_key(workspace: Path, name: str) -> SigningKey:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.parent.chmod(0o700)
-        # A workspace is often a repository: what is private must not be committed by accident.
+        # A workspace is often a repository: private keys must not be committed by accident.
         write_atomic(path.parent / ".gitignore", b"*\n!.gitignore\n!*.pub\n")
         _write_whole(path, data)
         write_atomic(path.with_name(f"{name}.pub"), f"{key.public.line}\n".encode("ascii"))
     except FileExistsError as error:
         hint = "choose another name; a key is never overwritten"
-        raise SigningKeyError(f"key {name}", "is there already", hint=hint) from error
+        raise SigningKeyError(f"key {name}", "exists already", hint=hint) from error
     except OSError as error:
         raise SigningKeyError(str(path), f"cannot be written: {error.strerror}") from error
     return key
 
 
 def find_private(workspace: Path, key: str) -> SigningKey:
-    """Return the signing key that a name of the workspace or a path stands for.
+    """Return the signing key for a key name of the workspace or a path.
 
     Raises:
-        SigningKeyError: there is none, or it cannot be used.
+        SigningKeyError: the key is missing or cannot be used.
     """
     if key == WORKSPACE_KEY:
         return workspace_key(workspace)
@@ -130,10 +130,10 @@ def find_private(workspace: Path, key: str) -> SigningKey:
 
 
 def find_public(workspace: Path, key: str) -> PublicKey:
-    """Return the public key that a name of the workspace or a path (private or `.pub`) stands for.
+    """Return the public key for a key name of the workspace or a path (private or `.pub`).
 
     Raises:
-        SigningKeyError: there is none, or it is no Ed25519 key.
+        SigningKeyError: the key is missing, or is not an Ed25519 key.
     """
     if key == WORKSPACE_KEY:
         return workspace_key(workspace).public
@@ -152,19 +152,20 @@ def known_keys(workspace: Path) -> tuple[PublicKey, ...]:
 
 
 def read_private(path: Path) -> SigningKey:
-    """Read a private key, OpenSSH's or PEM (PKCS #8).
+    """Read a private key in OpenSSH's format or PEM (PKCS #8).
 
     Raises:
-        SigningKeyError: no file, no Ed25519 key, protected by a passphrase, or readable by others.
+        SigningKeyError: the file is missing, is not an Ed25519 key, has a passphrase, or is readable by
+            others.
     """
     data = _content(path)
     if path.stat().st_mode & 0o077:
         raise SigningKeyError(
             str(path),
-            "others can read this private key",
+            "is readable by other users",
             expected="mode 0600",
             got=f"mode {path.stat().st_mode & 0o777:04o}",
-            hint=f"chmod 600 {path}; if others may have read it, make a new one and revoke this one",
+            hint=f"chmod 600 {path}; if others may have read it, create a new key and revoke this one",
         )
     read = serialization.load_pem_private_key
     if _OPENSSH in data:
@@ -172,20 +173,20 @@ def read_private(path: Path) -> SigningKey:
     try:
         private = read(data, password=None)
     except TypeError as error:
-        hint = f"make a copy without one for this machine: `ssh-keygen -p -f {path}`"
-        raise SigningKeyError(str(path), "is protected by a passphrase", hint=hint) from error
+        hint = f"remove it from a copy for this machine: `ssh-keygen -p -f {path}`"
+        raise SigningKeyError(str(path), "has a passphrase", hint=hint) from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise _no_key(path, "something else, or a part of one") from error
+        raise _no_key(path, "another or a damaged file") from error
     if not isinstance(private, Ed25519PrivateKey):
         raise _no_key(path, type(private).__name__)
     return _signing(private, path.name)
 
 
 def check_key_name(name: str) -> str:
-    """Return `name` when it may name a key.
+    """Return `name` if it is a valid key name.
 
     Raises:
-        SigningKeyError: it has other characters, or would name a public key's file.
+        SigningKeyError: it has invalid characters, or is the name of a public key's file.
     """
     if not _NAME.fullmatch(name) or name.endswith(".pub"):
         raise SigningKeyError(
@@ -200,7 +201,7 @@ def _signing(private: Ed25519PrivateKey, name: str) -> SigningKey:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    # Written aside and linked: there is never a part of a key, and never one that replaces another.
+    # Written aside and linked: a key is never partial, and never replaces another.
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     aside = Path(name)
     try:
@@ -230,17 +231,17 @@ def _public(path: Path, data: bytes) -> PublicKey:
     try:
         key = read(data)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise _no_key(path, "something else, or a part of one") from error
+        raise _no_key(path, "another or a damaged file") from error
     if not isinstance(key, Ed25519PublicKey):
         raise _no_key(path, type(key).__name__)
     return PublicKey(raw=key.public_bytes_raw(), name=_short(path.name.removesuffix(".pub")))
 
 
 def _no_key(path: Path, got: str) -> SigningKeyError:
-    return SigningKeyError(str(path), expected="an Ed25519 key, OpenSSH's or PEM", got=got)
+    return SigningKeyError(str(path), expected="an Ed25519 key in OpenSSH's format or PEM", got=got)
 
 
 def _short(name: str) -> str:
-    # Devices take short plain names only; a file may be called anything.
+    # Devices accept only short plain names; a file may have any name.
     kept = re.sub(r"[^A-Za-z0-9._@-]", "-", name).lstrip("._@-")[:63]
     return kept or "key"

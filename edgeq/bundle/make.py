@@ -1,4 +1,4 @@
-"""Making a bundle: the model, golden samples that a device must reproduce, and the drift reference."""
+"""Make a bundle: the model, golden samples that a device must reproduce, and the drift reference."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from edgeq.bundle.keys import SigningKey
 from edgeq.bundle.reference import build_reference
 from edgeq.errors import BundleError
 from edgeq.evaluation import ModelRun, dequantized, run
+from edgeq.store import Store, recording_store
 from edgeq.values import DeviceKind
 from edgeq.version import VERSION
 from edgeq_agent import wire
 
 GOLDEN_SAMPLES = 16
-# How far integer outputs may be off where another runtime, other kernels or another processor ran. Between
-# LiteRT 2.3.0 and tflite-runtime 2.11 on Python 3.7, a keyword spotter's softmax differed by up to 14 steps;
-# broken kernels differ by far more. On the golden outputs' own runtime and machine, integers are exact.
+# How far integer outputs may differ on another runtime, other kernels or another processor, in steps of the
+# output's scale. Between LiteRT 2.3.0 and tflite-runtime 2.11 on Python 3.7, a keyword spotter's softmax
+# differed by up to 14 steps; broken kernels differ by far more. On the runtime and machine of the golden
+# outputs, integers must be equal.
 GOLDEN_STEPS = 16
 GOLDEN_ATOL = 1e-3
 GOLDEN_RTOL = 1e-2
@@ -48,23 +50,73 @@ def make_bundle(
     lineage: Mapping[str, Any] | None = None,
     counter: int | CounterRule = 1,
     keys: Sequence[SigningKey] = (),
+    store: Store | None = None,
+    workspace: Path | None = None,
 ) -> Bundle:
-    """Write a bundle and return it; the same arguments give the same bytes.
+    """Write a bundle, record its release, and return it; the same arguments give the same bytes.
 
     Args:
-        data: samples that the model was not trained on: they stand for what is normal in the field. Golden
-            samples are
-            taken from them at even distances.
-        kinds: the devices that it is for; none means any.
-        limits: what must hold on the device; what is no device's matter is left out.
-        golden_steps: how far integer outputs may be off, in steps of the output's scale.
-        counter: of the release, or the rule that gives it; a device takes only higher ones than it committed.
-        keys: sign it with these; a device takes no release without a signature that it trusts.
+        path: the .eqb file to write.
+        model_file: the .tflite model.
+        name: the name under which devices serve it.
+        variant: what the model is, such as `int8`.
+        data: samples that the model was not trained on and that represent normal input in the field. Golden
+            samples are taken from them at even distances.
+        labels: names of the classes, in order.
+        kinds: the kinds of devices that it is for; empty means any.
+        limits: latency and memory that must hold on the device; other limits are ignored.
+        golden_samples: the number of golden samples.
+        golden_steps: how far integer outputs may differ, in steps of the output's scale.
+        lineage: digests of what the model was made from.
+        counter: of the release, or the rule that returns it; a device accepts only higher counters than it
+            has committed.
+        keys: sign it with these; a device accepts only releases with a trusted signature.
+        store: where the release and the run are recorded; by default the store of `workspace`.
+        workspace: the default workspace if None.
 
     Raises:
         DataError, ModelError: the data or the model cannot be used.
-        BundleError: too few samples, or a name that is none.
+        BundleError: there are too few samples, or the name is invalid.
+        StoreError: the store cannot be opened.
     """
+    bundle = build_bundle(
+        path,
+        model_file=model_file,
+        name=name,
+        variant=variant,
+        data=data,
+        labels=labels,
+        kinds=kinds,
+        limits=limits,
+        golden_samples=golden_samples,
+        golden_steps=golden_steps,
+        lineage=lineage,
+        counter=counter,
+        keys=keys,
+    )
+    with recording_store(store, workspace) as opened:
+        opened.put_release(bundle.release, bundle.manifest, bundle.reference)
+        opened.record_run("bundle", name, {"release": bundle.release, "path": str(path)})
+    return bundle
+
+
+def build_bundle(
+    path: Path,
+    *,
+    model_file: Path,
+    name: str,
+    variant: str,
+    data: Path,
+    labels: Sequence[str] = (),
+    kinds: Sequence[DeviceKind] = (),
+    limits: Limits | None = None,
+    golden_samples: int = GOLDEN_SAMPLES,
+    golden_steps: int = GOLDEN_STEPS,
+    lineage: Mapping[str, Any] | None = None,
+    counter: int | CounterRule = 1,
+    keys: Sequence[SigningKey] = (),
+) -> Bundle:
+    """Write a bundle without a record. Arguments and errors as for `make_bundle`."""
     ran = run(model_file, data)
     outputs = dequantized(ran.outputs, ran.info.outputs)
     count = len(ran.inputs[0])
@@ -77,7 +129,7 @@ def make_bundle(
         "golden.npz": _golden(ran, chosen),
         "reference.json": wire.canonical(reference),
     }
-    asked = limits or Limits()
+    device_limits = limits or Limits()
     manifest: dict[str, Any] = {
         "schema": wire.MANIFEST_SCHEMA,
         "model": name,
@@ -99,8 +151,8 @@ def make_bundle(
         "reference": {"file": "reference.json"},
         "requires": {"kinds": [kind.value for kind in kinds], "free_bytes": sum(map(len, files.values()))},
         "limits": {
-            "latency_p95_ns": asked.latency_p95_ns_max,
-            "memory_peak_bytes": asked.memory_peak_bytes_max,
+            "latency_p95_ns": device_limits.latency_p95_ns_max,
+            "memory_peak_bytes": device_limits.memory_peak_bytes_max,
         },
         "labels": list(labels),
         "lineage": dict(lineage or {}),
@@ -114,7 +166,7 @@ def _classes(output: NDArray[Any]) -> int:
 
 
 def _named_inputs(ran: ModelRun) -> dict[str, NDArray[np.float64]]:
-    # As the model sees them: quantized and back, so that rounding is the same here and on the device.
+    # Quantized and back, as the model sees them, so that rounding is the same here and on the device.
     values = dequantized(ran.inputs, ran.info.inputs)
     return {tensor.name: array for tensor, array in zip(ran.info.inputs, values, strict=True)}
 
@@ -124,7 +176,7 @@ def _golden(ran: ModelRun, chosen: NDArray[np.intp]) -> bytes:
     arrays = {f"input_{i}": array[chosen] for i, array in enumerate(ran.inputs)}
     arrays |= {f"output_{i}": array[chosen] for i, array in enumerate(ran.outputs)}
     buffer = io.BytesIO()
-    # numpy.savez stamps the time of day into the zip; written by hand, the bytes depend on the content alone.
+    # numpy.savez writes the time into the zip; written this way, the bytes depend only on the content.
     with zipfile.ZipFile(buffer, "w") as archive:
         for key in sorted(arrays):
             member = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what it holds, for whom, within which limits; its digest is the release."""
+"""The manifest of a bundle: its files, its devices and its limits; its digest is the release."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
 class _Part(BaseModel):
-    # A later version may say more; what this one does not know it leaves alone.
+    # A later version may add fields; unknown ones are ignored.
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
@@ -28,8 +28,8 @@ class FileEntry(_Part):
     size_bytes: Annotated[int, Field(ge=0)]
 
 
-class Runtime(_Part):
-    """Where golden outputs were computed; elsewhere they hold within a tolerance."""
+class GoldenRuntime(_Part):
+    """The runtime that computed the golden outputs; on others they hold within a tolerance."""
 
     module: str
     version: str
@@ -37,31 +37,31 @@ class Runtime(_Part):
 
 
 class Golden(_Part):
-    """Golden samples and how far a device may be off: steps for integers, atol + rtol for floats."""
+    """Golden samples and the tolerance of a device: steps for integers, atol + rtol for floats."""
 
     file: str
     samples: Annotated[int, Field(ge=1)]
     max_steps: Annotated[int, Field(ge=0)]
     atol: Annotated[float, Field(ge=0)]
     rtol: Annotated[float, Field(ge=0)]
-    runtime: Runtime
+    runtime: GoldenRuntime
 
 
 class FileOf(_Part):
-    """A part that is a file of the bundle."""
+    """A reference to a file of the bundle."""
 
     file: str
 
 
 class Requires(_Part):
-    """What a device must be and have; an empty list of kinds is any kind."""
+    """What a device must be and have; an empty list of kinds means any kind."""
 
     kinds: tuple[str, ...] = ()
     free_bytes: Annotated[int, Field(ge=0)] = 0
 
 
 class DeviceLimits(_Part):
-    """What must hold on the device; None where nothing is asked."""
+    """Limits that must hold on the device; None for no limit."""
 
     latency_p95_ns: int | None = None
     memory_peak_bytes: int | None = None
@@ -70,12 +70,12 @@ class DeviceLimits(_Part):
 class Manifest(_Part):
     """A bundle's manifest, parsed."""
 
-    # `schema` is a method of pydantic's BaseModel; the field keeps the wire's name by its alias.
+    # pydantic's BaseModel has a method `schema`; the alias keeps the name on the wire.
     schema_name: Annotated[Literal["edgeq.manifest/1"], Field(alias="schema")]
     model: ModelName
     variant: str
     created_by: str
-    # 0 where it was made before releases had a counter; no device accepts it then.
+    # 0 for a manifest from before releases had counters; devices do not accept it.
     counter: Annotated[int, Field(strict=True, ge=0, le=wire.LARGEST_COUNTER)] = 0
     files: Mapping[str, FileEntry]
     golden: Golden
@@ -87,10 +87,10 @@ class Manifest(_Part):
 
 
 def parse_manifest(document: object, *, subject: str) -> Manifest:
-    """Return a checked manifest.
+    """Parse and check a manifest.
 
     Raises:
-        BundleError: it is not of this schema, or names files that it must not or does not list.
+        BundleError: it does not follow the schema, or a file name is invalid or missing.
     """
     try:
         manifest = Manifest.model_validate(document)
@@ -100,9 +100,9 @@ def parse_manifest(document: object, *, subject: str) -> Manifest:
         raise BundleError(
             subject,
             f"manifest: `{where}`: {fault['msg']}",
-            hint="make the bundle again with `edgeq bundle`; a newer edgeq may have written this one",
+            hint="create the bundle again with `edgeq bundle`; a newer edgeq may have written this one",
         ) from error
-    # A file's name becomes a path on the device: nothing that could lead out of the release's folder.
+    # A file's name becomes a path on the device; it must not lead out of the release's folder.
     for name in manifest.files:
         if not FILE_NAME.match(name):
             raise BundleError(
@@ -115,5 +115,5 @@ def parse_manifest(document: object, *, subject: str) -> Manifest:
 
 
 def release_of(document: Mapping[str, Any]) -> str:
-    """Return the release's id: the digest of the manifest."""
+    """Return the release id: the digest of the manifest."""
     return wire.digest(dict(document))

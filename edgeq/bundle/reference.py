@@ -1,4 +1,4 @@
-"""The drift reference: histograms of what the model saw and said on known data, to compare the field with."""
+"""The drift reference: histograms of inputs and outputs on known data, for comparison with the field."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeq_agent import wire
 from edgeq_converters.metrics import softmax
 
 BINS = 10
-# More channels than this are pooled into one: a window carries a histogram for each.
+# More channels than this are pooled into one, since a window carries a histogram per channel.
 MOST_CHANNELS = 16
 
 Array = NDArray[np.float64]
@@ -23,15 +23,15 @@ def build_reference(inputs: Mapping[str, NDArray[Any]], output: NDArray[Any]) ->
     """Return the reference document `edgeq.reference/1`.
 
     The statistic of an input is each sample's mean over all axes but the last (its channels): cheap enough
-    for a device, and what shifts with light, noise or gain. Edges are the quantiles of the reference, so that
-    every bin holds about the same count and the comparison has power everywhere.
+    for a device, and sensitive to light, noise and gain. Edges are quantiles of the reference, so that all
+    bins hold about the same count and the comparison has power everywhere.
 
     Args:
         inputs: by input name, real values, shape (samples, ...).
         output: real values of the first output, shape (samples, classes); probabilities or logits.
 
     Raises:
-        BundleError: too few samples to say what normal is.
+        BundleError: there are too few samples for a reference.
     """
     scores = output.reshape(len(output), -1).astype(np.float64)
     if len(scores) < 2 * BINS:
@@ -39,7 +39,7 @@ def build_reference(inputs: Mapping[str, NDArray[Any]], output: NDArray[Any]) ->
             "reference data",
             expected=f"at least {2 * BINS} samples",
             got=str(len(scores)),
-            hint="give more data",
+            hint="use more data",
         )
     kind = "probabilities" if is_probabilities(scores) else "logits"
     confidence = confidence_of(scores, kind)
@@ -62,7 +62,7 @@ def build_reference(inputs: Mapping[str, NDArray[Any]], output: NDArray[Any]) ->
 
 
 def channel_means(values: NDArray[Any]) -> Array:
-    """Return each sample's mean per channel, shape (samples, channels); many channels are pooled."""
+    """Return each sample's mean per channel, shape (samples, channels); many channels are pooled into one."""
     flat = values.astype(np.float64).reshape(len(values), -1)
     channels = values.shape[-1] if values.ndim > 2 else 1
     if channels > MOST_CHANNELS:
@@ -72,7 +72,7 @@ def channel_means(values: NDArray[Any]) -> Array:
 
 
 def is_probabilities(scores: Array) -> bool:
-    """Whether rows are probabilities: not negative and adding up to one, quantization noise allowed for."""
+    """Return whether rows are probabilities: not negative, with sums of 1 up to quantization noise."""
     tolerance = 0.05
     return bool((scores >= -1e-6).all() and (np.abs(scores.sum(axis=1) - 1) < tolerance).all())
 
@@ -92,13 +92,13 @@ def _histogram(values: Array) -> dict[str, list[float] | list[int]]:
 
 
 def _edges(values: Array) -> list[float]:
-    """Return quantile edges with an empty bin on either side, for what the reference never saw.
+    """Return quantile edges with an empty bin on either side, for values outside the reference.
 
-    A bin holds [lower, upper). The outer bins are as wide as the whole range, and what lies further out is
-    counted in them, so that a constant or two-valued channel still shows any other value.
+    A bin is [lower, upper). The outer bins are as wide as the whole range and also count values beyond it, so
+    that any new value of a constant or two-valued channel is visible.
     """
     least, most = float(values.min()), float(values.max())
-    # The largest value belongs inside, hence the next number after it as the upper edge.
+    # The largest value belongs inside, so the next larger number is the upper edge.
     inner = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1))[:-1])
     upper = float(np.nextafter(most, np.inf))
     width = max(most - least, abs(most), 1e-6)

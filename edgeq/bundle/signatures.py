@@ -1,4 +1,4 @@
-"""The signatures of a bundle: made over its manifest, kept beside it; whom to trust is not asked here."""
+"""The signatures of a bundle over its manifest; trust in their keys is not decided here."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _MOST = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """One signature over a document, with the key that it is said to be of."""
+    """One signature over a document, with its key."""
 
     key: PublicKey
     signature: bytes
 
     def to_request(self) -> dict[str, str]:
-        """Return it as the agent takes it."""
+        """Return it in the agent's format."""
         return {"key": self.key.id, "sig": base64.b64encode(self.signature).decode("ascii")}
 
 
@@ -66,17 +66,17 @@ def to_document(signatures: Sequence[Signature]) -> bytes:
 
 
 def from_document(data: bytes, manifest: Mapping[str, Any], *, subject: str) -> tuple[Signature, ...]:
-    """Return the signatures of a bundle's file, every one of them checked against the manifest.
+    """Parse the signatures of a bundle, and verify each against the manifest.
 
-    Whether to trust their keys is not asked here: that is the device's decision, and the caller's.
+    Trust in their keys is not checked here: the device and the caller decide that.
 
     Raises:
-        SignatureInvalid: not of this form, or a signature does not fit the manifest.
+        SignatureInvalid: the document is invalid, or a signature does not match the manifest.
     """
     try:
         document = _Document.model_validate(json.loads(data))
     except (ValueError, RecursionError) as error:  # ValidationError is a ValueError
-        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "no JSON"
+        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not JSON"
         raise SignatureInvalid(subject, f"its signatures cannot be read: {detail}") from error
     message = wire.signed_bytes(wire.RELEASE_TYPE, dict(manifest))
     return tuple(_checked(entry, message, subject) for entry in document.signatures)
@@ -88,9 +88,9 @@ def _checked(entry: _Entry, message: bytes, subject: str) -> Signature:
         signature = base64.b64decode(entry.sig, validate=True)
         Ed25519PublicKey.from_public_bytes(raw).verify(signature, message)
     except (binascii.Error, ValueError, InvalidSignature) as error:
-        problem = f"the signature of key {entry.key} does not fit its manifest"
+        problem = f"the signature of key {entry.key} does not match the manifest"
         raise SignatureInvalid(subject, problem) from error
     key = PublicKey(raw=raw, name=entry.name)
     if key.id != entry.key:
-        raise SignatureInvalid(subject, "a key's id is not its own", expected=key.id, got=entry.key)
+        raise SignatureInvalid(subject, "a key has a wrong id", expected=key.id, got=entry.key)
     return Signature(key=key, signature=signature)

@@ -1,4 +1,4 @@
-"""`edgeq bundle`: make a signed, deployable bundle of a model, its golden inputs and its drift reference."""
+"""`edgeq bundle`: create a signed, deployable bundle of a model, or verify one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILE = click.Path(path_type=Path)
 
 
 class _MakeOrVerify(click.Group):
-    """`edgeq bundle MODEL` makes one; `edgeq bundle verify FILE` checks one."""
+    """`edgeq bundle MODEL` creates a bundle; `edgeq bundle verify FILE` checks one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or args[0] not in self.commands:
@@ -27,12 +27,12 @@ class _MakeOrVerify(click.Group):
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["verify"]  # making one is the group itself
+        return ["verify"]  # creating one is the group's own action
 
 
 @click.group("bundle", cls=_MakeOrVerify)
 def bundle_command() -> None:
-    """Make a signed bundle of a model, or verify one."""
+    """Create a signed bundle of a model, or verify one."""
 
 
 @command(
@@ -46,39 +46,43 @@ def bundle_command() -> None:
 )
 @click.argument("model", type=FILE)
 @click.option("-o", "--output", required=True, type=FILE, help="The .eqb file to write.")
-@click.option("--name", help="Name under which devices serve it; else the blueprint's.")
-@click.option("--variant", help="What the model is; else the file's name.")
+@click.option("--name", help="Name under which devices serve it.  [default: the blueprint's]")
+@click.option("--variant", help="What the model is, such as int8.  [default: the file's name]")
 @click.option(
-    "--data", type=FILE, help="Samples that it was not trained on; else the blueprint's evaluation set."
+    "--data",
+    type=FILE,
+    help="Samples that the model was not trained on.  [default: the blueprint's evaluation set]",
 )
-@click.option("--blueprint", type=FILE, help="Take name, data, labels and limits from here.")
-@click.option("--label", "labels", multiple=True, help="Name of the next class; once for each.")
+@click.option("--blueprint", type=FILE, help="Blueprint with the name, data, labels and limits.")
+@click.option("--label", "labels", multiple=True, help="Name of the next class; repeat for each class.")
 @click.option(
     "--kind",
     "kinds",
     multiple=True,
     type=click.Choice([kind.value for kind in DeviceKind]),
-    help="For such devices only.",
+    help="Restrict the bundle to this kind of device; repeatable.",
 )
-@click.option("--golden", default=16, show_default=True, type=click.IntRange(1, 1000), help="Golden samples.")
+@click.option(
+    "--golden", default=16, show_default=True, type=click.IntRange(1, 1000), help="Number of golden samples."
+)
 @click.option(
     "--golden-steps",
     default=16,
     show_default=True,
     type=click.IntRange(0, 255),
-    help="How far integer outputs may be off on another runtime or processor; on this one's, not at all.",
+    help="Steps by which integer outputs may differ on another runtime or processor.",
 )
 @click.option(
     "--sign",
     "signers",
     multiple=True,
     metavar="KEY",
-    help="A key of this workspace by name, or a private key file; once for each. Else the workspace's own.",
+    help="Sign with this key, a name or a private key file; repeatable.  [default: the workspace's]",
 )
 @click.option(
     "--counter",
     type=click.IntRange(1),
-    help="The release's number; devices take only higher ones. Else one more than the newest here.",
+    help="Release counter; devices accept only higher ones.  [default: the newest here plus 1]",
 )
 def _make(
     app: App,
@@ -95,7 +99,7 @@ def _make(
     signers: tuple[str, ...],
     counter: int | None,
 ) -> None:
-    """Make a signed bundle of MODEL.tflite."""
+    """Create a signed bundle of MODEL.tflite."""
     from edgeq.blueprint import load_blueprint
     from edgeq.bundle import make_bundle
     from edgeq.bundle.counters import exactly, following
@@ -105,14 +109,14 @@ def _make(
 
     if not model.is_file():
         raise ModelError(
-            str(model), "no such model", hint="`edgeq convert` writes the .tflite that goes in", code="EQ301"
+            str(model), "no such model", hint="create the .tflite with `edgeq convert`", code="EQ301"
         )
     plan = load_blueprint(blueprint) if blueprint else None
     name = name or (plan.name if plan else None)
     data = data or (plan.evaluation if plan else None)
     if name is None or data is None:
         missing = "--name" if name is None else "--data"
-        raise UsageError(missing, "is needed without a blueprint", hint=f"add {missing} or --blueprint")
+        raise UsageError(missing, "is required without a blueprint", hint=f"add {missing} or --blueprint")
     devices = [DeviceKind(kind) for kind in kinds]
     with Store.open(app.workspace) as store:
         known = [record.manifest for record in store.releases()]
@@ -126,18 +130,16 @@ def _make(
         data=data,
         labels=labels or (plan.labels if plan else ()),
         kinds=devices,
-        # Limits of one kind of device hold only where the bundle is for that kind alone.
+        # Limits of one kind of device apply only to a bundle for that kind alone.
         limits=plan.limits_for(devices[0] if len(devices) == 1 else None) if plan else None,
         golden_samples=golden,
         golden_steps=golden_steps,
         lineage={"model": digest, **({"blueprint": plan.digest} if plan else {})},
         counter=following(known) if counter is None else exactly(counter, known),
         keys=keys,
+        workspace=app.workspace,
     )
-    with Store.open(app.workspace) as store:
-        store.put_release(made.release, made.manifest, made.reference)
-        store.record_run("bundle", name, {"release": made.release, "path": str(output)})
-    app.ui.emit("edgeq.bundle/1", _told(output, made))
+    app.ui.emit("edgeq.bundle/1", _to_dict(output, made))
     app.ui.line(
         f"{output}: {made.model} {made.release[:12]}, release {made.parsed.counter}, "
         f"{format_size(made.size_bytes)}, signed by {_names(made)}"
@@ -157,10 +159,10 @@ def _make(
     "--key",
     "keys",
     multiple=True,
-    help="Whom to believe: a key of this workspace by name, or a .pub file. Else all keys of this workspace.",
+    help="Trust this key: a key name or a .pub file; repeatable.  [default: all keys of this workspace]",
 )
 def _verify(app: App, bundle: Path, keys: tuple[str, ...]) -> None:
-    """Check the bytes and the signature of BUNDLE, and say who signed it."""
+    """Verify the files and the signature of BUNDLE, and show who signed it."""
     from edgeq.bundle import read_bundle
     from edgeq.bundle.keys import find_public, known_keys
     from edgeq.errors import SignatureInvalid, UnknownSigner
@@ -169,23 +171,23 @@ def _verify(app: App, bundle: Path, keys: tuple[str, ...]) -> None:
     if not found.signed_by:
         raise SignatureInvalid(str(bundle), "is not signed")
     trusted = [find_public(app.workspace, key) for key in keys] if keys else known_keys(app.workspace)
-    believed = {key.id for key in trusted}
-    if not believed & {signature.key.id for signature in found.signed_by}:
+    trusted_ids = {key.id for key in trusted}
+    if not trusted_ids & {signature.key.id for signature in found.signed_by}:
         raise UnknownSigner(
             str(bundle),
-            expected=f"a signature of {' or '.join(sorted(believed)) or 'a key that is known here'}",
+            expected=f"a signature of {' or '.join(sorted(trusted_ids)) or 'a known key'}",
             got=f"one of {_names(found)}",
         )
-    app.ui.emit("edgeq.bundle.verify/1", _told(bundle, found))
+    app.ui.emit("edgeq.bundle.verify/1", _to_dict(bundle, found))
     app.ui.line(f"{bundle}: {found.model} {found.release[:12]}, release {found.parsed.counter}")
-    app.ui.line(f"every file is what the manifest says; signed by {_names(found)}")
+    app.ui.line(f"all files match the manifest; signed by {_names(found)}")
 
 
 for _command in (_make, _verify):
     bundle_command.add_command(_command)
 
 
-def _told(path: Path, bundle: Bundle) -> dict[str, Any]:
+def _to_dict(path: Path, bundle: Bundle) -> dict[str, Any]:
     return {
         "path": str(path),
         "release": bundle.release,

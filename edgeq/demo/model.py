@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgeq.blueprint import Blueprint
-from edgeq.bundle import Bundle, make_bundle
+from edgeq.bundle import Bundle, build_bundle
 from edgeq.bundle.keys import workspace_key
 from edgeq.conversion.conversion import convert_unrecorded
 from edgeq.errors import MissingExtra, ModelError
@@ -79,7 +79,7 @@ def evaluate_all(files: Mapping[str, Path], blueprint: Blueprint) -> tuple[Metri
 
 def bundle(folder: Path, variant: Variant, blueprint: Blueprint, *, counter: int) -> Bundle:
     """Bundle a variant next to its file, signed with the workspace's key."""
-    return make_bundle(
+    return build_bundle(
         folder / f"{blueprint.name}-{variant.name}.eqb",
         model_file=variant.path,
         name=blueprint.name,

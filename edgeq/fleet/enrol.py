@@ -18,7 +18,7 @@ from edgeq.fleet.names import check_host, check_name
 from edgeq.fleet.openssh import transport as openssh
 from edgeq.fleet.ssh.hostkeys import HostKey, check_pinned, parse_keys
 from edgeq.fleet.ssh.keepalive import STEP_S
-from edgeq.fleet.ssh.route import HostKeys, find_route, first_jump_key, host_keys
+from edgeq.fleet.ssh.route import HostKeys, first_jump_key, host_keys, resolve_route
 from edgeq.fleet.ssh.transport import route_of
 from edgeq.fleet.trust import pin
 from edgeq.store import Store, recording_store
@@ -56,7 +56,7 @@ def fetch_host_key(
     Raises:
         TransportError: the subclass says what failed.
     """
-    route = find_route(name=name or host, host=host, port=port, user="", jump=jump, ssh_config=ssh_config)
+    route = resolve_route(name=name or host, host=host, port=port, user="", jump=jump, ssh_config=ssh_config)
     return host_keys(route, timeout_s=timeout_s).device
 
 
@@ -73,7 +73,7 @@ def fetch_route_keys(device: Device, *, timeout_s: float = STEP_S, jump_pins: Se
         return HostKeys(device=openssh.shown_host_key(device, timeout_s=timeout_s), jumps=None)
     route = route_of(device)
     if jump_pins:
-        route = find_route(
+        route = resolve_route(
             name=device.name,
             host=device.host,
             port=device.port,

@@ -1,4 +1,4 @@
-"""The inventory: `devices.toml`, read strictly, written with its comments kept."""
+"""The inventory: read `devices.toml` strictly, and write it with its comments preserved."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _LIST = "`edgeq devices list` shows the devices"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """The devices of a workspace as they were when the file was read.
+    """The devices of a workspace at the time the file was read.
 
-    `add`, `replace` and `remove` change the file and return the inventory after the change; two processes
-    that change it at once take turns.
+    `add`, `replace` and `remove` change the file and return the new inventory; a lock serializes concurrent
+    changes.
     """
 
     workspace: Path
@@ -37,10 +37,10 @@ class Inventory:
 
     @classmethod
     def load(cls, workspace: Path) -> Inventory:
-        """Read `<workspace>/devices.toml`; a file that is not there is an empty inventory.
+        """Read `<workspace>/devices.toml`; a missing file is an empty inventory.
 
         Raises:
-            ConfigError: the file is no TOML, or has keys or values that it may not have.
+            ConfigError: the file is not TOML, or has unknown keys or invalid values.
         """
         return _parsed(workspace, _read(workspace / FILE_NAME))
 
@@ -53,8 +53,8 @@ class Inventory:
         """Return one device.
 
         Raises:
-            UnknownName: no device of that name; the message names the nearest one.
-            UsageError: it is a selection, which may be several.
+            UnknownName: no such device; the message suggests the closest name.
+            UsageError: it is a selection of several devices.
         """
         for device in self.devices:
             if device.name == name:
@@ -64,13 +64,13 @@ class Inventory:
         raise unknown("device", name, self.names, hint=_LIST)
 
     def select(self, selectors: Sequence[str]) -> tuple[Device, ...]:
-        """Return the devices that a list of selectors names, each once, in the inventory's order.
+        """Return the devices that selectors match, each once, in the inventory's order.
 
         Args:
             selectors: a device name, `label:KEY=VALUE` (or `label=KEY=VALUE`), or `all`.
 
         Raises:
-            UnknownName: a name or a label that no device has.
+            UnknownName: no device has a name or label.
         """
         chosen: set[str] = set()
         for selector in selectors:
@@ -81,7 +81,7 @@ class Inventory:
         """Append a device to the file.
 
         Raises:
-            UsageError: a device of that name is there already.
+            UsageError: there is a device of that name already.
         """
         with _locked(self.workspace):
             document = _read(self.workspace / FILE_NAME)
@@ -89,20 +89,20 @@ class Inventory:
                 raise UsageError(
                     f"device {device.name!r}",
                     "is enrolled already",
-                    hint=f"`edgeq devices remove {device.name}` first, or choose another name",
+                    hint=f"run `edgeq devices remove {device.name}` first, or choose another name",
                 )
             return self._write(document, device)
 
     def replace(self, device: Device) -> Inventory:
-        """Put a device in the place of the one with its name, or append it."""
+        """Replace the device of the same name, or append it."""
         with _locked(self.workspace):
             return self._write(_read(self.workspace / FILE_NAME), device)
 
     def remove(self, name: str) -> Inventory:
-        """Take a device out of the file.
+        """Remove a device from the file.
 
         Raises:
-            UnknownName: no device of that name.
+            UnknownName: no such device.
         """
         with _locked(self.workspace):
             document = _read(self.workspace / FILE_NAME)
@@ -113,7 +113,7 @@ class Inventory:
     def _names_of(self, selector: str) -> tuple[str, ...]:
         if selector == "all":
             if not self.devices:
-                raise unknown("device", "all", (), hint="`edgeq devices add` enrols one")
+                raise unknown("device", "all", (), hint="enrol one with `edgeq devices add`")
             return self.names
         if not is_selection(selector):
             return (self.get(selector).name,)
@@ -142,9 +142,9 @@ def _read(path: Path) -> TOMLDocument:
     except FileNotFoundError:
         return tomlkit.document()
     except UnicodeDecodeError as error:
-        raise ConfigError(str(path), f"no text: {error.reason}") from error
+        raise ConfigError(str(path), f"not UTF-8 text: {error.reason}") from error
     except TOMLKitError as error:
-        raise ConfigError(str(path), f"no TOML: {error}") from error
+        raise ConfigError(str(path), f"not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError(str(path), f"cannot be read: {error.strerror}") from error
 
@@ -157,13 +157,13 @@ def _parsed(workspace: Path, document: TOMLDocument) -> Inventory:
             raise ConfigError(path, f"unknown key {key!r}", expected="[devices.NAME] tables")
     tables = content.get("devices", {})
     if not isinstance(tables, dict):
-        raise ConfigError(path, "`devices` is no table", expected="[devices.NAME] tables")
+        raise ConfigError(path, "`devices` is not a table", expected="[devices.NAME] tables")
     devices = tuple(parse_device(path, workspace, name, table) for name, table in tables.items())
     return Inventory(workspace=workspace, devices=devices)
 
 
 def is_selection(text: str) -> bool:
-    """Tell a selection of devices (`label:KEY=VALUE`, `all`) from a device's name."""
+    """Return whether a text is a selection (`label:KEY=VALUE`, `all`) and not a device name."""
     return text == "all" or text.startswith(_LABELS)
 
 

@@ -1,4 +1,4 @@
-"""Names that people type: what a device may be called, and which known name was meant."""
+"""Check names that users type, and suggest the closest known name."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _HOST = re.compile(r"[A-Za-z0-9_:%][A-Za-z0-9._:%-]{0,252}")
 
 
 def check_name(name: str, *, what: str = "device name") -> str:
-    """Return `name` when it may name a device, model or label.
+    """Return `name` if it is a valid name of a device, model or label.
 
     Raises:
-        UsageError: it is empty, too long, or has other characters.
+        UsageError: it is empty, too long, or has invalid characters.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
@@ -26,7 +26,7 @@ def check_name(name: str, *, what: str = "device name") -> str:
 
 
 def check_host(host: str) -> str:
-    """Return `host` when it can be a host name or an address.
+    """Return `host` if it can be a host name or an address.
 
     Raises:
         UsageError: it cannot.
@@ -36,26 +36,26 @@ def check_host(host: str) -> str:
     return host
 
 
-def one_release(begins: str, known: Iterable[str], subject: str) -> str:
-    """Return the one known release whose id begins so.
+def one_release(prefix: str, known: Iterable[str], subject: str) -> str:
+    """Return the only known release whose id starts with `prefix`.
 
     Raises:
-        UnknownName: none does, or more than one.
+        UnknownName: there is none, or more than one.
     """
     known = sorted(known)
-    found = [release for release in known if release.startswith(begins)]
-    if len(found) == 1:
-        return found[0]
+    matching = [release for release in known if release.startswith(prefix)]
+    if len(matching) == 1:
+        return matching[0]
     raise UnknownName(
-        f"{subject} release {begins!r}",
-        "more than one begins so" if found else "not on the device",
-        expected="one of " + ", ".join(release[:12] for release in found or known),
-        hint="run `edgeq status --json` to see the releases that are there",
+        f"{subject} release {prefix!r}",
+        "more than one id starts with it" if matching else "not on the device",
+        expected="one of " + ", ".join(release[:12] for release in matching or known),
+        hint="run `edgeq status --json` to see the releases on the device",
     )
 
 
 def unknown(what: str, name: str, known: Iterable[str], *, hint: str) -> UnknownName:
-    """Return the error for a name that is not known; it names the nearest known one."""
+    """Return the error for an unknown name; it suggests the closest known one."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     meant = f"; did you mean {near[0]!r}?" if near else ""
     return UnknownName(f"{what} {name!r}", f"not known{meant}", hint=hint)

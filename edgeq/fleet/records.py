@@ -1,4 +1,4 @@
-"""One device as a TOML table: every key checked on the way in, defaults left out on the way out."""
+"""One device as a TOML table: every key is checked when read, defaults are omitted when written."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _KEYS: dict[str, type] = {
     "jump_host_key": str,
 }
 _REQUIRED = ("host", "user", "host_key")
-_TYPE_NAMES = {str: "a text", int: "a number", dict: "a table of texts"}
+_TYPE_NAMES = {str: "a string", int: "a number", dict: "a table of strings"}
 
 
 def parse_device(path: str, workspace: Path, name: str, table: object) -> Device:
     """Return the device of one `[devices.NAME]` table.
 
     Args:
-        path: the file, for the message.
-        workspace: what a relative identity file is relative to.
+        path: of the file, for the message.
+        workspace: the folder of relative paths.
 
     Raises:
-        ConfigError: a key is unknown or missing, or a value is not of its type; names the key's path.
+        ConfigError: a key is unknown or missing, or a value has the wrong type; names the key's path.
     """
     where = f"{path}: devices.{name}"
     if not isinstance(table, dict):
@@ -80,7 +80,7 @@ def parse_device(path: str, workspace: Path, name: str, table: object) -> Device
 
 
 def to_table(device: Device) -> Table:
-    """Return the table of a device; `parse_device` gives the same device back."""
+    """Return the table of a device, which `parse_device` turns into an equal device."""
     table = tomlkit.table()
     table["host"] = device.host
     if device.port != 22:
@@ -116,23 +116,25 @@ def _check_keys(where: str, table: dict[str, Any]) -> None:
         if (key, value) == ("transport", "adb"):
             raise ConfigError(
                 f"{where}.transport",
-                "devices are reached over SSH alone; adb is not built in",
+                "devices are reached over SSH only; adb is not supported",
                 got=repr(value),
-                hint="on Android install Termux and its openssh, then use port 8022; leave `transport` out",
+                hint="on Android install Termux and its openssh, use port 8022, and remove `transport`",
             )
-        wanted = _KEYS.get(key)
-        if wanted is None:
+        expected_type = _KEYS.get(key)
+        if expected_type is None:
             near = difflib.get_close_matches(key, _KEYS, n=1)
             meant = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"{where}.{key}", f"unknown key{meant}", expected=f"one of {', '.join(_KEYS)}")
-        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not object):
-            raise ConfigError(f"{where}.{key}", expected=_TYPE_NAMES[wanted], got=repr(value)[:60])
+        if not isinstance(value, expected_type) or (isinstance(value, bool) and expected_type is not object):
+            raise ConfigError(f"{where}.{key}", expected=_TYPE_NAMES[expected_type], got=repr(value)[:60])
     for key in _REQUIRED:
         if key not in table:
-            raise ConfigError(f"{where}.{key}", "is missing", hint="`edgeq devices add` writes a whole entry")
+            raise ConfigError(
+                f"{where}.{key}", "is missing", hint="`edgeq devices add` writes a complete entry"
+            )
     for key, value in table.get("labels", {}).items():
         if not isinstance(value, str):
-            raise ConfigError(f"{where}.labels.{key}", expected="a text", got=repr(value)[:60])
+            raise ConfigError(f"{where}.labels.{key}", expected="a string", got=repr(value)[:60])
 
 
 def _one_of(where: str, kinds: type[Enum], table: dict[str, Any], usual: Enum) -> str:
@@ -154,7 +156,7 @@ def _jump_keys(where: str, table: dict[str, Any]) -> str | None:
     if table.get("jump", "none") == "none":
         raise ConfigError(
             where,
-            "pins the keys of machines on the way, and there is no `jump`",
+            "pins the keys of jump hosts, but there is no `jump`",
             hint="add `jump`, or remove it",
         )
     return text
@@ -165,14 +167,14 @@ def _ssh_config(where: str, workspace: Path, value: object) -> bool | Path:
         return value
     if isinstance(value, str) and value:
         return workspace / Path(value).expanduser()
-    raise ConfigError(where, expected="true, false or a file", got=repr(value)[:60])
+    raise ConfigError(where, expected="true, false or a file name", got=repr(value)[:60])
 
 
 def _plain(where: str, text: str) -> str:
-    # These become arguments on the device. They are quoted there; a leading dash or a control character
-    # can still only be a mistake, and is refused where it was written.
+    # These become quoted arguments on the device. A leading dash or a control character is safe there, but
+    # can only be a mistake.
     if not text or text.startswith("-") or any(ord(letter) < 32 for letter in text):
         raise ConfigError(
-            where, expected="a text without control characters or a leading dash", got=repr(text)
+            where, expected="a string without control characters or a leading dash", got=repr(text)
         )
     return text

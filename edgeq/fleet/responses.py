@@ -137,7 +137,7 @@ class ModelStatus(Response):
         since_ns: when the state was entered, by the device's clock.
         reason: why it was rolled back, if it was.
         pins, releases: releases that are pinned, and all that are on the device.
-        staged: the releases that are proved and serve nobody.
+        staged: the releases that passed their checks and are not current.
         in_force: whether the split decides which release answers.
     """
 

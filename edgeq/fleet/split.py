@@ -155,7 +155,7 @@ def unite(
 
 
 def _undo(client: AgentClient, status: ModelStatus, experiment: str, model: str, release: str) -> United:
-    # A split that the device cannot read serves nobody, and nothing else would remove it.
+    # A split that the device cannot read has no effect, and nothing else would remove it.
     ours = status.split is not None and (
         status.split.experiment == experiment or status.split.problem is not None
     )

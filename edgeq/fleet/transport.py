@@ -1,7 +1,8 @@
-"""The port to a device: run one command, bytes in, lines out, bounded in time."""
+"""The interface to a device: run one command with bytes in, lines out, and time limits."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -10,12 +11,12 @@ from typing import Protocol, Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How long a command may take.
+    """Time limits of a command, in seconds.
 
     Attributes:
-        first_s: silence allowed before its first output.
-        silence_s: silence allowed afterwards; bytes that move in either direction end a silence.
-        total_s: the whole command.
+        first_s: idle timeout before its first output.
+        silence_s: idle timeout afterwards; bytes that move in either direction restart it.
+        total_s: timeout of the whole command.
     """
 
     first_s: float
@@ -28,9 +29,9 @@ class Ended:
     """How a command ended.
 
     Attributes:
-        exit_status: as the device told it; None when the connection ended first.
-        stderr: the last of what it wrote there, decoded.
-        sent_bytes: how much of its standard input it was given.
+        exit_status: None when the connection ended first, or a signal ended the command.
+        stderr: the last of its standard error, decoded.
+        sent_bytes: how much of its standard input was sent.
     """
 
     exit_status: int | None
@@ -39,18 +40,18 @@ class Ended:
 
 
 class Running(Protocol):
-    """A command under way."""
+    """A running command."""
 
     def lines(self) -> Iterator[bytes]:
         """Yield its output line by line until it ends.
 
         Raises:
-            DeviceTimeout: a limit was passed; the connection is closed then.
-            LinkLost: the connection ended in the middle.
+            DeviceTimeout: a time limit has passed; the connection is closed.
+            LinkLost: the connection was lost.
         """
 
     def ended(self) -> Ended:
-        """Return how it ended; call it after the last line."""
+        """Return how it ended; to be called after the last line."""
 
 
 class Transport(Protocol):
@@ -64,18 +65,34 @@ class Transport(Protocol):
         limits: Limits,
         on_sent: Callable[[int], None] | None = None,
     ) -> Running:
-        """Start a command with the given standard input, which is streamed while output is read.
+        """Start a command; its standard input is streamed while its output is read.
 
         Args:
-            argv: the command; every word is quoted, none is read by the device's shell.
-            on_sent: called with the size of each piece that went out, from another thread.
+            argv: the command; every word is quoted, so that the device's shell interprets none.
+            on_sent: called with the size of each piece sent, from another thread.
         """
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class ClosedAtExit(ABC):
+    """A transport whose `with` block closes it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

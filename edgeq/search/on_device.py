@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeq.benchmark import BenchResult, bench
 from edgeq.blueprint import Blueprint
-from edgeq.bundle import Bundle, make_bundle, read_bundle
+from edgeq.bundle import Bundle, build_bundle, read_bundle
 from edgeq.bundle.archive import resigned
 from edgeq.bundle.keys import workspace_key
 from edgeq.errors import DeviceError
@@ -89,7 +89,7 @@ class OnDevice:
 
     def _bundle(self, variant: Variant, name: str, folder: Path) -> Path:
         path = folder / f"{variant.sha256}.eqb"
-        make_bundle(
+        build_bundle(
             path,
             model_file=variant.path,
             name=name,

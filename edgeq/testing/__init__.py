@@ -1,1 +1,1 @@
-"""Public test parts: the loopback device, a real SSH server without hardware, and a link that can fail."""
+"""Public test tools: the loopback device (a real SSH server without hardware) and a faulty link."""

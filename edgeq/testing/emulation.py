@@ -1,4 +1,4 @@
-"""A workspace's loopback devices: start one and enrol it, find it again, stop it."""
+"""The loopback devices of a workspace: start and enrol one, or stop it."""
 
 from __future__ import annotations
 
@@ -38,25 +38,29 @@ def folder_of(workspace: Path, name: str) -> Path:
 def emulate(
     workspace: Path, name: str, *, detach: bool = False, labels: Mapping[str, str] | None = None
 ) -> Iterator[Emulated]:
-    """Run a loopback device under a name of the inventory for the length of a `with` block.
+    """Run a loopback device and enrol it under a name for the duration of a `with` block.
 
-    A name that was emulated before keeps its keys, its home and, where it is free, its port.
+    A device that was emulated before keeps its keys, its home and, if it is free, its port.
 
     Args:
-        detach: let it run on after the block.
-        labels: added to those that it has; a new one has `emulated=yes`.
+        detach: keep it running after the block.
+        labels: added to its present ones; a new device has `emulated=yes`.
 
     Raises:
-        UsageError: the name is that of another device, or it runs already.
+        UsageError: another device has the name, or it is running already.
     """
     folder = folder_of(workspace, name)
     known = {device.name: device for device in Inventory.load(workspace).devices}
     if name in known and not folder.is_dir():
         raise UsageError(
-            f"device {name!r}", "is enrolled already, and is no emulated one", hint="choose another name"
+            f"device {name!r}",
+            "is enrolled already, and is not an emulated device",
+            hint="choose another name",
         )
     if _pid(folder) is not None:
-        raise UsageError(f"device {name!r}", "runs already", hint=f"`edgeq devices stop {name}` ends it")
+        raise UsageError(
+            f"device {name!r}", "is running already", hint=f"stop it with `edgeq devices stop {name}`"
+        )
     device = _start(folder, known[name].port if name in known else 0, detach)
     try:
         enrolment = enrol(
@@ -78,7 +82,7 @@ def emulate(
     if detach:
         if device.process.stdout is not None:
             device.process.stdout.close()
-        device.process.returncode = 0  # it lives on; keeps Popen from warning about that
+        device.process.returncode = 0  # it keeps running; this avoids Popen's warning
     else:
         device.stop()
 
@@ -87,12 +91,12 @@ def stop(workspace: Path, name: str) -> None:
     """Stop a loopback device that runs in the background.
 
     Raises:
-        UnknownName: none of that name runs.
+        UnknownName: no device of that name is running.
     """
     folder = folder_of(workspace, name)
     pid = _pid(folder)
     if pid is None:
-        raise UnknownName(f"device {name!r}", "no emulated device of that name runs")
+        raise UnknownName(f"device {name!r}", "no emulated device of that name is running")
     os.kill(pid, signal.SIGTERM)
     deadline_s = time.monotonic() + _STOP_S
     while _pid(folder) is not None:
@@ -109,12 +113,12 @@ def _start(folder: Path, port: int, detach: bool) -> LoopbackDevice:
     except TransportError:
         if port == 0:
             raise
-    # The port that it had is taken by now; its entry gets the new one.
+    # Its previous port is taken; its entry gets the new one.
     return start(folder, port=0, detach=detach)
 
 
 def _pid(folder: Path) -> int | None:
-    # A number alone proves nothing: it may belong to another process by now.
+    # A process id alone is not enough: it may belong to another process by now.
     try:
         pid = int(json.loads((folder / "running.json").read_bytes())["pid"])
         argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")

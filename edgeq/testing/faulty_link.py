@@ -1,4 +1,4 @@
-"""A link that fails on purpose: a TCP proxy that freezes, cuts, delays, drips or flips a byte."""
+"""A TCP proxy that injects faults: it freezes, cuts, delays or throttles a link, or flips a bit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from enum import StrEnum
 
-from edgeq.testing.proxy_direction import Faults, Lane
+from edgeq.testing.proxy_direction import Faults, ProxyDirection
 
 
 class Way(StrEnum):
@@ -20,7 +20,7 @@ class Way(StrEnum):
 
 
 class FaultyLink:
-    """Forwards connections to an address, and does to them what it is told.
+    """Forwards connections to an address, and injects the faults that its methods set.
 
     Attributes:
         port: where it listens on 127.0.0.1.
@@ -33,24 +33,24 @@ class FaultyLink:
         self._lock = threading.Lock()
         self._to_device, self._from_device = Faults(), Faults()
         self._open: list[tuple[socket.socket, socket.socket]] = []
-        self._lanes: list[Lane] = []
+        self._directions: list[ProxyDirection] = []
         self.port: int = self._listener.getsockname()[1]
         self._acceptor = threading.Thread(target=self._accept, name="edgeq-link-accept", daemon=True)
         self._acceptor.start()
 
     @property
     def forwarded_bytes(self) -> int:
-        """What went towards the device so far."""
+        """Bytes sent towards the device so far."""
         return self._to_device.passed_bytes
 
     def cut_after(self, count_bytes: int) -> None:
-        """End all connections when exactly that many more bytes went towards the device."""
+        """Cut all connections after exactly that many more bytes towards the device."""
         self._to_device.cut_at = self._to_device.passed_bytes + count_bytes
 
     def freeze_after(self, count_bytes: int, way: Way = Way.BOTH) -> None:
-        """Forward nothing any more after that many more bytes; connections stay open, new ones are accepted.
+        """Stop forwarding after that many more bytes; connections stay open, new ones are accepted.
 
-        Both ways freeze when so much went towards the device; one way by its own bytes.
+        BOTH counts the bytes towards the device; a single direction counts its own.
         """
         if way is Way.FROM_DEVICE:
             self._from_device.freeze_at = self._from_device.passed_bytes + count_bytes
@@ -59,37 +59,37 @@ class FaultyLink:
         self._from_device.follows = self._to_device if way is Way.BOTH else None
 
     def delay(self, one_way_s: float) -> None:
-        """Let each byte arrive that much later, in both directions; twice that is added to a round trip."""
+        """Delay each byte in both directions; a round trip takes twice that longer."""
         for faults in self._both():
             faults.delay_s = one_way_s
 
     def drip(self, bytes_per_s: float) -> None:
-        """Let no more than that through, in each direction."""
+        """Throttle each direction to that rate."""
         for faults in self._both():
             faults.bytes_per_s = bytes_per_s
 
     def flip_after(self, count_bytes: int, way: Way = Way.TO_DEVICE) -> None:
-        """Change one bit of the byte that comes after that many more."""
+        """Flip one bit of the byte after that many more."""
         for faults, own in zip(self._both(), (Way.TO_DEVICE, Way.FROM_DEVICE), strict=True):
             if way in (own, Way.BOTH):
                 faults.flip_at = faults.passed_bytes + count_bytes
 
-    def mend(self) -> None:
-        """Let everything pass again."""
+    def clear(self) -> None:
+        """Remove all faults."""
         for faults in self._both():
-            faults.mend()
+            faults.clear()
 
     def close(self) -> None:
-        """End everything, and wait for its threads."""
+        """Close all connections, and wait for the threads."""
         self._end.set()
-        # Some systems let a thread wait in accept() for ever when its socket is only closed.
+        # On some systems, closing the socket alone does not wake a thread in accept().
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._drop()
         self._acceptor.join(5)
-        for lane in self._lanes:
-            lane.join(5)
+        for direction in self._directions:
+            direction.join(5)
 
     def _both(self) -> tuple[Faults, Faults]:
         return self._to_device, self._from_device
@@ -115,10 +115,12 @@ class FaultyLink:
                     return
                 self._open.append((near, far))
                 for source, sink, faults in ((near, far, self._to_device), (far, near, self._from_device)):
-                    self._lanes.append(Lane(source, sink, faults, end=self._end, cut=self._drop))
+                    self._directions.append(
+                        ProxyDirection(source, sink, faults, end=self._end, cut=self._drop)
+                    )
 
     def _drop(self) -> None:
-        # Taken at once: a connection that is made while these end is none of them.
+        # Swapped under the lock: a connection made meanwhile is not among them.
         with self._lock:
             doomed, self._open = self._open, []
         for pair in doomed:
@@ -130,7 +132,7 @@ class FaultyLink:
 
 @contextlib.contextmanager
 def faulty_link(host: str, port: int) -> Iterator[FaultyLink]:
-    """Run a faulty link in front of an address for the length of a `with` block."""
+    """Run a faulty link in front of an address for the duration of a `with` block."""
     link = FaultyLink(host, port)
     try:
         yield link

@@ -43,7 +43,7 @@ class ExecProcess:
             start_new_session=True,
         )
         _running.add(process.pid)
-        assert process.stdin is not None  # noqa: S101 - all three are pipes, as asked
+        assert process.stdin is not None  # noqa: S101 - all three are opened as pipes
         assert process.stdout is not None  # noqa: S101
         assert process.stderr is not None  # noqa: S101
         threading.Thread(target=self._feed, args=(process, process.stdin), daemon=True).start()
@@ -53,7 +53,7 @@ class ExecProcess:
         errors.join()
         status = process.wait()
         _running.discard(process.pid)
-        # The client may be gone by now; then nobody is left to be told.
+        # The client may be gone by now.
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             self._channel.send_exit_status(status if status >= 0 else 128 - status)
             self._channel.shutdown_write()
@@ -67,7 +67,7 @@ class ExecProcess:
                     stdin.flush()
         with contextlib.suppress(BrokenPipeError):
             stdin.close()
-        # recv gives b"" for the end of input as well as for the end of the connection.
+        # recv returns b"" both at the end of the input and at the end of the connection.
         transport = self._channel.get_transport()
         while process.poll() is None:
             if self._channel.closed or not transport.is_active():

@@ -1,4 +1,4 @@
-"""One direction of one connection through a faulty link: read, held back, spoilt, written."""
+"""One direction of a connection through a faulty link: read, delay, damage, write."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _POLL_S = 0.05
 
 
 class Faults:
-    """What is done to all connections in one direction; counts are of all of them together."""
+    """The faults of all connections in one direction; byte counts are of all of them together."""
 
     def __init__(self) -> None:
         self.passed_bytes = 0
-        self.mend()
+        self.clear()
 
-    def mend(self) -> None:
-        """Do nothing any more."""
+    def clear(self) -> None:
+        """Remove all faults."""
         self.cut_at: int | None = None
         self.freeze_at: int | None = None
         self.flip_at: int | None = None
@@ -32,19 +32,19 @@ class Faults:
 
     @property
     def frozen(self) -> bool:
-        """Whether nothing passes now."""
+        """Whether nothing is forwarded now."""
         own = self.freeze_at is not None and self.passed_bytes >= self.freeze_at
         return own or (self.follows is not None and self.follows.frozen)
 
     def allowance(self) -> int:
-        """Return how much may pass in one piece before something happens."""
+        """Return how many bytes may be forwarded in one piece before the next fault."""
         ends = [at - self.passed_bytes for at in (self.cut_at, self.freeze_at) if at is not None]
         if self.bytes_per_s is not None:
             ends.append(max(1, int(self.bytes_per_s * _POLL_S)))
         return min([_PIECE_BYTES, *(end for end in ends if end > 0)])
 
-    def spoil(self, piece: bytes) -> bytes:
-        """Return a piece as it arrives."""
+    def damage(self, piece: bytes) -> bytes:
+        """Return a piece with its damage."""
         at = -1 if self.flip_at is None else self.flip_at - self.passed_bytes
         if not 0 <= at < len(piece):
             return piece
@@ -52,8 +52,8 @@ class Faults:
         return piece[:at] + bytes([piece[at] ^ 1]) + piece[at + 1 :]
 
 
-class Lane:
-    """Carries bytes from one socket to another; two threads, so that holding back does not stop reading."""
+class ProxyDirection:
+    """Forwards bytes from one socket to another; two threads, so that a delay does not stop reading."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Lane:
                     if self._wait_while_frozen():
                         return
                     count = self._faults.allowance()
-                    self._sink.sendall(self._faults.spoil(piece[:count]))
+                    self._sink.sendall(self._faults.damage(piece[:count]))
                     self._faults.passed_bytes += len(piece[:count])
                     piece = piece[count:]
                     if self._faults.cut_at is not None and self._faults.passed_bytes >= self._faults.cut_at:

@@ -21,22 +21,22 @@ _GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 
 
 class Trouble(StrEnum):
-    """What a device may be told to do wrong."""
+    """Faults of a loopback device."""
 
     NONE = "none"
-    HANG = "hang"  # accepts the TCP connection and never says anything
-    HANG_EXEC = "hang-exec"  # lets one log in, accepts a command and never answers
-    NO_EXEC = "no-exec"  # lets one log in, and starts no command
+    HANG = "hang"  # accepts the TCP connection and sends nothing
+    HANG_EXEC = "hang-exec"  # accepts the login and a command, and never responds
+    NO_EXEC = "no-exec"  # accepts the login, and runs no command
     NO_SFTP = "no-sftp"  # has no sftp subsystem, like dropbear without its server
-    NOISE = "noise"  # prints a line before each command's output, like a talkative .bashrc
+    NOISE = "noise"  # prints a line before each command's output, as a .bashrc may
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """What the server needs to know.
+    """Settings of the server.
 
     Attributes:
-        home: where commands run and what sftp shows.
+        home: the folder of commands and of sftp.
         environment: the whole environment of a command.
         authorized_keys: who may log in: `TYPE BASE64` a line, read at each login.
     """

@@ -1,4 +1,4 @@
-"""A fleet in this process for rollouts: thousands of devices, good or bad in their ways, in virtual time."""
+"""A simulated fleet for rollouts: thousands of devices with given behaviours, in virtual time."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from edgeq.fleet.rollout.protocols import NoAnswer
 
 
 class Behaviour(StrEnum):
-    """How a simulated device is."""
+    """How a simulated device behaves."""
 
     GOOD = "good"
     GONE = "gone"  # nothing listens there
-    SILENT = "silent"  # the connection opens and no answer comes; the transport gives up
-    MUTE = "mute"  # the same, and the transport does not give up either
-    FLAPPING = "flapping"  # loses every second answer, the thing asked for done all the same
-    LYING = "lying"  # says that the release serves; later its status says otherwise
-    FAILING = "failing"  # the release does not pass its checks there
+    SILENT = "silent"  # the connection opens but there is no response; the transport times out
+    MUTE = "mute"  # the same, but the transport does not time out
+    FLAPPING = "flapping"  # loses every second response, after doing what was requested
+    LYING = "lying"  # reports that the release serves; later its status differs
+    FAILING = "failing"  # the release fails its checks
     FULL = "full"  # no space
-    CRASHING = "crashing"  # the release serves, and is given up by the device half a minute later
-    SLOW_SOAK = "slow-soak"  # soaks by itself and never comes to an end
+    CRASHING = "crashing"  # the release serves, and the device rolls it back half a minute later
+    SLOW_SOAK = "slow-soak"  # its own soak never ends
 
 
 ANSWER_S, DEPLOY_S, TIMEOUT_S, CRASH_AFTER_S = 0.2, 2.0, 15.0, 30.0
 
 
 class VirtualTime:
-    """Clock and workers of a simulation: a job runs when it is submitted and ends when its time is over."""
+    """Clock and pool of a simulation: a job runs when it is submitted, and ends after its virtual time."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
@@ -186,4 +186,4 @@ class SimulatedFleet:
         if self.behaviours[device] is Behaviour.FLAPPING:
             asked = sum(self.calls[verb, device] for verb in ("status", "deploy", "rollback"))
             if asked % 2 == 0:
-                raise LinkLost(device, "the connection ended in the middle")
+                raise LinkLost(device, "the connection was lost")

@@ -1,4 +1,4 @@
-"""Key files: made whole or not at all, for their owner alone, and refused when they are something else."""
+"""Key files: written completely or not at all, readable by their owner only, refused when damaged."""
 
 from __future__ import annotations
 
@@ -110,17 +110,17 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     new_key(tmp_path, "release")
     path = keys_folder(tmp_path) / "release"
     path.chmod(0o640)
-    with pytest.raises(SigningKeyError, match="others can read"):
+    with pytest.raises(SigningKeyError, match="is readable by other users"):
         find_private(tmp_path, "release")
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "something else"),
-        (b"hello", "something else"),
+        (b"", "another or a damaged"),
+        (b"hello", "another or a damaged"),
         (pem(generate_private_key(SECP256R1())), "PrivateKey"),
-        (pem(Ed25519PrivateKey.generate())[:60], "something else"),
+        (pem(Ed25519PrivateKey.generate())[:60], "another or a damaged"),
         (pem(Ed25519PrivateKey.generate(), b"secret"), "passphrase"),
         (b"x" * 100_000, "more than"),
     ],

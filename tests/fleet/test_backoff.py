@@ -126,7 +126,7 @@ def test_a_deploy_whose_link_is_cut_goes_on_by_itself_where_it_was(
 
         def retry(error: EdgeqError, _wait_s: float) -> None:
             failures.append(error)
-            link.mend()
+            link.clear()
 
         policy = RetryPolicy(backoff=Backoff(tries=3, first_s=0.1), on_retry=retry)
         before = link.forwarded_bytes
@@ -171,5 +171,5 @@ def test_a_dropped_handshake_is_tried_again(loopback_server: Server) -> None:
         with contextlib.suppress(LinkLost):
             retrying(ask, RetryPolicy(backoff=Backoff(tries=1)))
             raise AssertionError("the link was not cut")
-        policy = RetryPolicy(backoff=Backoff(first_s=0.01), on_retry=lambda *_: link.mend())
+        policy = RetryPolicy(backoff=Backoff(first_s=0.01), on_retry=lambda *_: link.clear())
         assert retrying(ask, policy)

@@ -275,7 +275,7 @@ def test_an_emulated_device_lives_until_it_is_stopped(cli: Cli, site: Path) -> N
         assert cli.json("status", "label:site=lab")["devices"][0]["ok"]
         assert document["device"]["labels"] == {"emulated": "yes", "site": "lab"}
         cli.text("devices", "emulate", "toy", "--detach", status=2)
-        assert "runs already" in cli.err
+        assert "is running already" in cli.err
     finally:
         cli.text("devices", "stop", "toy")
     cli.text("status", "toy", status=1)

@@ -53,7 +53,7 @@ def test_a_name_that_does_not_resolve_is_unreachable() -> None:
 def test_a_server_that_says_nothing_is_a_timeout_within_its_bound(tmp_path: Path) -> None:
     with loopback_device(tmp_path / "device", trouble=Trouble.HANG) as device:
         started_s = time.monotonic()
-        with pytest.raises(DeviceTimeout, match="says nothing"):
+        with pytest.raises(DeviceTimeout, match="sends nothing"):
             fetch_host_key(device.host, device.port, 1)
         assert 0.9 < time.monotonic() - started_s < 4
 
@@ -83,7 +83,11 @@ def test_a_wrong_key_is_refused_once_and_leaves_the_inventory_alone(server: Serv
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(None, "no such identity file"), (b"hello", "no private key"), (b"", "no private key")],
+    [
+        (None, "identity file not found"),
+        (b"hello", "is not a usable private key"),
+        (b"", "is not a usable private key"),
+    ],
 )
 def test_an_identity_that_is_none_is_a_usage_error(
     loopback_server: Server, tmp_path: Path, content: bytes | None, problem: str

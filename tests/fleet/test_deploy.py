@@ -133,7 +133,7 @@ def test_a_link_that_is_cut_in_a_put_is_an_error_and_the_next_run_continues(
         link.cut_after(2_000_000)
         with pytest.raises(LinkLost, match="pi"):
             deploy_one(device, bundle, workspace=site)
-        link.mend()
+        link.clear()
         assert status(device).models["double"].current == before.release
         done = deploy_one(device, bundle, workspace=site)
         assert done.changed

@@ -87,8 +87,8 @@ def test_a_transfer_ends_soon_and_the_next_one_is_whole(server: Server, fault: s
         assert time.monotonic() - started_s < 20
         assert caught.value.transient, "the same command may be run again"
         assert not blob(server, one).exists()
-        link.mend()
-        send(device, one, link, FaultyLink.mend)
+        link.clear()
+        send(device, one, link, FaultyLink.clear)
     assert blob(server, one).read_bytes() == one.source
 
 
@@ -121,7 +121,7 @@ def test_no_cut_leaves_another_release_than_the_old_or_the_new(
             link.cut_after(share * length // 10)
             with pytest.raises(TransportError):
                 deploy_one(device, wanted, workspace=site)
-            link.mend()
+            link.clear()
             found = status(device).models["double"]
             assert found.current in (serves, wanted.release)
             deploy_one(device, wanted, workspace=site)

@@ -33,7 +33,7 @@ from edgeq.fleet.deploy import deploy_one
 from edgeq.fleet.enrol import enrol, fetch_host_key, rotate_key
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.openssh.argv import alias
-from edgeq.fleet.openssh.diagnosis import Said, of_end, of_login
+from edgeq.fleet.openssh.diagnosis import SshLog, end_error, login_error
 from edgeq.fleet.openssh.master import Master
 from edgeq.fleet.openssh.transport import connect, shown_host_key
 from edgeq.fleet.operations import infer, rollback, status
@@ -187,7 +187,7 @@ def test_a_long_name_of_the_temporary_folder_is_gone_around(
 
 def test_the_folder_of_a_connection_is_private(loopback_server: Any) -> None:
     with connect(loopback_server.device()) as transport:
-        folder = transport._place.folder
+        folder = transport._session_dir.folder
         assert folder.stat().st_mode & 0o777 == 0o700
         assert (folder / "known_hosts").read_text().count("\n") == 1
     assert not folder.exists()
@@ -201,7 +201,8 @@ def test_a_process_that_is_killed_leaves_no_ssh_behind(loopback_server: Any, tmp
         "host, port, user, key, identity = sys.argv[1:]\n"
         "device = Device(name='pi', host=host, port=int(port), user=user, host_key=key,"
         " identity=Path(identity))\n"
-        "transport = connect(device)\nprint(transport._master.pid, transport._place.folder, flush=True)\n"
+        "transport = connect(device)\n"
+        "print(transport._master.pid, transport._session_dir.folder, flush=True)\n"
         "time.sleep(600)\n"
     )
     argv = [device.host, str(device.port), device.user, device.host_key, str(device.identity)]
@@ -225,7 +226,7 @@ def test_an_ssh_that_hangs_is_noticed_and_ended(loopback_server: Any) -> None:
         for pid in group_members(transport._master.pid):
             os.kill(pid, signal.SIGSTOP)
         started_s = time.monotonic()
-        with pytest.raises(DeviceTimeout, match="the ssh program gave no sign of life"):
+        with pytest.raises(DeviceTimeout, match="the ssh program did not respond"):
             list(running.lines())
         assert time.monotonic() - started_s < 8
 
@@ -239,7 +240,7 @@ def test_a_session_too_many_is_an_error_and_the_others_go_on(sshd_server: Any) -
 
         for _ in range(10):  # MaxSessions
             start()
-        with pytest.raises(TransportError, match="opens no session") as caught:
+        with pytest.raises(TransportError, match="refuses to open a session") as caught:
             start()
         assert type(caught.value) is TransportError
         assert [list(one.lines()) for one in running] == [[b"done"]] * 10
@@ -314,41 +315,42 @@ DEVICE = Device(
         (["gate: Permission denied (publickey)."], AuthenticationFailed, "refuses"),
         (["ann@10.0.0.7: Permission denied (publickey)."], AuthenticationFailed, "pi: refuses 'ann'"),
         (["ben@gate: Permission denied (publickey).", "Connection closed by UNKNOWN port 65535"],
-         AuthenticationFailed, "pi (by gate): refuses 'ben': ben@gate: Permission denied (publickey)."),
+         AuthenticationFailed, "pi (via gate): refuses 'ben': ben@gate: Permission denied (publickey)."),
         (["ann@10.0.0.7: Permission denied (publickey).", "Connection closed by UNKNOWN port 65535"],
-         AuthenticationFailed, "pi (by 10.0.0.7): refuses 'ann': ann@10.0.0.7: Permission denied"),
+         AuthenticationFailed, "pi (via 10.0.0.7): refuses 'ann': ann@10.0.0.7: Permission denied"),
         (["Received disconnect from 10.0.0.7 port 22:2: Too many authentication failures"],
          AuthenticationFailed, "pi: refuses"),
         (["No ED25519 host key is known for gate and you have requested strict checking.",
-          "Host key verification failed."], HostKeyUnknown, "pi (by gate): the host key of gate"),
+          "Host key verification failed."], HostKeyUnknown, "pi (via gate): the host key of jump host gate"),
         (["Host key for gate has changed and you have requested strict checking.",
-          "Host key verification failed."], HostKeyMismatch, "pi (by gate): gate on the way"),
+          "Host key verification failed."], HostKeyMismatch, "pi (via gate): jump host gate"),
         (["The ED25519 host key for gate is marked as revoked."],
          HostKeyRevoked, "revokes"),
         (["ssh: Could not resolve hostname gate: Name or service not known"], Unreachable,
-         "'gate' is not known"),
+         "'gate' cannot be resolved"),
         (["channel 0: open failed: connect failed: Connection refused", "stdio forwarding failed",
-          "kex_exchange_identification: Connection closed by remote host"], Unreachable, "does not reach it"),
-        (["Connection timed out during banner exchange"], DeviceTimeout, "says nothing"),
+          "kex_exchange_identification: Connection closed by remote host"],
+         Unreachable, "cannot connect to it"),
+        (["Connection timed out during banner exchange"], DeviceTimeout, "sends nothing"),
         (["Unable to negotiate with 10.0.0.7 port 22: no matching cipher found. Their offer: 3des-cbc"],
          TransportError, "no common SSH algorithms"),
         (["banner exchange: Connection to 10.0.0.7 port 22: invalid format",
           "kex_exchange_identification: banner line contains invalid characters"], TransportError,
-         "no SSH server"),
+         "not an SSH server"),
         (["kex_exchange_identification: Connection closed by remote host"], LinkLost, "during the handshake"),
         (["ssh: something new"], TransportError, "ssh ended: ssh: something new"),
         ([], TransportError, "it gave no reason"),
     ],
 )  # fmt: skip
 def test_what_ssh_said_becomes_our_error(lines: list[str], kind: type[EdgeqError], text: str) -> None:
-    error = of_login(Said(device=DEVICE, alias=alias(DEVICE), lines=tuple(lines)))
+    error = login_error(SshLog(device=DEVICE, alias=alias(DEVICE), lines=tuple(lines)))
     assert type(error) is kind
     assert text in str(error)
 
 
 def test_the_end_of_a_connection_is_silence_or_a_loss() -> None:
     def end(*lines: str) -> EdgeqError:
-        return of_end(Said(device=DEVICE, alias=alias(DEVICE), lines=lines))
+        return end_error(SshLog(device=DEVICE, alias=alias(DEVICE), lines=lines))
 
     assert type(end("Timeout, server 10.0.0.7 not responding.")) is DeviceTimeout
     assert type(end("client_loop: send disconnect: Broken pipe")) is LinkLost

@@ -47,7 +47,7 @@ class Site:
 
         def mend(error: EdgeqError, _wait_s: float) -> None:
             failures.append(error)
-            self.link.mend()
+            self.link.clear()
 
         # More than a login, less than a login with a call of the agent.
         before = self.link.forwarded_bytes
@@ -134,7 +134,7 @@ def test_an_inference_whose_link_is_cut_is_not_repeated(lab: Site, tmp_path: Pat
     with pytest.raises(LinkLost):
         infer(lab.device, "double", payload, retry_policy=retry)
     assert failures == []
-    lab.link.mend()
+    lab.link.clear()
     assert infer(lab.device, "double", payload, retry_policy=retry).samples == 2
 
 
@@ -157,7 +157,7 @@ def test_a_rollback_whose_answer_was_lost_goes_back_once(lab: Site, monkeypatch:
         answer = call(self, verb, *args, **more)
         if verb == "rollback" and not lost:
             lost.append(answer)
-            raise LinkLost("pi", "the connection ended in the middle")
+            raise LinkLost("pi", "the connection was lost")
         return answer
 
     monkeypatch.setattr(AgentClient, "call", losing)

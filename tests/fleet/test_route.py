@@ -23,7 +23,7 @@ from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.ssh.config import load
 from edgeq.fleet.ssh.hostkeys import HostKey
 from edgeq.fleet.ssh.known_hosts import check_known, known_keys
-from edgeq.fleet.ssh.route import find_route
+from edgeq.fleet.ssh.route import resolve_route
 from edgeq.fleet.ssh.transport import connect
 from edgeq.fleet.transport import Limits
 from edgeq.testing.loopback import loopback_device
@@ -60,7 +60,7 @@ def test_what_openssh_says_of_a_host_is_what_we_say(home: Path) -> None:
     (home / ".shared").write_text("x")
     config = load(path)
     for name in ("pi-4", "gate", "other", "pilot"):
-        ours = config.of(name)
+        ours = config.lookup(name)
         told = subprocess.run(
             ["ssh", "-G", "-F", str(path), name], capture_output=True, text=True, check=True
         ).stdout
@@ -71,7 +71,7 @@ def test_what_openssh_says_of_a_host_is_what_we_say(home: Path) -> None:
         assert ours.identities_only == (theirs["identitiesonly"] == "yes"), name
         if ours.user is not None:
             assert ours.user == theirs["user"], name
-    assert config.of("pi-4").identities == (home / ".shared",)
+    assert config.lookup("pi-4").identities == (home / ".shared",)
 
 
 def test_nothing_of_a_configuration_is_executed(home: Path) -> None:
@@ -81,7 +81,7 @@ def test_nothing_of_a_configuration_is_executed(home: Path) -> None:
         "Host pi\n  Port 3\n",
     )
     config = load(path)
-    assert config.of("pi").port == 3
+    assert config.lookup("pi").port == 3
     assert len(config.skipped) == 2
     assert not (home / "executed").exists()
 
@@ -91,9 +91,9 @@ def test_nothing_of_a_configuration_is_executed(home: Path) -> None:
     [
         ("Include config\n", "include itself"),
         ("Host a\n  Port many\n", "1 to 65535"),
-        ("Host a\n  Include nested\n", "blocks of its own"),
-        ("Host a\n  ProxyJump a\n", "circle"),
-        ("Host a\n  ProxyJump b\nHost b\n  ProxyJump a\n", "circle"),
+        ("Host a\n  Include nested\n", "Host or Match blocks"),
+        ("Host a\n  ProxyJump a\n", "circular"),
+        ("Host a\n  ProxyJump b\nHost b\n  ProxyJump a\n", "circular"),
         ("Host a\n  ProxyJump -oProxyCommand=x\n", "HOST"),
         ("Host a\nPort\n", "ssh configuration"),
     ],
@@ -102,26 +102,26 @@ def test_a_configuration_that_cannot_be_followed_says_where(home: Path, text: st
     write(home, "Host b\n  Port 1\n", "nested")
     write(home, text)
     with pytest.raises(ConfigError, match=message):
-        find_route(name="pi", host="a", port=22, user="u")
+        resolve_route(name="pi", host="a", port=22, user="u")
 
 
 def test_the_inventory_goes_before_the_configuration(home: Path) -> None:
     write(home, "Host pi\n  HostName far\n  Port 2222\n  ProxyJump gate\n  User other\n")
-    route = find_route(name="pi", host="pi", port=8022, user="me", jump="none")
+    route = resolve_route(name="pi", host="pi", port=8022, user="me", jump="none")
     assert [(hop.host, hop.port, hop.login.user) for hop in route.hops] == [("far", 8022, "me")]
-    route = find_route(name="pi", host="pi", port=22, user="me")
+    route = resolve_route(name="pi", host="pi", port=22, user="me")
     assert [(hop.host, hop.port) for hop in route.hops] == [("gate", 22), ("far", 2222)]
-    route = find_route(name="pi", host="pi", port=22, user="me", ssh_config=False)
+    route = resolve_route(name="pi", host="pi", port=22, user="me", ssh_config=False)
     assert [(hop.host, hop.port) for hop in route.hops] == [("pi", 22)]
-    route = find_route(name="pi", host="pi", port=22, user="me", jump="a@b:3,[::1]:4", ssh_config=False)
+    route = resolve_route(name="pi", host="pi", port=22, user="me", jump="a@b:3,[::1]:4", ssh_config=False)
     assert [(hop.host, hop.port) for hop in route.hops] == [("b", 3), ("::1", 4), ("pi", 22)]
     assert route.hops[0].login.user == "a"
 
 
 def test_a_file_that_was_named_must_be_there(home: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
-        find_route(name="pi", host="pi", port=22, user="u", ssh_config=home / "gone")
-    assert find_route(name="pi", host="pi", port=22, user="u").hops[0].host == "pi"
+        resolve_route(name="pi", host="pi", port=22, user="u", ssh_config=home / "gone")
+    assert resolve_route(name="pi", host="pi", port=22, user="u").hops[0].host == "pi"
 
 
 def sshd_key(server: Server) -> str:
@@ -189,7 +189,7 @@ def test_a_jump_whose_key_is_not_known_or_another_gets_no_login(
         open_transport(device)
     assert caught.value.code == "EQ407"
     gate(home, sshd_server, key=loopback_server.device().host_key)
-    with pytest.raises(HostKeyMismatch, match="another host key than known_hosts"):
+    with pytest.raises(HostKeyMismatch, match="another host key than the one in known_hosts"):
         open_transport(device)
 
 
@@ -201,7 +201,7 @@ def test_a_device_that_the_jump_does_not_reach(
     device = dataclasses.replace(
         loopback_server.device(), port=1, jump=gate(home, sshd_server), transport=transport
     )
-    with pytest.raises(Unreachable, match="does not reach"):
+    with pytest.raises(Unreachable, match="cannot connect to"):
         open_transport(device)
 
 
@@ -248,7 +248,7 @@ def test_a_jump_is_pinned_at_enrolment_and_needs_no_known_hosts_then(
         assert list(opened.run(["echo", "in"], stdin=(), limits=LIMITS).lines()) == [b"in"]
     other = dataclasses.replace(device, jump_host_key=loopback_server.device().host_key)
     with pytest.raises(
-        HostKeyMismatch, match=r"behind \(by .*another host key than the one pinned"
+        HostKeyMismatch, match=r"behind \(via .*another host key than the one pinned"
     ) as caught:
         open_transport(other)
     assert f"rotate-key behind --jump-fingerprint {sshd_server.fingerprint}" in str(caught.value.hint)
@@ -269,10 +269,10 @@ def test_a_machine_on_the_way_without_a_key_is_named_with_what_helps(
     jump = gate(home, sshd_server)
     config = home / ".ssh" / "config"
     config.write_text(config.read_text().replace(str(sshd_server.identity), str(home / "none")))
-    with pytest.raises(AuthenticationFailed, match=r"^behind \(by .*\): ") as caught:
+    with pytest.raises(AuthenticationFailed, match=r"^behind \(via .*\): ") as caught:
         loopback_server.enrol(site, "behind", jump=jump, transport=transport)
-    assert "give --identity" not in str(caught.value.hint)
-    assert "IdentityFile in ~/.ssh/config: --identity is for the device alone" in str(caught.value.hint)
+    assert "pass --identity" not in str(caught.value.hint)
+    assert "--identity applies to the device only" in str(caught.value.hint)
     assert str(loopback_server.identity) not in str(caught.value)
 
 
@@ -285,12 +285,12 @@ def test_a_jump_that_is_not_known_is_pinned_by_its_fingerprint(
     with pytest.raises(HostKeyUnknown, match="is not known") as unknown:
         loopback_server.enrol(site, "behind", jump=jump, transport=transport)
     assert "--jump-fingerprint" in str(unknown.value.hint)
-    with pytest.raises(HostKeyMismatch, match="than the one asked for") as other:
+    with pytest.raises(HostKeyMismatch, match="than the one given") as other:
         loopback_server.enrol(
             site, "behind", jump=jump, transport=transport, jump_fingerprints=["SHA256:" + "A" * 43]
         )
     # It is not enrolled: there is no key of it that could be renewed.
-    assert f"give --jump-fingerprint {sshd_server.fingerprint}" in str(other.value.hint)
+    assert f"pass --jump-fingerprint {sshd_server.fingerprint}" in str(other.value.hint)
     assert "rotate-key" not in str(other.value.hint)
     assert Inventory.load(site).devices == ()
     right = [sshd_server.fingerprint]
@@ -304,7 +304,7 @@ def test_a_jump_that_is_not_known_is_pinned_by_its_fingerprint(
 def test_pins_must_be_as_many_as_machines(home: Path, loopback_server: Server, site: Path) -> None:
     key = loopback_server.device().host_key
     device = dataclasses.replace(loopback_server.device(), jump="a,b", jump_host_key=key)
-    with pytest.raises(ConfigError, match=r"a key for each machine on the way \(a, b\)"):
+    with pytest.raises(ConfigError, match=r"a key for each jump host \(a, b\)"):
         open_transport(device)
     with pytest.raises(UsageError, match="needs --jump"):
         loopback_server.enrol(site, jump_fingerprints=["SHA256:x"])
@@ -362,11 +362,11 @@ def test_all_certificates_of_a_host_are_taken(home: Path) -> None:
         f"Host pi\n  CertificateFile {home}/one\n  CertificateFile={home}/two\n"
         f"Host other\n  CertificateFile {home}/nothing\nHost *\n  CertificateFile ~/three\n",
     )
-    assert load(path).of("pi").certificates == (home / "one", home / "two", home / "three")
+    assert load(path).lookup("pi").certificates == (home / "one", home / "two", home / "three")
     told = subprocess.run(["ssh", "-G", "-F", str(path), "pi"], capture_output=True, text=True, check=True)
     theirs = [line.split()[1] for line in told.stdout.splitlines() if line.startswith("certificatefile ")]
     assert [str(Path(name).expanduser()) for name in theirs] == [
-        str(name) for name in load(path).of("pi").certificates
+        str(name) for name in load(path).lookup("pi").certificates
     ]
 
 

@@ -70,7 +70,7 @@ def test_after_a_cut_only_missing_chunks_travel(server: Server) -> None:
             link.cut_after(6 * CHUNK_BYTES)
             with pytest.raises(LinkLost):
                 upload(client, [one])
-        link.mend()
+        link.clear()
         assert not blob(server, one).exists()
         end_s = time.monotonic() + 20  # what is on its way into the file when the cut comes
         while partial(server, one).stat().st_size < 2 * CHUNK_BYTES:

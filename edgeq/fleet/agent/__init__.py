@@ -1,1 +1,1 @@
-"""The agent on a device: placing it, calling its verbs, sending it contents."""
+"""The agent on a device: install it, call its verbs, send it contents."""

@@ -1,1 +1,1 @@
-"""The same transport by the `ssh` program of this machine: its ciphers, its keys, its configuration."""
+"""The SSH transport by the `ssh` program of this machine, with its keys and its configuration."""

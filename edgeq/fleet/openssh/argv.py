@@ -1,4 +1,4 @@
-"""The command line of `ssh`: a list of words, in which what edgeq promises comes before what anybody set."""
+"""Build ssh's command line; edgeq's security options precede the user's configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from edgeq.errors import ToolMissing, UsageError
-from edgeq.fleet.openssh.session_dir import Place
+from edgeq.fleet.openssh.session_dir import SessionDir
 from edgeq.fleet.ssh.hostkeys import HostKey
 from edgeq.fleet.ssh.keepalive import Watch
 from edgeq.values import Device
@@ -19,10 +19,10 @@ _VERSION_S = 10.0
 
 
 def find_ssh(name: str) -> str:
-    """Return where the `ssh` program is.
+    """Return the path of the `ssh` program.
 
     Raises:
-        ToolMissing: nowhere on PATH.
+        ToolMissing: it is not on PATH.
     """
     found = shutil.which("ssh")
     if found is None:
@@ -30,57 +30,57 @@ def find_ssh(name: str) -> str:
             name,
             "`transport = 'openssh'` needs the ssh program, which is not on PATH",
             hint="install OpenSSH's client (apt-get install openssh-client), "
-            "or leave `transport` out of devices.toml",
+            "or remove `transport` from devices.toml",
         )
     return found
 
 
 def alias(device: Device) -> str:
-    """Return the name under which the device's pinned key is written; no machine on the way has it."""
+    """Return the name under which the device's pinned key is stored; no jump host has this name."""
     return f"edgeq-device-{device.name}"
 
 
 def known_hosts_line(device: Device) -> str:
-    """Return the one line of the device's own known_hosts."""
+    """Return the only line of the device's known_hosts file."""
     return f"{alias(device)} {HostKey.parse(device.host_key)}\n"
 
 
 def alive(watch: Watch) -> tuple[int, int]:
-    """Return ServerAliveInterval and ServerAliveCountMax, of which ssh takes whole seconds."""
+    """Return ServerAliveInterval and ServerAliveCountMax; ssh accepts whole seconds only."""
     every_s = max(1, round(watch.every_s))
-    # ssh gives up at the question after the last one that may stay without an answer.
+    # ssh closes the connection one keepalive after the last that may go unanswered.
     return every_s, max(1, round(watch.patience_s / every_s) - 1)
 
 
-def master_argv(ssh: str, device: Device, place: Place) -> list[str]:
+def master_argv(ssh: str, device: Device, session_dir: SessionDir) -> list[str]:
     """Return the command that logs in and waits for commands on a control socket.
 
     Raises:
-        UsageError: the identity file is not there.
+        UsageError: the identity file is missing.
     """
     options = {
         "ControlMaster": "yes",
-        "ControlPath": str(place.socket),
+        "ControlPath": str(session_dir.socket),
         "ControlPersist": "no",
-        **_trust(ssh, device, place.known_hosts),
+        **_trust(ssh, device, session_dir.known_hosts),
         "ClearAllForwardings": "yes",
         "RequestTTY": "no",
         "Tunnel": "no",
     }
-    return [ssh, "-v", "-N", "-T", *_words(options, device, place), "--", device.host]
+    return [ssh, "-v", "-N", "-T", *_words(options, device, session_dir), "--", device.host]
 
 
-def look_argv(ssh: str, device: Device, place: Place) -> list[str]:
-    """Return the command that writes the shown host key into the place's known_hosts, and logs nobody in."""
+def look_argv(ssh: str, device: Device, session_dir: SessionDir) -> list[str]:
+    """Return the command that writes the device's host key into known_hosts, without a login."""
     options = {
-        **_trust(ssh, device, place.known_hosts),
+        **_trust(ssh, device, session_dir.known_hosts),
         "StrictHostKeyChecking": "accept-new",
         "HashKnownHosts": "no",
         "PreferredAuthentications": "none",
         "ControlMaster": "no",
         "ControlPath": "none",
     }
-    return [ssh, "-v", "-N", "-T", *_words(options, device, place), "--", device.host]
+    return [ssh, "-v", "-N", "-T", *_words(options, device, session_dir), "--", device.host]
 
 
 def _trust(ssh: str, device: Device, known_hosts: Path) -> dict[str, str]:
@@ -96,9 +96,9 @@ def _trust(ssh: str, device: Device, known_hosts: Path) -> dict[str, str]:
     return options
 
 
-def _words(options: dict[str, str], device: Device, place: Place) -> list[str]:
-    words = ["-F", str(place.config), "-l", device.user]
-    if device.port != 22:  # 22 lets the configuration say another one
+def _words(options: dict[str, str], device: Device, session_dir: SessionDir) -> list[str]:
+    words = ["-F", str(session_dir.config), "-l", device.user]
+    if device.port != 22:  # the configuration may override 22
         words += ["-p", str(device.port)]
     if device.jump is not None:
         options = {**options, "ProxyJump": device.jump}
@@ -112,19 +112,19 @@ def _words(options: dict[str, str], device: Device, place: Place) -> list[str]:
 
 
 def _check_identity(path: Path) -> None:
-    # ssh only warns, and offers other keys.
+    # ssh itself only warns, and offers other keys.
     try:
         with path.open("rb"):
             return
     except FileNotFoundError as error:
-        raise UsageError(str(path), "no such identity file") from error
+        raise UsageError(str(path), "identity file not found") from error
     except OSError as error:
         raise UsageError(str(path), f"cannot be read: {error.strerror}") from error
 
 
 @cache
 def version(ssh: str) -> tuple[int, int]:
-    """Return the version of the program; a later one than any where it does not say."""
+    """Return the version of the program; (99, 0) if it is unknown."""
     done = subprocess.run(
         [ssh, "-V"], capture_output=True, text=True, errors="replace", timeout=_VERSION_S, check=False
     )

@@ -1,4 +1,4 @@
-"""What `ssh` said, as our errors. Its messages are in English in every locale: it has no translations."""
+"""Map the messages of `ssh` to exceptions. It has no translations, so they are in English in every locale."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgeq.errors import (
     Unreachable,
 )
 from edgeq.fleet.ssh.hostkeys import HostKey
-from edgeq.fleet.ssh.login import hint_on_the_way
+from edgeq.fleet.ssh.login import jump_host_hint
 from edgeq.values import Device
 
 _SHOWN = re.compile(r"^debug1: Server host key: (\S+) (SHA256:\S+)")
@@ -26,17 +26,17 @@ _CHANGED = re.compile(r"ost key for (\S+) has changed|No \S+ host key is known f
 _REVOKED = re.compile(r"ost key for (\S+) is marked as revoked")
 _DENIED = re.compile(r"(?:(\S+)@(\S+): )?Permission denied \(")
 _SILENT = re.compile(r"^Timeout, server .* not responding", re.M)
-_LOST_HINT = "run the same command again: what arrived whole is kept and not sent twice"
+_LOST_HINT = "run the same command again: data that arrived is not sent again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """What `ssh` wrote, and what is needed to read it.
+class SshLog:
+    """The log of an `ssh` process.
 
     Attributes:
-        alias: under which the device's key is known.
-        talk: without its `debug1:` lines.
-        shown: the last host key that any machine showed, as `TYPE FINGERPRINT`.
+        alias: the name under which the device's key is known.
+        talk: the messages, without `debug1:` lines.
+        shown: the last host key that any host presented, as `TYPE FINGERPRINT`.
     """
 
     device: Device
@@ -60,163 +60,161 @@ class Said:
     def last(self) -> str:
         return self.talk[-1] if self.talk else "it gave no reason"
 
-    def by(self, host: str) -> str:
-        return f"{self.device.name} (by {host})"
+    def via(self, host: str) -> str:
+        return f"{self.device.name} (via {host})"
 
 
-def of_login(said: Said) -> Exception:
-    """Return the error for an `ssh` that ended before it was logged in."""
+def login_error(log: SshLog) -> Exception:
+    """Return the error for an `ssh` that ended before the login."""
     for rule in _RULES:
-        found = rule(said)
+        found = rule(log)
         if found is not None:
             return found
-    return TransportError(said.device.name, f"ssh ended: {said.last}")
+    return TransportError(log.device.name, f"ssh ended: {log.last}")
 
 
-def of_end(said: Said) -> LinkLost | DeviceTimeout:
+def end_error(log: SshLog) -> LinkLost | DeviceTimeout:
     """Return the error for a connection that ended after the login."""
-    name = said.device.name
-    if _SILENT.search(said.text):
-        return DeviceTimeout(
-            name, "gave no sign of life", hint="check its power and its network, then try again"
-        )
-    return LinkLost(name, "the connection ended in the middle", hint=_LOST_HINT)
+    name = log.device.name
+    if _SILENT.search(log.text):
+        return DeviceTimeout(name, "did not respond", hint="check its power and its network, then try again")
+    return LinkLost(name, "the connection was lost", hint=_LOST_HINT)
 
 
-def _host_key(said: Said) -> Exception | None:
-    name = said.device.name
-    revoked = _REVOKED.search(said.text)
-    found = _CHANGED.search(said.text)
+def _host_key(log: SshLog) -> Exception | None:
+    name = log.device.name
+    revoked = _REVOKED.search(log.text)
+    found = _CHANGED.search(log.text)
     where = next((one for one in (*(found.groups() if found else ()),) if one), None)
-    if revoked is None and where is None and "Host key verification failed" not in said.text:
+    if revoked is None and where is None and "Host key verification failed" not in log.text:
         return None
-    if where == said.alias:
-        pinned, shown = HostKey.parse(said.device.host_key), said.shown or "another key"
+    if where == log.alias:
+        pinned, shown = HostKey.parse(log.device.host_key), log.shown or "another key"
         return HostKeyMismatch(
             name,
-            "the host key changed: another machine answers, or the device was set up anew",
+            "the host key changed: another machine answers, or the device was reinstalled",
             expected=f"{pinned.type} {pinned.fingerprint}",
             got=shown,
-            hint="read the fingerprint on the device itself; if it is the new one: "
+            hint="read the fingerprint on the device itself; if it matches: "
             f"`edgeq devices rotate-key {name} --fingerprint {shown.split()[-1]}`",
         )
-    host = where or (revoked and next((one for one in revoked.groups() if one), None)) or "a machine"
+    host = where or (revoked and next((one for one in revoked.groups() if one), None)) or "a jump host"
     if revoked is not None:
         return HostKeyRevoked(
-            said.by(host),
-            f"{host} on the way shows a host key that known_hosts revokes ({said.shown})",
-            hint="whoever revoked it had a reason: ask, and do not log in there",
+            log.via(host),
+            f"jump host {host} has a host key that known_hosts revokes ({log.shown})",
+            hint="find out why it was revoked; do not log in there",
         )
     if found is not None and found[1]:
-        pinned_there = said.device.jump_host_key is not None
-        fingerprint = (said.shown or "SHA256:...").split()[-1]
+        pinned_there = log.device.jump_host_key is not None
+        fingerprint = (log.shown or "SHA256:...").split()[-1]
         return HostKeyMismatch(
-            said.by(host),
-            f"{host} on the way shows another host key than "
-            + ("the one pinned in devices.toml" if pinned_there else "known_hosts has"),
-            got=said.shown,
-            hint=f"read it on {host} itself; if it is the new one: "
+            log.via(host),
+            f"jump host {host} has another host key than "
+            + ("the one pinned in devices.toml" if pinned_there else "the one in known_hosts"),
+            got=log.shown,
+            hint=f"read it on {host} itself; if it matches: "
             f"`edgeq devices rotate-key {name} --jump-fingerprint {fingerprint}`",
         )
     return HostKeyUnknown(
-        said.by(host),
-        f"the host key of {host} on the way is not known ({said.shown})",
-        hint=f"read it on {host} itself and give --jump-fingerprint, or log in there once with `ssh {host}`",
+        log.via(host),
+        f"the host key of jump host {host} is not known ({log.shown})",
+        hint=f"read it on {host} itself and pass --jump-fingerprint, or log in there once with `ssh {host}`",
     )
 
 
-def _refused(said: Said) -> Exception | None:
-    denied = _DENIED.search(said.text)
-    if denied is None and "Too many authentication failures" not in said.text:
+def _refused(log: SshLog) -> Exception | None:
+    denied = _DENIED.search(log.text)
+    if denied is None and "Too many authentication failures" not in log.text:
         return None
-    device = said.device
+    device = log.device
     user, host = (denied[1], denied[2]) if denied and denied[2] else (device.user, device.host)
-    # A machine on the way fails before the device shows its key.
-    on_the_way = denied is not None and not any("Authenticating to" in line for line in said.lines[-12:])
-    # Its `ssh` then closes the pipe that the device's was to come through: that one knows no port.
-    if on_the_way and (host != device.host or "UNKNOWN port" in said.text):
-        host = denied[2] if denied and denied[2] else device.jump or "a machine"
+    # A jump host fails before the device presents its key.
+    at_jump_host = denied is not None and not any("Authenticating to" in line for line in log.lines[-12:])
+    # Its `ssh` then closes the pipe to the device, whose `ssh` reports no port.
+    if at_jump_host and (host != device.host or "UNKNOWN port" in log.text):
+        host = denied[2] if denied and denied[2] else device.jump or "a jump host"
         return AuthenticationFailed(
-            said.by(host), f"refuses {user!r}: {_line_of(said, denied)}", hint=hint_on_the_way(host, user)
+            log.via(host), f"refuses {user!r}: {_line_of(log, denied)}", hint=jump_host_hint(host, user)
         )
     key = f" with {device.identity}" if device.identity is not None else ""
     return AuthenticationFailed(
         device.name,
-        f"refuses {user!r}{key}: {_line_of(said, denied)}",
-        hint=f"put the public key into the device's ~/.ssh/authorized_keys of {user}, check --user, "
-        "or load the key with `ssh-add`: nobody is asked for a passphrase",
+        f"refuses {user!r}{key}: {_line_of(log, denied)}",
+        hint=f"add the public key to ~/.ssh/authorized_keys of {user} on the device, check --user, "
+        "or load the key with `ssh-add` (edgeq does not ask for passphrases)",
     )
 
 
-def _line_of(said: Said, match: re.Match[str] | None) -> str:
+def _line_of(log: SshLog, match: re.Match[str] | None) -> str:
     if match is None:
-        return said.last
-    return next(line for line in said.talk if match[0] in line)
+        return log.last
+    return next(line for line in log.talk if match[0] in line)
 
 
-def _settings(said: Said) -> Exception | None:
+def _settings(log: SshLog) -> Exception | None:
     wrong = r"Bad configuration option|bad configuration options|Can't open user config|Invalid (?:-J|ProxyJ)"
-    for line in said.talk:
+    for line in log.talk:
         if re.search(wrong, line):
-            return ConfigError("ssh config", line, hint="correct it; `ssh -G HOST` reads it as well")
+            return ConfigError("ssh config", line, hint="correct it, and check it with `ssh -G HOST`")
     return None
 
 
-def _unreachable(said: Said) -> Exception | None:
-    name, text = said.device.name, said.text
-    hint = f"is it switched on, and does `ssh -p {said.device.port} {said.device.host}` reach it?"
+def _unreachable(log: SshLog) -> Exception | None:
+    name, text = log.device.name, log.text
+    hint = f"is it switched on, and does `ssh -p {log.device.port} {log.device.host}` connect?"
     if found := re.search(r"Could not resolve hostname (.*?): (.*)", text):
-        return Unreachable(name, f"the name {found[1]!r} is not known: {found[2]}", hint=hint)
+        return Unreachable(name, f"the host name {found[1]!r} cannot be resolved: {found[2]}", hint=hint)
     if found := re.search(r"connect to (?:host|address) (\S+) port (\d+): (.*)", text):
         return Unreachable(name, f"nothing answers at {found[1]}:{found[2]}: {found[3]}", hint=hint)
     if found := re.search(r"open failed: (.*)|stdio forwarding failed", text):
         return Unreachable(
             name,
-            f"a machine on the way does not reach it: {found[1] or 'forwarding failed'}",
-            hint="is the device on, and does the machine on the way allow forwarding (AllowTcpForwarding)?",
+            f"a jump host cannot connect to it: {found[1] or 'forwarding failed'}",
+            hint="is the device on, and does the jump host allow forwarding (AllowTcpForwarding)?",
         )
     return None
 
 
-def _silent(said: Said) -> Exception | None:
-    if re.search(r"timed out|Operation timed out", said.text) or _SILENT.search(said.text):
-        where = f"{said.device.host}:{said.device.port}"
+def _silent(log: SshLog) -> Exception | None:
+    if re.search(r"timed out|Operation timed out", log.text) or _SILENT.search(log.text):
+        where = f"{log.device.host}:{log.device.port}"
         return DeviceTimeout(
-            said.device.name,
-            f"{where} accepts connections and then says nothing",
-            hint="restart its SSH server, or look at its load",
+            log.device.name,
+            f"{where} accepts connections but sends nothing",
+            hint="restart its SSH server, or check its load",
         )
     return None
 
 
-def _no_server(said: Said) -> Exception | None:
-    where = f"{said.device.host}:{said.device.port}"
-    if "Unable to negotiate" in said.text:
-        return TransportError(said.device.name, f"no common SSH algorithms with {where}: {said.last}")
+def _no_server(log: SshLog) -> Exception | None:
+    where = f"{log.device.host}:{log.device.port}"
+    if "Unable to negotiate" in log.text:
+        return TransportError(log.device.name, f"no common SSH algorithms with {where}: {log.last}")
     odd = r"invalid characters|banner line too long|Protocol mismatch|Bad remote protocol"
-    if re.search(odd, said.text):
+    if re.search(odd, log.text):
         return TransportError(
-            said.device.name, f"{where} is no SSH server", hint="check the port in devices.toml"
+            log.device.name, f"{where} is not an SSH server", hint="check the port in devices.toml"
         )
     return None
 
 
-def _ended(said: Said) -> Exception | None:
+def _ended(log: SshLog) -> Exception | None:
     if not re.search(
         r"[Cc]onnection (?:closed|reset|to \S+ closed)|[Dd]isconnect|Broken pipe|Corrupted MAC|"
         r"[Bb]ad packet|incorrect|Connection to",
-        said.text,
+        log.text,
     ):
         return None
     return LinkLost(
-        said.device.name,
-        f"{said.device.host}:{said.device.port} ended the connection during the handshake",
-        hint="too many connections at once (MaxStartups), or a ban after failed logins? wait and try again",
+        log.device.name,
+        f"{log.device.host}:{log.device.port} closed the connection during the handshake",
+        hint="too many connections at once (MaxStartups), or a ban after failed logins; wait and try again",
     )
 
 
-# The first that knows what happened; what a machine on the way said stands before what came of it.
-_RULES: Sequence[Callable[[Said], Exception | None]] = (
+# The first rule that matches decides; causes come before their consequences.
+_RULES: Sequence[Callable[[SshLog], Exception | None]] = (
     _settings,
     _host_key,
     _refused,

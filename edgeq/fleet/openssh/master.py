@@ -1,4 +1,4 @@
-"""The `ssh` process that holds a connection: started, listened to, ended and reaped; never left alone."""
+"""The `ssh` master process that holds a connection: start it, read its log, end and reap it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _PIECE_BYTES = 4096
 _LOOK_S = 0.02
 _END_S = 2.0
 _SIGNAL = b"rtype exit-signal"
-# Fixed text; the command comes as words. The reader of the pipe ends ssh when this process is gone, also when
-# it was killed: a master would stay logged in for ever. It takes the private folder along.
-_TIED = """
+# Fixed text; the command comes as arguments. The reader of the pipe ends ssh when this process is gone, even
+# if it was killed; otherwise the master would stay logged in. It also removes the private folder.
+_SUPERVISOR = """
 folder=$1
 shift
 exec 3<&0
@@ -37,26 +37,26 @@ class Master:
     """An `ssh` process with its log.
 
     Attributes:
-        pid: of the process group; ssh is in it, with what ssh itself started for machines on the way.
-        signals: how many commands ended by a signal, as ssh told.
+        pid: of the process group, which holds ssh and the processes that it started for jump hosts.
+        signals: how many commands ended by a signal, according to ssh's log.
     """
 
     def __init__(self, argv: list[str], *, folder: Path, name: str) -> None:
-        """Start it; a private folder goes when it is ended."""
+        """Start it; the private folder is removed when it ends."""
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", _TIED, "sh", str(folder), *argv],
+            ["/bin/sh", "-c", _SUPERVISOR, "sh", str(folder), *argv],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env=_environment(),
-            start_new_session=True,  # without a terminal nothing can ask anybody for anything
+            start_new_session=True,  # without a terminal, nothing can prompt
         )
         self.pid = self._process.pid
         self.signals = 0
         self._log = b""
-        self._heard_s = time.monotonic()
+        self._log_grew_s = time.monotonic()
         self._lock = threading.Lock()
-        self._reader = threading.Thread(target=self._listen, name=f"edgeq-ssh-{name}", daemon=True)
+        self._reader = threading.Thread(target=self._read_log, name=f"edgeq-ssh-{name}", daemon=True)
         self._reader.start()
 
     @property
@@ -65,25 +65,25 @@ class Master:
         return self._process.poll() is None
 
     def wait_for(self, path: Path, *, silence_s: float, total_s: float) -> bool:
-        """Wait until it has logged in and listens at a path; False when it ended before.
+        """Wait until it has logged in and listens at a path; return False if it ended before.
 
-        It tells each of its steps on its log: so long as it does, it gets on.
+        Each of its steps writes to its log, so a growing log means progress.
 
         Raises:
-            TimeoutError: nothing was heard of it for so long; the message says how long.
+            TimeoutError: its log did not grow for `silence_s`, or `total_s` has passed.
         """
         until_s = time.monotonic() + total_s
         while not path.exists():
             if self._process.poll() is not None:
                 return False
-            silent_s = time.monotonic() - self._heard_s
+            silent_s = time.monotonic() - self._log_grew_s
             if silent_s > silence_s or time.monotonic() > until_s:
                 raise TimeoutError(f"waited {silent_s:.0f} s")
             time.sleep(_LOOK_S)
         return True
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for its end, with all that it said; False when it goes on."""
+        """Wait for its end and the rest of its log; return False if it is still running."""
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -92,14 +92,14 @@ class Master:
         return True
 
     def lines(self) -> tuple[str, ...]:
-        """Return the last of what it said."""
+        """Return the last lines of its log."""
         return tuple(line.strip() for line in self._log.decode("utf-8", "replace").splitlines())
 
     def end(self) -> None:
-        """End it and all it started, and reap it; again is harmless."""
+        """End it and all it started, and reap it; may be called more than once."""
         with self._lock:
             if self._process.stdin is not None and not self._process.stdin.closed:
-                # SIGTERM: ssh says goodbye, so that the device does not wait for it.
+                # SIGTERM: ssh closes the connection properly, so that the device does not wait for it.
                 with contextlib.suppress(OSError):
                     self._process.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -108,18 +108,18 @@ class Master:
             self._reader.join(_END_S)
 
     def kill(self) -> None:
-        """End what still runs of it at once, with what ssh started for machines on the way."""
+        """Kill what is still running, including the processes that ssh started for jump hosts."""
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
 
-    def _listen(self) -> None:
-        assert self._process.stderr is not None  # noqa: S101 - a pipe, as asked
+    def _read_log(self) -> None:
+        assert self._process.stderr is not None  # noqa: S101 - opened as a pipe
         with self._process.stderr as stream:
             while piece := os.read(stream.fileno(), _PIECE_BYTES):
-                self._heard_s = time.monotonic()
-                # Only whole lines count, so that one which comes in two pieces counts once.
+                self._log_grew_s = time.monotonic()
+                # Only complete lines count, so that one that arrives in two pieces counts once.
                 whole = self._log.rpartition(b"\n")[2] + piece
                 self.signals += whole[: whole.rfind(b"\n") + 1].count(_SIGNAL)
                 self._log = (self._log + piece)[-_LOG_BYTES:]
@@ -127,7 +127,7 @@ class Master:
 
 def _environment() -> dict[str, str]:
     environment = dict(os.environ)
-    # A window that asks for a passphrase would wait for somebody.
+    # A window that asks for a passphrase would wait for a user.
     for name in ("SSH_ASKPASS", "DISPLAY", "WAYLAND_DISPLAY"):
         environment.pop(name, None)
     return {**environment, "SSH_ASKPASS_REQUIRE": "never"}

@@ -1,7 +1,7 @@
-"""The control protocol of an `ssh` master, version 4, as OpenSSH's PROTOCOL.mux describes it.
+"""Client of the control protocol of an `ssh` master, version 4 (OpenSSH's PROTOCOL.mux).
 
-The `ssh` program as a client of its own master would answer 255 both for a command that ended with 255 and
-for a connection that ended; the protocol tells them apart.
+Run as a client of its own master, the `ssh` program exits with 255 both for a command that exited with 255
+and for a lost connection; the protocol distinguishes them.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _PIECE_BYTES = 4096
 
 
 class MuxError(Exception):
-    """The master is gone, or answers something that is no answer."""
+    """The master is gone, or sent an invalid response."""
 
 
 class MuxRefused(Exception):
-    """The master, or the server behind it, opens no session."""
+    """The master, or the server behind it, refuses to open a session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,17 +53,17 @@ class _Packet:
 
 
 class Control:
-    """One connection to a master; it carries one session, or questions whether the master is there."""
+    """One connection to a master; it carries one session, or alive checks."""
 
     def __init__(self, path: Path, *, timeout_s: float) -> None:
         """Connect and agree on the version.
 
         Raises:
-            MuxError: there is no master, or none of this protocol.
-            TimeoutError: it does not answer in time.
+            MuxError: there is no master, or it has another protocol version.
+            TimeoutError: it does not respond in time.
         """
         self._until_s = time.monotonic() + timeout_s
-        self._asked = 0
+        self._request = 0
         self._buffer = b""
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -71,7 +71,7 @@ class Control:
             self._sock.connect(str(path))
             hello = self._packet()
             if hello.kind != _HELLO or hello.number(0) != _VERSION:
-                raise MuxError(f"speaks no version {_VERSION} of the control protocol")
+                raise MuxError(f"does not support version {_VERSION} of the control protocol")
             self._send(_HELLO, struct.pack(">I", _VERSION))
         except TimeoutError:
             self.close()
@@ -84,15 +84,15 @@ class Control:
             raise
 
     def start(self, command: str, streams: Sequence[int], *, timeout_s: float) -> None:
-        """Start a command whose standard streams are these three descriptors; the master has them then.
+        """Start a command with these three descriptors as its standard streams; the master then owns copies.
 
         Raises:
-            MuxRefused: no session is opened; says why.
-            MuxError, TimeoutError: the master is gone, or does not answer in time.
+            MuxRefused: no session is opened; the message has the reason.
+            MuxError, TimeoutError: the master is gone, or does not respond in time.
         """
         self._until_s = time.monotonic() + timeout_s
         request = self._next_request()
-        # No terminal, no X11, no agent, no subsystem; no terminal type, no environment.
+        # No terminal, X11, agent or subsystem; an empty terminal type and environment.
         head = struct.pack(">IIIIIII", request, 0, 0, 0, 0, 0, _NO_ESCAPE)
         try:
             self._send(_NEW_SESSION, head + _text(b"") + _text(command.encode()))
@@ -102,17 +102,17 @@ class Control:
             raise
         except OSError as error:
             raise MuxError(str(error)) from error
-        answer = self._packet()
-        if answer.kind in (_DENIED, _FAILURE):
-            raise MuxRefused(answer.reason() or "no reason given")
-        if answer.kind != _OPENED or answer.number(0) != request:
-            raise MuxError(f"answers {answer.kind:#x} to a new session")
+        reply = self._packet()
+        if reply.kind in (_DENIED, _FAILURE):
+            raise MuxRefused(reply.reason() or "no reason given")
+        if reply.kind != _OPENED or reply.number(0) != request:
+            raise MuxError(f"unexpected reply {reply.kind:#x} to a new session")
 
-    def ask(self, *, timeout_s: float) -> None:
-        """Ask the master whether it is there.
+    def check_alive(self, *, timeout_s: float) -> None:
+        """Check that the master responds.
 
         Raises:
-            MuxError, TimeoutError: it is gone, or does not answer in time.
+            MuxError, TimeoutError: it is gone, or does not respond in time.
         """
         self._until_s = time.monotonic() + timeout_s
         request = self._next_request()
@@ -122,15 +122,15 @@ class Control:
             raise
         except OSError as error:
             raise MuxError(str(error)) from error
-        answer = self._packet()
-        if answer.kind != _ALIVE or answer.number(0) != request:
-            raise MuxError(f"answers {answer.kind:#x} to the question whether it is there")
+        reply = self._packet()
+        if reply.kind != _ALIVE or reply.number(0) != request:
+            raise MuxError(f"unexpected reply {reply.kind:#x} to an alive check")
 
     def exit_status(self, *, timeout_s: float, after_s: float) -> int | None:
-        """Wait for the end of the session; None when it has no status: ended by a signal, or with the link.
+        """Wait for the end of the session; return None if it has no status: ended by a signal, or lost.
 
         Args:
-            after_s: how long the master may take to close the session once its status is known.
+            after_s: how long the master may take to close the session after its status.
 
         Raises:
             TimeoutError: it has not ended.
@@ -145,13 +145,13 @@ class Control:
             except TimeoutError:
                 if status is None:
                     raise
-                return status  # what it started in the background still holds a stream
+                return status  # a background process still holds a stream
             if packet.kind == _EXIT:
                 status = packet.number(1)
                 self._until_s = time.monotonic() + after_s
 
     def close(self) -> None:
-        """End the connection, and with it a session that still runs; frees a thread that waits in it."""
+        """Close the connection and a session that still runs; a thread that waits in it is released."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
@@ -163,8 +163,8 @@ class Control:
         self.close()
 
     def _next_request(self) -> int:
-        self._asked += 1
-        return self._asked
+        self._request += 1
+        return self._request
 
     def _send(self, kind: int, body: bytes) -> None:
         data = struct.pack(">I", kind) + body
@@ -172,16 +172,16 @@ class Control:
         self._sock.sendall(struct.pack(">I", len(data)) + data)
 
     def _packet(self) -> _Packet:
-        # What came before a timeout is kept: the next call goes on with it.
-        (count,) = struct.unpack(">I", self._seen(4))
+        # Bytes that arrived before a timeout are kept for the next call.
+        (count,) = struct.unpack(">I", self._read(4))
         if not 4 <= count <= _MOST_BYTES:
-            raise MuxError(f"a packet of {count} bytes")
-        data = self._seen(4 + count)[4:]
+            raise MuxError(f"invalid packet size: {count} bytes")
+        data = self._read(4 + count)[4:]
         self._buffer = self._buffer[4 + count :]
         (kind,) = struct.unpack_from(">I", data)
         return _Packet(kind=kind, body=data[4:])
 
-    def _seen(self, count: int) -> bytes:
+    def _read(self, count: int) -> bytes:
         while len(self._buffer) < count:
             try:
                 self._sock.settimeout(self._left_s())
@@ -198,7 +198,7 @@ class Control:
     def _left_s(self) -> float:
         left_s = self._until_s - time.monotonic()
         if left_s <= 0:
-            raise TimeoutError("no answer of the ssh program")
+            raise TimeoutError("no response from the ssh program")
         return left_s
 
 

@@ -1,4 +1,4 @@
-"""A private folder for one connection: the control socket, the pinned keys, the settings that come first."""
+"""The private folder of one connection: control socket, pinned keys, ssh settings."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from edgeq.errors import ConfigError
 from edgeq.fleet.ssh.config import USUAL
 from edgeq.values import Device
 
-# `sun_path` has 104 bytes on some systems, and ssh first binds to the name with a dot and 16 letters more.
+# `sun_path` has 104 bytes on some systems; ssh first binds to the name with a dot and 16 more characters.
 _LONGEST_SOCKET = 104 - 1 - 17
-# ssh splits these values at spaces and reads `%` in them; no folder of ours needs either.
+# ssh splits these values at spaces and expands `%`; a folder must contain neither.
 _PLAIN = re.compile(r"[\w/.,+-]+")
 _OF_THE_SYSTEM = Path("/etc/ssh/ssh_config")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """The folder of one connection, mode 0700; `remove` takes it away."""
+class SessionDir:
+    """The folder of one connection, mode 0700."""
 
     folder: Path
 
@@ -34,55 +34,55 @@ class Place:
 
     @property
     def known_hosts(self) -> Path:
-        """The pinned key of the device, and nothing else."""
+        """The pinned key of the device only."""
         return self.folder / "known_hosts"
 
     @property
     def jump_hosts(self) -> Path:
-        """The pinned keys of the machines on the way."""
+        """The pinned keys of the jump hosts."""
         return self.folder / "jump_hosts"
 
     @property
     def config(self) -> Path:
-        """What ssh reads: our settings first, then the user's."""
+        """The settings that ssh reads: edgeq's first, then the user's."""
         return self.folder / "config"
 
     def remove(self) -> None:
-        """Remove the folder with all in it."""
+        """Remove the folder and its content."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def make_place() -> Place:
-    """Make a private folder whose name is short enough for a socket.
+def make_session_dir() -> SessionDir:
+    """Create a private folder whose name is short enough for a socket.
 
     Raises:
-        ConfigError: no folder for temporary files has a short and plain name.
+        ConfigError: no folder for temporary files has a short enough, plain name.
     """
     for base in _bases():
-        # mkdtemp: mode 0700, and a name that nobody can foresee.
+        # mkdtemp: mode 0700, and an unpredictable name.
         folder = Path(tempfile.mkdtemp(prefix="edgeq-", dir=base))
-        place = Place(folder=folder)
-        if len(os.fsencode(place.socket)) <= _LONGEST_SOCKET and _PLAIN.fullmatch(str(folder)):
-            return place
-        place.remove()
+        session_dir = SessionDir(folder=folder)
+        if len(os.fsencode(session_dir.socket)) <= _LONGEST_SOCKET and _PLAIN.fullmatch(str(folder)):
+            return session_dir
+        session_dir.remove()
     raise ConfigError(
         "TMPDIR",
-        "no folder for temporary files whose name is short and plain enough for ssh's control socket",
+        "no folder for temporary files has a name short and plain enough for ssh's control socket",
         hint="set TMPDIR to a folder such as /tmp",
     )
 
 
 def config_text(
-    device: Device, *, timeout_s: float, alive: tuple[int, int], jumps_pinned: Place | None
+    device: Device, *, timeout_s: float, alive: tuple[int, int], jumps_pinned: SessionDir | None
 ) -> str:
-    """Return the settings file: what holds for every machine on the way, then what the user says.
+    """Return the settings file: edgeq's settings for all hosts of the route, then the user's.
 
-    The first value of a setting counts. `-o` would not reach the machines on the way: ssh starts one more ssh
-    for each, and hands on this file alone.
+    The first value of a setting counts. `-o` would not reach the jump hosts: ssh starts another ssh for each,
+    and passes on only this file.
 
     Args:
-        alive: seconds between two questions for a sign of life, and how many may stay without an answer.
-        jumps_pinned: where the keys of the machines on the way are; None leaves them to known_hosts.
+        alive: interval of keepalives in seconds, and how many may go unanswered.
+        jumps_pinned: holds the keys of the jump hosts; None checks known_hosts.
     """
     every_s, most = alive
     lines = [
@@ -115,7 +115,7 @@ def _included(device: Device) -> Iterator[Path]:
     if device.ssh_config is not True and not path.is_file():
         raise ConfigError(str(path), "cannot be read: no such file")
     if '"' in str(path) or any(ord(letter) < 32 for letter in str(path)):
-        raise ConfigError(str(path), "is no name that ssh can include")
+        raise ConfigError(str(path), "has a name that ssh cannot include")
     yield path
     if device.ssh_config is True:
         yield _OF_THE_SYSTEM

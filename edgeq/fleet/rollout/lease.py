@@ -68,7 +68,7 @@ def _busy(name: str, holder: dict[str, Any]) -> RolloutBusy:
 
 
 def _holder(descriptor: int) -> dict[str, Any]:
-    # Half-written by a controller that died in the middle of it: nobody's.
+    # Partly written by a controller that died meanwhile: it has no holder.
     with contextlib.suppress(ValueError):
         found = json.loads(os.pread(descriptor, 4096, 0))
         return found if isinstance(found, dict) else {}

@@ -1,1 +1,1 @@
-"""SSH by paramiko: the way to a device, its keys, a connection that notices when the other end is gone."""
+"""The SSH transport by paramiko: routes through jump hosts, host keys, logins, dead-link detection."""

@@ -1,4 +1,4 @@
-"""A socket that knows when the other side was last heard of: what every judgement of a dead link rests on."""
+"""A socket that records when the other side was last active, for the detection of dead links."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 
 import paramiko
 
-# Where Linux keeps `tcpi_bytes_acked` (since 4.1); elsewhere only what is received counts.
+# The offset of `tcpi_bytes_acked` on Linux (since 4.1); elsewhere only received bytes count.
 _ACKED = struct.Struct("=120xQ")
-# So many bytes on the way are a queue, in which a sign of life may have to wait; less are our own questions.
+# More unsent bytes than this are a queue that delays a keepalive; fewer are our own keepalives.
 _QUEUE_BYTES = 16 * 1024
 
 
-class Lifeline:
-    """Passes bytes through, and notes when some were received; what paramiko takes for a socket.
+class ActivitySocket:
+    """A socket for paramiko that records when bytes were received.
 
-    On a slow link the question for a sign of life waits behind what is being sent. There the queue itself is
-    the sign: as long as the other side takes bytes out of it, it lives. Without a queue, acknowledgements
-    prove nothing: a kernel gives them for a process that hangs.
+    On a slow link a keepalive waits behind the data being sent. There the send queue is the evidence: as long
+    as the other side acknowledges bytes of it, it is alive. Without a queue, acknowledgements prove nothing:
+    the kernel sends them even for a process that hangs.
     """
 
     def __init__(self, sock: socket.socket | paramiko.Channel) -> None:
@@ -33,7 +33,7 @@ class Lifeline:
         self._queued = False
 
     def silent_s(self) -> float:
-        """Return for how long there was no sign of the other side; ask every second or so."""
+        """Return for how long the other side has been silent; to be called about once a second."""
         acked_bytes, queued = self._queue()
         if acked_bytes > self._acked_bytes and self._queued:
             self._heard_s = time.monotonic()
@@ -60,7 +60,7 @@ class Lifeline:
         return self._sock.getpeername()
 
     def close(self) -> None:
-        """Close it."""
+        """Close the socket."""
         self._closed = True
         self._sock.close()
 
@@ -71,7 +71,7 @@ class Lifeline:
             info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED.size)
             (waiting,) = struct.unpack("=i", fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4)))
         except OSError:
-            return 0, False  # closed meanwhile, or no TCP: then only what is received counts
+            return 0, False  # closed meanwhile, or not TCP: then only received bytes count
         if len(info) < _ACKED.size:
             return 0, False
         (acked_bytes,) = _ACKED.unpack(info)

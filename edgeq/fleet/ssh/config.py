@@ -1,4 +1,4 @@
-"""`~/.ssh/config` as far as edgeq honours it: read with its includes, and nothing in it is ever executed."""
+"""Read `~/.ssh/config` with its includes; nothing in it is ever executed."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from edgeq.errors import ConfigError
 
 USUAL = Path("~/.ssh/config")
 _DEEPEST = 16
-# `Match exec` would run a command; the others ask for what only ssh itself knows.
+# `Match exec` would run a command; the other criteria depend on what only ssh itself knows.
 _MATCHES = frozenset({"host", "originalhost", "user", "localuser", "all"})
-# paramiko keeps the first of them; ssh takes all. Under a name of its own each is the first.
+# paramiko keeps only the first CertificateFile, ssh uses all; numbered names keep them apart.
 _CERTIFICATE = re.compile(r"certificatefile\d{6}")
 _KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostSettings:
-    """What a configuration says of one host.
+    """The settings of one host.
 
     Attributes:
-        host: where it really is (HostName), or the name asked for.
-        identities: existing files; empty when it names none.
-        jump: as in ProxyJump, or None.
+        host: its address (HostName), or the name that was looked up.
+        identities: existing key files; empty when none is configured.
+        jump: ProxyJump, or None.
     """
 
     host: str
@@ -45,20 +45,20 @@ class HostSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SshConfig:
-    """A configuration that was read.
+    """A parsed configuration.
 
     Attributes:
-        skipped: `Match` lines that edgeq does not follow; their blocks count as not matching.
+        skipped: `Match` lines that edgeq does not evaluate; their blocks never match.
     """
 
     parsed: paramiko.SSHConfig = field(repr=False)
     skipped: tuple[str, ...] = ()
 
-    def of(self, name: str) -> HostSettings:
-        """Return what holds for a host; `name` may be an alias.
+    def lookup(self, name: str) -> HostSettings:
+        """Return the settings of a host; `name` may be an alias.
 
         Raises:
-            ConfigError: a value is not of its kind.
+            ConfigError: a value is invalid.
         """
         found: Mapping[str, Any] = self.parsed.lookup(name)
         port = found.get("port")
@@ -83,10 +83,10 @@ def load(path: Path | None) -> SshConfig:
     """Read a configuration.
 
     Args:
-        path: None is none at all; the usual file may be absent, another one may not.
+        path: None reads no file; only the default file may be absent.
 
     Raises:
-        ConfigError: it cannot be read, includes itself, or is not understood.
+        ConfigError: it cannot be read or parsed, or includes itself.
     """
     lines: list[str] = []
     skipped: list[str] = []
@@ -95,7 +95,7 @@ def load(path: Path | None) -> SshConfig:
     try:
         parsed = paramiko.SSHConfig.from_text("\n".join(lines))
     except Exception as error:  # its parser raises plain Exception, ConfigParseError and ValueError
-        raise ConfigError(str(path), f"no ssh configuration: {error}") from error
+        raise ConfigError(str(path), f"not a valid ssh configuration: {error}") from error
     return SshConfig(parsed=parsed, skipped=tuple(skipped))
 
 
@@ -120,18 +120,18 @@ def _lines(path: Path, *, depth: int) -> Iterator[str]:
             if nested and block is not None and block.split()[1:] not in (["*"], ["all"]):
                 raise ConfigError(
                     str(path),
-                    f"`{line.strip()}` inside `{block.strip()}`: the included file has blocks of its own",
+                    f"`{line.strip()}` inside `{block.strip()}`: the included file has Host or Match blocks",
                     hint="move the Include to the top of the file",
                 )
             yield from inner
             if nested:
-                # What follows belongs to where the Include was, not to the last block of the other file.
+                # The lines that follow belong to the block of the Include, not to the last included block.
                 yield block if block is not None else "Host *"
 
 
 def _included(path: Path, value: str) -> Iterator[Path]:
     for pattern in shlex.split(value):
-        # Relative ones are relative to the user's folder, also in files that lie elsewhere.
+        # Relative paths are relative to ~/.ssh, also in files that are elsewhere.
         base = Path(pattern).expanduser()
         where = base if base.is_absolute() else Path("~/.ssh").expanduser() / base
         if not base.is_absolute() and not glob.has_magic(pattern) and not where.exists():
@@ -140,7 +140,7 @@ def _included(path: Path, value: str) -> Iterator[Path]:
 
 
 def _followed(lines: Iterator[str], skipped: list[str]) -> Iterator[str]:
-    """Leave out blocks whose `Match` asks for something else than host and user; number the certificates."""
+    """Leave out blocks whose `Match` depends on more than host and user; number the certificates."""
     inside, number = False, 0
     for line in lines:
         key, value = _split(line)
@@ -167,6 +167,6 @@ def _split(line: str) -> tuple[str, str]:
 
 
 def _existing(names: Any) -> tuple[Path, ...]:
-    # paramiko gives a list of what may be there several times, and a text of what it knows to be there once.
+    # paramiko returns a list for settings that may be repeated, and a string for the others.
     paths = (Path(str(name)).expanduser() for name in ([names] if isinstance(names, str) else names))
     return tuple(path for path in paths if path.is_file())

@@ -1,4 +1,4 @@
-"""The first steps of SSH: reach the address, agree on ciphers, see the host key; each step bounded."""
+"""Open an SSH session: connect, negotiate, verify the host key; each step has a time limit."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import cast
 import paramiko
 
 from edgeq.errors import DeviceTimeout, LinkLost, TransportError, Unreachable
-from edgeq.fleet.ssh.activity import Lifeline
+from edgeq.fleet.ssh.activity import ActivitySocket
 from edgeq.fleet.ssh.hostkeys import HostKey
 from edgeq.fleet.ssh.session import Session
 
-# GCM first: half the CPU of paramiko's default (CTR and a separate MAC) for the same bytes.
+# GCM first: it needs half the CPU of paramiko's default (CTR and a separate MAC).
 _GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 _LOOK_S = 0.1
-# With no handler at all, logging prints paramiko's thread tracebacks on stderr; our errors say the same.
+# Without a handler, logging prints paramiko's tracebacks on stderr; edgeq's errors say the same.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where a device is: its name for messages, host and port."""
+    """The address of a device, with its name for messages."""
 
     name: str
     host: str
@@ -41,29 +41,31 @@ def open_session(
     timeout_s: float,
     prefer_key_type: str | None = None,
     line: paramiko.Channel | None = None,
-) -> tuple[paramiko.Transport, Lifeline]:
-    """Return an encrypted session in which nobody has logged in yet, and the line that it runs on.
+) -> tuple[paramiko.Transport, ActivitySocket]:
+    """Return an encrypted session before the login, and the socket that it runs on.
 
     Args:
-        timeout_s: bound of reaching the address, of the banner and of the key exchange, each.
-        prefer_key_type: the pinned key's type, so that a server with several keys shows that one.
-        line: a channel through another session that leads to the address; None connects to it.
+        timeout_s: time limit of connecting, of the banner and of the key exchange, each.
+        prefer_key_type: the pinned key's type, so that a server with several keys presents that one.
+        line: a channel through a jump host to the address; None connects directly.
 
     Raises:
         Unreachable: nothing answers at the address.
-        DeviceTimeout: something accepts the connection and then stays silent.
-        LinkLost: it ends the connection during the handshake.
-        TransportError: it is no SSH server that we can talk to.
+        DeviceTimeout: the server accepts the connection and then stays silent.
+        LinkLost: the server closes the connection during the handshake.
+        TransportError: it is not an SSH server, or there is no common algorithm.
     """
     sock = _reach(address, timeout_s) if line is None else line
-    life = Lifeline(sock)
+    life = ActivitySocket(sock)
     try:
-        # paramiko asks no more of a socket than what a `Lifeline` has.
+        # paramiko uses only the methods that an `ActivitySocket` has.
         session = Session(cast(socket.socket, life))
     except BaseException:
         sock.close()
         raise
-    session.banner_timeout = session.handshake_timeout = 3 * timeout_s  # `_agree` is earlier, and says more
+    session.banner_timeout = session.handshake_timeout = (
+        3 * timeout_s
+    )  # `_negotiate` ends earlier, with a better error
     session.auth_timeout = timeout_s
     session.channel_timeout = timeout_s
     options = session.get_security_options()
@@ -71,7 +73,7 @@ def open_session(
     if prefer_key_type is not None:
         options.key_types = _preferring(prefer_key_type, list(options.key_types))
     try:
-        _agree(session, life, address, timeout_s)
+        _negotiate(session, life, address, timeout_s)
     except (paramiko.SSHException, EOFError, OSError) as error:
         session.close()
         raise _handshake_error(address, error) from error
@@ -81,8 +83,8 @@ def open_session(
     return session, life
 
 
-def _agree(session: paramiko.Transport, life: Lifeline, address: Address, timeout_s: float) -> None:
-    # Its own limit counts from the start and is not kept while it waits for the rest of a message.
+def _negotiate(session: paramiko.Transport, life: ActivitySocket, address: Address, timeout_s: float) -> None:
+    # paramiko's own timeout counts from the start, and is not applied within a message.
     done, until_s = threading.Event(), time.monotonic() + 2 * timeout_s
     session.start_client(event=done)
     while not done.wait(_LOOK_S):
@@ -96,7 +98,7 @@ def _agree(session: paramiko.Transport, life: Lifeline, address: Address, timeou
 
 
 def shown_key(session: paramiko.Transport) -> HostKey:
-    """Return the host key that the server proved to have."""
+    """Return the host key that the server has proved to hold."""
     key = session.get_remote_server_key()
     return HostKey(type=key.get_name(), base64=key.get_base64())
 
@@ -106,7 +108,9 @@ def _reach(address: Address, timeout_s: float) -> socket.socket:
         sock = socket.create_connection((address.host, address.port), timeout=timeout_s)
     except socket.gaierror as error:
         raise Unreachable(
-            address.name, f"the name {address.host!r} is not known: {error.strerror}", hint=_hint(address)
+            address.name,
+            f"the host name {address.host!r} cannot be resolved: {error.strerror}",
+            hint=_hint(address),
         ) from error
     except TimeoutError as error:
         raise Unreachable(
@@ -116,26 +120,26 @@ def _reach(address: Address, timeout_s: float) -> socket.socket:
         raise Unreachable(
             address.name, f"nothing answers at {address}: {error.strerror or error}", hint=_hint(address)
         ) from error
-    # paramiko leaves Nagle's algorithm on, which costs it a factor of 20 on small writes.
+    # paramiko leaves Nagle's algorithm on, which makes small writes 20 times slower.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 
 def _hint(address: Address) -> str:
-    return f"is it switched on, and does `ssh -p {address.port} {address.host}` reach it?"
+    return f"is it switched on, and does `ssh -p {address.port} {address.host}` connect?"
 
 
 def _preferring(key_type: str, known: list[str]) -> list[str]:
-    # RSA keys are pinned as `ssh-rsa`; what is negotiated is the signature, rsa-sha2-*.
-    wanted = ("rsa-sha2-512", "rsa-sha2-256") if key_type == "ssh-rsa" else (key_type,)
-    return [*(k for k in wanted if k in known), *(k for k in known if k not in wanted)]
+    # RSA keys are pinned as `ssh-rsa`; the negotiated signature algorithm is rsa-sha2-*.
+    preferred = ("rsa-sha2-512", "rsa-sha2-256") if key_type == "ssh-rsa" else (key_type,)
+    return [*(k for k in preferred if k in known), *(k for k in known if k not in preferred)]
 
 
 def _silent(address: Address, how: str) -> DeviceTimeout:
     return DeviceTimeout(
         address.name,
-        f"{address} accepts connections and then says nothing ({how})",
-        hint="restart its SSH server, or look at its load",
+        f"{address} accepts connections but sends nothing ({how})",
+        hint="restart its SSH server, or check its load",
     )
 
 
@@ -147,10 +151,10 @@ def _handshake_error(address: Address, error: Exception) -> TransportError:
         return TransportError(address.name, f"no common SSH algorithms with {address}: {text}")
     if "Indecipherable" in text or "Invalid SSH" in text:
         return TransportError(
-            address.name, f"{address} is no SSH server", hint="check the port in devices.toml"
+            address.name, f"{address} is not an SSH server", hint="check the port in devices.toml"
         )
     return LinkLost(
         address.name,
-        f"{address} ended the connection during the handshake",
-        hint="too many connections at once (MaxStartups), or a ban after failed logins? wait and try again",
+        f"{address} closed the connection during the handshake",
+        hint="too many connections at once (MaxStartups), or a ban after failed logins; wait and try again",
     )

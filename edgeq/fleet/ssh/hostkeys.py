@@ -1,4 +1,4 @@
-"""Pinned host keys: how one is written, fetched and compared."""
+"""Host keys: parse, fingerprint, and compare with the pinned one."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class HostKey:
 
     @classmethod
     def parse(cls, text: str) -> HostKey:
-        """Return the key of a text `TYPE BASE64`.
+        """Parse a key written as `TYPE BASE64`.
 
         Raises:
-            ConfigError: it is no such text, or the blob is of another type than it says.
+            ConfigError: it is not a key, or the blob has another type.
         """
         parts = text.split()
         try:
@@ -49,26 +49,26 @@ class HostKey:
 
 
 def parse_keys(text: str) -> tuple[HostKey, ...]:
-    """Return the keys of a text `TYPE BASE64, TYPE BASE64`: one for each machine on the way, in its order.
+    """Parse keys written as `TYPE BASE64, TYPE BASE64`: one per jump host, in order.
 
     Raises:
-        ConfigError: one of them is no key.
+        ConfigError: one of them is not a key.
     """
     return tuple(HostKey.parse(one) for one in text.split(","))
 
 
 def check_pinned(name: str, *, pinned: HostKey, shown: HostKey) -> None:
-    """Let the key pass that was pinned, and no other.
+    """Accept the pinned key only.
 
     Raises:
-        HostKeyMismatch: the device shows another one; both fingerprints are in the message.
+        HostKeyMismatch: the device has another one; both fingerprints are in the message.
     """
     if shown != pinned:
         raise HostKeyMismatch(
             name,
-            "the host key changed: another machine answers, or the device was set up anew",
+            "the host key changed: another machine answers, or the device was reinstalled",
             expected=f"{pinned.type} {pinned.fingerprint}",
             got=f"{shown.type} {shown.fingerprint}",
-            hint="read the fingerprint on the device itself; if it is the new one: "
+            hint="read the fingerprint on the device itself; if it matches: "
             f"`edgeq devices rotate-key {name} --fingerprint {shown.fingerprint}`",
         )

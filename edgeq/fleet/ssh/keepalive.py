@@ -1,4 +1,4 @@
-"""Watching a connection: a question every few seconds, and an end when nothing comes back."""
+"""Keepalives: probe a connection every few seconds, and close it when the other side is silent."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from dataclasses import dataclass
 
 import paramiko
 
-from edgeq.fleet.ssh.activity import Lifeline
+from edgeq.fleet.ssh.activity import ActivitySocket
 
-# Each step before the watch can begin (reaching, banner, key exchange, login) ends after this much silence.
+# The time limit of each step before keepalives start: connecting, banner, key exchange, login.
 STEP_S = 9.0
 _LOOK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """How a dead connection is noticed: within `patience_s` and half a second, whatever a command may take.
+    """How a dead connection is detected: within `patience_s` and half a second, whatever a command may take.
 
-    A device that works silently is not taken for a dead one: its SSH server answers in the agent's place.
+    A device that works silently is not mistaken for a dead one: its SSH server answers the keepalives.
 
     Attributes:
-        every_s: how often the other side is asked for a sign of life.
-        patience_s: how long there may be none before the connection is given up.
+        every_s: interval of keepalives, in seconds.
+        patience_s: how long the other side may be silent before the connection is closed, in seconds.
     """
 
     every_s: float = 2.0
@@ -36,15 +36,15 @@ USUAL = Watch()
 
 
 class Watchdog:
-    """Closes a connection that died; whoever waits in it gets an error then.
+    """Closes a dead connection, so that threads that wait in it get an error.
 
-    paramiko itself does not notice a dead path, and what it waits for it waits for without an end.
+    paramiko itself does not detect a dead path, and waits without a limit.
 
     Attributes:
-        found: what was wrong, once something was.
+        found: why the connection was closed, or None.
     """
 
-    def __init__(self, session: paramiko.Transport, life: Lifeline, *, name: str, watch: Watch) -> None:
+    def __init__(self, session: paramiko.Transport, life: ActivitySocket, *, name: str, watch: Watch) -> None:
         self.found: str | None = None
         self._session = session
         self._life = life
@@ -55,12 +55,12 @@ class Watchdog:
             threading.Thread(target=work, name=f"edgeq-{name}{work.__name__}", daemon=True).start()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._closing.set()
 
     @contextlib.contextmanager
     def at_most(self, seconds: float, problem: str) -> Iterator[None]:
-        """Give a step a limit that the library does not give it."""
+        """Apply a time limit to a step for which paramiko has none."""
         self._due = (time.monotonic() + seconds, problem)
         try:
             yield
@@ -70,7 +70,7 @@ class Watchdog:
     def _ask(self) -> None:
         while not self._closing.wait(self._watch.every_s):
             with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
-                # Any answer will do, also the usual refusal; without one the call waits until the close.
+                # Any reply counts, even the usual refusal. Without one the call waits until the close.
                 self._session.global_request("keepalive@openssh.com", wait=True)
 
     def _judge(self) -> None:
@@ -78,7 +78,7 @@ class Watchdog:
             silent_s = self._life.silent_s()
             due = self._due
             if silent_s > self._watch.patience_s:
-                self.found = f"gave no sign of life for {silent_s:.3g} s"
+                self.found = f"did not respond for {silent_s:.3g} s"
             elif due is not None and time.monotonic() > due[0]:
                 self.found = due[1]
             else:

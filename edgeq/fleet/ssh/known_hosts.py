@@ -1,4 +1,4 @@
-"""Host keys of machines on the way: pinned ones, or those of `known_hosts`; what is in neither is refused."""
+"""Check the host keys of jump hosts against pinned keys or `known_hosts`; unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _REVOKED, _AUTHORITY = "@revoked", "@cert-authority"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What files have for one host.
+    """The entries of one host in known_hosts files.
 
     Attributes:
-        revoked: keys that must not be accepted for it, wherever else they stand.
+        revoked: keys that must not be accepted for it, even if another line lists them.
         by_authority: whether a certificate authority vouches for it, which paramiko cannot check.
     """
 
@@ -34,7 +34,7 @@ class Known:
 
 
 def known_keys(host: str, port: int, files: Sequence[Path]) -> Known:
-    """Return what files have for a host; a line that cannot be read is passed over, not the file."""
+    """Return the entries of a host in files; an invalid line is skipped, not the file."""
     name = host_name(host, port)
     found = [(marker, key) for path in files for marker, names, key in _lines(path) if _covers(names, name)]
     return Known(
@@ -45,70 +45,69 @@ def known_keys(host: str, port: int, files: Sequence[Path]) -> Known:
 
 
 def host_name(host: str, port: int) -> str:
-    """Return how `known_hosts` writes a host."""
+    """Return the name of a host as `known_hosts` writes it."""
     return host if port == 22 else f"[{host}]:{port}"
 
 
 def check_known(name: str, host: str, port: int, *, known: Known, shown: HostKey) -> None:
-    """Let a key pass that is known for a host, and no other.
+    """Accept a key that is known for a host only.
 
     Raises:
         HostKeyRevoked: it was revoked.
-        HostKeyUnknown: none is known.
-        HostKeyMismatch: another one is.
+        HostKeyUnknown: no key is known for the host.
+        HostKeyMismatch: another key is known for it.
     """
     where = host_name(host, port)
     if shown in known.revoked:
         raise HostKeyRevoked(
             name,
-            f"{where} on the way shows a host key that known_hosts revokes ({shown.fingerprint})",
-            hint="whoever revoked it had a reason: ask, and do not log in there",
+            f"jump host {where} has a host key that known_hosts revokes ({shown.fingerprint})",
+            hint="find out why it was revoked; do not log in there",
         )
     if shown in known.keys:
         return
     if not known.keys and known.by_authority:
         raise HostKeyUnknown(
             name,
-            f"known_hosts has only a certificate authority for {where} on the way, "
-            f"and paramiko checks no host certificates ({shown.fingerprint})",
-            hint="write `transport = 'openssh'` into devices.toml, or pin the key with --jump-fingerprint",
+            f"known_hosts has only a certificate authority for jump host {where}, "
+            f"and paramiko cannot check host certificates ({shown.fingerprint})",
+            hint="set `transport = 'openssh'` in devices.toml, or pin the key with --jump-fingerprint",
         )
     if not known.keys:
         raise HostKeyUnknown(
             name,
-            f"the host key of {where} on the way is not known ({shown.fingerprint})",
-            hint=f"read it on {host} itself and give --jump-fingerprint, "
+            f"the host key of jump host {where} is not known ({shown.fingerprint})",
+            hint=f"read it on {host} itself and pass it as --jump-fingerprint, "
             f"or log in there once with `ssh -p {port} {host}`",
         )
     raise HostKeyMismatch(
         name,
-        f"{where} on the way shows another host key than known_hosts has",
+        f"jump host {where} has another host key than the one in known_hosts",
         expected=", ".join(f"{key.type} {key.fingerprint}" for key in known.keys),
         got=f"{shown.type} {shown.fingerprint}",
-        hint=f"read it on {host} itself; if it is the new one: `ssh-keygen -R '{where}'`, then log in once",
+        hint=f"read it on {host} itself; if it matches: `ssh-keygen -R '{where}'`, then log in once",
     )
 
 
 def check_jump(device: str, host: str, port: int, *, pinned: HostKey | str, shown: HostKey) -> None:
-    """Let a key of a machine on the way pass that is pinned, whole or by its fingerprint.
+    """Accept the pinned key of a jump host only, given as a key or as its fingerprint.
 
     Raises:
-        HostKeyMismatch: it shows another one; names the machine.
+        HostKeyMismatch: it has another one; names the host.
     """
     if pinned in (shown, shown.fingerprint):
         return
     where = host_name(host, port)
-    # Asked for by its fingerprint, the device need not be enrolled yet: the same command is what comes next.
-    again = "give" if isinstance(pinned, str) else f"`edgeq devices rotate-key {device}"
+    # With a fingerprint given, the device may not be enrolled yet: the same command has to be repeated.
+    again = "pass" if isinstance(pinned, str) else f"`edgeq devices rotate-key {device}"
     end = "" if isinstance(pinned, str) else "`"
     raise HostKeyMismatch(
-        f"{device} (by {host})",
-        f"{where} on the way shows another host key than the one "
-        + ("asked for" if isinstance(pinned, str) else "pinned in devices.toml"),
+        f"{device} (via {host})",
+        f"jump host {where} has another host key than the one "
+        + ("given" if isinstance(pinned, str) else "pinned in devices.toml"),
         expected=pinned if isinstance(pinned, str) else f"{pinned.type} {pinned.fingerprint}",
         got=f"{shown.type} {shown.fingerprint}",
-        hint=f"read it on {host} itself; if it is the new one: "
-        f"{again} --jump-fingerprint {shown.fingerprint}{end}",
+        hint=f"read it on {host} itself; if it matches: {again} --jump-fingerprint {shown.fingerprint}{end}",
     )
 
 
@@ -120,14 +119,14 @@ def _lines(path: Path) -> Iterator[tuple[str | None, str, HostKey]]:
         marker = words.pop(0) if words[0].startswith("@") else None
         try:
             if marker not in (None, _REVOKED, _AUTHORITY) or len(words) < 3:
-                raise ConfigError("known_hosts", "is no host key")
+                raise ConfigError("known_hosts", "is not a host key")
             yield marker, words[0], HostKey.parse(" ".join(words[1:3]))
         except ConfigError:
-            _log.info("%s, line %d is no host key", path, number)
+            _log.info("%s, line %d is not a host key", path, number)
 
 
 def _covers(names: str, host: str) -> bool:
-    """Tell whether the names of a line are those of a host: hashed, or patterns of which `!` takes out."""
+    """Return whether the names of a line match a host: hashed, or patterns; `!` excludes."""
     if names.startswith("|"):
         return _hashed(names, host.lower())
     found = False
@@ -140,7 +139,7 @@ def _covers(names: str, host: str) -> bool:
 
 
 def _matches(pattern: str, host: str) -> bool:
-    # `*` and `?` alone are wild; brackets are how a port is written.
+    # Only `*` and `?` are wildcards; brackets enclose a host with a port.
     text = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
     return re.fullmatch(text, host) is not None
 
@@ -148,7 +147,7 @@ def _matches(pattern: str, host: str) -> bool:
 def _hashed(names: str, host: str) -> bool:
     try:
         _, kind, salt, digest = names.split("|")
-        key, wanted = base64.b64decode(salt, validate=True), base64.b64decode(digest, validate=True)
+        key, expected = base64.b64decode(salt, validate=True), base64.b64decode(digest, validate=True)
     except (ValueError, binascii.Error):
         return False
-    return kind == "1" and hmac.compare_digest(hmac.new(key, host.encode(), hashlib.sha1).digest(), wanted)
+    return kind == "1" and hmac.compare_digest(hmac.new(key, host.encode(), hashlib.sha1).digest(), expected)

@@ -1,4 +1,4 @@
-"""Logging in: which keys are offered, in which order, and how a refusal reads."""
+"""Log in with a key: which keys are offered and in which order, and the error for a refusal."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from paramiko.pkey import UnknownKeyType
 from edgeq.errors import AuthenticationFailed, DeviceTimeout, EdgeqError, LinkLost, UsageError
 
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
-# OpenSSH ends the connection after six tries (MaxAuthTries), and newer ones ban the address for a while.
+# OpenSSH closes the connection after six attempts (MaxAuthTries); newer versions then ban the address.
 _MAX_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
-    """Who logs in, and with what.
+    """The user and the keys of a login.
 
     Attributes:
-        identity: the one key to use; None means those below.
-        identities: keys that the ssh configuration names; without any, `~/.ssh/id_*`.
-        certificates: for these keys, beside `KEY-cert.pub`.
-        agent: whether the SSH agent's keys are offered too.
+        identity: the only key to offer; None offers those below.
+        identities: keys in the ssh configuration; by default `~/.ssh/id_*`.
+        certificates: for these keys, in addition to `KEY-cert.pub`.
+        agent: whether the keys of the ssh agent are offered too.
     """
 
     user: str
@@ -36,18 +36,18 @@ class Login:
 
 
 def log_in(
-    session: paramiko.Transport, login: Login, *, name: str, timeout_s: float, on_the_way: str | None = None
+    session: paramiko.Transport, login: Login, *, name: str, timeout_s: float, jump_host: str | None = None
 ) -> None:
-    """Log in with a key. A refusal is final: it is never tried again with the same key.
+    """Log in with a key. A refused key is never offered again.
 
     Args:
-        on_the_way: the machine, when it is not the device: the device's `identity` is not for it.
+        jump_host: the host, if it is a jump host: the device's `identity` is not offered to it.
 
     Raises:
-        AuthenticationFailed: no key, or none that the device takes.
-        UsageError: the identity file cannot be read as a private key.
-        DeviceTimeout: no answer within the time.
-        LinkLost: the connection ended.
+        AuthenticationFailed: there is no key, or the host accepts none.
+        UsageError: the identity file is not a private key.
+        DeviceTimeout: no response within the time limit.
+        LinkLost: the connection was lost.
     """
     user = login.user
     offered: list[str] = []
@@ -59,15 +59,15 @@ def log_in(
             remaining = session.auth_publickey(user, key)
         except paramiko.AuthenticationException as error:
             if "timeout" in str(error).lower():
-                raise DeviceTimeout(name, f"no answer to the login within {timeout_s:.0f} s") from error
+                raise DeviceTimeout(name, f"no response to the login within {timeout_s:.0f} s") from error
             if not session.is_active():
                 break
             continue
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise LinkLost(name, "the connection ended during the login") from error
+            raise LinkLost(name, "the connection was lost during the login") from error
         if not remaining:
             return
-    raise _refused(name, user, offered, on_the_way)
+    raise _refused(name, user, offered, jump_host)
 
 
 def _keys(login: Login) -> Iterator[tuple[str, paramiko.PKey]]:
@@ -95,7 +95,7 @@ def _of_files(files: Iterable[Path], certificates: tuple[Path, ...]) -> Iterator
         try:
             key = load_key(path)
         except EdgeqError:
-            # A default key with a passphrase is the agent's business; the refusal names what was offered.
+            # A default key with a passphrase is left to the ssh agent; the error lists the keys offered.
             continue
         for certificate in certificates:
             if _belongs(certificate, key):
@@ -114,43 +114,45 @@ def _belongs(certificate: Path, key: paramiko.PKey) -> bool:
 
 
 def load_key(path: Path) -> paramiko.PKey:
-    """Return the private key of a file.
+    """Return the private key in a file.
 
     Raises:
-        UsageError: the file is not there, is no private key, or has a passphrase.
+        UsageError: the file is missing, is not a private key, or has a passphrase.
     """
     try:
         return paramiko.PKey.from_path(path)
     except FileNotFoundError as error:
-        raise UsageError(str(path), "no such identity file") from error
+        raise UsageError(str(path), "identity file not found") from error
     except paramiko.PasswordRequiredException as error:
         raise _locked_key(path) from error
-    except TypeError as error:  # how `cryptography` says that a passphrase is missing
+    except TypeError as error:  # raised by `cryptography` when a passphrase is missing
         raise _locked_key(path) from error
     except OSError as error:
         raise UsageError(str(path), f"cannot be read: {error.strerror}") from error
     except (paramiko.SSHException, ValueError, UnknownKeyType) as error:
-        raise UsageError(str(path), "is no private key that can be used") from error
+        raise UsageError(str(path), "is not a usable private key") from error
 
 
 def _locked_key(path: Path) -> UsageError:
-    return UsageError(str(path), "has a passphrase", hint=f"`ssh-add {path}`, and leave --identity out")
+    return UsageError(
+        str(path), "has a passphrase", hint=f"load it with `ssh-add {path}`, and omit --identity"
+    )
 
 
-def _refused(name: str, user: str, offered: list[str], on_the_way: str | None) -> AuthenticationFailed:
-    problem = f"refuses {user!r} with {', '.join(offered)}" if offered else "there is no key to log in with"
-    if on_the_way is not None:
-        hint = hint_on_the_way(on_the_way, user)
+def _refused(name: str, user: str, offered: list[str], jump_host: str | None) -> AuthenticationFailed:
+    problem = f"refuses {user!r} with {', '.join(offered)}" if offered else "no key to log in with"
+    if jump_host is not None:
+        hint = jump_host_hint(jump_host, user)
     elif offered:
-        hint = f"put the public key into the device's ~/.ssh/authorized_keys of {user}, or check --user"
+        hint = f"add the public key to ~/.ssh/authorized_keys of {user} on the device, or check --user"
     else:
-        hint = "give --identity FILE, or load one with `ssh-add`"
+        hint = "pass --identity FILE, or load a key with `ssh-add`"
     return AuthenticationFailed(name, problem, hint=hint)
 
 
-def hint_on_the_way(host: str, user: str) -> str:
-    """Return what lets somebody log in at a machine on the way to a device."""
+def jump_host_hint(host: str, user: str) -> str:
+    """Return the hint for a refused login at a jump host."""
     return (
-        f"load a key that {host} takes from {user} with `ssh-add`, or name it as its IdentityFile in "
-        "~/.ssh/config: --identity is for the device alone"
+        f"load a key that {host} accepts for {user} with `ssh-add`, or set IdentityFile for {host} in "
+        "~/.ssh/config; --identity applies to the device only"
     )

@@ -1,4 +1,4 @@
-"""The way to a device: what the inventory says, what `~/.ssh/config` adds, and the machines in between."""
+"""Resolve the route to a device through its jump hosts, and open a session along it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import paramiko
 
 from edgeq.errors import ConfigError, Unreachable
-from edgeq.fleet.ssh.activity import Lifeline
+from edgeq.fleet.ssh.activity import ActivitySocket
 from edgeq.fleet.ssh.config import USUAL, SshConfig, load
 from edgeq.fleet.ssh.handshake import Address, open_session, shown_key
 from edgeq.fleet.ssh.hostkeys import HostKey
@@ -27,10 +27,10 @@ _MOST_HOPS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hop:
-    """One machine on the way, or the device at its end.
+    """One jump host of a route, or the device at its end.
 
     Attributes:
-        pinned: of a machine on the way its host key, or the fingerprint of it; None asks `known_hosts`.
+        pinned: a jump host's key or fingerprint; None checks `known_hosts`.
     """
 
     host: str
@@ -49,27 +49,27 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """An encrypted session with the device, in which nobody has logged in yet.
+class RouteSession:
+    """An encrypted session with the device, before the login.
 
     Attributes:
-        jumps: the sessions that it runs through; close them after it.
-        jump_keys: the host keys that their machines showed, all of them accepted.
+        jumps: the sessions that it runs through, to be closed after it.
+        jump_keys: the accepted host keys of the jump hosts.
     """
 
     session: paramiko.Transport
-    life: Lifeline
+    life: ActivitySocket
     jumps: tuple[paramiko.Transport, ...] = field(default=())
     jump_keys: tuple[HostKey, ...] = ()
 
     def close(self) -> None:
-        """Close all, the inner one first."""
+        """Close all sessions, the innermost first."""
         self.session.close()
         for jump in reversed(self.jumps):
             jump.close()
 
 
-def find_route(
+def resolve_route(
     *,
     name: str,
     host: str,
@@ -80,29 +80,29 @@ def find_route(
     ssh_config: bool | Path = True,
     jump_pins: Sequence[HostKey | str] = (),
 ) -> Route:
-    """Return the way to a device.
+    """Return the route to a device.
 
     Args:
         host: a name, an address, or an alias of the ssh configuration.
-        port: 22 lets the configuration say another one.
-        jump: `[USER@]HOST[:PORT]`, several with commas; `none` for no jump whatever the configuration says.
-        jump_pins: host keys, or fingerprints, of all machines on the way, in its order; without them
-            `known_hosts` is asked.
+        port: 22 may be overridden by the configuration.
+        jump: `[USER@]HOST[:PORT]`, several separated by commas; `none` ignores ProxyJump.
+        jump_pins: host keys or fingerprints of all jump hosts, in order; without them `known_hosts` is
+            checked.
 
     Raises:
-        ConfigError: a jump is none, or goes in a circle; or there are other pins than machines.
+        ConfigError: a jump is invalid or circular, or the number of pins differs from that of jump hosts.
     """
     config = load(USUAL if ssh_config is True else ssh_config or None)
-    settings = config.of(host)
+    settings = config.lookup(host)
     hops = list(_jumps(config, name, jump or settings.jump, seen=(host,)))
     if jump_pins:
         if len(jump_pins) != len(hops):
-            way = ", ".join(hop.host for hop in hops) or "nothing"
+            names = ", ".join(hop.host for hop in hops) or "none"
             raise ConfigError(
                 f"{name}: jump_host_key",
-                expected=f"a key for each machine on the way ({way})",
+                expected=f"a key for each jump host ({names})",
                 got=str(len(jump_pins)),
-                hint=f"`edgeq devices rotate-key {name} --jump-fingerprint SHA256:...`, once for each",
+                hint=f"`edgeq devices rotate-key {name}` with a `--jump-fingerprint SHA256:...` for each",
             )
         hops = [replace(hop, pinned=pin) for hop, pin in zip(hops, jump_pins, strict=True)]
     target = Hop(
@@ -119,12 +119,12 @@ def find_route(
     return Route(name=name, hops=(*hops, target))
 
 
-def open_route(route: Route, *, timeout_s: float, prefer_key_type: str | None = None) -> Opened:
-    """Go through all jumps, each with a known host key, and open a session with the device.
+def open_route(route: Route, *, timeout_s: float, prefer_key_type: str | None = None) -> RouteSession:
+    """Open a session with the device through all jump hosts, whose host keys are checked.
 
     Raises:
-        HostKeyUnknown, HostKeyMismatch: of a machine on the way.
-        TransportError: by its subclass what else failed; names the machine.
+        HostKeyUnknown, HostKeyMismatch: of a jump host.
+        TransportError: the subclass says what failed; names the host.
     """
     *between, target = route.hops
     with contextlib.ExitStack() as opened:
@@ -132,26 +132,26 @@ def open_route(route: Route, *, timeout_s: float, prefer_key_type: str | None = 
         keys: list[HostKey] = []
         line: paramiko.Channel | None = None
         for hop, after in zip(between, route.hops[1:], strict=True):
-            label = f"{route.name} (by {hop.host})"
+            label = f"{route.name} (via {hop.host})"
             session = _at_hop(route.name, label, hop, line=line, timeout_s=timeout_s)
             opened.callback(session.close)
             keys.append(shown_key(session))
-            log_in(session, hop.login, name=label, timeout_s=timeout_s, on_the_way=hop.host)
+            log_in(session, hop.login, name=label, timeout_s=timeout_s, jump_host=hop.host)
             line = _through(session, label, after, timeout_s)
             jumps.append(session)
         address = Address(name=route.name, host=target.host, port=target.port)
         session, life = open_session(address, timeout_s=timeout_s, prefer_key_type=prefer_key_type, line=line)
         opened.pop_all()
-        return Opened(session=session, life=life, jumps=tuple(jumps), jump_keys=tuple(keys))
+        return RouteSession(session=session, life=life, jumps=tuple(jumps), jump_keys=tuple(keys))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostKeys:
-    """The host keys of a whole way.
+    """The host keys of a route.
 
     Attributes:
-        device: what the device at its end shows; nobody has accepted it yet.
-        jumps: of the machines on the way, all accepted; None where they were not seen.
+        device: the device's key, not checked yet.
+        jumps: the accepted keys of the jump hosts; None if they are not known.
     """
 
     device: HostKey
@@ -159,7 +159,7 @@ class HostKeys:
 
 
 def host_keys(route: Route, *, timeout_s: float) -> HostKeys:
-    """Return the host keys of a way, without logging in at the device at its end."""
+    """Return the host keys of a route, without logging in at the device."""
     opened = open_route(route, timeout_s=timeout_s)
     try:
         return HostKeys(device=shown_key(opened.session), jumps=opened.jump_keys)
@@ -168,9 +168,9 @@ def host_keys(route: Route, *, timeout_s: float) -> HostKeys:
 
 
 def first_jump_key(route: Route, *, timeout_s: float) -> HostKey:
-    """Return the host key of the first machine on the way, accepted; nobody logs in there."""
+    """Return the accepted host key of the first jump host, without logging in there."""
     hop = route.hops[0]
-    session = _at_hop(route.name, f"{route.name} (by {hop.host})", hop, line=None, timeout_s=timeout_s)
+    session = _at_hop(route.name, f"{route.name} (via {hop.host})", hop, line=None, timeout_s=timeout_s)
     try:
         return shown_key(session)
     finally:
@@ -180,13 +180,13 @@ def first_jump_key(route: Route, *, timeout_s: float) -> HostKey:
 def _at_hop(
     name: str, label: str, hop: Hop, *, line: paramiko.Channel | None, timeout_s: float
 ) -> paramiko.Transport:
-    """Return a session with a machine on the way whose host key is accepted; nobody has logged in yet."""
+    """Return a session with a jump host whose host key is accepted, before the login."""
     known = known_keys(hop.host, hop.port, hop.known_hosts)
-    wanted = [hop.pinned] if isinstance(hop.pinned, HostKey) else known.keys
+    expected = [hop.pinned] if isinstance(hop.pinned, HostKey) else known.keys
     session, _ = open_session(
         Address(name=label, host=hop.host, port=hop.port),
         timeout_s=timeout_s,
-        prefer_key_type=wanted[0].type if wanted else None,
+        prefer_key_type=expected[0].type if expected else None,
         line=line,
     )
     try:
@@ -209,8 +209,8 @@ def _through(session: paramiko.Transport, label: str, after: Hop, timeout_s: flo
     except (paramiko.SSHException, EOFError, OSError) as error:
         raise Unreachable(
             label,
-            f"it does not reach {after.host}:{after.port}: {error}",
-            hint="is the device on, and does the machine on the way allow forwarding (AllowTcpForwarding)?",
+            f"it cannot connect to {after.host}:{after.port}: {error}",
+            hint="is the device on, and does the jump host allow forwarding (AllowTcpForwarding)?",
         ) from error
 
 
@@ -221,16 +221,16 @@ def _jumps(config: SshConfig, name: str, text: str | None, seen: tuple[str, ...]
         match = _HOP.fullmatch(word.strip())
         if match is None:
             raise ConfigError(
-                f"{name}: jump", expected="[USER@]HOST[:PORT], several with commas", got=repr(word)
+                f"{name}: jump", expected="[USER@]HOST[:PORT], several separated by commas", got=repr(word)
             )
         alias = match["host"].strip("[]")
-        asked = alias if match["port"] is None else f"{alias}:{match['port']}"
-        if asked in seen or len(seen) > _MOST_HOPS:
-            raise ConfigError(f"{name}: jump", f"goes in a circle: {' -> '.join((*seen, asked))}")
-        settings = config.of(alias)
-        # Only the first of a list may need a jump of its own; the next ones are reached from it.
+        key = alias if match["port"] is None else f"{alias}:{match['port']}"
+        if key in seen or len(seen) > _MOST_HOPS:
+            raise ConfigError(f"{name}: jump", f"is circular: {' -> '.join((*seen, key))}")
+        settings = config.lookup(alias)
+        # Only the first of a list may need its own jump host; the next ones are reached through it.
         if word == text.split(",")[0]:
-            yield from _jumps(config, name, settings.jump, seen=(*seen, asked))
+            yield from _jumps(config, name, settings.jump, seen=(*seen, key))
         yield Hop(
             host=settings.host,
             port=int(match["port"] or settings.port or 22),

@@ -1,4 +1,4 @@
-"""A client's SSH session that asks to log in without waiting until it may ask: one round trip less."""
+"""An SSH client session that requests the login without waiting for the service: one round trip less."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from paramiko.auth_handler import AuthHandler
 
 
 class Session(paramiko.Transport):
-    """paramiko's client; a login by key is asked for right behind the service `ssh-userauth`.
+    """paramiko's client, which sends a login by key right after the request for the service `ssh-userauth`.
 
-    The server's key is proved by then, so nothing more may be learned from the answer: RFC 4253, section 10,
-    has a client wait only where the server is authenticated by the service's answer itself.
+    The server's key is verified by then, so the reply adds nothing: RFC 4253, section 10, makes a client wait
+    only if the service's reply itself authenticates the server.
     """
 
     def auth_publickey(
@@ -28,7 +28,7 @@ class Session(paramiko.Transport):
 
 
 class _Login(AuthHandler):
-    _asked = False
+    _requested = False
 
     def _request_auth(self) -> None:
         super()._request_auth()  # type: ignore[misc] # not in the stubs
@@ -38,7 +38,7 @@ class _Login(AuthHandler):
         self._parse_service_accept(accepted)
 
     def _parse_service_accept(self, message: paramiko.Message) -> None:
-        # Once before the server's word, and not again after it. A refusal would end the connection instead.
-        if not self._asked:
-            self._asked = True
+        # Called once before the server's reply, and not again after it. A refusal would close the connection.
+        if not self._requested:
+            self._requested = True
             super()._parse_service_accept(message)  # type: ignore[misc]

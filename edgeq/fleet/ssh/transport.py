@@ -1,11 +1,9 @@
-"""SSH by paramiko: an open connection that notices when the other end is gone."""
+"""Connect to a device by paramiko, with a watchdog that detects a dead link."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import Self
 
 import paramiko
 from paramiko.common import MSG_CHANNEL_REQUEST
@@ -16,8 +14,8 @@ from edgeq.fleet.ssh.handshake import shown_key
 from edgeq.fleet.ssh.hostkeys import HostKey, check_pinned, parse_keys
 from edgeq.fleet.ssh.keepalive import STEP_S, USUAL, Watch, Watchdog
 from edgeq.fleet.ssh.login import log_in
-from edgeq.fleet.ssh.route import Opened, Route, find_route, open_route
-from edgeq.fleet.transport import Limits
+from edgeq.fleet.ssh.route import Route, RouteSession, open_route, resolve_route
+from edgeq.fleet.transport import ClosedAtExit, Limits
 from edgeq.values import Device
 
 
@@ -25,10 +23,10 @@ def connect(device: Device, *, timeout_s: float = STEP_S, watch: Watch = USUAL) 
     """Return a connection to a device whose host key is the pinned one.
 
     Args:
-        timeout_s: bound of each step: reaching it, its banner, the key exchange, the login.
+        timeout_s: time limit of each step: connecting, the banner, the key exchange, the login.
 
     Raises:
-        TransportError: by its subclass what failed; HostKeyMismatch and AuthenticationFailed are final.
+        TransportError: the subclass says what failed; HostKeyMismatch and AuthenticationFailed are permanent.
     """
     pinned = HostKey.parse(device.host_key)
     route = route_of(device)
@@ -43,8 +41,8 @@ def connect(device: Device, *, timeout_s: float = STEP_S, watch: Watch = USUAL) 
 
 
 def route_of(device: Device) -> Route:
-    """Return the way to a device of the inventory."""
-    return find_route(
+    """Return the route to a device of the inventory."""
+    return resolve_route(
         name=device.name,
         host=device.host,
         port=device.port,
@@ -56,10 +54,10 @@ def route_of(device: Device) -> Route:
     )
 
 
-class SshTransport:
+class SshTransport(ClosedAtExit):
     """A logged-in connection; `Transport` over paramiko, watched by a `Watchdog`."""
 
-    def __init__(self, opened: Opened, *, name: str, timeout_s: float, watch: Watch) -> None:
+    def __init__(self, opened: RouteSession, *, name: str, timeout_s: float, watch: Watch) -> None:
         self._opened = opened
         self._session = opened.session
         self._name = name
@@ -77,10 +75,10 @@ class SshTransport:
         """Start a command; see `Transport.run`.
 
         Raises:
-            LinkLost: the connection is gone.
-            DeviceTimeout: the device does not open a channel in time.
+            LinkLost: the connection was lost.
+            DeviceTimeout: the device opens no channel in time.
         """
-        problem = f"starts no command within {self._timeout_s:.0f} s"
+        problem = f"did not start a command within {self._timeout_s:.0f} s"
         try:
             with self._watchdog.at_most(self._timeout_s, problem):
                 channel = self._session.open_session(timeout=self._timeout_s)
@@ -90,7 +88,7 @@ class SshTransport:
             self.close()
             if gone:
                 raise self.lost() from error
-            raise DeviceTimeout(self._name, f"{problem} ({str(error) or 'no answer'})") from error
+            raise DeviceTimeout(self._name, f"{problem} ({str(error) or 'no response'})") from error
         return SshCommand(channel, self, stdin=stdin, limits=limits, on_sent=on_sent)
 
     @property
@@ -99,34 +97,26 @@ class SshTransport:
         return self._name
 
     def lost(self) -> LinkLost | DeviceTimeout:
-        """Return the error for a connection that is gone."""
+        """Return the error for a lost connection."""
         if self._watchdog.found is not None:
             return DeviceTimeout(
                 self._name, self._watchdog.found, hint="check its power and its network, then try again"
             )
         return LinkLost(
             self._name,
-            "the connection ended in the middle",
-            hint="run the same command again: what arrived whole is kept and not sent twice",
+            "the connection was lost",
+            hint="run the same command again: data that arrived is not sent again",
         )
 
     def close(self) -> None:
-        """End the connection; also frees a thread that waits in it."""
+        """Close the connection; a thread that waits in it is released."""
         self._watchdog.stop()
         self._opened.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def _start(session: paramiko.Transport, channel: paramiko.Channel, command: str) -> None:
-    # `exec_command` waits for the answer; what comes after may as well be on its way by then. A refusal
-    # closes the channel, and whoever reads from it is told.
+    # `exec_command` waits for the reply; this sends the following data meanwhile. A refusal closes the
+    # channel, which the reader notices.
     message = paramiko.Message()
     message.add_byte(bytes([MSG_CHANNEL_REQUEST]))
     message.add_int(channel.remote_chanid)
