@@ -29,8 +29,6 @@ UNFINISHED: frozenset[str] = frozenset(
         "tests/agent",
         "tests/benchmark",
         "tests/bundle",
-        "tests/conftest.py",
-        "tests/devices",
         "tests/experiment",
         "tests/fleet",
     }

@@ -1,4 +1,4 @@
-"""What starts with the device, under a real systemd: after a power cut and after a clean restart."""
+"""Boot services with a real systemd: after a power cut and after a clean restart."""
 
 from __future__ import annotations
 
@@ -110,11 +110,11 @@ class Site:
         began_s = time.monotonic()
         while not check():
             waited_s = time.monotonic() - began_s
-            assert waited_s < seconds, f"{what}: not within {seconds} s; {self.told()}"
+            assert waited_s < seconds, f"{what}: not within {seconds} s; {self.service_status()}"
             time.sleep(1)
         return time.monotonic() - began_s
 
-    def told(self) -> str:
+    def service_status(self) -> str:
         try:
             return json.dumps(autostart.status(self.device, timeout_s=60).document)
         except EdgeqError as error:
@@ -227,7 +227,7 @@ def _trial_cut_and_settled(site: Site, old: Bundle, new: Bundle, what: str, kind
     assert (told["state"], told["changed"]) == ("rolled_back", True)
     assert "restarted" in told["reason"]
     site.say(
-        f"{what}: power cut in a soak; up after {boot_s:.1f} s; by itself, without a call: back to "
+        f"{what}: power cut in a soak; up after {boot_s:.1f} s; without a call: back to "
         f"{old.release[:12]} {ran['since_boot_s']:.1f} s after the kernel's start (seen {settled_s:.1f} s "
         f"after ssh answered), infers over HTTP {serves_s:.1f} s later; reason: {told['reason']}"
     )
@@ -239,7 +239,7 @@ def _trial_cut_and_settled(site: Site, old: Bundle, new: Bundle, what: str, kind
 
 def _restart_cleanly(site: Site) -> None:
     console = site.machine.console.stat().st_size
-    with contextlib.suppress(LinkLost):  # it may go before the command's end is told
+    with contextlib.suppress(LinkLost):  # the connection may end before the command does
         site.shell("sudo", "-n", "systemctl", "--no-block", "poweroff", check=False)
     site.machine.wait_off(120)
     assert b"Power down" in site.machine.console.read_bytes()[console:]
