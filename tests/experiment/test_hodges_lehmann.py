@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -23,6 +24,7 @@ ALPHAS = [0.4, 0.2, 0.1, 0.05, 0.02, 0.002]
 LARGE_SIZES = [(127, 127), (150, 140), (200, 120), (120, 200)]
 
 
+@cache
 def mann_whitney(a: int, b: int) -> Array:
     """Return P(U = 0), P(U = 1), ... by the recurrence of Mann and Whitney (1947), shape (a * b + 1,)."""
     without_last: list[Array] = []
