@@ -1,4 +1,4 @@
-"""`edgeq ab decide` and `edgeq ab stop`: end an experiment, with a record of who, why, and on what data."""
+"""`edgeq ab decide` and `edgeq ab stop`: end an experiment, and record who decided, why, and on what data."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @command("stop", examples=["edgeq ab stop", "edgeq ab stop kws-1a2b3c4d-1 --because 'wrong labels'"])
 @click.argument("experiment", required=False)
-@click.option("--because", help="Why, for the record.")
+@click.option("--because", help="The reason, for the record.")
 @retries_option()
 def stop_command(app: App, experiment: str | None, because: str | None, retries: int) -> None:
-    """End EXPERIMENT without a verdict: what served before serves alone again."""
+    """End EXPERIMENT without a decision: the previous release serves alone again."""
     from edgeq.experiment import ExperimentState, record
     from edgeq.store import Store
 
@@ -49,12 +49,12 @@ def stop_command(app: App, experiment: str | None, because: str | None, retries:
     ],
 )
 @click.argument("experiment", required=False)
-@click.option("--promote", is_flag=True, help="Let the new release serve alone.")
-@click.option("--reject", is_flag=True, help="Let the one that served before serve alone.")
-@click.option("--because", required=True, help="Why, for the record.")
-@click.option("--anyway", is_flag=True, help="Decide against what the data say; that is recorded, too.")
-@click.option("--stages", help="Promote in stages, as `edgeq deploy --stages` does: 1,10%,100%.")
-@click.option("--soak", help="How long each stage must go on serving: 10m. [with --stages]")
+@click.option("--promote", is_flag=True, help="Make the new release serve alone.")
+@click.option("--reject", is_flag=True, help="Make the previous release serve alone.")
+@click.option("--because", required=True, help="The reason, for the record.")
+@click.option("--anyway", is_flag=True, help="Decide even if the data do not justify it; the record says so.")
+@click.option("--stages", help="Promote in stages, like `edgeq deploy --stages`: 1,10%,100%.")
+@click.option("--soak", help="Soak time of each stage, such as 10m. [with --stages]")
 @retries_option()
 @yes_option
 def decide_command(
@@ -69,18 +69,18 @@ def decide_command(
     retries: int,
     yes: bool,
 ) -> None:
-    """Promote or reject the new release of EXPERIMENT; refused where the data do not justify it."""
+    """Promote or reject the new release of EXPERIMENT; refused if the data do not justify it."""
     from edgeq.bundle.archive import read_bundle
     from edgeq.experiment import Decision, record
     from edgeq.store import Store
 
     if promote == reject:
-        raise click.UsageError("one of --promote and --reject says what is decided")
+        raise click.UsageError("either --promote or --reject is required")
     decision = Decision.PROMOTE if promote else Decision.REJECT
     if not because.strip():
         raise click.UsageError("--because: expected a reason, got an empty text")
     if (stages or soak) and (decision is not Decision.PROMOTE or stages is None):
-        raise click.UsageError("--stages belongs to --promote, and --soak to --stages")
+        raise click.UsageError("--stages requires --promote, and --soak requires --stages")
     with Store.open(app.workspace) as store:
         found = record.find(store, experiment)
         what = f"{decision.value.capitalize()} {found.config.release_b[:12]}"
@@ -115,7 +115,7 @@ def _decided(
         return experiment
     if experiment.state is not ExperimentState.RUNNING:
         raise ExperimentError(
-            config.experiment, f"is {experiment.state.value}: nothing is left to decide", code="EQ834",
+            config.experiment, f"is {experiment.state.value} already", code="EQ834",
             hint=f"`edgeq ab status {config.experiment}` shows who decided, and why",
         )  # fmt: skip
     result = result_of(store, experiment)
@@ -159,11 +159,11 @@ def _finish(
     retries: int,
     quiet: bool = False,
 ) -> None:
-    """Bring the end to the devices on which something is left, and record those that are done.
+    """End the experiment on its remaining devices, and record those that are done.
 
     Args:
-        promoted: the bundle that shall serve alone; None: what served before does.
-        quiet: the rollout has written the document already.
+        promoted: the bundle that is to serve alone; None for the previous release.
+        quiet: the rollout has printed the document already.
     """
     from edgeq.experiment import record
     from edgeq.fleet.inventory import Inventory
@@ -197,7 +197,7 @@ def _end_on(
 
     config, changed, policy = experiment.config, False, retry_policy(app, retries)
     if promoted is not None:
-        # Through the whole gate once more: the device, not we, says that it may serve.
+        # Deployed with all checks again: the device decides whether it may serve.
         done = deploy_device(device, promoted, workspace=app.workspace, retry_policy=policy)
         changed = done.changed
     ended = unite(
@@ -222,5 +222,5 @@ def _entries(
         app.ui.line(failure_line(name, error))
         entries.append({"device": name, "ok": False, "error": error.to_dict()})
     for name in gone:
-        app.ui.warn(f"{name}: is no device of this workspace any more; what is left on it stays there")
+        app.ui.warn(f"{name}: is not in the inventory any more; the experiment is not removed from it")
     return entries

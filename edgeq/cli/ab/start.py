@@ -1,4 +1,4 @@
-"""`edgeq ab`: two releases side by side; begin, look at and end an experiment."""
+"""`edgeq ab`: compare two releases; start, show and end an experiment."""
 
 from __future__ import annotations
 
@@ -43,36 +43,36 @@ def ab_command() -> None:
     default=0.1,
     show_default=True,
     type=Number(0, 1, min_open=True, max_open=True),
-    help="Of the new release.",
+    help="Share of the new release.",
 )
 @click.option(
     "--by",
     default="calls",
     show_default=True,
     type=click.Choice(["calls", "devices"]),
-    help="Divide each device's calls, or the devices.",
+    help="Split the calls of each device, or the devices.",
 )
-@click.option("--salt", help="Another one is another draw. [default: the experiment's name]")
+@click.option("--salt", help="Seed of the assignment. [default: the experiment's name]")
 @click.option(
     "--alpha",
     default=0.05,
     show_default=True,
     type=Number(0, 1, min_open=True, max_open=True),
-    help="Chance that any interval, at any look, is wrong.",
+    help="Probability that any interval is wrong at any look.",
 )
 @click.option(
     "--worse-by",
     default=0.02,
     show_default=True,
     type=Number(0, 1),
-    help="How many fewer right answers still allow a promotion.",
+    help="Largest loss of accuracy that still allows a promotion.",
 )
 @click.option(
     "--slower-by",
     default=0.1,
     show_default=True,
     type=Number(0, 10),
-    help="How much more latency (p95) still allows one.",
+    help="Largest increase of latency (p95) that still allows a promotion.",
 )
 @retries_option(DEPLOY_RETRIES)
 @yes_option
@@ -89,7 +89,7 @@ def start_command(
     retries: int,
     yes: bool,
 ) -> None:
-    """Stage BUNDLE beside what serves, and give it its share; run again, it goes on where it stopped."""
+    """Stage BUNDLE beside the current release, and give it its share; a second run resumes."""
     from edgeq.bundle.archive import read_bundle
     from edgeq.fleet.inventory import Inventory
     from edgeq.store import Store
@@ -101,7 +101,9 @@ def start_command(
     asked = {
         "by": by, "share": share, "salt": salt, "alpha": alpha, "worse_by": worse_by, "slower_by": slower_by
     }  # fmt: skip
-    question = f"Put {content.model} {content.release[:12]} beside what serves on {len(devices)} devices?"
+    question = (
+        f"Stage {content.model} {content.release[:12]} beside the current release on {len(devices)} devices?"
+    )
     if not app.ui.confirm(question, yes=yes):
         app.ui.say("nothing was changed")
         return
@@ -117,7 +119,7 @@ for _command in (start_command, list_command, status_command, stop_command, deci
 def _begin(
     app: App, store: Store, path: Path, content: Bundle, devices: Sequence[Device], asked: Mapping[str, Any]
 ) -> Experiment:
-    """Return the experiment: the one begun before, or a new one, recorded before a device is touched.
+    """Return the running experiment or a new one, recorded before any device is changed.
 
     Raises:
         ExperimentError: EQ832 another experiment, EQ835 too few devices, EQ836 nothing to compare, EQ837 the
@@ -129,10 +131,10 @@ def _begin(
     with record.changing(app.workspace):
         known = _going(store, content, devices, asked)
         if known is not None:
-            app.ui.say(f"experiment {known.config.experiment} goes on")
+            app.ui.say(f"resuming experiment {known.config.experiment}")
             return known
         config = _config(store, content, devices, asked)
-        # The bundle first: an experiment that is recorded can always be promoted.
+        # The bundle first, so that every recorded experiment can be promoted.
         record.keep_bundle(app.workspace, config.experiment, path.read_bytes())
         store.put_release(content.release, content.manifest, content.reference)
         body = {"terms": config.to_dict(), "edgeq": VERSION, "bundle": str(path)}
@@ -199,7 +201,7 @@ def _config(
 
 
 def _serving(content: Bundle, devices: Sequence[Device]) -> str:
-    """Return the one release that serves on the devices that answer; others must have it when they do."""
+    """Return the release that all reachable devices serve; the others must serve it when they are reached."""
     from edgeq.fleet.operations import status
     from edgeq.fleet.parallel import combined_error, on_each
 
@@ -295,7 +297,7 @@ def _bring(
 
 
 def _undo_if_ended(store: Store, experiment: Experiment, devices: Sequence[Device]) -> None:
-    """Take back what was begun on devices after somebody ended the experiment: nothing else would.
+    """Undo the start on devices if another process ended the experiment meanwhile.
 
     Raises:
         ExperimentError: EQ834, it was ended meanwhile.
@@ -316,6 +318,6 @@ def _undo_if_ended(store: Store, experiment: Experiment, devices: Sequence[Devic
     )
     left = f", and is still there on {', '.join(undone.failed)}" if undone.failed else ""
     raise ExperimentError(
-        config.experiment, f"was {now.state.value} while it was begun here{left}", code="EQ834",
+        config.experiment, f"was {now.state.value} while it was started here{left}", code="EQ834",
         hint=f"`edgeq ab status {config.experiment}` shows who ended it, and why",
     )  # fmt: skip

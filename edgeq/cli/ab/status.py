@@ -1,4 +1,4 @@
-"""`edgeq ab status` and `edgeq ab list`: what the collected windows say; no device is asked."""
+"""`edgeq ab status` and `edgeq ab list`: results from the collected windows; no device is contacted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def list_command(app: App) -> None:
 @command("status", examples=["edgeq ab status", "edgeq ab status kws-1a2b3c4d-1 --json"])
 @click.argument("experiment", required=False)
 def status_command(app: App, experiment: str | None) -> None:
-    """Say what is known of EXPERIMENT by now; look as often as you like."""
+    """Show the results of EXPERIMENT so far; the intervals stay valid however often you look."""
     from edgeq.experiment import Decision, ExperimentState, objections, record
     from edgeq.store import Store
 

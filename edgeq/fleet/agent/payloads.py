@@ -72,7 +72,7 @@ def load_samples(path: Path) -> Samples:
 
 def _arrays(path: Path) -> dict[str, Any]:
     try:
-        # Opened here: numpy leaves the file open when it is no archive.
+        # Opened here: numpy leaves the file open when it is not an archive.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             if not hasattr(archive, "files"):
                 raise DataError(str(path), expected="an .npz file", got="a single array")
