@@ -1,4 +1,4 @@
-"""What every test gets: a clean environment, and parts that skip with a reason where they are missing."""
+"""Fixtures of all tests: a clean environment, and skips with a reason for missing parts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from edgeq.cli.ui import Ui
+from tests.boundaries.json_table import documented
 from tests.lab import needs
 from tests.once import Once, shared_root
 
@@ -94,6 +97,21 @@ def _clean_checkout() -> Iterator[None]:
     yield
     left = {name for name in set(os.listdir(ROOT)) - before if not name.endswith(CACHES)}
     assert not left, f"the test wrote into the checkout, which was its current folder: {sorted(left)}"
+
+
+@pytest.fixture(autouse=True)
+def _documented_json(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # Each document that a command of a test writes is compared with docs/json-output.md.
+    write, wrong = Ui.emit, list[str]()
+
+    def emit(ui: Ui, schema: str, body: Mapping[str, Any]) -> None:
+        if schema in documented():
+            wrong.extend(f"{schema}: {difference}" for difference in documented()[schema].difference(body))
+        write(ui, schema, body)
+
+    monkeypatch.setattr(Ui, "emit", emit)
+    yield
+    assert wrong == [], "a document differs from docs/json-output.md"
 
 
 @pytest.fixture(scope="session")
