@@ -69,3 +69,12 @@ def format_duration(duration_ns: float) -> str:
 def format_percent(fraction: float) -> str:
     """Format a fraction as percent: `91.3 %`."""
     return f"{100 * fraction:.1f} %"
+
+
+def format_limit(name: str, limit: float) -> str:
+    """Return a blueprint's limit as text; its name (`latency_p95_ns_max`) says the unit."""
+    if "_ns_" in name:
+        return format_duration(limit)
+    if "_bytes_" in name:
+        return format_size(limit)
+    return f"{limit:g} dB" if "_db_" in name else format_percent(limit)

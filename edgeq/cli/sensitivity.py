@@ -106,7 +106,7 @@ def _show(ui: Ui, result: Sensitivity) -> None:
     )
     hidden = len(result.ops) - len(shown)
     if hidden:
-        ui.line(f"{hidden} more operations with -v")
+        ui.line(f"{hidden} more {'operation' if hidden == 1 else 'operations'} with -v")
     ui.line()
     for op in worst:
         for line in op.advice:

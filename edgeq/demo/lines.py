@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from edgeq.benchmark import BenchResult
 from edgeq.demo.result import DeployFigures, TrafficFigures
-from edgeq.units import format_duration, format_percent, format_size
+from edgeq.units import format_duration, format_limit, format_percent, format_size
 from edgeq.values import Variant
 
 STEPS = 13
@@ -75,13 +75,7 @@ def limits_line(limits: Mapping[str, float]) -> str:
     """Return a blueprint's limits as text with readable units."""
     shown = []
     for name, limit in limits.items():
-        if "_ns_" in name:
-            value = format_duration(limit)
-        elif "_bytes_" in name:
-            value = format_size(limit)
-        else:
-            value = f"{limit:g} dB" if "_db_" in name else format_percent(limit)
         quantity, _, bound = name.rpartition("_")
         quantity = quantity.removesuffix("_ns").removesuffix("_bytes").removesuffix("_db").replace("_", " ")
-        shown.append(f"{quantity} {'at most' if bound == 'max' else 'at least'} {value}")
+        shown.append(f"{quantity} {'at most' if bound == 'max' else 'at least'} {format_limit(name, limit)}")
     return ", ".join(shown)

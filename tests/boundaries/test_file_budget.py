@@ -17,10 +17,12 @@ FRAGMENT = 40
 
 # Modules under FRAGMENT lines that only one other module imports, and the reason why they stand alone.
 ALONE = {
-    "edgeq_agent.platforms.coral": "each platform is a module of its own; the registry imports them all",
     "edgeq_converters.calibration.drift": "a pure statistic; the job that uses it reads and writes files",
     "edgeq_converters.worker.jobs.inspect": "each job is a module of its own; the worker loads it by name",
 }
+
+# Modules that import one short module for each kind of thing: a new kind is a new module, however short.
+REGISTRIES = {"edgeq_agent.platforms.registry"}
 
 
 def sources(root: Path) -> list[Path]:
@@ -75,7 +77,7 @@ def fragments(named: dict[str, Path]) -> dict[str, str]:
         for name, users in importers(named).items()
         if len(users) == 1 and lines_of(named[name]) < FRAGMENT and not named[name].stem.startswith("__")
         for user in users
-        if user != name.rpartition(".")[0]
+        if user != name.rpartition(".")[0] and user not in REGISTRIES
     }
 
 

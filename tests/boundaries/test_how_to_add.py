@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-PATH = re.compile(r"`((?:edgeq|converters|device_agents|tests|docs)/[\w./-]+\.\w+|README\.md|CHANGELOG\.md)`")
+PATH = re.compile(
+    r"`((?:edgeq|converters|device_agents|tests|benchmarks|docs)/[\w./-]+\.\w+|README\.md|CHANGELOG\.md)`"
+)
 STEP = re.compile(r"^\d+\. ", re.MULTILINE)
 MOST_FILES = {
     "A calibrator": 4,
