@@ -124,8 +124,8 @@ def test_where_none_starts_the_error_says_what_was_tried_and_what_to_do(
     python = str(tmp_path / "bare" / "bin" / "python")
     bare = loopback_server.enrol(site, name="bare", python=python, home=".edgeq-bare")
     broken_first(facts_of(bare))
-    written = platform_tags.choices_for
-    monkeypatch.setattr(wheels, "choices_for", lambda facts: written(facts)[:1])
+    broken: Callable[[Facts], tuple[Choice, ...]] = vars(wheels)["choices_for"]  # as the fixture set it
+    monkeypatch.setattr(wheels, "choices_for", lambda facts: broken(facts)[:1])
     with pytest.raises(DeviceUnsupported) as caught:
         deploy_one(bare, read("second"), workspace=site)
     assert caught.value.reported_code == "EQ503"
