@@ -131,18 +131,31 @@ def test_merging_keeps_sums_and_extremes() -> None:
     assert merged.output == OutputCounts((2, 0), (0, 2))
 
 
-def test_rows_that_cannot_be_merged_are_dropped_and_counted(place: home.Home) -> None:
+def test_when_no_rows_can_be_merged_the_oldest_is_dropped_and_counted(place: home.Home) -> None:
     with outbox.opened(place, cap=3) as box:
         for _ in range(3):
             box.append("m", "r", _window())
-        box._database.execute("UPDATE windows SET body = '{' WHERE seq IN (1, 2)")
+        box._database.execute("UPDATE windows SET body = '{' WHERE seq IN (1, 3)")
         box.append("m", "r", _window())
         assert box.summary()["dropped"] == 1
-        box._database.execute("UPDATE windows SET body = '{}' WHERE seq = 2")
+        box._database.execute("UPDATE windows SET body = '{}' WHERE seq = 3")
         for _ in range(3):
             box.append("m", "r", _window())
-        assert box.summary()["dropped"] == 2
-        assert sum(window.get("merged", 1) for window in box.take(10)[1]) == 5
+        assert box.summary()["dropped"] == 1
+        assert sum(window.get("merged", 1) for window in box.take(10)[1]) == 6
+
+
+def test_a_window_that_cannot_be_merged_costs_no_other_window(place: home.Home) -> None:
+    with outbox.opened(place, cap=6) as box:
+        for _ in range(6):
+            box.append("m", "r", _window())
+        # Earlier agents stored such a window when the clock was set back while it was open.
+        set_back = "UPDATE windows SET body = json_set(body, '$.ended_ns', 1) WHERE seq = 4"
+        box._database.execute(set_back)
+        for _ in range(20):
+            box.append("m", "r", _window())
+        assert box.summary()["dropped"] == 0
+        assert sum(window["inferences"] for window in box.take(10)[1]) == 26
 
 
 def test_an_outbox_of_an_older_agent_is_merged_and_sent(place: home.Home) -> None:

@@ -70,10 +70,22 @@ def test_a_state_of_an_agent_before_soaks_and_attempts_is_read(home: Home) -> No
     assert record.attempts.count(OTHER) == 0
 
 
-@pytest.mark.parametrize("body", [{"state": "no such state"}, {"state": None}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"state": "no such state"},
+        {"state": None},
+        {"state": []},
+        {**STATE, "soak": 600},
+        {**STATE, "history": 7},
+        {**STATE, "attempts": [RELEASE]},
+        {**STATE, "runtimes": RUNTIME},
+        {**STATE, "tries": {}},
+    ],
+)
 def test_a_state_that_is_unknown_counts_as_damaged(home: Home, body: dict[str, Any]) -> None:
     write(home, "state.json", body)
-    assert states.read(home, "m") == StateRecord.from_json("m", {"reason": states.DAMAGED})
+    assert states.read(home, "m") == StateRecord("m", reason=states.DAMAGED)
 
 
 def test_candidates_are_written_as_they_were_read(home: Home) -> None:

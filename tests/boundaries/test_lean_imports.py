@@ -35,6 +35,16 @@ def test_the_agent_loads_only_itself_and_the_standard_library(module: str) -> No
     assert not strangers
 
 
+def test_a_probe_loads_nothing_that_runs_models() -> None:
+    # The device compiles each module again for every call: the agent file has no bytecode.
+    modules = modules_of(
+        "from edgeq_agent import __main__, verbs; from edgeq_agent.activation import states\n"
+        "verbs.load('probe')"
+    )
+    running = ("edgeq_agent.inference", "edgeq_agent.runtimes.native", "edgeq_agent.runtimes.python")
+    assert not [name for name in modules if name.startswith(running)]
+
+
 HELP = """
 import io
 out, sys.stdout = sys.stdout, io.StringIO()

@@ -19,6 +19,7 @@ COMMITTED = "committed"
 ROLLING_BACK = "rolling_back"
 ROLLED_BACK = "rolled_back"
 SAFE = "safe"
+STATES = (NONE, STAGED, VERIFIED, ACTIVATING, SOAKING, COMMITTED, ROLLING_BACK, ROLLED_BACK, SAFE)
 
 FAILURE_LIMIT = 5
 ATTEMPT_LIMIT = 10
@@ -145,20 +146,34 @@ class StateRecord:
 
     @classmethod
     def from_json(cls, model: str, body: Json) -> StateRecord:
-        """Return what a state file says; fields that older agents did not write get their defaults."""
+        """Return what a state file says; fields that older agents did not write get their defaults.
+
+        Raises:
+            ValueError: it is not a state file.
+        """
+        try:
+            return cls._from_fields(model, body)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError("not " + SCHEMA) from error
+
+    @classmethod
+    def _from_fields(cls, model: str, body: Json) -> StateRecord:
+        state = body.get("state", NONE)
+        if state not in STATES:
+            raise ValueError("not a state: " + repr(state))
         return cls(
             model=model,
-            state=body.get("state", NONE),
+            state=state,
             entered=clock.Moment(str(body.get("boot_id")), int(body.get("since_boot_ns") or 0)),
             target=body.get("target"),
             target_runtime=body.get("target_runtime"),
             target_history=tuple(body.get("target_history", [])),
             fallback=body.get("fallback"),
             soak=SoakPolicy.from_json(body.get("soak")),
-            timeout_s=body.get("timeout_s") or 0.0,
-            tries=body.get("tries", 0),
+            timeout_s=float(body.get("timeout_s") or 0.0),
+            tries=int(body.get("tries", 0)),
             attempts=Attempts.from_json(body.get("attempts", [])),
-            runtimes=body.get("runtimes", {}),
+            runtimes=dict(body.get("runtimes", {})),
             history=tuple(body.get("history", [])),
             health=body.get("health", {}),
             since_ns=body.get("since_ns"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeq_agent.activation.state_record import (
     ACTIVATING,
@@ -20,11 +20,13 @@ from edgeq_agent.activation.state_record import (
     SoakPolicy,
     StateRecord,
 )
-from edgeq_agent.inference.job import HealthReport
 from edgeq_agent.storage import clock, disk, files, journal
 from edgeq_agent.storage.home import Home
 from edgeq_agent.trust import trust_store
 from edgeq_agent.wire import Json
+
+if TYPE_CHECKING:
+    from edgeq_agent.inference.job import HealthReport
 
 TRANSITIONS: dict[str, frozenset[str]] = {
     NONE: frozenset({STAGED}),
@@ -205,12 +207,11 @@ def read(home: Home, model: str) -> StateRecord:
     """
     try:
         body = files.read_json(os.path.join(home.model(model), "state.json"))
+        return StateRecord.from_json(model, body)
     except FileNotFoundError:
-        body = {}
+        return StateRecord(model)
     except ValueError:
-        body = {"reason": DAMAGED}
-    usable = isinstance(body, dict) and body.get("state", NONE) in TRANSITIONS
-    return StateRecord.from_json(model, body if usable else {"reason": DAMAGED})
+        return StateRecord(model, reason=DAMAGED)
 
 
 def load(home: Home, model: str) -> ModelState:

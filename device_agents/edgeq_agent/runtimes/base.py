@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
-from edgeq_agent.inference.job import (
-    BenchOptions,
-    HealthReport,
-    InferOptions,
-    InferResult,
-    ReleaseFiles,
-    SelfTest,
-)
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
+
+if TYPE_CHECKING:
+    from edgeq_agent.inference.job import (
+        BenchOptions,
+        HealthReport,
+        InferOptions,
+        InferResult,
+        ReleaseFiles,
+        SelfTest,
+    )
 
 OnEvent = Callable[[Json], None]
 

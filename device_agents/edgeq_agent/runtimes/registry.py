@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgeq_agent import wire
 from edgeq_agent.errors import UNSUPPORTED, AgentError
-from edgeq_agent.inference.job import SelfTest
 from edgeq_agent.platforms import facts
 from edgeq_agent.platforms import registry as platforms
-from edgeq_agent.runtimes import native
-from edgeq_agent.runtimes.base import RuntimeBackend, RuntimeEntry
-from edgeq_agent.runtimes.native import NativeBackend
-from edgeq_agent.runtimes.python import PythonBackend
+from edgeq_agent.runtimes.base import RuntimeEntry
 from edgeq_agent.storage import disk, files, scratch
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
+
+if TYPE_CHECKING:
+    from edgeq_agent.inference.job import SelfTest
+    from edgeq_agent.runtimes.base import RuntimeBackend
 
 SCHEMA = "edgeq.runtime/1"
 REFUSED_SCHEMA = "edgeq.runtime-refused/1"
@@ -53,6 +53,17 @@ class RefusedRuntime(NamedTuple):
 
 def read(home: Home, digest: str) -> RuntimeBackend | None:
     """Return a runtime, or None when it is not on the device or no longer usable."""
+    # Here, because a probe only needs the entries and must stay quick.
+    from edgeq_agent.runtimes import native
+    from edgeq_agent.runtimes.python import PythonBackend
+
+    entry = _read_entry(home, digest)
+    if entry is None:
+        return None
+    return native.NativeBackend(entry) if entry.module == native.MODULE else PythonBackend(entry)
+
+
+def _read_entry(home: Home, digest: str) -> RuntimeEntry | None:
     try:
         body = files.read_json(os.path.join(home.runtime(digest), ENTRY_FILE))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -64,8 +75,7 @@ def read(home: Home, digest: str) -> RuntimeBackend | None:
     # A system upgrade may remove the Python that a venv links to.
     if not os.access(interpreter, os.X_OK):
         return None
-    entry = RuntimeEntry(str(body["digest"]), interpreter, str(body["module"]), str(body["version"]))
-    return NativeBackend(entry) if entry.module == native.MODULE else PythonBackend(entry)
+    return RuntimeEntry(str(body["digest"]), interpreter, str(body["module"]), str(body["version"]))
 
 
 def find(home: Home, digest: str | None) -> RuntimeBackend | None:
@@ -92,8 +102,8 @@ def need(home: Home, digest: str) -> RuntimeBackend:
 
 def entries(home: Home) -> list[RuntimeEntry]:
     """Return the entries of all usable runtimes."""
-    backends = (read(home, name) for name in sorted(os.listdir(home.runtimes)))
-    return [backend.entry for backend in backends if backend is not None]
+    found = (_read_entry(home, name) for name in sorted(os.listdir(home.runtimes)))
+    return [entry for entry in found if entry is not None]
 
 
 def blobs(home: Home, digest: str) -> list[str]:

@@ -69,12 +69,11 @@ class Outbox:
     def _shrink(self, database: sqlite3.Connection) -> None:
         over = self._count(database) - self._cap
         for _ in range(over):
-            pair = self._pair(database)
-            if pair is None or not self._merge(database, *pair):
+            if not any(self._merge(database, *pair) for pair in self._pairs(database)):
                 self._drop_oldest(database)
 
-    def _pair(self, database: sqlite3.Connection) -> tuple[int, int] | None:
-        """Return the row ids of two neighbours to merge: those of the fewest windows, then the oldest.
+    def _pairs(self, database: sqlite3.Connection) -> list[tuple[int, int]]:
+        """Return the row ids of all neighbours: those of the fewest windows first, then the oldest.
 
         A sent window is never merged: the host may have stored it under its number already, and a number must
         never stand for different counts.
@@ -83,15 +82,14 @@ class Outbox:
             "SELECT id, boot, model, release, merged FROM windows WHERE sent = 0 ORDER BY id"
         ).fetchall()
         last_of: dict[tuple[str, str, str], tuple[int, int]] = {}
-        best: tuple[int, int, int] | None = None
+        pairs: list[tuple[int, int, int]] = []
         for number, boot, model, release, merged in rows:
             key = (boot, model, release)
             if key in last_of:
                 older, before = last_of[key]
-                if best is None or before + merged < best[0]:
-                    best = (before + merged, older, number)
+                pairs.append((before + merged, older, number))
             last_of[key] = (number, merged)
-        return best[1:] if best else None
+        return [(older, newer) for _, older, newer in sorted(pairs)]
 
     def _merge(self, database: sqlite3.Connection, older: int, newer: int) -> bool:
         """Merge two rows into the newer one; return whether they could be merged."""
