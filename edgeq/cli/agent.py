@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from edgeq.cli.ui import App, command
+from edgeq.cli.ui import App, CommandGroup, command
 from edgeq.units import format_size
 
 
-@click.group("agent")
+@click.group("agent", cls=CommandGroup)
 def agent_command() -> None:
     """Build the device agent as a file."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.cli.ui import App, command
+from edgeq.cli.ui import App, CommandGroup, command
 from edgeq.errors import ModelError, UsageError
 from edgeq.units import format_size
 from edgeq.values import DeviceKind
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 
 
-class _MakeOrVerify(click.Group):
+class _MakeOrVerify(CommandGroup):
     """`edgeq bundle MODEL` creates a bundle; `edgeq bundle verify FILE` checks one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

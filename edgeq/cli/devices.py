@@ -12,7 +12,7 @@ import click
 from edgeq.cli.device_native import native_command
 from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.device_service import service_command
-from edgeq.cli.ui import App, command
+from edgeq.cli.ui import App, CommandGroup, command
 from edgeq.errors import UsageError
 from edgeq.units import format_size
 from edgeq.values import Device, DeviceKind, TransportKind
@@ -26,7 +26,7 @@ _JUMP_FINGERPRINT = click.option(
 )
 
 
-@click.group("devices")
+@click.group("devices", cls=CommandGroup)
 def devices_command() -> None:
     """Enrol, list and remove devices; emulate one; manage their boot service."""
 

@@ -9,7 +9,7 @@ import click
 
 from edgeq.cli.device_options import on_option, retries_option, retry_policy
 from edgeq.cli.device_results import finish, print_failures
-from edgeq.cli.ui import App, command
+from edgeq.cli.ui import App, CommandGroup, command
 
 if TYPE_CHECKING:
     from edgeq.bundle.keys import PublicKey
@@ -25,7 +25,7 @@ _by_option = click.option(
 )
 
 
-@click.group("keys")
+@click.group("keys", cls=CommandGroup)
 def keys_command() -> None:
     """Create signing keys; make devices trust or revoke keys."""
 

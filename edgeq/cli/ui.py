@@ -17,6 +17,8 @@ import click
 
 # A step that ends sooner shows no progress.
 PROGRESS_AFTER_S = 0.5
+# More characters than the first line of any command's help.
+_WHOLE_LINE = 500
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -156,6 +158,17 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+class CommandGroup(click.Group):
+    """A click group whose help shows the whole line of each command; click cuts it to the width."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands and their lines, wrapped."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, one.get_short_help_str(limit=_WHOLE_LINE)) for name, one in found if one is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 def command(name: str, *, examples: Sequence[str], help: str | None = None) -> Callable[[F], click.Command]:

@@ -1,4 +1,4 @@
-"""Arm counts: an experiment arm's counts from telemetry windows, by window and by block of both arms."""
+"""Counts of an experiment's arms, from telemetry windows: by window, and by block of both arms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time candidates in one session, on this machine or a device, and record it for the next search."""
+"""Time candidates in one session, on this machine or a device, and record their times."""
 
 from __future__ import annotations
 

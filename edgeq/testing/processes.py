@@ -1,4 +1,4 @@
-"""One exec request of the loopback device: a process group that lives as long as its channel."""
+"""Processes of the loopback device: each exec request runs one group, which ends with its SSH channel."""
 
 from __future__ import annotations
 

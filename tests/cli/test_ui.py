@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from edgeq.cli import main
 from edgeq.cli.device_results import failure_line
 from edgeq.cli.ui import Ui
 from edgeq.errors import DeviceError
@@ -105,3 +106,9 @@ def test_a_terminal_is_asked_and_a_script_is_not(monkeypatch: pytest.MonkeyPatch
 def test_a_failed_device_is_named_once() -> None:
     assert failure_line("pi", DeviceError("pi: kws", "too old")) == "pi: failed, kws: too old"
     assert failure_line("pi", DeviceError("kws", "too old")) == "pi: failed, kws: too old"
+
+
+@pytest.mark.parametrize("group", ["devices", "keys", "rollout", "ab", "agent", "bundle"])
+def test_the_help_of_a_group_cuts_no_line(capsys: pytest.CaptureFixture[str], group: str) -> None:
+    assert main([group, "-h"]) == 0
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]

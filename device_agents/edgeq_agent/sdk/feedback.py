@@ -1,8 +1,8 @@
-"""Tickets: an application reports later whether an answer was correct, once for each answer.
+"""Feedback tickets, with which an application reports later whether an answer was correct.
 
-A ticket stands for one answer of one runtime. It is issued on request and redeemed with the verdict. The
-number of open tickets is bounded: beyond that the oldest expires and is counted. Tickets do not outlive the
-process; the counts go into the telemetry windows.
+A ticket stands for one answer of one runtime. It is issued on request and redeemed once, with the verdict.
+The number of open tickets is bounded: beyond that the oldest expires and is counted. Tickets do not outlive
+the process; the counts go into the telemetry windows.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from edgeq.cli.ab.status import list_command, status_command
 from edgeq.cli.device_options import DEPLOY_RETRIES, retries_option, retry_policy, to_option, yes_option
 from edgeq.cli.device_results import failure_line, finish
 from edgeq.cli.options import Number
-from edgeq.cli.ui import App, command
+from edgeq.cli.ui import App, CommandGroup, command
 from edgeq.errors import ExperimentError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgeq.values import Device
 
 
-@click.group("ab")
+@click.group("ab", cls=CommandGroup)
 def ab_command() -> None:
     """Compare two releases: side by side on the same devices, or split across devices."""
 

@@ -8,14 +8,14 @@ import click
 
 from edgeq.cli.device_options import DEFAULT_RETRIES, retries_option, retry_policy, yes_option
 from edgeq.cli.rollout.output import SCHEMA, finish, progress
-from edgeq.cli.ui import App, command
+from edgeq.cli.ui import App, CommandGroup, command
 from edgeq.errors import RolloutDamaged
 
 if TYPE_CHECKING:
     from edgeq.fleet.rollout.operations import Intervention
 
 
-@click.group("rollout")
+@click.group("rollout", cls=CommandGroup)
 def rollout_command() -> None:
     """List, show, pause, resume, abort and roll back staged rollouts."""
 
