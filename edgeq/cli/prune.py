@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -30,7 +31,8 @@ def prune_command(app: App, selectors: tuple[str, ...], dry_run: bool, retries: 
     from edgeq.store import Store
 
     devices = Inventory.load(app.workspace).select(selectors)
-    with Store.open(app.workspace) as store:
+    # A dry run records nothing, so it also works in a workspace that cannot be written.
+    with nullcontext() if dry_run else Store.open(app.workspace) as store:
         results = prune_many(
             devices,
             dry_run=dry_run,

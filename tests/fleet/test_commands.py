@@ -112,6 +112,16 @@ def test_deploy_infer_status_and_rollback(
         assert record.reference is not None
 
 
+def test_a_dry_run_of_prune_needs_no_store(cli: Cli, site: Path, tmp_path: Path) -> None:
+    with loopback_device(tmp_path / "d") as server:
+        add(cli, server)
+        for path in (site / ".edgeq").glob("store.db*"):
+            path.unlink()
+        (site / ".edgeq" / "store.db").write_bytes(b"not a database" * 100)
+        assert "pi: nothing to remove" in cli.text("prune", "--on", "pi", "--dry-run")
+        assert cli.json("prune", "--on", "pi", status=1)["error"]["code"] == "EQ610"
+
+
 def test_pin_prune_and_unpin(cli: Cli, site: Path, bundles: dict[str, Path], tmp_path: Path) -> None:
     with loopback_device(tmp_path / "d") as server:
         add(cli, server)

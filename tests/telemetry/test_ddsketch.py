@@ -45,6 +45,11 @@ def test_recorded_quantiles_hold_and_stay_between_the_extremes(entry: dict[str, 
     assert sketch.quantile_ns(1.0) <= sketch.max_ns
 
 
+def test_a_bucket_beyond_every_float_gives_the_exact_maximum() -> None:
+    sketch = ddsketch.Sketch(relative_accuracy=0.5, counts={20_000: 1}, count=1, sum_ns=9, min_ns=9, max_ns=9)
+    assert sketch.quantile_ns(0.5) == 9
+
+
 def test_clamping_never_makes_a_quantile_worse() -> None:
     random = np.random.default_rng(9)
     for _ in range(200):

@@ -88,8 +88,14 @@ def bucket_at(counts: Mapping[int, int], rank: float) -> int:
 
 
 def bucket_middle(index: int, gamma: float) -> float:
-    """Return the value in a bucket whose relative distance to both edges is the relative accuracy."""
-    return 2 * gamma**index / (gamma + 1)
+    """Return the value in a bucket whose relative distance to both edges is the relative accuracy.
+
+    It is infinite where no float holds it, as in a window that a broken device made up.
+    """
+    try:
+        return 2 * gamma**index / (gamma + 1)
+    except OverflowError:
+        return math.inf
 
 
 def merge(sketches: Iterable[Sketch]) -> Sketch:
