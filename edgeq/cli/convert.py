@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @command(
     "convert",
-    help="Convert SOURCE (.keras, .h5, SavedModel folder or float .tflite) to a .tflite file.",
+    help="Convert SOURCE (.keras, .h5, SavedModel folder, .onnx, .pt2 or float .tflite) to a .tflite file.",
     examples=[
         "edgeq convert model.keras -o model.tflite --scheme int8 --calibration calibration.npz",
         "edgeq convert saved_model/ -o model.tflite --scheme float16",

@@ -257,7 +257,7 @@ def test_a_start_that_is_overtaken_by_a_stop_leaves_nothing(
             _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "error[EQ834]: " in said
-    assert "was stopped while it was begun" in said
+    assert "was stopped while it was started here" in said
     assert state(pi) == {"current": before, "split": None, "staged": []}
 
 

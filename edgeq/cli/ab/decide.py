@@ -123,7 +123,7 @@ def _decided(
     if against and not anyway:
         raise NotJustified(
             f"{decision.value} {config.experiment}", "; ".join(against),
-            hint=f"`edgeq ab status {config.experiment}` shows the intervals; collect more, or say --anyway",
+            hint=f"`edgeq ab status {config.experiment}` shows the intervals; collect more, or add --anyway",
         )  # fmt: skip
     body = {
         "because": because,

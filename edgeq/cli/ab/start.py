@@ -15,6 +15,7 @@ from edgeq.cli.device_results import failure_line, finish
 from edgeq.cli.options import Number
 from edgeq.cli.ui import App, CommandGroup, command
 from edgeq.errors import ExperimentError
+from edgeq.units import format_percent
 
 if TYPE_CHECKING:
     from edgeq.bundle.archive import Bundle
@@ -278,7 +279,7 @@ def _bring(
     words = {
         "a": "and does not serve here",
         "b": "and serves here alone",
-        "ab": f"and gets {config.share:.0%}",
+        "ab": f"and gets {format_percent(config.share)}",
     }
     for name, answer in results.done.items():
         already = "" if answer["staged"] or answer["divided"] else ", as before"

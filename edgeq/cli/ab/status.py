@@ -69,25 +69,33 @@ def result_of(store: Store, experiment: Experiment) -> ExperimentResult:
 
 def show(app: App, experiment: Experiment, result: ExperimentResult) -> None:
     """Print how an experiment stands."""
+    from edgeq.units import format_percent
+
     config = experiment.config
     hours = (time.time_ns() - experiment.started_ns) / 3.6e12
+    share = f"{format_percent(config.share)} of the {config.by.value}"
     app.ui.line(
-        f"{config.experiment}: {experiment.state.value}, begun {hours:.1f} h ago by {experiment.started_by};"
-        f" A {config.release_a[:12]}, B {config.release_b[:12]} with {config.share:g} of {config.by.value}"
+        f"{config.experiment}: {experiment.state.value}, started {hours:.1f} h ago by"
+        f" {experiment.started_by}; A {config.release_a[:12]}, B {config.release_b[:12]} with {share}"
     )
     calls = ", ".join(f"{arm.upper()} {part.attempts} calls" for arm, part in result.arms.items())
     app.ui.line(f"{result.windows} windows: {calls}")
-    app.ui.table(["figure", "A", "B", "B against A", "", "of"], [_row(metric) for metric in result.metrics])
-    app.ui.line(f"verdict: {result.summary}; all intervals hold at all looks with {1 - result.alpha:.0%}")
+    app.ui.table(
+        ["figure", "A", "B", "B against A", "finding", "data"], [_row(metric) for metric in result.metrics]
+    )
+    probability = format_percent(1 - result.alpha)
+    app.ui.line(f"verdict: {result.summary}; all intervals hold at every look with probability {probability}")
     ending = experiment.ending
     if ending is not None:
         app.ui.line(f"{ending.event} by {ending.actor}: {ending.body.get('because') or 'no reason given'}")
     for name in result.silent:
         app.ui.warn(f"{name}: no window of this experiment was collected")
     if result.others:
-        app.ui.warn(f"{result.others} windows are of no arm: merged of several on a device that was full")
+        app.ui.warn(f"{result.others} windows belong to no arm: merged from several, or of another release")
     if result.keyed:
-        app.ui.warn(f"{result.keyed} calls came with a key, which keeps its arm: no interval covers that")
+        app.ui.warn(
+            f"{result.keyed} calls had a key, which always gets the same arm: the intervals do not cover this"
+        )
     if experiment.open and ending is not None:
         app.ui.warn(f"not ended yet on {', '.join(experiment.open)}: run the same command again")
 

@@ -97,7 +97,10 @@ def split(
         )
     order = np.random.default_rng(seed).permutation(len(training))
     count = max(1, int(len(training) * HELD_OUT))
-    note = f"{count} of {len(training)} training samples measure accuracy; --validation replaces them"
+    note = (
+        f"{count} of {len(training)} training samples were held out to measure accuracy; "
+        "--validation replaces them"
+    )
     return DataSplit(
         training=training.take(order[count:]), held_out=training.take(order[:count]), notes=(note,)
     )
