@@ -6,13 +6,15 @@ import itertools
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeq_agent import errors
 from edgeq_agent.activation import state_record, states
-from edgeq_agent.activation.state_record import StateRecord
+from edgeq_agent.activation.state_record import Attempts, SoakPolicy, StateRecord
 from edgeq_agent.inference.job import HealthReport
 from edgeq_agent.platforms import identity
 from edgeq_agent.storage import files, home, journal, scratch
@@ -133,6 +135,138 @@ def test_only_the_tables_transitions(place: home.Home, before: str, after: str) 
 def test_every_state_has_its_line_in_the_table() -> None:
     assert set(states.TRANSITIONS) == set(ORDER)
     assert all(states.TRANSITIONS[state] for state in ORDER)
+
+
+def stored_state(place: home.Home) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads((Path(place.model("m")) / "state.json").read_text())
+    return body
+
+
+def test_an_attempt_is_stored_with_its_terms_and_counted(place: home.Home) -> None:
+    before = StateRecord("m", tries=2, reason="an earlier failure", attempts=Attempts().incremented("new"))
+    state = states.ModelState(place, before)
+    releases = tuple(f"r{number}" for number in range(12))
+    state.begin("new", "t", releases, fallback="old", soak=SoakPolicy(7, 1), timeout_s=3.0)
+    stored = stored_state(place)
+    assert stored["target_history"] == list(releases[2:]), "the last ten"
+    assert (stored["target"], stored["target_runtime"], stored["fallback"]) == ("new", "t", "old")
+    assert (stored["soak"], stored["timeout_s"]) == ({"soak_ns": 7, "failure_limit": 1}, 3.0)
+    assert (stored["tries"], stored["reason"]) == (0, None)
+    assert stored["attempts"] == [{"release": "new", "count": 2}]
+
+
+def test_an_attempt_has_no_timeout_and_no_soak_by_default(place: home.Home) -> None:
+    state = states.ModelState(place, StateRecord("m", timeout_s=9.0, soak=SoakPolicy(1)))
+    state.begin("new", "t", (), attempts=Attempts().incremented("other"))
+    assert (state.record.timeout_s, state.record.soak, state.record.fallback) == (0.0, None, None)
+    assert [(entry.release, entry.attempts) for entry in state.record.attempts.entries] == [
+        ("other", 1),
+        ("new", 1),
+    ]
+
+
+@pytest.mark.parametrize("missing", ["target", "target_runtime"])
+def test_a_commit_needs_a_target_and_its_runtime(place: home.Home, missing: str) -> None:
+    record = StateRecord("m", state=state_record.ACTIVATING, target="r", target_runtime="t")
+    changes: dict[str, Any] = {missing: None}
+    state = states.ModelState(place, replace(record, **changes))
+    with pytest.raises(states.InvalidTransition, match="commit without a target"):
+        state.commit()
+    assert not os.path.exists(place.model("m"))
+
+
+def test_a_commit_takes_the_targets_history_and_forgets_its_attempts(place: home.Home) -> None:
+    record = StateRecord(
+        "m",
+        state=state_record.ACTIVATING,
+        target="new",
+        target_runtime="t2",
+        target_history=("old",),
+        runtimes={"old": "t1"},
+        attempts=Attempts().incremented("new").incremented("other"),
+    )
+    state = states.ModelState(place, record)
+    state.commit()
+    stored = stored_state(place)
+    assert (stored["runtimes"], stored["history"]) == ({"old": "t1", "new": "t2"}, ["old"])
+    assert stored["attempts"] == [{"release": "other", "count": 1}]
+    assert states.read(place, "m") == state.record
+
+
+def test_each_try_of_a_rollback_is_counted(place: home.Home) -> None:
+    state = states.ModelState(place, StateRecord("m", state=state_record.SOAKING, target="r"))
+    for tries in (1, 2, 3):
+        state.rolling_back("why")
+        assert (stored_state(place)["tries"], stored_state(place)["reason"]) == (tries, "why")
+    state.roll_back("it failed", HEALTH)
+    assert (stored_state(place)["reason"], stored_state(place)["health"]) == ("it failed", HEALTH.to_json())
+
+
+@pytest.mark.parametrize(
+    ("serves", "fallback", "runtime", "kept"),
+    [
+        ("new", "old", "t2", True),
+        ("old", "old", "t2", False),  # the previous release serves
+        ("new", "new", "t2", False),  # it served before, and has its runtime
+        ("new", "old", None, False),
+        (None, "old", "t2", False),
+    ],
+)
+def test_a_release_that_serves_on_after_a_failed_rollback_keeps_its_runtime(
+    place: home.Home, serves: str | None, fallback: str, runtime: str | None, kept: bool
+) -> None:
+    record = StateRecord(
+        "m",
+        state=state_record.ROLLING_BACK,
+        target="new",
+        target_runtime=runtime,
+        target_history=("old",),
+        fallback=fallback,
+        runtimes={"old": "t1"},
+    )
+    states.ModelState(place, record).safe("why", serves)
+    stored = stored_state(place)
+    assert stored["runtimes"] == ({"old": "t1", "new": "t2"} if kept else {"old": "t1"})
+    assert stored["history"] == (["old"] if kept else [])
+
+
+def test_attempts_and_removed_releases_change_while_the_state_stays(place: home.Home) -> None:
+    record = StateRecord(
+        "m",
+        state=state_record.COMMITTED,
+        target_history=("a", "b"),
+        history=("b", "c"),
+        runtimes={"a": "1", "b": "2", "c": "3"},
+    )
+    state = states.ModelState(place, record)
+    state.count_attempt("x")
+    state.count_attempt("x")
+    assert stored_state(place)["attempts"] == [{"release": "x", "count": 2}]
+    state.forget_attempts("x")
+    assert stored_state(place)["attempts"] == []
+    state.trim({"a", "c"})
+    stored = stored_state(place)
+    assert (stored["target_history"], stored["history"]) == (["a"], ["c"])
+    assert stored["runtimes"] == {"a": "1", "c": "3"}
+    assert stored["state"] == state_record.COMMITTED
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"7", b""])
+def test_a_damaged_state_counts_as_no_state(place: home.Home, content: bytes) -> None:
+    assert states.read(place, "m") == StateRecord("m"), "no file: no state and no reason"
+    folder = Path(place.model("m"))
+    folder.mkdir()
+    (folder / "state.json").write_bytes(content)
+    record = states.load(place, "m").record
+    assert (record.state, record.reason) == (state_record.NONE, states.DAMAGED)
+
+
+def test_models_with_something_left_to_do_are_pending(place: home.Home) -> None:
+    for state in ORDER:
+        folder = Path(place.model(state.replace("_", "-")))
+        folder.mkdir()
+        (folder / "state.json").write_text(json.dumps({"state": state}))
+    assert states.pending(place) == ["activating", "rolling-back", "soaking", "staged", "verified"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from edgeq_agent import errors
 from edgeq_agent.activation import counters, soak, state_record, states
 from edgeq_agent.activation.counters import ReleaseCounts
-from edgeq_agent.activation.state_record import Attempts, SoakPolicy
+from edgeq_agent.activation.state_record import Attempts, SoakPolicy, StateRecord
 from edgeq_agent.storage import clock, home, process_token
 
 NOTHING = {"calls": 0, "errors": 0, "deadline_misses": 0, "crashes": 0}
@@ -51,6 +52,69 @@ def test_a_soak_is_judged_by_its_time_and_its_failures(
     found = soak.decide(policy, moment(10), now, ReleaseCounts(**counts))
     assert found.action == what
     assert bool(found.reason) is (what == soak.ROLL_BACK)
+
+
+@pytest.mark.parametrize(
+    ("now", "counts", "left_ns", "words"),
+    [
+        (moment(10), {}, 60 * 10**9, ""),
+        (moment(69), {"errors": 3}, 10**9, ""),
+        (clock.Moment("a", 70 * 10**9 - 1), {}, 1, ""),
+        (moment(71), {}, 0, ""),
+        (moment(11, "b"), {"errors": 4}, 0, "restarted"),
+        (moment(11), {"crashes": 3}, 0, "3 crashes"),
+        (moment(11), {"errors": 1, "deadline_misses": 2, "crashes": 1}, 0, "4 failures"),
+    ],
+)
+def test_a_decision_gives_the_time_left_and_the_reason(
+    now: clock.Moment, counts: dict[str, int], left_ns: int, words: str
+) -> None:
+    policy = SoakPolicy(soak_ns=60 * 10**9, failure_limit=3)
+    found = soak.decide(policy, moment(10), now, ReleaseCounts(**counts))
+    assert found.left_ns == left_ns
+    assert words in found.reason
+    assert bool(found.reason) is bool(words)
+
+
+def test_the_status_of_a_soak_is_in_seconds(place: home.Home) -> None:
+    class Stopped(clock.Clock):
+        """The clock at 25 s of a boot."""
+
+        def boot_id(self) -> str:
+            return "a"
+
+        def since_boot_ns(self) -> int:
+            return 25 * 10**9
+
+    record = StateRecord(
+        "m", state=state_record.SOAKING, entered=moment(10), target="r", soak=SoakPolicy(60 * 10**9, 3)
+    )
+    with clock.use(Stopped()):
+        counters.add(place, "m", "r", calls=5, errors=2)
+        status = soak.status(place, record)
+        assert status is not None
+        assert status.to_json() == {
+            "soak_s": 60,
+            "left_s": 45,
+            "failure_limit": 3,
+            "counts": {**NOTHING, "calls": 5, "errors": 2},
+        }
+        without_policy = replace(record, soak=None, entered=clock.now())
+        assert soak.check(place, without_policy) == (soak.COMMIT, 0, "")
+        status = soak.status(place, without_policy)
+        assert status is not None
+        assert (status.left_ns, status.policy.soak_ns) == (0, 0)
+        for state in (state_record.COMMITTED, state_record.ROLLING_BACK, state_record.NONE):
+            assert soak.status(place, replace(record, state=state)) is None
+
+
+def test_a_soak_lasts_at_most_a_week(device: Any) -> None:
+    week = 7 * 24 * 3600
+    request = {"model": "m", "release": "a" * 64, "runtime": "c" * 64, "manifest": {}, "signatures": []}
+    error = device.call("activate", **request, soak_s=week + 1).error
+    assert (error["code"], error["subject"]) == ("EQ512", "soak_s")
+    error = device.call("activate", **request, soak_s=week).error
+    assert error["code"] == "EQ530", "the soak time is accepted; this device trusts no key"
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from edgeq.experiment import ratios
 from edgeq.experiment.arm_counts import ArmCounts, ArmWindow, Block, blocks, quantile_bucket, share_up_to
 from edgeq.experiment.confidence_sequence import NOTHING, radius
 from edgeq.experiment.ratios import ratio_interval
@@ -99,8 +100,14 @@ def test_few_blocks_give_an_open_interval() -> None:
 def test_a_ratio_beyond_the_grid_has_one_finite_end() -> None:
     found = made(np.random.default_rng(8), 400, 30.0)
     interval, estimate, _ = ratio_interval(found, 0.5, alpha=0.05)
-    assert interval.low > 8
+    reach = math.exp(STEP) ** 120
+    assert interval.low == pytest.approx(reach), "every step of the grid is excluded"
     assert interval.high == math.inf
+    assert estimate is None
+    found = made(np.random.default_rng(8), 400, 1 / 30)
+    interval, estimate, _ = ratio_interval(found, 0.5, alpha=0.05)
+    assert interval.low == -math.inf
+    assert interval.high == pytest.approx(1 / reach)
     assert estimate is None
 
 
@@ -148,7 +155,14 @@ def _thresholds(blocks_: list[Block], quantile: float) -> list[tuple[Block, int]
 
 @pytest.mark.parametrize(
     ("a", "b", "ratio", "quantile"),
-    [(40, 4, 1.0, 0.5), (90, 30, 1.4, 0.95), (7, 7, 0.5, 0.5), (250, 60, 1.1, 0.95)],
+    [
+        (40, 4, 1.0, 0.5),
+        (90, 30, 1.4, 0.95),
+        (7, 7, 0.5, 0.5),
+        (250, 60, 1.1, 0.95),
+        (199, 30, 1.0, 0.5),  # two blocks: one alone has one call too few
+        (3, 40, 1.0, 0.95),  # never 200 calls in ten blocks
+    ],
 )
 def test_the_ends_are_the_steps_of_the_grid_that_the_bound_excludes(
     a: int, b: int, ratio: float, quantile: float
@@ -172,6 +186,15 @@ def test_the_ends_are_the_steps_of_the_grid_that_the_bound_excludes(
     assert interval.high == pytest.approx(gamma ** min(too_large) if too_large else math.inf)
     crossing = next(step for step, (total, _) in sums.items() if total / units >= -1e-9)
     assert estimate == pytest.approx(gamma ** (crossing - 0.5))
+
+
+@pytest.mark.parametrize("cells", [1, 500])
+def test_the_interval_does_not_depend_on_the_piece_size(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = made(np.random.default_rng(10), 110, 1.4)
+    whole = ratio_interval(found, 0.5, alpha=0.1)
+    assert not whole[0].is_open
+    monkeypatch.setattr(ratios, "_CELLS", cells)
+    assert ratio_interval(found, 0.5, alpha=0.1) == whole
 
 
 def test_sketches_of_different_accuracy_are_not_compared() -> None:
