@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from edgeq.report.build import build_view
 from edgeq.report.page import write_report
-from edgeq.report.view import Figure, Level, ReportView, Table, VerdictLine
+from edgeq.report.view import Figure, Level, ReportView, Table, VerdictLine, utc_now
 
-__all__ = ["Figure", "Level", "ReportView", "Table", "VerdictLine", "build_view", "write_report"]
+__all__ = ["Figure", "Level", "ReportView", "Table", "VerdictLine", "build_view", "utc_now", "write_report"]

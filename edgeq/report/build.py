@@ -10,15 +10,11 @@ from edgeq.monitor import judge_store
 from edgeq.report.devices import DeviceBench, device_table, device_verdicts, latency_figure, newest
 from edgeq.report.drift import drift_figures, drift_table, drift_verdicts, field_table
 from edgeq.report.variants import pareto_figure, variants_table, variants_verdict
-from edgeq.report.view import Level, ReportView, Table, VerdictLine
+from edgeq.report.view import Level, ReportView, Table, VerdictLine, utc_now
 from edgeq.store import Store
 from edgeq.version import VERSION
 
 MOST_RUNS = 30
-
-
-def _utc_now() -> datetime:
-    return datetime.now(tz=UTC)
 
 
 def build_view(
@@ -27,7 +23,7 @@ def build_view(
     title: str = "edgeq report",
     model: str | None = None,
     alpha: float = 0.001,
-    now: Callable[[], datetime] = _utc_now,
+    now: Callable[[], datetime] = utc_now,
 ) -> ReportView:
     """Return the report on what the store contains.
 

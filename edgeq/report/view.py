@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
+
+
+def utc_now() -> datetime:
+    """Return the current time in UTC, the default for a page's `created`."""
+    return datetime.now(tz=UTC)
 
 
 class Level(StrEnum):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import edgeq
 from edgeq.blueprint import Blueprint
-from edgeq.report import Figure, Level, ReportView, Table, VerdictLine
+from edgeq.report import Figure, Level, ReportView, Table, VerdictLine, utc_now
 from edgeq.search.run import SearchResult
 from edgeq.search.scoring import Point
 from edgeq.search.sensitivity_page import decibel
@@ -19,12 +19,8 @@ from edgeq.units import format_duration, format_percent, format_size
 _NO_NOISE_DB = 200.0
 
 
-def _utc_now() -> datetime:
-    return datetime.now(tz=UTC)
-
-
 def search_view(
-    blueprint: Blueprint, result: SearchResult, *, now: Callable[[], datetime] = _utc_now
+    blueprint: Blueprint, result: SearchResult, *, now: Callable[[], datetime] = utc_now
 ) -> ReportView:
     """Return the page of a search."""
     scores = result.scores

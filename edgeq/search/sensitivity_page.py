@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import edgeq
 from edgeq.evaluation.sensitivity import OpSensitivity, Sensitivity, Spread
 from edgeq.files import sha256_of
-from edgeq.report import Figure, Level, ReportView, Table, VerdictLine
+from edgeq.report import Figure, Level, ReportView, Table, VerdictLine, utc_now
 
 _HISTOGRAMS = 12
 
 
-def _utc_now() -> datetime:
-    return datetime.now(tz=UTC)
-
-
 def sensitivity_view(
-    model: Path, result: Sensitivity, *, now: Callable[[], datetime] = _utc_now
+    model: Path, result: Sensitivity, *, now: Callable[[], datetime] = utc_now
 ) -> ReportView:
     """Return the page: advice first, then every operation, then histograms of the worst ones."""
     return ReportView(

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from types import MappingProxyType
 
-# A runtime that is no TFLite but passes for it: a wheel of our own making, so that no network is needed.
+# A stand-in for TFLite, built as a wheel here so that the tests need no network.
 FAKE = {
     "numpy/__init__.py": "__version__ = '0.fake'\nfloat32 = None\ndef array(values, dtype): return values\n",
     "tflite_runtime/__init__.py": "__version__ = '9.9'\n",

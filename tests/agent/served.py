@@ -13,10 +13,10 @@ from typing import Any
 class Served:
     """A running server."""
 
-    def __init__(self, process: subprocess.Popen[bytes], told: dict[str, Any]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], startup: dict[str, Any]) -> None:
         self.process = process
-        self.told = told
-        self.address = str(told["address"])
+        self.startup = startup
+        self.address = str(startup["address"])
 
     @property
     def netloc(self) -> str:

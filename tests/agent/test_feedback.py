@@ -40,10 +40,10 @@ def windows_of(device: Any) -> list[dict[str, Any]]:
 def counts(windows: list[dict[str, Any]]) -> dict[str, tuple[int, int, int]]:
     found: dict[str, list[int]] = {}
     for window in windows:
-        told = window.get("feedback", {"labelled": 0, "correct": 0, "expired": 0})
+        feedback = window.get("feedback", {"labelled": 0, "correct": 0, "expired": 0})
         known = found.setdefault(window["release"], [0, 0, 0])
         for place, name in enumerate(("labelled", "correct", "expired")):
-            known[place] += told[name]
+            known[place] += feedback[name]
     return {release: tuple(counted) for release, counted in found.items()}  # type: ignore[misc]
 
 

@@ -138,11 +138,11 @@ def test_running_agents_and_the_newest_are_kept(place: home.Home) -> None:
 
 
 @pytest.mark.parametrize(
-    ("free", "told"),
+    ("free", "code"),
     [(blob_store.RESERVE_INODES, "EQ501"), (blob_store.RESERVE_INODES + 1, None), (None, None)],
 )
 def test_inodes_are_checked_before_anything_is_written(
-    place: home.Home, monkeypatch: pytest.MonkeyPatch, free: int | None, told: str | None
+    place: home.Home, monkeypatch: pytest.MonkeyPatch, free: int | None, code: str | None
 ) -> None:
     real = os.statvfs(place.root)
     files = 0 if free is None else 1000
@@ -152,12 +152,12 @@ def test_inodes_are_checked_before_anything_is_written(
     shown = SimpleNamespace(**fields, f_files=files, f_favail=free or 0)
     monkeypatch.setattr(os, "statvfs", lambda _: shown)
     assert home.free_inodes(place.root) == free
-    if told is None:
+    if code is None:
         blob_store.check_space(place, "blob", 1)
         return
     with pytest.raises(errors.AgentError) as refused:
         blob_store.check_space(place, "blob", 1)
-    assert refused.value.code == told
+    assert refused.value.code == code
     assert "inodes" in refused.value.problem
 
 

@@ -187,13 +187,13 @@ def test_a_release_that_fails_its_check_is_refused(
         assert (problem.release, problem.code) == (bad, "EQ544")
         _until(lambda: [e for e in journal.tail(home, 50) if e["event"] == "refused" and e["release"] == bad])
 
-        def told() -> dict[str, Any]:
+        def refused_counts() -> dict[str, Any]:
             body: dict[str, Any] = files.read_json(str(both.home / "models" / "tiny" / "counters.json"))
             return body if body["release"] == bad else {}
 
-        _until(lambda: os.path.exists(both.home / "models" / "tiny" / "counters.json") and told())
-        assert (told()["errors"], told()["calls"]) == (1, 0)
-        assert "EQ544" in told()["refused"][bad]
+        _until(lambda: os.path.exists(both.home / "models" / "tiny" / "counters.json") and refused_counts())
+        assert (refused_counts()["errors"], refused_counts()["calls"]) == (1, 0)
+        assert "EQ544" in refused_counts()["refused"][bad]
         # Going back needs no restart, and the good release was never unloaded.
         release_store.point(home, "tiny", good)
         time.sleep(0.1)

@@ -204,7 +204,7 @@ class TestSplit:
         third.send(device)
         with Runtime("tiny", str(device.home), poll_s=0.02) as rt:
             assert set(rt.releases) == {"a", "b"}
-            # On trial the new release alone serves; the split waits.
+            # While the new release soaks it serves alone, and the split is suspended.
             assert device.call("activate", **third.request(soak_s=3600)).result["state"] == "soaking"
             _until(lambda: rt.releases == {"default": third.release})
             assert not device.call("split", model="tiny").result["in_force"]

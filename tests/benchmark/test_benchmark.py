@@ -107,13 +107,13 @@ def test_the_lines_for_people() -> None:
     )
 
 
-def test_a_disturbed_run_and_an_unknown_memory_are_said() -> None:
-    memory = {"peak_bytes": None, "before_model_bytes": None, "source": "the kernel tells no peak"}
+def test_a_disturbed_run_and_an_unknown_memory_are_reported() -> None:
+    memory = {"peak_bytes": None, "before_model_bytes": None, "source": "the kernel reports no peak"}
     odd = {**DOCUMENT, "invalid": [{"reason": "throttled: freq-capped"}], "memory": memory}
     result = parse_bench(odd, device="pi")
     assert not result.valid
     lines = summary(result)
-    assert lines[3] == "memory    not measured (the kernel tells no peak)"
+    assert lines[3] == "memory    not measured (the kernel reports no peak)"
     assert lines[-1] == "INVALID   because throttled: freq-capped"
 
 
@@ -132,7 +132,7 @@ def test_a_disturbed_run_and_an_unknown_memory_are_said() -> None:
         ("warnings", "none", "warnings, expected a list, got 'none'"),
     ],
 )
-def test_what_is_no_benchmark_is_named(path: str, value: Any, problem: str) -> None:
+def test_an_invalid_benchmark_document_is_refused(path: str, value: Any, problem: str) -> None:
     document = copy.deepcopy(DOCUMENT)
     *parents, name = path.split(".")
     target: Any = document

@@ -126,7 +126,7 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     ],
     ids=["empty", "no key", "another kind of key", "half a key", "with a passphrase", "endless"],
 )
-def test_what_is_no_signing_key(tmp_path: Path, data: bytes, words: str) -> None:
+def test_an_invalid_signing_key_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
     path = put(tmp_path / "key", data)
     with pytest.raises(SigningKeyError, match=words) as caught:
         read_private(path)

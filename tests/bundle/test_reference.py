@@ -29,7 +29,7 @@ def test_vectors_and_many_channels_are_pooled(shape: tuple[int, ...]) -> None:
     assert channel_means(np.ones(shape)).tolist() == [[1], [1], [1]]
 
 
-def test_probabilities_and_logits_are_told_apart() -> None:
+def test_probabilities_and_logits_are_distinguished() -> None:
     scores = np.random.default_rng(1).normal(size=(50, 10))
     assert not is_probabilities(scores)
     assert is_probabilities(softmax(scores))

@@ -69,7 +69,7 @@ def test_the_signed_bytes_are_those_that_the_decision_record_states(bundle: Path
 
 
 def test_openssl_agrees(bundle: Path, tmp_path: Path) -> None:
-    """The signature is plain Ed25519: OpenSSL checks it with nothing of ours."""
+    """The signature is plain Ed25519: OpenSSL checks it without our code."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     from cryptography.hazmat.primitives import serialization

@@ -1,4 +1,4 @@
-"""Analysis of experiments: both kinds of split, planted differences, and a look after every window."""
+"""Analysis of experiments: both kinds of split, planted differences, and a result read after every window."""
 
 from __future__ import annotations
 

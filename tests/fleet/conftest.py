@@ -117,7 +117,7 @@ def _ordinary_user(home: Path) -> Iterator[str]:
         return
     if shutil.which("useradd") is None:
         pytest.skip("root runs the tests, and there is no useradd to make an ordinary user")
-    # `*` instead of a password: nobody can type it, and sshd does not take the account for a locked one.
+    # `*` instead of a password: no password matches it, and sshd does not consider the account locked.
     _quiet("useradd", "-M", "-p", "*", "-s", "/bin/sh", "-d", str(home), USER)
     try:
         shutil.chown(home, USER, USER)

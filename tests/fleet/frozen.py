@@ -43,7 +43,7 @@ def _frozen_at_login(after: Callable[[Adapter, Any], int]) -> Callable[..., None
 
 
 def _login_bytes(adapter: Adapter, server: Any) -> int:
-    """How much goes towards the device until somebody is logged in."""
+    """Return how many bytes go to the device until the login is complete."""
     with (
         faulty_link(server.host, server.port) as link,
         adapter.connect(server.device(port=link.port), watch=Watch(every_s=60, patience_s=60)),

@@ -227,12 +227,12 @@ def test_two_starts_at_once_are_one_experiment(
     ]
     ended = [(*process.communicate(timeout=120), process.returncode) for process in processes]
     assert [status for _, _, status in ended] == [0, 0], ended
-    told = [json.loads(out) for out, _, _ in ended]
-    assert len({one["experiment"] for one in told}) == 1
-    assert sorted(one["devices"][0]["divided"] for one in told) == [False, True]
+    documents = [json.loads(out) for out, _, _ in ended]
+    assert len({one["experiment"] for one in documents}) == 1
+    assert sorted(one["devices"][0]["divided"] for one in documents) == [False, True]
     with Store.open(site) as store:
         assert [record.event for record in store.experiments()] == ["started"]
-    assert state(pi)["split"]["experiment"] == told[0]["experiment"]
+    assert state(pi)["split"]["experiment"] == documents[0]["experiment"]
     cli.json("ab", "stop")
 
 
@@ -288,7 +288,7 @@ def test_an_experiment_that_cannot_begin_is_refused_with_its_code(
     cli.refused("ab", "status", "nobody", status=1, code="EQ831")
     cli.refused("ab", "decide", "--because", "x", status=2, code="EQ101")
     cli.refused("ab", "decide", "--promote", status=2, code="EQ101")
-    # A release that fails its checks there is not served to anybody; the device says why.
+    # A release that fails its checks on the device does not serve, and the device reports the reason.
     assert "max_steps" in start("wrong", code="EQ504") or "golden" in cli.err or "output" in cli.err
     assert state(pi)["split"] is None
     cli.text("ab", "stop")

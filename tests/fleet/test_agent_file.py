@@ -1,4 +1,4 @@
-"""The agent file: the same sources, the same bytes, and it runs by itself."""
+"""The agent file: the same sources, the same bytes, and it runs alone."""
 
 from __future__ import annotations
 

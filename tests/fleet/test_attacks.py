@@ -108,13 +108,13 @@ def still_serves(attacked: Attacked) -> Iterator[Callable[[], None]]:
 
 
 def blocked(attacked: Attacked, bundle: Any, code: str) -> DeviceError:
-    """Assert that the plan says it before anything is sent, and that the device says so by itself."""
+    """Assert that the plan reports the code before anything is sent, and that the device reports it, too."""
     planned = plan_one(attacked.device, bundle, workspace=attacked.workspace)
     assert planned.plan.blocked[0].code == code
     with pytest.raises(DeviceError) as caught:
         attacked.deploy(bundle)
     assert caught.value.reported_code == code
-    with open_agent(attacked.device) as client, pytest.raises(DeviceError) as told:
+    with open_agent(attacked.device) as client, pytest.raises(DeviceError) as refused:
         client.call(
             "activate",
             {
@@ -125,7 +125,7 @@ def blocked(attacked: Attacked, bundle: Any, code: str) -> DeviceError:
                 "runtime": planned.runtime.digest,
             },
         )
-    assert told.value.reported_code == code
+    assert refused.value.reported_code == code
     return caught.value
 
 

@@ -61,13 +61,13 @@ def failing(error: EdgeqError, times: int) -> tuple[Callable[[], str], list[int]
 
 
 @pytest.mark.parametrize("error", [Unreachable("pi"), LinkLost("pi"), DeviceTimeout("pi")])
-def test_what_may_pass_is_tried_again_later_each_time(error: EdgeqError) -> None:
+def test_transient_errors_are_retried_with_growing_waits(error: EdgeqError) -> None:
     action, calls = failing(error, 3)
-    clock, told = FakeClock(), []
-    policy = RetryPolicy(backoff=Backoff(), on_retry=lambda e, s: told.append((e, s)))
+    clock, retries = FakeClock(), []
+    policy = RetryPolicy(backoff=Backoff(), on_retry=lambda e, s: retries.append((e, s)))
     assert retrying(action, policy, clock=clock, jitter=clock.jitter) == "done"
     assert clock.slept == [1.0, 2.0, 4.0]
-    assert told == [(error, 1.0), (error, 2.0), (error, 4.0)]
+    assert retries == [(error, 1.0), (error, 2.0), (error, 4.0)]
     assert len(calls) == 4
 
 
@@ -112,7 +112,7 @@ def test_half_of_a_wait_is_jitter(jitter: float, waits: list[float]) -> None:
     assert clock.slept == waits
 
 
-def test_a_deploy_whose_link_is_cut_goes_on_by_itself_where_it_was(
+def test_a_deploy_whose_link_is_cut_resumes_where_it_was(
     loopback_server: Server, site: Path, read: Read
 ) -> None:
     bundle = read("padded")

@@ -79,7 +79,7 @@ def test_unknown_events_and_fields_are_passed_over(scripted: Scripted) -> None:
         ("yes", "not a JSON line"),
     ],
 )
-def test_what_is_no_answer_is_a_protocol_error(scripted: Scripted, script: str, message: str) -> None:
+def test_an_invalid_answer_is_a_protocol_error(scripted: Scripted, script: str, message: str) -> None:
     with scripted(script) as client, pytest.raises(AgentProtocolError, match="pi: status") as caught:
         client.call("status", {})
     assert message in caught.value.message

@@ -217,7 +217,7 @@ def test_data_that_cannot_be_used_does_not_reach_the_device(
     assert message in cli.err
 
 
-def test_a_file_that_is_no_npz(cli: Cli, loopback_server: Server, site: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_npz(cli: Cli, loopback_server: Server, site: Path, tmp_path: Path) -> None:
     Inventory.load(site).add(loopback_server.device())
     (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 not really")
     for name in ("x.npz", "absent.npz"):

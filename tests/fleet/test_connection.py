@@ -1,4 +1,4 @@
-"""What a connection does when the other side is wrong, silent or gone."""
+"""A connection whose other side is wrong, silent or gone."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def test_a_device_that_fills_up_says_so(site: Path, tmp_path: Path, read: Read) 
             ).device
             with pytest.raises(DeviceOutOfSpace, match="small: space"):
                 deploy_one(device, read("first"), workspace=site)
-            # Past the plan, the agent itself refuses: what it is told to store is larger than what is free.
+            # Without the plan, the agent itself refuses content that is larger than the free space.
             data = bytes(4_000_000)
             request = {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
             with open_agent(device) as client, pytest.raises(DeviceOutOfSpace):

@@ -131,7 +131,7 @@ def test_a_mistake_names_its_file_and_its_key(tmp_path: Path, text: str, message
     assert message in caught.value.message
 
 
-def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_bytes_that_are_not_text(tmp_path: Path) -> None:
     (tmp_path / "devices.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8 text"):
         Inventory.load(tmp_path)

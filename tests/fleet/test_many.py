@@ -60,11 +60,11 @@ def test_a_bug_is_raised() -> None:
         on_each(DEVICES, act)
 
 
-def test_no_device_is_no_work() -> None:
+def test_without_devices_nothing_is_done() -> None:
     assert on_each([], lambda device: device).done == {}
 
 
-def test_one_address_gets_only_a_few_at_once_and_keeps_nobody_waiting() -> None:
+def test_one_address_gets_only_a_few_at_once_and_does_not_delay_others() -> None:
     shared = [Device(name=f"s{number}", host="router", user="u", host_key="k") for number in range(12)]
     others = [Device(name=f"o{number}", host=f"h{number}", user="u", host_key="k") for number in range(6)]
     running, most, lock = 0, 0, threading.Lock()

@@ -63,8 +63,8 @@ def test_the_whole_way_over_the_native_program(
     out = cli.text("deploy", first, "--to", "phone", "--yes")
     assert "its outputs were not checked" in out
     assert "outputs not checked" in cli.text("status", "phone")
-    (told,) = cli.json("status", "phone")["devices"]
-    assert told["models"]["double"]["proof"] == "ran"
+    (entry,) = cli.json("status", "phone")["devices"]
+    assert entry["models"]["double"]["proof"] == "ran"
 
     # It gives nothing that two releases could be compared by; no experiment is begun.
     cli.text("ab", "start", str(bundles["second"]), "--to", "phone", "--yes", status=1)
@@ -100,7 +100,7 @@ def test_the_whole_way_over_the_native_program(
         (["phone", "/bin/true"], 1, "EQ561"),
     ],
 )
-def test_what_is_no_program_for_it_is_refused_in_a_line(
+def test_a_program_that_cannot_run_there_is_refused_in_one_line(
     cli: Cli, phone: Device, argv: list[str], status: int, message: str
 ) -> None:
     cli.text("devices", "native", *argv, status=status)

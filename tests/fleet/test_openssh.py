@@ -1,4 +1,4 @@
-"""What the ssh program brings along: the user's settings, its processes, its words."""
+"""The ssh program's own behaviour: the user's settings, its processes, its messages."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_the_words_of_another_language_change_nothing(
         echo(dataclasses.replace(loopback_server.device(), port=free_port()))
 
 
-def test_a_key_with_a_passphrase_asks_nobody(loopback_server: Any, tmp_path: Path) -> None:
+def test_a_key_with_a_passphrase_does_not_prompt(loopback_server: Any, tmp_path: Path) -> None:
     locked = tmp_path / "locked"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(locked)], check=True)
     with pytest.raises(AuthenticationFailed) as caught:

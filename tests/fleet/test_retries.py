@@ -1,4 +1,4 @@
-"""What begins again when the way fails, and what must not: against a real device behind a link that fails."""
+"""Retries, and calls that must not be retried, against a real device behind a link that fails."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Site:
     direct: Device
 
     def cut_in_the_next_call(self) -> tuple[RetryPolicy, list[EdgeqError]]:
-        """Let the link end in the middle of the first try, and work again from the second on."""
+        """Cut the link in the middle of the first try, and restore it from the second on."""
         failures: list[EdgeqError] = []
 
-        def mend(error: EdgeqError, _wait_s: float) -> None:
+        def restore(error: EdgeqError, _wait_s: float) -> None:
             failures.append(error)
             self.link.clear()
 
@@ -54,7 +54,7 @@ class Site:
         with open_agent(self.device):
             login_bytes = self.link.forwarded_bytes - before
         self.link.cut_after(login_bytes + 300)
-        return RetryPolicy(backoff=SOON, on_retry=mend), failures
+        return RetryPolicy(backoff=SOON, on_retry=restore), failures
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +220,7 @@ def test_the_commands_try_again_and_say_so(
     run(lab, capsys, *argv)
 
 
-def test_a_plain_deploy_can_be_on_trial(
+def test_a_plain_deploy_can_soak(
     lab: Site, bundles: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     Inventory.load(lab.workspace).replace(lab.device)

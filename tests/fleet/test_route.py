@@ -1,4 +1,4 @@
-"""The way to a device: `~/.ssh/config` with its includes, jumps with known host keys, certificates."""
+"""The route to a device: `~/.ssh/config` with its includes, jumps with known host keys, certificates."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def test_what_openssh_says_of_a_host_is_what_we_say(home: Path) -> None:
     config = load(path)
     for name in ("pi-4", "gate", "other", "pilot"):
         ours = config.lookup(name)
-        told = subprocess.run(
+        output = subprocess.run(
             ["ssh", "-G", "-F", str(path), name], capture_output=True, text=True, check=True
         ).stdout
-        theirs = dict(line.split(" ", 1) for line in reversed(told.splitlines()) if " " in line)
+        theirs = dict(line.split(" ", 1) for line in reversed(output.splitlines()) if " " in line)
         assert ours.host == theirs["hostname"], name
         assert (ours.port or 22) == int(theirs["port"]), name
         assert ours.jump == theirs.get("proxyjump"), name
@@ -136,7 +136,7 @@ def gate(home: Path, server: Server, *, key: str | None = "own") -> str:
 
     shown = str(fetch_host_key(server.host, server.port, 9, ssh_config=False))
     known = home / ".ssh" / "known_hosts"
-    known.write_text("junk that is no line\n|1|bad|bad ssh-rsa x\n")
+    known.write_text("junk, not a line\n|1|bad|bad ssh-rsa x\n")
     if key is not None:
         with known.open("a") as stream:
             stream.write(f"[{server.host}]:{server.port} {shown if key == 'own' else key}\n")
@@ -144,7 +144,7 @@ def gate(home: Path, server: Server, *, key: str | None = "own") -> str:
         home,
         f"Host gate\n  HostName {server.host}\n  Port {server.port}\n  User {server.user}\n"
         f"  IdentityFile {server.identity}\n  IdentitiesOnly yes\n  UserKnownHostsFile {known}\n"
-        # What the user says of a machine on the way does not weaken how its key is looked at.
+        # The user's settings for a jump host do not weaken the check of its key.
         "  StrictHostKeyChecking no\n  NoHostAuthenticationForLocalhost yes\n",
     )
     return "gate"
@@ -152,7 +152,7 @@ def gate(home: Path, server: Server, *, key: str | None = "own") -> str:
 
 @pytest.mark.sshd
 @BOTH
-def test_through_a_machine_on_the_way(
+def test_through_a_jump_host(
     home: Path, sshd_server: Server, loopback_server: Server, transport: TransportKind
 ) -> None:
     jump = gate(home, sshd_server)
@@ -257,7 +257,7 @@ def test_a_jump_is_pinned_at_enrolment_and_needs_no_known_hosts_then(
 
 @pytest.mark.sshd
 @BOTH
-def test_a_machine_on_the_way_without_a_key_is_named_with_what_helps(
+def test_a_jump_host_without_a_key_is_named_with_a_hint(
     home: Path,
     sshd_server: Server,
     loopback_server: Server,
@@ -339,10 +339,10 @@ def test_known_hosts_is_read_as_ssh_does(tmp_path: Path) -> None:
     assert keys("a.lab") == keys("a.lab", 2222) == {wild}
     assert keys("hidden.example") == keys("hidden.example", 2222) == {hashed}
     for host in ("pi-1", "10.0.0.7", "hidden.example"):
-        told = subprocess.run(
+        output = subprocess.run(
             ["ssh-keygen", "-F", host, "-f", str(path)], capture_output=True, text=True, check=False
         ).stdout
-        assert all(key in told for key in keys(host)), host
+        assert all(key in output for key in keys(host)), host
     known = known_keys("old.lab", 22, [path])
     with pytest.raises(HostKeyRevoked, match="revokes"):
         check_known("pi", "old.lab", 22, known=known, shown=HostKey.parse(gone))
@@ -363,8 +363,8 @@ def test_all_certificates_of_a_host_are_taken(home: Path) -> None:
         f"Host other\n  CertificateFile {home}/nothing\nHost *\n  CertificateFile ~/three\n",
     )
     assert load(path).lookup("pi").certificates == (home / "one", home / "two", home / "three")
-    told = subprocess.run(["ssh", "-G", "-F", str(path), "pi"], capture_output=True, text=True, check=True)
-    theirs = [line.split()[1] for line in told.stdout.splitlines() if line.startswith("certificatefile ")]
+    shown = subprocess.run(["ssh", "-G", "-F", str(path), "pi"], capture_output=True, text=True, check=True)
+    theirs = [line.split()[1] for line in shown.stdout.splitlines() if line.startswith("certificatefile ")]
     assert [str(Path(name).expanduser()) for name in theirs] == [
         str(name) for name in load(path).lookup("pi").certificates
     ]

@@ -23,9 +23,13 @@ def test_a_device_without_a_start_says_so_and_what_it_could_be(
     cli: Cli, loopback_server: Server, site: Path
 ) -> None:
     add(cli, loopback_server)
-    told = cli.json("devices", "service", "pi")
-    assert (told["schema"], told["device"], told["enabled"]) == ("edgeq.devices.service/1", "pi", False)
-    assert told["choice"] in {kind.value for kind in StartKind}
+    document = cli.json("devices", "service", "pi")
+    assert (document["schema"], document["device"], document["enabled"]) == (
+        "edgeq.devices.service/1",
+        "pi",
+        False,
+    )
+    assert document["choice"] in {kind.value for kind in StartKind}
     out = cli.text("devices", "service", "pi", "--status")
     assert "no boot service is installed" in out
     assert "next: edgeq devices service pi --enable" in cli.err

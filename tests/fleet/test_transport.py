@@ -65,7 +65,7 @@ def _threads() -> list[str]:
 
 
 def children() -> set[str]:
-    """Processes of this one, of any depth, that are no device: `PID COMMAND`."""
+    """Return the descendants of this process, without the devices, as `PID COMMAND`."""
     found = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -104,7 +104,7 @@ class TestTransport:
     def test_every_exit_status_is_the_commands_own(self, adapter: Adapter, server: Any, status: int) -> None:
         with adapter.connect(server.device()) as transport:
             assert use(transport, ["sh", "-c", f"exit {status}"])[1].exit_status == status
-            assert use(transport, ["echo", "on"])[0] == [b"on"], "255 is no end of the connection"
+            assert use(transport, ["echo", "on"])[0] == [b"on"], "255 does not mean that the connection ended"
 
     def test_a_command_that_a_signal_ended_has_no_good_status(self, adapter: Adapter, server: Any) -> None:
         with adapter.connect(server.device()) as transport:
@@ -117,7 +117,7 @@ class TestTransport:
         self, adapter: Adapter, server: Any
     ) -> None:
         with adapter.connect(server.device()) as transport:
-            # The whole group, so that the server's own child is among them, and no shell tells in its place.
+            # The whole group, so that the server's own child is in it, and no shell reports in its place.
             lines, ended = use(transport, ["sh", "-c", "kill -9 0"])
             assert (lines, ended.stderr) == ([], "")
             assert ended.exit_status in (None, 128 + signal.SIGKILL)
@@ -167,13 +167,13 @@ class TestTransport:
         assert len(ended.stderr) <= 8192, "only the last of it is kept"
 
     def test_large_input_arrives_whole_and_is_counted(self, adapter: Adapter, server: Any) -> None:
-        told: list[int] = []
+        sent: list[int] = []
         with adapter.connect(server.device()) as transport:
             running = transport.run(
-                ["wc", "-c"], stdin=[bytes(3_000_000)] * 5, limits=LIMITS, on_sent=told.append
+                ["wc", "-c"], stdin=[bytes(3_000_000)] * 5, limits=LIMITS, on_sent=sent.append
             )
             assert list(running.lines()) == [b"15000000"]
-            assert running.ended().sent_bytes == sum(told) == 15_000_000
+            assert running.ended().sent_bytes == sum(sent) == 15_000_000
 
     def test_a_command_that_does_not_read_its_input_still_answers(
         self, adapter: Adapter, server: Any
@@ -228,7 +228,7 @@ class TestTransport:
         ):
             use(transport, ["sh", "-c", "while :; do echo x; sleep 0.05; done"], limits=limits)
 
-    def test_a_cut_link_is_told_from_an_end(self, adapter: Adapter, server: Any) -> None:
+    def test_a_cut_link_differs_from_an_end(self, adapter: Adapter, server: Any) -> None:
         with (
             faulty_link(server.host, server.port) as link,
             adapter.connect(server.device(port=link.port)) as transport,
@@ -316,7 +316,7 @@ class TestTransport:
                 adapter.connect(dataclasses.replace(known, port=silent.port), timeout_s=1)
             assert 0.9 < time.monotonic() - started_s < 5
 
-    def test_a_port_with_another_protocol_is_no_ssh_server(
+    def test_a_port_with_another_protocol_is_not_an_ssh_server(
         self, adapter: Adapter, loopback_server: Any
     ) -> None:
         def answer(listener: socket.socket) -> None:

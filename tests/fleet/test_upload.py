@@ -47,13 +47,16 @@ def test_many_blobs_travel_in_one_call(server: Server, tmp_path: Path, begun: An
         Content.from_source(file)
     ]
     total = sum(one.size_bytes for one in contents)
-    told: list[int] = []
+    progress: list[int] = []
     with open_agent(server.device()) as client:
         done = upload(
-            client, [*contents, contents[0]], partial_blobs=begun, on_chunk=lambda _, size: told.append(size)
+            client,
+            [*contents, contents[0]],
+            partial_blobs=begun,
+            on_chunk=lambda _, size: progress.append(size),
         )
         assert set(done.stored) >= {one.sha256 for one in contents if one.size_bytes > 1}
-        assert (done.sent_bytes, sum(told)) == (total, total)
+        assert (done.sent_bytes, sum(progress)) == (total, total)
         before = client.sent_bytes
         again = upload(client, contents)
         assert (again.stored, again.sent_bytes, client.sent_bytes) == ((), 0, before)
@@ -78,25 +81,25 @@ def test_after_a_cut_only_missing_chunks_travel(server: Server) -> None:
             time.sleep(0.05)
         with open_agent(device) as client:
             there = link.forwarded_bytes
-            told: list[int] = []
-            done = upload(client, [one], on_chunk=lambda _, size: told.append(size))
+            progress: list[int] = []
+            done = upload(client, [one], on_chunk=lambda _, size: progress.append(size))
             travelled = link.forwarded_bytes - there
     assert done.resumed_bytes >= 2 * CHUNK_BYTES
     assert done.sent_bytes == one.size_bytes - done.resumed_bytes
     assert done.sent_bytes <= travelled < done.sent_bytes + 300_000, "the link saw no byte of what was there"
-    assert sum(told) == one.size_bytes, "progress reaches the end also where nothing needs to travel"
+    assert sum(progress) == one.size_bytes, "progress reaches the end also where nothing needs to travel"
     assert blob(server, one).read_bytes() == one.source
 
 
-def test_what_was_sent_at_once_and_was_there_already_is_no_harm(server: Server) -> None:
+def test_content_that_was_already_there_may_be_sent_again(server: Server) -> None:
     one = content(12 * CHUNK_BYTES)
     with open_agent(server.device()) as client:
         upload(client, [one])
-    told: list[int] = []
+    progress: list[int] = []
     with open_agent(server.device()) as client:
-        done = upload(client, [one], partial_blobs=(), on_chunk=lambda _, size: told.append(size))
+        done = upload(client, [one], partial_blobs=(), on_chunk=lambda _, size: progress.append(size))
     assert (done.stored, done.resumed_bytes) == ((), 0)
-    assert sum(told) == one.size_bytes
+    assert sum(progress) == one.size_bytes
     assert blob(server, one).read_bytes() == one.source
 
 

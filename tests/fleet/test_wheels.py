@@ -1,4 +1,4 @@
-"""Which wheels a device gets: by what it is, not by what we run on."""
+"""The choice of wheels for a device: by the device's platform, not by this machine's."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_damaged_cache_is_not_believed(
     assert wheels.resolve(PI, tmp_path / "copy", name="pi").digest == arm_wheels.digest
 
 
-def test_an_index_out_of_reach_is_no_verdict_on_the_device(
+def test_an_unreachable_index_does_not_count_against_the_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {
@@ -165,7 +165,7 @@ def test_an_index_out_of_reach_is_no_verdict_on_the_device(
     assert "package index" in str(caught.value.hint)
 
 
-def test_a_full_disk_is_named_and_is_no_missing_network(
+def test_a_full_disk_is_named_and_not_taken_for_a_missing_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What pip prints when its disk is full; filling one takes root.

@@ -84,7 +84,7 @@ def read(home: Home, model: str) -> dict[str, CandidateRelease]:
 
 
 def damaged(home: Home, model: str) -> bool:
-    """Tell whether the file exists and cannot be read."""
+    """Return whether the file exists but cannot be read."""
     try:
         _read(home, model)
     except ValueError:

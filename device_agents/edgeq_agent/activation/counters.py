@@ -1,4 +1,4 @@
-"""What releases did on this boot: calls, errors, missed deadlines, crashes; a soak decides by these counts.
+"""Counts of each release since boot: calls, errors, missed deadlines, crashes. They decide a soak.
 
 `models/NAME/counters.json` is replaced as a whole by every process that runs the model, under its own lock:
 

@@ -1,4 +1,4 @@
-"""What `models/<name>/state.json` says of a model's activation, and how often each release was attempted."""
+"""The state file of a model, `models/<name>/state.json`: its activation and the attempts at each release."""
 
 from __future__ import annotations
 

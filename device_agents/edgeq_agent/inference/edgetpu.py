@@ -19,7 +19,7 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 def is_compiled(path: str) -> bool:
-    """Tell whether a model file was compiled for the Edge TPU."""
+    """Return whether a model file was compiled for the Edge TPU."""
     tail = b""
     with open(path, "rb") as stream:
         while True:

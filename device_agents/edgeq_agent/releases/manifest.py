@@ -44,7 +44,7 @@ class GoldenRuntime:
         return cls(text("module"), text("version"), text("machine"), text("kernels"))
 
     def matches(self, module: str, version: str, machine: str, kernels: str) -> bool:
-        """Tell whether it is this runtime on this processor: integer outputs must then be equal.
+        """Return whether this is that runtime on that processor, so that integer outputs must be equal.
 
         Where the manifest names the kernels they must match too: the builtin kernels round differently.
         """

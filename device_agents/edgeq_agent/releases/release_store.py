@@ -54,7 +54,7 @@ def build(home: Home, manifest: Manifest) -> None:
 
 
 def complete(home: Home, manifest: Manifest) -> bool:
-    """Tell whether the release's folder exists, with this manifest and all its files."""
+    """Return whether the release's folder exists, with this manifest and all its files."""
     try:
         stored = read(home, manifest.release)
     except AgentError:

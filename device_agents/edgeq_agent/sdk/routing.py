@@ -1,4 +1,4 @@
-"""Which engine answers which call: one for all, or one per arm of a split; immutable, replaced as a whole."""
+"""The assignment of calls to engines: one for all calls, or one per arm of a split; immutable."""
 
 from __future__ import annotations
 

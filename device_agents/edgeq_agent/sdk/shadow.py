@@ -130,7 +130,7 @@ class Shadows:
         return True
 
     def drained(self) -> bool:
-        """Tell whether all queued calls have been compared."""
+        """Return whether all queued calls have been compared."""
         return not self._queue and not self._busy
 
     def close(self, timeout_s: float) -> None:

@@ -69,7 +69,7 @@ class Split(NamedTuple):
     draw: str = BY_DEVICE
 
     def in_force(self, current: str | None) -> bool:
-        """Tell whether the split divides the calls while `current` is the release that serves."""
+        """Return whether the split divides the calls while `current` is the release that serves."""
         return self.base is None or self.base == current
 
     def to_json(self) -> Json:

@@ -91,12 +91,17 @@ def test_an_autostart_without_an_init_system_is_installed_run_once_and_an_error(
     script = board.home / "service" / "start.sh"
     assert str(script) in error["hint"]
     assert os.access(script, os.X_OK)
-    told = board.call("service", action="status").result
-    assert (told["enabled"], told["kind"], told["at_boot"], told["whole"]) == (True, "plain", False, True)
-    assert told["last"]["ok"] is True
-    assert told["last"]["models"]["tiny"]["state"] == "committed"
-    assert told["ran_in_this_boot"]
-    assert not told["seen_at_boot"], "a start by hand is none of the device"
+    status = board.call("service", action="status").result
+    assert (status["enabled"], status["kind"], status["at_boot"], status["whole"]) == (
+        True,
+        "plain",
+        False,
+        True,
+    )
+    assert status["last"]["ok"] is True
+    assert status["last"]["models"]["tiny"]["state"] == "committed"
+    assert status["ran_in_this_boot"]
+    assert not status["seen_at_boot"], "a start by hand is none of the device"
     assert board.call("status").result["service"]["kind"] == "plain"
     assert board.call("probe").result["service"]["whole"] is True
 
@@ -116,9 +121,9 @@ def test_a_changed_file_is_reported_and_enabling_again_restores_it(board: Any) -
     board.call("service", action="enable", kind="plain")
     script = board.home / "service" / "start.sh"
     script.write_text("#!/bin/sh\nexit 0\n")
-    told = board.call("service", action="status").result
-    assert told["whole"] is False
-    assert "changed after the installation" in told["why"]
+    status = board.call("service", action="status").result
+    assert status["whole"] is False
+    assert "changed after the installation" in status["why"]
     board.call("service", action="enable", kind="plain")
     assert board.call("service", action="status").result["whole"] is True
 
@@ -153,10 +158,10 @@ def test_the_server_is_restarted_until_the_service_is_disabled(board: Any) -> No
     os.kill(child, signal.SIGKILL)
     until("another process", lambda: children(pid) not in ([], [child]))
     until("an answer again", lambda: answers(board))
-    told = board.call("service", action="status").result
-    assert told["models"] == ["tiny"]
-    assert told["serving"]["restarts"] == 1
-    assert told["serving"]["problem"] == "killed by signal 9"
+    status = board.call("service", action="status").result
+    assert status["models"] == ["tiny"]
+    assert status["serving"]["restarts"] == 1
+    assert status["serving"]["problem"] == "killed by signal 9"
     # The agent that serves stays, also when a newer one is placed.
     name = build_agent().name
     newer = board.home / "agent" / "edgeq-agent-ffffffffffff.pyz"
@@ -178,9 +183,9 @@ def test_a_server_that_keeps_failing_is_given_up_with_its_reason(board: Any) -> 
     for child in children(pid):
         os.kill(child, signal.SIGKILL)
     until("it to give up", lambda: supervisor(board) is None)
-    told = board.call("service", action="status").result
-    assert told["serving"]["problem"].startswith("gave up: ")
-    assert told["serving"]["restarts"] == 5
+    status = board.call("service", action="status").result
+    assert status["serving"]["problem"].startswith("gave up: ")
+    assert status["serving"]["restarts"] == 5
 
 
 @pytest.mark.parametrize(

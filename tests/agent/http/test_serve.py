@@ -169,8 +169,8 @@ def test_a_model_that_does_not_load_is_not_ready_but_the_others_serve(
     target = blob.resolve()
     target.write_bytes(b"TFL3" * 10)
     with running(serving, "--port", "0") as server:
-        assert server.told["models"] == ["tiny"]
-        assert "EQ544" in server.told["missing"]["other"]
+        assert server.startup["models"] == ["tiny"]
+        assert "EQ544" in server.startup["missing"]["other"]
         assert server.ask("GET", "/v2/health/live")[0] == 200
         assert server.ask("GET", "/v2/health/ready")[0] == 400
         assert server.ask("GET", "/v2/models/tiny/ready")[0] == 200

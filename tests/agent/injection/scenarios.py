@@ -254,7 +254,7 @@ def service(release: str, before: dict[str, Any], *, enable: bool) -> Scenario:
         found = record.read(home.Home(str(machine.home)))
         known = set() if found is None else {*found.files, *found.stale}
         there = {str(path) for path in (machine.home / "service").glob("start.*")}
-        assert there <= known, "something starts that nobody would find again"
+        assert there <= known, "the record does not list a start file"
 
     def check(machine: Any) -> None:
         (installed if enable else gone)(machine)

@@ -54,7 +54,7 @@ class Site:
     folder: Path
     fleet: SimulatedFleet
     request: Callable[[], str | None] = lambda: None
-    told: list[Mapping[str, Any]] = field(default_factory=list)
+    events: list[Mapping[str, Any]] = field(default_factory=list)
 
     @property
     def path(self) -> Path:
@@ -82,7 +82,7 @@ class Site:
             clock=self.fleet.time,
             times=RunnerTimes(**times),
             request=self.request,
-            on_event=self.told.append,
+            on_event=self.events.append,
         ).run()
         again = self.read()  # the journal alone gives the same
         assert (again.state, again.records, again.tally) == (rollout.state, rollout.records, rollout.tally)

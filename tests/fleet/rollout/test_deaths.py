@@ -120,7 +120,7 @@ def test_what_the_journal_says_of_a_device_is_not_believed_over_the_device(simul
     assert other.run().records[first].outcome is Outcome.ROLLED_BACK
 
 
-def test_an_aborted_rollout_asks_the_devices_that_nobody_heard_and_does_no_more(simulated: Make) -> None:
+def test_an_aborted_rollout_only_queries_the_devices_without_an_outcome(simulated: Make) -> None:
     run = simulated({3: B.GONE}, devices=5, stages="100%")
     names = run.read().spec.devices
     for name in names[:4]:

@@ -130,7 +130,7 @@ def test_stages_one_down_one_refusing_then_retry_then_rollback(fleet: Fleet) -> 
     assert document["counts"] == {"succeeded": 4}
     assert set(fleet.serving().values()) == {document["release"]}
 
-    # One device goes on by other hands: what it serves then is not this rollout's to take back.
+    # One device was rolled back by hand: this rollout must not change what it serves now.
     fleet.run("rollback", "double", "--on", "d")
     document = fleet.json("rollout", "rollback", rollout)
     assert document["state"] == "rolled_back"
@@ -152,7 +152,7 @@ def test_a_broken_bundle_aborts_at_the_canary_and_what_served_serves(fleet: Flee
     assert document["counts"] == {"failed": 1, "pending": 3}
     assert set(fleet.serving().values()) == {first}
     out = fleet.run("deploy", str(fleet.bundles["coral"]), "--to", "all", "--stages", "1,100%", status=3)
-    assert "error[EQ824]" in fleet.err  # one device is no sample for any>10%,min=5: it waits for a word
+    assert "error[EQ824]" in fleet.err  # one device is too few for any>10%,min=5, so the rollout pauses
     assert ": refused, " in out
     rollout = fleet.json("rollout", "list")["rollouts"][-1]["rollout"]
     fleet.deploy("first", "--stages", "100%", status=1)
@@ -190,7 +190,7 @@ def test_a_controller_that_is_killed_is_continued_by_another(
     process = controller(fleet, "second", "--stages", "2,100%", "--soak", "2s", "--at-once", "1")
     journal = journal_of(fleet.site)
     wait_for(journal, moment, process)
-    # While it lives nobody else gets the lease.
+    # While it runs, no other process gets the lease.
     rollout = journal.parent.name
     fleet.run("rollout", "resume", rollout, status=1)
     assert f"error[EQ821]: {rollout}: has a controller already: process {process.pid}" in fleet.err
@@ -237,7 +237,7 @@ def test_a_damaged_journal_is_one_line_and_the_others_are_listed(fleet: Fleet) -
     assert ["error" in entry for entry in document["rollouts"]] == [True, False]
 
 
-def test_a_device_whose_application_fails_on_trial_goes_back_by_itself(
+def test_a_device_whose_application_fails_while_soaking_rolls_back(
     fleet: Fleet, machines: dict[str, LoopbackDevice]
 ) -> None:
     first = fleet.deploy("first", "--yes")["release"]
@@ -245,7 +245,7 @@ def test_a_device_whose_application_fails_on_trial_goes_back_by_itself(
     wait_for(journal_of(fleet.site), "soaking", process)
     state = machines["c"].home / ".edgeq" / "models" / "double" / "state.json"
     body = json.loads(state.read_text(encoding="utf-8"))
-    assert body["state"] == "soaking", "the device itself has it on trial"
+    assert body["state"] == "soaking", "the device runs its own soak"
     fail = "import sys; from edgeq_agent.activation import counters; from edgeq_agent.storage import home; "
     fail += "counters.add(home.Home(sys.argv[1]), 'double', sys.argv[2], calls=9, errors=9)"
     subprocess.run(

@@ -27,7 +27,7 @@ def test_a_good_fleet_is_done_stage_by_stage_with_its_soaks(simulated: Make) -> 
     assert run.fleet.time.now_s() >= 3 * 60
     assert set(run.fleet.truth().values()) == {"new-release"}
     assert {count for (verb, _), count in run.fleet.calls.items() if verb == "deploy"} == {1}
-    order = [event["event"] for event in run.told if event["event"] in ("soaking", "advanced", "done")]
+    order = [event["event"] for event in run.events if event["event"] in ("soaking", "advanced", "done")]
     assert order == ["soaking", "advanced", "soaking", "advanced", "soaking", "done"]
 
 
@@ -67,10 +67,10 @@ def test_a_first_stage_that_fails_never_advances(simulated: Make, way: B) -> Non
     assert "which no evaluated abort rule covers" in rollout.reason
 
 
-def test_silence_at_the_end_of_a_soak_is_no_success(simulated: Make) -> None:
+def test_silence_at_the_end_of_a_soak_does_not_count_as_success(simulated: Make) -> None:
     run = simulated({}, stages="2,100%", abort="silent>60%", soak_s=120)
     victim = run.read().spec.devices[1]
-    seen = run.told
+    seen = run.events
 
     class Lost(list):  # type: ignore[type-arg]
         def append(self, event: Any) -> None:
@@ -78,7 +78,7 @@ def test_silence_at_the_end_of_a_soak_is_no_success(simulated: Make) -> None:
                 run.fleet.behaviours[victim] = B.SILENT
             super().append(event)
 
-    run.told = Lost(seen)
+    run.events = Lost(seen)
     rollout = run.run()
     assert rollout.records[victim].outcome is Outcome.TIMED_OUT
     assert rollout.records[victim].deployed
@@ -98,7 +98,7 @@ def test_an_abort_stops_at_once_and_leaves_the_others_alone(simulated: Make) -> 
     assert rollout.state is RolloutState.ABORTED
     assert rollout.reason == "failed>20%: 2 of 6 devices failed"
     assert run.fleet.touched == set(rollout.spec.devices[:6])
-    # 1 of 4 was 25 %, and 4 is no sample; 1 of 5 is exactly 20 %, which is not more than 20 %.
+    # 1 of 4 was 25 %, but the rule needs 5 devices; 1 of 5 is exactly 20 %, which is not more than 20 %.
     assert outcomes(rollout)[6:] == ["pending"] * 4
 
 
@@ -164,14 +164,14 @@ def test_a_pause_waits_for_the_devices_in_flight_and_resume_goes_on(simulated: M
             if event["event"] == "deployed":
                 asked[0] = "pause"
 
-    run.told = Asking()
+    run.events = Asking()
     rollout = run.run()
     assert rollout.state is RolloutState.PAUSED
     assert outcomes(rollout) == ["pending"] * 10
     deployed = [name for name, record in rollout.records.items() if record.deployed]
     assert 0 < len(deployed) <= 4
     assert all(run.fleet.truth()[name] == "new-release" for name in deployed)
-    run.told, asked[0] = [], None
+    run.events, asked[0] = [], None
     assert run.run().state is RolloutState.PAUSED  # a pause is not ended by a new controller
     run.append(event="resumed")
     assert run.run().state is RolloutState.DONE

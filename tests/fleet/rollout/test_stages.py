@@ -40,10 +40,10 @@ def test_stages_are_counts_percentages_labels_and_the_rest() -> None:
         ("5,3,100%", "'3'"),
         ("50%,50%", "'50%'"),
         ("all,100%", "'100%'"),
-        ("\u0661,100%", "'\u0661'"),  # a digit, but not one of ours
+        ("\u0661,100%", "'\u0661'"),  # a digit, but not an ASCII one
     ],
 )
-def test_a_stage_that_is_none_is_named(text: str, token: str) -> None:
+def test_an_invalid_stage_is_named(text: str, token: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_stages(text)
     assert token in caught.value.message
@@ -63,7 +63,7 @@ def test_labels_come_first_and_count() -> None:
     assert (len(second), len(last)) == (8, 30)
 
 
-def test_a_label_that_nobody_has_and_devices_in_no_stage_are_refused() -> None:
+def test_an_unknown_label_and_devices_in_no_stage_are_refused() -> None:
     with pytest.raises(UsageError, match=r"'label:canary=yes': no selected device"):
         partition(parse_stages("label:canary=yes,100%"), PLAIN, seed="r")
     with pytest.raises(UsageError, match="36 of 40 devices are in no stage") as caught:
@@ -103,7 +103,7 @@ def test_every_device_is_in_exactly_one_stage_and_sizes_are_as_asked(
         stages = parse_stages(",".join([*tokens, "all"]))
         parts = partition(stages, fleet, seed=seed)
     except UsageError:
-        return  # stages that shrink, or a label that nobody has
+        return  # stages that shrink, or a label that no device has
     flat = [name for part in parts for name in part]
     assert sorted(flat) == sorted(fleet)
     reached = 0

@@ -61,12 +61,12 @@ def test_with_64_at_once_no_more_are_touched_than_were_in_flight(simulated: Make
     run = simulated(ways, devices=COUNT, stages="100%", abort="silent>25%,min=200", at_once=64)
     rollout = run.run()
     assert rollout.state is RolloutState.ABORTED
-    fired = next(place for place, event in enumerate(run.told) if event["event"] == "aborted")
+    fired = next(place for place, event in enumerate(run.events) if event["event"] == "aborted")
     results = ("outcome", "deployed")
-    attempted = sum(event["event"] in results for event in run.told[:fired])
+    attempted = sum(event["event"] in results for event in run.events[:fired])
     assert attempted >= 200
     assert len(run.fleet.touched) <= attempted + 63
-    assert all(event["event"] in results for event in run.told[fired + 1 :])
+    assert all(event["event"] in results for event in run.events[fired + 1 :])
 
 
 @pytest.mark.parametrize("abort", ["failed>5%", "silent>40%,min=1000", "failed>5%,silent>40%,min=2000"])
@@ -102,7 +102,7 @@ def test_where_silence_is_allowed_the_rest_is_done_and_every_liar_is_found(
     # Nothing of a later stage was begun before every device of the stage before had an outcome.
     stage_of = {name: at for at, stage in enumerate(rollout.spec.stages) for name in stage.devices}
     here, open_now = 0, Counter(stage_of.values())
-    for event in run.told:
+    for event in run.events:
         if event["event"] == "advanced":
             assert open_now[here] == 0
             here = event["stage"]
