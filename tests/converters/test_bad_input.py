@@ -58,7 +58,7 @@ BAD_CALIBRATION = {
     "too large for float32": ({"x": GOOD.astype(np.float64) + 1e300}, "EQ204", ["1e+300"]),
     "wrong shape": ({"x": np.zeros((6, 9, 8, 1))}, "EQ203", ["(n, 8, 8, 1)", "(n, 9, 8, 1)"]),
     "missing dimension": ({"x": np.zeros((6, 8, 8))}, "EQ203", ["(n, 8, 8)"]),
-    "a single number": ({"x": np.array(3.0)}, "EQ203", ["samples first"]),
+    "a single number": ({"x": np.array(3.0)}, "EQ203", ["an array of samples"]),
     "empty": ({"x": GOOD[:0]}, "EQ202", ["empty", "(0, 8, 8, 1)"]),
     "text": ({"x": np.array(["a", "b"])}, "EQ205", ["numbers"]),
     "labels only": ({"y": np.arange(3)}, "EQ205", ["`x`"]),
@@ -155,7 +155,7 @@ def test_a_quantized_source_is_refused(
         made = tmp_path / f"{scheme}.tflite"
         convert(models / "float.tflite", made, scheme=scheme, calibration=data)
         command = ["convert", made, "-o", output, "--scheme", "int8", "--calibration", data]
-        refused(edgeq(*command), "EQ304", "quantized already", "expected a float32 model", output=output)
+        refused(edgeq(*command), "EQ304", "already quantized", "expected a float32 model", output=output)
 
 
 def test_an_operation_that_stays_float_is_named(models: Path, data: Path, output: Path, edgeq: Edgeq) -> None:
