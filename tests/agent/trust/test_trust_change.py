@@ -11,10 +11,18 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgeq_agent import wire
+from edgeq_agent.calls.fields import Fields
+from edgeq_agent.errors import AgentError
+from edgeq_agent.trust import signatures
+from edgeq_agent.trust.signatures import Key, Signature
 
 
 def key(name: str) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
+
+
+def public_id(signer: Ed25519PrivateKey) -> str:
+    return wire.key_id(signer.public_key().public_bytes_raw())
 
 
 OTHER = key("other")
@@ -205,3 +213,76 @@ def test_the_wall_clock_does_not_affect_trust(enrolled: Any, kit: Any) -> None:
     text = (enrolled.home / "trust.json").read_text()
     assert not any(word in text for word in ("time", "_ns", "date", "expires", "valid"))
     assert set(json.loads(text)) == {"schema", "keys", "policy", "sequence", "counters"}
+
+
+DOCUMENT = {"model": "m", "counter": 1}
+A, B, C = sorted((key("one"), key("two"), key("three")), key=public_id)
+KNOWN = {
+    public_id(each): Key(each.public_key().public_bytes_raw(), "publish", active=each is not C, name="x")
+    for each in (C, B, A)
+}
+
+
+def made_by(*keys: Ed25519PrivateKey, payload_type: str = wire.RELEASE_TYPE) -> list[Signature]:
+    message = wire.signed_bytes(payload_type, DOCUMENT)
+    return [Signature(public_id(each), each.sign(message)) for each in keys]
+
+
+def check(given: list[Signature], threshold: int = 1, document: Any = DOCUMENT) -> list[str]:
+    return signatures.check(KNOWN, threshold, wire.RELEASE_TYPE, document, given, "release r")
+
+
+def refusal(given: list[Signature], threshold: int = 1, document: Any = DOCUMENT) -> AgentError:
+    with pytest.raises(AgentError) as refused:
+        check(given, threshold, document)
+    return refused.value
+
+
+def test_signatures_of_active_keys_count_once_each_and_others_are_ignored() -> None:
+    stranger = Signature("0" * 16, bytes(64))
+    wrong = made_by(B, payload_type=wire.TRUST_CHANGE_TYPE)
+    assert check(made_by(B)) == [public_id(B)]
+    assert check([stranger, *made_by(C), *wrong, *made_by(B, A)], threshold=2) == [public_id(B), public_id(A)]
+    assert check(made_by(A, A, B), threshold=1) == [public_id(A), public_id(B)]
+    assert refusal(made_by(A, A), threshold=2).code == "EQ531"
+
+
+def test_missing_signatures_are_reported_with_the_keys_that_could_sign() -> None:
+    either = f"{public_id(A)} or {public_id(B)}"
+    none = refusal([])
+    assert (none.code, none.problem, none.got) == ("EQ531", "not signed", "none")
+    assert none.expected == f"a signature of key {either}"
+    one = refusal(made_by(B), threshold=2)
+    assert (one.code, one.problem, one.got) == ("EQ531", "not signed by enough keys", public_id(B))
+    assert one.expected == f"a signature of key 2 of {either}"
+
+
+def test_the_most_telling_reason_is_reported_first() -> None:
+    """A signature that does not match, then a revoked key, then an unknown one."""
+    wrong = made_by(B, payload_type=wire.TRUST_CHANGE_TYPE)
+    unknown = [Signature("0" * 16, b""), Signature("1" * 16, b"")]
+    refused = refusal(unknown)
+    assert (refused.code, refused.got) == ("EQ532", f"{'0' * 16} and {'1' * 16}")
+    refused = refusal([*unknown, *made_by(C)])
+    assert (refused.code, refused.got) == ("EQ533", public_id(C))
+    refused = refusal([*unknown, *made_by(C), *wrong])
+    assert (refused.code, refused.got) == ("EQ534", f"one of key {public_id(B)}")
+    assert refusal([*unknown, *made_by(A)], threshold=2).code == "EQ532"
+
+
+@pytest.mark.parametrize("value", [float("nan"), "\ud800"])
+def test_a_document_without_a_canonical_form_is_refused(value: Any) -> None:
+    assert refusal(made_by(A), document={"x": value}).code == "EQ512"
+
+
+def test_a_request_has_at_most_sixteen_signatures() -> None:
+    entry = {"key": "0" * 16, "sig": base64.b64encode(b"text").decode()}
+    parsed = signatures.parse(Fields({"signatures": [entry] * 16}))
+    assert parsed == (Signature("0" * 16, b"text"),) * 16
+    with pytest.raises(AgentError) as refused:
+        signatures.parse(Fields({"signatures": [entry] * 17}))
+    assert (refused.value.code, refused.value.subject) == ("EQ512", "signatures")
+    assert "at most 16" in str(refused.value.expected)
+    for damaged in ("no base64!", "dGV4d", "é"):
+        (signature,) = signatures.parse(Fields({"signatures": [{**entry, "sig": damaged}]}))
+        assert signature.value == b"", "it matches nothing"
