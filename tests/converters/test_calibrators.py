@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from edgeq.cli import main
 from edgeq_converters.calibration.calibrators import AUTO, CALIBRATORS, calibrator_of, usage
-from edgeq_converters.calibration.histogram import Observer, histogram_of
+from edgeq_converters.calibration.histogram import Histogram, Observer, histogram_of
 from edgeq_converters.calibration.qparams import INT8, INT16
 
 Values = npt.NDArray[np.float32]
@@ -116,6 +117,21 @@ def test_clip_refuses_an_invalid_share(share: str) -> None:
         calibrator_of(f"clip:{share}")
 
 
+def test_percentile_has_bounds_and_a_default() -> None:
+    histogram = histogram_of(heavy_tailed())
+    assert calibrator_of("percentile")(histogram) == calibrator_of("percentile:99.99")(histogram)
+    low, high = calibrator_of("percentile:50.1")(histogram)
+    assert low < high
+    for percent in ("50", "49.5", "100.01", "-1"):
+        with pytest.raises(ValueError, match="above 50 and at most 100"):
+            calibrator_of(f"percentile:{percent}")
+
+
+def test_clip_has_a_default() -> None:
+    histogram = histogram_of(heavy_tailed())
+    assert calibrator_of("clip")(histogram) == calibrator_of("clip:0.85")(histogram)
+
+
 def test_percentile_100_is_minmax() -> None:
     histogram = histogram_of(heavy_tailed())
     assert calibrator_of("percentile:100")(histogram) == calibrator_of("minmax")(histogram)
@@ -131,6 +147,85 @@ def test_entropy_cuts_a_far_outlier_and_keeps_an_even_spread() -> None:
     even = random.uniform(-1, 1, size=(50, 2000)).astype(np.float32)
     low, high = calibrator_of("entropy")(histogram_of(even))
     assert high - low > 1.9
+
+
+def entropy_by_definition(histogram: Histogram, bins: int = 2048) -> float:
+    """Return the threshold of the least divergence, one value at a time."""
+    largest = max(abs(histogram.minimum), abs(histogram.maximum))
+    width = largest / bins
+    counts = [0.0] * bins
+    for low, high, number in zip(*(part.tolist() for part in histogram.bins()), strict=True):
+        near, far = sorted((abs(low), abs(high)))
+        if near == far:
+            counts[min(int(far / width), bins - 1)] += number
+        for at in range(int(near / width), bins):
+            if near < far and at * width < far:
+                overlap = min(far, (at + 1) * width) - max(near, at * width)
+                counts[at] += number * max(overlap, 0.0) / (far - near)
+    counts[0] = counts[1]
+    levels = 128 if histogram.minimum < 0 < histogram.maximum else 256
+    best, least = 0, math.inf
+    for kept in range(levels, bins + 1, levels // 16):
+        sums, filled = [0.0] * levels, [0] * levels
+        for at, count in enumerate(counts[:kept]):
+            sums[at * levels // kept] += count
+            filled[at * levels // kept] += count > 0
+        p = [*counts[: kept - 1], counts[kept - 1] + sum(counts[kept:])]
+        q = [
+            sums[at * levels // kept] / filled[at * levels // kept] if counts[at] > 0 else 0.0
+            for at in range(kept)
+        ]
+        divergence = sum(
+            (share / sum(p)) * (math.log(share / sum_p / (other / sum_q)) if other > 0 else math.inf)
+            for sum_p, sum_q in [(sum(p), sum(q))]
+            for share, other in zip(p, q, strict=True)
+            if share > 0
+        )
+        if divergence < least:
+            best, least = kept, divergence
+    return largest * best / bins
+
+
+@pytest.mark.parametrize(("relu", "sign"), [(False, 1), (True, 1), (True, -1)])
+def test_entropy_is_its_definition(relu: bool, sign: int) -> None:
+    values = np.float32(sign) * heavy_tailed(relu=relu)[:10]
+    histogram = histogram_of(values)
+    low, high = calibrator_of("entropy")(histogram)
+    threshold = entropy_by_definition(histogram)
+    assert threshold < 0.9 * max(histogram.maximum, -histogram.minimum)
+    assert low == pytest.approx(max(histogram.minimum, -threshold))
+    assert high == pytest.approx(min(histogram.maximum, threshold))
+
+
+def test_entropy_keeps_an_exactly_even_spread_whole() -> None:
+    even = np.linspace(-1, 1, 200_001, dtype=np.float32).reshape(1, -1)
+    assert calibrator_of("entropy")(histogram_of(even)) == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize(("relu", "sign"), [(False, 1), (True, 1), (True, -1)])
+def test_mse_is_no_worse_than_its_neighbours(relu: bool, sign: int) -> None:
+    values = np.float32(sign) * heavy_tailed(relu=relu)
+    low, high = calibrator_of("mse")(histogram_of(values))
+    found = squared_error(values, (low, high))
+    width = high - low
+    for share in (0.005, 0.01, 0.03):
+        for down, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1)):
+            moved = low - down * share * width, high + up * share * width
+            assert found <= squared_error(values, moved) * 1.0005
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_mse_clips_each_end_alone_on_an_asymmetric_grid(sign: int) -> None:
+    values = np.linspace(-1, 1, 1_000_001, dtype=np.float32)
+    values[-1] = 10
+    values *= sign
+    low, high = calibrator_of("mse")(histogram_of(values))
+    near, far = (-low, high) if sign > 0 else (high, -low)
+    assert near > 0.97, "nothing to gain at the end without an outlier"
+    assert far < 8, "the end with the outlier is clipped"
+    low, high = calibrator_of("mse")(histogram_of(values), INT16)
+    extremes = sorted((float(values[0]), float(values[-1])))
+    assert low / extremes[0] == pytest.approx(high / extremes[1]), "one scale, so one ratio"
 
 
 @pytest.mark.parametrize("relu", [False, True])
