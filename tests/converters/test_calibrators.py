@@ -186,9 +186,13 @@ def entropy_by_definition(histogram: Histogram, bins: int = 2048) -> float:
     return largest * best / bins
 
 
-@pytest.mark.parametrize(("relu", "sign"), [(False, 1), (True, 1), (True, -1)])
-def test_entropy_is_its_definition(relu: bool, sign: int) -> None:
-    values = np.float32(sign) * heavy_tailed(relu=relu)[:10]
+@pytest.mark.parametrize("signs", ["both", "negative", "positive"])
+def test_entropy_is_its_definition(signs: str) -> None:
+    values = heavy_tailed()[:10]
+    if signs != "both":  # with 256 levels the threshold is another one than with 128
+        values = np.minimum(values, 0)
+    if signs == "positive":
+        values = -values
     histogram = histogram_of(values)
     low, high = calibrator_of("entropy")(histogram)
     threshold = entropy_by_definition(histogram)

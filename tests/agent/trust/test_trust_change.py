@@ -267,6 +267,8 @@ def test_the_most_telling_reason_is_reported_first() -> None:
     assert (refused.code, refused.got) == ("EQ533", public_id(C))
     refused = refusal([*unknown, *made_by(C), *wrong])
     assert (refused.code, refused.got) == ("EQ534", f"one of key {public_id(B)}")
+    two = made_by(B, A, payload_type=wire.TRUST_CHANGE_TYPE)
+    assert refusal(two).got == f"one of key {public_id(B)}", "the first one"
     assert refusal([*unknown, *made_by(A)], threshold=2).code == "EQ532"
 
 
