@@ -62,7 +62,7 @@ def test_cron_starts_it_and_is_left_as_it_was(board: LabDevice, site: Path) -> N
     with pytest.raises(DeviceError) as caught:
         autostart.enable(device)
     assert caught.value.reported_code == "EQ557"
-    assert "no cron daemon is seen to run" in caught.value.message
+    assert "no cron daemon runs" in caught.value.message
 
     as_root(board, "/usr/sbin/cron")
     answer = autostart.enable(device).document
