@@ -59,7 +59,7 @@ class FaultyLink:
         self._from_device.follows = self._to_device if way is Way.BOTH else None
 
     def delay(self, one_way_s: float) -> None:
-        """Delay each byte in both directions; a round trip takes twice that longer."""
+        """Delay each byte in both directions; a round trip takes longer by twice that."""
         for faults in self._both():
             faults.delay_s = one_way_s
 

@@ -22,12 +22,12 @@ _READY_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopbackDevice:
-    """A running loopback device: everything that `edgeq devices add` asks for.
+    """A running loopback device: everything that `edgeq devices add` needs.
 
     Attributes:
-        identity: the private key that it lets in.
+        identity: the private key that it accepts.
         fingerprint: of its host key, `SHA256:...`.
-        folder: what it owns; its home folder is `folder/home`.
+        folder: its own folder; its home folder is `folder/home`.
         pid: its process.
     """
 
@@ -46,7 +46,7 @@ class LoopbackDevice:
         return self.folder / "home"
 
     def stop(self) -> None:
-        """End it, with all that runs on it."""
+        """Stop the device and every process on it."""
         if self.process.stdin is not None:
             self.process.stdin.close()
         self.process.terminate()
@@ -71,11 +71,11 @@ def start(
 
     Args:
         port: 0 takes a free one.
-        home_size_bytes: gives it a home folder (a tmpfs) of that size, to see it fill up.
-        detach: lets it live on after this process; otherwise it ends with it.
+        home_size_bytes: size of its home folder, then a tmpfs, to test a full disk.
+        detach: keeps it running after this process ends.
 
     Raises:
-        DeviceTimeout: it did not get ready.
+        DeviceTimeout: it was not ready in time.
         TransportError: it ended at once; the message has its reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def start(
 def loopback_device(
     folder: Path, *, port: int = 0, trouble: Trouble = Trouble.NONE, home_size_bytes: int | None = None
 ) -> Iterator[LoopbackDevice]:
-    """Run a loopback device for the length of a `with` block; see `start`."""
+    """Run a loopback device for the duration of a `with` block; see `start`."""
     device = start(folder, port=port, trouble=trouble, home_size_bytes=home_size_bytes)
     try:
         yield device

@@ -15,7 +15,7 @@ _POLL_S = 0.05
 
 
 class Faults:
-    """The faults of all connections in one direction; byte counts are of all of them together."""
+    """The faults of all connections in one direction; byte counts are totals over them."""
 
     def __init__(self) -> None:
         self.passed_bytes = 0
@@ -87,12 +87,12 @@ class ProxyDirection:
             try:
                 piece = self._source.recv(_PIECE_BYTES)
             except OSError:
-                piece = b""  # a side left: what is held still goes out, then both are closed
+                piece = b""  # a side closed: held bytes still go out, then both are closed
             with self._changed:
                 self._held.append((time.monotonic() + self._faults.delay_s, piece))
                 self._held_bytes += len(piece)
                 self._changed.notify_all()
-                # On a slow link the sender feels that it is slow.
+                # A slow link must slow its sender down, too.
                 most = _HELD_BYTES if self._faults.bytes_per_s is None else _PIECE_BYTES
                 while self._held_bytes > most and not self._left:
                     self._changed.wait(_POLL_S)

@@ -79,7 +79,7 @@ class SshServer:
         try:
             transport.start_server(server=_Login(self._settings))
         except (paramiko.SSHException, EOFError, OSError):
-            transport.close()  # a client that left during the handshake: its own affair
+            transport.close()  # the client left during the handshake; the server goes on
 
 
 class _Login(paramiko.ServerInterface):

@@ -50,11 +50,11 @@ class VirtualTime:
         self._now_s += seconds
 
     def spend(self, seconds: float) -> None:
-        """Say, inside of a job, how long something takes there."""
+        """Let virtual time pass inside a job."""
         self._spent_s += seconds
 
     def submit(self, key: str, job: Callable[[], Any], *, deadline_s: float) -> None:
-        """Run a job; what it gives is there when the time that it spent is over."""
+        """Run a job; `wait` returns its result once its virtual time is over."""
         self._spent_s = 0.0
         value = job()
         if self._spent_s > deadline_s:
@@ -64,21 +64,21 @@ class VirtualTime:
         self._next += 1
 
     def wait(self, timeout_s: float) -> list[tuple[str, Any]]:
-        """Go on to the next end of a job, or as far as the timeout."""
+        """Advance to the end of the next job, or to the timeout."""
         if not self._ends:
             return []
         if self._ends[0][0] > self._now_s + timeout_s:
             self._now_s += timeout_s
             return []
         self._now_s = max(self._now_s, self._ends[0][0])
-        found = []
+        results = []
         while self._ends and self._ends[0][0] <= self._now_s:
             _, _, key, value = heapq.heappop(self._ends)
-            found.append((key, value))
-        return found
+            results.append((key, value))
+        return results
 
     def forget(self) -> None:
-        """Lose what the jobs will give, as a controller that dies does; what they did is done."""
+        """Discard pending results, as a dying controller does; the jobs' effects remain."""
         self._ends.clear()
 
     @property
@@ -88,10 +88,10 @@ class VirtualTime:
 
 
 class SimulatedFleet:
-    """A deployer of devices that exist here alone; it outlives the controllers that a test kills.
+    """A deployer of simulated devices; it outlives the controllers that a test kills.
 
     Attributes:
-        serving: what each device serves, the newest last; the device's truth.
+        serving: the releases that each device has served, the newest last.
         calls: how often each method was called for each device.
         needless: the devices that were deployed to while they served the release already.
     """
@@ -109,15 +109,15 @@ class SimulatedFleet:
 
     @property
     def touched(self) -> set[str]:
-        """The devices that were called in any way."""
+        """The devices that received any call."""
         return {name for _, name in self.calls}
 
     def truth(self) -> dict[str, str | None]:
-        """Return what each device serves now."""
+        """Return the release that each device serves now."""
         return {name: releases[-1] if releases else None for name, releases in self.serving.items()}
 
     def status(self, device: str) -> ServedRelease:
-        """What the device serves."""
+        """Return the release that the device serves."""
         self._reach("status", device)
         self._settle(device)
         self._answer(device)
@@ -130,7 +130,7 @@ class SimulatedFleet:
         )
 
     def deploy(self, device: str) -> DeviceOutcome:
-        """Let the release serve, unless the device is one that does not."""
+        """Let the release serve, as the device's behaviour permits."""
         self._reach("deploy", device)
         self.time.spend(DEPLOY_S)
         behaviour = self.behaviours[device]
@@ -147,7 +147,7 @@ class SimulatedFleet:
         return DeviceOutcome(outcome=Outcome.SUCCEEDED)
 
     def soak(self, device: str) -> DeviceOutcome:
-        """What the device's status says of the release."""
+        """Return the state of the release's soak, as the device reports it."""
         serving = self.status(device)
         if serving.release != self.release:
             return DeviceOutcome(outcome=Outcome.ROLLED_BACK, reason=f"{device}: serves {serving.release}")
@@ -155,7 +155,7 @@ class SimulatedFleet:
         return DeviceOutcome(outcome=done)
 
     def rollback(self, device: str) -> DeviceOutcome:
-        """Let the release before serve."""
+        """Let the previous release serve again."""
         self._reach("rollback", device)
         self.time.spend(DEPLOY_S)
         if self.serving[device][-1:] == [self.release]:
@@ -184,6 +184,6 @@ class SimulatedFleet:
 
     def _answer(self, device: str) -> None:
         if self.behaviours[device] is Behaviour.FLAPPING:
-            asked = sum(self.calls[verb, device] for verb in ("status", "deploy", "rollback"))
-            if asked % 2 == 0:
+            calls = sum(self.calls[verb, device] for verb in ("status", "deploy", "rollback"))
+            if calls % 2 == 0:
                 raise LinkLost(device, "the connection was lost")

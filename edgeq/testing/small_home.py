@@ -16,8 +16,8 @@ _MS_REC_PRIVATE = 0x4000 | 0x40000
 def mount_small(folder: Path, size_bytes: int) -> None:
     """Put an empty tmpfs of `size_bytes` on `folder`, in a mount namespace of this process.
 
-    It goes with the process. An ordinary user gets a user namespace for it; call this before any thread
-    is started.
+    It is unmounted when the process ends. An ordinary user gets a user namespace for it; call this before
+    any thread is started.
 
     Raises:
         UsageError: this machine does not allow it.

@@ -38,8 +38,8 @@ def write_tiny_bundle(
     """Write a bundle of the model `double`, and return it; it deploys and serves like any other.
 
     Args:
-        seed: another one makes another release of the same model.
-        factor: what the golden outputs say; only 2 is what the model does.
+        seed: a different one makes a different release of the same model.
+        factor: the factor of the golden outputs; the model itself computes 2.
         padding_bytes: random bytes as one more file, for transfers that take a while.
         counter: of the release; else `seed` + 1, so that a later seed is a later release.
         workspace: whose key signs it; else the folder that it is written to.

@@ -40,7 +40,7 @@ class CandidateRelease:
         runtime: digest of the runtime that it was checked with.
         counter: the release counter of its manifest.
         health: the health check as the response has it; the device stores it and does not read it.
-        since_ns: wall-clock time at which it became one, only shown.
+        since_ns: wall-clock time at which it became a candidate; for display only.
     """
 
     runtime: str
@@ -148,7 +148,7 @@ class SplitStatus:
 
     @property
     def present(self) -> bool:
-        """Whether there is a split file, even one that cannot be read."""
+        """Whether there is a split file, readable or not."""
         return self.split is not None or self.problem is not None
 
     def to_json(self) -> Json:

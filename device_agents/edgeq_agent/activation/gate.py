@@ -21,7 +21,7 @@ from edgeq_agent.trust import trust_store
 
 @dataclass(frozen=True)
 class GateRequest:
-    """What a request says of the release that it wants to pass.
+    """The fields of a request to let a release pass.
 
     Attributes:
         runtime: digest of the runtime to check it with.
@@ -41,7 +41,7 @@ class GateRequest:
 
     @classmethod
     def parse(cls, fields: Fields) -> GateRequest:
-        """Return what a request says.
+        """Return the fields of a request.
 
         Raises:
             AgentError: EQ512, a field is not valid.

@@ -10,7 +10,7 @@ from edgeq_agent.storage.home import Home
 
 
 def check(home: Home, manifest: Manifest, runtime: str, timeout_s: float) -> HealthReport:
-    """Check a release on this device and return what was measured.
+    """Check a release on this device and return the measurements.
 
     Args:
         runtime: digest of the runtime.

@@ -90,7 +90,7 @@ def roll_back(home: Home, state: ModelState, reason: str) -> None:
 
 @dataclass(frozen=True)
 class RecoveryResult:
-    """What the recovery of one model has come to.
+    """The result of recovering one model.
 
     Attributes:
         release: the release that serves now; None when none does.
@@ -120,7 +120,7 @@ class RecoveryResult:
 
 
 def recover_model(home: Home, model: str) -> RecoveryResult:
-    """Recover a model and return what has changed (lock held)."""
+    """Recover a model and return the result (lock held)."""
     before = states.read(home, model).state
     state = recover(home, model)
     return RecoveryResult(

@@ -18,7 +18,7 @@ from edgeq_agent.wire import Json
 
 @dataclass(frozen=True)
 class References:
-    """What is referred to, each name with the reasons."""
+    """The names that are referred to, each with the reasons."""
 
     releases: dict[str, list[str]] = field(default_factory=dict)
     blobs: dict[str, list[str]] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class References:
 
 
 def find_references(home: Home) -> References:
-    """Return what is referred to.
+    """Return the references of all models.
 
     A model refers to the release that serves, the one that a rollback leads to, the target and fallback of an
     activation or a soak, its candidates, the arms of its split, and its pins. Where its state cannot be read,
@@ -115,7 +115,7 @@ def _linked_blobs(folder: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Unreferenced:
-    """What nothing refers to, by name.
+    """The names that nothing refers to.
 
     Attributes:
         freed_bytes: the space that it takes, as the file system counts it.
@@ -148,7 +148,7 @@ class Unreferenced:
 
 
 def find_unreferenced(home: Home, references: References) -> Unreferenced:
-    """Return what is on the device and not among the references."""
+    """Return everything on the device that is not among the references."""
     releases = _others(home.releases, references.releases)
     blobs = _others(home.blobs, references.blobs)
     runtimes = _others(home.runtimes, references.runtimes)

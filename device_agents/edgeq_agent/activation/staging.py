@@ -23,7 +23,7 @@ from edgeq_agent.wire import Json
 
 @dataclass(frozen=True)
 class StagingResult:
-    """What staging a release has done.
+    """The result of staging a release.
 
     Attributes:
         current: the release that serves.
@@ -99,7 +99,7 @@ def stage(home: Home, request: GateRequest, progress: Progress) -> StagingResult
 
 @dataclass(frozen=True)
 class UnstagingResult:
-    """What dropping a candidate has done.
+    """The result of dropping a candidate.
 
     Attributes:
         problems: what failed without failing the call.

@@ -111,7 +111,7 @@ class SoakPolicy:
 
 @dataclass(frozen=True)
 class StateRecord:
-    """What a model's state file says.
+    """The content of a model's state file.
 
     Attributes:
         state: one of this module's states.
@@ -120,11 +120,11 @@ class StateRecord:
         fallback: the release that served before the present activation; None when none did.
         soak: None commits without a soak.
         timeout_s: how long a health check may take.
-        tries: how often the present rollback was begun.
+        tries: how often the present rollback was started.
         runtimes: release -> digest of the runtime that it was committed with.
         history: the releases that served before, the latest last; a rollback goes there.
         health: the last health check, as the response has it; the device stores it and does not read it.
-        since_ns: wall-clock time of the last commit, only shown.
+        since_ns: wall-clock time of the last commit; for display only.
     """
 
     model: str
@@ -146,7 +146,7 @@ class StateRecord:
 
     @classmethod
     def from_json(cls, model: str, body: Json) -> StateRecord:
-        """Return what a state file says; fields that older agents did not write get their defaults.
+        """Return the content of a state file; fields that older agents did not write get their defaults.
 
         Raises:
             ValueError: it is not a state file.

@@ -200,7 +200,7 @@ def _measured(health: HealthReport | None) -> dict[str, Any]:
 
 
 def read(home: Home, model: str) -> StateRecord:
-    """Return what a model's state file says; a damaged file counts as no state.
+    """Return the content of a model's state file; a damaged file counts as no state.
 
     A damaged file does not affect the link `current`: the release goes on serving, and the next activation
     writes a new state.
@@ -220,5 +220,5 @@ def load(home: Home, model: str) -> ModelState:
 
 
 def pending(home: Home) -> list[str]:
-    """Return the models that an interrupted call or a soak left something to do for."""
+    """Return the models with an interrupted call or a soak to finish."""
     return [name for name in sorted(os.listdir(home.models)) if read(home, name).state in PENDING]

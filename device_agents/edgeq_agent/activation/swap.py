@@ -20,7 +20,7 @@ from edgeq_agent.wire import Json
 
 @dataclass(frozen=True)
 class SwapResult:
-    """What an activation or a rollback has done.
+    """The result of an activation or a rollback.
 
     Attributes:
         previous: the release that a rollback leads to now.
@@ -56,7 +56,7 @@ class SwapResult:
 
 @dataclass(frozen=True)
 class _Swap:
-    """One swap: what is to serve, with which runtime and for how long it soaks."""
+    """One swap: the release to serve, its runtime and its soak time."""
 
     manifest: Manifest
     runtime: str

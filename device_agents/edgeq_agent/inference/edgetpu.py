@@ -13,7 +13,7 @@ from edgeq_agent.inference import runtime_modules
 from edgeq_agent.platforms.edgetpu import LIBRARY
 
 KERNELS = "edgetpu"
-# edgetpu_compiler replaces all operations that it takes by this custom operation.
+# edgetpu_compiler replaces all operations that it compiles with this custom operation.
 _OPERATION = b"edgetpu-custom-op"
 _CHUNK_BYTES = 1024 * 1024
 

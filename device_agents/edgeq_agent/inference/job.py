@@ -15,13 +15,13 @@ from edgeq_agent.releases.manifest import GoldenTolerance, Manifest
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
 
-# What a passed health check has shown: the golden outputs, or only that the model ran.
+# What a passed health check proves: the golden outputs, or only that the model ran.
 GOLDEN = "golden"
 RAN = "ran"
 
 
 class JobContext(NamedTuple):
-    """What a job has besides its own fields: where its events go, and its deadline."""
+    """The context of a job: where its events go, and its deadline."""
 
     response: Response
     timeout_s: float
@@ -50,7 +50,7 @@ class ReleaseFiles:
 
     @classmethod
     def from_json(cls, body: Json) -> ReleaseFiles:
-        """Return what `to_json` of a job has made of it."""
+        """Return the release files that a job's `to_json` wrote."""
         return cls(
             model_path=body["model_path"],
             golden_path=body["golden_path"],
@@ -89,7 +89,7 @@ class GoldenJob:
 
 @dataclass(frozen=True)
 class InferOptions:
-    """How samples are run.
+    """Options for running samples.
 
     Attributes:
         window: samples in one telemetry window.
@@ -194,7 +194,7 @@ class GoldenReport:
 
 @dataclass(frozen=True)
 class HealthReport:
-    """What the health check of a release has measured.
+    """The measurements of a release's health check.
 
     Attributes:
         golden: None for a native program, which gives no outputs.

@@ -1,3 +1,3 @@
-"""Releases on disk: manifests, the links that name them, and what the device keeps."""
+"""Releases on disk: manifests, the links that name them, and those that the device keeps."""
 
 from __future__ import annotations

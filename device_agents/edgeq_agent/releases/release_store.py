@@ -1,4 +1,4 @@
-"""Releases on disk: a manifest and links to the blobs, and the link `current` that says which one serves."""
+"""Releases on disk: a manifest and links to the blobs, and the link `current` to the one that serves."""
 
 from __future__ import annotations
 

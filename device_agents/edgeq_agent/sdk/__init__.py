@@ -1,3 +1,3 @@
-"""A model inside an application: what `edgeq_agent.Runtime` is made of."""
+"""A model inside an application: the parts of `edgeq_agent.Runtime`."""
 
 from __future__ import annotations

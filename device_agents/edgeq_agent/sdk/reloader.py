@@ -1,4 +1,4 @@
-"""The reloader: one thread that polls what is to serve and swaps it in, off the callers' path.
+"""The reloader: one thread that polls for a release to serve and swaps it in, off the callers' path.
 
 It compares one link and one file's stamp every `poll_s`; a call only reads one attribute. A release that does
 not load here or fails its golden inputs is refused: the previous one goes on serving, and the journal has
@@ -29,7 +29,7 @@ class Reloader:
     """Keeps `routing` up to date.
 
     Attributes:
-        routing: what serves; None once the reloader is closed.
+        routing: the routing in use; None once the reloader is closed.
         refused: release -> why it was refused.
     """
 
@@ -56,7 +56,7 @@ class Reloader:
         self._thread = threading.Thread(target=self._work, name="edgeq-reload-" + router.model, daemon=True)
 
     def load_first(self) -> None:
-        """Load what is to serve; when that fails, the newest earlier release that still loads.
+        """Load the release to serve; when that fails, the newest earlier release that still loads.
 
         Raises:
             AgentError: EQ510, no release serves; EQ544, none loads: the error of the current one.

@@ -56,7 +56,7 @@ def single(engine: Engine) -> Routing:
 
 
 class Router(NamedTuple):
-    """Derives the routing from what the device says.
+    """Derives the routing from the device's files.
 
     Attributes:
         weights: the application's own split; None: the device's split.json; False: no split.

@@ -102,7 +102,7 @@ class Slot:
             self._hand_over(self._metrics, *filled)
 
     def flush(self) -> None:
-        """Hand over what is in the ring (only by the thread that holds the slot)."""
+        """Hand over the content of the ring (only by the thread that holds the slot)."""
         self._full()
 
     def _all(self, first: Any, raw: bool, batched: bool) -> dict[str, Any]:

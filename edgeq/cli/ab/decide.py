@@ -32,12 +32,12 @@ def stop_command(app: App, experiment: str | None, because: str | None, retries:
 
     with Store.open(app.workspace) as store:
         with record.changing(app.workspace):
-            found = record.find(store, experiment)
-            if found.state is ExperimentState.RUNNING:
-                body = {"because": because, "judged": result_of(store, found).to_dict()}
-                store.record_experiment(found.config.experiment, "stopped", record.actor(), body)
-                found = record.find(store, found.config.experiment)
-        _finish(app, store, found, None, "edgeq.ab.stop/1", "ab stop", retries=retries)
+            entry = record.find(store, experiment)
+            if entry.state is ExperimentState.RUNNING:
+                body = {"because": because, "judged": result_of(store, entry).to_dict()}
+                store.record_experiment(entry.config.experiment, "stopped", record.actor(), body)
+                entry = record.find(store, entry.config.experiment)
+        _finish(app, store, entry, None, "edgeq.ab.stop/1", "ab stop", retries=retries)
 
 
 @command(
@@ -82,20 +82,20 @@ def decide_command(
     if (stages or soak) and (decision is not Decision.PROMOTE or stages is None):
         raise click.UsageError("--stages requires --promote, and --soak requires --stages")
     with Store.open(app.workspace) as store:
-        found = record.find(store, experiment)
-        what = f"{decision.value.capitalize()} {found.config.release_b[:12]}"
-        question = f"{what} on {len(found.config.devices)} devices?"
+        entry = record.find(store, experiment)
+        what = f"{decision.value.capitalize()} {entry.config.release_b[:12]}"
+        question = f"{what} on {len(entry.config.devices)} devices?"
         if not app.ui.confirm(question, yes=yes):
             app.ui.say("nothing was decided")
             return
         with record.changing(app.workspace):
-            found = _decided(store, record.find(store, found.config.experiment), decision, because, anyway)
-        path = record.bundle_path(app.workspace, found.config.experiment)
+            entry = _decided(store, record.find(store, entry.config.experiment), decision, because, anyway)
+        path = record.bundle_path(app.workspace, entry.config.experiment)
         if stages is not None:
-            _in_stages(app, found, stages, soak, retries)
+            _in_stages(app, entry, stages, soak, retries)
         bundle = read_bundle(path) if decision is Decision.PROMOTE else None
         quiet = stages is not None
-        _finish(app, store, found, bundle, "edgeq.ab.decide/1", "ab decide", retries=retries, quiet=quiet)
+        _finish(app, store, entry, bundle, "edgeq.ab.decide/1", "ab decide", retries=retries, quiet=quiet)
 
 
 def _decided(

@@ -99,7 +99,7 @@ def start_command(
     devices = Inventory.load(app.workspace).select(selectors)
     if salt is not None and not (0 < len(salt) <= 200 and salt.isprintable()):
         raise click.UsageError("--salt: expected a printable text of at most 200 characters")
-    asked = {
+    options = {
         "by": by, "share": share, "salt": salt, "alpha": alpha, "worse_by": worse_by, "slower_by": slower_by
     }  # fmt: skip
     question = (
@@ -109,7 +109,7 @@ def start_command(
         app.ui.say("nothing was changed")
         return
     with Store.open(app.workspace) as store:
-        experiment = _begin(app, store, bundle, content, devices, asked)
+        experiment = _begin(app, store, bundle, content, devices, options)
         _bring(app, store, experiment, content, devices, retries)
 
 
@@ -118,7 +118,7 @@ for _command in (start_command, list_command, status_command, stop_command, deci
 
 
 def _begin(
-    app: App, store: Store, path: Path, content: Bundle, devices: Sequence[Device], asked: Mapping[str, Any]
+    app: App, store: Store, path: Path, content: Bundle, devices: Sequence[Device], options: Mapping[str, Any]
 ) -> Experiment:
     """Return the running experiment or a new one, recorded before any device is changed.
 
@@ -130,11 +130,11 @@ def _begin(
     from edgeq.version import VERSION
 
     with record.changing(app.workspace):
-        known = _going(store, content, devices, asked)
+        known = _going(store, content, devices, options)
         if known is not None:
             app.ui.say(f"resuming experiment {known.config.experiment}")
             return known
-        config = _config(store, content, devices, asked)
+        config = _config(store, content, devices, options)
         # The bundle first, so that every recorded experiment can be promoted.
         record.keep_bundle(app.workspace, config.experiment, path.read_bytes())
         store.put_release(content.release, content.manifest, content.reference)
@@ -144,7 +144,7 @@ def _begin(
 
 
 def _going(
-    store: Store, content: Bundle, devices: Sequence[Device], asked: Mapping[str, Any]
+    store: Store, content: Bundle, devices: Sequence[Device], options: Mapping[str, Any]
 ) -> Experiment | None:
     from edgeq.experiment import ExperimentState, record
 
@@ -153,8 +153,8 @@ def _going(
         config = one.config
         if one.finished or config.model != content.model or not names & set(config.devices):
             continue
-        found = config.to_dict()
-        same = all(value is None or found[name] == value for name, value in asked.items())
+        recorded = config.to_dict()
+        same = all(value is None or recorded[name] == value for name, value in options.items())
         same = same and config.release_b == content.release and set(config.devices) == names
         if same and one.state is ExperimentState.RUNNING:
             return one
@@ -171,12 +171,12 @@ def _going(
 
 
 def _config(
-    store: Store, content: Bundle, devices: Sequence[Device], asked: Mapping[str, Any]
+    store: Store, content: Bundle, devices: Sequence[Device], options: Mapping[str, Any]
 ) -> ExperimentConfig:
     from edgeq.experiment import SplitBy, record
     from edgeq.experiment.config import ExperimentConfig, assign
 
-    by = SplitBy(asked["by"])
+    by = SplitBy(options["by"])
     if by is SplitBy.DEVICES and len(devices) < 2:
         raise ExperimentError(
             "--by devices", expected="at least 2 devices", got=str(len(devices)), code="EQ835",
@@ -184,7 +184,7 @@ def _config(
         )  # fmt: skip
     base = _serving(content, devices)
     name = record.next_name(store, content.model, content.release)
-    salt = asked["salt"] or name
+    salt = options["salt"] or name
     names = [device.name for device in devices]
     return ExperimentConfig(
         experiment=name,
@@ -192,12 +192,12 @@ def _config(
         release_a=base,
         release_b=content.release,
         by=by,
-        share=asked["share"],
+        share=options["share"],
         salt=salt,
-        arms=assign(names, asked["share"], salt) if by is SplitBy.DEVICES else dict.fromkeys(names, "ab"),
-        alpha=asked["alpha"],
-        worse_by=asked["worse_by"],
-        slower_by=asked["slower_by"],
+        arms=assign(names, options["share"], salt) if by is SplitBy.DEVICES else dict.fromkeys(names, "ab"),
+        alpha=options["alpha"],
+        worse_by=options["worse_by"],
+        slower_by=options["slower_by"],
     )
 
 
@@ -206,34 +206,34 @@ def _serving(content: Bundle, devices: Sequence[Device]) -> str:
     from edgeq.fleet.operations import status
     from edgeq.fleet.parallel import combined_error, on_each
 
-    asked = on_each(devices, status)
-    if not asked.done:
-        error = combined_error(asked.failed, device_count=len(devices), what="ab start")
+    statuses = on_each(devices, status)
+    if not statuses.done:
+        error = combined_error(statuses.failed, device_count=len(devices), what="ab start")
         assert error is not None  # noqa: S101 - none was done, so some failed
         raise error
-    serving = {name: answer.model(content.model).current for name, answer in asked.done.items()}
+    serving = {name: answer.model(content.model).current for name, answer in statuses.done.items()}
     bare = [name for name, release in serving.items() if release is None]
     if bare:
         raise ExperimentError(
             ", ".join(bare), f"serves no release of {content.model}: there is nothing to compare with",
             hint=f"deploy one first, or leave {', '.join(bare)} out", code="EQ836",
         )  # fmt: skip
-    found = {name: str(release) for name, release in serving.items()}
-    same = [name for name, release in found.items() if release == content.release]
+    current = {name: str(release) for name, release in serving.items()}
+    same = [name for name, release in current.items() if release == content.release]
     if same:
         raise ExperimentError(
             ", ".join(same), f"serves {content.release[:12]} already: there is nothing to compare",
             hint=f"roll back first, or leave {', '.join(same)} out", code="EQ836",
         )  # fmt: skip
-    blind = [name for name in found if asked.done[name].model(content.model).proof == "ran"]
+    blind = [name for name in current if statuses.done[name].model(content.model).proof == "ran"]
     if blind:
         raise ExperimentError(
             ", ".join(blind), f"runs {content.model} by benchmark_model, which gives no answers to compare",
             hint=f"leave {', '.join(blind)} out", code="EQ836",
         )  # fmt: skip
-    releases = sorted(set(found.values()))
+    releases = sorted(set(current.values()))
     if len(releases) > 1:
-        each = "; ".join(f"{name} {release[:12]}" for name, release in found.items())
+        each = "; ".join(f"{name} {release[:12]}" for name, release in current.items())
         raise ExperimentError(
             content.model, f"the devices serve different releases: {each}", code="EQ837",
             hint="deploy one release to all of them first, or choose devices that serve the same one",

@@ -22,16 +22,16 @@ def list_command(app: App) -> None:
     from edgeq.store import Store
 
     with Store.open(app.workspace) as store:
-        found = record.read_all(store)
+        experiments = record.read_all(store)
     rows = []
-    for one in found:
+    for one in experiments:
         config = one.config
         state = one.state.value + (f", {len(one.open)} devices open" if one.ending and one.open else "")
         versus = f"{config.release_a[:12]} / {config.release_b[:12]}"
         share = f"{config.share:g} of {config.by.value}"
         rows.append([config.experiment, state, versus, share, str(len(config.devices)), one.started_by])
     app.ui.table(["experiment", "state", "A / B", "share", "devices", "by"], rows)
-    app.ui.emit("edgeq.ab.list/1", {"experiments": [one.to_dict() for one in found]})
+    app.ui.emit("edgeq.ab.list/1", {"experiments": [one.to_dict() for one in experiments]})
 
 
 @command("status", examples=["edgeq ab status", "edgeq ab status kws-1a2b3c4d-1 --json"])
@@ -42,24 +42,24 @@ def status_command(app: App, experiment: str | None) -> None:
     from edgeq.store import Store
 
     with Store.open(app.workspace) as store:
-        found = record.find(store, experiment)
-        result = result_of(store, found)
-    show(app, found, result)
-    against = {one.value: list(objections(found.config, result, one)) for one in Decision}
-    body = {**found.to_dict(), **result.to_dict(), "objections": against}
+        recorded = record.find(store, experiment)
+        result = result_of(store, recorded)
+    show(app, recorded, result)
+    against = {one.value: list(objections(recorded.config, result, one)) for one in Decision}
+    body = {**recorded.to_dict(), **result.to_dict(), "objections": against}
     app.ui.emit("edgeq.ab.status/1", body)
-    name = found.config.experiment
-    if found.state is not ExperimentState.RUNNING:
+    name = recorded.config.experiment
+    if recorded.state is not ExperimentState.RUNNING:
         return
     ready = [word for word, reasons in against.items() if not reasons]
     if ready:
         app.ui.next(f"edgeq ab decide {name} --{ready[0]} --because '...'")
     else:
-        app.ui.next(f"edgeq collect {' '.join(found.config.devices)}; edgeq ab status {name}")
+        app.ui.next(f"edgeq collect {' '.join(recorded.config.devices)}; edgeq ab status {name}")
 
 
 def result_of(store: Store, experiment: Experiment) -> ExperimentResult:
-    """Return what the store's windows say of an experiment."""
+    """Return the results of an experiment from the windows in the store."""
     from edgeq.experiment import analyze, record
 
     config = experiment.config
@@ -68,7 +68,7 @@ def result_of(store: Store, experiment: Experiment) -> ExperimentResult:
 
 
 def show(app: App, experiment: Experiment, result: ExperimentResult) -> None:
-    """Print how an experiment stands."""
+    """Print the state and results of an experiment."""
     from edgeq.units import format_percent
 
     config = experiment.config
@@ -115,7 +115,7 @@ def _row(metric: Metric) -> list[str]:
 
 
 def _end(value: float, *, ratio: bool) -> str:
-    """Return an end of an interval; an open one is empty."""
+    """Return one end of an interval; empty where it is unbounded."""
     if not math.isfinite(value):
         return ""
     return f"{value:.2f}" if ratio else f"{100 * value:+.1f}"

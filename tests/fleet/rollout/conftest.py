@@ -69,8 +69,8 @@ class Site:
     def read(self) -> Rollout:
         return fold(self.folder, journals.read(self.path))
 
-    def run(self, **times: Any) -> Rollout:
-        """Be a controller from what the journal says to where it stops."""
+    def run(self, times: RunnerTimes | None = None) -> Rollout:
+        """Run a controller from the state in the journal until it stops."""
         book, entries = MortalJournal.open(self.path)
         rollout = fold(self.folder, entries)
         self.fleet.time.forget()
@@ -80,7 +80,7 @@ class Site:
             deployer=self.fleet,
             pool=self.fleet.time,
             clock=self.fleet.time,
-            times=RunnerTimes(**times),
+            times=times or RunnerTimes(),
             request=self.request,
             on_event=self.events.append,
         ).run()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from edgeq.fleet.rollout.outcomes import Outcome
+from edgeq.fleet.rollout.runner import RunnerTimes
 from edgeq.fleet.rollout.state import RolloutState
 from edgeq.fleet.rollout.view import totals
 from edgeq.testing.simulated_fleet import Behaviour as B
@@ -85,7 +86,7 @@ def test_where_silence_is_allowed_the_rest_is_done_and_every_liar_is_found(
     # A sample above what is in flight: devices that fail at once are heard before those that take their time.
     abort = "silent>45%,rolled_back>20%,failed>5%,min=300"
     run = simulated(ways, devices=COUNT, stages=STAGES, abort=abort, soak_s=600, at_once=256)
-    rollout = run.run(ask_s=60)
+    rollout = run.run(RunnerTimes(query_s=60))
     assert rollout.state is RolloutState.DONE, rollout.reason
     kinds = Counter(ways.values())
     got = totals(rollout)

@@ -1,4 +1,4 @@
-"""Job `prove`: find a runtime module that computes a tiny model correctly (child process only)."""
+"""Job `prove`: the self-test of runtime modules, computing a tiny model (child process only)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(job: SelfTestJob, context: JobContext) -> Json:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the informative part of a failed import's message.
+    """Return the cause from the message of a failed import.
 
     numpy wraps a missing library into a page of advice and puts the cause at the end.
     """
