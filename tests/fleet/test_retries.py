@@ -247,4 +247,4 @@ def test_what_failed_too_often_is_tried_again_on_purpose_alone(
     assert document["error"]["code"] == "EQ504", "the device looked at it again"
     argv = ["deploy", str(bundles["wrong"]), "--to", "pi", "--retry", "--stages", "100%"]
     document, _ = run(lab, capsys, *argv, status=2)
-    assert "all at once" in document["error"]["message"]
+    assert "cannot be combined with --stages" in document["error"]["message"]
