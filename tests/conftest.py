@@ -28,6 +28,7 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 # Read once, before the tests take EDGEQ_* out of their environment.
 LAB_TIER = os.environ.get("EDGEQ_LAB", "")
 # What tools may add to the checkout while the tests run.
+CHECKOUT = pytest.StashKey[set[str]]()
 CACHES = ("_cache", ".hypothesis", ".egg-info", "build", ".coverage")
 # Why a test that must run on CI cannot.
 MISSING = pytest.StashKey[str]()
@@ -92,11 +93,42 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _clean_checkout() -> Iterator[None]:
-    before = set(os.listdir(ROOT))
+def _own_current_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    # The Python API records into the current folder's workspace, which must not be the checkout.
+    folder = tmp_path_factory.getbasetemp() / "current-folder"
+    folder.mkdir(exist_ok=True)
+    before = Path.cwd()
+    os.chdir(folder)
     yield
-    left = {name for name in set(os.listdir(ROOT)) - before if not name.endswith(CACHES)}
-    assert not left, f"the test wrote into the checkout, which was its current folder: {sorted(left)}"
+    os.chdir(before)
+    if any(folder.iterdir()):
+        shutil.rmtree(folder)
+
+
+def _entries() -> set[str]:
+    return {name for name in os.listdir(ROOT) if not name.endswith(CACHES)}
+
+
+@pytest.fixture(autouse=True)
+def _clean_checkout() -> Iterator[None]:
+    before = _entries()
+    yield
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # beside other processes, another test may be at fault
+        assert not (left := _entries() - before), f"the test wrote into the checkout: {sorted(left)}"
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Remember what the checkout holds."""
+    session.stash[CHECKOUT] = _entries()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run of several processes that left files in the checkout."""
+    before = session.stash[CHECKOUT]
+    left = _entries() - before
+    if left and "PYTEST_XDIST_WORKER" not in os.environ:
+        sys.stderr.write(f"\nthe tests wrote into the checkout: {sorted(left)}\n")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(autouse=True)

@@ -198,7 +198,7 @@ def test_a_bundle_that_is_none_is_refused_before_any_device_is_asked(
     [
         ({}, "expected arrays x"),
         ({"z": [1.0]}, "expected arrays x"),
-        ({"x": []}, "at least one"),
+        ({"x": []}, "at least 1"),
         ({"x": [float("nan")]}, "not finite"),
         ({"x": [1.0, 2.0], "y": [1]}, "2 labels"),
         ({"x": ["a"]}, "expected numbers"),
