@@ -209,7 +209,7 @@ def test_entropy_keeps_an_exactly_even_spread_whole() -> None:
 
 
 @pytest.mark.parametrize(("relu", "sign"), [(False, 1), (True, 1), (True, -1)])
-def test_mse_is_no_worse_than_its_neighbours(relu: bool, sign: int) -> None:
+def test_mse_has_at_most_the_error_of_its_neighbours(relu: bool, sign: int) -> None:
     values = np.float32(sign) * heavy_tailed(relu=relu)
     low, high = calibrator_of("mse")(histogram_of(values))
     found = squared_error(values, (low, high))

@@ -48,6 +48,8 @@ def records(workspace: Path) -> tuple[list[Any], list[Any], list[str], list[str]
 def test_the_api_leaves_the_records_of_the_command_line(
     cli: Cli, loopback_server: Server, site: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Both halves begin on an empty device; the server is shared with other tests.
+    shutil.rmtree(loopback_server.home / ".edgeq", ignore_errors=True)
     add(cli, loopback_server)
     cli.json("deploy", str(bundles["first"]), "--to", "pi")
     cli.json("deploy", str(bundles["second"]), "--to", "pi")
