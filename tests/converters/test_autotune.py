@@ -167,8 +167,8 @@ def test_the_measured_noise_predicts_that_of_the_integer_model() -> None:
     histograms = observed(model, given)
     found = tensor_ranges.choose(model, histograms, given, names=tensor_ranges.ALL, grid=INT8)
     wanted = at_logits(model, given)
-    told = -10 * np.log10(found.noise["minmax"])
-    assert abs(sqnr_db([at_logits(quantized(model, given), given)], [wanted]) - told) < 3
+    predicted_db = -10 * np.log10(found.noise["minmax"])
+    assert abs(sqnr_db([at_logits(quantized(model, given), given)], [wanted]) - predicted_db) < 3
 
 
 def test_among_equal_noises_the_widest_range_wins() -> None:

@@ -182,11 +182,11 @@ def test_services_settle_a_trial_after_a_power_cut_and_survive_a_clean_restart(
 
     _restart_cleanly(site)
     for device, kind in ((site.device, "systemd-system"), (site.empty, "systemd-user")):
-        told = autostart.status(device, timeout_s=60).document
-        assert (told["kind"], told["at_boot"], told["whole"]) == (kind, True, True)
-        assert told["seen_at_boot"]
-        assert told["ran_in_this_boot"]
-        assert told["last"]["ok"]
+        document = autostart.status(device, timeout_s=60).document
+        assert (document["kind"], document["at_boot"], document["whole"]) == (kind, True, True)
+        assert document["seen_at_boot"]
+        assert document["ran_in_this_boot"]
+        assert document["last"]["ok"]
     assert site.current() == bundles[0].release
     site.until("the system unit serves after a clean restart", lambda: site.answers("tcp", str(PORT)))
     site.say("after a clean restart both units ran, and the system unit serves")
@@ -223,13 +223,13 @@ def _trial_cut_and_settled(site: Site, old: Bundle, new: Bundle, what: str, kind
     ran = site.started()
     assert ran["boot_id"] == site.boot_id()
     assert ran["ok"] is True
-    told = ran["models"]["double"]
-    assert (told["state"], told["changed"]) == ("rolled_back", True)
-    assert "restarted" in told["reason"]
+    document = ran["models"]["double"]
+    assert (document["state"], document["changed"]) == ("rolled_back", True)
+    assert "restarted" in document["reason"]
     site.say(
         f"{what}: power cut in a soak; up after {boot_s:.1f} s; without a call: back to "
         f"{old.release[:12]} {ran['since_boot_s']:.1f} s after the kernel's start (seen {settled_s:.1f} s "
-        f"after ssh answered), infers over HTTP {serves_s:.1f} s later; reason: {told['reason']}"
+        f"after ssh answered), infers over HTTP {serves_s:.1f} s later; reason: {document['reason']}"
     )
     found = autostart.status(site.device, timeout_s=60).document
     assert found["seen_at_boot"]

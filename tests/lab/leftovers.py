@@ -52,11 +52,11 @@ def _naming(scratch: Path) -> list[str]:
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            told = (entry / "cmdline").read_bytes() + b"\0" + (entry / "environ").read_bytes()
+            command_line = (entry / "cmdline").read_bytes() + b"\0" + (entry / "environ").read_bytes()
         except OSError:
             continue  # it ended meanwhile, or is another user's
-        if wanted in told:
-            found.append(f"{entry.name} {told.split(bytes(1))[0].decode(errors='replace')}")
+        if wanted in command_line:
+            found.append(f"{entry.name} {command_line.split(bytes(1))[0].decode(errors='replace')}")
     return found
 
 
