@@ -223,13 +223,13 @@ def _trial_cut_and_settled(site: Site, old: Bundle, new: Bundle, what: str, kind
     ran = site.started()
     assert ran["boot_id"] == site.boot_id()
     assert ran["ok"] is True
-    document = ran["models"]["double"]
-    assert (document["state"], document["changed"]) == ("rolled_back", True)
-    assert "restarted" in document["reason"]
+    recovered = ran["models"]["double"]
+    assert (recovered["state"], recovered["changed"]) == ("rolled_back", True)
+    assert "restarted" in recovered["reason"]
     site.say(
         f"{what}: power cut in a soak; up after {boot_s:.1f} s; without a call: back to "
         f"{old.release[:12]} {ran['since_boot_s']:.1f} s after the kernel's start (seen {settled_s:.1f} s "
-        f"after ssh answered), infers over HTTP {serves_s:.1f} s later; reason: {document['reason']}"
+        f"after ssh answered), infers over HTTP {serves_s:.1f} s later; reason: {recovered['reason']}"
     )
     found = autostart.status(site.device, timeout_s=60).document
     assert found["seen_at_boot"]
