@@ -93,16 +93,14 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_current_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _own_current_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     # The Python API records into the current folder's workspace, which must not be the checkout.
+    # `monkeypatch` restores the folder of its first chdir, after every other fixture of the test ended: a
+    # folder removed here before that would leave all later tests without a current folder.
     folder = tmp_path_factory.getbasetemp() / "current-folder"
-    folder.mkdir(exist_ok=True)
-    before = Path.cwd()
-    os.chdir(folder)
-    yield
-    os.chdir(before)
-    if any(folder.iterdir()):
-        shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    monkeypatch.chdir(folder)
 
 
 def _entries() -> set[str]:
