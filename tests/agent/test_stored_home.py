@@ -17,25 +17,35 @@ from typing import Any
 
 import pytest
 
-STORED: dict[str, Any] = json.loads((Path(__file__).parent / "stored_home_v1.json").read_text("utf-8"))
+from edgeq_agent.storage.clock import read_boot_id
+
+RECORDED = (Path(__file__).parent / "stored_home_v1.json").read_text("utf-8")
+RECORDED_BOOT = "ff7843c8-e7df-4458-877f-ed3e4ca06140"
+# The home as if this machine had not been restarted since the earlier agent wrote it.
+STORED: dict[str, Any] = json.loads(RECORDED.replace(RECORDED_BOOT, read_boot_id()))
 # They change with the disk that holds the home.
 NOT_COMPARED = ("free_bytes", "free_inodes")
+
+
+def lay_out(home: Path, stored: dict[str, Any]) -> None:
+    """Write the stored files, links and outbox below `home`."""
+    for name, text in stored["files"].items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text, encoding="utf-8")
+    for name, target in stored["links"].items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(target, home / name)
+    connection = sqlite3.connect(home / "outbox.db")
+    connection.executescript("\n".join(stored["outbox_sql"]))
+    connection.execute(f"PRAGMA user_version = {int(stored['outbox_user_version'])}")
+    connection.close()
 
 
 @pytest.fixture
 def stored_home(tmp_path: Path) -> Path:
     """Return the stored home, laid out as it was."""
     home = tmp_path / "home"
-    for name, text in STORED["files"].items():
-        (home / name).parent.mkdir(parents=True, exist_ok=True)
-        (home / name).write_text(text, encoding="utf-8")
-    for name, target in STORED["links"].items():
-        (home / name).parent.mkdir(parents=True, exist_ok=True)
-        os.symlink(target, home / name)
-    connection = sqlite3.connect(home / "outbox.db")
-    connection.executescript("\n".join(STORED["outbox_sql"]))
-    connection.execute(f"PRAGMA user_version = {int(STORED['outbox_user_version'])}")
-    connection.close()
+    lay_out(home, STORED)
     return home
 
 
@@ -56,6 +66,21 @@ def answer_of(home: Path, verb: str, request: dict[str, Any]) -> list[dict[str, 
 def test_it_answers_from_an_earlier_agents_home_as_that_agent_did(stored_home: Path, verb: str) -> None:
     recorded = STORED["answers"][verb]
     assert answer_of(stored_home, verb, recorded["request"]) == recorded["messages"]
+
+
+def test_a_restart_since_then_changes_only_the_windows_boot(tmp_path: Path) -> None:
+    before_the_restart = json.loads(RECORDED)
+    lay_out(tmp_path / "home", before_the_restart)
+    recorded = before_the_restart["answers"]["status"]
+    expected, result = (
+        recorded["messages"][-1]["result"],
+        answer_of(tmp_path / "home", "status", {})[-1]["result"],
+    )
+    assert result["outbox"].pop("boot").startswith(read_boot_id())
+    assert result["outbox"].pop("last_seq") == 0
+    assert expected["outbox"].pop("boot").startswith(RECORDED_BOOT)
+    assert expected["outbox"].pop("last_seq") == 8
+    assert result == expected
 
 
 def test_windows_of_an_earlier_agent_are_acknowledged_once(stored_home: Path) -> None:
