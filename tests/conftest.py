@@ -58,9 +58,16 @@ def _missing(marker: str) -> str | None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what cannot run here; on CI, where everything is installed, a missing part is a failure."""
+    has_quick_case: set[str] = set()
     for item in items:
         if item.get_closest_marker("lab"):  # booting a device takes its time
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("first_is_quick"):
+            test = item.nodeid.partition("[")[0]
+            if test in has_quick_case:
+                item.add_marker(pytest.mark.slow)
+            elif not item.get_closest_marker("slow"):
+                has_quick_case.add(test)
     on_ci = os.environ.get("CI") == "true"
     for marker in ("convert", "sshd", "browser", "shared", "lab", "vm"):
         reason = _missing(marker)

@@ -106,6 +106,7 @@ def test_a_signature_by_a_revoked_key_is_refused(
     assert serving.call("activate", **float_bundle.request(signatures=signatures)).result["changed"]
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("damage", ["cut", "empty", "long", "bit", "text", "spaces", "s-plus-l"])
 def test_a_truncated_signature_is_refused(
     serving: Any, float_bundle: Any, kit: Any, still_serves: Any, damage: str
@@ -127,6 +128,7 @@ def test_a_truncated_signature_is_refused(
     still_serves()
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     "signatures", ["text", {"key": "x"}, [1], [{}], [{"key": "../x", "sig": "x"}], [{}] * 17]
 )
@@ -271,6 +273,7 @@ def test_two_signatures_where_two_are_required(
     assert serving.call("activate", **float_bundle.request(signatures=both)).result["changed"]
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"schema":"edgeq.trust/1"}', "keys", "id"])
 def test_a_damaged_trust_store_admits_nothing_and_rollback_works(
     serving: Any, int8_bundle: Any, float_bundle: Any, damage: str

@@ -72,6 +72,7 @@ def test_the_same_signature_over_reordered_json(serving: Any, float_bundle: Any)
     assert serving.current("tiny") == float_bundle.release
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     "text", ['{"counter":1e999}', '{"model":"\\ud800"}', '{"x":' * 3000 + "1" + "}" * 3000, "[]", "1"]
 )
@@ -145,6 +146,7 @@ def runtime_of(device: Any, wheel: bytes, name: str = "evil-1-py3-none-any.whl")
     return error
 
 
+@pytest.mark.slow
 def test_endless_data_in_a_wheel(serving: Any, still_serves: Any) -> None:
     """Zip bombs: one that says how large it gets, and one that lies about it."""
     zeros = wheel_of({"a.bin": bytes(64 << 20)})
@@ -165,6 +167,7 @@ def test_endless_data_in_a_wheel(serving: Any, still_serves: Any) -> None:
     still_serves()
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     "member",
     [
@@ -192,6 +195,7 @@ def test_wheel_members_that_are_links(serving: Any, still_serves: Any) -> None:
     still_serves()
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("name", SHELL)
 def test_shell_metacharacters_in_names(
     serving: Any, float_bundle: Any, kit: Any, still_serves: Any, name: str
@@ -216,6 +220,7 @@ def test_shell_metacharacters_in_names(
     still_serves()
 
 
+@pytest.mark.slow
 def test_file_modes(serving: Any, float_bundle: Any, kit: Any, tiny_data: Any) -> None:
     """Everything in the home is its owner's alone, whatever the umask of whoever called."""
     old = os.umask(0)

@@ -86,6 +86,7 @@ def test_kill_in_the_middle_of_an_activation(
     assert serving.current("tiny") == float_bundle.release
 
 
+@pytest.mark.slow
 def test_kill_at_any_moment(
     serving: Any, int8_bundle: Any, float_bundle: Any, tiny_data: Any, kit: Any
 ) -> None:
@@ -109,6 +110,7 @@ def test_kill_at_any_moment(
     assert list((serving.home / "tmp").iterdir()) == []
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("when", ["staged", "verified", "activating", "swapped"])
 def test_the_next_call_recovers_from_a_death_in_each_state(
     serving: Any, int8_bundle: Any, float_bundle: Any, when: str
@@ -147,6 +149,7 @@ def test_the_next_call_recovers_from_a_death_in_each_state(
     assert serving.call("rollback", model="tiny").result["release"] == int8_bundle.release
 
 
+@pytest.mark.slow
 def test_status_during_an_activation_leaves_it_alone(
     serving: Any, int8_bundle: Any, slow_bundle: Any
 ) -> None:
@@ -161,6 +164,7 @@ def test_status_during_an_activation_leaves_it_alone(
     assert json.loads(out.splitlines()[-1])["result"]["states"][-1] == "committed"
 
 
+@pytest.mark.slow
 def test_an_activation_completes_when_the_caller_disconnects(serving: Any, slow_bundle: Any) -> None:
     slow_bundle.send(serving)
     with serving.start("activate") as process:

@@ -168,6 +168,7 @@ def test_the_blueprints_limits_apply_to_it_too(phone: Any, int8_bundle: Any, kit
     assert "latency_p95_ns is over" in error["problem"]
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("percentiles", [True, False])
 def test_its_benchmark_has_its_own_schema(ready: Any, int8_bundle: Any, *, percentiles: bool) -> None:
     build(ready, benchmark_model(percentiles=percentiles)).result  # noqa: B018 - asserts success
@@ -191,6 +192,7 @@ def test_inference_is_refused(phone: Any, int8_bundle: Any, tiny_data: Any, kit:
     assert "gives no outputs" in error["problem"]
 
 
+@pytest.mark.slow
 def test_experiments_are_refused(phone: Any, int8_bundle: Any, float_bundle: Any) -> None:
     """It gives no outputs and no telemetry: neither arm of an experiment may depend on it."""
     phone.call("activate", **int8_bundle.request()).result  # noqa: B018

@@ -126,6 +126,7 @@ def _scenarios(injection: SimpleNamespace, machine: Any, old: Any, new: Any, kit
     ]
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("name", NAMES)
 def test_killed_after_every_operation(lab: Any, name: str) -> None:
     operations = lab.operations(name)
@@ -137,6 +138,7 @@ def test_killed_after_every_operation(lab: Any, name: str) -> None:
     lab.cut(name, len(operations) + 1, "kept")
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     "how",
     [
@@ -153,6 +155,7 @@ def test_power_cut_after_every_operation(lab: Any, name: str, how: str) -> None:
 REFUSALS = [(errno.ENOSPC, False), (errno.ENOSPC, True), (errno.EROFS, True), (errno.EIO, False)]
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     ("error", "lasting"),
     [REFUSALS[1], *(pytest.param(*each, marks=pytest.mark.slow) for each in REFUSALS if each != REFUSALS[1])],

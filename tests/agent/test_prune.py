@@ -34,6 +34,7 @@ def test_an_empty_device_has_nothing_to_remove(device: Any) -> None:
     assert result["freed_bytes"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.convert
 def test_each_reference_keeps_a_release(serving: Any, int8_bundle: Any, float_bundle: Any) -> None:
     float_bundle.send(serving)
@@ -192,6 +193,7 @@ def test_a_disk_without_free_inodes_is_reported(tiny_disk: tuple[Path, list[str]
     assert list((device.home / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.convert
 def test_a_device_with_a_read_only_disk_still_answers(
     tiny_disk: tuple[Path, list[str]], prepared_serving: Path, float_bundle: Any, kit: Any, tiny_data: Any

@@ -215,6 +215,7 @@ def _installed(name: str, found: dict[str, importlib.metadata.Distribution]) -> 
             _installed(requirement.name, found)
 
 
+@pytest.mark.slow
 @pytest.mark.convert
 def test_a_real_runtime_from_wheels_serves_a_model(
     device: Any, int8_bundle: Any, tiny_data: Any, kit: Any

@@ -41,6 +41,7 @@ def test_each_arm_gets_its_share(values: list[float], salt: str) -> None:
         assert abs(share - wanted) < _six_sigma(wanted)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(weights, min_size=2, max_size=5), weights, st.integers(0, 4))
 def test_only_the_moved_share_moves(values: list[float], weight: float, which: int) -> None:

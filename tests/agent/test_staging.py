@@ -194,6 +194,7 @@ class TestSplit:
         assert staged_device.call("activate", **third.request(soak_s=3600)).result["state"] == "soaking"
         assert staged_device.call("split", **arms_of(("b", float_bundle.release, 1))).error["code"] == "EQ553"
 
+    @pytest.mark.slow
     def test_activating_another_release_ends_it_and_a_failed_soak_restores_it(
         self, staged_device: Any, kit: Any, tiny_data: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
@@ -222,6 +223,7 @@ class TestSplit:
             assert rt.run(tiny_data[0]).arm is None
         assert not (device.home / "models" / "tiny" / "split.json").exists()
 
+    @pytest.mark.slow
     def test_staging_and_pruning_during_a_soak_keep_the_split_and_its_releases(
         self, staged_device: Any, kit: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
@@ -263,6 +265,7 @@ class TestSplit:
         assert staged_device.call("split", model="tiny", clear=True).result["changed"]
         assert staged_device.call("split", model="tiny").result["split"] is None
 
+    @pytest.mark.first_is_quick
     @pytest.mark.parametrize(
         "body",
         [
@@ -284,6 +287,7 @@ class TestSplit:
         assert staged_device.call("prune").result["removed"]["releases"] == []
         assert staged_device.call("stage", **float_bundle.request()).result["changed"]
 
+    @pytest.mark.first_is_quick
     @pytest.mark.parametrize("weights", [(10**400, 1), (1e308, 1e308)])
     def test_weights_with_an_infinite_sum_are_refused(
         self, staged_device: Any, int8_bundle: Any, float_bundle: Any, weights: tuple[float, float]

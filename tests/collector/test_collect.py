@@ -141,6 +141,7 @@ def test_all_windows_arrive_in_batches_and_leave_the_device(agent: RealAgent, tm
         assert agent.calls[-1]["ack"] is None
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("broken_call", [1, 2, 3, 4])
 def test_a_connection_that_breaks_at_any_call_loses_nothing(
     agent: RealAgent, tmp_path: Path, broken_call: int

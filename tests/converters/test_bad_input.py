@@ -68,6 +68,7 @@ BAD_CALIBRATION = {
 }
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("name", BAD_CALIBRATION)
 def test_bad_calibration(models: Path, output: Path, tmp_path: Path, edgeq: Edgeq, name: str) -> None:
     arrays, code, words = BAD_CALIBRATION[name]
@@ -77,6 +78,7 @@ def test_bad_calibration(models: Path, output: Path, tmp_path: Path, edgeq: Edge
     refused(edgeq(*command), code, str(path), *words, output=output)
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 half an archive"])
 def test_calibration_that_is_not_a_file_of_arrays(
     models: Path, output: Path, tmp_path: Path, edgeq: Edgeq, content: bytes

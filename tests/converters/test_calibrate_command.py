@@ -94,6 +94,7 @@ def test_a_keras_model_gives_the_same_float_model_each_time(models: Path, data: 
     assert used.ops_by_kind()["integer"] == len(used.op_report)
 
 
+@pytest.mark.slow
 def test_histograms_of_another_model_are_refused(
     models: Path, data: Path, tmp_path: Path, edgeq: Edgeq
 ) -> None:
@@ -206,6 +207,7 @@ def test_options_that_do_not_fit_together_are_usage_errors(
         calibrate(source, tmp_path / "none.npz", output)
 
 
+@pytest.mark.slow
 def test_a_model_with_open_shapes_is_refused(models: Path, data: Path, tmp_path: Path, edgeq: Edgeq) -> None:
     pytest.importorskip("tensorflow")
     said = edgeq("calibrate", models / "open.keras", "--data", data, "-o", tmp_path / "h.npz")

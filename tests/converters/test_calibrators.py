@@ -34,6 +34,7 @@ def squared_error(values: Values, found: tuple[float, float]) -> float:
     return float(np.mean(np.square(INT8.rounded(exact, *found) - exact)))
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("name", NAMES)
 @given(values=VALUES, random=st.randoms(use_true_random=False), size=st.integers(1, 5))
 def test_neither_order_nor_batches_nor_merging_change_a_range(

@@ -29,6 +29,7 @@ def floats(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return convert(source, tmp_path_factory.mktemp("floats") / "float.tflite", scheme="float32").path
 
 
+@pytest.mark.slow
 def test_a_source_becomes_a_float_model_with_names_and_batch_one(floats: Path) -> None:
     info = describe(floats)
     assert [(tensor.name, tensor.shape, tensor.dtype) for tensor in info.inputs] == [
@@ -81,6 +82,7 @@ def test_weights_only_schemes(models: Path, data: Path, tmp_path: Path, scheme: 
     assert any(expected in line.reason for line in done.op_report)
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes_in_any_order_of_samples(
     models: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -128,6 +130,7 @@ def test_a_model_with_its_own_batch_size(models: Path, data: Path, tmp_path: Pat
     assert np.abs(batched.astype(int) - single.astype(int)).max() <= 1
 
 
+@pytest.mark.slow
 def test_without_a_signature_and_with_equal_tensor_names(models: Path, data: Path, tmp_path: Path) -> None:
     flatbuffers = pytest.importorskip("flatbuffers")
     schema = pytest.importorskip("ai_edge_litert.schema_py_generated")

@@ -91,6 +91,7 @@ def test_a_poor_model_gives_a_warning_with_its_sqnr_and_the_remedy(fragile: Path
     assert not any(note.startswith("4-bit weights leave ") for note in good.notes)
 
 
+@pytest.mark.slow
 def test_a_higher_target_sqnr_keeps_more_operations_at_8_bits(fragile: Path, tmp_path: Path) -> None:
     counts = []
     for level in (8.0, 12.0, 60.0):
@@ -100,6 +101,7 @@ def test_a_higher_target_sqnr_keeps_more_operations_at_8_bits(fragile: Path, tmp
     assert counts[-1] == 0
 
 
+@pytest.mark.slow
 def test_the_same_samples_in_another_order_choose_the_same(fragile: Path, tmp_path: Path) -> None:
     with np.load(fragile / "calibration.npz") as kept:
         np.savez(tmp_path / "turned.npz", x=kept["x"][::-1])

@@ -117,6 +117,7 @@ def first_output(models: Path, name: str, op: str) -> str:
     return tflite_file.operation_name(model.graph, operator)
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("backend", [Backend.LITERT, Backend.TENSORFLOW])
 @pytest.mark.parametrize(("op", "io"), [("CONV_2D", "int8"), ("FULLY_CONNECTED", "float32")])
 def test_float_ops_stay_float_and_no_others(

@@ -90,6 +90,7 @@ def test_a_rebuilt_file_has_the_same_bytes(shop: Path, edgeq: Edgeq) -> None:
     assert sha256_of(again) == digest
 
 
+@pytest.mark.slow
 def test_a_moved_file_can_be_passed(shop: Path, edgeq: Edgeq) -> None:
     int8(shop, edgeq)
     for name in ("float.tflite", "c.npz"):
@@ -114,6 +115,7 @@ def test_a_changed_file_is_named(shop: Path, edgeq: Edgeq) -> None:
     assert f"got {sha256_of(shop / 'c.npz')[:12]}" in said.err
 
 
+@pytest.mark.slow
 def test_other_tools_are_named_where_the_bytes_differ(shop: Path, edgeq: Edgeq) -> None:
     document = int8(shop, edgeq)
     lineage = document["lineage"]
@@ -140,6 +142,7 @@ def test_a_file_without_a_record(shop: Path, edgeq: Edgeq) -> None:
         assert "no such file" in said.err
 
 
+@pytest.mark.slow
 def test_arrays_given_in_python_must_be_saved_to_rebuild(shop: Path) -> None:
     with np.load(shop / "c.npz") as loaded:
         x = loaded["x"]

@@ -52,6 +52,7 @@ def convolutions(found: Sensitivity) -> list[int]:
     return [op.index for op in found.ops if op.op == "CONV_2D"]
 
 
+@pytest.mark.slow
 def test_an_outlier_in_the_weights_is_ranked_worst_and_leaving_it_float_helps(measured: Measured) -> None:
     found, even = measured("outlier"), measured("even")
     planted_at = convolutions(found)[2]
@@ -215,6 +216,7 @@ def test_the_command_says_bad_input_in_one_line(
         assert "Traceback" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_ic_is_measured_whole_in_time() -> None:
     folder = SHARED / "ic"

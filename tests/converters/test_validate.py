@@ -32,6 +32,7 @@ def dense(weights: Any, *, signature: Any = None) -> Model:
     return graph.ends([x], [y]).as_model()
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("scheme", ["float32", "float16", "dynamic", "int8"])
 def test_bad_weights_are_named(tmp_path: Path, edgeq: Edgeq, bad: float, scheme: str) -> None:
@@ -89,6 +90,7 @@ def test_only_the_batch_may_be_open(signature: tuple[int, ...], fits: bool) -> N
     assert caught.value.code == "EQ306"
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     ("name", "words"),
     [("CUSTOM MyOp", "custom operation MyOp"), ("CUSTOM FlexRoll", "TensorFlow's own operations")],

@@ -132,6 +132,7 @@ def test_files_that_are_not_models_are_refused(
         describe(path)
 
 
+@pytest.mark.slow
 def test_corrupted_models_never_crash_the_caller(int8_model: Path, tmp_path: Path) -> None:
     whole, random, path = int8_model.read_bytes(), np.random.default_rng(4), tmp_path / "altered.tflite"
     codes = []

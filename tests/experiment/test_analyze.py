@@ -121,6 +121,7 @@ class TestByCalls:
         assert objections(known, result, Decision.REJECT) == ()
         assert "shown to be worse" in objections(known, result, Decision.PROMOTE)[0]
 
+    @pytest.mark.slow
     def test_equal_releases_show_no_difference_at_any_look_and_b_may_be_promoted(self) -> None:
         fleet = Fleet(2, 4)
         known = config(SplitBy.CALLS, fleet.names, 0.2, worse_by=0.05)
@@ -171,6 +172,7 @@ class TestByCalls:
         assert (result.windows, result.others, result.silent) == (4, 2, ("pi99",))
         assert result.summary == "nothing can be said yet"
 
+    @pytest.mark.slow
     def test_rare_feedback_with_a_changing_rate_shows_no_difference(self) -> None:
         """Of ten windows of B one has a label: its block spans them all, and ends with it."""
         missed, middles = 0, []
@@ -204,6 +206,7 @@ class TestByCalls:
 
 
 class TestAcrossDevices:
+    @pytest.mark.slow
     def test_device_effects_show_no_difference_however_many_calls(self) -> None:
         """Twelve unlike devices, hundreds of calls each: pooled, they would show what is not there."""
         alpha, runs, missed, pooled = 0.05, 25, 0, 0

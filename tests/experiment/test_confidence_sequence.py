@@ -52,6 +52,7 @@ def fixed_misses(values: Array, means: Array) -> bool:
     return bool(off[FEWEST:].any())
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("effect", [0.0, -0.05])
 def test_the_sequence_covers_at_every_look_and_a_fixed_n_interval_does_not(effect: float) -> None:
     random = np.random.default_rng(1)
@@ -66,6 +67,7 @@ def test_the_sequence_covers_at_every_look_and_a_fixed_n_interval_does_not(effec
     assert fixed / RUNS > 3 * ALPHA, "the very same looks would fool the usual interval"
 
 
+@pytest.mark.slow
 def test_the_sequence_covers_while_the_effect_changes() -> None:
     random = np.random.default_rng(2)
     effects = 0.1 * np.sin(np.arange(BLOCKS) / 40)
@@ -78,6 +80,7 @@ def test_the_sequence_covers_while_the_effect_changes() -> None:
     assert missed / RUNS <= MOST
 
 
+@pytest.mark.slow
 def test_the_sequence_covers_with_rare_large_values() -> None:
     random = np.random.default_rng(3)
     missed = 0

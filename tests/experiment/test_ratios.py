@@ -37,6 +37,7 @@ def made(
     return found
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("quantile", [0.5, 0.95])
 @pytest.mark.parametrize("ratio", [1.0, 1.3])
 def test_it_holds_at_every_look(quantile: float, ratio: float) -> None:
@@ -75,6 +76,7 @@ def test_arms_of_very_different_size_show_no_false_difference() -> None:
     assert np.mean(by_block) < -5, "the plain comparison of quantiles is off by a tenth"
 
 
+@pytest.mark.slow
 def test_a_slow_release_is_detected_to_the_resolution_of_the_sketch() -> None:
     found = made(np.random.default_rng(5), 2000, 1.5, a=60, b=60)
     interval, estimate, _ = ratio_interval(found, 0.95, alpha=0.05)

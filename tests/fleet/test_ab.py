@@ -134,6 +134,7 @@ def test_a_worse_release_is_found_and_rejected_with_a_record(
     assert cli.json("ab", "list")["experiments"][0]["ending"]["because"] == "it is worse"
 
 
+@pytest.mark.slow
 def test_an_equal_release_shows_nothing_and_is_promoted_through_the_gate(
     cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path]
 ) -> None:
@@ -159,6 +160,7 @@ def test_an_equal_release_shows_nothing_and_is_promoted_through_the_gate(
     assert cli.json("rollback", "double", "--on", "pi")["devices"][0]["release"] == before
 
 
+@pytest.mark.slow
 def test_deciding_against_the_data_is_on_record(
     cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path]
 ) -> None:
@@ -171,6 +173,7 @@ def test_deciding_against_the_data_is_on_record(
     assert state(pi)["current"] == begun["release_b"]
 
 
+@pytest.mark.slow
 def test_a_promotion_in_stages_is_a_rollout(cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path]) -> None:
     begun = cli.json("ab", "start", str(bundles["second"]), "--to", "pi")
     promote = ("ab", "decide", "--promote", "--because", "x", "--anyway", "--stages", "all")
@@ -193,6 +196,7 @@ def test_stop_gives_everything_back(cli: Cli, pi: LoopbackDevice, bundles: dict[
     assert cli.json("ab", "start", str(bundles["second"]), "--to", "pi")["experiment"].endswith("-2")
 
 
+@pytest.mark.slow
 def test_a_start_that_was_killed_anywhere_goes_on(
     cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path], site: Path
 ) -> None:
@@ -216,6 +220,7 @@ def test_a_start_that_was_killed_anywhere_goes_on(
         assert [record.event for record in store.experiments()] == ["started"]
 
 
+@pytest.mark.slow
 def test_two_starts_at_once_are_one_experiment(
     cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path], site: Path
 ) -> None:

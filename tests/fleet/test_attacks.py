@@ -189,6 +189,7 @@ def test_a_second_enrolment_gives_no_right_to_publish(
     assert caught.value.reported_code == "EQ532"
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("name", SHELL)
 def test_shell_metacharacters_in_every_name(
     attacked: Attacked, still_serves: Any, tmp_path: Path, name: str
@@ -218,6 +219,7 @@ def test_shell_metacharacters_in_every_name(
     assert not Inventory.load(tmp_path).devices
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("home", ["edgeq; touch PWNED", "$(touch PWNED)", "`touch PWNED`", "a' b"])
 def test_the_agents_folder_is_a_name_and_no_command(attacked: Attacked, tmp_path: Path, home: str) -> None:
     running = attacked.running
@@ -312,6 +314,7 @@ def run(*argv: str, expected: int = 0) -> None:
     assert main(list(argv)) == expected
 
 
+@pytest.mark.slow
 def test_keys_are_rotated_by_commands(attacked: Attacked, capsys: pytest.CaptureFixture[str]) -> None:
     """A new key is trusted, the old one revoked; bundles of the old one are refused, what serves goes on."""
     workspace = str(attacked.workspace)

@@ -112,6 +112,7 @@ def test_half_of_a_wait_is_jitter(jitter: float, waits: list[float]) -> None:
     assert clock.slept == waits
 
 
+@pytest.mark.slow
 def test_a_deploy_whose_link_is_cut_resumes_where_it_was(
     loopback_server: Server, site: Path, read: Read
 ) -> None:

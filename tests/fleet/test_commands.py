@@ -122,6 +122,7 @@ def test_a_dry_run_of_prune_needs_no_store(cli: Cli, site: Path, tmp_path: Path)
         assert cli.json("prune", "--on", "pi", status=1)["error"]["code"] == "EQ610"
 
 
+@pytest.mark.slow
 def test_pin_prune_and_unpin(cli: Cli, site: Path, bundles: dict[str, Path], tmp_path: Path) -> None:
     with loopback_device(tmp_path / "d") as server:
         add(cli, server)
@@ -156,6 +157,7 @@ def test_pin_prune_and_unpin(cli: Cli, site: Path, bundles: dict[str, Path], tmp
         assert cli.json("deploy", str(bundles["second"]), "--to", "pi")["devices"][0]["release"] == second
 
 
+@pytest.mark.slow
 def test_one_of_two_devices_failing_is_exit_4_and_the_other_is_done(
     cli: Cli, loopback_server: Server, site: Path, bundles: dict[str, Path]
 ) -> None:
@@ -296,6 +298,7 @@ def test_an_emulated_device_lives_until_it_is_stopped(cli: Cli, site: Path) -> N
     assert again["device"]["labels"] == document["device"]["labels"]
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     ("disposition", "sent", "status"),
     [

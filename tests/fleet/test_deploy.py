@@ -36,6 +36,7 @@ def clean(server: Server) -> Server:
     return server
 
 
+@pytest.mark.first_is_quick
 def test_the_whole_life_of_a_model_on_a_device(clean: Server, site: Path, read: Read) -> None:
     shutil.rmtree(clean.home / ".edgeq", ignore_errors=True)
     device = clean.enrol(site, labels={"site": "lab"})
@@ -76,6 +77,7 @@ def test_the_whole_life_of_a_model_on_a_device(clean: Server, site: Path, read: 
     assert current.resolve().name == first.release
 
 
+@pytest.mark.first_is_quick
 def test_inference_gives_what_the_model_does(clean: Server, site: Path, read: Read, tmp_path: Path) -> None:
     import numpy as np
 
@@ -107,6 +109,7 @@ def test_an_agent_file_that_was_changed_on_the_device_is_replaced(clean: Server,
     assert path.read_bytes() == build_agent().data
 
 
+@pytest.mark.first_is_quick
 def test_a_bundle_for_another_kind_or_a_larger_device_is_blocked_before_anything_is_sent(
     clean: Server, site: Path, read: Read
 ) -> None:
@@ -120,6 +123,7 @@ def test_a_bundle_for_another_kind_or_a_larger_device_is_blocked_before_anything
     assert not any((clean.home / ".edgeq" / "blobs" / "sha256").iterdir())
 
 
+@pytest.mark.first_is_quick
 def test_a_link_that_is_cut_in_a_put_is_an_error_and_the_next_run_continues(
     clean: Server, site: Path, read: Read
 ) -> None:

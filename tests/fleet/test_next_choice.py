@@ -67,6 +67,7 @@ def facts_of(device: Device) -> Facts:
         return client.facts()
 
 
+@pytest.mark.slow
 def test_the_next_wheels_are_tried_and_the_failure_is_remembered(
     device: Device, site: Path, read: Read, broken_first: Callable[[Facts], str]
 ) -> None:

@@ -45,6 +45,7 @@ def records(workspace: Path) -> tuple[list[Any], list[Any], list[str], list[str]
         return runs, audit, [r.release for r in store.releases()], [b.model for b in store.benches()]
 
 
+@pytest.mark.slow
 def test_the_api_leaves_the_records_of_the_command_line(
     cli: Cli, loopback_server: Server, site: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,7 @@ VERBS: dict[str, Callable[[Device, RetryPolicy], Any]] = {
 }
 
 
+@pytest.mark.first_is_quick
 @BOTH
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_whose_link_is_cut_is_asked_again(lab: Site, verb: str) -> None:
@@ -118,6 +119,7 @@ def test_a_verb_whose_link_is_cut_is_asked_again(lab: Site, verb: str) -> None:
     assert [error.transient for error in failures] == [True]
 
 
+@pytest.mark.first_is_quick
 def test_a_plan_whose_link_is_cut_is_made_again(lab: Site, bundles: dict[str, Path]) -> None:
     retry, failures = lab.cut_in_the_next_call()
     assert plan_one(
@@ -126,6 +128,7 @@ def test_a_plan_whose_link_is_cut_is_made_again(lab: Site, bundles: dict[str, Pa
     assert len(failures) == 1
 
 
+@pytest.mark.first_is_quick
 @BOTH
 def test_an_inference_whose_link_is_cut_is_not_repeated(lab: Site, tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=np.arange(8, dtype=np.float32).reshape(2, 4))
@@ -138,6 +141,7 @@ def test_an_inference_whose_link_is_cut_is_not_repeated(lab: Site, tmp_path: Pat
     assert infer(lab.device, "double", payload, retry_policy=retry).samples == 2
 
 
+@pytest.mark.first_is_quick
 @BOTH
 def test_the_connection_of_an_inference_is_tried_again(lab: Site, tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=np.arange(8, dtype=np.float32).reshape(2, 4))
@@ -167,6 +171,7 @@ def test_a_rollback_whose_answer_was_lost_goes_back_once(lab: Site, monkeypatch:
     assert status(lab.direct).models["double"].current == first, "not back and forth"
 
 
+@pytest.mark.first_is_quick
 @BOTH
 def test_what_is_final_is_not_tried_again(lab: Site, tmp_path: Path) -> None:
     failures: list[EdgeqError] = []
@@ -194,6 +199,7 @@ def run(
     return document, err
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     "argv",
     [
@@ -220,6 +226,7 @@ def test_the_commands_try_again_and_say_so(
     run(lab, capsys, *argv)
 
 
+@pytest.mark.slow
 def test_a_plain_deploy_can_soak(
     lab: Site, bundles: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -235,6 +235,7 @@ def forget(home: Path) -> None:
     (home / ".ssh" / "known_hosts").unlink()
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.sshd
 @BOTH
 def test_a_jump_is_pinned_at_enrolment_and_needs_no_known_hosts_then(
@@ -276,6 +277,7 @@ def test_a_jump_host_without_a_key_is_named_with_a_hint(
     assert str(loopback_server.identity) not in str(caught.value)
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.sshd
 @BOTH
 def test_a_jump_that_is_not_known_is_pinned_by_its_fingerprint(
@@ -370,6 +372,7 @@ def test_all_certificates_of_a_host_are_taken(home: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_host_key_is_rotated_on_request_alone(workspace: Path, tmp_path: Path) -> None:
     with loopback_device(tmp_path / "device") as running:
         enrolled = enrol(

@@ -39,6 +39,7 @@ def test_a_device_without_a_start_says_so_and_what_it_could_be(
     assert (check["health"], check["fix"]) == ("warn", "edgeq devices service pi --enable")
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     ("more", "status", "message"),
     [

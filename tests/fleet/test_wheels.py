@@ -119,6 +119,7 @@ def test_the_devices_platform_is_fetched_and_the_cache_needs_no_index(
     assert again == arm_wheels
 
 
+@pytest.mark.slow
 def test_devices_that_are_planned_at_once_share_one_fetch(
     arm_wheels: wheels.RuntimeSpec, tmp_path: Path
 ) -> None:

@@ -150,6 +150,7 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+@pytest.mark.slow
 def test_the_server_is_restarted_until_the_service_is_disabled(board: Any) -> None:
     board.call("service", action="enable", kind="plain", models=["tiny"])
     pid = until("a supervisor", lambda: supervisor(board))
@@ -174,6 +175,7 @@ def test_the_server_is_restarted_until_the_service_is_disabled(board: Any) -> No
     assert not answers(board)
 
 
+@pytest.mark.slow
 def test_a_server_that_keeps_failing_is_given_up_with_its_reason(board: Any) -> None:
     board.call("service", action="enable", kind="plain", models=["tiny"])
     pid = until("a supervisor", lambda: supervisor(board))

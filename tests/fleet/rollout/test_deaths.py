@@ -44,6 +44,7 @@ def result(run: Any, rollout: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("how", ["before", "after", "torn"])
 @pytest.mark.parametrize("name", RUNS)
 def test_a_controller_that_died_at_any_write_is_continued_to_the_same_end(
