@@ -61,6 +61,7 @@ def test_rollback_returns_to_the_previous_release_and_no_further(
     assert serving.call("rollback", model="tiny").error["code"] == "EQ507"
 
 
+@pytest.mark.slow
 def test_rollback_from_a_named_release_is_idempotent(
     serving: Any, int8_bundle: Any, float_bundle: Any
 ) -> None:
@@ -95,6 +96,7 @@ def test_wrong_golden_outputs_leave_the_previous_release(
     assert serving.call("activate", **float_bundle.request()).result["changed"]
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(("steps", "healthy"), [(1, True), (2, False)])
 def test_the_manifest_sets_the_tolerance(
     ready: Any, int8_bundle: Any, kit: Any, steps: int, healthy: bool
@@ -140,6 +142,7 @@ def test_float_outputs_are_compared_with_the_tolerance(ready: Any, float_bundle:
     assert error["got"].startswith("an error of 0.01")
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(("limit", "value"), [("latency_p95_ns", 1), ("memory_peak_bytes", 1000)])
 def test_a_release_over_the_blueprints_limits_is_unhealthy(
     ready: Any, int8_bundle: Any, kit: Any, limit: str, value: int
@@ -154,6 +157,7 @@ def test_a_release_over_the_blueprints_limits_is_unhealthy(
     assert ready.current("tiny") is None
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("content", [b"no model at all", b""])
 def test_a_file_that_is_not_a_model_is_refused(
     serving: Any, int8_bundle: Any, kit: Any, content: bytes
@@ -233,6 +237,7 @@ def test_a_missing_runtime_is_refused(ready: Any, int8_bundle: Any) -> None:
     assert error["code"] == "EQ503"
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("damage", ["{", "[]", '{"state": "elsewhere"}'])
 def test_a_damaged_state_file_does_not_stop_the_next_deploy(
     serving: Any, int8_bundle: Any, damage: str

@@ -193,6 +193,7 @@ def test_rollback_to_a_lower_counter(serving: Any, int8_bundle: Any, float_bundl
     assert serving.call("activate", **float_bundle.request()).result["changed"], "the newest may come back"
 
 
+@pytest.mark.slow
 def test_an_old_release_under_another_counter_is_refused(
     serving: Any, int8_bundle: Any, float_bundle: Any, kit: Any
 ) -> None:
@@ -210,6 +211,7 @@ def test_an_old_release_under_another_counter_is_refused(
     assert serving.current("tiny") == float_bundle.release
 
 
+@pytest.mark.slow
 def test_each_model_has_its_own_counter(serving: Any, float_bundle: Any, kit: Any) -> None:
     float_bundle.send(serving)
     assert serving.call("activate", **float_bundle.request()).result["changed"]
@@ -221,6 +223,7 @@ def test_each_model_has_its_own_counter(serving: Any, float_bundle: Any, kit: An
     assert {model: known["counter"] for model, known in counters.items()} == {"tiny": 3, "other": 1}
 
 
+@pytest.mark.slow
 def test_a_failed_release_does_not_raise_the_floor(
     serving: Any, int8_bundle: Any, float_bundle: Any, kit: Any
 ) -> None:
@@ -259,6 +262,7 @@ def test_a_release_for_another_kind_of_device_is_refused(
     still_serves()
 
 
+@pytest.mark.slow
 def test_two_signatures_where_two_are_required(
     serving: Any, float_bundle: Any, kit: Any, still_serves: Any
 ) -> None:

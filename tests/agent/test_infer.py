@@ -167,6 +167,7 @@ def test_the_error_names_the_models_that_serve(serving: Any) -> None:
     assert (error["code"], error["expected"]) == ("EQ510", "one of tiny")
 
 
+@pytest.mark.slow
 def test_a_reference_that_does_not_fit_is_refused_at_activation(
     ready: Any, int8_bundle: Any, tiny_data: Any, kit: Any
 ) -> None:
@@ -233,6 +234,7 @@ def test_a_benchmark_stops_before_its_deadline_with_a_warning(serving: Any) -> N
     assert any("until the deadline" in warning for warning in body["warnings"])
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_real_keyword_spotter(ready: Any, kit: Any) -> None:
     with np.load(kit.SHARED / "kws" / "evaluation.npz") as loaded:

@@ -112,6 +112,7 @@ def test_the_program_is_tested_and_stored_by_its_digest(ready: Any) -> None:
     assert list((ready.home / "tmp").iterdir()) == []
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     ("data", "code", "why"),
     [
@@ -185,6 +186,7 @@ def test_its_benchmark_has_its_own_schema(ready: Any, int8_bundle: Any, *, perce
     assert body["init_ns"] > 0
 
 
+@pytest.mark.slow
 def test_inference_is_refused(phone: Any, int8_bundle: Any, tiny_data: Any, kit: Any) -> None:
     phone.call("activate", **int8_bundle.request(runtime=RUNTIME)).result  # noqa: B018
     error = phone.call("infer", kit.npz(input_0=tiny_data[:2]), model="tiny").error
@@ -208,6 +210,7 @@ def test_experiments_are_refused(phone: Any, int8_bundle: Any, float_bundle: Any
     assert (entry["staged"], entry["split"], entry["attempts"]) == ({}, None, [])
 
 
+@pytest.mark.slow
 def test_an_application_uses_its_own_runtime(phone: Any, int8_bundle: Any, tiny_data: Any) -> None:
     """If the application's Python has a runtime, the SDK checks the release by its outputs."""
     from edgeq_agent import Runtime
@@ -218,6 +221,7 @@ def test_an_application_uses_its_own_runtime(phone: Any, int8_bundle: Any, tiny_
     assert "benchmark_model" not in sys.modules
 
 
+@pytest.mark.slow
 def test_prune_keeps_the_program_in_use(phone: Any, int8_bundle: Any) -> None:
     phone.call("activate", **int8_bundle.request(runtime=RUNTIME)).result  # noqa: B018
     removed = phone.call("prune").result["removed"]

@@ -138,14 +138,8 @@ def test_killed_after_every_operation(lab: Any, name: str) -> None:
     lab.cut(name, len(operations) + 1, "kept")
 
 
-@pytest.mark.first_is_quick
-@pytest.mark.parametrize(
-    "how",
-    [
-        "mixed 1",
-        *(pytest.param(how, marks=pytest.mark.slow) for how in ("lost", "torn", "mixed 2", "mixed 3")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["mixed 1", "lost", "torn", "mixed 2", "mixed 3"])
 @pytest.mark.parametrize("name", NAMES)
 def test_power_cut_after_every_operation(lab: Any, name: str, how: str) -> None:
     for at in range(1, len(lab.operations(name)) + 2):
@@ -155,11 +149,9 @@ def test_power_cut_after_every_operation(lab: Any, name: str, how: str) -> None:
 REFUSALS = [(errno.ENOSPC, False), (errno.ENOSPC, True), (errno.EROFS, True), (errno.EIO, False)]
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("error", "lasting"),
-    [REFUSALS[1], *(pytest.param(*each, marks=pytest.mark.slow) for each in REFUSALS if each != REFUSALS[1])],
-    ids=["full", "full once", "read-only", "broken once"],
+    ("error", "lasting"), REFUSALS, ids=["full once", "full", "read-only", "broken once"]
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_a_disk_error_at_every_operation(lab: Any, name: str, error: int, lasting: bool) -> None:

@@ -25,6 +25,7 @@ def _request(device: Any, data: bytes, **changes: Any) -> dict[str, Any]:
     return {"digest": DIGEST, "wheels": [wheel], "modules": ["ai_edge_litert", "tflite_runtime"], **changes}
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(("name", "shares"), [("tflite_runtime", "true"), ("numpy", "false")])
 def test_wheels_without_numpy_use_numpy_of_the_devices_python(device: Any, name: str, shares: str) -> None:
     request = _request(device, fake_wheel())
@@ -67,6 +68,7 @@ def test_a_lost_module_is_reinstalled(device: Any) -> None:
     assert answered.of("progress")[0]["step"] == "rebuild"
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     ("data", "why"),
     [
@@ -123,6 +125,7 @@ def test_a_failed_rebuild_leaves_the_earlier_runtime(device: Any) -> None:
     assert device.call("probe").result["refused_runtimes"] == []
 
 
+@pytest.mark.slow
 def test_a_rebuild_replaces_the_earlier_runtime_atomically(device: Any) -> None:
     request = _request(device, fake_wheel())
     first = device.call("runtime", **request).result["interpreter"]

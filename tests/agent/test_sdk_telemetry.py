@@ -206,6 +206,7 @@ def test_two_runtimes_of_a_model_add_up(serving: Any, tiny_data: Any) -> None:
     assert _counters(serving)["calls"] == 20
 
 
+@pytest.mark.slow
 def test_concurrent_runtimes_lose_no_count(serving: Any) -> None:
     release = "f" * 64
 

@@ -72,6 +72,7 @@ class TestStage:
         assert (found["serves"], found["changed"]) == (True, False)
         assert candidates.read(Home(str(serving.home)), "tiny") == {}
 
+    @pytest.mark.first_is_quick
     @pytest.mark.parametrize(
         ("change", "code"),
         [
@@ -103,6 +104,7 @@ class TestStage:
         assert both.call("status").result["models"]["tiny"]["staged"] == {}
         assert both.current("tiny") == float_bundle.release
 
+    @pytest.mark.slow
     def test_failed_attempts_are_limited(self, serving: Any, kit: Any, float_bundle: Any) -> None:
         slow = third_of(kit, float_bundle)
         slow.manifest["limits"]["latency_p95_ns"] = 1
@@ -120,6 +122,7 @@ class TestStage:
         float_bundle.send(ready)
         assert ready.call("stage", **float_bundle.request()).error["code"] == "EQ510"
 
+    @pytest.mark.slow
     def test_the_number_of_staged_releases_is_limited(
         self, staged_device: Any, kit: Any, float_bundle: Any
     ) -> None:
@@ -161,6 +164,7 @@ class TestSplit:
         more = {**request, "arms": [{**request["arms"][0], "weight": 2}]}
         assert staged_device.call("split", **more).result["changed"], "its own share may change"
 
+    @pytest.mark.first_is_quick
     @pytest.mark.parametrize(
         ("release", "more", "code"),
         [
@@ -179,6 +183,7 @@ class TestSplit:
         assert error["code"] == code
         assert staged_device.call("split", model="tiny").result["split"] is None
 
+    @pytest.mark.slow
     def test_a_candidate_older_than_a_later_commit_is_refused(
         self, staged_device: Any, kit: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
@@ -188,6 +193,7 @@ class TestSplit:
         error = staged_device.call("split", **arms_of(("b", float_bundle.release, 1))).error
         assert (error["code"], error["expected"]) == ("EQ551", "a release counter above 9")
 
+    @pytest.mark.slow
     def test_a_split_during_a_soak_is_refused(self, staged_device: Any, kit: Any, float_bundle: Any) -> None:
         third = third_of(kit, float_bundle)
         third.send(staged_device)
@@ -253,6 +259,7 @@ class TestSplit:
         entry = device.call("status").result["models"]["tiny"]
         assert (entry["current"], entry["split"], entry["staged"]) == (float_bundle.release, None, {})
 
+    @pytest.mark.slow
     def test_a_damaged_file_keeps_everything_and_can_be_replaced(
         self, staged_device: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:

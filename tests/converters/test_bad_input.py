@@ -150,6 +150,7 @@ def test_a_truncated_tflite(models: Path, output: Path, tmp_path: Path, edgeq: E
     refused(said, "EQ303", "truncated or damaged", output=output)
 
 
+@pytest.mark.slow
 def test_a_quantized_source_is_refused(
     models: Path, data: Path, output: Path, tmp_path: Path, edgeq: Edgeq
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_quantized_source_is_refused(
         refused(edgeq(*command), "EQ304", "already quantized", "expected a float32 model", output=output)
 
 
+@pytest.mark.slow
 def test_an_operation_that_stays_float_is_named(models: Path, data: Path, output: Path, edgeq: Edgeq) -> None:
     command = ["convert", models / "sine.tflite", "-o", output, "--scheme", "int8", "--calibration", data]
     refused(edgeq(*command), "EQ307", "SIN", "stayed float", output=output)

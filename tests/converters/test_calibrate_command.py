@@ -63,6 +63,7 @@ def test_merging_refuses_shared_samples_and_other_models() -> None:
         histogram_io.merge(one, replace(two, model_sha256="x" * 64), subject="two")
 
 
+@pytest.mark.slow
 def test_merged_files_convert_as_one_pass_over_all_samples(
     models: Path, data: Path, halves: tuple[Path, Path], tmp_path: Path, edgeq: Edgeq
 ) -> None:

@@ -119,6 +119,7 @@ def test_a_tflite_with_an_unknown_operation_is_not_full_integer(
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_a_model_with_its_own_batch_size(models: Path, data: Path, tmp_path: Path) -> None:
     with np.load(data) as loaded:
         samples = loaded["x"][:10]  # not a multiple of 4: the last batch is filled up

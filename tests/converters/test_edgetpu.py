@@ -289,6 +289,7 @@ def test_the_table_is_used_without_the_compiler(
     assert "error[EQ325]" in edgeq("edgetpu", model, "-o", tmp_path / "c.tflite").err
 
 
+@pytest.mark.slow
 def test_every_conversion_reports_edge_tpu_readiness(models: Path, data: Path, tmp_path: Path) -> None:
     source = models / "float.tflite"
     done = convert(source, tmp_path / "8.tflite", scheme="int8", calibration=data)

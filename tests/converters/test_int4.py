@@ -70,6 +70,7 @@ def quality(folder: Path, path: Path) -> float:
     return found
 
 
+@pytest.mark.slow
 def test_the_operation_that_four_bits_break_keeps_eight(fragile: Path, tmp_path: Path) -> None:
     chosen = made(fragile, tmp_path / "chosen.tflite", int4_sqnr_db=9.0)
     whole = made(fragile, tmp_path / "whole.tflite", int4_sqnr_db=0.0)

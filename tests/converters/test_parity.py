@@ -102,16 +102,8 @@ def test_random_samples_follow_the_seed() -> None:
     assert not np.array_equal(seen(3), seen(4))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "model.keras",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("legacy.h5", "plain_saved_model", "keras2_saved_model")
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["model.keras", "legacy.h5", "plain_saved_model", "keras2_saved_model"])
 def test_sources_of_tensorflow_agree(models: Path, data: Path, tmp_path: Path, name: str) -> None:
     done = convert(models / name, tmp_path / "o.tflite", scheme="int8", calibration=data)
     assert done.parity is not None

@@ -25,6 +25,7 @@ def first_line(said: Any) -> str:
     return errors[0]
 
 
+@pytest.mark.slow
 def test_a_recipe_is_kept_and_gives_the_same_bytes(
     models: Path, data: Path, tmp_path: Path, edgeq: Edgeq
 ) -> None:

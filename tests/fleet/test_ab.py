@@ -241,6 +241,7 @@ def test_two_starts_at_once_are_one_experiment(
     cli.json("ab", "stop")
 
 
+@pytest.mark.slow
 def test_a_start_that_is_overtaken_by_a_stop_leaves_nothing(
     cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path], site: Path
 ) -> None:
@@ -266,6 +267,7 @@ def test_a_start_that_is_overtaken_by_a_stop_leaves_nothing(
     assert state(pi) == {"current": before, "split": None, "staged": []}
 
 
+@pytest.mark.slow
 def test_a_split_that_was_damaged_there_goes_with_its_experiment(
     cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path]
 ) -> None:
@@ -306,6 +308,7 @@ def test_an_experiment_that_cannot_begin_is_refused_with_its_code(
         assert "different releases" in line
 
 
+@pytest.mark.slow
 def test_a_deploy_of_something_else_ends_the_split_and_leaves_it_ended(
     cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path]
 ) -> None:

@@ -129,23 +129,27 @@ def blocked(attacked: Attacked, bundle: Any, code: str) -> DeviceError:
     return caught.value
 
 
+@pytest.mark.slow
 def test_an_unsigned_release_is_refused(attacked: Attacked, still_serves: Any) -> None:
     signed = attacked.bundle("unsigned", seed=2)
     blocked(attacked, replace(signed, signed_by=()), "EQ531")
 
 
+@pytest.mark.slow
 def test_a_bundle_of_another_workspace(attacked: Attacked, still_serves: Any, tmp_path: Path) -> None:
     error = blocked(attacked, attacked.bundle("foreign", seed=2, workspace=tmp_path), "EQ532")
     assert workspace_key(tmp_path).public.id in error.message
     assert "edgeq keys trust" in error.message
 
 
+@pytest.mark.slow
 def test_an_older_release_is_blocked(attacked: Attacked, still_serves: Any) -> None:
     """The old bundle file, still rightly signed; and another release under a counter that was used."""
     blocked(attacked, read_bundle(attacked.workspace / "release-1.eqb"), "EQ535")
     blocked(attacked, attacked.bundle("same-counter", seed=7, counter=2), "EQ535")
 
 
+@pytest.mark.slow
 def test_a_swapped_manifest_is_refused(attacked: Attacked, still_serves: Any) -> None:
     """The signature of one release with another: no plan can see it, the device does."""
     other = attacked.bundle("swapped", seed=3)
@@ -165,6 +169,7 @@ def test_a_swapped_manifest_is_refused(attacked: Attacked, still_serves: Any) ->
     assert caught.value.reported_code == "EQ534"
 
 
+@pytest.mark.slow
 def test_a_second_enrolment_gives_no_right_to_publish(
     attacked: Attacked, still_serves: Any, tmp_path: Path
 ) -> None:
@@ -247,6 +252,7 @@ def secrets_of(workspace: Path) -> list[bytes]:
     return [*forms, *(line for line in lines[1:] if len(line) > 40)]
 
 
+@pytest.mark.slow
 def test_secrets_are_in_no_argument_no_environment_and_no_log(attacked: Attacked, tmp_path: Path) -> None:
     """Everything that runs during a deploy is looked at, then everything that it left behind."""
     secrets = secrets_of(attacked.workspace)
@@ -348,6 +354,7 @@ def test_keys_are_rotated_by_commands(attacked: Attacked, capsys: pytest.Capture
     }
 
 
+@pytest.mark.slow
 def test_members_of_a_bundle_that_escape(attacked: Attacked, still_serves: Any, tmp_path: Path) -> None:
     """A bundle with more in it than its manifest says never gets as far as a device."""
     for member in ("files/../../PWNED", "/tmp/PWNED", "../PWNED", "files/x\\..\\PWNED"):

@@ -240,6 +240,7 @@ def test_a_device_over_the_ssh_program(cli: Cli, loopback_server: Server, site: 
     assert "expected one of paramiko, openssh, got 'telnet'" in cli.err
 
 
+@pytest.mark.slow
 def test_changes_of_keys_are_noted_and_trust_is_one_line(
     cli: Cli, loopback_server: Server, site: Path
 ) -> None:
@@ -280,6 +281,7 @@ def test_a_changed_host_key_stops_every_command(cli: Cli, site: Path, tmp_path: 
             assert "edgeq devices rotate-key pi" in error["hint"]
 
 
+@pytest.mark.slow
 def test_an_emulated_device_lives_until_it_is_stopped(cli: Cli, site: Path) -> None:
     cli.text("devices", "emulate", "toy", "--detach", "--label", "site", status=2)
     document = cli.json("devices", "emulate", "toy", "--detach", "--label", "site=lab")

@@ -48,6 +48,7 @@ def phone(loopback_server: Server, site: Path, tmp_path: Path, monkeypatch: pyte
     return loopback_server.enrol(site, name="phone", python=python, home=f".edgeq-{tmp_path.name}")
 
 
+@pytest.mark.slow
 def test_the_whole_way_over_the_native_program(
     cli: Cli, phone: Device, program: Path, bundles: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -91,6 +92,7 @@ def test_the_whole_way_over_the_native_program(
     assert Inventory.load(Path.cwd()).get("phone").native is None
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     ("argv", "status", "message"),
     [

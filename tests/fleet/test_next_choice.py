@@ -113,6 +113,7 @@ def test_the_next_wheels_are_tried_and_the_failure_is_remembered(
     assert plan_one(device, first, workspace=site).runtime.digest == refused, "a prune lets it be tried again"
 
 
+@pytest.mark.slow
 def test_where_none_starts_the_error_says_what_was_tried_and_what_to_do(
     loopback_server: Server,
     site: Path,

@@ -231,6 +231,7 @@ def test_an_ssh_that_hangs_is_noticed_and_ended(loopback_server: Any) -> None:
         assert time.monotonic() - started_s < 8
 
 
+@pytest.mark.slow
 def test_a_session_too_many_is_an_error_and_the_others_go_on(sshd_server: Any) -> None:
     with connect(sshd_server.device()) as transport:
         running = []

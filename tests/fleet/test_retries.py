@@ -152,6 +152,7 @@ def test_the_connection_of_an_inference_is_tried_again(lab: Site, tmp_path: Path
     assert len(failures) == 1
 
 
+@pytest.mark.first_is_quick
 def test_a_rollback_whose_answer_was_lost_goes_back_once(lab: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = lab.releases
     call = AgentClient.call

@@ -19,6 +19,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
     return Cli(capsys)
 
 
+@pytest.mark.slow
 def test_a_device_without_a_start_says_so_and_what_it_could_be(
     cli: Cli, loopback_server: Server, site: Path
 ) -> None:

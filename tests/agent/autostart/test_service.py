@@ -128,6 +128,7 @@ def test_a_changed_file_is_reported_and_enabling_again_restores_it(board: Any) -
     assert board.call("service", action="status").result["whole"] is True
 
 
+@pytest.mark.slow
 def test_the_start_ends_a_soak_that_a_restart_interrupted(
     board: Any, int8_bundle: Any, float_bundle: Any
 ) -> None:

@@ -140,6 +140,7 @@ def test_a_threshold_above_the_number_of_keys_is_refused(enrolled: Any, kit: Any
     assert enrolled.call("trust", change=kit.change_of(OTHER, threshold=2)).result["threshold"] == 2
 
 
+@pytest.mark.slow
 def test_a_trusted_key_signs_its_successor(enrolled: Any, kit: Any) -> None:
     """Once the device takes only signed changes, logging in is not enough to publish."""
     assert enrolled.call("trust", change=kit.change_of(changes="signed")).result["changes"] == "signed"

@@ -44,6 +44,7 @@ def first_place_over(ways: dict[int, B], *, percent: int, minimum: int) -> int:
     raise AssertionError("never")
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(("percent", "minimum"), [(10, 5), (25, 200), (29, 400)])
 def test_it_aborts_at_the_stated_count(
     simulated: Make, ways: dict[int, B], percent: int, minimum: int
@@ -58,6 +59,7 @@ def test_it_aborts_at_the_stated_count(
     assert run.fleet.touched == set(rollout.spec.devices[:stated])
 
 
+@pytest.mark.slow
 def test_with_64_at_once_no_more_are_touched_than_were_in_flight(simulated: Make, ways: dict[int, B]) -> None:
     run = simulated(ways, devices=COUNT, stages="100%", abort="silent>25%,min=200", at_once=64)
     rollout = run.run()
@@ -80,6 +82,7 @@ def test_no_stage_is_entered_on_silence(simulated: Make, ways: dict[int, B], abo
     assert "timed_out" in rollout.reason
 
 
+@pytest.mark.slow
 def test_where_silence_is_allowed_the_rest_is_done_and_every_liar_is_found(
     simulated: Make, ways: dict[int, B]
 ) -> None:
