@@ -214,16 +214,16 @@ def main() -> None:
         "fleet": lambda server, folder: fleet(server, folder, min(asked.rounds, 3), asked.devices),
         "agent": lambda _, folder: agent(folder, asked.rounds),
     }
-    found: list[Figure] = []
+    measured: list[Figure] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)
         with sshd(folder) as server:
             for name in asked.rows.split(","):
                 figures, line = rows[name](server, folder)
-                found += figures
+                measured += figures
                 print(line, file=sys.stderr if asked.json else sys.stdout, flush=True)
-    print(last_line(found))
+    print(last_line(measured))
 
 
 if __name__ == "__main__":

@@ -108,18 +108,18 @@ def show(reports: dict[str, dict[str, Any]]) -> None:
 
 def figures(reports: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the figures with their goals."""
-    found = []
+    goals = []
     for case, report in reports.items():
         good = report["accuracy"]
         drop = 100.0 * (good["file_before"] - good["file_after"])
         wire = report["compressed_bytes"]["before"] / report["compressed_bytes"]["after"]
         speed = report["speedup"]
         if case.startswith("channels"):
-            found.append(_figure(f"{case}: speed", speed, "ratio", 1.6, least=True))
+            goals.append(_figure(f"{case}: speed", speed, "ratio", 1.6, least=True))
         else:
-            found.append(_figure(f"{case}: compressed size", wire, "ratio", 2.0, least=True))
-        found.append(_figure(f"{case}: accuracy drop, held out", drop, "points", 1.0, least=False))
-    return found
+            goals.append(_figure(f"{case}: compressed size", wire, "ratio", 2.0, least=True))
+        goals.append(_figure(f"{case}: accuracy drop, held out", drop, "points", 1.0, least=False))
+    return goals
 
 
 def _figure(name: str, value: float, unit: str, reach: float, *, least: bool) -> dict[str, Any]:

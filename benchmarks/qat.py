@@ -127,12 +127,12 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder of the models; existing ones are reused")
     asked = parser.parse_args()
 
-    def said(line: str) -> None:
+    def show(line: str) -> None:
         if not asked.json:
             print(line, flush=True)
 
-    found: list[Figure] = []
-    said(f"{'case':22} {'seed':>4} " + " ".join(f"{column:>15}" for column in COLUMNS))
+    measured: list[Figure] = []
+    show(f"{'case':22} {'seed':>4} " + " ".join(f"{column:>15}" for column in COLUMNS))
     with tempfile.TemporaryDirectory(prefix="edgeq-benchmark-") as temporary:
         root = (asked.keep or Path(temporary)).resolve()
         for case in asked.cases.split(","):
@@ -141,10 +141,10 @@ def main() -> None:
                 row = measure(case, seed, root / f"{case.split(':')[0]}-{seed}")
                 rows.append(row)
                 values = " ".join(f"{row.value(column):15.4f}" for column in COLUMNS)
-                said(f"{case:22} {seed:4} {values}  kept {row.kept}, {row.seconds:.0f} s to tune")
-            said(f"{case:22}      " + " ".join(_spread([r.value(c) for r in rows]) for c in COLUMNS))
-            found.extend(figures(case, rows))
-    print(last_line(found))
+                show(f"{case:22} {seed:4} {values}  kept {row.kept}, {row.seconds:.0f} s to tune")
+            show(f"{case:22}      " + " ".join(_spread([r.value(c) for r in rows]) for c in COLUMNS))
+            measured.extend(figures(case, rows))
+    print(last_line(measured))
 
 
 def _spread(values: list[float]) -> str:

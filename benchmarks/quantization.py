@@ -65,9 +65,9 @@ def _outputs(model: Path, x: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         interpreter.set_tensor(given["index"], _fed(sample[None], given))
         interpreter.invoke()
         rows.append(interpreter.get_tensor(taken["index"])[0].copy())
-    found = np.stack(rows).astype(np.float64)
+    outputs = np.stack(rows).astype(np.float64)
     scale, zero = taken["quantization"]
-    return (found - zero) * scale if scale else found
+    return (outputs - zero) * scale if scale else outputs
 
 
 def _fed(sample: npt.NDArray[Any], given: dict[str, Any]) -> npt.NDArray[Any]:
@@ -97,11 +97,11 @@ def _latencies(models: dict[str, Path], x: npt.NDArray[Any]) -> dict[str, tuple[
             started = time.perf_counter_ns()
             invoke()
             times[tool].append((time.perf_counter_ns() - started) / 1e3)
-    found = {}
+    latencies = {}
     for tool, values in times.items():
         quarter = statistics.quantiles(values, n=4)
-        found[tool] = (quarter[1], (quarter[2] - quarter[0]) / 2)
-    return found
+        latencies[tool] = (quarter[1], (quarter[2] - quarter[0]) / 2)
+    return latencies
 
 
 def measure(name: str, folder: Path) -> list[Row]:
@@ -126,22 +126,22 @@ def measure(name: str, folder: Path) -> list[Row]:
     }  # fmt: skip
     with np.load(data / "evaluation.npz") as kept:
         x, y = kept["x"], kept["y"]
-    wanted = _outputs(floating, x)
+    expected = _outputs(floating, x)
     latency = _latencies({"float32": floating, **models}, x)
-    top1 = float((wanted.argmax(1) == y).mean())
+    top1 = float((expected.argmax(1) == y).mean())
     rows = []
     for tool, path in models.items():
         got = _outputs(path, x)
-        noise = float(np.square(wanted - got).sum())
+        noise = float(np.square(expected - got).sum())
         right = float((got.argmax(1) == y).mean())
         rows.append(
             Row(
                 model=name,
                 tool=tool,
-                sqnr_db=10 * float(np.log10(np.square(wanted).sum() / max(noise, 1e-30))),
+                sqnr_db=10 * float(np.log10(np.square(expected).sum() / max(noise, 1e-30))),
                 top1=right,
                 drop=top1 - right,
-                agreement=float((got.argmax(1) == wanted.argmax(1)).mean()),
+                agreement=float((got.argmax(1) == expected.argmax(1)).mean()),
                 latency_us=latency[tool],
                 seconds=seconds[tool],
             )
@@ -160,7 +160,7 @@ def figures(name: str, rows: list[Row]) -> list[Figure]:
         return Figure(name=f"{name} {what}", value=value, unit=unit, peer=other, reach=reach)
 
     db = REACH_DB.get(name, f">={peer.sqnr_db:.6f}")
-    found = [
+    return [
         one("int8 output SQNR", ours.sqnr_db, "dB", peer.sqnr_db, db),
         one(
             "int8 output SQNR over litert-quantizer's defaults",
@@ -174,7 +174,6 @@ def figures(name: str, rows: list[Row]) -> list[Figure]:
         one("latency over TFLiteConverter's", ratio, "ratio", 1.0, f"<={1 + max(spread, 0.02):.4f}"),
         one("seconds to convert", ours.seconds, "s", peer.seconds, "<90"),
     ]
-    return found
 
 
 def main() -> None:
@@ -184,7 +183,7 @@ def main() -> None:
     parser.add_argument("--models", default=",".join((*SOURCES, *NAMES)))
     parser.add_argument("--keep", type=Path, help="folder of the models; existing ones are reused")
     asked = parser.parse_args()
-    found: list[Figure] = []
+    measured: list[Figure] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = (asked.keep or Path(temporary)).resolve()
         for name in asked.models.split(","):
@@ -192,7 +191,7 @@ def main() -> None:
                 print(f"{name}: its folder is absent", file=sys.stderr)
                 continue
             rows = measure(name, folder / name)
-            found.extend(figures(name, rows))
+            measured.extend(figures(name, rows))
             for row in rows if not asked.json else ():
                 print(
                     f"{row.model:18} {row.tool:18} SQNR {row.sqnr_db:6.2f} dB  top-1 {row.top1:.4f}"
@@ -200,7 +199,7 @@ def main() -> None:
                     f"  {row.latency_us[0]:8.1f} ± {row.latency_us[1]:.1f} us  {row.seconds:5.1f} s",
                     flush=True,
                 )
-    print(last_line(found))
+    print(last_line(measured))
 
 
 if __name__ == "__main__":

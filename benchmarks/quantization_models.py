@@ -145,7 +145,7 @@ def crops(size: int, *, counts: tuple[int, int, int]) -> tuple[Part, Part, Part]
     random = np.random.default_rng(2026)
 
     def some(count: int, low: float, high: float) -> Part:
-        found, labels = [], []
+        images, labels = [], []
         for _ in range(count):
             which, turn = int(random.integers(2)), int(random.integers(4))
             image = photographs[which]
@@ -155,9 +155,9 @@ def crops(size: int, *, counts: tuple[int, int, int]) -> tuple[Part, Part, Part]
             crop = image.crop((left, top, left + edge, top + edge)).resize(
                 (size, size), Image.Resampling.BILINEAR
             )
-            found.append(np.rot90(np.asarray(crop, np.float32) / 255, turn))
+            images.append(np.rot90(np.asarray(crop, np.float32) / 255, turn))
             labels.append(which * 4 + turn)
-        return np.stack(found), np.array(labels, np.int64)
+        return np.stack(images), np.array(labels, np.int64)
 
     return some(counts[0], 0, 0.66), some(counts[1], 0, 0.66), some(counts[2], 0.66, 1)
 

@@ -46,8 +46,8 @@ def litert(source: Path, calibration: Path, output: Path) -> None:
     engine.load_quantization_recipe(recipe.static_wi8_ai8())
     runner = _signature(source)
     samples = np.load(calibration)["x"].astype(np.float32)
-    found = engine.calibrate({runner[0]: [{runner[1]: row[None]} for row in samples]})
-    output.write_bytes(bytes(engine.quantize(found).quantized_model))
+    ranges = engine.calibrate({runner[0]: [{runner[1]: row[None]} for row in samples]})
+    output.write_bytes(bytes(engine.quantize(ranges).quantized_model))
 
 
 def _signature(source: Path) -> tuple[str, str]:

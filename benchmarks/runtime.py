@@ -125,8 +125,8 @@ def _agent(home: Path, verb: str, payload: bytes = b"", **request: Any) -> dict[
     last = json.loads(done.stdout.splitlines()[-1])
     if last["event"] != "result":
         raise SystemExit(f"{verb}: {last}\n{done.stderr.decode()}")
-    found: dict[str, Any] = last["result"]
-    return found
+    result: dict[str, Any] = last["result"]
+    return result
 
 
 def _deploy(home: Path, name: str, path: Path, samples: npt.NDArray[Any], variant: str) -> str:
@@ -200,12 +200,13 @@ def _measure(
                 began = clock()
                 (ours if which else bare)(sample[None])
                 times[which].append(clock() - began)
-    found = [np.array(each) / 1e3 for each in times]
+    times_us = [np.array(each) / 1e3 for each in times]
     return Row(
         model=name, values=values, calls=len(times[0]),
-        bare_us=float(np.median(found[0])), ours_us=float(np.median(found[1])),
-        overhead_us=float(np.median(found[1] - found[0])), ratio=_trimmed(found[1]) / _trimmed(found[0]),
-        bare_p99_us=float(np.percentile(found[0], 99)), ours_p99_us=float(np.percentile(found[1], 99)),
+        bare_us=float(np.median(times_us[0])), ours_us=float(np.median(times_us[1])),
+        overhead_us=float(np.median(times_us[1] - times_us[0])),
+        ratio=_trimmed(times_us[1]) / _trimmed(times_us[0]),
+        bare_p99_us=float(np.percentile(times_us[0], 99)), ours_p99_us=float(np.percentile(times_us[1], 99)),
     )  # fmt: skip
 
 
@@ -234,9 +235,9 @@ def _swaps(home: Path, name: str, two: list[str], sample: Any, seconds: float) -
             thread.start()
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            wanted = two[swaps % 2]
-            release_store.point(Home(str(home)), name, wanted)
-            while rt.release != wanted:
+            target = two[swaps % 2]
+            release_store.point(Home(str(home)), name, target)
+            while rt.release != target:
                 time.sleep(0.005)
             swaps += 1
         ended.set()

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Figure, last_line
+from edgeq_converters.calibration.calibrators import AUTO, CALIBRATORS
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SOURCES = {"kws": "saved_model", "ic": "pretrainedResnet.h5"}
 OWN = ("digits-mobilenet",)
-CALIBRATORS = ("minmax", "ema", "percentile:99.9", "percentile:99.99", "percentile:99.999", "entropy", "mse")
 STEPS = {"plain": "off off", "corrected": "on off", "equalized": "off on", "equalized, corrected": "on on"}
+# Each calibrator with the parameters that `auto` tries for whole models, else with its default.
+FIXED = tuple(text for name, entry in CALIBRATORS.items() for text in entry.whole_model or (name,))
 STEPPED = ("minmax", "percentile:99.99")
 NOISE_DB = 0.3
 """The difference between equally good solutions."""
@@ -44,26 +46,26 @@ class Row:
 def recipes() -> dict[tuple[str, str], dict[str, Any]]:
     """Return {(table, name): the recipe's keys}."""
     off = {"bias_correction": "off", "equalization": "off"}
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for calibrator in (*CALIBRATORS, "auto"):
-        found["calibrators", calibrator] = {"scheme": "int8", "calibrator": calibrator, **off}
+    keys: dict[tuple[str, str], dict[str, Any]] = {}
+    for calibrator in (*FIXED, AUTO):
+        keys["calibrators", calibrator] = {"scheme": "int8", "calibrator": calibrator, **off}
     for calibrator in STEPPED:
         for name, switches in STEPS.items():
             correction, equalization = switches.split()
-            found["steps", f"{calibrator}, {name}"] = {
+            keys["steps", f"{calibrator}, {name}"] = {
                 "scheme": "int8",
                 "calibrator": calibrator,
                 "bias_correction": correction,
                 "equalization": equalization,
             }
     for scheme in ("float16", "dynamic"):
-        found["schemes", scheme] = {"scheme": scheme}
+        keys["schemes", scheme] = {"scheme": scheme}
     for scheme in ("int8", "int16x8"):
-        found["schemes", f"{scheme}, minmax"] = {"scheme": scheme, "calibrator": "minmax", **off}
-        found["schemes", f"{scheme}, as it comes"] = {"scheme": scheme}
-    found["schemes", "int4, as it comes"] = {"scheme": "int4"}
-    found["schemes", "int4, all"] = {"scheme": "int4", "int4_sqnr_db": 0.0}
-    return found
+        keys["schemes", f"{scheme}, minmax"] = {"scheme": scheme, "calibrator": "minmax", **off}
+        keys["schemes", f"{scheme}, as it comes"] = {"scheme": scheme}
+    keys["schemes", "int4, as it comes"] = {"scheme": "int4"}
+    keys["schemes", "int4, all"] = {"scheme": "int4", "int4_sqnr_db": 0.0}
+    return keys
 
 
 def measure(name: str, folder: Path) -> tuple[float, list[Row]]:
@@ -87,13 +89,13 @@ def measure(name: str, folder: Path) -> tuple[float, list[Row]]:
         recipe = Recipe.from_dict({"schema": "edgeq.recipe/1", **keys})
         calibration = data / "calibration.npz" if recipe.scheme.needs_ranges else None
         done = convert(floating, output, recipe=recipe, calibration=calibration)
-        found = evaluate(output, data / "evaluation.npz", reference=floating)
+        metrics = evaluate(output, data / "evaluation.npz", reference=floating)
         rows.append(
             Row(
                 table=table,
                 name=what,
-                sqnr_db=found.output_sqnr_db or 0.0,
-                top1=found.accuracy or 0.0,
+                sqnr_db=metrics.output_sqnr_db or 0.0,
+                top1=metrics.accuracy or 0.0,
                 size_bytes=done.size_bytes,
                 notes=done.notes,
             )
@@ -108,8 +110,8 @@ def figures(model: str, top1: float, rows: list[Row]) -> list[Figure]:
     def one(what: str, value: float, unit: str, peer: float | None, reach: str) -> Figure:
         return Figure(name=f"{model} {what}", value=round(value, 4), unit=unit, peer=peer, reach=reach)
 
-    fixed = {name: of["calibrators", name].sqnr_db for name in CALIBRATORS}
-    auto = of["calibrators", "auto"].sqnr_db
+    fixed = {name: of["calibrators", name].sqnr_db for name in FIXED}
+    auto = of["calibrators", AUTO].sqnr_db
     plain = of["steps", "minmax, plain"].sqnr_db
     both = of["steps", "minmax, equalized, corrected"].sqnr_db
     four, whole = of["schemes", "int4, as it comes"], of["schemes", "int4, all"]
@@ -136,7 +138,7 @@ def main() -> None:
     parser.add_argument("--models", default=",".join((*SOURCES, *OWN)))
     parser.add_argument("--keep", type=Path, help="folder of the models; existing ones are reused")
     asked = parser.parse_args()
-    found: list[Figure] = []
+    measured: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="edgeq-benchmark-") as temporary:
         root = (asked.keep or Path(temporary)).resolve()
         for name in asked.models.split(","):
@@ -144,14 +146,14 @@ def main() -> None:
                 print(f"{name}: its folder is absent", file=sys.stderr)
                 continue
             top1, rows = measure(name, root / name)
-            found.extend(figures(name, top1, rows))
+            measured.extend(figures(name, top1, rows))
             for row in rows if not asked.json else ():
                 print(
                     f"{name:18} {row.table:12} {row.name:40} SQNR {row.sqnr_db:6.2f} dB"
                     f"  top-1 {row.top1:.4f} (float {top1:.4f})  {row.size_bytes / 1024:7.1f} KiB",
                     flush=True,
                 )
-    print(last_line(found))
+    print(last_line(measured))
 
 
 if __name__ == "__main__":

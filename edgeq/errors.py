@@ -332,7 +332,9 @@ class SomeDevicesFailed(EdgeqError):
     """Some devices failed; the others are done."""
 
     code = "EQ801"
-    usual_hint = "run the same command again; devices that are done stay as they are"
+    usual_hint = (
+        "check the failed devices with `edgeq doctor DEVICE`, then run the same command again for them"
+    )
     exit_status = ExitStatus.SOME_DEVICES_FAILED
 
 

@@ -71,6 +71,14 @@ def format_percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
+def limit_key(name: str) -> str:
+    """Return the blueprint's key of a limit: `latency_p95_max` for `latency_p95_ns_max`.
+
+    The key has no unit, because a blueprint states the unit beside the value.
+    """
+    return name.replace("_ns_", "_").replace("_bytes_", "_")
+
+
 def format_limit(name: str, limit: float) -> str:
     """Return a blueprint's limit as text; its name (`latency_p95_ns_max`) says the unit."""
     if "_ns_" in name:

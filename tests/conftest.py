@@ -41,11 +41,13 @@ def _missing(marker: str) -> str | None:
         absent = [name for name in CONVERT_MODULES if importlib.util.find_spec(name) is None]
         return f"not installed: {', '.join(absent)} (pip install 'edgeq[convert]')" if absent else None
     if marker == "sshd":
-        found = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-        return None if found else "OpenSSH's sshd is not installed (apt-get install openssh-server)"
+        program = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+        return None if program else "OpenSSH's sshd is not installed (apt-get install openssh-server)"
     if marker == "browser":
-        found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        return None if found else "no headless Chromium is installed (apt-get install chromium)"
+        program = (
+            shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        )
+        return None if program else "no headless Chromium is installed (apt-get install chromium)"
     if marker == "lab":
         return needs.missing(needs.LAB)
     if marker == "vm":

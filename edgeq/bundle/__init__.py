@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeq.bundle.archive import BlobRef, Bundle, read_bundle
-from edgeq.bundle.make import build_bundle, make_bundle
+from edgeq.bundle.make import make_bundle
 from edgeq.bundle.manifest import Manifest
 
-__all__ = ["BlobRef", "Bundle", "Manifest", "build_bundle", "make_bundle", "read_bundle"]
+__all__ = ["BlobRef", "Bundle", "Manifest", "make_bundle", "read_bundle"]

@@ -27,7 +27,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 # The largest unpacked size. A zip of zeros would otherwise fill the reader's memory.
 LARGEST_BYTES = 2 * 1024**3
 # In addition to the content there are names and headers; members are stored, not deflated.
-_LARGEST_FILE_BYTES = LARGEST_BYTES + 16 * 1024**2
+LARGEST_FILE_BYTES = LARGEST_BYTES + 16 * 1024**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,12 +143,12 @@ def read_bundle(path: Path) -> Bundle:
     try:
         with path.open("rb") as stream:
             # Read a bounded amount: a device file has no size and may have no end.
-            data = stream.read(_LARGEST_FILE_BYTES + 1)
+            data = stream.read(LARGEST_FILE_BYTES + 1)
     except OSError as error:
         hint = "create one with `edgeq bundle`"
         raise BundleError(str(path), error.strerror or "cannot be read", hint=hint) from error
-    if len(data) > _LARGEST_FILE_BYTES:
-        raise BundleError(str(path), expected=f"at most {_LARGEST_FILE_BYTES} bytes", got="more")
+    if len(data) > LARGEST_FILE_BYTES:
+        raise BundleError(str(path), expected=f"at most {LARGEST_FILE_BYTES} bytes", got="more")
     return replace(parse_bundle(data, subject=str(path)), path=path)
 
 

@@ -20,7 +20,7 @@ from edgeq.bundle.keys import SigningKey
 from edgeq.bundle.reference import build_reference
 from edgeq.errors import BundleError
 from edgeq.evaluation import ModelRun, dequantized, run
-from edgeq.store import Store, recording_store
+from edgeq.store import Recorder, recording_store
 from edgeq.values import DeviceKind
 from edgeq.version import VERSION
 from edgeq_agent import wire
@@ -50,7 +50,7 @@ def make_bundle(
     lineage: Mapping[str, Any] | None = None,
     counter: int | CounterRule = 1,
     keys: Sequence[SigningKey] = (),
-    store: Store | None = None,
+    store: Recorder | None = None,
     workspace: Path | None = None,
 ) -> Bundle:
     """Write a bundle, record its release, and return it; the same arguments give the same bytes.
@@ -71,7 +71,8 @@ def make_bundle(
         counter: of the release, or the rule that returns it; a device accepts only higher counters than it
             has committed.
         keys: sign it with these; a device accepts only releases with a trusted signature.
-        store: where the release and the run are recorded; by default the store of `workspace`.
+        store: where the release and the run are recorded: None is the store of `workspace`, `UNRECORDED`
+            keeps no record.
         workspace: the default workspace if None.
 
     Raises:
@@ -79,44 +80,6 @@ def make_bundle(
         BundleError: there are too few samples, or the name is invalid.
         StoreError: the store cannot be opened.
     """
-    bundle = build_bundle(
-        path,
-        model_file=model_file,
-        name=name,
-        variant=variant,
-        data=data,
-        labels=labels,
-        kinds=kinds,
-        limits=limits,
-        golden_samples=golden_samples,
-        golden_steps=golden_steps,
-        lineage=lineage,
-        counter=counter,
-        keys=keys,
-    )
-    with recording_store(store, workspace) as opened:
-        opened.put_release(bundle.release, bundle.manifest, bundle.reference)
-        opened.record_run("bundle", name, {"release": bundle.release, "path": str(path)})
-    return bundle
-
-
-def build_bundle(
-    path: Path,
-    *,
-    model_file: Path,
-    name: str,
-    variant: str,
-    data: Path,
-    labels: Sequence[str] = (),
-    kinds: Sequence[DeviceKind] = (),
-    limits: Limits | None = None,
-    golden_samples: int = GOLDEN_SAMPLES,
-    golden_steps: int = GOLDEN_STEPS,
-    lineage: Mapping[str, Any] | None = None,
-    counter: int | CounterRule = 1,
-    keys: Sequence[SigningKey] = (),
-) -> Bundle:
-    """Write a bundle without a record. Arguments and errors as for `make_bundle`."""
     ran = run(model_file, data)
     outputs = dequantized(ran.outputs, ran.info.outputs)
     count = len(ran.inputs[0])
@@ -158,7 +121,11 @@ def build_bundle(
         "lineage": dict(lineage or {}),
     }
     manifest["counter"] = counter if isinstance(counter, int) else counter(manifest)
-    return write_bundle(path, manifest, files, keys=keys)
+    bundle = write_bundle(path, manifest, files, keys=keys)
+    with recording_store(store, workspace) as records:
+        records.put_release(bundle.release, bundle.manifest, bundle.reference)
+        records.record_run("bundle", name, {"release": bundle.release, "path": str(path)})
+    return bundle
 
 
 def _classes(output: NDArray[Any]) -> int:

@@ -167,20 +167,20 @@ def _verify(app: App, bundle: Path, keys: tuple[str, ...]) -> None:
     from edgeq.bundle.keys import find_public, known_keys
     from edgeq.errors import SignatureInvalid, UnknownSigner
 
-    found = read_bundle(bundle)
-    if not found.signed_by:
+    checked = read_bundle(bundle)
+    if not checked.signed_by:
         raise SignatureInvalid(str(bundle), "is not signed")
     trusted = [find_public(app.workspace, key) for key in keys] if keys else known_keys(app.workspace)
     trusted_ids = {key.id for key in trusted}
-    if not trusted_ids & {signature.key.id for signature in found.signed_by}:
+    if not trusted_ids & {signature.key.id for signature in checked.signed_by}:
         raise UnknownSigner(
             str(bundle),
             expected=f"a signature of {' or '.join(sorted(trusted_ids)) or 'a known key'}",
-            got=f"one of {_names(found)}",
+            got=f"one of {_names(checked)}",
         )
-    app.ui.emit("edgeq.bundle.verify/1", _to_dict(bundle, found))
-    app.ui.line(f"{bundle}: {found.model} {found.release[:12]}, release {found.parsed.counter}")
-    app.ui.line(f"all files match the manifest; signed by {_names(found)}")
+    app.ui.emit("edgeq.bundle.verify/1", _to_dict(bundle, checked))
+    app.ui.line(f"{bundle}: {checked.model} {checked.release[:12]}, release {checked.parsed.counter}")
+    app.ui.line(f"all files match the manifest; signed by {_names(checked)}")
 
 
 for _command in (_make, _verify):

@@ -22,15 +22,11 @@ from edgeq.values import DeviceKind
 def check_command(app: App, blueprint: Path, kind: str | None) -> None:
     """Validate BLUEPRINT (known keys, quantities with units, existing files) and show its limits."""
     from edgeq.blueprint import load_blueprint
-    from edgeq.units import format_limit
+    from edgeq.units import format_limit, limit_key
 
     loaded = load_blueprint(blueprint)
     limits = loaded.limits_for(DeviceKind(kind) if kind else None).stated()
-    # With a unit in the value, the name is the blueprint's own key.
-    rows = [
-        [name.replace("_ns_", "_").replace("_bytes_", "_"), format_limit(name, value)]
-        for name, value in limits.items()
-    ]
+    rows = [[limit_key(name), format_limit(name, value)] for name, value in limits.items()]
     app.ui.table(["limit", "value"], rows or [["none", "-"]])
     app.ui.emit(
         "edgeq.check/1",

@@ -19,9 +19,9 @@ from edgeq.cli.ui import App, command
 )
 def demo_command(app: App, folder: Path) -> None:
     """Train, convert, evaluate, select, deploy over SSH, benchmark, watch for drift, roll back, report."""
-    from edgeq.demo.walk import walk
+    from edgeq.demo.run import run_demo
 
-    result = walk(folder, app.ui.say)
+    result = run_demo(folder, app.ui.say)
     seconds = sum(result.seconds_by_step.values())
     app.ui.emit("edgeq.demo/1", result.to_dict())
     app.ui.line(f"done in {seconds:.0f} s; the report is {result.report}")

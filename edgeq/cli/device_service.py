@@ -87,14 +87,14 @@ def lines(service: Autostart) -> list[str]:
     if not service.enabled:
         return [f"no boot service is installed; --kind auto would select {service.choice}"]
     starts = {True: "starts at boot", False: "does NOT start at boot", None: "no boot seen yet"}
-    found = [f"{service.kind}: {starts[service.at_boot]}{_in_brackets(service.why)}"]
+    shown = [f"{service.kind}: {starts[service.at_boot]}{_in_brackets(service.why)}"]
     for unit in service.units:
         state = f"{unit.active} ({unit.sub}), result {unit.result}, {unit.restarts} restarts"
-        found.append(f"{unit.unit}: {unit.problem or state}")
+        shown.append(f"{unit.unit}: {unit.problem or state}")
     if service.models:
         problem = service.serving.problem if service.serving else None
-        found.append(f"serves {', '.join(service.models)}{_in_brackets(problem)}")
-    return [*found, _last_run(service)]
+        shown.append(f"serves {', '.join(service.models)}{_in_brackets(problem)}")
+    return [*shown, _last_run(service)]
 
 
 def _in_brackets(text: str | None) -> str:

@@ -70,7 +70,7 @@ def devices_command() -> None:
     "publishers",
     multiple=True,
     metavar="KEY",
-    help="Key whose releases it accepts: a name or a .pub file; repeatable. Default: this workspace's key.",
+    help="Key that the device trusts: a name or a .pub file; repeatable.  [default: this workspace's key]",
 )
 @click.option("--jump", help="Jump host, [USER@]HOST[:PORT]; several separated by commas.")
 @_JUMP_FINGERPRINT
@@ -102,7 +102,8 @@ def _add(
 ) -> None:
     """Pin the host key of a device, log in, check its Python, and add it to devices.toml.
 
-    The device is given a signing key to trust: from then on it refuses releases signed by others only.
+    The device then trusts the key of this workspace, or the keys of --publisher: it accepts a release only if
+    one of them has signed it.
     """
     from edgeq.bundle.keys import find_public
     from edgeq.fleet.enrol import enrol

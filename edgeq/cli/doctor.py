@@ -37,12 +37,12 @@ def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local
         from edgeq.fleet.operations import read_status
 
         with open_agent(device) as client:
-            found = client.facts()
+            reported = client.facts()
             trusts[device.name] = read_status(client).trust
-            if found.service is not None:
+            if reported.service is not None:
                 request = {"action": "status"}
                 starts[device.name] = client.request(AutostartFact, "service", request)
-            return found
+            return reported
 
     for device in chosen:
         checks += examine_device(device, facts, starts=starts)

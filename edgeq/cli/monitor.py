@@ -135,9 +135,10 @@ def _show(app: App, each: TelemetryStream) -> None:
         app.ui.warn(f"not judged: {reason}")
     if verdict.alarm:
         boot, seq = verdict.at_seq or ("", 0)
-        app.ui.line(f"  ALARM at window {seq} (boot {boot[:8]}), e-value {verdict.e_value:.3g}")
+        outcome = f"ALARM at window {seq} (boot {boot[:8]})"
     else:
-        app.ui.line(f"  no alarm, e-value {verdict.e_value:.3g} of {1 / verdict.alpha:g}")
+        outcome = "no alarm"
+    app.ui.line(f"  {outcome}, e-value {verdict.e_value:.3g}, alarm at {1 / verdict.alpha:g}")
     shown = verdict.shifted or verdict.signals
     app.ui.table(["  signal", "e-value", "PSI", "JS", "alarm"], [_row(signal) for signal in shown])
 

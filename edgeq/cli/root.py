@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from edgeq.cli.verbosity import quiet_option, verbose_option
 from edgeq.version import VERSION
 
 
@@ -173,8 +174,8 @@ def _version(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     show_default="current folder",
     help="Folder of devices.toml and the store.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print only results, warnings and errors.")
-@click.option("-v", "--verbose", count=True, help="Print more diagnostics.")
+@quiet_option
+@verbose_option
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option(
     "--version",

@@ -27,7 +27,7 @@ def runs_command(app: App, kind: str | None, limit: int) -> None:
         runs = store.runs(kind, limit)
     rows = [[str(run.id), _time(run.created_ns), run.kind, run.subject] for run in runs]
     if rows:
-        app.ui.table(["run", "when (UTC)", "step", "subject"], rows)
+        app.ui.table(["run", "when (UTC)", "kind", "subject"], rows)
     else:
         app.ui.say("no runs recorded yet" if kind is None else f"no runs of kind {kind} recorded yet")
     app.ui.emit(

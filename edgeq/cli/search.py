@@ -124,7 +124,6 @@ def _row(point: Point) -> list[str]:
     from edgeq.units import format_duration, format_percent, format_size
 
     metrics, latency = point.variant.metrics, point.latency
-    verdicts = {True: "holds", False: "FAILS", None: "not measured"}
     return [
         point.variant.name,
         format_size(point.variant.size_bytes),
@@ -134,7 +133,7 @@ def _row(point: Point) -> list[str]:
         _db(metrics.output_sqnr_db),
         str(len(point.built.recipe.float_ops)),
         "yes" if point.on_front else "no",
-        ", ".join(f"{gate.name} {verdicts[gate.holds]}" for gate in point.gates) or "none stated",
+        ", ".join(gate.text for gate in point.gates) or "none stated",
     ]
 
 

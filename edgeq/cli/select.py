@@ -12,7 +12,7 @@ from edgeq.units import format_percent, format_size
 from edgeq.values import DeviceKind
 
 if TYPE_CHECKING:
-    from edgeq.selection import Candidate, Gate
+    from edgeq.selection import Candidate
 
 
 @command(
@@ -69,10 +69,5 @@ def _row(candidate: Candidate) -> list[str]:
         "-" if metrics.accuracy is None else format_percent(metrics.accuracy),
         "-" if metrics.output_sqnr_db is None else f"{metrics.output_sqnr_db:.1f} dB",
         "yes" if candidate.on_front else "no",
-        ", ".join(_verdict(gate) for gate in candidate.gates) or "none stated",
+        ", ".join(gate.text for gate in candidate.gates) or "none stated",
     ]
-
-
-def _verdict(gate: Gate) -> str:
-    word = {True: "holds", False: "FAILS", None: "not measured yet"}[gate.holds]
-    return f"{gate.name} {word}"

@@ -15,11 +15,14 @@ from typing import Any, TypeVar
 
 import click
 
+from edgeq.cli.verbosity import quiet_option, verbose_option
+
 # A step that ends sooner shows no progress.
 PROGRESS_AFTER_S = 0.5
 # More characters than the first line of any command's help.
 _WHOLE_LINE = 500
 
+json_option = click.option("--json", "json_output", is_flag=True, help="Print one JSON document on stdout.")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -165,29 +168,37 @@ class CommandGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands and their lines, wrapped."""
-        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [(name, one.get_short_help_str(limit=_WHOLE_LINE)) for name, one in found if one is not None]
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [
+            (name, one.get_short_help_str(limit=_WHOLE_LINE)) for name, one in commands if one is not None
+        ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
 
 def command(name: str, *, examples: Sequence[str], help: str | None = None) -> Callable[[F], click.Command]:
-    """Make a click command with examples in its help and a `--json` option. The function gets the App first.
+    """Make a click command with examples in its help, and with `--json`, `-q` and `-v`.
 
-    `--json` switches the App's Ui, so a command calls both `ui.emit` and `ui.line` without a condition.
+    The function gets the App first. The three options switch the App's Ui, so a command calls `ui.emit`,
+    `ui.line` and `ui.say` without a condition. `-q` and `-v` are also options of the root group; they add up.
     """
 
     def decorate(function: F) -> click.Command:
         @click.pass_obj
-        def invoke(app: App, /, *args: Any, json_output: bool, **kwargs: Any) -> Any:
+        def invoke(
+            app: App, /, *args: Any, json_output: bool, quiet: bool, verbose: int, **kwargs: Any
+        ) -> Any:
             app.ui.as_json = json_output
+            app.ui.quiet = app.ui.quiet or quiet
+            app.ui.verbosity += verbose
             return function(app, *args, **kwargs)
 
-        wrapped = update_wrapper(invoke, function)
-        wrapped = click.option(
-            "--json", "json_output", is_flag=True, help="Print one JSON document on stdout."
-        )(wrapped)
         epilog = "Examples:\n\n\b\n" + "\n".join(f"  {example}" for example in examples)
-        return click.command(name, epilog=epilog, help=help)(wrapped)
+        made = click.command(name, epilog=epilog, help=help)(update_wrapper(invoke, function))
+        # On a finished command, each option goes to the end of the help.
+        json_option(made)
+        quiet_option(made)
+        verbose_option(made)
+        return made
 
     return decorate

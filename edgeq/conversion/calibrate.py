@@ -12,7 +12,7 @@ from edgeq.conversion.conversion import unwritable
 from edgeq.converters_client import Progress, edgeq_errors, worker_session
 from edgeq.errors import UsageError
 from edgeq.files import write_atomic
-from edgeq.store import Store, recording_store
+from edgeq.store import Recorder, recording_store
 from edgeq_converters.sources import detect
 from edgeq_converters.values import TensorShift
 from edgeq_converters.worker.protocol import CalibrateJob
@@ -71,7 +71,7 @@ def calibrate(
     against: Path | None = None,
     on_progress: Progress | None = None,
     deadline_s: float = 3600.0,
-    store: Store | None = None,
+    store: Recorder | None = None,
 ) -> Calibrated:
     """Run the float model on the samples, write every tensor's histogram to `output`, and record the run.
 
@@ -82,7 +82,8 @@ def calibrate(
         against: histograms of an earlier calibration, to measure how far these samples are from its samples.
         on_progress: called with (step, done, total).
         deadline_s: the worker is killed after this time.
-        store: where to record the run; None is the store of the default workspace.
+        store: where to record the run: None is the store of the default workspace, `UNRECORDED` keeps no
+            record.
 
     Raises:
         UsageError: `output` has neither ending.
@@ -116,11 +117,12 @@ def calibrate(
     )
 
 
-def merge_calibrations(files: Sequence[Path], output: Path, *, store: Store | None = None) -> Calibrated:
+def merge_calibrations(files: Sequence[Path], output: Path, *, store: Recorder | None = None) -> Calibrated:
     """Merge histograms of one model on several data sets; the result equals one pass over all of them.
 
     Args:
-        store: where to record the run; None is the store of the default workspace.
+        store: where to record the run: None is the store of the default workspace, `UNRECORDED` keeps no
+            record.
 
     Raises:
         UsageError: fewer than two files.
@@ -145,7 +147,7 @@ def merge_calibrations(files: Sequence[Path], output: Path, *, store: Store | No
     return _recorded(_calibrated(output, merged, len(content), (), (), seconds), store)
 
 
-def _recorded(calibrated: Calibrated, store: Store | None) -> Calibrated:
+def _recorded(calibrated: Calibrated, store: Recorder | None) -> Calibrated:
     with recording_store(store) as records:
         records.record_run("calibrate", calibrated.path.stem, calibrated.to_json())
     return calibrated

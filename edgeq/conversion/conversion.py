@@ -15,7 +15,7 @@ from edgeq.conversion.training import check_trainable, with_pruning
 from edgeq.converters_client import ConverterError, Progress, worker_session
 from edgeq.errors import UsageError
 from edgeq.files import sha256_of, write_atomic
-from edgeq.store import Store, recording_store
+from edgeq.store import Recorder, recording_store
 from edgeq_converters.edgetpu.values import EdgeTpuSummary
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.sources import detect
@@ -111,7 +111,7 @@ def convert(
     distill: bool = False,
     on_progress: Progress | None = None,
     deadline_s: float = 3600.0,
-    store: Store | None = None,
+    store: Recorder | None = None,
 ) -> Conversion:
     """Convert a model, write it to `output` and record the run; a failure leaves `output` unchanged.
 
@@ -132,7 +132,8 @@ def convert(
         distill: re-tune towards the unpruned model's outputs; needs no labels.
         on_progress: called with (step, done, total).
         deadline_s: the worker is killed after this time.
-        store: where to record the run and its lineage; None is the store of the default workspace.
+        store: where to record the run and its lineage: None is the store of the default workspace,
+            `UNRECORDED` keeps no record.
 
     Raises:
         UsageError: an unknown scheme or an impossible combination.
@@ -141,45 +142,6 @@ def convert(
         ModelError: EQ3xx, the model or its conversion.
         StoreError: the model was written, but the run cannot be recorded.
     """
-    conversion = convert_unrecorded(
-        source,
-        output,
-        recipe=recipe,
-        scheme=scheme,
-        calibration=calibration,
-        histograms=histograms,
-        io=io,
-        prune=prune,
-        training=training,
-        validation=validation,
-        epochs=epochs,
-        distill=distill,
-        on_progress=on_progress,
-        deadline_s=deadline_s,
-    )
-    with recording_store(store) as records:
-        records.record_run("convert", conversion.path.stem, conversion.to_json())
-    return conversion
-
-
-def convert_unrecorded(
-    source: Path,
-    output: Path,
-    *,
-    recipe: Recipe | None = None,
-    scheme: str | None = None,
-    calibration: Calibration | None = None,
-    histograms: Path | None = None,
-    io: str | None = None,
-    prune: str | None = None,
-    training: Path | None = None,
-    validation: Path | None = None,
-    epochs: int | None = None,
-    distill: bool = False,
-    on_progress: Progress | None = None,
-    deadline_s: float = 3600.0,
-) -> Conversion:
-    """Convert a model without a record, for a caller that keeps its own; see `convert`."""
     started_s = time.monotonic()
     source, output = Path(source), Path(output)
     recipe = with_pruning(
@@ -221,9 +183,11 @@ def convert_unrecorded(
     notes = list(result.notes)
     if calibration is not None and not recipe.scheme.needs_ranges:
         notes.append(f"--calibration was not used: {recipe.scheme} needs none")
-    return _conversion(
-        source, output, len(content), recipe, result, notes, time.monotonic() - started_s, inputs
-    )
+    seconds = time.monotonic() - started_s
+    conversion = _conversion(source, output, len(content), recipe, result, notes, seconds, inputs)
+    with recording_store(store) as records:
+        records.record_run("convert", conversion.path.stem, conversion.to_json())
+    return conversion
 
 
 def _conversion(

@@ -15,7 +15,7 @@ from edgeq.conversion.training import check_epochs, check_trainable
 from edgeq.converters_client import Progress, worker_session
 from edgeq.errors import UsageError
 from edgeq.files import sha256_of, write_atomic
-from edgeq.store import Store, recording_store
+from edgeq.store import Recorder, recording_store
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.training.settings import TrainingSettings
 from edgeq_converters.values import Scheme
@@ -103,7 +103,7 @@ def tune(
     seed: int = 0,
     on_progress: Progress | None = None,
     deadline_s: float = 6 * 3600.0,
-    store: Store | None = None,
+    store: Recorder | None = None,
 ) -> Tuned:
     """Train a Keras 3 model with fake quantization, write it and its recipe, and record the run.
 
@@ -120,7 +120,8 @@ def tune(
         seed: of everything random.
         on_progress: called with (step, done, total).
         deadline_s: the worker is killed after this time.
-        store: where to record the run and its lineage; None is the store of the default workspace.
+        store: where to record the run and its lineage: None is the store of the default workspace,
+            `UNRECORDED` keeps no record.
 
     Raises:
         UsageError: an unknown scheme, fewer than one epoch, an output that is not .keras or is the source.
@@ -129,37 +130,6 @@ def tune(
         ModelError: EQ3xx, the model or its training.
         StoreError: the files were written, but the run cannot be recorded.
     """
-    tuned = tune_unrecorded(
-        source,
-        output,
-        training=training,
-        validation=validation,
-        scheme=scheme,
-        epochs=epochs,
-        distill=distill,
-        seed=seed,
-        on_progress=on_progress,
-        deadline_s=deadline_s,
-    )
-    with recording_store(store) as records:
-        records.record_run("tune", tuned.path.stem, tuned.to_json())
-    return tuned
-
-
-def tune_unrecorded(
-    source: Path,
-    output: Path,
-    *,
-    training: Path | None,
-    validation: Path | None = None,
-    scheme: str = "int8",
-    epochs: int | None = None,
-    distill: bool = False,
-    seed: int = 0,
-    on_progress: Progress | None = None,
-    deadline_s: float = 6 * 3600.0,
-) -> Tuned:
-    """Tune a model without a record, for a caller that keeps its own; see `tune`."""
     started_s = time.monotonic()
     source, output = Path(source), Path(output)
     if scheme not in SCHEMES:
@@ -172,11 +142,11 @@ def tune_unrecorded(
     with worker_session("tune") as session:
         check_trainable(source, training, option="edgeq tune")
         require_writable(output)
-        tuned = session.workdir / "tuned.keras"
+        written = session.workdir / "tuned.keras"
         inputs = digest_inputs(source, {"training": training, "validation": validation}, lasting=True)
         job = TuneJob(
             source=source,
-            output=tuned,
+            output=written,
             scheme=Scheme(scheme),
             settings=TrainingSettings(
                 training=Path(training) if training else None,
@@ -188,10 +158,10 @@ def tune_unrecorded(
             workdir=session.workdir,
         )
         result = session.run(job, subject=source, deadline_s=deadline_s, on_progress=on_progress)
-        _write(output, tuned.read_bytes(), recipe_path, result.report.recipe)
+        _write(output, written.read_bytes(), recipe_path, result.report.recipe)
     report = result.report
     options = {"scheme": scheme, "epochs": epochs, "distill": distill, "seed": seed}
-    return Tuned(
+    tuned = Tuned(
         source=source,
         path=output,
         sha256=sha256_of(output),
@@ -217,6 +187,9 @@ def tune_unrecorded(
             output=output,
         ),
     )
+    with recording_store(store) as records:
+        records.record_run("tune", tuned.path.stem, tuned.to_json())
+    return tuned
 
 
 def _write(output: Path, model: bytes, recipe_path: Path, recipe: Recipe) -> None:

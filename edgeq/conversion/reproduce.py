@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.conversion import qat
-from edgeq.conversion.conversion import convert_unrecorded
+from edgeq.conversion.conversion import convert
 from edgeq.conversion.lineage import FileRecord, Lineage, environment, file_record, short
 from edgeq.converters_client import Progress
 from edgeq.errors import ModelError
+from edgeq.store import UNRECORDED
 from edgeq.version import VERSION
 from edgeq_converters.recipe import Recipe
 
@@ -79,7 +80,7 @@ def _convert(
         recipe = Recipe.from_dict(body)
     except ValueError as error:
         raise ModelError(subject, f"its recipe cannot be read ({error})", code="EQ324") from error
-    rebuilt = convert_unrecorded(
+    rebuilt = convert(
         paths["source"],
         output,
         recipe=recipe,
@@ -88,6 +89,7 @@ def _convert(
         training=paths.get("training"),
         validation=paths.get("validation"),
         on_progress=on_progress,
+        store=UNRECORDED,
     )
     return rebuilt.sha256, rebuilt.tools
 
@@ -102,12 +104,13 @@ def _tune(
             f"its tuning settings cannot be read (they have {', '.join(sorted(options))})",
             code="EQ324",
         )
-    rebuilt = qat.tune_unrecorded(
+    rebuilt = qat.tune(
         paths["source"],
         output,
         training=paths.get("training"),
         validation=paths.get("validation"),
         on_progress=on_progress,
+        store=UNRECORDED,
         **options,
     )
     return rebuilt.sha256, rebuilt.tools

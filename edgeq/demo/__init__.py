@@ -1,1 +1,1 @@
-"""The demo: the whole path from training to rollback on real data, on this machine alone."""
+"""The demo: the whole workflow from training to rollback, on real data and on this machine alone."""

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgeq.blueprint import Blueprint
-from edgeq.bundle import Bundle, build_bundle
+from edgeq.bundle import Bundle, make_bundle
 from edgeq.bundle.keys import workspace_key
-from edgeq.conversion.conversion import convert_unrecorded
+from edgeq.conversion import convert
 from edgeq.errors import MissingExtra, ModelError
 from edgeq.files import sha256_of
 from edgeq.selection import evaluate_variants
+from edgeq.store import UNRECORDED
 from edgeq.values import Metrics, Variant
 
 TRAINING_DEADLINE_S = 300
@@ -59,13 +60,13 @@ def train(folder: Path) -> Path:
 def convert_all(folder: Path, blueprint: Blueprint) -> Mapping[str, Path]:
     """Return {scheme: written file}, float32 (the reference) first."""
     hub = folder / "float32.tflite"
-    convert_unrecorded(blueprint.source, hub, scheme="float32")
+    convert(blueprint.source, hub, scheme="float32", store=UNRECORDED)
     written = {"float32": hub}
     # From here on the float .tflite is the source, which needs no TensorFlow and a fraction of a second.
     for scheme in blueprint.schemes:
         path = folder / f"{scheme}.tflite"
         calibration = blueprint.calibration if scheme == "int8" else None
-        convert_unrecorded(hub, path, scheme=scheme, calibration=calibration)
+        convert(hub, path, scheme=scheme, calibration=calibration, store=UNRECORDED)
         written[str(scheme)] = path
     return written
 
@@ -79,7 +80,7 @@ def evaluate_all(files: Mapping[str, Path], blueprint: Blueprint) -> tuple[Metri
 
 def bundle(folder: Path, variant: Variant, blueprint: Blueprint, *, counter: int) -> Bundle:
     """Bundle a variant next to its file, signed with the workspace's key."""
-    return build_bundle(
+    return make_bundle(
         folder / f"{blueprint.name}-{variant.name}.eqb",
         model_file=variant.path,
         name=blueprint.name,
@@ -94,4 +95,5 @@ def bundle(folder: Path, variant: Variant, blueprint: Blueprint, *, counter: int
         },
         counter=counter,
         keys=[workspace_key(folder)],
+        store=UNRECORDED,
     )

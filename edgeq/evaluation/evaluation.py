@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edgeq.converters_client import Progress
 from edgeq.evaluation.running import dequantized, run_all
 from edgeq.files import sha256_of
-from edgeq.store import Store, recording_store
+from edgeq.store import Recorder, recording_store
 from edgeq.values import Metrics
 from edgeq_converters.metrics import sqnr_db
 
@@ -72,7 +72,7 @@ def evaluate(
     on_progress: Progress | None = None,
     on_note: Callable[[str], None] | None = None,
     deadline_s: float = 3600.0,
-    store: Store | None = None,
+    store: Recorder | None = None,
 ) -> Metrics:
     """Return a model's metrics on data, and record the run.
 
@@ -97,9 +97,11 @@ def evaluate_model(
     reference: Path | None = None,
     on_progress: Progress | None = None,
     deadline_s: float = 3600.0,
-    store: Store | None = None,
+    store: Recorder | None = None,
 ) -> Evaluation:
     """Evaluate a model on data and record the run.
+
+    The classes are those of the first output; the SQNR is over all outputs, dequantized.
 
     Args:
         model: a .tflite file.
@@ -107,7 +109,8 @@ def evaluate_model(
         reference: the float .tflite to compare with.
         on_progress: called with (step, done, total).
         deadline_s: the worker is killed after this time.
-        store: where to record the run; None is the store of the default workspace.
+        store: where to record the run: None is the store of the default workspace, `UNRECORDED` keeps no
+            record.
 
     Raises:
         MissingExtra: LiteRT is not installed.
@@ -115,32 +118,12 @@ def evaluate_model(
         ModelError: EQ3xx.
         StoreError: the run cannot be recorded.
     """
-    evaluation = evaluate_unrecorded(
-        model, data, reference=reference, on_progress=on_progress, deadline_s=deadline_s
-    )
-    with recording_store(store) as records:
-        records.record_run("evaluate", evaluation.model.path.stem, evaluation.to_json())
-    return evaluation
-
-
-def evaluate_unrecorded(
-    model: Path,
-    data: Path,
-    *,
-    reference: Path | None = None,
-    on_progress: Progress | None = None,
-    deadline_s: float = 3600.0,
-) -> Evaluation:
-    """Evaluate a model without a record, for a caller that keeps its own; see `evaluate_model`.
-
-    The classes are those of the first output; the SQNR is over all outputs, dequantized.
-    """
     models = [Path(model), *([Path(reference)] if reference is not None else [])]
     runs = run_all(models, Path(data), deadline_s=deadline_s, on_progress=on_progress)
     outputs = dequantized(runs[0].outputs, runs[0].info.outputs)
     labels = runs[0].labels
     expected = dequantized(runs[1].outputs, runs[1].info.outputs) if len(runs) > 1 else None
-    return Evaluation(
+    evaluation = Evaluation(
         model=ModelFile.of(models[0]),
         reference=ModelFile.of(models[1]) if len(models) > 1 else None,
         data=Path(data),
@@ -152,6 +135,9 @@ def evaluate_unrecorded(
         ),
         notes=runs[0].notes,
     )
+    with recording_store(store) as records:
+        records.record_run("evaluate", evaluation.model.path.stem, evaluation.to_json())
+    return evaluation
 
 
 def predicted(output: Real) -> npt.NDArray[np.int64]:

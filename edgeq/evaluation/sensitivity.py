@@ -10,19 +10,18 @@ from typing import Any
 from edgeq.converters_client import Progress, worker_session
 from edgeq.errors import UsageError
 from edgeq.evaluation.evaluation import ModelFile
-from edgeq.store import Store, recording_store
-from edgeq_converters.sensitivity.values import OpSensitivity, Sensitivity, Spread, Walk
+from edgeq.store import Recorder, recording_store
+from edgeq_converters.sensitivity.values import FloatStep, OpSensitivity, Sensitivity, Spread
 from edgeq_converters.sources import detect
 from edgeq_converters.worker.protocol import SensitivityJob
 
 __all__ = [
+    "FloatStep",
     "OpSensitivity",
     "Sensitivity",
     "SensitivityAnalysis",
     "Spread",
-    "Walk",
     "analyze_sensitivity",
-    "sensitivity",
 ]
 
 
@@ -47,32 +46,6 @@ class SensitivityAnalysis:
         }
 
 
-def sensitivity(
-    model: Path,
-    *,
-    calibration: Path,
-    evaluation: Path,
-    calibrator: str = "minmax",
-    samples: int = 256,
-    walk: int = 3,
-    on_progress: Progress | None = None,
-    deadline_s: float = 3600.0,
-    store: Store | None = None,
-) -> Sensitivity:
-    """Return what quantizing each operation costs, and record the run; see `analyze_sensitivity`."""
-    return analyze_sensitivity(
-        model,
-        calibration=calibration,
-        evaluation=evaluation,
-        calibrator=calibrator,
-        samples=samples,
-        walk=walk,
-        on_progress=on_progress,
-        deadline_s=deadline_s,
-        store=store,
-    ).sensitivity
-
-
 def analyze_sensitivity(
     model: Path,
     *,
@@ -80,10 +53,10 @@ def analyze_sensitivity(
     evaluation: Path,
     calibrator: str = "minmax",
     samples: int = 256,
-    walk: int = 3,
+    float_steps: int = 3,
     on_progress: Progress | None = None,
     deadline_s: float = 3600.0,
-    store: Store | None = None,
+    store: Recorder | None = None,
 ) -> SensitivityAnalysis:
     """Measure what quantizing each operation of a float .tflite costs, in dB of SQNR at its logits.
 
@@ -92,13 +65,14 @@ def analyze_sensitivity(
         evaluation: other samples, on which the quantized models are compared with the float model.
         calibrator: how a tensor's histogram becomes its range.
         samples: the largest number of evaluation samples to use, evenly spaced.
-        walk: how many of the worst operations are kept float together, one more a step.
+        float_steps: how many of the worst operations to leave float together, one more in each step.
         on_progress: called with (step, done, total).
         deadline_s: the worker is killed after this time.
-        store: where to record the run; None is the store of the default workspace.
+        store: where to record the run: None is the store of the default workspace, `UNRECORDED` keeps no
+            record.
 
     Raises:
-        UsageError: fewer than one sample, or an unknown calibrator.
+        UsageError: fewer than one sample, a negative number of steps, or an unknown calibrator.
         DataError: EQ2xx.
         ModelError: EQ304 the model is quantized, EQ309 the float model gives NaN; any other EQ3xx.
         StoreError: the run cannot be recorded.
@@ -106,10 +80,10 @@ def analyze_sensitivity(
     started_s = time.monotonic()
     model = Path(model)
     _check_calibrator(calibrator)
-    if samples < 1 or walk < 0:
-        raise UsageError(
-            "samples", expected="at least one sample and a walk of zero or more", got=f"{samples}, {walk}"
-        )
+    if samples < 1:
+        raise UsageError("samples", expected="at least 1", got=str(samples))
+    if float_steps < 0:
+        raise UsageError("float_steps", expected="0 or more", got=str(float_steps))
     with worker_session("sensitivity") as session:
         detect.require_tflite(model)
         job = SensitivityJob(
@@ -118,7 +92,7 @@ def analyze_sensitivity(
             evaluation=Path(evaluation),
             calibrator=calibrator,
             samples=samples,
-            walk=walk,
+            float_steps=float_steps,
         )
         result = session.run(job, subject=model, deadline_s=deadline_s, on_progress=on_progress)
     analysis = SensitivityAnalysis(

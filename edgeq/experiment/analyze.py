@@ -50,7 +50,7 @@ class ExperimentResult:
     def summary(self) -> str:
         """The result in one line."""
         if all(metric.conclusion is Conclusion.NOTHING for metric in self.metrics):
-            return "nothing can be said yet"
+            return "no conclusion yet"
         unknown = (Conclusion.NOTHING, Conclusion.SAME)
         shown = [metric for metric in self.metrics if metric.conclusion not in unknown]
         if not shown:

@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 # The grid: ratios from about 1/11 to 11 at a relative accuracy of 1 percent.
 _REACH = 120
-_CELLS = 4_000_000  # values in memory at once, however many blocks there are
+CELLS = 4_000_000  # values in memory at once, however many blocks there are
 # The threshold comes from about so many calls of A, in at most so many blocks.
 _CALLS, _BLOCKS = 200, 10
 
@@ -121,7 +121,7 @@ def _ends(values: NDArray[np.float32], alpha: float) -> tuple[Array, Array]:
     Each value is predicted to be 0, its expectation at the true ratio; no value is further than 1 from that.
     """
     low, high = [], []
-    columns = max(1, _CELLS // len(values))
+    columns = max(1, CELLS // len(values))
     for at in range(0, values.shape[1], columns):
         piece = values[:, at : at + columns].astype(np.float64)
         sums, spread = piece.sum(axis=0), radius((piece**2).sum(axis=0), alpha / 2)

@@ -118,11 +118,11 @@ class Inventory:
         if not is_selection(selector):
             return (self.get(selector).name,)
         key, _, value = selector[len("label:") :].partition("=")
-        found = tuple(device.name for device in self.devices if device.labels.get(key) == value)
-        if not found:
+        names = tuple(device.name for device in self.devices if device.labels.get(key) == value)
+        if not names:
             labels = {f"label:{k}={v}" for device in self.devices for k, v in device.labels.items()}
             raise unknown("label", selector, labels, hint="`edgeq devices list` shows the labels")
-        return found
+        return names
 
     def _write(self, document: TOMLDocument, device: Device) -> Inventory:
         if "devices" not in document:

@@ -119,8 +119,12 @@ def combined_error(failed: Mapping[str, EdgeqError], *, device_count: int, what:
         return next(iter(failed.values()))
     causes = "; ".join(f"{name} ({error.reported_code})" for name, error in failed.items())
     transient = [name for name, error in failed.items() if error.transient]
+    lasting = [name for name in failed if name not in transient]
+    hints = []
+    if transient:
+        hints.append(f"run `edgeq {what}` again for {', '.join(transient)}")
+    if lasting:
+        hints.append(f"check {', '.join(lasting)} with `edgeq doctor {' '.join(lasting)}`")
     return SomeDevicesFailed(
-        what,
-        f"{len(failed)} of {device_count} devices failed: {causes}",
-        hint=f"try again: {', '.join(transient)}" if transient else "each device's line gives the reason",
+        what, f"{len(failed)} of {device_count} devices failed: {causes}", hint="; ".join(hints)
     )

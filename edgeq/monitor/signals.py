@@ -77,10 +77,10 @@ def counts_of(window: Window, signals: Sequence[Signal]) -> tuple[list[Array], s
 
 def _channel_counts(number: int, name: str, channel: int) -> Callable[[Window], Counts]:
     def counts(window: Window) -> Counts:
-        found = window.inputs[number]
-        if found.name != name:
-            raise IndexError(f"input {number} is {found.name}, not {name}")
-        return found.channels[channel]
+        tensor = window.inputs[number]
+        if tensor.name != name:
+            raise IndexError(f"input {number} is {tensor.name}, not {name}")
+        return tensor.channels[channel]
 
     return counts
 

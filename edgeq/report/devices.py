@@ -14,11 +14,11 @@ DeviceBench = tuple[str, BenchResult]
 
 def newest(records: Sequence[BenchRecord]) -> list[DeviceBench]:
     """Return the newest result of each (device, model, release, threads), in the order of first results."""
-    found: dict[tuple[str, str, str, int], DeviceBench] = {}
+    benches: dict[tuple[str, str, str, int], DeviceBench] = {}
     for record in records:
         result = parse_bench(record.body, device=record.device)
-        found[record.device, record.model, record.release, result.threads] = (record.device, result)
-    return list(found.values())
+        benches[record.device, record.model, record.release, result.threads] = (record.device, result)
+    return list(benches.values())
 
 
 def device_verdicts(measured: Sequence[DeviceBench]) -> list[VerdictLine]:

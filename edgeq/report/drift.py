@@ -46,11 +46,11 @@ def drift_table(streams: Sequence[TelemetryStream]) -> Table:
     return Table(
         id="streams",
         title="Drift",
-        headings=("device", "model", "windows", "e-value", "verdict"),
+        headings=("device", "model", "windows", "e-value", "alarm at", "verdict"),
         rows=tuple(_row(stream) for stream in streams),
-        numeric=(2, 3),
-        note="An e-value of 1/alpha or more is an alarm. Without a change, that happens on a stream with "
-        "probability alpha at most, over its whole life.",
+        numeric=(2, 3, 4),
+        note="An e-value of 1/alpha or more is an alarm; the column shows 1/alpha. Without a change, that "
+        "happens on a stream with probability alpha at most, over its whole life.",
     )
 
 
@@ -110,6 +110,7 @@ def _row(stream: TelemetryStream) -> tuple[str, ...]:
         _name(stream),
         str(stream.field.windows),
         "-" if verdict is None else f"{verdict.e_value:.3g}",
+        "-" if verdict is None else f"{1 / verdict.alpha:g}",
         outcome,
     )
 

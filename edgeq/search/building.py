@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.blueprint import Blueprint, Scheme
-from edgeq.conversion import Recipe
-from edgeq.conversion.conversion import convert_unrecorded
+from edgeq.conversion import Recipe, convert
 from edgeq.conversion.lineage import Lineage
 from edgeq.converters_client import Progress
 from edgeq.errors import EdgeqError, ModelError
-from edgeq.evaluation.evaluation import evaluate_unrecorded
+from edgeq.evaluation import evaluate
 from edgeq.files import sha256_of
 from edgeq.search.records import Records, key_of
+from edgeq.store import UNRECORDED
 from edgeq.values import Metrics, Variant
 
 KIND = "search-candidate"
@@ -82,18 +82,23 @@ class CandidateBuilder:
 
     def _convert(self, path: Path, recipe: Recipe) -> dict[str, Any]:
         try:
-            conversion = convert_unrecorded(
+            conversion = convert(
                 self.reference,
                 path,
                 recipe=recipe,
                 calibration=self.blueprint.calibration if recipe.scheme.needs_ranges else None,
                 on_progress=self.on_progress,
+                store=UNRECORDED,  # the candidate's record has the conversion and the metrics
             )
             # The float model is compared with itself, because its source may not be a .tflite.
             reference = path if recipe.scheme is Scheme.FLOAT32 else self.reference
-            metrics = evaluate_unrecorded(
-                path, self.blueprint.evaluation, reference=reference, on_progress=self.on_progress
-            ).metrics
+            metrics = evaluate(
+                path,
+                self.blueprint.evaluation,
+                reference=reference,
+                on_progress=self.on_progress,
+                store=UNRECORDED,
+            )
         except ModelError as error:
             if error.reported_code not in _REFUSALS:
                 raise

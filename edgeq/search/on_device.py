@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeq.benchmark import BenchResult, bench
 from edgeq.blueprint import Blueprint
-from edgeq.bundle import Bundle, build_bundle, read_bundle
+from edgeq.bundle import Bundle, make_bundle, read_bundle
 from edgeq.bundle.archive import resigned
 from edgeq.bundle.keys import workspace_key
 from edgeq.errors import DeviceError
@@ -19,7 +19,7 @@ from edgeq.fleet.deploy import deploy_device
 from edgeq.fleet.trust import read_trust
 from edgeq.search.measuring import Latency
 from edgeq.search.records import Records, key_of
-from edgeq.store import Store
+from edgeq.store import UNRECORDED, Store
 from edgeq.values import Device, Variant
 
 KIND = "search-bench"
@@ -89,13 +89,14 @@ class OnDevice:
 
     def _bundle(self, variant: Variant, name: str, folder: Path) -> Path:
         path = folder / f"{variant.sha256}.eqb"
-        build_bundle(
+        make_bundle(
             path,
             model_file=variant.path,
             name=name,
             variant=variant.name,
             data=self._blueprint.evaluation,
             labels=self._blueprint.labels,
+            store=UNRECORDED,
         )
         return path
 

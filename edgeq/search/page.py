@@ -15,7 +15,7 @@ from edgeq.search.scoring import Point
 from edgeq.search.sensitivity_page import decibel
 from edgeq.units import format_duration, format_percent, format_size
 
-# The walk gives 200 dB where there is no noise: every operation is float.
+# The search over float regions gives 200 dB where there is no noise: every operation is float.
 _NO_NOISE_DB = 200.0
 
 
@@ -40,7 +40,7 @@ def search_view(
         devices=None,
         latency=_front(scores.points, "latency", "latency p50 (us)", _latency_us),
         streams=None,
-        drift=(_walk(result),),
+        drift=(_regions_figure(result),),
         provenance=Table(
             id="provenance",
             title="Provenance",
@@ -89,11 +89,7 @@ def _row(point: Point, chosen: Point | None) -> tuple[str, ...]:
         decibel(metrics.output_sqnr_db),
         str(len(point.built.recipe.float_ops)),
         "yes" if point.on_front else "no",
-        ", ".join(
-            f"{gate.name} { {True: 'holds', False: 'FAILS', None: 'not measured'}[gate.holds] }"
-            for gate in point.gates
-        )
-        or "none stated",
+        ", ".join(gate.text for gate in point.gates) or "none stated",
     )
 
 
@@ -139,11 +135,11 @@ def _front(
     )
 
 
-def _walk(result: SearchResult) -> Figure:
-    sets = [each for each in result.walk.sets if each.sqnr_db < _NO_NOISE_DB]
+def _regions_figure(result: SearchResult) -> Figure:
+    sets = [each for each in result.regions.sets if each.sqnr_db < _NO_NOISE_DB]
     families = list(dict.fromkeys(each.family for each in sets))
     return Figure(
-        id="walk",
+        id="float-regions",
         title="Float regions: noise against work kept float",
         caption="Every choice of float operations whose noise was measured on held-out samples, before "
         "correction.",

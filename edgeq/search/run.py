@@ -22,10 +22,10 @@ from edgeq.values import DeviceKind
 from edgeq_converters.sensitivity.float_region_values import FloatRegionSearch, FloatRegionSet
 from edgeq_converters.worker import protocol
 
-WALK_KIND = "search-walk"
+REGIONS_KIND = "search-walk"
 FINALISTS = 6
 FLOAT = "float32"
-_MOST_WALKED = 96
+_MOST_CHOICES = 96
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,17 +34,17 @@ class SearchResult:
 
     Attributes:
         candidates: everything that was tried, including what could not be built.
-        walk: the choices of float regions whose SQNR was measured.
+        regions: the choices of float regions whose SQNR was measured.
         reference: the float `.tflite` that the candidates were converted from.
         where: the name of the machine or device that timed the candidates.
-        reused: how many steps (walk, candidates, timing session) came from records.
+        reused: how many steps (float regions, candidates, timing session) came from records.
         done: how many steps were run.
     """
 
     blueprint: Blueprint
     scores: Scores
     candidates: tuple[BuiltCandidate, ...]
-    walk: FloatRegionSearch
+    regions: FloatRegionSearch
     reference: Path
     where: str
     reused: int
@@ -70,9 +70,9 @@ class SearchResult:
                 if each.variant is None
             ],
             "walk": {
-                "ranking": list(self.walk.ranking),
-                "alone_db": {str(index): value for index, value in self.walk.alone_db.items()},
-                "held_out": self.walk.held_out,
+                "ranking": list(self.regions.ranking),
+                "alone_db": {str(index): value for index, value in self.regions.alone_db.items()},
+                "held_out": self.regions.held_out,
                 "sets": [
                     {
                         "family": each.family,
@@ -82,7 +82,7 @@ class SearchResult:
                         "work": each.work,
                         "borders": each.borders,
                     }
-                    for each in self.walk.sets
+                    for each in self.regions.sets
                 ],
             },
         }
@@ -130,34 +130,6 @@ def search(
         BlueprintError: the blueprint names no calibration data.
         DataError, ModelError: the data or the float model cannot be used.
     """
-    with recording_store(store) as records:
-        result = _search(
-            blueprint,
-            folder=workspace / ".edgeq" / "search" / blueprint.name,
-            store=records,
-            timing=timing,
-            kind=kind,
-            count=count,
-            base=base,
-            on_progress=on_progress,
-            say=say,
-        )
-        records.record_run("search", blueprint.name, result.to_json())
-    return result
-
-
-def _search(
-    blueprint: Blueprint,
-    *,
-    folder: Path,
-    store: Store,
-    timing: latencies.Timing,
-    kind: DeviceKind | None,
-    count: int,
-    base: Recipe | None,
-    on_progress: Progress | None,
-    say: Callable[[str], None],
-) -> SearchResult:
     if blueprint.calibration is None:
         raise BlueprintError(
             blueprint.name,
@@ -165,47 +137,52 @@ def _search(
             got="none",
             hint='add calibration = "calibration.npz" under [data]',
         )
+    folder = workspace / ".edgeq" / "search" / blueprint.name
     folder.mkdir(parents=True, exist_ok=True)
-    builder, float_model = _prepare(blueprint, blueprint.calibration, folder, store, on_progress)
-    common = replace(
-        base or Recipe(scheme=Scheme.INT8), scheme=Scheme.INT8, io=blueprint.io or "int8", float_ops=()
-    )
-    walk, walk_reused = _walk(builder, blueprint.calibration, common, store, on_progress)
-    built = [float_model, *(builder.build(*each) for each in _schemes(blueprint, common))]
-    if built[1].variant is None:
-        # Some operation cannot be int8, so the basis of all candidates keeps it float.
-        mixed = replace(common, scheme=Scheme.INT8_MIXED)
-        built.append(builder.build(Scheme.INT8_MIXED.value, INT8, mixed))
-    for number, choice in enumerate(finalists.finalists(walk.sets, count), start=1):
-        kept = len(choice.float_ops)
-        say(
-            f"candidate {number}: {kept} operations float, {choice.sqnr_db:.1f} dB at the logits, uncorrected"
+    with recording_store(store) as opened:
+        builder, float_model = _prepare(blueprint, blueprint.calibration, folder, opened, on_progress)
+        common = replace(
+            base or Recipe(scheme=Scheme.INT8), scheme=Scheme.INT8, io=blueprint.io or "int8", float_ops=()
         )
-        built.append(_build_regions(builder, choice, walk, common))
-    variants = [each.variant for each in built if each.variant is not None]
-    timed, timing_reused = latencies.timed(
-        variants, timing, Records(store, latencies.KIND), subject=blueprint.name, say=say
-    )
-    if float_model.variant is None:
-        raise ModelError(str(blueprint.source), float_model.problem)
-    scores = score(
-        built,
-        baseline=float_model.variant.metrics,
-        blueprint=blueprint,
-        latencies=timed,
-        kind=kind,
-    )
-    reused = [walk_reused, timing_reused, *(each.reused for each in built)]
-    return SearchResult(
-        blueprint=blueprint,
-        scores=scores,
-        candidates=tuple(built),
-        walk=walk,
-        reference=builder.reference,
-        where=timing.where,
-        reused=sum(reused),
-        done=len(reused) - sum(reused),
-    )
+        regions, regions_reused = _measure_regions(
+            builder, blueprint.calibration, common, opened, on_progress
+        )
+        built = [float_model, *(builder.build(*each) for each in _schemes(blueprint, common))]
+        if built[1].variant is None:
+            # Some operation cannot be int8, so the basis of all candidates keeps it float.
+            mixed = replace(common, scheme=Scheme.INT8_MIXED)
+            built.append(builder.build(Scheme.INT8_MIXED.value, INT8, mixed))
+        for number, choice in enumerate(finalists.finalists(regions.sets, count), start=1):
+            kept = len(choice.float_ops)
+            sqnr = f"{choice.sqnr_db:.1f} dB at the logits, uncorrected"
+            say(f"candidate {number}: {kept} operations float, {sqnr}")
+            built.append(_build_regions(builder, choice, regions, common))
+        variants = [each.variant for each in built if each.variant is not None]
+        timed, timing_reused = latencies.timed(
+            variants, timing, Records(opened, latencies.KIND), subject=blueprint.name, say=say
+        )
+        if float_model.variant is None:
+            raise ModelError(str(blueprint.source), float_model.problem)
+        scores = score(
+            built,
+            baseline=float_model.variant.metrics,
+            blueprint=blueprint,
+            latencies=timed,
+            kind=kind,
+        )
+        reused = [regions_reused, timing_reused, *(each.reused for each in built)]
+        result = SearchResult(
+            blueprint=blueprint,
+            scores=scores,
+            candidates=tuple(built),
+            regions=regions,
+            reference=builder.reference,
+            where=timing.where,
+            reused=sum(reused),
+            done=len(reused) - sum(reused),
+        )
+        opened.record_run("search", blueprint.name, result.to_json())
+    return result
 
 
 def _prepare(
@@ -229,30 +206,30 @@ def _prepare(
     return builder, float_model
 
 
-def _walk(
+def _measure_regions(
     builder: CandidateBuilder,
     calibration: Path,
     common: Recipe,
     store: Store,
     on_progress: Progress | None,
 ) -> tuple[FloatRegionSearch, bool]:
-    # The walk ranks uncorrected models; `auto` compares whole models, which takes more than ranges.
+    # The ranking is of uncorrected models; `auto` compares whole models, which takes more than ranges.
     calibrator = "minmax" if common.calibrator == "auto" else common.calibrator
-    records = Records(store, WALK_KIND)
+    records = Records(store, REGIONS_KIND)
     key = key_of(
         source=builder.digests["source"],
         calibration=builder.digests["calibration"],
         calibrator=calibrator,
-        most=_MOST_WALKED,
+        most=_MOST_CHOICES,
     )
     known = records.find(key)
     if known is not None:
         return protocol.from_json(FloatRegionSearch, known["walk"]), True
-    walk = measure_float_regions(
-        builder.reference, calibration, calibrator=calibrator, most=_MOST_WALKED, on_progress=on_progress
+    regions = measure_float_regions(
+        builder.reference, calibration, calibrator=calibrator, most=_MOST_CHOICES, on_progress=on_progress
     )
-    records.put(key, builder.blueprint.name, {"walk": protocol.to_json(walk)})
-    return walk, False
+    records.put(key, builder.blueprint.name, {"walk": protocol.to_json(regions)})
+    return regions, False
 
 
 def _schemes(blueprint: Blueprint, common: Recipe) -> list[tuple[str, str, Recipe]]:
@@ -265,12 +242,12 @@ def _schemes(blueprint: Blueprint, common: Recipe) -> list[tuple[str, str, Recip
 
 
 def _build_regions(
-    builder: CandidateBuilder, choice: FloatRegionSet, walk: FloatRegionSearch, common: Recipe
+    builder: CandidateBuilder, choice: FloatRegionSet, regions: FloatRegionSearch, common: Recipe
 ) -> BuiltCandidate:
     kept = choice.float_ops
     if common.io == "float32":
         # With float outputs, the operations after the logits stay float too: no conversion is needed there.
-        kept = tuple(dict.fromkeys((*kept, *walk.after_logits)))
+        kept = tuple(dict.fromkeys((*kept, *regions.after_logits)))
     recipe = replace(common, scheme=Scheme.INT8_MIXED, float_ops=kept)
     return builder.build(f"mixed-{_short(choice)}", choice.family, recipe)
 

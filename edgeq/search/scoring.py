@@ -10,7 +10,7 @@ from edgeq.blueprint import Blueprint
 from edgeq.search.building import BuiltCandidate
 from edgeq.search.measuring import Latency
 from edgeq.selection import Gate, Measured, Selection, rank
-from edgeq.units import format_duration, format_percent, format_size
+from edgeq.units import format_duration, format_percent, format_size, limit_key
 from edgeq.values import DeviceKind, Metrics, Variant
 from edgeq_converters.values import Scheme
 
@@ -143,7 +143,7 @@ def _verdict(points: Sequence[Point], chosen: Point | None) -> str:
     if chosen is plain:
         best = "all int8 is best: it meets every limit, and no candidate is preferred to it"
         return best + _alternative(points, plain)
-    what = "int8 fails " + ", ".join(gate.name for gate in plain.gates if gate.holds is False)
+    what = "int8 fails " + ", ".join(limit_key(gate.name) for gate in plain.gates if gate.holds is False)
     if plain.admissible:
         what = "int8 meets every limit too, but the blueprint prefers"
         return f"{what} {chosen.variant.name}: {difference(chosen, plain)}"

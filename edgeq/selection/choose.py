@@ -9,9 +9,9 @@ from typing import Any
 
 from edgeq.blueprint import Blueprint, Preference
 from edgeq.errors import GateError, UsageError
-from edgeq.evaluation.evaluation import evaluate_unrecorded
+from edgeq.evaluation import evaluate, evaluate_model
 from edgeq.selection.gates import Gate, Measured, gates_of
-from edgeq.store import Store, recording_store
+from edgeq.store import UNRECORDED, Recorder, recording_store
 from edgeq.values import DeviceKind, Metrics, Variant
 
 
@@ -86,10 +86,10 @@ def evaluate_variants(
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):
         raise UsageError("variants", expected="files with different names", got=", ".join(names))
-    baseline = evaluate_unrecorded(reference, blueprint.evaluation).metrics
+    baseline = evaluate(reference, blueprint.evaluation, store=UNRECORDED)
     variants = []
     for path in paths:
-        evaluation = evaluate_unrecorded(path, blueprint.evaluation, reference=reference)
+        evaluation = evaluate_model(path, blueprint.evaluation, reference=reference, store=UNRECORDED)
         variants.append(
             Variant(
                 name=path.stem,
@@ -110,7 +110,7 @@ def select(
     blueprint: Blueprint,
     kind: DeviceKind | None = None,
     measured: Mapping[str, Measured] | None = None,
-    store: Store | None = None,
+    store: Recorder | None = None,
 ) -> Selection:
     """Rank the variants by the blueprint, choose one, and record the selection.
 
@@ -119,7 +119,8 @@ def select(
         baseline: the float model's metrics on the same data.
         kind: of the device whose limits apply; None takes the general limits.
         measured: {variant's name: figures of a device}.
-        store: where to record the selection; None is the store of the default workspace.
+        store: where to record the selection: None is the store of the default workspace, `UNRECORDED` keeps
+            no record.
 
     Raises:
         StoreError: the selection cannot be recorded.
@@ -170,7 +171,7 @@ def require_chosen(selection: Selection, *, subject: str) -> Candidate:
         raise GateError(subject, "no variant was evaluated", hint="name at least one .tflite file")
     nearest = min(selection.candidates, key=lambda candidate: _failed(candidate.gates))
     misses = [gate for gate in nearest.gates if gate.holds is False]
-    missed = ", ".join(f"{gate.name} {_figure(gate.value)} (limit {_figure(gate.limit)})" for gate in misses)
+    missed = "; ".join(gate.miss for gate in misses)
     raise GateError(
         subject,
         f"no variant meets every limit; the nearest is {nearest.variant.name}: {missed}",
@@ -180,10 +181,6 @@ def require_chosen(selection: Selection, *, subject: str) -> Candidate:
 
 def _failed(gates: Sequence[Gate]) -> int:
     return sum(gate.holds is False for gate in gates)
-
-
-def _figure(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.6g}"
 
 
 def _qualities(variant: Variant) -> tuple[float, float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeq.blueprint import Limits
+from edgeq.units import format_limit, limit_key
 from edgeq.values import Metrics, Variant
 
 
@@ -30,6 +31,21 @@ class Gate:
     limit: float
     value: float | None
     holds: bool | None
+
+    @property
+    def text(self) -> str:
+        """The limit under the blueprint's key, and the outcome: `size_max 64.0 KiB holds`."""
+        outcome = {True: "holds", False: "FAILS", None: "not measured yet"}[self.holds]
+        return f"{limit_key(self.name)} {format_limit(self.name, self.limit)} {outcome}"
+
+    @property
+    def miss(self) -> str:
+        """The limit beside the measured figure: `size_max 64.0 KiB, got 70.2 KiB`."""
+        limit = format_limit(self.name, self.limit)
+        got = "unknown" if self.value is None else format_limit(self.name, self.value)
+        if got == limit:  # they differ only in digits that the format leaves out
+            limit, got = f"{self.limit:.9g}", f"{self.value:.9g}"
+        return f"{limit_key(self.name)} {limit}, got {got}"
 
 
 def gates_of(

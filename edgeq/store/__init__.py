@@ -15,15 +15,17 @@ from edgeq.store.records import (
     RunRecord,
     WindowRecord,
 )
-from edgeq.store.workspace import default_workspace, recording_store
+from edgeq.store.workspace import UNRECORDED, Recorder, default_workspace, recording_store
 
 __all__ = [
+    "UNRECORDED",
     "AuditRecord",
     "BenchRecord",
     "ExperimentRecord",
     "Ingested",
     "QuarantineRecord",
     "ReceivedWindow",
+    "Recorder",
     "RefusedRecord",
     "ReleaseRecord",
     "RunRecord",

@@ -24,7 +24,7 @@ class RunRecord:
     """One finished step: a conversion, an evaluation, a bundle, a deployment.
 
     Attributes:
-        kind: the step: `convert`, `evaluate`, `select`, `bundle`, `deploy`, `demo`, ...
+        kind: `convert`, `evaluate`, `select`, `bundle`, `deploy`, `demo`, ...
         subject: what the step worked on: a file, a model or a device.
     """
 

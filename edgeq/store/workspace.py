@@ -1,13 +1,42 @@
-"""Default store of the Python API: the caller's, or that of the current workspace."""
+"""Recording of the Python API: in the caller's store, in that of the current workspace, or nowhere."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
 
 from edgeq.store.database import Store
+
+
+class Recorder(Protocol):
+    """Keeps the records of an operation; a `Store` is one."""
+
+    def record_run(self, kind: str, subject: str, body: Mapping[str, Any]) -> object:
+        """Record a finished run."""
+
+    def put_release(
+        self, release: str, manifest: Mapping[str, Any], reference: Mapping[str, Any] | None
+    ) -> object:
+        """Record a release."""
+
+
+class _NoRecords:
+    """Keeps no record."""
+
+    def record_run(self, kind: str, subject: str, body: Mapping[str, Any]) -> None: ...
+
+    def put_release(
+        self, release: str, manifest: Mapping[str, Any], reference: Mapping[str, Any] | None
+    ) -> None: ...
+
+
+UNRECORDED: Final[Recorder] = _NoRecords()
+"""The `store` of a caller that keeps its own record of an operation."""
+
+R = TypeVar("R", bound=Recorder)
 
 
 def default_workspace() -> Path:
@@ -16,8 +45,8 @@ def default_workspace() -> Path:
 
 
 @contextmanager
-def recording_store(store: Store | None, workspace: Path | None = None) -> Iterator[Store]:
-    """Yield `store`, or open the store of `workspace` (else of the default one) and close it afterwards.
+def recording_store(store: R | None, workspace: Path | None = None) -> Iterator[R | Store]:
+    """Yield `store`; without one, open that of `workspace` (else the default one) and close it afterwards.
 
     Raises:
         StoreError: the workspace's store cannot be opened.

@@ -90,11 +90,11 @@ class _Login(paramiko.ServerInterface):
         return "publickey"
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
-        wanted = f"{key.get_name()} {base64.b64encode(key.asbytes()).decode()}"
+        offered = f"{key.get_name()} {base64.b64encode(key.asbytes()).decode()}"
         known = [
             " ".join(line.split()[:2]) for line in self._settings.authorized_keys.read_text().splitlines()
         ]
-        accepted = username == self._settings.user and wanted in known
+        accepted = username == self._settings.user and offered in known
         return common.AUTH_SUCCESSFUL if accepted else common.AUTH_FAILED
 
     def check_channel_request(self, kind: str, chanid: int) -> int:

@@ -321,14 +321,14 @@ def reference_of(samples: Any, *, classes: int, channels: int) -> dict[str, Any]
     import numpy as np
 
     means = samples.reshape(len(samples), -1, channels).mean(axis=1)
-    found = []
+    histograms = []
     for channel in range(channels):
         counts, edges = np.histogram(means[:, channel], bins=4)
-        found.append({"edges": edges.tolist(), "counts": counts.tolist()})
+        histograms.append({"edges": edges.tolist(), "counts": counts.tolist()})
     return {
         "schema": wire.REFERENCE_SCHEMA,
         "statistic": "per-sample per-channel mean",
-        "inputs": [{"name": "x", "channels": found}],
+        "inputs": [{"name": "x", "channels": histograms}],
         "output": {
             "classes": classes,
             "predicted": [0] * classes,
@@ -466,8 +466,8 @@ def server(prepared_both: Path, tmp_path_factory: pytest.TempPathFactory, kit: A
     """Return a server of the float release on a port, for tests that change nothing."""
     home = tmp_path_factory.mktemp("served") / "home"
     shutil.copytree(prepared_both, home, symlinks=True)
-    with running(kit.Device(home=home), "--port", "0", "--max-body", "100000") as found:
-        yield found
+    with running(kit.Device(home=home), "--port", "0", "--max-body", "100000") as running_server:
+        yield running_server
 
 
 @pytest.fixture(scope="module")

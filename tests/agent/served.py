@@ -28,10 +28,10 @@ class Served:
 
     def connect(self) -> socket.socket:
         if self.socket_path:
-            found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            found.settimeout(20)
-            found.connect(self.socket_path)
-            return found
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.settimeout(20)
+            connection.connect(self.socket_path)
+            return connection
         host, _, port = self.netloc.rpartition(":")
         return socket.create_connection((host.strip("[]"), int(port)), timeout=20)
 
@@ -57,10 +57,10 @@ class Served:
 
 
 def rest(link: socket.socket) -> bytes:
-    found = b""
+    received = b""
     while chunk := link.recv(65536):
-        found += chunk
-    return found
+        received += chunk
+    return received
 
 
 def parsed(answer: bytes) -> tuple[int, dict[str, str], bytes]:

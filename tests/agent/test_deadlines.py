@@ -19,9 +19,9 @@ pytestmark = pytest.mark.convert
 def _wait_for(condition: Callable[[], Any], timeout_s: float = 20) -> Any:
     end = time.monotonic() + timeout_s
     while True:
-        found = condition()
-        if found:
-            return found
+        value = condition()
+        if value:
+            return value
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.005)
 
@@ -29,9 +29,9 @@ def _wait_for(condition: Callable[[], Any], timeout_s: float = 20) -> Any:
 def _children(pid: int) -> list[int]:
     """Return the model's processes of an agent, each only once it runs its own program."""
     try:
-        found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         return [
-            child for child in found if b"inference.worker" in Path(f"/proc/{child}/cmdline").read_bytes()
+            child for child in children if b"inference.worker" in Path(f"/proc/{child}/cmdline").read_bytes()
         ]
     except OSError:
         return []
@@ -125,10 +125,10 @@ def test_the_next_call_recovers_from_a_death_in_each_state(
     float_bundle.send(serving)
     with lock.hold(place):
         state = states.load(place, "tiny")
-        wanted = manifest.parse(float_bundle.manifest, float_bundle.release)
+        next_release = manifest.parse(float_bundle.manifest, float_bundle.release)
         runtime = str(state.record.runtime_of(int8_bundle.release))
-        state.begin(wanted.release, runtime, (int8_bundle.release,))
-        release_store.build(place, wanted)
+        state.begin(next_release.release, runtime, (int8_bundle.release,))
+        release_store.build(place, next_release)
         if when != "staged":
             state.verified(
                 HealthReport(proof="golden", latency_p95_ns=1, memory_peak_bytes=1, kernels="builtin")
@@ -136,7 +136,7 @@ def test_the_next_call_recovers_from_a_death_in_each_state(
         if when in ("activating", "swapped"):
             state.activating()
         if when == "swapped":
-            release_store.point(place, "tiny", wanted.release)
+            release_store.point(place, "tiny", next_release.release)
     serves = float_bundle.release if when == "swapped" else int8_bundle.release
     assert serving.current("tiny") == serves
     assert serving.call("bench", model="tiny", runs=1, min_seconds=0.01).result["release"] == serves

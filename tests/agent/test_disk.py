@@ -22,9 +22,9 @@ from edgeq_agent.storage import files, home, journal, scratch
 
 @pytest.fixture
 def place(tmp_path: Path) -> home.Home:
-    found = home.locate(str(tmp_path / "home"))
-    found.ensure()
-    return found
+    home_folder = home.locate(str(tmp_path / "home"))
+    home_folder.ensure()
+    return home_folder
 
 
 def test_a_file_is_replaced_or_left_unchanged(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_models_with_something_left_to_do_are_pending(place: home.Home) -> None:
 def test_system_errors_map_to_codes(number: str, code: str) -> None:
     import errno
 
-    found = errors.from_os(OSError(getattr(errno, number), "why", "/some/file"))
-    assert found is not None
-    assert (found.code, found.subject) == (code, "/some/file")
+    mapped = errors.from_os(OSError(getattr(errno, number), "why", "/some/file"))
+    assert mapped is not None
+    assert (mapped.code, mapped.subject) == (code, "/some/file")
     assert errors.from_os(OSError(errno.ENOENT, "why")) is None

@@ -49,12 +49,12 @@ def test_a_device_without_library_and_accelerator_has_none(tmp_path: Path) -> No
 
 def test_a_library_that_does_not_load_is_reported_with_the_reason(tmp_path: Path) -> None:
     root = tree(tmp_path, {"usr/lib/aarch64-linux-gnu/libedgetpu.so.1": "no library", "dev/apex_0": ""})
-    found = edgetpu.detect(platform_of(root))
-    assert found is not None
-    assert found["library"] == "/usr/lib/aarch64-linux-gnu/libedgetpu.so.1"
-    assert found["loads"] is False
-    assert "invalid ELF header" in found["problem"] or "too short" in found["problem"]
-    assert found["devices"] == ["/dev/apex_0"]
+    detected = edgetpu.detect(platform_of(root))
+    assert detected is not None
+    assert detected["library"] == "/usr/lib/aarch64-linux-gnu/libedgetpu.so.1"
+    assert detected["loads"] is False
+    assert "invalid ELF header" in detected["problem"] or "too short" in detected["problem"]
+    assert detected["devices"] == ["/dev/apex_0"]
 
 
 def test_a_usb_accelerator_without_its_library(tmp_path: Path) -> None:
@@ -65,8 +65,8 @@ def test_a_usb_accelerator_without_its_library(tmp_path: Path) -> None:
         f"{usb}/1-2/idVendor": "18d1\n",
         f"{usb}/1-2/idProduct": "4ee7\n",
     }
-    found = edgetpu.detect(platform_of(tree(tmp_path, files)))
-    assert found == {
+    detected = edgetpu.detect(platform_of(tree(tmp_path, files)))
+    assert detected == {
         "library": None,
         "loads": False,
         "problem": "there is no libedgetpu.so.1",

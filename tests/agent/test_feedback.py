@@ -31,20 +31,20 @@ def _until(true: Any, timeout_s: float = 20) -> None:
 
 
 def windows_of(device: Any) -> list[dict[str, Any]]:
-    found = [event["window"] for event in device.call("telemetry", limit=1000).of("window")]
-    for window in found:
+    windows = [event["window"] for event in device.call("telemetry", limit=1000).of("window")]
+    for window in windows:
         parse(window)
-    return found
+    return windows
 
 
 def counts(windows: list[dict[str, Any]]) -> dict[str, tuple[int, int, int]]:
-    found: dict[str, list[int]] = {}
+    sums: dict[str, list[int]] = {}
     for window in windows:
         feedback = window.get("feedback", {"labelled": 0, "correct": 0, "expired": 0})
-        known = found.setdefault(window["release"], [0, 0, 0])
+        known = sums.setdefault(window["release"], [0, 0, 0])
         for place, name in enumerate(("labelled", "correct", "expired")):
             known[place] += feedback[name]
-    return {release: tuple(counted) for release, counted in found.items()}  # type: ignore[misc]
+    return {release: tuple(counted) for release, counted in sums.items()}  # type: ignore[misc]
 
 
 def test_each_answer_is_counted_once_for_its_arm(
@@ -52,22 +52,22 @@ def test_each_answer_is_counted_once_for_its_arm(
 ) -> None:
     arms = (ab_split.Arm("a", float_bundle.release, 0.5), ab_split.Arm("b", int8_bundle.release, 0.5))
     ab_split.write(Home(str(both.home)), "tiny", ab_split.Split(arms, "s", experiment="e-1"))
-    wanted = {float_bundle.release: [0, 0], int8_bundle.release: [0, 0]}
+    expected = {float_bundle.release: [0, 0], int8_bundle.release: [0, 0]}
     with Runtime("tiny", str(both.home)) as rt:
         for number in range(60):
             answer = rt.run(tiny_data[number], key=str(number), ticket=True)
             assert answer.ticket is not None
             correct = number % 3 > 0
             rt.feedback(answer.ticket, correct)
-            wanted[answer.release][0] += 1
-            wanted[answer.release][1] += correct
+            expected[answer.release][0] += 1
+            expected[answer.release][1] += correct
             with pytest.raises(FeedbackRefused) as caught:
                 rt.feedback(answer.ticket, correct)
             assert (caught.value.code, "redeemed already" in str(caught.value)) == ("EQ550", True)
         assert rt.run(tiny_data[0]).ticket is None
-    found = windows_of(both)
-    assert counts(found) == {name: (one, two, 0) for name, (one, two) in wanted.items()}
-    assert {window["experiment"] for window in found} == {"e-1"}
+    windows = windows_of(both)
+    assert counts(windows) == {name: (one, two, 0) for name, (one, two) in expected.items()}
+    assert {window["experiment"] for window in windows} == {"e-1"}
 
 
 def test_sixteen_threads_count_each_feedback_once(serving: Any, tiny_data: Any, int8_bundle: Any) -> None:

@@ -23,10 +23,10 @@ def _windows(device: Any, **request: Any) -> list[dict[str, Any]]:
 def test_real_values_are_quantized(serving: Any, tiny_models: Any, tiny_data: Any, kit: Any) -> None:
     samples = tiny_data[:120]
     result = serving.call("infer", kit.npz(input_0=samples), model="tiny", outputs=True).result
-    _, wanted = kit.run_here(tiny_models / "int8.tflite", samples)
+    _, expected = kit.run_here(tiny_models / "int8.tflite", samples)
     assert result["samples"] == 120
-    assert result["predicted"] == wanted.argmax(axis=1).tolist()
-    real = (wanted.astype(float) + 128) / 256
+    assert result["predicted"] == expected.argmax(axis=1).tolist()
+    real = (expected.astype(float) + 128) / 256
     np.testing.assert_allclose(result["outputs"], real, atol=1e-9)
     np.testing.assert_allclose(result["confidence"], real.max(axis=1), atol=1e-9)
     assert result["errors"] == {}
@@ -38,18 +38,18 @@ def test_real_values_are_quantized(serving: Any, tiny_models: Any, tiny_data: An
 def test_the_models_own_integers_are_used_as_they_are(
     serving: Any, tiny_models: Any, tiny_data: Any, kit: Any
 ) -> None:
-    quantized, wanted = kit.run_here(tiny_models / "int8.tflite", tiny_data[:10])
+    quantized, expected = kit.run_here(tiny_models / "int8.tflite", tiny_data[:10])
     result = serving.call("infer", kit.npz(input_0=quantized), model="tiny").result
-    assert result["predicted"] == wanted.argmax(axis=1).tolist()
+    assert result["predicted"] == expected.argmax(axis=1).tolist()
 
 
 def test_other_dtypes_are_real_values(ready: Any, float_bundle: Any, tiny_models: Any, kit: Any) -> None:
     float_bundle.send(ready)
     assert ready.call("activate", **float_bundle.request()).result["changed"]
     samples = np.random.default_rng(1).integers(0, 3, (8, 6, 6, 2)).astype(np.uint8)
-    _, wanted = kit.run_here(tiny_models / "float.tflite", samples.astype(np.float32))
+    _, expected = kit.run_here(tiny_models / "float.tflite", samples.astype(np.float32))
     result = ready.call("infer", kit.npz(input_0=samples), model="tiny", outputs=True).result
-    np.testing.assert_allclose(result["outputs"], wanted, atol=1e-6)
+    np.testing.assert_allclose(result["outputs"], expected, atol=1e-6)
 
 
 def test_windows_count_inputs_and_outputs(
@@ -72,8 +72,8 @@ def test_windows_count_inputs_and_outputs(
     means = samples[:50].astype(np.float64).reshape(50, -1, 2).mean(axis=1)
     for channel in range(2):
         edges = reference["inputs"][0]["channels"][channel]["edges"]
-        wanted = np.histogram(np.clip(means[:, channel], edges[0], edges[-1]), edges)[0]
-        assert first["inputs"][0]["channels"][channel] == wanted.tolist()
+        expected = np.histogram(np.clip(means[:, channel], edges[0], edges[-1]), edges)[0]
+        assert first["inputs"][0]["channels"][channel] == expected.tolist()
     _, outputs = kit.run_here(tiny_models / "int8.tflite", samples[:50])
     assert first["output"]["predicted"] == np.bincount(outputs.argmax(axis=1), minlength=3).tolist()
     confidence = (outputs.max(axis=1).astype(float) + 128) / 256
@@ -86,7 +86,7 @@ def test_samples_that_are_not_finite_are_errors(serving: Any, tiny_data: Any, ki
     samples[7, 0, 0, 0] = np.inf
     result = serving.call("infer", kit.npz(input_0=samples), model="tiny").result
     assert result["errors"] == {"input_not_finite": 2}
-    assert [row for row, found in enumerate(result["predicted"]) if found == -1] == [3, 7]
+    assert [row for row, predicted in enumerate(result["predicted"]) if predicted == -1] == [3, 7]
     (window,) = _windows(serving)
     assert window["errors"] == {"input_not_finite": 2}
     assert (window["inferences"], window["latency"]["count"]) == (10, 8)

@@ -45,18 +45,18 @@ ANDROID = "07-08 15:34:26.201 I/tflite  ( 5395): "
 
 
 def test_the_last_count_is_the_measurement() -> None:
-    found = native_output.parse(NEW)
-    assert (found.runs, found.min_ns, found.max_ns) == (337, 2_605_000, 20_356_000)
-    assert (found.p5_ns, found.p50_ns, found.p95_ns) == (2_647_000, 2_781_000, 3_169_000)
-    assert (found.init_ns, found.first_ns, found.mean_ns) == (6_395_000, 2_761_000, 2_942_270)
-    assert found.kernels == "xnnpack"
+    measured = native_output.parse(NEW)
+    assert (measured.runs, measured.min_ns, measured.max_ns) == (337, 2_605_000, 20_356_000)
+    assert (measured.p5_ns, measured.p50_ns, measured.p95_ns) == (2_647_000, 2_781_000, 3_169_000)
+    assert (measured.init_ns, measured.first_ns, measured.mean_ns) == (6_395_000, 2_761_000, 2_942_270)
+    assert measured.kernels == "xnnpack"
 
 
 def test_figures_that_an_older_version_does_not_print_are_absent() -> None:
-    found = native_output.parse(OLD)
-    assert (found.runs, found.mean_ns, found.std_ns) == (50, 2_950_000_000, 109_798_000)
-    assert (found.p5_ns, found.p50_ns, found.p95_ns) == (None, None, None)
-    assert found.kernels == "unknown"
+    measured = native_output.parse(OLD)
+    assert (measured.runs, measured.mean_ns, measured.std_ns) == (50, 2_950_000_000, 109_798_000)
+    assert (measured.p5_ns, measured.p50_ns, measured.p95_ns) == (None, None, None)
+    assert measured.kernels == "unknown"
 
 
 def test_an_android_log_and_a_single_run_are_parsed() -> None:
@@ -65,8 +65,8 @@ def test_an_android_log_and_a_single_run_are_parsed() -> None:
         "count=1 curr=30",
         "Inference timings in us: Init: 5, First inference: 40, Warmup (avg): 40, Inference (avg): 30",
     ]
-    found = native_output.parse("\n".join(ANDROID + line for line in lines))
-    assert (found.runs, found.min_ns, found.max_ns, found.p95_ns) == (1, 30_000, 30_000, None)
+    measured = native_output.parse("\n".join(ANDROID + line for line in lines))
+    assert (measured.runs, measured.min_ns, measured.max_ns, measured.p95_ns) == (1, 30_000, 30_000, None)
 
 
 @pytest.mark.parametrize(

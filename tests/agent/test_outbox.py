@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +36,15 @@ def _window(latency_ns: int = 1000, **changes: Any) -> Window:
 
 @pytest.fixture
 def place(tmp_path: Path) -> home.Home:
-    found = home.locate(str(tmp_path / "home"))
-    found.ensure()
-    return found
+    home_folder = home.locate(str(tmp_path / "home"))
+    home_folder.ensure()
+    return home_folder
+
+
+def change(place: home.Home, statement: str, row: tuple[Any, ...] = ()) -> None:
+    """Change the file of the outbox past the agent."""
+    with contextlib.closing(sqlite3.connect(place.outbox, isolation_level=None)) as database:
+        database.execute(statement, row)
 
 
 def test_windows_stay_until_they_are_acknowledged(place: home.Home) -> None:
@@ -135,10 +142,10 @@ def test_when_no_rows_can_be_merged_the_oldest_is_dropped_and_counted(place: hom
     with outbox.opened(place, cap=3) as box:
         for _ in range(3):
             box.append("m", "r", _window())
-        box._database.execute("UPDATE windows SET body = '{' WHERE seq IN (1, 3)")
+        change(place, "UPDATE windows SET body = '{' WHERE seq IN (1, 3)")
         box.append("m", "r", _window())
         assert box.summary()["dropped"] == 1
-        box._database.execute("UPDATE windows SET body = '{}' WHERE seq = 3")
+        change(place, "UPDATE windows SET body = '{}' WHERE seq = 3")
         for _ in range(3):
             box.append("m", "r", _window())
         assert box.summary()["dropped"] == 1
@@ -151,7 +158,7 @@ def test_a_window_that_cannot_be_merged_costs_no_other_window(place: home.Home) 
             box.append("m", "r", _window())
         # Earlier agents stored such a window when the clock was set back while it was open.
         set_back = "UPDATE windows SET body = json_set(body, '$.ended_ns', 1) WHERE seq = 4"
-        box._database.execute(set_back)
+        change(place, set_back)
         for _ in range(20):
             box.append("m", "r", _window())
         assert box.summary()["dropped"] == 0
@@ -166,10 +173,10 @@ def test_an_outbox_of_an_older_agent_is_merged_and_sent(place: home.Home) -> Non
             body.update(boot=box.boot, seq=seq)
             row = (box.boot, seq, body["model"], body["release"], 1, wire.canonical(body).decode())
             insert = "INSERT INTO windows (boot, seq, model, release, merged, body) VALUES (?, ?, ?, ?, ?, ?)"
-            box._database.execute(insert, row)
+            change(place, insert, row)
         assert box.take(1)[1] == recorded[:1]
-        box._database.execute("UPDATE windows SET sent = 0")
-        box._database.execute("INSERT INTO boots VALUES (?, 2)", (box.boot,))
+        change(place, "UPDATE windows SET sent = 0")
+        change(place, "INSERT INTO boots VALUES (?, 2)", (box.boot,))
         box.append("m", "r", _window())
         old, new = box.take(10)[1]
     assert (old["merged"], old["seq"], old["feedback"]["labelled"]) == (2, 2, 25)
@@ -189,9 +196,13 @@ def test_a_damaged_file_is_renamed_and_replaced(place: home.Home) -> None:
     ]
 
 
+def test_a_connection_syncs_each_transaction(place: home.Home) -> None:
+    with contextlib.closing(outbox.connect(place.outbox)) as database:
+        assert database.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+
+
 def test_a_window_is_on_the_disk_when_append_returns(place: home.Home) -> None:
     with outbox.opened(place) as box:
-        assert box._database.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
         box.append("m", "r", _window())
         with sqlite3.connect(place.outbox) as other:
             assert other.execute("SELECT count(*) FROM windows").fetchone()[0] == 1

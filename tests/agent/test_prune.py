@@ -23,9 +23,9 @@ from edgeq_agent.storage import home, lock, process_token
 
 @pytest.fixture
 def place(tmp_path: Path) -> home.Home:
-    found = home.locate(str(tmp_path / "home"))
-    found.ensure()
-    return found
+    home_folder = home.locate(str(tmp_path / "home"))
+    home_folder.ensure()
+    return home_folder
 
 
 def test_an_empty_device_has_nothing_to_remove(device: Any) -> None:

@@ -202,20 +202,20 @@ def test_the_devices_python_without_a_runtime_is_refused(device: Any, tmp_path: 
     assert "tflite_runtime: No module named" in error["problem"]
 
 
-def _installed(name: str, found: dict[str, importlib.metadata.Distribution]) -> None:
+def _installed(name: str, distributions: dict[str, importlib.metadata.Distribution]) -> None:
     """Collect a distribution and those of its requirements that are installed."""
     from packaging.requirements import Requirement
 
-    if name in found:
+    if name in distributions:
         return
     try:
-        found[name] = importlib.metadata.distribution(name)
+        distributions[name] = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return
-    for line in found[name].requires or []:
+    for line in distributions[name].requires or []:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            _installed(requirement.name, found)
+            _installed(requirement.name, distributions)
 
 
 @pytest.mark.slow
@@ -224,10 +224,10 @@ def test_a_real_runtime_from_wheels_serves_a_model(
     device: Any, int8_bundle: Any, tiny_data: Any, kit: Any
 ) -> None:
     """The installed LiteRT, packed back into wheels, becomes the device's own venv and serves there."""
-    found: dict[str, importlib.metadata.Distribution] = {}
-    _installed("ai-edge-litert", found)
+    distributions: dict[str, importlib.metadata.Distribution] = {}
+    _installed("ai-edge-litert", distributions)
     wheels = []
-    for name, distribution in found.items():
+    for name, distribution in distributions.items():
         stream = io.BytesIO()
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
             for path in distribution.files or []:
@@ -237,7 +237,7 @@ def test_a_real_runtime_from_wheels_serves_a_model(
         wheels.append({"name": wheel, "sha256": device.put(stream.getvalue())})
     result = device.call("runtime", digest=DIGEST, wheels=wheels).result
     assert result["module"] == "ai_edge_litert"
-    assert result["version"] == found["ai-edge-litert"].version
+    assert result["version"] == distributions["ai-edge-litert"].version
     device.enrol()
     int8_bundle.send(device)
     assert device.call("activate", **int8_bundle.request(runtime=DIGEST)).result["changed"]

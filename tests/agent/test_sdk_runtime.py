@@ -17,28 +17,28 @@ from edgeq_agent.sdk.errors import InferenceError, InputMismatch, InputNotFinite
 pytestmark = pytest.mark.convert
 
 
-def _wanted(kit: Any, tiny_models: Path, samples: Any) -> SimpleNamespace:
+def _expected(kit: Any, tiny_models: Path, samples: Any) -> SimpleNamespace:
     integers, raw = kit.run_here(tiny_models / "int8.tflite", samples)
     return SimpleNamespace(integers=integers, raw=raw, real=(raw.astype(np.float32) + 128) / 256)
 
 
 def test_real_values_in_and_out(serving: Any, tiny_models: Path, tiny_data: Any, kit: Any) -> None:
-    wanted = _wanted(kit, tiny_models, tiny_data[:40])
+    expected = _expected(kit, tiny_models, tiny_data[:40])
     with Runtime("tiny", str(serving.home)) as rt:
         for number, sample in enumerate(tiny_data[:40]):
             answer = rt.infer(sample)
             assert (answer.dtype, answer.shape) == (np.float32, (3,))
-            np.testing.assert_array_equal(answer, wanted.real[number])
-            np.testing.assert_array_equal(rt.infer(sample, raw=True), wanted.raw[number])
-            np.testing.assert_array_equal(rt.infer(wanted.integers[number]), wanted.real[number])
+            np.testing.assert_array_equal(answer, expected.real[number])
+            np.testing.assert_array_equal(rt.infer(sample, raw=True), expected.raw[number])
+            np.testing.assert_array_equal(rt.infer(expected.integers[number]), expected.real[number])
 
 
 def test_outputs_equal_those_of_the_verb_infer(serving: Any, tiny_data: Any, kit: Any) -> None:
     samples = np.random.default_rng(3).normal(scale=3, size=(50, 6, 6, 2))
-    said = serving.call("infer", kit.npz(input_0=samples), model="tiny", outputs=True).result["outputs"]
+    by_verb = serving.call("infer", kit.npz(input_0=samples), model="tiny", outputs=True).result["outputs"]
     with Runtime("tiny", str(serving.home), telemetry=False) as rt:
-        found = [rt.infer(sample) for sample in samples]
-    np.testing.assert_allclose(found, said, atol=1e-7)
+        outputs = [rt.infer(sample) for sample in samples]
+    np.testing.assert_allclose(outputs, by_verb, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "uint8", "int32", "bool"])
@@ -46,10 +46,10 @@ def test_other_types_are_real_values(
     serving: Any, tiny_models: Path, tiny_data: Any, kit: Any, dtype: str
 ) -> None:
     samples = np.abs(tiny_data[:5]).astype(dtype)
-    wanted = _wanted(kit, tiny_models, samples.astype(np.float64))
+    expected = _expected(kit, tiny_models, samples.astype(np.float64))
     with Runtime("tiny", str(serving.home), telemetry=False) as rt:
-        np.testing.assert_array_equal([rt.infer(sample) for sample in samples], wanted.real)
-        np.testing.assert_array_equal(rt.infer(samples[0].tolist()), wanted.real[0])
+        np.testing.assert_array_equal([rt.infer(sample) for sample in samples], expected.real)
+        np.testing.assert_array_equal(rt.infer(samples[0].tolist()), expected.real[0])
 
 
 def test_the_answer_has_a_batch_axis_if_the_input_has(serving: Any, tiny_data: Any) -> None:
@@ -176,9 +176,9 @@ def test_several_inputs_and_outputs(ready: Any, kit: Any, tmp_path: Path) -> Non
     with Runtime("two", str(ready.home)) as rt:
         names = {info.shape: info.name for info in rt.inputs}
         given = {names[1, 4]: left[0], names[1, 2, 3]: right[0]}
-        found = rt.infer(given)
-        assert sorted(found) == sorted(info.name for info in rt.outputs)
-        answers = {value.size: value for value in found.values()}
+        outputs = rt.infer(given)
+        assert sorted(outputs) == sorted(info.name for info in rt.outputs)
+        answers = {value.size: value for value in outputs.values()}
         np.testing.assert_allclose(answers[4], left[0] * 2)
         np.testing.assert_allclose(answers[6], right[0].reshape(-1))
         for wrong in (

@@ -35,10 +35,10 @@ def _six_sigma(share: float) -> float:
 @given(st.lists(weights, min_size=1, max_size=5), st.text(max_size=10))
 def test_each_arm_gets_its_share(values: list[float], salt: str) -> None:
     arms = [(f"arm{number}", weight) for number, weight in enumerate(values)]
-    found = np.bincount(_arms(arms, salt), minlength=len(arms)) / len(KEYS)
-    for share, weight in zip(found, values, strict=True):
-        wanted = weight / sum(values)
-        assert abs(share - wanted) < _six_sigma(wanted)
+    shares = np.bincount(_arms(arms, salt), minlength=len(arms)) / len(KEYS)
+    for share, weight in zip(shares, values, strict=True):
+        expected = weight / sum(values)
+        assert abs(share - expected) < _six_sigma(expected)
 
 
 @pytest.mark.slow
@@ -148,8 +148,8 @@ class TestOnADevice:
     def test_the_applications_own_split(self, both: Any, tiny_data: Any, int8_bundle: Any) -> None:
         with Runtime("tiny", str(both.home), split={"current": 0.5, "previous": 0.5}) as rt:
             assert rt.releases["previous"] == int8_bundle.release
-            found = [rt.run(tiny_data[0], key=key).arm for key in KEYS[:400]]
-            assert 120 < found.count("current") < 280
+            arms = [rt.run(tiny_data[0], key=key).arm for key in KEYS[:400]]
+            assert 120 < arms.count("current") < 280
             assert rt.run(tiny_data[0], release=int8_bundle.release).release == int8_bundle.release
 
     def test_arms_of_split_json_by_name(self, both: Any, int8_bundle: Any, float_bundle: Any) -> None:

@@ -19,10 +19,12 @@ import pytest
 
 from edgeq_agent import Runtime, errors
 from edgeq_agent.releases import manifest, release_store
+from edgeq_agent.sdk.engine import Engine
 from edgeq_agent.sdk.errors import ReleaseRefused
 from edgeq_agent.sdk.slot import Slot
 from edgeq_agent.storage import files, journal
 from edgeq_agent.storage.home import Home
+from tests.agent.held_calls import HeldCalls, alive
 
 pytestmark = pytest.mark.convert
 
@@ -58,7 +60,7 @@ def test_sixteen_threads_while_releases_change(
 ) -> None:
     home = Home(str(both.home))
     expected = _expected(both, tiny_models, tiny_data, kit)
-    found: list[Counter[str]] = [Counter() for _ in range(THREADS)]
+    answers: list[Counter[str]] = [Counter() for _ in range(THREADS)]
     wrong: list[object] = []
     ended = threading.Event()
 
@@ -72,7 +74,7 @@ def test_sixteen_threads_while_releases_change(
                 wrong.append(error)
                 return
             (output,) = answer.outputs.values()
-            found[number][answer.release] += 1
+            answers[number][answer.release] += 1
             if not np.allclose(output, expected[answer.release][row], rtol=1e-4, atol=1e-6):
                 wrong.append((answer, row))
 
@@ -90,9 +92,9 @@ def test_sixteen_threads_while_releases_change(
             thread.join(30)
             assert not thread.is_alive()
     assert wrong == []
-    calls = sum(found, Counter[str]())
+    calls = sum(answers, Counter[str]())
     assert set(calls) == set(expected)
-    assert all(sum(each.values()) > 0 for each in found)
+    assert all(sum(each.values()) > 0 for each in answers)
     # The counters and the windows have every call, too.
     counted = files.read_json(str(both.home / "models" / "tiny" / "counters.json"))["releases"]
     assert {release: body["calls"] for release, body in counted.items()} == dict(calls)
@@ -110,39 +112,36 @@ def test_answers_of_the_two_releases_differ(both: Any, tiny_models: Path, tiny_d
     assert np.abs(one - other).max(axis=1).min() > 1e-4
 
 
-def test_a_call_that_runs_stays_on_its_release(both: Any, int8_bundle: Any) -> None:
-    home = Home(str(both.home))
+def test_a_call_that_runs_stays_on_its_release(
+    both: Any, int8_bundle: Any, tiny_data: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
-        engine = rt._routing().default
-        slot = engine.free.pop()  # as a call that has begun
-        gone = weakref.ref(engine)
-        release_store.point(home, "tiny", int8_bundle.release)
+        before = rt.release
+        (gone,) = (weakref.ref(engine) for engine in alive(Engine))
+        calls = HeldCalls(monkeypatch)
+        calls.start(rt.run, tiny_data[0])
+        _until(lambda: calls.begun == 1)
+        release_store.point(Home(str(both.home)), "tiny", int8_bundle.release)
         _until(lambda: rt.release == int8_bundle.release)
-        assert slot.run(np.zeros((6, 6, 2), np.float32), False).shape == (3,)
-        engine.give(slot)
         assert gone() is not None
-        del slot, engine
+        assert [answer.release for answer in calls.finish()] == [before]
         _until(lambda: gc.collect() is not None and gone() is None)
 
 
-def test_the_pool_is_bounded_and_grows_only_when_calls_wait(both: Any, tiny_data: Any) -> None:
+def test_the_pool_is_bounded_and_grows_only_when_calls_wait(
+    both: Any, tiny_data: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Runtime("tiny", str(both.home), pool=2, poll_s=0.02, telemetry=False) as rt:
         for sample in tiny_data[:50]:
             rt.infer(sample)
-        assert rt._routing().default.size == 1
-        held: list[Slot | None] = [rt._routing().default.free.pop()]
-        held.append(rt._routing().default.wait(None))  # made by the reloader's thread
-        waiting = threading.Thread(target=rt.infer, args=(tiny_data[0],))
-        waiting.start()
-        _until(lambda: rt._routing().default.waiting == 1)
+        assert len(alive(Slot)) == 1
+        calls = HeldCalls(monkeypatch)
+        for _ in range(3):
+            calls.start(rt.infer, tiny_data[0])
+        _until(lambda: calls.begun == 2)
         time.sleep(0.1)
-        assert rt._routing().default.size == 2
-        assert waiting.is_alive()
-        for slot in held:
-            assert slot is not None
-            rt._routing().default.give(slot)
-        waiting.join(10)
-        assert not waiting.is_alive()
+        assert (calls.begun, len(alive(Slot))) == (2, 2)
+        assert [answer.shape for answer in calls.finish()] == [(3,)] * 3
 
 
 def _put(device: Any, bundle: Any) -> None:
@@ -243,18 +242,20 @@ def test_no_thread_is_left_after_close(both: Any) -> None:
 
 
 def test_an_error_that_is_kept_keeps_no_release_in_memory(
-    both: Any, int8_bundle: Any, tiny_data: Any
+    both: Any, int8_bundle: Any, tiny_data: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[errors.AgentError] = []
     with Runtime("tiny", str(both.home), pool=1, poll_s=0.02, strict=True) as rt:
-        gone = weakref.ref(rt._routing().default)
-        slot = rt._routing().default.free.pop()
+        (gone,) = (weakref.ref(engine) for engine in alive(Engine))
+        calls = HeldCalls(monkeypatch)
+        calls.start(rt.infer, tiny_data[0])
+        _until(lambda: calls.begun == 1)
         for call in (rt.infer, rt.run):
             try:
                 call(tiny_data[0], deadline_s=0.01)  # no interpreter is free
             except errors.AgentError as error:
                 kept.append(error)
-        rt._routing().default.give(slot)
+        calls.finish()
         for call in (rt.infer, rt.run):
             try:
                 call(tiny_data)  # another shape

@@ -17,13 +17,16 @@ import pytest
 
 from edgeq_agent import Runtime
 from edgeq_agent.activation import counters
+from edgeq_agent.inference import model
 from edgeq_agent.sdk import counters as sdk_counters
-from edgeq_agent.sdk.call_metrics import Totals
+from edgeq_agent.sdk.call_metrics import CallMetrics, Totals
 from edgeq_agent.sdk.errors import DeadlineMissed, InputMismatch, InputNotFinite, ShadowUnusable
+from edgeq_agent.sdk.shadow import Shadows
 from edgeq_agent.storage import clock
 from edgeq_agent.storage.home import Home
 from edgeq_agent.telemetry.window import parse
 from edgeq_agent.telemetry.window_builder import Reference, WindowBuilder
+from tests.agent.held_calls import HeldCalls, alive
 
 pytestmark = pytest.mark.convert
 
@@ -36,10 +39,10 @@ def _until(true: Callable[[], object], timeout_s: float = 20) -> None:
 
 
 def _windows(on: Any) -> list[dict[str, Any]]:
-    found = [event["window"] for event in on.call("telemetry", limit=1000).of("window")]
-    for window in found:
+    windows = [event["window"] for event in on.call("telemetry", limit=1000).of("window")]
+    for window in windows:
         parse(window)
-    return found
+    return windows
 
 
 def _counters(on: Any) -> dict[str, Any]:
@@ -128,22 +131,26 @@ def test_outputs_that_are_not_finite_are_counted(
     assert (body["calls"], body["errors_by_kind"]) == (2, {"output_not_finite": 1})
 
 
-def test_late_answers_are_counted_and_raise_when_strict(serving: Any, tiny_data: Any) -> None:
+def test_late_answers_are_counted_and_raise_when_strict(
+    serving: Any, tiny_data: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Runtime("tiny", str(serving.home), deadline_s=1e-9) as rt:
         assert rt.infer(tiny_data[0]).shape == (3,)
         assert rt.infer(tiny_data[0], deadline_s=100).shape == (3,)
     with Runtime("tiny", str(serving.home), pool=1, deadline_s=1e-9, strict=True) as rt:
         with pytest.raises(DeadlineMissed, match="EQ542"):
             rt.infer(tiny_data[0])
-        slot = rt._routing().default.free.pop()  # all interpreters are busy
-        with pytest.raises(DeadlineMissed, match="busy"):
+        calls = HeldCalls(monkeypatch)
+        calls.start(rt.infer, tiny_data[0], deadline_s=100)
+        _until(lambda: calls.begun == 1)
+        with pytest.raises(DeadlineMissed, match="all 1 interpreters were busy"):
             rt.infer(tiny_data[0], deadline_s=0.05)
-        rt._routing().default.give(slot)
+        calls.finish()
     first, second = _windows(serving)
     assert (first["deadline_misses"], first["errors"], first["inferences"]) == (1, {}, 2)
-    assert (second["deadline_misses"], second["errors"], second["inferences"]) == (2, {"deadline": 1}, 2)
+    assert (second["deadline_misses"], second["errors"], second["inferences"]) == (2, {"deadline": 1}, 3)
     body = _counters(serving)
-    assert (body["calls"], body["deadline_misses"], body["errors"]) == (3, 3, 1)
+    assert (body["calls"], body["deadline_misses"], body["errors"]) == (4, 3, 1)
 
 
 @pytest.mark.parametrize("deadline_s", [0, -1, True, "1"])
@@ -262,12 +269,16 @@ def test_a_full_disk_loses_no_answer_and_no_count(serving: Any, tiny_data: Any) 
     assert [window["inferences"] for window in _windows(serving)] == [1, 2]
 
 
-def test_a_recorder_that_is_behind_counts_unrecorded_calls(serving: Any, tiny_data: Any) -> None:
+def test_a_recorder_that_is_behind_counts_unrecorded_calls(
+    serving: Any, tiny_data: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    fold = CallMetrics.fold
+    monkeypatch.setattr(CallMetrics, "fold", lambda *given: (go.wait(30), fold(*given))[1])
     with Runtime("tiny", str(serving.home)) as rt:
-        rt._recorder._fold = lambda: None  # type: ignore[method-assign] # it stands still
         for _ in range(256 * 12):
             rt.infer(tiny_data[0])
-        del rt._recorder._fold
+        go.set()
     total = [(window["inferences"], window["unrecorded"]) for window in _windows(serving)]
     assert sum(inferences + unrecorded for inferences, unrecorded in total) == 256 * 12
     assert 0 < sum(unrecorded for _, unrecorded in total) < 256 * 12
@@ -283,19 +294,20 @@ class TestShadow:
         with Runtime(
             "tiny", str(both.home), split={"previous": 1}, shadow="current", shadow_fraction=1
         ) as rt:
+            (shadows,) = alive(Shadows)
             for sample in tiny_data[:16]:
                 rt.infer(sample)
-                _until(rt._shadows.drained)  # type: ignore[union-attr]
+                _until(shadows.drained)
         (window,) = _windows(both)
-        found = window["shadow"][name]
-        wanted = kit.run_here(tiny_models / "float.tflite", tiny_data[:16])[1].astype(np.float64)
+        figures = window["shadow"][name]
+        expected = kit.run_here(tiny_models / "float.tflite", tiny_data[:16])[1].astype(np.float64)
         raw = kit.run_here(tiny_models / "int8.tflite", tiny_data[:16])[1]
         real = (raw.astype(np.float64) + 128) / 256
-        assert found["samples"] == 16
-        assert found["agree"] == int((wanted.argmax(axis=1) == real.argmax(axis=1)).sum())
-        assert found["signal"] == pytest.approx(np.square(wanted).sum(), rel=1e-5)
-        assert found["noise"] == pytest.approx(np.square(wanted - real).sum(), rel=1e-4)
-        assert found["noise"] > 0
+        assert figures["samples"] == 16
+        assert figures["agree"] == int((expected.argmax(axis=1) == real.argmax(axis=1)).sum())
+        assert figures["signal"] == pytest.approx(np.square(expected).sum(), rel=1e-5)
+        assert figures["noise"] == pytest.approx(np.square(expected - real).sum(), rel=1e-4)
+        assert figures["noise"] > 0
 
     def test_a_model_file_of_the_bundle_can_be_the_shadow(
         self, ready: Any, int8_bundle: Any, float_bundle: Any, kit: Any, tiny_data: Any
@@ -319,13 +331,13 @@ class TestShadow:
         seen = counts.get("samples", 0) + counts.get("dropped", 0)
         assert 300 < seen < 500  # 400 are expected, 18 is one sigma
 
-    def test_a_shadow_that_hangs_never_blocks_a_caller(self, both: Any, tiny_data: Any) -> None:
+    def test_a_shadow_that_hangs_never_blocks_a_caller(
+        self, both: Any, tiny_data: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         with Runtime("tiny", str(both.home), shadow="previous", shadow_fraction=1) as rt:
             let_go = threading.Event()
-            shadows = rt._shadows
-            assert shadows is not None
-            compare = shadows._compare
-            shadows._compare = lambda *given: (let_go.wait(30), compare(*given))[1]  # type: ignore[method-assign]
+            invoke = model.invoke  # of the shadow alone: calls of the release use their slots
+            monkeypatch.setattr(model, "invoke", lambda *given: (let_go.wait(30), invoke(*given))[1])
             for _ in range(100):
                 rt.infer(tiny_data[0])
             let_go.set()

@@ -49,9 +49,9 @@ def test_a_soak_is_judged_by_its_time_and_its_failures(
     now: clock.Moment, counts: dict[str, int], what: str
 ) -> None:
     policy = SoakPolicy(soak_ns=60 * 10**9, failure_limit=3)
-    found = soak.decide(policy, moment(10), now, ReleaseCounts(**counts))
-    assert found.action == what
-    assert bool(found.reason) is (what == soak.ROLL_BACK)
+    decision = soak.decide(policy, moment(10), now, ReleaseCounts(**counts))
+    assert decision.action == what
+    assert bool(decision.reason) is (what == soak.ROLL_BACK)
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,10 @@ def test_a_decision_gives_the_time_left_and_the_reason(
     now: clock.Moment, counts: dict[str, int], left_ns: int, words: str
 ) -> None:
     policy = SoakPolicy(soak_ns=60 * 10**9, failure_limit=3)
-    found = soak.decide(policy, moment(10), now, ReleaseCounts(**counts))
-    assert found.left_ns == left_ns
-    assert words in found.reason
-    assert bool(found.reason) is bool(words)
+    decision = soak.decide(policy, moment(10), now, ReleaseCounts(**counts))
+    assert decision.left_ns == left_ns
+    assert words in decision.reason
+    assert bool(decision.reason) is bool(words)
 
 
 def test_the_status_of_a_soak_is_in_seconds(place: home.Home) -> None:
@@ -119,10 +119,10 @@ def test_a_soak_lasts_at_most_a_week(device: Any) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> home.Home:
-    found = home.locate(str(tmp_path / "home"))
-    found.ensure()
-    os.mkdir(found.model("m"))
-    return found
+    home_folder = home.locate(str(tmp_path / "home"))
+    home_folder.ensure()
+    os.mkdir(home_folder.model("m"))
+    return home_folder
 
 
 def test_counts_of_many_processes_are_added(place: home.Home) -> None:
@@ -214,11 +214,11 @@ def trial(
 @pytest.fixture
 def machine(trial: Any, float_bundle: Any) -> Any:
     """Return the machine with the float release soaking for a minute."""
-    found, tree = trial
-    found.load(tree)
-    answer = found.call("activate", **float_bundle.request(soak_s=60, failure_limit=2))
+    device, tree = trial
+    device.load(tree)
+    answer = device.call("activate", **float_bundle.request(soak_s=60, failure_limit=2))
     assert answer["result"]["state"] == "soaking"
-    return found
+    return device
 
 
 def model_of(machine: Any) -> dict[str, Any]:

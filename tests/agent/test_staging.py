@@ -48,9 +48,9 @@ class TestStage:
     ) -> None:
         float_bundle.send(serving)
         before = (serving.home / "trust.json").read_bytes()
-        found = serving.call("stage", **float_bundle.request()).result
-        assert (found["changed"], found["serves"]) == (True, False)
-        assert found["health"]["latency_p95_ns"] > 0
+        staged = serving.call("stage", **float_bundle.request()).result
+        assert (staged["changed"], staged["serves"]) == (True, False)
+        assert staged["health"]["latency_p95_ns"] > 0
         assert serving.current("tiny") == int8_bundle.release
         assert (serving.home / "trust.json").read_bytes() == before, "only a commit raises the counter"
         model = serving.call("status").result["models"]["tiny"]
@@ -68,8 +68,8 @@ class TestStage:
         assert (path.read_bytes(), path.stat().st_mtime_ns) == before
 
     def test_the_active_release_is_left_as_it_is(self, serving: Any, int8_bundle: Any) -> None:
-        found = serving.call("stage", **int8_bundle.request()).result
-        assert (found["serves"], found["changed"]) == (True, False)
+        staged = serving.call("stage", **int8_bundle.request()).result
+        assert (staged["serves"], staged["changed"]) == (True, False)
         assert candidates.read(Home(str(serving.home)), "tiny") == {}
 
     @pytest.mark.first_is_quick
@@ -142,8 +142,8 @@ class TestSplit:
     def test_set_show_and_clear(self, staged_device: Any, int8_bundle: Any, float_bundle: Any) -> None:
         request = arms_of(("a", int8_bundle.release, 0.9), ("b", float_bundle.release, 0.1), experiment="e")
         assert staged_device.call("split", model="tiny").result["split"] is None
-        found = staged_device.call("split", **request).result
-        assert (found["changed"], found["in_force"]) == (True, True)
+        split = staged_device.call("split", **request).result
+        assert (split["changed"], split["in_force"]) == (True, True)
         assert not staged_device.call("split", **request).result["changed"]
         shown = staged_device.call("split", model="tiny").result
         assert shown["split"]["base"] == int8_bundle.release
@@ -332,10 +332,10 @@ class TestServed:
         )
         assert staged_device.call("split", **request).result["changed"]
         with Runtime("tiny", str(staged_device.home)) as rt:
-            found = [rt.run(tiny_data[number % 50]).arm for number in range(400)]
+            arms = [rt.run(tiny_data[number % 50]).arm for number in range(400)]
             keyed = {rt.run(tiny_data[0], key="somebody").arm for _ in range(20)}
         assert len(keyed) == 1, "a key keeps its arm"
-        assert 120 < found.count("a") < 280, "calls without a key are drawn one by one"
+        assert 120 < arms.count("a") < 280, "calls without a key are drawn one by one"
         windows = [event["window"] for event in staged_device.call("telemetry").of("window")]
         by_arm = {window["arm"]: window for window in windows}
         assert {window["experiment"] for window in windows} == {"e-1"}

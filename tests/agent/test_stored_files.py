@@ -50,10 +50,10 @@ STATE: dict[str, Any] = {
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    found = locate(str(tmp_path / "home"))
-    found.ensure()
-    os.mkdir(found.model("m"))
-    return found
+    home_folder = locate(str(tmp_path / "home"))
+    home_folder.ensure()
+    os.mkdir(home_folder.model("m"))
+    return home_folder
 
 
 def write(home: Home, name: str, body: dict[str, Any]) -> None:

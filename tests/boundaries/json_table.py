@@ -36,10 +36,10 @@ def parse(page: str) -> dict[str, Keys]:
     """Return the documented keys by schema."""
     table = {}
     for row in ROW.finditer(page):
-        found = [(match["name"], match["open"] is not None) for match in KEY.finditer(row["keys"])]
+        keys = [(match["name"], match["open"] is not None) for match in KEY.finditer(row["keys"])]
         table[row["schema"]] = Keys(
-            always=frozenset(name for name, optional in found if not optional),
-            sometimes=frozenset(name for name, optional in found if optional),
+            always=frozenset(name for name, optional in keys if not optional),
+            sometimes=frozenset(name for name, optional in keys if optional),
         )
     return table
 

@@ -27,14 +27,14 @@ EXCEPTIONS = {("call.py", "os.open"), ("worker.py", "os.fdopen")}
 
 def offences(name: str, source: str) -> list[str]:
     """Return the calls in an agent module that change files outside that module."""
-    found = []
+    calls = []
     for node in ast.walk(ast.parse(source)):
         what = _imported(node) if isinstance(node, (ast.Import, ast.ImportFrom)) else None
         if isinstance(node, ast.Call):
             what = _called(node)
         if what and (name, what) not in EXCEPTIONS:
-            found.append(f"{name}:{getattr(node, 'lineno', 0)}: {what}")
-    return found
+            calls.append(f"{name}:{getattr(node, 'lineno', 0)}: {what}")
+    return calls
 
 
 def _imported(node: ast.Import | ast.ImportFrom) -> str | None:
@@ -80,13 +80,13 @@ def agent_files() -> list[Path]:
 
 
 def test_only_the_seam_changes_files() -> None:
-    found = [
+    calls = [
         line
         for path in agent_files()
         if path.name != SEAM
         for line in offences(path.name, path.read_text("utf-8"))
     ]
-    assert found == [], "use edgeq_agent.storage.disk, so that tests can cut the power after each operation"
+    assert calls == [], "use edgeq_agent.storage.disk, so that tests can cut the power after each operation"
 
 
 def test_the_seam_itself_would_be_seen() -> None:

@@ -55,21 +55,21 @@ def interpreters() -> dict[tuple[int, int], str]:
     for home in dict.fromkeys((Path.home(), Path(pwd.getpwuid(os.getuid()).pw_dir))):
         folders += sorted(home.glob(".pyenv/versions/*/bin"))
         folders += sorted(home.glob(".local/share/uv/python/*/bin"))
-    found: dict[tuple[int, int], str] = {}
+    paths: dict[tuple[int, int], str] = {}
     for version in VERSIONS:
         name = f"python{version[0]}.{version[1]}"
         for folder in folders:
             path = shutil.which(name, path=str(folder))
-            if path is None or version in found:
+            if path is None or version in paths:
                 continue
             # A shim may have the name and not run, so each candidate is started.
-            said = subprocess.run(
+            printed = subprocess.run(
                 [path, "-c", "import sys; print(sys.version_info[:2])"],
                 capture_output=True, text=True, timeout=30, check=False,
             )  # fmt: skip
-            if said.returncode == 0 and said.stdout.strip() == str(version):
-                found[version] = path
-    return found
+            if printed.returncode == 0 and printed.stdout.strip() == str(version):
+                paths[version] = path
+    return paths
 
 
 INTERPRETERS = interpreters()

@@ -69,12 +69,12 @@ def listed(docstring: str) -> dict[str, tuple[str, int]]:
 def misplaced(docstring: str) -> list[str]:
     """Return the classes whose code or exit status is not that of their nearest listed ancestor."""
     lines = listed(docstring)
-    found = []
+    names = []
     for cls in tree():
         code, status = next(lines[one.__name__] for one in cls.__mro__ if one.__name__ in lines)
         if not re.fullmatch(code.replace("x", r"\d"), cls.code) or status != cls.exit_status:
-            found.append(cls.__name__)
-    return found
+            names.append(cls.__name__)
+    return names
 
 
 def test_the_tree_in_the_docstring_is_true() -> None:

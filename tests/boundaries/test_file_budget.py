@@ -59,12 +59,12 @@ def imported(tree: ast.Module) -> Iterator[str]:
 
 def importers(named: dict[str, Path]) -> dict[str, set[str]]:
     """Return the modules that import each module."""
-    found: dict[str, set[str]] = {name: set() for name in named}
+    users: dict[str, set[str]] = {name: set() for name in named}
     for name, path in named.items():
         for target in imported(ast.parse(path.read_text(encoding="utf-8"))):
-            if target in found and target != name:
-                found[target].add(name)
-    return found
+            if target in users and target != name:
+                users[target].add(name)
+    return users
 
 
 def fragments(named: dict[str, Path]) -> dict[str, str]:
@@ -91,10 +91,10 @@ def test_a_long_file_is_seen(tmp_path: Path) -> None:
 
 
 def test_no_fragment_has_a_single_user(project_root: Path) -> None:
-    found = fragments(modules(project_root))
-    merge = [f"{name}: merge it into {user}" for name, user in found.items() if name not in ALONE]
+    single = fragments(modules(project_root))
+    merge = [f"{name}: merge it into {user}" for name, user in single.items() if name not in ALONE]
     assert merge == []
-    assert sorted(set(ALONE) - set(found)) == [], "these are not fragments any more"
+    assert sorted(set(ALONE) - set(single)) == [], "these are not fragments any more"
 
 
 def test_a_fragment_is_seen(tmp_path: Path) -> None:

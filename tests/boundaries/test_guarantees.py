@@ -13,13 +13,13 @@ NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 def missing(page: str, root: Path) -> list[str]:
     """Return the tests that a page names and that do not exist."""
-    found = []
+    absent = []
     for path, name in NAMED.findall(page):
         file = root / path
         tree = ast.parse(file.read_text("utf-8")) if file.exists() else ast.Module(body=[], type_ignores=[])
         if name not in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}:
-            found.append(f"{path}::{name}")
-    return found
+            absent.append(f"{path}::{name}")
+    return absent
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def unknown(page: str, root: Path) -> set[str]:
 
 def test_the_pages_name_only_tests_that_exist(project_root: Path) -> None:
     pages = [*project_root.glob("*.md"), *(project_root / "docs").rglob("*.md")]
-    found = {page.name: unknown(page.read_text("utf-8"), project_root) for page in pages}
-    assert {name: names for name, names in found.items() if names} == {}
+    absent = {page.name: unknown(page.read_text("utf-8"), project_root) for page in pages}
+    assert {name: names for name, names in absent.items() if names} == {}
 
 
 def test_a_renamed_test_is_seen(project_root: Path) -> None:
@@ -68,13 +68,13 @@ FOLDERS = {"runtime": "tests/agent", "rollout": "tests/fleet/rollout"}
 
 def missing_short(page: str, folder: Path) -> list[str]:
     """Return the missing ones of `test_file.py`, `test_file.py::test_name` and `::test_name` in a page."""
-    found, file = [], ""
+    absent, file = [], ""
     for name, test in SHORT.findall(page):
         file = name or file
         text = (folder / file).read_text("utf-8") if file and (folder / file).is_file() else ""
         if not text or (test and not re.search(rf"(?:def|class) {test.rpartition('::')[2]}\b", text)):
-            found.append(f"{file}::{test}")
-    return found
+            absent.append(f"{file}::{test}")
+    return absent
 
 
 @pytest.mark.parametrize(("name", "folder"), FOLDERS.items())

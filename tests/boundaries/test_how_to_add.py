@@ -10,7 +10,7 @@ PATH = re.compile(
 )
 STEP = re.compile(r"^\d+\. ", re.MULTILINE)
 MOST_FILES = {
-    "A calibrator": 4,
+    "A calibrator": 3,
     "A device platform": 4,
     "A telemetry signal": 6,
     "A CLI command": 5,

@@ -42,6 +42,7 @@ def test_ruff_finds_nothing(project_root: Path) -> None:
         ("edgeq/planted.py", "try:\n    x = 1\nexcept Exception:\n    pass\n", "BLE001"),
         ("edgeq/planted.py", "print('talk')\n", "T201"),
         ("edgeq/planted.py", "import os\n", "F401"),
+        ("tests/planted.py", "from edgeq import units\nx = units._BYTES\n", "SLF001"),
         ("converters/edgeq_converters/planted.py", "def f(x=[]):\n    return x\n", "B006"),
         ("device_agents/edgeq_agent/planted.py", "import subprocess as s\ns.run('ls', shell=True)\n", "S60"),
     ],

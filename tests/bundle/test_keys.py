@@ -79,16 +79,14 @@ def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_the_workspace_makes_one_key_however_many_ask_at_once(tmp_path: Path) -> None:
-    found = []
-    threads = [
-        threading.Thread(target=lambda: found.append(workspace_key(tmp_path).public)) for _ in range(8)
-    ]
+    keys = []
+    threads = [threading.Thread(target=lambda: keys.append(workspace_key(tmp_path).public)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 8
-    assert set(found) == {workspace_key(tmp_path).public}
+    assert len(keys) == 8
+    assert set(keys) == {workspace_key(tmp_path).public}
 
 
 def test_pem_and_openssh_are_read(tmp_path: Path) -> None:

@@ -48,11 +48,11 @@ def signatures(path: Path) -> dict[str, Any]:
 
 
 def test_a_bundle_carries_its_signature_and_stays_reproducible(tmp_path: Path, bundle: Path) -> None:
-    found = read_bundle(bundle)
-    assert [entry.key for entry in found.signed_by] == [workspace_key(tmp_path).public]
+    signed = read_bundle(bundle)
+    assert [entry.key for entry in signed.signed_by] == [workspace_key(tmp_path).public]
     write_tiny_bundle(tmp_path / "b.eqb")
     assert (tmp_path / "b.eqb").read_bytes() == bundle.read_bytes()
-    assert found.release == wire.digest(dict(found.manifest)), "the release is the manifest's digest still"
+    assert signed.release == wire.digest(dict(signed.manifest)), "the release is the manifest's digest still"
 
 
 def test_the_signed_bytes_are_those_that_the_decision_record_states(bundle: Path) -> None:
@@ -191,7 +191,7 @@ def test_endless_data(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """A file without an end, and a member that unpacks to more than a bundle may hold."""
     with pytest.raises(BundleError, match="expected a bundle"):
         read_bundle(Path("/dev/null"))
-    monkeypatch.setattr("edgeq.bundle.archive._LARGEST_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr("edgeq.bundle.archive.LARGEST_FILE_BYTES", 1 << 20)
     with pytest.raises(BundleError, match="at most"):
         read_bundle(Path("/dev/zero"))
     monkeypatch.undo()

@@ -23,19 +23,19 @@ EDGEQ = Path(sys.executable).with_name("edgeq")
 
 def every_command() -> list[tuple[str, ...]]:
     """Return every command and subcommand by name."""
-    found: list[tuple[str, ...]] = []
+    paths: list[tuple[str, ...]] = []
 
     def walk(group: click.Group, path: tuple[str, ...]) -> None:
         context = click.Context(group)
         for name in group.list_commands(context):
             command = group.get_command(context, name)
             assert command is not None
-            found.append((*path, name))
+            paths.append((*path, name))
             if isinstance(command, click.Group):
                 walk(command, (*path, name))
 
     walk(root, ())
-    return found
+    return paths
 
 
 def leaf(path: tuple[str, ...]) -> click.Command:
@@ -58,7 +58,8 @@ def test_every_command_has_help_with_examples_and_json(
         return
     assert "Examples:" in text
     assert f"edgeq {' '.join(path)}" in text
-    assert "--json" in text
+    for option in ("--json", "-q, --quiet", "-v, --verbose"):
+        assert text.count(f"  {option} ") == 1, option
 
 
 @pytest.mark.parametrize("path", every_command(), ids=" ".join)
@@ -80,8 +81,8 @@ def test_the_examples_of_every_command_parse(path: tuple[str, ...]) -> None:
         shown = next(known for known in every_command()[::-1] if tuple(words[1 : 1 + len(known)]) == known)
         assert shown == path or example != examples[0], example
         # Parsing alone: options and arguments are known and complete; nothing runs.
-        found = leaf(shown)
-        found.make_context(found.name, words[1 + len(shown) :], resilient_parsing=False)
+        target = leaf(shown)
+        target.make_context(target.name, words[1 + len(shown) :], resilient_parsing=False)
 
 
 def test_the_table_of_commands_is_the_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,6 +259,16 @@ def test_a_closed_pipe_is_status_141(argv: list[str]) -> None:
         os.close(writer)
     assert done.returncode == 141
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("argv", [["-q", "runs"], ["runs", "-q"], ["-q", "runs", "--quiet"]])
+def test_quiet_works_before_and_after_the_command(
+    argv: list[str], workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs"]) == 0
+    assert "no runs recorded yet" in capsys.readouterr().err
+    assert main(argv) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_the_version_names_the_protocol(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,12 +8,13 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from edgeq.cli import main
 from edgeq.cli.device_results import failure_line
-from edgeq.cli.ui import Ui
+from edgeq.cli.ui import App, Ui, command
 from edgeq.errors import DeviceError
 
 
@@ -34,6 +35,20 @@ def test_json_is_one_document_and_silences_tables(capsys: pytest.CaptureFixture[
     ui.emit("edgeq.test/1", {"sqnr_db": math.inf, "values": [math.nan, 1.5]})
     out, _ = capsys.readouterr()
     assert json.loads(out) == {"schema": "edgeq.test/1", "sqnr_db": None, "values": [None, 1.5]}
+
+
+@pytest.mark.parametrize(
+    ("before", "argv", "verbosity"), [(0, [], 0), (0, ["-v"], 1), (1, [], 1), (1, ["-v"], 2), (0, ["-vv"], 2)]
+)
+def test_verbose_adds_up_before_and_after_the_command(
+    before: int, argv: list[str], verbosity: int, tmp_path: Path
+) -> None:
+    @command("probe", examples=["edgeq probe"])
+    def probe(app: App) -> int:
+        return app.ui.verbosity
+
+    app = App(workspace=tmp_path, ui=Ui(verbosity=before))
+    assert probe.main(argv, prog_name="edgeq", obj=app, standalone_mode=False) == verbosity
 
 
 def test_quiet_keeps_warnings(capsys: pytest.CaptureFixture[str]) -> None:

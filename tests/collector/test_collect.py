@@ -5,8 +5,10 @@ The agent at the other end is the real one, in a process of its own with a real 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -194,8 +196,8 @@ def test_nothing_is_acknowledged_that_was_not_stored(agent: RealAgent, tmp_path:
     with Store.open(tmp_path) as store:
         broken = Store.open(tmp_path / "other")
         broken.close()
-        with broken._engine.begin() as connection:
-            connection.exec_driver_sql("DROP TABLE windows")
+        with contextlib.closing(sqlite3.connect(broken.path)) as connection:
+            connection.execute("DROP TABLE windows")
         with pytest.raises(StoreError, match="no such table"):
             collect(agent, "pi", store=broken, now_ns=lambda: NOW_NS)
         broken.close()

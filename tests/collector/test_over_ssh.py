@@ -24,7 +24,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a workspace whose device `pi` serves the model `double`; `gone` does not answer."""
     workspace = tmp_path_factory.mktemp("site")
     with loopback_device(tmp_path_factory.mktemp("device")) as running:
-        found = enrol(
+        enrolment = enrol(
             workspace,
             name="pi",
             host=running.host,
@@ -51,7 +51,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         )
         text = (workspace / "devices.toml").read_text(encoding="utf-8")
         gone = text.replace("[devices.pi]", "[devices.gone]").replace(
-            f"port = {found.device.port}", "port = 1"
+            f"port = {enrolment.device.port}", "port = 1"
         )
         (workspace / "devices.toml").write_text(f"{text}\n{gone}", encoding="utf-8")
         assert Inventory.load(workspace).names == ("pi", "gone")
@@ -61,9 +61,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_a_benchmark_is_measured_there_and_kept_here(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--workspace", str(site), "bench", "double", "--on", "pi", "--runs", "50", "--seconds", "0.1"]
     assert main(argv) == 0
-    said = capsys.readouterr().out
-    assert "latency   p50 " in said
-    assert "95 % CI" in said
+    printed = capsys.readouterr().out
+    assert "latency   p50 " in printed
+    assert "95 % CI" in printed
     assert main([*argv, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["schema"], document["device"]) == ("edgeq.bench/1", "pi")

@@ -24,7 +24,7 @@ def main(path: Path) -> None:
     graph = trace(model)
     producers = [call.name for call in keras_graph.calls(model) if call.kind in SOURCES]
     removed = choose(graph, producers, importance(model, producers), 0.5)
-    said = {
+    report = {
         "nothing": _far(model, rebuild(model, graph, set()), x),
         "folded": _far(model, batch_norm.fold(model), x),
         "norms_after_folding": sum("normalization" in y.name for y in batch_norm.fold(model).layers),
@@ -41,8 +41,8 @@ def main(path: Path) -> None:
                 elif variable.name != "moving_variance":
                     value[..., dead] = 0.0
                 variable.assign(value)
-    said["dead"] = _far(model, rebuild(model, graph, removed), x)
-    sys.stdout.write(json.dumps(said))
+    report["dead"] = _far(model, rebuild(model, graph, removed), x)
+    sys.stdout.write(json.dumps(report))
 
 
 def _far(one: keras.Model, other: keras.Model, x: np.ndarray) -> float:

@@ -27,7 +27,7 @@ def main(model: Path, samples: Path, folder: Path) -> None:
     hub = hub_of(whole, folder / "whole.keras", "x")
     before, weights = np.asarray(whole(x)), whole.get_weights()
     done = equalized.equalize(whole, hub, Samples(inputs=hub.inputs, arrays=(x,)))
-    said = {
+    report = {
         "far": float(np.abs(np.asarray(whole(x)) - before).max() / np.abs(before).max()),
         "changed": sum(
             not np.array_equal(old, new) for old, new in zip(weights, whole.get_weights(), strict=True)
@@ -36,7 +36,7 @@ def main(model: Path, samples: Path, folder: Path) -> None:
     }
     if done is not None:
         again = hub_of(whole, folder / "again.keras", "x")
-        said["same_weights"] = all(
+        report["same_weights"] = all(
             np.allclose(one, other, rtol=1e-5)
             for one, other in zip(_kernels(done), _kernels(again), strict=True)
         )
@@ -45,11 +45,11 @@ def main(model: Path, samples: Path, folder: Path) -> None:
     ratio = random.uniform(0.4, 1.0, (1, 1, 1, 5)).astype(np.float32)
     grid = fake_quant.snapped(kernel, over=(0, 1, 2), bits=4, ratio=ratio)
     again_on_grid = fake_quant.snapped(grid, over=(0, 1, 2), bits=4)
-    said["grid_kept"] = bool(np.allclose(grid, again_on_grid, rtol=1e-6, atol=1e-7))
+    report["grid_kept"] = bool(np.allclose(grid, again_on_grid, rtol=1e-6, atol=1e-7))
     seen = np.asarray(fake_quant.weights(kernel, over=(0, 1, 2), bits=4, ratio=ratio))
-    said["training_sees_the_grid"] = bool(np.allclose(seen, grid, rtol=1e-5, atol=1e-6))
-    said["levels"] = len(np.unique(np.round(grid[..., 0] / np.abs(grid[..., 0]).max() * 7, 3)))
-    print(json.dumps(said))  # noqa: T201 # its output is what the test reads
+    report["training_sees_the_grid"] = bool(np.allclose(seen, grid, rtol=1e-5, atol=1e-6))
+    report["levels"] = len(np.unique(np.round(grid[..., 0] / np.abs(grid[..., 0]).max() * 7, 3)))
+    print(json.dumps(report))  # noqa: T201 # its output is what the test reads
 
 
 def _kernels(model: Model) -> list[np.ndarray]:

@@ -38,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class CommandResult:
     """What a command line gave."""
 
     status: int
@@ -47,14 +47,14 @@ class Said:
 
 
 @pytest.fixture
-def edgeq(workspace: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+def edgeq(workspace: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
     """Run one command line in this process; the current folder is an empty workspace."""
 
-    def run(*words: object) -> Said:
+    def run(*words: object) -> CommandResult:
         capfd.readouterr()
         status = main([str(word) for word in words])
         out, err = capfd.readouterr()
-        return Said(status=status, out=out, err=err)
+        return CommandResult(status=status, out=out, err=err)
 
     return run
 
@@ -78,11 +78,11 @@ def _spoil(trained: Path, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def run_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Said]:
+def run_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., CommandResult]:
     """Run one command line in a process and a workspace of their own: for what a whole module looks at."""
     workspace = tmp_path_factory.mktemp("workspace")
 
-    def run(*words: object) -> Said:
+    def run(*words: object) -> CommandResult:
         code = "import sys; from edgeq.cli import main; sys.exit(main(sys.argv[1:]))"
         done = subprocess.run(
             [sys.executable, "-c", code, *map(str, words)],
@@ -92,6 +92,6 @@ def run_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Said]:
             timeout=280,
             cwd=workspace,
         )
-        return Said(status=done.returncode, out=done.stdout, err=done.stderr)
+        return CommandResult(status=done.returncode, out=done.stdout, err=done.stderr)
 
     return run

@@ -45,9 +45,10 @@ def test_auto_chooses_by_held_out_samples_and_notes_the_gain() -> None:
     given, other = samples(model), samples(model, 200, seed=6)
     made = best(model, given)
     plain = quantized(model, given)
-    wanted = at_logits(model, other)
+    expected = at_logits(model, other)
     assert (
-        sqnr_db([at_logits(made.model, other)], [wanted]) > sqnr_db([at_logits(plain, other)], [wanted]) + 1
+        sqnr_db([at_logits(made.model, other)], [expected])
+        > sqnr_db([at_logits(plain, other)], [expected]) + 1
     )
     assert made.equalized
     assert max(made.scores, key=lambda score: score.sqnr_db).equalized
@@ -139,8 +140,8 @@ def test_a_concatenation_shares_one_scale_with_its_inputs() -> None:
     graph.op("ADD", (x, x), (b,), options="AddOptions")
     graph.op("CONCATENATION", (a, b), (joined,), options="ConcatenationOptions", axis=1)
     graph.op("RELU", (joined,), (y,))
-    found = scale_groups(graph.ends([x], [y]).as_model())
-    assert found["joined"] == found["a"] == found["b"] == ("a", "b")
+    groups = scale_groups(graph.ends([x], [y]).as_model())
+    assert groups["joined"] == groups["a"] == groups["b"] == ("a", "b")
     histograms = {}
     for name, top in (("a", 1.0), ("b", 5.0)):
         from edgeq_converters.calibration.histogram import Observer
@@ -148,33 +149,35 @@ def test_a_concatenation_shares_one_scale_with_its_inputs() -> None:
         observer = Observer()
         observer.add(np.linspace(-1, top, 50, dtype=np.float32)[None])
         histograms[name] = observer.histogram()
-    low, high = tensor_ranges._common_range(("a", "b"), histograms, calibrator="minmax", grid=INT8)
+    low, high = tensor_ranges.common_range(("a", "b"), histograms, calibrator="minmax", grid=INT8)
     assert (low, high) == (-1.0, 5.0)
 
 
 def test_a_tensor_is_clipped_only_where_that_lowers_the_noise_at_the_logits() -> None:
     for peak, clipped in ((1.0, False), (20.0, True)):
         model, given = pooled(peak)
-        found = tensor_ranges.choose(model, observed(model, given), given, names=tensor_ranges.ALL, grid=INT8)
+        choice = tensor_ranges.choose(
+            model, observed(model, given), given, names=tensor_ranges.ALL, grid=INT8
+        )
         # One pixel of 256 hardly shows in the mean, but its height sets the step of the pool's own output.
-        assert (found.calibrators["p"] != "minmax") is clipped, (peak, found.calibrators)
-        assert found.calibrators["p"] == found.calibrators["a"] == found.calibrators["r"]
-        assert found.least <= min(found.noise.values()) * 1.2
+        assert (choice.calibrators["p"] != "minmax") is clipped, (peak, choice.calibrators)
+        assert choice.calibrators["p"] == choice.calibrators["a"] == choice.calibrators["r"]
+        assert choice.least <= min(choice.noise.values()) * 1.2
 
 
 def test_the_measured_noise_predicts_that_of_the_integer_model() -> None:
     model, given = pooled(20.0)
     histograms = observed(model, given)
-    found = tensor_ranges.choose(model, histograms, given, names=tensor_ranges.ALL, grid=INT8)
-    wanted = at_logits(model, given)
-    predicted_db = -10 * np.log10(found.noise["minmax"])
-    assert abs(sqnr_db([at_logits(quantized(model, given), given)], [wanted]) - predicted_db) < 3
+    choice = tensor_ranges.choose(model, histograms, given, names=tensor_ranges.ALL, grid=INT8)
+    expected = at_logits(model, given)
+    predicted_db = -10 * np.log10(choice.noise["minmax"])
+    assert abs(sqnr_db([at_logits(quantized(model, given), given)], [expected]) - predicted_db) < 3
 
 
 def test_among_equal_noises_the_widest_range_wins() -> None:
     tried = [(-1.0, 1.0), (-3.0, 3.0), (-2.0, 2.0), (-9.0, 9.0)]
-    assert tensor_ranges._widest_of_best(tried, np.array([1.0, 1.05, 1.05, 2.0])) == 1
-    assert tensor_ranges._widest_of_best(tried, np.array([1.0, 1.5, 1.5, 2.0])) == 0
+    assert tensor_ranges.widest_of_best(tried, np.array([1.0, 1.05, 1.05, 2.0])) == 1
+    assert tensor_ranges.widest_of_best(tried, np.array([1.0, 1.5, 1.5, 2.0])) == 0
 
 
 def test_an_output_that_another_operation_reads_is_measured() -> None:
@@ -185,15 +188,15 @@ def test_an_output_that_another_operation_reads_is_measured() -> None:
     model = normalize(graph.ends([x], [a, y]).as_model())
     rows = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     given = Samples(inputs=model.inputs, arrays=(rows,))
-    found = tensor_ranges.choose(model, observed(model, given), given, names=("minmax",), grid=INT8)
-    assert set(found.calibrators) == {"x", "a", "y"}
-    assert 20 < -10 * np.log10(found.noise["minmax"]) < 60
+    choice = tensor_ranges.choose(model, observed(model, given), given, names=("minmax",), grid=INT8)
+    assert set(choice.calibrators) == {"x", "a", "y"}
+    assert 20 < -10 * np.log10(choice.noise["minmax"]) < 60
 
 
 def test_a_model_too_costly_to_measure_per_tensor_tries_whole_model_calibrators(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(search, "_MEASURED_MACS", 1)
+    monkeypatch.setattr(search, "MEASURED_MACS", 1)
     model = net()
     made = best(model, samples(model), equalization=Switch.OFF, bias_correction=Switch.OFF)
     assert [score.calibrator for score in made.scores] == list(tensor_ranges.WHOLE_MODEL)

@@ -23,15 +23,15 @@ Edgeq = Callable[..., Any]
 GOOD = np.zeros((6, 8, 8, 1), np.float32)
 
 
-def refused(said: Any, code: str, *words: str, output: Path | None = None, status: int = 1) -> None:
+def refused(result: Any, code: str, *words: str, output: Path | None = None, status: int = 1) -> None:
     """Check an error of the command line."""
-    lines = [line for line in said.err.splitlines() if line.startswith(("error", "hint", "Traceback"))]
-    assert lines[0].startswith(f"error[{code}]: "), said.err
-    assert "Traceback" not in said.err
+    lines = [line for line in result.err.splitlines() if line.startswith(("error", "hint", "Traceback"))]
+    assert lines[0].startswith(f"error[{code}]: "), result.err
+    assert "Traceback" not in result.err
     for word in words:
         assert word in lines[0], lines[0]
-    assert said.status == status
-    assert said.out == ""
+    assert result.status == status
+    assert result.out == ""
     if output is not None:
         assert output.read_bytes() == b"what was there before"
         assert [entry.name for entry in output.parent.iterdir() if entry.name.startswith(".")] == []
@@ -98,9 +98,9 @@ def test_a_truncated_npz(models: Path, data: Path, output: Path, tmp_path: Path,
 
 
 def test_int8_without_calibration(models: Path, output: Path, edgeq: Edgeq) -> None:
-    said = edgeq("convert", models / "float.tflite", "-o", output, "--scheme", "int8")
-    refused(said, "EQ209", "calibration", output=output)
-    assert "--calibration C.npz" in said.err
+    result = edgeq("convert", models / "float.tflite", "-o", output, "--scheme", "int8")
+    refused(result, "EQ209", "calibration", output=output)
+    assert "--calibration C.npz" in result.err
 
 
 def test_sources_that_are_not_models(models: Path, output: Path, tmp_path: Path, edgeq: Edgeq) -> None:
@@ -126,19 +126,19 @@ def test_a_truncated_h5_and_a_damaged_saved_model(
 ) -> None:
     half = tmp_path / "half.h5"
     half.write_bytes((models / "legacy.h5").read_bytes()[:2000])
-    said = edgeq("convert", half, "-o", output, "--scheme", "float32")
-    refused(said, "EQ305", "truncated or damaged .h5", output=output)
+    result = edgeq("convert", half, "-o", output, "--scheme", "float32")
+    refused(result, "EQ305", "truncated or damaged .h5", output=output)
     folder = tmp_path / "damaged"
     folder.mkdir()
     (folder / "saved_model.pb").write_bytes(b"\x08\x01\x12garbage")
-    said = edgeq("convert", folder, "-o", output, "--scheme", "float32")
-    refused(said, "EQ305", "TensorFlow cannot load", output=output)
+    result = edgeq("convert", folder, "-o", output, "--scheme", "float32")
+    refused(result, "EQ305", "TensorFlow cannot load", output=output)
 
 
 @pytest.mark.slow
 def test_open_dimensions_besides_the_batch(models: Path, output: Path, edgeq: Edgeq) -> None:
-    said = edgeq("convert", models / "open.keras", "-o", output, "--scheme", "float32")
-    refused(said, "EQ306", "`image`", "(None, None, None, 1)", output=output)
+    result = edgeq("convert", models / "open.keras", "-o", output, "--scheme", "float32")
+    refused(result, "EQ306", "`image`", "(None, None, None, 1)", output=output)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.9, 0.999])
@@ -146,8 +146,8 @@ def test_a_truncated_tflite(models: Path, output: Path, tmp_path: Path, edgeq: E
     whole = (models / "float.tflite").read_bytes()
     half = tmp_path / "half.tflite"
     half.write_bytes(whole[: max(8, int(len(whole) * share))])
-    said = edgeq("convert", half, "-o", output, "--scheme", "float16")
-    refused(said, "EQ303", "truncated or damaged", output=output)
+    result = edgeq("convert", half, "-o", output, "--scheme", "float16")
+    refused(result, "EQ303", "truncated or damaged", output=output)
 
 
 @pytest.mark.slow
@@ -246,9 +246,9 @@ def test_a_folder_of_images(models: Path, output: Path, tmp_path: Path, edgeq: E
             pixels = random.integers(0, 255, (8, 8), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
     command = ["convert", models / "float.tflite", "-o", output, "--scheme", "int8", "--calibration", folder]
-    said = edgeq(*command)
-    assert said.status == 0, said.err
-    assert "resized" not in said.err
+    result = edgeq(*command)
+    assert result.status == 0, result.err
+    assert "resized" not in result.err
     Image.fromarray(np.zeros((16, 12), np.uint8)).save(folder / "a" / "large.png")
     assert "1 of 13 images were resized to 8x8" in edgeq(*command).err
     output.write_bytes(b"what was there before")
@@ -292,9 +292,9 @@ def test_a_missing_extra_names_the_command(
         "raise ModuleNotFoundError('No module named ai_edge_litert', name='ai_edge_litert')"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "blocked"))
-    said = edgeq("convert", models / "float.tflite", "-o", output, "--scheme", "float16")
-    refused(said, "EQ104", "ai_edge_litert is not installed", status=2, output=output)
-    assert "pip install 'edgeq[convert]'" in said.err
+    result = edgeq("convert", models / "float.tflite", "-o", output, "--scheme", "float16")
+    refused(result, "EQ104", "ai_edge_litert is not installed", status=2, output=output)
+    assert "pip install 'edgeq[convert]'" in result.err
 
 
 def test_the_json_error_of_a_separate_process(models: Path, output: Path, tmp_path: Path) -> None:

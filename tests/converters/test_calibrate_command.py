@@ -71,8 +71,8 @@ def test_merged_files_convert_as_one_pass_over_all_samples(
     files = [tmp_path / "1.npz", tmp_path / "2.json"]
     for half, file in zip(halves, files, strict=True):
         assert edgeq("calibrate", source, "--data", half, "-o", file).status == 0
-    said = edgeq("calibrate", "--merge", *files, "-o", tmp_path / "all.npz", "--json")
-    document = json.loads(said.out)
+    result = edgeq("calibrate", "--merge", *files, "-o", tmp_path / "all.npz", "--json")
+    document = json.loads(result.out)
     assert (document["schema"], document["samples"], len(document["data"])) == ("edgeq.calibrate/1", 40, 2)
     # Settings that are evaluated on samples give other results without them.
     recipe = recipe_of("int8", calibrator="mse", bias_correction="off", equalization="off")
@@ -114,9 +114,9 @@ def test_histograms_of_another_model_are_refused(
         ],
         ["calibrate", models / "batch4.tflite", "--data", data, "-o", tmp_path / "o.npz", "--against", file],
     ):
-        said = edgeq(*command)
-        assert "error[EQ331]" in said.err
-        assert said.status == 1
+        result = edgeq(*command)
+        assert "error[EQ331]" in result.err
+        assert result.status == 1
 
 
 def test_another_distribution_is_reported_with_figures(
@@ -138,8 +138,8 @@ def test_another_distribution_is_reported_with_figures(
 
 def test_the_shift_counts_values_outside_the_calibration() -> None:
     inside, outside = np.linspace(-1, 1, 1000), np.linspace(-2, 2, 1000)
-    found = drift.compare("t", histogram_of(inside), histogram_of(outside))
-    assert found.outside == pytest.approx(0.5, abs=0.01)
+    shift = drift.compare("t", histogram_of(inside), histogram_of(outside))
+    assert shift.outside == pytest.approx(0.5, abs=0.01)
     assert drift.compare("t", histogram_of(inside), histogram_of(inside)).psi == 0
     still = drift.compare("t", histogram_of(np.zeros(5)), histogram_of(np.ones(5)))
     assert still.outside == 1.0
@@ -211,6 +211,6 @@ def test_options_that_do_not_fit_together_are_usage_errors(
 @pytest.mark.slow
 def test_a_model_with_open_shapes_is_refused(models: Path, data: Path, tmp_path: Path, edgeq: Edgeq) -> None:
     pytest.importorskip("tensorflow")
-    said = edgeq("calibrate", models / "open.keras", "--data", data, "-o", tmp_path / "h.npz")
-    assert "error[EQ306]" in said.err
+    result = edgeq("calibrate", models / "open.keras", "--data", data, "-o", tmp_path / "h.npz")
+    assert "error[EQ306]" in result.err
     assert not (tmp_path / "h.npz").exists()

@@ -29,9 +29,9 @@ def heavy_tailed(*, relu: bool = False) -> Values:
     return np.maximum(values, 0) if relu else values
 
 
-def squared_error(values: Values, found: tuple[float, float]) -> float:
+def squared_error(values: Values, bounds: tuple[float, float]) -> float:
     exact = values.astype(np.float64)
-    return float(np.mean(np.square(INT8.rounded(exact, *found) - exact)))
+    return float(np.mean(np.square(INT8.rounded(exact, *bounds) - exact)))
 
 
 @pytest.mark.first_is_quick
@@ -213,12 +213,12 @@ def test_entropy_keeps_an_exactly_even_spread_whole() -> None:
 def test_mse_has_at_most_the_error_of_its_neighbours(relu: bool, sign: int) -> None:
     values = np.float32(sign) * heavy_tailed(relu=relu)
     low, high = calibrator_of("mse")(histogram_of(values))
-    found = squared_error(values, (low, high))
+    error = squared_error(values, (low, high))
     width = high - low
     for share in (0.005, 0.01, 0.03):
         for down, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1)):
             moved = low - down * share * width, high + up * share * width
-            assert found <= squared_error(values, moved) * 1.0005
+            assert error <= squared_error(values, moved) * 1.0005
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -239,7 +239,7 @@ def test_mse_clips_each_end_alone_on_an_asymmetric_grid(sign: int) -> None:
 def test_mse_has_the_least_error_of_all_and_of_a_fine_search(relu: bool) -> None:
     values = heavy_tailed(relu=relu)
     histogram = histogram_of(values)
-    found = squared_error(values, calibrator_of("mse")(histogram))
+    error = squared_error(values, calibrator_of("mse")(histogram))
     others = [squared_error(values, calibrator_of(name)(histogram)) for name in NAMES]
     ends = np.linspace(0.1, 1, 15)
     fine = [
@@ -247,7 +247,7 @@ def test_mse_has_the_least_error_of_all_and_of_a_fine_search(relu: bool) -> None
         for low in (ends if not relu else [0.0])
         for high in ends
     ]
-    assert found <= min(*others, *fine) * 1.01
+    assert error <= min(*others, *fine) * 1.01
 
 
 def test_the_grid_equals_litert_quantizer_s() -> None:

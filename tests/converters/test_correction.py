@@ -50,51 +50,51 @@ def test_a_layer_s_linear_map_equals_its_kernel(position: int) -> None:
     model = net(activation=0)
     steps = executor.Executor(model, samples(model, 3))
     steps.advance_to(position)
-    found = layers.read_layer(model.parsed, model.graph.operators[position])
-    assert found is not None
-    source = steps.values[found.source]
-    linear = steps.step_linear(found)
-    wanted = steps.values[found.target]
-    shape = wanted.shape[:-1] if found.kind != "FULLY_CONNECTED" else (wanted.size // wanted.shape[-1],)
-    rows = found.choose_rows(shape, np.random.default_rng(0), most=8192)
+    layer = layers.read_layer(model.parsed, model.graph.operators[position])
+    assert layer is not None
+    source = steps.values[layer.source]
+    linear = steps.step_linear(layer)
+    expected = steps.values[layer.target]
+    shape = expected.shape[:-1] if layer.kind != "FULLY_CONNECTED" else (expected.size // expected.shape[-1],)
+    rows = layer.choose_rows(shape, np.random.default_rng(0), most=8192)
     tensors = model.graph.tensors
-    matrix = found.to_matrix(edit.constant(model.parsed, tensors[found.weights]))
-    bias = edit.constant(model.parsed, tensors[found.bias]).reshape(found.groups, found.width)
-    (part,) = [patches for _, patches in found.gather(source, rows)]
+    matrix = layer.to_matrix(edit.constant(model.parsed, tensors[layer.weights]))
+    bias = edit.constant(model.parsed, tensors[layer.bias]).reshape(layer.groups, layer.width)
+    (part,) = [patches for _, patches in layer.gather(source, rows)]
     got = (part @ matrix.transpose(0, 2, 1) + bias[:, None]).transpose(1, 0, 2).reshape(len(rows[0]), -1)
-    np.testing.assert_allclose(got, wanted.reshape(len(rows[0]), -1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got, expected.reshape(len(rows[0]), -1), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
-        found.outputs(linear, rows).transpose(1, 0, 2).reshape(got.shape), got, rtol=1e-4, atol=1e-5
+        layer.outputs(linear, rows).transpose(1, 0, 2).reshape(got.shape), got, rtol=1e-4, atol=1e-5
     )
     np.testing.assert_array_equal(
-        found.to_tensor(matrix), edit.constant(model.parsed, tensors[found.weights])
+        layer.to_tensor(matrix), edit.constant(model.parsed, tensors[layer.weights])
     )
 
 
 @pytest.mark.parametrize("activation", [1, 3])
 def test_one_run_gives_a_layer_s_outputs_before_and_after_its_activation(activation: int) -> None:
     model = net(activation=activation)
-    found = layers.read_layer(model.parsed, model.graph.operators[0])
-    assert found is not None
+    layer = layers.read_layer(model.parsed, model.graph.operators[0])
+    assert layer is not None
     plain, open_ended = (executor.Executor(model, samples(model, 3)) for _ in range(2))
     plain.step()
-    linear = open_ended.step_linear(found)
+    linear = open_ended.step_linear(layer)
     assert linear.min() < -0.1
-    np.testing.assert_allclose(open_ended.values[found.target], plain.values[found.target], atol=1e-6)
-    np.testing.assert_allclose(np.clip(linear, found.low, found.high), plain.values[found.target], atol=1e-6)
+    np.testing.assert_allclose(open_ended.values[layer.target], plain.values[layer.target], atol=1e-6)
+    np.testing.assert_allclose(np.clip(linear, layer.low, layer.high), plain.values[layer.target], atol=1e-6)
 
 
 def test_inputs_gathered_in_parts_equal_those_gathered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = net()
     steps = executor.Executor(model, samples(model, 5))
-    found = layers.read_layer(model.parsed, model.graph.operators[0])
-    assert found is not None
-    source = steps.values[found.source]
-    rows = found.choose_rows((5, 1, 8, 8), np.random.default_rng(0), most=8192)
-    ((_, whole),) = found.gather(source, rows)
-    monkeypatch.setattr(layers, "_KEPT", 0)
-    monkeypatch.setattr(layers, "_CHUNK", 18 * 50)
-    gathered = found.gather(source, rows)
+    layer = layers.read_layer(model.parsed, model.graph.operators[0])
+    assert layer is not None
+    source = steps.values[layer.source]
+    rows = layer.choose_rows((5, 1, 8, 8), np.random.default_rng(0), most=8192)
+    ((_, whole),) = layer.gather(source, rows)
+    monkeypatch.setattr(layers, "KEPT_VALUES", 0)
+    monkeypatch.setattr(layers, "CHUNK_VALUES", 18 * 50)
+    gathered = layer.gather(source, rows)
     for _ in range(2):  # correction goes through it twice
         parts = list(gathered)
         assert len(parts) == 7
@@ -103,13 +103,13 @@ def test_inputs_gathered_in_parts_equal_those_gathered_at_once(monkeypatch: pyte
 
 def test_merged_moments_of_parts_equal_those_of_all_rows() -> None:
     random = np.random.default_rng(1)
-    source, wanted = random.normal(3, 1, (2, 50, 4)), random.normal(-1, 2, (2, 50, 3))
+    source, target = random.normal(3, 1, (2, 50, 4)), random.normal(-1, 2, (2, 50, 3))
     whole = Accumulator(2, 3, 4)
-    whole.add(source, wanted)
+    whole.add(source, target)
     halves = []
     for part in (slice(0, 20), slice(20, 50)):
         halves.append(Accumulator(2, 3, 4))
-        halves[-1].add(source[:, part], wanted[:, part])
+        halves[-1].add(source[:, part], target[:, part])
     one, other = whole.moments(), merge(*(half.moments() for half in halves))
     for name in ("hessian", "cross", "source", "target"):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-12)
@@ -167,8 +167,8 @@ def test_each_correction_raises_the_sqnr_and_keeps_the_graph(terms: correction.T
     given, other = samples(model), samples(model, 200, seed=6)
     plain = quantized(model, given, "percentile:99.5")
     repaired = correction.correct(model, plain, given, advance=quiet, terms=terms)
-    wanted = at_logits(model, other)
-    before, after = (sqnr_db([at_logits(made, other)], [wanted]) for made in (plain, repaired))
+    expected = at_logits(model, other)
+    before, after = (sqnr_db([at_logits(made, other)], [expected]) for made in (plain, repaired))
     assert after > before + 0.5
     assert ops(repaired) == ops(plain)
     again = correction.correct(model, plain, given, advance=quiet, terms=terms)
@@ -190,11 +190,11 @@ def test_equalization_keeps_the_float_function_and_helps_the_integer_one(activat
     given, other = samples(model), samples(model, 200, seed=6)
     made = equalization.equalize(model, given, advance=quiet)
     assert made.groups >= 1
-    wanted = at_logits(model, given)
-    assert sqnr_db([at_logits(made.model, given)], [wanted]) > 90
-    wanted = at_logits(model, other)
+    expected = at_logits(model, given)
+    assert sqnr_db([at_logits(made.model, given)], [expected]) > 90
+    expected = at_logits(model, other)
     before, after = (
-        sqnr_db([at_logits(quantized(one, given), other)], [wanted]) for one in (model, made.model)
+        sqnr_db([at_logits(quantized(one, given), other)], [expected]) for one in (model, made.model)
     )
     assert after > before
 

@@ -82,39 +82,42 @@ def i32(*values: Any) -> Any:
 CONV = {"options": "Conv2DOptions", "strideW": 1, "strideH": 1}
 RELU = schema.ActivationFunctionType.RELU
 TABLE: dict[str, tuple[Any, str]] = {
-    "relu": (lambda: one_op("RELU", (1, 4), (1, 4)), "maps"),
+    "relu": (lambda: one_op("RELU", (1, 4), (1, 4)), "supported"),
     "unknown": (lambda: one_op("LEAKY_RELU", (1, 4), (1, 4)), "not in Coral's table"),
     "custom": (lambda: one_op("CUSTOM mine", (1, 4), (1, 4)), "custom operations"),
     "rank": (lambda: one_op("RELU", (2, 3, 4, 4), (2, 3, 4, 4)), "three innermost dimensions"),
-    "softmax": (lambda: one_op("SOFTMAX", (1, 10), (1, 10)), "maps"),
+    "softmax": (lambda: one_op("SOFTMAX", (1, 10), (1, 10)), "supported"),
     "softmax, two-dimensional": (lambda: one_op("SOFTMAX", (5, 10), (5, 10)), "not one-dimensional"),
     "softmax, large": (lambda: one_op("SOFTMAX", (1, 16001), (1, 16001)), "more than 16000"),
-    "mean over x and y": (lambda: one_op("MEAN", (1, 4, 4, 6), (1, 6), [i32(1, 2)]), "maps"),
+    "mean over x and y": (lambda: one_op("MEAN", (1, 4, 4, 6), (1, 6), [i32(1, 2)]), "supported"),
     "mean over z of 6": (lambda: one_op("MEAN", (1, 4, 4, 6), (1, 4, 4), [i32(-1)]), "not a multiple of 4"),
-    "mean over z of 8": (lambda: one_op("MEAN", (1, 4, 4, 8), (1, 4, 4), [i32(-1)]), "maps"),
+    "mean over z of 8": (lambda: one_op("MEAN", (1, 4, 4, 8), (1, 4, 4), [i32(-1)]), "supported"),
     "mean over the batch": (lambda: one_op("MEAN", (1, 4), (4,), [i32(0)]), "batch"),
     "sum over the batch": (lambda: one_op("SUM", (1, 4), (4,), [i32(0)]), "reduces the batch"),
-    "pad": (lambda: one_op("PAD", (1, 4, 4, 2), (1, 6, 6, 2), [i32([0, 0], [1, 1], [1, 1], [0, 0])]), "maps"),
+    "pad": (
+        lambda: one_op("PAD", (1, 4, 4, 2), (1, 6, 6, 2), [i32([0, 0], [1, 1], [1, 1], [0, 0])]),
+        "supported",
+    ),
     "pad the batch": (
         lambda: one_op("PAD", (1, 4, 4, 2), (3, 4, 4, 2), [i32([1, 1], [0, 0], [0, 0], [0, 0])]),
         "three innermost",
     ),
     "split": (
         lambda: one_op("SPLIT", (1, 4, 4, 4), (1, 4, 4, 4), [i32(3)], axis_first=True),
-        "maps",
+        "supported",
     ),
     "split the batch": (
         lambda: one_op("SPLIT", (1, 4), (1, 4), [i32(0)], axis_first=True),
         "splits the batch",
     ),
-    "prelu": (lambda: one_op("PRELU", (1, 4, 4, 2), (1, 4, 4, 2), [np.ones((1, 1, 2), I8)]), "maps"),
+    "prelu": (lambda: one_op("PRELU", (1, 4, 4, 2), (1, 4, 4, 2), [np.ones((1, 1, 2), I8)]), "supported"),
     "prelu of a map": (
         lambda: one_op("PRELU", (1, 4, 4, 2), (1, 4, 4, 2), [np.ones((4, 4, 2), I8)]),
         "alpha",
     ),
     "pool": (
         lambda: one_op("MAX_POOL_2D", (1, 4, 4, 2), (1, 2, 2, 2), options="Pool2DOptions"),
-        "maps",
+        "supported",
     ),
     "pool with relu": (
         lambda: one_op(
@@ -124,7 +127,7 @@ TABLE: dict[str, tuple[Any, str]] = {
     ),
     "conv": (
         lambda: one_op("CONV_2D", (1, 4, 4, 2), (1, 4, 4, 3), [np.ones((3, 1, 1, 2), I8)], **CONV),
-        "maps",
+        "supported",
     ),
     "conv, dilated in one direction": (
         lambda: one_op(
@@ -150,7 +153,7 @@ def test_corals_table(name: str) -> None:
     make, word = TABLE[name]
     fate = make()
     assert word in fate.reason
-    assert fate.maps is fate.on_tpu is (word == "maps")
+    assert fate.maps is fate.on_tpu is (word == "supported")
 
 
 def chain(middle: str = "LEAKY_RELU") -> Graph:
@@ -170,13 +173,13 @@ def chain(middle: str = "LEAKY_RELU") -> Graph:
 
 
 def test_successors_of_an_unsupported_operation_run_on_the_cpu() -> None:
-    found = report.readiness(chain().as_model())
-    assert [fate.on_tpu for fate in found.ops] == [True, False, False, False]
-    assert [fate.maps for fate in found.ops] == [True, False, True, True]
-    assert found.split_at == 1
-    assert found.macs == 16 * 3 * 2 + 5 * 48
-    assert found.macs_share == pytest.approx(96 / 336)
-    assert any("per-channel scales" in risk for risk in found.risks)
+    readiness = report.readiness(chain().as_model())
+    assert [fate.on_tpu for fate in readiness.ops] == [True, False, False, False]
+    assert [fate.maps for fate in readiness.ops] == [True, False, True, True]
+    assert readiness.split_at == 1
+    assert readiness.macs == 16 * 3 * 2 + 5 * 48
+    assert readiness.macs_share == pytest.approx(96 / 336)
+    assert any("per-channel scales" in risk for risk in readiness.risks)
     whole = report.readiness(chain("RELU").as_model())
     assert (whole.macs_share, whole.split_at) == (1.0, None)
 
@@ -188,9 +191,9 @@ def test_a_float_input_does_not_move_the_graph_to_the_cpu() -> None:
     graph.op("QUANTIZE", [x], [q], version=3)
     graph.op("RELU", [q], [r])
     graph.op("DEQUANTIZE", [r], [y])
-    found = report.readiness(graph.ends([x], [y]).as_model())
-    assert [fate.on_tpu for fate in found.ops] == [False, True, False]
-    assert any("version 3" in risk for risk in found.risks)
+    readiness = report.readiness(graph.ends([x], [y]).as_model())
+    assert [fate.on_tpu for fate in readiness.ops] == [False, True, False]
+    assert any("version 3" in risk for risk in readiness.risks)
 
 
 def compiled() -> Graph:
@@ -211,10 +214,10 @@ def test_a_compiled_model_is_recognized_by_every_command(
         ["bundle", model, "-o", tmp_path / "b.eqb", "--name", "b", "--data", data],
     ):
         assert main(["--workspace", str(tmp_path), *map(str, words)]) == 1
-        said = capfd.readouterr().err
-        assert "error[EQ320]" in said
-        assert "compiled for the Edge TPU" in said
-        assert f"edgeq edgetpu {model}" in said
+        error = capfd.readouterr().err
+        assert "error[EQ320]" in error
+        assert "compiled for the Edge TPU" in error
+        assert f"edgeq edgetpu {model}" in error
     assert main(["edgetpu", str(model)]) == 0
     assert "already compiled for the Edge TPU" in capfd.readouterr().out
 
@@ -249,9 +252,9 @@ def test_an_installed_compiler_is_run(tmp_path: Path, on_path: Path, edgeq: Call
     model = tmp_path / "int8.tflite"
     model.write_bytes(chain("RELU").data())
     fake_compiler(on_path, PARTLY, makes=True)
-    said = edgeq("edgetpu", model, "-o", tmp_path / "c.tflite", "--json")
-    document = json.loads(said.out)
-    assert said.status == 0
+    result = edgeq("edgetpu", model, "-o", tmp_path / "c.tflite", "--json")
+    document = json.loads(result.out)
+    assert result.status == 0
     assert (document["schema"], document["on_tpu"], document["compiler"]["cpu_ops"]) == (
         "edgeq.edgetpu/1",
         4,
@@ -268,10 +271,10 @@ def test_a_failing_compiler_is_reported_in_one_line(
     model, output = tmp_path / "int8.tflite", tmp_path / "c.tflite"
     model.write_bytes(chain("RELU").data())
     fake_compiler(on_path, "Internal compiler error. Aborting!", makes=False, status=1)
-    said = edgeq("edgetpu", model, "-o", output)
-    assert (said.status, said.out) == (1, "")
-    assert "error[EQ325]" in said.err
-    assert "Internal compiler error" in said.err
+    result = edgeq("edgetpu", model, "-o", output)
+    assert (result.status, result.out) == (1, "")
+    assert "error[EQ325]" in result.err
+    assert "Internal compiler error" in result.err
     assert not output.exists()
 
 
@@ -281,11 +284,11 @@ def test_the_table_is_used_without_the_compiler(
     monkeypatch.setenv("PATH", str(tmp_path))
     model = tmp_path / "int8.tflite"
     model.write_bytes(chain().data())
-    said = edgeq("edgetpu", model)
-    assert said.status == 0
-    assert "1 of 4 operations would run on the Edge TPU, 28.6 % of the multiply-accumulates" in said.out
-    assert "splits at op 1, LEAKY_RELU" in said.out
-    assert "coral.ai" in said.err
+    result = edgeq("edgetpu", model)
+    assert result.status == 0
+    assert "1 of 4 operations would run on the Edge TPU, 28.6 % of the multiply-accumulates" in result.out
+    assert "splits at op 1, LEAKY_RELU" in result.out
+    assert "coral.ai" in result.err
     assert "error[EQ325]" in edgeq("edgetpu", model, "-o", tmp_path / "c.tflite").err
 
 

@@ -67,12 +67,12 @@ def test_the_float16_weights_are_dropped() -> None:
 def test_a_float16_source_converts_like_its_float32_twin(edgeq: Any, tmp_path: Path) -> None:
     (tmp_path / "half.tflite").write_bytes(half().data)
     np.savez(tmp_path / "c.npz", x=samples(net(), 40).arrays[0])
-    said = edgeq(
+    result = edgeq(
         "convert", tmp_path / "half.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8",
         "--calibration", tmp_path / "c.npz",
     )  # fmt: skip
-    assert said.status == 0, said.err
-    assert "are stored in float16" in said.err
+    assert result.status == 0, result.err
+    assert "are stored in float16" in result.err
     assert kinds(Model.read(tmp_path / "o.tflite")) <= {"INT8", "INT32"}
 
 

@@ -65,9 +65,9 @@ def kinds(path: Path) -> list[str]:
 
 
 def quality(folder: Path, path: Path) -> float:
-    found = evaluate(path, folder / "evaluation.npz", reference=folder / "fragile.tflite").output_sqnr_db
-    assert found is not None
-    return found
+    sqnr = evaluate(path, folder / "evaluation.npz", reference=folder / "fragile.tflite").output_sqnr_db
+    assert sqnr is not None
+    return sqnr
 
 
 @pytest.mark.slow
@@ -132,8 +132,8 @@ def test_int8_ops_name_the_operations_that_keep_8_bits(fragile: Path, tmp_path: 
         ({"scheme": "int4", "int8_ops": "x"}, "int8_ops: expected a list of names"),
     ],
 )
-def test_invalid_recipes_are_refused(keys: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_recipes_are_refused(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Recipe.from_dict({"schema": "edgeq.recipe/1", **keys}).check()
 
 
@@ -141,10 +141,10 @@ def test_a_negative_int4_sqnr_is_a_usage_error(
     fragile: Path, tmp_path: Path, edgeq: Callable[..., Any]
 ) -> None:
     words = ["convert", fragile / "fragile.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int4"]
-    said = edgeq(*words, "--calibration", fragile / "calibration.npz", "--int4-sqnr-db", "-3")
-    assert said.status == UsageError.exit_status
-    assert "error[EQ101]" in said.err
-    assert "Traceback" not in said.err
+    result = edgeq(*words, "--calibration", fragile / "calibration.npz", "--int4-sqnr-db", "-3")
+    assert result.status == UsageError.exit_status
+    assert "error[EQ101]" in result.err
+    assert "Traceback" not in result.err
     assert not (tmp_path / "o.tflite").exists()
 
 
@@ -153,7 +153,7 @@ def test_kernels_may_differ_by_rounding_only(
 ) -> None:
     whole = Model.read(made(fragile, tmp_path / "whole.tflite", int4_sqnr_db=0.0).path)
     kernels.require_alike(whole)
-    monkeypatch.setattr(kernels, "_LEAST_DB", 400.0)
+    monkeypatch.setattr(kernels, "LEAST_DB", 400.0)
     with pytest.raises(ConverterError, match="optimized and plain kernels"):
         kernels.require_alike(whole)
 
@@ -165,12 +165,14 @@ def _at_most(limit: int, candidates: Sequence[int4.WeightedOperation]) -> bool:
 def test_bisection_finds_the_largest_number_that_holds() -> None:
     each = tuple(int4.WeightedOperation(name=str(i), weights=i, count=1) for i in range(9))
     for limit in range(10):
-        assert int4._most(each, partial(_at_most, limit)) == limit
+        assert int4.most_that_hold(each, partial(_at_most, limit)) == limit
 
 
 def test_the_same_samples_are_held_out_in_any_order() -> None:
     x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     info = TensorInfo(name="x", shape=(1, 2), dtype="float32")
-    one, other = (int4._held_out(Samples(inputs=(info,), arrays=(rows,)), 0) for rows in (x, x[::-1].copy()))
+    one, other = (
+        int4.held_out_samples(Samples(inputs=(info,), arrays=(rows,)), 0) for rows in (x, x[::-1].copy())
+    )
     assert len(one) == 10
     assert np.array_equal(one.arrays[0], other.arrays[0])

@@ -57,7 +57,7 @@ def test_the_worker_stays_small(large: Path, tmp_path: Path, scheme: str) -> Non
         check=True,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
     )
-    kilobytes, status, *said = done.stdout.split(maxsplit=2)
-    assert status == "0", said
+    kilobytes, status, *error = done.stdout.split(maxsplit=2)
+    assert status == "0", error
     assert output.stat().st_size < size / 1.9
     assert int(kilobytes) * 1024 < 3 * size + 1e9

@@ -44,23 +44,23 @@ def check(reference: Any, *, samples: Any = None, seed: int = 0) -> Parity:
 
 
 def test_equal_models_are_infinitely_close() -> None:
-    found = check(lambda fed: {"y": 2 * fed["x"]})
-    assert (found.samples, found.data, found.sqnr_db, found.max_abs_difference) == (
+    parity = check(lambda fed: {"y": 2 * fed["x"]})
+    assert (parity.samples, parity.data, parity.sqnr_db, parity.max_abs_difference) == (
         16,
         "random",
         math.inf,
         0.0,
     )
-    assert found.note() is None
+    assert parity.note() is None
 
 
 def test_parity_reports_the_difference_in_decibels() -> None:
     samples = np.ones((40, 4), np.float32)
-    found = check(lambda fed: {"y": 2 * fed["x"] + np.float32(0.01)}, samples=samples)
-    assert found.max_abs_difference == pytest.approx(0.01, rel=1e-4)
-    assert found.sqnr_db == pytest.approx(20 * math.log10(2.01 / 0.01), abs=1e-3)
-    assert (found.samples, found.data) == (16, "calibration")
-    note = found.note()
+    parity = check(lambda fed: {"y": 2 * fed["x"] + np.float32(0.01)}, samples=samples)
+    assert parity.max_abs_difference == pytest.approx(0.01, rel=1e-4)
+    assert parity.sqnr_db == pytest.approx(20 * math.log10(2.01 / 0.01), abs=1e-3)
+    assert (parity.samples, parity.data) == (16, "calibration")
+    note = parity.note()
     assert note is not None
     assert "46.1 dB from its source on 16 calibration samples" in note
 
@@ -82,9 +82,9 @@ def test_gross_disagreement_is_refused(reference: Any, word: str) -> None:
 
 def test_a_source_with_random_outputs_cannot_be_compared() -> None:
     random = np.random.default_rng(0)
-    found = check(lambda fed: {"y": 2 * fed["x"] + random.normal(size=(1, 4))})
-    assert not found.repeatable
-    assert "different outputs on the same samples" in (found.note() or "")
+    parity = check(lambda fed: {"y": 2 * fed["x"] + random.normal(size=(1, 4))})
+    assert not parity.repeatable
+    assert "different outputs on the same samples" in (parity.note() or "")
 
 
 def test_random_samples_follow_the_seed() -> None:

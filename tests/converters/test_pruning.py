@@ -22,17 +22,17 @@ Run = Callable[..., Any]
 @pytest.fixture(scope="module")
 def pruned(tunable: Path, run_once: Run) -> dict[str, Any]:
     """The documents of `edgeq convert --prune`, by kind; the files are next to the models."""
-    found = {}
+    documents = {}
     for kind, scheme in (("channels:0.5", "float32"), ("magnitude:0.8", "int8")):
         path = tunable / f"{kind[:4]}.tflite"
-        said = run_once(
+        result = run_once(
             "convert", tunable / "residual.keras", "-o", path, "--scheme", scheme, "--json",
             "--calibration", tunable / "test.npz", "--prune", kind, "--epochs", 8,
             "--training", tunable / "train.npz", "--validation", tunable / "test.npz",
         )  # fmt: skip
-        assert said.status == 0, said.err
-        found[kind[:4]] = json.loads(said.out)
-    return found
+        assert result.status == 0, result.err
+        documents[kind[:4]] = json.loads(result.out)
+    return documents
 
 
 def test_pruned_channels_are_not_in_the_file(pruned: dict[str, Any], tunable: Path) -> None:
@@ -50,14 +50,14 @@ def test_pruned_channels_are_not_in_the_file(pruned: dict[str, Any], tunable: Pa
 def test_a_pruned_model_is_rebuilt_from_its_record(
     pruned: dict[str, Any], tunable: Path, run_once: Run, kind: str, recipe: str
 ) -> None:
-    said = run_once("lineage", tunable / f"{kind}.tflite", "--json")
-    link = json.loads(said.out)["lineage"][0]
+    result = run_once("lineage", tunable / f"{kind}.tflite", "--json")
+    link = json.loads(result.out)["lineage"][0]
     assert link["recipe"]["prune"] == recipe
     assert set(link["data"]) >= {"training", "validation"}
     assert link["environment"]["cores"]
-    said = run_once("reproduce", tunable / f"{kind}.tflite", "--json")
-    assert said.status == 0, said.err
-    assert json.loads(said.out)["sha256"] == pruned[kind]["sha256"]
+    result = run_once("reproduce", tunable / f"{kind}.tflite", "--json")
+    assert result.status == 0, result.err
+    assert json.loads(result.out)["sha256"] == pruned[kind]["sha256"]
 
 
 def test_the_gain_is_measured_and_reported(pruned: dict[str, Any]) -> None:
@@ -131,12 +131,12 @@ def test_invalid_requests_are_reported_in_one_line_and_write_nothing(
 ) -> None:
     words = [str(tunable / word) if word.endswith(".npz") else word for word in words]
     output = tmp_path / "model.tflite"
-    said = edgeq("convert", tunable / "residual.keras", "-o", output, "--scheme", "float32", *words)
-    assert said.status in (1, 2)
-    first = next(line for line in said.err.splitlines() if line.startswith("error"))
+    result = edgeq("convert", tunable / "residual.keras", "-o", output, "--scheme", "float32", *words)
+    assert result.status in (1, 2)
+    first = next(line for line in result.err.splitlines() if line.startswith("error"))
     assert code in first
-    assert what in said.err
-    assert "Traceback" not in said.err
+    assert what in result.err
+    assert "Traceback" not in result.err
     assert not output.exists()
 
 
@@ -154,11 +154,11 @@ def test_models_that_cannot_be_pruned_are_refused(
 ) -> None:
     data = tunable / ("rows.npz" if model.startswith("recurrent") else "train.npz")
     output = tmp_path / "model.tflite"
-    said = edgeq(
+    result = edgeq(
         "convert", tunable / model, "-o", output, "--scheme", "float32", "--prune", "channels:0.5",
         "--training", data,
     )  # fmt: skip
-    assert said.status == 1
-    assert code in said.err
-    assert what in said.err
+    assert result.status == 1
+    assert code in result.err
+    assert what in result.err
     assert not output.exists()

@@ -22,12 +22,12 @@ Run = Callable[..., Any]
 @pytest.fixture(scope="module")
 def tuned(tunable: Path, run_once: Run) -> dict[str, Any]:
     """The document of `edgeq tune` for a model whose channels differ by a factor of a thousand."""
-    said = run_once(
+    result = run_once(
         "tune", tunable / "spread.keras", "--qat", "-o", tunable / "tuned.keras", "--json", "--epochs", 25,
         "--training", tunable / "train.npz", "--validation", tunable / "test.npz",
     )  # fmt: skip
-    assert said.status == 0, said.err
-    return dict(json.loads(said.out))
+    assert result.status == 0, result.err
+    return dict(json.loads(result.out))
 
 
 def test_the_tuned_model_is_better_in_integers(tuned: dict[str, Any], tunable: Path) -> None:
@@ -52,11 +52,11 @@ def test_the_tuned_model_is_better_in_integers(tuned: dict[str, Any], tunable: P
 
 def test_the_learned_ranges_are_in_the_file(tuned: dict[str, Any], tunable: Path, run_once: Run) -> None:
     output = tunable / "tuned.tflite"
-    said = run_once(
+    result = run_once(
         "convert", tunable / "tuned.keras", "-o", output, "--recipe", tunable / "tuned.recipe.json",
         "--calibration", tunable / "test.npz", "--json",
     )  # fmt: skip
-    assert said.status == 0, said.err
+    assert result.status == 0, result.err
     model = tflite_file.parse(output.read_bytes(), subject="x")
     scales = {
         tflite_file.tensor_name(tensor): tflite_file.quantization(tensor)
@@ -72,12 +72,12 @@ def test_the_learned_ranges_are_in_the_file(tuned: dict[str, Any], tunable: Path
 @pytest.fixture(scope="module")
 def kept(tunable: Path, run_once: Run) -> dict[str, Any]:
     """The document for a model that one epoch without labels does not improve."""
-    said = run_once(
+    result = run_once(
         "tune", tunable / "sequential.keras", "--qat", "--distill", "-o", tunable / "kept.keras", "--json",
         "--training", tunable / "unlabelled.npz", "--epochs", 1, "--seed", 4,
     )  # fmt: skip
-    assert said.status == 0, said.err
-    return dict(json.loads(said.out))
+    assert result.status == 0, result.err
+    return dict(json.loads(result.out))
 
 
 def test_a_model_that_tuning_does_not_improve_is_unchanged(kept: dict[str, Any], tunable: Path) -> None:
@@ -97,28 +97,28 @@ def test_a_tuned_model_has_a_lineage(tuned: dict[str, Any], tunable: Path, run_o
         assert lineage[name]["sha256"] == sha256_of(tunable / file)
     for name, file in {"training": "train.npz", "validation": "test.npz"}.items():
         assert lineage["data"][name]["sha256"] == sha256_of(tunable / file)
-    wanted = {"schema": "edgeq.tuning/1", "scheme": "int8", "epochs": 25, "distill": False, "seed": 0}
-    assert lineage["recipe"] == wanted
+    expected = {"schema": "edgeq.tuning/1", "scheme": "int8", "epochs": 25, "distill": False, "seed": 0}
+    assert lineage["recipe"] == expected
     assert lineage["seed"] == 0
     assert {"edgeq", "keras", "tensorflow"} <= set(lineage["tools"])
     assert int(lineage["environment"]["cores"]) >= 1
-    said = run_once("lineage", tunable / "tuned.keras")
-    assert said.status == 0, said.err
+    result = run_once("lineage", tunable / "tuned.keras")
+    assert result.status == 0, result.err
     for words in ("scheme=int8", "epochs=25", "cores", "train.npz", "test.npz"):
-        assert words in said.out
+        assert words in result.out
 
 
 def test_the_lineage_of_a_conversion_includes_the_tuning(
     tuned: dict[str, Any], tunable: Path, run_once: Run
 ) -> None:
     output = tunable / "chained.tflite"
-    said = run_once(
+    result = run_once(
         "convert", tunable / "tuned.keras", "-o", output, "--recipe", tunable / "tuned.recipe.json",
         "--calibration", tunable / "test.npz",
     )  # fmt: skip
-    assert said.status == 0, said.err
-    said = run_once("lineage", output, "--json")
-    links = json.loads(said.out)["lineage"]
+    assert result.status == 0, result.err
+    result = run_once("lineage", output, "--json")
+    links = json.loads(result.out)["lineage"]
     assert [Path(link["source"]["path"]).name for link in links] == ["tuned.keras", "spread.keras"]
     assert f"ranges={tuned['tensors']} learned" in run_once("lineage", output).out
 
@@ -127,26 +127,26 @@ def test_the_same_seed_reproduces_the_model(tuned: dict[str, Any], tunable: Path
     assert tuned["kept"] == "qat"  # else the same bytes would be the source's own
     (tunable / "train.npz").rename(tunable / "moved.npz")
     try:
-        said = run_once("reproduce", tunable / "tuned.keras")
-        assert said.status == 1
-        assert "error[EQ324]" in said.err
-        assert "--training PATH" in said.err
+        result = run_once("reproduce", tunable / "tuned.keras")
+        assert result.status == 1
+        assert "error[EQ324]" in result.err
+        assert "--training PATH" in result.err
         again = tunable / "again.keras"
         words = ["--training", tunable / "moved.npz", "-o", again, "--json"]
-        said = run_once("reproduce", tunable / "tuned.keras", *words)
+        result = run_once("reproduce", tunable / "tuned.keras", *words)
     finally:
         (tunable / "moved.npz").rename(tunable / "train.npz")
-    assert said.status == 0, said.err
-    assert json.loads(said.out)["same"]
+    assert result.status == 0, result.err
+    assert json.loads(result.out)["same"]
     assert sha256_of(again) == tuned["sha256"]
 
 
 def test_a_lineage_whose_source_is_its_output_ends(
     kept: dict[str, Any], tunable: Path, run_once: Run
 ) -> None:
-    said = run_once("lineage", tunable / "kept.keras", "--json")
-    assert said.status == 0, said.err
-    assert len(json.loads(said.out)["lineage"]) == 1
+    result = run_once("lineage", tunable / "kept.keras", "--json")
+    assert result.status == 0, result.err
+    assert len(json.loads(result.out)["lineage"]) == 1
 
 
 @pytest.fixture
@@ -168,17 +168,17 @@ def test_a_different_core_count_is_named_if_a_training_gave_different_bytes(
     forged: Callable[..., Path], edgeq: Run
 ) -> None:
     workspace = forged("cd", "environment", cores="96")
-    said = edgeq("--workspace", workspace, "reproduce", "cdcd")
-    assert (said.status, said.out) == (1, "")
-    assert "error[EQ324]: cdcdcdcdcdcd: the rebuilt file has different bytes (cores was 96, is " in said.err
-    assert "training sums in a different order on other processors and core counts" in said.err
+    result = edgeq("--workspace", workspace, "reproduce", "cdcd")
+    assert (result.status, result.out) == (1, "")
+    assert "error[EQ324]: cdcdcdcdcdcd: the rebuilt file has different bytes (cores was 96, is " in result.err
+    assert "training sums in a different order on other processors and core counts" in result.err
 
 
 def test_a_tuning_of_another_version_is_refused(forged: Callable[..., Path], edgeq: Run) -> None:
-    said = edgeq("--workspace", forged("ef", "recipe", teacher="large.keras"), "reproduce", "efef")
-    assert said.status == 1
-    assert "error[EQ324]" in said.err
-    assert "teacher" in said.err
+    result = edgeq("--workspace", forged("ef", "recipe", teacher="large.keras"), "reproduce", "efef")
+    assert result.status == 1
+    assert "error[EQ324]" in result.err
+    assert "teacher" in result.err
 
 
 @pytest.mark.parametrize(
@@ -194,15 +194,15 @@ def test_models_that_cannot_be_tuned_are_refused_and_nothing_is_written(
     tunable: Path, edgeq: Run, tmp_path: Path, words: list[str], status: int, what: str
 ) -> None:
     words = [str(tunable / word) if "." in word else word for word in words]
-    said = edgeq("tune", words[0], "--qat", "-o", tmp_path / "out.keras", *words[1:])
-    assert said.status == status
-    assert what in said.err
-    assert "Traceback" not in said.err
+    result = edgeq("tune", words[0], "--qat", "-o", tmp_path / "out.keras", *words[1:])
+    assert result.status == status
+    assert what in result.err
+    assert "Traceback" not in result.err
     assert not list(tmp_path.glob("out*"))
 
 
 def test_the_output_is_a_keras_file(tunable: Path, edgeq: Run, tmp_path: Path) -> None:
-    said = edgeq(
+    result = edgeq(
         "tune",
         tunable / "residual.keras",
         "--qat",
@@ -211,5 +211,5 @@ def test_the_output_is_a_keras_file(tunable: Path, edgeq: Run, tmp_path: Path) -
         "--training",
         tunable / "train.npz",
     )
-    assert said.status == 2
-    assert ".keras" in said.err
+    assert result.status == 2
+    assert ".keras" in result.err

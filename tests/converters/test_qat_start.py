@@ -29,21 +29,21 @@ def checked(model: Path, samples: Path, folder: Path) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_an_equalized_keras_model_equals_its_tflite(tunable: Path, tmp_path: Path) -> None:
-    said = checked(tunable / "spread.keras", tunable / "train.npz", tmp_path)
-    assert said["equalized"]
-    assert said["changed"] >= 4
-    assert said["far"] < 1e-4
-    assert said["same_weights"]
-    assert said["grid_kept"]
-    assert said["training_sees_the_grid"]
-    assert 8 < said["levels"] <= 15
+    report = checked(tunable / "spread.keras", tunable / "train.npz", tmp_path)
+    assert report["equalized"]
+    assert report["changed"] >= 4
+    assert report["far"] < 1e-4
+    assert report["same_weights"]
+    assert report["grid_kept"]
+    assert report["training_sees_the_grid"]
+    assert 8 < report["levels"] <= 15
 
 
 @pytest.mark.slow
 def test_a_model_that_cannot_be_equalized_is_unchanged(tunable: Path, tmp_path: Path) -> None:
-    said = checked(tunable / "regression.keras", tunable / "train.npz", tmp_path)
-    assert said["far"] < 1e-4
-    assert said["equalized"] or said["changed"] == 0
+    report = checked(tunable / "regression.keras", tunable / "train.npz", tmp_path)
+    assert report["far"] < 1e-4
+    assert report["equalized"] or report["changed"] == 0
 
 
 def data(count: int, classes: int = 3) -> LabelledData:
@@ -81,13 +81,13 @@ def test_scores_of_logits_and_probabilities_agree_and_a_zero_probability_stays_f
 
 def test_without_labels_the_float_model_defines_the_right_class() -> None:
     held = data(40)
-    wanted = np.eye(3)[np.arange(40) % 3] * 5.0
-    scorer = Scorer(data=held, reference=[wanted], head=Head.LOGITS, by_labels=False)
-    assert scorer.score([wanted]).share == 1.0
-    assert scorer.score([wanted]).beats(scorer.score([wanted[:, ::-1]]))
-    values = Scorer(data=held, reference=[wanted], head=Head.VALUES, by_labels=False)
-    assert values.score([wanted]).loss == 0.0
-    assert values.score([wanted]).beats(values.score([wanted + 1.0]))
+    expected = np.eye(3)[np.arange(40) % 3] * 5.0
+    scorer = Scorer(data=held, reference=[expected], head=Head.LOGITS, by_labels=False)
+    assert scorer.score([expected]).share == 1.0
+    assert scorer.score([expected]).beats(scorer.score([expected[:, ::-1]]))
+    values = Scorer(data=held, reference=[expected], head=Head.VALUES, by_labels=False)
+    assert values.score([expected]).loss == 0.0
+    assert values.score([expected]).beats(values.score([expected + 1.0]))
 
 
 def test_selection_samples_are_not_trained_on() -> None:

@@ -56,9 +56,9 @@ def make(models: Path, values: np.ndarray) -> Make:
 
 
 def outputs(model: Model, values: np.ndarray) -> np.ndarray:
-    found = run_samples(model, samples_of(model, values), advance=ignore)[0]
+    values_out = run_samples(model, samples_of(model, values), advance=ignore)[0]
     tensor = model.outputs[0]
-    real = found.astype(np.float64)
+    real = values_out.astype(np.float64)
     return (real - (tensor.zero_point or 0)) * tensor.scale if tensor.scale else real
 
 
@@ -128,9 +128,9 @@ def test_float_ops_stay_float_and_no_others(
     name = first_output(models, "float.tflite", op)
     recipe = Recipe(scheme=Scheme.INT8_MIXED, io=io, float_ops=(name,), backend=backend)
     made = make("float.tflite", recipe)
-    found = [(kind, how) for kind, how in kinds(made.model) if kind not in op_report.CONVERSIONS]
-    assert {kind for kind, how in found if how is OpKind.FLOAT} == {op}
-    assert all(how is OpKind.INTEGER for kind, how in found if kind != op)
+    computing = [(kind, how) for kind, how in kinds(made.model) if kind not in op_report.CONVERSIONS]
+    assert {kind for kind, how in computing if how is OpKind.FLOAT} == {op}
+    assert all(how is OpKind.INTEGER for kind, how in computing if kind != op)
     assert (made.model.inputs[0].dtype, made.model.outputs[0].dtype) == (io, io)
     assert sqnr_db(outputs(Model.read(models / "float.tflite"), values), outputs(made.model, values)) > 28
 

@@ -13,7 +13,7 @@ import edgeq
 from edgeq.blueprint import load_blueprint
 from edgeq.cli import main
 from edgeq.conversion import calibrate, merge_calibrations, tune
-from edgeq.evaluation.sensitivity import sensitivity
+from edgeq.evaluation.sensitivity import analyze_sensitivity
 from edgeq.search.latencies import ThisMachine
 from edgeq.search.run import search
 from edgeq.selection import evaluate_variants
@@ -57,7 +57,7 @@ def by_api() -> None:
     calibrate(FLOAT, Path("other.npz"), Path("other-h.npz"))
     merge_calibrations([HISTOGRAMS, Path("other-h.npz")], Path("both.npz"))
     edgeq.evaluate(INT8, DATA, reference=FLOAT)
-    sensitivity(FLOAT, calibration=DATA, evaluation=DATA)
+    analyze_sensitivity(FLOAT, calibration=DATA, evaluation=DATA)
     blueprint = load_blueprint(Path("blueprint.toml"))
     baseline, variants = evaluate_variants([INT8], reference=FLOAT, blueprint=blueprint)
     edgeq.select(variants, baseline=baseline, blueprint=blueprint)

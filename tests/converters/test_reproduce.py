@@ -31,12 +31,12 @@ def shop(models: Path, data: Path, tmp_path: Path) -> Path:
 
 
 def int8(shop: Path, edgeq: Edgeq, *more: object) -> Any:
-    said = edgeq(
+    result = edgeq(
         "--workspace", shop, "convert", shop / "float.tflite", "-o", shop / "int8.tflite", "--scheme", "int8",
         "--calibration", shop / "c.npz", "--json", *more,
     )  # fmt: skip
-    assert said.status == 0, said.err
-    return json.loads(said.out)
+    assert result.status == 0, result.err
+    return json.loads(result.out)
 
 
 def test_every_conversion_has_a_lineage(shop: Path, edgeq: Edgeq) -> None:
@@ -60,9 +60,9 @@ def test_lineage_goes_back_to_the_source(shop: Path, models: Path, edgeq: Edgeq)
     assert edgeq(*command, "--scheme", "float32").status == 0
     digest = int8(shop, edgeq)["sha256"]
     for what in (shop / "int8.tflite", digest, digest[:8]):
-        said = edgeq("--workspace", shop, "lineage", what, "--json")
-        assert said.status == 0, said.err
-        links = json.loads(said.out)["lineage"]
+        result = edgeq("--workspace", shop, "lineage", what, "--json")
+        assert result.status == 0, result.err
+        links = json.loads(result.out)["lineage"]
         assert [Path(link["source"]["path"]).name for link in links] == ["float.tflite", "plain_saved_model"]
     text = edgeq("--workspace", shop, "lineage", digest[:8]).out
     assert digest[:12] in text
@@ -73,19 +73,19 @@ def test_lineage_goes_back_to_the_source(shop: Path, models: Path, edgeq: Edgeq)
 def test_a_bundle_leads_to_its_model(shop: Path, edgeq: Edgeq) -> None:
     digest = int8(shop, edgeq)["sha256"]
     command = ["--workspace", shop, "bundle", shop / "int8.tflite", "-o", shop / "m.eqb", "--name", "m"]
-    said = edgeq(*command, "--data", shop / "c.npz", "--json")
-    assert said.status == 0, said.err
-    for what in (shop / "m.eqb", json.loads(said.out)["release"][:10]):
-        found = json.loads(edgeq("--workspace", shop, "lineage", what, "--json").out)
-        assert found["lineage"][0]["output"]["sha256"] == digest
+    result = edgeq(*command, "--data", shop / "c.npz", "--json")
+    assert result.status == 0, result.err
+    for what in (shop / "m.eqb", json.loads(result.out)["release"][:10]):
+        document = json.loads(edgeq("--workspace", shop, "lineage", what, "--json").out)
+        assert document["lineage"][0]["output"]["sha256"] == digest
 
 
 def test_a_rebuilt_file_has_the_same_bytes(shop: Path, edgeq: Edgeq) -> None:
     digest = int8(shop, edgeq, "--io", "float32")["sha256"]
     again = shop / "again.tflite"
-    said = edgeq("--workspace", shop, "reproduce", digest[:10], "-o", again, "--json")
-    assert said.status == 0, said.err
-    document = json.loads(said.out)
+    result = edgeq("--workspace", shop, "reproduce", digest[:10], "-o", again, "--json")
+    assert result.status == 0, result.err
+    document = json.loads(result.out)
     assert (document["same"], document["sha256"], document["differs"]) == (True, digest, [])
     assert sha256_of(again) == digest
 
@@ -95,11 +95,11 @@ def test_a_moved_file_can_be_passed(shop: Path, edgeq: Edgeq) -> None:
     int8(shop, edgeq)
     for name in ("float.tflite", "c.npz"):
         (shop / name).rename(shop / f"moved-{name}")
-    said = edgeq("--workspace", shop, "reproduce", shop / "int8.tflite")
-    assert (said.status, said.out) == (1, "")
-    assert "error[EQ324]" in said.err
-    assert f"its source is missing: {shop / 'float.tflite'}" in said.err
-    assert "--source PATH" in said.err
+    result = edgeq("--workspace", shop, "reproduce", shop / "int8.tflite")
+    assert (result.status, result.out) == (1, "")
+    assert "error[EQ324]" in result.err
+    assert f"its source is missing: {shop / 'float.tflite'}" in result.err
+    assert "--source PATH" in result.err
     moved = ["--source", shop / "moved-float.tflite", "--calibration", shop / "moved-c.npz"]
     assert edgeq("--workspace", shop, "reproduce", shop / "int8.tflite", *moved).status == 0
 
@@ -108,11 +108,11 @@ def test_a_changed_file_is_named(shop: Path, edgeq: Edgeq) -> None:
     int8(shop, edgeq)
     random = np.random.default_rng(0)
     np.savez(shop / "c.npz", x=random.normal(size=(9, 8, 8, 1)).astype(np.float32))
-    said = edgeq("--workspace", shop, "reproduce", shop / "int8.tflite")
-    assert (said.status, said.out) == (1, "")
-    assert "error[EQ324]" in said.err
-    assert "its calibration has changed" in said.err
-    assert f"got {sha256_of(shop / 'c.npz')[:12]}" in said.err
+    result = edgeq("--workspace", shop, "reproduce", shop / "int8.tflite")
+    assert (result.status, result.out) == (1, "")
+    assert "error[EQ324]" in result.err
+    assert "its calibration has changed" in result.err
+    assert f"got {sha256_of(shop / 'c.npz')[:12]}" in result.err
 
 
 @pytest.mark.slow
@@ -125,21 +125,21 @@ def test_other_tools_are_named_where_the_bytes_differ(shop: Path, edgeq: Edgeq) 
     lineage["environment"]["processor"] = "an older one"
     with Store.open(shop) as store:
         store.record_run("convert", "int8", document)
-    said = edgeq("--workspace", shop, "reproduce", "abab")
-    assert (said.status, said.out) == (1, "")
-    assert "error[EQ324]: abababababab: the rebuilt file has different bytes" in said.err
-    assert "litert-quantizer was 0.9.0, is " in said.err
-    assert "processor was an older one, is " in said.err
+    result = edgeq("--workspace", shop, "reproduce", "abab")
+    assert (result.status, result.out) == (1, "")
+    assert "error[EQ324]: abababababab: the rebuilt file has different bytes" in result.err
+    assert "litert-quantizer was 0.9.0, is " in result.err
+    assert "processor was an older one, is " in result.err
 
 
 def test_a_file_without_a_record(shop: Path, edgeq: Edgeq) -> None:
     for command in ("lineage", "reproduce"):
-        said = edgeq("--workspace", shop, command, shop / "float.tflite")
-        assert (said.status, said.out) == (1, "")
-        assert "error[EQ611]" in said.err
-        said = edgeq("--workspace", shop, command, shop / "none.tflite")
-        assert said.status == 2
-        assert "no such file" in said.err
+        result = edgeq("--workspace", shop, command, shop / "float.tflite")
+        assert (result.status, result.out) == (1, "")
+        assert "error[EQ611]" in result.err
+        result = edgeq("--workspace", shop, command, shop / "none.tflite")
+        assert result.status == 2
+        assert "no such file" in result.err
 
 
 @pytest.mark.slow

@@ -14,14 +14,14 @@ pytest.importorskip("ai_edge_litert")
 Edgeq = Callable[..., Any]
 
 
-def converted(said: Any) -> dict[str, Any]:
-    assert said.status == 0, said.err
-    document: dict[str, Any] = json.loads(said.out)
+def converted(result: Any) -> dict[str, Any]:
+    assert result.status == 0, result.err
+    document: dict[str, Any] = json.loads(result.out)
     return document
 
 
-def first_line(said: Any) -> str:
-    errors: list[str] = [line for line in said.err.splitlines() if line.startswith("error")]
+def first_line(result: Any) -> str:
+    errors: list[str] = [line for line in result.err.splitlines() if line.startswith("error")]
     return errors[0]
 
 
@@ -71,16 +71,16 @@ def test_an_lstm_becomes_integer(models: Path, data: Path, tmp_path: Path, edgeq
 
 def test_few_samples_give_a_warning(models: Path, tmp_path: Path, edgeq: Edgeq) -> None:
     np.savez(tmp_path / "one.npz", x=np.random.default_rng(0).normal(size=(1, 8, 8, 1)).astype(np.float32))
-    said = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8",
+    result = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8",
                  "--calibration", tmp_path / "one.npz", "--json")  # fmt: skip
-    assert any("only one sample" in note for note in converted(said)["notes"])
+    assert any("only one sample" in note for note in converted(result)["notes"])
 
 
 def test_constant_samples_give_a_warning(models: Path, tmp_path: Path, edgeq: Edgeq) -> None:
     np.savez(tmp_path / "same.npz", x=np.zeros((40, 8, 8, 1), np.float32))
-    said = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8",
+    result = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8",
                  "--calibration", tmp_path / "same.npz", "--json")  # fmt: skip
-    assert any("have the same value over all samples" in note for note in converted(said)["notes"])
+    assert any("have the same value over all samples" in note for note in converted(result)["notes"])
 
 
 def test_evaluating_on_another_distribution_says_how_much_is_clipped(
@@ -121,19 +121,19 @@ def test_a_wrong_recipe_is_a_usage_error_that_names_the_key(
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps({"schema": "edgeq.recipe/1", "scheme": "int8", **change}), "utf-8")
     command = ["convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--calibration", data]
-    said = edgeq(*command, "--recipe", recipe)
-    assert said.status == 2
-    assert first_line(said).startswith(f"error[EQ101]: {recipe}")
-    assert words in first_line(said)
+    result = edgeq(*command, "--recipe", recipe)
+    assert result.status == 2
+    assert first_line(result).startswith(f"error[EQ101]: {recipe}")
+    assert words in first_line(result)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '"int8"', "\x00"])
 def test_an_invalid_recipe_file(models: Path, tmp_path: Path, edgeq: Edgeq, content: str) -> None:
     recipe = tmp_path / "recipe.json"
     recipe.write_text(content, "utf-8")
-    said = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--recipe", recipe)
-    assert said.status == 2
-    assert first_line(said).startswith("error[EQ101]")
+    result = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--recipe", recipe)
+    assert result.status == 2
+    assert first_line(result).startswith("error[EQ101]")
 
 
 @pytest.mark.parametrize(
@@ -150,12 +150,12 @@ def test_an_invalid_recipe_file(models: Path, tmp_path: Path, edgeq: Edgeq, cont
 def test_options_that_do_not_go_together(
     models: Path, tmp_path: Path, edgeq: Edgeq, options: list[str], words: str
 ) -> None:
-    said = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", *options)
-    assert said.status == 2
-    assert words in said.err
+    result = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", *options)
+    assert result.status == 2
+    assert words in result.err
 
 
 def test_a_float_operation_that_is_not_there(models: Path, data: Path, tmp_path: Path, edgeq: Edgeq) -> None:
-    said = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8-mixed",
+    result = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8-mixed",
                  "--keep-float", "nothing", "--calibration", data)  # fmt: skip
-    assert first_line(said).startswith("error[EQ330]")
+    assert first_line(result).startswith("error[EQ330]")

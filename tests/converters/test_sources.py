@@ -51,9 +51,9 @@ def test_it_becomes_a_full_integer_model_that_agrees(
     extra, folder = exported
     source, output = folder / NAMES[extra], tmp_path / "int8.tflite"
     command = ["--workspace", tmp_path, "convert", source, "-o", output, "--scheme", "int8"]
-    said = edgeq(*command, "--calibration", calibration, "--json")
-    assert said.status == 0, said.err
-    document = json.loads(said.out)
+    result = edgeq(*command, "--calibration", calibration, "--json")
+    assert result.status == 0, result.err
+    document = json.loads(result.out)
     parity = document["parity"]
     assert (parity["samples"], parity["data"], parity["repeatable"]) == (16, "calibration", True)
     assert parity["sqnr_db"] > 100
@@ -63,7 +63,7 @@ def test_it_becomes_a_full_integer_model_that_agrees(
     assert [tensor["shape"] for tensor in document["inputs"]] == [shape]
     assert {"onnx": "onnx2tf", "torch": "litert-torch"}[extra] in document["tools"]
     if extra == "onnx":
-        assert "input `image` is channels last" in said.err
+        assert "input `image` is channels last" in result.err
         assert [tensor["shape"] for tensor in document["outputs"]] == [[1, 5], [1, 8, 6, 8]]
     again = edgeq("--workspace", tmp_path, "reproduce", output)  # also shows that the source is untouched
     assert again.status == 0, again.err
@@ -72,20 +72,20 @@ def test_it_becomes_a_full_integer_model_that_agrees(
 def test_open_sizes_and_damaged_files(exported: tuple[str, Path], tmp_path: Path, edgeq: Edgeq) -> None:
     extra, folder = exported
     suffix, output = Path(NAMES[extra]).suffix, tmp_path / "o.tflite"
-    said = edgeq("convert", folder / f"open{suffix}", "-o", output, "--scheme", "float32")
-    assert said.status == 1
-    assert "error[EQ306]" in said.err
+    result = edgeq("convert", folder / f"open{suffix}", "-o", output, "--scheme", "float32")
+    assert result.status == 1
+    assert "error[EQ306]" in result.err
     half = tmp_path / f"half{suffix}"
     whole = (folder / NAMES[extra]).read_bytes()
     half.write_bytes(whole[: len(whole) // 2])
-    said = edgeq("convert", half, "-o", output, "--scheme", "float32")
-    assert said.status == 1
-    assert "error[EQ305]" in said.err
-    assert "truncated or damaged" in said.err
+    result = edgeq("convert", half, "-o", output, "--scheme", "float32")
+    assert result.status == 1
+    assert "error[EQ305]" in result.err
+    assert "truncated or damaged" in result.err
     if extra == "torch":
-        said = edgeq("convert", folder / "checkpoint.pt", "-o", output, "--scheme", "float32")
-        assert "error[EQ302]" in said.err
-        assert "torch.export.save" in said.err
+        result = edgeq("convert", folder / "checkpoint.pt", "-o", output, "--scheme", "float32")
+        assert "error[EQ302]" in result.err
+        assert "torch.export.save" in result.err
     assert not output.exists()
 
 
@@ -101,10 +101,10 @@ def test_a_missing_extra_is_named_with_the_line_that_installs_it(
     else:
         with zipfile.ZipFile(source, "w") as archive:
             archive.writestr("classifier/archive_format", "pt2")
-    said = edgeq("convert", source, "-o", tmp_path / "o.tflite", "--scheme", "float32")
-    assert (said.status, said.out) == (2, "")
-    assert f"error[EQ104]: edgeq[{extra}]: " in said.err
-    assert f"hint: pip install 'edgeq[{extra}]'" in said.err
+    result = edgeq("convert", source, "-o", tmp_path / "o.tflite", "--scheme", "float32")
+    assert (result.status, result.out) == (2, "")
+    assert f"error[EQ104]: edgeq[{extra}]: " in result.err
+    assert f"hint: pip install 'edgeq[{extra}]'" in result.err
 
 
 def test_the_kind_of_a_source_follows_from_its_content(tmp_path: Path) -> None:

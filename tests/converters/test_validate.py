@@ -42,9 +42,11 @@ def test_bad_weights_are_named(tmp_path: Path, edgeq: Edgeq, bad: float, scheme:
         model, output = tmp_path / "m.tflite", tmp_path / "o.tflite"
         model.write_bytes(dense(weights).data)
         np.savez(tmp_path / "c.npz", x=np.ones((4, 4), np.float32))
-        said = edgeq("convert", model, "-o", output, "--scheme", scheme, "--calibration", tmp_path / "c.npz")
-        assert (said.status, said.out, output.exists()) == (1, "", False)
-        words = said.err
+        result = edgeq(
+            "convert", model, "-o", output, "--scheme", scheme, "--calibration", tmp_path / "c.npz"
+        )
+        assert (result.status, result.out, output.exists()) == (1, "", False)
+        words = result.err
     else:
         with pytest.raises(ConverterError) as caught:
             validate.require_convertible(dense(weights), scheme=Scheme(scheme))
@@ -106,10 +108,10 @@ def test_custom_and_tensorflow_operations_are_refused(
     for scheme in ("float16", "int8"):
         np.savez(tmp_path / "c.npz", x=np.ones((4, 4), np.float32))
         command = ["convert", model, "-o", tmp_path / "o.tflite", "--scheme", scheme]
-        said = edgeq(*command, "--calibration", tmp_path / "c.npz")
-        assert (said.status, said.out) == (1, "")
-        assert "error[EQ323]" in said.err
-        assert words in said.err
+        result = edgeq(*command, "--calibration", tmp_path / "c.npz")
+        assert (result.status, result.out) == (1, "")
+        assert "error[EQ323]" in result.err
+        assert words in result.err
 
 
 @pytest.mark.slow
@@ -121,11 +123,11 @@ def test_operations_that_no_backend_quantizes_are_named(tmp_path: Path, edgeq: E
     model, output = tmp_path / "m.tflite", tmp_path / "o.tflite"
     model.write_bytes(graph.ends([x], [y]).data())
     np.savez(tmp_path / "c.npz", x=np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32))
-    said = edgeq("convert", model, "-o", output, "--scheme", "int8", "--calibration", tmp_path / "c.npz")
-    assert (said.status, said.out, output.exists()) == (1, "", False)
-    assert "error[EQ307]" in said.err
-    assert "CEIL" in said.err
-    assert "SIGN" in said.err
+    result = edgeq("convert", model, "-o", output, "--scheme", "int8", "--calibration", tmp_path / "c.npz")
+    assert (result.status, result.out, output.exists()) == (1, "", False)
+    assert "error[EQ307]" in result.err
+    assert "CEIL" in result.err
+    assert "SIGN" in result.err
 
 
 @pytest.mark.slow
@@ -141,8 +143,8 @@ def test_a_model_without_signature_several_inputs_and_outputs(tmp_path: Path, ed
     np.savez(data, a=random.normal(size=(40, 4)), b=random.normal(size=(40, 4)))
     for io in ("int8", "float32"):
         output = tmp_path / f"{io}.tflite"
-        said = edgeq("convert", source, "-o", output, "--scheme", "int8", "--io", io, "--calibration", data)
-        assert said.status == 0, said.err
-        said = edgeq("evaluate", output, "--data", data, "--reference", source, "--json")
-        assert said.status == 0, said.err
-        assert json.loads(said.out)["metrics"]["output_sqnr_db"] > 25
+        result = edgeq("convert", source, "-o", output, "--scheme", "int8", "--io", io, "--calibration", data)
+        assert result.status == 0, result.err
+        result = edgeq("evaluate", output, "--data", data, "--reference", source, "--json")
+        assert result.status == 0, result.err
+        assert json.loads(result.out)["metrics"]["output_sqnr_db"] > 25

@@ -31,8 +31,8 @@ def lab() -> Iterator[Lab]:
     try:
         yield session
         namespaces = [name for device in session.devices for name in device.namespaces]
-        found = leftovers.left(scratch, namespaces)
-        assert not found, "left behind: " + "; ".join(found)
+        leftover = leftovers.left(scratch, namespaces)
+        assert not leftover, "left behind: " + "; ".join(leftover)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

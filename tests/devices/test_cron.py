@@ -35,9 +35,8 @@ cp /etc/pam.d/cron /etc/pam.d/other
 
 def as_root(device: LabDevice, *argv: str) -> str:
     """Run a command inside the device as its root, past SSH."""
-    assert device._process is not None
-    pid = device._process.pid
-    (first,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    assert device.pid is not None
+    (first,) = Path(f"/proc/{device.pid}/task/{device.pid}/children").read_text().split()
     enter = [tool("nsenter"), "--target", first, "--mount", "--uts", "--ipc", "--pid", "--root", "--wd"]
     done = subprocess.run([*enter, *argv], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, (argv, done.stdout, done.stderr)
@@ -83,9 +82,9 @@ def test_cron_starts_it_and_is_left_as_it_was(board: LabDevice, site: Path) -> N
     while autostart.status(device).document["last"]["time_ns"] == ran:
         assert time.monotonic() < deadline_s, "cron did not run its @reboot line"
         time.sleep(0.5)
-    found = autostart.status(device).document
-    assert found["last"]["ok"]
-    assert found["at_boot"] is True
+    status = autostart.status(device).document
+    assert status["last"]["ok"]
+    assert status["at_boot"] is True
 
     assert autostart.disable(device).document["changed"]
     assert crontab(board) == [THEIRS]

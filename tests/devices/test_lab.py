@@ -43,7 +43,7 @@ def test_a_build_that_fails_is_never_found(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(needs, "_SBIN", "/nowhere")
+    monkeypatch.setattr(needs, "SBIN", "/nowhere")
     monkeypatch.setattr(os, "getuid", lambda: 0)
     reason = needs.missing(("mmdebstrap", "nft"))
     assert reason == "not installed: mmdebstrap, nft (apt-get install mmdebstrap nftables)"
@@ -52,7 +52,7 @@ def test_what_is_missing_is_named_with_its_package(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_process_that_is_left_behind_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leftovers, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(leftovers, "PATIENCE_S", 0.0)
     assert leftovers.left(tmp_path, []) == []
     with subprocess.Popen(["sleep", "60"], env={"HOME": str(tmp_path)}) as process:
         try:
@@ -66,16 +66,16 @@ def test_a_process_that_is_left_behind_is_seen(tmp_path: Path, monkeypatch: pyte
 def test_a_mount_and_a_network_that_are_left_behind_are_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leftovers, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(leftovers, "PATIENCE_S", 0.0)
     name = f"eqplant{os.getpid()}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     subprocess.run(["mount", "-t", "tmpfs", "lab", tmp_path], check=True)
     try:
-        found = [*leftovers.left(tmp_path, []), *leftovers.left_on_network("eqplant")]
+        leftover = [*leftovers.left(tmp_path, []), *leftovers.left_on_network("eqplant")]
     finally:
         subprocess.run(["umount", tmp_path], check=True)
         subprocess.run(["ip", "netns", "del", name], check=True)
-    assert found == [f"mount {tmp_path}", f"namespace {name}"]
+    assert leftover == [f"mount {tmp_path}", f"namespace {name}"]
     assert leftovers.left(tmp_path, []) == leftovers.left_on_network("eqplant") == []
 
 

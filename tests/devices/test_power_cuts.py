@@ -131,10 +131,10 @@ def _round(
         how = _cut_within(site, bundle, moments.uniform(0, share * site.activate_s), after=step)
     console = site.machine.console.stat().st_size
     boot_s = site.machine.boot()
-    said = site.machine.console.read_bytes()[console:].decode(errors="replace")
-    assert "EXT4-fs error" not in said
-    assert "EXT4-fs (vda): mounted filesystem" in said
-    recovered = "recovery complete" in said
+    console_text = site.machine.console.read_bytes()[console:].decode(errors="replace")
+    assert "EXT4-fs error" not in console_text
+    assert "EXT4-fs (vda): mounted filesystem" in console_text
+    recovered = "recovery complete" in console_text
     serves = status(site.device).models["double"].current
     assert serves in (old.release, bundle.release), "old or new, and nothing else"
     _check_answers(site)
@@ -144,9 +144,9 @@ def _round(
     _check_answers(site)
     site.serving = bundle
     what = f"{'install' if installs else 'activate'} {how}"
-    found = "new" if serves == bundle.release else "old"
+    which = "new" if serves == bundle.release else "old"
     return (
-        f"{what}; up after {boot_s:.1f} s, journal {'recovered' if recovered else 'clean'}; {found} release "
+        f"{what}; up after {boot_s:.1f} s, journal {'recovered' if recovered else 'clean'}; {which} release "
         f"served and inferred; again: {outcome.sent_bytes} bytes in {outcome.duration_s:.1f} s, converged"
     )
 
@@ -187,10 +187,10 @@ def _cut_within(site: Site, bundle: Bundle, seconds: float, *, after: str | None
 def _forget_other_runtimes(site: Site) -> None:
     """Remove what does not serve, with its wheels, so that there is something to install."""
     used = status(site.device).models["double"].runtime
-    wanted = set(site.serving.blobs)
+    serving = set(site.serving.blobs)
     names = site.shell("ls ~/.edgeq/blobs/sha256")
     for name in names:
-        if name not in wanted:
+        if name not in serving:
             site.shell(f"rm ~/.edgeq/blobs/sha256/{shlex.quote(name)}")
     site.shell(
         f"cd ~/.edgeq/runtime && for r in *; do [ $r = {shlex.quote(str(used))} ] || rm -r $r; done; sync"

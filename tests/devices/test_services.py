@@ -94,8 +94,8 @@ class Site:
 
     def started(self) -> dict[str, Any]:
         lines = self.shell("cat", f"{self.home}/service/started.json")
-        found: dict[str, Any] = json.loads("".join(lines))
-        return found
+        document: dict[str, Any] = json.loads("".join(lines))
+        return document
 
     def boot_id(self) -> str:
         (line,) = self.shell("cat", "/proc/sys/kernel/random/boot_id")
@@ -231,10 +231,10 @@ def _trial_cut_and_settled(site: Site, old: Bundle, new: Bundle, what: str, kind
         f"{old.release[:12]} {ran['since_boot_s']:.1f} s after the kernel's start (seen {settled_s:.1f} s "
         f"after ssh answered), infers over HTTP {serves_s:.1f} s later; reason: {recovered['reason']}"
     )
-    found = autostart.status(site.device, timeout_s=60).document
-    assert found["seen_at_boot"]
-    assert found["ran_in_this_boot"]
-    site.say(f"{what}: {[(unit['unit'], unit['active'], unit['result']) for unit in found['units']]}")
+    status = autostart.status(site.device, timeout_s=60).document
+    assert status["seen_at_boot"]
+    assert status["ran_in_this_boot"]
+    site.say(f"{what}: {[(unit['unit'], unit['active'], unit['result']) for unit in status['units']]}")
 
 
 def _restart_cleanly(site: Site) -> None:

@@ -59,8 +59,8 @@ def test_the_lab_is_true_to_what_a_phone_lacks(phone: Phone) -> None:
         *("bin", "data", "dev", "etc", "proc", "sdcard", "sys", "system"),
     }
     script = "printf '#!/usr/bin/env python3\\nprint(1)\\n' > ~/shebang; chmod 755 ~/shebang; ~/shebang"
-    exit_status, said = shell(phone, "sh", "-c", script)
-    assert exit_status in (126, 127), said
+    exit_status, printed = shell(phone, "sh", "-c", script)
+    assert exit_status in (126, 127), printed
 
 
 def test_the_agent_lives_below_termuxs_home_and_says_that_it_is_android(phone: Phone) -> None:
@@ -117,9 +117,9 @@ def test_termux_boot_gets_a_script_that_runs_as_it_is(phone: Phone) -> None:
     (first, *_) = shell(phone, "cat", script)[1].splitlines()
     assert first == f"#!{termux.PREFIX}/bin/sh"
     # As the app runs it: by its first line, without a login environment.
-    exit_status, said = shell(phone, "env", "-i", script)
-    assert exit_status == 0, said
-    assert '"event":"started"' in said
+    exit_status, printed = shell(phone, "env", "-i", script)
+    assert exit_status == 0, printed
+    assert '"event":"started"' in printed
     again = autostart.status(phone.enrolment.device).document
     assert again["last"]["time_ns"] > answer["last"]["time_ns"]
     with pytest.raises(DeviceError) as caught:

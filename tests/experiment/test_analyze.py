@@ -170,7 +170,7 @@ class TestByCalls:
             fleet.change_last(arm=arm)
         result = fleet.result(known)
         assert (result.windows, result.others, result.silent) == (4, 2, ("pi99",))
-        assert result.summary == "nothing can be said yet"
+        assert result.summary == "no conclusion yet"
 
     @pytest.mark.slow
     def test_rare_feedback_with_a_changing_rate_shows_no_difference(self) -> None:
@@ -186,9 +186,9 @@ class TestByCalls:
                     count = int(random.poisson(labels))
                     part = ArmCounts(labelled=count, correct=int(random.binomial(count, rate)))
                     seen.append(ArmWindow(device="pi", arm=arm, counts=part))
-            found = blocks(seen, lambda part: part.labelled)
+            both = blocks(seen, lambda part: part.labelled)
             values = np.array(
-                [one.b.correct / one.b.labelled - one.a.correct / one.a.labelled for one in found]
+                [one.b.correct / one.b.labelled - one.a.correct / one.a.labelled for one in both]
             )
             low, high = mean_path(values, values, span=2.0, alpha=0.05)
             missed += bool(((low > 0) | (high < 0)).any())
@@ -249,7 +249,7 @@ class TestAcrossDevices:
         known = config(SplitBy.DEVICES, fleet.names)
         fleet.by_devices(200, dict(known.arms), right_b=0.1)
         result = fleet.result(known)
-        assert result.summary == "nothing can be said yet"
+        assert result.summary == "no conclusion yet"
         assert result.metric(MetricKind.FEEDBACK).estimate is not None
         assert "cannot be compared yet" in objections(known, result, Decision.PROMOTE)[0]
 

@@ -105,15 +105,15 @@ def test_the_bound_is_nearly_tight() -> None:
 def test_how_much_wider_it_is_than_a_fixed_n_interval() -> None:
     """What looking at any time costs; docs/experiments.md quotes it."""
     random = np.random.default_rng(5)
-    found = {}
+    widths = {}
     for count in (100, 1000, 10_000):
         values = random.normal(0, 0.1, count).clip(-1, 1)
         interval = mean_interval(values, values, span=2.0, alpha=ALPHA)
-        found[count] = (interval.high - interval.low) / (2 * FIXED * values.std() / math.sqrt(count))
-    assert 4 < found[100] < 8
-    assert 2 < found[1000] < 3.5
-    assert 1.7 < found[10_000] < 2.4
-    assert found[100] > found[1000] > found[10_000]
+        widths[count] = (interval.high - interval.low) / (2 * FIXED * values.std() / math.sqrt(count))
+    assert 4 < widths[100] < 8
+    assert 2 < widths[1000] < 3.5
+    assert 1.7 < widths[10_000] < 2.4
+    assert widths[100] > widths[1000] > widths[10_000]
 
 
 def test_a_real_difference_is_detected() -> None:

@@ -26,15 +26,15 @@ def made(
     random: np.random.Generator, count: int, ratio: float, *, a: int = 40, b: int = 4, devices: int = 3
 ) -> list[Block]:
     """Return blocks of devices of different speed that are throttled for long stretches."""
-    found = []
+    observed = []
     heat = np.zeros(devices)
     for number in range(count):
         device = number % devices
         heat[device] = 0.97 * heat[device] + 0.1 * random.normal()
         speed = 1e6 * (1 + device) * math.exp(heat[device])
         sides = [speed * random.lognormal(0, 0.4, size) for size in (a, b)]
-        found.append(Block(device=f"pi{device}", a=part(sides[0]), b=part(sides[1] * ratio)))
-    return found
+        observed.append(Block(device=f"pi{device}", a=part(sides[0]), b=part(sides[1] * ratio)))
+    return observed
 
 
 @pytest.mark.first_is_quick
@@ -43,8 +43,8 @@ def made(
 def test_it_holds_at_every_look(quantile: float, ratio: float) -> None:
     runs, alpha, missed = 30, 0.05, 0
     for run in range(runs):
-        found = made(np.random.default_rng(run), 180, ratio)
-        looks = [ratio_interval(found[:end], quantile, alpha=alpha)[0] for end in range(20, 181, 20)]
+        observed = made(np.random.default_rng(run), 180, ratio)
+        looks = [ratio_interval(observed[:end], quantile, alpha=alpha)[0] for end in range(20, 181, 20)]
         missed += any(not interval.holds(ratio) for interval in looks)
     assert missed <= 5, "of 30 at most 1 or 2 are expected"
 
@@ -65,21 +65,23 @@ def test_an_interval_that_assumes_independent_calls_is_soon_wrong() -> None:
 
 def test_arms_of_very_different_size_show_no_false_difference() -> None:
     """A sample quantile is biased, and more so for the smaller arm: over many blocks that would show."""
-    found = made(np.random.default_rng(4), 3000, 1.0, a=100, b=3, devices=1)
-    interval, estimate, units = ratio_interval(found, 0.95, alpha=0.05)
+    observed = made(np.random.default_rng(4), 3000, 1.0, a=100, b=3, devices=1)
+    interval, estimate, units = ratio_interval(observed, 0.95, alpha=0.05)
     assert interval.low <= 1 <= interval.high
     assert interval.high / interval.low < 1.25
     assert estimate is not None
     assert abs(estimate - 1) < 0.05
     assert units == 2999, "the first block only sets the threshold"
-    by_block = [quantile_bucket(one.b.latency, 0.95) - quantile_bucket(one.a.latency, 0.95) for one in found]
+    by_block = [
+        quantile_bucket(one.b.latency, 0.95) - quantile_bucket(one.a.latency, 0.95) for one in observed
+    ]
     assert np.mean(by_block) < -5, "the plain comparison of quantiles is off by a tenth"
 
 
 @pytest.mark.slow
 def test_a_slow_release_is_detected_to_the_resolution_of_the_sketch() -> None:
-    found = made(np.random.default_rng(5), 2000, 1.5, a=60, b=60)
-    interval, estimate, _ = ratio_interval(found, 0.95, alpha=0.05)
+    observed = made(np.random.default_rng(5), 2000, 1.5, a=60, b=60)
+    interval, estimate, _ = ratio_interval(observed, 0.95, alpha=0.05)
     assert 1.3 < interval.low < 1.5 < interval.high < 1.7
     assert estimate is not None
     assert abs(estimate - 1.5) < 0.06
@@ -100,14 +102,14 @@ def test_few_blocks_give_an_open_interval() -> None:
 
 
 def test_a_ratio_beyond_the_grid_has_one_finite_end() -> None:
-    found = made(np.random.default_rng(8), 400, 30.0)
-    interval, estimate, _ = ratio_interval(found, 0.5, alpha=0.05)
+    observed = made(np.random.default_rng(8), 400, 30.0)
+    interval, estimate, _ = ratio_interval(observed, 0.5, alpha=0.05)
     reach = math.exp(STEP) ** 120
     assert interval.low == pytest.approx(reach), "every step of the grid is excluded"
     assert interval.high == math.inf
     assert estimate is None
-    found = made(np.random.default_rng(8), 400, 1 / 30)
-    interval, estimate, _ = ratio_interval(found, 0.5, alpha=0.05)
+    observed = made(np.random.default_rng(8), 400, 1 / 30)
+    interval, estimate, _ = ratio_interval(observed, 0.5, alpha=0.05)
     assert interval.low == -math.inf
     assert interval.high == pytest.approx(1 / reach)
     assert estimate is None
@@ -133,13 +135,13 @@ def test_a_block_ends_when_both_arms_have_a_value() -> None:
         seen("x", "a", 3), seen("y", "b", 1), seen("x", "a", 2), seen("x", "b", 0), seen("x", "b", 1),
         seen("y", "a", 4), seen("x", "a", 9),
     ]  # fmt: skip
-    found = blocks(windows, lambda part: part.labelled)
-    assert [(one.device, one.a.labelled, one.b.labelled) for one in found] == [("x", 5, 1), ("y", 4, 1)]
+    observed = blocks(windows, lambda part: part.labelled)
+    assert [(one.device, one.a.labelled, one.b.labelled) for one in observed] == [("x", 5, 1), ("y", 4, 1)]
 
 
 def _thresholds(blocks_: list[Block], quantile: float) -> list[tuple[Block, int]]:
     """Return each block with the quantile of A in its last blocks: 10, or as few as have 200 calls."""
-    found = []
+    thresholds = []
     for at, block in enumerate(blocks_):
         past: list[ArmCounts] = []
         for before in reversed(blocks_[:at]):
@@ -151,8 +153,8 @@ def _thresholds(blocks_: list[Block], quantile: float) -> list[tuple[Block, int]
             latency: Counter[int] = Counter()
             for counts in past:
                 latency.update(counts.latency)
-            found.append((block, quantile_bucket(latency, quantile)))
-    return found
+            thresholds.append((block, quantile_bucket(latency, quantile)))
+    return thresholds
 
 
 @pytest.mark.parametrize(
@@ -170,8 +172,8 @@ def test_the_ends_are_the_steps_of_the_grid_that_the_bound_excludes(
     a: int, b: int, ratio: float, quantile: float
 ) -> None:
     """A ratio is excluded when the sum of the blocks' values at it is further from 0 than the bound."""
-    found = made(np.random.default_rng(a), 110, ratio, a=a, b=b)
-    compared = _thresholds(found, quantile)
+    observed = made(np.random.default_rng(a), 110, ratio, a=a, b=b)
+    compared = _thresholds(observed, quantile)
     sums = {}
     for step in range(-120, 121):
         values = [
@@ -181,7 +183,7 @@ def test_the_ends_are_the_steps_of_the_grid_that_the_bound_excludes(
         sums[step] = (sum(values), float(radius(np.array(sum(value**2 for value in values)), 0.05)))
     too_small = [step for step, (total, bound) in sums.items() if total + bound < 0]
     too_large = [step for step, (total, bound) in sums.items() if total - bound > 0]
-    interval, estimate, units = ratio_interval(found, quantile, alpha=0.1)
+    interval, estimate, units = ratio_interval(observed, quantile, alpha=0.1)
     gamma = math.exp(STEP)
     assert units == len(compared)
     assert interval.low == pytest.approx(gamma ** max(too_small) if too_small else -math.inf)
@@ -192,15 +194,15 @@ def test_the_ends_are_the_steps_of_the_grid_that_the_bound_excludes(
 
 @pytest.mark.parametrize("cells", [1, 500])
 def test_the_interval_does_not_depend_on_the_piece_size(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = made(np.random.default_rng(10), 110, 1.4)
-    whole = ratio_interval(found, 0.5, alpha=0.1)
+    observed = made(np.random.default_rng(10), 110, 1.4)
+    whole = ratio_interval(observed, 0.5, alpha=0.1)
     assert not whole[0].is_open
-    monkeypatch.setattr(ratios, "_CELLS", cells)
-    assert ratio_interval(found, 0.5, alpha=0.1) == whole
+    monkeypatch.setattr(ratios, "CELLS", cells)
+    assert ratio_interval(observed, 0.5, alpha=0.1) == whole
 
 
 def test_sketches_of_different_accuracy_are_not_compared() -> None:
-    found = made(np.random.default_rng(9), 40, 1.0)
-    coarse = ArmCounts(latency=found[-1].b.latency, accuracy=2 * ACCURACY)
-    mixed = [*found[:-1], Block(device=found[-1].device, a=found[-1].a, b=coarse)]
+    observed = made(np.random.default_rng(9), 40, 1.0)
+    coarse = ArmCounts(latency=observed[-1].b.latency, accuracy=2 * ACCURACY)
+    mixed = [*observed[:-1], Block(device=observed[-1].device, a=observed[-1].a, b=coarse)]
     assert ratio_interval(mixed, 0.5, alpha=0.05) == (NOTHING, None, 0)

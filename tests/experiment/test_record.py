@@ -37,8 +37,8 @@ def write(workspace: Path, *events: tuple[str, Any]) -> None:
 def test_an_experiment_is_read_as_it_was_written(tmp_path: Path) -> None:
     write(tmp_path, ("started", {"terms": TERMS}), ("stopped", {}), ("closed", {"devices": ["pi"]}))
     with Store.open(tmp_path) as store:
-        (found,) = record.read_all(store)
-    assert (found.config.to_dict(), found.finished) == (TERMS, True)
+        (experiment,) = record.read_all(store)
+    assert (experiment.config.to_dict(), experiment.finished) == (TERMS, True)
 
 
 @pytest.mark.parametrize(

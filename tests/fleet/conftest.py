@@ -58,8 +58,8 @@ def sshd_server() -> Iterator[Server]:
 @pytest.fixture(scope="session", params=["loopback", pytest.param("sshd", marks=pytest.mark.sshd)])
 def server(request: pytest.FixtureRequest) -> Server:
     """Each kind of server in turn."""
-    found: Server = request.getfixturevalue(f"{request.param}_server")
-    return found
+    chosen: Server = request.getfixturevalue(f"{request.param}_server")
+    return chosen
 
 
 @pytest.fixture(scope="session")

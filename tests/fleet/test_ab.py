@@ -97,19 +97,19 @@ def test_a_worse_release_is_found_and_rejected_with_a_record(
     again = cli.json(*start)
     assert (again["experiment"], again["devices"][0]["staged"]) == (begun["experiment"], False)
     assert not again["devices"][0]["divided"]
-    assert "nothing can be said yet" in cli.text("ab", "status")
+    assert "no conclusion yet" in cli.text("ab", "status")
     why = ("--because", "it is worse")
     assert "nothing shows" in cli.refused("ab", "decide", "--reject", *why, status=3, code="EQ833")
 
     serve(pi, 150, lambda arm: A_RIGHT if arm == "a" else A_RIGHT - 0.5)
     cli.text("collect", "pi")
     shown = cli.json("ab", "status")
-    found = {metric["metric"]: metric for metric in shown["metrics"]}
-    assert found["feedback"]["finding"] == "worse"
-    low, high = found["feedback"]["interval"]
+    metrics = {metric["metric"]: metric for metric in shown["metrics"]}
+    assert metrics["feedback"]["finding"] == "worse"
+    low, high = metrics["feedback"]["interval"]
     assert low < -0.5 < high < 0
-    assert {found[name]["finding"] for name in ("errors", "confidence")} == {"not shown to differ"}
-    assert "worse" not in (found["latency_p50"]["finding"], found["latency_p95"]["finding"])
+    assert {metrics[name]["finding"] for name in ("errors", "confidence")} == {"not shown to differ"}
+    assert "worse" not in (metrics["latency_p50"]["finding"], metrics["latency_p95"]["finding"])
     assert shown["counted"]["a"]["labelled"] + shown["counted"]["b"]["labelled"] == 150 * 24
     assert shown["objections"]["reject"] == []
     out = cli.text("ab", "status", begun["experiment"])
@@ -260,10 +260,10 @@ def test_a_start_that_is_overtaken_by_a_stop_leaves_nothing(
             # Nothing of it is on the device yet, so there is nothing to take away.
             assert cli.json("ab", "stop", "--because", "a mistake")["open"] == []
             fcntl.flock(held, fcntl.LOCK_UN)
-            _, said = process.communicate(timeout=120)
+            _, error = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "error[EQ834]: " in said
-    assert "was stopped while it was started here" in said
+    assert "error[EQ834]: " in error
+    assert "was stopped while it was started here" in error
     assert state(pi) == {"current": before, "split": None, "staged": []}
 
 
@@ -348,7 +348,7 @@ def test_devices_of_both_arms_and_one_that_comes_back_later(
             serve(served[name], 2, lambda _arm: 1.0)
         cli.text("collect", "--all")
         shown = cli.json("ab", "status")
-        assert (shown["verdict"], shown["windows"], shown["silent"]) == ("nothing can be said yet", 4, [])
+        assert (shown["verdict"], shown["windows"], shown["silent"]) == ("no conclusion yet", 4, [])
         assert shown["counted"]["a"]["inferences"] == shown["counted"]["b"]["inferences"] == 48
         cli.json("ab", "stop")
         assert [state(device)["split"] for device in served.values()] == [None, None]

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgeq.bundle.archive import read_bundle
 from edgeq.bundle.keys import PublicKey, find_private, new_key, workspace_key
@@ -86,10 +88,10 @@ def attacked(tmp_path_factory: pytest.TempPathFactory, wheels_folder: Path) -> I
         )
         assert enrolment.pinned
         assert enrolment.trusts == (workspace_key(workspace).public.id,)
-        found = Attacked(workspace=workspace, running=running, device=enrolment.device)
+        target = Attacked(workspace=workspace, running=running, device=enrolment.device)
         for seed in (0, 1):
-            assert found.deploy(found.bundle(f"release-{seed + 1}", seed=seed)).changed
-        yield found
+            assert target.deploy(target.bundle(f"release-{seed + 1}", seed=seed)).changed
+        yield target
 
 
 @pytest.fixture
@@ -246,7 +248,9 @@ def test_the_agents_folder_is_a_name_and_no_command(attacked: Attacked, tmp_path
 def secrets_of(workspace: Path) -> list[bytes]:
     """Return the forms in which the workspace's private key could turn up somewhere."""
     path = workspace / ".edgeq" / "keys" / "workspace"
-    seed = find_private(workspace, "workspace")._private.private_bytes_raw()
+    private = serialization.load_ssh_private_key(path.read_bytes(), password=None)
+    assert isinstance(private, Ed25519PrivateKey)
+    seed = private.private_bytes_raw()
     lines = [line for line in path.read_bytes().splitlines() if not line.startswith(b"-----")]
     forms = [seed, base64.b64encode(seed).rstrip(b"="), seed.hex().encode()]
     return [*forms, *(line for line in lines[1:] if len(line) > 40)]

@@ -144,7 +144,7 @@ def place(root: Path, at: int = 0, error: int | None = None) -> tuple[dict[str, 
         version_info=sys.version_info,
         exit=_exit,
     )
-    code = bootstrap._SCRIPT.replace("import errno, hashlib, json, os, sys, tempfile", "")
+    code = bootstrap.SCRIPT.replace("import errno, hashlib, json, os, sys, tempfile", "")
     names = {
         "os": faulty,
         "tempfile": faulty,

@@ -117,14 +117,14 @@ def test_no_cut_leaves_another_release_than_the_old_or_the_new(
         deploy_one(device, releases[1], workspace=site)
         length = link.forwarded_bytes - started
         serves = releases[1].release
-        for share, wanted in zip(range(1, 10, 4), releases[2:], strict=True):
+        for share, release in zip(range(1, 10, 4), releases[2:], strict=True):
             link.cut_after(share * length // 10)
             with pytest.raises(TransportError):
-                deploy_one(device, wanted, workspace=site)
+                deploy_one(device, release, workspace=site)
             link.clear()
-            found = status(device).models["double"]
-            assert found.current in (serves, wanted.release)
-            deploy_one(device, wanted, workspace=site)
-            assert status(device).models["double"].current == wanted.release
-            serves = wanted.release
+            model = status(device).models["double"]
+            assert model.current in (serves, release.release)
+            deploy_one(device, release, workspace=site)
+            assert status(device).models["double"].current == release.release
+            serves = release.release
         assert link.forwarded_bytes > before

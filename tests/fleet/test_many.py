@@ -17,15 +17,17 @@ def test_the_others_are_done_and_the_order_is_kept() -> None:
     def act(device: Device) -> str:
         if device.name == "d3":
             raise Unreachable(device.name, "gone")
+        if device.name == "d7":
+            raise HealthCheckFailed(device.name, "golden")
         return device.name.upper()
 
     results = on_each(DEVICES, act)
-    assert list(results.done) == [device.name for device in DEVICES if device.name != "d3"]
+    assert list(results.done) == [device.name for device in DEVICES if device.name not in {"d3", "d7"}]
     error = combined_error(results.failed, device_count=20, what="deploy")
     assert isinstance(error, SomeDevicesFailed)
     assert error.exit_status is ExitStatus.SOME_DEVICES_FAILED
-    assert "1 of 20 devices failed: d3 (EQ401)" in error.message
-    assert error.hint == "try again: d3"
+    assert "2 of 20 devices failed: d3 (EQ401); d7 (EQ504)" in error.message
+    assert error.hint == "run `edgeq deploy` again for d3; check d7 with `edgeq doctor d7`"
 
 
 def test_one_device_fails_with_its_own_error() -> None:

@@ -42,7 +42,7 @@ def broken_first(monkeypatch: pytest.MonkeyPatch, site: Path) -> Callable[[Facts
         folder = site / ".edgeq" / "wheels"
         (folder / name).write_bytes(data.getvalue())
         entry = {"name": name, "sha256": sha256, "size_bytes": len(data.getvalue())}
-        key = wheels._key(platform_tags.target_of("pi", facts), BROKEN)
+        key = wheels.cache_key(platform_tags.target_of("pi", facts), BROKEN)
         body = {"schema": "edgeq.wheels/1", "wheels": [entry]}
         (folder / f"{key}.json").write_text(json.dumps(body))
         return (BROKEN, *real(facts))
@@ -103,8 +103,8 @@ def test_the_next_wheels_are_tried_and_the_failure_is_remembered(
         salt="s",
         each_call=True,
     )
-    found = divide(device, second, division, workspace=site)
-    assert (found.staged, found.divided) == (True, True)
+    division_result = divide(device, second, division, workspace=site)
+    assert (division_result.staged, division_result.divided) == (True, True)
     assert list(facts_of(device).refused) == [refused]
     unite(device, experiment="e-1", model="double", release=second.release)
 
@@ -131,7 +131,7 @@ def test_where_none_starts_the_error_says_what_was_tried_and_what_to_do(
     with pytest.raises(DeviceUnsupported) as caught:
         deploy_one(bare, read("second"), workspace=site)
     assert caught.value.reported_code == "EQ503"
-    for said in ("no module imports and infers", "no wheels were sent", BROKEN.text, WHY):
-        assert said in caught.value.message
+    for words in ("no module imports and infers", "no wheels were sent", BROKEN.text, WHY):
+        assert words in caught.value.message
     assert "install ai-edge-litert or tflite-runtime on the device" in caught.value.hint
     assert status(bare).models == {}

@@ -187,7 +187,7 @@ def test_a_long_name_of_the_temporary_folder_is_gone_around(
 
 def test_the_folder_of_a_connection_is_private(loopback_server: Any) -> None:
     with connect(loopback_server.device()) as transport:
-        folder = transport._session_dir.folder
+        folder = transport.folder
         assert folder.stat().st_mode & 0o777 == 0o700
         assert (folder / "known_hosts").read_text().count("\n") == 1
     assert not folder.exists()
@@ -202,7 +202,7 @@ def test_a_process_that_is_killed_leaves_no_ssh_behind(loopback_server: Any, tmp
         "device = Device(name='pi', host=host, port=int(port), user=user, host_key=key,"
         " identity=Path(identity))\n"
         "transport = connect(device)\n"
-        "print(transport._master.pid, transport._session_dir.folder, flush=True)\n"
+        "print(transport.ssh_pid, transport.folder, flush=True)\n"
         "time.sleep(600)\n"
     )
     argv = [device.host, str(device.port), device.user, device.host_key, str(device.identity)]
@@ -223,7 +223,7 @@ def test_an_ssh_that_hangs_is_noticed_and_ended(loopback_server: Any) -> None:
     watch = Watch(every_s=0.2, patience_s=1.0)
     with connect(loopback_server.device(), watch=watch) as transport:
         running = transport.run(["sleep", "600"], stdin=(), limits=LIMITS)
-        for pid in group_members(transport._master.pid):
+        for pid in group_members(transport.ssh_pid):
             os.kill(pid, signal.SIGSTOP)
         started_s = time.monotonic()
         with pytest.raises(DeviceTimeout, match="the ssh program did not respond"):
@@ -358,7 +358,7 @@ def test_the_end_of_a_connection_is_silence_or_a_loss() -> None:
 
 
 def group_members(group: int) -> list[int]:
-    found = []
+    members = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -366,8 +366,8 @@ def group_members(group: int) -> list[int]:
             except OSError:
                 continue
             if int(stat[2]) == group and stat[0] != "Z":
-                found.append(int(entry.name))
-    return found
+                members.append(int(entry.name))
+    return members
 
 
 def free_port() -> int:

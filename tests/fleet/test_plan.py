@@ -76,10 +76,10 @@ def test_the_plan_is_the_recorded_one(path: Path) -> None:
     got = made(case)
     named = {"$release": got.release[:12], "$agent": AGENT[:12]}
     expected = case["expected"]
-    wanted = [
+    steps = [
         (s["action"], s["part"], _filled(s["subject"], named), s["size_bytes"]) for s in expected["steps"]
     ]
-    assert [(s.action.value, s.part.value, s.subject, s.size_bytes) for s in got.steps] == wanted
+    assert [(s.action.value, s.part.value, s.subject, s.size_bytes) for s in got.steps] == steps
     assert got.send_bytes == expected["send_bytes"]
     assert got.is_empty == expected["empty"]
     assert [step.code for step in got.blocked] == expected["blocked"]

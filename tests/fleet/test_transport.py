@@ -66,19 +66,19 @@ def _threads() -> list[str]:
 
 def children() -> set[str]:
     """Return the descendants of this process, without the devices, as `PID COMMAND`."""
-    found = {}
+    processes = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit():
                 stat = (entry / "stat").read_text().rpartition(")")
-                found[int(entry.name)] = (int(stat[2].split()[1]), stat[0].partition("(")[2])
+                processes[int(entry.name)] = (int(stat[2].split()[1]), stat[0].partition("(")[2])
     ours: set[str] = set()
-    for pid, (parent, command) in found.items():
+    for pid, (parent, command) in processes.items():
         if command not in ("ssh", "sh"):
             continue
-        while parent in found and parent != os.getpid():
-            parent = 0 if found[parent][1].startswith("sshd") else found[parent][0]
-        if parent == os.getpid() and "loopback" not in _argv(found[pid][0]):
+        while parent in processes and parent != os.getpid():
+            parent = 0 if processes[parent][1].startswith("sshd") else processes[parent][0]
+        if parent == os.getpid() and "loopback" not in _argv(processes[pid][0]):
             ours.add(f"{pid} {command}")
     return ours
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from edgeq.errors import AgentProtocolError, DeviceError, DeviceUnsupported, LinkLost, SourceChanged
 from edgeq.fleet.agent.file import build_agent
-from edgeq.fleet.agent.upload import CHUNK_BYTES, Compressor, Content, _checked, upload
+from edgeq.fleet.agent.upload import CHUNK_BYTES, Compressor, Content, parse_held, upload
 from edgeq.fleet.connect import open_agent
 from edgeq.testing.faulty_link import faulty_link
 from edgeq_agent import wire
@@ -214,9 +214,9 @@ def test_what_is_packed_is_smaller_and_the_same(data: bytes) -> None:
 def test_a_device_that_has_what_was_not_offered(held: Any) -> None:
     one = content(2 * CHUNK_BYTES + 1)
     with pytest.raises(wire.WireError):
-        _checked(held, [one])
-    assert _checked([["0" * 64]], [one]) == [["0" * 64]]
-    assert _checked([None], [one]) == [None]
+        parse_held(held, [one])
+    assert parse_held([["0" * 64]], [one]) == [["0" * 64]]
+    assert parse_held([None], [one]) == [None]
 
 
 def test_a_device_that_wants_other_blobs_is_a_protocol_error(loopback_server: Server, tmp_path: Path) -> None:

@@ -124,8 +124,8 @@ def test_devices_that_are_planned_at_once_share_one_fetch(
     arm_wheels: wheels.RuntimeSpec, tmp_path: Path
 ) -> None:
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: wheels.resolve(PI, tmp_path / "new", name="pi"), range(4)))
-    assert {runtime.digest for runtime in found} == {arm_wheels.digest}
+        runtimes = list(pool.map(lambda _: wheels.resolve(PI, tmp_path / "new", name="pi"), range(4)))
+    assert {runtime.digest for runtime in runtimes} == {arm_wheels.digest}
     times = {path.stat().st_mtime_ns for path in (tmp_path / "new").glob("*.json")}
     assert len(times) == 1
     assert not list((tmp_path / "new").glob(".fetch-*"))

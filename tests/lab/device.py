@@ -135,6 +135,11 @@ class LabDevice:
         """Whether it has power."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int | None:
+        """The process that keeps it running; None without power."""
+        return None if self._process is None else self._process.pid
+
     def boot(self) -> float:
         """Start it, wait until it answers, and return the seconds that took."""
         self.power_on()
@@ -205,9 +210,9 @@ class LabDevice:
         pid = self._process.pid
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-                found = os.readlink(f"/proc/{child}/ns/pid")
-                if found not in (*self.namespaces, os.readlink("/proc/self/ns/pid")):
-                    self.namespaces.append(found)
+                namespace = os.readlink(f"/proc/{child}/ns/pid")
+                if namespace not in (*self.namespaces, os.readlink("/proc/self/ns/pid")):
+                    self.namespaces.append(namespace)
 
     def _plan(self) -> dict[str, object]:
         spec, board = self._spec, self._spec.board
@@ -256,14 +261,14 @@ def running(device: LabDevice) -> Iterator[LabDevice]:
 
 def processes_in(namespaces: list[str]) -> list[str]:
     """Return the processes that live in any of these process namespaces, as `PID NAME`."""
-    found = []
+    lines = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
             if os.readlink(entry / "ns/pid") in namespaces:
-                found.append(f"{entry.name} {(entry / 'comm').read_text().strip()}")
-    return found
+                lines.append(f"{entry.name} {(entry / 'comm').read_text().strip()}")
+    return lines
 
 
 def layer_of(device: LabDevice, folder: Path, *parts: str) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.lab.device import processes_in
 from tests.lab.needs import tool
 
-_PATIENCE_S = 20.0
+PATIENCE_S = 20.0
 
 
 def left(scratch: Path, namespaces: Iterable[str]) -> list[str]:
@@ -24,8 +24,8 @@ def left(scratch: Path, namespaces: Iterable[str]) -> list[str]:
     known = list(namespaces)
 
     def look() -> list[str]:
-        found = [f"process {line}" for line in (*processes_in(known), *_naming(scratch))]
-        return [*found, *(f"mount {line}" for line in _mounts(scratch))]
+        processes = [f"process {line}" for line in (*processes_in(known), *_naming(scratch))]
+        return [*processes, *(f"mount {line}" for line in _mounts(scratch))]
 
     return _after_a_while(look)
 
@@ -39,15 +39,15 @@ def left_on_network(prefix: str) -> list[str]:
 
 
 def _after_a_while(look: Callable[[], list[str]]) -> list[str]:
-    deadline_s = time.monotonic() + _PATIENCE_S
-    while (found := look()) and time.monotonic() < deadline_s:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while (leftover := look()) and time.monotonic() < deadline_s:
         time.sleep(0.1)
-    return found
+    return leftover
 
 
 def _naming(scratch: Path) -> list[str]:
-    wanted = os.fsencode(scratch)
-    found = []
+    name = os.fsencode(scratch)
+    processes = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
@@ -55,9 +55,9 @@ def _naming(scratch: Path) -> list[str]:
             command_line = (entry / "cmdline").read_bytes() + b"\0" + (entry / "environ").read_bytes()
         except OSError:
             continue  # it ended meanwhile, or is another user's
-        if wanted in command_line:
-            found.append(f"{entry.name} {command_line.split(bytes(1))[0].decode(errors='replace')}")
-    return found
+        if name in command_line:
+            processes.append(f"{entry.name} {command_line.split(bytes(1))[0].decode(errors='replace')}")
+    return processes
 
 
 def _mounts(scratch: Path) -> list[str]:
@@ -66,9 +66,9 @@ def _mounts(scratch: Path) -> list[str]:
 
 
 def _network(prefix: str) -> list[str]:
-    found = []
+    remaining = []
     for kind, argv in {"namespace": ["netns", "list"], "link": ["-brief", "link"]}.items():
         shown = subprocess.run([tool("ip"), *argv], capture_output=True, text=True, check=True).stdout
         names = [line.split()[0] for line in shown.splitlines()]
-        found += [f"{kind} {name}" for name in names if name.startswith(prefix)]
-    return found
+        remaining += [f"{kind} {name}" for name in names if name.startswith(prefix)]
+    return remaining

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
-_SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/local/sbin"
+SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/local/sbin"
 
 # Tool -> the Debian package that has it.
 PACKAGES = {
@@ -41,14 +41,14 @@ LAB = (*ROOTS, *NETWORK, *EMULATION, *TERMUX)
 
 def tool(name: str) -> str:
     """Return a tool's path, also where an ordinary user's PATH has no sbin; the name where it is missing."""
-    return shutil.which(name, path=_SBIN) or name
+    return shutil.which(name, path=SBIN) or name
 
 
 def missing(tools: Iterable[str], *, root: bool = True) -> str | None:
     """Return why something cannot run here, with what to install; None when it can."""
     if root and os.getuid() != 0:
         return "the lab's namespaces need root"
-    absent = [name for name in tools if shutil.which(name, path=_SBIN) is None]
+    absent = [name for name in tools if shutil.which(name, path=SBIN) is None]
     if absent:
         packages = " ".join(sorted({PACKAGES[name] for name in absent}))
         return f"not installed: {', '.join(absent)} (apt-get install {packages})"

@@ -132,8 +132,8 @@ def network(folder: Path, identity: Path) -> Iterator[Network]:
             yield made
         finally:
             made.close()
-            found = leftovers.left_on_network(PREFIX)
-            assert not found, "left behind: " + "; ".join(found)
+            leftover = leftovers.left_on_network(PREFIX)
+            assert not leftover, "left behind: " + "; ".join(leftover)
 
 
 def remove_all() -> None:

@@ -100,13 +100,13 @@ def _reason(process: subprocess.Popen[bytes], log: Path) -> str | None:
 
 def _end_sessions(home: Path) -> None:
     """End what still runs in a server's sessions: they outlive it, and know its home by their environment."""
-    wanted = b"HOME=" + os.fsencode(home)
+    variable = b"HOME=" + os.fsencode(home)
     deadline_s = time.monotonic() + 5
-    while found := [pid for pid in _pids() if wanted in _environment(pid)]:
-        for pid in found:
+    while sessions := [pid for pid in _pids() if variable in _environment(pid)]:
+        for pid in sessions:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        assert time.monotonic() < deadline_s, f"{found} do not end"
+        assert time.monotonic() < deadline_s, f"{sessions} do not end"
         time.sleep(0.02)
 
 

@@ -125,10 +125,10 @@ def _accounts(place: Path) -> None:
 
 def _links(place: Path, recipe: Recipe) -> None:
     """Make the links that maintainer scripts and update-alternatives would make."""
-    wanted = {"usr/bin/sh": "dash", "usr/bin/awk": "mawk"}
+    targets = {"usr/bin/sh": "dash", "usr/bin/awk": "mawk"}
     if recipe.python.startswith("pypy"):
-        wanted["usr/bin/python3"] = recipe.python
-    for name, target in wanted.items():
+        targets["usr/bin/python3"] = recipe.python
+    for name, target in targets.items():
         if not (place / name).is_symlink() and not (place / name).exists():
             (place / name).symlink_to(target)
     for library in ("blas", "lapack"):

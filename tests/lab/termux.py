@@ -124,10 +124,10 @@ class _Builder:
     def build(self) -> None:
         self._folders()
         for name in _PROGRAMS:
-            self._program(self._found(name), f"{PREFIX}/bin/{name}")
-        python = self._found("python3").resolve().name
-        self._program(self._found(python), f"{PREFIX}/bin/{python}")
-        self._program(self._found("sshd"), f"{PREFIX}/bin/sshd")
+            self._program(self._debian_program(name), f"{PREFIX}/bin/{name}")
+        python = self._debian_program("python3").resolve().name
+        self._program(self._debian_program(python), f"{PREFIX}/bin/{python}")
+        self._program(self._debian_program("sshd"), f"{PREFIX}/bin/sshd")
         self._program(self._source / "usr/lib/openssh/sftp-server", f"{PREFIX}/libexec/sftp-server")
         self._standard_library(python)
         for library in ("libstdc++.so.6", "libgcc_s.so.1", "libnss_files.so.2"):
@@ -148,7 +148,7 @@ class _Builder:
     def _at(self, path: str) -> Path:
         return self._place / path.lstrip("/")
 
-    def _found(self, name: str) -> Path:
+    def _debian_program(self, name: str) -> Path:
         for folder in ("usr/bin", "usr/sbin"):
             if (path := self._source / folder / name).exists():
                 return path.resolve()

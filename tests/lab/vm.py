@@ -94,9 +94,9 @@ class Machine:
     def _reason(self) -> str | None:
         if self._process is not None and self._process.poll() is None:
             return None
-        said = (self._folder / "qemu.log").read_text(errors="replace")
+        log = (self._folder / "qemu.log").read_text(errors="replace")
         shown = self.console.read_text(errors="replace") if self.console.exists() else ""
-        return (said + shown)[-500:] or "without a word"
+        return (log + shown)[-500:] or "without a word"
 
 
 @contextlib.contextmanager

@@ -169,10 +169,10 @@ def test_a_late_shift_is_detected_and_dated() -> None:
     windows = np.concatenate(
         [random.multinomial(SAMPLES, EVEN, size=60), random.multinomial(SAMPLES, shifted, size=10)]
     )
-    found = evidence(reference, windows, ordered=False)
-    alarm = np.flatnonzero(found.log_e >= math.log(1000))[0]
+    process = evidence(reference, windows, ordered=False)
+    alarm = np.flatnonzero(process.log_e >= math.log(1000))[0]
     assert 60 <= alarm <= 65
-    assert 58 <= found.start[-1] <= 62
+    assert 58 <= process.start[-1] <= 62
 
 
 def test_a_batch_is_judged_as_each_alone() -> None:
@@ -184,8 +184,8 @@ def test_a_batch_is_judged_as_each_alone() -> None:
 
 
 def test_an_empty_window_adds_no_evidence() -> None:
-    found = evidence(np.array([5, 5]), np.zeros((1, 2)), ordered=False)
-    assert found.log_e[0] == pytest.approx(0)
+    process = evidence(np.array([5, 5]), np.zeros((1, 2)), ordered=False)
+    assert process.log_e[0] == pytest.approx(0)
 
 
 def test_the_average_is_the_average() -> None:

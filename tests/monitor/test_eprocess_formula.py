@@ -69,12 +69,12 @@ def test_each_e_value_is_the_formulas(bins: int, ordered: bool, seed: int) -> No
     reference = random.integers(1, 12, size=bins).astype(float)
     windows = random.multinomial(4, np.full(bins, 1 / bins), size=20).astype(float)
     windows[12:] = random.multinomial(4, np.linspace(0, 1, bins) / np.linspace(0, 1, bins).sum(), size=8)
-    found = evidence(reference, windows, ordered=ordered)
+    process = evidence(reference, windows, ordered=ordered)
     rows = [row.tolist() for row in windows]
     for count in range(1, 21):
         value, start = e_value(reference.tolist(), rows[:count], ordered=ordered)
-        assert math.exp(found.log_e[count - 1]) == pytest.approx(value, rel=1e-9)
-        assert found.start[count - 1] == start
+        assert math.exp(process.log_e[count - 1]) == pytest.approx(value, rel=1e-9)
+        assert process.start[count - 1] == start
 
 
 def test_weights_of_all_starts_add_up_to_one() -> None:

@@ -102,16 +102,16 @@ def scored(candidates: list[BuiltCandidate], times: dict[str, int], limits: Limi
     )
 
 
-def front(found: Scores) -> set[str]:
-    return {point.variant.name for point in found.points if point.on_front}
+def front(scores: Scores) -> set[str]:
+    return {point.variant.name for point in scores.points if point.on_front}
 
 
 def test_a_dominated_candidate_is_off_the_front() -> None:
-    found = scored(
+    scores = scored(
         [built("int8", 100, 25.0), built("good", 110, 35.0, "a"), built("bad", 120, 30.0, "b")],
         {"int8": 1000, "good": 1010, "bad": 1500},
     )
-    assert front(found) == {"int8", "good"}
+    assert front(scores) == {"int8", "good"}
 
 
 def test_a_faster_candidate_is_on_the_front_beyond_the_noise() -> None:
@@ -128,10 +128,10 @@ def test_an_untimed_candidate_is_not_faster() -> None:
 def test_the_latency_limit_uses_the_measured_latency() -> None:
     limits = Limits(output_sqnr_db_min=30.0, latency_p95_ns_max=1300)
     candidates = [built("int8", 100, 25.0), built("slow", 110, 35.0, "a"), built("fast", 120, 33.0, "b")]
-    found = scored(candidates, {"int8": 1000, "slow": 1500, "fast": 1200}, limits)
-    assert found.chosen is not None
-    assert found.chosen.variant.name == "fast"
-    assert found.verdict.startswith("int8 fails output_sqnr_db_min; fast with 1 operation float")
+    scores = scored(candidates, {"int8": 1000, "slow": 1500, "fast": 1200}, limits)
+    assert scores.chosen is not None
+    assert scores.chosen.variant.name == "fast"
+    assert scores.verdict.startswith("int8 fails output_sqnr_db_min; fast with 1 operation float")
 
 
 def test_the_best_alternative_to_int8_is_named() -> None:
@@ -140,19 +140,19 @@ def test_the_best_alternative_to_int8_is_named() -> None:
         built("cheap", 101, 33.0, "a"),
         built("dear", 300, 45.0, "a", "b"),
     ]
-    found = scored(candidates, {"int8": 1000, "cheap": 1000, "dear": 3000})
-    assert found.chosen is not None
-    assert found.chosen.variant.name == "int8"
-    assert "consider cheap: accuracy 90.0 %, output SQNR 25.0 -> 33.0 dB" in found.verdict
+    scores = scored(candidates, {"int8": 1000, "cheap": 1000, "dear": 3000})
+    assert scores.chosen is not None
+    assert scores.chosen.variant.name == "int8"
+    assert "consider cheap: accuracy 90.0 %, output SQNR 25.0 -> 33.0 dB" in scores.verdict
 
 
 def test_a_model_that_cannot_be_int8_is_scored_without_it() -> None:
     failed = replace(built("int8", 1, None), variant=None, problem="EQ307: op stays float")
-    found = scored([failed, built("int8-mixed", 100, 25.0, "a")], {})
-    assert "converting all operations to int8 was not possible" in found.verdict
+    scores = scored([failed, built("int8-mixed", 100, 25.0, "a")], {})
+    assert "converting all operations to int8 was not possible" in scores.verdict
 
 
 def test_no_candidate_meets_every_limit() -> None:
-    found = scored([built("int8", 100, 25.0)], {}, Limits(size_bytes_max=10))
-    assert found.chosen is None
-    assert found.verdict == "no candidate meets every limit"
+    scores = scored([built("int8", 100, 25.0)], {}, Limits(size_bytes_max=10))
+    assert scores.chosen is None
+    assert scores.verdict == "no candidate meets every limit"

@@ -80,8 +80,8 @@ def run(path: Path, workspace: Path, *, count: int = 2, timing: Counted | None =
         )
 
 
-def names(found: SearchResult) -> list[str]:
-    return [point.variant.name for point in found.scores.points]
+def names(result: SearchResult) -> list[str]:
+    return [point.variant.name for point in result.scores.points]
 
 
 @pytest.fixture(scope="module")
@@ -92,28 +92,28 @@ def outlier(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 
 def test_the_float_region_of_a_planted_operation_is_chosen(outlier: tuple[Path, Path, SearchResult]) -> None:
-    _, _, found = outlier
-    chosen = found.scores.chosen
+    _, _, result = outlier
+    chosen = result.scores.chosen
     assert chosen is not None
-    int8 = next(point for point in found.scores.points if point.variant.name == "int8")
+    int8 = next(point for point in result.scores.points if point.variant.name == "int8")
     assert not int8.admissible
     assert len(chosen.built.recipe.float_ops) == 1
     assert chosen.variant.metrics.output_sqnr_db is not None
     assert int8.variant.metrics.output_sqnr_db is not None
     assert chosen.variant.metrics.output_sqnr_db > int8.variant.metrics.output_sqnr_db + 15
     assert chosen.variant.size_bytes < 1.6 * int8.variant.size_bytes
-    assert "int8 fails output_sqnr_db_min" in found.scores.verdict
-    assert "1 operation float" in found.scores.verdict
+    assert "int8 fails output_sqnr_db_min" in result.scores.verdict
+    assert "1 operation float" in result.scores.verdict
 
 
 def test_every_candidate_has_a_file_and_a_record_with_its_recipe(
     outlier: tuple[Path, Path, SearchResult],
 ) -> None:
-    _, workspace, found = outlier
+    _, workspace, result = outlier
     with Store.open(workspace) as store:
         bodies = [record.body for record in store.runs("search-candidate")]
-    assert {body["name"] for body in bodies} == set(names(found))
-    for point in found.scores.points:
+    assert {body["name"] for body in bodies} == set(names(result))
+    for point in result.scores.points:
         body = next(each for each in bodies if each["name"] == point.variant.name)
         assert body["sha256"] == point.variant.sha256
         assert body["recipe"] == json.loads(json.dumps(point.built.recipe.to_dict()))
@@ -133,7 +133,7 @@ def test_a_second_search_repeats_no_step(outlier: tuple[Path, Path, SearchResult
     assert {file: file.stat().st_mtime_ns for file in workspace.rglob("*.tflite")} == stamps
     assert again.scores.verdict == first.scores.verdict
     assert names(again) == names(first)
-    assert again.walk == first.walk
+    assert again.regions == first.regions
 
 
 def test_an_interrupted_search_resumes_and_rebuilds_a_damaged_candidate(
@@ -149,11 +149,11 @@ def test_an_interrupted_search_resumes_and_rebuilds_a_damaged_candidate(
         run(path, tmp_path, count=1, timing=Stopped())
     made = len(list(tmp_path.rglob("*.tflite")))
     timing = Counted()
-    found = run(path, tmp_path, count=1, timing=timing)
-    assert found.done == 1  # the timing session
-    assert found.reused == made + 1  # the walk and every candidate
+    result = run(path, tmp_path, count=1, timing=timing)
+    assert result.done == 1  # the timing session
+    assert result.reused == made + 1  # the float regions and every candidate
     assert timing.asked == [made]
-    spoilt = next(point.variant for point in found.scores.points if point.variant.name == "int8")
+    spoilt = next(point.variant for point in result.scores.points if point.variant.name == "int8")
     spoilt.path.write_bytes(b"spoilt")
     again = run(path, tmp_path, count=1, timing=timing)
     assert again.done == 1  # the damaged candidate alone is made again
@@ -169,23 +169,25 @@ def test_other_data_is_searched_again(outlier: tuple[Path, Path, SearchResult], 
     other.write_text(path.read_text().replace("evaluation.npz", "fewer.npz"))
     again = run(other, workspace)
     assert all(not each.reused for each in again.candidates)
-    assert again.reused == 2  # the walk does not look at evaluation data; the same models are timed once
+    assert (
+        again.reused == 2
+    )  # float regions are measured without evaluation data; the same models are timed once
 
 
 def test_int8_is_chosen_where_it_is_best(planted: Path, tmp_path: Path) -> None:
-    found = run(blueprint(planted, "even", "output_sqnr_db_min = 10.0"), tmp_path, count=1)
-    assert found.scores.chosen is not None
-    assert found.scores.chosen.variant.name == "int8"
-    assert found.scores.verdict.startswith("all int8 is best: it meets every limit")
+    result = run(blueprint(planted, "even", "output_sqnr_db_min = 10.0"), tmp_path, count=1)
+    assert result.scores.chosen is not None
+    assert result.scores.chosen.variant.name == "int8"
+    assert result.scores.verdict.startswith("all int8 is best: it meets every limit")
 
 
 def test_float_outputs_keep_the_operations_after_the_logits_float(planted: Path, tmp_path: Path) -> None:
     path = blueprint(planted, "outlier")
     path = path.rename(path.with_name("float-io.toml"))
     path.write_text(path.read_text().replace('schemes = ["int8"]', 'schemes = ["int8"]\nio = "float32"'))
-    found = run(path, tmp_path, count=1)
-    (mixed,) = (each for each in found.candidates if each.name.startswith("mixed"))
-    assert set(found.walk.after_logits) < set(mixed.recipe.float_ops)
+    result = run(path, tmp_path, count=1)
+    (mixed,) = (each for each in result.candidates if each.name.startswith("mixed"))
+    assert set(result.regions.after_logits) < set(mixed.recipe.float_ops)
     assert mixed.recipe.io == "float32"
 
 
@@ -236,16 +238,16 @@ def test_the_command_writes_the_model_the_document_and_the_page(
 def test_the_lineage_of_a_chosen_model_has_its_source_and_its_search(
     outlier: tuple[Path, Path, SearchResult], planted: Path, edgeq: Words
 ) -> None:
-    path, workspace, found = outlier
+    path, workspace, result = outlier
     with Store.open(workspace) as store:
-        store.record_run("search", "outlier", found.to_json())
-    assert found.scores.chosen is not None
-    chosen = found.scores.chosen.variant
+        store.record_run("search", "outlier", result.to_json())
+    assert result.scores.chosen is not None
+    chosen = result.scores.chosen.variant
     status, out, err = edgeq("--workspace", workspace, "lineage", chosen.path, "--json")
     assert status == 0, err
     first, second = json.loads(out)["lineage"]
     assert first["output"]["sha256"] == chosen.sha256
-    assert first["recipe"]["float_ops"] == list(found.scores.chosen.built.recipe.float_ops)
+    assert first["recipe"]["float_ops"] == list(result.scores.chosen.built.recipe.float_ops)
     assert first["chosen_by"]["blueprint"]["sha256"] == load_blueprint(path).digest
     assert first["chosen_by"]["evaluation"]["sha256"] == sha256_of(planted / "evaluation.npz")
     assert Path(second["source"]["path"]).name == "outlier.tflite"

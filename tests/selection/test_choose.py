@@ -71,15 +71,26 @@ def test_a_gate_without_a_measurement_is_open() -> None:
     assert {gate.name: gate.holds for gate in slow} == {"latency_p95_ns_max": False, "accuracy_min": True}
 
 
+def test_a_gate_is_shown_under_the_blueprints_key_with_units() -> None:
+    limits = Limits(size_bytes_max=65536, latency_p95_ns_max=5_000_000, output_sqnr_db_min=20.5)
+    gates = gates_of(variant("int8", 71936), baseline=FLOAT, limits=limits)
+    assert [gate.text for gate in gates] == [
+        "output_sqnr_db_min 20.5 dB holds",
+        "size_max 64.0 KiB FAILS",
+        "latency_p95_max 5 ms not measured yet",
+    ]
+    assert gates[1].miss == "size_max 64.0 KiB, got 70.2 KiB"
+    (close,) = gates_of(variant("int8", 65537), baseline=FLOAT, limits=Limits(size_bytes_max=65536))
+    assert close.miss == "size_max 65536, got 65537"
+
+
 def test_no_admissible_variant_is_a_gate_error_with_figures() -> None:
     limits = Limits(accuracy_drop_max=0.02, size_bytes_max=60)
     selection = rank(
         [variant("int8", 100, 0.94), variant("int4", 50, 0.90)], baseline=FLOAT, blueprint=blueprint(limits)
     )
     assert selection.chosen is None
-    with pytest.raises(
-        GateError, match=r"nearest is int4: accuracy_drop_max 0\.05 \(limit 0\.02\)"
-    ) as caught:
+    with pytest.raises(GateError, match=r"nearest is int4: accuracy_drop_max 2\.0 %, got 5\.0 %") as caught:
         require_chosen(selection, subject="m")
     assert caught.value.exit_status == 3
 

@@ -18,7 +18,7 @@ def test_the_newest_come_first(workspace: Path, capsys: pytest.CaptureFixture[st
         store.record_run("deploy", "kws", {"release": "r1", "devices": []})
     assert main(["runs"]) == 0
     heading, first, second = capsys.readouterr().out.splitlines()
-    assert heading.split() == ["run", "when", "(UTC)", "step", "subject"]
+    assert heading.split() == ["run", "when", "(UTC)", "kind", "subject"]
     assert re.fullmatch(r"2    \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d  deploy  kws", first)
     assert second.startswith("1 ")
     assert main(["runs", "--kind", "bundle", "--json"]) == 0

@@ -1,4 +1,4 @@
-"""The Python API's default store: the caller's, `EDGEQ_WORKSPACE`'s, or the current folder's."""
+"""Recording of the Python API: the caller's store, `EDGEQ_WORKSPACE`'s, the current folder's, or none."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeq.store import Store, default_workspace, recording_store
+from edgeq.store import UNRECORDED, Store, default_workspace, recording_store
 
 
 def test_a_given_store_is_used_and_left_open(tmp_path: Path) -> None:
@@ -31,4 +31,11 @@ def test_the_environment_names_the_workspace(
     with recording_store(None) as store:
         store.record_run("check", "x", {})
     assert (tmp_path / "other" / ".edgeq" / "store.db").exists()
+    assert not (workspace / ".edgeq").exists()
+
+
+def test_unrecorded_opens_no_store(workspace: Path) -> None:
+    with recording_store(UNRECORDED, workspace) as records:
+        records.record_run("check", "x", {})
+        records.put_release("0" * 64, {}, None)
     assert not (workspace / ".edgeq").exists()

@@ -88,15 +88,15 @@ def _last_line(text: str) -> str:
 
 
 def _text(text: str, pattern: str) -> str | None:
-    found = re.search(pattern, text)
-    return found[1] if found else None
+    match = re.search(pattern, text)
+    return match[1] if match else None
 
 
 def _number(text: str, pattern: str) -> int | None:
-    found = _text(text, pattern)
-    return None if found is None else int(found)
+    digits = _text(text, pattern)
+    return None if digits is None else int(digits)
 
 
 def _bytes(text: str, what: str) -> int | None:
-    found = re.search(rf"{what}:\s*([\d.]+)\s*([KMG]iB|B)", text)
-    return None if found is None else round(float(found[1]) * _UNITS[found[2]])
+    match = re.search(rf"{what}:\s*([\d.]+)\s*([KMG]iB|B)", text)
+    return None if match is None else round(float(match[1]) * _UNITS[match[2]])

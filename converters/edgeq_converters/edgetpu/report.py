@@ -35,7 +35,7 @@ def readiness(model: Model) -> Readiness:
         if not on_tpu and not entry:
             on_cpu.update(int(i) for i in operator.outputs)
             split = index if split is None else split
-        reason = why or ("maps" if on_tpu else "maps, but depends on an operation that runs on the CPU")
+        supported = "supported" if on_tpu else "supported, but depends on an operation that runs on the CPU"
         placements.append(
             OpPlacement(
                 index=index,
@@ -43,7 +43,7 @@ def readiness(model: Model) -> Readiness:
                 maps=why is None,
                 on_tpu=on_tpu,
                 macs=_macs(graph, operator, name),
-                reason=reason,
+                reason=why or supported,
             )
         )
     total = sum(op.macs for op in placements)

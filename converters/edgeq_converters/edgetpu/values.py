@@ -19,9 +19,9 @@ class OpPlacement:
         index: position in the main graph.
         op: name in the .tflite schema, for example `CONV_2D`.
         maps: whether the Edge TPU supports this operation.
-        on_tpu: whether it would run there: it maps, and it depends on no operation that runs on the CPU.
+        on_tpu: whether it would run there: supported, and independent of operations that run on the CPU.
         macs: multiply-accumulate operations.
-        reason: why it does not map, or which dependency keeps it on the CPU.
+        reason: why it is not supported, or which dependency keeps it on the CPU.
     """
 
     index: int

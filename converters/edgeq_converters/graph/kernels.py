@@ -15,7 +15,7 @@ from edgeq_converters.graph.model import Model
 from edgeq_converters.metrics import decibels
 
 _BATCHES = 8
-_LEAST_DB = 6.0
+LEAST_DB = 6.0
 """SQNR at the logits between optimized and plain kernels.
 
 They round differently, which gives 20 to 40 dB for sound int8 models; weights that are read wrongly give
@@ -34,7 +34,7 @@ def require_alike(model: Model) -> None:
     # A constant output has no variance that noise could be compared with: allow one percent of its value.
     noise = max(float(np.square(optimized - plain).mean()), 1e-30)
     signal = max(float(plain.var()), float(np.square(plain).mean()) * 1e-4)
-    if signal and decibels(signal, noise) < _LEAST_DB:
+    if signal and decibels(signal, noise) < LEAST_DB:
         raise ConverterError(
             "EQ308", model.subject, "the runtime's optimized and plain kernels give different results"
         )

@@ -16,8 +16,8 @@ Array = npt.NDArray[Any]
 Rows = tuple[npt.NDArray[np.intp], ...]
 
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-_CHUNK = 1 << 23  # values gathered at a time: 32 MiB of float32
-_KEPT = 1 << 24  # values that are kept between two passes: 64 MiB of float32
+CHUNK_VALUES = 1 << 23  # values gathered at a time: 32 MiB of float32
+KEPT_VALUES = 1 << 24  # values that are kept between two passes: 64 MiB of float32
 _FEWEST = 2048
 _PER_INPUT = 4
 """Fewest rows per weight: with fewer, least squares would fit the noise of the rows."""
@@ -76,7 +76,7 @@ class Layer:
             most: how many, unless the layer has so many weights per output that it needs more.
         """
         count = int(np.prod(shape))
-        fitting = min(most, _KEPT // (self.fan_in * self.groups))
+        fitting = min(most, KEPT_VALUES // (self.fan_in * self.groups))
         chosen = max(fitting, _FEWEST, _PER_INPUT * self.fan_in)
         if count <= chosen:
             flat = np.arange(count)
@@ -98,7 +98,7 @@ class Layer:
             values: the source tensor's values, (batches, *tensor shape); padding has the real value 0.
         """
         gathered = _Gathered(self, values, rows, scale, zero_point)
-        return list(gathered) if len(rows[0]) * self.fan_in * self.groups <= _KEPT else gathered
+        return list(gathered) if len(rows[0]) * self.fan_in * self.groups <= KEPT_VALUES else gathered
 
     def outputs(self, values: Array, rows: Rows) -> Array:
         """Return the layer's outputs at these rows as (groups, rows, width).
@@ -111,7 +111,9 @@ class Layer:
         outputs: Array = values[rows].reshape(len(rows[0]), self.groups, self.width)
         return np.ascontiguousarray(outputs.transpose(1, 0, 2))
 
-    def _patches(self, values: Array, rows: Rows, scale: float, zero_point: int) -> Array:
+    def patches(self, values: Array, rows: Rows, scale: float, zero_point: int) -> Array:
+        """Return the inputs of all rows at once, as real values of shape (groups, rows, fan_in)."""
+
         def real(stored: Array) -> Array:
             return (stored.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
@@ -144,13 +146,13 @@ class _Gathered:
     def __init__(self, layer: Layer, values: Array, rows: Rows, scale: float, zero_point: int) -> None:
         self._layer, self._values, self._rows = layer, values, rows
         self._real = scale, zero_point
-        self._step = max(_CHUNK // (layer.fan_in * layer.groups), 1)
+        self._step = max(CHUNK_VALUES // (layer.fan_in * layer.groups), 1)
 
     def __iter__(self) -> Iterator[tuple[slice, Array]]:
         count = len(self._rows[0])
         for start in range(0, count, self._step):
             part = slice(start, min(start + self._step, count))
-            yield part, self._layer._patches(self._values, tuple(i[part] for i in self._rows), *self._real)
+            yield part, self._layer.patches(self._values, tuple(i[part] for i in self._rows), *self._real)
 
 
 def read_layer(parsed: Any, operator: Any) -> Layer | None:

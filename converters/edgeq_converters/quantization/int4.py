@@ -65,7 +65,7 @@ def choose(
     every = int4_candidates(model)
     if len(samples) < _FEWEST or not every:
         return recipe, ()
-    scorer = LogitsScorer(model, _held_out(samples, recipe.seed))
+    scorer = LogitsScorer(model, held_out_samples(samples, recipe.seed))
     ranges = calibrated_ranges(model, histograms, calibrator="minmax")
     builder = _Builder(model, every, ranges)
     running = builder.running()
@@ -75,7 +75,7 @@ def choose(
         noise[each.name] = 10 ** (-scorer.sqnr_db(_rounded(model, each)) / 10)
         advance(1)
     order = sorted(running, key=lambda each: (noise[each.name] / each.count, each.name))
-    count = _most(order, lambda few: scorer.sqnr_db(builder.build(few)) >= recipe.int4_sqnr_db)
+    count = most_that_hold(order, lambda few: scorer.sqnr_db(builder.build(few)) >= recipe.int4_sqnr_db)
     chosen = {each.name for each in order[:count]}
     int8_ops = tuple(each.name for each in every if each.name not in chosen)
     share = sum(each.count for each in order[:count]) / sum(each.count for each in every)
@@ -92,7 +92,7 @@ def warn_if_poor(model: Model, quantized: Model, samples: Samples | None, *, see
     has_int4 = any(tflite_file.type_name(tensor) == "INT4" for tensor in quantized.graph.tensors)
     if samples is None or not has_int4:
         return ()
-    reached = LogitsScorer(model, _held_out(samples, seed)).sqnr_db(quantized)
+    reached = LogitsScorer(model, held_out_samples(samples, seed)).sqnr_db(quantized)
     if reached >= _POOR_DB:
         return ()
     return (
@@ -117,7 +117,9 @@ def int4_candidates(model: Model) -> tuple[WeightedOperation, ...]:
     return tuple(candidates)
 
 
-def _most(order: Sequence[WeightedOperation], holds: Callable[[Sequence[WeightedOperation]], bool]) -> int:
+def most_that_hold(
+    order: Sequence[WeightedOperation], holds: Callable[[Sequence[WeightedOperation]], bool]
+) -> int:
     """Return the largest number of leading operations that hold; if some number fails, all larger ones do."""
     low, high = 0, len(order)
     if holds(order):
@@ -161,7 +163,8 @@ class _Builder:
         return True
 
 
-def _held_out(samples: Samples, seed: int) -> Samples:
+def held_out_samples(samples: Samples, seed: int) -> Samples:
+    """Return the samples that measure the choice; the order of the given ones does not matter."""
     return split_held_out(canonical_order(samples), seed=seed)[1]
 
 

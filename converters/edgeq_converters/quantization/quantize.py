@@ -1,4 +1,4 @@
-"""Quantize a float .tflite with given ranges, by the backend that can carry out the recipe."""
+"""Quantize a float .tflite with given ranges: choose the backend that can execute the recipe, and run it."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ def advise_operation(op: OpSensitivity, *, calibrator: str, int8_db: float) -> t
     label = f"op {op.index} ({op.op})"
     if op.released_db is not None and op.released_db - int8_db >= WORTH_DB:
         sentences.append(
-            f"{label} alone costs {op.cost_db:.1f} dB: leave it float "
-            f"({int8_db:.1f} -> {op.released_db:.1f} dB with all others int8)"
+            f"{label} costs {op.cost_db:.1f} dB: leave it float, which raises the SQNR from {int8_db:.1f} to "
+            f"{op.released_db:.1f} dB"
         )
     better = {name: gain for name, value in op.other_ranges_db.items() if (gain := value - op.alone_db) > 0}
     best = max(better, key=lambda name: better[name], default=None)
@@ -40,8 +40,8 @@ def advise_operation(op: OpSensitivity, *, calibrator: str, int8_db: float) -> t
         sentences.extend(_distribution_advice(op, label))
         if not sentences:
             sentences.append(
-                f"{label} alone costs {op.cost_db:.1f} dB, but leaving it alone float gains little: its "
-                "neighbours add the same noise; see the walk, or run `edgeq search`"
+                f"{label} costs {op.cost_db:.1f} dB, but to leave it float gains little, because its "
+                "neighbours add noise too: find several to leave float with `edgeq search`"
             )
     return tuple(sentences)
 
@@ -76,7 +76,7 @@ def advise_model(result: Sensitivity) -> tuple[str, ...]:
             "no operation stands out: the noise is spread over the graph, so float regions gain little; "
             "correction of all operations (the default of `edgeq convert`) helps most"
         )
-    best = max(result.walk, key=lambda step: step.sqnr_db, default=None)
+    best = max(result.float_steps, key=lambda step: step.sqnr_db, default=None)
     if best is not None and best.sqnr_db - result.int8_db >= WORTH_DB:
         kept = ", ".join(str(op.index) for op in result.ops if op.name in best.float_ops)
         sentences.append(

@@ -1,6 +1,6 @@
 """Search float regions: leave more and more of the worst operations float, and revert those that do not help.
 
-The ranking and the walk along it follow AIMET's automatic mixed precision (arXiv 2302.05397), the reverting
+The ranking and the steps along it follow AIMET's automatic mixed precision (arXiv 2302.05397), the reverting
 NNCF's greedy revert.
 """
 
@@ -71,9 +71,9 @@ def search_float_regions(
     results = _Results(screen)
     costs = _costs(screen)
     steps = list(_steps(ops, ranking, most))
-    results.measure(steps, step("walk along the ranking", len(steps)))
+    results.measure(steps, step("leave the worst operations float", len(steps)))
     joined = list(_join_tail(results, steps, costs))
-    results.measure(joined, step("walk with the end kept float", len(joined)))
+    results.measure(joined, step("leave the end of the graph float too", len(joined)))
     for float_ops in _worth_reverting(results, [*steps, *joined], costs):
         _revert(results, float_ops, ranking, step)
     removed = screen.cut.removed

@@ -16,7 +16,7 @@ from edgeq_converters.quantization.quantize import known_ops
 from edgeq_converters.sensitivity import advice, screening, spreads, tensor_noise
 from edgeq_converters.sensitivity.screening import Screen
 from edgeq_converters.sensitivity.tensor_noise import TensorNoise
-from edgeq_converters.sensitivity.values import OpSensitivity, Sensitivity, Walk
+from edgeq_converters.sensitivity.values import FloatStep, OpSensitivity, Sensitivity
 
 SAMPLES = 256
 WORST = 3
@@ -33,7 +33,7 @@ def measure(
     step: Step,
     calibrator: str = "minmax",
     samples: int = SAMPLES,
-    walk: int = WORST,
+    float_steps: int = WORST,
 ) -> Sensitivity:
     """Return how much noise at the logits the quantization of each operation of a float model causes.
 
@@ -45,7 +45,7 @@ def measure(
         calibration: the representative dataset.
         evaluation: samples on which models are compared.
         samples: at most this many of the evaluation samples are used, evenly spaced.
-        walk: how many of the worst operations stay float in the last step of the walk; one more in each step.
+        float_steps: how many of the worst operations to leave float together, one more in each step.
 
     Raises:
         ConverterError: EQ302..304 the model, EQ308 the quantizer refuses the whole model, EQ309 NaN.
@@ -61,7 +61,7 @@ def measure(
     names = [op.name for op in screen.ops]
     few = subset(evaluation, _TENSOR_SAMPLES)
     tensors = tensor_noise.measure_tensors(screen.cut.model, all_int8, names, few)
-    remedies = _try_remedies(screen, sweep, walk, step)
+    remedies = _try_remedies(screen, sweep, float_steps, step)
     whole = operations(model)
     positions = [op.index for op in whole if op.index not in screen.cut.removed]
     measured = {
@@ -78,7 +78,7 @@ def measure(
         int8_db=sweep.int8_db,
         ops=ops,
         ranking=tuple(positions[i] for i in sweep.ranking),
-        walk=remedies.walk,
+        float_steps=remedies.float_steps,
         notes=(*calibration.notes, *_notes(ops, len(used), len(evaluation))),
     )
     return replace(result, notes=(*result.notes, *advice.advise_model(result)))
@@ -118,18 +118,18 @@ def _sweep(screen: Screen, advance: Advance) -> _Sweep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Remedies:
-    """SQNR of the worst operations left float, with other calibrators, and along the walk."""
+    """SQNR of the worst operations left float, with other calibrators, and after each float step."""
 
     released: Mapping[int, float | None]
     others: Mapping[int, Mapping[str, float]]
-    walk: tuple[Walk, ...]
+    float_steps: tuple[FloatStep, ...]
 
 
-def _try_remedies(screen: Screen, sweep: _Sweep, walk: int, step: Step) -> _Remedies:
+def _try_remedies(screen: Screen, sweep: _Sweep, float_steps: int, step: Step) -> _Remedies:
     names = [op.name for op in screen.ops]
     worst = sweep.ranking[:WORST]
-    prefixes = [fill_gaps(screen.ops, sweep.ranking[: k + 1]) for k in range(min(walk, len(sweep.ranking)))]
-    prefixes = list(dict.fromkeys(prefixes))
+    counts = range(1, min(float_steps, len(sweep.ranking)) + 1)
+    prefixes = list(dict.fromkeys(fill_gaps(screen.ops, sweep.ranking[:count]) for count in counts))
     total = len(worst) * (1 + len(_OTHER_CALIBRATORS)) + len(prefixes)
     advance = step("try remedies for the worst operations", max(total, 1))
     released = screen.sqnr_db([[names[i]] for i in worst], advance=advance)
@@ -143,13 +143,13 @@ def _try_remedies(screen: Screen, sweep: _Sweep, walk: int, step: Step) -> _Reme
             if value is not None:
                 others[i][calibrator] = value
     floats = [tuple(names[i] for i in sorted(prefix)) for prefix in prefixes]
-    walk_db = screen.sqnr_db(floats, advance=advance)
+    steps_db = screen.sqnr_db(floats, advance=advance)
     return _Remedies(
         released=dict(zip(worst, released, strict=True)),
         others=others,
-        walk=tuple(
-            Walk(float_ops=float_ops, sqnr_db=value)
-            for float_ops, value in zip(floats, walk_db, strict=True)
+        float_steps=tuple(
+            FloatStep(float_ops=float_ops, sqnr_db=value)
+            for float_ops, value in zip(floats, steps_db, strict=True)
             if value is not None
         ),
     )

@@ -67,8 +67,8 @@ class OpSensitivity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Walk:
-    """One step of the walk along the ranking, which leaves one more of the worst operations float.
+class FloatStep:
+    """The SQNR with the worst operations left float; each step leaves one more float.
 
     Attributes:
         float_ops: names of the operations that stay float.
@@ -89,7 +89,7 @@ class Sensitivity:
         int8_db: SQNR with all operations quantized, without correction.
         ops: in order of execution.
         ranking: positions in `ops`, worst first, of the operations that were measured.
-        walk: steps that leave the worst operations float, one more in each.
+        float_steps: along the ranking; each step leaves one more of the worst operations float.
         notes: remarks for the user.
     """
 
@@ -101,9 +101,10 @@ class Sensitivity:
     int8_db: float
     ops: tuple[OpSensitivity, ...]
     ranking: tuple[int, ...]
-    walk: tuple[Walk, ...]
+    float_steps: tuple[FloatStep, ...]
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the value as JSON types (infinity is still a float)."""
-        return asdict(self)
+        """Return the value as JSON types (infinity is still a float), the steps under `walk`."""
+        body = asdict(self)
+        return {("walk" if key == "float_steps" else key): value for key, value in body.items()}

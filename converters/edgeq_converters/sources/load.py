@@ -38,9 +38,9 @@ def load_source(source: Path, workdir: Path, *, announce: Callable[[str], object
 
         return torch_source.load(source, workdir)
     announce("load with TensorFlow")
-    from edgeq_converters.sources import tf_source
+    from edgeq_converters.sources import tensorflow_source
 
-    return tf_source.load(source, kind, workdir)
+    return tensorflow_source.load(source, kind, workdir)
 
 
 def _tflite(source: Path) -> Loaded:

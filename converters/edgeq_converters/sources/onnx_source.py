@@ -38,9 +38,9 @@ def load(source: Path, workdir: Path) -> Loaded:
     model = _read(onnx, source)
     shapes = _fixed_shapes(model, source)
     folder = _saved_model(onnx, model, source, workdir / "onnx")
-    from edgeq_converters.sources import tf_source
+    from edgeq_converters.sources import tensorflow_source
 
-    loaded = tf_source.load(folder, SourceKind.SAVED_MODEL, workdir)
+    loaded = tensorflow_source.load(folder, SourceKind.SAVED_MODEL, workdir)
     converted = Model(data=loaded.model.data, subject=str(source))
     run_onnx = _evaluator(onnx, model, source)
     onnx_names = dict(

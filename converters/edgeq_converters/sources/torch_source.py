@@ -59,7 +59,7 @@ def load(source: Path, workdir: Path) -> Loaded:
             ordered = [given[name] for name in sorted(given, key=_number)]
             count = len(positional)
             result = module(*ordered[:count], **dict(zip(named, ordered[count:], strict=True)))
-        flat, _ = torch.utils._pytree.tree_flatten(result)
+        flat, _ = torch.utils._pytree.tree_flatten(result)  # noqa: SLF001 # torch.export's own
         return {f"output_{i}": tensor.numpy() for i, tensor in enumerate(flat)}
 
     model = Model(data=path.read_bytes(), subject=str(source))

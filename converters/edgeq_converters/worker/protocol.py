@@ -159,7 +159,7 @@ class SensitivityJob(Job[Sensitivity]):
     Attributes:
         calibrator: how a tensor's histogram becomes its range.
         samples: the largest number of evaluation samples to use.
-        walk: how many of the worst operations are kept float together, one more a step.
+        float_steps: how many of the worst operations to leave float together, one more in each step.
     """
 
     verb: ClassVar[str] = "sensitivity"
@@ -170,7 +170,7 @@ class SensitivityJob(Job[Sensitivity]):
     evaluation: Path
     calibrator: str
     samples: int
-    walk: int
+    float_steps: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Counts of each release since boot: calls, errors, missed deadlines, crashes. They decide a soak.
+"""Counters of each release since boot (calls, errors, missed deadlines, crashes), which decide a soak.
 
 `models/NAME/counters.json` is replaced as a whole by every process that runs the model, under its own lock:
 

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+from edgeq_agent.storage.code_folder import CODE
+
 _TIMEOUT_S = 60.0
 _NOT_RUN = 127
-# The folder that the agent's package is imported from: a .pyz, or a source tree.
-_CODE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 class Output(NamedTuple):
@@ -50,7 +50,7 @@ def run(argv: list[str], stdin: bytes = b"", timeout_s: float = _TIMEOUT_S) -> O
 
 def python(statement: str, *words: str) -> list[str]:
     """Return the command that runs a statement in a new interpreter, with this agent's package importable."""
-    return [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {_CODE!r}); {statement}", *words]
+    return [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {CODE!r}); {statement}", *words]
 
 
 def agent(*words: str) -> list[str]:

@@ -28,7 +28,7 @@ def install(artifacts: Artifacts) -> None:
     Raises:
         AgentError: EQ558, the system's unit folder cannot be written.
     """
-    _write(_select(artifacts, system=False))
+    write(_select(artifacts, system=False))
     system = _select(artifacts, system=True)
     if system.files or system.links:
         _run_as_root(system, [])
@@ -59,7 +59,8 @@ def _is_system(path: str) -> bool:
     return path.startswith(SYSTEM_UNITS + "/")
 
 
-def _write(artifacts: Artifacts) -> None:
+def write(artifacts: Artifacts) -> None:
+    """Write files and links as this user; those that are there already stay untouched."""
     for path, text, mode in artifacts.files:
         data = text.encode("utf-8")
         if _content(path) == data and os.stat(path).st_mode & 0o777 == mode:
@@ -90,7 +91,7 @@ def _content(path: str) -> bytes | None:
 
 def _run_as_root(artifacts: Artifacts, removed: list[str]) -> None:
     if os.getuid() == 0:
-        _execute(artifacts, removed)
+        execute(artifacts, removed)
         return
     run = command.python("from edgeq_agent.autostart.installer import as_root; as_root()")
     order = {"files": artifacts.files, "links": artifacts.links, "remove": removed}
@@ -112,7 +113,7 @@ def as_root() -> None:
     """
     os.umask(0o022)
     try:
-        _execute(*_parse(json.loads(sys.stdin.buffer.read().decode("utf-8"))))
+        execute(*parse_order(json.loads(sys.stdin.buffer.read().decode("utf-8"))))
     except OSError as error:
         known = from_os(error)
         sys.exit(known.problem if known else str(error))
@@ -120,7 +121,7 @@ def as_root() -> None:
         sys.exit(f"{error.subject}: {error.problem}")
 
 
-def _parse(order: Json) -> tuple[Artifacts, list[str]]:
+def parse_order(order: Json) -> tuple[Artifacts, list[str]]:
     """Return (what to write, what to remove); every unit is readable by all and written by root only."""
     artifacts = Artifacts(
         files=tuple((str(path), str(text), 0o644) for path, text, _ in order.get("files", ())),
@@ -129,12 +130,17 @@ def _parse(order: Json) -> tuple[Artifacts, list[str]]:
     return artifacts, [str(path) for path in order.get("remove", ())]
 
 
-def _execute(artifacts: Artifacts, removed: list[str]) -> None:
+def execute(artifacts: Artifacts, removed: list[str]) -> None:
+    """Write and remove units of the system.
+
+    Raises:
+        AgentError: EQ512, a path is not one of edgeq's own units; nothing was written.
+    """
     paths = [path for path, _, _ in artifacts.files] + removed
     paths += [path for link in artifacts.links for path in link]
     for path in paths:
         if not _OURS.fullmatch(path):
             raise AgentError(BAD_REQUEST, path, "is not a unit of edgeq")
-    _write(artifacts)
+    write(artifacts)
     if removed:
         _unlink(removed)

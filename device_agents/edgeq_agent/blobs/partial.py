@@ -27,7 +27,7 @@ from edgeq_agent.storage.home import Home, free_bytes
 # How many partials are kept that no upload asks for. They are few; `make_room` limits their size.
 MAX_IDLE = 32
 # How long an upload waits for the one that took over its partial.
-_WAIT_S, _POLL_S = 60.0, 0.1
+WAIT_S, _POLL_S = 60.0, 0.1
 
 
 class Partial:
@@ -42,7 +42,7 @@ class Partial:
         self._hashed_chunks = 0
         with _ownership_lock(home):
             existing = _largest(home, offer.sha256)
-            self._path = os.path.join(home.partials, f"{offer.sha256}.{_new_owner()}")
+            self._path = os.path.join(home.partials, f"{offer.sha256}.{new_owner()}")
             if existing is not None:
                 disk.replace(existing, self._path)
             self._file = disk.update(self._path)
@@ -137,7 +137,7 @@ class Partial:
         fcntl.flock(self._file.descriptor, fcntl.LOCK_UN)
 
     def _wait_for_blob(self) -> None:
-        deadline = time.monotonic() + _WAIT_S
+        deadline = time.monotonic() + WAIT_S
         while not blob_store.has(self._home, self.offer.sha256, self.offer.size_bytes):
             other = _largest(self._home, self.offer.sha256)
             if other is None or not _in_use(other) or time.monotonic() > deadline:
@@ -190,7 +190,8 @@ def _sha256_of(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _new_owner() -> str:
+def new_owner() -> str:
+    """Return a random suffix for the file of one upload."""
     return os.urandom(8).hex()
 
 

@@ -18,14 +18,13 @@ from edgeq_agent import wire
 from edgeq_agent.calls.fields import Fields
 from edgeq_agent.errors import UNKNOWN_MODEL, UNSUPPORTED, AgentError, one_line
 from edgeq_agent.releases import release_store
+from edgeq_agent.storage.code_folder import CODE
 from edgeq_agent.storage.home import Home, locate
 
 if TYPE_CHECKING:  # imported late: they need numpy
     from edgeq_agent.http.server import Server
     from edgeq_agent.sdk.runtime import Runtime
 
-# The folder, or the .pyz, that holds the package.
-_CODE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _START = "import sys; sys.path.insert(0, {!r}); from edgeq_agent.__main__ import main; main(sys.argv[1:])"
 # Set for the runtime's interpreter, so that a wrong one is an error and not a loop.
 _INTERPRETER_VARIABLE = "EDGEQ_SERVE_INTERPRETER"
@@ -181,7 +180,7 @@ def _ensure_interpreter(home: Home, models: tuple[str, ...], words: list[str]) -
             raise AgentError(UNSUPPORTED, interpreter, "has no numpy or no " + module)
         environment = dict(os.environ, **{_INTERPRETER_VARIABLE: interpreter})
         sys.stdout.flush()
-        _exec([interpreter, "-E", "-c", _START.format(_CODE), "serve", *words], environment)
+        _exec([interpreter, "-E", "-c", _START.format(CODE), "serve", *words], environment)
 
 
 def _can_import(name: str) -> bool:

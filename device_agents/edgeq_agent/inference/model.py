@@ -1,4 +1,4 @@
-"""Load a model with any runtime module, and convert between samples and tensors (model's process only)."""
+"""Load a TFLite model and run it, one sample at a time; imported only in the model's process."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _kernels(interpreter: Any) -> str:
     `_get_ops_details` is private. Where a runtime lacks it, the parent process reads the runtime's log line.
     """
     try:
-        names = [op["op_name"] for op in interpreter._get_ops_details()]
+        names = [op["op_name"] for op in interpreter._get_ops_details()]  # noqa: SLF001
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
         return "unknown"
     return "xnnpack" if "DELEGATE" in names else "builtin"
@@ -153,7 +153,7 @@ def arrays(loaded: Any, prefix: str, tensors: list[Tensor], subject: str) -> lis
     Raises:
         AgentError: EQ512, an array is missing, does not fit its tensor, or the numbers of samples differ.
     """
-    found: list[Any] = []
+    checked: list[Any] = []
     for number, tensor in enumerate(tensors):
         name = f"{prefix}_{number}"
         array = loaded.get(name)
@@ -163,11 +163,11 @@ def arrays(loaded: Any, prefix: str, tensors: list[Tensor], subject: str) -> lis
         if array.ndim == 0 or list(array.shape[1:]) != tensor.shape or array.dtype.kind not in "biuf":
             got = f"{array.shape} of {array.dtype}"
             raise AgentError(BAD_REQUEST, f"{subject} {name}", expected=expected, got=got)
-        if len(array) == 0 or len(array) != len(found[0] if found else array):
+        if len(array) == 0 or len(array) != len(checked[0] if checked else array):
             problem = f"it has no samples, or not as many as {prefix}_0"
             raise AgentError(BAD_REQUEST, f"{subject} {name}", problem)
-        found.append(array)
-    return found
+        checked.append(array)
+    return checked
 
 
 def to_input(array: Any, tensor: Tensor) -> Any:

@@ -15,9 +15,8 @@ from edgeq_agent import wire
 from edgeq_agent.errors import DEADLINE, UNHEALTHY, UNSUPPORTED, AgentError
 from edgeq_agent.inference import job as jobs
 from edgeq_agent.inference.job import Job
+from edgeq_agent.storage.code_folder import CODE
 
-# The agent's own code, a folder or a .pyz: the child imports the same.
-_CODE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _START = "import sys; sys.path[0] = {!r}; from edgeq_agent.inference.worker import main; main()"
 _STDERR_BYTES = 16 * 1024
 _PIPE_BYTES = 64 * 1024
@@ -72,7 +71,7 @@ def run(
 
 def _spawn(interpreter: str) -> subprocess.Popen[bytes]:
     # -E: PYTHON* variables of the caller must not change what the runtime imports.
-    command = [interpreter, "-E", "-c", _START.format(_CODE)]
+    command = [interpreter, "-E", "-c", _START.format(CODE)]
     try:
         return subprocess.Popen(
             command,

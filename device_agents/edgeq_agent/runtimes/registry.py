@@ -102,8 +102,8 @@ def need(home: Home, digest: str) -> RuntimeBackend:
 
 def entries(home: Home) -> list[RuntimeEntry]:
     """Return the entries of all usable runtimes."""
-    found = (_read_entry(home, name) for name in sorted(os.listdir(home.runtimes)))
-    return [entry for entry in found if entry is not None]
+    every = (_read_entry(home, name) for name in sorted(os.listdir(home.runtimes)))
+    return [entry for entry in every if entry is not None]
 
 
 def blobs(home: Home, digest: str) -> list[str]:

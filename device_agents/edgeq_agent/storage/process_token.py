@@ -9,7 +9,7 @@ from edgeq_agent.storage import clock
 
 def token() -> str:
     """Return this process's token: pid, start time and boot, without '-'."""
-    return f"{os.getpid()}.{_started(os.getpid())}.{_boot()}"
+    return f"{os.getpid()}.{start_time(os.getpid())}.{_boot()}"
 
 
 def alive(token: str) -> bool:
@@ -19,7 +19,7 @@ def alive(token: str) -> bool:
         return False
     pid = int(parts[0])
     if len(parts) == 3:
-        started = _started(pid)
+        started = start_time(pid)
         if parts[2] != _boot() or (started != "0" and parts[1] not in ("0", started)):
             return False
     try:
@@ -74,7 +74,7 @@ def _pids() -> list[str]:
         return []
 
 
-def _started(pid: int) -> str:
+def start_time(pid: int) -> str:
     """Return the process's start time in clock ticks since boot; "0" where the system hides it."""
     fields = _fields(pid)
     return fields[19].decode("ascii") if len(fields) > 19 else "0"

@@ -169,21 +169,22 @@ def opened(home: Home, cap: int = CAP) -> Iterator[Outbox]:
     A damaged file is renamed and a new one is created, with a new nonce.
     """
     try:
-        database = _connect(home.outbox)
+        database = connect(home.outbox)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
             raise  # busy, full or not readable: the file itself is sound
         for suffix in ("", "-wal", "-shm", "-journal"):
             if os.path.exists(home.outbox + suffix):
                 disk.replace(home.outbox + suffix, f"{home.outbox}.damaged-{time.time_ns()}{suffix}")
-        database = _connect(home.outbox)
+        database = connect(home.outbox)
     try:
         yield Outbox(database, identity.device_id(home), cap)
     finally:
         database.close()
 
 
-def _connect(path: str) -> sqlite3.Connection:
+def connect(path: str) -> sqlite3.Connection:
+    """Return a connection to an outbox file, migrated; its transactions are on disk when they end."""
     # isolation_level None: _transaction alone begins and ends transactions, on every Python version.
     database = sqlite3.connect(path, timeout=10.0, isolation_level=None)
     try:

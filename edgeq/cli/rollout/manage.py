@@ -46,10 +46,10 @@ def _show(app: App, rollout: str) -> None:
     """Show each stage and each failed device of ROLLOUT, from its journal; no device is contacted."""
     from edgeq.fleet.rollout import rollout_store, view
 
-    found = rollout_store.read(app.workspace, rollout)
-    for line in view.lines(found):
+    progress = rollout_store.read(app.workspace, rollout)
+    for line in view.lines(progress):
         app.ui.line(line)
-    app.ui.emit(SCHEMA, view.to_dict(found))
+    app.ui.emit(SCHEMA, view.to_dict(progress))
 
 
 @command("pause", examples=["edgeq rollout pause kws-1a2b3c4d-1"])

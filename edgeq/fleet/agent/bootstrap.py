@@ -22,7 +22,7 @@ from edgeq.values import Device
 
 OLDEST_PYTHON = (3, 7)
 
-_SCRIPT = r"""
+SCRIPT = r"""
 import errno, hashlib, json, os, sys, tempfile
 def say(**answer):
     answer["edgeq"] = 1
@@ -188,7 +188,7 @@ def script_response(line: bytes) -> ScriptResponse | None:
 def _run(
     transport: Transport, device: Device, verb: str, agent: AgentFile, *, timeout_s: float
 ) -> ScriptResponse:
-    argv = [device.python, "-c", _SCRIPT, verb, device.home, agent.name, agent.sha256, str(len(agent.data))]
+    argv = [device.python, "-c", SCRIPT, verb, device.home, agent.name, agent.sha256, str(len(agent.data))]
     running = transport.run(
         argv,
         stdin=_pieces(agent.data) if verb == "place" else (),

@@ -210,7 +210,7 @@ class _Conversation:
         """
         if message.get("event") != "progress" or message.get("step") != "wanted":
             return
-        self._held = _checked(message.get("blobs"), self._contents)
+        self._held = parse_held(message.get("blobs"), self._contents)
         with self._reporting:
             self._answered.set()
             held_back, self._held_back = self._held_back, []
@@ -274,7 +274,7 @@ class _Conversation:
         self._on_chunk(content, size_bytes)
 
 
-def _checked(held: Any, contents: Sequence[Content]) -> list[list[str] | None]:
+def parse_held(held: Any, contents: Sequence[Content]) -> list[list[str] | None]:
     """Return the digests of the chunks that the device holds of each content; None for a complete one."""
     if not isinstance(held, list) or len(held) != len(contents):
         raise wire.WireError("it lists other blobs than were offered")

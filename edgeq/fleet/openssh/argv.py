@@ -24,15 +24,15 @@ def find_ssh(name: str) -> str:
     Raises:
         ToolMissing: it is not on PATH.
     """
-    found = shutil.which("ssh")
-    if found is None:
+    program = shutil.which("ssh")
+    if program is None:
         raise ToolMissing(
             name,
             "`transport = 'openssh'` needs the ssh program, which is not on PATH",
             hint="install OpenSSH's client (apt-get install openssh-client), "
             "or remove `transport` from devices.toml",
         )
-    return found
+    return program
 
 
 def alias(device: Device) -> str:
@@ -128,5 +128,5 @@ def version(ssh: str) -> tuple[int, int]:
     done = subprocess.run(
         [ssh, "-V"], capture_output=True, text=True, errors="replace", timeout=_VERSION_S, check=False
     )
-    found = _VERSION.search(done.stderr + done.stdout)
-    return (int(found[1]), int(found[2])) if found else (99, 0)
+    match = _VERSION.search(done.stderr + done.stdout)
+    return (int(match[1]), int(match[2])) if match else (99, 0)

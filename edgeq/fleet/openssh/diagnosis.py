@@ -53,8 +53,8 @@ class SshLog:
 
     @property
     def shown(self) -> str | None:
-        found = [match for line in self.lines if (match := _SHOWN.match(line))]
-        return f"{found[-1][1]} {found[-1][2]}" if found else None
+        shown_keys = [match for line in self.lines if (match := _SHOWN.match(line))]
+        return f"{shown_keys[-1][1]} {shown_keys[-1][2]}" if shown_keys else None
 
     @property
     def last(self) -> str:
@@ -67,9 +67,9 @@ class SshLog:
 def login_error(log: SshLog) -> Exception:
     """Return the error for an `ssh` that ended before the login."""
     for rule in _RULES:
-        found = rule(log)
-        if found is not None:
-            return found
+        error = rule(log)
+        if error is not None:
+            return error
     return TransportError(log.device.name, f"ssh ended: {log.last}")
 
 
@@ -84,8 +84,8 @@ def end_error(log: SshLog) -> LinkLost | DeviceTimeout:
 def _host_key(log: SshLog) -> Exception | None:
     name = log.device.name
     revoked = _REVOKED.search(log.text)
-    found = _CHANGED.search(log.text)
-    where = next((one for one in (*(found.groups() if found else ()),) if one), None)
+    changed = _CHANGED.search(log.text)
+    where = next((one for one in (*(changed.groups() if changed else ()),) if one), None)
     if revoked is None and where is None and "Host key verification failed" not in log.text:
         return None
     if where == log.alias:
@@ -105,7 +105,7 @@ def _host_key(log: SshLog) -> Exception | None:
             f"jump host {host} has a host key that known_hosts revokes ({log.shown})",
             hint="find out why it was revoked; do not log in there",
         )
-    if found is not None and found[1]:
+    if changed is not None and changed[1]:
         pinned_there = log.device.jump_host_key is not None
         fingerprint = (log.shown or "SHA256:...").split()[-1]
         return HostKeyMismatch(
@@ -163,14 +163,14 @@ def _settings(log: SshLog) -> Exception | None:
 def _unreachable(log: SshLog) -> Exception | None:
     name, text = log.device.name, log.text
     hint = f"is it switched on, and does `ssh -p {log.device.port} {log.device.host}` connect?"
-    if found := re.search(r"Could not resolve hostname (.*?): (.*)", text):
-        return Unreachable(name, f"the host name {found[1]!r} cannot be resolved: {found[2]}", hint=hint)
-    if found := re.search(r"connect to (?:host|address) (\S+) port (\d+): (.*)", text):
-        return Unreachable(name, f"nothing answers at {found[1]}:{found[2]}: {found[3]}", hint=hint)
-    if found := re.search(r"open failed: (.*)|stdio forwarding failed", text):
+    if match := re.search(r"Could not resolve hostname (.*?): (.*)", text):
+        return Unreachable(name, f"the host name {match[1]!r} cannot be resolved: {match[2]}", hint=hint)
+    if match := re.search(r"connect to (?:host|address) (\S+) port (\d+): (.*)", text):
+        return Unreachable(name, f"nothing answers at {match[1]}:{match[2]}: {match[3]}", hint=hint)
+    if match := re.search(r"open failed: (.*)|stdio forwarding failed", text):
         return Unreachable(
             name,
-            f"a jump host cannot connect to it: {found[1] or 'forwarding failed'}",
+            f"a jump host cannot connect to it: {match[1] or 'forwarding failed'}",
             hint="is the device on, and does the jump host allow forwarding (AllowTcpForwarding)?",
         )
     return None

@@ -45,8 +45,8 @@ class _Packet:
     def number(self, index: int) -> int:
         if len(self.body) < 4 * index + 4:
             raise MuxError(f"a short packet of type {self.kind:#x}")
-        (found,) = struct.unpack_from(">I", self.body, 4 * index)
-        return int(found)
+        (value,) = struct.unpack_from(">I", self.body, 4 * index)
+        return int(value)
 
     def reason(self) -> str:
         return self.body[8:].decode("utf-8", "replace").strip()

@@ -6,6 +6,7 @@ import os
 import shlex
 import threading
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from edgeq.errors import DeviceTimeout, LinkLost, TransportError, Unreachable
 from edgeq.fleet.openssh import argv
@@ -92,7 +93,7 @@ class OpensshTransport(ClosedAtExit):
         self._session_dir = session_dir
         self._timeout_s = timeout_s
         self._watch = watch
-        self._found: str | None = None
+        self._hang: str | None = None
         self._closing = threading.Event()
         self._closed = threading.Lock()
         threading.Thread(target=self._guard, name=f"edgeq-watch-{device.name}", daemon=True).start()
@@ -150,6 +151,16 @@ class OpensshTransport(ClosedAtExit):
         return self._device.name
 
     @property
+    def ssh_pid(self) -> int:
+        """The process id of the master, which is also that of its process group."""
+        return self._master.pid
+
+    @property
+    def folder(self) -> Path:
+        """The private folder of the control socket, which exists as long as the connection."""
+        return self._session_dir.folder
+
+    @property
     def signals(self) -> int:
         """The number of commands that ended by a signal so far."""
         return self._master.signals
@@ -168,8 +179,8 @@ class OpensshTransport(ClosedAtExit):
         """Return the error for a lost connection, after ssh has logged the reason."""
         self._master.wait(_GONE_S)
         self.close()
-        if self._found is not None:
-            return DeviceTimeout(self.name, self._found, hint="run the same command again")
+        if self._hang is not None:
+            return DeviceTimeout(self.name, self._hang, hint="run the same command again")
         return end_error(_log_of(self._device, self._master))
 
     def close(self) -> None:
@@ -190,7 +201,7 @@ class OpensshTransport(ClosedAtExit):
             return  # it ended; readers notice it by the end of their streams
         except TimeoutError:
             if not self._closing.is_set():
-                self._found = f"the ssh program did not respond for {patience_s:.3g} s"
+                self._hang = f"the ssh program did not respond for {patience_s:.3g} s"
                 self._master.kill()
 
 

@@ -54,7 +54,7 @@ class Journal:
         if not events:
             return
         try:
-            self._append(b"".join(self._line(event) for event in events))
+            self.write(b"".join(self._line(event) for event in events))
         except OSError as error:
             raise RolloutError(
                 str(self._path),
@@ -63,7 +63,8 @@ class Journal:
                 code="EQ826",
             ) from error
 
-    def _append(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Write lines at the end of the file, and sync it."""
         fresh = not self._path.exists()
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
@@ -78,7 +79,7 @@ class Journal:
     def _line(self, event: Mapping[str, Any]) -> bytes:
         head = {"schema": SCHEMA} if self._count == 0 else {}
         body = {**head, **event, "n": self._count, "prev": self._last, "time_ns": time.time_ns()}
-        self._last = _hash(body)
+        self._last = line_hash(body)
         self._count += 1
         return wire.canonical({**body, "hash": self._last}) + b"\n"
 
@@ -109,7 +110,7 @@ def _parse(path: Path) -> tuple[list[dict[str, Any]], int]:
     for number, line in enumerate(whole.splitlines()):
         entry = _entry(path, number, line)
         body = {key: value for key, value in entry.items() if key != "hash"}
-        if entry.get("n") != number or entry.get("prev") != last or entry.get("hash") != _hash(body):
+        if entry.get("n") != number or entry.get("prev") != last or entry.get("hash") != line_hash(body):
             raise _damaged(path, number, "its hash does not continue the line before")
         if number == 0 and entry.get("schema") != SCHEMA:
             raise _damaged(path, 0, f"expected {SCHEMA}, got {entry.get('schema')!r}")
@@ -132,5 +133,6 @@ def _damaged(path: Path, number: int, problem: str) -> RolloutDamaged:
     return RolloutDamaged(f"{path}: line {number + 1}", problem)
 
 
-def _hash(body: Mapping[str, Any]) -> str:
+def line_hash(body: Mapping[str, Any]) -> str:
+    """Return the hash of a line; `body` is the line without its `hash`."""
     return hashlib.sha256(wire.canonical(dict(body))).hexdigest()

@@ -39,7 +39,7 @@ def hold(folder: Path, *, name: str) -> Iterator[None]:
         before = _holder(descriptor)
         if before and not _dead(before):
             raise _busy(name, before)
-        _write(descriptor, {"host": _host(), "boot_id": _boot_id(), "pid": os.getpid(), "start": _start()})
+        _write(descriptor, this_process())
         try:
             yield
         finally:
@@ -47,6 +47,11 @@ def hold(folder: Path, *, name: str) -> Iterator[None]:
             _write(descriptor, {})
     finally:
         os.close(descriptor)
+
+
+def this_process() -> dict[str, Any]:
+    """Return what the lease of this process says: its machine, boot, id and start time."""
+    return {"host": _host(), "boot_id": _boot_id(), "pid": os.getpid(), "start": _start()}
 
 
 def _dead(holder: dict[str, Any]) -> bool:
@@ -70,8 +75,8 @@ def _busy(name: str, holder: dict[str, Any]) -> RolloutBusy:
 def _holder(descriptor: int) -> dict[str, Any]:
     # Partly written by a controller that died meanwhile: it has no holder.
     with contextlib.suppress(ValueError):
-        found = json.loads(os.pread(descriptor, 4096, 0))
-        return found if isinstance(found, dict) else {}
+        content = json.loads(os.pread(descriptor, 4096, 0))
+        return content if isinstance(content, dict) else {}
     return {}
 
 

@@ -45,7 +45,7 @@ class ThreadPool:
             return []
         now_s = time.monotonic()
         earliest_s = min(deadline_s for _, deadline_s in self._running.values())
-        found: list[tuple[str, Any]] = []
+        outcomes: list[tuple[str, Any]] = []
         wait_s = max(0.0, min(timeout_s, earliest_s - now_s))
         while True:
             try:
@@ -58,10 +58,10 @@ class ThreadPool:
             key, _ = self._running.pop(number)
             if error is not None:
                 raise error
-            found.append((key, value))
+            outcomes.append((key, value))
         now_s = time.monotonic()
         for number, (key, deadline_s) in list(self._running.items()):
             if deadline_s <= now_s:
                 del self._running[number]
-                found.append((key, NoAnswer()))
-        return found
+                outcomes.append((key, NoAnswer()))
+        return outcomes

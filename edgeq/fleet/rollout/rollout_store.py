@@ -106,13 +106,13 @@ def read(workspace: Path, rollout_id: str) -> Rollout:
 
 def read_all(workspace: Path) -> list[Rollout | RolloutDamaged]:
     """Return all rollouts, oldest first; for one that cannot be read, the error."""
-    found: list[Rollout | RolloutDamaged] = []
+    rollouts: list[Rollout | RolloutDamaged] = []
     for name in _names(workspace):
         try:
-            found.append(read(workspace, name))
+            rollouts.append(read(workspace, name))
         except RolloutDamaged as error:
-            found.append(error)
-    return found
+            rollouts.append(error)
+    return rollouts
 
 
 def ask(workspace: Path, rollout_id: str, what: str) -> None:
@@ -134,8 +134,8 @@ def _root(workspace: Path) -> Path:
 
 def _names(workspace: Path) -> list[str]:
     # In a folder without a journal the controller died before the rollout began.
-    found = [path for path in _root(workspace).glob(f"*/{journal.FILE_NAME}") if journal.read_bytes(path)]
-    return [path.parent.name for path in sorted(found, key=lambda path: path.parent.stat().st_ctime_ns)]
+    journals = [path for path in _root(workspace).glob(f"*/{journal.FILE_NAME}") if journal.read_bytes(path)]
+    return [path.parent.name for path in sorted(journals, key=lambda path: path.parent.stat().st_ctime_ns)]
 
 
 def _find(workspace: Path, rollout_id: str) -> Path:

@@ -136,8 +136,8 @@ class Rollout:
 
     def counts(self, stage: int) -> dict[Outcome, int]:
         """Return how many devices of a stage have each outcome."""
-        found = Counter(self.records[name].outcome for name in self.spec.stages[stage].devices)
-        return {outcome: found[outcome] for outcome in Outcome if found[outcome]}
+        counts = Counter(self.records[name].outcome for name in self.spec.stages[stage].devices)
+        return {outcome: counts[outcome] for outcome in Outcome if counts[outcome]}
 
     def touched(self, name: str) -> bool:
         """Return whether this rollout may have changed what the device serves."""

@@ -54,8 +54,8 @@ def summary(rollout: Rollout) -> dict[str, Any]:
 
 def totals(rollout: Rollout) -> dict[Outcome, int]:
     """Return how many devices have each outcome."""
-    found = Counter(record.outcome for record in rollout.records.values())
-    return {outcome: found[outcome] for outcome in Outcome if found[outcome]}
+    counts = Counter(record.outcome for record in rollout.records.values())
+    return {outcome: counts[outcome] for outcome in Outcome if counts[outcome]}
 
 
 def lines(rollout: Rollout) -> Iterator[str]:
@@ -149,7 +149,7 @@ def _counts(counts: Mapping[Outcome, int]) -> str:
 
 
 def _restored(rollout: Rollout) -> str:
-    found = Counter(record.restored for record in rollout.records.values() if record.restored)
+    counts = Counter(record.restored for record in rollout.records.values() if record.restored)
     words = {"restored": "restored", "nothing": "left unchanged", "failed": "not restored"}
-    text = ", ".join(f"{found[key]} {word}" for key, word in words.items() if found[key])
+    text = ", ".join(f"{counts[key]} {word}" for key, word in words.items() if counts[key])
     return f"; {text}" if text else ""

@@ -135,14 +135,15 @@ def _digest(target: Target, choice: Choice, wheels: tuple[RuntimeFile, ...]) -> 
     return wire.digest({**content, "own": choice.own} if choice.own else content)
 
 
-def _key(target: Target, choice: Choice) -> str:
+def cache_key(target: Target, choice: Choice) -> str:
+    """Return the name, without suffix, under which the wheels of a choice are recorded for a target."""
     content = {"platforms": target.platforms, "python": target.python, "abi": target.abi}
     return wire.digest({**content, "requirements": choice.requirements, "alone": bool(choice.own)})[:16]
 
 
 def _cached(folder: Path, target: Target, choice: Choice) -> tuple[RuntimeFile, ...] | None:
     try:
-        content = json.loads((folder / f"{_key(target, choice)}.json").read_bytes())
+        content = json.loads((folder / f"{cache_key(target, choice)}.json").read_bytes())
         wheels = tuple(
             RuntimeFile(
                 name=entry["name"],
@@ -179,7 +180,7 @@ def _download(name: str, folder: Path, target: Target, choice: Choice) -> tuple[
         "requirements": choice.requirements,
         "wheels": entries,
     }
-    write_atomic(folder / f"{_key(target, choice)}.json", json.dumps(document, indent=1).encode())
+    write_atomic(folder / f"{cache_key(target, choice)}.json", json.dumps(document, indent=1).encode())
     return tuple(wheels)
 
 

@@ -60,20 +60,20 @@ class SshConfig:
         Raises:
             ConfigError: a value is invalid.
         """
-        found: Mapping[str, Any] = self.parsed.lookup(name)
-        port = found.get("port")
+        options: Mapping[str, Any] = self.parsed.lookup(name)
+        port = options.get("port")
         if port is not None and not (str(port).isdigit() and 0 < int(port) < 65536):
             raise ConfigError(f"ssh config: Host {name}: Port", expected="1 to 65535", got=str(port))
-        jump = found.get("proxyjump")
+        jump = options.get("proxyjump")
         return HostSettings(
-            host=str(found.get("hostname", name)),
+            host=str(options.get("hostname", name)),
             port=None if port is None else int(port),
-            user=found.get("user"),
-            identities=_existing(found.get("identityfile", [])),
-            certificates=_existing([found[key] for key in sorted(filter(_CERTIFICATE.fullmatch, found))]),
-            identities_only=str(found.get("identitiesonly", "no")).lower() == "yes",
+            user=options.get("user"),
+            identities=_existing(options.get("identityfile", [])),
+            certificates=_existing([options[key] for key in sorted(filter(_CERTIFICATE.fullmatch, options))]),
+            identities_only=str(options.get("identitiesonly", "no")).lower() == "yes",
             known_hosts=_existing(
-                shlex.split(str(found.get("userknownhostsfile", ""))) or _KNOWN_HOSTS,
+                shlex.split(str(options.get("userknownhostsfile", ""))) or _KNOWN_HOSTS,
             ),
             jump=None if jump is None or str(jump).lower() == "none" else str(jump),
         )
@@ -136,7 +136,7 @@ def _included(path: Path, value: str) -> Iterator[Path]:
         where = base if base.is_absolute() else Path("~/.ssh").expanduser() / base
         if not base.is_absolute() and not glob.has_magic(pattern) and not where.exists():
             where = path.parent / base
-        yield from sorted(Path(found) for found in glob.glob(str(where)) if Path(found).is_file())
+        yield from sorted(Path(name) for name in glob.glob(str(where)) if Path(name).is_file())
 
 
 def _followed(lines: Iterator[str], skipped: list[str]) -> Iterator[str]:

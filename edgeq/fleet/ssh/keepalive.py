@@ -41,11 +41,11 @@ class Watchdog:
     paramiko itself does not detect a dead path, and waits without a limit.
 
     Attributes:
-        found: why the connection was closed, or None.
+        reason: why the connection was closed, or None.
     """
 
     def __init__(self, session: paramiko.Transport, life: ActivitySocket, *, name: str, watch: Watch) -> None:
-        self.found: str | None = None
+        self.reason: str | None = None
         self._session = session
         self._life = life
         self._watch = watch
@@ -78,9 +78,9 @@ class Watchdog:
             silent_s = self._life.silent_s()
             due = self._due
             if silent_s > self._watch.patience_s:
-                self.found = f"did not respond for {silent_s:.3g} s"
+                self.reason = f"did not respond for {silent_s:.3g} s"
             elif due is not None and time.monotonic() > due[0]:
-                self.found = due[1]
+                self.reason = due[1]
             else:
                 continue
             self._closing.set()

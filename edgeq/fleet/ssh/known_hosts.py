@@ -36,11 +36,11 @@ class Known:
 def known_keys(host: str, port: int, files: Sequence[Path]) -> Known:
     """Return the entries of a host in files; an invalid line is skipped, not the file."""
     name = host_name(host, port)
-    found = [(marker, key) for path in files for marker, names, key in _lines(path) if _covers(names, name)]
+    entries = [(marker, key) for path in files for marker, names, key in _lines(path) if _covers(names, name)]
     return Known(
-        keys=tuple(dict.fromkeys(key for marker, key in found if marker is None)),
-        revoked=tuple(key for marker, key in found if marker == _REVOKED),
-        by_authority=any(marker == _AUTHORITY for marker, _ in found),
+        keys=tuple(dict.fromkeys(key for marker, key in entries if marker is None)),
+        revoked=tuple(key for marker, key in entries if marker == _REVOKED),
+        by_authority=any(marker == _AUTHORITY for marker, _ in entries),
     )
 
 
@@ -129,13 +129,13 @@ def _covers(names: str, host: str) -> bool:
     """Return whether the names of a line match a host: hashed, or patterns; `!` excludes."""
     if names.startswith("|"):
         return _hashed(names, host.lower())
-    found = False
+    covered = False
     for pattern in names.lower().split(","):
         if _matches(pattern.removeprefix("!"), host.lower()):
             if pattern.startswith("!"):
                 return False
-            found = True
-    return found
+            covered = True
+    return covered
 
 
 def _matches(pattern: str, host: str) -> bool:

@@ -98,9 +98,9 @@ class SshTransport(ClosedAtExit):
 
     def lost(self) -> LinkLost | DeviceTimeout:
         """Return the error for a lost connection."""
-        if self._watchdog.found is not None:
+        if self._watchdog.reason is not None:
             return DeviceTimeout(
-                self._name, self._watchdog.found, hint="check its power and its network, then try again"
+                self._name, self._watchdog.reason, hint="check its power and its network, then try again"
             )
         return LinkLost(
             self._name,
@@ -123,4 +123,4 @@ def _start(session: paramiko.Transport, channel: paramiko.Channel, command: str)
     message.add_string("exec")
     message.add_boolean(True)
     message.add_string(command)
-    session._send_user_message(message)  # type: ignore[attr-defined] # as its `exec_command` does
+    session._send_user_message(message)  # type: ignore[attr-defined] # noqa: SLF001 # as its `exec_command`

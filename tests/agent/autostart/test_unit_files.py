@@ -38,12 +38,12 @@ def test_systemd_accepts_the_units(kind: str, tmp_path: Path) -> None:
     assert len(paths) == 2
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
     argv = ["systemd-analyze", "verify", *(["--user"] if kind == SYSTEMD_USER else []), *map(str, paths)]
-    said = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, env=environment)
-    complaints = [line for line in said.stderr.splitlines() if tmp_path.name in line or "edgeq" in line]
-    assert complaints == [], said.stderr
+    verified = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    complaints = [line for line in verified.stderr.splitlines() if tmp_path.name in line or "edgeq" in line]
+    assert complaints == [], verified.stderr
     paths[0].write_text(paths[0].read_text().replace("Type=oneshot", "Type=sometimes"))
-    said = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, env=environment)
-    assert "sometimes" in said.stderr, "a wrong unit is seen"
+    verified = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert "sometimes" in verified.stderr, "a wrong unit is seen"
 
 
 def test_user_units_recover_and_serve() -> None:
@@ -132,7 +132,7 @@ def test_only_our_line_of_a_crontab_is_replaced() -> None:
 
 
 def test_root_writes_edgeqs_units_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installer, "_write", lambda artifacts: pytest.fail("nothing may be written"))
+    monkeypatch.setattr(installer, "write", lambda artifacts: pytest.fail("nothing may be written"))
     for path in (
         "/etc/passwd",
         "/etc/systemd/system/sshd.service",
@@ -146,5 +146,5 @@ def test_root_writes_edgeqs_units_and_nothing_else(monkeypatch: pytest.MonkeyPat
             {"links": [["/etc/systemd/system/edgeq.service", path]]},
         ):
             with pytest.raises(AgentError) as caught:
-                installer._execute(*installer._parse(order))
+                installer.execute(*installer.parse_order(order))
             assert caught.value.code == "EQ512"

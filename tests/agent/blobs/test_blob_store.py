@@ -179,8 +179,8 @@ def _fill(stream: Any) -> None:
 
 
 def _files(device: Any) -> list[Path]:
-    found = [path for part in ("blobs", "tmp") for path in (device.home / part).rglob("*") if path.is_file()]
-    return sorted(found)
+    paths = [path for part in ("blobs", "tmp") for path in (device.home / part).rglob("*") if path.is_file()]
+    return sorted(paths)
 
 
 def _wait_for(condition: Any, timeout_s: float = 20) -> None:

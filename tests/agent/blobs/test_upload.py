@@ -51,18 +51,18 @@ def frame(blob: int, chunk: int, data: bytes, packing: int = wire.AS_IT_IS) -> b
     return wire.frame_header(packing, blob, chunk, len(data)) + data
 
 
-def frames(data: bytes, wanted: Any = None, blob: int = 0) -> bytes:
-    found = chunks(data)
-    numbers = range(len(found)) if wanted is None else wanted
-    return b"".join(frame(blob, number, found[number]) for number in numbers)
+def frames(data: bytes, chosen: Any = None, blob: int = 0) -> bytes:
+    parts = chunks(data)
+    numbers = range(len(parts)) if chosen is None else chosen
+    return b"".join(frame(blob, number, parts[number]) for number in numbers)
 
 
 def done(blob: int = 0) -> bytes:
     return wire.frame_header(wire.DONE, blob, 0, 0)
 
 
-def whole(data: bytes, wanted: Any = None, blob: int = 0) -> bytes:
-    return frames(data, wanted, blob) + done(blob)
+def whole(data: bytes, chosen: Any = None, blob: int = 0) -> bytes:
+    return frames(data, chosen, blob) + done(blob)
 
 
 def send(device: Any, request: dict[str, Any], body: bytes, **extra: Any) -> Any:
@@ -319,9 +319,9 @@ def test_an_upload_that_does_not_fit_is_refused_before_any_byte_is_read(device: 
 
 @pytest.fixture
 def place(tmp_path: Path) -> home.Home:
-    found = home.locate(str(tmp_path / "home"))
-    found.ensure()
-    return found
+    home_folder = home.locate(str(tmp_path / "home"))
+    home_folder.ensure()
+    return home_folder
 
 
 def part(place: home.Home, data: bytes = DATA) -> partial.Partial:
@@ -424,7 +424,7 @@ def test_an_upload_overtaken_by_one_that_died_is_a_transient_error(
         first.finish()
     assert (caught.value.code, caught.value.transient) == ("EQ508", True)
     later = part(place)  # alive, and not done in time
-    monkeypatch.setattr(partial, "_WAIT_S", 0.2)
+    monkeypatch.setattr(partial, "WAIT_S", 0.2)
     with pytest.raises(AgentError, match="took it over"):
         first.finish()
     for each in (first, later):

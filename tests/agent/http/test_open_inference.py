@@ -45,9 +45,12 @@ class TestWithTritonsClient:
         assert not client.is_model_ready("tiny", "1")
         assert not client.is_model_ready("unknown")
         assert client.get_server_metadata()["extensions"] == ["binary_tensor_data", "edgeq_feedback"]
-        found = client.get_model_metadata("tiny")
-        assert found["versions"] == [float_bundle.release]
-        assert [entry["shape"] for entry in found["inputs"] + found["outputs"]] == [[1, 6, 6, 2], [1, 3]]
+        metadata = client.get_model_metadata("tiny")
+        assert metadata["versions"] == [float_bundle.release]
+        assert [entry["shape"] for entry in metadata["inputs"] + metadata["outputs"]] == [
+            [1, 6, 6, 2],
+            [1, 3],
+        ]
 
     @pytest.mark.parametrize("binary_in", [True, False])
     @pytest.mark.parametrize("binary_out", [True, False])
@@ -58,14 +61,16 @@ class TestWithTritonsClient:
         import tritonclient.http as http
 
         known = client.get_model_metadata("tiny")
-        wanted = kit.run_here(tiny_models / "float.tflite", tiny_data[:10])[1]
+        expected = kit.run_here(tiny_models / "float.tflite", tiny_data[:10])[1]
         for row in range(10):
             entry = http.InferInput(known["inputs"][0]["name"], [1, 6, 6, 2], "FP32")
             entry.set_data_from_numpy(tiny_data[row : row + 1], binary_data=binary_in)
             exit_ = http.InferRequestedOutput(known["outputs"][0]["name"], binary_data=binary_out)
-            found = client.infer("tiny", [entry], outputs=[exit_], request_id=f"r{row}")
-            np.testing.assert_allclose(found.as_numpy(known["outputs"][0]["name"])[0], wanted[row], rtol=1e-6)
-            response = found.get_response()
+            answer = client.infer("tiny", [entry], outputs=[exit_], request_id=f"r{row}")
+            np.testing.assert_allclose(
+                answer.as_numpy(known["outputs"][0]["name"])[0], expected[row], rtol=1e-6
+            )
+            response = answer.get_response()
             assert (response["id"], response["model_version"]) == (f"r{row}", float_bundle.release)
 
     def test_clients_get_the_reason_of_a_refusal(self, client: Any, tiny_data: Any) -> None:
@@ -119,9 +124,9 @@ def test_curl_over_the_unix_socket(serving: Any, tiny_data: Any, tiny_models: Pa
         entry = curl("http://localhost/v2/models/tiny")["inputs"][0]
         assert entry["datatype"] == "FP32"  # int8 inside; real values are quantized for the caller
         (serving.home / "request.json").write_text(json.dumps(request_of(tiny_data[:1], entry["name"])))
-        found = curl("http://localhost/v2/models/tiny/infer", "-d", f"@{serving.home}/request.json")
+        document = curl("http://localhost/v2/models/tiny/infer", "-d", f"@{serving.home}/request.json")
         raw = kit.run_here(tiny_models / "int8.tflite", tiny_data[:1])[1]
-        np.testing.assert_allclose(found["outputs"][0]["data"], (raw[0].astype(float) + 128) / 256)
+        np.testing.assert_allclose(document["outputs"][0]["data"], (raw[0].astype(float) + 128) / 256)
         # Over 1 MB curl asks first ("Expect: 100-continue"), and has its answer before it sends.
         big = request_of(np.zeros((300, 6, 6, 100), np.float32), entry["name"])
         (serving.home / "request.json").write_text(json.dumps(big))
@@ -161,16 +166,16 @@ def test_integers_raw_outputs_and_versions(
         assert answer["model_version"] == int8_bundle.release
         np.testing.assert_array_equal(np.frombuffer(body[length:], np.int8), raw[0])
         # The split's key.
-        found = set()
+        split_arms = set()
         for key in range(20):
             request = request_of(tiny_data[0], entry["name"], parameters={"key": f"k{key}"})
-            status, said = server.post("tiny", request)
-            assert status == 200, said
-            wanted = ab_split.choose([("a", 1.0), ("b", 1.0)], "s", f"k{key}")
-            assert said["parameters"] == {"arm": "ab"[wanted]}
-            assert said["model_version"] == [float_bundle.release, int8_bundle.release][wanted]
-            found.add(said["parameters"]["arm"])
-        assert found == {"a", "b"}
+            status, answer = server.post("tiny", request)
+            assert status == 200, answer
+            arm = ab_split.choose([("a", 1.0), ("b", 1.0)], "s", f"k{key}")
+            assert answer["parameters"] == {"arm": "ab"[arm]}
+            assert answer["model_version"] == [float_bundle.release, int8_bundle.release][arm]
+            split_arms.add(answer["parameters"]["arm"])
+        assert split_arms == {"a", "b"}
         for path in (f"/v2/models/tiny/versions/{'0' * 64}", "/v2/models/tiny/versions/1"):
             assert server.ask("GET", path)[0] == 404
             body = json.dumps(request_of(tiny_data[0], entry["name"])).encode()

@@ -122,8 +122,8 @@ class TestRefusals:
         ],
     )
     def test_a_path_or_method(self, server: Served, method: str, path: str, status: int) -> None:
-        found, headers, body = server.ask(method, path)
-        assert found == status
+        got, headers, body = server.ask(method, path)
+        assert got == status
         assert headers["content-type"] == "application/json"
         assert method == "HEAD" or set(json.loads(body)) == {"error"}
 

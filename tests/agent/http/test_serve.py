@@ -142,20 +142,20 @@ def test_the_socket_of_a_dead_server_is_replaced_and_of_a_running_one_is_not(ser
     ],
 )
 def test_wrong_options_are_refused(serving: Any, options: list[str], status: int, words: str) -> None:
-    found, said = refused(serving, *options)
-    assert (found, words in said) == (status, True), said
+    got, error = refused(serving, *options)
+    assert (got, words in error) == (status, True), error
     assert not (serving.home / "serve.sock").exists()
 
 
 def test_a_port_in_use_is_refused(serving: Any) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        status, said = refused(serving, "--port", str(taken.getsockname()[1]))
-    assert (status, "EQ548" in said, "in use" in said) == (2, True, True)
+        status, error = refused(serving, "--port", str(taken.getsockname()[1]))
+    assert (status, "EQ548" in error, "in use" in error) == (2, True, True)
 
 
 def test_a_device_without_models_is_an_error(device: Any) -> None:
-    status, said = refused(device)
-    assert (status, "EQ510" in said, "deploy" in said) == (1, True, True)
+    status, error = refused(device)
+    assert (status, "EQ510" in error, "deploy" in error) == (1, True, True)
 
 
 def test_a_model_that_does_not_load_is_not_ready_but_the_others_serve(
@@ -196,6 +196,6 @@ def test_it_replaces_itself_by_the_runtimes_interpreter(serving: Any, tmp_path: 
 
 
 def _runtime(device: Any) -> str:
-    found: str
-    (found,) = os.listdir(device.home / "runtime")
-    return found
+    digest: str
+    (digest,) = os.listdir(device.home / "runtime")
+    return digest

@@ -47,9 +47,9 @@ def arms(old: Any, new: Any) -> dict[str, Any]:
 
 def split(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     def counts(machine: Any) -> None:
-        found = candidates.status(home.Home(str(machine.home)), "tiny").to_json()
-        assert found["in_force"], "the response says that it is split"
-        assert [arm["release"] for arm in found["split"]["arms"]] == [old.release, new.release]
+        status = candidates.status(home.Home(str(machine.home)), "tiny").to_json()
+        assert status["in_force"], "the response says that it is split"
+        assert [arm["release"] for arm in status["split"]["arms"]] == [old.release, new.release]
 
     return Scenario(
         name="split",
@@ -91,8 +91,8 @@ def promote(old: Any, new: Any, before: dict[str, Any]) -> Scenario:
     """Activate an arm of the split: it alone serves, and no split is left."""
 
     def settled(machine: Any) -> None:
-        found = candidates.status(home.Home(str(machine.home)), "tiny").to_json()
-        assert (found["split"], found["staged"]) == (None, {})
+        status = candidates.status(home.Home(str(machine.home)), "tiny").to_json()
+        assert (status["split"], status["staged"]) == (None, {})
 
     return Scenario(
         name="promote",

@@ -106,9 +106,9 @@ class Lab:
         if self._modules.scenarios.current(self.machine) is None:
             return
         with self.machine.inside():
-            found = active_release.find(home.Home(str(self.machine.home)), "tiny")
+            active = active_release.find(home.Home(str(self.machine.home)), "tiny")
             options = InferOptions(window=50, outputs=False, threads=1)
-            result = found.backend.infer(found.files, options, str(self._payload), 60, lambda _: None)
+            result = active.backend.infer(active.files, options, str(self._payload), 60, lambda _: None)
         assert (result.samples, result.errors) == (3, {})
 
     def refuse(self, name: str, at: int, error: int, *, lasting: bool) -> bool:
@@ -160,7 +160,7 @@ class Lab:
 
 
 def _digest(tree: dict[str, Any]) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for path, what in sorted(tree.items()):
-        found.update(repr((path, what)).encode())
-    return found.hexdigest()
+        digest.update(repr((path, what)).encode())
+    return digest.hexdigest()

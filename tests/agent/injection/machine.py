@@ -105,7 +105,7 @@ class FaultyDisk(disk.Disk):
         return fault.lasting and number > fault.at and (fault.error != errno.ENOSPC or operation in GROWS)
 
     def _sync(self, operation: str, arguments: tuple[Any, ...]) -> None:
-        where = f"{operation} in {_place(sys._getframe(2))}"
+        where = f"{operation} in {_place(sys._getframe(2))}"  # noqa: SLF001 # its documented name
         self.syncs.add(where)
         if where != self._deaf:
             self._cache.follow(operation, arguments, None)
@@ -150,12 +150,14 @@ class Machine:
         self._life = 0
         self._cache_module = cache
         self._cache: Any = None
-        started = process_token._started
+        start_time = process_token.start_time
         # The same names in every run, so that a disk that was found consistent is recognized.
-        patch.setattr(partial, "_new_owner", lambda: f"owner{self._life}")
+        patch.setattr(partial, "new_owner", lambda: f"owner{self._life}")
         # A restart gives this process another start time, so its earlier files are those of a dead process.
         patch.setattr(
-            process_token, "_started", lambda pid: f"9{self._life}" if pid == os.getpid() else started(pid)
+            process_token,
+            "start_time",
+            lambda pid: f"9{self._life}" if pid == os.getpid() else start_time(pid),
         )
 
     def load(self, tree: dict[str, Any], *, boot: int = 1, seconds: float = 100.0) -> None:
@@ -236,10 +238,10 @@ class Remembered:
                 self._known[key] = self._run(interpreter, job, timeout_s, *rest, **more)
             except errors.AgentError as error:
                 self._known[key] = error
-        found = self._known[key]
-        if isinstance(found, errors.AgentError):
-            raise errors.AgentError.from_message(found.message()["error"])
-        return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+        outcome = self._known[key]
+        if isinstance(outcome, errors.AgentError):
+            raise errors.AgentError.from_message(outcome.message()["error"])
+        return json.loads(json.dumps(outcome))  # type: ignore[no-any-return]
 
 
 def _environment(interpreter: str) -> Any:
@@ -266,9 +268,9 @@ def make_venv(folder: str, shares: bool, timeout_s: float) -> None:
 
 def _contents(job: dict[str, Any]) -> dict[str, Any]:
     """Return the job with each path replaced by the digest of its file."""
-    found = {name: _contents(value) if isinstance(value, dict) else value for name, value in job.items()}
+    contents = {name: _contents(value) if isinstance(value, dict) else value for name, value in job.items()}
     for name, value in job.items():
         if name.endswith("_path") and value is not None:
             path = Path(value)
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "absent"
-    return found
+            contents[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "absent"
+    return contents

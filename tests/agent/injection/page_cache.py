@@ -42,17 +42,17 @@ class PageCache:
         self._top = self._read(root)
 
     def _read(self, folder: Path) -> _Folder:
-        found = _Folder()
+        node = _Folder()
         for entry in os.scandir(folder):
             if entry.is_symlink():
-                found.names[entry.name] = _Link(os.readlink(entry.path))
+                node.names[entry.name] = _Link(os.readlink(entry.path))
             elif entry.is_dir():
-                found.names[entry.name] = self._read(Path(entry.path))
+                node.names[entry.name] = self._read(Path(entry.path))
             else:
                 data = Path(entry.path).read_bytes()
-                found.names[entry.name] = _Content(data, data)
-        found.durable = dict(found.names)
-        return found
+                node.names[entry.name] = _Content(data, data)
+        node.durable = dict(node.names)
+        return node
 
     def _find(self, path: str) -> Any:
         node: Any = self._top
@@ -76,8 +76,8 @@ class PageCache:
             if operation == "sync":
                 content.durable = content.data
         elif operation == "sync_folder":
-            found = self._find(arguments[0])
-            found.durable = dict(found.names)
+            node = self._find(arguments[0])
+            node.durable = dict(node.names)
         elif operation == "sync_all":
             self._sync_all(self._top)
         else:
@@ -124,12 +124,12 @@ class PageCache:
         def names_of(folder: _Folder) -> dict[str, Any]:
             if not mixed:
                 return folder.names if how == TORN else folder.durable
-            found = {}
+            nodes = {}
             for name in sorted({*folder.names, *folder.durable}):
                 node = (folder.names if chance.random() < 0.5 else folder.durable).get(name)
                 if node is not None:
-                    found[name] = node
-            return found
+                    nodes[name] = node
+            return nodes
 
         def walk(folder: _Folder, above: str) -> None:
             for name, node in sorted(names_of(folder).items()):
@@ -149,16 +149,16 @@ class PageCache:
 
 def read_tree(root: Path) -> Tree:
     """Return everything below a folder."""
-    found: Tree = {}
+    tree: Tree = {}
     for folder, names, files in os.walk(root):
         for name in sorted(names + files):
             path = Path(folder, name)
             inside = str(path.relative_to(root))
             if path.is_symlink():
-                found[inside] = os.readlink(path)
+                tree[inside] = os.readlink(path)
             else:
-                found[inside] = None if path.is_dir() else path.read_bytes()
-    return found
+                tree[inside] = None if path.is_dir() else path.read_bytes()
+    return tree
 
 
 def write_tree(root: Path, tree: Tree) -> None:

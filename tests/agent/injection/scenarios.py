@@ -212,12 +212,14 @@ def build(release: str, digest: str, wheel: bytes, before: dict[str, Any], *, br
         return {str(path.relative_to(site)): path.read_bytes() for path in sorted(site.rglob("*.py"))}
 
     def always(machine: Any) -> None:
-        found = unpacked(machine)
-        if found is None:
+        content = unpacked(machine)
+        if content is None:
             assert not broken, "the runtime that was there is gone, and no other is in its place"
-        elif found != expected:
+        elif content != expected:
             assert broken, "a runtime with files missing or damaged"
-            assert found == {**expected, BROKEN: b"raise ImportError"}, "neither the old one nor the new one"
+            assert content == {**expected, BROKEN: b"raise ImportError"}, (
+                "neither the old one nor the new one"
+            )
 
     def check(machine: Any) -> None:
         assert unpacked(machine) == expected, "the response says that the runtime is there"
@@ -243,16 +245,16 @@ def service(release: str, before: dict[str, Any], *, enable: bool) -> Scenario:
     """What starts the agent with the device is installed, or removed again."""
 
     def installed(machine: Any) -> None:
-        found = record.read(home.Home(str(machine.home)))
-        assert found is not None, "the response says installed"
-        assert found.is_intact(), "the response says installed"
+        installation = record.read(home.Home(str(machine.home)))
+        assert installation is not None, "the response says installed"
+        assert installation.is_intact(), "the response says installed"
 
     def gone(machine: Any) -> None:
         assert list((machine.home / "service").iterdir()) == [], "the response says removed"
 
     def always(machine: Any) -> None:
-        found = record.read(home.Home(str(machine.home)))
-        known = set() if found is None else {*found.files, *found.stale}
+        installation = record.read(home.Home(str(machine.home)))
+        known = set() if installation is None else {*installation.files, *installation.stale}
         there = {str(path) for path in (machine.home / "service").glob("start.*")}
         assert there <= known, "the record does not list a start file"
 

@@ -45,5 +45,5 @@ def test_a_board_has_a_processor_zone_and_a_power_monitor(tree: Tree) -> None:
 
 def test_the_facts_name_mendels_release(tree: Tree) -> None:
     assert facts.read(tree({}))["mendel"] is None
-    found = facts.read(tree({"etc/mendel_version": "eagle\n"}))
-    assert (found["kind"], found["mendel"]) == ("coral", "eagle")
+    read = facts.read(tree({"etc/mendel_version": "eagle\n"}))
+    assert (read["kind"], read["mendel"]) == ("coral", "eagle")

@@ -61,12 +61,12 @@ def test_every_measure_of_a_pc_has_a_value_and_a_source(tree: Tree) -> None:
 
 def test_a_bare_system_gives_a_reason_for_each_absent_measure(tree: Tree) -> None:
     linux = platform_of(tree({}))
-    found = sensors.availability(linux)
+    measures = sensors.availability(linux)
     for name in ("temperature", "frequency", "governor", "throttling", "energy"):
-        assert found[name]["available"] is False
-        assert found[name]["reason"]
-    assert found["memory"]["source"] == "getrusage ru_maxrss"
-    assert found["latency"]["available"]
+        assert measures[name]["available"] is False
+        assert measures[name]["reason"]
+    assert measures["memory"]["source"] == "getrusage ru_maxrss"
+    assert measures["latency"]["available"]
     reading = sensors.environment(linux).to_json()
     assert set(reading["absent"]) == {name for name, value in reading.items() if value is None}
     assert linux.memory_bytes() is None

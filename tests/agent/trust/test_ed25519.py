@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeq_agent.trust import ed25519
+from edgeq_agent.trust import ed25519, edwards
 
 P = 2**255 - 19
 L = 2**252 + 27742317777372353535851937790883648493
@@ -147,10 +147,10 @@ def test_a_key_of_small_order_signs_nothing(public: str) -> None:
 def test_only_the_small_order_rule_refuses_the_neutral_key() -> None:
     """The equation itself holds for it with every message: S*B - k*A is R, all three being neutral."""
     neutral = bytes.fromhex(SMALL_ORDER[0])
-    point = ed25519._decode(neutral)
+    point = edwards.decode(neutral)
     assert point is not None
     for challenge in (1, 2, L - 1):
-        assert ed25519._encode(ed25519._sum_of_products(0, challenge, point)) == neutral
+        assert edwards.encode(edwards.sum_of_products(0, challenge, point)) == neutral
     assert not ed25519.verify(neutral, b"anything at all", neutral + scalar(0))
 
 
@@ -199,11 +199,11 @@ def test_a_key_of_a_wrong_length_is_refused(length: int) -> None:
 
 def test_a_key_with_a_small_order_component_is_not_trusted() -> None:
     """Such a key is a point, and not of the prime-order group: made by adding a point of order 8."""
-    torsion = ed25519._decode(bytes.fromhex(SMALL_ORDER[4]))
-    honest = ed25519._decode(PUBLIC)
+    torsion = edwards.decode(bytes.fromhex(SMALL_ORDER[4]))
+    honest = edwards.decode(PUBLIC)
     assert torsion is not None
     assert honest is not None
-    mixed = ed25519._encode(ed25519._add(honest, ed25519._cached(torsion)))
-    assert ed25519._decode(mixed) is not None
+    mixed = edwards.encode(edwards.add(honest, edwards.cached(torsion)))
+    assert edwards.decode(mixed) is not None
     assert ed25519.key_problem(mixed) == "a point outside the group of prime order"
     assert ed25519.key_problem(PUBLIC) is None

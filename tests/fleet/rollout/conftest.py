@@ -33,7 +33,7 @@ class MortalJournal(Journal):
     dies_at: int | None = None
     how = "after"
 
-    def _append(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         MortalJournal.writes += 1
         mine = MortalJournal.writes == MortalJournal.dies_at
         if mine and self.how == "before":
@@ -42,7 +42,7 @@ class MortalJournal(Journal):
             with self._path.open("ab") as stream:
                 stream.write(data[: len(data) // 2])
             raise Killed
-        super()._append(data)
+        super().write(data)
         if mine:
             raise Killed
 

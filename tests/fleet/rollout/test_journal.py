@@ -75,10 +75,10 @@ def test_a_changed_line_is_seen(path: Path, damage: Callable[[list[bytes]], list
 
 
 def test_a_line_of_another_version_is_refused_even_with_a_good_hash(path: Path) -> None:
-    from edgeq.fleet.rollout.journal import _hash
+    from edgeq.fleet.rollout.journal import line_hash
 
     body = {"schema": "edgeq.rollout-journal/2", "event": "created", "n": 0, "prev": "", "time_ns": 1}
-    path.write_text(json.dumps({**body, "hash": _hash(body)}) + "\n")
+    path.write_text(json.dumps({**body, "hash": line_hash(body)}) + "\n")
     with pytest.raises(RolloutDamaged, match=r"expected edgeq\.rollout-journal/1"):
         read(path)
 

@@ -42,7 +42,7 @@ def contender(folder: Path, barrier: Path) -> subprocess.Popen[str]:
     )
 
 
-def said(process: subprocess.Popen[str]) -> str:
+def first_word(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
@@ -57,7 +57,7 @@ def test_of_processes_that_race_exactly_one_gets_it_each_time(tmp_path: Path) ->
         racers = [contender(tmp_path, barrier) for _ in range(4)]
         time.sleep(0.3)
         barrier.touch()
-        words = [said(racer) for racer in racers]
+        words = [first_word(racer) for racer in racers]
         assert [word.split()[0] for word in words].count("held") == 1, words
         for word in words:
             if word != "held":
@@ -69,7 +69,7 @@ def test_of_processes_that_race_exactly_one_gets_it_each_time(tmp_path: Path) ->
 def test_the_dead_lose_it_at_once(tmp_path: Path) -> None:
     (tmp_path / "go").touch()
     holder = contender(tmp_path, tmp_path / "go")
-    assert said(holder) == "held"
+    assert first_word(holder) == "held"
     with pytest.raises(RolloutBusy, match=f"process {holder.pid}"), lease.hold(tmp_path, name="r-1"):
         pass
     holder.send_signal(signal.SIGKILL)
@@ -81,8 +81,7 @@ def test_the_dead_lose_it_at_once(tmp_path: Path) -> None:
 
 
 def holder_file(tmp_path: Path, **changes: object) -> None:
-    mine = {"host": lease._host(), "boot_id": lease._boot_id(), "pid": os.getpid(), "start": lease._start()}
-    (tmp_path / "lease").write_text(json.dumps({**mine, **changes}))
+    (tmp_path / "lease").write_text(json.dumps({**lease.this_process(), **changes}))
 
 
 def test_another_machine_is_never_taken_for_dead(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from edgeq.fleet.rollout.protocols import NoAnswer
 
 
 def drain(pool: ThreadPool) -> dict[str, object]:
-    found: dict[str, object] = {}
+    answers: dict[str, object] = {}
     while pool.busy:
-        found.update(pool.wait(10))
-    return found
+        answers.update(pool.wait(10))
+    return answers
 
 
 def test_jobs_run_beside_each_other_and_each_comes_back_once() -> None:
@@ -31,9 +31,9 @@ def test_a_job_that_never_ends_is_given_up_and_what_it_says_later_is_not_heard()
     pool, late = ThreadPool(), threading.Event()
     pool.submit("mute", late.wait, deadline_s=0.05)
     pool.submit("good", lambda: "answer", deadline_s=30)
-    found = drain(pool)
-    assert found["good"] == "answer"
-    assert isinstance(found["mute"], NoAnswer)
+    answers = drain(pool)
+    assert answers["good"] == "answer"
+    assert isinstance(answers["mute"], NoAnswer)
     pool.submit("mute", lambda: "second try", deadline_s=30)
     late.set()
     assert drain(pool) == {"mute": "second try"}

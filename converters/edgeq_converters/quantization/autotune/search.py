@@ -39,7 +39,7 @@ _SCREENED = 48
 _SCREENED_ROWS = 4096
 """Samples, and outputs of each layer, on which a candidate is corrected before the choice."""
 _MEASURED = 32
-_MEASURED_MACS = 250_000_000_000
+MEASURED_MACS = 250_000_000_000
 """Most samples, and most multiplications in all, to measure the noise of single tensors with."""
 _TOO_FEW = 4
 _MEASURED_BYTES = 64 << 20
@@ -234,7 +234,7 @@ class _Search:
         if len(self.model.data) > _MEASURED_BYTES:
             return 0
         runs = len(names) * len(tflite_file.activations(self.model.parsed)) * macs(self.model) / 2
-        return int(min(_MEASURED, _MEASURED_MACS / max(runs, 1.0)))
+        return int(min(_MEASURED, MEASURED_MACS / max(runs, 1.0)))
 
     def _score_corrected(
         self, finalists: Sequence[_Candidate], samples: Samples, scorer: LogitsScorer

@@ -76,7 +76,7 @@ def choose(
     cut = logits.cut(model).model
     groups = scale_groups(cut)
     candidates = {
-        key: [_common_range(key, histograms, calibrator=name, grid=grid) for name in names]
+        key: [common_range(key, histograms, calibrator=name, grid=grid) for name in names]
         for key in set(groups.values())
         if all(histograms[name].total for name in key)
     }
@@ -84,7 +84,7 @@ def choose(
     for name, measured in _noises(cut, groups, candidates, samples, grid=grid):
         noise[groups[name]] += measured
     totals = np.sum(list(noise.values()), axis=0) if noise else np.zeros(len(names))
-    best = {key: names[_widest_of_best(candidates[key], measured)] for key, measured in noise.items()}
+    best = {key: names[widest_of_best(candidates[key], measured)] for key, measured in noise.items()}
     return Choice(
         calibrators={name: best[key] for name, key in groups.items() if key in best},
         noise={name: float(totals[i]) for i, name in enumerate(names) if name in WHOLE_MODEL},
@@ -92,13 +92,14 @@ def choose(
     )
 
 
-def _widest_of_best(ranges: Sequence[Range], noise: Array) -> int:
+def widest_of_best(ranges: Sequence[Range], noise: Array) -> int:
+    """Return the position of the widest range among those with about the least noise."""
     # Other data reaches further than these samples: among equally good ranges, the widest is safest.
     good = [i for i in range(len(ranges)) if noise[i] <= noise.min() * _AS_GOOD]
     return max(good, key=lambda i: ranges[i][1] - ranges[i][0])
 
 
-def _common_range(
+def common_range(
     names: Sequence[str], histograms: Mapping[str, Histogram], *, calibrator: str, grid: Grid
 ) -> Range:
     """Return the range that holds the calibrator's ranges of several tensors."""
@@ -114,7 +115,7 @@ def per_tensor_ranges(
     groups = scale_groups(model)
     for name, calibrator in calibrators.items():
         if name in ranges:
-            low, high = _common_range(groups[name], histograms, calibrator=calibrator, grid=grid)
+            low, high = common_range(groups[name], histograms, calibrator=calibrator, grid=grid)
             ranges[name] = TensorRange(
                 low=np.full_like(ranges[name].low, low), high=np.full_like(ranges[name].high, high)
             )

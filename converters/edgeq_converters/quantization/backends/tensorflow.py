@@ -151,4 +151,4 @@ def _tensorflow() -> tuple[Any, Any, Any]:
         from tensorflow.python.framework import dtypes
     except ImportError as error:
         raise missing("TensorFlow") from error
-    return convert.mlir_quantize, convert._types_pb2, dtypes
+    return convert.mlir_quantize, convert._types_pb2, dtypes  # noqa: SLF001 # the types have no public name

@@ -116,7 +116,8 @@ def reestimate(model: Any, data: LabelledData, call: Callable[[list[Any]], list[
     Args:
         call: the model in training mode.
     """
-    layers = [layer for layer in model._flatten_layers() if type(layer).__name__ == "BatchNormalization"]
+    every = model._flatten_layers()  # noqa: SLF001 # `layers` lacks those of nested models
+    layers = [layer for layer in every if type(layer).__name__ == "BatchNormalization"]
     layers = [layer for layer in layers if layer.trainable]
     if not layers:
         return

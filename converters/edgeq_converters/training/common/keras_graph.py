@@ -105,8 +105,9 @@ def calls(model: Any) -> list[Call]:
     """Return the model's calls in topological order, without its input layers."""
     graph = _graph(model)
     in_order = []
-    for depth in sorted(graph._nodes_by_depth, reverse=True):
-        for node in graph._nodes_by_depth[depth]:
+    by_depth = graph._nodes_by_depth  # noqa: SLF001 # Keras has no public list of calls
+    for depth in sorted(by_depth, reverse=True):
+        for node in by_depth[depth]:
             if node.operation is not None and not node.is_input:
                 in_order.append(
                     Call(
@@ -145,7 +146,7 @@ def _graph(model: Any) -> Any:
 
 def call_in_inference_mode(what: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run the call in inference mode and return its result."""
-    if hasattr(what.operation, "_call_has_training_arg") and what.operation._call_has_training_arg:
+    if getattr(what.operation, "_call_has_training_arg", False):
         kwargs = {**kwargs, "training": False}
     return what.operation(*args, **kwargs)
 

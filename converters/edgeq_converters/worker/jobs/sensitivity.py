@@ -31,5 +31,5 @@ def run(job: SensitivityJob, step: Step) -> Sensitivity:
         step=step,
         calibrator=job.calibrator,
         samples=job.samples,
-        walk=job.walk,
+        float_steps=job.float_steps,
     )

@@ -31,8 +31,8 @@ def write_data(folder: Path, digits: Digits) -> None:
     digits.evaluation.save(folder / "evaluation.npz")
 
 
-def walk(folder: Path, say: Callable[[str], None]) -> DemoResult:
-    """Run the whole path in `folder` and return the measurements.
+def run_demo(folder: Path, say: Callable[[str], None]) -> DemoResult:
+    """Run the whole workflow in `folder` and return the measurements.
 
     Args:
         say: called with each line of output.
