@@ -67,6 +67,8 @@ class BenchResult(Response):
         document: the agent's `edgeq.bench/1` as it arrived.
     """
 
+    verbs = ("bench",)
+
     schema_name: Literal["edgeq.bench/1"] = Field(validation_alias="schema")
     model: str
     release: str

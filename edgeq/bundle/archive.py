@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from edgeq.bundle.drift_reference import DriftReference, parse_reference
 from edgeq.bundle.keys import SigningKey
 from edgeq.bundle.manifest import Manifest, parse_manifest, release_of
 from edgeq.bundle.signatures import Signature, from_document, sign, to_document
@@ -46,6 +47,7 @@ class Bundle:
     Attributes:
         manifest: the document as it is sent; its digest is the release.
         parsed: the same as a typed value.
+        reference: the drift reference.
         contents: the bytes by SHA-256.
         signed_by: its signatures; each is valid for the manifest. Whether its key is trusted is not checked.
         path: the file that it was read from or written to.
@@ -54,6 +56,7 @@ class Bundle:
     manifest: Mapping[str, Any]
     parsed: Manifest
     release: str
+    reference: DriftReference
     contents: Mapping[str, bytes] = field(repr=False)
     signed_by: tuple[Signature, ...] = ()
     path: Path | None = field(default=None, compare=False)
@@ -84,12 +87,6 @@ class Bundle:
     def read(self, sha256: str) -> bytes:
         """Return one blob."""
         return self.contents[sha256]
-
-    @property
-    def reference(self) -> dict[str, Any]:
-        """The drift reference."""
-        document: dict[str, Any] = json.loads(self.open(self.parsed.reference.file))
-        return document
 
     def open(self, name: str) -> bytes:
         """Return one file by its name."""
@@ -193,6 +190,7 @@ def parse_bundle(data: bytes, *, subject: str) -> Bundle:
         manifest=document,
         parsed=parsed,
         release=release_of(document),
+        reference=parse_reference(members[FOLDER + parsed.reference.file], subject=subject),
         contents=contents,
         signed_by=() if signatures is None else from_document(signatures, document, subject=subject),
     )

@@ -90,7 +90,7 @@ def make_bundle(
     files = {
         "model.tflite": model_file.read_bytes(),
         "golden.npz": _golden(ran, chosen),
-        "reference.json": wire.canonical(reference),
+        "reference.json": wire.canonical(reference.to_json()),
     }
     device_limits = limits or Limits()
     manifest: dict[str, Any] = {
@@ -123,7 +123,7 @@ def make_bundle(
     manifest["counter"] = counter if isinstance(counter, int) else counter(manifest)
     bundle = write_bundle(path, manifest, files, keys=keys)
     with recording_store(store, workspace) as records:
-        records.put_release(bundle.release, bundle.manifest, bundle.reference)
+        records.put_release(bundle.release, bundle.manifest, bundle.reference.to_json())
         records.record_run("bundle", name, {"release": bundle.release, "path": str(path)})
     return bundle
 

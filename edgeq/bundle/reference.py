@@ -1,4 +1,4 @@
-"""The drift reference: histograms of inputs and outputs on known data, for comparison with the field."""
+"""Build the drift reference: histograms of inputs and outputs on known data, to compare the field with."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.bundle.drift_reference import DriftReference, Histogram, InputReference, OutputReference
 from edgeq.errors import BundleError
-from edgeq_agent import wire
 from edgeq_converters.metrics import softmax
 
 BINS = 10
@@ -19,8 +19,8 @@ MOST_CHANNELS = 16
 Array = NDArray[np.float64]
 
 
-def build_reference(inputs: Mapping[str, NDArray[Any]], output: NDArray[Any]) -> dict[str, Any]:
-    """Return the reference document `edgeq.reference/1`.
+def build_reference(inputs: Mapping[str, NDArray[Any]], output: NDArray[Any]) -> DriftReference:
+    """Return the reference of a model.
 
     The statistic of an input is each sample's mean over all axes but the last (its channels): cheap enough
     for a device, and sensitive to light, noise and gain. Edges are quantiles of the reference, so that all
@@ -45,20 +45,22 @@ def build_reference(inputs: Mapping[str, NDArray[Any]], output: NDArray[Any]) ->
     confidence = confidence_of(scores, kind)
     classes = scores.shape[1]
     predicted = np.bincount(scores.argmax(axis=1), minlength=classes)
-    return {
-        "schema": wire.REFERENCE_SCHEMA,
-        "statistic": "per-sample per-channel mean",
-        "inputs": [
-            {"name": name, "channels": [_histogram(column) for column in channel_means(values).T]}
+    return DriftReference(
+        schema="edgeq.reference/1",
+        statistic="per-sample per-channel mean",
+        inputs=tuple(
+            InputReference(
+                name=name, channels=tuple(_histogram(column) for column in channel_means(values).T)
+            )
             for name, values in inputs.items()
-        ],
-        "output": {
-            "classes": classes,
-            "predicted": [int(count) for count in predicted],
-            "confidence": _histogram(confidence),
-            "confidence_from": kind,
-        },
-    }
+        ),
+        output=OutputReference(
+            classes=classes,
+            predicted=tuple(int(count) for count in predicted),
+            confidence=_histogram(confidence),
+            confidence_from=kind,
+        ),
+    )
 
 
 def channel_means(values: NDArray[Any]) -> Array:
@@ -85,10 +87,10 @@ def confidence_of(scores: Array, kind: str) -> Array:
     return largest
 
 
-def _histogram(values: Array) -> dict[str, list[float] | list[int]]:
+def _histogram(values: Array) -> Histogram:
     edges = _edges(values)
     counts, _ = np.histogram(values, bins=np.asarray(edges))
-    return {"edges": edges, "counts": [int(count) for count in counts]}
+    return Histogram(edges=tuple(edges), counts=tuple(int(count) for count in counts))
 
 
 def _edges(values: Array) -> list[float]:

@@ -178,15 +178,14 @@ def _verdict(verdict: DriftVerdict) -> dict[str, Any]:
 def _replay(store: Any, each: TelemetryStream, alpha: float, replays: int) -> dict[str, Any] | None:
     from dataclasses import asdict
 
+    from edgeq.bundle.drift_reference import stored_reference
     from edgeq.monitor.replay import replay_null
 
-    known = store.release(each.release)
-    if known is None or known.reference is None:
+    reference = stored_reference(store, each.release)
+    if reference is None:
         return None
     samples = max(1, each.field.total.inferences // each.field.windows)
     windows = min(max(each.field.windows, 10), 50)
     return asdict(
-        replay_null(
-            known.reference, alpha=alpha, windows=windows, samples_per_window=samples, replays=replays
-        )
+        replay_null(reference, alpha=alpha, windows=windows, samples_per_window=samples, replays=replays)
     )

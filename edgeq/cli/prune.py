@@ -13,7 +13,7 @@ from edgeq.cli.ui import App, command
 from edgeq.units import format_size
 
 if TYPE_CHECKING:
-    from edgeq.fleet.responses import Pruned
+    from edgeq.fleet.operations import Pruned
 
 
 @command("prune", examples=["edgeq prune --on pi --dry-run", "edgeq prune --on label:site=lab --json"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
 from edgeq.errors import AgentProtocolError
+from edgeq.fleet.responses import Count, Response, parse
 from edgeq.store import ReceivedWindow, RefusedRecord, Store, recording_store
 from edgeq_agent.telemetry.window import LARGEST, WindowError
 
@@ -55,11 +56,17 @@ class Collected:
     pending: int
 
 
-class _Response(BaseModel):
-    """The fields of the verb's result that the collector needs."""
+class Sent(Response):
+    """The response of `telemetry`; the windows arrive before it, as events.
 
-    device_id: str = Field(min_length=1)
-    pending: int = Field(default=0, ge=0)
+    Attributes:
+        pending: windows that the device still holds.
+    """
+
+    verbs = ("telemetry",)
+
+    device_id: Annotated[str, Field(min_length=1)]
+    pending: Count = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,15 +153,8 @@ def _fetch(
 
     ack = None if acknowledgement is None else dict(zip(("boot", "seq"), acknowledgement, strict=True))
     result = client.call("telemetry", {"ack": ack, "limit": limit}, deadline_s=DEADLINE_S, on_event=keep)
-    try:
-        response = _Response.model_validate(result, strict=True)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in problem["loc"])
-        raise AgentProtocolError(
-            device, expected=f"a valid {field} with the telemetry", got=repr(problem["input"])[:100]
-        ) from error
-    return _Batch(records=records, device_id=response.device_id, pending=response.pending)
+    sent = parse(Sent, result, device=device, verb="telemetry")
+    return _Batch(records=records, device_id=sent.device_id, pending=sent.pending)
 
 
 def _validate(records: list[Any], now_ns: int) -> tuple[list[ReceivedWindow], list[RefusedRecord]]:

@@ -14,7 +14,7 @@ from edgeq.demo.digits import DigitSet
 from edgeq.demo.result import DeployFigures, TrafficFigures
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
-from edgeq.fleet.responses import Inferred
+from edgeq.fleet.operations import Inferred
 from edgeq.monitor import DriftVerdict, judge
 from edgeq.store import Store
 from edgeq.values import Device

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgeq.bundle.drift_reference import DriftReference
 from edgeq.experiment import call_split, device_split
 from edgeq.experiment.arm_counts import ArmCounts, ArmWindow, arm_windows, confidence_edges, total
 from edgeq.experiment.config import ExperimentConfig, SplitBy
@@ -83,13 +84,13 @@ class ExperimentResult:
 def analyze(
     config: ExperimentConfig,
     records: Sequence[WindowRecord],
-    references: Mapping[str, Mapping[str, Any] | None],
+    references: Mapping[str, DriftReference | None],
 ) -> ExperimentResult:
     """Return what the windows of an experiment show.
 
     Args:
         records: windows of the experiment, in their order of arrival.
-        references: release -> drift reference (`edgeq.reference/1`), for the edges of the confidence bins.
+        references: release -> drift reference, for the edges of the confidence bins.
     """
     edges = {release: confidence_edges(reference) for release, reference in references.items()}
     windows, others = arm_windows(records, config.releases, edges)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.bundle.drift_reference import DriftReference
 from edgeq.store import WindowRecord
 from edgeq_agent.telemetry.window import Counts, Window
 
@@ -124,13 +124,9 @@ def share_up_to(latency: Mapping[int, int], bucket: int) -> float:
     return sum(count for index, count in latency.items() if index <= bucket) / sum(latency.values())
 
 
-def confidence_edges(reference: Mapping[str, Any] | None) -> Array | None:
-    """Return the edges of a reference's confidence bins; None where it has none."""
-    try:
-        edges = np.asarray((reference or {})["output"]["confidence"]["edges"], dtype=np.float64)
-    except (KeyError, TypeError, ValueError):
-        return None
-    return edges if edges.ndim == 1 and len(edges) > 1 else None
+def confidence_edges(reference: DriftReference | None) -> Array | None:
+    """Return the edges of a reference's confidence bins; None without a reference."""
+    return None if reference is None else np.asarray(reference.output.confidence.edges, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from edgeq.bundle.drift_reference import DriftReference, stored_reference
 from edgeq.errors import ExperimentError
 from edgeq.experiment.config import ExperimentConfig
 from edgeq.files import write_atomic
@@ -205,7 +206,6 @@ def actor() -> str:
         return f"uid {os.getuid()}"
 
 
-def references(store: Store, config: ExperimentConfig) -> Mapping[str, Mapping[str, Any] | None]:
+def references(store: Store, config: ExperimentConfig) -> Mapping[str, DriftReference | None]:
     """Return the drift reference of each release; None where the store has none."""
-    known = {release: store.release(release) for release in config.releases.values()}
-    return {release: record.reference if record else None for release, record in known.items()}
+    return {release: stored_reference(store, release) for release in config.releases.values()}

@@ -76,6 +76,8 @@ class Autostart(Response):
         last: how the last run at boot ended; None before the first.
     """
 
+    verbs = ("service",)
+
     enabled: bool
     choice: str
     kind: str | None

@@ -315,7 +315,7 @@ def record_deploy(
 ) -> None:
     """Record a deploy, and the release with its drift reference, which the monitor needs later."""
     with recording_store(store, workspace) as opened:
-        opened.put_release(bundle.release, bundle.manifest, bundle.reference)
+        opened.put_release(bundle.release, bundle.manifest, bundle.reference.to_json())
         body = {
             "bundle": None if bundle.path is None else str(bundle.path),
             "release": bundle.release,

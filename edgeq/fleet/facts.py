@@ -69,6 +69,8 @@ class AutostartFact(Response):
             reports it, `probe` does not.
     """
 
+    verbs = ("service",)
+
     kind: str
     whole: bool
     ran_in_this_boot: bool
@@ -120,6 +122,8 @@ class Facts(Response):
         time_ns: the device's clock, which may be wrong.
         agent: what was done about the agent file first.
     """
+
+    verbs = ("probe",)
 
     python: Annotated[str, Field(pattern=r"^\d+\.\d+")]
     implementation: str

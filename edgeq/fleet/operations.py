@@ -2,17 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edgeq.fleet.agent.client import AgentClient, Payload
 from edgeq.fleet.connect import NO_RETRY, RetryPolicy, ask
 from edgeq.fleet.names import one_release
 from edgeq.fleet.parallel import Results, on_each
-from edgeq.fleet.responses import Activation, DeviceStatus, Inferred, Pinned, Pruned, R
+from edgeq.fleet.responses import Activation, Change, Count, DeviceStatus, Items, R, Response
 from edgeq.store import Store, recording_store
 from edgeq.values import Device
 
 _HEALTH_S = 300.0
+
+
+class KeptReleases(Response):
+    """The releases that `prune` kept, each with the reasons."""
+
+    releases: Mapping[str, Items[str]]
+
+
+class Pruned(Response):
+    """The response of `prune`.
+
+    Attributes:
+        removed: names by kind: releases, blobs, runtimes, agents.
+        freed_bytes: as the device's file system counts them.
+    """
+
+    verbs = ("prune",)
+
+    removed: Mapping[str, Items[str]]
+    freed_bytes: Count
+    kept: KeptReleases
+
+
+class Pinned(Change):
+    """The response of `pin` and `unpin`."""
+
+    verbs = ("pin", "unpin")
+
+    release: str
+
+
+class InferenceLatency(Response):
+    """Latency of single inferences, in nanoseconds; None when no sample ran."""
+
+    p50: float | None
+    p95: float | None
+
+
+class Inferred(Response):
+    """The response of `infer`.
+
+    Attributes:
+        predicted: the class of each sample.
+        errors: how many samples failed, by the kind of error.
+    """
+
+    verbs = ("infer",)
+
+    samples: Count
+    release: str
+    predicted: Items[int]
+    latency_ns: InferenceLatency
+    errors: Mapping[str, Count] = {}
 
 
 def read_status(client: AgentClient) -> DeviceStatus:

@@ -1,13 +1,13 @@
 """Parse an agent's responses into frozen values; a device may send anything, so every field is checked.
 
 Unknown fields are ignored: a newer agent may send more. The response as it arrived stays in `document`, which
-`--json` shows unchanged.
+`--json` shows unchanged. A response that only one call reads is declared beside that call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
@@ -25,6 +25,7 @@ Items = Annotated[tuple[T, ...], Strict(False)]
 _EXPECTED = {
     "missing": "a value",
     "string_type": "a string",
+    "string_too_short": "a string that is not empty",
     "bool_type": "true or false",
     "int_type": "an integer",
     "float_type": "a number",
@@ -43,10 +44,13 @@ class Response(BaseModel):
     """A response, or a part of one.
 
     Attributes:
+        verbs: the verbs of the agent that it is a response of; none for a part of one.
         document: the same as it arrived, with the fields that this version does not know.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    verbs: ClassVar[tuple[str, ...]] = ()
 
     document: Mapping[str, Any] = Field(default={}, repr=False, exclude=True)
 
@@ -81,6 +85,8 @@ def parse(kind: type[R], body: Mapping[str, Any], *, device: str, verb: str) -> 
 class Change(Response):
     """Whether a verb changed something."""
 
+    verbs = ("split", "unstage")
+
     changed: bool
 
 
@@ -90,6 +96,8 @@ class MissingBlobs(Response):
     Attributes:
         partial: those of which it holds a part, left by an interrupted upload.
     """
+
+    verbs = ("missing",)
 
     missing: Items[Digest]
     partial: Items[Digest] = Field(validation_alias="begun")
@@ -158,6 +166,8 @@ class ModelStatus(Response):
 class DeviceStatus(Response):
     """The response of `status`."""
 
+    verbs = ("status",)
+
     models: Mapping[str, ModelStatus]
     free_bytes: Count = 0
     trust: TrustSummary | None = None
@@ -182,58 +192,13 @@ class Activation(Response):
         state: the state of the model, as in docs/deploy.md.
     """
 
+    verbs = ("activate", "stage", "rollback")
+
     release: str
     changed: bool
     previous: str | None = None
     state: str | None = None
     health: HealthReport = HealthReport()
-
-
-class KeptReleases(Response):
-    """The releases that `prune` kept, each with the reasons."""
-
-    releases: Mapping[str, Items[str]]
-
-
-class Pruned(Response):
-    """The response of `prune`.
-
-    Attributes:
-        removed: names by kind: releases, blobs, runtimes, agents.
-        freed_bytes: as the device's file system counts them.
-    """
-
-    removed: Mapping[str, Items[str]]
-    freed_bytes: Count
-    kept: KeptReleases
-
-
-class Pinned(Change):
-    """The response of `pin` and `unpin`."""
-
-    release: str
-
-
-class InferenceLatency(Response):
-    """Latency of single inferences, in nanoseconds; None when no sample ran."""
-
-    p50: float | None
-    p95: float | None
-
-
-class Inferred(Response):
-    """The response of `infer`.
-
-    Attributes:
-        predicted: the class of each sample.
-        errors: how many samples failed, by the kind of error.
-    """
-
-    samples: Count
-    release: str
-    predicted: Items[int]
-    latency_ns: InferenceLatency
-    errors: Mapping[str, Count] = {}
 
 
 class UploadedBlob(Response):
@@ -249,6 +214,8 @@ class UploadResult(Response):
     Attributes:
         resumed_bytes: what an earlier, interrupted upload had brought.
     """
+
+    verbs = ("upload",)
 
     blobs: Items[UploadedBlob]
     resumed_bytes: Count

@@ -39,6 +39,8 @@ class TrustStore(Response):
         changed: whether this call changed the store.
     """
 
+    verbs = ("trust",)
+
     device_id: str
     keys: Items[TrustedKey]
     threshold: Count

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from edgeq.bundle.drift_reference import DriftReference
 from edgeq.monitor.eprocess import average, evidence
 from edgeq.monitor.signals import signals_of
 
@@ -31,7 +30,7 @@ class Replay:
 
 
 def replay_null(
-    reference: Mapping[str, Any],
+    reference: DriftReference,
     *,
     alpha: float,
     windows: int = 40,
@@ -46,7 +45,6 @@ def replay_null(
     independent.
 
     Args:
-        reference: `edgeq.reference/1`.
         alpha: the promised false-alarm probability of a stream.
         windows: windows in a stream.
         samples_per_window: inferences in a window.

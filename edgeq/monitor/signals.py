@@ -5,13 +5,13 @@ To watch a new histogram, add it to the reference, to the window, and as one `Si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.bundle.drift_reference import DriftReference, Histogram
 from edgeq_agent.telemetry.window import Counts, Window
 
 Array = NDArray[np.float64]
@@ -36,28 +36,27 @@ class Signal:
     counts: Callable[[Window], Counts]
 
 
-def signals_of(reference: Mapping[str, Any]) -> tuple[Signal, ...]:
-    """Return the signals of a reference (`edgeq.reference/1`).
+def signals_of(reference: DriftReference) -> tuple[Signal, ...]:
+    """Return the signals of a reference.
 
     A histogram with one bin (a constant channel) or without samples cannot show drift and is left out.
     """
     signals = []
-    for number, each in enumerate(reference["inputs"]):
-        channels = each["channels"]
-        for index, channel in enumerate(channels):
-            name = f"input {each['name']}" + (f"[{index}]" if len(channels) > 1 else "")
-            signals.append(_histogram(name, channel, _channel_counts(number, str(each["name"]), index)))
-    output = reference["output"]
+    for number, each in enumerate(reference.inputs):
+        for index, channel in enumerate(each.channels):
+            name = f"input {each.name}" + (f"[{index}]" if len(each.channels) > 1 else "")
+            signals.append(_histogram(name, channel, _channel_counts(number, each.name, index)))
+    output = reference.output
     signals.append(
         Signal(
             name="predicted class",
             ordered=False,
-            reference=np.asarray(output["predicted"], dtype=np.float64),
+            reference=np.asarray(output.predicted, dtype=np.float64),
             edges=(),
             counts=lambda window: window.output.predicted,
         )
     )
-    signals.append(_histogram("confidence", output["confidence"], lambda window: window.output.confidence))
+    signals.append(_histogram("confidence", output.confidence, lambda window: window.output.confidence))
     return tuple(signal for signal in signals if len(signal.reference) > 1 and signal.reference.sum() > 0)
 
 
@@ -85,11 +84,11 @@ def _channel_counts(number: int, name: str, channel: int) -> Callable[[Window], 
     return counts
 
 
-def _histogram(name: str, body: Mapping[str, Any], counts: Callable[[Window], Counts]) -> Signal:
+def _histogram(name: str, known: Histogram, counts: Callable[[Window], Counts]) -> Signal:
     return Signal(
         name=name,
         ordered=True,
-        reference=np.asarray(body["counts"], dtype=np.float64),
-        edges=tuple(float(edge) for edge in body["edges"]),
+        reference=np.asarray(known.counts, dtype=np.float64),
+        edges=known.edges,
         counts=counts,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from edgeq.bundle.drift_reference import stored_reference
 from edgeq.monitor.field import FieldSummary, by_stream, summarise
 from edgeq.monitor.verdict import DriftVerdict, judge
 from edgeq.store import Store, WindowRecord
@@ -57,8 +58,7 @@ def judge_store(
 
 
 def _judge_stream(store: Store, records: list[WindowRecord], alpha: float) -> TelemetryStream:
-    known = store.release(records[0].window.release)
-    reference = known.reference if known else None
+    reference = stored_reference(store, records[0].window.release)
     return TelemetryStream(
         field=summarise(records),
         verdict=None if reference is None else judge(records, reference, alpha=alpha),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.bundle.drift_reference import DriftReference
 from edgeq.errors import DataError, UsageError
 from edgeq.monitor.eprocess import Evidence, average, evidence
 from edgeq.monitor.signals import Signal, counts_of, signals_of
@@ -89,13 +89,13 @@ class DriftVerdict:
 
 
 def judge(
-    windows: Sequence[WindowRecord], reference: Mapping[str, Any], *, alpha: float = 0.001
+    windows: Sequence[WindowRecord], reference: DriftReference, *, alpha: float = 0.001
 ) -> DriftVerdict:
     """Judge the windows of one device, model and release.
 
     Args:
         windows: in the order in which the device made them.
-        reference: the release's `edgeq.reference/1`.
+        reference: of the release.
         alpha: probability of ever alarming on this stream while nothing has changed.
 
     Raises:

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgeq_agent import wire
+from tests.agent.recorded import FOLDER, answers_as_recorded, holds, messages
 
-FIXTURES = sorted((Path(__file__).parent / "wire" / "v1").glob("*.jsonl"))
+FIXTURES = sorted(FOLDER.glob("*.jsonl"))
 
 
 @pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
 def test_a_recorded_answer_is_read(path: Path) -> None:
     lines = list(wire.split_lines([path.read_bytes()]))
-    messages = [wire.parse(line) for line in lines]
-    wire.check_hello(messages[0])
-    last = [message for message in messages if message["event"] in ("result", "error")]
-    assert last == messages[-1:]
-    for line, message in zip(lines, messages, strict=True):
+    parsed = [wire.parse(line) for line in lines]
+    wire.check_hello(parsed[0])
+    last = [message for message in parsed if message["event"] in ("result", "error")]
+    assert last == parsed[-1:]
+    for line, message in zip(lines, parsed, strict=True):
         assert wire.dump(message) == line + b"\n"
-    if messages[-1]["event"] == "error":
-        assert set(messages[-1]["error"]) >= {
+    if parsed[-1]["event"] == "error":
+        assert set(parsed[-1]["error"]) >= {
             "code",
             "subject",
             "problem",
@@ -57,56 +58,71 @@ def test_another_protocol_is_refused() -> None:
         wire.check_hello({"event": "hello", "protocol": 2})
 
 
-def _shape(value: Any) -> Any:
-    """Return the keys of a result, nested; what is empty or of open keys is not looked into."""
-    if isinstance(value, dict):
-        return {name: _shape(inner) for name, inner in value.items() if inner not in (None, {}, [])}
-    return None
+def compared(folder: Path) -> set[str]:
+    """Return the recordings with which the tests in a folder compare a live response."""
+    trees = [ast.parse(path.read_text("utf-8")) for path in folder.rglob("test_*.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return {
+        str(call.args[0].value)
+        for call in calls
+        if isinstance(call.func, ast.Name)
+        and call.func.id == "answers_as_recorded"
+        and isinstance(call.args[0], ast.Constant)
+    }
 
 
-def _holds(recorded: Any, live: Any, where: str = "result") -> None:
-    for name, inner in (recorded or {}).items():
-        if name in ("counts", "errors", "absent", "models", "kept", "staged"):
-            continue
-        assert name in live, f"{where}.{name} is gone from the answer"
-        if inner and live[name]:
-            _holds(inner, live[name], f"{where}.{name}")
+def test_a_live_response_of_every_verb_is_compared_with_its_recording() -> None:
+    names = compared(Path(__file__).parent)
+    assert names <= {path.stem for path in FIXTURES}
+    assert {name.partition("-")[0] for name in names} == set(wire.VERBS)
+
+
+def test_a_verb_whose_response_is_not_compared_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "test_pin.py").write_text(
+        'answers_as_recorded("pin", x)\ncheck("unpin", x)\nother.call("put")'
+    )
+    assert compared(tmp_path) == {"pin"}
+
+
+def test_a_key_that_is_gone_is_seen() -> None:
+    recorded = {"a": 1, "b": {"c": 2, "d": {}}, "e": None}
+    holds(recorded, {"a": 5, "b": {"c": None}, "more": 1}, "put")
+    for live in ({"b": {"c": 2}}, {"a": 1, "b": {"more": 1}}):
+        with pytest.raises(AssertionError, match="is gone from the answer"):
+            holds(recorded, live, "put")
 
 
 @pytest.mark.convert
 def test_the_agent_answers_as_recorded(serving: Any, float_bundle: Any, tiny_data: Any, kit: Any) -> None:
     """A key of a response of version 1 stays; new keys may be added."""
-    live = {
-        "probe": serving.call("probe"),
-        "missing": serving.call("missing", blobs={"0" * 64: 1}),
-        "put": serving.call("put", b"", sha256=hashlib.sha256(b"").hexdigest(), size_bytes=0),
-        "runtime": serving.call("runtime", digest=kit.RUNTIME, wheels=[], modules=["ai_edge_litert"]),
-        "infer": serving.call("infer", kit.npz(input_0=tiny_data[:3]), model="tiny", outputs=True),
-        "bench": serving.call("bench", model="tiny", runs=5, min_seconds=0.01),
-        "status": serving.call("status"),
-        "telemetry": serving.call("telemetry"),
-        "trust": serving.call("trust"),
-        "service": serving.call("service"),
-    }
+    call = serving.call
+    answers_as_recorded("probe", call("probe"))
+    answers_as_recorded("missing", call("missing", blobs={"0" * 64: 1}))
+    answers_as_recorded("put", call("put", b"", sha256=hashlib.sha256(b"").hexdigest(), size_bytes=0))
+    answers_as_recorded("runtime", call("runtime", digest=kit.RUNTIME, wheels=[], modules=["ai_edge_litert"]))
+    samples = kit.npz(input_0=tiny_data[:3])
+    answers_as_recorded("infer", call("infer", samples, model="tiny", outputs=True))
+    answers_as_recorded("bench", call("bench", model="tiny", runs=5, min_seconds=0.01))
+    answers_as_recorded("status", call("status"))
+    telemetry = call("telemetry")
+    answers_as_recorded("telemetry", telemetry)
+    window = messages("telemetry")[1]["window"]
+    holds(window, telemetry.of("window")[0]["window"], "window")
+    answers_as_recorded("trust", call("trust"))
+    answers_as_recorded("service", call("service"))
     float_bundle.send(serving)
-    live["stage"] = serving.call("stage", **float_bundle.request())
+    answers_as_recorded("stage", call("stage", **float_bundle.request()))
     arm = {"name": "b", "release": float_bundle.release, "weight": 1}
-    live["split"] = serving.call(
-        "split", model="tiny", arms=[arm], salt="s", experiment="tiny-1", draw="calls"
-    )
-    assert serving.call("split", model="tiny", clear=True).result["changed"]
-    live["unstage"] = serving.call("unstage", model="tiny", release=float_bundle.release)
-    live["activate"] = serving.call("activate", **float_bundle.request())
-    live["rollback"] = serving.call("rollback", model="tiny")
-    live["activate-soak"] = serving.call("activate", **float_bundle.request(soak_s=600))
-    live["soak"] = serving.call("soak", model="tiny")
-    live["recover"] = serving.call("recover")
-    live["pin"] = serving.call("pin", model="tiny")
-    live["unpin"] = serving.call("unpin", model="tiny")
+    split = {"arms": [arm], "salt": "s", "experiment": "tiny-1", "draw": "calls"}
+    answers_as_recorded("split", call("split", model="tiny", **split))
+    assert call("split", model="tiny", clear=True).result["changed"]
+    answers_as_recorded("unstage", call("unstage", model="tiny", release=float_bundle.release))
+    answers_as_recorded("activate", call("activate", **float_bundle.request()))
+    answers_as_recorded("rollback", call("rollback", model="tiny"))
+    answers_as_recorded("activate-soak", call("activate", **float_bundle.request(soak_s=600)))
+    answers_as_recorded("soak", call("soak", model="tiny"))
+    answers_as_recorded("recover", call("recover"))
+    answers_as_recorded("pin", call("pin", model="tiny"))
+    answers_as_recorded("unpin", call("unpin", model="tiny"))
     serving.put(b"nothing refers to this")
-    live["prune"] = serving.call("prune", dry_run=True)
-    for verb, answered in live.items():
-        recorded = json.loads((FIXTURES[0].parent / f"{verb}.jsonl").read_text().splitlines()[-1])
-        _holds(_shape(recorded["result"]), answered.result, verb)
-    window = json.loads((FIXTURES[0].parent / "telemetry.jsonl").read_text().splitlines()[1])["window"]
-    _holds(_shape(window), live["telemetry"].of("window")[0]["window"], "window")
+    answers_as_recorded("prune", call("prune", dry_run=True))

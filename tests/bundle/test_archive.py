@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,12 @@ import pytest
 from edgeq.bundle.archive import entry_of, read_bundle, write_bundle
 from edgeq.errors import BundleAltered, BundleError
 
-FILES = {"model.tflite": b"model", "golden.npz": b"golden", "reference.json": b"{}"}
+REFERENCE = {
+    "schema": "edgeq.reference/1",
+    "inputs": [],
+    "output": {"predicted": [1, 2], "confidence": {"edges": [0.0, 1.0], "counts": [3]}},
+}
+FILES = {"model.tflite": b"model", "golden.npz": b"golden", "reference.json": json.dumps(REFERENCE).encode()}
 
 
 def manifest(**changes: Any) -> dict[str, Any]:
@@ -146,3 +152,11 @@ def test_a_bundle_that_unpacks_to_too_much_is_refused(
     monkeypatch.setattr("edgeq.bundle.archive.LARGEST_BYTES", 10)
     with pytest.raises(BundleError, match="at most 10 bytes"):
         write_bundle(tmp_path / "a.eqb", manifest(), FILES)
+
+
+def test_a_bundle_whose_drift_reference_is_not_one_is_refused(tmp_path: Path) -> None:
+    files = {**FILES, "reference.json": b"{}"}
+    document = manifest(files={name: entry_of(data) for name, data in files.items()})
+    with pytest.raises(BundleError, match="drift reference: `schema`"):
+        write_bundle(tmp_path / "a.eqb", document, files)
+    assert not (tmp_path / "a.eqb").exists()

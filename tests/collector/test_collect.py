@@ -246,5 +246,8 @@ def test_invalid_records_are_quarantined_and_end_the_collection(tmp_path: Path) 
 
 @pytest.mark.parametrize("identity", [None, "", 7])
 def test_an_answer_without_a_device_id_is_refused(tmp_path: Path, identity: object) -> None:
-    with Store.open(tmp_path) as store, pytest.raises(AgentProtocolError, match="expected a valid device_id"):
+    with (
+        Store.open(tmp_path) as store,
+        pytest.raises(AgentProtocolError, match="telemetry: device_id, expected "),
+    ):
         collect(Script(([], {"device_id": identity})), "pi", store=store)

@@ -2,47 +2,71 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import ValidationError
 
+import edgeq
 from edgeq.benchmark.native import native_summary, parse_native
-from edgeq.benchmark.result import BenchResult
 from edgeq.cli.device_service import lines as service_lines
 from edgeq.errors import AgentProtocolError
 from edgeq.fleet import autostart, responses
+from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.agent.combined_bootstrap import read_placement
 from edgeq.fleet.agent.file import build_agent
-from edgeq.fleet.facts import Facts
-from edgeq.fleet.trust import TrustStore
+from edgeq.fleet.facts import AutostartFact, Facts
+from edgeq.fleet.operations import Pruned
+from edgeq.values import Device
 from edgeq_agent import wire
 
 A, B = "a" * 64, "b" * 64
 
 
+EDGEQ = Path(edgeq.__file__).parent
 WIRE = Path(__file__).parents[1] / "agent" / "wire" / "v1"
-KINDS: dict[str, type[responses.Response]] = {
-    "activate": responses.Activation,
-    "activate-soak": responses.Activation,
-    "bench": BenchResult,
-    "infer": responses.Inferred,
-    "pin": responses.Pinned,
-    "probe": Facts,
-    "prune": responses.Pruned,
-    "rollback": responses.Activation,
-    "service": autostart.Autostart,
-    "split": responses.Change,
-    "stage": responses.Activation,
-    "status": responses.DeviceStatus,
-    "trust": TrustStore,
-    "unpin": responses.Pinned,
-    "unstage": responses.Change,
-    "upload": responses.UploadResult,
+# The host only needs to know that they succeeded, or does not call them.
+NOT_READ = {"put", "runtime", "soak", "recover"}
+# The first agents did not report `begun`, and the recorded device has no boot service.
+NOT_RECORDED = {"missing": responses.MissingBlobs, "service": AutostartFact}
+
+
+def kinds(base: type[responses.Response]) -> Iterator[type[responses.Response]]:
+    """Yield the classes below a class that name verbs of their own."""
+    for kind in base.__subclasses__():
+        if "verbs" in vars(kind):
+            yield kind
+        yield from kinds(kind)
+
+
+def messages(name: str) -> list[dict[str, Any]]:
+    """Return the messages of a recording."""
+    return [json.loads(line) for line in (WIRE / f"{name}.jsonl").read_text().splitlines()]
+
+
+for path in EDGEQ.rglob("*.py"):
+    if re.search(r"^    verbs = ", path.read_text("utf-8"), re.MULTILINE):
+        importlib.import_module(".".join(path.relative_to(EDGEQ.parent).with_suffix("").parts))
+KINDS = {
+    (verb, kind)
+    for kind in kinds(responses.Response)
+    if kind.__module__.startswith("edgeq.")
+    for verb in kind.verbs
 }
+RECORDED = [
+    (path.stem, kind)
+    for path in sorted(WIRE.glob("*.jsonl"))
+    for verb, kind in sorted(KINDS, key=str)
+    if path.stem.partition("-")[0] == verb
+    and NOT_RECORDED.get(verb) is not kind
+    and messages(path.stem)[-1]["event"] == "result"
+]
 
 
 def refused(kind: type[responses.Response], body: dict[str, Any], verb: str) -> str:
@@ -52,22 +76,37 @@ def refused(kind: type[responses.Response], body: dict[str, Any], verb: str) -> 
     return caught.value.message
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_responses_of_the_first_protocol_are_read_and_kept_whole(name: str) -> None:
-    messages = [json.loads(line) for line in (WIRE / f"{name}.jsonl").read_text().splitlines()]
-    (result,) = [message["result"] for message in messages if message["event"] == "result"]
+def test_every_verb_that_the_host_reads_has_a_class_and_a_recorded_response() -> None:
+    assert {verb for verb, _ in KINDS} == set(wire.VERBS) - NOT_READ
+    assert {name.partition("-")[0] for name, _ in RECORDED} == set(wire.VERBS) - NOT_READ - {"missing"}
+
+
+@pytest.mark.parametrize(("name", "kind"), RECORDED)
+def test_responses_of_the_first_protocol_are_read_and_kept_whole(
+    name: str, kind: type[responses.Response]
+) -> None:
+    result = messages(name)[-1]["result"]
     for body in (result, {**result, "a later field": {"x": 1}}):
-        assert responses.parse(KINDS[name], body, device="pi", verb=name).document == body
+        assert responses.parse(kind, body, device="pi", verb=name).document == body
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_a_response_without_a_field_that_is_read_names_it(name: str) -> None:
+@pytest.mark.parametrize(("verb", "kind"), sorted(KINDS, key=str))
+def test_a_response_without_a_field_that_is_read_names_it(verb: str, kind: type[responses.Response]) -> None:
     required = [
-        field.validation_alias or key
-        for key, field in KINDS[name].model_fields.items()
-        if field.is_required()
+        field.validation_alias or key for key, field in kind.model_fields.items() if field.is_required()
     ]
-    assert refused(KINDS[name], {}, name) == f"pi: {name}: {required[0]}, expected a value, got nothing"
+    assert refused(kind, {}, verb) == f"pi: {verb}: {required[0]}, expected a value, got nothing"
+
+
+def test_a_response_is_not_read_as_that_of_another_verb() -> None:
+    class Unused:
+        """A transport that must not be used."""
+
+    client = AgentClient(
+        Device(name="pi", host="pi", user="u", host_key="k"), cast("Any", Unused()), timeout_s=1
+    )
+    with pytest.raises(ValueError, match="Pruned is not a response of the verb 'pin'"):
+        client.request(Pruned, "pin", {})
 
 
 def test_a_response_cannot_be_changed() -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import itertools
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,6 +21,7 @@ import pytest
 from edgeq.bundle.archive import read_bundle
 from edgeq.cli import main
 from edgeq.errors import AuthenticationFailed, DeviceError, EdgeqError, HostKeyMismatch, LinkLost
+from edgeq.fleet import operations
 from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.agent.payloads import load_samples
 from edgeq.fleet.backoff import Backoff
@@ -23,7 +29,7 @@ from edgeq.fleet.connect import RetryPolicy, open_agent
 from edgeq.fleet.deploy import deploy_one, plan_one
 from edgeq.fleet.enrol import fetch_host_key
 from edgeq.fleet.inventory import Inventory
-from edgeq.fleet.operations import infer, pin, prune, rollback, status
+from edgeq.fleet.operations import infer, rollback, status
 from edgeq.testing.faulty_link import FaultyLink, faulty_link
 from edgeq.testing.loopback import loopback_device
 from edgeq.values import Device, TransportKind
@@ -101,22 +107,90 @@ def lab(deployed: tuple[Device, Path], bundles: dict[str, Path], transport: str)
         )
 
 
-VERBS: dict[str, Callable[[Device, RetryPolicy], Any]] = {
-    "status": lambda device, retry: status(device, retry_policy=retry),
-    "prune": lambda device, retry: prune(device, dry_run=True, retry_policy=retry),
-    "pin": lambda device, retry: pin(device, "double", None, keep=True, retry_policy=retry),
-    "unpin": lambda device, retry: pin(device, "double", None, keep=False, retry_policy=retry),
-    "rollback": lambda device, retry: rollback(device, "double", retry_policy=retry),
-}
+# What the calls of edgeq.fleet.operations are tried with, by the name of the parameter, or else by its type.
+NAMED = {"model": "double", "payload": b""}
+MADE_UP = "made-up"
+TYPED: dict[Any, tuple[Any, ...]] = {bool: (True, False), str | None: (None,), str: (MADE_UP,), int: (1,)}
+WHOLE, CONNECTING = "the whole command", "connecting"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Operation:
+    """A call of the agent's verbs on one device, with its arguments."""
+
+    call: Callable[..., Any]
+    arguments: dict[str, Any]
+
+    def __call__(self, device: Device, retry: RetryPolicy) -> Any:
+        return self.call(device, retry_policy=retry, **self.arguments)
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
+        return f"{self.call.__name__}({values})"
+
+
+def operations_of(module: ModuleType) -> list[Operation]:
+    """Return the calls of a module that take one device and a retry policy, with arguments to try."""
+    calls = []
+    for call in vars(module).values():
+        if not inspect.isfunction(call) or call.__module__ != module.__name__:
+            continue
+        first, *others = inspect.signature(call, eval_str=True).parameters.values()
+        if first.annotation is not Device or "retry_policy" not in {each.name for each in others}:
+            continue
+        required = [each for each in others if each.default is each.empty]
+        values = [(NAMED[each.name],) if each.name in NAMED else TYPED[each.annotation] for each in required]
+        names = [each.name for each in required]
+        calls += [
+            Operation(call=call, arguments=dict(zip(names, chosen, strict=True)))
+            for chosen in itertools.product(*values)
+        ]
+    return calls
+
+
+def repeated(page: str) -> dict[str, str]:
+    """Return what docs/deploy.md says is repeated of each command."""
+    section = page.partition("\n## What is retried\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| ")][1:]
+    return {name: what.strip() for names, what in rows for name in re.findall(r"`(\w[\w ]*)`", names)}
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text("utf-8")
+OPERATIONS = operations_of(operations)
+REPEATED = repeated(PAGE)
+
+
+def test_the_page_says_of_every_operation_what_is_repeated() -> None:
+    assert {each.call.__name__ for each in OPERATIONS} >= {"status", "prune", "pin", "rollback", "infer"}
+    unknown = [
+        str(each) for each in OPERATIONS if REPEATED.get(each.call.__name__) not in (WHOLE, CONNECTING)
+    ]
+    assert unknown == []
+
+
+def chosen(what: str) -> list[Operation]:
+    """Return the operations of which this is repeated."""
+    return [each for each in OPERATIONS if REPEATED.get(each.call.__name__) == what]
 
 
 @pytest.mark.first_is_quick
 @BOTH
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_whose_link_is_cut_is_asked_again(lab: Site, verb: str) -> None:
+@pytest.mark.parametrize("operation", chosen(WHOLE), ids=str)
+def test_a_verb_whose_link_is_cut_is_asked_again(lab: Site, operation: Operation) -> None:
     retry, failures = lab.cut_in_the_next_call()
-    assert VERBS[verb](lab.device, retry)
+    with nullcontext() if MADE_UP not in operation.arguments.values() else suppress(DeviceError):
+        assert operation(lab.device, retry)
     assert [error.transient for error in failures] == [True]
+
+
+@pytest.mark.first_is_quick
+@BOTH
+@pytest.mark.parametrize("operation", chosen(CONNECTING), ids=str)
+def test_a_verb_that_would_count_twice_is_not_asked_again(lab: Site, operation: Operation) -> None:
+    retry, failures = lab.cut_in_the_next_call()
+    with pytest.raises(LinkLost):
+        operation(lab.device, retry)
+    assert failures == []
 
 
 @pytest.mark.first_is_quick

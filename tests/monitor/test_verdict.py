@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeq.bundle.drift_reference import DriftReference, parse_reference
 from edgeq.cli import main
 from edgeq.errors import DataError, UsageError
 from edgeq.monitor import judge, judge_store
@@ -22,10 +23,10 @@ from tests.telemetry.golden import received, window_json
 EDGES = [-1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 2.0]
 
 
-def _reference(size: int = 400) -> dict[str, Any]:
+def _reference(size: int = 400) -> DriftReference:
     quarter = size // 4
     channel = {"edges": EDGES, "counts": [0, quarter, quarter, quarter, quarter, 0]}
-    return {
+    document = {
         "schema": "edgeq.reference/1",
         "inputs": [{"name": "x", "channels": [channel, channel]}],
         "output": {
@@ -35,6 +36,7 @@ def _reference(size: int = 400) -> dict[str, Any]:
             "confidence_from": "probabilities",
         },
     }
+    return parse_reference(document, subject="test")
 
 
 def _record(seq: int, random: np.random.Generator, *, lift: float = 0.0, **changes: Any) -> WindowRecord:
@@ -141,7 +143,7 @@ def test_the_replay_measures_the_rate_of_the_whole_verdict() -> None:
 
 def _fill(folder: Path, *, since: int) -> None:
     with Store.open(folder) as store:
-        store.put_release("r1", {"model": "kws"}, _reference())
+        store.put_release("r1", {"model": "kws"}, _reference().to_json())
         for record in _stream(20, since=since):
             store.ingest("pi", [received(to_json(record.window))])
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from edgeq.bundle.drift_reference import parse_reference
 from edgeq.experiment import ExperimentConfig, SplitBy, analyze
 from edgeq.monitor import field_summaries, judge_store
 from edgeq.report import build_view
@@ -141,7 +142,9 @@ def shown(folder: Path, body: dict[str, Any]) -> str:
         streams = judge_store(store)
         view = build_view(store)
         records = store.windows(experiment=CONFIG.experiment)
-        result = analyze(CONFIG, records, {release: reference() for release in RELEASES})
+        result = analyze(
+            CONFIG, records, dict.fromkeys(RELEASES, parse_reference(reference(), subject="test"))
+        )
         document = {
             "identity": [(record.device_id, record.window.boot, record.window.seq) for record in records],
             "status": [summary.to_json() for summary in field_summaries(store, device="pi")],

@@ -19,17 +19,16 @@ from urllib.parse import unquote
 
 from edgeq_agent import __version__
 from edgeq_agent.errors import AgentError
+from edgeq_agent.http.body import HEADER_LENGTH, split
 from edgeq_agent.http.errors import Refused, refusal
-from edgeq_agent.http.tensors import describe, flag, inputs_of, outputs_to, parameters
-from edgeq_agent.sdk.runtime import Runtime
+from edgeq_agent.http.requests import InferRequest, parse_feedback, parse_infer
+from edgeq_agent.http.tensors import OutputTensor, TensorMetadata
+from edgeq_agent.sdk.runtime import Answer, Runtime
 from edgeq_agent.wire import Json
 
-HEADER_LENGTH = "Inference-Header-Content-Length"
-_LENGTH = HEADER_LENGTH.lower()
 _MODEL = re.compile(
     r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<action>/ready|/infer|/feedback)?"
 )
-_PARAMETERS = ("binary_data_output", "key", "raw", "deadline_s", "ticket")
 
 
 class Reply(NamedTuple):
@@ -144,8 +143,8 @@ def _metadata(runtime: Runtime, name: str, version: str | None) -> Reply:
             "name": name,
             "versions": serving,
             "platform": "tflite",
-            "inputs": [describe(info, real=True) for info in inputs],
-            "outputs": [describe(info, real=True) for info in outputs],
+            "inputs": [TensorMetadata.of(info).to_json() for info in inputs],
+            "outputs": [TensorMetadata.of(info).to_json() for info in outputs],
         },
     )
 
@@ -153,34 +152,66 @@ def _metadata(runtime: Runtime, name: str, version: str | None) -> Reply:
 def _infer(
     runtime: Runtime, name: str, version: str | None, headers: Mapping[str, str], body: bytes
 ) -> Reply:
-    request, binary, declared = _split(headers, body)
-    options = parameters(request, "the request")
-    unknown = sorted(set(options) - set(_PARAMETERS))
-    if unknown:
-        raise Refused(
-            400, f"parameters: {unknown[0]!r} is not supported; expected one of " + ", ".join(_PARAMETERS)
-        )
-    raw = flag(options, "raw", "the request")
-    every_binary = flag(options, "binary_data_output", "the request")
-    inputs = inputs_of(request, binary, declared)
-    key = options.get("key")
-    if isinstance(key, (dict, list)):
-        raise Refused(400, "parameters: key: expected a text or a number")
-    ticket = flag(options, "ticket", "the request")
-    result = runtime.run(inputs, key, raw, options.get("deadline_s"), release=version, ticket=ticket)
-    entries, data = outputs_to(_select(request, result.outputs, every_binary))
-    response: Json = {"model_name": name, "model_version": result.release, "outputs": entries}
-    extra = {"arm": result.arm, "ticket": result.ticket}
-    if any(value is not None for value in extra.values()):
-        response["parameters"] = {name: value for name, value in extra.items() if value is not None}
-    if isinstance(request.get("id"), str):
-        response["id"] = request["id"]
-    if not any("parameters" in entry for entry in entries):
-        return as_json(200, response)
-    head = json.dumps(response, allow_nan=False).encode()
-    return Reply(
-        200, head + data, {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
+    request = parse_infer(split(headers, body))
+    answer = runtime.run(
+        request.inputs,
+        request.key,
+        request.raw,
+        request.deadline_s,
+        release=version,
+        ticket=request.ticket,
     )
+    return Inference(name, request.id, answer, _select(request, answer.outputs)).reply()
+
+
+class Inference(NamedTuple):
+    """The response to an inference request.
+
+    Attributes:
+        request_id: the request's own id, if it had one.
+        outputs: those that were asked for.
+    """
+
+    model: str
+    request_id: str | None
+    answer: Answer
+    outputs: tuple[OutputTensor, ...]
+
+    def reply(self) -> Reply:
+        """Return the response: JSON, or JSON and the binary outputs.
+
+        Raises:
+            Refused: 500, an output cannot be written in JSON.
+        """
+        response: Json = {
+            "model_name": self.model,
+            "model_version": self.answer.release,
+            "outputs": [output.to_json() for output in self.outputs],
+        }
+        extra = {"arm": self.answer.arm, "ticket": self.answer.ticket}
+        if any(value is not None for value in extra.values()):
+            response["parameters"] = {name: value for name, value in extra.items() if value is not None}
+        if self.request_id is not None:
+            response["id"] = self.request_id
+        if not any(output.binary for output in self.outputs):
+            return as_json(200, response)
+        head = json.dumps(response, allow_nan=False).encode()
+        return Reply(
+            200,
+            head + b"".join(output.to_bytes() for output in self.outputs),
+            {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))},
+        )
+
+
+def _select(request: InferRequest, outputs: Mapping[str, Any]) -> tuple[OutputTensor, ...]:
+    if request.outputs is None:
+        return tuple(OutputTensor(name, array, request.binary_outputs) for name, array in outputs.items())
+    selected = []
+    for choice in request.outputs:
+        if not isinstance(choice.name, str) or choice.name not in outputs:
+            raise Refused(400, f"output {choice.name!r}: expected one of " + ", ".join(outputs))
+        selected.append(OutputTensor(choice.name, outputs[choice.name], choice.binary))
+    return tuple(selected)
 
 
 def _feedback(
@@ -188,52 +219,6 @@ def _feedback(
 ) -> Reply:
     if version is not None:
         raise Refused(404, "feedback: the ticket identifies the version; leave out /versions/ID")
-    request, _, _ = _split(headers, body)
-    unknown = sorted(set(request) - {"ticket", "correct"})
-    if unknown:
-        raise Refused(400, f"feedback: {unknown[0][:60]!r} is not supported; expected ticket and correct")
-    if not isinstance(request.get("correct"), bool) or not isinstance(request.get("ticket"), str):
-        raise Refused(400, "feedback: expected a text `ticket` and true or false as `correct`")
-    runtime.feedback(request["ticket"], request["correct"])
+    feedback = parse_feedback(split(headers, body).fields)
+    runtime.feedback(feedback.ticket, feedback.correct)
     return as_json(200, {"model_name": name, "counted": True})
-
-
-def _split(headers: Mapping[str, str], body: bytes) -> tuple[Json, bytes, bool]:
-    """Return the JSON part, the bytes after it, and whether a header gave the JSON part's length."""
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refused(415, f"Content-Encoding {headers['content-encoding']!r}: expected none")
-    stated = headers.get(_LENGTH)
-    length = len(body)
-    if stated is not None:
-        if not (stated.isascii() and stated.isdigit()) or len(stated) > 18:
-            raise Refused(400, f"{HEADER_LENGTH}: expected a number of bytes, got {stated[:40]!r}")
-        length = int(stated)
-        if length > len(body):
-            raise Refused(400, f"{HEADER_LENGTH}: {length} is beyond the body's {len(body)} bytes")
-    try:
-        request = json.loads(body[:length].decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise Refused(400, f"the body is not JSON: {error}"[:300]) from error
-    if not isinstance(request, dict):
-        raise Refused(400, "the body: expected a JSON object")
-    return request, body[length:], stated is not None
-
-
-def _select(request: Json, outputs: dict[str, Any], every_binary: bool) -> list[tuple[str, Any, bool]]:
-    entries = request.get("outputs")
-    if entries is None:
-        return [(name, array, every_binary) for name, array in outputs.items()]
-    if not isinstance(entries, list):
-        raise Refused(400, "outputs: expected a list")
-    selected = []
-    for entry in entries:
-        name = entry.get("name") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or name not in outputs:
-            raise Refused(400, f"output {name!r}: expected one of " + ", ".join(outputs))
-        options = parameters(entry, f"output {name!r}")
-        unknown = sorted(set(options) - {"binary_data"})
-        if unknown:
-            raise Refused(400, f"output {name!r}: parameter {unknown[0]!r} is not supported")
-        binary = flag(options, "binary_data", f"output {name!r}", every_binary)
-        selected.append((name, outputs[name], binary))
-    return selected

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable
+from typing import Any, NamedTuple
 
+from edgeq_agent.calls.fields import Fields
+from edgeq_agent.http.body import Message, object_of, parameters
 from edgeq_agent.http.errors import Refused
 from edgeq_agent.sdk.tensors import TensorInfo
 from edgeq_agent.wire import Json
@@ -24,50 +26,120 @@ DATATYPES = {
 }
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 _MAX_ELEMENTS = 1 << 28
+_NO_NAME = "inputs: expected objects with a name"
 
 
-def describe(info: TensorInfo, real: bool) -> Json:
-    """Return a tensor's metadata; with `real`, a quantized tensor is described by its real values."""
-    datatype = "FP32" if real and info.quantized else _NAMES.get(info.dtype.name, info.dtype.name.upper())
-    return {"name": info.name, "datatype": datatype, "shape": [int(length) for length in info.shape]}
+class TensorMetadata(NamedTuple):
+    """Describes an input or output to a client; `shape` has the batch axis."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, info: TensorInfo) -> TensorMetadata:
+        """Return the metadata of a tensor; a quantized one is described by its real values."""
+        known = _NAMES.get(info.dtype.name, info.dtype.name.upper())
+        return cls(
+            info.name, "FP32" if info.quantized else known, tuple(int(length) for length in info.shape)
+        )
+
+    def to_json(self) -> Json:
+        """Return the metadata as the protocol writes it."""
+        return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
 
 
-def inputs_of(request: Json, binary: bytes, declared: bool) -> dict[str, Any]:
-    """Return a request's inputs by name.
+class TensorType(NamedTuple):
+    """The type of an input's values in a request: `INT8`, and so on; `shape` as the client states it."""
 
-    Args:
-        binary: the bytes after the JSON part: the binary tensors, one after another.
-        declared: whether a header gave the length of the JSON part.
+    datatype: str
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        """The number of elements."""
+        count = 1
+        for length in self.shape:
+            count *= length
+        return count
+
+    @property
+    def dtype(self) -> Any:
+        """The numpy dtype."""
+        import numpy as np
+
+        return np.dtype(DATATYPES[self.datatype])
+
+
+class OutputTensor(NamedTuple):
+    """An output of a response.
+
+    Attributes:
+        array: its values.
+        binary: whether they follow the JSON part as bytes.
+    """
+
+    name: str
+    array: Any
+    binary: bool
+
+    def to_bytes(self) -> bytes:
+        """Return the values as they follow the JSON part; nothing when they are inside of it."""
+        if not self.binary:
+            return b""
+        data: bytes = self.array.astype(self.array.dtype.newbyteorder("<"), copy=False).tobytes()
+        return data
+
+    def to_json(self) -> Json:
+        """Return the output's entry in the JSON part.
+
+        Raises:
+            Refused: 500, a value cannot be written in JSON.
+        """
+        entry: Json = {
+            "name": self.name,
+            "datatype": _NAMES[self.array.dtype.name],
+            "shape": list(self.array.shape),
+        }
+        if self.binary:
+            entry["parameters"] = {"binary_data_size": int(self.array.nbytes)}
+        else:
+            entry["data"] = _finite(self.name, self.array).reshape(-1).tolist()
+        return entry
+
+
+def inputs_of(message: Message) -> dict[str, Any]:
+    """Return the inputs of a request as arrays, by name.
 
     Raises:
         Refused: 400, an input does not follow the protocol.
     """
-    entries = request.get("inputs")
+    entries, binary = message.fields.raw("inputs"), message.binary
     if not isinstance(entries, list) or not entries:
         raise Refused(400, "inputs: expected a list of tensors")
     arrays: dict[str, Any] = {}
     used = 0
-    for entry in entries:
-        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-            raise Refused(400, "inputs: expected objects with a name")
-        name = entry["name"]
+    for value in entries:
+        entry = object_of(value, _NO_NAME)
+        name = entry.raw("name")
+        if not isinstance(name, str):
+            raise Refused(400, _NO_NAME)
         subject = f"input {name!r}"
-        dtype, shape, count = _type_of(entry, subject)
-        size = parameters(entry, subject).get("binary_data_size")
+        kind = _type_of(entry, subject)
+        size = parameters(entry, subject).raw("binary_data_size")
         if size is None:
-            arrays[name] = _from_json(entry, dtype, shape, count, subject)
+            arrays[name] = _from_json(entry.raw("data"), kind, subject)
             continue
-        if not declared or "data" in entry:
+        if not message.declared or "data" in entry:
             raise Refused(
                 400, f"{subject}: binary_data_size needs Inference-Header-Content-Length and excludes data"
             )
-        if isinstance(size, bool) or not isinstance(size, int) or size != count * dtype.itemsize:
-            raise Refused(
-                400, f"{subject}: binary_data_size: expected {count * dtype.itemsize}, got {size!r}"
-            )
+        expected = kind.elements * kind.dtype.itemsize
+        if isinstance(size, bool) or not isinstance(size, int) or size != expected:
+            raise Refused(400, f"{subject}: binary_data_size: expected {expected}, got {size!r}")
         if used + size > len(binary):
             raise Refused(400, f"{subject}: expected {size} bytes, got {len(binary) - used}")
-        arrays[name] = _from_bytes(binary, dtype, count, used).reshape(shape)
+        arrays[name] = _from_bytes(binary, kind, used)
         used += size
     if used != len(binary):
         raise Refused(400, f"the body: {len(binary) - used} bytes belong to no input")
@@ -76,10 +148,8 @@ def inputs_of(request: Json, binary: bytes, declared: bool) -> dict[str, Any]:
     return arrays
 
 
-def _type_of(entry: Json, subject: str) -> tuple[Any, list[int], int]:
-    import numpy as np
-
-    datatype, shape = entry.get("datatype"), entry.get("shape")
+def _type_of(entry: Fields, subject: str) -> TensorType:
+    datatype, shape = entry.raw("datatype"), entry.raw("shape")
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         known = ", ".join(DATATYPES)
         raise Refused(400, f"{subject}: datatype: expected one of {known}, got {str(datatype)[:40]}")
@@ -90,20 +160,20 @@ def _type_of(entry: Json, subject: str) -> tuple[Any, list[int], int]:
         raise Refused(
             400, f"{subject}: shape: expected a list of up to 8 whole numbers, got {str(shape)[:80]}"
         )
-    count = 1
-    for length in shape:
-        count *= length
-    if count > _MAX_ELEMENTS:
-        raise Refused(400, f"{subject}: shape: expected at most {_MAX_ELEMENTS} elements, got {count}")
-    return np.dtype(DATATYPES[datatype]), shape, count
+    kind = TensorType(datatype, tuple(shape))
+    if kind.elements > _MAX_ELEMENTS:
+        raise Refused(
+            400, f"{subject}: shape: expected at most {_MAX_ELEMENTS} elements, got {kind.elements}"
+        )
+    return kind
 
 
-def _from_json(entry: Json, dtype: Any, shape: list[int], count: int, subject: str) -> Any:
+def _from_json(data: Any, kind: TensorType, subject: str) -> Any:
     import numpy as np
 
-    data = entry.get("data")
     if not isinstance(data, list):
         raise Refused(400, f"{subject}: data: expected a list, flat or nested like the shape")
+    dtype = kind.dtype
     if dtype.name == "float16":
         raise Refused(400, f"{subject}: FP16 is accepted as binary data only")
     try:
@@ -111,68 +181,27 @@ def _from_json(entry: Json, dtype: Any, shape: list[int], count: int, subject: s
             values = np.array(data)
             array = values.astype(dtype)
     except (ValueError, TypeError, OverflowError) as error:
-        raise Refused(400, f"{subject}: data: not {entry['datatype']}: {error}"[:300]) from error
+        raise Refused(400, f"{subject}: data: not {kind.datatype}: {error}"[:300]) from error
     # A cast to an integer type changes fractions and values out of range without an error.
     if values.size and (
         values.dtype.kind not in "biuf" or (dtype.kind in "biu" and not (values == array).all())
     ):
-        raise Refused(400, f"{subject}: data: has a value that is not {entry['datatype']}")
-    if array.size != count:
+        raise Refused(400, f"{subject}: data: has a value that is not {kind.datatype}")
+    if array.size != kind.elements:
         raise Refused(
-            400, f"{subject}: data: expected {count} values for the shape {shape}, got {array.size}"
+            400,
+            f"{subject}: data: expected {kind.elements} values for the shape {list(kind.shape)}, "
+            f"got {array.size}",
         )
-    return array.reshape(shape)
+    return array.reshape(kind.shape)
 
 
-def _from_bytes(binary: bytes, dtype: Any, count: int, offset: int) -> Any:
+def _from_bytes(binary: bytes, kind: TensorType, offset: int) -> Any:
     import numpy as np
 
     # The protocol's byte order is little-endian. The copy is aligned and writable.
-    return np.frombuffer(binary, dtype.newbyteorder("<"), count, offset).astype(dtype)
-
-
-def parameters(entry: Json, subject: str) -> Json:
-    """Return an object's parameters.
-
-    Raises:
-        Refused: 400, they are not an object.
-    """
-    values = entry.get("parameters", {})
-    if not isinstance(values, dict):
-        raise Refused(400, f"{subject}: parameters: expected an object")
-    return values
-
-
-def flag(values: Json, name: str, subject: str, default: bool = False) -> bool:
-    """Return a boolean parameter.
-
-    Raises:
-        Refused: 400, it is not a boolean.
-    """
-    value = values.get(name, default)
-    if not isinstance(value, bool):
-        raise Refused(400, f"{subject}: {name}: expected true or false, got {value!r}"[:200])
-    return value
-
-
-def outputs_to(outputs: Iterable[tuple[str, Any, bool]]) -> tuple[list[Json], bytes]:
-    """Return the response's `outputs` and the bytes after the JSON part.
-
-    Args:
-        outputs: (name, array, whether to send binary data).
-    """
-    entries: list[Json] = []
-    parts: list[bytes] = []
-    for name, array, binary in outputs:
-        entry: Json = {"name": name, "datatype": _NAMES[array.dtype.name], "shape": list(array.shape)}
-        if binary:
-            data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-            entry["parameters"] = {"binary_data_size": len(data)}
-            parts.append(data)
-        else:
-            entry["data"] = _finite(name, array).reshape(-1).tolist()
-        entries.append(entry)
-    return entries, b"".join(parts)
+    read = np.frombuffer(binary, kind.dtype.newbyteorder("<"), kind.elements, offset)
+    return read.astype(kind.dtype).reshape(kind.shape)
 
 
 def _finite(name: str, array: Any) -> Any:

@@ -137,7 +137,7 @@ def _begin(
         config = _config(store, content, devices, options)
         # The bundle first, so that every recorded experiment can be promoted.
         record.keep_bundle(app.workspace, config.experiment, path.read_bytes())
-        store.put_release(content.release, content.manifest, content.reference)
+        store.put_release(content.release, content.manifest, content.reference.to_json())
         body = {"terms": config.to_dict(), "edgeq": VERSION, "bundle": str(path)}
         store.record_experiment(config.experiment, "started", record.actor(), body)
         return record.find(store, config.experiment)

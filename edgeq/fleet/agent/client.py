@@ -98,7 +98,13 @@ class AgentClient:
         deadline_s: float = 60,
         on_event: OnEvent | None = None,
     ) -> R:
-        """Run one verb and return its response as a value of `kind`; arguments and errors as for `call`."""
+        """Run one verb and return its response as a value of `kind`; arguments and errors as for `call`.
+
+        Args:
+            kind: one that names the verb in its `verbs`.
+        """
+        if verb not in kind.verbs:
+            raise ValueError(f"{kind.__name__} is not a response of the verb {verb!r}")
         body = self.call(
             verb, request, payload=payload, stream=stream, deadline_s=deadline_s, on_event=on_event
         )

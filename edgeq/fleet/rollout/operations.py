@@ -111,7 +111,7 @@ def start(
         raise UsageError(str(path), "was replaced while it was read", hint="run the same command again")
     with recording_store(store, workspace) as opened_store:
         # The monitor compares this release's telemetry with the drift reference of its bundle.
-        opened_store.put_release(bundle.release, bundle.manifest, bundle.reference)
+        opened_store.put_release(bundle.release, bundle.manifest, bundle.reference.to_json())
         with rollout_store.begin(
             workspace,
             name=_name(bundle),

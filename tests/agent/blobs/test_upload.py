@@ -20,6 +20,7 @@ from edgeq_agent.blobs import partial
 from edgeq_agent.blobs.upload_frames import Offer
 from edgeq_agent.errors import AgentError
 from edgeq_agent.storage import home
+from tests.agent.recorded import answers_as_recorded
 
 SIZE = 4096
 DATA = np.random.default_rng(0).bytes(10 * SIZE + 7)
@@ -102,6 +103,7 @@ def cut_after(device: Any, count: int, data: bytes = DATA) -> None:
 
 def test_several_blobs_in_one_call(device: Any) -> None:
     answered = send(device, offer(DATA, OTHER, b""), whole(DATA) + whole(OTHER, blob=1) + done(2))
+    answers_as_recorded("upload", answered)
     assert held(answered) == [[], [], []]
     assert answered.result["received_bytes"] == len(DATA) + len(OTHER)
     assert [blob["stored"] for blob in answered.result["blobs"]] == [True, True, True]
