@@ -11,7 +11,7 @@ from enum import StrEnum
 from edgeq.testing.proxy_direction import Faults, ProxyDirection
 
 
-class Way(StrEnum):
+class Direction(StrEnum):
     """A direction through the link."""
 
     TO_DEVICE = "to-device"
@@ -47,16 +47,16 @@ class FaultyLink:
         """Cut all connections after exactly that many more bytes towards the device."""
         self._to_device.cut_at = self._to_device.passed_bytes + count_bytes
 
-    def freeze_after(self, count_bytes: int, way: Way = Way.BOTH) -> None:
+    def freeze_after(self, count_bytes: int, direction: Direction = Direction.BOTH) -> None:
         """Stop forwarding after that many more bytes; connections stay open, new ones are accepted.
 
         BOTH counts the bytes towards the device; a single direction counts its own.
         """
-        if way is Way.FROM_DEVICE:
+        if direction is Direction.FROM_DEVICE:
             self._from_device.freeze_at = self._from_device.passed_bytes + count_bytes
             return
         self._to_device.freeze_at = self._to_device.passed_bytes + count_bytes
-        self._from_device.follows = self._to_device if way is Way.BOTH else None
+        self._from_device.follows = self._to_device if direction is Direction.BOTH else None
 
     def delay(self, one_way_s: float) -> None:
         """Delay each byte in both directions; a round trip takes longer by twice that."""
@@ -68,10 +68,10 @@ class FaultyLink:
         for faults in self._both():
             faults.bytes_per_s = bytes_per_s
 
-    def flip_after(self, count_bytes: int, way: Way = Way.TO_DEVICE) -> None:
+    def flip_after(self, count_bytes: int, direction: Direction = Direction.TO_DEVICE) -> None:
         """Flip one bit of the byte after that many more."""
-        for faults, own in zip(self._both(), (Way.TO_DEVICE, Way.FROM_DEVICE), strict=True):
-            if way in (own, Way.BOTH):
+        for faults, own in zip(self._both(), (Direction.TO_DEVICE, Direction.FROM_DEVICE), strict=True):
+            if direction in (own, Direction.BOTH):
                 faults.flip_at = faults.passed_bytes + count_bytes
 
     def clear(self) -> None:

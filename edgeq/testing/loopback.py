@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import DeviceTimeout, TransportError
-from edgeq.testing.server import Trouble
+from edgeq.testing.server import Fault
 
 _READY_S = 30.0
 
@@ -63,7 +63,7 @@ def start(
     folder: Path,
     *,
     port: int = 0,
-    trouble: Trouble = Trouble.NONE,
+    fault: Fault = Fault.NONE,
     home_size_bytes: int | None = None,
     detach: bool = False,
 ) -> LoopbackDevice:
@@ -80,7 +80,7 @@ def start(
     """
     folder.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-m", "edgeq.testing.loopback_main", str(folder.resolve()), "--port", str(port)]
-    argv += ["--trouble", trouble.value]
+    argv += ["--fault", fault.value]
     if home_size_bytes is not None:
         argv += ["--home-size", str(home_size_bytes)]
     if not detach:
@@ -117,10 +117,10 @@ def start(
 
 @contextlib.contextmanager
 def loopback_device(
-    folder: Path, *, port: int = 0, trouble: Trouble = Trouble.NONE, home_size_bytes: int | None = None
+    folder: Path, *, port: int = 0, fault: Fault = Fault.NONE, home_size_bytes: int | None = None
 ) -> Iterator[LoopbackDevice]:
     """Run a loopback device for the duration of a `with` block; see `start`."""
-    device = start(folder, port=port, trouble=trouble, home_size_bytes=home_size_bytes)
+    device = start(folder, port=port, fault=fault, home_size_bytes=home_size_bytes)
     try:
         yield device
     finally:

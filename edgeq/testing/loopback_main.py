@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgeq.errors import EdgeqError
 from edgeq.testing.processes import kill_all
-from edgeq.testing.server import ServerSettings, SshServer, Trouble
+from edgeq.testing.server import Fault, ServerSettings, SshServer
 from edgeq.testing.small_home import mount_small
 
 
@@ -54,7 +54,7 @@ def _serve(options: argparse.Namespace) -> None:
             host_key=host_key,
             authorized_keys=authorized,
             environment={"HOME": str(home), "PATH": _path(), "LANG": "C.UTF-8"},
-            trouble=Trouble(options.trouble),
+            fault=Fault(options.fault),
         )
         _end_on_signal()
         if options.until_eof:
@@ -77,7 +77,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="edgeq.testing.loopback", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--trouble", choices=[trouble.value for trouble in Trouble], default="none")
+    parser.add_argument("--fault", choices=[fault.value for fault in Fault], default="none")
     parser.add_argument("--home-size", type=int, default=None, help="bytes of a home folder that fills up")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
     return parser.parse_args()

@@ -20,7 +20,7 @@ from edgeq.testing.sftp import HomeSftp
 _GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 
 
-class Trouble(StrEnum):
+class Fault(StrEnum):
     """Faults of a loopback device."""
 
     NONE = "none"
@@ -46,7 +46,7 @@ class ServerSettings:
     host_key: paramiko.PKey
     authorized_keys: Path
     environment: Mapping[str, str]
-    trouble: Trouble = Trouble.NONE
+    fault: Fault = Fault.NONE
 
 
 class SshServer:
@@ -64,7 +64,7 @@ class SshServer:
                 sock, _ = self._listener.accept()
             except OSError:
                 return  # the listener was closed: this is how serving ends
-            if self._settings.trouble is Trouble.HANG:
+            if self._settings.fault is Fault.HANG:
                 self._held.append(sock)
                 continue
             threading.Thread(target=self._session, args=(sock,), daemon=True).start()
@@ -103,17 +103,17 @@ class _Login(paramiko.ServerInterface):
         return common.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
 
     def check_channel_subsystem_request(self, channel: paramiko.Channel, name: str) -> bool:
-        if self._settings.trouble is Trouble.NO_SFTP:
+        if self._settings.fault is Fault.NO_SFTP:
             return False
         return super().check_channel_subsystem_request(channel, name)
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        if self._settings.trouble is Trouble.HANG_EXEC:
+        if self._settings.fault is Fault.HANG_EXEC:
             return True
-        if self._settings.trouble is Trouble.NO_EXEC:
+        if self._settings.fault is Fault.NO_EXEC:
             return False
         text = os.fsdecode(command)
-        if self._settings.trouble is Trouble.NOISE:
+        if self._settings.fault is Fault.NOISE:
             text = f"echo 'Welcome to the device'; {text}"
         ExecProcess(
             channel, command=text, folder=self._settings.home, environment=self._settings.environment

@@ -13,7 +13,7 @@ import pytest
 
 from edgeq.errors import DeviceTimeout, Unreachable
 from edgeq.fleet.ssh.keepalive import Watch
-from edgeq.testing.faulty_link import Way, faulty_link
+from edgeq.testing.faulty_link import Direction, faulty_link
 from tests.fleet.adapters import Adapter, endless, use
 
 
@@ -52,13 +52,13 @@ def _login_bytes(adapter: Adapter, server: Any) -> int:
 
 
 def _once_running(
-    argv: list[str], data: Callable[[], Iterator[bytes]], way: Way = Way.BOTH
+    argv: list[str], data: Callable[[], Iterator[bytes]], direction: Direction = Direction.BOTH
 ) -> Callable[..., None]:
     def phase(adapter: Adapter, server: Any, timeout_s: float, watch: Watch) -> None:
         with faulty_link(server.host, server.port) as link:
             device = server.device(port=link.port)
             with adapter.connect(device, timeout_s=timeout_s, watch=watch) as transport:
-                threading.Timer(0.3, link.freeze_after, (0, way)).start()
+                threading.Timer(0.3, link.freeze_after, (0, direction)).start()
                 use(transport, argv, data())
 
     return phase
@@ -73,8 +73,10 @@ PHASES: dict[str, Callable[..., None]] = {
     "opening a channel": _frozen_at_login(lambda adapter, server: _login_bytes(adapter, server) + 1),
     "sending": _once_running(["cat"], endless),
     "waiting": _once_running(["sleep", "600"], lambda: iter(())),
-    "waiting, what we send still arrives": _once_running(["cat"], endless, Way.FROM_DEVICE),
-    "waiting, what it says still arrives": _once_running(["sleep", "600"], lambda: iter(()), Way.TO_DEVICE),
+    "waiting, what we send still arrives": _once_running(["cat"], endless, Direction.FROM_DEVICE),
+    "waiting, what it says still arrives": _once_running(
+        ["sleep", "600"], lambda: iter(()), Direction.TO_DEVICE
+    ),
 }
 
 

@@ -19,7 +19,7 @@ from edgeq.fleet.ssh.hostkeys import HostKey
 from edgeq.fleet.ssh.transport import connect
 from edgeq.fleet.transport import Limits
 from edgeq.testing.loopback import loopback_device
-from edgeq.testing.server import Trouble
+from edgeq.testing.server import Fault
 from tests.fleet.servers import Server
 
 LIMITS = Limits(first_s=10, silence_s=10, total_s=30)
@@ -51,7 +51,7 @@ def test_a_name_that_does_not_resolve_is_unreachable() -> None:
 
 
 def test_a_server_that_says_nothing_is_a_timeout_within_its_bound(tmp_path: Path) -> None:
-    with loopback_device(tmp_path / "device", trouble=Trouble.HANG) as device:
+    with loopback_device(tmp_path / "device", fault=Fault.HANG) as device:
         started_s = time.monotonic()
         with pytest.raises(DeviceTimeout, match="sends nothing"):
             fetch_host_key(device.host, device.port, 1)

@@ -21,7 +21,7 @@ from edgeq.fleet.operations import infer, rollback, status
 from edgeq.fleet.plan import Action
 from edgeq.testing.faulty_link import faulty_link
 from edgeq.testing.loopback import loopback_device
-from edgeq.testing.server import Trouble
+from edgeq.testing.server import Fault
 from tests.fleet.servers import Read, Server
 
 
@@ -187,7 +187,7 @@ def test_a_device_whose_agent_hangs_is_given_up_in_bounded_time(site: Path, tmp_
 
     from edgeq.fleet.enrol import enrol
 
-    with loopback_device(tmp_path / "hangs", trouble=Trouble.HANG_EXEC) as hangs:
+    with loopback_device(tmp_path / "hangs", fault=Fault.HANG_EXEC) as hangs:
         started_s = time.monotonic()
         with pytest.raises(DeviceTimeout):
             enrol(
@@ -206,11 +206,11 @@ def test_a_device_whose_agent_hangs_is_given_up_in_bounded_time(site: Path, tmp_
 def test_a_talkative_login_and_a_missing_sftp_do_no_harm(site: Path, tmp_path: Path) -> None:
     from edgeq.fleet.enrol import enrol
 
-    for trouble in (Trouble.NOISE, Trouble.NO_SFTP):
-        with loopback_device(tmp_path / trouble.value, trouble=trouble) as device:
+    for fault in (Fault.NOISE, Fault.NO_SFTP):
+        with loopback_device(tmp_path / fault.value, fault=fault) as device:
             enrolled = enrol(
                 site,
-                name=trouble.value,
+                name=fault.value,
                 host=device.host,
                 port=device.port,
                 user=device.user,

@@ -22,7 +22,7 @@ from edgeq.fleet.operations import status
 from edgeq.fleet.ssh.keepalive import Watch
 from edgeq.fleet.ssh.transport import connect
 from edgeq.fleet.trust import pin
-from edgeq.testing.faulty_link import FaultyLink, Way, faulty_link
+from edgeq.testing.faulty_link import Direction, FaultyLink, faulty_link
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from tests.fleet.servers import Server
 
@@ -34,10 +34,10 @@ ENDS: dict[str, Callable[[FaultyLink], None]] = {
     "cut later": lambda link: link.cut_after(5_000_000),
     "frozen at once": lambda link: link.freeze_after(0),
     "frozen later": lambda link: link.freeze_after(4_000_000),
-    "frozen towards the device": lambda link: link.freeze_after(3_000_000, Way.TO_DEVICE),
-    "frozen from the device": lambda link: link.freeze_after(300, Way.FROM_DEVICE),
+    "frozen towards the device": lambda link: link.freeze_after(3_000_000, Direction.TO_DEVICE),
+    "frozen from the device": lambda link: link.freeze_after(300, Direction.FROM_DEVICE),
     "a byte flipped": lambda link: link.flip_after(3_000_000),
-    "a byte of the answer flipped": lambda link: link.flip_after(300, Way.FROM_DEVICE),
+    "a byte of the answer flipped": lambda link: link.flip_after(300, Direction.FROM_DEVICE),
 }
 PASSES: dict[str, Callable[[FaultyLink], None]] = {
     "delayed": lambda link: link.delay(0.03),

@@ -34,7 +34,7 @@ from edgeq.fleet.ssh.keepalive import STEP_S, USUAL
 from edgeq.fleet.transport import Limits
 from edgeq.testing.faulty_link import FaultyLink, faulty_link
 from edgeq.testing.loopback import loopback_device
-from edgeq.testing.server import Trouble
+from edgeq.testing.server import Fault
 from edgeq.values import Device
 from tests.fleet.adapters import LIMITS, Adapter, endless, use
 from tests.fleet.frozen import PHASES, noticed
@@ -251,7 +251,7 @@ class TestTransport:
 
     def test_a_server_that_refuses_commands_says_so(self, adapter: Adapter, tmp_path: Path) -> None:
         with (
-            loopback_device(tmp_path / "device", trouble=Trouble.NO_EXEC) as device,
+            loopback_device(tmp_path / "device", fault=Fault.NO_EXEC) as device,
             adapter.connect(of_loopback(device)) as transport,
             pytest.raises(TransportError, match="refuses to run a command") as caught,
         ):
@@ -310,7 +310,7 @@ class TestTransport:
     def test_a_server_that_says_nothing_is_a_timeout(self, adapter: Adapter, tmp_path: Path) -> None:
         with loopback_device(tmp_path / "quick") as device:
             known = of_loopback(device)
-        with loopback_device(tmp_path / "device", trouble=Trouble.HANG) as silent:
+        with loopback_device(tmp_path / "device", fault=Fault.HANG) as silent:
             started_s = time.monotonic()
             with pytest.raises(DeviceTimeout, match="sends nothing"):
                 adapter.connect(dataclasses.replace(known, port=silent.port), timeout_s=1)

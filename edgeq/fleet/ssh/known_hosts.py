@@ -20,7 +20,7 @@ _REVOKED, _AUTHORITY = "@revoked", "@cert-authority"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class KnownKeys:
     """The entries of one host in known_hosts files.
 
     Attributes:
@@ -33,11 +33,11 @@ class Known:
     by_authority: bool = False
 
 
-def known_keys(host: str, port: int, files: Sequence[Path]) -> Known:
+def known_keys(host: str, port: int, files: Sequence[Path]) -> KnownKeys:
     """Return the entries of a host in files; an invalid line is skipped, not the file."""
     name = host_name(host, port)
     entries = [(marker, key) for path in files for marker, names, key in _lines(path) if _covers(names, name)]
-    return Known(
+    return KnownKeys(
         keys=tuple(dict.fromkeys(key for marker, key in entries if marker is None)),
         revoked=tuple(key for marker, key in entries if marker == _REVOKED),
         by_authority=any(marker == _AUTHORITY for marker, _ in entries),
@@ -49,7 +49,7 @@ def host_name(host: str, port: int) -> str:
     return host if port == 22 else f"[{host}]:{port}"
 
 
-def check_known(name: str, host: str, port: int, *, known: Known, shown: HostKey) -> None:
+def check_known(name: str, host: str, port: int, *, known: KnownKeys, shown: HostKey) -> None:
     """Accept a key that is known for a host only.
 
     Raises:
