@@ -109,6 +109,7 @@ def test_the_manifest_sets_the_tolerance(
     assert (ready.current("tiny") == bundle.release) is healthy
 
 
+@pytest.mark.slow
 def test_the_same_runtime_and_machine_must_be_exact(ready: Any, int8_bundle: Any, kit: Any) -> None:
     version = ready.call("probe").result["runtimes"][0]["version"]
 

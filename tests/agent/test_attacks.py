@@ -176,6 +176,7 @@ def test_files_and_manifest_of_two_releases_are_refused(
     still_serves()
 
 
+@pytest.mark.slow
 def test_rollback_to_a_lower_counter(serving: Any, int8_bundle: Any, float_bundle: Any, kit: Any) -> None:
     """Rightly signed and older: refused, also after the device itself went back to an earlier release."""
     float_bundle.send(serving)

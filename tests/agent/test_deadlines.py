@@ -57,6 +57,7 @@ def slow_bundle(tiny_models: Path, tiny_data: Any, int8_bundle: Any, kit: Any) -
     return kit.bundle_from(files, samples=120_000, name="tiny")
 
 
+@pytest.mark.slow
 def test_kill_in_the_middle_of_an_activation(
     serving: Any, int8_bundle: Any, float_bundle: Any, slow_bundle: Any, tiny_data: Any, kit: Any
 ) -> None:

@@ -124,7 +124,7 @@ def test_int8_ops_name_the_operations_that_keep_8_bits(fragile: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"scheme": "int8", "int8_ops": ["x"]}, "int8_ops: only the scheme int4"),
         ({"scheme": "int4", "int4_sqnr_db": -1}, "int4_sqnr_db: expected decibels"),

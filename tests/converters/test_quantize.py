@@ -143,6 +143,7 @@ def test_an_unknown_float_op_is_refused_with_the_nearest_name(make: Make, models
     assert repr(name) in str(caught.value.expected)
 
 
+@pytest.mark.slow
 def test_tensorflow_quantizes_what_litert_leaves_in_float_with_our_ranges(
     make: Make, models: Path, values: np.ndarray
 ) -> None:

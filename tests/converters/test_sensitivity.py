@@ -74,6 +74,7 @@ def test_an_outlier_in_the_weights_is_ranked_worst_and_leaving_it_float_helps(me
     )
 
 
+@pytest.mark.slow
 def test_a_channel_1000_times_the_others_flags_the_operations_on_both_sides(measured: Measured) -> None:
     analysis, even = measured("channels"), measured("even")
     writer, reader = convolutions(analysis)[2:4]
@@ -121,6 +122,7 @@ def test_logits_are_the_output_where_no_softmax_follows(measured: Measured) -> N
     assert analysis.int8_db == pytest.approx(cut.int8_db, abs=0.1)
 
 
+@pytest.mark.slow
 def test_repeated_measurements_are_equal(planted: Path, measured: Measured) -> None:
     again = sensitivity_of(
         planted / "outlier.tflite",
@@ -131,6 +133,7 @@ def test_repeated_measurements_are_equal(planted: Path, measured: Measured) -> N
     assert from_json(Values, json.loads(json.dumps(to_json(again)))) == again
 
 
+@pytest.mark.slow
 def test_a_note_says_that_fewer_samples_were_used(planted: Path) -> None:
     analysis = sensitivity_of(
         planted / "even.tflite",
@@ -151,6 +154,7 @@ def test_operations_that_the_quantizer_does_not_know_are_not_ranked(models: Path
     assert all("does not know" in op.reason and op.index not in analysis.ranking for op in unknown)
 
 
+@pytest.mark.slow
 def test_a_fixed_batch_of_four_is_measured_with_a_part_batch(
     models: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ def test_the_sequence_covers_with_rare_large_values() -> None:
     assert missed / RUNS <= MOST
 
 
+@pytest.mark.slow
 def test_the_bound_is_nearly_tight() -> None:
     """With alpha near 1 the bound is crossed often: the misses are not few because nothing could miss."""
     random = np.random.default_rng(4)

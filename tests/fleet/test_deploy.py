@@ -157,6 +157,7 @@ def test_a_link_that_is_cut_in_a_put_is_an_error_and_the_next_run_continues(
             client.call("put", request, payload=byte)
 
 
+@pytest.mark.slow
 def test_a_device_that_fills_up_says_so(site: Path, tmp_path: Path, read: Read) -> None:
     from edgeq.errors import TransportError
 

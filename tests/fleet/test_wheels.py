@@ -106,6 +106,7 @@ def arm_wheels(wheels_folder: Path) -> wheels.RuntimeSpec:
         pytest.skip(f"this machine's package index has no aarch64 wheels: {error.message}")
 
 
+@pytest.mark.slow
 def test_the_devices_platform_is_fetched_and_the_cache_needs_no_index(
     arm_wheels: wheels.RuntimeSpec, wheels_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
