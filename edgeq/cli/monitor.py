@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,8 @@ from edgeq.errors import GateError, StoreError
 if TYPE_CHECKING:
     from edgeq.fleet.inventory import Inventory
     from edgeq.monitor import DriftVerdict, SignalVerdict, TelemetryStream
+    from edgeq.monitor.replay import Replay
+    from edgeq.store import Store
 
 
 @command(
@@ -67,19 +70,18 @@ def monitor_command(
                 "has no windows of these devices and models",
                 hint="run `edgeq collect --all`",
             )
-        replays = [_replay(store, each, alpha, replay) for each in streams] if replay else []
-    for index, each in enumerate(streams):
+        rates = [_replay(store, each, alpha, replay) if replay else None for each in streams]
+    for each, rate in zip(streams, rates, strict=True):
         _show(app, each)
-        rate = replays[index] if replays else None
         if rate is not None:
             app.ui.line(
-                f"  null replay: {rate['false_alarms']} alarms on {rate['replays']} streams without drift"
-                f" (rate at most {rate['upper95']:.2g} with 95 % confidence; alpha is {alpha:g})"
+                f"  null replay: {rate.false_alarms} alarms on {rate.replays} streams without drift"
+                f" (rate at most {rate.upper95:.2g} with 95 % confidence; alpha is {alpha:g})"
             )
     alarms = [each for each in streams if each.verdict and each.verdict.alarm]
     entries = [
-        {**_document(each), "replay": replays[index] if replays else None}
-        for index, each in enumerate(streams)
+        {**_document(each), "replay": asdict(rate) if rate is not None else None}
+        for each, rate in zip(streams, rates, strict=True)
     ]
     body = {"alpha": alpha, "alarm": bool(alarms), "streams": entries}
     _end(app, body, _gate(alarms, alpha) if exit_code else None)
@@ -168,16 +170,12 @@ def _document(each: TelemetryStream) -> dict[str, Any]:
 
 
 def _verdict(verdict: DriftVerdict) -> dict[str, Any]:
-    from dataclasses import asdict
-
     body = {**asdict(verdict), "judged": True, "shifted": [signal.name for signal in verdict.shifted]}
     body["judged_windows"] = body.pop("windows")
     return body
 
 
-def _replay(store: Any, each: TelemetryStream, alpha: float, replays: int) -> dict[str, Any] | None:
-    from dataclasses import asdict
-
+def _replay(store: Store, each: TelemetryStream, alpha: float, replays: int) -> Replay | None:
     from edgeq.bundle.drift_reference import stored_reference
     from edgeq.monitor.replay import replay_null
 
@@ -186,6 +184,4 @@ def _replay(store: Any, each: TelemetryStream, alpha: float, replays: int) -> di
         return None
     samples = max(1, each.field.total.inferences // each.field.windows)
     windows = min(max(each.field.windows, 10), 50)
-    return asdict(
-        replay_null(reference, alpha=alpha, windows=windows, samples_per_window=samples, replays=replays)
-    )
+    return replay_null(reference, alpha=alpha, windows=windows, samples_per_window=samples, replays=replays)

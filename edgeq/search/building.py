@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,11 +15,11 @@ from edgeq.converters_client import Progress
 from edgeq.errors import EdgeqError, ModelError
 from edgeq.evaluation import evaluate
 from edgeq.files import sha256_of
-from edgeq.search.records import Records, key_of
+from edgeq.search.records import Records, StepKind, key_of
 from edgeq.store import UNRECORDED
+from edgeq.store.records import Body
 from edgeq.values import Metrics, Variant
 
-KIND = "search-candidate"
 # Errors of one recipe on this model. Any other error would hit all candidates, and ends the search.
 _REFUSALS = {"EQ307", "EQ308", "EQ332"}
 
@@ -45,6 +46,68 @@ class BuiltCandidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateRecord:
+    """What the store remembers of a candidate.
+
+    Attributes:
+        problem: why it could not be built; then there is neither a file nor metrics.
+        sha256, size_bytes: of its file.
+    """
+
+    name: str
+    recipe: Recipe
+    problem: str = ""
+    sha256: str = ""
+    size_bytes: int = 0
+    metrics: Metrics | None = None
+    lineage: Lineage | None = None
+
+    def is_intact(self, path: Path) -> bool:
+        """Return whether a file is the one that was recorded."""
+        return path.is_file() and sha256_of(path) == self.sha256
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as the body of a run."""
+        metrics = self.metrics
+        return {
+            "problem": self.problem,
+            "sha256": self.sha256,
+            "size_bytes": self.size_bytes,
+            # JSON has no infinity: the key `exact` marks outputs equal to the reference's.
+            "metrics": {**asdict(metrics), "exact": metrics.output_sqnr_db == math.inf} if metrics else {},
+            "lineage": self.lineage.to_json() if self.lineage else {},
+            "name": self.name,
+            "recipe": self.recipe.to_dict(),
+        }
+
+    @classmethod
+    def from_json(cls, body: Body) -> CandidateRecord:
+        """Return the record that `to_json` wrote."""
+        return cls(
+            name=body["name"],
+            recipe=Recipe.from_dict(body["recipe"]),
+            problem=body["problem"],
+            sha256=body["sha256"],
+            size_bytes=body["size_bytes"],
+            metrics=None if body["problem"] else _metrics(body["metrics"]),
+            lineage=Lineage.from_json(body["lineage"]) if body["lineage"] else None,
+        )
+
+
+def _metrics(body: Body) -> Metrics:
+    sqnr = math.inf if body.get("exact") else body["output_sqnr_db"]
+    return Metrics(
+        samples=body["samples"],
+        accuracy=body["accuracy"],
+        agreement=body["agreement"],
+        output_sqnr_db=sqnr,
+    )
+
+
+KIND = StepKind(name="search-candidate", read=CandidateRecord.from_json, write=CandidateRecord.to_json)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateBuilder:
     """Builds candidates of one float model with the data of one blueprint.
 
@@ -58,7 +121,7 @@ class CandidateBuilder:
     reference: Path
     digests: Mapping[str, str]
     folder: Path
-    records: Records
+    records: Records[CandidateRecord]
     on_progress: Progress | None = None
 
     def build(self, name: str, family: str, recipe: Recipe) -> BuiltCandidate:
@@ -72,15 +135,13 @@ class CandidateBuilder:
         key = key_of(recipe=recipe.to_dict(), **self.digests)
         path = self.folder / f"{name}-{key[:12]}.tflite"
         known = self.records.find(key)
-        if known is not None and (known["problem"] or _is_intact(path, known)):
-            return _built(name, family, recipe, path, known, reused=True)
-        body = self._convert(path, recipe)
-        self.records.put(
-            key, f"{self.blueprint.name} {name}", {**body, "name": name, "recipe": recipe.to_dict()}
-        )
-        return _built(name, family, recipe, path, body, reused=False)
+        if known is not None and (known.problem or known.is_intact(path)):
+            return _built(family, path, known, name=name, recipe=recipe, reused=True)
+        record = self._convert(path, name, recipe)
+        self.records.put(key, f"{self.blueprint.name} {name}", record)
+        return _built(family, path, record, name=name, recipe=recipe, reused=False)
 
-    def _convert(self, path: Path, recipe: Recipe) -> dict[str, Any]:
+    def _convert(self, path: Path, name: str, recipe: Recipe) -> CandidateRecord:
         try:
             conversion = convert(
                 self.reference,
@@ -102,53 +163,40 @@ class CandidateBuilder:
         except ModelError as error:
             if error.reported_code not in _REFUSALS:
                 raise
-            return {"problem": _describe(error), "sha256": "", "size_bytes": 0, "metrics": {}, "lineage": {}}
-        return {
-            "problem": "",
-            "sha256": conversion.sha256,
-            "size_bytes": conversion.size_bytes,
-            "metrics": {**asdict(metrics), "exact": metrics.output_sqnr_db == float("inf")},
-            "lineage": conversion.lineage.to_json(),
-        }
+            return CandidateRecord(name=name, recipe=recipe, problem=_describe(error))
+        return CandidateRecord(
+            name=name,
+            recipe=recipe,
+            sha256=conversion.sha256,
+            size_bytes=conversion.size_bytes,
+            metrics=metrics,
+            lineage=conversion.lineage,
+        )
 
 
 def _describe(error: EdgeqError) -> str:
     return f"{error.reported_code}: {error.message}"
 
 
-def _is_intact(path: Path, known: Mapping[str, Any]) -> bool:
-    return path.is_file() and sha256_of(path) == known["sha256"]
-
-
 def _built(
-    name: str, family: str, recipe: Recipe, path: Path, body: Mapping[str, Any], *, reused: bool
+    family: str, path: Path, record: CandidateRecord, *, name: str, recipe: Recipe, reused: bool
 ) -> BuiltCandidate:
+    # A record's own name and recipe may be those of another candidate with the same inputs.
     variant = None
-    if not body["problem"]:
+    if record.metrics is not None:
         variant = Variant(
             name=name,
             path=path,
-            sha256=body["sha256"],
-            size_bytes=body["size_bytes"],
-            metrics=_metrics(body["metrics"]),
+            sha256=record.sha256,
+            size_bytes=record.size_bytes,
+            metrics=record.metrics,
         )
     return BuiltCandidate(
         name=name,
         family=family,
         recipe=recipe,
         variant=variant,
-        problem=body["problem"],
+        problem=record.problem,
         reused=reused,
-        lineage=Lineage.from_json(body["lineage"]) if body["lineage"] else None,
-    )
-
-
-def _metrics(body: Mapping[str, Any]) -> Metrics:
-    # JSON has no infinity: the key `exact` marks outputs equal to the reference's.
-    sqnr = float("inf") if body.get("exact") else body["output_sqnr_db"]
-    return Metrics(
-        samples=body["samples"],
-        accuracy=body["accuracy"],
-        agreement=body["agreement"],
-        output_sqnr_db=sqnr,
+        lineage=record.lineage,
     )

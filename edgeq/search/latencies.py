@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from edgeq.converters_client import Progress
 from edgeq.search.measuring import Latency, host_latencies
-from edgeq.search.records import Records, key_of
+from edgeq.search.records import Records, StepKind, key_of
+from edgeq.store.records import Body
 from edgeq.values import Variant
 
-KIND = "search-latency"
 ROUNDS = 15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """The latencies of one session, by the SHA-256 of the model, and where it ran."""
+
+    where: str
+    latencies: Mapping[str, Latency]
+
+    @classmethod
+    def from_json(cls, body: Body) -> Session:
+        """Return the session in the body of a run."""
+        latencies = {sha: Latency(**each) for sha, each in body["latencies"].items()}
+        return cls(where=body["where"], latencies=latencies)
+
+
+KIND = StepKind(name="search-latency", read=Session.from_json, write=asdict)
 
 
 class Timing(Protocol):
@@ -52,7 +69,7 @@ class ThisMachine:
 def timed(
     variants: Sequence[Variant],
     timing: Timing,
-    records: Records,
+    records: Records[Session],
     *,
     subject: str,
     say: Callable[[str], None],
@@ -65,9 +82,8 @@ def timed(
     key = key_of(where=timing.where, models=sorted(variant.sha256 for variant in unique))
     known = records.find(key)
     if known is not None:
-        return {sha: Latency(**body) for sha, body in known["latencies"].items()}, True
+        return known.latencies, True
     say(f"timing {len(unique)} models on {timing.where}")
     latencies = timing.measure(unique)
-    body = {"where": timing.where, "latencies": {sha: asdict(each) for sha, each in latencies.items()}}
-    records.put(key, subject, body)
+    records.put(key, subject, Session(where=timing.where, latencies=latencies))
     return latencies, False

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from edgeq.benchmark import BenchResult, bench
 from edgeq.blueprint import Blueprint
@@ -18,12 +18,29 @@ from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_device
 from edgeq.fleet.trust import read_trust
 from edgeq.search.measuring import Latency
-from edgeq.search.records import Records, key_of
+from edgeq.search.records import Records, StepKind, key_of
 from edgeq.store import UNRECORDED, Store
+from edgeq.store.records import Body
 from edgeq.values import Device, Variant
 
-KIND = "search-bench"
 _PASSES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """The figures of one benchmark; the memory is None where it was not measured."""
+
+    p50_ns: float
+    p95_ns: float
+    memory_peak_bytes: int | None
+
+    @classmethod
+    def from_json(cls, body: Body) -> Figures:
+        """Return the figures in the body of a run."""
+        return cls(p50_ns=body["p50_ns"], p95_ns=body["p95_ns"], memory_peak_bytes=body["memory_peak_bytes"])
+
+
+KIND = StepKind(name="search-bench", read=Figures.from_json, write=asdict)
 
 
 class OnDevice:
@@ -60,7 +77,7 @@ class OnDevice:
             TransportError: the device cannot be reached.
         """
         name = f"{self._blueprint.name[:56]}-search"
-        results: dict[str, list[Mapping[str, Any]]] = {variant.sha256: [] for variant in variants}
+        results: dict[str, list[Figures]] = {variant.sha256: [] for variant in variants}
         with tempfile.TemporaryDirectory(prefix="edgeq-search-") as folder:
             bundles = {variant.sha256: self._bundle(variant, name, Path(folder)) for variant in variants}
             for number in range(_PASSES):
@@ -70,7 +87,7 @@ class OnDevice:
                         results[variant.sha256].append(figures)
         return {sha: _latency(each) for sha, each in results.items() if each}
 
-    def _once(self, variant: Variant, bundle: Path, name: str, number: int) -> Mapping[str, Any] | None:
+    def _once(self, variant: Variant, bundle: Path, name: str, number: int) -> Figures | None:
         """Return the figures of one benchmark, from the records of an interrupted search if possible."""
         key = key_of(where=self.where, model=variant.sha256, pass_number=number)
         known = self._records.find(key)
@@ -79,13 +96,13 @@ class OnDevice:
         result = self._bench(variant, bundle, name)
         if result is None or not result.valid:
             return None
-        body = {
-            "p50_ns": result.latency.p50_ns,
-            "p95_ns": result.latency.p95_ns,
-            "memory_peak_bytes": result.peak_bytes,
-        }
-        self._records.put(key, f"{variant.name} on {self._device.name}", body)
-        return body
+        figures = Figures(
+            p50_ns=result.latency.p50_ns,
+            p95_ns=result.latency.p95_ns,
+            memory_peak_bytes=result.peak_bytes,
+        )
+        self._records.put(key, f"{variant.name} on {self._device.name}", figures)
+        return figures
 
     def _bundle(self, variant: Variant, name: str, folder: Path) -> Path:
         path = folder / f"{variant.sha256}.eqb"
@@ -119,14 +136,12 @@ class OnDevice:
         )
 
 
-def _latency(results: Sequence[Mapping[str, Any]]) -> Latency:
-    medians = [float(result["p50_ns"]) for result in results]
-    peaks = [
-        int(result["memory_peak_bytes"]) for result in results if result["memory_peak_bytes"] is not None
-    ]
+def _latency(results: Sequence[Figures]) -> Latency:
+    medians = [float(result.p50_ns) for result in results]
+    peaks = [int(result.memory_peak_bytes) for result in results if result.memory_peak_bytes is not None]
     return Latency(
         p50_ns=round(median(medians)),
-        p95_ns=round(median(float(result["p95_ns"]) for result in results)),
+        p95_ns=round(median(float(result.p95_ns) for result in results)),
         low_ns=round(min(medians)),
         high_ns=round(max(medians)),
         memory_peak_bytes=max(peaks, default=None),

@@ -3,42 +3,62 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import edgeq
 from edgeq.files import sha256_of
 from edgeq.store import Store
+from edgeq.store.records import Body
 from edgeq_agent import wire
+
+Result = TypeVar("Result")
 
 # Incremented when a step of the search gives different results for the same inputs.
 VERSION = 2
 _ALL = 1_000_000
 
 
-class Records:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepKind(Generic[Result]):
+    """A kind of step: what its runs are called in the store, and how its result becomes the body of a run.
+
+    Attributes:
+        name: of the runs.
+        read: returns the result that `write` wrote.
+        write: returns a result in JSON types.
+    """
+
+    name: str
+    read: Callable[[Body], Result]
+    write: Callable[[Result], Body]
+
+
+class Records(Generic[Result]):
     """Finished steps of one kind, by the digest of everything that decides their result."""
 
-    def __init__(self, store: Store, kind: str) -> None:
+    def __init__(self, store: Store, kind: StepKind[Result]) -> None:
         self._store = store
         self._kind = kind
-        self._known: dict[str, Mapping[str, Any]] = {}
-        for run in reversed(store.runs(kind, limit=_ALL)):
+        self._known: dict[str, Body] = {}
+        for run in reversed(store.runs(kind.name, limit=_ALL)):
             if "key" in run.body:
                 self._known[str(run.body["key"])] = run.body
 
-    def find(self, key: str) -> Mapping[str, Any] | None:
-        """Return the record of a key, or None."""
-        return self._known.get(key)
+    def find(self, key: str) -> Result | None:
+        """Return the result of a key, or None."""
+        body = self._known.get(key)
+        return None if body is None else self._kind.read(body)
 
-    def put(self, key: str, subject: str, body: Mapping[str, Any]) -> None:
+    def put(self, key: str, subject: str, result: Result) -> None:
         """Record a finished step."""
-        full = {**body, "key": key}
-        self._store.record_run(self._kind, subject, full)
-        self._known[key] = full
+        body = {**self._kind.write(result), "key": key}
+        self._store.record_run(self._kind.name, subject, body)
+        self._known[key] = body
 
 
 def key_of(**parts: Any) -> str:

@@ -15,14 +15,18 @@ from edgeq.errors import BlueprintError, ModelError
 from edgeq.search import building, finalists, latencies
 from edgeq.search.building import BuiltCandidate, CandidateBuilder
 from edgeq.search.measuring import measure_float_regions
-from edgeq.search.records import Records, digest_of, key_of
+from edgeq.search.records import Records, StepKind, digest_of, key_of
 from edgeq.search.scoring import INT8, Point, Scores, score
 from edgeq.store import Store, recording_store
 from edgeq.values import DeviceKind
 from edgeq_converters.sensitivity.float_region_values import FloatRegionSearch, FloatRegionSet
 from edgeq_converters.worker import protocol
 
-REGIONS_KIND = "search-walk"
+REGIONS_KIND = StepKind(
+    name="search-walk",
+    read=lambda body: protocol.from_json(FloatRegionSearch, body["walk"]),
+    write=lambda regions: {"walk": protocol.to_json(regions)},
+)
 FINALISTS = 6
 FLOAT = "float32"
 _MOST_CHOICES = 96
@@ -224,11 +228,11 @@ def _measure_regions(
     )
     known = records.find(key)
     if known is not None:
-        return protocol.from_json(FloatRegionSearch, known["walk"]), True
+        return known, True
     regions = measure_float_regions(
         builder.reference, calibration, calibrator=calibrator, most=_MOST_CHOICES, on_progress=on_progress
     )
-    records.put(key, builder.blueprint.name, {"walk": protocol.to_json(regions)})
+    records.put(key, builder.blueprint.name, regions)
     return regions, False
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,36 @@ from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.normalize import reorder
 from edgeq_converters.sources.detect import SourceKind
-from edgeq_converters.sources.types import Loaded
+from edgeq_converters.sources.types import Array, Loaded
 
 _FROZEN = "frozen"
-_Call = Callable[[dict[str, Any]], dict[str, Any]]
+# TensorFlow has no type information: the values are its tensors.
+_Tensors = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """A loaded source.
+
+    Attributes:
+        call: runs it on tensors by input name, and returns those by output name.
+        specs: (name, specification) of each input, in order.
+        keep: must live as long as `call`.
+    """
+
+    call: Callable[[_Tensors], _Tensors]
+    specs: Sequence[tuple[str, Any]]
+    keep: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Frozen:
+    """A source as a SavedModel of one function with fixed shapes; its inputs and outputs are in order."""
+
+    folder: Path
+    call: Callable[[_Tensors], _Tensors]
+    inputs: Sequence[str]
+    outputs: Sequence[str]
 
 
 def load(source: Path, kind: SourceKind, workdir: Path) -> Loaded:
@@ -29,16 +56,16 @@ def load(source: Path, kind: SourceKind, workdir: Path) -> Loaded:
         ConverterError: EQ104 TensorFlow is not installed, EQ305 the source cannot be loaded or converted,
             EQ306 open shapes.
     """
-    folder, call, inputs, outputs = _freeze(source, kind, workdir)
+    frozen = _freeze(source, kind, workdir)
     tf = tensorflow()
     try:
-        data = bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert())
+        data = bytes(tf.lite.TFLiteConverter.from_saved_model(str(frozen.folder)).convert())
     except Exception as error:  # TensorFlow raises whatever its C++ code throws
         raise _failure(source, "convert the model to .tflite", error) from error
-    model = reorder(Model(data=data, subject=str(source)), inputs=inputs, outputs=outputs)
+    model = reorder(Model(data=data, subject=str(source)), inputs=frozen.inputs, outputs=frozen.outputs)
 
-    def reference(arrays: Mapping[str, Any]) -> dict[str, Any]:
-        result = call({name: tf.constant(array) for name, array in arrays.items()})
+    def reference(arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        result = frozen.call({name: tf.constant(array) for name, array in arrays.items()})
         return {name: value.numpy() for name, value in result.items()}
 
     return Loaded(kind=kind, model=model, reference=reference)
@@ -57,28 +84,25 @@ def tensorflow() -> Any:
     return tf
 
 
-def _freeze(source: Path, kind: SourceKind, workdir: Path) -> tuple[Path, _Call, list[str], list[str]]:
-    """Write the source as a SavedModel with one signature of fixed shapes.
-
-    Returns:
-        Its folder, a function that runs the source, and the names of its inputs and outputs in order.
-    """
+def _freeze(source: Path, kind: SourceKind, workdir: Path) -> _Frozen:
+    """Write the source as a SavedModel with one signature of fixed shapes."""
     if kind is SourceKind.LEGACY_KERAS:
         _require_hdf5_model(source)
     tf = tensorflow()
     try:
-        call, specs, keep = _open(tf, source, kind)
-        fixed = [_fixed(tf, spec, name, source) for name, spec in specs]
+        opened = _open(tf, source, kind)
+        fixed = [_fixed(tf, spec, name, source) for name, spec in opened.specs]
 
-        order: list[str] = []
+        inputs = [name for name, _ in opened.specs]
+        outputs: list[str] = []
 
         def serve(*tensors: Any) -> Any:
-            result = call(dict(zip([name for name, _ in specs], tensors, strict=True)))
-            order[:] = list(result)
+            result = opened.call(dict(zip(inputs, tensors, strict=True)))
+            outputs[:] = list(result)
             return result
 
         module = tf.Module()
-        module.keep = keep
+        module.keep = opened.keep
         concrete = tf.function(serve, autograph=False).get_concrete_function(*fixed)
         module.serve = concrete
         # Keras 3 hides its variables from tf.Module; hidden ones would not be folded into constants.
@@ -89,7 +113,7 @@ def _freeze(source: Path, kind: SourceKind, workdir: Path) -> tuple[Path, _Call,
         raise
     except Exception as error:
         raise _failure(source, "load the model", error) from error
-    return folder, call, [name for name, _ in specs], order
+    return _Frozen(folder=folder, call=opened.call, inputs=inputs, outputs=outputs)
 
 
 def _require_hdf5_model(source: Path) -> None:
@@ -116,9 +140,7 @@ def _require_hdf5_model(source: Path) -> None:
         )
 
 
-def _open(
-    tf: Any, source: Path, kind: SourceKind
-) -> tuple[Callable[[dict[str, Any]], dict[str, Any]], list[tuple[str, Any]], Any]:
+def _open(tf: Any, source: Path, kind: SourceKind) -> _Opened:
     if kind is SourceKind.SAVED_MODEL:
         return _open_saved_model(tf, source)
     model = _load_keras(source, kind)
@@ -134,17 +156,15 @@ def _open(
     names = getattr(model, "output_names", None) or [tensor.name for tensor in model.outputs]
     outputs = [_plain(name, i, "output") for i, name in enumerate(names)]
 
-    def call(tensors: dict[str, Any]) -> dict[str, Any]:
+    def call(tensors: _Tensors) -> _Tensors:
         values = list(tensors.values())
         result = tf.nest.flatten(model(values if len(values) > 1 else values[0], training=False))
         return dict(zip(outputs, result, strict=True))
 
-    return call, specs, model
+    return _Opened(call=call, specs=specs, keep=model)
 
 
-def _open_saved_model(
-    tf: Any, source: Path
-) -> tuple[Callable[[dict[str, Any]], dict[str, Any]], list[tuple[str, Any]], Any]:
+def _open_saved_model(tf: Any, source: Path) -> _Opened:
     loaded = tf.saved_model.load(str(source))
     signatures = loaded.signatures
     if not signatures:
@@ -155,10 +175,10 @@ def _open_saved_model(
     function = signatures[key]
     specs = sorted(function.structured_input_signature[1].items())
 
-    def call(tensors: dict[str, Any]) -> dict[str, Any]:
+    def call(tensors: _Tensors) -> _Tensors:
         return dict(function(**tensors))
 
-    return call, specs, loaded
+    return _Opened(call=call, specs=specs, keep=loaded)
 
 
 def _load_keras(source: Path, kind: SourceKind) -> Any:

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,20 @@ from edgeq_converters.progress import Progress
 from edgeq_converters.worker.protocol import Job, Result, from_json, job_to_json
 
 _NOISE = re.compile(r"^(WARNING|INFO|[WI]\d{4} |\d{4}-\d\d-\d\d .*: [WI] |\s|To enable the following)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ending:
+    """How a worker's output ended; with neither a result nor an error, the worker crashed.
+
+    Attributes:
+        step: the last step that it began; empty before the first.
+        result: in JSON types, as the worker wrote it.
+    """
+
+    step: str
+    result: Mapping[str, Any] | None
+    error: ConverterError | None
 
 
 def run_worker(
@@ -62,7 +78,7 @@ def run_worker(
     watchdog = threading.Timer(deadline_s, end)
     watchdog.start()
     try:
-        last, step = _follow(child, on_progress)
+        ending = _follow(child, on_progress)
         status = child.wait()
     finally:
         watchdog.cancel()
@@ -70,12 +86,12 @@ def run_worker(
         if child.stdout:
             child.stdout.close()
         child.wait()
-    if last.get("event") == "result":
-        result: Result = from_json(job.result, last["result"])
-        return result
-    if last.get("event") == "error":
-        raise ConverterError.from_dict(last["error"])
-    raise _crash(subject, log, status, step, deadline_s if late.is_set() else None)
+    if ending.error is not None:
+        raise ending.error
+    if ending.result is None:
+        raise _crash(subject, log, status, ending.step, deadline_s if late.is_set() else None)
+    result: Result = from_json(job.result, ending.result)
+    return result
 
 
 def _environment(workdir: Path) -> dict[str, str]:
@@ -90,21 +106,26 @@ def _environment(workdir: Path) -> dict[str, str]:
     }
 
 
-def _follow(child: subprocess.Popen[str], on_progress: Progress | None) -> tuple[dict[str, Any], str]:
-    """Return the last event and the name of the last step; both are empty before the first."""
+def _follow(child: subprocess.Popen[str], on_progress: Progress | None) -> _Ending:
     what, done, total = "", 0, 1
-    last: dict[str, Any] = {}
+    result: Mapping[str, Any] | None = None
+    error: ConverterError | None = None
     if child.stdout is None:
         raise TypeError("the worker was started without a pipe")
     for line in child.stdout:
-        last = json.loads(line)
-        if last["event"] == "step":
-            what, done, total = last["what"], 0, last["total"]
-        elif last["event"] == "advance":
-            done += last["amount"]
-        if on_progress and what and last["event"] in {"step", "advance"}:
+        event = json.loads(line)
+        kind = event["event"]
+        if kind == "step":
+            what, done, total = event["what"], 0, event["total"]
+        elif kind == "advance":
+            done += event["amount"]
+        elif kind == "result":
+            result = event["result"]
+        elif kind == "error":
+            error = ConverterError.from_dict(event["error"])
+        if on_progress and what and kind in {"step", "advance"}:
             on_progress(what, done, total)
-    return last, what
+    return _Ending(step=what, result=result, error=error)
 
 
 def _kill(child: subprocess.Popen[str]) -> None:

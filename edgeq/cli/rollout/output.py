@@ -10,7 +10,8 @@ from edgeq.cli.device_results import emit
 from edgeq.cli.ui import App
 
 if TYPE_CHECKING:
-    from edgeq.fleet.rollout.state import Event, Rollout
+    from edgeq.fleet.rollout.events import Event
+    from edgeq.fleet.rollout.state import Rollout
 
 SCHEMA = "edgeq.rollout/1"
 
@@ -33,18 +34,22 @@ class ProgressPrinter:
 
     def event(self, rollout: Rollout, event: Event) -> None:
         """Print an event; what concerns one device only with `-v`."""
-        from edgeq.fleet.rollout import view
+        from edgeq.fleet.rollout import events, view
 
-        ui, kind = self._app.ui, event["event"]
-        if kind in ("advanced", "soaking"):
-            what = "begins" if kind == "advanced" else f"soaks for {rollout.spec.soak_s:g} s"
-            ui.say(f"{view.stage_line(rollout, event['stage'])}; {what}")
-        elif kind in ("paused", "aborted", "rolling_back"):
-            ui.say(f"{rollout.spec.rollout}: {kind}, {event.get('reason', '')}")
-        elif kind == "outcome":
-            ui.detail(f"{event['device']}: {event['outcome']} {event['reason']}")
-        elif kind in ("deployed", "restored"):
-            ui.detail(f"{event['device']}: {event.get('result', kind)}")
+        ui = self._app.ui
+        match event:
+            case events.Advanced():
+                ui.say(f"{view.stage_line(rollout, event.stage)}; begins")
+            case events.Soaking():
+                ui.say(f"{view.stage_line(rollout, event.stage)}; soaks for {rollout.spec.soak_s:g} s")
+            case events.Paused() | events.Aborted() | events.RollingBack():
+                ui.say(f"{rollout.spec.rollout}: {event.kind}, {event.reason}")
+            case events.Ended():
+                ui.detail(f"{event.device}: {event.outcome.value} {event.reason}")
+            case events.Deployed():
+                ui.detail(f"{event.device}: {event.kind}")
+            case events.Restored():
+                ui.detail(f"{event.device}: {event.result}")
 
 
 @contextmanager

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgeq.errors import EdgeqError, LinkLost
+from edgeq.fleet.rollout.events import Cleared, Deployed, Ended, Event, Looked, Restored
 from edgeq.fleet.rollout.outcomes import DeviceOutcome, Outcome, ServedRelease, outcome_of
 from edgeq.fleet.rollout.protocols import Deployer
-from edgeq.fleet.rollout.state import DeviceRecord, Event
+from edgeq.fleet.rollout.state import DeviceRecord
 
 _GOOD = (Outcome.SUCCEEDED, Outcome.PENDING)
 
@@ -18,9 +19,9 @@ def look(deployer: Deployer, name: str, release: str) -> list[Event]:
         serving = _status(deployer, name)
     except EdgeqError as error:
         return [ended(name, outcome_of(error), phase="look")]
-    events: list[Event] = [{"event": "looked", "device": name, "before": serving.release}]
+    events: list[Event] = [Looked(device=name, before=serving.release)]
     if serving.release == release:
-        events.append({"event": "deployed", "device": name, "changed": False})
+        events.append(Deployed(device=name, changed=False))
     return events
 
 
@@ -28,7 +29,7 @@ def deploy(deployer: Deployer, name: str, release: str) -> list[Event]:
     """Deploy the release. If the response was lost, the device's status decides."""
     result = _outcome(deployer.deploy, name)
     if result.outcome in _GOOD or (result.uncertain and _serves(deployer, name, release)):
-        return [{"event": "deployed", "device": name, "changed": True}]
+        return [Deployed(device=name, changed=True)]
     return [ended(name, result, phase="deploy")]
 
 
@@ -43,8 +44,7 @@ def reconcile(deployer: Deployer, name: str, release: str) -> list[Event]:
         serving = _status(deployer, name)
     except EdgeqError as error:
         return [ended(name, outcome_of(error), phase="look")]
-    kind = "deployed" if serving.release == release else "cleared"
-    return [{"event": kind, "device": name}]
+    return [Deployed(device=name) if serving.release == release else Cleared(device=name)]
 
 
 def restore(deployer: Deployer, name: str, record: DeviceRecord, release: str) -> list[Event]:
@@ -70,14 +70,7 @@ def restore(deployer: Deployer, name: str, record: DeviceRecord, release: str) -
 
 def ended(name: str, result: DeviceOutcome, *, phase: str) -> Event:
     """Return the event of a device's outcome."""
-    return {
-        "event": "outcome",
-        "device": name,
-        "outcome": result.outcome.value,
-        "phase": phase,
-        "reason": result.reason,
-        "code": result.code,
-    }
+    return Ended(device=name, outcome=result.outcome, phase=phase, reason=result.reason, code=result.code)
 
 
 def _restore_problem(serving: ServedRelease, record: DeviceRecord) -> str:
@@ -115,7 +108,7 @@ def _outcome(call: Callable[[str], DeviceOutcome], name: str) -> DeviceOutcome:
 
 
 def _restored(name: str, result: str, reason: str = "") -> Event:
-    return {"event": "restored", "device": name, "result": result, "reason": reason}
+    return Restored(device=name, result=result, reason=reason)
 
 
 def _short(release: str | None) -> str:

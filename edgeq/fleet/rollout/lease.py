@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,9 @@ def hold(folder: Path, *, name: str) -> Iterator[None]:
         except BlockingIOError:
             raise _busy(name, _holder(descriptor)) from None
         before = _holder(descriptor)
-        if before and not _dead(before):
+        if before is not None and not before.dead:
             raise _busy(name, before)
-        _write(descriptor, this_process())
+        _write(descriptor, this_process().to_json())
         try:
             yield
         finally:
@@ -49,40 +49,74 @@ def hold(folder: Path, *, name: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def this_process() -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """The process that holds a lease; a field is None where the file does not say it.
+
+    Attributes:
+        boot_id: of the machine's kernel since its last start.
+        start: when the process started, in clock ticks since then.
+    """
+
+    host: str | None
+    boot_id: str | None
+    pid: int | None
+    start: str | None
+
+    @property
+    def here(self) -> bool:
+        """Whether it runs on this machine."""
+        return self.host == _host()
+
+    @property
+    def dead(self) -> bool:
+        """Whether it ran on this machine and has ended."""
+        if not self.here:
+            return False
+        if self.boot_id != _boot_id():
+            return True
+        # Process ids are reused; an id with a start time is not.
+        return _start(self.pid) != self.start
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the holder as the file of the lease has it."""
+        return asdict(self)
+
+
+def this_process() -> Holder:
     """Return what the lease of this process says: its machine, boot, id and start time."""
-    return {"host": _host(), "boot_id": _boot_id(), "pid": os.getpid(), "start": _start()}
+    return Holder(host=_host(), boot_id=_boot_id(), pid=os.getpid(), start=_start())
 
 
-def _dead(holder: dict[str, Any]) -> bool:
-    if holder.get("host") != _host():
-        return False
-    if holder.get("boot_id") != _boot_id():
-        return True
-    # Process ids are reused; an id with a start time is not.
-    return _start(holder.get("pid")) != holder.get("start")
-
-
-def _busy(name: str, holder: dict[str, Any]) -> RolloutBusy:
-    who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}" if holder else "another process"
-    if holder and holder.get("host") != _host():
+def _busy(name: str, holder: Holder | None) -> RolloutBusy:
+    who = f"process {holder.pid or '?'} on {holder.host or '?'}" if holder else "another process"
+    if holder and not holder.here:
         hint = f"if that machine is gone for good, remove .edgeq/rollouts/{name}/{FILE_NAME}"
     else:
         hint = f"`edgeq rollout show {name}` shows its progress, `edgeq rollout pause {name}` pauses it"
     return RolloutBusy(name, f"has a controller already: {who}", hint=hint)
 
 
-def _holder(descriptor: int) -> dict[str, Any]:
-    # Partly written by a controller that died meanwhile: it has no holder.
-    with contextlib.suppress(ValueError):
+def _holder(descriptor: int) -> Holder | None:
+    try:
         content = json.loads(os.pread(descriptor, 4096, 0))
-        return content if isinstance(content, dict) else {}
-    return {}
+    except ValueError:
+        return None  # partly written by a controller that died meanwhile
+    # The holder writes {} when it ends.
+    if not isinstance(content, dict) or not content:
+        return None
+    host, boot_id, pid, start = (content.get(name) for name in ("host", "boot_id", "pid", "start"))
+    return Holder(
+        host=host if isinstance(host, str) else None,
+        boot_id=boot_id if isinstance(boot_id, str) else None,
+        pid=pid if isinstance(pid, int) else None,
+        start=start if isinstance(start, str) else None,
+    )
 
 
-def _write(descriptor: int, holder: dict[str, Any]) -> None:
+def _write(descriptor: int, content: Mapping[str, Any]) -> None:
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
+    os.pwrite(descriptor, json.dumps(content).encode() + b"\n", 0)
     os.fsync(descriptor)
 
 

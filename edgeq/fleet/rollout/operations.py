@@ -14,6 +14,15 @@ from edgeq.fleet.clock import SystemClock
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.rollout import rollout_store, view
 from edgeq.fleet.rollout.abort import DEFAULT, parse_rules
+from edgeq.fleet.rollout.events import (
+    REQUESTED,
+    Aborted,
+    Event,
+    Paused,
+    Resumed,
+    Retried,
+    RollingBack,
+)
 from edgeq.fleet.rollout.fleet import FleetDeployer
 from edgeq.fleet.rollout.outcomes import FAILURES
 from edgeq.fleet.rollout.pool import ThreadPool
@@ -22,7 +31,7 @@ from edgeq.fleet.rollout.runner import Runner
 from edgeq.fleet.rollout.scheduler import to_restore
 from edgeq.fleet.rollout.spec import OnAbort, RolloutSpec, StageSpec
 from edgeq.fleet.rollout.stages import parse_stages, partition
-from edgeq.fleet.rollout.state import ALLOWED, Event, Rollout, RolloutState
+from edgeq.fleet.rollout.state import ALLOWED, Rollout, RolloutState
 from edgeq.store import Store, recording_store
 from edgeq.values import Device
 
@@ -177,7 +186,7 @@ def roll_back(
             if confirm is not None and not confirm(len(to_restore(opened.rollout))):
                 return None
             if opened.rollout.state is not RolloutState.ROLLING_BACK:
-                opened.append({"event": "rolling_back", "reason": "requested by the operator"})
+                opened.append(RollingBack(reason=REQUESTED))
             _drive(workspace, opened, retry_policy, observer)
         _record(opened_store, opened.rollout)
     return opened.rollout
@@ -201,7 +210,7 @@ def pause(workspace: Path, rollout_id: str) -> Intervention:
     Raises:
         RolloutError: its state does not allow it (EQ825).
     """
-    return _intervene(workspace, rollout_id, "pause", "paused", NO_RETRY, None)
+    return _intervene(workspace, rollout_id, "pause", Paused(reason=REQUESTED), NO_RETRY, None)
 
 
 def abort(
@@ -216,7 +225,7 @@ def abort(
     Raises:
         RolloutError: its state does not allow it (EQ825).
     """
-    return _intervene(workspace, rollout_id, "abort", "aborted", retry_policy, observer)
+    return _intervene(workspace, rollout_id, "abort", Aborted(reason=REQUESTED), retry_policy, observer)
 
 
 def latest(workspace: Path, bundle: Bundle) -> Rollout | None:
@@ -295,13 +304,13 @@ def _resume_events(rollout: Rollout, *, retry_failed: bool, accept: bool) -> lis
         if state in (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK):
             raise _not_now(name, f"is {state.value}", "start a new rollout with `edgeq deploy --stages`")
         failed = [device for device, record in rollout.records.items() if record.outcome in FAILURES]
-        return [{"event": "retried", "devices": failed}]
+        return [Retried(devices=tuple(failed))]
     if accept and (state is not RolloutState.PAUSED or rollout.gate is None):
         raise _not_now(
             name, f"is {state.value} and was not paused at the end of a stage", f"edgeq rollout show {name}"
         )
     if state is RolloutState.PAUSED:
-        return [{"event": "resumed", **({"accepted": rollout.gate} if accept else {})}]
+        return [Resumed(accepted=rollout.gate if accept else None)]
     if state in (RolloutState.DONE, RolloutState.ROLLED_BACK):
         raise _not_now(name, f"is {state.value}: nothing is left to do", f"`edgeq rollout show {name}`")
     return []  # running, soaking, aborted, rolling back: its controller died
@@ -311,20 +320,20 @@ def _intervene(
     workspace: Path,
     rollout_id: str,
     request: str,
-    event: str,
+    event: Paused | Aborted,
     retry_policy: RetryPolicy,
     observer: Observer | None,
 ) -> Intervention:
     rollout = rollout_store.read(workspace, rollout_id)
-    if rollout.state not in ALLOWED[event]:
+    if rollout.state not in ALLOWED[event.kind]:
         raise _not_now(rollout_id, f"is {rollout.state.value}", f"`edgeq rollout show {rollout_id}`")
     # The request first, then the lease: if the controller ends between the two, this process takes over.
     rollout_store.ask(workspace, rollout_id, request)
     try:
         with rollout_store.reopen(workspace, rollout_id) as opened:
-            if opened.rollout.state in ALLOWED[event]:
-                opened.append({"event": event, "reason": "requested by the operator"})
-            if event == "aborted":
+            if opened.rollout.state in ALLOWED[event.kind]:
+                opened.append(event)
+            if isinstance(event, Aborted):
                 _drive(workspace, opened, retry_policy, observer)
             return Intervention(rollout=opened.rollout, requested=False)
     except RolloutBusy:

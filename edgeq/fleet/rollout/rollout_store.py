@@ -13,9 +13,10 @@ from edgeq.errors import RolloutDamaged, RolloutError, UsageError
 from edgeq.files import sync_folder, write_atomic
 from edgeq.fleet.names import unknown
 from edgeq.fleet.rollout import journal, lease
+from edgeq.fleet.rollout.events import Event, parse_event
 from edgeq.fleet.rollout.journal import Journal
 from edgeq.fleet.rollout.spec import RolloutSpec
-from edgeq.fleet.rollout.state import Event, Rollout, RolloutState, TransitionError
+from edgeq.fleet.rollout.state import Rollout, RolloutState, TransitionError
 from edgeq.version import VERSION
 
 BUNDLE = "bundle.eqb"
@@ -41,7 +42,7 @@ class OpenRollout:
     def append(self, event: Event) -> None:
         """Apply an event and add it to the journal."""
         self.rollout.apply(event)
-        self.journal.append([event])
+        self.journal.append([event.to_json()])
 
 
 @contextmanager
@@ -157,7 +158,7 @@ def fold(folder: Path, entries: Sequence[dict[str, Any]]) -> Rollout:
         rollout = Rollout(RolloutSpec.from_dict(entries[0]))
         for entry in entries[1:]:
             at += 1
-            rollout.apply(entry)
+            rollout.apply(parse_event(entry))
     except (KeyError, TypeError, ValueError, IndexError, UsageError, TransitionError) as error:
         problem = f"this entry cannot follow those before it ({type(error).__name__}: {error})"
         raise RolloutDamaged(f"{path}: line {at}", problem) from error

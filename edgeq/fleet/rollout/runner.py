@@ -11,11 +11,12 @@ from typing import Any
 from edgeq.errors import DeviceTimeout
 from edgeq.fleet.clock import Clock
 from edgeq.fleet.rollout import device_ops
+from edgeq.fleet.rollout.events import REQUESTED, Aborted, Ended, Event, Looked, Paused, Restored
 from edgeq.fleet.rollout.journal import Journal
 from edgeq.fleet.rollout.outcomes import SILENCE, DeviceOutcome, Outcome
 from edgeq.fleet.rollout.protocols import Deployer, NoAnswer, Pool
 from edgeq.fleet.rollout.scheduler import Stop, Transition, Work, alarm, decide, may_start
-from edgeq.fleet.rollout.state import Event, Rollout, RolloutState
+from edgeq.fleet.rollout.state import Rollout, RolloutState
 
 # An operation and the device's name: `look`, `deploy`, `soak`, `reconcile` or `restore`.
 Task = tuple[str, str]
@@ -104,8 +105,8 @@ class Runner:
                 got = self._no_response(task) if isinstance(value, NoAnswer) else read(task, value)
                 if kind == "look" and self.rollout.state is not RolloutState.RUNNING:
                     # The device will not be deployed to: only a failure to read its status is an event.
-                    got = [event for event in got if event["event"] == "outcome"]
-                if [event["event"] for event in got] == ["looked"]:
+                    got = [event for event in got if isinstance(event, Ended)]
+                if len(got) == 1 and isinstance(got[0], Looked):
                     waiting.appendleft(("deploy", name))
                 events += got
             self._record(events)
@@ -138,7 +139,7 @@ class Runner:
         kind, name = task
         reason = f"no response within {self._deadline_s(kind):g} s"
         if kind == "restore":
-            return [{"event": "restored", "device": name, "result": "failed", "reason": reason}]
+            return [Restored(device=name, result="failed", reason=reason)]
         result = DeviceOutcome(outcome=Outcome.TIMED_OUT, reason=reason, code=DeviceTimeout.code)
         if kind == "soak":
             return self._soaked(task, result, last=False)
@@ -190,17 +191,17 @@ class Runner:
     def _handle_request(self) -> None:
         request, state = self.request(), self.rollout.state
         if request == "pause" and state in (RolloutState.RUNNING, RolloutState.SOAKING):
-            self._record([{"event": "paused", "reason": "requested by the operator", "gate": None}])
+            self._record([Paused(reason=REQUESTED)])
         elif request == "abort" and state in (
             RolloutState.RUNNING,
             RolloutState.SOAKING,
             RolloutState.PAUSED,
         ):
-            self._record([{"event": "aborted", "reason": "requested by the operator"}])
+            self._record([Aborted(reason=REQUESTED)])
 
     def _record(self, events: list[Event]) -> None:
         for event in events:
             self.rollout.apply(event)
-        self.journal.append(events)
+        self.journal.append([event.to_json() for event in events])
         for event in events:
             self.on_event(event)

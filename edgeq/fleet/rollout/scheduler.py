@@ -5,9 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeq.fleet.rollout.abort import RuleAction
+from edgeq.fleet.rollout.events import (
+    Aborted,
+    Advanced,
+    Done,
+    Event,
+    Paused,
+    RolledBack,
+    RollingBack,
+    Soaking,
+)
 from edgeq.fleet.rollout.outcomes import Outcome
 from edgeq.fleet.rollout.spec import OnAbort
-from edgeq.fleet.rollout.state import Event, Rollout, RolloutState
+from edgeq.fleet.rollout.state import Rollout, RolloutState
 
 _STATE_OF = {
     "look": RolloutState.RUNNING,
@@ -60,9 +70,9 @@ def alarm(rollout: Rollout) -> Transition | None:
         return None
     verdict = rollout.spec.rules.judge(rollout.tally)
     if verdict.action is RuleAction.ABORT:
-        return _step("aborted", reason=verdict.reason)
+        return Transition(event=Aborted(reason=verdict.reason))
     if verdict.action is RuleAction.PAUSE:
-        return _step("paused", reason=verdict.reason, gate=rollout.stage)
+        return Transition(event=Paused(reason=verdict.reason, gate=rollout.stage))
     return None
 
 
@@ -87,7 +97,7 @@ def _running(rollout: Rollout) -> Work | Transition:
     if pending:
         return Work(kind="deploy", devices=pending)
     if any(not records[name].final for name in devices):
-        return _step("soaking", stage=rollout.stage)
+        return Transition(event=Soaking(stage=rollout.stage))
     return _gate(rollout)
 
 
@@ -103,10 +113,10 @@ def _gate(rollout: Rollout) -> Transition:
     problem = "" if rollout.accepted >= rollout.stage else _problem(rollout)
     if problem:
         reason = f"stage {rollout.stage + 1} ({stage.text}): {problem}"
-        return _step("paused", reason=reason, gate=rollout.stage)
+        return Transition(event=Paused(reason=reason, gate=rollout.stage))
     if rollout.stage + 1 < len(rollout.spec.stages):
-        return _step("advanced", stage=rollout.stage + 1)
-    return _step("done")
+        return Transition(event=Advanced(stage=rollout.stage + 1))
+    return Transition(event=Done())
 
 
 def _problem(rollout: Rollout) -> str:
@@ -127,14 +137,12 @@ def _aborted(rollout: Rollout) -> Work | Transition | Stop:
     if unknown:
         return Work(kind="reconcile", devices=unknown)
     if rollout.spec.on_abort is OnAbort.ROLLBACK:
-        return _step("rolling_back", reason=rollout.reason)
+        return Transition(event=RollingBack(reason=rollout.reason))
     return Stop()
 
 
 def _rolling_back(rollout: Rollout) -> Work | Transition:
     left = tuple(name for name in to_restore(rollout) if not rollout.records[name].restored)
-    return Work(kind="restore", devices=left) if left else _step("rolled_back", reason=rollout.reason)
-
-
-def _step(event: str, **details: object) -> Transition:
-    return Transition(event={"event": event, **details})
+    if left:
+        return Work(kind="restore", devices=left)
+    return Transition(event=RolledBack(reason=rollout.reason))

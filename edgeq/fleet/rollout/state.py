@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from edgeq.fleet.rollout.abort import Tally
+from edgeq.fleet.rollout.events import (
+    Aborted,
+    Advanced,
+    Cleared,
+    Deployed,
+    DeviceEvent,
+    Ended,
+    Event,
+    Looked,
+    Paused,
+    ReasonedEvent,
+    Restored,
+    Resumed,
+    Retried,
+    RollingBack,
+)
 from edgeq.fleet.rollout.outcomes import FAILURES, Outcome
 from edgeq.fleet.rollout.spec import RolloutSpec
-
-Event = Mapping[str, Any]
 
 
 class RolloutState(StrEnum):
@@ -150,49 +163,50 @@ class Rollout:
         Raises:
             TransitionError: it may not follow in this state.
         """
-        kind = event["event"]
-        if self.state not in ALLOWED.get(kind, frozenset()):
+        kind = event.kind
+        if self.state not in ALLOWED[kind]:
             raise TransitionError(f"{kind!r} does not follow {self.state.value!r}")
         if kind in _ENTERS:
             self.state = _ENTERS[kind]
-            self.reason = str(event.get("reason", ""))
-        if "device" in event:
-            self._apply_device(kind, self.records[event["device"]], event)
-        elif kind == "aborted":
-            self.aborted = True
-        elif kind == "retried":
-            self.aborted = False
-            self._retry(event["devices"])
-        elif kind == "advanced":
-            self.stage = int(event["stage"])
-        elif kind == "paused":
-            self.gate = event.get("gate")
-        elif kind == "resumed":
-            self.accepted = int(event.get("accepted", self.accepted))
-        elif kind == "rolling_back":
-            for record in self.records.values():
-                if record.restored == "failed":
-                    record.restored = ""
+            self.reason = event.reason if isinstance(event, ReasonedEvent) else ""
+        match event:
+            case DeviceEvent():
+                self._apply_device(event, self.records[event.device])
+            case Aborted():
+                self.aborted = True
+            case Retried():
+                self.aborted = False
+                self._retry(event.devices)
+            case Advanced():
+                self.stage = event.stage
+            case Paused():
+                self.gate = event.gate
+            case Resumed(accepted=int(stage)):
+                self.accepted = stage
+            case RollingBack():
+                for record in self.records.values():
+                    if record.restored == "failed":
+                        record.restored = ""
 
-    def _apply_device(self, kind: str, record: DeviceRecord, event: Event) -> None:
+    def _apply_device(self, event: DeviceEvent, record: DeviceRecord) -> None:
         before = record.attempted
-        if kind == "looked":
-            record.tries += 1
-            if not record.looked:  # a later look may find what the first attempt left there
-                record.looked, record.before = True, event["before"]
-        elif kind == "deployed":
-            record.deployed = True
-        elif kind == "restored":
-            record.restored, record.restored_reason = event["result"], event.get("reason", "")
-        elif kind == "cleared":
-            record.looked, record.before = False, None
-        elif kind == "outcome":
-            if record.final:
-                raise TransitionError(f"{event['device']!r} has an outcome already")
-            record.outcome = Outcome(event["outcome"])
-            record.reason, record.code = event.get("reason", ""), event.get("code", "")
-            if record.outcome in FAILURES:
-                self._failed[record.outcome] += 1
+        match event:
+            case Looked():
+                record.tries += 1
+                if not record.looked:  # a later look may find what the first attempt left there
+                    record.looked, record.before = True, event.before
+            case Deployed():
+                record.deployed = True
+            case Restored():
+                record.restored, record.restored_reason = event.result, event.reason
+            case Cleared():
+                record.looked, record.before = False, None
+            case Ended():
+                if record.final:
+                    raise TransitionError(f"{event.device!r} has an outcome already")
+                record.outcome, record.reason, record.code = event.outcome, event.reason, event.code
+                if record.outcome in FAILURES:
+                    self._failed[record.outcome] += 1
         self._attempted += record.attempted - before
 
     def _retry(self, names: Sequence[str]) -> None:

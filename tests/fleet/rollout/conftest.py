@@ -11,6 +11,7 @@ import pytest
 
 from edgeq.fleet.rollout import journal as journals
 from edgeq.fleet.rollout.abort import DEFAULT, parse_rules
+from edgeq.fleet.rollout.events import Event
 from edgeq.fleet.rollout.journal import Journal
 from edgeq.fleet.rollout.rollout_store import fold
 from edgeq.fleet.rollout.runner import Runner, RunnerTimes
@@ -54,7 +55,7 @@ class Site:
     folder: Path
     fleet: SimulatedFleet
     request: Callable[[], str | None] = lambda: None
-    events: list[Mapping[str, Any]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
     @property
     def path(self) -> Path:

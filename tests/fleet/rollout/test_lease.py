@@ -81,7 +81,7 @@ def test_the_dead_lose_it_at_once(tmp_path: Path) -> None:
 
 
 def holder_file(tmp_path: Path, **changes: object) -> None:
-    (tmp_path / "lease").write_text(json.dumps({**lease.this_process(), **changes}))
+    (tmp_path / "lease").write_text(json.dumps({**lease.this_process().to_json(), **changes}))
 
 
 def test_another_machine_is_never_taken_for_dead(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from edgeq.fleet.rollout.abort import Tally
+from edgeq.fleet.rollout.events import Paused
 from edgeq.fleet.rollout.outcomes import FAILURES, Outcome
+from edgeq.fleet.rollout.scheduler import Transition, decide
 from edgeq.fleet.rollout.state import Rollout, RolloutState
 from edgeq.fleet.rollout.view import totals
 from edgeq.testing.simulated_fleet import Behaviour as B
@@ -28,7 +30,7 @@ def test_a_good_fleet_is_done_stage_by_stage_with_its_soaks(simulated: Make) -> 
     assert run.fleet.time.now_s() >= 3 * 60
     assert set(run.fleet.truth().values()) == {"new-release"}
     assert {count for (verb, _), count in run.fleet.calls.items() if verb == "deploy"} == {1}
-    order = [event["event"] for event in run.events if event["event"] in ("soaking", "advanced", "done")]
+    order = [event.kind for event in run.events if event.kind in ("soaking", "advanced", "done")]
     assert order == ["soaking", "advanced", "soaking", "advanced", "soaking", "done"]
 
 
@@ -75,7 +77,7 @@ def test_silence_at_the_end_of_a_soak_does_not_count_as_success(simulated: Make)
 
     class Lost(list):  # type: ignore[type-arg]
         def append(self, event: Any) -> None:
-            if event["event"] == "soaking":
+            if event.kind == "soaking":
                 run.fleet.behaviours[victim] = B.SILENT
             super().append(event)
 
@@ -162,7 +164,7 @@ def test_a_pause_waits_for_the_devices_in_flight_and_resume_goes_on(simulated: M
 
     class Asking(list):  # type: ignore[type-arg]
         def append(self, event: Any) -> None:
-            if event["event"] == "deployed":
+            if event.kind == "deployed":
                 asked[0] = "pause"
 
     run.events = Asking()
@@ -221,9 +223,8 @@ def test_a_gate_opens_only_for_the_stage_whose_failures_were_accepted(simulated:
 
 def test_counts_that_do_not_add_up_pause(simulated: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     run = simulated({}, stages="100%")
-    from edgeq.fleet.rollout.scheduler import decide
-
     monkeypatch.setattr(Rollout, "tally", Tally(attempted=1, failed={Outcome.FAILED: 3}))
     step = decide(run.read())
-    assert step.event["event"] == "paused"  # type: ignore[union-attr]
-    assert "cannot be evaluated" in step.event["reason"]  # type: ignore[union-attr]
+    assert isinstance(step, Transition)
+    assert isinstance(step.event, Paused)
+    assert "cannot be evaluated" in step.event.reason

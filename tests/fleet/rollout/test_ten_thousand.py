@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edgeq.fleet.rollout.events import Advanced, DeviceEvent, Ended
 from edgeq.fleet.rollout.outcomes import Outcome
 from edgeq.fleet.rollout.runner import RunnerTimes
 from edgeq.fleet.rollout.state import RolloutState
@@ -64,12 +65,12 @@ def test_with_64_at_once_no_more_are_touched_than_were_in_flight(simulated: Make
     run = simulated(ways, devices=COUNT, stages="100%", abort="silent>25%,min=200", at_once=64)
     rollout = run.run()
     assert rollout.state is RolloutState.ABORTED
-    fired = next(place for place, event in enumerate(run.events) if event["event"] == "aborted")
+    fired = next(place for place, event in enumerate(run.events) if event.kind == "aborted")
     results = ("outcome", "deployed")
-    attempted = sum(event["event"] in results for event in run.events[:fired])
+    attempted = sum(event.kind in results for event in run.events[:fired])
     assert attempted >= 200
     assert len(run.fleet.touched) <= attempted + 63
-    assert all(event["event"] in results for event in run.events[fired + 1 :])
+    assert all(event.kind in results for event in run.events[fired + 1 :])
 
 
 @pytest.mark.parametrize("abort", ["failed>5%", "silent>40%,min=1000", "failed>5%,silent>40%,min=2000"])
@@ -107,10 +108,10 @@ def test_where_silence_is_allowed_the_rest_is_done_and_every_liar_is_found(
     stage_of = {name: at for at, stage in enumerate(rollout.spec.stages) for name in stage.devices}
     here, open_now = 0, Counter(stage_of.values())
     for event in run.events:
-        if event["event"] == "advanced":
+        if isinstance(event, Advanced):
             assert open_now[here] == 0
-            here = event["stage"]
-        elif event["event"] == "outcome":
-            open_now[stage_of[event["device"]]] -= 1
-        if "device" in event:
-            assert stage_of[event["device"]] == here
+            here = event.stage
+        elif isinstance(event, Ended):
+            open_now[stage_of[event.device]] -= 1
+        if isinstance(event, DeviceEvent):
+            assert stage_of[event.device] == here
