@@ -51,10 +51,9 @@ def test_a_library_that_does_not_load_is_reported_with_the_reason(tmp_path: Path
     root = tree(tmp_path, {"usr/lib/aarch64-linux-gnu/libedgetpu.so.1": "no library", "dev/apex_0": ""})
     detected = edgetpu.detect(platform_of(root))
     assert detected is not None
-    assert detected["library"] == "/usr/lib/aarch64-linux-gnu/libedgetpu.so.1"
-    assert detected["loads"] is False
-    assert "invalid ELF header" in detected["problem"] or "too short" in detected["problem"]
-    assert detected["devices"] == ["/dev/apex_0"]
+    assert detected.library == "/usr/lib/aarch64-linux-gnu/libedgetpu.so.1"
+    assert "invalid ELF header" in str(detected.problem) or "too short" in str(detected.problem)
+    assert detected.devices == ("/dev/apex_0",)
 
 
 def test_a_usb_accelerator_without_its_library(tmp_path: Path) -> None:
@@ -66,7 +65,8 @@ def test_a_usb_accelerator_without_its_library(tmp_path: Path) -> None:
         f"{usb}/1-2/idProduct": "4ee7\n",
     }
     detected = edgetpu.detect(platform_of(tree(tmp_path, files)))
-    assert detected == {
+    assert detected is not None
+    assert detected.to_json() == {
         "library": None,
         "loads": False,
         "problem": "there is no libedgetpu.so.1",

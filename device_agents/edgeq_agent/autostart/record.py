@@ -104,6 +104,29 @@ class Start:
 
 
 @dataclass(frozen=True)
+class AutostartSummary:
+    """What the files of an installed autostart say of it.
+
+    Attributes:
+        models: what it serves.
+        whole: whether the files are as they were written.
+        last: how the last start went; None before the first one.
+        seen_at_boot: whether a start was in another boot than the installation.
+    """
+
+    kind: str
+    models: tuple[str, ...]
+    whole: bool
+    last: Start | None
+    seen_at_boot: bool
+    ran_in_this_boot: bool
+
+    def to_json(self) -> Json:
+        """Return it as `probe` and `status` report it."""
+        return dict(vars(self), models=list(self.models), last=self.last.to_json() if self.last else None)
+
+
+@dataclass(frozen=True)
 class Supervision:
     """The process that keeps the server running where no init system does.
 
@@ -238,20 +261,20 @@ def remove_supervision(home: Home) -> None:
     files.remove(os.path.join(folder(home.root), "serve.json"))
 
 
-def summary(home: Home) -> Json | None:
-    """Return what `probe` and `status` report, from the files alone; None when nothing is installed."""
+def summary(home: Home) -> AutostartSummary | None:
+    """Return what the files alone say of the autostart; None when nothing is installed."""
     record = read(home)
     if record is None:
         return None
     last = last_start(home)
-    return {
-        "kind": record.kind,
-        "models": list(record.models),
-        "whole": record.is_intact(),
-        "last": last.to_json() if last else None,
-        "seen_at_boot": last is not None and last.boot_id != record.boot_id,
-        "ran_in_this_boot": last is not None and last.boot_id == clock.now().boot_id,
-    }
+    return AutostartSummary(
+        kind=record.kind,
+        models=record.models,
+        whole=record.is_intact(),
+        last=last,
+        seen_at_boot=last is not None and last.boot_id != record.boot_id,
+        ran_in_this_boot=last is not None and last.boot_id == clock.now().boot_id,
+    )
 
 
 def digest(text: str) -> str:

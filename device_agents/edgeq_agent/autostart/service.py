@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Callable
+from dataclasses import dataclass, field
+from typing import Callable
 
 from edgeq_agent.autostart import (
     command,
@@ -18,7 +18,8 @@ from edgeq_agent.autostart import (
     unit_files,
 )
 from edgeq_agent.autostart.host_env import HostEnv
-from edgeq_agent.autostart.record import Artifacts, Record, Spec
+from edgeq_agent.autostart.record import Artifacts, AutostartSummary, Record, Spec, Supervision
+from edgeq_agent.autostart.systemd import UnitStatus
 from edgeq_agent.errors import NOT_AT_BOOT, SERVICE_IMPOSSIBLE, AgentError
 from edgeq_agent.platforms.base import PLAIN, SYSTEMD_USER
 from edgeq_agent.storage import journal, lock, scratch
@@ -38,6 +39,9 @@ class ServiceStatus:
         choice: the kind of autostart that fits the device best.
         at_boot: whether the installed one runs at boot; None when only the next restart can show it.
         why: why it does not, or may not.
+        summary: what the files of the installed one say.
+        units: of systemd.
+        serving: the process that keeps the server running where no init system does.
     """
 
     choice: str
@@ -45,7 +49,9 @@ class ServiceStatus:
     record: Record | None
     at_boot: bool | None
     why: str | None
-    details: Json
+    summary: AutostartSummary | None = None
+    units: tuple[UnitStatus, ...] = ()
+    serving: Supervision | None = None
 
     def to_json(self) -> Json:
         """Return the status as the verb `service` reports it."""
@@ -56,17 +62,34 @@ class ServiceStatus:
             "at_boot": self.at_boot,
             "why": self.why,
         }
-        if self.record is None:
+        if self.record is None or self.summary is None:
             return dict(body, kind=None, models=[], units=[])
-        installed = self.record
         return dict(
             body,
-            kind=installed.kind,
-            models=list(installed.models),
-            port=installed.port,
-            files=list(installed.files),
-            **self.details,
+            **self.summary.to_json(),
+            port=self.record.port,
+            files=list(self.record.files),
+            units=[unit.to_json() for unit in self.units],
+            serving=self.serving.to_json() if self.serving else None,
         )
+
+
+@dataclass(frozen=True)
+class ServiceChange:
+    """What installing or removing the autostart did.
+
+    Attributes:
+        status: afterwards.
+        noted: why the change could not be added to the device's journal, if so.
+    """
+
+    status: ServiceStatus
+    changed: bool
+    noted: Json = field(default_factory=dict)
+
+    def to_json(self) -> Json:
+        """Return the change as the verb `service` reports it."""
+        return dict(self.status.to_json(), changed=self.changed, **self.noted)
 
 
 def status(home: Home, env: HostEnv) -> ServiceStatus:
@@ -74,20 +97,16 @@ def status(home: Home, env: HostEnv) -> ServiceStatus:
     installed = record.read(home)
     choice = kinds.choose(env)
     linger = env.linger if env.systemd else None
-    if installed is None:
-        return ServiceStatus(choice, linger, None, False, "no autostart is installed", {})
-    summary = record.summary(home) or {}
-    at_boot, why = kinds.runs_at_boot(installed, env, bool(summary["seen_at_boot"]))
-    details: dict[str, Any] = {
-        name: summary[name] for name in ("whole", "last", "seen_at_boot", "ran_in_this_boot")
-    }
-    details["units"] = [systemd.show(installed.kind, unit).to_json() for unit in installed.units]
-    supervision = None if installed.kind in kinds.SYSTEMD else record.supervision(home)
-    details["serving"] = supervision.to_json() if supervision else None
-    return ServiceStatus(choice, linger, installed, at_boot, why, details)
+    summary = record.summary(home)
+    if installed is None or summary is None:
+        return ServiceStatus(choice, linger, None, False, "no autostart is installed")
+    at_boot, why = kinds.runs_at_boot(installed, env, summary.seen_at_boot)
+    units = tuple(systemd.show(installed.kind, unit) for unit in installed.units)
+    serving = None if installed.kind in kinds.SYSTEMD else record.supervision(home)
+    return ServiceStatus(choice, linger, installed, at_boot, why, summary, units, serving)
 
 
-def enable(home: Home, spec: Spec, env: HostEnv, progress: Progress) -> Json:
+def enable(home: Home, spec: Spec, env: HostEnv, progress: Progress) -> ServiceChange:
     """Install the autostart, run it once to see that it works, and return its status.
 
     Raises:
@@ -130,10 +149,10 @@ def enable(home: Home, spec: Spec, env: HostEnv, progress: Progress) -> Json:
             hint=kinds.hint(spec.kind, env),
         )
     unchanged = before is not None and before.same_as(record.read(home))
-    return dict(current.to_json(), changed=not unchanged, **noted)
+    return ServiceChange(current, not unchanged, noted)
 
 
-def disable(home: Home, env: HostEnv) -> Json:
+def disable(home: Home, env: HostEnv) -> ServiceChange:
     """Stop and remove the autostart, and return its status.
 
     Raises:
@@ -141,7 +160,7 @@ def disable(home: Home, env: HostEnv) -> Json:
     """
     installed = record.read(home)
     if installed is None:
-        return dict(status(home, env).to_json(), changed=False)
+        return ServiceChange(status(home, env), False)
     _stop(home, installed, env)
     with lock.hold(home):
         scratch.sweep(home)
@@ -152,7 +171,7 @@ def disable(home: Home, env: HostEnv) -> Json:
     if installed.units:
         systemd.daemon_reload(installed.kind, env)
     noted = journal.note(home, "service", kind=None, models=[])
-    return dict(status(home, env).to_json(), changed=True, **noted)
+    return ServiceChange(status(home, env), True, noted)
 
 
 def _start(home: Home, spec: Spec, artifacts: Artifacts, env: HostEnv) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import NamedTuple
 
 from edgeq_agent.platforms import sysfs
 from edgeq_agent.platforms.base import Platform
@@ -17,8 +18,31 @@ _LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 _LOAD_TIMEOUT_S = 20.0
 
 
-def detect(platform: Platform) -> Json | None:
-    """Return {library, loads, problem, devices}; None without a library and without an accelerator.
+class EdgeTpu(NamedTuple):
+    """An Edge TPU, or a part of what it needs.
+
+    Attributes:
+        library: its path; None when there is none.
+        problem: why the library does not load; None when it loads.
+        devices: the connected accelerators.
+    """
+
+    library: str | None
+    problem: str | None
+    devices: tuple[str, ...]
+
+    def to_json(self) -> Json:
+        """Return it as the verb `probe` reports it."""
+        return {
+            "library": self.library,
+            "loads": self.problem is None,
+            "problem": self.problem,
+            "devices": list(self.devices),
+        }
+
+
+def detect(platform: Platform) -> EdgeTpu | None:
+    """Return what the device has of an Edge TPU; None without a library and without an accelerator.
 
     The library is loaded in a process of its own, so that a crash in it does not end the agent.
     """
@@ -27,12 +51,7 @@ def detect(platform: Platform) -> Json | None:
     if library is None and not devices:
         return None
     problem = f"there is no {LIBRARY}" if library is None else _load_problem(library)
-    return {
-        "library": library and sysfs.absolute(platform.root, library),
-        "loads": problem is None,
-        "problem": problem,
-        "devices": devices,
-    }
+    return EdgeTpu(library and sysfs.absolute(platform.root, library), problem, tuple(devices))
 
 
 def _library(platform: Platform) -> str | None:

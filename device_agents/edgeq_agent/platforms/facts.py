@@ -7,34 +7,74 @@ import os
 import re
 import struct
 import sys
+from typing import NamedTuple
 
 from edgeq_agent.platforms import edgetpu, registry, sysfs
+from edgeq_agent.platforms.base import Libc
+from edgeq_agent.platforms.edgetpu import EdgeTpu
+from edgeq_agent.platforms.registry import DeviceKind
 from edgeq_agent.wire import RUNTIME_MODULES, Json
 
 
-def read(root: str = "/") -> Json:
+class Facts(NamedTuple):
+    """What the device is.
+
+    Attributes:
+        machine: the kernel's; `pointer_bits` shows a 32-bit system on a 64-bit kernel.
+        packages: versions of the interpreter's packages that a runtime can use.
+        modules: runtimes that the interpreter can find.
+        model: the board's own name.
+        mendel: the release of Mendel Linux, on a Coral board.
+    """
+
+    python: str
+    implementation: str
+    executable: str
+    machine: str
+    system: str
+    libc: Libc
+    pointer_bits: int
+    packages: dict[str, str]
+    modules: list[str]
+    memory_bytes: int | None
+    cpu_count: int
+    model: str | None
+    kind: DeviceKind
+    mendel: str | None
+    edgetpu: EdgeTpu | None
+
+    def to_json(self) -> Json:
+        """Return the facts as the verb `probe` reports them."""
+        return dict(
+            self._asdict(),
+            libc=self.libc._asdict(),
+            kind=self.kind.value,
+            edgetpu=self.edgetpu.to_json() if self.edgetpu else None,
+        )
+
+
+def read(root: str = "/") -> Facts:
     """Return the facts; the system's files are read below `root`."""
     system = os.uname()
     kind = registry.kind_of(root)
     platform = registry.PLATFORMS[kind](root)
-    return {
-        "python": "{}.{}.{}".format(*sys.version_info[:3]),
-        "implementation": sys.implementation.name,
-        "executable": sys.executable,
-        # The kernel's machine; `pointer_bits` shows a 32-bit system on a 64-bit kernel.
-        "machine": system.machine,
-        "system": system.sysname,
-        "libc": platform.libc()._asdict(),
-        "pointer_bits": struct.calcsize("P") * 8,
-        "packages": packages(),
-        "modules": modules(),
-        "memory_bytes": platform.memory_bytes(),
-        "cpu_count": os.cpu_count() or 1,
-        "model": platform.board_model(),
-        "kind": kind.value,
-        "mendel": platform.mendel_version(),
-        "edgetpu": edgetpu.detect(platform),
-    }
+    return Facts(
+        python="{}.{}.{}".format(*sys.version_info[:3]),
+        implementation=sys.implementation.name,
+        executable=sys.executable,
+        machine=system.machine,
+        system=system.sysname,
+        libc=platform.libc(),
+        pointer_bits=struct.calcsize("P") * 8,
+        packages=packages(),
+        modules=modules(),
+        memory_bytes=platform.memory_bytes(),
+        cpu_count=os.cpu_count() or 1,
+        model=platform.board_model(),
+        kind=kind,
+        mendel=platform.mendel_version(),
+        edgetpu=edgetpu.detect(platform),
+    )
 
 
 def packages() -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any, Mapping, NamedTuple
 
 from edgeq_agent.platforms.base import Platform, Reading, Throttling
 from edgeq_agent.wire import Json
@@ -58,8 +58,26 @@ def environment(platform: Platform) -> Environment:
     )
 
 
-def availability(platform: Platform) -> Json:
-    """Return for each measure {available, source}, or {available, reason} where it is missing."""
+class Availability(NamedTuple):
+    """Whether the device has a measure.
+
+    Attributes:
+        source: what it is read from; None when it is missing.
+        reason: why it is missing; None when it is not.
+    """
+
+    source: str | None
+    reason: str | None
+
+    def to_json(self) -> Json:
+        """Return it as the verb `probe` reports it."""
+        if self.source is None:
+            return {"available": False, "reason": self.reason}
+        return {"available": True, "source": self.source}
+
+
+def availability(platform: Platform) -> dict[str, Availability]:
+    """Return by its name whether the device has a measure."""
     readings: Mapping[str, Reading[Any]] = {
         "latency": Reading(1, "time.perf_counter_ns around one invocation"),
         "memory": platform.peak_memory_bytes(),
@@ -70,8 +88,8 @@ def availability(platform: Platform) -> Json:
         "energy": platform.energy_source(),
     }
     return {
-        name: {"available": True, "source": reading.source}
+        name: Availability(reading.source, None)
         if reading.value is not None
-        else {"available": False, "reason": reading.reason}
+        else Availability(None, reading.reason)
         for name, reading in readings.items()
     }

@@ -9,7 +9,7 @@ import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Iterator
+from typing import Iterator, NamedTuple
 
 from edgeq_agent import wire
 from edgeq_agent.platforms import identity
@@ -31,6 +31,26 @@ _MIGRATIONS = (
     );
     """,
 )
+
+
+class OutboxSummary(NamedTuple):
+    """What an outbox holds.
+
+    Attributes:
+        boot: that new windows belong to.
+        pending: windows, sent or not.
+        last_seq: the number of the boot's last window; 0 before the first.
+        dropped: windows that were lost because the outbox was full.
+    """
+
+    boot: str
+    pending: int
+    last_seq: int
+    dropped: int
+
+    def to_json(self) -> wire.Json:
+        """Return it as the verb `status` reports it."""
+        return self._asdict()
 
 
 class Outbox:
@@ -146,16 +166,16 @@ class Outbox:
     def _count(database: sqlite3.Connection) -> int:
         return int(database.execute("SELECT count(*) FROM windows").fetchone()[0])
 
-    def summary(self) -> wire.Json:
-        """Return {boot, pending, last_seq, dropped}."""
+    def summary(self) -> OutboxSummary:
+        """Return what the outbox holds."""
         last = self._database.execute("SELECT last_seq FROM boots WHERE boot = ?", (self.boot,)).fetchone()
         dropped = self._database.execute("SELECT value FROM meta WHERE name = 'dropped'").fetchone()
-        return {
-            "boot": self.boot,
-            "pending": self.pending(),
-            "last_seq": int(last[0]) if last else 0,
-            "dropped": int(dropped[0]) if dropped else 0,
-        }
+        return OutboxSummary(
+            boot=self.boot,
+            pending=self.pending(),
+            last_seq=int(last[0]) if last else 0,
+            dropped=int(dropped[0]) if dropped else 0,
+        )
 
 
 def _text(window: Window) -> str:

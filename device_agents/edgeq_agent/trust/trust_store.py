@@ -67,6 +67,23 @@ class SignedRelease(NamedTuple):
     signatures: tuple[Signature, ...]
 
 
+class TrustSummary(NamedTuple):
+    """Whom the device trusts; with a problem, the store cannot be read and no one is trusted."""
+
+    store: Trust
+    problem: str | None
+
+    def to_json(self) -> Json:
+        """Return it as the verb `status` reports it."""
+        return {
+            "keys": self.store.active,
+            "revoked": sorted(set(self.store.keys) - set(self.store.active)),
+            "threshold": self.store.threshold,
+            "counters": counters_to_json(self.store),
+            "problem": self.problem,
+        }
+
+
 EMPTY = Trust(keys={}, threshold=1, changes=OPERATOR, sequence=0, counters={})
 
 
@@ -145,19 +162,13 @@ def commit(home: Home, model: str, release: str) -> None:
     save(home, store._replace(counters=counters))
 
 
-def summary(home: Home) -> Json:
-    """Return what the verb `status` reports; a damaged store is a `problem` in it."""
+def summary(home: Home) -> TrustSummary:
+    """Return whom the device trusts; a damaged store is a `problem` in it."""
     try:
         store = load(home) or EMPTY
     except AgentError as error:
-        return {"keys": [], "revoked": [], "threshold": 1, "counters": {}, "problem": error.problem}
-    return {
-        "keys": store.active,
-        "revoked": sorted(set(store.keys) - set(store.active)),
-        "threshold": store.threshold,
-        "counters": counters_to_json(store),
-        "problem": None,
-    }
+        return TrustSummary(EMPTY, error.problem)
+    return TrustSummary(store, None)
 
 
 def load(home: Home) -> Trust | None:

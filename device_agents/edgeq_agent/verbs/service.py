@@ -25,9 +25,9 @@ def run(call: Call) -> Json:
     action = call.fields.one_of("action", ACTIONS, "status")
     env = host_env.detect(call.home.root)
     if action == "enable":
-        return service.enable(call.home, _spec(call, env), env, call.response.progress)
+        return service.enable(call.home, _spec(call, env), env, call.response.progress).to_json()
     if action == "disable":
-        return service.disable(call.home, env)
+        return service.disable(call.home, env).to_json()
     return dict(service.status(call.home, env).to_json(), changed=False)
 
 

@@ -25,13 +25,14 @@ def status(call: Call) -> Json:
     names = sorted(os.listdir(call.home.models))
     with outbox.opened(call.home) as box:
         waiting = box.summary()
+    autostart = service_record.summary(call.home)
     return {
         "agent": __version__,
         "device_id": identity.device_id(call.home),
         "models": {name: _model(call.home, name) for name in names},
-        "outbox": waiting,
-        "trust": trust_store.summary(call.home),
-        "service": service_record.summary(call.home),
+        "outbox": waiting.to_json(),
+        "trust": trust_store.summary(call.home).to_json(),
+        "service": autostart.to_json() if autostart else None,
         "free_bytes": free_bytes(call.home.root),
         "free_inodes": free_inodes(call.home.root),
         "journal": journal.tail(call.home, _JOURNAL_ENTRIES),

@@ -44,6 +44,6 @@ def test_a_board_has_a_processor_zone_and_a_power_monitor(tree: Tree) -> None:
 
 
 def test_the_facts_name_mendels_release(tree: Tree) -> None:
-    assert facts.read(tree({}))["mendel"] is None
+    assert facts.read(tree({})).mendel is None
     read = facts.read(tree({"etc/mendel_version": "eagle\n"}))
-    assert (read["kind"], read["mendel"]) == ("coral", "eagle")
+    assert (read.kind.value, read.mendel) == ("coral", "eagle")

@@ -46,7 +46,7 @@ def test_every_measure_of_a_pc_has_a_value_and_a_source(tree: Tree) -> None:
         "absent": {},
     }
     cpufreq = "/sys/devices/system/cpu/cpufreq/policy0"
-    sources = {name: entry["source"] for name, entry in sensors.availability(linux).items()}
+    sources = {name: entry.source for name, entry in sensors.availability(linux).items()}
     assert sources == {
         "latency": "time.perf_counter_ns around one invocation",
         "memory": "/proc/self/status VmHWM",
@@ -63,10 +63,10 @@ def test_a_bare_system_gives_a_reason_for_each_absent_measure(tree: Tree) -> Non
     linux = platform_of(tree({}))
     measures = sensors.availability(linux)
     for name in ("temperature", "frequency", "governor", "throttling", "energy"):
-        assert measures[name]["available"] is False
-        assert measures[name]["reason"]
-    assert measures["memory"]["source"] == "getrusage ru_maxrss"
-    assert measures["latency"]["available"]
+        assert measures[name].to_json() == {"available": False, "reason": measures[name].reason}
+        assert measures[name].reason
+    assert measures["memory"].to_json() == {"available": True, "source": "getrusage ru_maxrss"}
+    assert measures["latency"].source
     reading = sensors.environment(linux).to_json()
     assert set(reading["absent"]) == {name for name, value in reading.items() if value is None}
     assert linux.memory_bytes() is None
