@@ -26,15 +26,19 @@ _WHERE = {
     "bench": "edgeq.benchmark",
     "collect": "edgeq.collector",
     "convert": "edgeq.conversion",
+    "decide_experiment": "edgeq.experiment.end",
     "deploy_one": "edgeq.fleet.deploy",
     "enrol": "edgeq.fleet.enrol",
     "evaluate": "edgeq.evaluation",
+    "experiment_status": "edgeq.experiment.status",
     "judge": "edgeq.monitor",
     "load_blueprint": "edgeq.blueprint",
     "make_bundle": "edgeq.bundle",
     "open_agent": "edgeq.fleet.connect",
     "read_bundle": "edgeq.bundle",
     "select": "edgeq.selection",
+    "start_experiment": "edgeq.experiment.start",
+    "stop_experiment": "edgeq.experiment.end",
 }
 
 if TYPE_CHECKING:
@@ -45,6 +49,9 @@ if TYPE_CHECKING:
     from edgeq.conversion import Conversion, Recipe, convert
     from edgeq.errors import EdgeqError, ExitStatus
     from edgeq.evaluation import evaluate
+    from edgeq.experiment.end import decide_experiment, stop_experiment
+    from edgeq.experiment.start import start_experiment
+    from edgeq.experiment.status import experiment_status
     from edgeq.fleet.connect import open_agent
     from edgeq.fleet.deploy import deploy_one
     from edgeq.fleet.enrol import enrol
@@ -71,15 +78,19 @@ __all__ = [
     "bench",
     "collect",
     "convert",
+    "decide_experiment",
     "deploy_one",
     "enrol",
     "evaluate",
+    "experiment_status",
     "judge",
     "load_blueprint",
     "make_bundle",
     "open_agent",
     "read_bundle",
     "select",
+    "start_experiment",
+    "stop_experiment",
 ]
 
 

@@ -16,7 +16,7 @@ from edgeq.bundle.drift_reference import DriftReference, parse_reference
 from edgeq.bundle.keys import SigningKey
 from edgeq.bundle.manifest import Manifest, parse_manifest, release_of
 from edgeq.bundle.signatures import Signature, from_document, sign, to_document
-from edgeq.errors import BundleAltered, BundleError
+from edgeq.errors import BundleAltered, BundleError, UsageError
 from edgeq.files import write_atomic
 from edgeq_agent import wire
 
@@ -137,6 +137,23 @@ def read_bundle(path: Path) -> Bundle:
         BundleError: the file is missing, is not a bundle, or is too large.
         BundleAltered: a file differs from its digest in the manifest.
     """
+    return replace(parse_bundle(_read(path), subject=str(path)), path=path)
+
+
+def bytes_of(path: Path, bundle: Bundle) -> bytes:
+    """Return the bytes of the file that a bundle was read from.
+
+    Raises:
+        UsageError: the file holds another release by now.
+        BundleError, BundleAltered: as `read_bundle`.
+    """
+    data = _read(path)
+    if parse_bundle(data, subject=str(path)).release != bundle.release:
+        raise UsageError(str(path), "was replaced while it was read", hint="run the same command again")
+    return data
+
+
+def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
             # Read a bounded amount: a device file has no size and may have no end.
@@ -146,7 +163,7 @@ def read_bundle(path: Path) -> Bundle:
         raise BundleError(str(path), error.strerror or "cannot be read", hint=hint) from error
     if len(data) > LARGEST_FILE_BYTES:
         raise BundleError(str(path), expected=f"at most {LARGEST_FILE_BYTES} bytes", got="more")
-    return replace(parse_bundle(data, subject=str(path)), path=path)
+    return data
 
 
 def resigned(bundle: Bundle, path: Path, *, counter: int, keys: Sequence[SigningKey]) -> Bundle:

@@ -131,7 +131,6 @@ def _deploy(
     yes: bool,
 ) -> None:
     from edgeq.bundle.archive import read_bundle
-    from edgeq.fleet.deploy import record_deploy
     from edgeq.fleet.deploy_many import deploy_many, needs_apply, plan_many
     from edgeq.fleet.inventory import Inventory
 
@@ -165,7 +164,8 @@ def _deploy(
                 ignore_attempt_limit=ignore_attempt_limit,
             )
     elif not dry_run:
-        record_deploy(bundle, entries, workspace=app.workspace)
+        # No device needs the release; the run is recorded.
+        entries = deploy_many(devices, bundle, workspace=app.workspace, planned=entries)
     _report(app, path, bundle, devices, entries, dry_run=dry_run)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from edgeq.experiment.analyze import ExperimentResult, analyze
 from edgeq.experiment.confidence_sequence import Interval
-from edgeq.experiment.config import ExperimentConfig, SplitBy
+from edgeq.experiment.config import ExperimentConfig, ExperimentTerms, SplitBy
 from edgeq.experiment.decision import Decision, objections
 from edgeq.experiment.metrics import Metric
 from edgeq.experiment.record import Experiment, ExperimentState
+from edgeq.experiment.status import ExperimentStatus
 
 __all__ = [
     "Decision",
@@ -15,6 +16,8 @@ __all__ = [
     "ExperimentConfig",
     "ExperimentResult",
     "ExperimentState",
+    "ExperimentStatus",
+    "ExperimentTerms",
     "Interval",
     "Metric",
     "SplitBy",

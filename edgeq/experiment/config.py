@@ -8,12 +8,57 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from edgeq.errors import UsageError
+
 
 class SplitBy(StrEnum):
     """What the split assigns to an arm."""
 
     CALLS = "calls"
     DEVICES = "devices"
+
+
+def is_salt(text: str) -> bool:
+    """Return whether a text may be a salt: it is printable, not empty, and at most 200 characters long."""
+    return 0 < len(text) <= 200 and text.isprintable()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentTerms:
+    """The choices of the person who starts an experiment; as attributes of `ExperimentConfig`.
+
+    Attributes:
+        salt: None takes the experiment's name.
+
+    Raises:
+        UsageError: a value is out of its range.
+    """
+
+    by: SplitBy = SplitBy.CALLS
+    share: float = 0.1
+    salt: str | None = None
+    alpha: float = 0.05
+    worse_by: float = 0.02
+    slower_by: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("share", "alpha"):
+            value = getattr(self, name)
+            if not 0 < value < 1:
+                raise UsageError(name, expected="more than 0 and less than 1", got=f"{value:g}")
+        for name, most in (("worse_by", 1), ("slower_by", 10)):
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise UsageError(name, expected=f"0 to {most}", got=f"{value:g}")
+        if self.salt is not None and not is_salt(self.salt):
+            raise UsageError("salt", expected="a printable text of at most 200 characters")
+
+    def fit(self, config: ExperimentConfig) -> bool:
+        """Return whether an experiment has these terms; without a salt, it may have any."""
+        return self.salt in (None, config.salt) and (
+            (self.by, self.share, self.alpha, self.worse_by, self.slower_by)
+            == (config.by, config.share, config.alpha, config.worse_by, config.slower_by)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

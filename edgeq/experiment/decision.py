@@ -7,6 +7,7 @@ from enum import StrEnum
 from edgeq.experiment.analyze import ExperimentResult
 from edgeq.experiment.config import ExperimentConfig
 from edgeq.experiment.metrics import Conclusion, MetricKind
+from edgeq.experiment.record import ExperimentState
 from edgeq.units import format_percent
 
 
@@ -15,6 +16,11 @@ class Decision(StrEnum):
 
     PROMOTE = "promote"
     REJECT = "reject"
+
+    @property
+    def state(self) -> ExperimentState:
+        """The state of an experiment that ended by this decision."""
+        return ExperimentState.PROMOTED if self is Decision.PROMOTE else ExperimentState.REJECTED
 
 
 def objections(config: ExperimentConfig, result: ExperimentResult, decision: Decision) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from edgeq.bundle.drift_reference import DriftReference, stored_reference
 from edgeq.errors import ExperimentError
 from edgeq.experiment.config import ExperimentConfig
 from edgeq.files import write_atomic
@@ -32,12 +31,33 @@ class ExperimentState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """The event that ended an experiment.
+
+    Attributes:
+        by: the user who ended it.
+        because: the reason, if one was given.
+        document: the event as it was recorded: also on what data it was decided.
+    """
+
+    state: ExperimentState
+    at_ns: int
+    by: str
+    because: str | None
+    document: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event as in `--json`."""
+        return {"event": self.state.value, "at_ns": self.at_ns, "by": self.by, **self.document}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
     """An experiment as its events describe it.
 
     Attributes:
         closed: devices from which the experiment has been removed.
-        ending: the event that ended it: who, when, why, and on what data.
+        ending: who ended it, when, why, and on what data; None while it runs.
     """
 
     config: ExperimentConfig
@@ -45,7 +65,7 @@ class Experiment:
     started_ns: int
     started_by: str
     closed: tuple[str, ...] = ()
-    ending: ExperimentRecord | None = None
+    ending: Ending | None = None
 
     @property
     def open(self) -> tuple[str, ...]:
@@ -59,7 +79,6 @@ class Experiment:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the experiment as in `--json`."""
-        ending = self.ending
         return {
             **self.config.to_dict(),
             "state": self.state.value,
@@ -68,9 +87,7 @@ class Experiment:
             "open": list(self.open)
             if self.state is not ExperimentState.RUNNING
             else list(self.config.devices),
-            "ending": None
-            if ending is None
-            else {"event": ending.event, "at_ns": ending.at_ns, "by": ending.actor, **ending.body},
+            "ending": None if self.ending is None else self.ending.to_dict(),
         }
 
 
@@ -108,8 +125,22 @@ def _folded(events: Sequence[ExperimentRecord]) -> Experiment:
             names = tuple(name for name in event.body["devices"] if name not in experiment.closed)
             experiment = replace(experiment, closed=experiment.closed + names)
         elif experiment.ending is None:
-            experiment = replace(experiment, state=ExperimentState(event.event), ending=event)
+            ending = _ending(event)
+            experiment = replace(experiment, state=ending.state, ending=ending)
     return experiment
+
+
+def _ending(event: ExperimentRecord) -> Ending:
+    because = event.body.get("because")
+    if because is not None and not isinstance(because, str):
+        raise ValueError(f"{event.event}: because: expected a text")
+    return Ending(
+        state=ExperimentState(event.event),
+        at_ns=event.at_ns,
+        by=event.actor,
+        because=because,
+        document=event.body,
+    )
 
 
 def read_all(store: Store) -> list[Experiment]:
@@ -128,19 +159,19 @@ def find(store: Store, name: str | None) -> Experiment:
     """
     known = read_all(store)
     if name is not None:
-        named = [one for one in known if one.config.experiment == name]
+        named = [experiment for experiment in known if experiment.config.experiment == name]
         if named:
             return named[0]
         raise ExperimentError(
             name, "no such experiment", code="EQ831", hint="`edgeq ab list` shows the experiments"
         )
-    candidates = [one for one in known if not one.finished] or known[-1:]
+    candidates = [experiment for experiment in known if not experiment.finished] or known[-1:]
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
         hint = "`edgeq ab start BUNDLE --to DEVICES` starts one"
         raise ExperimentError("experiment", "there is none", code="EQ831", hint=hint)
-    names = ", ".join(one.config.experiment for one in candidates)
+    names = ", ".join(experiment.config.experiment for experiment in candidates)
     hint = "name it: `edgeq ab status EXPERIMENT`"
     raise ExperimentError("experiment", expected=f"one of {names}", got="no name", code="EQ831", hint=hint)
 
@@ -204,8 +235,3 @@ def actor() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
-
-
-def references(store: Store, config: ExperimentConfig) -> Mapping[str, DriftReference | None]:
-    """Return the drift reference of each release; None where the store has none."""
-    return {release: stored_reference(store, release) for release in config.releases.values()}

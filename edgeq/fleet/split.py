@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +20,40 @@ _VERB_S = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Division:
+class SplitArm:
+    """A release and its share of the calls.
+
+    Attributes:
+        weight: the share, 0 to 1.
+    """
+
+    name: str
+    release: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
     """How a device's calls are split between releases.
 
     Attributes:
         base: the release that must be current; the device ends the split when another one is.
-        arms: name -> (release, weight).
         each_call: draw calls without a key one by one; otherwise the whole device is one draw.
     """
 
     experiment: str
     model: str
     base: str
-    arms: Mapping[str, tuple[str, float]]
+    arms: tuple[SplitArm, ...]
     salt: str
     each_call: bool
 
     def request(self) -> dict[str, Any]:
         """The request of the agent's verb `split`."""
-        arms = [
-            {"name": name, "release": release, "weight": weight}
-            for name, (release, weight) in self.arms.items()
-        ]
         return {
             "model": self.model,
             "base": self.base,
-            "arms": arms,
+            "arms": [asdict(arm) for arm in self.arms],
             "salt": self.salt,
             "experiment": self.experiment,
             "draw": "calls" if self.each_call else "device",
@@ -54,8 +61,8 @@ class Division:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Divided:
-    """What `divide` changed on a device.
+class SplitStart:
+    """What `start_split` changed on a device.
 
     Attributes:
         staged: whether this run staged the release.
@@ -73,8 +80,8 @@ class Divided:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class United:
-    """What `unite` changed on a device.
+class SplitEnd:
+    """What `end_split` changed on a device.
 
     Attributes:
         current: the release that serves now.
@@ -91,15 +98,15 @@ class United:
         return {"current": self.current, "cleared": self.cleared, "unstaged": self.unstaged}
 
 
-def divide(
+def start_split(
     device: Device,
     bundle: Bundle,
-    division: Division,
+    split: Split,
     *,
     workspace: Path,
     on_event: OnProgress | None = None,
     retry_policy: RetryPolicy = NO_RETRY,
-) -> Divided:
+) -> SplitStart:
     """Stage a bundle's release on a device and split its calls; a second run sends and changes nothing.
 
     Args:
@@ -127,43 +134,43 @@ def divide(
             except RuntimeFailed as error:
                 reject_runtime(device, planned.runtime, refused, error)
 
-    def attempt(client: AgentClient) -> Divided:
+    def attempt(client: AgentClient) -> SplitStart:
         staged = stage(client)
-        split = client.request(Change, "split", division.request(), deadline_s=_VERB_S)
-        return Divided(
+        divided = client.request(Change, "split", split.request(), deadline_s=_VERB_S)
+        return SplitStart(
             staged=staged is not None and staged.changed,
-            divided=split.changed,
+            divided=divided.changed,
             health=staged.health if staged else HealthReport(),
         )
 
     return ask(device, attempt, repeatable=True, retry_policy=retry_policy)
 
 
-def unite(
+def end_split(
     device: Device, *, experiment: str, model: str, release: str, retry_policy: RetryPolicy = NO_RETRY
-) -> United:
+) -> SplitEnd:
     """End an experiment on a device: clear its split and unstage its release; leave other experiments alone.
 
     Raises:
         DeviceError, TransportError: the device refused, or cannot be reached.
     """
 
-    def attempt(client: AgentClient) -> United:
-        return _undo(client, read_status(client).model(model), experiment, model, release)
+    def attempt(client: AgentClient) -> SplitEnd:
+        return _clear(client, read_status(client).model(model), experiment, model, release)
 
     return ask(device, attempt, repeatable=True, retry_policy=retry_policy)
 
 
-def _undo(client: AgentClient, status: ModelStatus, experiment: str, model: str, release: str) -> United:
+def _clear(client: AgentClient, status: ModelStatus, experiment: str, model: str, release: str) -> SplitEnd:
     # A split that the device cannot read has no effect, and nothing else would remove it.
-    ours = status.split is not None and (
+    own_split = status.split is not None and (
         status.split.experiment == experiment or status.split.problem is not None
     )
     cleared = unstaged = False
-    if ours:
-        request: dict[str, Any] = {"model": model, "clear": True}
-        cleared = client.request(Change, "split", request, deadline_s=_VERB_S).changed
-    if release in status.staged and (ours or status.split is None):
-        request = {"model": model, "release": release}
-        unstaged = client.request(Change, "unstage", request, deadline_s=_VERB_S).changed
-    return United(current=status.current, cleared=cleared, unstaged=unstaged)
+    if own_split:
+        cleared = client.request(Change, "split", {"model": model, "clear": True}, deadline_s=_VERB_S).changed
+    if release in status.staged and (own_split or status.split is None):
+        unstaged = client.request(
+            Change, "unstage", {"model": model, "release": release}, deadline_s=_VERB_S
+        ).changed
+    return SplitEnd(current=status.current, cleared=cleared, unstaged=unstaged)

@@ -23,21 +23,25 @@ GOLDEN = [
     "bench",
     "collect",
     "convert",
+    "decide_experiment",
     "deploy_one",
     "enrol",
     "evaluate",
+    "experiment_status",
     "judge",
     "load_blueprint",
     "make_bundle",
     "open_agent",
     "read_bundle",
     "select",
+    "start_experiment",
+    "stop_experiment",
 ]
 
 
 def test_the_public_names() -> None:
     assert sorted(edgeq.__all__) == sorted(GOLDEN)
-    assert len(GOLDEN) <= 25
+    assert len(GOLDEN) <= 30
     assert dir(edgeq) == sorted(GOLDEN)
 
 

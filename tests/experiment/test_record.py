@@ -58,6 +58,7 @@ def test_an_experiment_is_read_as_it_was_written(tmp_path: Path) -> None:
         [("started", {"terms": TERMS}), ("paused", {})],
         [("started", {"terms": TERMS}), ("closed", {})],
         [("started", {"terms": TERMS}), ("stopped", "x")],
+        [("started", {"terms": TERMS}), ("stopped", {"because": 5})],
     ],
 )
 def test_a_damaged_record_is_one_line_of_error(

@@ -20,7 +20,7 @@ from edgeq.fleet.facts import Facts
 from edgeq.fleet.operations import prune, status
 from edgeq.fleet.runtimes import platform_tags, wheels
 from edgeq.fleet.runtimes.platform_tags import Choice
-from edgeq.fleet.split import Division, divide, unite
+from edgeq.fleet.split import Split, SplitArm, end_split, start_split
 from edgeq.values import Device
 from tests.fleet.servers import Read, Server
 
@@ -95,18 +95,21 @@ def test_the_next_wheels_are_tried_and_the_failure_is_remembered(
     # What is staged beside it passes over the same ones: no less than a deploy would.
     prune(device, dry_run=False)
     second = read("second")
-    division = Division(
+    split = Split(
         experiment="e-1",
         model="double",
         base=first.release,
-        arms={"a": (first.release, 0.5), "b": (second.release, 0.5)},
+        arms=(
+            SplitArm(name="a", release=first.release, weight=0.5),
+            SplitArm(name="b", release=second.release, weight=0.5),
+        ),
         salt="s",
         each_call=True,
     )
-    division_result = divide(device, second, division, workspace=site)
-    assert (division_result.staged, division_result.divided) == (True, True)
+    started = start_split(device, second, split, workspace=site)
+    assert (started.staged, started.divided) == (True, True)
     assert list(facts_of(device).refused) == [refused]
-    unite(device, experiment="e-1", model="double", release=second.release)
+    end_split(device, experiment="e-1", model="double", release=second.release)
 
     prune(device, dry_run=False)
     assert facts_of(device).refused == {}

@@ -12,7 +12,6 @@ from edgeq.cli.ui import App, command
 
 if TYPE_CHECKING:
     from edgeq.experiment import Experiment, ExperimentResult, Metric
-    from edgeq.store import Store
 
 
 @command("list", examples=["edgeq ab list", "edgeq ab list --json"])
@@ -24,47 +23,36 @@ def list_command(app: App) -> None:
     with Store.open(app.workspace) as store:
         experiments = record.read_all(store)
     rows = []
-    for one in experiments:
-        config = one.config
-        state = one.state.value + (f", {len(one.open)} devices open" if one.ending and one.open else "")
+    for experiment in experiments:
+        config = experiment.config
+        state = experiment.state.value
+        if experiment.ending and experiment.open:
+            state += f", {len(experiment.open)} devices open"
         versus = f"{config.release_a[:12]} / {config.release_b[:12]}"
         share = f"{config.share:g} of {config.by.value}"
-        rows.append([config.experiment, state, versus, share, str(len(config.devices)), one.started_by])
+        devices = str(len(config.devices))
+        rows.append([config.experiment, state, versus, share, devices, experiment.started_by])
     app.ui.table(["experiment", "state", "A / B", "share", "devices", "by"], rows)
-    app.ui.emit("edgeq.ab.list/1", {"experiments": [one.to_dict() for one in experiments]})
+    app.ui.emit("edgeq.ab.list/1", {"experiments": [experiment.to_dict() for experiment in experiments]})
 
 
 @command("status", examples=["edgeq ab status", "edgeq ab status kws-1a2b3c4d-1 --json"])
 @click.argument("experiment", required=False)
 def status_command(app: App, experiment: str | None) -> None:
     """Show the results of EXPERIMENT so far; the intervals stay valid however often you look."""
-    from edgeq.experiment import Decision, ExperimentState, objections, record
-    from edgeq.store import Store
+    from edgeq.experiment import ExperimentState
+    from edgeq.experiment.status import experiment_status
 
-    with Store.open(app.workspace) as store:
-        recorded = record.find(store, experiment)
-        result = result_of(store, recorded)
-    show(app, recorded, result)
-    against = {one.value: list(objections(recorded.config, result, one)) for one in Decision}
-    body = {**recorded.to_dict(), **result.to_dict(), "objections": against}
-    app.ui.emit("edgeq.ab.status/1", body)
-    name = recorded.config.experiment
-    if recorded.state is not ExperimentState.RUNNING:
+    status = experiment_status(experiment, workspace=app.workspace)
+    show(app, status.experiment, status.result)
+    app.ui.emit("edgeq.ab.status/1", status.to_dict())
+    if status.experiment.state is not ExperimentState.RUNNING:
         return
-    ready = [word for word, reasons in against.items() if not reasons]
-    if ready:
-        app.ui.next(f"edgeq ab decide {name} --{ready[0]} --because '...'")
+    config = status.experiment.config
+    if status.justified:
+        app.ui.next(f"edgeq ab decide {config.experiment} --{status.justified[0].value} --because '...'")
     else:
-        app.ui.next(f"edgeq collect {' '.join(recorded.config.devices)}; edgeq ab status {name}")
-
-
-def result_of(store: Store, experiment: Experiment) -> ExperimentResult:
-    """Return the results of an experiment from the windows in the store."""
-    from edgeq.experiment import analyze, record
-
-    config = experiment.config
-    windows = store.windows(model=config.model, experiment=config.experiment)
-    return analyze(config, windows, record.references(store, config))
+        app.ui.next(f"edgeq collect {' '.join(config.devices)}; edgeq ab status {config.experiment}")
 
 
 def show(app: App, experiment: Experiment, result: ExperimentResult) -> None:
@@ -87,7 +75,7 @@ def show(app: App, experiment: Experiment, result: ExperimentResult) -> None:
     app.ui.line(f"verdict: {result.summary}; all intervals hold at every look with probability {probability}")
     ending = experiment.ending
     if ending is not None:
-        app.ui.line(f"{ending.event} by {ending.actor}: {ending.body.get('because') or 'no reason given'}")
+        app.ui.line(f"{ending.state.value} by {ending.by}: {ending.because or 'no reason given'}")
     for name in result.silent:
         app.ui.warn(f"{name}: no window of this experiment was collected")
     if result.others:

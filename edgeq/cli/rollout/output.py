@@ -54,13 +54,16 @@ class ProgressPrinter:
 
 @contextmanager
 def progress(app: App) -> Iterator[ProgressPrinter]:
-    """Yield an observer that prints; after Ctrl-C, name the command that continues the rollout."""
+    """Yield an observer that prints; after Ctrl-C, name the command that continues an unfinished rollout."""
+    from edgeq.fleet.rollout.state import RolloutState
+
     printer = ProgressPrinter(app)
     try:
         yield printer
     except KeyboardInterrupt:
-        if printer.rollout is not None:
-            app.ui.next(f"edgeq rollout resume {printer.rollout.spec.rollout}")
+        rollout = printer.rollout
+        if rollout is not None and rollout.state is not RolloutState.DONE:
+            app.ui.next(f"edgeq rollout resume {rollout.spec.rollout}")
         raise
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edgeq.bundle.archive import Bundle, parse_bundle, read_bundle
-from edgeq.errors import RolloutBusy, RolloutDamaged, RolloutError, UsageError
+from edgeq.bundle.archive import Bundle, bytes_of, read_bundle
+from edgeq.errors import RolloutBusy, RolloutDamaged, RolloutError
 from edgeq.fleet.backoff import NO_RETRY, RetryPolicy
 from edgeq.fleet.clock import SystemClock
 from edgeq.fleet.inventory import Inventory
@@ -115,9 +115,7 @@ def start(
             journal cannot be written (EQ826).
     """
     labels = {device.name: device.labels for device in devices}
-    data = path.read_bytes()
-    if parse_bundle(data, subject=str(path)).release != bundle.release:
-        raise UsageError(str(path), "was replaced while it was read", hint="run the same command again")
+    data = bytes_of(path, bundle)
     with recording_store(store, workspace) as opened_store:
         # The monitor compares this release's telemetry with the drift reference of its bundle.
         opened_store.put_release(bundle.release, bundle.manifest, bundle.reference.to_json())
