@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import stat
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from edgeq.bundle.drift_reference import DriftReference, parse_reference
 from edgeq.bundle.keys import SigningKey
 from edgeq.bundle.manifest import Manifest, parse_manifest, release_of
 from edgeq.bundle.signatures import Signature, from_document, sign, to_document
+from edgeq.bundle.zip_members import Member, members, unpack
 from edgeq.errors import BundleAltered, BundleError, UsageError
 from edgeq.files import write_atomic
 from edgeq_agent import wire
@@ -29,6 +29,8 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 LARGEST_BYTES = 2 * 1024**3
 # In addition to the content there are names and headers; members are stored, not deflated.
 LARGEST_FILE_BYTES = LARGEST_BYTES + 16 * 1024**2
+# The manifest, the signatures and the drift reference: parsed as JSON, which takes many times their size.
+LARGEST_DOCUMENT_BYTES = 16 * 1024**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,52 +178,62 @@ def resigned(bundle: Bundle, path: Path, *, counter: int, keys: Sequence[Signing
 def parse_bundle(data: bytes, *, subject: str) -> Bundle:
     """Parse and verify a bundle's bytes; raises as `read_bundle`."""
     hint = "create it again with `edgeq bundle`"
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            total = sum(info.file_size for info in archive.infolist())
-            if total > LARGEST_BYTES:
-                raise BundleError(subject, expected=f"at most {LARGEST_BYTES} bytes unpacked", got=f"{total}")
-            _check_members(archive.infolist(), subject)
-            members = {info.filename: archive.read(info) for info in archive.infolist()}
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
-        what = "expected a bundle (.eqb), got another or a damaged file"
-        raise BundleError(subject, f"{what}: {error}", hint=hint) from error
-    if MANIFEST not in members:
+    entries = dict(members(data, subject=subject, largest_bytes=LARGEST_BYTES))
+    if MANIFEST not in entries:
         raise BundleError(subject, expected=f"a bundle with {MANIFEST}", got="a zip without it", hint=hint)
-    document = _document(members.pop(MANIFEST), subject)
-    signatures = members.pop(SIGNATURES, None)
+    document = _document(_small(data, entries.pop(MANIFEST), subject), subject)
+    signatures = entries.pop(SIGNATURES, None)
     parsed = parse_manifest(document, subject=subject)
     stated = {FOLDER + name: entry for name, entry in parsed.files.items()}
-    if set(stated) != set(members):
-        odd = sorted(set(stated) ^ set(members))
+    if set(stated) != set(entries):
+        odd = sorted(set(stated) ^ set(entries))
         raise BundleAltered(
-            subject, expected="the files that its manifest lists", got=", ".join(odd), hint=hint
+            subject, expected="the files that its manifest lists", got=", ".join(odd)[:300], hint=hint
         )
     contents = {}
     for name, entry in stated.items():
-        digest = hashlib.sha256(members[name]).hexdigest()
-        if digest != entry.sha256 or len(members[name]) != entry.size_bytes:
+        member = entries[name]
+        if name == FOLDER + parsed.reference.file:
+            _check_document(member, subject)
+        # Compared before it is unpacked, so that no more is unpacked than the manifest promises.
+        if member.size_bytes != entry.size_bytes:
+            size = f"{member.size_bytes} bytes"
+            raise BundleAltered(
+                f"{subject}: {name}", expected=f"{entry.size_bytes} bytes", got=size, hint=hint
+            )
+        content = unpack(data, member, subject=subject)
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != entry.sha256:
             raise BundleAltered(f"{subject}: {name}", expected=entry.sha256[:12], got=digest[:12], hint=hint)
-        contents[digest] = members[name]
+        contents[digest] = content
     return Bundle(
         manifest=document,
         parsed=parsed,
         release=release_of(document),
-        reference=parse_reference(members[FOLDER + parsed.reference.file], subject=subject),
+        reference=parse_reference(contents[stated[FOLDER + parsed.reference.file].sha256], subject=subject),
         contents=contents,
-        signed_by=() if signatures is None else from_document(signatures, document, subject=subject),
+        signed_by=(
+            ()
+            if signatures is None
+            else from_document(_small(data, signatures, subject), document, subject=subject)
+        ),
     )
 
 
-def _check_members(members: Sequence[zipfile.ZipInfo], subject: str) -> None:
-    # Readers differ in which of two members of one name counts; a link is not content.
-    seen: set[str] = set()
-    for info in members:
-        if info.filename in seen:
-            raise BundleAltered(subject, f"contains {info.filename!r} twice")
-        seen.add(info.filename)
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise BundleAltered(subject, f"its member {info.filename!r} is a link")
+def _small(data: bytes, member: Member, subject: str) -> bytes:
+    """Return a document of the bundle."""
+    _check_document(member, subject)
+    return unpack(data, member, subject=subject)
+
+
+def _check_document(member: Member, subject: str) -> None:
+    """Refuse a document that is too large to be parsed, before it is unpacked."""
+    if member.size_bytes > LARGEST_DOCUMENT_BYTES:
+        raise BundleError(
+            f"{subject}: {member.name}",
+            expected=f"at most {LARGEST_DOCUMENT_BYTES} bytes",
+            got=f"{member.size_bytes}",
+        )
 
 
 def _document(data: bytes, subject: str) -> Any:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 # JSON has lists only; a frozen value holds a tuple.
 Items = Annotated[tuple[T, ...], Strict(False)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 class _Part(BaseModel):

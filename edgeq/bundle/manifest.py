@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from edgeq.errors import BundleError
 from edgeq_agent import wire
 
+T = TypeVar("T")
+
+# JSON has lists only; a frozen value holds a tuple.
+Items = Annotated[tuple[T, ...], Strict(False)]
+LARGEST_BYTES = 2**48
+LARGEST_LIMIT = 2**62
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
 class _Part(BaseModel):
-    # A later version may add fields; unknown ones are ignored.
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    # A later version may add fields; unknown ones are ignored. Strict, as on the device: "1" is not a number.
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
 
 class FileEntry(_Part):
     """One file of the bundle."""
 
     sha256: Sha256
-    size_bytes: Annotated[int, Field(ge=0)]
+    size_bytes: Annotated[int, Field(ge=0, le=LARGEST_BYTES)]
 
 
 class GoldenRuntime(_Part):
@@ -40,10 +46,10 @@ class Golden(_Part):
     """Golden samples and the tolerance of a device: steps for integers, atol + rtol for floats."""
 
     file: str
-    samples: Annotated[int, Field(ge=1)]
-    max_steps: Annotated[int, Field(ge=0)]
-    atol: Annotated[float, Field(ge=0)]
-    rtol: Annotated[float, Field(ge=0)]
+    samples: Annotated[int, Field(ge=1, le=LARGEST_BYTES)]
+    max_steps: Annotated[int, Field(ge=0, le=2**31)]
+    atol: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    rtol: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     runtime: GoldenRuntime
 
 
@@ -56,15 +62,15 @@ class FileOf(_Part):
 class Requires(_Part):
     """What a device must be and have; an empty list of kinds means any kind."""
 
-    kinds: tuple[str, ...] = ()
-    free_bytes: Annotated[int, Field(ge=0)] = 0
+    kinds: Items[str] = ()
+    free_bytes: Annotated[int, Field(ge=0, le=LARGEST_BYTES)] = 0
 
 
 class DeviceLimits(_Part):
     """Limits that must hold on the device; None for no limit."""
 
-    latency_p95_ns: int | None = None
-    memory_peak_bytes: int | None = None
+    latency_p95_ns: Annotated[int, Field(gt=0, le=LARGEST_LIMIT)] | None = None
+    memory_peak_bytes: Annotated[int, Field(gt=0, le=LARGEST_LIMIT)] | None = None
 
 
 class Manifest(_Part):
@@ -76,13 +82,13 @@ class Manifest(_Part):
     variant: str
     created_by: str
     # 0 for a manifest from before releases had counters; devices do not accept it.
-    counter: Annotated[int, Field(strict=True, ge=0, le=wire.LARGEST_COUNTER)] = 0
+    counter: Annotated[int, Field(ge=0, le=wire.LARGEST_COUNTER)] = 0
     files: Mapping[str, FileEntry]
     golden: Golden
     reference: FileOf
     requires: Requires
     limits: DeviceLimits
-    labels: tuple[str, ...] = ()
+    labels: Items[str] = ()
     lineage: Mapping[str, Any] = {}
 
 
@@ -104,7 +110,7 @@ def parse_manifest(document: object, *, subject: str) -> Manifest:
         ) from error
     # A file's name becomes a path on the device; it must not lead out of the release's folder.
     for name in manifest.files:
-        if not FILE_NAME.match(name):
+        if not FILE_NAME.fullmatch(name):
             raise BundleError(
                 subject, "manifest: a file name", expected="letters, digits and ._-", got=repr(name)
             )

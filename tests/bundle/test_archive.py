@@ -115,6 +115,21 @@ def test_a_truncated_bundle_is_refused(tmp_path: Path, cut: int) -> None:
         ({"files": {"model.tflite": {"sha256": "xyz", "size_bytes": 1}}}, "sha256"),
         ({"files": {"model.tflite": entry_of(b"model")}}, "golden.npz"),
         ({"golden": None}, "golden"),
+        # The device reads numbers strictly; what it would refuse is refused here.
+        ({"counter": "1"}, "counter"),
+        ({"counter": True}, "counter"),
+        ({"counter": 2**53}, "counter"),
+        ({"files": {"model.tflite": {**entry_of(b""), "size_bytes": "0"}}}, "size_bytes"),
+        ({"files": {"model.tflite": {**entry_of(b""), "size_bytes": 1.0}}}, "size_bytes"),
+        ({"files": {"model.tflite": {**entry_of(b""), "size_bytes": 2**60}}}, "size_bytes"),
+        ({"files": {"model.tflite\n": entry_of(b"")}}, "file name"),
+        ({"requires": {"kinds": "linux"}}, "kinds"),
+        ({"requires": {"free_bytes": -1}}, "free_bytes"),
+        ({"limits": {"latency_p95_ns": "1"}}, "latency_p95_ns"),
+        ({"limits": {"memory_peak_bytes": 0}}, "memory_peak_bytes"),
+        ({"labels": "abc"}, "labels"),
+        ({"labels": [1]}, "labels"),
+        ({"variant": None}, "variant"),
     ],
 )
 def test_a_manifest_that_is_wrong_is_refused_and_nothing_is_written(

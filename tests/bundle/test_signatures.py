@@ -187,6 +187,26 @@ def test_members_that_are_there_twice(bundle: Path, name: str) -> None:
         read_bundle(bundle)
 
 
+def test_a_foreign_bundle(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that another workspace signed: whole, but this workspace does not know its key."""
+    workspace_key(tmp_path)
+    foreign = tmp_path / "foreign.eqb"
+    write_tiny_bundle(foreign, workspace=tmp_path / "elsewhere")
+    assert main(["--workspace", str(tmp_path), "bundle", "verify", str(foreign)]) == 1
+    assert capsys.readouterr().err.startswith("error[EQ604]")
+
+
+def test_a_replayed_signature(tmp_path: Path, bundle: Path) -> None:
+    """The signature of an earlier release, or of a foreign one, beside another manifest."""
+    for number, other in enumerate((tmp_path, tmp_path / "elsewhere")):
+        earlier = tmp_path / f"earlier-{number}.eqb"
+        write_tiny_bundle(earlier, seed=3, workspace=other)
+        with zipfile.ZipFile(earlier) as archive:
+            rezip(bundle, {"signatures.json": archive.read("signatures.json")})
+        with pytest.raises(SignatureInvalid, match="does not match the manifest"):
+            read_bundle(bundle)
+
+
 def test_endless_data(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file without an end, and a member that unpacks to more than a bundle may hold."""
     with pytest.raises(BundleError, match="expected a bundle"):
