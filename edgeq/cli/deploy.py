@@ -148,10 +148,10 @@ def _deploy(
         with app.ui.progress("sending", send_bytes) as advance:
 
             def show(event: Progress) -> None:
-                if event.message.get("event") == "sent":
-                    advance(int(event.message["size_bytes"]))
+                if event.reached:
+                    app.ui.detail(f"{event.device}: {event.step.part.value} {event.reached}")
                 else:
-                    app.ui.detail(f"{event.device}: {event.step.part.value} {event.message.get('step', '')}")
+                    advance(event.sent_bytes)
 
             entries = deploy_many(
                 devices,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Protocol
 from pydantic import Field
 
 from edgeq.errors import AgentProtocolError
+from edgeq.fleet.agent.client import AgentMessage, OnEvent
 from edgeq.fleet.responses import Count, Response, parse
 from edgeq.store import ReceivedWindow, RefusedRecord, Store, recording_store
 from edgeq_agent.telemetry.window import LARGEST, WindowError
@@ -30,7 +31,7 @@ class WindowSource(Protocol):
         request: Mapping[str, Any],
         *,
         deadline_s: float = ...,
-        on_event: Callable[[Mapping[str, Any]], None] | None = ...,
+        on_event: OnEvent | None = ...,
     ) -> Mapping[str, Any]:
         """Run one verb and return its result; pass events to `on_event` as they arrive."""
         ...
@@ -147,9 +148,9 @@ def _fetch(
 ) -> _Batch:
     records: list[Any] = []
 
-    def keep(event: Mapping[str, Any]) -> None:
-        if event.get("event") == "window":
-            records.append(event.get("window"))
+    def keep(message: AgentMessage) -> None:
+        if message.event == "window":
+            records.append(message.document.get("window"))
 
     ack = None if acknowledgement is None else dict(zip(("boot", "seq"), acknowledgement, strict=True))
     result = client.call("telemetry", {"ack": ack, "limit": limit}, deadline_s=DEADLINE_S, on_event=keep)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
 
 from edgeq.bundle.archive import Bundle
-from edgeq.fleet.agent.client import AgentClient
+from edgeq.fleet.agent.client import AgentClient, AgentMessage, OnEvent
 from edgeq.fleet.agent.upload import Content, upload
 from edgeq.fleet.plan import Action, Component, Plan, PlanStep
 from edgeq.fleet.responses import Activation
@@ -23,13 +22,14 @@ class Progress:
 
     Attributes:
         step: the step of the plan it belongs to.
-        message: the agent's message, or `{"event": "sent", "size_bytes": n}` for `n` more bytes that are
-            done.
+        reached: what the agent reports of it, such as `verified`; empty for an upload.
+        sent_bytes: how many more bytes of an upload are done.
     """
 
     device: str
     step: PlanStep
-    message: Mapping[str, Any]
+    reached: str = ""
+    sent_bytes: int = 0
 
 
 OnProgress = Callable[[Progress], None]
@@ -103,17 +103,15 @@ def _send(
     ]
 
     def report(content: Content, size_bytes: int) -> None:
-        message = {"event": "sent", "size_bytes": size_bytes}
-        _reporter(plan.device, steps[content.sha256], on_event)(message)
+        if on_event is not None:
+            on_event(Progress(device=plan.device, step=steps[content.sha256], sent_bytes=size_bytes))
 
     upload(client, contents, partial_blobs=partial_blobs, on_chunk=report)
 
 
-def _reporter(
-    device: str, step: PlanStep, on_event: OnProgress | None
-) -> Callable[[Mapping[str, Any]], None]:
-    def report(message: Mapping[str, Any]) -> None:
+def _reporter(device: str, step: PlanStep, on_event: OnProgress | None) -> OnEvent:
+    def report(message: AgentMessage) -> None:
         if on_event is not None:
-            on_event(Progress(device=device, step=step, message=message))
+            on_event(Progress(device=device, step=step, reached=message.step))
 
     return report

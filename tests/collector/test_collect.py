@@ -20,6 +20,7 @@ import pytest
 from edgeq.collector import collect
 from edgeq.collector.pull import FUTURE_TOLERANCE_NS
 from edgeq.errors import AgentProtocolError, LinkLost, StoreError
+from edgeq.fleet.agent.client import AgentMessage, OnEvent
 from edgeq.store import Store
 
 NOW_NS = 1_900_000_000 * 10**9
@@ -79,7 +80,7 @@ class RealAgent:
         request: Mapping[str, Any],
         *,
         deadline_s: float = 60,
-        on_event: Callable[[Mapping[str, Any]], None] | None = None,
+        on_event: OnEvent | None = None,
     ) -> Mapping[str, Any]:
         """Run the verb in a process of its own."""
         self.calls.append(request)
@@ -94,7 +95,7 @@ class RealAgent:
         *events, last = [json.loads(line) for line in done.stdout.splitlines()]
         for event in events:
             if on_event is not None and event["event"] != "hello":
-                on_event(event)
+                on_event(AgentMessage.of(event))
         result: Mapping[str, Any] = last["result"]
         return result
 
@@ -112,7 +113,7 @@ class Script:
         request: Mapping[str, Any],
         *,
         deadline_s: float = 60,
-        on_event: Callable[[Mapping[str, Any]], None] | None = None,
+        on_event: OnEvent | None = None,
     ) -> Mapping[str, Any]:
         """Give the next answer."""
         assert verb == "telemetry"
@@ -120,7 +121,7 @@ class Script:
         windows, result = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         for window in windows:
             assert on_event is not None
-            on_event({"event": "window", "window": window})
+            on_event(AgentMessage.of({"event": "window", "window": window}))
         return {"device_id": "d1", "boot": "b:n", "sent": len(windows), "pending": 0, "acked": 0, **result}
 
 

@@ -117,7 +117,7 @@ def test_a_deploy_to_all_survives_a_partition_and_a_power_cut_and_converges(
         broken = threading.Event()
 
         def on_event(progress: Progress) -> None:
-            if progress.message.get("event") == "sent" and not broken.is_set():
+            if not progress.reached and not broken.is_set():
                 broken.set()
                 if number == lost:
                     fleet.network.partition(fleet.machines[lost])
@@ -166,7 +166,7 @@ def test_a_lost_answer_is_reconciled_with_what_the_device_did(fleet: Fleet) -> N
     second = fleet.release()
 
     def lose(progress: Progress) -> None:
-        if progress.message.get("step") == "staged":
+        if progress.reached == "staged":
             fleet.network.lose_answers(fleet.machines[4])
 
     error, seconds = failure(lambda: fleet.deploy(4, second, lose))

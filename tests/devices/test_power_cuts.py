@@ -101,7 +101,7 @@ def vm_site(lab: Lab, site: Path, tmp_path: Path, chosen: Callable[[int], None])
 
 
 def _mark(marks: dict[str, float], progress: Progress) -> None:
-    marks.setdefault(str(progress.message.get("step")), time.monotonic())
+    marks.setdefault(progress.reached, time.monotonic())
 
 
 def test_after_every_power_cut_a_model_serves(
@@ -157,7 +157,7 @@ def _cut_within(site: Site, bundle: Bundle, seconds: float, *, after: str | None
     steps: list[str] = []
 
     def on_event(progress: Progress) -> None:
-        step = str(progress.message.get("step") or progress.message.get("event"))
+        step = progress.reached or "sent"
         if not steps or steps[-1] != step:
             steps.append(step)
         if step == after:

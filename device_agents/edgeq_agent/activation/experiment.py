@@ -30,7 +30,7 @@ class SplitChange:
     model: str
     changed: bool
     status: SplitStatus
-    problems: Json = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """Return the change as the response has it."""
@@ -82,7 +82,7 @@ def start(home: Home, state: ModelState, split: Split, expected_base: str | None
             hint="run `edgeq ab stop` in the workspace that started it, or deploy another release",
         )
     changed = split != before
-    noted: Json = {}
+    noted: dict[str, str] = {}
     if changed:
         ab_split.write(home, model, split)
         arms = {arm.name: {"release": arm.release, "weight": arm.weight} for arm in split.arms}
@@ -123,7 +123,7 @@ def _check_arm(home: Home, model: str, release: str, current: str) -> None:
 def end(home: Home, model: str) -> SplitChange:
     """End the split of a model; idempotent (lock held)."""
     changed = candidates.status(home, model).present
-    noted: Json = {}
+    noted: dict[str, str] = {}
     if changed:
         ab_split.remove(home, model)
         noted = journal.note(home, "split", model=model, arms=None)

@@ -103,7 +103,7 @@ class RecoveryResult:
     release: str | None
     before: str
     soak: SoakStatus | None
-    problems: Json
+    problems: dict[str, str]
 
     def to_json(self) -> Json:
         """Return the result as the response has it."""

@@ -36,7 +36,7 @@ class StagingResult:
     current: str
     changed: bool
     health: Json
-    problems: Json = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """Return the result as the response has it."""
@@ -108,7 +108,7 @@ class UnstagingResult:
     model: str
     release: str
     changed: bool
-    problems: Json = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """Return the result as the response has it."""

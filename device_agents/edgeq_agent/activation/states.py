@@ -23,7 +23,6 @@ from edgeq_agent.activation.state_record import (
 from edgeq_agent.storage import clock, disk, files, journal
 from edgeq_agent.storage.home import Home
 from edgeq_agent.trust import trust_store
-from edgeq_agent.wire import Json
 
 if TYPE_CHECKING:
     from edgeq_agent.inference.job import HealthReport
@@ -63,7 +62,7 @@ class ModelState:
     def __init__(self, home: Home, record: StateRecord) -> None:
         self._home = home
         self.record = record
-        self.problems: Json = {}
+        self.problems: dict[str, str] = {}
 
     @property
     def model(self) -> str:

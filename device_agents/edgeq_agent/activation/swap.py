@@ -36,7 +36,7 @@ class SwapResult:
     changed: bool
     states: list[str]
     soak: SoakStatus | None
-    problems: Json = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """Return the result as the response has it."""

@@ -85,7 +85,7 @@ class ServiceChange:
 
     status: ServiceStatus
     changed: bool
-    noted: Json = field(default_factory=dict)
+    noted: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """Return the change as the verb `service` reports it."""

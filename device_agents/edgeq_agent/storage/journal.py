@@ -33,7 +33,7 @@ def append(home: Home, event: str, **details: Any) -> None:
         disk.sync_folder(home.root)
 
 
-def note(home: Home, event: str, **details: Any) -> wire.Json:
+def note(home: Home, event: str, **details: Any) -> dict[str, str]:
     """Add an entry about a change that is already durable; return {journal_problem} when that fails.
 
     The change stands even when the disk refuses the entry, so the failure becomes a part of the response.

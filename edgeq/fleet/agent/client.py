@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,6 @@ from edgeq.values import Device
 from edgeq_agent import wire
 
 Payload = bytes | Path
-OnEvent = Callable[[Mapping[str, Any]], None]
 
 # Starting Python from a slow card, before the first line.
 _HELLO_S = 45.0
@@ -28,6 +28,30 @@ _NOISE_LINES = 64
 # The slowest link that is waited for: it bounds the total time of a call with a payload.
 _SLOWEST_BYTES_PER_S = 16 * 1024
 _CHUNK_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentMessage:
+    """A message of the agent before its result.
+
+    Attributes:
+        event: `progress` or `window`; a newer agent may send others.
+        step: of `progress`, what was reached; else empty.
+        document: the message as it arrived.
+    """
+
+    event: str
+    step: str
+    document: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> AgentMessage:
+        """Return the message in a line that `wire.parse` accepted."""
+        step = document.get("step") if document["event"] == "progress" else ""
+        return cls(event=document["event"], step=step if isinstance(step, str) else "", document=document)
+
+
+OnEvent = Callable[[AgentMessage], None]
 
 
 class Stream(Protocol):
@@ -42,7 +66,7 @@ class Stream(Protocol):
 
     @property
     def size_bytes(self) -> int: ...
-    def receive(self, message: Mapping[str, Any]) -> None: ...
+    def receive(self, message: AgentMessage) -> None: ...
     def pieces(self) -> Iterator[bytes]: ...
     def close(self) -> None: ...
 
@@ -208,7 +232,7 @@ def _read_response(lines: Iterator[bytes], on_event: OnEvent | None) -> dict[str
         if message["event"] in ("result", "error"):
             last = message
         elif on_event is not None:
-            on_event(message)
+            on_event(AgentMessage.of(message))
     return last
 
 
@@ -243,7 +267,7 @@ def _receivers(stream: Stream | None, on_event: OnEvent | None) -> OnEvent | Non
         return on_event
     receive = stream.receive
 
-    def both(message: Mapping[str, Any]) -> None:
+    def both(message: AgentMessage) -> None:
         receive(message)
         if on_event is not None:
             on_event(message)

@@ -8,14 +8,14 @@ import re
 import threading
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgeq.errors import SourceChanged
-from edgeq.fleet.agent.client import AgentClient
+from edgeq.fleet.agent.client import AgentClient, AgentMessage
 from edgeq.fleet.agent.combined_bootstrap import AgentFileMissing
 from edgeq.fleet.responses import UploadResult
 from edgeq_agent import wire
@@ -202,15 +202,15 @@ class _Conversation:
             ]
         }
 
-    def receive(self, message: Mapping[str, Any]) -> None:
+    def receive(self, message: AgentMessage) -> None:
         """Take the agent's message `wanted`, which lists the chunks that it holds.
 
         Raises:
             WireError: the message does not match the offer.
         """
-        if message.get("event") != "progress" or message.get("step") != "wanted":
+        if message.step != "wanted":
             return
-        self._held = parse_held(message.get("blobs"), self._contents)
+        self._held = parse_held(message.document.get("blobs"), self._contents)
         with self._reporting:
             self._answered.set()
             held_back, self._held_back = self._held_back, []
