@@ -26,11 +26,13 @@ class Recorder(Protocol):
 class _NoRecords:
     """Keeps no record."""
 
-    def record_run(self, kind: str, subject: str, body: Mapping[str, Any]) -> None: ...
+    def record_run(self, kind: str, subject: str, body: Mapping[str, Any]) -> None:
+        """Return without a record."""
 
     def put_release(
         self, release: str, manifest: Mapping[str, Any], reference: Mapping[str, Any] | None
-    ) -> None: ...
+    ) -> None:
+        """Return without a record."""
 
 
 UNRECORDED: Final[Recorder] = _NoRecords()

@@ -206,7 +206,9 @@ def test_the_command_prints_one_document_and_writes_one_page(
     assert main([str(word) for word in [*words, "--html", page, "--json"]]) == 0
     document = json.loads(capfd.readouterr().out)
     assert document["schema"] == "edgeq.sensitivity/1"
-    assert document["ops"][document["ranking"][0]]["op"] == "CONV_2D"
+    worst = document["ops"][document["ranking"][0]]
+    assert worst["op"] == "CONV_2D"
+    assert document["walk"][0]["float_ops"] == [worst["name"]]
     text = page.read_text(encoding="utf-8")
     assert "Sensitivity of outlier" in text
     assert "leave it float" in text
