@@ -94,7 +94,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory, publisher: Path) -> dict[s
     make(made["second"], seed=1, workspace=publisher)
     make(made["wrong"], seed=2, factor=3.0, workspace=publisher)
     make(made["coral"], seed=3, kinds=("coral",), workspace=publisher)
-    make(made["huge"], seed=4, free_bytes=2**60, workspace=publisher)
+    make(made["huge"], seed=4, free_bytes=2**48, workspace=publisher)
     make(made["padded"], seed=5, padding_bytes=6_000_000, workspace=publisher)
     return made
 
