@@ -13,7 +13,7 @@ STEP = re.compile(r"^\d+\. ", re.MULTILINE)
 REFERENCE = re.compile(r"\b(?:as\s+in|from)\s+`[\w./-]+`|\bgoes\s+to\s+`[\w./-]+` instead")
 MOST_FILES = {
     "A calibrator": 3,
-    "A device platform": 5,
+    "A device platform": 4,
     "A telemetry signal": 6,
     "A CLI command": 5,
     "An agent verb": 6,
