@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from edgeq.crash import unexpected
 from edgeq.errors import EdgeqError
 from edgeq.fleet.facts import AutostartFact, EdgeTpu, Facts
 from edgeq.fleet.responses import TrustSummary
@@ -147,8 +148,9 @@ def examine_device(
 
     try:
         facts = facts_of(device)
-    except EdgeqError as error:
-        return [check("reachable", Health.FAIL, error.message, error.hint)]
+    except Exception as error:  # noqa: BLE001 - a bug on one device must not end the checks of the others
+        failure = unexpected(error, subject=device.name, device=device.name)
+        return [check("reachable", Health.FAIL, failure.message, failure.hint)]
     checks = [
         check(
             "reachable",

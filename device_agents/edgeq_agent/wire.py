@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import struct
 from typing import Any, Dict, Iterable, Tuple
 
@@ -78,8 +79,11 @@ DONE = 2
 _FRAME = struct.Struct(">BIII")
 FRAME_HEADER_BYTES = _FRAME.size
 
-# A reader stops at a longer line instead of filling its memory.
+# A reader stops at a longer line instead of filling its memory, and at deeper nesting instead of recursing.
 MAX_LINE_BYTES = 64 * 1024 * 1024
+MAX_DEPTH = 64
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 Json = Dict[str, Any]
 
@@ -124,17 +128,37 @@ def parse(line: bytes) -> Json:
     """Return the message of one line.
 
     Raises:
-        WireError: the line is too long, not JSON, or not an object with a text `event`.
+        WireError: the line is too long, nested too deep, not JSON, or not an object with a text `event`.
     """
-    if len(line) > MAX_LINE_BYTES:
-        raise WireError(f"a line of {len(line)} bytes, the limit is {MAX_LINE_BYTES}")
-    try:
-        message = json.loads(line.decode("utf-8"), parse_float=_finite, parse_constant=_finite)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise WireError(f"not a JSON line: {line[:120]!r}") from error
+    message = parse_json(line)
     if not isinstance(message, dict) or not isinstance(message.get("event"), str):
         raise WireError(f"not a message: {line[:120]!r}")
     return message
+
+
+def parse_json(line: bytes) -> Any:
+    """Return the JSON value of a line, within the limits of size and depth; its numbers are finite.
+
+    Raises:
+        WireError: the line is too long, nested too deep, or not JSON.
+    """
+    if len(line) > MAX_LINE_BYTES:
+        raise WireError(f"a line of {len(line)} bytes, the limit is {MAX_LINE_BYTES}")
+    # A line with few brackets cannot be deep, however long it is.
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(line) > MAX_DEPTH:
+        raise WireError(f"not a JSON line: nested deeper than {MAX_DEPTH} levels")
+    try:
+        return json.loads(line.decode("utf-8"), parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise WireError(f"not a JSON line: {line[:120]!r}") from error
+
+
+def _depth(line: bytes) -> int:
+    depth = deepest = 0
+    for bracket in _STRINGS.sub(b"", line).translate(None, _NO_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _finite(text: str) -> float:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
 from edgeq.cli.root import PipeClosed, root
-from edgeq.errors import DiskRefused, EdgeqError, ExitStatus, InternalError
-
-# Not a bug: the disk is full, read-only or failing, or a permission is missing.
-_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+from edgeq.errors import EdgeqError, ExitStatus
 
 
 def run(argv: Sequence[str]) -> ExitStatus:
@@ -41,7 +36,9 @@ def run(argv: Sequence[str]) -> ExitStatus:
     except Exception as error:  # noqa: BLE001 - the last resort: a bug gets a log file, not a traceback
         if debug:
             _print_traceback()
-        return report(_disk_error(error) or _bug(error), as_json=as_json)
+        from edgeq.crash import unexpected  # only a failure needs it
+
+        return report(unexpected(error), as_json=as_json)
     # With standalone_mode=False click returns the code of an Exit, or the command's return value.
     return ExitStatus(status) if isinstance(status, int) else ExitStatus.OK
 
@@ -74,37 +71,10 @@ def _broken_pipe() -> ExitStatus:
     return ExitStatus.BROKEN_PIPE
 
 
-def _disk_error(error: Exception) -> DiskRefused | None:
-    """Return DiskRefused for a disk or permission error; None for any other error."""
-    if not isinstance(error, OSError) or error.errno not in _DISK:
-        return None
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    subject = os.fspath(error.filename) if isinstance(error.filename, str | os.PathLike) else "disk"
-    hint = "free disk space there, then run the same command again" if full else None
-    return DiskRefused(str(subject), f"cannot be used: {os.strerror(error.errno or 0)}", hint=hint)
-
-
 def _print_traceback() -> None:
     import traceback
 
     traceback.print_exc()
-
-
-def _bug(error: Exception) -> InternalError:
-    import traceback
-
-    path = Path(f"edgeq-crash-{os.getpid()}.log")
-    text = "".join(traceback.format_exception(error))
-    try:
-        path.write_text(text, encoding="utf-8")
-        where = f"the traceback is in {path}"
-    except OSError:
-        sys.stderr.write(text)
-        where = "the traceback is above"
-    summary = " ".join(str(error).split())[:300]
-    return InternalError(
-        "edgeq", f"a bug: {type(error).__name__}: {summary}", hint=f"please report it; {where}"
-    )
 
 
 def _say(line: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
-from edgeq.errors import AgentProtocolError
+from edgeq.errors import AgentProtocolError, DeviceTimeout
 from edgeq.fleet.agent.client import AgentMessage, OnEvent
 from edgeq.fleet.responses import Count, Response, parse
 from edgeq.store import ReceivedWindow, RefusedRecord, Store, recording_store
@@ -17,6 +17,10 @@ from edgeq_agent.telemetry.window import LARGEST, WindowError
 
 BATCH = 500
 DEADLINE_S = 120.0
+# An outbox holds 2,000 windows. A device that sends far more in one collection makes them up.
+MOST_WINDOWS = 20_000
+# A device that is slower than this is left for the next collection.
+COLLECTION_S = 1800.0
 # A device's clock may be wrong. A window that ends later than this after the host's time is refused, because
 # it would stay the newest one until that time comes.
 FUTURE_TOLERANCE_NS = 24 * 3600 * 10**9
@@ -86,6 +90,7 @@ def collect(
     store: Store | None = None,
     limit: int = BATCH,
     now_ns: Callable[[], int] = time.time_ns,
+    monotonic_s: Callable[[], float] = time.monotonic,
 ) -> Collected:
     """Pull windows until the device has none left, and store each exactly once.
 
@@ -98,19 +103,29 @@ def collect(
         store: where to keep the windows; default: the store of the current workspace.
         limit: windows requested in one call.
         now_ns: the host's clock, ns since the epoch; windows from the future are refused.
+        monotonic_s: a clock for the duration of the collection, in seconds.
 
     Raises:
-        AgentProtocolError: EQ502; the device sends acknowledged windows again, or its result is invalid.
+        AgentProtocolError: EQ502; the device sends acknowledged windows again, or more windows than asked for
+            or than an outbox holds, or its result is invalid.
+        DeviceTimeout: EQ404; the collection took longer than `COLLECTION_S`.
         StoreError: EQ610; the store cannot be used. Nothing that it did not commit is acknowledged.
         EdgeqError: the connection failed. Committed windows stay in the store.
     """
     with recording_store(store) as opened:
-        return _pull(client, device_name, opened, limit, now_ns)
+        return _pull(client, device_name, opened, limit, now_ns, monotonic_s)
 
 
 def _pull(
-    client: WindowSource, device_name: str, store: Store, limit: int, now_ns: Callable[[], int]
+    client: WindowSource,
+    device_name: str,
+    store: Store,
+    limit: int,
+    now_ns: Callable[[], int],
+    monotonic_s: Callable[[], float],
 ) -> Collected:
+    end_s = monotonic_s() + COLLECTION_S
+    received = 0
     new = duplicates = refused = 0
     reasons: dict[str, None] = {}
     waiting: dict[str, int] = {}
@@ -124,6 +139,7 @@ def _pull(
             acknowledged[boot] = seq
         windows, invalid = _validate(batch.records, now_ns())
         _check_progress(device_name, batch.records, acknowledged)
+        received += len(batch.records)
         ingested = store.ingest(device_name, windows, device_id=batch.device_id, refused=invalid)
         new += ingested.new
         duplicates += ingested.duplicates
@@ -141,6 +157,18 @@ def _pull(
                 reasons=tuple(reasons),
                 pending=batch.pending,
             )
+        if received > MOST_WINDOWS:
+            raise AgentProtocolError(
+                device_name,
+                f"sends windows without end: {received} in one collection",
+                hint=f"what was stored stays; `edgeq deploy` renews the agent on {device_name}",
+            )
+        if monotonic_s() > end_s:
+            raise DeviceTimeout(
+                device_name,
+                f"not finished after {COLLECTION_S:.0f} s",
+                hint="what was stored stays; collect again to get the rest",
+            )
 
 
 def _fetch(
@@ -149,8 +177,17 @@ def _fetch(
     records: list[Any] = []
 
     def keep(message: AgentMessage) -> None:
-        if message.event == "window":
-            records.append(message.document.get("window"))
+        if message.event != "window":
+            return
+        if len(records) == limit:
+            raise AgentProtocolError(
+                device,
+                "sends more windows than it was asked for",
+                expected=f"at most {limit}",
+                got="more",
+                hint=f"run `edgeq deploy` to renew the agent on {device}, then collect again",
+            )
+        records.append(message.document.get("window"))
 
     ack = None if acknowledgement is None else dict(zip(("boot", "seq"), acknowledgement, strict=True))
     result = client.call("telemetry", {"ack": ack, "limit": limit}, deadline_s=DEADLINE_S, on_event=keep)

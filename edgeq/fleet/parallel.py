@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from edgeq.errors import EdgeqError, SomeDevicesFailed
+from edgeq.crash import unexpected
+from edgeq.errors import EdgeqError, InternalError, SomeDevicesFailed
 from edgeq.values import Device
 
 T = TypeVar("T")
@@ -26,7 +27,8 @@ class Results(Generic[T]):
 
     Attributes:
         done: the return values.
-        failed: the errors. Other exceptions are bugs and are raised.
+        failed: the errors. An exception that no code expected is a bug, or a failure of this machine's disk;
+            it becomes an error of the device on which it happened, and its traceback is in a log file.
     """
 
     done: Mapping[str, T]
@@ -63,6 +65,8 @@ def on_each(
             future = futures[device.name]
             try:
                 future.set_result(action(device))
+            except Exception as error:  # noqa: BLE001 - raised again by `future.result`
+                future.set_exception(unexpected(error, subject=device.name, device=device.name))
             except BaseException as error:  # noqa: BLE001 - raised again by `future.result`
                 future.set_exception(error)
             finally:
@@ -119,8 +123,9 @@ def combined_error(failed: Mapping[str, EdgeqError], *, device_count: int, what:
         return next(iter(failed.values()))
     causes = "; ".join(f"{name} ({error.reported_code})" for name, error in failed.items())
     transient = [name for name, error in failed.items() if error.transient]
-    lasting = [name for name in failed if name not in transient]
-    hints = []
+    bugs = [name for name, error in failed.items() if isinstance(error, InternalError)]
+    lasting = [name for name in failed if name not in transient and name not in bugs]
+    hints = [f"{name}: {failed[name].hint}" for name in bugs]
     if transient:
         hints.append(f"run `edgeq {what}` again for {', '.join(transient)}")
     if lasting:

@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from edgeq.errors import DeviceTimeout, LinkLost, TransportError
+from edgeq.errors import AgentProtocolError, DeviceTimeout, LinkLost, TransportError
 from edgeq.fleet.transport import Ended, Limits
+from edgeq.units import format_size
 from edgeq_agent.wire import split_lines
 
 # How long to wait for the exit status after the end of the output, and for the sending thread.
@@ -69,6 +70,7 @@ class RemoteCommand(ABC):
         self._close_link = link.close
         self._on_sent = on_sent
         self._deadline = CommandDeadline(link.name, limits)
+        self._output_bytes = limits.output_bytes
         self._stop = threading.Event()
         self._stderr = b""
         self._sent_bytes = 0
@@ -78,9 +80,23 @@ class RemoteCommand(ABC):
     def lines(self) -> Iterator[bytes]:
         """Yield the output's lines; see `Running.lines`."""
         try:
-            yield from split_lines(self._pieces())
+            yield from split_lines(self._bounded_pieces())
         finally:
             self._release()
+
+    def _bounded_pieces(self) -> Iterator[bytes]:
+        left_bytes = self._output_bytes
+        for piece in self._pieces():
+            left_bytes -= len(piece)
+            if left_bytes < 0:
+                self._stop.set()
+                self._close_link()
+                raise AgentProtocolError(
+                    self._name,
+                    f"its answer is longer than {format_size(self._output_bytes)}",
+                    hint="a start-up file of its shell may print too much; `edgeq deploy` renews the agent",
+                )
+            yield piece
 
     def ended(self) -> Ended:
         """Return how the command ended; see `Running.ended`."""

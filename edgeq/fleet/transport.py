@@ -11,17 +11,19 @@ from typing import Protocol, Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Time limits of a command, in seconds.
+    """Limits of a command; the times are in seconds.
 
     Attributes:
         first_s: idle timeout before its first output.
         silence_s: idle timeout afterwards; bytes that move in either direction restart it.
         total_s: timeout of the whole command.
+        output_bytes: the largest output, in bytes; a command that writes more is ended.
     """
 
     first_s: float
     silence_s: float
     total_s: float
+    output_bytes: int = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ class Running(Protocol):
 
         Raises:
             DeviceTimeout: a time limit has passed; the connection is closed.
+            AgentProtocolError: it wrote more than its limit; the connection is closed.
             LinkLost: the connection was lost.
         """
 

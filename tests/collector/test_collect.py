@@ -19,7 +19,7 @@ import pytest
 
 from edgeq.collector import collect
 from edgeq.collector.pull import FUTURE_TOLERANCE_NS
-from edgeq.errors import AgentProtocolError, LinkLost, StoreError
+from edgeq.errors import AgentProtocolError, DeviceTimeout, LinkLost, StoreError
 from edgeq.fleet.agent.client import AgentMessage, OnEvent
 from edgeq.store import Store
 
@@ -243,6 +243,63 @@ def test_invalid_records_are_quarantined_and_end_the_collection(tmp_path: Path) 
         got = collect(script, "pi", store=store, now_ns=lambda: NOW_NS)
         assert (got.new, got.refused, got.pending) == (0, 4, 4)
         assert len(store.quarantine()) == 4
+
+
+class Endless:
+    """An agent that sends windows without end: in one answer, or a full answer each time."""
+
+    def __init__(self, *, in_one_answer: bool) -> None:
+        self.in_one_answer = in_one_answer
+        self.seq = 0
+
+    def call(
+        self,
+        verb: str,
+        request: Mapping[str, Any],
+        *,
+        deadline_s: float = 60,
+        on_event: OnEvent | None = None,
+    ) -> Mapping[str, Any]:
+        """Send windows."""
+        assert on_event is not None
+        for _ in range(10**9 if self.in_one_answer else request["limit"]):
+            self.seq += 1
+            on_event(AgentMessage.of({"event": "window", "window": _window(self.seq)}))
+        return {"device_id": "d1", "boot": "b:n", "sent": 1, "pending": 9, "acked": 0}
+
+
+def test_more_windows_than_asked_for_are_an_error(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        with pytest.raises(
+            AgentProtocolError, match="more windows than it was asked for, expected at most 5"
+        ):
+            collect(Endless(in_one_answer=True), "pi", store=store, limit=5, now_ns=lambda: NOW_NS)
+        assert store.windows() == []
+
+
+def test_a_collection_without_end_is_ended_and_keeps_what_it_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeq.collector.pull.MOST_WINDOWS", 1000)
+    with Store.open(tmp_path) as store:
+        with pytest.raises(AgentProtocolError, match="windows without end"):
+            collect(Endless(in_one_answer=False), "pi", store=store, limit=300, now_ns=lambda: NOW_NS)
+        assert len(store.windows()) == 1200
+
+
+def test_a_collection_that_takes_too_long_goes_on_next_time(tmp_path: Path) -> None:
+    moments = iter([0.0, 10.0, 5000.0])
+    with Store.open(tmp_path) as store:
+        with pytest.raises(DeviceTimeout, match="not finished after 1800 s"):
+            collect(
+                Endless(in_one_answer=False),
+                "pi",
+                store=store,
+                limit=3,
+                now_ns=lambda: NOW_NS,
+                monotonic_s=lambda: next(moments),
+            )
+        assert len(store.windows()) == 6
 
 
 @pytest.mark.parametrize("identity", [None, "", 7])

@@ -88,6 +88,53 @@ def test_an_invalid_answer_is_a_protocol_error(scripted: Scripted, script: str, 
     assert message in caught.value.message
 
 
+def _nested(depth: int) -> bytes:
+    return b'{"event":"result","result":{"x":' + b"[" * depth + b"]" * depth + b"}}\n"
+
+
+@pytest.mark.parametrize("depth", [63, 900])
+def test_an_answer_nested_too_deep_is_a_protocol_error(scripted: Scripted, depth: int) -> None:
+    with scripted(says(HELLO, _nested(depth))) as client, pytest.raises(AgentProtocolError) as caught:
+        client.call("status", {})
+    assert "nested deeper than 64 levels" in caught.value.message
+
+
+def test_brackets_in_texts_and_side_by_side_are_not_depth(scripted: Scripted) -> None:
+    text = "[" * 500 + '\\"{{' + "\\\\"
+    wide = wire.dump(wire.result({text: [[] for _ in range(500)], "deep": json.loads("[" * 60 + "]" * 60)}))
+    with scripted(says(HELLO, wide)) as client:
+        assert len(client.call("status", {})[text]) == 500
+
+
+@pytest.mark.parametrize(
+    ("verb", "loop", "message"),
+    [
+        ("status", f'yes \'{{"event":"progress","x":"{"x" * 200}"}}\'', "longer than 4.0 MiB"),
+        ("status", 'while :; do echo \'{"event":"progress"}\'; done', "more than 100000 messages"),
+        ("status", "tr '\\\\0' x </dev/zero", "longer than 4.0 MiB"),
+        ("telemetry", f'yes \'{{"event":"window","window":"{"x" * 2000}"}}\'', "longer than 32.0 MiB"),
+    ],
+    ids=["bytes", "messages", "one line", "windows"],
+)
+@pytest.mark.first_is_quick
+def test_an_answer_without_end_is_ended(scripted: Scripted, verb: str, loop: str, message: str) -> None:
+    hello = HELLO.decode().strip()
+    with (
+        scripted(f"echo '{hello}'; {loop}") as client,
+        pytest.raises(AgentProtocolError, match=message),
+    ):
+        client.call(verb, {})
+
+
+def test_a_bootstrap_without_end_is_ended(loopback_server: Server, tmp_path: Path) -> None:
+    python = tmp_path / "chatty"
+    python.write_text("#!/bin/sh\nexec yes welcome\n")
+    python.chmod(0o755)
+    device = dataclasses.replace(loopback_server.device(), python=str(python))
+    with open_agent(device) as client, pytest.raises(AgentProtocolError, match=r"pi: its answer is longer"):
+        client.facts()
+
+
 def test_an_interpreter_that_is_gone_by_now(scripted: Scripted) -> None:
     with scripted("exec no-such-program") as client, pytest.raises(DeviceUnsupported, match="not found"):
         client.call("status", {})

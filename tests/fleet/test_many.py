@@ -1,12 +1,14 @@
-"""Many devices at once: one that fails leaves the others alone, and a bug is not taken for a failure."""
+"""Many devices at once: one that fails leaves the others alone, also when it is a bug."""
 
 from __future__ import annotations
 
+import errno
 import threading
+from pathlib import Path
 
 import pytest
 
-from edgeq.errors import ExitStatus, HealthCheckFailed, SomeDevicesFailed, Unreachable
+from edgeq.errors import ExitStatus, HealthCheckFailed, InternalError, SomeDevicesFailed, Unreachable
 from edgeq.fleet.parallel import combined_error, on_each
 from edgeq.values import Device
 
@@ -54,12 +56,55 @@ def test_they_run_at_once_but_not_all() -> None:
     assert 1 < most <= 8
 
 
-def test_a_bug_is_raised() -> None:
-    def act(_device: Device) -> None:
-        raise ZeroDivisionError
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError("0"),
+        RecursionError("deep"),
+        MemoryError(),
+        KeyError("x"),
+        ValueError("\x1b]0;x\x07"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_bug_on_one_device_is_its_error_with_a_log_and_the_others_finish(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
 
-    with pytest.raises(ZeroDivisionError):
-        on_each(DEVICES, act)
+    def act(device: Device) -> str:
+        if device.name == "d3":
+            raise error
+        return device.name
+
+    results = on_each(DEVICES, act)
+    assert len(results.done) == 19
+    failure = results.failed["d3"]
+    assert isinstance(failure, InternalError)
+    assert failure.message.startswith(f"d3: a bug: {type(error).__name__}")
+    (log,) = tmp_path.glob("edgeq-crash-*d3.log")
+    assert type(error).__name__ in log.read_text("utf-8")
+    assert log.name in failure.hint
+    combined = combined_error(results.failed, device_count=20, what="collect")
+    assert combined is not None
+    assert combined.exit_status is ExitStatus.SOME_DEVICES_FAILED
+    assert log.name in combined.hint
+
+
+def test_a_full_disk_is_not_called_a_bug() -> None:
+    def act(device: Device) -> None:
+        raise OSError(errno.ENOSPC, "full", "/data/x")
+
+    results = on_each(DEVICES[:2], act)
+    assert {failure.reported_code for failure in results.failed.values()} == {"EQ620"}
+
+
+def test_an_interrupt_ends_all() -> None:
+    def act(_device: Device) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        on_each(DEVICES[:2], act)
 
 
 def test_without_devices_nothing_is_done() -> None:

@@ -6,7 +6,6 @@ written for all of them and reports the version before it does anything else.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +18,7 @@ from edgeq.fleet.agent.file import AgentFile
 from edgeq.fleet.transport import Ended, Limits, Transport
 from edgeq.units import format_size
 from edgeq.values import Device
+from edgeq_agent import wire
 
 OLDEST_PYTHON = (3, 7)
 
@@ -179,9 +179,11 @@ class ScriptResponse(BaseModel):
 
 def script_response(line: bytes) -> ScriptResponse | None:
     """Return the response in a line of output; None for any other line."""
+    if not line.lstrip().startswith(b"{"):
+        return None  # a device may print very many lines
     try:
-        return ScriptResponse.model_validate(json.loads(line))
-    except (ValueError, RecursionError):  # ValidationError is a ValueError
+        return ScriptResponse.model_validate(wire.parse_json(line))
+    except (ValueError, wire.WireError):  # ValidationError is a ValueError
         return None
 
 

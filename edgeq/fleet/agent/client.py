@@ -28,6 +28,15 @@ _NOISE_LINES = 64
 # The slowest link that is waited for: it bounds the total time of a call with a payload.
 _SLOWEST_BYTES_PER_S = 16 * 1024
 _CHUNK_BYTES = 256 * 1024
+# The largest answers in bytes. Those of `upload` list chunks, those of `infer` and `bench` figures per run.
+_ANSWER_BYTES = 4 * 1024 * 1024
+_LONG_ANSWER_BYTES = {
+    "telemetry": 32 * 1024 * 1024,
+    "upload": wire.MAX_LINE_BYTES,
+    "infer": wire.MAX_LINE_BYTES,
+    "bench": wire.MAX_LINE_BYTES,
+}
+_MOST_MESSAGES = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +190,7 @@ class AgentClient:
                 first_s=max(_HELLO_S, deadline_s),
                 silence_s=deadline_s,
                 total_s=_HELLO_S + 2 * deadline_s + size_bytes / _SLOWEST_BYTES_PER_S,
+                output_bytes=_LONG_ANSWER_BYTES.get(verb, _ANSWER_BYTES),
             ),
             on_sent=on_sent,
         )
@@ -225,7 +235,9 @@ def _read_response(lines: Iterator[bytes], on_event: OnEvent | None) -> dict[str
         return None
     wire.check_hello(first)
     last: dict[str, Any] | None = None
-    for line in lines:
+    for number, line in enumerate(lines):
+        if number >= _MOST_MESSAGES:
+            raise wire.WireError(f"more than {_MOST_MESSAGES} messages")
         if last is not None:
             raise wire.WireError(f"output after the result: {line[:80]!r}")
         message = wire.parse(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,10 @@ from edgeq.errors import (
     DeviceUnsupported,
     HealthCheckFailed,
 )
+from edgeq.text import one_line
 
+_CODE = re.compile(r"EQ[0-9]{3}")
+_LONGEST_TEXT = 1000
 _CLASSES: dict[str, type[DeviceError]] = {
     "EQ501": DeviceOutOfSpace,
     "EQ502": AgentProtocolError,
@@ -34,7 +38,9 @@ def from_agent(name: str, body: Mapping[str, Any]) -> DeviceError:
         name: the device's name in the inventory, which the agent does not know; it leads the message.
     """
     code = str(body.get("code") or "EQ500")
-    subject = str(body.get("subject") or "").strip()
+    if not _CODE.fullmatch(code):
+        code = "EQ500"
+    subject = _text(body.get("subject")) or ""
     return _CLASSES.get(code, DeviceError)(
         f"{name}: {subject}" if subject else name,
         _text(body.get("problem")),
@@ -46,4 +52,6 @@ def from_agent(name: str, body: Mapping[str, Any]) -> DeviceError:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None or value == "" else str(value)
+    if value is None or value == "":
+        return None
+    return one_line(str(value).strip(), longest=_LONGEST_TEXT)

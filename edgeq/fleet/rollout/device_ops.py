@@ -3,14 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
+from edgeq.crash import unexpected
 from edgeq.errors import EdgeqError, LinkLost
 from edgeq.fleet.rollout.events import Cleared, Deployed, Ended, Event, Looked, Restored
 from edgeq.fleet.rollout.outcomes import DeviceOutcome, Outcome, ServedRelease, outcome_of
 from edgeq.fleet.rollout.protocols import Deployer
 from edgeq.fleet.rollout.state import DeviceRecord
 
+T = TypeVar("T")
+
 _GOOD = (Outcome.SUCCEEDED, Outcome.PENDING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IsolatedDeployer:
+    """A deployer whose unexpected exceptions are errors of their device, so that the rollout goes on."""
+
+    deployer: Deployer
+
+    def status(self, device: str) -> ServedRelease:
+        """See `Deployer.status`."""
+        return _isolated(self.deployer.status, device)
+
+    def deploy(self, device: str) -> DeviceOutcome:
+        """See `Deployer.deploy`."""
+        return _isolated(self.deployer.deploy, device)
+
+    def soak(self, device: str) -> DeviceOutcome:
+        """See `Deployer.soak`."""
+        return _isolated(self.deployer.soak, device)
+
+    def rollback(self, device: str) -> DeviceOutcome:
+        """See `Deployer.rollback`."""
+        return _isolated(self.deployer.rollback, device)
+
+
+def _isolated(call: Callable[[str], T], device: str) -> T:
+    try:
+        return call(device)
+    except EdgeqError:
+        raise
+    except Exception as error:
+        raise unexpected(error, subject=device, device=device) from error
 
 
 def look(deployer: Deployer, name: str, release: str) -> list[Event]:

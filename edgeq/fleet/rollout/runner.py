@@ -117,7 +117,8 @@ class Runner:
 
     def _submit(self, task: Task) -> None:
         kind, name = task
-        release, deployer = self.rollout.spec.release, self.deployer
+        release = self.rollout.spec.release
+        deployer = device_ops.IsolatedDeployer(deployer=self.deployer)
         job: Callable[[], Any]
         if kind == "look":
             job = partial(device_ops.look, deployer, name, release)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,28 @@ def test_a_good_fleet_is_done_stage_by_stage_with_its_soaks(simulated: Make) -> 
     assert {count for (verb, _), count in run.fleet.calls.items() if verb == "deploy"} == {1}
     order = [event.kind for event in run.events if event.kind in ("soaking", "advanced", "done")]
     assert order == ["soaking", "advanced", "soaking", "advanced", "soaking", "done"]
+
+
+@pytest.mark.parametrize("verb", ["status", "deploy", "soak"])
+def test_a_bug_on_one_device_is_its_failure_and_the_rollout_goes_on(
+    simulated: Make, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = simulated({}, abort="any>20%,min=5")
+    name, call = run.read().spec.devices[3], getattr(run.fleet, verb)
+
+    def act(device: str) -> Any:
+        if device == name:
+            raise RecursionError("deep")
+        return call(device)
+
+    monkeypatch.setattr(run.fleet, verb, act)
+    rollout = run.run()
+    assert rollout.state is RolloutState.DONE
+    assert outcomes(rollout).count("succeeded") == 9
+    assert outcomes(rollout)[3] == "failed"
+    assert "a bug: RecursionError: deep" in rollout.records[name].reason
+    assert list(tmp_path.glob(f"edgeq-crash-*{name}.log"))
 
 
 @pytest.mark.parametrize(
