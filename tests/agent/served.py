@@ -30,7 +30,11 @@ class Served:
         if self.socket_path:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             connection.settimeout(20)
-            connection.connect(self.socket_path)
+            try:
+                connection.connect(self.socket_path)
+            except OSError:
+                connection.close()
+                raise
             return connection
         host, _, port = self.netloc.rpartition(":")
         return socket.create_connection((host.strip("[]"), int(port)), timeout=20)
@@ -48,6 +52,8 @@ class Served:
         lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         lines += [f"Content-Length: {len(body)}"] if body or method == "POST" else []
+        if body and "content_type" not in headers:
+            lines += ["Content-Type: application/json"]
         return parsed(self.raw("\r\n".join(lines).encode() + b"\r\n\r\n" + body))
 
     def post(self, model: str, request: Any, **headers: str) -> tuple[int, dict[str, Any]]:

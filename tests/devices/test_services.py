@@ -47,6 +47,7 @@ link.connect(where if kind == "unix" else ("127.0.0.1", int(where)))
 tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}
 body = json.dumps({"inputs": [tensor]}).encode()
 head = "POST /v2/models/double/infer HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n"
+head += "Content-Type: application/json\\r\\n"
 link.sendall((head + "Content-Length: %d\\r\\n\\r\\n" % len(body)).encode() + body)
 data = b""
 while True:

@@ -15,10 +15,16 @@ class Limits(NamedTuple):
     Attributes:
         body_bytes: the size of one request's body.
         header_s: the time from the first byte of a request to the end of its headers.
+        loaded_header_s: the same, and `idle_s`, while more than half of the connections are open.
         body_s: the time to receive the body, and the time to send the response.
         idle_s: the time that a connection may stay open between two requests.
-        connections: how many may be open at the same time; more are closed at once.
-        requests: how many may run at the same time; more get 503.
+        connections: how many may be open at the same time. One more ends one that waits for its client.
+        newcomers: how many more may be open, for users that have only a few.
+        reserved: how many more may be open for one request on health each.
+        requests: how many requests of a user may run at the same time; more get 503. Users that have none may
+            run a quarter more together.
+        grace_s: the time that a connection may wait for its client before another one can take its place.
+        body_grace_s: the same while it receives a body or sends a response.
     """
 
     body_bytes: int = 32 << 20
@@ -27,6 +33,11 @@ class Limits(NamedTuple):
     idle_s: float = 60.0
     connections: int = 64
     requests: int = 16
+    loaded_header_s: float = 2.0
+    newcomers: int = 16
+    reserved: int = 4
+    grace_s: float = 0.25
+    body_grace_s: float = 2.0
 
 
 class TimedReader(io.RawIOBase):
@@ -58,20 +69,16 @@ class TimedReader(io.RawIOBase):
 
 
 class Gate:
-    """A counting semaphore that does not block, and that can wait until nothing holds it."""
+    """A counter of what is inside, which can wait until nothing is."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
         self._count = 0
         self._changed = threading.Condition()
 
-    def enter(self) -> bool:
-        """Enter, unless the limit is reached; return whether it succeeded."""
+    def enter(self) -> None:
+        """Enter."""
         with self._changed:
-            if self._count >= self._limit:
-                return False
             self._count += 1
-            return True
 
     def leave(self) -> None:
         """Leave."""

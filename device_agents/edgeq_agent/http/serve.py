@@ -9,14 +9,18 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import re
 import signal
+import stat
 import sys
 import threading
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from edgeq_agent import wire
 from edgeq_agent.calls.fields import Fields
-from edgeq_agent.errors import UNKNOWN_MODEL, UNSUPPORTED, AgentError, one_line
+from edgeq_agent.errors import BAD_REQUEST, UNKNOWN_MODEL, UNSUPPORTED, AgentError, one_line
+from edgeq_agent.http.access import Access
+from edgeq_agent.http.addresses import Sharing
 from edgeq_agent.releases import release_store
 from edgeq_agent.storage.code_folder import CODE
 from edgeq_agent.storage.home import Home, locate
@@ -29,6 +33,9 @@ _START = "import sys; sys.path.insert(0, {!r}); from edgeq_agent.__main__ import
 # Set for the runtime's interpreter, so that a wrong one is an error and not a loop.
 _INTERPRETER_VARIABLE = "EDGEQ_SERVE_INTERPRETER"
 _STOP_S = 10.0
+_MODES = ("600", "660", "666")
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,512}=*")
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?")
 
 
 class Options(NamedTuple):
@@ -41,6 +48,8 @@ class Options(NamedTuple):
         deadline_s: requests that take longer fail with 504; None for no deadline.
         body_bytes: the largest request body.
         requests: how many requests may run at the same time.
+        access: who may send requests.
+        sharing: which users may connect to the unix socket.
     """
 
     home: Home
@@ -51,6 +60,8 @@ class Options(NamedTuple):
     body_bytes: int
     requests: int
     telemetry: bool
+    access: Access
+    sharing: Sharing
 
 
 def main(words: list[str]) -> int:
@@ -88,6 +99,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-requests", type=int, default=16, help="requests that run at the same time; default: 16"
     )
+    parser.add_argument(
+        "--token-file", metavar="PATH", help="every request but on health must send this file's bearer token"
+    )
+    parser.add_argument(
+        "--allow-origin", action="append", metavar="ORIGIN", help="web origin that may use it (repeatable)"
+    )
+    parser.add_argument(
+        "--socket-mode", default="600", metavar="MODE", choices=_MODES,
+        help="who may connect to the unix socket: 600 its owner (default), 660 a group too, 666 all users",
+    )  # fmt: skip
+    parser.add_argument("--socket-group", metavar="GROUP", help="the group of the unix socket; implies 660")
     parser.add_argument("--no-telemetry", action="store_true", help="record no telemetry")
     return parser
 
@@ -117,7 +139,53 @@ def _options(namespace: argparse.Namespace) -> Options:
         body_bytes=fields.integer("--max-body", 1, 1 << 40),
         requests=fields.integer("--max-requests", 1, 1024),
         telemetry=not namespace.no_telemetry,
+        access=_access(namespace),
+        sharing=_sharing(namespace, shared=isinstance(address, str)),
     )
+
+
+def _access(namespace: argparse.Namespace) -> Access:
+    origins = tuple(namespace.allow_origin or ())
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise AgentError(
+                BAD_REQUEST, "--allow-origin", expected="http(s)://HOST[:PORT]", got=ascii(origin[:100])
+            )
+    path = namespace.token_file
+    return Access(origins=origins, token=None if path is None else _token(path))
+
+
+def _token(path: str) -> str:
+    """Return the token of a file that only its owner can read."""
+    subject = f"--token-file {path}"
+    hint = "(umask 077; head -c 32 /dev/urandom | base64 > TOKEN_FILE)"
+    try:
+        with open(path, "rb") as stream:
+            status = os.fstat(stream.fileno())
+            text = stream.read(1024).decode("ascii", "replace").strip()
+    except OSError as error:
+        raise AgentError(BAD_REQUEST, subject, error.strerror or "cannot be read", hint=hint) from error
+    if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
+        raise AgentError(
+            BAD_REQUEST, subject, "other users can read it, or it is not a file", hint=f"chmod 600 {path}"
+        )
+    if not _TOKEN.fullmatch(text):
+        raise AgentError(
+            BAD_REQUEST, subject, expected="one token of 16 to 512 letters, digits and ._~+/-", hint=hint
+        )
+    return text
+
+
+def _sharing(namespace: argparse.Namespace, shared: bool) -> Sharing:
+    mode, group = int(namespace.socket_mode, 8), namespace.socket_group
+    if group is not None and mode == 0o600:
+        mode = 0o660
+    if (group is not None or mode != 0o600) and (not shared or namespace.unix is None):
+        # The default socket lies in the agent's folder, which its owner alone can enter.
+        raise AgentError(
+            BAD_REQUEST, "--socket-mode and --socket-group", "need --unix PATH outside of the agent's folder"
+        )
+    return Sharing(mode, group)
 
 
 def _serve(options: Options, words: list[str]) -> int:
@@ -131,7 +199,7 @@ def _serve(options: Options, words: list[str]) -> int:
     missing: dict[str, str] = {}
     service = Service(runtimes, missing)
     limits = Limits(body_bytes=options.body_bytes, requests=options.requests)
-    server = Server(options.address, service, limits)
+    server = Server(options.address, service, limits, options.access, options.sharing)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

@@ -162,6 +162,11 @@ def chmod(path: str, mode: int) -> None:
     _active.perform("chmod", (path, mode), lambda: os.chmod(path, mode))
 
 
+def set_group(path: str, group_id: int) -> None:
+    """Set a file's group."""
+    _active.perform("set_group", (path, group_id), lambda: os.chown(path, -1, group_id))
+
+
 def mark_used(path: str) -> None:
     """Set a file's modification time to now; the time orders files by their last use."""
     _active.perform("mark_used", (path,), lambda: os.utime(path))

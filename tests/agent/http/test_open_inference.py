@@ -25,6 +25,7 @@ from tests.agent.served import Served, request_of, running
 pytestmark = pytest.mark.convert
 
 CURL = shutil.which("curl")
+JSON = "Content-Type: application/json"
 needs_curl = pytest.mark.skipif(CURL is None, reason="curl is not installed (apt-get install curl)")
 
 
@@ -66,7 +67,9 @@ class TestWithTritonsClient:
             entry = http.InferInput(known["inputs"][0]["name"], [1, 6, 6, 2], "FP32")
             entry.set_data_from_numpy(tiny_data[row : row + 1], binary_data=binary_in)
             exit_ = http.InferRequestedOutput(known["outputs"][0]["name"], binary_data=binary_out)
-            answer = client.infer("tiny", [entry], outputs=[exit_], request_id=f"r{row}")
+            # The client itself states no type; the length of the JSON part before binary data stands for it.
+            headers = None if binary_in else {"Content-Type": "application/json"}
+            answer = client.infer("tiny", [entry], outputs=[exit_], request_id=f"r{row}", headers=headers)
             np.testing.assert_allclose(
                 answer.as_numpy(known["outputs"][0]["name"])[0], expected[row], rtol=1e-6
             )
@@ -117,7 +120,7 @@ def test_curl_over_the_unix_socket(serving: Any, tiny_data: Any, tiny_models: Pa
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
         def curl(*words: str) -> Any:
-            command = [str(CURL), "-sS", "--fail-with-body", "--unix-socket", str(path), *words]
+            command = [str(CURL), "-sS", "--fail-with-body", "-H", JSON, "--unix-socket", str(path), *words]
             return json.loads(subprocess.run(command, capture_output=True, check=True, timeout=30).stdout)
 
         assert curl("http://localhost/v2/health/ready") == {"ready": True}
@@ -130,7 +133,18 @@ def test_curl_over_the_unix_socket(serving: Any, tiny_data: Any, tiny_models: Pa
         # Over 1 MB curl asks first ("Expect: 100-continue"), and has its answer before it sends.
         big = request_of(np.zeros((300, 6, 6, 100), np.float32), entry["name"])
         (serving.home / "request.json").write_text(json.dumps(big))
-        words = [str(CURL), "-sS", "-w", "%{http_code}", "-o", "/dev/null", "--unix-socket", str(path)]
+        words = [
+            str(CURL),
+            "-sS",
+            "-w",
+            "%{http_code}",
+            "-o",
+            "/dev/null",
+            "-H",
+            JSON,
+            "--unix-socket",
+            str(path),
+        ]
         words += ["http://localhost/v2/models/tiny/infer", "-d", f"@{serving.home}/request.json"]
         assert subprocess.run(words, capture_output=True, check=True, timeout=60).stdout == b"400"
     assert not path.exists()

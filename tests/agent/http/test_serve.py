@@ -22,7 +22,8 @@ pytestmark = pytest.mark.convert
 
 def test_a_connection_stays_open_for_the_next_request(server: Served, tiny_data: Any, name: str) -> None:
     body = json.dumps(request_of(tiny_data[0], name)).encode()
-    head = b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    head = b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += b"Content-Length: %d\r\n\r\n" % len(body)
     with closing(server.connect()) as link:
         for _ in range(3):
             link.sendall(head + body)
@@ -61,7 +62,8 @@ def test_slow_clients_are_disconnected_and_too_many_are_refused(
                     _drip(dripping, until_s=began + 20)
             with closing(served.connect()) as half:
                 half.sendall(
-                    b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n12"
+                    b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: localhost\r\n"
+                    b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n12"
                 )
                 # While it is waited for, its request is the only one that may be.
                 time.sleep(0.2)
@@ -91,9 +93,8 @@ def test_sigterm_lets_requests_finish(serving: Any, tiny_data: Any, name: str) -
         body = json.dumps(request_of(tiny_data[0], known)).encode()
         for _ in range(5):
             assert server.ask("POST", "/v2/models/tiny/infer", body)[0] == 200
-        head = (
-            f"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
+        head = "POST /v2/models/tiny/infer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        head += f"Content-Length: {len(body)}\r\n\r\n"
         with closing(server.connect()) as link, closing(server.connect()) as idle:
             link.sendall(head.encode() + body[:10])  # under way
             time.sleep(0.3)

@@ -104,7 +104,7 @@ class PageCache:
         elif operation in ("unlink", "rmdir"):
             names, name = parent(first)
             del names[name]
-        elif operation not in ("chmod", "mark_used"):
+        elif operation not in ("chmod", "set_group", "mark_used"):
             raise ValueError(operation)
 
     def _sync_all(self, folder: _Folder) -> None:
