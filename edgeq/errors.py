@@ -214,6 +214,23 @@ class HostKeyUnknown(TransportError):
     code = "EQ407"
 
 
+class CommandNotRun(TransportError):
+    """The login works, but the login shell or the SSH server does not run the command."""
+
+    code = "EQ408"
+    usual_hint = (
+        "check the shell of the account (nologin?), its start files (`exit` or `exec` in ~/.bashrc), "
+        "and ForceCommand and `command=` of its SSH server"
+    )
+
+
+class ShellHangs(DeviceTimeout):
+    """The login works, but the login shell does not start the command in time; never retried."""
+
+    code = "EQ409"
+    transient = False
+
+
 class HostKeyRevoked(TransportError):
     """known_hosts revokes the host key of a jump host."""
 

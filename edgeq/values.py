@@ -33,6 +33,7 @@ class Device:
         transport: `paramiko`, or `openssh` for the `ssh` program of this machine.
         jump_host_key: the pinned host keys of the jump hosts, in their order, separated by commas; None uses
             known_hosts.
+        device_id: the id that the agent gave the device; None for an entry from before ids were kept.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Device:
     ssh_config: bool | Path = True
     transport: TransportKind = TransportKind.PARAMIKO
     jump_host_key: str | None = None
+    device_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

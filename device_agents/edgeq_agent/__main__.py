@@ -1,4 +1,4 @@
-"""Run the agent: `python edgeq-agent.pyz VERB [--home HOME]`; one verb and one response for each process."""
+"""Run the agent: `edgeq-agent.pyz VERB [--home HOME] [--mark TEXT]`; one verb, one response."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def main(arguments: list[str] | None = None, early: bytes = b"") -> NoReturn:
 def run(words: list[str], stdin: Stdin, sink: BinaryIO) -> int:
     """Respond to one call on `sink`; return the exit status. Only SystemExit is ever raised."""
     os.umask(0o077)
-    response = Response(sink)
+    words, mark = _option("--mark", words)
+    response = Response(sink, os.fsencode(mark or ""))
     response.send(wire.hello(__version__))
     try:
         result = _call(words, stdin, response)
@@ -79,21 +80,22 @@ def _recover(home: Home, response: Response) -> None:
 
 
 def _parse(words: list[str]) -> tuple[str, str | None]:
-    rest = list(words)
-    folder = None
-    if "--home" in rest:
-        at = rest.index("--home")
-        if at + 1 >= len(rest):
-            raise bad("--home", "a folder", None)
-        folder = rest[at + 1]
-        del rest[at : at + 2]
+    rest, folder = _option("--home", words)
     if len(rest) != 1 or rest[0] not in wire.VERBS:
         raise bad("verb", "one of " + " ".join(wire.VERBS), " ".join(rest))
     return rest[0], folder
 
 
+def _option(name: str, words: list[str]) -> tuple[list[str], str | None]:
+    """Return the words without an option, and its value; an option without a value stays."""
+    if name not in words[:-1]:
+        return list(words), None
+    at = words.index(name)
+    return words[:at] + words[at + 2 :], words[at + 1]
+
+
 def _unexpected(error: Exception) -> errors.AgentError:
-    known = errors.from_os(error)
+    known = errors.from_os(error) or errors.from_import(error)
     if known is not None:
         return known
     import traceback

@@ -162,6 +162,18 @@ def no_inodes(subject: str, needed: int, free: int) -> AgentError:
     )
 
 
+def from_import(error: Exception) -> AgentError | None:
+    """Map a module that the device's Python lacks; None for a module of the agent, which is a bug."""
+    if not isinstance(error, ImportError) or not error.name or error.name.startswith("edgeq_agent"):
+        return None
+    return AgentError(
+        UNSUPPORTED,
+        "Python",
+        f"lacks the module {error.name}: {error}",
+        hint="install the complete Python of the device's system, or set another: `python` in devices.toml",
+    )
+
+
 def from_os(error: Exception) -> AgentError | None:
     """Map an error of the operating system or of SQLite; None for one that is a bug of the agent."""
     if isinstance(error, OSError):

@@ -14,6 +14,9 @@ chunk, compressed or not. An empty `DONE` frame ends a blob. The agent sends a p
 each blob null when the device has it, else the SHA-256 of each chunk that an earlier upload left there. The
 host need not wait for this message; after it, the host skips the chunks that are there.
 
+With `--mark TEXT`, the text precedes each line, so that the host tells it from other output. Empty lines
+before the request are skipped.
+
 Readers ignore unknown fields and unknown events, and refuse an unknown protocol number.
 """
 

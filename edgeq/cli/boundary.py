@@ -21,6 +21,9 @@ def run(argv: Sequence[str]) -> ExitStatus:
     except EdgeqError as error:
         if debug:
             _print_traceback()
+        from edgeq.cli.hints import fit  # only a failure needs it
+
+        fit(error, argv)
         return report(error, as_json=as_json)
     except click.exceptions.Exit as leave:
         return ExitStatus(leave.exit_code)

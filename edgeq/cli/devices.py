@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +38,9 @@ def devices_command() -> None:
     ],
 )
 @click.argument("name")
-@click.option("--host", required=True, help="Host name or address of the device.")
-@click.option("--port", type=click.IntRange(1, 65535), default=22, show_default=True, help="SSH port.")
-@click.option("--user", default=getpass.getuser, show_default="your user name", help="User to log in as.")
+@click.option("--host", required=True, help="Host name or address of the device: [USER@]HOST[:PORT].")
+@click.option("--port", type=click.IntRange(1, 65535), help="SSH port.  [default: that of --host, or 22]")
+@click.option("--user", help="User to log in as.  [default: that of --host, or your user name]")
 @click.option(
     "--kind",
     type=click.Choice([kind.value for kind in DeviceKind]),
@@ -86,8 +85,8 @@ def _add(
     app: App,
     name: str,
     host: str,
-    port: int,
-    user: str,
+    port: int | None,
+    user: str | None,
     kind: str,
     labels: tuple[str, ...],
     identity: Path | None,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
 
+from edgeq.cli.hints import fitting
 from edgeq.cli.ui import App, command
 from edgeq.errors import ExitStatus
 
@@ -47,6 +48,13 @@ def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local
     for device in chosen:
         checks += examine_device(device, facts, starts=starts)
         checks += examine_trust(device, trusts.get(device.name))
+    words, names = ("doctor", *devices), inventory.names
+    checks = [
+        check
+        if check.fix is None
+        else replace(check, fix=fitting(check.fix, words=words, devices=names, code=None))
+        for check in checks
+    ]
     app.ui.table(
         ["where", "check", "", "result"],
         [[check.subject, check.name, check.health.value, check.detail] for check in checks],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import getpass
 from collections.abc import Mapping, Sequence
@@ -9,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq.bundle.keys import PublicKey, workspace_key
-from edgeq.errors import HostKeyMismatch, UsageError
+from edgeq.errors import EdgeqError, HostKeyMismatch, UsageError
+from edgeq.fleet.address import parse_address
 from edgeq.fleet.backoff import NO_RETRY, RetryPolicy, retrying
 from edgeq.fleet.connect import open_agent, open_transport
 from edgeq.fleet.facts import Facts
 from edgeq.fleet.inventory import Inventory
-from edgeq.fleet.names import check_host, check_name
+from edgeq.fleet.names import check_device_name, check_plain
 from edgeq.fleet.openssh import transport as openssh
 from edgeq.fleet.ssh.hostkeys import HostKey, check_pinned, parse_keys
 from edgeq.fleet.ssh.keepalive import STEP_S
@@ -97,8 +99,8 @@ def enrol(
     *,
     name: str,
     host: str,
-    port: int = 22,
-    user: str,
+    port: int | None = None,
+    user: str | None = None,
     kind: DeviceKind = DeviceKind.LINUX,
     labels: Mapping[str, str] | None = None,
     identity: Path | None = None,
@@ -122,8 +124,10 @@ def enrol(
     Args:
         workspace: holds `devices.toml`, the signing keys and, by default, the store.
         name: of the device in the inventory.
-        host: a host name, an address, or an alias of the ssh configuration.
-        user: who logs in on the device.
+        host: a host name, an address, or an alias of the ssh configuration; may be `ssh://USER@HOST:PORT`, or
+            a part of it.
+        port: by default that in `host`, or 22.
+        user: who logs in on the device; by default that in `host`, or the user of this machine.
         kind: which releases fit the device.
         labels: for selections such as `label:site=lab`.
         identity: the private key file; by default those of the ssh configuration and the ssh agent.
@@ -142,13 +146,15 @@ def enrol(
         store: holds the audit log; the workspace's store by default.
 
     Raises:
-        UsageError: the name is taken or invalid.
+        UsageError: the name is taken or invalid, or the device is enrolled under another name.
         HostKeyMismatch: the host key is not the expected one.
         TransportError, DeviceError: the device cannot be used; the inventory is unchanged.
         StoreError: the store cannot be opened.
     """
-    check_name(name)
-    check_host(host)
+    check_device_name(name)
+    address = login_address(host, port=port, user=user)
+    for option, text in (("--user", address.user), ("--python", python), ("--home", home)):
+        check_plain(option, text)
     if jump_fingerprints and jump in (None, "none"):
         raise UsageError("--jump-fingerprint", "needs --jump", hint="name the jump host with --jump")
     inventory = Inventory.load(workspace)
@@ -160,9 +166,9 @@ def enrol(
         )
     device = Device(
         name=name,
-        host=host,
-        port=port,
-        user=user,
+        host=address.host,
+        port=address.port,
+        user=address.user,
         kind=kind,
         labels=dict(labels or {}),
         host_key="",
@@ -188,6 +194,8 @@ def enrol(
     device = dataclasses.replace(device, host_key=str(key), jump_host_key=_pins(device, keys))
     with open_agent(device, timeout_s=timeout_s, retry_policy=retry_policy) as client:
         facts = client.facts()
+        device = dataclasses.replace(device, device_id=facts.device_id)
+        _with_ids(inventory, device).check_new(device)
         signers = publishers if publishers is not None else [workspace_key(workspace).public]
         trusts = pin(client, signers).active
     if replace:
@@ -201,6 +209,50 @@ def enrol(
         fingerprint=key.fingerprint,
         trusts=trusts,
         pinned={signer.id for signer in signers} <= set(trusts),
+    )
+
+
+def _with_ids(inventory: Inventory, device: Device) -> Inventory:
+    """Return the inventory with the ids of devices that have the same host key, as far as they answer."""
+    devices = []
+    for other in inventory.devices:
+        if other.device_id is None and other.host_key == device.host_key and other.name != device.name:
+            # One that does not answer is compared when it is enrolled again.
+            with contextlib.suppress(EdgeqError), open_agent(other) as client:
+                other = dataclasses.replace(other, device_id=client.facts().device_id)
+        devices.append(other)
+    return dataclasses.replace(inventory, devices=tuple(devices))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginAddress:
+    """Where to log in, and as whom."""
+
+    host: str
+    port: int
+    user: str
+
+
+def login_address(host: str, *, port: int | None, user: str | None) -> LoginAddress:
+    """Combine the parts of `host` with the options.
+
+    Raises:
+        UsageError: there are two different values for one part, or `host` is not an address.
+    """
+    written = parse_address(host)
+    for option, given, in_host in (("--port", port, written.port), ("--user", user, written.user)):
+        if given is not None and in_host is not None and given != in_host:
+            raise UsageError(
+                option,
+                f"--host {host!r} has another one",
+                expected=str(in_host),
+                got=str(given),
+                hint=f"omit {option}",
+            )
+    return LoginAddress(
+        host=written.host,
+        port=port or written.port or 22,
+        user=user or written.user or getpass.getuser(),
     )
 
 

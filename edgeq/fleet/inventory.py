@@ -15,7 +15,7 @@ from tomlkit.toml_document import TOMLDocument
 
 from edgeq.errors import ConfigError, UsageError
 from edgeq.files import write_atomic
-from edgeq.fleet.names import unknown
+from edgeq.fleet.names import check_device_name, unknown
 from edgeq.fleet.records import parse_device, to_table
 from edgeq.values import Device
 
@@ -81,11 +81,14 @@ class Inventory:
         """Append a device to the file.
 
         Raises:
-            UsageError: there is a device of that name already.
+            UsageError: there is a device of that name already, or the same device under another name.
         """
+        check_device_name(device.name)
         with _locked(self.workspace):
             document = _read(self.workspace / FILE_NAME)
-            if device.name in _parsed(self.workspace, document).names:
+            present = _parsed(self.workspace, document)
+            present.check_new(device)
+            if device.name in present.names:
                 raise UsageError(
                     f"device {device.name!r}",
                     "is enrolled already",
@@ -94,9 +97,33 @@ class Inventory:
             return self._write(document, device)
 
     def replace(self, device: Device) -> Inventory:
-        """Replace the device of the same name, or append it."""
+        """Replace the device of the same name, or append it.
+
+        Raises:
+            UsageError: the same device is there under another name.
+        """
         with _locked(self.workspace):
-            return self._write(_read(self.workspace / FILE_NAME), device)
+            document = _read(self.workspace / FILE_NAME)
+            _parsed(self.workspace, document).check_new(device)
+            return self._write(document, device)
+
+    def check_new(self, device: Device) -> None:
+        """Refuse a device that is in the inventory under another name.
+
+        Its telemetry would go to whichever name collects first, and a rollout would count it twice.
+
+        Raises:
+            UsageError: it is; the message has its other name.
+        """
+        for other in self.devices:
+            if other.name != device.name and device.device_id and other.device_id == device.device_id:
+                raise UsageError(
+                    f"device {device.name!r}",
+                    f"is enrolled already as {other.name!r} (device id {device.device_id})",
+                    hint=f"to rename it, run `edgeq devices remove {other.name}` first; a second agent on "
+                    "the same machine needs a --home of its own; on a copied card, delete device.json in the "
+                    "agent's folder",
+                )
 
     def remove(self, name: str) -> Inventory:
         """Remove a device from the file.

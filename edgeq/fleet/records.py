@@ -10,8 +10,8 @@ from typing import Any
 import tomlkit
 from tomlkit.items import Table
 
-from edgeq.errors import ConfigError, EdgeqError
-from edgeq.fleet.names import check_host, check_name
+from edgeq.errors import ConfigError, EdgeqError, UsageError
+from edgeq.fleet.names import check_host, check_name, check_plain
 from edgeq.fleet.ssh.hostkeys import HostKey, parse_keys
 from edgeq.values import Device, DeviceKind, TransportKind
 
@@ -30,6 +30,7 @@ _KEYS: dict[str, type] = {
     "ssh_config": object,
     "transport": str,
     "jump_host_key": str,
+    "device_id": str,
 }
 _REQUIRED = ("host", "user", "host_key")
 _TYPE_NAMES = {str: "a string", int: "a number", dict: "a table of strings"}
@@ -76,6 +77,7 @@ def parse_device(path: str, workspace: Path, name: str, table: object) -> Device
         ssh_config=_ssh_config(f"{where}.ssh_config", workspace, table.get("ssh_config", True)),
         transport=TransportKind(_one_of(f"{where}.transport", TransportKind, table, TransportKind.PARAMIKO)),
         jump_host_key=_jump_keys(f"{where}.jump_host_key", table),
+        device_id=table.get("device_id"),
     )
 
 
@@ -104,6 +106,8 @@ def to_table(device: Device) -> Table:
         table["transport"] = device.transport.value
     if device.jump_host_key is not None:
         table["jump_host_key"] = device.jump_host_key
+    if device.device_id is not None:
+        table["device_id"] = device.device_id
     if device.labels:
         labels = tomlkit.inline_table()
         labels.update(device.labels)
@@ -171,10 +175,7 @@ def _ssh_config(where: str, workspace: Path, value: object) -> bool | Path:
 
 
 def _plain(where: str, text: str) -> str:
-    # These become quoted arguments on the device. A leading dash or a control character is safe there, but
-    # can only be a mistake.
-    if not text or text.startswith("-") or any(ord(letter) < 32 for letter in text):
-        raise ConfigError(
-            where, expected="a string without control characters or a leading dash", got=repr(text)
-        )
-    return text
+    try:
+        return check_plain(where, text)
+    except UsageError as error:
+        raise ConfigError(where, expected=error.expected, got=error.got) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -27,6 +28,10 @@ class Link(Protocol):
     def close(self) -> None: ...
 
 
+class _EnoughOutput(Exception):
+    """The rest of the output is dropped."""
+
+
 class CommandDeadline:
     """The idle and total timeouts of one command.
 
@@ -39,6 +44,10 @@ class CommandDeadline:
         self._limits = limits
         self._started_s = self._moved_s = time.monotonic()
         self.has_output = False
+
+    def allow(self, silence_s: float) -> None:
+        """Set the idle timeout that applies from now on."""
+        self._limits = dataclasses.replace(self._limits, first_s=silence_s, silence_s=silence_s)
 
     def moved(self) -> None:
         """Bytes moved, in either direction."""
@@ -76,13 +85,24 @@ class RemoteCommand(ABC):
         self._sent_bytes = 0
         self._send_error: Exception | None = None
         self._sender: threading.Thread | None = None
+        self._drop_after_s: float | None = None
 
     def lines(self) -> Iterator[bytes]:
         """Yield the output's lines; see `Running.lines`."""
         try:
             yield from split_lines(self._bounded_pieces())
+        except _EnoughOutput:
+            return
         finally:
             self._release()
+
+    def allow_silence(self, silence_s: float) -> None:
+        """Set the idle timeout that applies from now on."""
+        self._deadline.allow(silence_s)
+
+    def expect_end(self, within_s: float) -> None:
+        """Read on for at most this long; see `Running.expect_end`."""
+        self._drop_after_s = time.monotonic() + within_s
 
     def _bounded_pieces(self) -> Iterator[bytes]:
         left_bytes = self._output_bytes
@@ -152,7 +172,13 @@ class RemoteCommand(ABC):
     def _keep_stderr(self, piece: bytes) -> None:
         self._stderr = (self._stderr + piece)[-_STDERR_BYTES:]
 
+    def _dropped(self) -> bool:
+        """Return whether the rest of the output is dropped."""
+        return self._drop_after_s is not None and time.monotonic() > self._drop_after_s
+
     def _check_deadline(self) -> None:
+        if self._dropped():
+            raise _EnoughOutput
         error = self._deadline.error()
         if error is not None:
             self._stop.set()

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
+# How long to wait for the server to close the session of an earlier command, when it refuses another.
+SESSION_WAIT_S = 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -51,6 +54,15 @@ class Running(Protocol):
             DeviceTimeout: a time limit has passed; the connection is closed.
             AgentProtocolError: it wrote more than its limit; the connection is closed.
             LinkLost: the connection was lost.
+        """
+
+    def allow_silence(self, silence_s: float) -> None:
+        """Set the idle timeout that applies from now on."""
+
+    def expect_end(self, within_s: float) -> None:
+        """Read on for at most this long: then `lines` ends, and the rest of the output is dropped.
+
+        A process in the background may hold the output for as long as it runs.
         """
 
     def ended(self) -> Ended:

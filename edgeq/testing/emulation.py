@@ -15,7 +15,7 @@ from edgeq.errors import TransportError, UnknownName, UsageError
 from edgeq.files import write_atomic
 from edgeq.fleet.enrol import Enrolment, enrol
 from edgeq.fleet.inventory import Inventory
-from edgeq.fleet.names import check_name
+from edgeq.fleet.names import check_device_name
 from edgeq.testing.loopback import LoopbackDevice, start
 
 _STOP_S = 10.0
@@ -31,7 +31,7 @@ class Emulated:
 
 def folder_of(workspace: Path, name: str) -> Path:
     """Return the folder of a workspace's loopback device."""
-    return workspace / ".edgeq" / "emulated" / check_name(name)
+    return workspace / ".edgeq" / "emulated" / check_device_name(name)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from edgeq_agent.wire import Json
 Progress = Callable[..., None]
 
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
+_MAX_EMPTY_LINES = 1000
 
 
 class Response:
@@ -26,8 +27,14 @@ class Response:
     state, which the next call reads from the device. After a broken pipe all further messages are dropped.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, mark: bytes = b"") -> None:
+        """Write to a stream.
+
+        Args:
+            mark: precedes each message, so that the host recognises it among other output.
+        """
         self._stream = stream
+        self._mark = mark
         self.connected = True
 
     def send(self, message: Json) -> None:
@@ -35,7 +42,7 @@ class Response:
         if not self.connected:
             return
         try:
-            self._stream.write(wire.dump(message))
+            self._stream.write(self._mark + wire.dump(message))
             self._stream.flush()
         except BrokenPipeError:
             self.connected = False
@@ -70,7 +77,7 @@ def read_request(stdin: Stdin) -> Fields:
         AgentError: EQ512, the line is missing, cut short, too long, or not a JSON object.
     """
     try:
-        line = stdin.readline(MAX_REQUEST_BYTES + 1)
+        line = _first_line(stdin)
     except IdleTimeout as error:
         raise AgentError(BAD_REQUEST, "request", str(error)) from error
     if len(line) > MAX_REQUEST_BYTES:
@@ -86,6 +93,15 @@ def read_request(stdin: Stdin) -> Fields:
     if not isinstance(value, dict):
         raise bad("request", "a JSON object", value)
     return Fields(value)
+
+
+def _first_line(stdin: Stdin) -> bytes:
+    # The host sends empty lines to a login shell whose start files wait for one; what they leave is skipped.
+    for _ in range(_MAX_EMPTY_LINES):
+        line = stdin.readline(MAX_REQUEST_BYTES + 1)
+        if line != b"\n":
+            break
+    return line
 
 
 def _refuse_constant(name: str) -> None:

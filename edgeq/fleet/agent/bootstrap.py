@@ -1,12 +1,16 @@
 """Check a device's Python by running it, and install the agent file, verified by its digest.
 
-The script below is fixed text; its parameters come as arguments. It may meet any version of Python, so it is
-written for all of them and reports the version before it does anything else.
+The scripts below are fixed text; their parameters come as arguments. They may meet any version of Python, so
+they are written for all of them and report the version before they do anything else. They may also meet any
+login shell: `python_argv` leaves nothing in them that fish or csh would change within single quotes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -15,19 +19,30 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgeq.errors import AgentProtocolError, DeviceOutOfSpace, DeviceUnsupported
 from edgeq.fleet.agent.file import AgentFile
+from edgeq.fleet.agent.framing import Frame
 from edgeq.fleet.transport import Ended, Limits, Transport
 from edgeq.units import format_size
 from edgeq.values import Device
 from edgeq_agent import wire
 
 OLDEST_PYTHON = (3, 7)
+# How long output is read after the answer: a process of a start file may hold it open.
+END_S = 0.5
+_LOOK_S = 4.0
+_HOLD_S = 1.0
+# SSH_FXP_INIT of version 3, and the start of the answer.
+_SFTP_HELLO, _SFTP_VERSION = b"\0\0\0\5\1\0\0\0\3", b"\2\0\0\0\3"
+# How Python says that a module is missing when it cannot start the agent.
+LACKING = re.compile(
+    r"No module named '?([\w.]+)|can't decompress data; (zlib) not|ImportError: .*?\b(_\w+)\.cpython"
+)
 
 SCRIPT = r"""
 import errno, hashlib, json, os, sys, tempfile
 def say(**answer):
     answer["edgeq"] = 1
     answer["python"] = list(sys.version_info[:3])
-    sys.stdout.write("\n" + json.dumps(answer) + "\n")
+    sys.stdout.write(globals().get("mark", "") + json.dumps(answer) + chr(10))
     sys.stdout.flush()
 def content(path):
     try:
@@ -49,7 +64,7 @@ def make(folder):
     try:
         os.mkdir(folder, 0o700)
     except OSError as error:
-        if error.errno != errno.EEXIST:
+        if not error.errno == errno.EEXIST:
             raise
     keep(os.path.dirname(folder))
 verb, home, name, digest, size = sys.argv[1:6]
@@ -62,9 +77,12 @@ temporary = None
 try:
     make(os.path.dirname(path))
     handle, temporary = tempfile.mkstemp(prefix=".agent-", dir=os.path.dirname(path))
-    data = sys.stdin.buffer.read(int(size))
+    data = bytes([10])
+    while data == bytes([10]):  # empty lines for the start files of the shell
+        data = sys.stdin.buffer.read(1)
+    data += sys.stdin.buffer.read(int(size) - 1)
     got = hashlib.sha256(data).hexdigest()
-    if got != digest:
+    if not got == digest:
         say(home=home, sha256=got, error="digest")
         sys.exit(1)
     with os.fdopen(handle, "wb") as stream:
@@ -84,6 +102,85 @@ finally:
         os.unlink(temporary)
 say(home=home, sha256=content(path))
 """
+
+
+# Runs before a script. The current folder is not searched: a file of the user may be called `json.py`.
+_CHECK = r"""
+import sys
+sys.path[:] = [folder for folder in sys.path if folder]
+mark = sys.argv.pop(1)
+lacking = []
+for name in sys.argv.pop(1).split(","):
+    try:
+        if name and sys.version_info >= (3, 7):
+            __import__(name)
+    except ImportError as error:
+        lacking.append(error.name or name)
+if lacking:
+    answer = "{%cedgeq%c: 1, %cpython%c: [%d, %d], %chome%c: %c%c, %clacking%c: %c%s%c}" % (
+        (34, 34, 34, 34) + tuple(sys.version_info[:2]) + (34,) * 7 + (" ".join(lacking), 34)
+    )
+    sys.stdout.write(mark + answer + chr(10))
+    sys.exit(1)
+"""
+_LOADER = "import sys;exec(sys.argv.pop(1).replace(chr(96),chr(10)))"
+
+# Modules of the standard library that a Python may be built or packaged without. Without the first ones the
+# agent does not start. The others are checked when it is installed, because imports take time.
+START_MODULES = ("errno", "fcntl", "hashlib", "json", "os", "select", "tempfile", "zlib")
+AGENT_MODULES = (
+    "argparse",
+    "ast",
+    "base64",
+    "binascii",
+    "contextlib",
+    "dataclasses",
+    "enum",
+    "glob",
+    "http",
+    "http.server",
+    "logging",
+    "math",
+    "pwd",
+    "queue",
+    "random",
+    "resource",
+    "selectors",
+    "shlex",
+    "shutil",
+    "signal",
+    "socket",
+    "sqlite3",
+    "struct",
+    "subprocess",
+    "threading",
+    "typing",
+    "urllib.parse",
+    "uuid",
+    "weakref",
+    "zipfile",
+)
+
+
+def python_argv(
+    script: str,
+    arguments: list[str],
+    *,
+    mark: str = "",
+    modules: Sequence[str] = (),
+    flags: Sequence[str] = (),
+) -> list[str]:
+    """Return the arguments of Python that run a script.
+
+    Args:
+        mark: precedes each line of its output, as the variable `mark`.
+        modules: the script runs only if these can be imported.
+        flags: of the interpreter.
+    """
+    text = (_CHECK + script).strip()
+    if set(text) & set("'!\\`"):
+        raise ValueError("a script for devices has a character that a login shell may change")
+    return [*flags, "-c", _LOADER, text.replace("\n", "`"), mark, ",".join(modules), *arguments]
 
 
 class PlacementAction(StrEnum):
@@ -149,6 +246,7 @@ class ScriptResponse(BaseModel):
         python: version numbers of the interpreter.
         home: the agent's folder, absolute.
         sha256: of the agent file; None when there is none.
+        lacking: modules of the standard library that its Python lacks, separated by spaces.
         error: `space` for a full disk, `os` for another error of the system, `digest` for damaged bytes.
     """
 
@@ -158,6 +256,7 @@ class ScriptResponse(BaseModel):
     python: Annotated[tuple[int, ...], Field(min_length=2, strict=False)]
     home: str
     sha256: str | None = None
+    lacking: str | None = None
     error: str | None = None
     reason: str | None = None
 
@@ -190,18 +289,25 @@ def script_response(line: bytes) -> ScriptResponse | None:
 def _run(
     transport: Transport, device: Device, verb: str, agent: AgentFile, *, timeout_s: float
 ) -> ScriptResponse:
-    argv = [device.python, "-c", SCRIPT, verb, device.home, agent.name, agent.sha256, str(len(agent.data))]
+    frame = Frame(device.name, start_s=2 * timeout_s)
+    arguments = [verb, device.home, agent.name, agent.sha256, str(len(agent.data))]
+    modules = (*START_MODULES, *(AGENT_MODULES if verb == "place" else ()))
     running = transport.run(
-        argv,
-        stdin=_pieces(agent.data) if verb == "place" else (),
+        frame.argv([device.python, *python_argv(SCRIPT, arguments, mark=frame.mark, modules=modules)]),
+        stdin=frame.stdin([agent.data]) if verb == "place" else (),
         limits=Limits(first_s=2 * timeout_s, silence_s=2 * timeout_s, total_s=4 * timeout_s),
     )
     response: ScriptResponse | None = None
-    for line in running.lines():
-        response = script_response(line) or response
+    for line in frame.lines(running.lines()):
+        if response is None and (response := script_response(line)) is not None:
+            running.expect_end(END_S)
     ended = running.ended()
+    if not frame.started:
+        raise frame.not_started(ended, problem=other_service(transport))
     if response is None:
         raise no_python(device, ended)
+    if response.lacking:
+        raise lacks_modules(device, response.lacking.split())
     if response.python[:2] < OLDEST_PYTHON:
         raise DeviceUnsupported(
             device.name,
@@ -220,16 +326,52 @@ def _run(
     return response
 
 
+def other_service(transport: Transport) -> str | None:
+    """Return what answers instead of the command, if that can be found out; None otherwise."""
+    word = secrets.token_hex(8)
+    if _answers(transport, f"\necho {word}\n".encode(), word.encode(), hold_s=0.0):
+        return "a start file replaces the login shell with another shell (`exec`)"
+    if _answers(transport, _SFTP_HELLO, _SFTP_VERSION, hold_s=_HOLD_S):
+        return "its SSH server offers sftp only (ForceCommand)"
+    return None
+
+
+def _answers(transport: Transport, question: bytes, answer: bytes, *, hold_s: float) -> bool:
+    """Return whether whatever runs answers a question on its input, which is held open for `hold_s`."""
+    answered = threading.Event()
+
+    def stdin() -> Iterator[bytes]:
+        yield question
+        answered.wait(hold_s)
+
+    limits = Limits(first_s=_LOOK_S, silence_s=_LOOK_S, total_s=_LOOK_S)
+    running = transport.run(["true"], stdin=stdin(), limits=limits)
+    running.expect_end(_LOOK_S / 2)
+    if any(answer in line for line in running.lines()):
+        answered.set()
+    running.ended()
+    return answered.is_set()
+
+
 def no_python(device: Device, ended: Ended) -> DeviceUnsupported:
-    """Return the error for a device whose Python does not run."""
+    """Return the error for a device whose Python does not run, or ends before it answers."""
+    if lacking := LACKING.search(ended.stderr):
+        return lacks_modules(device, [next(name for name in lacking.groups() if name)])
     reason = ended.stderr.splitlines()[-1] if ended.stderr else f"exit status {ended.exit_status}"
     return DeviceUnsupported(
         device.name,
         f"{device.python} does not run: {reason}",
-        hint="install Python 3.7 or later on the device, or set its path: "
-        "`edgeq devices add --python /path/to/python3`, or `python` in devices.toml",
+        hint="install Python 3.7 or later on the device, or pass its path: --python /path/to/python3, "
+        "or `python` in devices.toml",
     )
 
 
-def _pieces(data: bytes) -> Iterator[bytes]:
-    yield data
+def lacks_modules(device: Device, names: Sequence[str]) -> DeviceUnsupported:
+    """Return the error for a Python that lacks modules of the standard library."""
+    return DeviceUnsupported(
+        device.name,
+        f"{device.python} lacks {', '.join(names)} of the standard library",
+        expected="a complete Python 3.7 or later",
+        hint="install the complete Python of the device's system (apt-get install python3), rebuild it with "
+        "the missing libraries, or set the path of another: --python, or `python` in devices.toml",
+    )

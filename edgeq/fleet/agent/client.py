@@ -8,11 +8,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgeq.errors import AgentProtocolError, DeviceTimeout
-from edgeq.fleet.agent.bootstrap import Placement, install_agent, no_python
+from edgeq.errors import AgentProtocolError, DeviceTimeout, ShellHangs
+from edgeq.fleet.agent.bootstrap import END_S, LACKING, Placement, install_agent, no_python, other_service
 from edgeq.fleet.agent.combined_bootstrap import FLAGS, command, read_placement
 from edgeq.fleet.agent.errors import from_agent
 from edgeq.fleet.agent.file import build_agent
+from edgeq.fleet.agent.framing import Frame
 from edgeq.fleet.facts import AgentFact, Facts
 from edgeq.fleet.responses import R, parse
 from edgeq.fleet.transport import Ended, Limits, Transport
@@ -175,20 +176,22 @@ class AgentClient:
         if verb not in wire.VERBS:
             raise ValueError(f"unknown verb of the agent: {verb!r}")
         first = stream is not None and self._placement is None
+        frame = Frame(self.device.name, start_s=2 * self._timeout_s)
         if first:
-            argv = command(self.device, build_agent(), verb)
+            argv = command(self.device, build_agent(), verb, frame.mark)
         else:
             placement = self.install_agent_file()
-            argv = [self.device.python, *FLAGS, placement.path, verb, "--home", placement.home]
+            options = ["--home", placement.home, "--mark", frame.mark]
+            argv = [self.device.python, *FLAGS, placement.path, verb, *options]
         size_bytes = _size(payload) if stream is None else stream.size_bytes
         message = dict(request) if payload is None else {**request, "payload_bytes": size_bytes}
         data = _payload(payload) if stream is None else stream.pieces()
         running = self._transport.run(
-            argv,
-            stdin=chain([wire.canonical(message) + b"\n"], data),
+            frame.argv(argv),
+            stdin=frame.stdin(chain([wire.canonical(message) + b"\n"], data)),
             limits=Limits(
-                first_s=max(_HELLO_S, deadline_s),
-                silence_s=deadline_s,
+                first_s=2 * self._timeout_s,
+                silence_s=max(_HELLO_S, deadline_s),
                 total_s=_HELLO_S + 2 * deadline_s + size_bytes / _SLOWEST_BYTES_PER_S,
                 output_bytes=_LONG_ANSWER_BYTES.get(verb, _ANSWER_BYTES),
             ),
@@ -197,10 +200,15 @@ class AgentClient:
         name = self.device.name
         try:
             try:
-                lines = running.lines()
+                lines = frame.lines(running.lines())
                 if first:
                     self._placement = read_placement(lines, build_agent())
-                last = _read_response(lines, _receivers(stream, on_event))
+                last = _read_response(
+                    lines,
+                    _receivers(stream, on_event),
+                    on_first=lambda: running.allow_silence(deadline_s),
+                    on_last=lambda: running.expect_end(END_S),
+                )
             finally:
                 # The sending thread may still wait for a message of the agent that will not come.
                 if stream is not None:
@@ -209,9 +217,13 @@ class AgentClient:
             ended = running.ended()
         except wire.WireError as error:
             raise AgentProtocolError(name, f"{verb}: {error}") from error
+        except ShellHangs:
+            raise
         except DeviceTimeout as error:
             raise DeviceTimeout(name, f"{verb}: {error.problem}", hint=error.hint) from error
         self.sent_bytes += size_bytes if stream is None else 0
+        if not frame.started:
+            raise frame.not_started(ended, problem=other_service(self._transport))
         if last is None:
             raise self._no_response(verb, ended)
         if last["event"] == "error":
@@ -223,29 +235,47 @@ class AgentClient:
         return result
 
     def _no_response(self, verb: str, ended: Ended) -> Exception:
-        if ended.exit_status in (126, 127):
+        if ended.exit_status in (126, 127) or LACKING.search(ended.stderr):
             return no_python(self.device, ended)
         reason = ended.stderr.splitlines()[-1] if ended.stderr else f"exit status {ended.exit_status}"
         return AgentProtocolError(self.device.name, f"{verb}: the agent ended without a response: {reason}")
 
 
-def _read_response(lines: Iterator[bytes], on_event: OnEvent | None) -> dict[str, Any] | None:
+def _read_response(
+    lines: Iterator[bytes],
+    on_event: OnEvent | None,
+    *,
+    on_first: Callable[[], None],
+    on_last: Callable[[], None],
+) -> dict[str, Any] | None:
     first = _first_message(lines)
     if first is None:
         return None
+    on_first()
     wire.check_hello(first)
     last: dict[str, Any] | None = None
     for number, line in enumerate(lines):
         if number >= _MOST_MESSAGES:
             raise wire.WireError(f"more than {_MOST_MESSAGES} messages")
         if last is not None:
-            raise wire.WireError(f"output after the result: {line[:80]!r}")
+            _check_no_message(line)
+            continue
         message = wire.parse(line)
         if message["event"] in ("result", "error"):
             last = message
+            on_last()
         elif on_event is not None:
             on_event(AgentMessage.of(message))
     return last
+
+
+def _check_no_message(line: bytes) -> None:
+    # What the shell prints when it ends (`trap ... EXIT`) is not a message.
+    try:
+        wire.parse(line)
+    except wire.WireError:
+        return
+    raise wire.WireError(f"output after the result: {line[:80]!r}")
 
 
 def _first_message(lines: Iterator[bytes]) -> dict[str, Any] | None:

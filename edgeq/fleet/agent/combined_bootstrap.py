@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgeq.fleet.agent.bootstrap import OLDEST_PYTHON, Placement, PlacementAction, script_response
+from edgeq.fleet.agent.bootstrap import (
+    OLDEST_PYTHON,
+    START_MODULES,
+    Placement,
+    PlacementAction,
+    python_argv,
+    script_response,
+)
 from edgeq.fleet.agent.file import AgentFile
 from edgeq.values import Device
 
@@ -18,7 +25,7 @@ FLAGS = ("-I",)
 # Lines that shell start-up files may print before the script's own.
 _NOISE_LINES = 64
 
-_SCRIPT = r"""
+SCRIPT = r"""
 import _thread, fcntl, hashlib, json, os, select, sys
 try:
     fcntl.fcntl(0, 1031, 1 << 20)  # F_SETPIPE_SZ of Linux: the pipe alone takes that much
@@ -47,17 +54,17 @@ try:
 except (IOError, OSError):
     got = None
 answer = {"edgeq": 1, "python": list(sys.version_info[:3]), "home": home, "sha256": got}
-sys.stdout.write("\n" + json.dumps(answer) + "\n")
+sys.stdout.write(mark + json.dumps(answer) + chr(10))
 sys.stdout.flush()
 if got == digest and sys.version_info >= (3, 7):
     switch = getattr(sys, "setswitchinterval", lambda seconds: None)
     switch(0.001)  # else each piece waits while a module is imported
     sys.path.insert(0, path)
     from edgeq_agent.__main__ import main
-    os.write(wake[1], b".")
+    os.write(wake[1], bytes([46]))
     ended.acquire()
     switch(0.005)
-    main([verb, "--home", home], b"".join(early))
+    main([verb, "--home", home, "--mark", mark], bytes().join(early))
 """
 
 
@@ -65,16 +72,21 @@ class AgentFileMissing(Exception):
     """The agent file is missing or has other content; nothing was run."""
 
 
-def command(device: Device, agent: AgentFile, verb: str) -> list[str]:
-    """Return the command that runs a verb if the agent file is intact, and reports where it is."""
-    return [device.python, *FLAGS, "-c", _SCRIPT, device.home, agent.name, agent.sha256, verb]
+def command(device: Device, agent: AgentFile, verb: str, mark: str) -> list[str]:
+    """Return the command that runs a verb if the agent file is intact, and reports where it is.
+
+    Args:
+        mark: precedes each line of its output.
+    """
+    arguments = [device.home, agent.name, agent.sha256, verb]
+    return [device.python, *python_argv(SCRIPT, arguments, mark=mark, modules=START_MODULES, flags=FLAGS)]
 
 
 def read_placement(lines: Iterator[bytes], agent: AgentFile) -> Placement | None:
     """Return where the agent file is, from the script's line of output; None when there is no such line.
 
     Raises:
-        AgentFileMissing: the file must be installed first.
+        AgentFileMissing: the file must be installed first, or its Python cannot run it.
     """
     for _, line in zip(range(_NOISE_LINES), lines, strict=False):
         response = script_response(line)

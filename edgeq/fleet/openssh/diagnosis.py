@@ -17,14 +17,16 @@ from edgeq.errors import (
     TransportError,
     Unreachable,
 )
+from edgeq.fleet.ssh.handshake import ALGORITHMS_HINT
 from edgeq.fleet.ssh.hostkeys import HostKey
-from edgeq.fleet.ssh.login import jump_host_hint
+from edgeq.fleet.ssh.login import jump_host_hint, keys_only_hint
 from edgeq.values import Device
 
 _SHOWN = re.compile(r"^debug1: Server host key: (\S+) (SHA256:\S+)")
 _CHANGED = re.compile(r"ost key for (\S+) has changed|No \S+ host key is known for (\S+) and")
 _REVOKED = re.compile(r"ost key for (\S+) is marked as revoked")
 _DENIED = re.compile(r"(?:(\S+)@(\S+): )?Permission denied \(")
+_METHODS = re.compile(r"Permission denied \(([^)]*)\)")
 _SILENT = re.compile(r"^Timeout, server .* not responding", re.M)
 _LOST_HINT = "run the same command again: data that arrived is not sent again"
 
@@ -138,6 +140,25 @@ def _refused(log: SshLog) -> Exception | None:
             log.via(host), f"refuses {user!r}: {_line_of(log, denied)}", hint=jump_host_hint(host, user)
         )
     key = f" with {device.identity}" if device.identity is not None else ""
+    methods = _METHODS.search(denied_line := _line_of(log, denied))
+    if any("partial success" in line for line in log.lines):
+        return AuthenticationFailed(
+            device.name,
+            f"accepts the key of {user!r}, and then requires more: {denied_line}",
+            hint=keys_only_hint("the device", user),
+        )
+    if methods is not None and "publickey" not in methods[1]:
+        return AuthenticationFailed(
+            device.name,
+            f"accepts no key of {user!r}; it allows {methods[1].replace(',', ', ')}",
+            hint=keys_only_hint("the device", user),
+        )
+    if denied is None:
+        return AuthenticationFailed(
+            device.name,
+            f"refuses {user!r}{key}: {denied_line} (MaxAuthTries)",
+            hint="name the key with --identity; a public key (KEY.pub) chooses one of the ssh agent",
+        )
     return AuthenticationFailed(
         device.name,
         f"refuses {user!r}{key}: {_line_of(log, denied)}",
@@ -190,7 +211,10 @@ def _silent(log: SshLog) -> Exception | None:
 def _no_server(log: SshLog) -> Exception | None:
     where = f"{log.device.host}:{log.device.port}"
     if "Unable to negotiate" in log.text:
-        return TransportError(log.device.name, f"no common SSH algorithms with {where}: {log.last}")
+        line = next(line for line in log.talk if "Unable to negotiate" in line)
+        return TransportError(
+            log.device.name, f"no common SSH algorithms with {where}: {line}", hint=ALGORITHMS_HINT
+        )
     odd = r"invalid characters|banner line too long|Protocol mismatch|Bad remote protocol"
     if re.search(odd, log.text):
         return TransportError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from edgeq.fleet.ssh.hostkeys import HostKey
 from edgeq.fleet.ssh.keepalive import STEP_S, USUAL, Watch
 from edgeq.fleet.ssh.known_hosts import host_name
 from edgeq.fleet.ssh.transport import route_of
-from edgeq.fleet.transport import ClosedAtExit, Limits
+from edgeq.fleet.transport import SESSION_WAIT_S, ClosedAtExit, Limits
 from edgeq.values import Device
 
 # Connecting, the banner, the key exchange, the login: each within the time limit of a step.
@@ -113,6 +114,28 @@ class OpensshTransport(ClosedAtExit):
             DeviceTimeout: the device opens no channel in time.
             TransportError: the server refuses another session.
         """
+        until_s = time.monotonic() + SESSION_WAIT_S
+        while True:
+            try:
+                return self._start(argv, stdin=stdin, limits=limits, on_sent=on_sent)
+            except MuxRefused as error:
+                # With MaxSessions 1, the server may not have closed the session of the previous command yet.
+                if time.monotonic() > until_s:
+                    raise TransportError(
+                        self.name,
+                        f"refuses to open a session: {error}",
+                        hint="check MaxSessions of its SSH server",
+                    ) from error
+            time.sleep(SESSION_WAIT_S / 10)
+
+    def _start(
+        self,
+        argv: list[str],
+        *,
+        stdin: Iterable[bytes],
+        limits: Limits,
+        on_sent: Callable[[int], None] | None,
+    ) -> OpensshCommand:
         problem = f"did not start a command within {self._timeout_s:.0f} s"
         ends = [*os.pipe(), *os.pipe(), *os.pipe()]
         master_ends, own_ends = (ends[0], ends[3], ends[5]), (ends[1], ends[2], ends[4])
@@ -126,12 +149,6 @@ class OpensshTransport(ClosedAtExit):
                 os.close(end)
             if control is not None:
                 control.close()
-            if isinstance(error, MuxRefused):
-                raise TransportError(
-                    self.name,
-                    f"refuses to open a session: {error}",
-                    hint="check MaxSessions of its SSH server",
-                ) from error
             if isinstance(error, MuxError):
                 raise self.lost() from error
             if isinstance(error, TimeoutError):

@@ -36,7 +36,8 @@ class SshCommand(RemoteCommand):
         self._start(stdin)
 
     def _exit_status(self) -> int | None:
-        self._channel.status_event.wait(STATUS_WAIT_S)
+        if not self._dropped():
+            self._channel.status_event.wait(STATUS_WAIT_S)
         self._drain_stderr()
         status = self._channel.exit_status if self._channel.status_event.is_set() else -1
         self._channel.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -29,7 +30,8 @@ class HostSettings:
 
     Attributes:
         host: its address (HostName), or the name that was looked up.
-        identities: existing key files; empty when none is configured.
+        identities: existing key files; empty when none is configured. Of a pair, the public key is enough.
+        agent_socket: IdentityAgent; None for that of the environment.
         jump: ProxyJump, or None.
     """
 
@@ -39,6 +41,7 @@ class HostSettings:
     identities: tuple[Path, ...]
     certificates: tuple[Path, ...]
     identities_only: bool
+    agent_socket: str | None
     known_hosts: tuple[Path, ...]
     jump: str | None
 
@@ -69,9 +72,10 @@ class SshConfig:
             host=str(options.get("hostname", name)),
             port=None if port is None else int(port),
             user=options.get("user"),
-            identities=_existing(options.get("identityfile", [])),
+            identities=_keys(options.get("identityfile", [])),
             certificates=_existing([options[key] for key in sorted(filter(_CERTIFICATE.fullmatch, options))]),
             identities_only=str(options.get("identitiesonly", "no")).lower() == "yes",
+            agent_socket=_agent(options.get("identityagent")),
             known_hosts=_existing(
                 shlex.split(str(options.get("userknownhostsfile", ""))) or _KNOWN_HOSTS,
             ),
@@ -164,6 +168,21 @@ def _split(line: str) -> tuple[str, str]:
         text.replace("=", " ", 1).partition(" ") if "=" in text.split()[0] else text.partition(" ")
     )
     return key.lower(), value.strip().lstrip("=").strip()
+
+
+def _agent(value: str | None) -> str | None:
+    if value is None or value == "SSH_AUTH_SOCK":
+        return None
+    if value.lower() == "none":
+        return "none"
+    if value.startswith("$"):
+        return os.environ.get(value[1:].strip("{}"), "none")
+    return str(Path(value.strip('"')).expanduser())
+
+
+def _keys(names: Any) -> tuple[Path, ...]:
+    paths = (Path(str(name)).expanduser() for name in ([names] if isinstance(names, str) else names))
+    return tuple(path for path in paths if path.is_file() or path.with_name(f"{path.name}.pub").is_file())
 
 
 def _existing(names: Any) -> tuple[Path, ...]:

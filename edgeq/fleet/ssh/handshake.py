@@ -6,8 +6,9 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import paramiko
 
@@ -19,6 +20,17 @@ from edgeq.fleet.ssh.session import Session
 # GCM first: it needs half the CPU of paramiko's default (CTR and a separate MAC).
 _GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 _LOOK_S = 0.1
+# What paramiko says is missing, and what the server offered instead.
+_OFFERS = (
+    ("kex", "kex_algo_list"),
+    ("host key", "server_key_algo_list"),
+    ("cipher", "server_encrypt_algo_list"),
+    ("mac", "server_mac_algo_list"),
+)
+ALGORITHMS_HINT = (
+    "update the device's SSH server; or set `transport = 'openssh'`, and allow what it offers in "
+    "~/.ssh/config (KexAlgorithms, HostKeyAlgorithms, PubkeyAcceptedAlgorithms, Ciphers, MACs)"
+)
 # Without a handler, logging prints paramiko's tracebacks on stderr; edgeq's errors say the same.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
@@ -76,7 +88,7 @@ def open_session(
         _negotiate(session, life, address, timeout_s)
     except (paramiko.SSHException, EOFError, OSError) as error:
         session.close()
-        raise _handshake_error(address, error) from error
+        raise _handshake_error(address, error, session.offer) from error
     except BaseException:
         session.close()
         raise
@@ -143,12 +155,23 @@ def _silent(address: Address, how: str) -> DeviceTimeout:
     )
 
 
-def _handshake_error(address: Address, error: Exception) -> TransportError:
+def _offered(text: str, offer: Mapping[str, Any] | None) -> str:
+    for word, key in _OFFERS:
+        if offer is not None and word in text.lower():
+            return f"; it offers {', '.join(offer[key]) or 'none'}"
+    return ""
+
+
+def _handshake_error(address: Address, error: Exception, offer: Mapping[str, Any] | None) -> TransportError:
     text = str(error)
     if isinstance(error, TimeoutError) or "timed out" in text or isinstance(error.__cause__, TimeoutError):
         return _silent(address, text or "timed out")
     if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
-        return TransportError(address.name, f"no common SSH algorithms with {address}: {text}")
+        return TransportError(
+            address.name,
+            f"no common SSH algorithms with {address}: {text}{_offered(text, offer)}",
+            hint=ALGORITHMS_HINT,
+        )
     if "Indecipherable" in text or "Invalid SSH" in text:
         return TransportError(
             address.name, f"{address} is not an SSH server", hint="check the port in devices.toml"

@@ -114,6 +114,7 @@ def resolve_route(
             identities=settings.identities,
             certificates=settings.certificates,
             agent=not settings.identities_only,
+            agent_socket=settings.agent_socket,
         ),
     )
     return Route(name=name, hops=(*hops, target))
@@ -240,6 +241,7 @@ def _jumps(config: SshConfig, name: str, text: str | None, seen: tuple[str, ...]
                 identities=settings.identities,
                 certificates=settings.certificates,
                 agent=not settings.identities_only,
+                agent_socket=settings.agent_socket,
             ),
             known_hosts=settings.known_hosts,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import paramiko
 from paramiko.auth_handler import AuthHandler
@@ -14,6 +15,17 @@ class Session(paramiko.Transport):
     The server's key is verified by then, so the reply adds nothing: RFC 4253, section 10, makes a client wait
     only if the service's reply itself authenticates the server.
     """
+
+    offer: dict[str, Any] | None = None
+
+    def _really_parse_kex_init(self, m: paramiko.Message, ignore_first_byte: bool = False) -> dict[str, Any]:
+        # Kept, so that an error can say what the server offers.
+        parsed: dict[str, Any] = super()._really_parse_kex_init(  # type: ignore[misc] # not in the stubs
+            m, ignore_first_byte
+        )
+        if not ignore_first_byte:
+            self.offer = parsed
+        return parsed
 
     def auth_publickey(
         self, username: str, key: paramiko.PKey, event: threading.Event | None = None

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Iterable
 
 import paramiko
 from paramiko.common import MSG_CHANNEL_REQUEST
 
-from edgeq.errors import DeviceTimeout, LinkLost
+from edgeq.errors import DeviceTimeout, LinkLost, TransportError
 from edgeq.fleet.ssh.command import SshCommand
 from edgeq.fleet.ssh.handshake import shown_key
 from edgeq.fleet.ssh.hostkeys import HostKey, check_pinned, parse_keys
 from edgeq.fleet.ssh.keepalive import STEP_S, USUAL, Watch, Watchdog
-from edgeq.fleet.ssh.login import log_in
+from edgeq.fleet.ssh.login import Attempts, KeysLeft, log_in
 from edgeq.fleet.ssh.route import Route, RouteSession, open_route, resolve_route
-from edgeq.fleet.transport import ClosedAtExit, Limits
+from edgeq.fleet.transport import SESSION_WAIT_S, ClosedAtExit, Limits
 from edgeq.values import Device
+
+# A server that closes each connection after some refused keys bans an address that goes on for long.
+_MOST_CONNECTIONS = 3
 
 
 def connect(device: Device, *, timeout_s: float = STEP_S, watch: Watch = USUAL) -> SshTransport:
@@ -30,13 +34,28 @@ def connect(device: Device, *, timeout_s: float = STEP_S, watch: Watch = USUAL) 
     """
     pinned = HostKey.parse(device.host_key)
     route = route_of(device)
-    opened = open_route(route, timeout_s=timeout_s, prefer_key_type=pinned.type)
-    try:
-        check_pinned(device.name, pinned=pinned, shown=shown_key(opened.session))
-        log_in(opened.session, route.hops[-1].login, name=device.name, timeout_s=timeout_s)
-    except BaseException:
-        opened.close()
-        raise
+    attempts = Attempts()
+    for left in reversed(range(_MOST_CONNECTIONS)):
+        opened = open_route(route, timeout_s=timeout_s, prefer_key_type=pinned.type)
+        try:
+            check_pinned(device.name, pinned=pinned, shown=shown_key(opened.session))
+            # The keys of an agent may be more than the server accepts attempts in one connection.
+            login = route.hops[-1].login
+            log_in(
+                opened.session,
+                login,
+                name=device.name,
+                timeout_s=timeout_s,
+                attempts=attempts,
+                more=left > 0,
+            )
+        except KeysLeft:
+            opened.close()
+        except BaseException:
+            opened.close()
+            raise
+        else:
+            break
     return SshTransport(opened, name=device.name, timeout_s=timeout_s, watch=watch)
 
 
@@ -77,12 +96,19 @@ class SshTransport(ClosedAtExit):
         Raises:
             LinkLost: the connection was lost.
             DeviceTimeout: the device opens no channel in time.
+            TransportError: the server refuses another session.
         """
         problem = f"did not start a command within {self._timeout_s:.0f} s"
         try:
             with self._watchdog.at_most(self._timeout_s, problem):
-                channel = self._session.open_session(timeout=self._timeout_s)
+                channel = self._open()
                 _start(self._session, channel, shlex.join(argv))
+        except paramiko.ChannelException as error:
+            raise TransportError(
+                self._name,
+                f"refuses to open a session: {error.text or 'no reason given'}",
+                hint="check MaxSessions of its SSH server",
+            ) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
             gone = not self._session.is_active()
             self.close()
@@ -90,6 +116,17 @@ class SshTransport(ClosedAtExit):
                 raise self.lost() from error
             raise DeviceTimeout(self._name, f"{problem} ({str(error) or 'no response'})") from error
         return SshCommand(channel, self, stdin=stdin, limits=limits, on_sent=on_sent)
+
+    def _open(self) -> paramiko.Channel:
+        # With MaxSessions 1, the server may not have closed the session of the previous command yet.
+        until_s = time.monotonic() + SESSION_WAIT_S
+        while True:
+            try:
+                return self._session.open_session(timeout=self._timeout_s)
+            except paramiko.ChannelException:
+                if time.monotonic() > until_s:
+                    raise
+                time.sleep(SESSION_WAIT_S / 10)
 
     @property
     def name(self) -> str:
