@@ -9,9 +9,12 @@ import sys
 from typing import BinaryIO, NoReturn
 
 from edgeq_agent import __version__, errors, verbs, wire
+from edgeq_agent.activation import healing
+from edgeq_agent.autostart import record
 from edgeq_agent.calls.call import Call, Response, read_request
 from edgeq_agent.calls.fields import bad
 from edgeq_agent.calls.stdin import Stdin
+from edgeq_agent.storage import damage
 from edgeq_agent.storage.home import Home, locate
 
 _USAGE = "usage: edgeq-agent VERB [--home HOME] < REQUEST\nverbs: {}\n{}".format(
@@ -48,21 +51,34 @@ def run(words: list[str], stdin: Stdin, sink: BinaryIO) -> int:
     response.send(wire.hello(__version__))
     try:
         result = _call(words, stdin, response)
+        last = wire.result(dict(result, **_damage(response)))
+        wire.canonical(last)  # what cannot be sent is a bug, and the host gets an error
     except errors.AgentError as error:
+        _damage(response)
         response.send(error.message())
         return 1
     except Exception as error:  # noqa: BLE001 - the boundary: the host always gets a last message
+        _damage(response)
         response.send(_unexpected(error).message())
         return 1
-    response.send(wire.result(result))
+    response.send(last)
     return 0
+
+
+def _damage(response: Response) -> wire.Json:
+    """Send what was damaged and repaired as progress; return it as a field of the result."""
+    reports = damage.take_reports()
+    for report in reports:
+        response.progress("damaged", **report.to_json())
+    return {"damaged": [report.to_json() for report in reports]} if reports else {}
 
 
 def _call(words: list[str], stdin: Stdin, response: Response) -> wire.Json:
     verb, folder = _parse(words)
     fields = read_request(stdin)
     home = locate(folder)
-    home.ensure()
+    healing.ensure(home)
+    healing.heal(home, record.inspections(home))
     function = verbs.load(verb)
     if verbs.needs_recovery(function):
         _recover(home, response)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 
 from edgeq_agent import wire
@@ -21,6 +22,7 @@ BAD_REQUEST = "EQ512"
 REFUSED_RELEASE = "EQ520"
 BOTH_UNHEALTHY = "EQ521"
 DISK_FAILED = "EQ522"
+DAMAGED = "EQ523"
 NO_TRUSTED_KEY = "EQ530"
 UNSIGNED = "EQ531"
 UNKNOWN_KEY = "EQ532"
@@ -43,7 +45,8 @@ NATIVE_UNREADABLE = "EQ561"
 BUG = "EQ590"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_REFUSED = (errno.EACCES, errno.EPERM)
+_WRONG_KIND = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.ENXIO)
 _BROKEN = (errno.EIO, errno.EUCLEAN)
 
 
@@ -185,12 +188,26 @@ def from_os(error: Exception) -> AgentError | None:
                 f"not enough space on the device: {error.strerror}",
                 hint="free some space on the device, then run the same command again",
             )
+        if error.errno == errno.EROFS:
+            return AgentError(
+                UNSUPPORTED,
+                subject,
+                f"the operating system refuses access: {error.strerror}",
+                hint="check the device's card or disk (`dmesg`), and mount it so that it can be written",
+            )
         if error.errno in _REFUSED:
             return AgentError(
                 UNSUPPORTED,
                 subject,
                 f"the operating system refuses access: {error.strerror}",
-                hint="give the agent's user write access to its home folder, or set EDGEQ_HOME",
+                hint=f"run `{_give(error.filename)}` on the device, or set EDGEQ_HOME",
+            )
+        if error.errno in _WRONG_KIND:
+            return AgentError(
+                DAMAGED,
+                subject,
+                f"is of the wrong kind: {error.strerror}",
+                hint=f"run `mv {subject} {subject}.old` on the device, then the same command again",
             )
         if error.errno in _BROKEN:
             return AgentError(
@@ -199,6 +216,28 @@ def from_os(error: Exception) -> AgentError | None:
                 f"the device's disk reports an error: {error.strerror}",
                 hint="check the device's card or disk (`dmesg`), replace it, and deploy again",
             )
-    if isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error):
-        return AgentError(NO_SPACE, "outbox.db", f"not enough space on the device: {error}")
+    if isinstance(error, sqlite3.OperationalError):
+        return _from_sqlite(str(error))
     return None
+
+
+def _from_sqlite(text: str) -> AgentError | None:
+    subject = "outbox.db"
+    if "is full" in text:
+        return AgentError(NO_SPACE, subject, f"not enough space on the device: {text}")
+    if "locked" in text:
+        hint = "try again in a moment"
+        return AgentError(BUSY, subject, f"another process uses it: {text}", hint=hint, transient=True)
+    if "I/O" in text:
+        hint = "check the device's card or disk (`dmesg`), replace it, and deploy again"
+        return AgentError(DISK_FAILED, subject, f"the device's disk reports an error: {text}", hint=hint)
+    if "readonly" in text or "unable to open" in text:
+        hint = f"run `{_give('~/.edgeq')}` on the device"
+        return AgentError(UNSUPPORTED, subject, f"the operating system refuses access: {text}", hint=hint)
+    return None
+
+
+def _give(path: str | bytes | int | None) -> str:
+    """Return the command that makes this process's user the owner of a path."""
+    shown = path.decode("utf-8", "replace") if isinstance(path, bytes) else str(path or "~/.edgeq")
+    return f"sudo chown -R {os.getuid()} {shown}"

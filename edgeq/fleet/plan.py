@@ -143,7 +143,13 @@ def plan(
     """
     serving = status.model(manifest.model)
     has_runtime = runtime.digest in {known.digest for known in facts.runtimes}
-    current = serving.current == release and serving.runtime in (None, runtime.digest) and has_runtime
+    current = (
+        serving.current == release
+        and has_runtime
+        and serving.runtime == runtime.digest
+        # The link may name a release whose files on the device are damaged.
+        and ("releases" not in serving.document or release in serving.releases)
+    )
     steps = [
         _agent_step(facts),
         *_runtime_steps(runtime, has_runtime, missing),

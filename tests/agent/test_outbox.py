@@ -12,7 +12,7 @@ import pytest
 
 from edgeq_agent import wire
 from edgeq_agent.storage import home
-from edgeq_agent.telemetry import ddsketch, outbox
+from edgeq_agent.telemetry import ddsketch, outbox, outbox_file
 from edgeq_agent.telemetry.merge import merge_windows
 from edgeq_agent.telemetry.window import InputCounts, OutputCounts, Window
 from tests.telemetry.golden import window_json
@@ -197,7 +197,7 @@ def test_a_damaged_file_is_renamed_and_replaced(place: home.Home) -> None:
 
 
 def test_a_connection_syncs_each_transaction(place: home.Home) -> None:
-    with contextlib.closing(outbox.connect(place.outbox)) as database:
+    with contextlib.closing(outbox_file.connect(place.outbox)) as database:
         assert database.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
 
 

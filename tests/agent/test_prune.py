@@ -90,7 +90,11 @@ def test_a_state_that_cannot_be_read_keeps_everything(
             state.write_bytes(damage)
         result = serving.call("prune").result
         assert result["removed"] == {"releases": [], "blobs": [], "runtimes": [], "agents": []}
-        assert "tiny: state unreadable" in result["kept"]["releases"][int8_bundle.release]
+        # The journal still names the release that a rollback leads to.
+        assert result["kept"]["releases"][int8_bundle.release] == ["tiny: rollback"]
+        (report,) = result["damaged"]
+        assert report["file"] == "models/tiny/state.json"
+    assert serving.call("rollback", model="tiny").result["release"] == int8_bundle.release
 
 
 @pytest.mark.convert

@@ -19,6 +19,7 @@ from edgeq_agent import errors
 from edgeq_agent.activation import counters, soak, state_record, states
 from edgeq_agent.activation.counters import ReleaseCounts
 from edgeq_agent.activation.state_record import Attempts, SoakPolicy, StateRecord
+from edgeq_agent.calls.fields import Fields
 from edgeq_agent.storage import clock, home, process_token
 
 NOTHING = {"calls": 0, "errors": 0, "deadline_misses": 0, "crashes": 0}
@@ -185,7 +186,7 @@ def test_attempts_are_counted_for_each_release() -> None:
     assert (refused.value.code, refused.value.got) == ("EQ520", f"{state_record.ATTEMPT_LIMIT} attempts")
     assert "restarted" in refused.value.problem
     counts.without("bad").check_limit("m", "bad", None)
-    assert Attempts.from_json(counts.to_json()).count("bad") == state_record.ATTEMPT_LIMIT
+    assert Attempts.parse(Fields({"attempts": counts.to_json()})).count("bad") == state_record.ATTEMPT_LIMIT
 
 
 @pytest.fixture(scope="module")

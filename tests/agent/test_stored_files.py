@@ -15,6 +15,7 @@ from edgeq_agent.activation import candidates, counters, states
 from edgeq_agent.activation.candidates import CandidateRelease
 from edgeq_agent.activation.counters import ReleaseCounts
 from edgeq_agent.activation.state_record import Attempts, SoakPolicy, StateRecord
+from edgeq_agent.calls.fields import Fields
 from edgeq_agent.errors import AgentError
 from edgeq_agent.storage import clock, files
 from edgeq_agent.storage.home import Home, locate
@@ -100,8 +101,8 @@ def test_fields_that_a_state_file_does_not_have_get_their_defaults(home: Home) -
     assert record == StateRecord("m")
     assert (record.timeout_s, record.tries, record.reason) == (0.0, 0, None)
     assert record.entered == clock.Moment("None", 0)
-    assert SoakPolicy.from_json({"soak_ns": 9}) == SoakPolicy(9, 5)
-    assert SoakPolicy.from_json({"failure_limit": 2}) == SoakPolicy(0, 2)
+    assert SoakPolicy.parse(Fields({"soak_ns": 9})) == SoakPolicy(9, 5)
+    assert SoakPolicy.parse(Fields({"failure_limit": 2})) == SoakPolicy(0, 2)
 
 
 def test_the_previous_release_is_the_last_of_the_history_or_the_fallback() -> None:

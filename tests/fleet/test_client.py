@@ -65,6 +65,15 @@ def test_unknown_events_and_fields_are_passed_over(scripted: Scripted) -> None:
     ]
 
 
+def test_what_the_device_repaired_is_a_warning(scripted: Scripted, caplog: pytest.LogCaptureFixture) -> None:
+    damage = {"file": "outbox.db", "problem": "is damaged", "lost": "3 windows\x1b[31m", "kept_as": "x"}
+    with scripted(says(HELLO, wire.dump(wire.progress("damaged", **damage)), RESULT)) as client:
+        client.call("status", {})
+        name = client.device.name
+    expected = f"warning: {name}: outbox.db on the device is damaged; kept as x; 3 windows?[31m"
+    assert [each.getMessage() for each in caplog.records if each.name == "edgeq.device"] == [expected]
+
+
 @pytest.mark.parametrize(
     ("script", "message"),
     [

@@ -58,8 +58,9 @@ class CandidateRelease:
         if not (
             isinstance(body, dict)
             and SHA256.fullmatch(str(body.get("runtime")))
-            and isinstance(body.get("counter"), int)
+            and type(body.get("counter")) is int
             and isinstance(body.get("health"), dict)
+            and isinstance(body.get("since_ns"), (int, type(None)))
         ):
             raise ValueError("not an entry of " + SCHEMA)
         return cls(body["runtime"], body["counter"], body["health"], body.get("since_ns"))
@@ -94,12 +95,20 @@ def damaged(home: Home, model: str) -> bool:
 
 def _read(home: Home, model: str) -> dict[str, CandidateRelease]:
     try:
-        body = files.read_json(path_of(home, model))
+        return parse(files.read_json(path_of(home, model)))
     except FileNotFoundError:
         return {}
+
+
+def parse(body: Any) -> dict[str, CandidateRelease]:
+    """Return the candidates that a file names.
+
+    Raises:
+        ValueError: it is not a file of candidates.
+    """
     entries = body.get("releases") if isinstance(body, dict) and body.get("schema") == SCHEMA else None
     if not isinstance(entries, dict) or not all(map(SHA256.fullmatch, entries)):
-        raise ValueError("not " + SCHEMA)
+        raise ValueError("is not " + SCHEMA)
     return {release: CandidateRelease.from_json(entry) for release, entry in entries.items()}
 
 

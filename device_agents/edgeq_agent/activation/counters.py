@@ -11,7 +11,7 @@
 
 Counts only grow within one boot; those of another boot are ignored. A process that ended without `leave` is
 a crash of the release that it served. The file is not synced: after a power cut the boot id differs, which
-ends a soak anyway. A file that is not JSON counts as empty.
+ends a soak anyway. A damaged file is renamed, and counting starts again.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ import fcntl
 import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Iterator
+from typing import Callable, Iterator, TypeVar
 
-from edgeq_agent.storage import clock, disk, files, process_token
+from edgeq_agent.calls.fields import Fields
+from edgeq_agent.errors import AgentError
+from edgeq_agent.storage import clock, damage, disk, files, process_token
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
 
 SCHEMA = "edgeq.counters/1"
 _KEPT_RELEASES = 8
+_LARGEST = 2**63 - 1
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -110,15 +115,16 @@ class SharedCounters:
         return self._tallies.setdefault(release, _Tally())
 
     @classmethod
-    def from_json(cls, body: Json) -> SharedCounters:
-        """Return the content of a counters file; processes that died become crashes of their releases."""
+    def parse(cls, fields: Fields) -> SharedCounters:
+        """Return the content of a counters file; processes that died become crashes of their releases.
+
+        Raises:
+            AgentError: EQ512, a value is not of its type.
+        """
         counters = cls()
-        for release, counts in _part(body, "releases").items():
-            if isinstance(counts, dict):
-                empty = asdict(_Tally())
-                counters._tallies[release] = _Tally(**{name: counts.get(name, empty[name]) for name in empty})
-        counters._refused = dict(_part(body, "refused"))
-        for token, release in _part(body, "processes").items():
+        counters._tallies = _map(fields, "releases", _tally_of)
+        counters._refused = _map(fields, "refused", Fields.text)
+        for token, release in _map(fields, "processes", Fields.text).items():
             if process_token.alive(token):
                 counters._processes[token] = release
             else:
@@ -148,9 +154,23 @@ class SharedCounters:
         )
 
 
-def _part(body: Json, name: str) -> Json:
-    part = body.get(name)
-    return part if isinstance(part, dict) else {}
+def _map(fields: Fields, name: str, read: Callable[[Fields, str], T]) -> dict[str, T]:
+    return fields.map_of(name, read) if fields.has(name) else {}
+
+
+def _tally_of(items: Fields, release: str) -> _Tally:
+    fields = items.object(release)
+
+    def count(name: str) -> int:
+        return fields.integer(name, 0, _LARGEST, default=0)
+
+    return _Tally(
+        calls=count("calls"),
+        errors=count("errors"),
+        errors_by_kind=_map(fields, "errors_by_kind", lambda kinds, kind: kinds.integer(kind, 0, _LARGEST)),
+        deadline_misses=count("deadline_misses"),
+        crashes=count("crashes"),
+    )
 
 
 def add(
@@ -182,7 +202,7 @@ def leave(home: Home, model: str, release: str) -> None:
 
 def read(home: Home, model: str, release: str) -> ReleaseCounts:
     """Return the counts of a release."""
-    return _load(home, model).counts(release)
+    return _read(home, model)[0].counts(release)
 
 
 def clear(home: Home, model: str, release: str) -> None:
@@ -205,9 +225,10 @@ def changing(home: Home, model: str, release: str | None) -> Iterator[SharedCoun
     with disk.update(_lock_path(home, model)) as held:
         # The kernel releases it with the process. It is held for one small write, so no deadline is needed.
         fcntl.flock(held.descriptor, fcntl.LOCK_EX)
-        counters = _load(home, model)
-        yield counters
-        _store(home, model, counters, release)
+        with _unlocked_at_end(held):
+            counters = _load(home, model)
+            yield counters
+            _store(home, model, counters, release)
 
 
 @contextmanager
@@ -219,9 +240,19 @@ def trying(home: Home, model: str, release: str | None) -> Iterator[SharedCounte
         except BlockingIOError:
             yield None
             return
-        counters = _load(home, model)
-        yield counters
-        _store(home, model, counters, release)
+        with _unlocked_at_end(held):
+            counters = _load(home, model)
+            yield counters
+            _store(home, model, counters, release)
+
+
+@contextmanager
+def _unlocked_at_end(held: disk.File) -> Iterator[None]:
+    """Release the lock also for a process that was forked meanwhile: it inherited the descriptor."""
+    try:
+        yield
+    finally:
+        fcntl.flock(held.descriptor, fcntl.LOCK_UN)
 
 
 def _path(home: Home, model: str) -> str:
@@ -233,14 +264,28 @@ def _lock_path(home: Home, model: str) -> str:
 
 
 def _load(home: Home, model: str) -> SharedCounters:
+    """Return the content of the file, whose lock is held; a damaged file is renamed."""
+    counters, problem = _read(home, model)
+    if problem is not None:
+        lost = "what was counted since the boot is lost, also for a soak; counting starts again"
+        damage.set_aside(home, _path(home, model), problem, lost)
+    return counters
+
+
+def _read(home: Home, model: str) -> tuple[SharedCounters, str | None]:
+    """Return the content of the file, and what is wrong with it; a damaged file counts as empty."""
     try:
-        body = files.read_json(_path(home, model))
-    except (FileNotFoundError, ValueError):  # never written, or cut short by a power cut
-        body = None
-    boot_id = clock.now().boot_id
-    if not isinstance(body, dict) or (body.get("schema"), body.get("boot_id")) != (SCHEMA, boot_id):
-        body = {}
-    return SharedCounters.from_json(body)
+        fields = Fields(files.read_json(_path(home, model)))
+        fields.one_of("schema", (SCHEMA,))
+        if fields.raw("boot_id") != clock.now().boot_id:
+            return SharedCounters(), None
+        return SharedCounters.parse(fields), None
+    except FileNotFoundError:
+        return SharedCounters(), None
+    except AgentError as error:
+        return SharedCounters(), f"is not {SCHEMA}: {error.subject}"
+    except ValueError as error:
+        return SharedCounters(), f"is damaged: {error}"
 
 
 def _store(home: Home, model: str, counters: SharedCounters, current: str | None) -> None:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from edgeq_agent.activation import candidates, health, soak, state_record, states
+from edgeq_agent.activation import candidates, healing, health, soak, state_record, states
 from edgeq_agent.activation.soak import SoakStatus
 from edgeq_agent.activation.state_record import StateRecord
 from edgeq_agent.activation.states import ModelState
@@ -32,6 +32,7 @@ def recover(home: Home, model: str) -> ModelState:
     After a restart it is rolled back, because the release may be what restarted the device.
     """
     files.remove(os.path.join(home.model(model), ".current.new"))
+    healing.heal_model(home, model)
     state = states.load(home, model)
     if state.state == state_record.ACTIVATING and release_store.current(home, model) == state.record.target:
         if clock.elapsed_ns(state.record.entered, clock.now()) is None:
@@ -140,7 +141,7 @@ def recover_all(home: Home) -> dict[str, RecoveryResult]:
     """
     with lock.hold(home):
         scratch.sweep(home)
-        return {model: recover_model(home, model) for model in sorted(os.listdir(home.models))}
+        return {model: recover_model(home, model) for model in home.model_names()}
 
 
 class _Check(NamedTuple):

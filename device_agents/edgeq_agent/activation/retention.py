@@ -37,7 +37,7 @@ def find_references(home: Home) -> References:
     its references are unknown and everything is kept.
     """
     references = References()
-    for model in sorted(os.listdir(home.models)):
+    for model in home.model_names():
         _add_model(home, model, references)
     for release in references.releases:
         _add_blobs(home, release, references)
@@ -196,7 +196,7 @@ def remove(home: Home, references: References, unreferenced: Unreferenced) -> No
 
 def _trim_histories(home: Home, kept: set[str]) -> None:
     """Drop releases that are about to be removed from every history, so that no rollback leads to them."""
-    for model in sorted(os.listdir(home.models)):
+    for model in home.model_names():
         state = states.load(home, model)
         if set(state.record.history) - kept:
             state.trim(kept)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from edgeq_agent.calls.fields import Fields
 from edgeq_agent.errors import REFUSED_RELEASE, AgentError
 from edgeq_agent.storage import clock
 from edgeq_agent.wire import Json
@@ -25,6 +26,7 @@ FAILURE_LIMIT = 5
 ATTEMPT_LIMIT = 10
 # Attempts are counted for so many releases; the one attempted longest ago is forgotten first.
 _COUNTED_RELEASES = 32
+_LARGEST = 2**63 - 1
 
 
 # What the state file of a model says before its first activation.
@@ -46,9 +48,14 @@ class Attempts:
     entries: tuple[_Entry, ...] = ()
 
     @classmethod
-    def from_json(cls, body: list[Json]) -> Attempts:
-        """Return the counts that a state file holds."""
-        return cls(tuple(_Entry(str(entry["release"]), int(entry["count"])) for entry in body))
+    def parse(cls, fields: Fields) -> Attempts:
+        """Return the counts in the field `attempts` of a state file."""
+
+        def entry(items: Fields, name: str) -> _Entry:
+            each = items.object(name)
+            return _Entry(each.text("release"), each.integer("count", 0, _LARGEST))
+
+        return cls(tuple(fields.list_of("attempts", entry)))
 
     def to_json(self) -> list[Json]:
         """Return the counts for the state file, the release attempted longest ago first."""
@@ -98,11 +105,14 @@ class SoakPolicy:
     failure_limit: int = FAILURE_LIMIT
 
     @classmethod
-    def from_json(cls, body: Json | None) -> SoakPolicy | None:
-        """Return the policy that a state file holds; an empty one means that there is no soak."""
-        if not body:
+    def parse(cls, fields: Fields) -> SoakPolicy | None:
+        """Return the policy in a field of a state file; an empty one means that there is no soak."""
+        if not fields.json():
             return None
-        return cls(int(body.get("soak_ns", 0)), int(body.get("failure_limit", FAILURE_LIMIT)))
+        return cls(
+            fields.integer("soak_ns", 0, _LARGEST, default=0),
+            fields.integer("failure_limit", 0, _LARGEST, default=FAILURE_LIMIT),
+        )
 
     def to_json(self) -> Json:
         """Return the policy for the state file."""
@@ -145,39 +155,43 @@ class StateRecord:
     reason: str | None = None
 
     @classmethod
-    def from_json(cls, model: str, body: Json) -> StateRecord:
+    def from_json(cls, model: str, body: Any) -> StateRecord:
         """Return the content of a state file; fields that older agents did not write get their defaults.
 
         Raises:
             ValueError: it is not a state file.
         """
         try:
-            return cls._from_fields(model, body)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError("not " + SCHEMA) from error
+            return cls._parse(model, Fields(body))
+        except AgentError as error:
+            raise ValueError(f"is not {SCHEMA}: {error.subject}") from error
 
     @classmethod
-    def _from_fields(cls, model: str, body: Json) -> StateRecord:
-        state = body.get("state", NONE)
-        if state not in STATES:
-            raise ValueError("not a state: " + repr(state))
+    def _parse(cls, model: str, fields: Fields) -> StateRecord:
+        fields.one_of("schema", (SCHEMA,), SCHEMA)
+
+        def name(field: str) -> str | None:
+            return fields.file_name(field) if fields.has(field) else None
+
         return cls(
             model=model,
-            state=state,
-            entered=clock.Moment(str(body.get("boot_id")), int(body.get("since_boot_ns") or 0)),
-            target=body.get("target"),
-            target_runtime=body.get("target_runtime"),
-            target_history=tuple(body.get("target_history", [])),
-            fallback=body.get("fallback"),
-            soak=SoakPolicy.from_json(body.get("soak")),
-            timeout_s=float(body.get("timeout_s") or 0.0),
-            tries=int(body.get("tries", 0)),
-            attempts=Attempts.from_json(body.get("attempts", [])),
-            runtimes=dict(body.get("runtimes", {})),
-            history=tuple(body.get("history", [])),
-            health=body.get("health", {}),
-            since_ns=body.get("since_ns"),
-            reason=body.get("reason"),
+            state=fields.one_of("state", STATES, NONE),
+            entered=clock.Moment(
+                str(fields.raw("boot_id")), fields.integer("since_boot_ns", 0, _LARGEST, default=0)
+            ),
+            target=name("target"),
+            target_runtime=name("target_runtime"),
+            target_history=tuple(fields.list_of("target_history", Fields.file_name)),
+            fallback=name("fallback"),
+            soak=SoakPolicy.parse(fields.optional_object("soak")),
+            timeout_s=fields.number("timeout_s", 0.0),
+            tries=fields.integer("tries", 0, _LARGEST, default=0),
+            attempts=Attempts.parse(fields),
+            runtimes=fields.map_of("runtimes", Fields.file_name) if fields.has("runtimes") else {},
+            history=tuple(fields.list_of("history", Fields.file_name)),
+            health=fields.optional_object("health").json(),
+            since_ns=fields.integer("since_ns", 0, _LARGEST) if fields.has("since_ns") else None,
+            reason=fields.text("reason") if fields.raw("reason") not in (None, "") else None,
         )
 
     def to_json(self) -> Json:

@@ -181,15 +181,19 @@ class ModelState:
             raise InvalidTransition(f"{self.model}: {self.state} -> {state}")
         self._write(dict(changes or {}, state=state, entered=clock.now()))
         noted = journal.note(
-            self._home, "state", model=self.model, state=state, release=self.record.target, **details
+            self._home,
+            "state",
+            model=self.model,
+            state=state,
+            release=self.record.target,
+            runtime=self.record.target_runtime,
+            **details,
         )
         self.problems.update(noted)
 
     def _write(self, changes: dict[str, Any]) -> None:
         record = replace(self.record, **changes)
-        folder = self._home.model(self.model)
-        disk.make_folders(folder)
-        files.write_json(os.path.join(folder, "state.json"), record.to_json())
+        write(self._home, record)
         # Only now: when the disk refuses, going back must start from what is on it.
         self.record = record
 
@@ -205,12 +209,22 @@ def read(home: Home, model: str) -> StateRecord:
     writes a new state.
     """
     try:
-        body = files.read_json(os.path.join(home.model(model), "state.json"))
-        return StateRecord.from_json(model, body)
+        return StateRecord.from_json(model, files.read_json(path_of(home, model)))
     except FileNotFoundError:
         return StateRecord(model)
     except ValueError:
         return StateRecord(model, reason=DAMAGED)
+
+
+def write(home: Home, record: StateRecord) -> None:
+    """Replace a model's state file (lock held)."""
+    disk.make_folders(home.model(record.model))
+    files.write_json(path_of(home, record.model), record.to_json())
+
+
+def path_of(home: Home, model: str) -> str:
+    """Return the path of a model's state file."""
+    return os.path.join(home.model(model), "state.json")
 
 
 def load(home: Home, model: str) -> ModelState:
@@ -220,4 +234,4 @@ def load(home: Home, model: str) -> ModelState:
 
 def pending(home: Home) -> list[str]:
     """Return the models with an interrupted call or a soak to finish."""
-    return [name for name in sorted(os.listdir(home.models)) if read(home, name).state in PENDING]
+    return [name for name in home.model_names() if read(home, name).state in PENDING]

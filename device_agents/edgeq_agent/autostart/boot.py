@@ -11,7 +11,7 @@ import sys
 import time
 
 from edgeq_agent import wire
-from edgeq_agent.activation import recovery
+from edgeq_agent.activation import healing, recovery
 from edgeq_agent.autostart import record, supervise
 from edgeq_agent.errors import AgentError, from_os, one_line
 from edgeq_agent.storage.home import Home, locate
@@ -54,7 +54,8 @@ def _recover(home: Home) -> tuple[str, Json]:
     for delay_s in _DELAYS_S:
         time.sleep(delay_s)
         try:
-            home.ensure()
+            healing.ensure(home)
+            healing.heal(home, record.inspections(home))
             results = recovery.recover_all(home)
             return "", {model: result.to_json() for model, result in results.items()}
         except AgentError as error:

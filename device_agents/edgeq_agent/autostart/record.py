@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple, TypeVar
 
 from edgeq_agent.autostart.host_env import HostEnv
 from edgeq_agent.calls.fields import Fields
 from edgeq_agent.errors import AgentError
 from edgeq_agent.platforms.base import SYSTEMD_USER
 from edgeq_agent.storage import clock, disk, files
+from edgeq_agent.storage.damage import Inspection
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
 
 SCHEMA = "edgeq.service/1"
 STARTED_SCHEMA = "edgeq.service-start/1"
 SERVING_SCHEMA = "edgeq.service-serve/1"
+
+T = TypeVar("T")
 
 
 class Spec(NamedTuple):
@@ -157,28 +160,41 @@ def starter(home: str) -> str:
 
 def read(home: Home) -> Record | None:
     """Return what is installed; None when nothing is, or when its file is damaged."""
-    fields = _read(home, "service.json", SCHEMA)
-    if fields is None:
-        return None
+    return _read(home, "service.json", _parse_record)
+
+
+def _parse_record(body: Any) -> Record:
+    fields = _of_schema(body, SCHEMA)
 
     def texts(name: str) -> tuple[str, ...]:
-        return tuple(fields.list_of(name, Fields.text)) if fields is not None else ()
+        return tuple(fields.list_of(name, Fields.text))
 
-    try:
-        return Record(
-            kind=fields.text("kind"),
-            models=texts("models"),
-            port=fields.integer("port", 1, 65535) if fields.has("port") else None,
-            files=texts("files"),
-            links=texts("links"),
-            units=texts("units"),
-            digests=texts("digests"),
-            crontab=str(fields.raw("crontab") or ""),
-            stale=texts("stale"),
-            boot_id=fields.text("boot_id"),
-        )
-    except AgentError:
-        return None
+    return Record(
+        kind=fields.text("kind"),
+        models=texts("models"),
+        port=fields.integer("port", 1, 65535) if fields.has("port") else None,
+        files=texts("files"),
+        links=texts("links"),
+        units=texts("units"),
+        digests=texts("digests"),
+        crontab=str(fields.raw("crontab") or ""),
+        stale=texts("stale"),
+        boot_id=fields.text("boot_id"),
+    )
+
+
+def inspections(home: Home) -> list[Inspection]:
+    """Return how to recognize and repair the autostart's damaged files."""
+    again = "run `edgeq devices service DEVICE --enable` again: until then what is installed is not known"
+    return [
+        Inspection(os.path.join(folder(home.root), "service.json"), _parse_record, again),
+        Inspection(os.path.join(folder(home.root), "started.json"), _parse_start, "how the last start went"),
+        Inspection(
+            os.path.join(folder(home.root), "serve.json"),
+            _parse_supervision,
+            "which process keeps the server running; the next start writes it again",
+        ),
+    ]
 
 
 def write(home: Home, spec: Spec, artifacts: Artifacts, stale: list[str]) -> None:
@@ -213,20 +229,19 @@ def remove(home: Home) -> None:
 
 def last_start(home: Home) -> Start | None:
     """Return how the last start went; None before the first one."""
-    fields = _read(home, "started.json", STARTED_SCHEMA)
-    if fields is None:
-        return None
-    try:
-        return Start(
-            boot_id=fields.text("boot_id"),
-            since_boot_s=fields.number("since_boot_s", 0.0),
-            time_ns=fields.integer("time_ns", 0, 1 << 63),
-            ok=fields.flag("ok"),
-            problem=str(fields.raw("problem") or ""),
-            models=fields.optional_object("models").json(),
-        )
-    except AgentError:
-        return None
+    return _read(home, "started.json", _parse_start)
+
+
+def _parse_start(body: Any) -> Start:
+    fields = _of_schema(body, STARTED_SCHEMA)
+    return Start(
+        boot_id=fields.text("boot_id"),
+        since_boot_s=fields.number("since_boot_s", 0.0),
+        time_ns=fields.integer("time_ns", 0, 1 << 63),
+        ok=fields.flag("ok"),
+        problem=str(fields.raw("problem") or ""),
+        models=fields.optional_object("models").json(),
+    )
 
 
 def write_start(home: Home, problem: str, models: Json) -> None:
@@ -238,17 +253,16 @@ def write_start(home: Home, problem: str, models: Json) -> None:
 
 def supervision(home: Home) -> Supervision | None:
     """Return the process that keeps the server running, as it last described itself."""
-    fields = _read(home, "serve.json", SERVING_SCHEMA)
-    if fields is None:
-        return None
-    try:
-        return Supervision(
-            token=str(fields.raw("token") or ""),
-            restarts=fields.integer("restarts", 0, 1 << 31),
-            problem=str(fields.raw("problem") or ""),
-        )
-    except AgentError:
-        return None
+    return _read(home, "serve.json", _parse_supervision)
+
+
+def _parse_supervision(body: Any) -> Supervision:
+    fields = _of_schema(body, SERVING_SCHEMA)
+    return Supervision(
+        token=str(fields.raw("token") or ""),
+        restarts=fields.integer("restarts", 0, 1 << 31),
+        problem=str(fields.raw("problem") or ""),
+    )
 
 
 def write_supervision(home: Home, supervision: Supervision) -> None:
@@ -297,12 +311,17 @@ def _text(path: str) -> str | None:
         return None
 
 
-def _read(home: Home, name: str, schema: str) -> Fields | None:
+def _read(home: Home, name: str, parse: Callable[[Any], T]) -> T | None:
     try:
-        body: Any = files.read_json(os.path.join(folder(home.root), name))
-    except (OSError, ValueError):
+        return parse(files.read_json(os.path.join(folder(home.root), name)))
+    except (OSError, ValueError, AgentError):
         return None
-    return Fields(body) if isinstance(body, dict) and body.get("schema") == schema else None
+
+
+def _of_schema(body: Any, schema: str) -> Fields:
+    fields = Fields(body)
+    fields.one_of("schema", (schema,))
+    return fields
 
 
 def _write(home: Home, name: str, body: Json) -> None:

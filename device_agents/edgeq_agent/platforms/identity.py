@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 
+from edgeq_agent.calls.fields import Fields
+from edgeq_agent.errors import AgentError
 from edgeq_agent.storage import disk, files, scratch
 from edgeq_agent.storage.home import Home
 
@@ -11,24 +13,37 @@ from edgeq_agent.storage.home import Home
 def device_id(home: Home) -> str:
     """Return the id of this home; the first call creates it."""
     try:
-        return _stored_id(home)
-    except (FileNotFoundError, ValueError, KeyError):
-        return _create(home)
+        return stored_id(home)
+    except (FileNotFoundError, ValueError):
+        return create(home)
 
 
-def _stored_id(home: Home) -> str:
-    return str(files.read_json(home.device)["device_id"])
+def stored_id(home: Home) -> str:
+    """Return the id that the file has.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none.
+    """
+    try:
+        return Fields(files.read_json(home.device)).text("device_id")
+    except AgentError as error:
+        raise ValueError("has no device id") from error
 
 
-def _create(home: Home) -> str:
+def create(home: Home, known: str | None = None) -> str:
+    """Write the file, and return the id in it.
+
+    Args:
+        known: the id to write; default: a new one. Where another process is first, its id stays.
+    """
     temporary = scratch.path(home, "device.json")
     try:
-        files.write_json(temporary, {"schema": "edgeq.device/1", "device_id": uuid.uuid4().hex})
+        files.write_json(temporary, {"schema": "edgeq.device/1", "device_id": known or uuid.uuid4().hex})
         _publish(home, temporary)
     finally:
         files.remove(temporary)
     disk.sync_folder(home.root)
-    return _stored_id(home)
+    return stored_id(home)
 
 
 def _publish(home: Home, temporary: str) -> None:
@@ -44,6 +59,6 @@ def _publish(home: Home, temporary: str) -> None:
 
 def _is_readable(home: Home) -> bool:
     try:
-        return bool(_stored_id(home))
-    except (ValueError, KeyError):
+        return bool(stored_id(home))
+    except ValueError:
         return False

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from edgeq_agent.calls.fields import bad
+from edgeq_agent.calls.fields import Fields, bad
+from edgeq_agent.errors import AgentError
 from edgeq_agent.releases import release_store
 from edgeq_agent.storage import files
 from edgeq_agent.storage.home import Home
@@ -21,12 +22,30 @@ class PinChange(NamedTuple):
 
 
 def read(home: Home, model: str) -> list[str]:
-    """Return the pinned releases of a model."""
+    """Return the pinned releases of a model; none when the file is damaged: the next verb replaces it."""
     try:
-        body = files.read_json(_path(home, model))
-    except FileNotFoundError:
+        return parse(files.read_json(path_of(home, model)))
+    except (FileNotFoundError, ValueError):
         return []
-    return [str(release) for release in body["releases"]]
+
+
+def parse(body: Any) -> list[str]:
+    """Return the pinned releases that a file names.
+
+    Raises:
+        ValueError: it is not a file of pins.
+    """
+    try:
+        fields = Fields(body)
+        fields.one_of("schema", (SCHEMA,))
+        return fields.list_of("releases", Fields.sha256)
+    except AgentError as error:
+        raise ValueError(f"is not {SCHEMA}: {error.subject}") from error
+
+
+def replace(home: Home, model: str, releases: list[str]) -> None:
+    """Pin these releases instead of all others (lock held)."""
+    files.write_json(path_of(home, model), {"schema": SCHEMA, "releases": releases})
 
 
 def pin(home: Home, model: str, release: str) -> PinChange:
@@ -51,9 +70,10 @@ def unpin(home: Home, model: str, release: str) -> PinChange:
 
 
 def _write(home: Home, model: str, releases: list[str]) -> PinChange:
-    files.write_json(_path(home, model), {"schema": SCHEMA, "releases": releases})
+    replace(home, model, releases)
     return PinChange(True, releases)
 
 
-def _path(home: Home, model: str) -> str:
+def path_of(home: Home, model: str) -> str:
+    """Return the path of a model's file of pins."""
     return os.path.join(home.model(model), "pins.json")

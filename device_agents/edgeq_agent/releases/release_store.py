@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
+from edgeq_agent import wire
 from edgeq_agent.blobs import blob_store
 from edgeq_agent.errors import BLOB_MISSING, UNKNOWN_MODEL, AgentError
 from edgeq_agent.releases import manifest as manifests
@@ -71,6 +73,8 @@ def read(home: Home, release: str) -> Manifest:
     """
     try:
         document = files.read_json(os.path.join(home.release(release), MANIFEST_FILE))
+        if not isinstance(document, dict) or document.get("schema") != wire.MANIFEST_SCHEMA:
+            raise ValueError("no manifest")
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         damaged = isinstance(error, ValueError)
         raise AgentError(
@@ -86,8 +90,12 @@ def current(home: Home, model: str) -> str | None:
     """Return the id of the release that serves, or None."""
     try:
         return os.path.basename(os.readlink(os.path.join(home.model(model), "current")))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # not a link
+            return None
+        raise
 
 
 def point(home: Home, model: str, release: str | None) -> None:
@@ -108,7 +116,7 @@ def need_current(home: Home, model: str) -> str:
     """
     release = current(home, model)
     if release is None:
-        models = sorted(os.listdir(home.models)) if os.path.isdir(home.models) else []
+        models = home.model_names()
         known = ", ".join(name for name in models if current(home, name))
         raise AgentError(
             UNKNOWN_MODEL,

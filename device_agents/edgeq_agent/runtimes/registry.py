@@ -8,13 +8,13 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeq_agent import wire
+from edgeq_agent.calls.fields import Fields
 from edgeq_agent.errors import UNSUPPORTED, AgentError
 from edgeq_agent.platforms import facts
 from edgeq_agent.platforms import registry as platforms
 from edgeq_agent.runtimes.base import RuntimeEntry
 from edgeq_agent.storage import disk, files, scratch
 from edgeq_agent.storage.home import Home
-from edgeq_agent.wire import Json
 
 if TYPE_CHECKING:
     from edgeq_agent.inference.job import SelfTest
@@ -64,18 +64,27 @@ def read(home: Home, digest: str) -> RuntimeBackend | None:
 
 
 def _read_entry(home: Home, digest: str) -> RuntimeEntry | None:
+    fields = _read(home, digest, ENTRY_FILE, SCHEMA)
+    if fields is None:
+        return None
     try:
-        body = files.read_json(os.path.join(home.runtime(digest), ENTRY_FILE))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        stored = fields.text("interpreter")
+        known, module, version = fields.sha256("digest"), fields.text("module"), fields.text("version")
+    except AgentError:
         return None
-    if not isinstance(body, dict) or body.get("schema") != SCHEMA:
-        return None
-    stored = str(body["interpreter"])
     interpreter = sys.executable if stored == AGENT_PYTHON else os.path.join(home.runtime(digest), stored)
     # A system upgrade may remove the Python that a venv links to.
-    if not os.access(interpreter, os.X_OK):
+    return RuntimeEntry(known, interpreter, module, version) if os.access(interpreter, os.X_OK) else None
+
+
+def _read(home: Home, digest: str, name: str, schema: str) -> Fields | None:
+    """Return the fields of a file of a runtime; None when it is missing, damaged or of another schema."""
+    try:
+        fields = Fields(files.read_json(os.path.join(home.runtime(digest), name)))
+        fields.one_of("schema", (schema,))
+    except (FileNotFoundError, NotADirectoryError, ValueError, AgentError):
         return None
-    return RuntimeEntry(str(body["digest"]), interpreter, str(body["module"]), str(body["version"]))
+    return fields
 
 
 def find(home: Home, digest: str | None) -> RuntimeBackend | None:
@@ -108,11 +117,11 @@ def entries(home: Home) -> list[RuntimeEntry]:
 
 def blobs(home: Home, digest: str) -> list[str]:
     """Return the SHA-256 of the blobs that a runtime was built from; none when it cannot be read."""
+    fields = _read(home, digest, ENTRY_FILE, SCHEMA)
     try:
-        body = files.read_json(os.path.join(home.runtime(digest), ENTRY_FILE))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return []  # not built, or damaged: the host sends its wheels again
-    return [str(sha256) for sha256 in body.get("wheel_sha256", [])]
+        return fields.list_of("wheel_sha256", Fields.sha256) if fields is not None else []
+    except AgentError:
+        return []  # as when it is not built, or damaged: the host sends its wheels again
 
 
 def install(home: Home, digest: str, folder: str, self_test: SelfTest, parts: RuntimeParts) -> None:
@@ -132,7 +141,7 @@ def install(home: Home, digest: str, folder: str, self_test: SelfTest, parts: Ru
         created_ns=time.time_ns(),
     )
     target = home.runtime(digest)
-    if not os.path.exists(os.path.join(target, ENTRY_FILE)):
+    if not os.path.isfile(os.path.join(target, ENTRY_FILE)):
         files.write_json(os.path.join(folder, ENTRY_FILE), body, durable=False)
         # Hundreds of files: syncing everything once is faster than syncing each.
         disk.sync_all()
@@ -177,12 +186,9 @@ def refused(home: Home) -> list[RefusedRuntime]:
     refusals = []
     system = _system_digest()
     for name in sorted(os.listdir(home.runtimes)):
-        try:
-            body: Json = files.read_json(os.path.join(home.runtimes, name, _REFUSED_FILE))
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            continue
-        if body.get("schema") == REFUSED_SCHEMA and body.get("system") == system:
-            refusals.append(RefusedRuntime(str(body["digest"]), str(body["problem"])))
+        fields = _read(home, name, _REFUSED_FILE, REFUSED_SCHEMA)
+        if fields is not None and fields.raw("system") == system:
+            refusals.append(RefusedRuntime(str(fields.raw("digest")), str(fields.raw("problem"))))
     return refusals
 
 

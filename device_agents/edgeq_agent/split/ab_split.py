@@ -25,7 +25,7 @@ from typing import Any, Mapping, NamedTuple, Sequence
 
 from edgeq_agent.calls.fields import Fields
 from edgeq_agent.errors import AgentError, InferenceError
-from edgeq_agent.storage import disk, files
+from edgeq_agent.storage import disk, files, scratch
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
 
@@ -175,7 +175,7 @@ def read(home: Home, model: str) -> Split | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise SplitUnusable(subject, f"not JSON: {error}") from error
+        raise SplitUnusable(subject, f"not JSON: {error}", hint="`edgeq ab stop` removes it") from error
     return parse(body, subject)
 
 
@@ -187,11 +187,16 @@ def write(home: Home, model: str, split: Split) -> None:
     """
     body = split.to_json()
     parse(body, "split of " + model)
-    files.write_json(path_of(home, model), body)
+    path = path_of(home, model)
+    if os.path.isdir(path):  # no file can replace it
+        scratch.remove(path)
+    files.write_json(path, body)
 
 
 def remove(home: Home, model: str) -> None:
     """End a split, durably: from then on only `current` serves."""
+    if os.path.isdir(path_of(home, model)):
+        scratch.remove(path_of(home, model))
     files.remove(path_of(home, model))
     disk.sync_folder(home.model(model))
 

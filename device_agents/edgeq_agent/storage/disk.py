@@ -94,6 +94,11 @@ def _open(operation: str, path: str, flags: int, mode: int) -> File:
     return opened
 
 
+def open_to_read(path: str) -> int:
+    """Return a descriptor to read from; a named pipe without a writer does not block."""
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+
 def create(path: str, mode: int = 0o600) -> File:
     """Open an empty file for writing; an existing one is truncated."""
     return _open("create", path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)

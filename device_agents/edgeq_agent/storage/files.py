@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from typing import Any
 
 from edgeq_agent import wire
 from edgeq_agent.storage import disk, scratch
 
 CHUNK_BYTES = 1024 * 1024
+_LARGEST_BYTES = 64 * 1024 * 1024
+# Opening fails with these where the name is taken by something else, or by another user's.
+_NOT_A_FILE = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 
 
 def remove(path: str) -> None:
@@ -52,10 +57,44 @@ def read_json(path: str) -> Any:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: its content is not JSON.
+        ValueError: it is not a file of JSON that this user can read, or holds what JSON cannot say again.
     """
-    with open(path, "rb") as stream:
-        return json.loads(stream.read().decode("utf-8"))
+    text = read_small(path).decode("utf-8")
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+        wire.canonical(value)  # refuses infinite numbers and broken characters, which no response can contain
+    except RecursionError as error:
+        raise ValueError("is nested too deep") from error
+    return value
+
+
+def read_small(path: str) -> bytes:
+    """Return the content of a regular file of at most 64 MiB.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it is something else, or this user cannot read it.
+    """
+    try:
+        descriptor = disk.open_to_read(path)
+    except OSError as error:
+        if error.errno in _NOT_A_FILE:
+            raise ValueError(f"cannot be read: {error.strerror}") from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("is not a regular file")
+        if status.st_size > _LARGEST_BYTES:
+            raise ValueError(f"has {status.st_size} bytes")
+        with open(descriptor, "rb", closefd=False) as stream:
+            return stream.read()
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def replace_link(path: str, target: str) -> None:

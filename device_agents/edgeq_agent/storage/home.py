@@ -88,10 +88,28 @@ class Home(NamedTuple):
     def runtime(self, digest: str) -> str:
         return os.path.join(self.runtimes, digest)
 
+    def model_names(self) -> list[str]:
+        """Return the names of the models that have a folder; a stray file is not a model."""
+        names = sorted(os.listdir(self.models)) if os.path.isdir(self.models) else []
+        return [name for name in names if os.path.isdir(self.model(name))]
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Every folder that a home has."""
+        return (
+            self.root,
+            os.path.dirname(self.blobs),
+            self.blobs,
+            self.releases,
+            self.models,
+            self.runtimes,
+            self.temporary,
+            self.partials,
+        )
+
     def ensure(self) -> None:
         """Create the missing folders, readable by the owner only."""
-        folders = (self.root, self.blobs, self.releases, self.models, self.runtimes, self.temporary)
-        for folder in (*folders, self.partials):
+        for folder in self.folders:
             disk.make_folders(folder)
 
 

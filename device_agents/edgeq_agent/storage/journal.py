@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from edgeq_agent import wire
-from edgeq_agent.storage import clock, disk
+from edgeq_agent.storage import clock, disk, files
 from edgeq_agent.storage.home import Home
 
 MAX_BYTES = 1024 * 1024
@@ -52,15 +52,30 @@ def tail(home: Home, count: int) -> list[wire.Json]:
             stream.seek(0, os.SEEK_END)
             stream.seek(max(0, stream.tell() - _TAIL_BYTES))
             lines = stream.read().split(b"\n")
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, PermissionError):  # the next verb sets it aside
         return []
-    entries = [_entry(line) for line in lines]
-    return [entry for entry in entries if entry][-count:]
+    return _entries(lines)[-count:]
+
+
+def everything(home: Home) -> list[wire.Json]:
+    """Return all entries that are kept, oldest first; damaged lines are skipped."""
+    entries = []
+    for path in (home.journal + ".1", home.journal):
+        try:
+            entries += _entries(files.read_small(path).split(b"\n"))
+        except (FileNotFoundError, ValueError):
+            continue
+    return entries
+
+
+def _entries(lines: list[bytes]) -> list[wire.Json]:
+    return [entry for entry in map(_entry, lines) if entry]
 
 
 def _entry(line: bytes) -> wire.Json:
     try:
         value = json.loads(line.decode("utf-8"))
-    except ValueError:
+        wire.canonical(value)  # damage may have made a number that no response can contain
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -25,7 +25,11 @@ def hold(home: Home, wait_s: float = WAIT_S) -> Iterator[None]:
     # The model's process does not inherit the descriptor (PEP 446), so an orphan cannot keep the lock.
     with disk.update(home.lock) as lock_file:
         _acquire(lock_file.descriptor, wait_s)
-        yield
+        try:
+            yield
+        finally:
+            # Not by closing alone: a process that was forked meanwhile has the descriptor, too.
+            fcntl.flock(lock_file.descriptor, fcntl.LOCK_UN)
 
 
 def _acquire(descriptor: int, wait_s: float) -> None:

@@ -30,7 +30,7 @@ def sweep(home: Home) -> None:
     for name in os.listdir(home.temporary):
         if not process_token.alive(name.lstrip(".").partition("-")[0]):
             remove(os.path.join(home.temporary, name))
-    for folder in [home.root, home.path("service"), *(home.model(name) for name in os.listdir(home.models))]:
+    for folder in [home.root, home.path("service"), *(home.model(name) for name in home.model_names())]:
         if os.path.isdir(folder):
             sweep_beside(folder)
 

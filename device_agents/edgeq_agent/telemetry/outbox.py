@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
 import sqlite3
-import time
-import uuid
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Iterator, NamedTuple
+from typing import Callable, Iterator, NamedTuple, TypeVar
 
 from edgeq_agent import wire
 from edgeq_agent.platforms import identity
-from edgeq_agent.storage import clock, disk
+from edgeq_agent.storage import clock, damage, disk
+from edgeq_agent.storage.damage import Damage
 from edgeq_agent.storage.home import Home
 from edgeq_agent.telemetry.merge import merge_windows
+from edgeq_agent.telemetry.outbox_file import (
+    COLUMNS,
+    DamagedContent,
+    StoredRow,
+    connect,
+    damage_of,
+    rescue,
+    transaction,
+    value_of,
+)
 from edgeq_agent.telemetry.window import Window, parse, to_json
 
 CAP = 2000
-_MIGRATIONS = (
-    """
-    CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-    CREATE TABLE boots (boot TEXT PRIMARY KEY, last_seq INTEGER NOT NULL);
-    CREATE TABLE windows (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        boot TEXT NOT NULL, seq INTEGER NOT NULL, model TEXT NOT NULL, release TEXT NOT NULL,
-        merged INTEGER NOT NULL, sent INTEGER NOT NULL DEFAULT 0, body TEXT NOT NULL,
-        UNIQUE (boot, seq)
-    );
-    """,
-)
+
+T = TypeVar("T")
 
 
 class OutboxSummary(NamedTuple):
@@ -60,22 +59,88 @@ class Outbox:
         cap: the largest number of windows; beyond it neighbours are merged.
     """
 
-    def __init__(self, database: sqlite3.Connection, device_id: str, cap: int = CAP) -> None:
-        self._database = database
-        self._device_id = device_id
+    def __init__(self, home: Home, cap: int = CAP) -> None:
+        self._home = home
         self._cap = cap
-        nonce = database.execute("SELECT value FROM meta WHERE name = 'nonce'").fetchone()[0]
+        self._device_id = identity.device_id(home)
+        self._database: sqlite3.Connection | None = None
+        self._inode = 0
+        self.boot = self._guarded(self._read_boot)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _guarded(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        """Run an operation; when the file turns out to be damaged, replace the file and run it again."""
+        try:
+            return operation(self._connection())
+        except (sqlite3.Error, DamagedContent) as error:
+            problem = damage_of(self._home.outbox, error)
+            if problem is None:
+                raise
+            self._replace(problem)
+            return operation(self._connection())
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._database is None:
+            path = self._home.outbox
+            if os.path.isfile(path) and not os.path.getsize(path):
+                lost = "the windows in it are lost"
+                damage.report(self._home, Damage("outbox.db", "is empty", lost, None))
+            self._database = connect(path)
+            self._inode = os.stat(path).st_ino
+        return self._database
+
+    def _replace(self, problem: str) -> None:
+        """Rename the damaged file, create another one, and put into it what can still be read."""
+        self.close()
+        with disk.update(self._home.outbox + ".lock") as held:
+            fcntl.flock(held.descriptor, fcntl.LOCK_EX)
+            try:
+                if not self._is_replaced():
+                    self._make_new(problem)
+            finally:
+                fcntl.flock(held.descriptor, fcntl.LOCK_UN)
+        self.boot = self._read_boot(self._connection())
+
+    def _is_replaced(self) -> bool:
+        """Return whether another process has put a new file in the place of the one that is open here."""
+        if not self._inode or not os.path.isfile(self._home.outbox):
+            return False
+        return os.stat(self._home.outbox).st_ino != self._inode
+
+    def _make_new(self, problem: str) -> None:
+        kept = damage.rename(self._home.outbox)
+        rows = rescue(self._home.path(kept))
+        with transaction(self._connection()) as database:
+            insert = f"INSERT OR IGNORE INTO windows ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+            database.executemany(insert, rows)
+        lost = f"{len(rows)} windows could be read and were put into a new one; any others are lost"
+        damage.report(self._home, Damage("outbox.db", problem, lost, kept))
+
+    def _read_boot(self, database: sqlite3.Connection) -> str:
+        row = database.execute("SELECT value FROM meta WHERE name = 'nonce'").fetchone()
+        if row is None or not isinstance(row[0], str) or not row[0].isalnum():
+            raise DamagedContent("it has no nonce")
         # A new file starts again at seq 1. The nonce keeps its numbers apart from those of a lost file.
-        self.boot = f"{clock.read_boot_id()}:{nonce}"
+        return f"{clock.read_boot_id()}:{row[0]}"
 
     def append(self, model: str, release: str, window: Window) -> int:
         """Store one window and return its number; it is on disk when this returns."""
-        with _transaction(self._database) as database:
+        return self._guarded(lambda database: self._append(database, model, release, window))
+
+    def _append(self, database: sqlite3.Connection, model: str, release: str, window: Window) -> int:
+        with transaction(database):
+            # So that a damaged device.json does not cost the device its id.
+            database.execute("INSERT OR REPLACE INTO meta VALUES ('device_id', ?)", (self._device_id,))
             database.execute("INSERT OR IGNORE INTO boots VALUES (?, 0)", (self.boot,))
             database.execute("UPDATE boots SET last_seq = last_seq + 1 WHERE boot = ?", (self.boot,))
-            seq = int(
-                database.execute("SELECT last_seq FROM boots WHERE boot = ?", (self.boot,)).fetchone()[0]
-            )
+            seq = database.execute("SELECT last_seq FROM boots WHERE boot = ?", (self.boot,)).fetchone()[0]
+            if type(seq) is not int or seq < 1:
+                raise DamagedContent("a number of a window is none")
             numbered = replace(
                 window, device_id=self._device_id, boot=self.boot, seq=seq, model=model, release=release
             )
@@ -104,6 +169,8 @@ class Outbox:
         last_of: dict[tuple[str, str, str], tuple[int, int]] = {}
         pairs: list[tuple[int, int, int]] = []
         for number, boot, model, release, merged in rows:
+            if type(merged) is not int:
+                raise DamagedContent("a count of merged windows is none")
             key = (boot, model, release)
             if key in last_of:
                 older, before = last_of[key]
@@ -116,7 +183,7 @@ class Outbox:
         query = "SELECT body FROM windows WHERE id = ?"
         bodies = [database.execute(query, (number,)).fetchone()[0] for number in (older, newer)]
         try:
-            merged = merge_windows(*(parse(json.loads(body)) for body in bodies))
+            merged = merge_windows(*(parse(value_of(body)) for body in bodies))
         except ValueError:  # damaged, or the histograms do not match
             return False
         database.execute("DELETE FROM windows WHERE id = ?", (older,))
@@ -127,8 +194,13 @@ class Outbox:
 
     def _drop_oldest(self, database: sqlite3.Connection) -> None:
         # Nothing can be merged: all are of other releases, sent, or damaged. The loss is counted.
-        merged = database.execute("SELECT merged FROM windows ORDER BY id LIMIT 1").fetchone()[0]
-        database.execute("DELETE FROM windows WHERE id = (SELECT min(id) FROM windows)")
+        number, merged = database.execute("SELECT id, merged FROM windows ORDER BY id LIMIT 1").fetchone()
+        self._drop(database, number, merged)
+
+    @staticmethod
+    def _drop(database: sqlite3.Connection, number: int, merged: int) -> None:
+        """Delete one row, and count the windows that it stood for as dropped."""
+        database.execute("DELETE FROM windows WHERE id = ?", (number,))
         database.execute("INSERT OR IGNORE INTO meta VALUES ('dropped', '0')")
         database.execute(
             "UPDATE meta SET value = CAST(CAST(value AS INTEGER) + ? AS TEXT) WHERE name = 'dropped'",
@@ -139,28 +211,55 @@ class Outbox:
         """Return the oldest window's boot and up to `limit` of its windows, oldest first; they stay stored.
 
         Only one boot at a time, so that one acknowledgement covers everything sent. The windows are returned
-        as stored: a window that is sent twice must be the same both times. The host validates it.
+        as stored: a window that is sent twice must be the same both times. The host validates them. Rows that
+        hold no JSON are dropped, counted and reported.
         """
-        with _transaction(self._database) as database:
-            first = database.execute("SELECT boot FROM windows ORDER BY id LIMIT 1").fetchone()
-            if first is None:
-                return self.boot, []
-            rows = database.execute(
-                "SELECT id, body FROM windows WHERE boot = ? ORDER BY seq LIMIT ?", (first[0], limit)
-            ).fetchall()
-            database.executemany(
-                "UPDATE windows SET sent = 1 WHERE id = ?", [(number,) for number, _ in rows]
+        return self._guarded(lambda database: self._take(database, limit))
+
+    def _take(self, database: sqlite3.Connection, limit: int) -> tuple[str, list[wire.Json]]:
+        windows: list[wire.Json] = []
+        unreadable = 0
+        with transaction(database):
+            while True:
+                first = database.execute("SELECT boot FROM windows ORDER BY id LIMIT 1").fetchone()
+                if first is None:
+                    boot = self.boot
+                    break
+                boot = first[0]
+                query = f"SELECT id, {COLUMNS} FROM windows WHERE boot IS ? ORDER BY seq LIMIT ?"  # noqa: S608
+                rows = [
+                    (number, StoredRow(*values)) for number, *values in database.execute(query, (boot, limit))
+                ]
+                for number, row in rows:
+                    if row.is_sound:
+                        windows.append(_identified(row))
+                    else:
+                        self._drop(database, number, row.merged if type(row.merged) is int else 1)
+                        unreadable += 1
+                if windows or not rows:
+                    break
+            database.execute(
+                "UPDATE windows SET sent = 1 WHERE boot IS ? AND seq <= ?",
+                (boot, windows[-1]["seq"] if windows else 0),
             )
-        return str(first[0]), [json.loads(body) for _, body in rows]
+        if unreadable:
+            lost = f"{unreadable} damaged windows were dropped; the others are sent"
+            damage.report(self._home, Damage("outbox.db", "has damaged rows", lost, None))
+        return str(boot), windows
 
     def acknowledge(self, boot: str, seq: int) -> int:
         """Delete the windows of a boot up to a number; return how many were deleted."""
-        with _transaction(self._database) as database:
-            return database.execute("DELETE FROM windows WHERE boot = ? AND seq <= ?", (boot, seq)).rowcount
+        statement = "DELETE FROM windows WHERE boot = ? AND seq <= ?"
+
+        def delete(database: sqlite3.Connection) -> int:
+            with transaction(database):
+                return database.execute(statement, (boot, seq)).rowcount
+
+        return self._guarded(delete)
 
     def pending(self) -> int:
         """Return how many windows are stored, sent or not."""
-        return self._count(self._database)
+        return self._guarded(self._count)
 
     @staticmethod
     def _count(database: sqlite3.Connection) -> int:
@@ -168,14 +267,45 @@ class Outbox:
 
     def summary(self) -> OutboxSummary:
         """Return what the outbox holds."""
-        last = self._database.execute("SELECT last_seq FROM boots WHERE boot = ?", (self.boot,)).fetchone()
-        dropped = self._database.execute("SELECT value FROM meta WHERE name = 'dropped'").fetchone()
-        return OutboxSummary(
-            boot=self.boot,
-            pending=self.pending(),
-            last_seq=int(last[0]) if last else 0,
-            dropped=int(dropped[0]) if dropped else 0,
-        )
+        return self._guarded(self._summary)
+
+    def _summary(self, database: sqlite3.Connection) -> OutboxSummary:
+        last = database.execute("SELECT last_seq FROM boots WHERE boot = ?", (self.boot,)).fetchone()
+        dropped = database.execute("SELECT value FROM meta WHERE name = 'dropped'").fetchone()
+        try:
+            return OutboxSummary(
+                boot=self.boot,
+                pending=self._count(database),
+                last_seq=int(last[0]) if last else 0,
+                dropped=int(dropped[0]) if dropped else 0,
+            )
+        except (TypeError, ValueError) as error:
+            raise DamagedContent("a count is none") from error
+
+
+def _identified(row: StoredRow) -> wire.Json:
+    """Return the window of a row; without its number the host could not acknowledge it."""
+    value = value_of(row.body) or {}
+    if (value.get("boot"), value.get("seq")) == (row.boot, row.seq):
+        return value
+    return dict(value, boot=row.boot, seq=row.seq)
+
+
+def known_device_id(home: Home) -> str | None:
+    """Return the device's id as the outbox knows it; None when it does not, or cannot be read."""
+    if not os.path.isfile(home.outbox):
+        return None
+    try:
+        database = connect(home.outbox)
+    except sqlite3.Error:
+        return None
+    try:
+        row = database.execute("SELECT value FROM meta WHERE name = 'device_id'").fetchone()
+    except sqlite3.Error:
+        return None
+    finally:
+        database.close()
+    return row[0] if row and isinstance(row[0], str) and row[0].isalnum() else None
 
 
 def _text(window: Window) -> str:
@@ -186,56 +316,10 @@ def _text(window: Window) -> str:
 def opened(home: Home, cap: int = CAP) -> Iterator[Outbox]:
     """Open the home's outbox and close it afterwards.
 
-    A damaged file is renamed and a new one is created, with a new nonce.
+    A damaged file is renamed and a new one is created, with a new nonce, whenever the damage is found.
     """
+    box = Outbox(home, cap)
     try:
-        database = connect(home.outbox)
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
-            raise  # busy, full or not readable: the file itself is sound
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            if os.path.exists(home.outbox + suffix):
-                disk.replace(home.outbox + suffix, f"{home.outbox}.damaged-{time.time_ns()}{suffix}")
-        database = connect(home.outbox)
-    try:
-        yield Outbox(database, identity.device_id(home), cap)
+        yield box
     finally:
-        database.close()
-
-
-def connect(path: str) -> sqlite3.Connection:
-    """Return a connection to an outbox file, migrated; its transactions are on disk when they end."""
-    # isolation_level None: _transaction alone begins and ends transactions, on every Python version.
-    database = sqlite3.connect(path, timeout=10.0, isolation_level=None)
-    try:
-        database.execute("PRAGMA synchronous = FULL")
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version < len(_MIGRATIONS):
-            _migrate(database)
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def _migrate(database: sqlite3.Connection) -> None:
-    with _transaction(database):
-        # Read again under the write lock: another process may have migrated meanwhile.
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        for number, script in enumerate(_MIGRATIONS[version:], version + 1):
-            for statement in script.split(";"):
-                if statement.strip():
-                    database.execute(statement)
-            database.execute(f"PRAGMA user_version = {number}")
-        database.execute("INSERT OR IGNORE INTO meta VALUES ('nonce', ?)", (uuid.uuid4().hex[:12],))
-
-
-@contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield database
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
+        box.close()

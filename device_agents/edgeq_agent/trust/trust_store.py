@@ -186,7 +186,7 @@ def load(home: Home) -> Trust | None:
             TRUST_DAMAGED,
             "trust.json",
             "the device's trust store cannot be read, so the device accepts no release",
-            hint="remove it from the agent's folder on the device, then run `edgeq keys trust --on DEVICE`",
+            hint=f"run `mv {home.trust} {home.trust}.old` on the device, then `edgeq keys trust --on DEVICE`",
         ) from error
 
 

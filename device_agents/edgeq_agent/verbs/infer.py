@@ -7,8 +7,10 @@ import sqlite3
 from edgeq_agent.activation import active_release
 from edgeq_agent.blobs import blob_store
 from edgeq_agent.calls.call import Call
+from edgeq_agent.errors import AgentError, from_os, one_line
 from edgeq_agent.inference.job import InferOptions
 from edgeq_agent.storage import disk, scratch
+from edgeq_agent.storage.home import Home
 from edgeq_agent.telemetry import outbox
 from edgeq_agent.telemetry.window import WindowError, parse_unnumbered
 from edgeq_agent.wire import Json
@@ -42,9 +44,8 @@ def infer(call: Call) -> Json:
         with disk.create(path) as target:
             for chunk in blob_store.payload(call.payload, size_bytes, "of infer"):
                 target.write(chunk)
-        with outbox.opened(call.home) as box:
-            windows = _WindowStore(box, model, active.manifest.release)
-            result = active.infer(options, path, timeout_s, windows.take)
+        windows = _WindowStore(call.home, model, active.manifest.release)
+        result = active.infer(options, path, timeout_s, windows.take)
     finally:
         scratch.remove(path)
     body = result.to_json()
@@ -57,8 +58,8 @@ def infer(call: Call) -> Json:
 class _WindowStore:
     """Stores the child's telemetry windows in the outbox; a full disk loses telemetry, not the result."""
 
-    def __init__(self, box: outbox.Outbox, model: str, release: str) -> None:
-        self._box = box
+    def __init__(self, home: Home, model: str, release: str) -> None:
+        self._home = home
         self._model = model
         self._release = release
         self.count = 0
@@ -69,8 +70,10 @@ class _WindowStore:
         if message["event"] != "window":
             return
         try:
-            self._box.append(self._model, self._release, parse_unnumbered(message["window"]))
+            with outbox.opened(self._home) as box:
+                box.append(self._model, self._release, parse_unnumbered(message["window"]))
             self.count += 1
-        except (sqlite3.DatabaseError, WindowError) as error:
+        except (sqlite3.Error, OSError, AgentError, WindowError) as error:
             # Reported in the result: the caller asked for predictions, and those are there.
-            self.problems.append(f"a window was not stored: {error}")
+            known = from_os(error)
+            self.problems.append(f"a window was not stored: {one_line(known) if known else error}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from edgeq_agent.activation import recovery, retention
 from edgeq_agent.calls.call import Call
 from edgeq_agent.storage import journal, lock, scratch
@@ -23,7 +21,7 @@ def prune(call: Call) -> Json:
     dry_run = call.fields.flag("dry_run")
     with lock.hold(call.home):
         scratch.sweep(call.home)
-        for model in sorted(os.listdir(call.home.models)):
+        for model in call.home.model_names():
             recovery.recover(call.home, model)
         references = retention.find_references(call.home)
         unreferenced = retention.find_unreferenced(call.home, references)

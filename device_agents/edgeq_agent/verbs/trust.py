@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from edgeq_agent.activation import states
 from edgeq_agent.calls.call import Call
 from edgeq_agent.errors import AgentError
@@ -59,7 +57,7 @@ def run(call: Call) -> Json:
 def _committed_counters(home: Home) -> dict[str, ReleaseCounter]:
     """Return the counters of what was committed before the store existed, or before it was lost."""
     counters: dict[str, ReleaseCounter] = {}
-    for model in sorted(os.listdir(home.models)):
+    for model in home.model_names():
         for release in states.read(home, model).runtimes:
             try:
                 counter = release_store.read(home, release).counter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -19,6 +20,8 @@ from edgeq.fleet.responses import R, parse
 from edgeq.fleet.transport import Ended, Limits, Transport
 from edgeq.values import Device
 from edgeq_agent import wire
+
+_log = logging.getLogger("edgeq.device")
 
 Payload = bytes | Path
 
@@ -205,7 +208,7 @@ class AgentClient:
                     self._placement = read_placement(lines, build_agent())
                 last = _read_response(
                     lines,
-                    _receivers(stream, on_event),
+                    self._receivers(stream, on_event),
                     on_first=lambda: running.allow_silence(deadline_s),
                     on_last=lambda: running.expect_end(END_S),
                 )
@@ -234,6 +237,17 @@ class AgentClient:
             raise AgentProtocolError(name, f"{verb}: the result is not a JSON object")
         return result
 
+    def _receivers(self, stream: Stream | None, on_event: OnEvent | None) -> OnEvent:
+        def receive(message: AgentMessage) -> None:
+            if stream is not None:
+                stream.receive(message)
+            if on_event is not None:
+                on_event(message)
+            if message.step == "damaged":
+                _log.warning("warning: %s: %s", self.device.name, _damage_text(message.document))
+
+        return receive
+
     def _no_response(self, verb: str, ended: Ended) -> Exception:
         if ended.exit_status in (126, 127) or LACKING.search(ended.stderr):
             return no_python(self.device, ended)
@@ -243,7 +257,7 @@ class AgentClient:
 
 def _read_response(
     lines: Iterator[bytes],
-    on_event: OnEvent | None,
+    on_event: OnEvent,
     *,
     on_first: Callable[[], None],
     on_last: Callable[[], None],
@@ -264,7 +278,7 @@ def _read_response(
         if message["event"] in ("result", "error"):
             last = message
             on_last()
-        elif on_event is not None:
+        else:
             on_event(AgentMessage.of(message))
     return last
 
@@ -304,14 +318,8 @@ def _payload(payload: Payload | None) -> Iterator[bytes]:
                 yield chunk
 
 
-def _receivers(stream: Stream | None, on_event: OnEvent | None) -> OnEvent | None:
-    if stream is None:
-        return on_event
-    receive = stream.receive
-
-    def both(message: AgentMessage) -> None:
-        receive(message)
-        if on_event is not None:
-            on_event(message)
-
-    return both
+def _damage_text(message: Mapping[str, Any]) -> str:
+    """Return in one line which file was damaged and what the device did about it."""
+    kept = f"; kept as {message['kept_as']}" if message.get("kept_as") else ""
+    text = f"{message.get('file')} on the device {message.get('problem')}{kept}; {message.get('lost')}"
+    return "".join(character if character.isprintable() else "?" for character in text)[:500]
