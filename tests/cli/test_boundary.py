@@ -82,7 +82,9 @@ def test_the_examples_of_every_command_parse(path: tuple[str, ...]) -> None:
         assert shown == path or example != examples[0], example
         # Parsing alone: options and arguments are known and complete; nothing runs.
         target = leaf(shown)
-        target.make_context(target.name, words[1 + len(shown) :], resilient_parsing=False)
+        # With the root's settings: click keeps the names of the help option of a command's first context.
+        parent = click.Context(root, **root.context_settings)
+        target.make_context(target.name, words[1 + len(shown) :], parent=parent)
 
 
 def test_the_table_of_commands_is_the_help(capsys: pytest.CaptureFixture[str]) -> None:
