@@ -48,6 +48,7 @@ CODES: Mapping[str, str] = {
     "EQ330": "the recipe names an operation that the model does not have",
     "EQ331": "the histograms were taken from another model",
     "EQ332": "the backend does not support the scheme",
+    "EQ333": "the signature to convert is unknown or not chosen",
 }
 
 

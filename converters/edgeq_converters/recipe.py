@@ -51,6 +51,8 @@ class Recipe:
         ranges: (tensor, low, high) of activations whose ranges training learned (`edgeq tune`); they replace
             calibration.
         seed: of all randomness: held-out splits, re-tuning.
+        signature: which signature of the source to convert; empty for its only or usual one.
+        shapes: (input, sizes) of the source's inputs with open dimensions.
     """
 
     scheme: Scheme
@@ -67,6 +69,8 @@ class Recipe:
     distill: bool = False
     ranges: tuple[tuple[str, float, float], ...] = ()
     seed: int = 0
+    signature: str = ""
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.io:
@@ -147,9 +151,24 @@ def _read(key: str, value: Any) -> Any:
         return _ranges(value)
     if key == "seed" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
         raise ValueError(f"{key}: expected an integer from 0, got {value!r}")
-    if key in {"io", "calibrator"} and not isinstance(value, str):
+    if key == "shapes":
+        return _shapes(value)
+    if key in {"io", "calibrator", "signature"} and not isinstance(value, str):
         raise ValueError(f"{key}: expected text, got {value!r}")
     return value
+
+
+def _shapes(value: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    try:
+        shapes = tuple((name, tuple(sizes)) for name, sizes in value)
+    except (TypeError, ValueError):
+        shapes = None
+    if shapes is None or not all(
+        isinstance(name, str) and all(type(size) is int and size > 0 for size in sizes)
+        for name, sizes in shapes
+    ):
+        raise ValueError("shapes: expected [input, [size, ...]] with sizes from 1 for each input")
+    return shapes
 
 
 def _ranges(value: Any) -> tuple[tuple[str, float, float], ...]:

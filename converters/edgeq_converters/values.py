@@ -62,6 +62,17 @@ class TensorInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """The inputs and outputs that a source declares, in its order, with a batch of one where it is open.
+
+    The shape of an output may hold -1 where the source does not say a size.
+    """
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpLine:
     """One line of the op report.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeq.cli.options import source_options
 from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, Ui, command
 from edgeq.errors import UsageError
@@ -40,8 +41,16 @@ _SHOWN, _WIDTH = 10, 60
     type=click.Path(path_type=Path),
     help="Earlier histograms to compare these samples with.",
 )
+@source_options
 def calibrate_command(
-    app: App, sources: tuple[Path, ...], data: Path | None, output: Path, merge: bool, against: Path | None
+    app: App,
+    sources: tuple[Path, ...],
+    data: Path | None,
+    output: Path,
+    merge: bool,
+    against: Path | None,
+    signature: str | None,
+    shapes: tuple[tuple[str, tuple[int, ...]], ...],
 ) -> None:
     """Calibrate."""
     from edgeq.conversion import calibrate, merge_calibrations
@@ -61,7 +70,14 @@ def calibrate_command(
             raise UsageError("--data", "is required", hint="--data calibration.npz")
         with Store.open(app.workspace) as store, worker_progress(app.ui) as on_progress:
             calibrated = calibrate(
-                sources[0], data, output, against=against, on_progress=on_progress, store=store
+                sources[0],
+                data,
+                output,
+                against=against,
+                signature=signature or "",
+                shapes=shapes,
+                on_progress=on_progress,
+                store=store,
             )
     for note in calibrated.notes:
         app.ui.warn(note)

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.cli.options import pruning_options, recipe_from_options, recipe_options, write_recipe
+from edgeq.cli.options import (
+    pruning_options,
+    recipe_from_options,
+    recipe_options,
+    source_options,
+    write_recipe,
+)
 from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, Ui, command
 
@@ -47,6 +53,7 @@ if TYPE_CHECKING:
     type=click.Choice(["int8", "int16", "float32"]),
     help="Type of inputs and outputs of an integer model.  [default: int8; int16x8: float32]",
 )
+@source_options
 @recipe_options
 @pruning_options
 def convert_command(
@@ -65,6 +72,8 @@ def convert_command(
     backend: str | None,
     float_ops: tuple[str, ...],
     int4_sqnr_db: float | None,
+    signature: str | None,
+    shapes: tuple[tuple[str, tuple[int, ...]], ...],
     **pruning: Any,
 ) -> None:
     """Convert a model."""
@@ -81,6 +90,8 @@ def convert_command(
         backend=backend,
         float_ops=float_ops,
         int4_sqnr_db=int4_sqnr_db,
+        signature=signature,
+        shapes=shapes,
     )
     with Store.open(app.workspace) as store, worker_progress(app.ui) as on_progress:
         conversion = convert(

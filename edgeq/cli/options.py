@@ -108,6 +108,48 @@ _PRUNE = click.option(
 )
 
 
+class InputShape(click.ParamType[Any]):
+    """The shape of an input: `NAME=SIZE,SIZE,...`; the value is (name, sizes)."""
+
+    name = "INPUT=SIZES"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        """Return the name and the sizes, or fail as click does."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, sizes = str(value).rpartition("=")
+        parts = [part.strip() for part in sizes.lower().replace("x", ",").split(",")]
+        if not (name and equals and all(part.isdecimal() and int(part) > 0 for part in parts)):
+            self.fail(f"{value!r} is not an input and its sizes, as in audio=1,16000.", param, ctx)
+        return name, tuple(int(part) for part in parts)
+
+
+_SOURCE = (
+    click.option(
+        "--signature",
+        metavar="NAME",
+        help="Convert this one of several signatures of a SavedModel or .tflite.  [default: serving_default]",
+    ),
+    click.option(
+        "--shape",
+        "shapes",
+        type=InputShape(),
+        multiple=True,
+        metavar="INPUT=SIZES",
+        help="Shape of an input with open dimensions, the batch included: audio=1,16000 (repeatable).",
+    ),
+)
+
+
+def source_options(function: F) -> F:
+    """Add the options that choose what of a source is converted."""
+    for option in reversed(_SOURCE):
+        function = option(function)
+    return function
+
+
 def recipe_options(function: F) -> F:
     """Add the options that build, read and write a recipe."""
     for option in reversed(_RECIPE):
@@ -138,6 +180,7 @@ def recipe_from_options(scheme: str | None, recipe_file: Path | None, **options:
     base = load_recipe(recipe_file) if recipe_file else None
     # Without --keep-float the recipe's own operations stay.
     options["float_ops"] = options.get("float_ops") or None
+    options["shapes"] = options.get("shapes") or None
     return recipe_of(scheme, base=base, **options)
 
 

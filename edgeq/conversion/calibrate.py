@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.conversion.conversion import unwritable
+from edgeq.conversion.conversion import require_writable, unwritable
 from edgeq.converters_client import Progress, edgeq_errors, worker_session
 from edgeq.errors import UsageError
 from edgeq.files import write_atomic
@@ -69,6 +69,8 @@ def calibrate(
     output: Path,
     *,
     against: Path | None = None,
+    signature: str = "",
+    shapes: Sequence[tuple[str, tuple[int, ...]]] = (),
     on_progress: Progress | None = None,
     deadline_s: float = 3600.0,
     store: Recorder | None = None,
@@ -80,6 +82,7 @@ def calibrate(
         data: representative samples, in any form that `convert` accepts.
         output: a .npz, or a .json with the same content.
         against: histograms of an earlier calibration, to measure how far these samples are from its samples.
+        signature, shapes: what of the source to run, as in a recipe.
         on_progress: called with (step, done, total).
         deadline_s: the worker is killed after this time.
         store: where to record the run: None is the store of the default workspace, `UNRECORDED` keeps no
@@ -98,6 +101,7 @@ def calibrate(
         from edgeq.conversion.in_memory_samples import as_file
 
         detect.detect(source)
+        require_writable(output)
         written = session.workdir / "histograms"
         job = CalibrateJob(
             source=source,
@@ -105,6 +109,8 @@ def calibrate(
             output=written,
             as_json=as_json,
             against=Path(against) if against else None,
+            signature=signature,
+            shapes=tuple(shapes),
             workdir=session.workdir,
         )
         result = session.run(job, subject=source, deadline_s=deadline_s, on_progress=on_progress)

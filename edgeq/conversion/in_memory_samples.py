@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeq_converters.data import array_names
 from edgeq_converters.errors import ConverterError
 
 Array = npt.NDArray[Any]
@@ -73,7 +74,10 @@ def _named(sample: Any) -> dict[str, Array]:
         return {str(name): np.asarray(array)[None] for name, array in sample.items()}
     if isinstance(sample, Sequence) and not isinstance(sample, str):
         arrays = [np.asarray(array) for array in sample]
-        return {"x" if len(arrays) == 1 else f"input_{i}": array for i, array in enumerate(arrays)}
+        return {
+            "x" if len(arrays) == 1 else array_names.POSITION.format(i): array
+            for i, array in enumerate(arrays)
+        }
     return {"x": np.asarray(sample)[None]}
 
 

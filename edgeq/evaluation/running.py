@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.converters_client import Progress, worker_session
+from edgeq_converters.data import array_names
 from edgeq_converters.sources import detect
 from edgeq_converters.values import ModelInfo, TensorInfo
 from edgeq_converters.worker.protocol import EvaluateJob, EvaluateResult, InspectJob
@@ -118,7 +119,7 @@ def _as_file(data: Path | Array | Sequence[Array] | Mapping[str, Array], path: P
     elif isinstance(data, Mapping):
         arrays = {str(name): np.asarray(array) for name, array in data.items()}
     else:
-        arrays = {f"input_{i}": np.asarray(array) for i, array in enumerate(data)}
+        arrays = {array_names.POSITION.format(i): np.asarray(array) for i, array in enumerate(data)}
     np.savez(path, **arrays)  # type: ignore[arg-type] # its stub takes **kwds for allow_pickle too
     return path
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeq_converters.data.files import RawSamples
+from edgeq.conversion.in_memory_samples import write_samples
+from edgeq_converters.data import array_names
+from edgeq_converters.data.files import RawSamples, read
 from edgeq_converters.data.samples import check_labels, match, to_model, to_real
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.graph.interpreter import batches
 from edgeq_converters.values import TensorInfo
 
 IMAGE = TensorInfo(name="serving_default_image:0", shape=(1, 8, 8, 1), dtype="float32")
@@ -85,3 +90,105 @@ def test_labels_need_classes() -> None:
     with pytest.raises(ConverterError) as caught:
         check_labels(np.array([0, 0]), samples=2, classes=1, subject="d")
     assert caught.value.code == "EQ313"
+
+
+NAMES = st.lists(
+    st.sampled_from(["input_0", "input_1", "input_2", "arr_0", "arr_1", "x", "image", "serving_default_x:0"]),
+    min_size=1,
+    max_size=3,
+    unique=True,
+)
+
+
+@given(NAMES, NAMES)
+def test_no_array_feeds_two_inputs_and_names_come_first(inputs: list[str], arrays: list[str]) -> None:
+    chosen = array_names.pair(inputs, arrays)
+    if chosen is None:
+        return
+    assert len(set(chosen)) == len(inputs)
+    assert set(chosen) <= set(arrays)
+    if set(inputs) <= set(arrays):
+        assert list(chosen) == inputs
+
+
+@pytest.mark.parametrize("key", ["input_{}", "arr_{}", "#{}"])
+def test_positions_count_where_names_do_not_fit(key: str) -> None:
+    arrays = {key.format(i): np.full((5, 2), i) for i in range(2)}
+    inputs = [TensorInfo(name=f"input_{i}", shape=(1, 2), dtype="float32") for i in (1, 2)]
+    matched = match(RawSamples(subject="d", arrays=arrays), inputs)
+    assert [int(array[0, 0]) for array in matched.arrays] == [0, 1]
+
+
+def test_arrays_given_by_position_are_never_taken_by_name(tmp_path: Path) -> None:
+    inputs = [TensorInfo(name=f"input_{i}", shape=(1, 2), dtype="float32") for i in (1, 0)]
+    path = write_samples(iter([[np.full((1, 2), 7.0), np.full((1, 2), 9.0)]]), tmp_path / "s.npz")
+    matched = match(read(path), inputs)
+    assert [float(array[0, 0]) for array in matched.arrays] == [7.0, 9.0]
+
+
+def test_arrays_that_no_input_takes_are_named() -> None:
+    arrays = {"image": np.zeros((5, 8, 8, 1)), "name": np.zeros(5)}
+    (note,) = match(RawSamples(subject="d", arrays=arrays), [IMAGE]).notes
+    assert note == "d: the model has no input for `name`; not used"
+
+
+def test_y_is_an_input_where_the_model_has_one() -> None:
+    inputs = [TensorInfo(name=name, shape=(1, 2), dtype="float32") for name in ("x", "y")]
+    raw = RawSamples(subject="d", arrays={"x": np.zeros((5, 2))}, labels=np.ones((5, 2)))
+    assert [float(array[0, 0]) for array in match(raw, inputs).arrays] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("shape", "given", "batch"),
+    [
+        ((1, 8), (5, 8), 1),
+        ((4, 8), (5, 8), 4),
+        ((2, 1, 8), (5, 2, 1, 8), 1),
+        ((400,), (5, 400), 1),
+        ((1,), (5,), 1),
+        ((), (5,), 1),
+        ((1, 8), (5, 1, 8), 1),
+    ],
+)
+def test_a_sample_is_a_row_of_the_batch_or_fills_the_input(
+    shape: tuple[int, ...], given: tuple[int, ...], batch: int
+) -> None:
+    tensor = TensorInfo(name="x", shape=shape, dtype="float32")
+    matched = match(RawSamples(subject="d", arrays={"x": np.zeros(given)}), [tensor])
+    assert matched.batch == batch
+    rows = list(batches(matched, [tensor]))
+    assert {np.shape(row[0]) for row, _ in rows} == {shape}
+    assert sum(count for _, count in rows) == 5
+
+
+def test_inputs_of_different_batches_are_refused() -> None:
+    inputs = [TensorInfo(name=name, shape=(size, 8), dtype="float32") for name, size in (("a", 1), ("b", 2))]
+    with pytest.raises(ConverterError) as caught:
+        match(RawSamples(subject="d", arrays={"a": np.zeros((5, 8)), "b": np.zeros((5, 8))}), inputs)
+    assert caught.value.code == "EQ203"
+    assert "2 for `b`" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((5, 3, 8, 6), (1, 8, 6, 3)),
+        ((5, 6, 8, 3), (1, 8, 6, 3)),
+        ((8, 6, 3), (1, 8, 6, 3)),
+        ((5, 8, 6), (1, 8, 6, 1)),
+        ((5, 1, 8, 6, 3), (4, 8, 6, 3)),
+        ((5, 144), (1, 8, 6, 3)),
+        ((5, 3, 7), (1, 7, 3)),
+    ],
+)
+def test_the_hint_on_a_wrong_shape_is_a_line_that_repairs_it(
+    given: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    tensor = TensorInfo(name="x", shape=expected, dtype="float32")
+    x = np.zeros(given)
+    with pytest.raises(ConverterError) as caught:
+        match(RawSamples(subject="d", arrays={"x": x}), [tensor])
+    assert caught.value.code == "EQ203"
+    code = str(caught.value.hint).partition("x = ")[2]
+    repaired = eval(code, {"x": x})  # noqa: S307 # our own hint
+    match(RawSamples(subject="d", arrays={"x": repaired}), [tensor])

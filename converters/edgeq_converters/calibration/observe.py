@@ -11,7 +11,7 @@ from edgeq_converters.calibration.ranges import LARGEST, overflow
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import tflite_file
-from edgeq_converters.graph.interpreter import Interpreter, batches
+from edgeq_converters.graph.interpreter import Interpreter, batches, samples_first
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Advance
 
@@ -35,7 +35,7 @@ def observe(model: Model, samples: Samples, *, advance: Advance) -> dict[str, Hi
         for index, _, observer in watched:
             values = _values(interpreter, index)
             if values is not None:
-                observer.add(_samples_first(values, size=len(rows[0]), count=count))
+                observer.add(samples_first(values, size=samples.batch, count=count))
         advance(count)
     histograms = {name: observer.histogram() for _, name, observer in watched}
     for name, histogram in histograms.items():
@@ -56,11 +56,3 @@ def _values(interpreter: Interpreter, index: int) -> npt.NDArray[Any] | None:
         return interpreter.tensor(index)
     except ValueError:
         return None  # a loop's output that nothing reads is not allocated, and needs no range
-
-
-def _samples_first(values: npt.NDArray[Any], *, size: int, count: int) -> npt.NDArray[Any]:
-    # A tensor that does not start with the batch (a transposed one, a scalar) counts as one sample. There,
-    # values that fill up the last batch count too, because they cannot be separated.
-    if values.ndim == 0 or len(values) != size:
-        return values[None]
-    return values[:count]

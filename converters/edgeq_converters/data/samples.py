@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters.data.files import RawSamples
+from edgeq_converters.data import array_names, files
+from edgeq_converters.data.files import LABELS, RawSamples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.values import TensorInfo
 
@@ -35,6 +38,20 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.arrays[0])
+
+    @property
+    def whole(self) -> tuple[bool, ...]:
+        """Whether a sample fills the whole input, whose first axis is then no batch; for each input."""
+        return tuple(
+            fills_input(array, tensor) for array, tensor in zip(self.arrays, self.inputs, strict=True)
+        )
+
+    @property
+    def batch(self) -> int:
+        """How many samples the model takes in one run."""
+        if not self.inputs or any(self.whole) or not self.inputs[0].shape:
+            return 1
+        return max(self.inputs[0].shape[0], 1)
 
 
 def canonical_order(samples: Samples) -> Samples:
@@ -64,51 +81,128 @@ def subset(samples: Samples, count: int) -> Samples:
 def match(raw: RawSamples, inputs: Sequence[TensorInfo]) -> Samples:
     """Return the samples for a model's inputs.
 
-    The array of an input is named after it, or `input_<i>`, or `x` if the model has one input.
+    The array of an input is named after it, or `input_<i>` or `arr_<i>` by position, or `x` if the model has
+    one input; `array_names.pair` has the rule. A sample of an input is one row of its batch. Where the first
+    axis of an input is not a batch (a state, a waveform of fixed length), a sample fills the whole input.
 
     Raises:
         ConverterError: EQ203 wrong shape, EQ205 an input without an array, EQ210 images do not fit the input.
     """
     if raw.images:
         return _images(raw, inputs)
-    names = [_key(raw, tensor, i, len(inputs)) for i, tensor in enumerate(inputs)]
+    arrays = _with_input_y(raw, inputs)
+    names = array_names.pair([tensor.name for tensor in inputs], arrays)
+    if names is None:
+        named = ", ".join(f"`{array_names.plain(tensor.name)}`" for tensor in inputs)
+        raise ConverterError(
+            "EQ205",
+            raw.subject,
+            expected=f"an array {named} or `x`" if len(inputs) == 1 else f"one array for each of {named}",
+            got=", ".join(_shown(name) for name in sorted(arrays)),
+            hint="name each array after an input of the model, or input_0, input_1, ... in their order",
+        )
     for name, tensor in zip(names, inputs, strict=True):
-        _check_shape(raw.subject, name, raw.arrays[name], tensor)
-    return Samples(inputs=tuple(inputs), arrays=tuple(raw.arrays[name] for name in names))
-
-
-def _key(raw: RawSamples, tensor: TensorInfo, index: int, count: int) -> str:
-    plain = tensor.name.removeprefix("serving_default_").split(":")[0]
-    for name in (tensor.name, plain, f"input_{index}"):
-        if name in raw.arrays:
-            return name
-    if count == 1 and "x" in raw.arrays:
-        return "x"
-    if count == 1 and len(raw.arrays) == 1:
-        return next(iter(raw.arrays))
-    raise ConverterError(
-        "EQ205",
-        raw.subject,
-        expected=f"an array `{plain}`" + (" or `x`" if count == 1 else ""),
-        got=", ".join(sorted(raw.arrays)),
-        hint="name each array after an input of the model",
+        _check_shape(raw.subject, name, arrays[name], tensor)
+    unused = [_shown(name) for name in sorted(arrays) if name not in names]
+    note = f"{raw.subject}: the model has no input for {', '.join(unused)}; not used"
+    samples = Samples(
+        inputs=tuple(inputs),
+        arrays=tuple(
+            _without_batch_of_one(arrays[name], tensor) for name, tensor in zip(names, inputs, strict=True)
+        ),
+        notes=(note,) if unused else (),
     )
+    _check_batches(samples, raw.subject)
+    return samples
+
+
+def input_is_called(inputs: Sequence[TensorInfo], name: str) -> bool:
+    """Return whether a model has an input of this name."""
+    return any(name in (tensor.name, array_names.plain(tensor.name)) for tensor in inputs)
+
+
+def _with_input_y(raw: RawSamples, inputs: Sequence[TensorInfo]) -> dict[str, Array]:
+    """Return the arrays; `y`, which holds labels elsewhere, is one where an input has that name."""
+    arrays = dict(raw.arrays)
+    if raw.labels is not None and input_is_called(inputs, LABELS):
+        arrays = files.checked({**arrays, LABELS: raw.labels}, subject=raw.subject)
+    return arrays
+
+
+def _shown(name: str) -> str:
+    return f"the array at position {name[1:]}" if name.startswith("#") else f"`{name}`"
 
 
 def _check_shape(subject: str, name: str, array: Array, tensor: TensorInfo) -> None:
-    expected, got = tensor.shape[1:], array.shape[1:]
-    if len(expected) == len(got) and all(e in (-1, g) for e, g in zip(expected, got, strict=True)):
+    got = array.shape[1:]
+    if _fits(got, tensor.shape[1:]) or fills_input(array, tensor):
         return
-    hint = "the first dimension counts the samples"
-    if tuple(got) == tuple(expected)[:-1] and expected[-1] == 1:
-        hint = f"add the last dimension: {name} = {name}[..., None]"
+    whole = bool(tensor.shape) and tensor.shape[0] > 1
     raise ConverterError(
         "EQ203",
         subject,
-        expected=f"`{name}` of shape {_shape(expected)}",
-        got=_shape(got),
-        hint=hint,
+        expected=f"`{_key(name)}` of shape {_shape(tensor.shape[1:])}"
+        + (f" or, where no axis is a batch, {_shape(tensor.shape)}" if whole else ""),
+        got=f"({', '.join(map(str, array.shape))})" if array.ndim < 2 else _shape(got),
+        hint=_shape_hint(_key(name), array.shape, tensor.shape),
     )
+
+
+def _without_batch_of_one(array: Array, tensor: TensorInfo) -> Array:
+    # Each sample may come with the model's batch of one, as TFLiteConverter's datasets have it.
+    return array[:, 0] if fills_input(array, tensor) and tensor.shape and tensor.shape[0] == 1 else array
+
+
+def _key(name: str) -> str:
+    return f"input_{name[1:]}" if name.startswith("#") else name
+
+
+def _shape_hint(name: str, got: Sequence[int], expected: Sequence[int]) -> str:
+    """Return the line of numpy that gives an array the expected shape, where one does."""
+    sample = tuple(expected[1:])
+    if _fits(got, sample):
+        return f"one sample needs the axis of samples too: {name} = {name}[None]"
+    if sample and _fits(got[1:], sample[:-1]) and sample[-1] == 1:
+        return f"add the last dimension: {name} = {name}[..., None]"
+    if len(got) == len(sample) + 2 and got[1] == 1 and _fits(got[2:], sample):
+        return f"leave the batch of each sample out: {name} = {name}[:, 0]"
+    if len(got) == len(expected) and len(sample) > 1:
+        for order in itertools.permutations(range(1, len(got))):
+            if _fits([got[axis] for axis in order], sample):
+                return (
+                    f"its axes have another order: {name} = {name}.transpose(0, {', '.join(map(str, order))})"
+                )
+    if len(got) > 1 and math.prod(got[1:]) == math.prod(sample):
+        return f"{name} = {name}.reshape(-1{''.join(f', {size}' for size in sample)})"
+    return "the first dimension counts the samples"
+
+
+def _fits(got: Sequence[int], expected: Sequence[int]) -> bool:
+    return len(got) == len(expected) and all(e in (-1, g) for e, g in zip(expected, got, strict=True))
+
+
+def fills_input(array: Array, tensor: TensorInfo) -> bool:
+    """Return whether each sample of the array fills the whole input, whose first axis is then no batch."""
+    if not tensor.shape:
+        return array.ndim == 1
+    return _fits(array.shape[1:], tensor.shape) and not _fits(array.shape[1:], tensor.shape[1:])
+
+
+def _check_batches(samples: Samples, subject: str) -> None:
+    sizes = {
+        tensor.name: 1 if whole or not tensor.shape else max(tensor.shape[0], 1)
+        for tensor, whole in zip(samples.inputs, samples.whole, strict=True)
+    }
+    if len(set(sizes.values())) > 1:
+        named = ", ".join(f"{size} for `{array_names.plain(name)}`" for name, size in sizes.items())
+        raise ConverterError(
+            "EQ203",
+            subject,
+            "the inputs take different numbers of samples at a time",
+            expected="the same number for every input",
+            got=named,
+            hint="where the first axis is not a batch, give arrays of shape (samples, *input shape)",
+        )
 
 
 def _shape(sample: Sequence[int]) -> str:

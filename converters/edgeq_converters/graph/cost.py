@@ -11,6 +11,7 @@ from edgeq_converters.graph.layers import read_layer
 from edgeq_converters.graph.model import Model
 
 _NESTED = frozenset({"WHILE", "IF", "CALL", "CALL_ONCE", "STABLEHLO_COMPOSITE", "CUSTOM"})
+_HANDLES = frozenset({"RESOURCE", "VARIANT"})
 _BYTES = 5
 """Of one value in a float and an int8 run beside each other."""
 
@@ -25,6 +26,11 @@ def obstacle(model: Model) -> str | None:
             return f"{name} calls code outside the graph"
         if any(model.graph.tensors[i].isVariable for i in tflite_file.tensor_indices(operator)):
             return f"{name} keeps state from one inference to the next"
+        if any(
+            tflite_file.type_name(model.graph.tensors[i]) in _HANDLES
+            for i in tflite_file.tensor_indices(operator)
+        ):
+            return f"{name} reads or writes a variable"
     return None
 
 

@@ -73,7 +73,7 @@ class Interpreter:
         """
         try:
             for detail, row in zip(self.inputs, rows, strict=True):
-                self._runtime.set_tensor(detail["index"], np.ascontiguousarray(row))
+                self._runtime.set_tensor(detail["index"], np.asarray(row, order="C"))
             self._runtime.invoke()
         except (ValueError, RuntimeError) as error:
             short = " ".join(str(error).split())[:160]
@@ -130,17 +130,38 @@ def batches(samples: Samples, inputs: Sequence[TensorInfo]) -> Iterator[tuple[li
 
     The arrays have the inputs' types. The last batch is filled up with its last sample.
     """
-    size = max(inputs[0].shape[0], 1) if inputs[0].shape else 1
+    size, whole = samples.batch, samples.whole
     for start in range(0, len(samples), size):
         rows = [array[start : start + size] for array in samples.arrays]
         count = len(rows[0])
         if count < size:
             rows = [np.concatenate([row, np.repeat(row[-1:], size - count, axis=0)]) for row in rows]
+        rows = [row[0] if fills else row for row, fills in zip(rows, whole, strict=True)]
         yield [to_model(row, tensor) for row, tensor in zip(rows, inputs, strict=True)], count
 
 
+def samples_first(values: Array, *, size: int, count: int) -> Array:
+    """Return a tensor's values after one run as (samples, *shape of a sample).
+
+    A tensor that does not start with the batch (a transposed one, a scalar) counts as one sample. There,
+    values that fill up the last batch count too, because they cannot be separated.
+
+    Args:
+        size: samples of a batch.
+        count: how many of them are real.
+    """
+    if values.ndim == 0 or len(values) != size:
+        return values[None]
+    return values[:count]
+
+
+def sample_shape(shape: Sequence[int], *, size: int) -> tuple[int, ...]:
+    """Return the shape of one sample of a tensor, by the rule of `samples_first`."""
+    return tuple(shape[1:]) if shape and max(shape[0], 1) == size else tuple(shape)
+
+
 def run_samples(model: Model, samples: Samples, *, advance: Advance) -> tuple[Array, ...]:
-    """Return the model's outputs in its own types, samples first.
+    """Return the model's outputs in its own types, samples first (see `samples_first`).
 
     Args:
         advance: called with the number of samples of each batch.
@@ -153,7 +174,7 @@ def run_samples(model: Model, samples: Samples, *, advance: Advance) -> tuple[Ar
     for rows, count in batches(samples, model.inputs):
         interpreter.run(rows)
         for into, values in zip(gathered, interpreter.results(), strict=True):
-            into.append(values[:count])
+            into.append(samples_first(values, size=samples.batch, count=count))
         advance(count)
     return tuple(np.concatenate(parts) for parts in gathered)
 

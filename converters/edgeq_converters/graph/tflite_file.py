@@ -17,6 +17,7 @@ from edgeq_converters.errors import ConverterError
 from edgeq_converters.values import TensorInfo
 
 EDGETPU_OP = "edgetpu-custom-op"
+_NO_TENSORS = np.zeros(0, np.int32)
 _DTYPES = {"FLOAT32": "float32", "FLOAT16": "float16", "FLOAT64": "float64", "BOOL": "bool"}
 _DAMAGED = (
     struct.error,
@@ -42,7 +43,11 @@ def parse(data: bytes, *, subject: str) -> Any:
         if not parsed.subgraphs or not parsed.operatorCodes or not parsed.buffers:
             raise ValueError("no graph inside")
         for graph in parsed.subgraphs:
+            graph.operators = [] if graph.operators is None else graph.operators
             for operator in graph.operators:
+                # A file may leave an empty list out: an operation on variables has no outputs, or no inputs.
+                operator.inputs = _NO_TENSORS if operator.inputs is None else operator.inputs
+                operator.outputs = _NO_TENSORS if operator.outputs is None else operator.outputs
                 _ = [graph.tensors[i] for i in tensor_indices(operator)]
                 _ = parsed.operatorCodes[operator.opcodeIndex]
             _ = [parsed.buffers[tensor.buffer] for tensor in graph.tensors]
@@ -99,8 +104,17 @@ def op_name(parsed: Any, operator: Any) -> str:
 
 
 def operation_name(graph: Any, operator: Any) -> str:
-    """Return the name of an operation's first output tensor, by which recipes refer to the operation."""
-    return tensor_name(graph.tensors[int(operator.outputs[0])])
+    """Return the name of an operation's first output tensor, by which recipes refer to the operation.
+
+    It is empty for an operation without outputs, such as ASSIGN_VARIABLE; recipes cannot name one.
+    """
+    first = first_output(operator)
+    return "" if first is None else tensor_name(graph.tensors[first])
+
+
+def first_output(operator: Any) -> int | None:
+    """Return the index of an operation's first output tensor; None if it has none."""
+    return next((i for i in index_list(operator.outputs) if i >= 0), None)
 
 
 def type_name(tensor: Any) -> str:
@@ -163,12 +177,22 @@ def inputs_and_outputs(parsed: Any) -> tuple[tuple[TensorInfo, ...], tuple[Tenso
     """Return the main graph's inputs and outputs in the interpreter's order."""
     graph = parsed.subgraphs[0]
     signature = next((s for s in parsed.signatureDefs or [] if s.subgraphIndex == 0), None)
-    input_names = {m.tensorIndex: m.name.decode() for m in (signature.inputs or [])} if signature else {}
-    output_names = {m.tensorIndex: m.name.decode() for m in (signature.outputs or [])} if signature else {}
     return (
-        tuple(_info(graph.tensors[i], input_names.get(i)) for i in index_list(graph.inputs)),
-        tuple(_info(graph.tensors[i], output_names.get(i)) for i in index_list(graph.outputs)),
+        _infos(graph, graph.inputs, signature.inputs if signature else None),
+        _infos(graph, graph.outputs, signature.outputs if signature else None),
     )
+
+
+def _infos(graph: Any, indices: Any, named: Any) -> tuple[TensorInfo, ...]:
+    names: dict[int, list[str]] = {}
+    for entry in named or []:
+        names.setdefault(int(entry.tensorIndex), []).append(entry.name.decode(errors="replace"))
+    infos = []
+    for index in index_list(indices):
+        # One tensor may be several outputs, each with a name of its own.
+        name = names[index].pop(0) if names.get(index) else None
+        infos.append(_info(graph.tensors[index], name))
+    return tuple(infos)
 
 
 def _info(tensor: Any, name: str | None) -> TensorInfo:

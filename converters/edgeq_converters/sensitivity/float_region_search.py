@@ -238,9 +238,10 @@ def _multiplications(graph: Any, operator: Any, weights: int, op: str) -> float:
     Args:
         weights: number of weights.
     """
-    shape = graph.tensors[operator.outputs[0]].shape
+    first = tflite_file.first_output(operator)
+    shape = None if first is None else graph.tensors[first].shape
     out = float(np.prod([max(int(size), 1) for size in shape])) if shape is not None else 1.0
-    if not weights:
+    if not weights or shape is None or not len(shape):
         return out
     channels = max(int(shape[-1]), 1)
     # A convolution uses each weight once at every position of the output.

@@ -18,7 +18,7 @@ from edgeq_converters.calibration.ranges import TensorRange, calibrated_ranges
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import float_regions, logits
-from edgeq_converters.graph.interpreter import Interpreter, batches, run_samples
+from edgeq_converters.graph.interpreter import Interpreter, batches, run_samples, samples_first
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Advance
 from edgeq_converters.quantization.backends import litert
@@ -151,5 +151,5 @@ def _outputs(model: Model, samples: Samples) -> list[npt.NDArray[Any]]:
     for rows, count in batches(samples, samples.inputs):
         interpreter.run(rows)
         for into, values in zip(gathered, interpreter.results(), strict=True):
-            into.append(values[:count])
+            into.append(samples_first(values, size=samples.batch, count=count))
     return [np.concatenate(parts) for parts in gathered]

@@ -44,12 +44,12 @@ def measure_tensors(
         for name in names:
             if name not in float_run.tensors:
                 continue
-            real = float_run.values(name, len(rows[0]), count)
+            real = float_run.values(name, samples.batch, count)
             peak = np.abs(real.reshape(-1, real.shape[-1]) if real.ndim else real.reshape(1, 1)).max(axis=0)
             peaks[name] = np.maximum(peaks[name], peak) if name in peaks else peak
             if name in int8_run.tensors:
                 signal[name] += float(np.sum(np.square(real)))
-                difference = real - int8_run.values(name, len(rows[0]), count)
+                difference = real - int8_run.values(name, samples.batch, count)
                 noise[name] += float(np.sum(np.square(difference)))
     return {
         name: TensorNoise(

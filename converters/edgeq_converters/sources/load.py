@@ -7,26 +7,57 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeq_converters.data.files import RawSamples
+from edgeq_converters.errors import ConverterError
+from edgeq_converters.graph.interface import interface_of, require_interface
 from edgeq_converters.graph.model import Model
 from edgeq_converters.sources import detect
 from edgeq_converters.sources.detect import SourceKind
-from edgeq_converters.sources.types import Loaded
+from edgeq_converters.sources.types import CheckInputs, Loaded, SourceOptions
 
 
-def load_source(source: Path, workdir: Path, *, announce: Callable[[str], object]) -> Loaded:
-    """Return a source of any kind as a float .tflite.
+def load_source(
+    source: Path,
+    workdir: Path,
+    *,
+    announce: Callable[[str], object],
+    options: SourceOptions | None = None,
+    check: CheckInputs | None = None,
+    one_signature: bool = True,
+) -> Loaded:
+    """Return a source of any kind as a float .tflite with the source's inputs and outputs.
 
     Args:
         workdir: an empty folder for the libraries' files.
         announce: called with the name of each slow step before it starts.
+        options: the user's choices where the source leaves something open.
+        check: called with the inputs as soon as they are known.
+        one_signature: cut a .tflite with several signatures down to one.
 
     Raises:
         ConverterError: EQ104 a package is missing, EQ301, EQ302 not a model, EQ305 it cannot be loaded or
-            converted, EQ306 open shapes.
+            converted, EQ306 open shapes, EQ322 the .tflite has other inputs or outputs, EQ333 a signature
+            must be chosen; as `check`.
     """
+    options = options or SourceOptions()
+    loaded = _load(source, workdir, announce, options, check, one_signature)
+    if loaded.interface is not None:
+        require_interface(loaded.model, loaded.interface)
+    return loaded
+
+
+def _load(
+    source: Path,
+    workdir: Path,
+    announce: Callable[[str], object],
+    options: SourceOptions,
+    check: CheckInputs | None,
+    one_signature: bool,
+) -> Loaded:
     kind = detect.detect(source)
     if kind is SourceKind.TFLITE:
-        return _tflite(source)
+        return _tflite(source, options, check, one_signature=one_signature)
+    if kind in {SourceKind.ONNX, SourceKind.TORCH}:
+        _refuse_options(source, kind, options)
     if kind is SourceKind.ONNX:
         announce("load with onnx2tf")
         from edgeq_converters.sources import onnx_source
@@ -40,15 +71,46 @@ def load_source(source: Path, workdir: Path, *, announce: Callable[[str], object
     announce("load with TensorFlow")
     from edgeq_converters.sources import tensorflow_source
 
-    return tensorflow_source.load(source, kind, workdir)
+    return tensorflow_source.load(source, kind, workdir, options=options, check=check)
 
 
-def _tflite(source: Path) -> Loaded:
-    from edgeq_converters.sources import float16_weights
+def _tflite(
+    source: Path, options: SourceOptions, check: CheckInputs | None, *, one_signature: bool
+) -> Loaded:
+    from edgeq_converters.sources import float16_weights, resize, signatures
 
-    model, widened = float16_weights.widen(Model.read(source))
-    note = f"{widened} constants are stored in float16; they were widened to float32, with the same values"
-    return Loaded(kind=SourceKind.TFLITE, model=model, notes=(note,) if widened else ())
+    model = Model.read(source)
+    notes: list[str] = []
+    if options.signature or one_signature:
+        model, about_others = signatures.only(model, options.signature)
+        notes += about_others
+    declared = interface_of(model)
+    model, widened = float16_weights.widen(model)
+    if widened:
+        notes.append(
+            f"{widened} constants are stored in float16; they were widened to float32, with the same values"
+        )
+    resized = resize.with_shapes(model, options)
+    if check is not None:
+        check(resized.inputs)
+    return Loaded(
+        kind=SourceKind.TFLITE,
+        model=resized,
+        interface=declared if resized is model else None,
+        notes=tuple(notes),
+    )
+
+
+def _refuse_options(source: Path, kind: SourceKind, options: SourceOptions) -> None:
+    if options.signature or options.shapes:
+        option = "--signature" if options.signature else "--shape"
+        raise ConverterError(
+            "EQ333" if options.signature else "EQ306",
+            str(source),
+            f"{option} is for SavedModel{'' if options.signature else ', Keras'} and .tflite sources",
+            got=f"a {kind} model",
+            hint="export it with fixed shapes",
+        )
 
 
 def to_tflite_layout(raw: RawSamples, loaded: Loaded) -> RawSamples:

@@ -50,7 +50,7 @@ def check_parity(model: Model, reference: Reference, *, samples: Samples | None,
         for name, difference in differences.items():
             _require_same_shape(name, theirs[name], ours[name], model.subject)
             difference.add(theirs[name], ours[name])
-        count += len(row[0]) if row[0].ndim else 1
+        count += 1 if samples is None else samples.batch
     parity = Parity(
         samples=count,
         data="random" if samples is None else "calibration",
@@ -98,8 +98,7 @@ class _Difference:
 def _rows(model: Model, samples: Samples | None, seed: int) -> Iterable[list[Array]]:
     if samples is None:
         return _random_rows(model.inputs, seed)
-    shape = model.inputs[0].shape
-    size = max(shape[0], 1) if shape else 1
+    size = samples.batch
     chosen = np.unique(np.linspace(0, len(samples) - 1, min(max(SAMPLES, size), len(samples))).astype(int))
     return (rows for rows, _ in batches(pick(samples, chosen), model.inputs))
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import keyword
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,62 +12,64 @@ from edgeq_converters.data.files import missing
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.normalize import reorder
+from edgeq_converters.sources import half_precision
 from edgeq_converters.sources.detect import SourceKind
-from edgeq_converters.sources.types import Array, Loaded
+from edgeq_converters.sources.keras_source import open_keras
+from edgeq_converters.sources.shapes import fixed_shape, require_known_inputs
+from edgeq_converters.sources.signatures import choose
+from edgeq_converters.sources.types import CheckInputs, Loaded, Opened, SourceOptions
+from edgeq_converters.values import Interface, TensorInfo
 
 _FROZEN = "frozen"
-# TensorFlow has no type information: the values are its tensors.
-_Tensors = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Opened:
-    """A loaded source.
-
-    Attributes:
-        call: runs it on tensors by input name, and returns those by output name.
-        specs: (name, specification) of each input, in order.
-        keep: must live as long as `call`.
-    """
-
-    call: Callable[[_Tensors], _Tensors]
-    specs: Sequence[tuple[str, Any]]
-    keep: object
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Frozen:
-    """A source as a SavedModel of one function with fixed shapes; its inputs and outputs are in order."""
-
-    folder: Path
-    call: Callable[[_Tensors], _Tensors]
-    inputs: Sequence[str]
-    outputs: Sequence[str]
-
-
-def load(source: Path, kind: SourceKind, workdir: Path) -> Loaded:
+def load(
+    source: Path,
+    kind: SourceKind,
+    workdir: Path,
+    *,
+    options: SourceOptions | None = None,
+    check: CheckInputs | None = None,
+) -> Loaded:
     """Return the source as a float .tflite with batch 1 and a signature.
 
     The source first becomes a SavedModel of one function with fixed shapes: an open batch would put shape
     arithmetic into the graph, which a full-integer model must not hold.
 
+    Args:
+        check: called with the inputs before the model is traced and converted, which takes most of the time.
+
     Raises:
         ConverterError: EQ104 TensorFlow is not installed, EQ305 the source cannot be loaded or converted,
-            EQ306 open shapes.
+            EQ306 open shapes, EQ333 a signature must be chosen; as `check`.
     """
-    frozen = _freeze(source, kind, workdir)
     tf = tensorflow()
+    frozen = _freeze(tf, source, kind, workdir, options or SourceOptions(), check)
     try:
         data = bytes(tf.lite.TFLiteConverter.from_saved_model(str(frozen.folder)).convert())
     except Exception as error:  # TensorFlow raises whatever its C++ code throws
         raise _failure(source, "convert the model to .tflite", error) from error
-    model = reorder(Model(data=data, subject=str(source)), inputs=frozen.inputs, outputs=frozen.outputs)
+    model = reorder(
+        Model(data=data, subject=str(source)),
+        inputs=[tensor.name for tensor in frozen.interface.inputs],
+        outputs=[tensor.name for tensor in frozen.interface.outputs],
+    )
+    types = {name: spec.dtype for name, spec in frozen.opened.specs}
 
-    def reference(arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        result = frozen.call({name: tf.constant(array) for name, array in arrays.items()})
+    def reference(arrays: Mapping[str, Any]) -> dict[str, Any]:
+        result = frozen.opened.call(
+            {name: tf.cast(tf.constant(array), types[name]) for name, array in arrays.items()}
+        )
         return {name: value.numpy() for name, value in result.items()}
 
-    return Loaded(kind=kind, model=model, reference=reference)
+    return Loaded(
+        kind=kind,
+        model=model,
+        interface=frozen.interface,
+        reference=reference,
+        half=frozen.half,
+        notes=(*frozen.opened.notes, *([half_precision.NOTE] if frozen.half else [])),
+    )
 
 
 def tensorflow() -> Any:
@@ -84,26 +85,51 @@ def tensorflow() -> Any:
     return tf
 
 
-def _freeze(source: Path, kind: SourceKind, workdir: Path) -> _Frozen:
-    """Write the source as a SavedModel with one signature of fixed shapes."""
-    if kind is SourceKind.LEGACY_KERAS:
-        _require_hdf5_model(source)
-    tf = tensorflow()
-    try:
-        opened = _open(tf, source, kind)
-        fixed = [_fixed(tf, spec, name, source) for name, spec in opened.specs]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Frozen:
+    """A SavedModel of one function with fixed shapes, and what it was made of.
 
-        inputs = [name for name, _ in opened.specs]
-        outputs: list[str] = []
+    Attributes:
+        half: whether the source computes in float16.
+    """
+
+    folder: Path
+    opened: Opened
+    interface: Interface
+    half: bool
+
+
+def _freeze(
+    tf: Any,
+    source: Path,
+    kind: SourceKind,
+    workdir: Path,
+    options: SourceOptions,
+    check: CheckInputs | None,
+) -> _Frozen:
+    try:
+        opened = _open(tf, source, kind, options)
+        names = [name for name, _ in opened.specs]
+        require_known_inputs(options, names, subject=str(source))
+        specs = [_fixed(tf, spec, name, source, options, opened) for name, spec in opened.specs]
+        inputs = tuple(_info(name, spec) for name, spec in zip(names, specs, strict=True))
+        if check is not None:
+            check(inputs)
+
+        order: list[str] = []
 
         def serve(*tensors: Any) -> Any:
-            result = opened.call(dict(zip(inputs, tensors, strict=True)))
-            outputs[:] = list(result)
+            result = _distinct(tf, opened.call(dict(zip(names, tensors, strict=True))), tensors)
+            order[:] = list(result)
             return result
 
         module = tf.Module()
         module.keep = opened.keep
-        concrete = tf.function(serve, autograph=False).get_concrete_function(*fixed)
+        concrete = tf.function(serve, autograph=False).get_concrete_function(*specs)
+        outputs = tuple(_info(name, concrete.structured_outputs[name]) for name in order)
+        half = half_precision.is_used(tf, concrete)
+        if half:
+            concrete = half_precision.widened(tf, concrete, names, order)
         module.serve = concrete
         # Keras 3 hides its variables from tf.Module; hidden ones would not be folded into constants.
         module.captured = list(concrete.graph.variables)
@@ -113,110 +139,70 @@ def _freeze(source: Path, kind: SourceKind, workdir: Path) -> _Frozen:
         raise
     except Exception as error:
         raise _failure(source, "load the model", error) from error
-    return _Frozen(folder=folder, call=opened.call, inputs=inputs, outputs=outputs)
+    return _Frozen(
+        folder=folder, opened=opened, interface=Interface(inputs=inputs, outputs=outputs), half=half
+    )
 
 
-def _require_hdf5_model(source: Path) -> None:
-    # h5py finds damage in a moment; TensorFlow takes seconds to start.
-    try:
-        import h5py  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise missing("h5py (installed with TensorFlow)") from error
-    try:
-        with h5py.File(source, "r") as file:
-            complete = "model_config" in file.attrs
-    except OSError as error:
-        raise ConverterError(
-            "EQ305", str(source), f"truncated or damaged .h5 file ({error})", hint="save the model again"
-        ) from error
-    if not complete:
-        raise ConverterError(
-            "EQ305",
-            str(source),
-            "the .h5 file does not hold a model",
-            expected="a complete Keras model",
-            got="weights only, or another kind of HDF5 file",
-            hint="save it with model.save(), not save_weights()",
-        )
-
-
-def _open(tf: Any, source: Path, kind: SourceKind) -> _Opened:
+def _open(tf: Any, source: Path, kind: SourceKind, options: SourceOptions) -> Opened:
     if kind is SourceKind.SAVED_MODEL:
-        return _open_saved_model(tf, source)
-    model = _load_keras(source, kind)
-    if not getattr(model, "inputs", None):
+        return _open_saved_model(tf, source, options)
+    if options.signature:
         raise ConverterError(
-            "EQ306",
+            "EQ333",
             str(source),
-            "the model's input shape is not known",
-            hint="build the model, or call it once, before saving it",
+            f"a {kind} model has no signatures",
+            got=options.signature,
+            hint="leave --signature out",
         )
-    specs = [(_plain(tensor.name, i), tensor) for i, tensor in enumerate(model.inputs)]
-    # A Keras 3 Sequential has no output_names, but its output tensors have names.
-    names = getattr(model, "output_names", None) or [tensor.name for tensor in model.outputs]
-    outputs = [_plain(name, i, "output") for i, name in enumerate(names)]
-
-    def call(tensors: _Tensors) -> _Tensors:
-        values = list(tensors.values())
-        result = tf.nest.flatten(model(values if len(values) > 1 else values[0], training=False))
-        return dict(zip(outputs, result, strict=True))
-
-    return _Opened(call=call, specs=specs, keep=model)
+    return open_keras(source, kind)
 
 
-def _open_saved_model(tf: Any, source: Path) -> _Opened:
+def _open_saved_model(tf: Any, source: Path, options: SourceOptions) -> Opened:
     loaded = tf.saved_model.load(str(source))
     signatures = loaded.signatures
     if not signatures:
         raise ConverterError(
             "EQ305", str(source), "the SavedModel has no signature", hint="save it with signatures="
         )
-    key = "serving_default" if "serving_default" in signatures else sorted(signatures)[0]
+    key, notes = choose(tuple(signatures), options.signature, subject=str(source))
     function = signatures[key]
     specs = sorted(function.structured_input_signature[1].items())
+    assets = sorted(file.name for file in (source / "assets").glob("*") if file.is_file())
+    if assets:
+        notes = (*notes, f"a .tflite holds no assets; the SavedModel's stay beside it: {', '.join(assets)}")
 
-    def call(tensors: _Tensors) -> _Tensors:
+    def call(tensors: Mapping[str, Any]) -> dict[str, Any]:
         return dict(function(**tensors))
 
-    return _Opened(call=call, specs=specs, keep=loaded)
+    return Opened(call=call, specs=tuple(specs), keep=loaded, batch_is_first=False, notes=notes)
 
 
-def _load_keras(source: Path, kind: SourceKind) -> Any:
-    """Load with Keras 3, or else with tf_keras: Keras 3 rejects arguments of old layers."""
-    import keras
-
-    try:
-        return keras.models.load_model(source, compile=False)
-    except Exception as first:  # noqa: BLE001 - try the older Keras after any failure; raised below
-        try:
-            import tf_keras
-        except ImportError as error:
-            raise missing("tf_keras") from error
-        try:
-            return tf_keras.models.load_model(str(source), compile=False)
-        except Exception:  # noqa: BLE001 - Keras 3's message says more about a broken file
-            raise first from None
+def _distinct(tf: Any, outputs: Mapping[str, Any], inputs: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the outputs, each a tensor of its own: the converter would merge equal ones into one."""
+    seen = {id(tensor) for tensor in inputs}
+    result = {}
+    for name, tensor in outputs.items():
+        result[name] = tf.identity(tensor) if id(tensor) in seen else tensor
+        seen.add(id(tensor))
+    return result
 
 
-def _plain(name: str, index: int, what: str = "input") -> str:
-    plain = re.sub(r"\W", "_", name.split(":")[0])
-    return f"{what}_{index}" if not plain.isidentifier() or keyword.iskeyword(plain) else plain
+def _fixed(tf: Any, spec: Any, name: str, source: Path, options: SourceOptions, opened: Opened) -> Any:
+    shape = tf.TensorShape(spec.shape)
+    sizes = None if shape.rank is None else shape.as_list()
+    fixed = fixed_shape(name, sizes, options, batch_is_first=opened.batch_is_first, subject=str(source))
+    return tf.TensorSpec(fixed, spec.dtype, name=name)
 
 
-def _fixed(tf: Any, spec: Any, name: str, source: Path) -> Any:
-    shape = list(spec.shape)
-    if shape and shape[0] is None:
-        shape[0] = 1
-    if any(size is None for size in shape):
-        raise ConverterError(
-            "EQ306",
-            str(source),
-            f"input `{name}` has open dimensions besides the batch",
-            expected="fixed sizes",
-            got=str(tuple(spec.shape)),
-            hint="save the model with a fixed input shape",
-        )
-    return tf.TensorSpec(shape, spec.dtype, name=name)
+def _info(name: str, spec: Any) -> TensorInfo:
+    sizes = spec.shape.as_list() if spec.shape.rank is not None else []
+    dtype = str(getattr(spec.dtype, "name", spec.dtype))
+    return TensorInfo(
+        name=name,
+        shape=tuple(-1 if size is None else int(size) for size in sizes),
+        dtype="float32" if dtype in half_precision.TYPES else dtype,
+    )
 
 
 def _failure(source: Path, what: str, error: Exception) -> ConverterError:

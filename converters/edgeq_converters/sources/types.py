@@ -1,8 +1,8 @@
-"""The result of loading a source: a float .tflite, and a function that runs the source itself."""
+"""Values of the sources: how to load one, an opened model, and the result: a float .tflite."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,44 @@ import numpy.typing as npt
 
 from edgeq_converters.graph.model import Model
 from edgeq_converters.sources.detect import SourceKind
+from edgeq_converters.values import Interface, TensorInfo
 
 Array = npt.NDArray[Any]
 Reference = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+CheckInputs = Callable[[Sequence[TensorInfo]], object]
+"""Called with a source's inputs before the slow part of loading it; raises where data does not fit them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceOptions:
+    """What a user says about a source that leaves something open.
+
+    Attributes:
+        signature: the one to convert, of several; empty leaves the choice open.
+        shapes: (input, sizes) of inputs with open dimensions, the batch included where there is one.
+    """
+
+    signature: str = ""
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A model that TensorFlow has loaded.
+
+    Attributes:
+        call: {input name: tensor} -> {output name: tensor}, outputs in the model's order.
+        specs: (input name, its shape and type), in the model's order.
+        keep: what must stay alive while the model is used.
+        batch_is_first: whether the first axis of every input is the batch, also of an input with one axis.
+        notes: remarks for the user.
+    """
+
+    call: Callable[[Mapping[str, Any]], dict[str, Any]]
+    specs: tuple[tuple[str, Any], ...]
+    keep: Any
+    batch_is_first: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +56,10 @@ class Loaded:
 
     Attributes:
         model: the float .tflite. A .tflite source is used as it is, except that float16 weights are widened.
+        interface: the inputs and outputs that the source declares; None where only parity compares them.
         reference: runs the source on one batch: {input name: array of the .tflite's shape} -> {output name:
             array}; None for a .tflite source, which is its own reference.
+        half: whether the source computes in float16, so that it is not as exact as the .tflite.
         layouts: {input name: axes} of the .tflite's inputs that are the source's transposed by these axes.
         tools: packages that took part, besides those of every conversion.
         notes: remarks for the user.
@@ -30,7 +67,9 @@ class Loaded:
 
     kind: SourceKind
     model: Model
+    interface: Interface | None = None
     reference: Reference | None = None
+    half: bool = False
     layouts: Mapping[str, tuple[int, ...]] | None = None
     tools: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

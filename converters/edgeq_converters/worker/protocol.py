@@ -103,6 +103,7 @@ class CalibrateJob(Job[CalibrateResult]):
     Attributes:
         as_json: write JSON instead of .npz.
         against: histograms of an earlier calibration to compare with.
+        signature, shapes: of the source, as in a recipe.
         workdir: an empty folder for the libraries' files.
     """
 
@@ -114,6 +115,8 @@ class CalibrateJob(Job[CalibrateResult]):
     output: Path
     as_json: bool
     against: Path | None
+    signature: str = ""
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     workdir: Path
 
 

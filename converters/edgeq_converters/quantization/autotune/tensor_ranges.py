@@ -191,7 +191,8 @@ class _Remainder:
         if self._interpreter is not None:
             batches: list[list[Array]] = []
             arguments = [values[index] for index in self._live]
-            for number in range(len(arguments[0])):
+            # Where only constants are left to compute from, there are still as many batches.
+            for number in range(len(next(iter(values.values())))):
                 self._interpreter.run([array[number] for array in arguments])
                 batches.append(self._interpreter.results())
             for i, index in enumerate(self._computed):

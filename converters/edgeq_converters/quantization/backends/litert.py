@@ -16,6 +16,7 @@ from edgeq_converters.data.files import missing
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.model import Model
+from edgeq_converters.quantization.repair import repaired
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.values import Scheme
 
@@ -81,7 +82,8 @@ def quantize(
             f"the quantizer refused the model ({short})",
             hint="use --scheme float16 or float32",
         ) from error
-    return model.with_data(bytes(result.quantized_model))
+    quantized = model.with_data(bytes(result.quantized_model))
+    return repaired(quantized) if recipe.scheme.needs_ranges else quantized
 
 
 def _static(engine: Any, model: Model, *, recipe: Recipe, int4_ops: Collection[str]) -> None:

@@ -20,11 +20,14 @@ from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.edit import Editor
 from edgeq_converters.graph.interpreter import batches
 from edgeq_converters.graph.model import Model
+from edgeq_converters.quantization.repair import repaired
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.values import Scheme
 
 NAME = "tensorflow"
 _LSTMS = frozenset({"UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM", "LSTM"})
+_SQUASHING = frozenset({"LOGISTIC", "TANH", "SOFTMAX"})
+"""Operations whose 16-bit kernels give values in steps of 1/32768."""
 _INNER = 5  # tensors inside an LSTM: its four gates, and the hidden state before the projection
 
 
@@ -65,7 +68,7 @@ def quantize(model: Model, *, recipe: Recipe, ranges: Mapping[str, TensorRange])
             f"TensorFlow's quantizer refused the model ({short})",
             hint="use --scheme dynamic or float16",
         ) from error
-    return model.with_data(quantized)
+    return repaired(model.with_data(quantized))
 
 
 def hidden_ranges(model: Model, samples: Samples) -> Ranges:
@@ -131,7 +134,14 @@ def _with_ranges(model: Model, ranges: Mapping[str, TensorRange], *, symmetric: 
 
     editor = Editor(model)
     _add_inner_tensors(editor.parsed)
-    for tensor in editor.parsed.subgraphs[0].tensors:
+    graph = editor.parsed.subgraphs[0]
+    squashed = {
+        index
+        for operator in graph.operators
+        if symmetric and tflite_file.op_name(editor.parsed, operator) in _SQUASHING
+        for index in tflite_file.index_list(operator.outputs)
+    }
+    for index, tensor in enumerate(graph.tensors):
         given = ranges.get(tflite_file.tensor_name(tensor))
         if given is not None and tflite_file.type_name(tensor) == "FLOAT32":
             if tflite_file.is_constant(editor.parsed, tensor):
@@ -142,6 +152,8 @@ def _with_ranges(model: Model, ranges: Mapping[str, TensorRange], *, symmetric: 
             # The 16-bit kernels require a zero point of 0, which TensorFlow's pass does not ensure.
             tensor.quantization.min = [-widest if symmetric else low]
             tensor.quantization.max = [widest if symmetric else high]
+            if index in squashed:
+                tensor.quantization.min, tensor.quantization.max = [-1.0], [1.0 - 2.0**-15]
     return editor.pack()
 
 

@@ -18,6 +18,7 @@ from edgeq_converters.graph.normalize import normalize
 from edgeq_converters.progress import Step
 from edgeq_converters.quantization.integer import histogram_notes
 from edgeq_converters.sources.load import load_source, to_tflite_layout
+from edgeq_converters.sources.types import SourceOptions
 from edgeq_converters.values import Scheme, TensorShift
 from edgeq_converters.worker.protocol import CalibrateJob, CalibrateResult
 
@@ -31,7 +32,13 @@ def run(job: CalibrateJob, step: Step) -> CalibrateResult:
     # Read the data before TensorFlow is loaded: bad data is then reported in a second, not in ten.
     raw = files.read(job.data)
     against = histogram_io.read(job.against) if job.against else None
-    loaded = load_source(job.source, job.workdir, announce=lambda what: step(what, 1))
+    loaded = load_source(
+        job.source,
+        job.workdir,
+        announce=lambda what: step(what, 1),
+        options=SourceOptions(signature=job.signature, shapes=job.shapes),
+        check=lambda inputs: match(raw, inputs),
+    )
     validate.require_convertible(loaded.model, scheme=Scheme.INT8)
     samples = match(to_tflite_layout(raw, loaded), loaded.model.inputs)
     model = normalize(loaded.model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,19 +11,24 @@ from edgeq_converters.data.files import RawSamples
 from edgeq_converters.data.samples import Samples, match
 from edgeq_converters.edgetpu import report
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import op_report, validate
+from edgeq_converters.graph import metadata, op_report, validate
+from edgeq_converters.graph.interface import interface_of, require_interface
 from edgeq_converters.graph.interpreter import run_once
 from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.normalize import normalize
 from edgeq_converters.progress import Step
+from edgeq_converters.quantization import integer_io
 from edgeq_converters.quantization.integer import quantize_activations
 from edgeq_converters.quantization.quantize import Quantized, known_ops, quantize
 from edgeq_converters.recipe import Recipe
+from edgeq_converters.sources import detect
+from edgeq_converters.sources.detect import SourceKind
 from edgeq_converters.sources.load import load_source, to_tflite_layout
 from edgeq_converters.sources.parity import check_parity
+from edgeq_converters.sources.types import SourceOptions
 from edgeq_converters.training.pruning.report import PruningReport
 from edgeq_converters.training.settings import PruningRequest, TrainingSettings
-from edgeq_converters.values import ModelInfo, OpKind, Parity, Scheme
+from edgeq_converters.values import Interface, ModelInfo, OpKind, Parity, Scheme, TensorInfo
 from edgeq_converters.worker import tools
 from edgeq_converters.worker.protocol import ConvertJob, ConvertResult
 
@@ -120,7 +125,8 @@ def convert(
         ConverterError: of any code.
     """
     written = _write(source, output, recipe, data, histograms, workdir, step)
-    info = _verify(Model(data=output.read_bytes(), subject=str(source)), recipe=recipe, step=step)
+    model = Model(data=output.read_bytes(), subject=str(source))
+    info = _verify(model, recipe=recipe, interface=written.interface, step=step)
     return Converted(
         info=info,
         backend=written.backend,
@@ -135,6 +141,7 @@ class _Written:
     """What is known of a conversion once its file is written; it holds no model, which may be large."""
 
     backend: str
+    interface: Interface
     notes: tuple[str, ...]
     parity: Parity | None
     tools: tuple[str, ...]
@@ -162,10 +169,14 @@ def _write(
     else:
         step("quantize", 1)
         quantized = quantize(hub.model, recipe=recipe, ranges=None)
-    output.write_bytes(quantized.model.data)
+    made = integer_io.with_unread_inputs(quantized.model, io=recipe.io)
+    if detect.detect(source) is SourceKind.TFLITE:
+        made = metadata.carried(Model.read(source), made)
+    output.write_bytes(made.data)
     sample_notes = hub.samples.notes if hub.samples else ()
     return _Written(
         backend=quantized.backend,
+        interface=interface_of(hub.model),
         notes=(*hub.notes, *sample_notes, *quantized.notes),
         parity=hub.parity,
         tools=hub.tools,
@@ -189,7 +200,18 @@ class _Hub:
 
 def _load(source: Path, raw: RawSamples | None, *, recipe: Recipe, workdir: Path, step: Step) -> _Hub:
     # A function of its own: the source's copy of a large model is freed before anything is quantized.
-    loaded = load_source(source, workdir, announce=lambda what: step(what, 1))
+    def check(inputs: Sequence[TensorInfo]) -> None:
+        if raw is not None:
+            match(raw, inputs)
+
+    loaded = load_source(
+        source,
+        workdir,
+        announce=lambda what: step(what, 1),
+        options=SourceOptions(signature=recipe.signature, shapes=recipe.shapes),
+        check=check,
+        one_signature=recipe.scheme.needs_ranges,
+    )
     model = loaded.model
     validate.require_convertible(model, scheme=recipe.scheme)
     run_once(model)
@@ -198,7 +220,8 @@ def _load(source: Path, raw: RawSamples | None, *, recipe: Recipe, workdir: Path
     if loaded.reference is not None:
         step("compare with the source", 1)
         parity = check_parity(model, loaded.reference, samples=samples, seed=recipe.seed)
-    warning = parity.note() if parity is not None else None
+    # A source in half precision is less exact than its .tflite: only what parity refuses is a fault there.
+    warning = parity.note() if parity is not None and not loaded.half else None
     return _Hub(
         model=model if recipe.scheme is Scheme.FLOAT32 else normalize(model),
         samples=samples,
@@ -208,8 +231,9 @@ def _load(source: Path, raw: RawSamples | None, *, recipe: Recipe, workdir: Path
     )
 
 
-def _verify(model: Model, *, recipe: Recipe, step: Step) -> ModelInfo:
+def _verify(model: Model, *, recipe: Recipe, interface: Interface, step: Step) -> ModelInfo:
     step("verify", 1)
+    require_interface(model, interface, io=recipe.io)
     unknown: set[str] = set()
     if recipe.scheme is not Scheme.FLOAT32:
         unknown = {line.op for line in op_report.op_lines(model)} - known_ops() - op_report.CONVERSIONS

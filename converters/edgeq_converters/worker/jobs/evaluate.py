@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from edgeq_converters.data import files, samples
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph.interpreter import run_samples
+from edgeq_converters.graph.interpreter import run_samples, sample_shape
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Step
 from edgeq_converters.values import ModelInfo
@@ -28,40 +29,61 @@ def run(job: EvaluateJob, step: Step) -> EvaluateResult:
     models = job.models
     raw = files.read(job.data)
     infos = tuple(inspect(model) for model in models)
+    outputs_of = [tuple(range(len(infos[0].outputs)))]
     for model, info in zip(models[1:], infos[1:], strict=True):
-        _require_same_interface(models[0], infos[0], model, info)
-    matched = samples.match(raw, infos[0].inputs)
+        outputs_of.append(_same_outputs(models[0], infos[0], model, info))
+    matched = [samples.match(raw, info.inputs) for info in infos]
     arrays: dict[str, npt.NDArray[Any]] = {
         f"input_{i}": samples.to_model(array, tensor)
-        for i, (array, tensor) in enumerate(zip(matched.arrays, infos[0].inputs, strict=True))
+        for i, (array, tensor) in enumerate(zip(matched[0].arrays, infos[0].inputs, strict=True))
     }
-    if raw.labels is not None:
-        sizes = infos[0].outputs[0].shape
+    if raw.labels is not None and not samples.input_is_called(infos[0].inputs, files.LABELS):
+        sizes = sample_shape(infos[0].outputs[0].shape, size=matched[0].batch)
         arrays["y"] = samples.check_labels(
-            raw.labels, samples=len(matched), classes=sizes[-1] if len(sizes) > 1 else 1, subject=raw.subject
+            raw.labels,
+            samples=len(matched[0]),
+            classes=sizes[-1] if sizes else 1,
+            subject=raw.subject,
         )
-    advance = step("run", len(matched) * len(models))
+    advance = step("run", len(matched[0]) * len(models))
     for number, model in enumerate(models):
-        outputs = run_samples(Model.read(model), matched, advance=advance)
-        arrays.update({f"run_{number}_output_{i}": array for i, array in enumerate(outputs)})
+        outputs = run_samples(Model.read(model), matched[number], advance=advance)
+        arrays.update(
+            {f"run_{number}_output_{i}": outputs[which] for i, which in enumerate(outputs_of[number])}
+        )
     np.savez(job.arrays, **arrays)  # type: ignore[arg-type] # its stub takes allow_pickle there
-    return EvaluateResult(infos=infos, notes=(*matched.notes, *_clipping(models, infos, matched)))
+    infos = tuple(
+        replace(info, outputs=tuple(info.outputs[which] for which in order))
+        for info, order in zip(infos, outputs_of, strict=True)
+    )
+    return EvaluateResult(infos=infos, notes=(*matched[0].notes, *_clipping(models, infos, matched)))
 
 
-def _clipping(models: Sequence[Path], infos: Sequence[ModelInfo], matched: samples.Samples) -> list[str]:
+def _clipping(
+    models: Sequence[Path], infos: Sequence[ModelInfo], matched: Sequence[samples.Samples]
+) -> list[str]:
     notes = [
         samples.clipping_note(samples.clipped_share(array, tensor), tensor, model=str(model))
-        for model, info in zip(models, infos, strict=True)
-        for array, tensor in zip(matched.arrays, info.inputs, strict=True)
+        for model, info, given in zip(models, infos, matched, strict=True)
+        for array, tensor in zip(given.arrays, info.inputs, strict=True)
     ]
     return [note for note in notes if note is not None]
 
 
-def _require_same_interface(first: Path, one: ModelInfo, second: Path, other: ModelInfo) -> None:
-    for what in ("inputs", "outputs"):
+def _same_outputs(first: Path, one: ModelInfo, second: Path, other: ModelInfo) -> tuple[int, ...]:
+    """Return which output of the second model each output of the first is compared with.
+
+    Two models with the same names, as in files of different converters, may list them in another order.
+
+    Raises:
+        ConverterError: EQ312 the models have other inputs or outputs.
+    """
+    inputs = _order([tensor.name for tensor in one.inputs], [tensor.name for tensor in other.inputs])
+    outputs = _order([tensor.name for tensor in one.outputs], [tensor.name for tensor in other.outputs])
+    for what, order in (("inputs", inputs), ("outputs", outputs)):
         expected = [tensor.shape for tensor in getattr(one, what)]
         got = [tensor.shape for tensor in getattr(other, what)]
-        if expected != got:
+        if len(expected) != len(got) or expected != [got[index] for index in order]:
             raise ConverterError(
                 "EQ312",
                 str(second),
@@ -70,3 +92,11 @@ def _require_same_interface(first: Path, one: ModelInfo, second: Path, other: Mo
                 got=str(got),
                 hint="give the float .tflite from which the model was converted",
             )
+    return outputs
+
+
+def _order(names: Sequence[str], others: Sequence[str]) -> tuple[int, ...]:
+    """Return the position in `others` of each name, where both are the same names; else their own order."""
+    if sorted(names) == sorted(others) and len(set(names)) == len(names):
+        return tuple(others.index(name) for name in names)
+    return tuple(range(len(others)))
