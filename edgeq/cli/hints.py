@@ -49,13 +49,16 @@ def fitting(hint: str, *, words: Sequence[str], devices: Collection[str], code: 
 def fit(error: EdgeqError, words: Sequence[str]) -> None:
     """Fit the hint of an error to the command line; reads the inventory only if the hint names a command."""
     if "`edgeq " in error.hint:
-        error.hint = fitting(error.hint, words=words, devices=_enrolled(words), code=error.reported_code)
+        devices = enrolled(_workspace(words))
+        error.hint = fitting(error.hint, words=words, devices=devices, code=error.reported_code)
 
 
 def _helps(command: Sequence[str], words: Sequence[str], devices: Collection[str]) -> bool:
     literal = [word for word in command if not _PLACEHOLDER.fullmatch(word)]
     if set(literal) <= set(words):
         return False
+    if command[0] == "status" and "doctor" in words:
+        return False  # it asks the device the same way
     for path in _OF_A_DEVICE:
         if tuple(command[: len(path)]) == path:
             named = [word for word in command[len(path) : len(path) + 1] if not word.startswith("-")]
@@ -88,11 +91,12 @@ def _has(words: Sequence[str], path: Sequence[str]) -> bool:
     return any(tuple(words[at : at + len(path)]) == tuple(path) for at in range(len(words)))
 
 
-def _enrolled(words: Sequence[str]) -> Collection[str]:
+def enrolled(workspace: Path) -> Collection[str]:
+    """Return the names of the devices of a workspace; none if its inventory cannot be read."""
     from edgeq.fleet.inventory import Inventory
 
     try:
-        return Inventory.load(_workspace(words)).names
+        return Inventory.load(workspace).names
     except EdgeqError:
         return ()
 

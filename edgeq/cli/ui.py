@@ -68,7 +68,7 @@ class Ui:
     def emit(self, schema: str, body: Mapping[str, Any]) -> None:
         """Write the JSON document of a `--json` run; do nothing without `--json`."""
         if self.as_json:
-            document = {"schema": schema, **_finite(dict(body))}
+            document = _fitted({"schema": schema, **_finite(dict(body))})
             sys.stdout.write(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
             sys.stdout.flush()
 
@@ -148,6 +148,40 @@ def _lines(say: Callable[[str], None], label: str, total: int) -> Callable[[int]
             say(f"{label}: {percent:.0f} %")
 
     return advance
+
+
+def _fitted(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document whose hints fit the command that was run."""
+    ctx = click.get_current_context(silent=True)
+    app = ctx.find_object(App) if ctx is not None else None
+    if ctx is None or app is None or "`edgeq " not in repr(document):
+        return document
+    from edgeq.cli.hints import enrolled, fitting  # only a failure needs it
+
+    words = (
+        *ctx.command_path.split()[1:],
+        *(word for value in ctx.params.values() for word in _words(value)),
+    )
+    devices = enrolled(app.workspace)
+
+    def fitted(value: Any) -> Any:
+        if isinstance(value, list):
+            return [fitted(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        inner = {key: fitted(one) for key, one in value.items()}
+        if isinstance(inner.get("hint"), str) and isinstance(inner.get("code"), str):
+            inner["hint"] = fitting(inner["hint"], words=words, devices=devices, code=inner["code"])
+        return inner
+
+    result: dict[str, Any] = fitted(document)
+    return result
+
+
+def _words(value: object) -> list[str]:
+    if isinstance(value, list | tuple):
+        return [str(one) for one in value]
+    return [str(value)]
 
 
 def _finite(value: Any) -> Any:

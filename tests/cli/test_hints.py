@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import socket
 from pathlib import Path
@@ -96,8 +97,11 @@ def test_no_hint_names_a_device_that_is_not_enrolled(words: list[str]) -> None:
 def test_what_helps_stays() -> None:
     hint = errors.DeviceError.usual_hint
     assert fitting(hint, words=["infer", "kws"], devices=["pi"], code="EQ500") == hint
-    assert fitting(hint, words=["doctor", "pi"], devices=["pi"], code="EQ500") == (
-        "`edgeq status DEVICE` shows its models"
+    assert fitting(hint, words=["status", "pi"], devices=["pi"], code="EQ500") == (
+        "`edgeq doctor DEVICE` checks the device"
+    )
+    assert (
+        fitting(hint, words=["doctor", "pi"], devices=["pi"], code="EQ500") == "docs/errors.md explains EQ500"
     )
     retry = "or try again: `edgeq deploy BUNDLE --to DEVICE --retry`"
     assert fitting(retry, words=["deploy", "b.eqb", "--to", "pi"], devices=["pi"], code="EQ520") == retry
@@ -127,3 +131,8 @@ def test_real_commands_name_neither(
         for words in (["doctor", "pi"], ["status", "pi"]):
             cli.text(*words, status=1)
             assert f"`edgeq {words[0]}" not in cli.err
+        entry = (workspace / "devices.toml").read_text()
+        (workspace / "devices.toml").write_text(entry + entry.replace("devices.pi]", "devices.second]"))
+        document = cli.json("status", "all", status=4)
+        assert document["devices"]
+        assert "`edgeq status" not in json.dumps(document)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -339,3 +340,49 @@ def test_the_account_answers_at_all(person: Account, tmp_path: Path) -> None:
     person.log_in_with("/bin/sh", {})
     with sshd(tmp_path / "d", person.user) as server:
         assert status(server.device()).models == {}
+
+
+@pytest.mark.skipif(shutil.which("dropbear") is None, reason="needs dropbear (apt-get install dropbear-bin)")
+@BOTH
+def test_dropbear_is_an_ssh_server_too(person: Account, tmp_path: Path, transport: TransportKind) -> None:
+    person.log_in_with("/bin/sh", {})
+    key, host_key = new_key(tmp_path / "key"), tmp_path / "host_key"
+    quiet("dropbearkey", "-t", "ed25519", "-f", str(host_key))
+    folder = person.home / ".ssh"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / "authorized_keys").write_bytes(key.with_name("key.pub").read_bytes())
+    person.log_in_with("/bin/sh", {})  # the files are the person's now
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    argv = [
+        "dropbear",
+        "-F",
+        "-E",
+        "-s",
+        "-p",
+        f"127.0.0.1:{port}",
+        "-r",
+        str(host_key),
+        "-P",
+        str(tmp_path / "pid"),
+    ]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as process:
+        try:
+            server = Server(
+                host="127.0.0.1", port=port, user=person.user, identity=key, fingerprint="", home=folder
+            )
+            until_s = time.monotonic() + 10
+            while True:
+                try:
+                    device = of(server, transport, key)
+                    break
+                except TransportError:
+                    assert time.monotonic() < until_s
+                    time.sleep(0.1)
+            with open_agent(device) as client:
+                assert client.facts().device_id
+                upload(client, [Content.from_source(f"dropbear {transport}".encode())])
+            with pytest.raises(AuthenticationFailed, match="refuses"):
+                echo(of(server, transport, new_key(tmp_path / "wrong")))
+        finally:
+            process.terminate()

@@ -197,6 +197,29 @@ def test_a_forced_command_is_an_error(person: Account, tmp_path: Path, settings:
         client.facts()
 
 
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ('command="echo backups only"', "'backups only'"),
+        ('command="exit 7"', "exit status 7"),
+        ("restrict", None),
+    ],
+)
+def test_an_option_of_the_key_that_runs_something_else_is_an_error(
+    person: Account, tmp_path: Path, option: str, text: str | None
+) -> None:
+    person.log_in_with("/bin/sh", {})
+    with sshd(tmp_path / "forced", person.user) as server:
+        keys = tmp_path / "forced" / "authorized_keys"
+        keys.write_text(f"{option} {keys.read_text()}")
+        with open_agent(server.device()) as client:
+            if text is None:
+                assert client.facts().device_id
+                return
+            with pytest.raises(CommandNotRun, match=text):
+                client.facts()
+
+
 def test_no_word_of_the_input_reaches_a_shell(person: Account, shells: Server) -> None:
     log_in(person, BASH, {".bashrc": "exec sh"})
     with open_agent(shells.device(), timeout_s=1) as client, pytest.raises(CommandNotRun):
