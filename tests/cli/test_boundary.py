@@ -154,10 +154,10 @@ def test_every_error_exits_with_its_status(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    plant(monkeypatch, cls("pi-4", expected="a", got="b", hint="run `edgeq doctor pi-4`"))
+    plant(monkeypatch, cls("pi-4", expected="a", got="b", hint="charge the battery"))
     assert main(["check", "b.toml"]) == cls.exit_status
     assert capsys.readouterr().err == (
-        f"error[{cls.code}]: pi-4: expected a, got b\nhint: run `edgeq doctor pi-4`\n"
+        f"error[{cls.code}]: pi-4: expected a, got b\nhint: charge the battery\n"
     )
 
 
