@@ -1,0 +1,263 @@
+"""Readers of foreign input: what each reads, examples to start from, and the errors that it may raise."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import pkgutil
+import socket
+import zipfile
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import edgeq
+from edgeq.bundle.archive import parse_bundle
+from edgeq.bundle.drift_reference import parse_reference
+from edgeq.bundle.manifest import parse_manifest
+from edgeq.bundle.signatures import from_document
+from edgeq.errors import BundleError, EdgeqError
+from edgeq.fleet.agent.errors import from_agent
+from edgeq.fleet.responses import Response, parse
+from edgeq.testing.tiny_bundle import write_tiny_bundle
+from edgeq_agent import wire
+from edgeq_agent.calls.fields import Fields
+from edgeq_agent.errors import AgentError
+from edgeq_agent.http.body import split
+from edgeq_agent.http.errors import Refused
+from edgeq_agent.http.head import read_head
+from edgeq_agent.http.requests import parse_feedback, parse_infer
+from edgeq_agent.releases import manifest as device_manifest
+from edgeq_agent.telemetry import window
+from tests.agent.served import Served
+
+WINDOWS = Path(__file__).resolve().parents[1] / "telemetry" / "window-v1.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One reader.
+
+    Attributes:
+        read: takes bytes, and returns or raises one of `errors`.
+        examples: inputs that it accepts, to be damaged.
+        is_json: whether its input is JSON, so that values in it are replaced too.
+        largest_bytes: the most memory that it may use for an input of a few kilobytes.
+    """
+
+    read: Callable[[bytes], object]
+    errors: tuple[type[Exception], ...]
+    examples: Callable[[], list[bytes]]
+    is_json: bool = True
+    largest_bytes: int = 8 << 20
+
+
+@cache
+def bundle() -> bytes:
+    """Return the bytes of a bundle."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.eqb"
+        write_tiny_bundle(path)
+        return path.read_bytes()
+
+
+@cache
+def _manifest() -> dict[str, Any]:
+    return dict(parse_bundle(bundle(), subject="a.eqb").manifest)
+
+
+def _deflated(data: bytes) -> bytes:
+    """Return the bundle packed again, as other programs do."""
+    out = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(data)) as archive,
+        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in archive.namelist():
+            target.writestr(zipfile.ZipInfo(name), archive.read(name), zipfile.ZIP_DEFLATED)
+    return out.getvalue()
+
+
+def _member(name: str) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(bundle())) as archive:
+        return archive.read(name)
+
+
+class NotJson(Exception):
+    """The reader before this target would have refused the input."""
+
+
+def _json(data: bytes) -> Any:
+    """Parse what another reader has parsed before the target gets it: JSON that can be written again."""
+    try:
+        document = json.loads(data)
+        wire.canonical(document)
+    except (ValueError, RecursionError) as error:
+        raise NotJson from error
+    return document
+
+
+def _read_manifest(data: bytes) -> None:
+    """Read a manifest as the host does, then as the device does: it must accept what the host accepts."""
+    document = _json(data)
+    manifest = parse_manifest(document, subject="a.eqb")
+    if manifest.counter == 0:  # from before there were counters; devices refuse it
+        return
+    try:
+        device_manifest.parse(document, wire.digest(document))
+    except AgentError as error:
+        raise AssertionError(f"the host accepts what the device refuses: {error}") from error
+
+
+def _read_device_manifest(data: bytes) -> None:
+    document = Fields(_json(data), expected="an object").json()
+    device_manifest.parse(document, wire.digest(document))
+
+
+def _read_answer(data: bytes) -> None:
+    """Read an answer of an agent: its lines, and its result as the response of every verb."""
+    for number, line in enumerate(wire.split_lines([data[:40], data[40:]])):
+        message = wire.parse(line)
+        if number == 0:
+            wire.check_hello(message)
+        if message["event"] == "error" and isinstance(message.get("error"), dict):
+            raise from_agent("pi-1", message["error"])
+        for kind in _responses():
+            if isinstance(message.get("result"), dict):
+                _accepts(kind, message["result"])
+
+
+def _accepts(kind: type[Response], body: dict[str, Any]) -> None:
+    try:
+        parse(kind, body, device="pi-1", verb=kind.verbs[0])
+    except EdgeqError:
+        return  # the other verbs are tried too
+
+
+@cache
+def _responses() -> tuple[type[Response], ...]:
+    for module in pkgutil.walk_packages(edgeq.__path__, "edgeq."):
+        if module.name.startswith(("edgeq.fleet", "edgeq.collector", "edgeq.benchmark", "edgeq.experiment")):
+            importlib.import_module(module.name)
+
+    def below(kind: type[Response]) -> Iterable[type[Response]]:
+        for each in kind.__subclasses__():
+            yield each
+            yield from below(each)
+
+    return tuple(kind for kind in below(Response) if kind.verbs)
+
+
+def _windows() -> list[bytes]:
+    lines = WINDOWS.read_bytes().splitlines()[:4]
+    return [wire.dump(wire.window(json.loads(line)["window"])) for line in lines]
+
+
+def _read_infer(data: bytes) -> None:
+    parse_infer(split({}, data))
+
+
+def _read_binary_infer(data: bytes) -> None:
+    parse_infer(split({"inference-header-content-length": str(data.rfind(b"}") + 1)}, data))
+
+
+def _read_feedback(data: bytes) -> None:
+    parse_feedback(split({}, data).fields)
+
+
+def _read_head(data: bytes) -> None:
+    read_head(io.BufferedReader(io.BytesIO(data)))
+
+
+INFER = {
+    "id": "1",
+    "inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 2.0]}],
+    "outputs": [{"name": "y", "parameters": {"binary_data": True}}],
+    "parameters": {"key": "k", "raw": True, "deadline_s": 1.5, "ticket": False},
+}
+BINARY = {
+    "inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}]
+}
+ANSWER = b"".join(
+    map(
+        wire.dump,
+        [
+            wire.hello("0.1.0"),
+            wire.progress("verified", blob="a"),
+            wire.result({"device_id": "d", "pending": 0, "release": "a" * 64, "samples": 1}),
+        ],
+    )
+)
+FAILURE = wire.dump(wire.hello("0.1.0")) + wire.dump(wire.error("EQ510", "kws", "no such model", hint="x"))
+HEAD = (
+    b"POST /v2/models/x/infer?a=b HTTP/1.1\r\nHost: localhost:80\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 2\r\nOrigin: http://localhost:80\r\nAccept: */*\r\nConnection: close\r\n\r\n{}"
+)
+REFUSED = (Refused, AgentError)
+TARGETS = {
+    "bundle": Target(
+        read=lambda data: parse_bundle(data, subject="a.eqb"),
+        errors=(BundleError,),
+        examples=lambda: [bundle(), _deflated(bundle())],
+        is_json=False,
+    ),
+    "manifest": Target(
+        read=_read_manifest, errors=(BundleError, NotJson), examples=lambda: [wire.canonical(_manifest())]
+    ),
+    "manifest on the device": Target(
+        read=_read_device_manifest,
+        errors=(AgentError, NotJson),
+        examples=lambda: [wire.canonical(_manifest())],
+    ),
+    "signatures": Target(
+        read=lambda data: from_document(data, _manifest(), subject="a.eqb"),
+        errors=(BundleError,),
+        examples=lambda: [_member("signatures.json")],
+    ),
+    "drift reference": Target(
+        read=lambda data: parse_reference(data, subject="a.eqb"),
+        errors=(BundleError,),
+        examples=lambda: [_member("files/reference.json")],
+    ),
+    "window": Target(
+        read=lambda data: window.to_json(window.parse(wire.parse(data).get("window"))),
+        errors=(window.WindowError, wire.WireError),
+        examples=_windows,
+        largest_bytes=32 << 20,
+    ),
+    "agent's answer": Target(
+        read=_read_answer,
+        errors=(wire.WireError, EdgeqError),
+        examples=lambda: [ANSWER, FAILURE],
+        largest_bytes=64 << 20,
+    ),
+    "head of a request": Target(read=_read_head, errors=(Refused,), examples=lambda: [HEAD], is_json=False),
+    "inference request": Target(
+        read=_read_infer, errors=REFUSED, examples=lambda: [json.dumps(INFER).encode()]
+    ),
+    "binary inference request": Target(
+        read=_read_binary_infer,
+        errors=REFUSED,
+        examples=lambda: [json.dumps(BINARY).encode() + bytes(8)],
+    ),
+    "feedback": Target(
+        read=_read_feedback, errors=REFUSED, examples=lambda: [b'{"ticket":"a","correct":true}']
+    ),
+}
+
+
+def status_of(server: Served, data: bytes) -> int | None:
+    """Send bytes to a server; return the status of its first response, or None where it just disconnects."""
+    with closing(server.connect()) as link:
+        link.sendall(data)
+        link.shutdown(socket.SHUT_WR)
+        received = link.recv(65536)
+    if not received:
+        return None
+    assert received.startswith(b"HTTP/1.1 ")
+    return int(received.split()[1])
