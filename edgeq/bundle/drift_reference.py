@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, mode
 
 from edgeq.errors import BundleError
 from edgeq.store import Store
+from edgeq_agent.telemetry.window import Window
 
 T = TypeVar("T")
 
@@ -107,6 +108,27 @@ def parse_reference(document: Mapping[str, Any] | bytes, *, subject: str) -> Dri
         raise BundleError(subject, f"drift reference: `{where}`: {fault['msg']}", hint=hint) from error
     except (ValueError, RecursionError) as error:
         raise BundleError(subject, "its drift reference is not JSON", hint=hint) from error
+
+
+def mismatch(reference: DriftReference, window: Window) -> str | None:
+    """Return why a window cannot be of the release with this reference, or None.
+
+    A window without any histogram of inputs matches: it says nothing about them.
+    """
+    if window.inputs:
+        names = [each.name for each in window.inputs]
+        if names != [each.name for each in reference.inputs]:
+            return "its inputs are not those of the release's drift reference"
+        for got, known in zip(window.inputs, reference.inputs, strict=True):
+            if [len(channel) for channel in got.channels] != [len(each.counts) for each in known.channels]:
+                return f"input {got.name}: its bins are not those of the release's drift reference"
+    bins = len(reference.output.confidence.counts)
+    if len(window.output.confidence) != bins:
+        return f"confidence: expected {bins} bins, got {len(window.output.confidence)}"
+    classes = len(reference.output.predicted)
+    if len(window.output.predicted) != classes:
+        return f"predicted class: expected {classes} bins, got {len(window.output.predicted)}"
+    return None
 
 
 def stored_reference(store: Store, release: str) -> DriftReference | None:

@@ -98,6 +98,8 @@ def _show(
     for name, collected in done.items():
         for reason in collected.reasons:
             app.ui.warn(f"{name}: a record was quarantined: {reason}")
+        if collected.reasons:
+            app.ui.say(f"{name}: `edgeq quarantine list {name}` shows the records")
     for name, error in failed.items() if several else ():
         app.ui.warn(f"{name}: error[{error.reported_code}]: {error.message}")
 

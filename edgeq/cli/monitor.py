@@ -65,11 +65,19 @@ def monitor_command(
             for name in selected:
                 if not judge_store(store, devices=[name], alpha=alpha):
                     inventory.get(name)
+            refused = sum(store.quarantine_counts().values())
             raise StoreError(
                 str(store.path),
                 "has no windows of these devices and models",
-                hint="run `edgeq collect --all`",
+                hint="`edgeq quarantine list` shows the records that were refused"
+                if refused
+                else "run `edgeq collect --all`",
             )
+        quarantined = {
+            name: count
+            for name, count in store.quarantine_counts().items()
+            if not selected or name in selected
+        }
         rates = [_replay(store, each, alpha, replay) if replay else None for each in streams]
     for each, rate in zip(streams, rates, strict=True):
         _show(app, each)
@@ -83,7 +91,11 @@ def monitor_command(
         {**_document(each), "replay": asdict(rate) if rate is not None else None}
         for each, rate in zip(streams, rates, strict=True)
     ]
-    body = {"alpha": alpha, "alarm": bool(alarms), "streams": entries}
+    for name, count in quarantined.items():
+        app.ui.warn(
+            f"{name}: {count} records were refused and are not judged; `edgeq quarantine list {name}`"
+        )
+    body = {"alpha": alpha, "alarm": bool(alarms), "streams": entries, "quarantined": quarantined}
     _end(app, body, _gate(alarms, alpha) if exit_code else None)
     app.ui.next("edgeq report -o report.html")
 
@@ -130,7 +142,11 @@ def _show(app: App, each: TelemetryStream) -> None:
     app.ui.line(head)
     for kind, number in total.errors.items():
         app.ui.line(f"  errors: {number} x {kind}")
+    if each.problem is not None:
+        app.ui.warn(f"{each.device}: {each.problem}")
     if verdict is None:
+        if each.problem is not None:
+            return
         app.ui.warn(f"{each.device}: the store has no drift reference of release {each.release[:12]}")
         return
     for reason in verdict.skipped:
@@ -165,6 +181,7 @@ def _document(each: TelemetryStream) -> dict[str, Any]:
         "latency_ns": None
         if not total.latency.count
         else {f"p{q}": total.latency.quantile_ns(q / 100) for q in (50, 90, 95, 99)},
+        "problem": each.problem,
         **(_NOT_JUDGED if each.verdict is None else _verdict(each.verdict)),
     }
 
@@ -179,6 +196,8 @@ def _replay(store: Store, each: TelemetryStream, alpha: float, replays: int) -> 
     from edgeq.bundle.drift_reference import stored_reference
     from edgeq.monitor.replay import replay_null
 
+    if each.verdict is None:
+        return None
     reference = stored_reference(store, each.release)
     if reference is None:
         return None

@@ -81,6 +81,7 @@ COMMANDS: dict[str, Entry] = {
     "prune": Entry(Section.RELEASES, "prune", "Delete unused releases, files and runtimes from devices."),
     "status": Entry(Section.FIELD, "status", "Show the releases, health and telemetry backlog of devices."),
     "collect": Entry(Section.FIELD, "collect", "Pull telemetry from devices into the store."),
+    "quarantine": Entry(Section.FIELD, "quarantine", "List, show, drop and retry refused telemetry records."),
     "monitor": Entry(Section.FIELD, "monitor", "Detect drift, with a stated false-alarm rate."),
     "report": Entry(Section.FIELD, "report", "Write an HTML report of variants, devices and drift."),
     "runs": Entry(Section.WORKSPACE, "runs", "List recorded conversions, bundles and deployments."),

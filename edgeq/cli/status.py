@@ -11,7 +11,7 @@ import click
 from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.device_results import finish
 from edgeq.cli.ui import App, command
-from edgeq.errors import DataError, StoreError
+from edgeq.errors import StoreError
 from edgeq.units import format_size
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def status_command(app: App, names: tuple[str, ...], retries: int) -> None:
     for name, summaries in field.items():
         for each in summaries:
             app.ui.line(f"{name}: {each.model} {each.release[:12]}, last windows: {each.line}")
+            if each.problem is not None:
+                app.ui.warn(f"{name}: {each.model}: {each.problem}")
     if not devices:
         app.ui.warn(f"no device is enrolled in the workspace {app.workspace}")
         app.ui.next("edgeq devices add NAME --host HOST")
@@ -80,7 +82,7 @@ def _field(app: App, devices: Sequence[Device]) -> dict[str, list[FieldSummary]]
                 device.name: field_summaries(store, device=device.name, newest=_LAST_WINDOWS)
                 for device in devices
             }
-    except (DataError, StoreError) as error:
+    except StoreError as error:
         # The devices have answered: a damaged store must not hide that.
         app.ui.warn(f"telemetry is not shown: error[{error.reported_code}]: {error.message}")
         return {}

@@ -9,11 +9,13 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
+from edgeq.collector.window_checks import FUTURE_TOLERANCE_NS, ReleaseChecks, check_window
 from edgeq.errors import AgentProtocolError, DeviceTimeout
 from edgeq.fleet.agent.client import AgentMessage, OnEvent
 from edgeq.fleet.responses import Count, Response, parse
 from edgeq.store import ReceivedWindow, RefusedRecord, Store, recording_store
-from edgeq_agent.telemetry.window import LARGEST, WindowError
+
+__all__ = ["FUTURE_TOLERANCE_NS", "Collected", "WindowSource", "collect"]
 
 BATCH = 500
 DEADLINE_S = 120.0
@@ -21,9 +23,8 @@ DEADLINE_S = 120.0
 MOST_WINDOWS = 20_000
 # A device that is slower than this is left for the next collection.
 COLLECTION_S = 1800.0
-# A device's clock may be wrong. A window that ends later than this after the host's time is refused, because
-# it would stay the newest one until that time comes.
-FUTURE_TOLERANCE_NS = 24 * 3600 * 10**9
+# The largest number that an agent accepts in an acknowledgement.
+_LARGEST_ACK = 1 << 62
 
 
 class WindowSource(Protocol):
@@ -124,6 +125,7 @@ def _pull(
     now_ns: Callable[[], int],
     monotonic_s: Callable[[], float],
 ) -> Collected:
+    releases = ReleaseChecks(store)
     end_s = monotonic_s() + COLLECTION_S
     received = 0
     new = duplicates = refused = 0
@@ -137,7 +139,7 @@ def _pull(
         if acknowledgement is not None:
             boot, seq = acknowledgement
             acknowledged[boot] = seq
-        windows, invalid = _validate(batch.records, now_ns())
+        windows, invalid = _validate(batch.records, now_ns(), releases)
         _check_progress(device_name, batch.records, acknowledged)
         received += len(batch.records)
         ingested = store.ingest(device_name, windows, device_id=batch.device_id, refused=invalid)
@@ -195,21 +197,17 @@ def _fetch(
     return _Batch(records=records, device_id=sent.device_id, pending=sent.pending)
 
 
-def _validate(records: list[Any], now_ns: int) -> tuple[list[ReceivedWindow], list[RefusedRecord]]:
+def _validate(
+    records: list[Any], now_ns: int, releases: ReleaseChecks
+) -> tuple[list[ReceivedWindow], list[RefusedRecord]]:
     windows: list[ReceivedWindow] = []
     refused: list[RefusedRecord] = []
     for record in records:
-        try:
-            received = ReceivedWindow.parse(record)
-        except WindowError as error:
-            refused.append(RefusedRecord(reason=str(error), body=record))
-            continue
-        early_ns = received.window.ended_ns - now_ns
-        if early_ns > FUTURE_TOLERANCE_NS:
-            reason = f"ended_ns is {early_ns / 3.6e12:.0f} h in the future; the device's clock is wrong"
-            refused.append(RefusedRecord(reason=reason, body=record))
+        checked = check_window(record, now_ns, releases)
+        if isinstance(checked, ReceivedWindow):
+            windows.append(checked)
         else:
-            windows.append(received)
+            refused.append(checked)
     return windows, refused
 
 
@@ -220,7 +218,8 @@ def _highest(records: list[Any]) -> dict[str, int]:
         if not isinstance(record, dict):
             continue
         boot, seq = record.get("boot"), record.get("seq")
-        if isinstance(boot, str) and isinstance(seq, int) and 0 < seq <= LARGEST:
+        # A number that the agent would refuse cannot be acknowledged; the record is in the quarantine.
+        if isinstance(boot, str) and boot and type(seq) is int and 0 < seq <= _LARGEST_ACK:
             highest[boot] = max(seq, highest.get(boot, 0))
     return highest
 

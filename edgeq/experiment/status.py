@@ -69,5 +69,6 @@ def result_of(store: Store, experiment: Experiment) -> ExperimentResult:
     """Return the results of an experiment from the windows in the store."""
     config = experiment.config
     windows = store.windows(model=config.model, experiment=config.experiment)
+    store.set_aside_invalid()
     references = {release: stored_reference(store, release) for release in config.releases.values()}
     return analyze(config, windows, references)

@@ -7,16 +7,17 @@ a new window field needs one entry here to be visible in all of them.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from edgeq.errors import DataError
 from edgeq.store import Store, WindowRecord
 from edgeq.units import format_duration, format_percent, format_size
+from edgeq_agent.telemetry.ddsketch import RELATIVE_ACCURACY
 from edgeq_agent.telemetry.merge import merge_windows
-from edgeq_agent.telemetry.window import OutputCounts, Shadow, Window, WindowError
+from edgeq_agent.telemetry.window import OutputCounts, Shadow, Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class FieldSummary:
     Attributes:
         windows: windows in the store; `total.merged` counts the windows of the device that they stand for.
         total: the merged window, without histograms.
+        problem: why windows were left out of `total`, or None.
     """
 
     device: str
@@ -33,6 +35,7 @@ class FieldSummary:
     release: str
     windows: int
     total: Window
+    problem: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as in `--json`."""
@@ -49,23 +52,29 @@ class FieldSummary:
 def summarise(records: Sequence[WindowRecord]) -> FieldSummary:
     """Return the summary of windows of one device, model and release; there must be at least one.
 
-    Raises:
-        DataError: EQ200; the windows' latency sketches differ in accuracy.
+    Sketches of different accuracy do not add up: windows with another accuracy than most are left out.
     """
     first = records[0]
-    try:
-        # Drift reads the histograms window by window; their sum is of no use and takes long.
-        total = merge_windows(*(_without_histograms(record.window) for record in records))
-    except WindowError as error:
-        raise DataError(
-            f"windows of {first.device}", str(error), hint="monitor one release at a time"
-        ) from error
+    accuracies = Counter(r.window.latency.relative_accuracy for r in records if r.window.latency.count)
+    usual = accuracies.most_common(1)[0][0] if accuracies else RELATIVE_ACCURACY
+    # Drift reads the histograms window by window; their sum is of no use and takes long.
+    kept = [
+        _without_histograms(record.window)
+        for record in records
+        if not record.window.latency.count or record.window.latency.relative_accuracy == usual
+    ]
+    problem = None
+    if len(kept) < len(records):
+        problem = (
+            f"{len(records) - len(kept)} windows are left out: their latency sketch has another accuracy"
+        )
     return FieldSummary(
         device=first.device,
         model=first.window.model,
         release=first.window.release,
-        windows=len(records),
-        total=total,
+        windows=len(kept),
+        total=merge_windows(*kept),
+        problem=problem,
     )
 
 
@@ -79,6 +88,7 @@ def field_summaries(
         newest: only the windows that arrived last, so many.
     """
     records = store.windows(device=device, model=model, newest=newest)
+    store.set_aside_invalid()
     return [summarise(stream) for stream in by_stream(records).values()]
 
 
@@ -170,9 +180,12 @@ def _count_text(count: int | None) -> str:
 
 def _period_text(window: Window) -> str:
     # The device's clock may be wrong; times are shown as it sent them.
-    started, ended = (
-        datetime.fromtimestamp(time_ns / 1e9, UTC) for time_ns in (window.started_ns, window.ended_ns)
-    )
+    try:
+        started, ended = (
+            datetime.fromtimestamp(time_ns / 1e9, UTC) for time_ns in (window.started_ns, window.ended_ns)
+        )
+    except (OverflowError, ValueError):  # beyond the year 9999
+        return "unknown"
     ending = "%H:%M" if started.date() == ended.date() else "%Y-%m-%d %H:%M"
     return f"{started:%Y-%m-%d %H:%M} to {ended:{ending}}"
 
@@ -222,7 +235,11 @@ def _shadow_text(shadow: Shadow) -> str:
 
 def _sqnr_db(shadow: Shadow) -> float | None:
     """Return the SQNR of the release's outputs against the shadow's; None where it is unknown or infinite."""
-    return 10 * math.log10(shadow.signal / shadow.noise) if shadow.signal and shadow.noise else None
+    if not shadow.signal or not shadow.noise:
+        return None
+    # A difference of logarithms: the quotient may be too small for a float.
+    sqnr_db = 10 * (math.log10(shadow.signal) - math.log10(shadow.noise))
+    return sqnr_db if math.isfinite(sqnr_db) else None
 
 
 def _figure(key: str, to_json: Callable[[Window], Any], *columns: FieldColumn) -> FieldFigure:

@@ -6,6 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from edgeq.bundle.drift_reference import stored_reference
+from edgeq.crash import unexpected
+from edgeq.errors import UsageError
 from edgeq.monitor.field import FieldSummary, by_stream, summarise
 from edgeq.monitor.verdict import DriftVerdict, judge
 from edgeq.store import Store, WindowRecord
@@ -17,11 +19,13 @@ class TelemetryStream:
 
     Attributes:
         field: what the windows add up to.
-        verdict: None where the store has no drift reference of the release.
+        verdict: None where the store has no drift reference of the release, or where judging failed.
+        problem: why the stream, or a part of it, could not be judged; None where nothing is wrong.
     """
 
     field: FieldSummary
     verdict: DriftVerdict | None
+    problem: str | None = None
 
     @property
     def device(self) -> str:
@@ -44,6 +48,8 @@ def judge_store(
 ) -> list[TelemetryStream]:
     """Judge every stream in the store, in the order in which they appeared.
 
+    A stream that cannot be judged has its `problem`; the others are judged all the same.
+
     Args:
         devices: only these; all when empty.
         model: only this one.
@@ -53,13 +59,20 @@ def judge_store(
         UsageError: alpha is not in (0, 1).
         StoreError: EQ610; the store cannot be used.
     """
+    if not 0 < alpha < 1:
+        raise UsageError("alpha", expected="a number between 0 and 1", got=str(alpha))
     streams = by_stream(store.windows(model=model), devices)
+    store.set_aside_invalid()
     return [_judge_stream(store, records, alpha) for records in streams.values()]
 
 
 def _judge_stream(store: Store, records: list[WindowRecord], alpha: float) -> TelemetryStream:
-    reference = stored_reference(store, records[0].window.release)
-    return TelemetryStream(
-        field=summarise(records),
-        verdict=None if reference is None else judge(records, reference, alpha=alpha),
-    )
+    field = summarise(records)
+    try:
+        reference = stored_reference(store, field.release)
+        verdict = None if reference is None else judge(records, reference, alpha=alpha)
+    except Exception as error:  # noqa: BLE001 - one stream must not end the others: it becomes a line
+        subject = f"{field.device}: {field.model} {field.release[:12]}"
+        failure = unexpected(error, subject=subject, device=field.device)
+        return TelemetryStream(field=field, verdict=None, problem=f"{failure.message}; {failure.hint}")
+    return TelemetryStream(field=field, verdict=verdict, problem=field.problem)

@@ -7,7 +7,14 @@ from datetime import UTC, datetime
 
 from edgeq.errors import StoreError
 from edgeq.monitor import judge_store
-from edgeq.report.devices import DeviceBench, device_table, device_verdicts, latency_figure, newest
+from edgeq.report.devices import (
+    DeviceBench,
+    device_table,
+    device_verdicts,
+    latency_figure,
+    newest,
+    unreadable_verdicts,
+)
 from edgeq.report.drift import drift_figures, drift_table, drift_verdicts, field_table
 from edgeq.report.variants import pareto_figure, variants_table, variants_verdict
 from edgeq.report.view import Level, ReportView, Table, VerdictLine, utc_now
@@ -37,12 +44,14 @@ def build_view(
     """
     selections = store.runs("select", limit=1)
     selection = selections[0] if selections else None
-    measured = newest(store.benches(model=model))
+    benches = store.benches(model=model)
+    measured = newest(benches)
     streams = judge_store(store, model=model, alpha=alpha)
     runs = store.runs(limit=MOST_RUNS)
     if not (runs or measured or streams):
         raise StoreError(str(store.path), "nothing to report yet", hint="run `edgeq demo`, or `edgeq bench`")
     verdicts: list[VerdictLine] = [*drift_verdicts(streams), *device_verdicts(measured)]
+    verdicts += [*unreadable_verdicts(benches), *_quarantine_verdicts(store)]
     if selection is not None:
         verdicts.insert(0, variants_verdict(selection))
     verdicts.sort(key=lambda line: line.level is not Level.BAD)  # problems first
@@ -59,6 +68,15 @@ def build_view(
         drift=drift_figures(streams),
         provenance=_provenance(store),
     )
+
+
+def _quarantine_verdicts(store: Store) -> list[VerdictLine]:
+    return [
+        VerdictLine(
+            level=Level.NOTE, text=f"{name}: {count} telemetry records were refused and are not in this page."
+        )
+        for name, count in store.quarantine_counts().items()
+    ]
 
 
 def _on_devices(store: Store, measured: Sequence[DeviceBench]) -> dict[str, dict[str, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeq.benchmark import BenchResult, parse_bench
+from edgeq.errors import AgentProtocolError
 from edgeq.report.view import Figure, Level, Table, VerdictLine
 from edgeq.store import BenchRecord
 from edgeq.units import format_duration, format_size
@@ -16,9 +17,29 @@ def newest(records: Sequence[BenchRecord]) -> list[DeviceBench]:
     """Return the newest result of each (device, model, release, threads), in the order of first results."""
     benches: dict[tuple[str, str, str, int], DeviceBench] = {}
     for record in records:
-        result = parse_bench(record.body, device=record.device)
+        result = _readable(record)
+        if result is None:
+            continue
         benches[record.device, record.model, record.release, result.threads] = (record.device, result)
     return list(benches.values())
+
+
+def unreadable_verdicts(records: Sequence[BenchRecord]) -> list[VerdictLine]:
+    """Return a line for each stored result that this version cannot read."""
+    return [
+        VerdictLine(
+            level=Level.NOTE, text=f"{record.device}: benchmark {record.id} of {record.model} cannot be read."
+        )
+        for record in records
+        if _readable(record) is None
+    ]
+
+
+def _readable(record: BenchRecord) -> BenchResult | None:
+    try:
+        return parse_bench(record.body, device=record.device)
+    except AgentProtocolError:
+        return None  # an earlier version stored it; `unreadable_verdicts` says so
 
 
 def device_verdicts(measured: Sequence[DeviceBench]) -> list[VerdictLine]:

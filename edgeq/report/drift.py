@@ -73,6 +73,8 @@ def drift_figures(streams: Sequence[TelemetryStream]) -> tuple[Figure, ...]:
 def _sentence(stream: TelemetryStream) -> VerdictLine:
     name = f"{stream.device}: {_name(stream)}"
     verdict = stream.verdict
+    if verdict is None and stream.problem is not None:
+        return VerdictLine(level=Level.BAD, text=f"{name} could not be judged: {stream.problem}.")
     if verdict is None:
         return VerdictLine(
             level=Level.NOTE, text=f"{name} is not judged: the store has no drift reference of this release."
@@ -100,7 +102,7 @@ def _name(stream: TelemetryStream) -> str:
 def _row(stream: TelemetryStream) -> tuple[str, ...]:
     verdict = stream.verdict
     if verdict is None:
-        outcome = "no reference"
+        outcome = "no reference" if stream.problem is None else "not judged"
     elif verdict.alarm:
         outcome = f"ALARM after window {(verdict.at_window or 0) + 1}"
     else:

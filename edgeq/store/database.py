@@ -20,6 +20,7 @@ from edgeq.store.records import (
     ExperimentRecord,
     Ingested,
     QuarantineRecord,
+    Readmitted,
     ReceivedWindow,
     RefusedRecord,
     ReleaseRecord,
@@ -40,6 +41,11 @@ from edgeq.store.schema import (
 )
 from edgeq_agent.telemetry.window import Window, parse
 
+# A device whose records fill this needs someone to look: nothing more of it is accepted, nor acknowledged.
+MOST_QUARANTINED = 10_000
+_LONGEST_QUARANTINED = 256 * 1024
+_SHOWN_OF_LONG = 16 * 1024
+
 
 class Store:
     """The records of one workspace. Open it with `Store.open`; close it with `with` or `close`.
@@ -51,6 +57,8 @@ class Store:
         self.path = path
         self._engine = engine
         self._now_ns = clock
+        # Windows that reads left out, by id, until `set_aside_invalid`.
+        self._invalid: dict[int, tuple[Mapping[str, Any], RefusedRecord]] = {}
 
     @classmethod
     def open(cls, workspace: Path) -> Store:
@@ -144,6 +152,9 @@ class Store:
             received: valid windows.
             device_id: the id that the device gave itself, which survives a rename; default: the name.
             refused: records that failed the validation.
+
+        Raises:
+            StoreError: EQ610; also when the device's quarantine is full: nothing is stored then.
         """
         new = duplicates = quarantined = 0
         identity = device_id or device_name
@@ -159,6 +170,8 @@ class Store:
                     quarantined += self._quarantine_record(
                         connection, device_name, RefusedRecord(reason=reason, body=each.body)
                     )
+            if refused:
+                _check_room(connection, device_name, len(refused))
             for record in refused:
                 quarantined += self._quarantine_record(connection, device_name, record)
         return Ingested(new=new, duplicates=duplicates, quarantined=quarantined)
@@ -176,11 +189,11 @@ class Store:
         A device sends its oldest window first, so this is also the order in which it recorded them. The
         device's timestamps do not give that order: its clock may jump.
 
+        A stored window that is damaged, or that an earlier version accepted and this one refuses, is left
+        out: it must not end the reading of all others. `set_aside_invalid` then moves it to the quarantine.
+
         Args:
             newest: only so many, the last ones.
-
-        Raises:
-            StoreError: EQ610; a stored window is damaged.
         """
         columns = (windows.c.id, windows.c.device, windows.c.device_id, windows.c.body)
         query = sa.select(*columns).order_by(windows.c.id.desc()).limit(newest)
@@ -196,7 +209,26 @@ class Store:
                 experiment_windows.c.experiment == experiment
             )
             query = query.where(windows.c.id.in_(of_experiment))
-        return [self._window_record(row) for row in reversed(self._rows(query))]
+        records = []
+        for row in reversed(self._rows(query)):
+            record = _window_record(row)
+            if isinstance(record, WindowRecord):
+                records.append(record)
+            else:
+                self._invalid[int(row["id"])] = (row, record)
+        return records
+
+    def set_aside_invalid(self) -> int:
+        """Move the invalid windows that `windows` met to the quarantine, and return how many there were."""
+        invalid, self._invalid = self._invalid, {}
+        if not invalid:
+            return 0
+        with store_errors(self.path), self._engine.begin() as connection:
+            for number, (row, record) in invalid.items():
+                self._quarantine_record(connection, str(row["device"]), record)
+                connection.execute(experiment_windows.delete().where(experiment_windows.c.window == number))
+                connection.execute(windows.delete().where(windows.c.id == number))
+        return len(invalid)
 
     def quarantine(self, device: str | None = None) -> list[QuarantineRecord]:
         """Return the quarantined records, oldest first; of one device if it is given."""
@@ -205,6 +237,43 @@ class Store:
         if device is not None:
             query = query.where(quarantine.c.device == device)
         return [QuarantineRecord(**{**row, "body": from_text(row["body"])}) for row in self._rows(query)]
+
+    def quarantine_counts(self) -> dict[str, int]:
+        """Return how many records of each device are in the quarantine, by the device's name."""
+        query = sa.select(quarantine.c.device, sa.func.count().label("records")).group_by(quarantine.c.device)
+        return {str(row["device"]): int(row["records"]) for row in self._rows(query)}
+
+    def drop_quarantined(self, records: Sequence[QuarantineRecord], *, actor: str) -> int:
+        """Delete records from the quarantine, note it in the audit log, and return how many were there."""
+        dropped = 0
+        with store_errors(self.path), self._engine.begin() as connection:
+            for record in records:
+                gone = connection.execute(quarantine.delete().where(quarantine.c.id == record.id)).rowcount
+                dropped += gone
+                if gone:
+                    connection.execute(
+                        audit.insert().values(
+                            at_ns=self._now_ns(),
+                            actor=actor,
+                            action="quarantine.drop",
+                            subject=record.device,
+                            body=to_text({"id": record.id, "reason": record.reason}),
+                        )
+                    )
+        return dropped
+
+    def readmit(self, record: QuarantineRecord, received: ReceivedWindow) -> Readmitted:
+        """Move a quarantined record that is valid now to the windows, in one transaction."""
+        window, text = received.window, to_text(received.body)
+        identity = window.device_id
+        with store_errors(self.path), self._engine.begin() as connection:
+            stored = (
+                _add_window(connection, record.device, identity, window, text)
+                or _stored_text(connection, identity, window) == text
+            )
+            if stored:
+                connection.execute(quarantine.delete().where(quarantine.c.id == record.id))
+        return Readmitted(record=record, stored=stored)
 
     def record_bench(self, device_name: str, body: Mapping[str, Any]) -> int:
         """Record a benchmark result (`edgeq.bench/1`) and return the id of the record."""
@@ -260,24 +329,6 @@ class Store:
         query = sa.select(audit).order_by(audit.c.id.desc()).limit(limit)
         return [AuditRecord(**{**row, "body": from_text(row["body"])}) for row in self._rows(query)]
 
-    def _window_record(self, row: Mapping[str, Any]) -> WindowRecord:
-        text = str(row["body"])
-        try:
-            window = parse(from_text(text))
-        except ValueError as error:
-            raise StoreError(
-                str(self.path),
-                f"window {row['id']} of {row['device']} is damaged: {error}",
-                hint="restore .edgeq/store.db from a backup",
-            ) from error
-        return WindowRecord(
-            id=row["id"],
-            device=row["device"],
-            device_id=row["device_id"],
-            window=window,
-            sha256=hashlib.sha256(text.encode("ascii")).hexdigest(),
-        )
-
     def _insert(self, table: sa.Table, **values: Any) -> int:
         with store_errors(self.path), self._engine.begin() as connection:
             key = connection.execute(table.insert().values(**values)).inserted_primary_key
@@ -289,6 +340,8 @@ class Store:
 
     def _quarantine_record(self, connection: sa.Connection, device: str, record: RefusedRecord) -> int:
         text = to_text(record.body)
+        if len(text) > _LONGEST_QUARANTINED:
+            text = to_text({"shortened_from_bytes": len(text), "begins": text[:_SHOWN_OF_LONG]})
         statement = insert(quarantine).values(
             device=device,
             reason=record.reason,
@@ -297,6 +350,34 @@ class Store:
             body=text,
         )
         return connection.execute(statement.on_conflict_do_nothing()).rowcount
+
+
+def _window_record(row: Mapping[str, Any]) -> WindowRecord | RefusedRecord:
+    text = str(row["body"])
+    body: Any = text
+    try:
+        body = from_text(text)
+        window = parse(body)
+    except (ValueError, RecursionError) as error:
+        return RefusedRecord(reason=f"stored window {row['id']} is not valid: {error}", body=body)
+    return WindowRecord(
+        id=row["id"],
+        device=row["device"],
+        device_id=row["device_id"],
+        window=window,
+        sha256=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
+    )
+
+
+def _check_room(connection: sa.Connection, device: str, more: int) -> None:
+    query = sa.select(sa.func.count()).where(quarantine.c.device == device)
+    held = int(connection.execute(query).scalar_one())
+    if held + more > MOST_QUARANTINED:
+        raise StoreError(
+            device,
+            f"its quarantine is full ({held} records); nothing more is collected, and nothing is lost",
+            hint=f"see `edgeq quarantine list {device}`, then `edgeq quarantine drop --device {device}`",
+        )
 
 
 def _release(row: Mapping[str, Any]) -> ReleaseRecord:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeq_agent.telemetry import window
 from edgeq_agent.telemetry.window import Window
+from edgeq_agent.wire import MAX_DEPTH
 
 Body = Mapping[str, Any]
 
@@ -117,6 +118,8 @@ class ReceivedWindow:
         Raises:
             WindowError: it is not a valid `edgeq.window/1`.
         """
+        if _deeper_than(body, MAX_DEPTH):
+            raise window.WindowError("window", f"at most {MAX_DEPTH} levels of nesting", "more")
         return cls(window=window.parse(body), body=body)
 
 
@@ -154,11 +157,40 @@ class Ingested:
     quarantined: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readmitted:
+    """The outcome of a quarantined record that is valid now.
+
+    Attributes:
+        stored: it left the quarantine: the store has it. False: the store has other content under its number.
+    """
+
+    record: QuarantineRecord
+    stored: bool
+
+
+def _deeper_than(value: Any, most: int) -> bool:
+    level = _containers([value])
+    for _ in range(most):
+        level = [
+            inner
+            for each in level
+            for inner in _containers(each.values() if isinstance(each, Mapping) else each)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _containers(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if isinstance(value, (Mapping, list, tuple))]
+
+
 def to_text(body: Any) -> str:
     """Return a body as JSON text: sorted keys, no spaces, ASCII.
 
     NaN and infinities become null, because JSON has neither. ASCII, because a broken device may send a lone
-    surrogate, which UTF-8 cannot encode.
+    surrogate, which UTF-8 cannot encode. What is nested too deep to be read again becomes a note.
     """
     return json.dumps(_plain(body), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -168,13 +200,15 @@ def from_text(text: str) -> Any:
     return json.loads(text)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, depth: int = 0) -> Any:
+    if depth > 2 * MAX_DEPTH:
+        return "(nested too deep to be stored)"
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(item, depth + 1) for item in value]
     if isinstance(value, Path):
         return str(value)
     return value

@@ -61,6 +61,16 @@ def test_windows_stay_until_they_are_acknowledged(place: home.Home) -> None:
         assert box.pending() == 2
 
 
+def test_a_window_that_was_never_sent_stays_whatever_is_acknowledged(place: home.Home) -> None:
+    with outbox.opened(place) as box:
+        for _ in range(5):
+            box.append("m", "r", _window())
+        boot, first = box.take(2)
+        assert len(first) == 2
+        assert box.acknowledge(boot, 99) == 2
+        assert [window["seq"] for window in box.take(10)[1]] == [3, 4, 5]
+
+
 def test_numbering_continues_after_all_windows_were_acknowledged(place: home.Home) -> None:
     with outbox.opened(place) as box:
         box.append("m", "r", _window())

@@ -219,6 +219,25 @@ def test_a_window_from_the_future_is_quarantined_and_reported(agent: RealAgent, 
         assert [record.window.seq for record in store.windows()] == [1, 3]
 
 
+@pytest.mark.first_is_quick
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [('{"seq": 99}', 1), ("{", 0), ("", 0), ("null", 0), ('{"x": ' + "[" * 900 + "]" * 900 + "}", 0)],
+    ids=["another number", "cut", "empty", "null", "deep"],
+)
+def test_a_damaged_row_of_the_outbox_does_not_hold_the_rest_back(
+    agent: RealAgent, tmp_path: Path, text: str, refused: int
+) -> None:
+    agent.fill(5)
+    with contextlib.closing(sqlite3.connect(agent.home / "outbox.db")) as outbox, outbox:
+        assert outbox.execute("UPDATE windows SET body = ? WHERE seq = 2", (text,)).rowcount == 1
+    with Store.open(tmp_path) as store:
+        got = collect(agent, "pi", store=store, limit=2, now_ns=lambda: NOW_NS)
+        assert (got.new, got.refused, got.pending) == (4, refused, 0)
+        assert [record.window.seq for record in store.windows()] == [1, 3, 4, 5]
+        assert [record.body["seq"] for record in store.quarantine("pi")] == [2] * refused
+
+
 def test_windows_of_several_boots_are_all_acknowledged(tmp_path: Path) -> None:
     both = [_window(4, "b1:n"), _window(5, "b1:n"), _window(1, "b2:n")]
     script = Script((both, {"pending": 3}), ([_window(1, "b2:n")], {"pending": 1}), ([], {"pending": 0}))

@@ -248,8 +248,11 @@ class Outbox:
         return str(boot), windows
 
     def acknowledge(self, boot: str, seq: int) -> int:
-        """Delete the windows of a boot up to a number; return how many were deleted."""
-        statement = "DELETE FROM windows WHERE boot = ? AND seq <= ?"
+        """Delete the windows of a boot up to a number that were sent; return how many were deleted.
+
+        One that was never sent stays whatever the number is: the host cannot have stored it.
+        """
+        statement = "DELETE FROM windows WHERE boot = ? AND seq <= ? AND sent = 1"
 
         def delete(database: sqlite3.Connection) -> int:
             with transaction(database):

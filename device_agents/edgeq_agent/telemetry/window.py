@@ -8,6 +8,7 @@ Device and host share this module: standard library only, Python 3.7.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from dataclasses import fields as fields_of
 from typing import Any, Callable, Mapping, Tuple
@@ -18,6 +19,8 @@ from edgeq_agent.telemetry.ddsketch import Sketch
 from edgeq_agent.wire import Json
 
 SCHEMA = "edgeq.window/1"
+# Counts up to here are exact in the floats of the host's statistics.
+LARGEST_COUNT = 2**53
 # `arm` and `experiment` of a window that was merged from windows of several; null in JSON.
 MIXED = ""
 LARGEST = 2**63 - 1
@@ -25,7 +28,7 @@ LARGEST = 2**63 - 1
 _LONGEST_TEXT = 500
 _LONGEST_LABEL = 200
 _LONGEST_TENSOR_NAME = 10_000
-# gamma**index overflows beyond this bucket.
+# A finer sketch than any agent's would have more buckets.
 _LARGEST_BUCKET = 20_000
 _HOTTEST_C = 1000
 
@@ -200,7 +203,7 @@ def _content(fields: Fields) -> Window:
     window = Window(
         started_ns=_count(fields, "started_ns"),
         ended_ns=_count(fields, "ended_ns"),
-        inferences=_count(fields, "inferences"),
+        inferences=fields.integer("inferences", 0, LARGEST_COUNT),
         errors=_errors(fields),
         latency=_latency(fields.object("latency", "a sketch")),
         inputs=_inputs(fields),
@@ -216,6 +219,9 @@ def _content(fields: Fields) -> Window:
         shadow=_shadows(fields.object("shadow")) if "shadow" in fields else {},
         merged=fields.integer("merged", 1, LARGEST, default=1),
     )
+    failed = sum(window.errors.values())
+    if failed > window.inferences:
+        raise fields.refuse("errors", f"at most inferences, {window.inferences}")
     if window.ended_ns < window.started_ns:
         raise fields.refuse("ended_ns", f"at least started_ns, {window.started_ns}")
     return window
@@ -328,6 +334,9 @@ def _latency(fields: Fields) -> Sketch:
         _is_bucket(index) and _is_count(count) for index, count in counts.items()
     ):
         raise fields.refuse("counts", "counts by bucket index")
+    last = _last_bucket(accuracy)
+    if any(int(index) > last for index in counts):
+        raise fields.refuse("counts", f"bucket indexes up to {last}")
     count = _count(fields, "count")
     if count != sum(counts.values()):
         raise fields.refuse("count", f"{sum(counts.values())}, the sum of counts")
@@ -405,18 +414,26 @@ def _shadow(fields: Fields) -> Shadow:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= LARGEST  # a bool is not a count
+    return type(value) is int and 0 <= value <= LARGEST_COUNT  # a bool is not a count
 
 
 def _is_counts(value: Any) -> bool:
     # Without a call for each item: a window may hold thousands, and the host parses thousands of windows.
     if not isinstance(value, list) or set(map(type, value)) - {int}:
         return False
-    return not value or (min(value) >= 0 and max(value) <= LARGEST)
+    return not value or (min(value) >= 0 and max(value) <= LARGEST_COUNT)
 
 
 def _is_text(value: Any, longest: int) -> bool:
     return isinstance(value, str) and 0 < len(value) <= longest and value.isprintable()
+
+
+def _last_bucket(accuracy: float) -> int:
+    """Return the bucket of the largest latency, beyond which an index is made up and overflows floats."""
+    log_gamma = math.log1p(accuracy) - math.log1p(-accuracy)
+    return (
+        min(_LARGEST_BUCKET, math.ceil(math.log(LARGEST) / log_gamma) + 1) if log_gamma else _LARGEST_BUCKET
+    )
 
 
 def _is_bucket(index: Any) -> bool:
