@@ -49,6 +49,7 @@ CODES: Mapping[str, str] = {
     "EQ331": "the histograms were taken from another model",
     "EQ332": "the backend does not support the scheme",
     "EQ333": "the signature to convert is unknown or not chosen",
+    "EQ334": "the result does not follow its float model",
 }
 
 
@@ -105,6 +106,15 @@ class ConverterError(Exception):
             got=body["got"],
             hint=body["hint"],
         )
+
+
+_SIMPLER = ("dynamic", "float16", "float32")
+
+
+def other_schemes(scheme: str) -> str:
+    """Return a hint that names schemes which ask less of the quantizer than this one; never this one."""
+    left = _SIMPLER[_SIMPLER.index(scheme) + 1 :] if scheme in _SIMPLER else _SIMPLER[:2]
+    return f"use --scheme {' or '.join(left)}" if left else "convert the model's source again"
 
 
 @contextmanager

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     type=click.Choice(["int8", "int16", "float32"]),
     help="Type of inputs and outputs of an integer model.  [default: int8; int16x8: float32]",
 )
+@click.option("--strict", is_flag=True, help="Fail if the result does not follow its float model (EQ334).")
 @source_options
 @recipe_options
 @pruning_options
@@ -63,6 +64,7 @@ def convert_command(
     scheme: str | None,
     calibration: Path | None,
     io: str | None,
+    strict: bool,
     histograms: Path | None,
     recipe_file: Path | None,
     save_recipe: Path | None,
@@ -100,6 +102,7 @@ def convert_command(
             recipe=recipe,
             calibration=calibration,
             histograms=histograms,
+            strict=strict,
             on_progress=on_progress,
             store=store,
             **pruning,

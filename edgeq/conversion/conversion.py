@@ -109,6 +109,7 @@ def convert(
     validation: Path | None = None,
     epochs: int | None = None,
     distill: bool = False,
+    strict: bool = False,
     on_progress: Progress | None = None,
     deadline_s: float = 3600.0,
     store: Recorder | None = None,
@@ -130,6 +131,7 @@ def convert(
         validation: data of the same form to measure accuracy on; None holds out a fifth of the training data.
         epochs: of re-tuning; None derives the number from the size of the data.
         distill: re-tune towards the unpruned model's outputs; needs no labels.
+        strict: EQ334 for a result that does not follow its float model, in place of a note.
         on_progress: called with (step, done, total).
         deadline_s: the worker is killed after this time.
         store: where to record the run and its lineage: None is the store of the default workspace,
@@ -172,6 +174,7 @@ def convert(
             histograms=histograms,
             training=Path(training) if training else None,
             validation=Path(validation) if validation else None,
+            strict=strict,
             workdir=session.workdir,
         )
         result = session.run(job, subject=source, deadline_s=deadline_s, on_progress=on_progress)

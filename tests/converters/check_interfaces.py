@@ -136,6 +136,20 @@ def reversed_names(place: Path) -> Path:
     return saved(keras.Model([first, second], [layers.Dense(2)(first), layers.Dense(2)(second)]), place)
 
 
+def random_layers(place: Path) -> Path:
+    image = keras.Input((16, 16, 3), name="image")
+    x = layers.RandomCrop(12, 12)(layers.RandomRotation(0.1)(layers.RandomFlip()(image)))
+    return saved(keras.Model(image, layers.GlobalAveragePooling2D()(x)), place)
+
+
+def half(place: Path) -> Path:
+    keras.config.set_dtype_policy("mixed_float16")
+    x = keras.Input((5, 3), name="x")
+    source = saved(keras.Model(x, layers.Dense(3)(layers.LSTM(4)(x))), place)
+    keras.config.set_dtype_policy("float32")
+    return source
+
+
 def saved(model: Any, place: Path) -> Path:
     """Save a Keras model and return its path."""
     model.save(place / "model.keras")
@@ -237,6 +251,8 @@ CASES: dict[str, tuple[Make, SourceOptions]] = {
     "open_with_shape": (OPEN, SourceOptions(shapes=(("a", (1, 9, 6)),))),
     "shape_that_contradicts": (OPEN, SourceOptions(shapes=(("a", (1, 9, 5)),))),
     "shape_of_no_input": (OPEN, SourceOptions(shapes=(("b", (1, 9, 6)),))),
+    "random_layers": (random_layers, NONE),
+    "half": (half, NONE),
     "variable": (function(counted, spec(1, 6)), NONE),
 }
 

@@ -96,6 +96,14 @@ def test_a_variable_is_kept(outcomes: dict[str, Outcome]) -> None:
     assert not outcomes["variable"]["repeatable"]
 
 
+def test_random_layers_and_half_precision_are_converted(outcomes: dict[str, Outcome]) -> None:
+    assert outcomes["random_layers"]["sqnr_db"] > 100
+    half = outcomes["half"]
+    assert [dtype for _, _, dtype in (*half["inputs"], *half["outputs"])] == ["float32", "float32"]
+    assert half["sqnr_db"] > 40
+    assert "half precision" in half["notes"][0]
+
+
 REFUSED = {
     "two_signatures": ("EQ333", "--signature embed"),
     "unknown_signature": ("EQ333", "--signature embed"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,6 +17,11 @@ from edgeq_converters.errors import ConverterError
 
 LABELS = "y"
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".gif", ".webp"}
+# What numpy raises on files that are damaged or something else.
+_UNREADABLE = (
+    ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, KeyError, struct.error, SyntaxError,
+    TypeError, IndexError, OverflowError, MemoryError, NotImplementedError, RuntimeError, AttributeError,
+)  # fmt: skip
 _KINDS = "a .npz (x, y), a .npy or a folder with one subfolder of images per class"
 
 
@@ -55,18 +61,40 @@ def read(path: Path) -> RawSamples:
 
 def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"x": loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, KeyError) as error:
+        with path.open("rb") as stream:  # numpy leaves a file open that it cannot read
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"x": loaded}
+            with loaded:
+                arrays = {name: loaded[name] for name in loaded.files}
+    except _UNREADABLE as error:
         short = " ".join(str(error).split())[:120]
         if "pickle" in short:
             short = "neither .npz nor .npy, or arrays of Python objects"
         raise ConverterError(
-            "EQ201", str(path), f"cannot be read as samples ({short})", expected=_KINDS
+            "EQ201", str(path), f"cannot be read as samples ({short})", expected=_KINDS, got=_kind_of(path)
         ) from error
+    # A zip archive of something else, such as a .keras model, has members that are not arrays.
+    if other := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise ConverterError(
+            "EQ201",
+            str(path),
+            f"cannot be read as samples (`{other[0]}` in it is not an array)",
+            expected=_KINDS,
+            got=_kind_of(path),
+        )
+    return arrays
+
+
+def _kind_of(path: Path) -> str | None:
+    """Return what a file is instead of samples, where its start or its ending says it."""
+    with path.open("rb") as stream:
+        head = stream.read(8)
+    if head[4:8] == b"TFL3":
+        return "a .tflite model"
+    if head[:4] == b"\x89HDF":
+        return "an HDF5 file"
+    return f"a {path.suffix} file" if path.suffix not in {"", ".npz", ".npy"} else None
 
 
 def checked(arrays: Mapping[str, npt.NDArray[Any]], *, subject: str) -> dict[str, npt.NDArray[Any]]:

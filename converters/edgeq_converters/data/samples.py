@@ -294,7 +294,15 @@ def check_labels(labels: Array, *, samples: int, classes: int, subject: str) -> 
         ConverterError: EQ206 count, EQ207 type, EQ208 range, EQ313 the model has fewer than two classes.
     """
     if labels.shape != (samples,):
-        raise ConverterError("EQ206", subject, expected=f"`y` of shape ({samples},)", got=str(labels.shape))
+        one_hot = labels.ndim == 2 and labels.shape == (samples, classes)
+        column = labels.ndim == 2 and labels.shape == (samples, 1)
+        raise ConverterError(
+            "EQ206",
+            subject,
+            expected=f"`y` of shape ({samples},)",
+            got=str(labels.shape),
+            hint="y = y.argmax(1)" if one_hot and not column else "y = y[:, 0]" if column else None,
+        )
     if labels.dtype.kind not in "iu":
         raise ConverterError(
             "EQ207",

@@ -53,12 +53,16 @@ class Interpreter:
                     experimental_preserve_all_tensors=every_tensor,
                     experimental_op_resolver_type=resolver,
                 )
-            self._runtime.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             problem = str(error)
             raise _unknown_ops(model.subject, problem) or tflite_file.damaged(
                 model.subject, problem
             ) from error
+        try:
+            self._runtime.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            problem = str(error)
+            raise _unknown_ops(model.subject, problem) or _not_prepared(model.subject, problem) from error
         self.inputs: Sequence[Mapping[str, Any]] = self._runtime.get_input_details()
         self.outputs: Sequence[Mapping[str, Any]] = self._runtime.get_output_details()
 
@@ -95,6 +99,17 @@ class Interpreter:
         """
         values: Array = self._runtime.get_tensor(index)
         return values
+
+
+def _not_prepared(subject: str, problem: str) -> ConverterError:
+    # The runtime read the whole file, so it is complete: an operation does not take its inputs.
+    short = " ".join(problem.split())[:160]
+    return ConverterError(
+        "EQ303",
+        subject,
+        f"the runtime does not accept an operation of the model ({short})",
+        hint="convert the model's source again; for a copied file, compare its SHA-256 with the original's",
+    )
 
 
 def _unknown_ops(subject: str, problem: str) -> ConverterError | None:

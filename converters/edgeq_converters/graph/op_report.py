@@ -92,7 +92,7 @@ def require_full_integer(info: ModelInfo, *, io: str, subject: str) -> None:
             "EQ307",
             subject,
             f"{len(stayed)} of {len(info.ops)} operations stayed float: {named}{more}",
-            hint="replace these operations in the model, or use --scheme dynamic or float16",
+            hint="--scheme int8-mixed leaves them in float; or replace them in the model",
         )
     wrong = [tensor for tensor in (*info.inputs, *info.outputs) if tensor.dtype.startswith("float")]
     if io != "float32" and wrong:

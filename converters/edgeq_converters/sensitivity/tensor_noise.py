@@ -38,9 +38,11 @@ def measure_tensors(
     signal = dict.fromkeys(names, 0.0)
     noise = dict.fromkeys(names, 0.0)
     peaks: dict[str, npt.NDArray[np.float64]] = {}
-    for rows, count in batches(samples, samples.inputs):
+    # The int8 model's inputs may be integers too.
+    both = zip(batches(samples, samples.inputs), batches(samples, int8.inputs), strict=True)
+    for (rows, count), (integer_rows, _) in both:
         float_run.interpreter.run(rows)
-        int8_run.interpreter.run(rows)
+        int8_run.interpreter.run(integer_rows)
         for name in names:
             if name not in float_run.tensors:
                 continue

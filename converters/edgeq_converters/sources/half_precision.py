@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 TYPES = frozenset({"float16", "bfloat16"})
+_SUFFIX = "constant"
 NOTE = "the source computes in half precision; the .tflite computes the same in float32"
 
 
@@ -18,7 +19,7 @@ def is_used(tf: Any, concrete: Any) -> bool:
 
 
 def widened(tf: Any, concrete: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
-    """Return the function with every half-precision tensor in float32; variables become constants.
+    """Return the function with its variables as constants and every half-precision tensor in float32.
 
     Args:
         inputs: names of the arguments, in order.
@@ -29,6 +30,7 @@ def widened(tf: Any, concrete: Any, inputs: Sequence[str], outputs: Sequence[str
     order = sorted(range(len(outputs)), key=lambda index: outputs[index])
     frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
     definition = frozen.graph.as_graph_def()
+    _rename_functions(definition)
     for node in _nodes(definition):
         _widen_node(tf, node)
     for function in definition.library.function:
@@ -49,6 +51,22 @@ def widened(tf: Any, concrete: Any, inputs: Sequence[str], outputs: Sequence[str
         return {name: by_name[name] for name in outputs}
 
     return tf.function(call, autograph=False).get_concrete_function(*specs)
+
+
+def _rename_functions(definition: Any) -> None:
+    # TensorFlow knows the functions of the source under their names, and refuses others under the same.
+    names = {
+        function.signature.name: f"{function.signature.name}_{_SUFFIX}"
+        for function in definition.library.function
+    }
+    for function in definition.library.function:
+        function.signature.name = names[function.signature.name]
+    for node in _nodes(definition):
+        node.op = names.get(node.op, node.op)
+        for value in node.attr.values():
+            for called in (value.func, *value.list.func):
+                if called.name in names:
+                    called.name = names[called.name]
 
 
 def _nodes(definition: Any) -> Iterator[Any]:

@@ -130,11 +130,12 @@ def _freeze(
         half = half_precision.is_used(tf, concrete)
         if half:
             concrete = half_precision.widened(tf, concrete, names, order)
-        module.serve = concrete
-        # Keras 3 hides its variables from tf.Module; hidden ones would not be folded into constants.
-        module.captured = list(concrete.graph.variables)
         folder = workdir / _FROZEN
-        tf.saved_model.save(module, str(folder), signatures={"serving_default": concrete})
+        try:
+            _save(tf, module, concrete, folder)
+        except KeyError:
+            # A random layer's seed is a variable that the model does not list. Inference does not read it.
+            _save(tf, tf.Module(), half_precision.widened(tf, concrete, names, order), folder)
     except ConverterError:
         raise
     except Exception as error:
@@ -142,6 +143,13 @@ def _freeze(
     return _Frozen(
         folder=folder, opened=opened, interface=Interface(inputs=inputs, outputs=outputs), half=half
     )
+
+
+def _save(tf: Any, module: Any, concrete: Any, folder: Path) -> None:
+    module.serve = concrete
+    # Keras 3 hides its variables from tf.Module; hidden ones would not be folded into constants.
+    module.captured = list(concrete.graph.variables)
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": concrete})
 
 
 def _open(tf: Any, source: Path, kind: SourceKind, options: SourceOptions) -> Opened:

@@ -68,6 +68,7 @@ class ConvertJob(Job[ConvertResult]):
         data: calibration samples; required for integer schemes unless `histograms` are given.
         histograms: written by an earlier calibration of this model.
         training, validation: for re-tuning after pruning.
+        strict: refuse a result that does not follow its float model.
         workdir: an empty folder for the libraries' files.
     """
 
@@ -81,6 +82,7 @@ class ConvertJob(Job[ConvertResult]):
     histograms: Path | None = None
     training: Path | None = None
     validation: Path | None = None
+    strict: bool = False
     workdir: Path
 
 

@@ -13,6 +13,7 @@ from edgeq_converters.calibration.observe import observe
 from edgeq_converters.calibration.qparams import INT8, INT16, Grid
 from edgeq_converters.calibration.ranges import TensorRange, calibrated_ranges
 from edgeq_converters.data.samples import Samples, canonical_order, subset
+from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.cost import macs, memory_per_sample, obstacle
 from edgeq_converters.graph.model import Model
@@ -148,6 +149,7 @@ class _Search:
         self.grid: Grid = INT16 if recipe.scheme is Scheme.INT16X8 else INT8
         self.scores: list[Score] = []
         self.notes: list[str] = []
+        self.dropped: list[ConverterError] = []
 
     def run(self) -> Best:
         why_not = obstacle(self.model)
@@ -179,14 +181,23 @@ class _Search:
         per_kind = 1 if heavy else 2
         finalists: list[_Candidate] = []  # only these are kept in memory: each is as large as the model
         for equalized in equalize:
-            self._observe_parts(equalized, fit, held_out)
-            calibrators = self._calibrators(equalized, fit)
+            try:
+                self._observe_parts(equalized, fit, held_out)
+                calibrators = self._calibrators(equalized, fit)
+            except ConverterError as error:
+                if not equalized or len(equalize) == 1:
+                    raise
+                self._drop("equalization", error)
+                continue
             advance(1)
             for calibrator in calibrators:
-                model = self._quantize(calibrator, equalized, self.fitted[equalized]).model
-                score = Score(
-                    calibrator=calibrator, equalized=equalized, corrected=False, sqnr_db=scorer.sqnr_db(model)
-                )
+                try:
+                    model = self._quantize(calibrator, equalized, self.fitted[equalized]).model
+                    sqnr_db = scorer.sqnr_db(model)
+                except ConverterError as error:
+                    self._drop(f"{calibrator} ranges{', equalized' if equalized else ''}", error)
+                    continue
+                score = Score(calibrator=calibrator, equalized=equalized, corrected=False, sqnr_db=sqnr_db)
                 self.scores.append(score)
                 finalists = _best_of_kind([*finalists, _Candidate(score=score, model=model)], per_kind)
                 del model
@@ -195,6 +206,8 @@ class _Search:
             self._score_corrected(finalists, subset(fit, _SCREENED), scorer)
         advance(len(equalize))
         allowed = [score for score in self.scores if score.corrected in correct]
+        if not allowed and self.dropped:
+            raise self.dropped[0]
         winner = max(allowed, key=lambda score: score.sqnr_db)  # among equals the first, which does least
         first = self.scores[0]
         self.notes.append(
@@ -241,16 +254,28 @@ class _Search:
     ) -> None:
         """Correct each finalist on some of the samples, and record its score after that."""
 
-        def corrected_db(candidate: _Candidate) -> float:
+        def corrected_db(candidate: _Candidate) -> float | ConverterError:
             equalized = candidate.score.equalized
-            return scorer.sqnr_db(self._correct(equalized, candidate.model, samples, rows=_SCREENED_ROWS))
+            try:
+                return scorer.sqnr_db(self._correct(equalized, candidate.model, samples, rows=_SCREENED_ROWS))
+            except ConverterError as error:
+                return error
 
         # Corrections do not affect each other: running two at a time gives the same result.
         workers = 1 if len(self.model.data) > _LARGE else min(os.cpu_count() or 1, 2)
         with ThreadPoolExecutor(workers) as pool:
             results = list(pool.map(corrected_db, finalists))
-        for candidate, sqnr_db in zip(finalists, results, strict=True):
-            self.scores.append(replace(candidate.score, corrected=True, sqnr_db=sqnr_db))
+        for candidate, result in zip(finalists, results, strict=True):
+            corrected = replace(candidate.score, corrected=True)
+            if isinstance(result, ConverterError):
+                self._drop(str(corrected), result)
+            else:
+                self.scores.append(replace(corrected, sqnr_db=result))
+
+    def _drop(self, what: str, error: ConverterError) -> None:
+        """Leave a candidate out that cannot be made or does not run; the others decide."""
+        self.dropped.append(error)
+        self.notes.append(f"{what}: left out, because {error.problem or error}")
 
     def _observe_parts(self, equalized: bool, fit: Samples, held_out: Samples) -> None:
         """Take the histograms of both parts of the samples; merged, they are those of all samples."""

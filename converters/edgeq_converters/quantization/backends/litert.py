@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeq_converters.calibration.ranges import TensorRange
 from edgeq_converters.data.files import missing
-from edgeq_converters.errors import ConverterError
+from edgeq_converters.errors import ConverterError, other_schemes
 from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.model import Model
 from edgeq_converters.quantization.repair import repaired
@@ -80,7 +80,7 @@ def quantize(
             "EQ308",
             model.subject,
             f"the quantizer refused the model ({short})",
-            hint="use --scheme float16 or float32",
+            hint=other_schemes(recipe.scheme),
         ) from error
     quantized = model.with_data(bytes(result.quantized_model))
     return repaired(quantized) if recipe.scheme.needs_ranges else quantized

@@ -15,7 +15,7 @@ import numpy as np
 from edgeq_converters.calibration.ranges import Ranges, TensorRange
 from edgeq_converters.data.files import missing
 from edgeq_converters.data.samples import Samples
-from edgeq_converters.errors import ConverterError
+from edgeq_converters.errors import ConverterError, other_schemes
 from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.edit import Editor
 from edgeq_converters.graph.interpreter import batches
@@ -66,7 +66,7 @@ def quantize(model: Model, *, recipe: Recipe, ranges: Mapping[str, TensorRange])
             "EQ308",
             model.subject,
             f"TensorFlow's quantizer refused the model ({short})",
-            hint="use --scheme dynamic or float16",
+            hint=other_schemes(recipe.scheme),
         ) from error
     return repaired(model.with_data(quantized))
 

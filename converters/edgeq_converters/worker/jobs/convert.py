@@ -10,7 +10,7 @@ from edgeq_converters.data import files
 from edgeq_converters.data.files import RawSamples
 from edgeq_converters.data.samples import Samples, match
 from edgeq_converters.edgetpu import report
-from edgeq_converters.errors import ConverterError
+from edgeq_converters.errors import ConverterError, other_schemes
 from edgeq_converters.graph import metadata, op_report, validate
 from edgeq_converters.graph.interface import interface_of, require_interface
 from edgeq_converters.graph.interpreter import run_once
@@ -21,6 +21,8 @@ from edgeq_converters.quantization import integer_io
 from edgeq_converters.quantization.integer import quantize_activations
 from edgeq_converters.quantization.quantize import Quantized, known_ops, quantize
 from edgeq_converters.recipe import Recipe
+from edgeq_converters.sensitivity import usefulness
+from edgeq_converters.sensitivity.usefulness import Loss
 from edgeq_converters.sources import detect
 from edgeq_converters.sources.detect import SourceKind
 from edgeq_converters.sources.load import load_source, to_tflite_layout
@@ -68,6 +70,7 @@ def run(job: ConvertJob, step: Step) -> ConvertResult:
             histograms=job.histograms,
             workdir=folder,
             step=step,
+            strict=job.strict,
         )
 
     pruning: PruningReport | None = None
@@ -113,6 +116,7 @@ def convert(
     workdir: Path,
     step: Step,
     histograms: Path | None = None,
+    strict: bool = False,
 ) -> Converted:
     """Convert `source` and write `output`; the file is read back, checked and run once.
 
@@ -120,17 +124,21 @@ def convert(
         data: calibration samples; required for integer schemes unless `histograms` are given.
         histograms: written by `edgeq calibrate` for this model.
         step: called with (what, total) when a step starts; returns a function that advances it.
+        strict: refuse a result that does not follow its float model; without it, that is a note.
 
     Raises:
         ConverterError: of any code.
     """
     written = _write(source, output, recipe, data, histograms, workdir, step)
+    if strict and written.loss is not None:
+        raise usefulness.useless(written.loss, subject=str(source))
+    warning = [] if written.loss is None else [f"the result is useless: {written.loss}; {usefulness.ADVICE}"]
     model = Model(data=output.read_bytes(), subject=str(source))
     info = _verify(model, recipe=recipe, interface=written.interface, step=step)
     return Converted(
         info=info,
         backend=written.backend,
-        notes=(*written.notes, *_remarks(info, recipe.scheme)),
+        notes=(*warning, *written.notes, *_remarks(info, recipe.scheme)),
         parity=written.parity,
         tools=written.tools,
     )
@@ -142,6 +150,7 @@ class _Written:
 
     backend: str
     interface: Interface
+    loss: Loss | None
     notes: tuple[str, ...]
     parity: Parity | None
     tools: tuple[str, ...]
@@ -173,10 +182,12 @@ def _write(
     if detect.detect(source) is SourceKind.TFLITE:
         made = metadata.carried(Model.read(source), made)
     output.write_bytes(made.data)
+    loss = None if hub.samples is None else usefulness.find_loss(hub.model, made, hub.samples)
     sample_notes = hub.samples.notes if hub.samples else ()
     return _Written(
         backend=quantized.backend,
         interface=interface_of(hub.model),
+        loss=loss,
         notes=(*hub.notes, *sample_notes, *quantized.notes),
         parity=hub.parity,
         tools=hub.tools,
@@ -247,7 +258,7 @@ def _verify(model: Model, *, recipe: Recipe, interface: Interface, step: Step) -
             "EQ308",
             model.subject,
             f"the {recipe.scheme} model does not run ({error.problem})",
-            hint="use --scheme float16 or float32",
+            hint=other_schemes(recipe.scheme),
         ) from error
     return info
 

@@ -1,0 +1,129 @@
+"""Useless results are reported as such and refused with `--strict`; data is judged before the model."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgeq_converters.data.files import read
+from edgeq_converters.data.samples import check_labels
+from edgeq_converters.errors import ConverterError, other_schemes
+from edgeq_converters.values import Scheme
+from tests.converters.graphs import Graph
+
+pytestmark = pytest.mark.convert
+SIZES = np.array([1000.0, 0.001, 1.0], np.float32)
+
+
+def normalizing(path: Path) -> Path:
+    """Write a model that scales three features to one size and adds them up in two ways."""
+    graph = Graph()
+    x, scaled = graph.tensor("x", (1, 3)), graph.tensor("scaled", (1, 3))
+    factors = graph.tensor("factors", (3,), values=1 / SIZES)
+    weights = graph.tensor("weights", (2, 3), values=[[1, 2, 1], [1, -2, -1]])
+    bias, y = graph.tensor("bias", (2,), values=[0, 0]), graph.tensor("y", (1, 2))
+    graph.op("MUL", [x, factors], [scaled], options="MulOptions")
+    graph.op("FULLY_CONNECTED", [scaled, weights, bias], [y], options="FullyConnectedOptions")
+    path.write_bytes(graph.ends([x], [y]).data())
+    return path
+
+
+@pytest.fixture
+def features(tmp_path: Path) -> dict[str, Path]:
+    """Samples by name: features of very different size, and of one size."""
+    random = np.random.default_rng(0)
+    files = {"uneven": random.normal(size=(80, 3)) * SIZES, "even": random.normal(size=(80, 3))}
+    for name, x in files.items():
+        np.savez(tmp_path / f"{name}.npz", x=x.astype(np.float32))
+    return {name: tmp_path / f"{name}.npz" for name in files}
+
+
+def test_the_operation_that_loses_the_answer_is_named(
+    features: dict[str, Path], tmp_path: Path, edgeq: Callable[..., Any]
+) -> None:
+    model, output = normalizing(tmp_path / "m.tflite"), tmp_path / "q.tflite"
+    command = ("convert", model, "-o", output, "--scheme", "int8", "--calibration")
+    result = edgeq(*command, features["uneven"])
+    assert result.status == 0, result.err
+    (warning,) = [line for line in result.err.splitlines() if "useless" in line]
+    assert "MUL 'scaled' loses it" in warning
+    output.unlink()
+    result = edgeq(*command, features["uneven"], "--strict")
+    assert (result.status, output.exists()) == (1, False)
+    assert "error[EQ334]" in result.err
+
+
+def test_a_useful_result_is_not_called_useless(tmp_path: Path, edgeq: Callable[..., Any]) -> None:
+    graph = Graph()
+    x, y = graph.tensor("x", (1, 3)), graph.tensor("y", (1, 2))
+    weights = graph.tensor("weights", (2, 3), values=[[1, 2, 1], [1, -2, -1]])
+    graph.op(
+        "FULLY_CONNECTED",
+        [x, weights, graph.tensor("bias", (2,), values=[5, 0])],
+        [y],
+        options="FullyConnectedOptions",
+    )
+    model = tmp_path / "m.tflite"
+    model.write_bytes(graph.ends([x], [y]).data())
+    np.savez(tmp_path / "c.npz", x=np.random.default_rng(0).normal(size=(80, 3)).astype(np.float32))
+    command = ("convert", model, "-o", tmp_path / "q.tflite", "--scheme", "int8", "--calibration")
+    result = edgeq(*command, tmp_path / "c.npz", "--strict")
+    assert result.status == 0, result.err
+    assert "useless" not in result.err
+
+
+@pytest.mark.parametrize("name", ["digits.keras", "model.tflite", "weights.h5", "table.csv", "list.zip"])
+def test_a_file_that_holds_no_samples_is_named(name: str, tmp_path: Path, edgeq: Callable[..., Any]) -> None:
+    model, data = normalizing(tmp_path / "m.tflite"), tmp_path / name
+    if data.suffix in {".keras", ".zip"}:
+        with zipfile.ZipFile(data, "w") as archive:
+            archive.writestr("config.json", "{}")
+            archive.writestr("model.weights.h5", b"\x89HDF")
+    elif data.suffix == ".tflite":
+        data.write_bytes(model.read_bytes())
+    else:
+        data.write_bytes(b"\x89HDF\r\n\x1a\n" if data.suffix == ".h5" else b"1,2,3\n")
+    result = edgeq("convert", model, "-o", tmp_path / "q.tflite", "--scheme", "int8", "--calibration", data)
+    assert result.status == 1
+    assert f"error[EQ201]: {data}: cannot be read as samples" in result.err
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1), keep=st.integers(0, 2000), cut=st.booleans())
+def test_a_damaged_file_of_samples_is_an_error_about_the_data(
+    seed: int, keep: int, cut: bool, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(seed)
+    path = tmp_path / "d.npz"
+    np.savez(path, x=np.arange(40, dtype=np.float32).reshape(10, 4), y=np.zeros(10, np.int64))
+    content = bytearray(path.read_bytes())
+    if cut:
+        content = content[:keep]
+    else:
+        for position in random.integers(0, len(content), 6):
+            content[position] = random.integers(0, 256)
+    path.write_bytes(content)
+    try:
+        read(path)
+    except ConverterError as error:
+        assert error.code.startswith("EQ2")  # noqa: PT017 # an undamaged reading is fine too
+
+
+@pytest.mark.parametrize("scheme", Scheme)
+def test_a_hint_never_names_the_scheme_that_failed(scheme: Scheme) -> None:
+    assert f" {scheme} " not in f"{other_schemes(scheme)} "
+
+
+def test_labels_that_are_one_hot_get_the_line_that_repairs_them() -> None:
+    labels = np.eye(3, dtype=np.int64)[[0, 2, 1, 1]]
+    with pytest.raises(ConverterError) as caught:
+        check_labels(labels, samples=4, classes=3, subject="d")
+    assert caught.value.hint == "y = y.argmax(1)"
+    assert check_labels(labels.argmax(1), samples=4, classes=3, subject="d").tolist() == [0, 2, 1, 1]
