@@ -86,6 +86,7 @@ class RemoteCommand(ABC):
         self._send_error: Exception | None = None
         self._sender: threading.Thread | None = None
         self._drop_after_s: float | None = None
+        self.out_of_time = False
 
     def lines(self) -> Iterator[bytes]:
         """Yield the output's lines; see `Running.lines`."""
@@ -181,6 +182,7 @@ class RemoteCommand(ABC):
             raise _EnoughOutput
         error = self._deadline.error()
         if error is not None:
+            self.out_of_time = True
             self._stop.set()
             self._close_link()
             raise error

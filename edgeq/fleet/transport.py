@@ -45,7 +45,13 @@ class Ended:
 
 
 class Running(Protocol):
-    """A running command."""
+    """A running command.
+
+    Attributes:
+        out_of_time: whether one of its own time limits has passed, and not one of the connection.
+    """
+
+    out_of_time: bool
 
     def lines(self) -> Iterator[bytes]:
         """Yield its output line by line until it ends.

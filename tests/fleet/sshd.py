@@ -84,10 +84,15 @@ def sshd(
     """Run an sshd that accepts one key of one user; `settings` precede its own, and so take precedence."""
     assert SSHD is not None
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    folder.mkdir(exist_ok=True)
-    for parent in (folder, *folder.parents):
-        if parent.owner() == "root" and not parent.stat().st_mode & 0o005:
-            parent.chmod(parent.stat().st_mode | 0o005)
+    # pytest makes its folders private, and the user must be able to read this one.
+    public = Path(tempfile.mkdtemp(prefix="edgeq-sshd-"))
+    public.chmod(0o755)
+    if folder.exists():
+        shutil.copytree(folder, public, dirs_exist_ok=True)
+        shutil.rmtree(folder)
+        public.chmod(0o755)
+    folder.symlink_to(public)
+    folder = public
     identity, host_key = folder / "identity", folder / "host_key"
     for path, kind in ((identity, "ed25519"), (host_key, host_key_type)):
         if not path.exists():
@@ -114,6 +119,7 @@ def sshd(
     finally:
         process.terminate()
         process.wait(10)
+        shutil.rmtree(public, ignore_errors=True)
 
 
 def quiet(*argv: str) -> str:

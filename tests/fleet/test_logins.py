@@ -79,6 +79,7 @@ def of(server: Server, transport: TransportKind, identity: Path | None = None) -
     return dataclasses.replace(server.device(), transport=transport, identity=identity)
 
 
+@pytest.mark.first_is_quick
 @BOTH
 def test_one_session_at_a_time_is_enough(person: Account, tmp_path: Path, transport: TransportKind) -> None:
     person.log_in_with("/bin/bash", {".bashrc": "sleep 45 &"})
@@ -96,6 +97,7 @@ def test_one_session_at_a_time_is_enough(person: Account, tmp_path: Path, transp
                 lines.ended()
 
 
+@pytest.mark.first_is_quick
 @BOTH
 def test_no_session_at_all_is_an_error(person: Account, tmp_path: Path, transport: TransportKind) -> None:
     with sshd(tmp_path / "d", person.user, settings="MaxSessions 0") as server:
@@ -109,6 +111,7 @@ def test_no_session_at_all_is_an_error(person: Account, tmp_path: Path, transpor
         assert not caught.value.transient
 
 
+@pytest.mark.first_is_quick
 @BOTH
 def test_too_many_connections_may_pass(person: Account, tmp_path: Path, transport: TransportKind) -> None:
     person.log_in_with("/bin/sh", {})
@@ -124,6 +127,7 @@ def test_too_many_connections_may_pass(person: Account, tmp_path: Path, transpor
             assert client.facts().device_id
 
 
+@pytest.mark.first_is_quick
 @BOTH
 @pytest.mark.parametrize("most", [6, 3, 2])
 def test_an_agent_with_eight_keys_of_which_the_last_is_right(
@@ -149,6 +153,7 @@ def test_an_agent_with_eight_keys_of_which_the_last_is_right(
         assert echo(dataclasses.replace(device, identity=public)) == [b"in"]
 
 
+@pytest.mark.first_is_quick
 @BOTH
 @pytest.mark.parametrize(
     "file", ["public key", "private key with a passphrase", "only the public key is there"]
@@ -193,6 +198,7 @@ def test_a_public_key_without_an_agent_is_an_error(person: Account, tmp_path: Pa
     assert "ssh-add" in caught.value.hint
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
 def test_the_public_key_of_a_locked_file_is_read(tmp_path: Path, kind: str) -> None:
     key = new_key(tmp_path / "key", kind, passphrase="secret")
@@ -209,6 +215,7 @@ def test_the_public_key_of_a_locked_file_is_read(tmp_path: Path, kind: str) -> N
 PASSWORDS = "PubkeyAuthentication no\nPasswordAuthentication yes"
 
 
+@pytest.mark.first_is_quick
 @BOTH
 @pytest.mark.parametrize(
     ("settings", "text"),
@@ -241,6 +248,7 @@ def test_a_server_that_wants_more_than_a_key_says_what(
             assert not caught.value.transient
 
 
+@pytest.mark.slow
 def test_two_keys_one_after_the_other_are_possible(
     person: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +263,7 @@ def test_two_keys_one_after_the_other_are_possible(
                 assert echo(of(server, transport)) == [b"in"]
 
 
+@pytest.mark.first_is_quick
 @BOTH
 def test_a_server_that_asks_for_nothing_lets_in(
     person: Account, tmp_path: Path, transport: TransportKind
@@ -280,6 +289,7 @@ OLD = {
 BOTH_CAN = {("3des-cbc", TransportKind.PARAMIKO), ("hmac-md5", TransportKind.PARAMIKO)}
 
 
+@pytest.mark.first_is_quick
 @BOTH
 @pytest.mark.parametrize("settings", OLD)
 def test_an_old_server_is_an_error_with_what_it_offers(
@@ -302,6 +312,7 @@ def test_an_old_server_is_an_error_with_what_it_offers(
         return None
 
 
+@pytest.mark.slow
 def test_an_old_server_works_where_openssh_is_configured_to(
     person: Account, tmp_path: Path, home: Path
 ) -> None:
@@ -324,6 +335,7 @@ def test_an_old_server_works_where_openssh_is_configured_to(
         assert echo(device) == [b"in"]
 
 
+@pytest.mark.slow
 def test_a_server_that_signs_rsa_with_sha1_only_is_an_error(person: Account, tmp_path: Path) -> None:
     key = new_key(tmp_path / "old", "rsa")
     (tmp_path / "d").mkdir()
@@ -343,6 +355,7 @@ def test_the_account_answers_at_all(person: Account, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("dropbear") is None, reason="needs dropbear (apt-get install dropbear-bin)")
+@pytest.mark.first_is_quick
 @BOTH
 def test_dropbear_is_an_ssh_server_too(person: Account, tmp_path: Path, transport: TransportKind) -> None:
     person.log_in_with("/bin/sh", {})

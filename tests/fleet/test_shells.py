@@ -5,22 +5,28 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from edgeq.errors import CommandNotRun, DeviceUnsupported, EdgeqError, ShellHangs
+from edgeq.errors import CommandNotRun, DeviceTimeout, DeviceUnsupported, EdgeqError, ShellHangs
+from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.agent.upload import Content, upload
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.operations import status
+from edgeq.fleet.ssh.keepalive import Watch
+from edgeq.testing.faulty_link import faulty_link
 from edgeq.values import Device, TransportKind
+from tests.fleet.adapters import ADAPTERS
 from tests.fleet.servers import Server
 from tests.fleet.sshd import Account, account, sshd
 
 pytestmark = [pytest.mark.sshd]
 
+BOTH = pytest.mark.parametrize("transport", list(TransportKind), ids=lambda kind: kind.value)
 BASH, ZSH, FISH = "/bin/bash", "/usr/bin/zsh", "/usr/bin/fish"
 
 
@@ -87,9 +93,7 @@ WORKS = {
 
 
 @pytest.mark.first_is_quick
-@pytest.mark.parametrize(
-    "transport", [TransportKind.PARAMIKO, TransportKind.OPENSSH], ids=lambda kind: kind.value
-)
+@BOTH
 @pytest.mark.parametrize("name", WORKS)
 def test_an_agent_answers_in_spite_of(
     person: Account, shells: Server, name: str, transport: TransportKind
@@ -149,9 +153,7 @@ FAILS: dict[str, tuple[str, dict[str, str], type[EdgeqError], str]] = {
 
 
 @pytest.mark.first_is_quick
-@pytest.mark.parametrize(
-    "transport", [TransportKind.PARAMIKO, TransportKind.OPENSSH], ids=lambda kind: kind.value
-)
+@BOTH
 @pytest.mark.parametrize("name", FAILS)
 def test_a_shell_that_runs_no_command_is_an_error_within_seconds(
     person: Account, shells: Server, name: str, transport: TransportKind
@@ -218,6 +220,23 @@ def test_an_option_of_the_key_that_runs_something_else_is_an_error(
                 return
             with pytest.raises(CommandNotRun, match=text):
                 client.facts()
+
+
+@BOTH
+def test_a_link_that_freezes_before_the_command_starts_may_pass(
+    person: Account, shells: Server, transport: TransportKind
+) -> None:
+    log_in(person, BASH, {".bashrc": "sleep 2"})
+    watch = Watch(every_s=1.0, patience_s=2.0)
+    with faulty_link(shells.host, shells.port) as link:
+        device = dataclasses.replace(shells.device(), port=link.port, transport=transport)
+        with ADAPTERS[transport.value](device, timeout_s=9, watch=watch) as opened:
+            client = AgentClient(device, opened, timeout_s=9)
+            threading.Timer(1.0, link.freeze_after, [0]).start()
+            with pytest.raises(DeviceTimeout) as caught:
+                client.facts()
+            assert caught.value.transient
+            assert not isinstance(caught.value, ShellHangs)
 
 
 def test_no_word_of_the_input_reaches_a_shell(person: Account, shells: Server) -> None:

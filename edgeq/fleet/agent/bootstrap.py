@@ -289,7 +289,7 @@ def script_response(line: bytes) -> ScriptResponse | None:
 def _run(
     transport: Transport, device: Device, verb: str, agent: AgentFile, *, timeout_s: float
 ) -> ScriptResponse:
-    frame = Frame(device.name, start_s=2 * timeout_s)
+    frame = Frame(device.name, start_s=2 * timeout_s, answer_s=2 * timeout_s)
     arguments = [verb, device.home, agent.name, agent.sha256, str(len(agent.data))]
     modules = (*START_MODULES, *(AGENT_MODULES if verb == "place" else ()))
     running = transport.run(
@@ -298,7 +298,7 @@ def _run(
         limits=Limits(first_s=2 * timeout_s, silence_s=2 * timeout_s, total_s=4 * timeout_s),
     )
     response: ScriptResponse | None = None
-    for line in frame.lines(running.lines()):
+    for line in frame.lines(running):
         if response is None and (response := script_response(line)) is not None:
             running.expect_end(END_S)
     ended = running.ended()

@@ -179,7 +179,8 @@ class AgentClient:
         if verb not in wire.VERBS:
             raise ValueError(f"unknown verb of the agent: {verb!r}")
         first = stream is not None and self._placement is None
-        frame = Frame(self.device.name, start_s=2 * self._timeout_s)
+        start_s = 2 * self._timeout_s
+        frame = Frame(self.device.name, start_s=start_s, answer_s=max(_HELLO_S, deadline_s))
         if first:
             argv = command(self.device, build_agent(), verb, frame.mark)
         else:
@@ -193,8 +194,8 @@ class AgentClient:
             frame.argv(argv),
             stdin=frame.stdin(chain([wire.canonical(message) + b"\n"], data)),
             limits=Limits(
-                first_s=2 * self._timeout_s,
-                silence_s=max(_HELLO_S, deadline_s),
+                first_s=start_s,
+                silence_s=start_s,
                 total_s=_HELLO_S + 2 * deadline_s + size_bytes / _SLOWEST_BYTES_PER_S,
                 output_bytes=_LONG_ANSWER_BYTES.get(verb, _ANSWER_BYTES),
             ),
@@ -203,7 +204,7 @@ class AgentClient:
         name = self.device.name
         try:
             try:
-                lines = frame.lines(running.lines())
+                lines = frame.lines(running)
                 if first:
                     self._placement = read_placement(lines, build_agent())
                 last = _read_response(

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from edgeq.errors import AgentProtocolError, CommandNotRun, DeviceTimeout, DeviceUnsupported, ShellHangs
-from edgeq.fleet.transport import Ended
+from edgeq.fleet.transport import Ended, Running
 
 # Settings of Python that a start file may export. They are for another Python, or point nowhere.
 _PYTHON_SETTINGS = (
@@ -47,17 +47,19 @@ class Frame:
         heard: the last of what the login shell printed before that.
     """
 
-    def __init__(self, name: str, *, start_s: float) -> None:
+    def __init__(self, name: str, *, start_s: float, answer_s: float) -> None:
         """Make a frame for a command on the device `name`.
 
         Args:
             start_s: how long its login shell may take.
+            answer_s: how long the command may then be silent.
         """
         self.mark = f"edgeq-{secrets.token_hex(8)}"
         self._start_parts = (f"edgeq-{secrets.token_hex(8)}", "-runs")
         self.heard = b""
         self._name = name
         self._start_s = start_s
+        self._answer_s = answer_s
         self._started = threading.Event()
         self._ended = False
         self._input_ended = False
@@ -87,7 +89,7 @@ class Frame:
                 yield b"\n"
         yield from pieces
 
-    def lines(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+    def lines(self, running: Running) -> Iterator[bytes]:
         """Yield the lines of the command's own output.
 
         Raises:
@@ -96,19 +98,19 @@ class Frame:
             AgentProtocolError: it prints without an end.
         """
         try:
-            yield from self._own(lines)
+            yield from self._own(running)
         except DeviceTimeout as error:
-            if self.started:
+            if self.started or not running.out_of_time:
                 raise
             raise self._hangs(error) from error
         finally:
             self._ended = True
 
-    def _own(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+    def _own(self, running: Running) -> Iterator[bytes]:
         start, mark = "".join(self._start_parts).encode(), self.mark.encode()
         noise_bytes = 0
         marked = False
-        for line in lines:
+        for line in running.lines():
             before, mark_seen, _ = line.partition(start)
             if self.started:
                 _, mark_seen, rest = line.partition(mark)
@@ -128,6 +130,7 @@ class Frame:
                         "the login shell reads the input of the command to its end",
                         hint=f"look for `cat`, `read` or a menu in {_WHERE}",
                     )
+                running.allow_silence(self._answer_s)
                 self._started.set()
             elif noise_bytes > _NOISE_BYTES:
                 raise AgentProtocolError(
