@@ -142,13 +142,13 @@ def test_a_payload_that_is_not_an_npz_is_refused(serving: Any, kit: Any) -> None
 
 def test_a_payload_that_unpacks_to_too_many_bytes_is_refused(tmp_path: Path, kit: Any) -> None:
     from edgeq_agent import errors
-    from edgeq_agent.inference import model
+    from edgeq_agent.inference import npz
 
     path = tmp_path / "payload.npz"
     path.write_bytes(kit.npz(input_0=np.zeros(1000)))
-    assert len(model.open_npz(str(path), "payload")["input_0"]) == 1000
+    assert len(npz.open_npz(str(path), "payload")["input_0"]) == 1000
     with pytest.raises(errors.AgentError, match="unpacks to 8128 bytes"):
-        model.open_npz(str(path), "payload", limit_bytes=8000)
+        npz.open_npz(str(path), "payload", limit_bytes=8000)
 
 
 def test_a_truncated_payload_is_refused(serving: Any) -> None:

@@ -16,13 +16,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 import edgeq
 from edgeq.bundle.archive import parse_bundle
 from edgeq.bundle.drift_reference import parse_reference
 from edgeq.bundle.manifest import parse_manifest
 from edgeq.bundle.signatures import from_document
-from edgeq.errors import BundleError, EdgeqError
+from edgeq.errors import BundleError, DataError, EdgeqError
 from edgeq.fleet.agent.errors import from_agent
+from edgeq.fleet.agent.payloads import load_samples
 from edgeq.fleet.responses import Response, parse
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq_agent import wire
@@ -32,6 +35,7 @@ from edgeq_agent.http.body import split
 from edgeq_agent.http.errors import Refused
 from edgeq_agent.http.head import read_head
 from edgeq_agent.http.requests import parse_feedback, parse_infer
+from edgeq_agent.inference.npz import open_npz
 from edgeq_agent.releases import manifest as device_manifest
 from edgeq_agent.telemetry import window
 from tests.agent.served import Served
@@ -170,6 +174,24 @@ def _read_feedback(data: bytes) -> None:
     parse_feedback(split({}, data).fields)
 
 
+def _npz() -> bytes:
+    out = io.BytesIO()
+    np.savez_compressed(out, input_0=np.arange(8, dtype=np.float32).reshape(2, 4))
+    return out.getvalue()
+
+
+def _in_file(read: Callable[[Path], object]) -> Callable[[bytes], object]:
+    """Return a reader of bytes for one of files."""
+
+    def read_bytes(data: bytes) -> object:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "a.npz"
+            path.write_bytes(data)
+            return read(path)
+
+    return read_bytes
+
+
 def _read_head(data: bytes) -> None:
     read_head(io.BufferedReader(io.BytesIO(data)))
 
@@ -235,6 +257,15 @@ TARGETS = {
         errors=(wire.WireError, EdgeqError),
         examples=lambda: [ANSWER, FAILURE],
         largest_bytes=64 << 20,
+    ),
+    "arrays on the device": Target(
+        read=_in_file(lambda path: open_npz(str(path), "payload")),
+        errors=(AgentError,),
+        examples=lambda: [_npz()],
+        is_json=False,
+    ),
+    "samples": Target(
+        read=_in_file(load_samples), errors=(DataError,), examples=lambda: [_npz()], is_json=False
     ),
     "head of a request": Target(read=_read_head, errors=(Refused,), examples=lambda: [HEAD], is_json=False),
     "inference request": Target(

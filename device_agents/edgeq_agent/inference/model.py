@@ -126,27 +126,6 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def open_npz(path: str, subject: str, limit_bytes: int = 2 << 30) -> Any:
-    """Return the arrays of an .npz file, by name.
-
-    Raises:
-        AgentError: EQ512, it is not an .npz, holds pickled objects, or unpacks to more than `limit_bytes`.
-    """
-    import zipfile
-
-    import numpy as np
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            total = sum(member.file_size for member in archive.infolist())
-        if total > limit_bytes:
-            raise AgentError(BAD_REQUEST, subject, f"unpacks to {total} bytes")
-        with np.load(path, allow_pickle=False) as loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError) as error:
-        raise AgentError(BAD_REQUEST, subject, "not an .npz of plain arrays: " + _line(error)) from error
-
-
 def arrays(loaded: Any, prefix: str, tensors: list[Tensor], subject: str) -> list[Any]:
     """Return the arrays `<prefix>_0`, `<prefix>_1`, ... of an .npz, one for each tensor; samples first.
 

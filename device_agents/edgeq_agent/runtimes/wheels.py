@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import zipfile
-from typing import IO
 
+from edgeq_agent.blobs import zip_file
 from edgeq_agent.errors import UNSUPPORTED, AgentError
 from edgeq_agent.storage import disk
 
 _FILE_TYPE = 0o170000
 _SYMLINK = 0o120000
+_LONGEST_NAME_BYTES = 255
 MAX_BYTES = 4 * 1024 * 1024 * 1024
-_CHUNK_BYTES = 1024 * 1024
 
 
 def _refuse(wheel: str, problem: str) -> AgentError:
@@ -26,12 +26,13 @@ def unpacked_size(path: str, name: str) -> tuple[int, int]:
         AgentError: EQ503, it is not a zip file, is too large, or has a member outside its folder.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zip_file.opened(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zip_file.ZipDamaged, OSError) as error:
         raise _refuse(name, f"not a wheel: {error}") from error
     for member in members:
         _check(member, name)
+    _check_places(members, name)
     size_bytes = sum(member.file_size for member in members)
     if size_bytes > MAX_BYTES:
         raise _refuse(name, f"unpacks to {size_bytes} bytes")
@@ -47,6 +48,19 @@ def _check(member: zipfile.ZipInfo, name: str) -> None:
         raise _refuse(name, f"the member {member.filename!r} is a link")
 
 
+def _check_places(members: list[zipfile.ZipInfo], name: str) -> None:
+    """Refuse members of one place, and a file where another member needs a folder."""
+    files = [member.filename for member in members if not member.filename.endswith("/")]
+    folders: set[str] = set()
+    for file in files:
+        parts = file.split("/")
+        folders.update("/".join(parts[:length]) for length in range(1, len(parts)))
+        if any(part in ("", ".") or len(part.encode("utf-8")) > _LONGEST_NAME_BYTES for part in parts):
+            raise _refuse(name, f"the member {file[:100]!r} has a name that is not allowed")
+    if len(set(files)) < len(files) or folders & set(files):
+        raise _refuse(name, "two of its members have the same place")
+
+
 def unpack(path: str, name: str, folder: str) -> None:
     """Unpack a wheel into a site-packages folder, including `*.data/{purelib,platlib}`.
 
@@ -55,21 +69,20 @@ def unpack(path: str, name: str, folder: str) -> None:
     Raises:
         AgentError: EQ503, the wheel is damaged.
     """
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            _check(member, name)
-            parts = _site_path(member.filename.split("/"))
-            if parts is None or member.filename.endswith("/"):
-                continue
-            target = os.path.join(folder, *parts)
-            _make_folders(os.path.dirname(target))
-            try:
-                with archive.open(member) as source, disk.create(target) as sink:
-                    size_bytes = _copy(source, sink)
-            except (zipfile.BadZipFile, EOFError) as error:
-                raise _refuse(name, f"damaged: {error}") from error
-            if size_bytes != member.file_size:
-                raise _refuse(name, f"damaged: {member.filename!r} has another length than it states")
+    try:
+        with zip_file.opened(path) as archive:
+            for member in archive.infolist():
+                _check(member, name)
+                parts = _site_path(member.filename.split("/"))
+                if parts is None or member.filename.endswith("/"):
+                    continue
+                target = os.path.join(folder, *parts)
+                _make_folders(os.path.dirname(target))
+                with disk.create(target) as sink:
+                    for chunk in zip_file.chunks(archive, member):
+                        sink.write(chunk)
+    except zip_file.ZipDamaged as error:
+        raise _refuse(name, f"damaged: {error}") from error
 
 
 def _make_folders(path: str) -> None:
@@ -77,16 +90,6 @@ def _make_folders(path: str) -> None:
     if not os.path.isdir(path):
         _make_folders(os.path.dirname(path))
         disk.mkdir(path)
-
-
-def _copy(source: IO[bytes], sink: disk.File) -> int:
-    size_bytes = 0
-    while True:
-        chunk = source.read(_CHUNK_BYTES)
-        if not chunk:
-            return size_bytes
-        sink.write(chunk)
-        size_bytes += len(chunk)
 
 
 def _site_path(parts: list[str]) -> list[str] | None:

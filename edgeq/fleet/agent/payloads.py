@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import lzma
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +16,12 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import DataError
+
+# What numpy and zipfile raise for a file that is not a sound .npz, depending on where it is wrong.
+_DAMAGE = (
+    OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, OverflowError, MemoryError,
+    SyntaxError, tokenize.TokenError, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +89,6 @@ def _arrays(path: Path) -> dict[str, Any]:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise DataError(str(path), "not found") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         # numpy's own message is about pickles, which would mislead.
         raise DataError(str(path), expected="an .npz file", got="another or a damaged file") from error

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from edgeq_agent.inference import model, runtime_modules, stats
+from edgeq_agent.inference import model, npz, runtime_modules, stats
 from edgeq_agent.inference.job import BenchJob, BenchOptions, JobContext
 from edgeq_agent.platforms import registry as platforms
 from edgeq_agent.platforms import sensors
@@ -35,7 +35,7 @@ def run(job: BenchJob, context: JobContext) -> Json:
     before_model = platform.peak_memory_bytes()
     before = sensors.environment(platform)
     loaded = model.load(job.module, job.files.model_path, options.threads)
-    golden = model.open_npz(job.files.golden_path, "golden inputs")
+    golden = npz.open_npz(job.files.golden_path, "golden inputs")
     inputs = model.arrays(golden, "input", loaded.inputs, "golden inputs")
     feeds = [model.to_input(array, tensor) for array, tensor in zip(inputs, loaded.inputs)]
     first_ns = model.invoke(loaded, feeds, 0)

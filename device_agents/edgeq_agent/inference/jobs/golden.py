@@ -6,7 +6,7 @@ from typing import Any
 
 from edgeq_agent.errors import UNHEALTHY, AgentError
 from edgeq_agent.inference import job as jobs
-from edgeq_agent.inference import model, stats
+from edgeq_agent.inference import model, npz, stats
 from edgeq_agent.inference.job import GoldenJob, GoldenReport, HealthReport, JobContext
 from edgeq_agent.platforms import registry as platforms
 from edgeq_agent.releases.manifest import GoldenTolerance
@@ -47,7 +47,7 @@ def check(loaded: model.Model, job: GoldenJob) -> tuple[GoldenReport, list[int],
     """
     files = job.files
     try:
-        golden = model.open_npz(files.golden_path, "golden inputs")
+        golden = npz.open_npz(files.golden_path, "golden inputs")
         inputs = model.arrays(golden, "input", loaded.inputs, "golden inputs")
         outputs = model.arrays(golden, "output", loaded.outputs, "golden outputs")
     except AgentError as error:

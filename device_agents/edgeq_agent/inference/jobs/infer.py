@@ -8,7 +8,7 @@ from typing import Any
 from edgeq_agent import wire
 from edgeq_agent.calls.call import Response
 from edgeq_agent.errors import AgentError
-from edgeq_agent.inference import model, stats
+from edgeq_agent.inference import model, npz, stats
 from edgeq_agent.inference.job import InferJob, InferResult, JobContext, LatencySummary
 from edgeq_agent.telemetry.window import to_json
 from edgeq_agent.telemetry.window_builder import Reference, WindowBuilder, classify, load_reference
@@ -35,7 +35,7 @@ def run(job: InferJob, context: JobContext) -> wire.Json:
     """
     options = job.options
     loaded = model.load(job.module, job.files.model_path, options.threads)
-    payload = model.open_npz(job.payload_path, "payload")
+    payload = npz.open_npz(job.payload_path, "payload")
     samples = model.arrays(payload, "input", loaded.inputs, "payload")
     reference = load_reference(job.files.reference_path, loaded.classes)
     totals = _Totals(options.outputs)
