@@ -10,6 +10,7 @@ import traceback
 from pathlib import Path
 
 from edgeq.errors import DiskRefused, EdgeqError, InternalError
+from edgeq.text import several_lines
 
 # Not a bug: the disk is full, read-only or failing, or a permission is missing.
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
@@ -41,9 +42,9 @@ def _bug(error: Exception, subject: str, device: str | None) -> InternalError:
     path = Path(
         "edgeq-crash-" + "-".join([str(os.getpid()), *([_file_part(device)] if device else [])]) + ".log"
     )
-    text = "".join(traceback.format_exception(error))
+    text = several_lines("".join(traceback.format_exception(error)))
     try:
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        path.write_text(text, encoding="utf-8")
         where = f"the traceback is in {path}"
     except OSError:
         sys.stderr.write(text)

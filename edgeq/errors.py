@@ -82,13 +82,18 @@ class EdgeqError(Exception):
 
     @property
     def message(self) -> str:
-        """The message: one line, without code and hint."""
+        """The message: one line, without code and hint; text of a device in it cannot control a terminal."""
         parts = [self.problem] if self.problem else []
         if self.expected is not None:
             parts.append(f"expected {self.expected}")
         if self.got is not None:
             parts.append(f"got {self.got}")
-        return f"{self.subject}: {', '.join(parts)}" if parts else self.subject
+        text = f"{self.subject}: {', '.join(parts)}" if parts else self.subject
+        if text.isprintable():
+            return text
+        from edgeq.text import one_line  # `edgeq --help` needs none of it
+
+        return one_line(" ".join(text.split()))
 
     def to_dict(self) -> dict[str, object]:
         """Return the error as `--json` prints it under `error`."""

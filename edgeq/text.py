@@ -30,8 +30,8 @@ def one_line(text: str, longest: int | None = None) -> str:
 
 
 def several_lines(text: str) -> str:
-    """Return a text with the newlines kept and every line as `one_line` returns it."""
-    return "\n".join(map(one_line, text.split("\n")))
+    """Return a text with newlines and tabs kept and the rest of every line as `one_line` returns it."""
+    return "\n".join("\t".join(map(one_line, line.split("\t"))) for line in text.split("\n"))
 
 
 def json_line(document: str) -> str:

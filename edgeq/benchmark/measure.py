@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from edgeq.benchmark.native import NativeResult, is_native, parse_native
 from edgeq.benchmark.result import BenchResult, parse_bench
 from edgeq.errors import DeviceUnsupported
+from edgeq.fleet.agent.answer_check import check_answer
 from edgeq.store import Store, recording_store
 
 TIMEOUT_S = 120
@@ -60,12 +61,15 @@ def measure(
         device: the device's name, for messages.
 
     Raises:
-        AgentProtocolError: the response is neither `edgeq.bench/1` nor `edgeq.native-bench/1`.
+        AgentProtocolError: the response is neither `edgeq.bench/1` nor `edgeq.native-bench/1`, or is about
+            another model.
         DeviceError: EQ510 no such model, EQ511 the timeout passed, EQ504 the process crashed.
         TransportError: the connection failed.
     """
     request = {"model": model, **asdict(settings)}
     document = client.call("bench", request, deadline_s=settings.timeout_s + _GRACE_S)
+    # Whatever the caller is: figures of another model must not be recorded under this one's name.
+    check_answer("bench", request, document, device=device)
     return (
         parse_native(document, device=device) if is_native(document) else parse_bench(document, device=device)
     )

@@ -51,6 +51,7 @@ def report(error: EdgeqError, *, as_json: bool) -> ExitStatus:
     if as_json:
         import json  # here and below: `edgeq --help` needs none of it
 
+        # ASCII: no control character of a device's text reaches the terminal.
         sys.stdout.write(json.dumps({"schema": "edgeq.error/1", "error": error.to_dict()}) + "\n")
     _say(f"error[{error.reported_code}]: {error.message}")
     if error.hint:
@@ -77,8 +78,12 @@ def _broken_pipe() -> ExitStatus:
 def _print_traceback() -> None:
     import traceback
 
-    traceback.print_exc()
+    from edgeq.text import several_lines
+
+    sys.stderr.write(several_lines(traceback.format_exc()))
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(" ".join(line.split()) + "\n")
+    from edgeq.text import one_line
+
+    sys.stderr.write(one_line(" ".join(line.split())) + "\n")

@@ -26,5 +26,5 @@ def completion_command(app: App, shell: str) -> None:
     if completer is None:
         raise TypeError(f"click has no completion for {shell}")
     script = completer(root, {}, "edgeq", "_EDGEQ_COMPLETE").source()
-    app.ui.line(script)
+    app.ui.text(script)
     app.ui.emit("edgeq.completion/1", {"shell": shell, "script": script})

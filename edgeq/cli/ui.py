@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from edgeq.cli.verbosity import quiet_option, verbose_option
+from edgeq.text import json_line, one_line, several_lines
 
 # A step that ends sooner shows no progress.
 PROGRESS_AFTER_S = 0.5
@@ -29,6 +30,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 @dataclass(kw_only=True)
 class Ui:
     """Writer for people and for programs.
+
+    Every text may contain a device's: it is written without control and format characters (`edgeq.text`).
 
     Attributes:
         quiet: print only results, warnings and errors.
@@ -49,7 +52,7 @@ class Ui:
     def say(self, text: str) -> None:
         """Write one line on stderr, unless quiet."""
         if not self.quiet:
-            sys.stderr.write(text + "\n")
+            sys.stderr.write(one_line(text) + "\n")
             sys.stderr.flush()
 
     def detail(self, text: str) -> None:
@@ -59,7 +62,7 @@ class Ui:
 
     def warn(self, text: str) -> None:
         """Write a warning on stderr, even when quiet."""
-        sys.stderr.write(f"warning: {text}\n")
+        sys.stderr.write(f"warning: {one_line(text)}\n")
 
     def next(self, command: str) -> None:
         """Suggest the next command."""
@@ -69,19 +72,24 @@ class Ui:
         """Write the JSON document of a `--json` run; do nothing without `--json`."""
         if self.as_json:
             document = _fitted({"schema": schema, **_finite(dict(body))})
-            sys.stdout.write(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+            sys.stdout.write(json_line(json.dumps(document, ensure_ascii=False, allow_nan=False)) + "\n")
             sys.stdout.flush()
 
     def line(self, text: str = "") -> None:
         """Write one line of results; nothing with `--json`, whose document contains it."""
         if not self.as_json:
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(one_line(text) + "\n")
+
+    def text(self, text: str) -> None:
+        """Write several lines of results; nothing with `--json`."""
+        if not self.as_json:
+            sys.stdout.write(several_lines(text) + "\n")
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Write a table on stdout: aligned columns without borders, so that pipes can read it."""
         if self.as_json:
             return
-        lines = [list(headings), *[list(row) for row in rows]]
+        lines = [[one_line(cell) for cell in line] for line in (headings, *rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(headings))]
         for line in lines:
             cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
@@ -97,7 +105,7 @@ class Ui:
         if self.quiet:
             yield lambda _amount: None
         elif sys.stderr.isatty():
-            with _bar(label, total) as advance:
+            with _bar(one_line(label), total) as advance:
                 yield advance
         else:
             yield _lines(self.say, label, total)
@@ -106,7 +114,7 @@ class Ui:
         """Ask before a change. Without a terminal the answer is yes: a script cannot answer."""
         if yes or not self.interactive:
             return True
-        return click.confirm(question, default=False, err=True)
+        return click.confirm(one_line(question), default=False, err=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +131,7 @@ def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),

@@ -12,6 +12,7 @@ from typing import Any
 from edgeq.errors import MissingExtra, UsageError
 from edgeq.files import write_atomic
 from edgeq.report.view import ReportView
+from edgeq.text import one_line, several_lines
 
 
 def write_report(path: Path, view: ReportView) -> Path:
@@ -44,7 +45,9 @@ def render(view: ReportView) -> str:
         raise MissingExtra(
             "edgeq report", f"{error.name} is not installed", hint="run `pip install 'edgeq[dashboard]'`"
         ) from error
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_printable
+    )
     template = environment.from_string(_asset("page.html.j2"))
     figures = [
         {"id": figure.id, "data": _as_text(figure.data), "layout": _as_text(figure.layout)}
@@ -65,10 +68,15 @@ def json_for_html(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
+def _printable(value: Any) -> Any:
+    # It may be a device's text: bidirectional controls would reorder the page.
+    return several_lines(value) if type(value) is str else value
+
+
 def _as_text(value: Any) -> Any:
     # Plotly interprets text as a subset of HTML; a model may be called "<b>".
     if isinstance(value, str):
-        return html.escape(value, quote=False)
+        return html.escape(one_line(value), quote=False)
     if isinstance(value, Mapping):
         return {key: _as_text(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -144,6 +144,12 @@ def test_a_bootstrap_without_end_is_ended(loopback_server: Server, tmp_path: Pat
         client.facts()
 
 
+def test_an_answer_about_another_model_is_a_protocol_error(scripted: Scripted) -> None:
+    answer = wire.dump(wire.result({"model": "other"}))
+    with scripted(says(HELLO, answer)) as client, pytest.raises(AgentProtocolError, match="pi: infer: model"):
+        client.call("infer", {"model": "digits"})
+
+
 def test_an_interpreter_that_is_gone_by_now(scripted: Scripted) -> None:
     with scripted("exec no-such-program") as client, pytest.raises(DeviceUnsupported, match="not found"):
         client.call("status", {})

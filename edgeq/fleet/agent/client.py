@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgeq.errors import AgentProtocolError, DeviceTimeout, ShellHangs
+from edgeq.fleet.agent.answer_check import check_answer
 from edgeq.fleet.agent.bootstrap import END_S, LACKING, Placement, install_agent, no_python, other_service
 from edgeq.fleet.agent.combined_bootstrap import FLAGS, command, read_placement
 from edgeq.fleet.agent.errors import from_agent
@@ -236,6 +237,7 @@ class AgentClient:
         result = last.get("result")
         if not isinstance(result, dict):
             raise AgentProtocolError(name, f"{verb}: the result is not a JSON object")
+        check_answer(verb, request, result, device=name)
         return result
 
     def _receivers(self, stream: Stream | None, on_event: OnEvent | None) -> OnEvent:
