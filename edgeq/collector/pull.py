@@ -103,7 +103,7 @@ def collect(
         device_name: the device's name in the inventory.
         store: where to keep the windows; default: the store of the current workspace.
         limit: windows requested in one call.
-        now_ns: the host's clock, ns since the epoch; windows from the future are refused.
+        now_ns: the host's clock, ns since the epoch; windows from the future are marked.
         monotonic_s: a clock for the duration of the collection, in seconds.
 
     Raises:

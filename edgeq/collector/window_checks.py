@@ -10,8 +10,8 @@ from edgeq.store import ReceivedWindow, RefusedRecord, Store
 from edgeq_agent.telemetry.ddsketch import RELATIVE_ACCURACY
 from edgeq_agent.telemetry.window import Window, WindowError
 
-# A device's clock may be wrong. A window that ends later than this after the host's time is refused, because
-# it would stay the newest one until that time comes.
+# A device's clock may be wrong. A window that ends later than this after the host's time is stored and
+# marked: its times are shown as the device sent them, and nothing is ordered by them.
 FUTURE_TOLERANCE_NS = 24 * 3600 * 10**9
 
 
@@ -44,7 +44,7 @@ class ReleaseChecks:
 
 
 def check_window(record: Any, now_ns: int, releases: ReleaseChecks) -> ReceivedWindow | RefusedRecord:
-    """Return a record as a window, or refused with the reason.
+    """Return a record as a window, or refused with the reason; one from the future is marked.
 
     Args:
         record: the JSON value as the device sent it.
@@ -54,14 +54,14 @@ def check_window(record: Any, now_ns: int, releases: ReleaseChecks) -> ReceivedW
         received = ReceivedWindow.parse(record)
     except WindowError as error:
         return RefusedRecord(reason=str(error), body=record)
-    reason = _problem(received.window, now_ns) or releases.problem(received.window)
+    if received.window.ended_ns - now_ns > FUTURE_TOLERANCE_NS:
+        # The same mark each time, so that a window that is sent twice is recognized.
+        received = ReceivedWindow.parse({**record, "clock_synced": False})
+    reason = _problem(received.window) or releases.problem(received.window)
     return received if reason is None else RefusedRecord(reason=reason, body=record)
 
 
-def _problem(window: Window, now_ns: int) -> str | None:
-    early_ns = window.ended_ns - now_ns
-    if early_ns > FUTURE_TOLERANCE_NS:
-        return f"ended_ns is {early_ns / 3.6e12:.0f} h in the future; the device's clock is wrong"
+def _problem(window: Window) -> str | None:
     accuracy = window.latency.relative_accuracy
     if accuracy != RELATIVE_ACCURACY:
         # Sketches of different accuracy do not add up, and no agent makes another one.

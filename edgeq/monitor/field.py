@@ -190,6 +190,14 @@ def _period_text(window: Window) -> str:
     return f"{started:%Y-%m-%d %H:%M} to {ended:{ending}}"
 
 
+def _interrupted_text(window: Window) -> str:
+    return str(window.interrupted) if window.interrupted else "-"
+
+
+def _clock_text(window: Window) -> str:
+    return "not set" if window.clock_synced is False else "-"
+
+
 def _feedback_json(window: Window) -> dict[str, int] | None:
     return None if window.feedback is None else asdict(window.feedback)
 
@@ -266,6 +274,9 @@ FIGURES: tuple[FieldFigure, ...] = (
     _figure("shadow", _shadow_json, FieldColumn("shadow", _shadows_text, numeric=False)),
     _figure("feedback", _feedback_json, FieldColumn("feedback", _feedback_text, numeric=False)),
     _count_figure("merged", "windows", lambda w: w.merged),
+    _figure("interrupted", lambda w: w.interrupted, FieldColumn("interrupted", _interrupted_text)),
+    _figure("clock_synced", lambda w: w.clock_synced, FieldColumn("clock", _clock_text, numeric=False)),
+    _figure("uptime_ns", lambda w: w.uptime_ns),
     _figure("started_ns", lambda w: w.started_ns, FieldColumn("period (UTC)", _period_text, numeric=False)),
     _figure("ended_ns", lambda w: w.ended_ns),
 )

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from edgeq.collector import collect
-from edgeq.collector.pull import FUTURE_TOLERANCE_NS
 from edgeq.errors import AgentProtocolError, DeviceTimeout, LinkLost, StoreError
 from edgeq.fleet.agent.client import AgentMessage, OnEvent
+from edgeq.monitor import field_summaries
 from edgeq.store import Store
 
 NOW_NS = 1_900_000_000 * 10**9
@@ -206,17 +206,19 @@ def test_nothing_is_acknowledged_that_was_not_stored(agent: RealAgent, tmp_path:
         assert collect(agent, "pi", store=store, now_ns=lambda: NOW_NS).new == 2
 
 
-def test_a_window_from_the_future_is_quarantined_and_reported(agent: RealAgent, tmp_path: Path) -> None:
+@pytest.mark.parametrize("hours", [25, 24 * 365 * 70])
+def test_a_window_from_the_future_is_stored_and_marked(agent: RealAgent, tmp_path: Path, hours: int) -> None:
     agent.fill(1)
-    agent.fill(1, ended_ns=NOW_NS + FUTURE_TOLERANCE_NS + 3600 * 10**9)
+    agent.fill(1, ended_ns=NOW_NS + hours * 3600 * 10**9)
     agent.fill(1)
     with Store.open(tmp_path) as store:
         got = collect(agent, "pi", store=store, now_ns=lambda: NOW_NS)
-        assert (got.new, got.refused, got.pending) == (2, 1, 0)
-        assert got.reasons == ("ended_ns is 25 h in the future; the device's clock is wrong",)
-        (aside,) = store.quarantine("pi")
-        assert aside.body["seq"] == 2
-        assert [record.window.seq for record in store.windows()] == [1, 3]
+        assert (got.new, got.refused, got.pending) == (3, 0, 0)
+        synced = [record.window.clock_synced for record in store.windows()]
+        assert synced[1] is False
+        assert [record.window.seq for record in store.windows()] == [1, 2, 3]
+        (summary,) = field_summaries(store, device="pi")
+        assert "clock not set" in summary.line
 
 
 @pytest.mark.first_is_quick

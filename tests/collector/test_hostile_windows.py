@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeq.cli import main
-from edgeq.collector import collect
+from edgeq.collector import collect, window_checks
 from edgeq.collector.quarantine import retry_quarantined
 from edgeq.errors import StoreError
 from edgeq.fleet.agent.client import AgentMessage, OnEvent
@@ -273,19 +273,21 @@ def test_a_huge_record_is_kept_shortened(site: Path) -> None:
 
 
 def test_the_quarantine_is_listed_shown_retried_and_dropped(
-    site: Path, capsys: pytest.CaptureFixture[str]
+    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    future = NOW_NS + 100 * 3600 * 10**9
+    finer = good(2)
+    finer["latency"] = {**finer["latency"], "relative_accuracy": 0.005}
     with Store.open(site) as store:
-        windows = [good(1), {**good(2), "ended_ns": future}, {**good(3), "inferences": "x"}]
+        windows = [good(1), finer, {**good(3), "inferences": "x"}]
         collect(Scripted(windows, "d-bad"), "bad", store=store, now_ns=lambda: NOW_NS)
     assert main(["quarantine", "list", "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)["records"]
-    assert (first["device"], "in the future" in first["reason"]) == ("bad", True)
+    assert (first["device"], "relative_accuracy" in first["reason"]) == ("bad", True)
     assert main(["quarantine", "show", str(second["id"]), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["body"]["inferences"] == "x"
-    with Store.open(site) as store:
-        outcomes = retry_quarantined(store, store.quarantine("bad"), now_ns=lambda: future)
+    with Store.open(site) as store, monkeypatch.context() as later:
+        later.setattr(window_checks, "RELATIVE_ACCURACY", 0.005)  # as in a version that accepts it
+        outcomes = retry_quarantined(store, store.quarantine("bad"), now_ns=lambda: NOW_NS)
         assert [outcome.reason is None for outcome in outcomes] == [True, False]
         assert [each.window.seq for each in store.windows(device="bad")] == [1, 2]
     assert main(["quarantine", "retry", "--all", "--json"]) == 0

@@ -7,7 +7,8 @@
      "calls": 1042, "errors": 3, "errors_by_kind": {"invoke": 3}, "deadline_misses": 0, "crashes": 0,
      "releases": {"<64 hex>": {calls, errors, errors_by_kind, deadline_misses, crashes}, ...},
      "refused": {"<64 hex>": "EQ544: ..."},     releases that a runtime could not load; each is an error, too
-     "processes": {"<process token>": "<64 hex>"}}  those that run the model, and the release they serve
+     "processes": {"<process token>": "<64 hex>"},  those that run the model, and the release they serve
+     "recorder": {failures, restarts, problem}}     of the runtimes' recorders
 
 Counts only grow within one boot; those of another boot are ignored. A process that ended without `leave` is
 a crash of the release that it served. The file is not synced: after a power cut the boot id differs, which
@@ -54,6 +55,24 @@ class ReleaseCounts:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Trouble:
+    """What kept the recorders of a model's runtimes from storing.
+
+    Attributes:
+        failures: steps that failed.
+        restarts: how often a recorder's thread was started again.
+        problem: why the last tick did not store everything; empty when it did.
+    """
+
+    failures: int = 0
+    restarts: int = 0
+    problem: str = ""
+
+
+NO_TROUBLE = Trouble()
+
+
 @dataclass
 class _Tally:
     """The counts of one release while they are changed."""
@@ -72,6 +91,12 @@ class SharedCounters:
         self._tallies: dict[str, _Tally] = {}
         self._refused: dict[str, str] = {}
         self._processes: dict[str, str] = {}
+        self.trouble = NO_TROUBLE
+
+    def add_trouble(self, new: Trouble) -> None:
+        """Add to the failures and restarts of the recorders; the problem is the latest."""
+        before = self.trouble
+        self.trouble = Trouble(before.failures + new.failures, before.restarts + new.restarts, new.problem)
 
     def add(self, release: str, *, calls: int = 0, deadline_misses: int = 0, crashes: int = 0) -> None:
         """Add to the counts of a release."""
@@ -124,6 +149,12 @@ class SharedCounters:
         counters = cls()
         counters._tallies = _map(fields, "releases", _tally_of)
         counters._refused = _map(fields, "refused", Fields.text)
+        recorder = fields.optional_object("recorder")
+        counters.trouble = Trouble(
+            failures=recorder.integer("failures", 0, _LARGEST, default=0),
+            restarts=recorder.integer("restarts", 0, _LARGEST, default=0),
+            problem=str(recorder.raw("problem") or ""),
+        )
         for token, release in _map(fields, "processes", Fields.text).items():
             if process_token.alive(token):
                 counters._processes[token] = release
@@ -151,6 +182,7 @@ class SharedCounters:
             releases={release: asdict(tally) for release, tally in self._tallies.items()},
             refused=self._refused,
             processes=self._processes,
+            recorder=asdict(self.trouble),
         )
 
 
@@ -203,6 +235,11 @@ def leave(home: Home, model: str, release: str) -> None:
 def read(home: Home, model: str, release: str) -> ReleaseCounts:
     """Return the counts of a release."""
     return _read(home, model)[0].counts(release)
+
+
+def read_trouble(home: Home, model: str) -> Trouble:
+    """Return what kept the recorders of a model from storing since the boot."""
+    return _read(home, model)[0].trouble
 
 
 def clear(home: Home, model: str, release: str) -> None:

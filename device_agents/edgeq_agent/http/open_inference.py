@@ -107,7 +107,8 @@ class Service:
         return as_json(200, {"live": True})
 
     def _ready(self) -> Reply:
-        ready = not (self._missing or self.ending)
+        recorded = not any(runtime.recording_problem for runtime in self._runtimes.values())
+        ready = recorded and not (self._missing or self.ending)
         # The protocol requires a 4xx status when not ready.
         return as_json(200 if ready else 400, {"ready": ready})
 

@@ -114,6 +114,10 @@ class CallMetrics:
         self._feedback = {"labelled": 0, "correct": 0, "expired": 0}
         self._shadow: dict[str, dict[str, float]] = {}
         self._no_slot = 0
+        # What the stored windows hold of the tallies; the difference is in no window yet.
+        self._stored_calls = 0
+        self._stored = Totals()
+        self.number = 0
         self._lock = threading.Lock()  # guards the three above, which several threads write
         self._begin()
 
@@ -230,7 +234,8 @@ class CallMetrics:
     def window(self) -> Window | None:
         """Return the window as it stands, or None when nothing happened in it (recorder only)."""
         self._catch_up()
-        if not self._builder.inferences and not self._shadow and not any(self._feedback.values()):
+        counted = self._builder.inferences or self._unrecorded
+        if not counted and not self._shadow and not any(self._feedback.values()):
             return None
         with self._lock:
             feedback = Feedback(**self._feedback) if any(self._feedback.values()) else None
@@ -260,8 +265,34 @@ class CallMetrics:
         self._keyed += keyed - self._seen_keyed
         self._seen, self._seen_unrecorded, self._seen_keyed = now, unrecorded, keyed
 
+    def open_window(self) -> Window | None:
+        """Return the counts that are in no stored window; None when there are none (recorder only)."""
+        now = self.totals()
+        calls = now.calls - self._stored_calls
+        errors = {
+            kind: count - self._stored.errors.get(kind, 0)
+            for kind, count in now.errors.items()
+            if kind != "output_not_finite" and count > self._stored.errors.get(kind, 0)
+        }
+        if not calls and not errors:
+            return None
+        return replace(
+            self._builder.counted(errors, calls),
+            deadline_misses=now.late - self._stored.late,
+            arm=self.side.arm,
+            experiment=self.side.experiment or None,
+        )
+
+    def lost(self, ring: Ring, count: int) -> None:
+        """Count the calls of a ring that could not be added as unrecorded (recorder only)."""
+        self._unrecorded += count
+        self._spare.append(ring)
+
     def stored(self, window: Window) -> None:
         """Begin the next window: this one is in the outbox (recorder only)."""
+        self.number += 1
+        self._stored_calls += window.latency.count + (window.unrecorded or 0)
+        self._stored = self._seen
         with self._lock:
             # A shadow may have answered since `window()`, or feedback come; that belongs to the next window.
             if window.feedback is not None:

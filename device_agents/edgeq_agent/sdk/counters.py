@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgeq_agent.activation import counters
-from edgeq_agent.activation.counters import SharedCounters
+from edgeq_agent.activation.counters import NO_TROUBLE, SharedCounters, Trouble
 from edgeq_agent.sdk.call_metrics import Totals
 from edgeq_agent.storage import process_token
 from edgeq_agent.storage.home import Home
@@ -19,9 +19,15 @@ class Counters:
         self._token = process_token.token()
         self._stored: dict[str, Totals] = {}
         self._last: Any = None
+        self._trouble = NO_TROUBLE
 
     def store(
-        self, current: str | None, serves: str | None, totals: dict[str, Totals], refused: dict[str, str]
+        self,
+        current: str | None,
+        serves: str | None,
+        totals: dict[str, Totals],
+        refused: dict[str, str],
+        trouble: Trouble = NO_TROUBLE,
     ) -> bool:
         """Add what is new since the last call; return False when another process holds the lock.
 
@@ -30,8 +36,15 @@ class Counters:
             serves: the release that this process answers with; None when the process ends.
             totals: counts by release since this runtime started.
             refused: releases that this runtime could not load, with the error.
+            trouble: failures and restarts of the recorder since this runtime started.
         """
-        state = (current, serves, dict(refused), {name: vars(count) for name, count in totals.items()})
+        state = (
+            current,
+            serves,
+            dict(refused),
+            {name: vars(count) for name, count in totals.items()},
+            trouble,
+        )
         if state == self._last:
             return True
         with counters.trying(self._home, self._model, current) as shared:
@@ -41,11 +54,18 @@ class Counters:
                 _add(shared, release, count, self._stored.get(release, Totals()))
             for release, problem in refused.items():
                 shared.refuse(release, problem)
+            before = self._trouble
+            shared.add_trouble(
+                Trouble(
+                    trouble.failures - before.failures, trouble.restarts - before.restarts, trouble.problem
+                )
+            )
             shared.leave(self._token)
             if serves is not None:
                 shared.enter(self._token, serves)
         self._stored = {name: Totals(count.calls, count.late, count.errors) for name, count in totals.items()}
         self._last = state
+        self._trouble = trouble
         return True
 
 

@@ -1,20 +1,29 @@
-"""The recorder: one thread that stores telemetry windows in the outbox and counters in their file."""
+"""The recorder: one thread that stores telemetry windows in the outbox and counters in their file.
+
+No failure ends it: each is reported and counted, and what could not be stored is stored later. Once a second
+the counts of the open windows go into a file, so that a process that is killed loses at most the last second.
+"""
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import threading
 import time
 import weakref
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Callable, Deque
 
-from edgeq_agent.errors import AgentError, from_os
+from edgeq_agent.activation.counters import Trouble
+from edgeq_agent.errors import AgentError, from_os, one_line
 from edgeq_agent.sdk.call_metrics import CallMetrics, Ring, Totals
 from edgeq_agent.sdk.counters import Counters
 from edgeq_agent.sdk.errors import StorageFailed
+from edgeq_agent.storage import process_token
 from edgeq_agent.storage.home import Home
-from edgeq_agent.telemetry import outbox
+from edgeq_agent.telemetry import open_windows, outbox
+from edgeq_agent.telemetry.open_windows import OpenWindow
 
 if TYPE_CHECKING:
     from edgeq_agent.sdk.engine import Engine
@@ -22,6 +31,9 @@ if TYPE_CHECKING:
 _TICK_S = 1.0
 # The last write waits for other processes of the model to release the counters' lock.
 _TRIES, _PAUSE_S = 20, 0.05
+# A tick that is so late is a problem: the thread hangs, or the disk does.
+_LATE_S = 30.0
+_numbers = itertools.count(1)
 
 Report = Callable[[str, AgentError], None]
 Serves = Callable[[], "tuple[str | None, str | None, dict[str, str]]"]
@@ -43,6 +55,15 @@ class Recorder:
         self._serves = serves
         self._report = report
         self._counters = Counters(home, model)
+        self._file = f"{process_token.token()}-{next(_numbers)}"
+        self._written: list[OpenWindow] = []
+        self._failed = 0
+        self._restarts = 0
+        # Why the last tick did not store everything; empty when it did.
+        self._problem = ""
+        self._failing = ""
+        self._ticked_s = time.monotonic()
+        self._alive = threading.Lock()  # guards the replacement of the thread
         self._queue: Deque[tuple[CallMetrics, Ring, int]] = deque()
         self._due = threading.Event()
         self._ended = False
@@ -52,11 +73,36 @@ class Recorder:
         # Releases that have been replaced, but whose answers still get feedback.
         self._late: set[CallMetrics] = set()
         self._late_lock = threading.Lock()
-        self._thread = threading.Thread(target=self._work, name="edgeq-record-" + model, daemon=True)
+        self._thread = self._new_thread()
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._work, name="edgeq-record-" + self._model, daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread, after storing what killed processes had counted."""
+        if self._windows:
+            self._guarded(self._recover)
         self._thread.start()
+
+    def ensure_running(self) -> None:
+        """Start the thread again if it has ended; another thread of the runtime calls this every second."""
+        with self._alive:
+            if self._ended or self._thread.is_alive():
+                return
+            self._restarts += 1
+            self._report("", StorageFailed("telemetry", "the recorder's thread had ended: it was restarted"))
+            self._thread = self._new_thread()
+            self._thread.start()
+
+    @property
+    def problem(self) -> str:
+        """Why calls are not recorded at present; empty when they are."""
+        if self._problem or self._ended:
+            return self._problem
+        if not self._thread.is_alive():
+            return "the recorder's thread has ended"
+        idle_s = time.monotonic() - self._ticked_s
+        return f"nothing was stored for {idle_s:.0f} s" if idle_s > _LATE_S else ""
 
     def follow(self, engine: Engine) -> None:
         """Record an engine's calls until the engine is gone."""
@@ -78,9 +124,14 @@ class Recorder:
 
     def close(self, timeout_s: float) -> None:
         """Store the open windows and the counters, and end the thread."""
-        self._ended = True
-        self._due.set()
-        self._thread.join(timeout_s)
+        with self._alive:
+            self._ended = True
+            self._due.set()
+            ended = not self._thread.is_alive()
+        if ended:  # the thread was lost: this one stores the rest
+            self._guarded(lambda: self.tick(last=True))
+        else:
+            self._thread.join(timeout_s)
 
     def _work(self) -> None:
         next_tick_s = time.monotonic() + _TICK_S
@@ -90,33 +141,84 @@ class Recorder:
             self._fold()
             if time.monotonic() >= next_tick_s:
                 next_tick_s = time.monotonic() + _TICK_S
-                self._tick()
-        self._tick(last=True)
+                self.tick()
+        self.tick(last=True)
+
+    def _guarded(self, step: Callable[[], object]) -> bool:
+        """Run one step; a failure is reported and counted, and the thread and the other steps go on."""
+        try:
+            step()
+        except BaseException as error:  # noqa: BLE001 - the boundary of the thread: it must go on
+            known = error if isinstance(error, AgentError) else _storage(_one_line(error), error)
+            self._fail("", known)
+            return False
+        return True
+
+    def _fail(self, release: str, error: AgentError) -> None:
+        self._failed += 1
+        self._failing = one_line(error)
+        self._report(release, error)
 
     def _fold(self) -> None:
         while self._queue:
             metrics, ring, count = self._queue.popleft()
-            metrics.fold(ring, count)
+            added = False
+            try:
+                added = self._guarded(partial(metrics.fold, ring, count))
+            finally:
+                if not added:
+                    metrics.lost(ring, count)
 
-    def _tick(self, last: bool = False) -> None:
+    def tick(self, last: bool = False) -> None:
+        """Store what is due (recorder only)."""
+        self._failing = ""
         for pair in list(self._followed):
-            reference, metrics = pair
-            engine = reference()
-            gone = engine is None
-            if engine is not None and (last or metrics.overdue()):
-                _flush(engine)
-            del engine
-            self._fold()
+            self._guarded(partial(self._visit, pair, last))
+        for step in (self.close_late, self._write_ahead, partial(self.store_counters, last)):
+            self._guarded(step)
+        self._problem = self._failing
+        self._ticked_s = time.monotonic()
+
+    def _visit(self, pair: tuple[weakref.ref[Engine], CallMetrics], last: bool) -> None:
+        """Store the window of one engine if it is due, and forget an engine that is gone."""
+        reference, metrics = pair
+        engine = reference()
+        gone = engine is None
+        if engine is not None and (last or metrics.overdue()):
+            _flush(engine)
+        del engine
+        self._fold()
+        try:
             if gone:
                 metrics.fold_rest()
             self._close_window(metrics, force=gone or last)
+        finally:
             if gone or last:
                 _add(self._past, metrics)
                 self._followed.remove(pair)
-        self._close_late()
-        self._store_counters(last)
 
-    def _close_late(self) -> None:
+    def _recover(self) -> None:
+        with outbox.opened(self._home) as box:
+            open_windows.recover(self._home, box)
+
+    def _write_ahead(self) -> None:
+        """Replace the file with the counts of the open windows."""
+        if not self._windows:
+            return
+        windows = []
+        for _, metrics in self._followed:
+            window = metrics.open_window()
+            if window is not None:
+                windows.append(OpenWindow(self._model, metrics.release, self._mark(metrics), window))
+        if [_counts(each) for each in windows] != [_counts(each) for each in self._written]:
+            open_windows.write(self._home, self._file, windows)
+            self._written = windows
+
+    def _mark(self, metrics: CallMetrics) -> str:
+        return f"{self._file}/{metrics.release}/{metrics.side.arm or ''}/{id(metrics)}/{metrics.number}"
+
+    def close_late(self) -> None:
+        """Store the feedback of releases that were replaced (recorder only)."""
         with self._late_lock:
             late, self._late = self._late, set()
         followed = {id(metrics) for _, metrics in self._followed}
@@ -137,28 +239,39 @@ class Recorder:
             return True
         try:
             with outbox.opened(self._home) as box:
-                box.append(self._model, metrics.release, window)
-        except (sqlite3.DatabaseError, OSError) as error:
+                box.append(self._model, metrics.release, window, self._mark(metrics))
+        except (sqlite3.Error, ValueError, OSError) as error:
             # The window stays open and goes on counting; it is stored later, and nothing is lost.
-            self._report(metrics.release, _storage("a telemetry window was not stored", error))
+            self._fail(metrics.release, _storage("a telemetry window was not stored", error))
             return False
         metrics.stored(window)
         return True
 
-    def _store_counters(self, last: bool) -> None:
+    def store_counters(self, last: bool) -> None:
+        """Add what is new to the counters file (recorder only)."""
         totals = {release: Totals(past.calls, past.late, past.errors) for release, past in self._past.items()}
         for _, metrics in self._followed:
             _add(totals, metrics)
         current, serves, refused = self._serves()
         try:
-            stored = self._counters.store(current, None if last else serves, totals, refused)
+            trouble = Trouble(self._failed, self._restarts, self._failing)
+            stored = self._counters.store(current, None if last else serves, totals, refused, trouble)
             for _ in range(_TRIES if last else 0):
                 if stored:
                     break
                 time.sleep(_PAUSE_S)
-                stored = self._counters.store(current, None, totals, refused)
+                stored = self._counters.store(current, None, totals, refused, trouble)
         except OSError as error:
-            self._report(serves or "", _storage("the counters were not stored", error))
+            self._fail(serves or "", _storage("the counters were not stored", error))
+
+
+def _counts(each: OpenWindow) -> tuple[object, ...]:
+    window = each.window
+    return each.mark, window.unrecorded, tuple(window.errors.items()), window.deadline_misses
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _flush(engine: Engine) -> None:
@@ -181,6 +294,6 @@ def _add(totals: dict[str, Totals], metrics: CallMetrics) -> None:
         known.errors[kind] = known.errors.get(kind, 0) + count
 
 
-def _storage(what: str, error: Exception) -> AgentError:
-    known = from_os(error)
+def _storage(what: str, error: BaseException) -> AgentError:
+    known = from_os(error) if isinstance(error, Exception) else None
     return known if known is not None else StorageFailed("telemetry", f"{what}: {error}")

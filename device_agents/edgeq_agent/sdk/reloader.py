@@ -88,10 +88,11 @@ class Reloader:
             self._woken.clear()
             if self._closing:
                 return
-            self._grow()
+            self._recorder.ensure_running()
             try:
+                self._grow()
                 self._poll()
-            except (OSError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001 - the boundary of the thread: it must go on
                 # A temporary failure of the disk must not end the polling: compare again next time.
                 self._fingerprint = ()
                 problem = f"what serves could not be read: {error}"

@@ -3,7 +3,8 @@
     with Runtime("kws") as rt:
         scores = rt.infer(samples)          # real values in, real values out
 
-Threads may share one. Each process makes its own: after `os.fork` only the parent's works.
+Threads may share one. In a process that was forked, it opens again at the first call there: it loads the
+release that serves, and records its own calls.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
 from collections import deque
-from typing import Any, Deque, Mapping, NamedTuple
+from typing import Any, Callable, Deque, Mapping, NamedTuple
 
 from edgeq_agent.calls.fields import Fields
 from edgeq_agent.errors import AgentError, one_line
@@ -38,6 +40,8 @@ _PROBLEMS = 20
 _MAX_TICKETS = 1 << 24
 _PAUSE_S = 0.005
 _log = logging.getLogger("edgeq_agent")
+# Finalizers of multiprocessing with a higher number run first.
+_FINALIZER_PRIORITY = 10
 _clock = time.perf_counter_ns
 
 
@@ -67,6 +71,27 @@ class Answer(NamedTuple):
     release: str
     arm: str | None
     ticket: str | None = None
+
+
+class _Forked:
+    """Takes the reloader's place in a forked process until the first call there."""
+
+    def __init__(self) -> None:
+        self.routing = None
+        self.refused: dict[str, str] = {}
+
+
+_runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
+# What forked processes inherited. It is never freed: the threads that it would wait for are the parent's.
+_inherited: list[object] = []
+
+
+def _after_fork() -> None:
+    for runtime in list(_runtimes):
+        runtime.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Runtime:
@@ -122,28 +147,62 @@ class Runtime:
             ab_split.weighted(None, split, model)  # raises here, not later in the background
         self._deadline_ns = _deadline_ns(deadline_s)
         self._strict = strict
-        self._tickets = Tickets(Fields({"feedback": feedback}).integer("feedback", 1, _MAX_TICKETS))
+        self._limit = Fields({"feedback": feedback}).integer("feedback", 1, _MAX_TICKETS)
         self._problems: Deque[Problem] = deque(maxlen=_PROBLEMS)
         self._closing = threading.Lock()
         self._closed = False
-        release_store.need_current(self._home, model)
-        options = Options(
+        self._forked = False
+        self._telemetry, self._poll_s = telemetry, poll_s
+        self._split, self._shadow = split, (shadow, shadow_fraction)
+        self._options = Options(
             threads, pool or min(os.cpu_count() or 1, _MAX_INTERPRETERS), telemetry, window, window_s,
             window_least_s,
         )  # fmt: skip
-        router = Router(self._home, model, split, identity.device_id(self._home))
-        self._recorder = Recorder(self._home, model, telemetry, self._serves, self._report)
-        self._shadows = Shadows(self._home, model, shadow, shadow_fraction, self._report) if shadow else None
-        self._reloader = Reloader(router, options, self._recorder, self._shadows, self._report, poll_s)
-        try:
-            self._reloader.load_first()
-        except BaseException:
-            if self._shadows is not None:
-                self._shadows.close(1.0)
-            raise
-        self._recorder.start()
-        self._reloader.start()
+        self._open()
         self._at_exit = _close_at_exit(self)
+        _runtimes.add(self)
+
+    def _open(self) -> None:
+        """Load the release that serves and start the threads of this process."""
+        release_store.need_current(self._home, self.model)
+        router = Router(self._home, self.model, self._split, identity.device_id(self._home))
+        recorder = Recorder(self._home, self.model, self._telemetry, self._serves, self._report)
+        shadow, fraction = self._shadow
+        shadows = Shadows(self._home, self.model, shadow, fraction, self._report) if shadow else None
+        reloader = Reloader(router, self._options, recorder, shadows, self._report, self._poll_s)
+        try:
+            reloader.load_first()
+        except BaseException:
+            if shadows is not None:
+                shadows.close(1.0)
+            raise
+        self._tickets = Tickets(self._limit)
+        self._recorder, self._shadows = recorder, shadows
+        self._reloader: Reloader | _Forked = reloader
+        recorder.start()
+        reloader.start()
+        self._finalizer = _close_in_child(self)
+
+    def after_fork(self) -> None:
+        """Leave everything that belongs to the parent process; called in the child that was forked."""
+        if self._closed:
+            return
+        _inherited.append((self._reloader, self._recorder, self._shadows, self._tickets))
+        self._closing = threading.Lock()
+        self._reloader = _Forked()
+        self._problems.clear()
+        self._forked = True
+
+    def _reopen(self) -> Routing:
+        """Open again after a fork; return what serves."""
+        with self._closing:
+            if self._forked and not self._closed:
+                self._open()
+                self._forked = False
+        routing = self._reloader.routing
+        if routing is None:
+            raise self._closed_error()
+        return routing
 
     def infer(self, x: Any, key: object = None, raw: bool = False, deadline_s: float | None = None) -> Any:
         """Run the model on one sample.
@@ -210,7 +269,7 @@ class Runtime:
     def _answer(self, routing: Any, engine: Any, key: object, x: Any, raw: bool, limit_ns: int | None) -> Any:
         if engine is None:
             if routing is None:
-                raise self._closed_error()
+                routing = self._reopen()
             engine = routing.default if key is None and not routing.by_call else routing.engine(key)
         began = _clock()
         slot: Any = None
@@ -264,10 +323,7 @@ class Runtime:
         return serving[release]
 
     def _routing(self) -> Routing:
-        routing = self._reloader.routing
-        if routing is None:
-            raise self._closed_error()
-        return routing
+        return self._reloader.routing or self._reopen()
 
     def _closed_error(self) -> RuntimeClosed:
         return RuntimeClosed(self.model, "the runtime was closed", hint="create another Runtime")
@@ -299,6 +355,11 @@ class Runtime:
         return self._routing().default.kernels
 
     @property
+    def recording_problem(self) -> str:
+        """Why calls are not recorded at present; empty when they are."""
+        return self._recorder.problem
+
+    @property
     def problems(self) -> list[Problem]:
         """The latest failures off the callers' path, oldest first."""
         return list(self._problems)
@@ -314,6 +375,10 @@ class Runtime:
                 return
             self._closed = True
             atexit.unregister(self._at_exit)
+            if isinstance(self._reloader, _Forked):
+                return  # nothing was called in this process
+            if self._finalizer is not None:
+                self._finalizer.cancel()
             self._reloader.close(timeout_s)
             until_s = time.monotonic() + timeout_s
             while not self._recorder.idle() and time.monotonic() < until_s:
@@ -342,6 +407,14 @@ class Runtime:
         _log.warning("%s: %s", self.model, one_line(error))
 
 
+def _close_in_child(runtime: Runtime) -> Any:
+    """Close the runtime at the end of a child of multiprocessing as well: it does not run `atexit`."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is None:
+        return None
+    return util.Finalize(None, _closer(runtime), exitpriority=_FINALIZER_PRIORITY)
+
+
 def _deadline_ns(deadline_s: float | None) -> int | None:
     if deadline_s is None:
         return None
@@ -350,6 +423,13 @@ def _deadline_ns(deadline_s: float | None) -> int | None:
 
 def _close_at_exit(runtime: Runtime) -> Any:
     """Close the runtime at exit for applications that forget it: no window is lost, no thread is cut off."""
+    close = _closer(runtime)
+    atexit.register(close)
+    return close
+
+
+def _closer(runtime: Runtime) -> Callable[[], None]:
+    """Return a function that closes the runtime if it still exists."""
     reference = weakref.ref(runtime)
 
     def close() -> None:
@@ -357,5 +437,4 @@ def _close_at_exit(runtime: Runtime) -> Any:
         if alive is not None:
             alive.close()
 
-    atexit.register(close)
     return close

@@ -22,6 +22,12 @@ class Moment(NamedTuple):
     since_boot_ns: int
 
 
+# The kernel's answer of `adjtimex`: the clock is not synchronized.
+_TIME_ERROR = 5
+# A `struct timex` of zeros asks and changes nothing; it has about 200 bytes.
+_TIMEX_BYTES = 512
+
+
 class Clock:
     """The real clock."""
 
@@ -36,6 +42,16 @@ class Clock:
     def wall_ns(self) -> int:
         """Return the wall clock's time in nanoseconds since 1970; it may be wrong."""
         return time.time_ns()
+
+    def synced(self) -> bool | None:
+        """Return whether the kernel considers the wall clock set; None where it does not say."""
+        try:
+            import ctypes  # here, because some devices' Python has none
+
+            answer = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+        except (ImportError, OSError, AttributeError):
+            return None
+        return None if answer < 0 else answer != _TIME_ERROR
 
 
 _active = Clock()
@@ -69,6 +85,11 @@ def now() -> Moment:
 def wall_ns() -> int:
     """Return the wall clock's time, for display only; never compare two of them."""
     return _active.wall_ns()
+
+
+def synced() -> bool | None:
+    """Return whether the wall clock was set by a time server or a user; None where that is not known."""
+    return _active.synced()
 
 
 def elapsed_ns(since: Moment, until: Moment) -> int | None:

@@ -56,6 +56,11 @@ class Home(NamedTuple):
         return self.path("partial.lock")
 
     @property
+    def open_windows(self) -> str:
+        """The folder of the counts of open windows, one file for each runtime."""
+        return self.path("open-windows")
+
+    @property
     def journal(self) -> str:
         return self.path("journal")
 

@@ -66,6 +66,9 @@ def merge_windows(*windows: Window) -> Window:
         feedback=_add_fields(Feedback, feedback) if feedback else None,
         shadow=_add_shadows([window.shadow for window in windows]),
         merged=sum(window.merged for window in windows),
+        interrupted=sum(window.interrupted for window in windows),
+        clock_synced=_all([window.clock_synced for window in windows]),
+        uptime_ns=_largest(window.uptime_ns for window in windows),
     )
 
 
@@ -113,6 +116,13 @@ def _largest(values: Iterable[_Number | None]) -> _Number | None:
 def _sum(values: Iterable[int | None]) -> int | None:
     present = [value for value in values if value is not None]
     return sum(present) if present else None
+
+
+def _all(values: Sequence[bool | None]) -> bool | None:
+    """Return False when any is False, True when all are True, else None."""
+    if False in values:
+        return False
+    return None if None in values else True
 
 
 def _common(labels: Sequence[str | None]) -> str | None:

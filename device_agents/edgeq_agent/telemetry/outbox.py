@@ -29,6 +29,10 @@ from edgeq_agent.telemetry.window import Window, parse, to_json
 
 CAP = 2000
 
+_MARK = "stored:"
+# So many stored windows are recognized later; a device has a few runtimes.
+_KEPT_MARKS = 500
+
 T = TypeVar("T")
 
 
@@ -128,27 +132,59 @@ class Outbox:
         # A new file starts again at seq 1. The nonce keeps its numbers apart from those of a lost file.
         return f"{clock.read_boot_id()}:{row[0]}"
 
-    def append(self, model: str, release: str, window: Window) -> int:
-        """Store one window and return its number; it is on disk when this returns."""
-        return self._guarded(lambda database: self._append(database, model, release, window))
+    def append(self, model: str, release: str, window: Window, mark: str | None = None) -> int:
+        """Store one window and return its number; it is on disk when this returns.
+
+        Args:
+            mark: a name that `append_once` recognizes.
+        """
+
+        def store(database: sqlite3.Connection) -> int:
+            with transaction(database):
+                if mark is not None:
+                    self._remember(database, mark)
+                return self._append(database, model, release, window)
+
+        return self._guarded(store)
+
+    def append_once(self, mark: str, model: str, release: str, window: Window) -> bool:
+        """Store one window unless one with its mark was stored; return whether it was."""
+
+        def store(database: sqlite3.Connection) -> bool:
+            with transaction(database):
+                if database.execute("SELECT 1 FROM meta WHERE name = ?", (_MARK + mark,)).fetchone():
+                    return False
+                self._remember(database, mark)
+                self._append(database, model, release, window)
+            return True
+
+        return self._guarded(store)
+
+    @staticmethod
+    def _remember(database: sqlite3.Connection, mark: str) -> None:
+        database.execute("INSERT OR IGNORE INTO meta VALUES (?, '1')", (_MARK + mark,))
+        query = "SELECT rowid FROM meta WHERE name LIKE ? ORDER BY rowid DESC LIMIT 1 OFFSET ?"
+        oldest = database.execute(query, (_MARK + "%", _KEPT_MARKS)).fetchone()
+        if oldest is not None:
+            delete = "DELETE FROM meta WHERE name LIKE ? AND rowid <= ?"
+            database.execute(delete, (_MARK + "%", oldest[0]))
 
     def _append(self, database: sqlite3.Connection, model: str, release: str, window: Window) -> int:
-        with transaction(database):
-            # So that a damaged device.json does not cost the device its id.
-            database.execute("INSERT OR REPLACE INTO meta VALUES ('device_id', ?)", (self._device_id,))
-            database.execute("INSERT OR IGNORE INTO boots VALUES (?, 0)", (self.boot,))
-            database.execute("UPDATE boots SET last_seq = last_seq + 1 WHERE boot = ?", (self.boot,))
-            seq = database.execute("SELECT last_seq FROM boots WHERE boot = ?", (self.boot,)).fetchone()[0]
-            if type(seq) is not int or seq < 1:
-                raise DamagedContent("a number of a window is none")
-            numbered = replace(
-                window, device_id=self._device_id, boot=self.boot, seq=seq, model=model, release=release
-            )
-            database.execute(
-                "INSERT INTO windows (boot, seq, model, release, merged, body) VALUES (?, ?, ?, ?, ?, ?)",
-                (self.boot, seq, model, release, window.merged, _text(numbered)),
-            )
-            self._shrink(database)
+        # So that a damaged device.json does not cost the device its id.
+        database.execute("INSERT OR REPLACE INTO meta VALUES ('device_id', ?)", (self._device_id,))
+        database.execute("INSERT OR IGNORE INTO boots VALUES (?, 0)", (self.boot,))
+        database.execute("UPDATE boots SET last_seq = last_seq + 1 WHERE boot = ?", (self.boot,))
+        seq = database.execute("SELECT last_seq FROM boots WHERE boot = ?", (self.boot,)).fetchone()[0]
+        if type(seq) is not int or seq < 1:
+            raise DamagedContent("a number of a window is none")
+        numbered = replace(
+            window, device_id=self._device_id, boot=self.boot, seq=seq, model=model, release=release
+        )
+        database.execute(
+            "INSERT INTO windows (boot, seq, model, release, merged, body) VALUES (?, ?, ?, ?, ?, ?)",
+            (self.boot, seq, model, release, window.merged, _text(numbered)),
+        )
+        self._shrink(database)
         return seq
 
     def _shrink(self, database: sqlite3.Connection) -> None:

@@ -135,6 +135,10 @@ class Window:
         feedback: None where the application gave none.
         shadow: by the shadow's name.
         merged: how many windows of the device this one stands for.
+        interrupted: of these, those whose process was killed: their calls are only counted, as `unrecorded`.
+        clock_synced: False where the device's clock was not set, or was changed during the window; None where
+            that is not known. Its duration is right in any case.
+        uptime_ns: the time since the device's boot when the window ended; None from older agents.
     """
 
     started_ns: int
@@ -154,6 +158,9 @@ class Window:
     feedback: Feedback | None = None
     shadow: Mapping[str, Shadow] = field(default_factory=dict)
     merged: int = 1
+    interrupted: int = 0
+    clock_synced: bool | None = None
+    uptime_ns: int | None = None
     device_id: str = ""
     boot: str = ""
     seq: int = 0
@@ -218,6 +225,9 @@ def _content(fields: Fields) -> Window:
         feedback=_feedback(fields.object("feedback")) if "feedback" in fields else None,
         shadow=_shadows(fields.object("shadow")) if "shadow" in fields else {},
         merged=fields.integer("merged", 1, LARGEST, default=1),
+        interrupted=fields.integer("interrupted", 0, LARGEST, default=0),
+        clock_synced=fields.flag("clock_synced") if fields.has("clock_synced") else None,
+        uptime_ns=_optional_count(fields, "uptime_ns"),
     )
     failed = sum(window.errors.values())
     if failed > window.inferences:
@@ -276,6 +286,11 @@ def _optional_fields(window: Window) -> Json:
         body["shadow"] = {name: _shadow_json(shadow) for name, shadow in window.shadow.items()}
     if window.merged > 1:
         body["merged"] = window.merged
+    if window.interrupted:
+        body["interrupted"] = window.interrupted
+    for name, value in (("clock_synced", window.clock_synced), ("uptime_ns", window.uptime_ns)):
+        if value is not None:
+            body[name] = value
     return body
 
 

@@ -6,16 +6,18 @@ Runs in the process that runs the model; numpy is imported inside functions.
 from __future__ import annotations
 
 import json
-import time
-from typing import Any
+from typing import Any, Mapping
 
 from edgeq_agent.errors import UNHEALTHY, AgentError
 from edgeq_agent.platforms import registry as platforms
+from edgeq_agent.storage import clock
 from edgeq_agent.telemetry import ddsketch
 from edgeq_agent.telemetry.window import InputCounts, OutputCounts, Window
 from edgeq_agent.wire import REFERENCE_SCHEMA, Json
 
 _CONFIDENCE_BINS = 20
+# A wall clock that moves by more than this against the time since boot was set.
+_CLOCK_STEP_NS = 1_000_000_000
 
 
 class Reference:
@@ -151,7 +153,8 @@ class WindowBuilder:
         import numpy as np
 
         self._reference = reference
-        self._started_ns = time.time_ns()
+        self._started_ns = clock.wall_ns()
+        self._began = clock.now()
         self._latency = ddsketch.SketchBuilder()
         self._errors: dict[str, int] = {}
         self._inferences = 0
@@ -215,13 +218,43 @@ class WindowBuilder:
         """Inferences counted so far, failed ones included."""
         return self._inferences
 
+    def counted(self, errors: Mapping[str, int], calls: int) -> Window:
+        """Return a window of counts alone: no latency, no histogram, no sensor.
+
+        Args:
+            calls: inferences that were answered.
+        """
+        return Window(
+            started_ns=self._started_ns,
+            ended_ns=max(self._started_ns, clock.wall_ns()),
+            inferences=sum(errors.values()),
+            errors=dict(errors),
+            latency=ddsketch.SketchBuilder().build(),
+            inputs=tuple(
+                InputCounts(name=name, channels=tuple((0,) * len(counts) for counts in channels))
+                for name, channels in zip(self._reference.names, self._inputs)
+            ),
+            output=OutputCounts((0,) * len(self._predicted), (0,) * len(self._confidence)),
+            unrecorded=calls,
+            interrupted=1,
+            clock_synced=clock.synced(),
+            uptime_ns=clock.now().since_boot_ns,
+        )
+
     def build(self) -> Window:
         """Return the window as it stands, with the device's sensors read now; the outbox numbers it."""
         platform = platforms.platform_of()
         memory, temperature = platform.peak_memory_bytes().value, platform.temperature_c().value
+        now, ended_ns = clock.now(), clock.wall_ns()
+        # Not from the wall clock, which may be set while the window is open.
+        duration_ns = clock.elapsed_ns(self._began, now) or 0
+        stepped = abs(ended_ns - self._started_ns - duration_ns) > _CLOCK_STEP_NS
+        ended_ns = max(ended_ns, duration_ns)
         return Window(
-            started_ns=self._started_ns,
-            ended_ns=max(self._started_ns, time.time_ns()),
+            started_ns=ended_ns - duration_ns,
+            ended_ns=ended_ns,
+            clock_synced=False if stepped else clock.synced(),
+            uptime_ns=now.since_boot_ns,
             inferences=self._inferences,
             errors=dict(self._errors),
             latency=self._latency.build(),

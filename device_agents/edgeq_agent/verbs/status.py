@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import asdict
 
 from edgeq_agent import __version__
-from edgeq_agent.activation import candidates, soak, state_record, states
+from edgeq_agent.activation import candidates, counters, soak, state_record, states
 from edgeq_agent.autostart import record as service_record
 from edgeq_agent.calls.call import Call
 from edgeq_agent.errors import from_os, one_line
@@ -74,6 +75,7 @@ def _model(home: Home, name: str) -> Json:
         "target": record.target,
         "attempts": record.attempts.to_json(),
         "soak": soaking.to_json() if soaking else None,
+        "recorder": asdict(counters.read_trouble(home, name)),
         "pins": pins.read(home, name),
         "releases": release_store.of_model(home, name),
         **candidates.status(home, name).to_json(),

@@ -8,7 +8,7 @@ from edgeq_agent import wire
 from edgeq_agent.calls.call import Call
 from edgeq_agent.calls.fields import Fields
 from edgeq_agent.platforms import identity
-from edgeq_agent.telemetry import outbox
+from edgeq_agent.telemetry import open_windows, outbox
 from edgeq_agent.wire import Json
 
 _MAX_LIMIT = 1000
@@ -36,6 +36,7 @@ def telemetry(call: Call) -> Json:
     """
     request = _parse(call.fields)
     with outbox.opened(call.home) as box:
+        open_windows.recover(call.home, box)
         acked = box.acknowledge(*request.ack) if request.ack is not None else 0
         boot, windows = box.take(request.limit)
         for window in windows:

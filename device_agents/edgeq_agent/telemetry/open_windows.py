@@ -1,0 +1,98 @@
+"""Open windows on disk: what a killed process had counted and not stored becomes a window of its own.
+
+Each runtime keeps one file, `open-windows/<process token>-<number>.json`, and replaces it once a second
+while calls come: the counts of its open windows, without their histograms. The file is not synced. Where the
+process has ended without removing it, its windows go into the outbox, marked as interrupted: the calls that
+they count are `unrecorded`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple, Sequence
+
+from edgeq_agent.calls.fields import Fields
+from edgeq_agent.errors import AgentError
+from edgeq_agent.storage import damage, disk, files, process_token
+from edgeq_agent.storage.home import Home
+from edgeq_agent.telemetry.outbox import Outbox
+from edgeq_agent.telemetry.window import Window, WindowError, parse_unnumbered, to_json
+
+SCHEMA = "edgeq.open-windows/1"
+
+
+class OpenWindow(NamedTuple):
+    """One open window.
+
+    Attributes:
+        mark: names it in the outbox, which knows whether it was stored after all.
+    """
+
+    model: str
+    release: str
+    mark: str
+    window: Window
+
+
+def path_of(home: Home, name: str) -> str:
+    """Return the path of a runtime's file."""
+    return os.path.join(home.open_windows, name + ".json")
+
+
+def write(home: Home, name: str, windows: Sequence[OpenWindow]) -> None:
+    """Replace a runtime's file; without windows it is removed.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    if not windows:
+        files.remove(path_of(home, name))
+        return
+    disk.make_folders(home.open_windows)
+    entries = [
+        {"model": each.model, "release": each.release, "mark": each.mark, "window": to_json(each.window)}
+        for each in windows
+    ]
+    files.write_json(path_of(home, name), {"schema": SCHEMA, "windows": entries}, durable=False)
+
+
+def recover(home: Home, box: Outbox) -> int:
+    """Store the open windows of processes that have ended; return how many there were.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    if not os.path.isdir(home.open_windows):
+        return 0
+    stored = 0
+    for name in sorted(os.listdir(home.open_windows)):
+        if not name.endswith(".json") or process_token.alive(name.partition("-")[0]):
+            continue
+        path = os.path.join(home.open_windows, name)
+        try:
+            windows = _parse(files.read_json(path))
+        except FileNotFoundError:  # another process was faster
+            continue
+        except (ValueError, AgentError) as error:
+            lost = "the counts of a killed process are lost"
+            damage.set_aside(home, path, f"is damaged: {error}"[:300], lost)
+            continue
+        for each in windows:
+            stored += box.append_once(each.mark, each.model, each.release, each.window)
+        files.remove(path)
+    return stored
+
+
+def _parse(body: object) -> list[OpenWindow]:
+    fields = Fields(body)
+    fields.one_of("schema", (SCHEMA,))
+
+    def entry(items: Fields, name: str) -> OpenWindow:
+        each = items.object(name)
+        try:
+            window = parse_unnumbered(each.raw("window"))
+        except WindowError as error:
+            raise each.refuse("window", str(error)) from error
+        return OpenWindow(each.model_name(), each.file_name("release"), each.text("mark"), window)
+
+    return fields.list_of("windows", entry)
