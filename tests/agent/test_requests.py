@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -143,10 +144,21 @@ def test_a_manifest_with_a_wrong_field_is_refused(device: Any, changes: dict[str
     assert list((device.home / "releases").iterdir()) == []
 
 
-def test_an_unexpected_exception_is_one_message_and_a_traceback_on_stderr(device: Any) -> None:
-    device.home.mkdir()
-    (device.home / "blobs").write_text("a file where a folder belongs")
-    answered = device.call("probe")
+# The agent with a bug planted into one of its verbs.
+BUG = """
+from edgeq_agent.__main__ import main
+from edgeq_agent.verbs import probe
+
+def broken(call, root="/"):
+    raise ZeroDivisionError("planted\\nin two lines")
+
+probe.probe = broken
+main()
+"""
+
+
+def test_an_unexpected_exception_is_one_message_and_a_traceback_on_stderr(device: Any, kit: Any) -> None:
+    answered = kit.Device(home=device.home, command=(sys.executable, "-c", BUG)).call("probe")
     assert answered.error["code"] == "EQ590"
     assert "\n" not in answered.error["problem"]
     assert "Traceback" in answered.stderr

@@ -93,7 +93,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     "more channels": {"inputs": [{"name": "x", "channels": [[5] * 10, [5] * 10]}]},
     "other classes": {"output": {"predicted": [50], "confidence": [5] * 10}},
     "other confidence bins": {"output": {"predicted": [50, 0, 0, 0], "confidence": [50]}},
-    "times beyond the year 9999": {"started_ns": 2**62, "ended_ns": 2**62},
     "a number beyond what an agent accepts": {"schema": "edgeq.window/9", "seq": 2**63 - 1},
     "no boot": {"boot": ""},
 }  # fmt: skip
@@ -110,6 +109,7 @@ HARMLESS: dict[str, dict[str, Any]] = {
         "inputs": [{"name": "x", "channels": [[0] * 10]}],
         "output": {"predicted": [0] * 4, "confidence": [0] * 10},
     },
+    "a clock in the year 2116": {"started_ns": 2**62, "ended_ns": 2**62},
     "the largest sums": {"latency": {**latency(0.01, 2184), "sum_ns": 2**63 - 1, "max_ns": 2**63 - 1}},
 }  # fmt: skip
 
