@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import os
 import socket
@@ -86,9 +85,11 @@ def public_blob(path: Path) -> bytes | None:
 
 def _of_line(text: str) -> bytes | None:
     words = text.split(maxsplit=2)
+    if len(words) < 2:
+        return None
     try:
-        blob = base64.b64decode(words[1], validate=True) if len(words) > 1 else b""
-    except binascii.Error:
+        blob = base64.b64decode(words[1], validate=True)
+    except ValueError:  # not base64, or not ASCII
         return None
     return blob if blob[4 : 4 + len(words[0])] == words[0].encode() and blob else None
 
@@ -104,7 +105,7 @@ def _of_container(text: str) -> bytes | None:
             at += 4 + struct.unpack_from(">I", data, at)[0]
         at += 4
         (size,) = struct.unpack_from(">I", data, at)
-    except (binascii.Error, struct.error):
+    except (ValueError, struct.error):  # binascii.Error is a ValueError
         return None
     blob = data[at + 4 : at + 4 + size]
     return blob if len(blob) == size else None
