@@ -51,6 +51,7 @@ ALWAYS = {
     "importlib",
     "importlib.util",
     "io",
+    "itertools",
     "re",
     "stat",
     "sys",
@@ -139,6 +140,7 @@ def test_every_module_that_the_agent_imports_is_checked() -> None:
         if name.partition(".")[0] in sys.stdlib_module_names and name.partition(".")[0] not in ALWAYS
     }
     assert needed - {*START_MODULES, *AGENT_MODULES} == set()
+    assert set(AGENT_MODULES) - needed == set()
 
 
 @pytest.mark.parametrize("script", [bootstrap.SCRIPT, combined_bootstrap.SCRIPT])
