@@ -94,6 +94,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    os.umask(0o022)  # a test that runs the agent in this process has changed it
     for name in list(os.environ):
         if name.startswith("EDGEQ_"):
             monkeypatch.delenv(name)

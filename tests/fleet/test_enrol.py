@@ -166,41 +166,41 @@ def test_a_name_with_other_letters_gets_a_suggestion(name: str, suggested: str) 
     assert suggested in caught.value.hint
 
 
-def test_one_device_under_two_names_is_said_at_enrolment(loopback_server: Server, workspace: Path) -> None:
-    device = loopback_server.enrol(workspace, "pi")
+def test_one_device_under_two_names_is_said_at_enrolment(loopback_server: Server, site: Path) -> None:
+    device = loopback_server.enrol(site, "pi")
     assert device.device_id
     with pytest.raises(UsageError, match="is enrolled already as 'pi'") as caught:
-        loopback_server.enrol(workspace, "kitchen")
+        loopback_server.enrol(site, "kitchen")
     assert device.device_id in caught.value.message
     assert "edgeq devices remove pi" in caught.value.hint
-    assert Inventory.load(workspace).devices == (device,)
+    assert Inventory.load(site).devices == (device,)
     with pytest.raises(UsageError, match="enrolled already as 'pi'"):
-        Inventory.load(workspace).add(dataclasses.replace(device, name="kitchen"))
+        Inventory.load(site).add(dataclasses.replace(device, name="kitchen"))
     with pytest.raises(UsageError, match="enrolled already as 'pi'"):
-        Inventory.load(workspace).replace(dataclasses.replace(device, name="kitchen"))
-    assert loopback_server.enrol(workspace, "pi", replace=True) == device, "the same name again"
-    other = loopback_server.enrol(workspace, "second", home=".edgeq-second")
+        Inventory.load(site).replace(dataclasses.replace(device, name="kitchen"))
+    assert loopback_server.enrol(site, "pi", replace=True) == device, "the same name again"
+    other = loopback_server.enrol(site, "second", home=".edgeq-second")
     assert other.device_id != device.device_id, "an agent of its own"
-    Inventory.load(workspace).remove("pi")
-    assert loopback_server.enrol(workspace, "kitchen").name == "kitchen", "renamed"
+    Inventory.load(site).remove("pi")
+    assert loopback_server.enrol(site, "kitchen").name == "kitchen", "renamed"
 
 
-def test_an_entry_without_an_id_is_compared_too(loopback_server: Server, workspace: Path) -> None:
-    device = loopback_server.enrol(workspace, "pi")
-    Inventory.load(workspace).replace(dataclasses.replace(device, device_id=None))
-    assert "device_id" not in (workspace / "devices.toml").read_text()
+def test_an_entry_without_an_id_is_compared_too(loopback_server: Server, site: Path) -> None:
+    device = loopback_server.enrol(site, "pi")
+    Inventory.load(site).replace(dataclasses.replace(device, device_id=None))
+    assert "device_id" not in (site / "devices.toml").read_text()
     with pytest.raises(UsageError, match="is enrolled already as 'pi'"):
-        loopback_server.enrol(workspace, "kitchen")
+        loopback_server.enrol(site, "kitchen")
 
 
 def test_the_command_understands_an_address(
-    loopback_server: Server, workspace: Path, capsys: pytest.CaptureFixture[str]
+    loopback_server: Server, site: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli = Cli(capsys)
     address = f"ssh://{loopback_server.user}@{loopback_server.host}:{loopback_server.port}"
     done = cli.json("devices", "add", "pi", "--host", address, "--identity", str(loopback_server.identity))
     assert (done["device"]["host"], done["device"]["port"]) == (loopback_server.host, loopback_server.port)
-    assert Inventory.load(workspace).get("pi").user == loopback_server.user
+    assert Inventory.load(site).get("pi").user == loopback_server.user
 
 
 def test_without_a_user_it_is_the_one_of_this_machine() -> None:
