@@ -13,7 +13,8 @@ from edgeq.fleet.transport import Ended, Limits, Transport
 from edgeq.values import Device
 
 # A verb's own deadline is minutes: it is not what notices a dead link.
-LIMITS = Limits(first_s=600, silence_s=600, total_s=1200)
+# Wide: what a transport carries is tested here, not how much an answer may hold.
+LIMITS = Limits(first_s=600, silence_s=600, total_s=1200, output_bytes=2**30)
 ADAPTERS: dict[str, Callable[..., Transport]] = {"paramiko": ssh.connect, "openssh": openssh.connect}
 # ssh counts its questions in whole seconds.
 QUICK = {"paramiko": Watch(every_s=0.2, patience_s=1.0), "openssh": Watch(every_s=1.0, patience_s=2.0)}

@@ -160,8 +160,7 @@ class TestTransport:
     ) -> None:
         script = "head -c 3000000 /dev/zero | tr '\\0' e >&2; yes line | head -n 400000"
         with adapter.connect(server.device()) as transport:
-            limits = dataclasses.replace(LIMITS, output_bytes=3_000_000)
-            lines, ended = use(transport, ["sh", "-c", script], limits=limits)
+            lines, ended = use(transport, ["sh", "-c", script])
         assert len(lines) == 400_000
         assert ended.exit_status == 0
         assert set(ended.stderr) == {"e"}
