@@ -162,7 +162,7 @@ def test_one_of_two_devices_failing_is_exit_4_and_the_other_is_done(
     cli: Cli, loopback_server: Server, site: Path, bundles: dict[str, Path]
 ) -> None:
     add(cli, loopback_server)
-    add(cli, loopback_server, "gone")
+    add(cli, loopback_server, "gone", "--home", ".edgeq-gone")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     path = site / "devices.toml"
