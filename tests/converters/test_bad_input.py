@@ -138,7 +138,7 @@ def test_a_truncated_h5_and_a_damaged_saved_model(
 @pytest.mark.slow
 def test_open_dimensions_besides_the_batch(models: Path, output: Path, edgeq: Edgeq) -> None:
     result = edgeq("convert", models / "open.keras", "-o", output, "--scheme", "float32")
-    refused(result, "EQ306", "`image`", "(None, None, None, 1)", output=output)
+    refused(result, "EQ306", "`image`", "(?, ?, ?, 1)", output=output)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.9, 0.999])
