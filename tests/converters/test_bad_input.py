@@ -62,7 +62,7 @@ BAD_CALIBRATION = {
     "empty": ({"x": GOOD[:0]}, "EQ202", ["empty", "(0, 8, 8, 1)"]),
     "text": ({"x": np.array(["a", "b"])}, "EQ205", ["numbers"]),
     "labels only": ({"y": np.arange(3)}, "EQ205", ["`x`"]),
-    "two arrays, none of them x": ({"a": GOOD, "b": GOOD}, "EQ205", ["`image`", "a, b"]),
+    "two arrays, none of them x": ({"a": GOOD, "b": GOOD}, "EQ205", ["`image`", "`a`, `b`"]),
     "arrays of two lengths": ({"x": GOOD, "b": GOOD[:2]}, "EQ203", ["number of samples"]),
     "objects": ({"x": np.array([{}, {}], object)}, "EQ201", ["Python objects"]),
 }
