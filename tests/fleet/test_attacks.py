@@ -211,7 +211,7 @@ def test_shell_metacharacters_in_every_name(
     with pytest.raises(EdgeqError):
         new_key(tmp_path, name)
     for python in (name, f"python3 {name}"):
-        with pytest.raises((DeviceError, ConfigError)):
+        with pytest.raises((DeviceError, ConfigError, UsageError)):
             login(name="pi", host=running.host, python=python)
     with open_agent(attacked.device) as client:
         bad = PublicKey(raw=workspace_key(tmp_path).public.raw, name=name)
