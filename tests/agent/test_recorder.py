@@ -142,13 +142,17 @@ KILLED = """
 import sys, time, os
 import numpy as np
 from edgeq_agent import Runtime
+from edgeq_agent.sdk.errors import InputMismatch
 rt = Runtime("tiny", sys.argv[1])
 x = np.load(sys.argv[2])[0]
 for _ in range(int(sys.argv[3])):
     rt.infer(x)
 for _ in range(2):
-    try: rt.infer(x[:1])
-    except Exception: pass
+    try:
+        rt.infer(x[:1])
+    except InputMismatch:
+        continue
+    sys.exit("a wrong shape was accepted")
 print("done", flush=True)
 time.sleep(60)
 """
