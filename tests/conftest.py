@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -100,6 +101,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     for name in ("NO_COLOR", "FORCE_COLOR", "SSH_AUTH_SOCK"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _current_folder_of_fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    # Fixtures of modules and sessions run before those of a test, and may record into a workspace as well.
+    with contextlib.chdir(tmp_path_factory.mktemp("current-folder-of-fixtures")):
+        yield
 
 
 @pytest.fixture(autouse=True)

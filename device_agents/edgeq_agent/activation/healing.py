@@ -39,9 +39,9 @@ def ensure(home: Home) -> None:
     home.ensure()
     for path in (home.lock, home.partials_lock):
         if os.path.isdir(path):
-            damage.set_aside(home, path, "is a folder", "nothing is lost: it is only a lock")
+            damage.try_to_set_aside(home, path, "is a folder", "nothing is lost: it is only a lock")
     if os.path.lexists(home.journal) and not _is_usable(home.journal):
-        damage.set_aside(home, home.journal, "cannot be read", "its entries are no longer shown")
+        damage.try_to_set_aside(home, home.journal, "cannot be read", "its entries are no longer shown")
 
 
 def heal(home: Home, others: Iterable[Inspection] = ()) -> None:
@@ -158,9 +158,7 @@ def _relink(home: Home, model: str) -> None:
         if known:
             release_store.point(home, model, release)
     except OSError as error:
-        path = _link(home, model)
-        hint = f"it could not be replaced ({error.strerror}): run `mv {path} {path}.old` on the device"
-        damage.report(home, Damage(os.path.relpath(path, home.root), "is not a link", hint, None))
+        damage.report_refusal(home, _link(home, model), "is not a link", error)
 
 
 def _serving(record: StateRecord) -> str | None:
@@ -171,4 +169,8 @@ def _serving(record: StateRecord) -> str | None:
 
 
 def _is_usable(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.R_OK | os.W_OK)
+    if not os.path.isfile(path):
+        return False
+    # A disk that became read-only refuses to write to every file; that is no damage of this one.
+    modes = os.R_OK | os.W_OK if os.access(os.path.dirname(path), os.W_OK) else os.R_OK
+    return os.access(path, modes)

@@ -89,6 +89,14 @@ def set_aside(home: Home, path: str, problem: str, lost: str) -> None:
     report(home, Damage(os.path.relpath(path, home.root), problem, lost, kept))
 
 
+def try_to_set_aside(home: Home, path: str, problem: str, lost: str) -> None:
+    """As `set_aside`; when the disk refuses, the report says how to do it by hand."""
+    try:
+        set_aside(home, path, problem, lost)
+    except OSError as error:
+        report_refusal(home, path, problem, error)
+
+
 def rename(path: str) -> str:
     """Rename a damaged file, with what belongs to it; return its new name in the same folder.
 
@@ -117,8 +125,13 @@ def repair(home: Home, inspection: Inspection) -> None:
         set_aside(home, path, problem, inspection.lost)
         inspection.repair()
     except OSError as error:
-        hint = f"it could not be replaced ({error.strerror}): run `mv {path} {path}.old` on the device"
-        report(home, Damage(os.path.relpath(path, home.root), problem, hint, None))
+        report_refusal(home, path, problem, error)
+
+
+def report_refusal(home: Home, path: str, problem: str, error: OSError) -> None:
+    """Report a damage that the disk refuses to repair, with the command that does it by hand."""
+    hint = f"it could not be replaced ({error.strerror}): run `mv {path} {path}.old` on the device"
+    report(home, Damage(os.path.relpath(path, home.root), problem, hint, None))
 
 
 def report(home: Home, damage: Damage) -> None:
