@@ -6,6 +6,7 @@ import base64
 import os
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +18,7 @@ from paramiko import common
 from edgeq.testing.processes import ExecProcess
 from edgeq.testing.sftp import HomeSftp
 
+_LATE_S = 0.5
 _GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 
 
@@ -27,6 +29,7 @@ class Fault(StrEnum):
     HANG = "hang"  # accepts the TCP connection and sends nothing
     HANG_EXEC = "hang-exec"  # accepts the login and a command, and never responds
     NO_EXEC = "no-exec"  # accepts the login, and runs no command
+    LATE_ACCEPT = "late-accept"  # accepts a command only when it has been running for a moment
     NO_SFTP = "no-sftp"  # has no sftp subsystem, like dropbear without its server
     NOISE = "noise"  # prints a line before each command's output, as a .bashrc may
 
@@ -118,4 +121,6 @@ class _Login(paramiko.ServerInterface):
         ExecProcess(
             channel, command=text, folder=self._settings.home, environment=self._settings.environment
         ).start()
+        if self._settings.fault is Fault.LATE_ACCEPT:
+            time.sleep(_LATE_S)
         return True

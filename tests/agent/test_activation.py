@@ -186,6 +186,7 @@ def test_a_missing_blob_is_named(ready: Any, int8_bundle: Any) -> None:
     assert "golden.npz" in error["subject"]
 
 
+@pytest.mark.slow
 def test_a_damaged_blob_is_removed_and_named(ready: Any, int8_bundle: Any) -> None:
     int8_bundle.send(ready)
     sha = int8_bundle.manifest["files"]["model.tflite"]["sha256"]

@@ -154,6 +154,7 @@ def test_a_swapped_manifest_is_refused(serving: Any, float_bundle: Any, kit: Any
     still_serves()
 
 
+@pytest.mark.slow
 def test_files_and_manifest_of_two_releases_are_refused(
     serving: Any, int8_bundle: Any, float_bundle: Any, kit: Any, still_serves: Any
 ) -> None:
@@ -238,6 +239,7 @@ def test_a_failed_release_does_not_raise_the_floor(
     assert serving.call("activate", **float_bundle.request()).result["changed"]
 
 
+@pytest.mark.slow
 def test_the_floor_survives_a_power_cut_before_the_commit(
     serving: Any, int8_bundle: Any, float_bundle: Any
 ) -> None:
@@ -251,6 +253,7 @@ def test_the_floor_survives_a_power_cut_before_the_commit(
     assert refused(serving, int8_bundle.request())["code"] == "EQ535"
 
 
+@pytest.mark.slow
 def test_a_release_for_another_kind_of_device_is_refused(
     serving: Any, float_bundle: Any, kit: Any, still_serves: Any
 ) -> None:
@@ -278,7 +281,7 @@ def test_two_signatures_where_two_are_required(
     assert serving.call("activate", **float_bundle.request(signatures=both)).result["changed"]
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"schema":"edgeq.trust/1"}', "keys", "id"])
 def test_a_damaged_trust_store_admits_nothing_and_rollback_works(
     serving: Any, int8_bundle: Any, float_bundle: Any, damage: str

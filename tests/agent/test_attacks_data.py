@@ -58,6 +58,7 @@ def test_duplicate_json_keys(serving: Any, float_bundle: Any, still_serves: Any)
     still_serves()
 
 
+@pytest.mark.slow
 def test_the_same_signature_over_reordered_json(serving: Any, float_bundle: Any) -> None:
     """Order, spacing and escapes are not content: it is the same release, and its signature counts once."""
     float_bundle.send(serving)
@@ -84,6 +85,7 @@ def test_a_manifest_that_json_reads_and_cannot_write(
     still_serves()
 
 
+@pytest.mark.slow
 def test_endless_data_in_the_request(serving: Any, still_serves: Any) -> None:
     """A request line without an end is refused at the limit, before it fills the memory."""
     process = serving.start("activate")
@@ -195,7 +197,7 @@ def test_wheel_members_that_are_links(serving: Any, still_serves: Any) -> None:
     still_serves()
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHELL)
 def test_shell_metacharacters_in_names(
     serving: Any, float_bundle: Any, kit: Any, still_serves: Any, name: str
@@ -241,6 +243,7 @@ def test_file_modes(serving: Any, float_bundle: Any, kit: Any, tiny_data: Any) -
     assert {"trust.json", "journal", "outbox.db", "state.json", "device.json", "lock"} <= seen
 
 
+@pytest.mark.slow
 def test_nothing_is_started_with_a_shell(serving: Any, float_bundle: Any) -> None:
     """Every process of an activation has the words that it was given, and none is a shell."""
     float_bundle.send(serving)

@@ -111,7 +111,7 @@ def test_kill_at_any_moment(
     assert list((serving.home / "tmp").iterdir()) == []
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["staged", "verified", "activating", "swapped"])
 def test_the_next_call_recovers_from_a_death_in_each_state(
     serving: Any, int8_bundle: Any, float_bundle: Any, when: str
@@ -193,6 +193,7 @@ def test_a_stopped_model_is_killed_at_the_deadline(serving: Any, slow_bundle: An
     assert serving.current("tiny") == int8_bundle.release
 
 
+@pytest.mark.slow
 def test_a_slow_model_is_killed_at_the_deadline(serving: Any, slow_bundle: Any, int8_bundle: Any) -> None:
     slow_bundle.send(serving)
     error = serving.call("activate", **slow_bundle.request(timeout_s=0.6)).error

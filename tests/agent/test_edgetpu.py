@@ -101,6 +101,7 @@ def test_without_the_library_a_compiled_model_is_refused_by_name(ready: Any, com
     assert ready.current("tiny") is None
 
 
+@pytest.mark.slow
 @pytest.mark.convert
 def test_a_compiled_model_gets_the_delegate_by_its_name(ready: Any, compiled: Any, tmp_path: Path) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")

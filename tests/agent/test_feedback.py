@@ -127,6 +127,7 @@ def test_unknown_tickets_and_a_closed_runtime_refuse_feedback(serving: Any, tiny
         rt.feedback(mine, True)
 
 
+@pytest.mark.slow
 def test_feedback_counts_for_a_release_that_has_been_replaced(
     both: Any, tiny_data: Any, int8_bundle: Any, float_bundle: Any
 ) -> None:

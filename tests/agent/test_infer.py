@@ -43,6 +43,7 @@ def test_the_models_own_integers_are_used_as_they_are(
     assert result["predicted"] == expected.argmax(axis=1).tolist()
 
 
+@pytest.mark.slow
 def test_other_dtypes_are_real_values(ready: Any, float_bundle: Any, tiny_models: Any, kit: Any) -> None:
     float_bundle.send(ready)
     assert ready.call("activate", **float_bundle.request()).result["changed"]
@@ -100,6 +101,7 @@ def test_a_payload_without_any_finite_sample(serving: Any, kit: Any) -> None:
     assert result["latency_ns"] == {"p50": None, "p95": None, "max": None}
 
 
+@pytest.mark.slow
 def test_outputs_that_are_not_finite(ready: Any, tiny_models: Any, tiny_data: Any, kit: Any) -> None:
     reference = kit.reference_of(tiny_data, classes=3, channels=2)
     bundle = kit.bundle_of(tiny_models / "sum.tflite", tiny_data[:5], reference, name="sum")
@@ -114,6 +116,7 @@ def test_outputs_that_are_not_finite(ready: Any, tiny_models: Any, tiny_data: An
     assert (window["inferences"], window["latency"]["count"], sum(window["output"]["predicted"])) == (2, 2, 1)
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     ("arrays", "subject"),
     [
@@ -183,6 +186,7 @@ def test_a_reference_that_does_not_fit_is_refused_at_activation(
         assert (error["code"], error["subject"]) == ("EQ504", "reference")
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_telemetry_but_not_the_result(serving: Any, tiny_data: Any, kit: Any) -> None:
     assert serving.call("infer", kit.npz(input_0=tiny_data[:5]), model="tiny").result["windows"] == 1
 
@@ -223,6 +227,7 @@ def test_a_benchmark_reports_ordered_latencies(serving: Any, int8_bundle: Any) -
     assert isinstance(body["invalid"], list)
 
 
+@pytest.mark.slow
 def test_a_benchmark_stops_before_its_deadline_with_a_warning(serving: Any) -> None:
     for timeout_s in (2, 5, 12, 30):  # on a busy machine the runtime alone takes seconds to start
         answered = serving.call("bench", model="tiny", runs=1_000_000, min_seconds=0.1, timeout_s=timeout_s)

@@ -137,6 +137,7 @@ def test_a_program_that_hangs_ends_at_the_deadline(ready: Any) -> None:
     assert error["code"] == "EQ511"
 
 
+@pytest.mark.slow
 def test_the_health_check_says_only_that_a_release_ran(phone: Any, int8_bundle: Any) -> None:
     answer = phone.call("activate", **int8_bundle.request(runtime=RUNTIME)).result
     assert answer["health"]["proof"] == "ran"
@@ -169,7 +170,7 @@ def test_the_blueprints_limits_apply_to_it_too(phone: Any, int8_bundle: Any, kit
     assert "latency_p95_ns is over" in error["problem"]
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("percentiles", [True, False])
 def test_its_benchmark_has_its_own_schema(ready: Any, int8_bundle: Any, *, percentiles: bool) -> None:
     build(ready, benchmark_model(percentiles=percentiles)).result  # noqa: B018 - asserts success

@@ -57,6 +57,7 @@ def test_each_reference_keeps_a_release(serving: Any, int8_bundle: Any, float_bu
     assert serving.call("activate", **float_bundle.request()).result["changed"]
 
 
+@pytest.mark.slow
 @pytest.mark.convert
 def test_the_arms_of_a_split_are_kept(serving: Any, int8_bundle: Any, float_bundle: Any) -> None:
     float_bundle.send(serving)
@@ -76,6 +77,7 @@ def test_the_arms_of_a_split_are_kept(serving: Any, int8_bundle: Any, float_bund
     assert serving.call("prune").result["removed"]["releases"] == [float_bundle.release]
 
 
+@pytest.mark.slow
 @pytest.mark.convert
 def test_a_state_that_cannot_be_read_keeps_everything(
     serving: Any, int8_bundle: Any, float_bundle: Any
@@ -97,6 +99,7 @@ def test_a_state_that_cannot_be_read_keeps_everything(
     assert serving.call("rollback", model="tiny").result["release"] == int8_bundle.release
 
 
+@pytest.mark.slow
 @pytest.mark.convert
 def test_pin_refuses_a_release_that_is_not_on_the_device(serving: Any, int8_bundle: Any) -> None:
     assert serving.call("pin", model="tiny", release="0" * 64).error["code"] == "EQ509"

@@ -55,7 +55,7 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV"))}
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_parent_runs_on(version: str, pyz: Path, tmp_path: Path, kit: Any) -> None:
     interpreter = _interpreter(version)

@@ -51,6 +51,7 @@ def test_a_wrong_command_line_is_refused(device: Any, words: list[str], tmp_path
 SHA = "a" * 64
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     ("verb", "request_", "subject"),
     [
@@ -105,6 +106,7 @@ def _manifest(**changes: Any) -> dict[str, Any]:
     return {**body, **changes}
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     "changes",
     [

@@ -50,6 +50,7 @@ def test_wheels_become_a_tested_venv(device: Any) -> None:
     assert list((device.home / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_broken_venv_is_rebuilt(device: Any) -> None:
     request = _request(device, fake_wheel())
     result = device.call("runtime", **request).result
@@ -96,6 +97,7 @@ def test_a_runtime_that_cannot_infer_is_refused(device: Any, data: bytes, why: s
     assert list((device.home / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_refused_wheels_are_tried_again_after_a_system_upgrade(device: Any) -> None:
     device.call("runtime", **_request(device, fake_wheel(3)))
     path = device.home / "runtime" / DIGEST / "refused.json"
@@ -112,6 +114,7 @@ def test_prune_forgets_refused_runtimes(device: Any) -> None:
     assert device.call("probe").result["refused_runtimes"] == []
 
 
+@pytest.mark.slow
 def test_a_failed_rebuild_leaves_the_earlier_runtime(device: Any) -> None:
     request = _request(device, fake_wheel())
     device.call("runtime", **request).result  # noqa: B018 - asserts success

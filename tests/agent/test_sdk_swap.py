@@ -55,6 +55,7 @@ def _expected(both: Any, tiny_models: Path, samples: Any, kit: Any) -> dict[str,
     }
 
 
+@pytest.mark.slow
 def test_sixteen_threads_while_releases_change(
     both: Any, tiny_models: Path, tiny_data: Any, kit: Any
 ) -> None:

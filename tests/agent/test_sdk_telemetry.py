@@ -77,6 +77,7 @@ def test_the_models_own_integers_count_as_their_real_values(
     assert (mine["inputs"], mine["output"]) == (verb["inputs"], verb["output"])
 
 
+@pytest.mark.slow
 def test_a_window_ends_by_count_and_by_time(serving: Any, tiny_data: Any) -> None:
     with Runtime("tiny", str(serving.home), window=256, window_least_s=0.0) as rt:
         for _ in range(300):
@@ -160,6 +161,7 @@ def test_an_invalid_deadline_is_refused(serving: Any, deadline_s: Any) -> None:
         Runtime("tiny", str(serving.home), deadline_s=deadline_s)
 
 
+@pytest.mark.slow
 def test_counters_are_written_while_it_runs_and_at_most_once_a_second(serving: Any, tiny_data: Any) -> None:
     path = serving.home / "models" / "tiny" / "counters.json"
     seen: set[int] = set()
@@ -252,6 +254,7 @@ def test_counters_drop_the_oldest_releases(serving: Any) -> None:
     assert _counters(serving)["release"] == f"{19:064x}"
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_no_answer_and_no_count(serving: Any, tiny_data: Any) -> None:
     with Runtime("tiny", str(serving.home), window_s=0.2) as rt:
         rt.infer(tiny_data[0])
@@ -310,6 +313,7 @@ class TestShadow:
         assert figures["noise"] == pytest.approx(np.square(expected - real).sum(), rel=1e-4)
         assert figures["noise"] > 0
 
+    @pytest.mark.slow
     def test_a_model_file_of_the_bundle_can_be_the_shadow(
         self, ready: Any, int8_bundle: Any, float_bundle: Any, kit: Any, tiny_data: Any
     ) -> None:

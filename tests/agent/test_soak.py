@@ -418,6 +418,7 @@ def test_a_release_that_restarts_the_device_is_refused_after_ten_attempts(
     assert answer["state"] == "soaking"
 
 
+@pytest.mark.slow
 @pytest.mark.convert
 def test_a_failed_first_release_leaves_no_release(
     ready: Any, int8_bundle: Any, tiny_data: Any, kit: Any

@@ -90,6 +90,7 @@ class TestStage:
             assert serving.call(verb, **float_bundle.request(**change)).error["code"] == code
         assert candidates.read(Home(str(serving.home)), "tiny") == {}
 
+    @pytest.mark.slow
     def test_old_foreign_and_unhealthy_releases_are_refused(
         self, both: Any, kit: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:
@@ -139,6 +140,7 @@ class TestStage:
 
 
 class TestSplit:
+    @pytest.mark.slow
     def test_set_show_and_clear(self, staged_device: Any, int8_bundle: Any, float_bundle: Any) -> None:
         request = arms_of(("a", int8_bundle.release, 0.9), ("b", float_bundle.release, 0.1), experiment="e")
         assert staged_device.call("split", model="tiny").result["split"] is None

@@ -113,6 +113,7 @@ def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: ".".join(map(str, version)))
 def test_the_pyz_runs_on_each_interpreter(version: tuple[int, int], pyz: Path, tmp_path: Path) -> None:
     if version not in INTERPRETERS:

@@ -53,6 +53,7 @@ def test_ruff_refuses_a_planted_fault(project_root: Path, file: str, fault: str,
     assert rule in check.stdout
 
 
+@pytest.mark.slow
 def test_mypy_finds_nothing(project_root: Path) -> None:
     check = run(sys.executable, "-m", "mypy", cwd=project_root)
     assert check.returncode == 0, check.stdout
@@ -127,6 +128,7 @@ PLANTED_IMPORTS = [
 ]
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(("file", "fault", "contract"), PLANTED_IMPORTS)
 def test_the_import_layers_refuse_a_planted_fault(
     project_root: Path, tmp_path: Path, file: str, fault: str, contract: str

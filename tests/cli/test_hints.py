@@ -72,6 +72,7 @@ def literal(command: str) -> set[str]:
     return {word for word in command.split() if not re.fullmatch(r"[A-Z_]+(\.pub)?|\S*\.\.\.", word)}
 
 
+@pytest.mark.slow
 def test_no_hint_names_the_command_that_was_run() -> None:
     assert len(hints()) > 20
     for hint in hints():
@@ -112,6 +113,7 @@ def test_what_helps_stays() -> None:
     assert fitting(rotate, words=["devices", "add", "pi"], devices=[], code="EQ402") == "read the fingerprint"
 
 
+@pytest.mark.slow
 def test_real_commands_name_neither(
     workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

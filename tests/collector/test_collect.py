@@ -133,6 +133,7 @@ def agent(tmp_path: Path) -> RealAgent:
     return RealAgent(home)
 
 
+@pytest.mark.slow
 def test_all_windows_arrive_in_batches_and_leave_the_device(agent: RealAgent, tmp_path: Path) -> None:
     agent.fill(7)
     with Store.open(tmp_path) as store:
@@ -168,6 +169,7 @@ def test_a_connection_that_breaks_at_any_call_loses_nothing(
         assert [record.window.seq for record in store.windows()] == list(range(1, 8))
 
 
+@pytest.mark.slow
 def test_a_host_killed_between_commit_and_acknowledgement_has_each_window_once(
     agent: RealAgent, tmp_path: Path
 ) -> None:

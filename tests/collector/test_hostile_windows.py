@@ -161,6 +161,7 @@ def test_it_is_harmless(site: Path, patch: dict[str, Any], capsys: pytest.Captur
     assert len(json.loads(capsys.readouterr().out)["streams"]) == 2
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("patch", [*REFUSED.values(), *HARMLESS.values()], ids=[*REFUSED, *HARMLESS])
 def test_a_window_that_an_earlier_version_stored_ends_nothing(
     site: Path, patch: dict[str, Any], capsys: pytest.CaptureFixture[str]

@@ -58,6 +58,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield workspace
 
 
+@pytest.mark.slow
 def test_a_benchmark_is_measured_there_and_kept_here(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--workspace", str(site), "bench", "double", "--on", "pi", "--runs", "50", "--seconds", "0.1"]
     assert main(argv) == 0

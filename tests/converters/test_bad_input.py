@@ -78,7 +78,7 @@ def test_bad_calibration(models: Path, output: Path, tmp_path: Path, edgeq: Edge
     refused(edgeq(*command), code, str(path), *words, output=output)
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 half an archive"])
 def test_calibration_that_is_not_a_file_of_arrays(
     models: Path, output: Path, tmp_path: Path, edgeq: Edgeq, content: bytes
@@ -141,6 +141,7 @@ def test_open_dimensions_besides_the_batch(models: Path, output: Path, edgeq: Ed
     refused(result, "EQ306", "`image`", "(?, ?, ?, 1)", output=output)
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.9, 0.999])
 def test_a_truncated_tflite(models: Path, output: Path, tmp_path: Path, edgeq: Edgeq, share: float) -> None:
     whole = (models / "float.tflite").read_bytes()
@@ -167,6 +168,7 @@ def test_an_operation_that_stays_float_is_named(models: Path, data: Path, output
     refused(edgeq(*command), "EQ307", "SIN", "stayed float", output=output)
 
 
+@pytest.mark.slow
 def test_a_model_that_gives_nan(models: Path, data: Path, output: Path, tmp_path: Path, edgeq: Edgeq) -> None:
     schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
     flatbuffers = pytest.importorskip("flatbuffers")
@@ -297,6 +299,7 @@ def test_a_missing_extra_names_the_command(
     assert "pip install 'edgeq[convert]'" in result.err
 
 
+@pytest.mark.slow
 def test_the_json_error_of_a_separate_process(models: Path, output: Path, tmp_path: Path) -> None:
     program = "import sys; from edgeq.cli import main; sys.exit(main(sys.argv[1:]))"
     words = ["convert", str(tmp_path / "none.keras"), "-o", str(output), "--scheme", "int8", "--json"]

@@ -119,6 +119,7 @@ def test_histograms_of_another_model_are_refused(
         assert result.status == 1
 
 
+@pytest.mark.slow
 def test_another_distribution_is_reported_with_figures(
     models: Path, data: Path, tmp_path: Path, edgeq: Edgeq
 ) -> None:

@@ -51,6 +51,7 @@ def test_neither_order_nor_batches_nor_merging_change_a_range(
     assert decide(observer.histogram()) == decide(histogram_of(values)) == decide(merged)
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("grid", [INT8, INT16])
 @pytest.mark.parametrize("name", NAMES)
 @given(values=VALUES)
@@ -187,6 +188,7 @@ def entropy_by_definition(histogram: Histogram, bins: int = 2048) -> float:
     return largest * best / bins
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     ("signs", "unit"), [("both", 1), ("negative", 1), ("positive", 1), ("positive", 0.01)]
 )

@@ -58,6 +58,7 @@ def test_int8_is_full_integer_and_close(source: Path, floats: Path, data: Path, 
         assert {"tensorflow", "litert-quantizer", "ai-edge-litert"} <= set(direct.tools)
 
 
+@pytest.mark.slow
 def test_float_io_keeps_the_integer_graph_inside(models: Path, data: Path, tmp_path: Path) -> None:
     done = convert(
         models / "float.tflite", tmp_path / "io.tflite", scheme="int8", calibration=data, io="float32"
@@ -70,7 +71,7 @@ def test_float_io_keeps_the_integer_graph_inside(models: Path, data: Path, tmp_p
     assert sum(line.kind is OpKind.INTEGER for line in done.op_report) >= 4
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "least_db"), [("float16", 50), ("dynamic", 20)])
 def test_weights_only_schemes(models: Path, data: Path, tmp_path: Path, scheme: str, least_db: float) -> None:
     source = models / "float.tflite"

@@ -203,6 +203,7 @@ def compiled() -> Graph:
     return graph.ends([x], [y])
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_recognized_by_every_command(
     tmp_path: Path, data: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,6 +249,7 @@ def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_installed_compiler_is_run(tmp_path: Path, on_path: Path, edgeq: Callable[..., Any]) -> None:
     model = tmp_path / "int8.tflite"
     model.write_bytes(chain("RELU").data())

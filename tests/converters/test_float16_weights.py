@@ -64,6 +64,7 @@ def test_the_float16_weights_are_dropped() -> None:
     assert sum(sizes) == sum(len(buffer.data) for buffer in weights)
 
 
+@pytest.mark.slow
 def test_a_float16_source_converts_like_its_float32_twin(edgeq: Any, tmp_path: Path) -> None:
     (tmp_path / "half.tflite").write_bytes(half().data)
     np.savez(tmp_path / "c.npz", x=samples(net(), 40).arrays[0])

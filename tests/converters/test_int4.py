@@ -82,6 +82,7 @@ def test_the_operation_that_four_bits_break_keeps_eight(fragile: Path, tmp_path:
     assert any("as many as keep 9 dB" in note for note in chosen.notes)
 
 
+@pytest.mark.slow
 def test_a_poor_model_gives_a_warning_with_its_sqnr_and_the_remedy(fragile: Path, tmp_path: Path) -> None:
     whole = made(fragile, tmp_path / "whole.tflite", int4_sqnr_db=0.0)
     (warning,) = (note for note in whole.notes if note.startswith("4-bit weights leave "))
@@ -113,6 +114,7 @@ def test_the_same_samples_in_another_order_choose_the_same(fragile: Path, tmp_pa
     assert one.sha256 == other.sha256
 
 
+@pytest.mark.slow
 def test_int8_ops_name_the_operations_that_keep_8_bits(fragile: Path, tmp_path: Path) -> None:
     first = int4.int4_candidates(Model.read(fragile / "fragile.tflite"))[0].name
     named = made(fragile, tmp_path / "named.tflite", int8_ops=(first,))
@@ -147,6 +149,7 @@ def test_a_negative_int4_sqnr_is_a_usage_error(
     assert not (tmp_path / "o.tflite").exists()
 
 
+@pytest.mark.slow
 def test_kernels_may_differ_by_rounding_only(
     fragile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,6 +124,7 @@ def test_a_lineage_is_found_for_what_the_api_converted(
     assert "float.tflite" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_given_store_gets_the_record(models: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "elsewhere"
     with Store.open(workspace) as store:

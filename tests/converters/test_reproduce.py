@@ -39,6 +39,7 @@ def int8(shop: Path, edgeq: Edgeq, *more: object) -> Any:
     return json.loads(result.out)
 
 
+@pytest.mark.slow
 def test_every_conversion_has_a_lineage(shop: Path, edgeq: Edgeq) -> None:
     lineage = int8(shop, edgeq)["lineage"]
     assert lineage["schema"] == SCHEMA
@@ -70,6 +71,7 @@ def test_lineage_goes_back_to_the_source(shop: Path, models: Path, edgeq: Edgeq)
     assert edgeq("--workspace", shop, "reproduce", shop / "float.tflite").status == 0
 
 
+@pytest.mark.slow
 def test_a_bundle_leads_to_its_model(shop: Path, edgeq: Edgeq) -> None:
     digest = int8(shop, edgeq)["sha256"]
     command = ["--workspace", shop, "bundle", shop / "int8.tflite", "-o", shop / "m.eqb", "--name", "m"]
@@ -80,6 +82,7 @@ def test_a_bundle_leads_to_its_model(shop: Path, edgeq: Edgeq) -> None:
         assert document["lineage"][0]["output"]["sha256"] == digest
 
 
+@pytest.mark.slow
 def test_a_rebuilt_file_has_the_same_bytes(shop: Path, edgeq: Edgeq) -> None:
     digest = int8(shop, edgeq, "--io", "float32")["sha256"]
     again = shop / "again.tflite"
@@ -104,6 +107,7 @@ def test_a_moved_file_can_be_passed(shop: Path, edgeq: Edgeq) -> None:
     assert edgeq("--workspace", shop, "reproduce", shop / "int8.tflite", *moved).status == 0
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_named(shop: Path, edgeq: Edgeq) -> None:
     int8(shop, edgeq)
     random = np.random.default_rng(0)

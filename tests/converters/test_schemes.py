@@ -76,6 +76,7 @@ def test_few_samples_give_a_warning(models: Path, tmp_path: Path, edgeq: Edgeq) 
     assert any("only one sample" in note for note in converted(result)["notes"])
 
 
+@pytest.mark.slow
 def test_constant_samples_give_a_warning(models: Path, tmp_path: Path, edgeq: Edgeq) -> None:
     np.savez(tmp_path / "same.npz", x=np.zeros((40, 8, 8, 1), np.float32))
     result = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8",
@@ -83,6 +84,7 @@ def test_constant_samples_give_a_warning(models: Path, tmp_path: Path, edgeq: Ed
     assert any("have the same value over all samples" in note for note in converted(result)["notes"])
 
 
+@pytest.mark.slow
 def test_evaluating_on_another_distribution_says_how_much_is_clipped(
     models: Path, data: Path, tmp_path: Path, edgeq: Edgeq
 ) -> None:

@@ -88,6 +88,7 @@ def test_a_channel_1000_times_the_others_flags_the_operations_on_both_sides(meas
     assert both.sqnr_db > even.int8_db - 1.0
 
 
+@pytest.mark.slow
 def test_an_even_model_has_no_broken_operation(measured: Measured) -> None:
     analysis = measured("even")
     assert analysis.int8_db > 12
@@ -116,6 +117,7 @@ def test_the_figures_are_consistent(measured: Measured) -> None:
         assert op.local_db is not None
 
 
+@pytest.mark.slow
 def test_logits_are_the_output_where_no_softmax_follows(measured: Measured) -> None:
     analysis, cut = measured("logits"), measured("even")
     assert analysis.before == ()
@@ -147,6 +149,7 @@ def test_a_note_says_that_fewer_samples_were_used(planted: Path) -> None:
     assert any(line.startswith("20 of 150 evaluation samples") for line in analysis.notes)
 
 
+@pytest.mark.slow
 def test_operations_that_the_quantizer_does_not_know_are_not_ranked(models: Path, data: Path) -> None:
     analysis = sensitivity_of(models / "leaky.tflite", calibration=data, evaluation=data)
     unknown = [op for op in analysis.ops if op.op == "LEAKY_RELU"]
@@ -165,6 +168,7 @@ def test_a_fixed_batch_of_four_is_measured_with_a_part_batch(
     assert math.isfinite(analysis.int8_db)
 
 
+@pytest.mark.slow
 def test_a_quantized_model_is_refused(planted: Path, tmp_path: Path) -> None:
     data = planted / "calibration.npz"
     done = convert(

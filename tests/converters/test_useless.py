@@ -45,6 +45,7 @@ def features(tmp_path: Path) -> dict[str, Path]:
     return {name: tmp_path / f"{name}.npz" for name in files}
 
 
+@pytest.mark.slow
 def test_the_operation_that_loses_the_answer_is_named(
     features: dict[str, Path], tmp_path: Path, edgeq: Callable[..., Any]
 ) -> None:
@@ -60,6 +61,7 @@ def test_the_operation_that_loses_the_answer_is_named(
     assert "error[EQ334]" in result.err
 
 
+@pytest.mark.slow
 def test_a_useful_result_is_not_called_useless(tmp_path: Path, edgeq: Callable[..., Any]) -> None:
     graph = Graph()
     x, y = graph.tensor("x", (1, 3)), graph.tensor("y", (1, 2))
@@ -79,6 +81,7 @@ def test_a_useful_result_is_not_called_useless(tmp_path: Path, edgeq: Callable[.
     assert "useless" not in result.err
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("name", ["digits.keras", "model.tflite", "weights.h5", "table.csv", "list.zip"])
 def test_a_file_that_holds_no_samples_is_named(name: str, tmp_path: Path, edgeq: Callable[..., Any]) -> None:
     model, data = normalizing(tmp_path / "m.tflite"), tmp_path / name

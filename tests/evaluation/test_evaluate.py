@@ -44,6 +44,7 @@ def test_a_description_has_the_tensors_and_their_quantization(float_model: Path,
     assert describe(float_model).inputs[0].scale is None
 
 
+@pytest.mark.slow
 def test_raw_outputs_are_in_the_model_s_own_types(float_model: Path, int8_model: Path, data: Path) -> None:
     with np.load(data) as loaded:
         x = loaded["x"]
@@ -81,6 +82,7 @@ def test_text_without_labels_omits_accuracy(
     assert "XNNPACK" not in err
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     ("labels", "code", "words"),
     [
@@ -107,6 +109,7 @@ def test_labels_that_do_not_fit_are_refused(
     assert words in err.splitlines()[0]
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     ("content", "code"),
     [(None, "EQ301"), (b"", "EQ302"), (b"text that is no model", "EQ302"), ("half", "EQ303")],

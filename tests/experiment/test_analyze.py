@@ -131,6 +131,7 @@ class TestByCalls:
         assert objections(known, result, Decision.PROMOTE) == ()
         assert objections(known, result, Decision.REJECT) == ("nothing shows that B is worse",)
 
+    @pytest.mark.slow
     def test_a_slower_and_failing_release_is_detected(self) -> None:
         fleet = Fleet(3, 4)
         known = config(SplitBy.CALLS, fleet.names, 0.2)

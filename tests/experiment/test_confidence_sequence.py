@@ -52,7 +52,7 @@ def fixed_misses(values: Array, means: Array) -> bool:
     return bool(off[FEWEST:].any())
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("effect", [0.0, -0.05])
 def test_the_sequence_covers_at_every_look_and_a_fixed_n_interval_does_not(effect: float) -> None:
     random = np.random.default_rng(1)

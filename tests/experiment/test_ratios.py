@@ -37,7 +37,7 @@ def made(
     return observed
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("quantile", [0.5, 0.95])
 @pytest.mark.parametrize("ratio", [1.0, 1.3])
 def test_it_holds_at_every_look(quantile: float, ratio: float) -> None:
@@ -157,6 +157,7 @@ def _thresholds(blocks_: list[Block], quantile: float) -> list[tuple[Block, int]
     return thresholds
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     ("a", "b", "ratio", "quantile"),
     [

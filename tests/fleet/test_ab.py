@@ -184,6 +184,7 @@ def test_a_promotion_in_stages_is_a_rollout(cli: Cli, pi: LoopbackDevice, bundle
     assert state(pi) == {"current": begun["release_b"], "split": None, "staged": []}
 
 
+@pytest.mark.slow
 def test_stop_gives_everything_back(cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path]) -> None:
     before = state(pi)["current"]
     begun = cli.json("ab", "start", str(bundles["second"]), "--to", "pi")
@@ -279,6 +280,7 @@ def test_a_split_that_was_damaged_there_goes_with_its_experiment(
     assert state(pi) == {"current": before, "split": None, "staged": []}
 
 
+@pytest.mark.slow
 def test_an_experiment_that_cannot_begin_is_refused_with_its_code(
     cli: Cli, pi: LoopbackDevice, bundles: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -174,6 +174,7 @@ def records(workspace: Path) -> Records:
         )
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     ("operate", "events", "runs"),
     [
@@ -220,6 +221,7 @@ def start(site: Path, bundles: dict[str, Path], **more: Any) -> Experiment:
     return edgeq.start_experiment(bundle, devices, workspace=site, **more).experiment
 
 
+@pytest.mark.slow
 def test_a_start_reports_its_progress_and_whether_it_resumes(
     pi: LoopbackDevice, site: Path, bundles: dict[str, Path]
 ) -> None:
@@ -232,6 +234,7 @@ def test_a_start_reports_its_progress_and_whether_it_resumes(
     assert resumed == [experiment]
 
 
+@pytest.mark.slow
 def test_the_status_is_that_of_the_command_line(
     cli: Cli, pi: LoopbackDevice, site: Path, bundles: dict[str, Path]
 ) -> None:
@@ -253,6 +256,7 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and value in (float("inf"), float("-inf")) else value
 
 
+@pytest.mark.slow
 def test_a_decision_that_cannot_be_carried_out_is_not_recorded(
     pi: LoopbackDevice, site: Path, bundles: dict[str, Path]
 ) -> None:
@@ -281,6 +285,7 @@ def test_a_decision_that_cannot_be_carried_out_is_not_recorded(
     assert edgeq.experiment_status(name, workspace=site).experiment.state is ExperimentState.PROMOTED
 
 
+@pytest.mark.slow
 def test_a_start_without_devices_or_of_a_bundle_that_was_replaced_is_not_recorded(
     pi: LoopbackDevice, site: Path, bundles: dict[str, Path], tmp_path: Path
 ) -> None:

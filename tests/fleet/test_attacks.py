@@ -196,7 +196,7 @@ def test_a_second_enrolment_gives_no_right_to_publish(
     assert caught.value.reported_code == "EQ532"
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHELL)
 def test_shell_metacharacters_in_every_name(
     attacked: Attacked, still_serves: Any, tmp_path: Path, name: str
@@ -303,6 +303,7 @@ def test_secrets_are_in_no_argument_no_environment_and_no_log(attacked: Attacked
     assert "_private" not in repr(workspace_key(attacked.workspace))
 
 
+@pytest.mark.slow
 def test_file_modes(attacked: Attacked) -> None:
     """After a whole enrolment and deploy, the runtime included, the device's folder is its owner's alone."""
     seen = set()

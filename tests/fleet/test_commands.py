@@ -112,6 +112,7 @@ def test_deploy_infer_status_and_rollback(
         assert record.reference is not None
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_prune_needs_no_store(cli: Cli, site: Path, tmp_path: Path) -> None:
     with loopback_device(tmp_path / "d") as server:
         add(cli, server)
@@ -300,7 +301,7 @@ def test_an_emulated_device_lives_until_it_is_stopped(cli: Cli, site: Path) -> N
     assert again["device"]["labels"] == document["device"]["labels"]
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("disposition", "sent", "status"),
     [

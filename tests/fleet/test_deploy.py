@@ -36,7 +36,7 @@ def clean(server: Server) -> Server:
     return server
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 def test_the_whole_life_of_a_model_on_a_device(clean: Server, site: Path, read: Read) -> None:
     shutil.rmtree(clean.home / ".edgeq", ignore_errors=True)
     device = clean.enrol(site, labels={"site": "lab"})
@@ -109,7 +109,7 @@ def test_an_agent_file_that_was_changed_on_the_device_is_replaced(clean: Server,
     assert path.read_bytes() == build_agent().data
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 def test_a_bundle_for_another_kind_or_a_larger_device_is_blocked_before_anything_is_sent(
     clean: Server, site: Path, read: Read
 ) -> None:
@@ -123,7 +123,7 @@ def test_a_bundle_for_another_kind_or_a_larger_device_is_blocked_before_anything
     assert not any((clean.home / ".edgeq" / "blobs" / "sha256").iterdir())
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 def test_a_link_that_is_cut_in_a_put_is_an_error_and_the_next_run_continues(
     clean: Server, site: Path, read: Read
 ) -> None:
@@ -183,6 +183,7 @@ def test_a_device_that_fills_up_says_so(site: Path, tmp_path: Path, read: Read) 
         raise
 
 
+@pytest.mark.slow
 def test_a_device_whose_agent_hangs_is_given_up_in_bounded_time(site: Path, tmp_path: Path) -> None:
     import time
 
@@ -204,6 +205,7 @@ def test_a_device_whose_agent_hangs_is_given_up_in_bounded_time(site: Path, tmp_
     assert Inventory.load(site).devices == ()
 
 
+@pytest.mark.slow
 def test_a_talkative_login_and_a_missing_sftp_do_no_harm(site: Path, tmp_path: Path) -> None:
     from edgeq.fleet.enrol import enrol
 

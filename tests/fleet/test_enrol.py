@@ -94,6 +94,7 @@ def test_an_address_that_is_none_is_one_line(text: str, workspace: Path) -> None
     assert "edgeq devices add" not in caught.value.hint
 
 
+@pytest.mark.slow
 @given(st.text(st.characters(codec="utf-8"), max_size=40))
 def test_any_text_is_an_address_or_a_usage_error(text: str) -> None:
     try:
@@ -185,6 +186,7 @@ def test_one_device_under_two_names_is_said_at_enrolment(loopback_server: Server
     assert loopback_server.enrol(site, "kitchen").name == "kitchen", "renamed"
 
 
+@pytest.mark.slow
 def test_an_entry_without_an_id_is_compared_too(loopback_server: Server, site: Path) -> None:
     device = loopback_server.enrol(site, "pi")
     Inventory.load(site).replace(dataclasses.replace(device, device_id=None))

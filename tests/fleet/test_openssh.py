@@ -281,6 +281,7 @@ def test_the_key_is_seen_without_a_login(server: Any) -> None:
     assert shown_host_key(device).fingerprint == server.fingerprint
 
 
+@pytest.mark.slow
 def test_a_host_key_is_rotated_over_openssh(workspace: Path, tmp_path: Path) -> None:
     with loopback_device(tmp_path / "device") as device:
         enrol(

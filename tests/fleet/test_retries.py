@@ -193,7 +193,7 @@ def test_a_verb_that_would_count_twice_is_not_asked_again(lab: Site, operation: 
     assert failures == []
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 def test_a_plan_whose_link_is_cut_is_made_again(lab: Site, bundles: dict[str, Path]) -> None:
     retry, failures = lab.cut_in_the_next_call()
     assert plan_one(
@@ -226,7 +226,7 @@ def test_the_connection_of_an_inference_is_tried_again(lab: Site, tmp_path: Path
     assert len(failures) == 1
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 def test_a_rollback_whose_answer_was_lost_goes_back_once(lab: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = lab.releases
     call = AgentClient.call
@@ -246,7 +246,7 @@ def test_a_rollback_whose_answer_was_lost_goes_back_once(lab: Site, monkeypatch:
     assert status(lab.direct).models["double"].current == first, "not back and forth"
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @BOTH
 def test_what_is_final_is_not_tried_again(lab: Site, tmp_path: Path) -> None:
     failures: list[EdgeqError] = []
@@ -274,7 +274,7 @@ def run(
     return document, err
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "argv",
     [

@@ -170,6 +170,7 @@ def test_a_shell_that_runs_no_command_is_an_error_within_seconds(
         assert "\n" not in caught.value.message
 
 
+@pytest.mark.slow
 def test_a_start_file_that_eats_the_input_is_an_error(person: Account, shells: Server) -> None:
     log_in(person, BASH, {".bashrc": "cat >/dev/null"})
     with (
@@ -179,6 +180,7 @@ def test_a_start_file_that_eats_the_input_is_an_error(person: Account, shells: S
         client.call("telemetry", {})
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
@@ -222,6 +224,7 @@ def test_an_option_of_the_key_that_runs_something_else_is_an_error(
                 client.facts()
 
 
+@pytest.mark.first_is_quick
 @BOTH
 def test_a_link_that_freezes_before_the_command_starts_may_pass(
     person: Account, shells: Server, transport: TransportKind
@@ -239,6 +242,7 @@ def test_a_link_that_freezes_before_the_command_starts_may_pass(
             assert not isinstance(caught.value, ShellHangs)
 
 
+@pytest.mark.slow
 def test_no_word_of_the_input_reaches_a_shell(person: Account, shells: Server) -> None:
     log_in(person, BASH, {".bashrc": "exec sh"})
     with open_agent(shells.device(), timeout_s=1) as client, pytest.raises(CommandNotRun):

@@ -100,6 +100,7 @@ class TestTransport:
         assert lines == [b"one", b"two", b"three"]
         assert (ended.exit_status, ended.stderr, ended.sent_bytes) == (7, "bad", 13)
 
+    @pytest.mark.first_is_quick
     @pytest.mark.parametrize("status", [0, 1, 126, 127, 254, 255])
     def test_every_exit_status_is_the_commands_own(self, adapter: Adapter, server: Any, status: int) -> None:
         with adapter.connect(server.device()) as transport:
@@ -155,6 +156,7 @@ class TestTransport:
                 more.release()
         assert answers == [f"got {number}".encode() for number in range(5)]
 
+    @pytest.mark.first_is_quick
     def test_large_output_and_large_errors_do_not_block_each_other(
         self, adapter: Adapter, server: Any
     ) -> None:
@@ -190,6 +192,7 @@ class TestTransport:
         with adapter.connect(server.device()) as transport, pytest.raises(PermissionError):
             use(transport, ["cat"], broken())
 
+    @pytest.mark.first_is_quick
     @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         words=st.lists(
@@ -220,6 +223,7 @@ class TestTransport:
         ):
             use(transport, ["sh", "-c", "echo here; sleep 60"], limits=limits)
 
+    @pytest.mark.first_is_quick
     def test_endless_talk_is_a_timeout_too(self, adapter: Adapter, server: Any) -> None:
         limits = Limits(first_s=5, silence_s=5, total_s=1)
         with (
@@ -257,6 +261,13 @@ class TestTransport:
         ):
             use(transport, ["true"])
         assert not caught.value.transient
+
+    def test_a_command_may_end_before_the_server_accepts_it(self, adapter: Adapter, tmp_path: Path) -> None:
+        with (
+            loopback_device(tmp_path / "device", fault=Fault.LATE_ACCEPT) as device,
+            adapter.connect(of_loopback(device)) as transport,
+        ):
+            assert list(transport.run(["echo", "in"], stdin=(), limits=LIMITS).lines()) == [b"in"]
 
     def test_a_changed_host_key_is_refused_before_the_login(
         self, adapter: Adapter, server: Any, tmp_path: Path
@@ -316,6 +327,7 @@ class TestTransport:
                 adapter.connect(dataclasses.replace(known, port=silent.port), timeout_s=1)
             assert 0.9 < time.monotonic() - started_s < 5
 
+    @pytest.mark.first_is_quick
     def test_a_port_with_another_protocol_is_not_an_ssh_server(
         self, adapter: Adapter, loopback_server: Any
     ) -> None:

@@ -91,6 +91,7 @@ def test_devices_that_no_wheel_is_made_for(change: dict[str, object], message: s
         wheels.resolve(PI.model_copy(update=change), tmp_path, name="pi")
 
 
+@pytest.mark.slow
 def test_a_python_without_wheels_says_what_was_tried(tmp_path: Path) -> None:
     with pytest.raises(DeviceUnsupported, match="cp35m on manylinux_2_36_aarch64") as caught:
         wheels.resolve(PI.model_copy(update={"python": "3.5.3"}), tmp_path, name="pi")
@@ -183,6 +184,7 @@ def test_a_full_disk_is_named_and_not_taken_for_a_missing_network(
     assert "free space" in str(caught.value.hint)
 
 
+@pytest.mark.slow
 def test_the_digest_is_of_content_and_python(arm_wheels: wheels.RuntimeSpec, wheels_folder: Path) -> None:
     assert len(arm_wheels.digest) == 64
     own = wheels.installed_runtime(PI, "none fit")

@@ -104,6 +104,7 @@ def test_one_window_has_an_expected_e_value_of_one_at_most() -> None:
         assert np.dot(predictive, np.exp(log_e)) <= 1 + 1e-9
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6))
 def test_the_mixture_over_starts_is_a_supermartingale_one_step_ahead(seed: int) -> None:

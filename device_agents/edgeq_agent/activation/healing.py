@@ -171,6 +171,6 @@ def _serving(record: StateRecord) -> str | None:
 def _is_usable(path: str) -> bool:
     if not os.path.isfile(path):
         return False
-    # A disk that became read-only refuses to write to every file; that is no damage of this one.
+    # A disk that became read-only refuses to write to every file: this one is not damaged.
     modes = os.R_OK | os.W_OK if os.access(os.path.dirname(path), os.W_OK) else os.R_OK
     return os.access(path, modes)

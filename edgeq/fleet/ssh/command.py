@@ -60,12 +60,19 @@ class SshCommand(RemoteCommand):
         transport = self._channel.get_transport()
         if self._send_error is not None:
             raise self._send_error
-        # paramiko sets `event_ready` when the server accepts the request. Whether an end of output came with
-        # a refusal says nothing: it depends on which side closed first.
-        if transport.is_active() and not self._channel.event_ready:
+        if transport.is_active() and not self._was_accepted():
             raise self._refusal()
         if not self._channel.eof_received or not transport.is_active():
             raise self._link.lost()
+
+    def _was_accepted(self) -> bool:
+        # paramiko sets `event_ready` when the server accepts the request. Whether an end of output came with
+        # a refusal says nothing: it depends on which side closed first. A server that starts the command in
+        # its own thread may send the end of a short one before it accepts; only what ran has an exit status.
+        # A refusal closes the channel, which sets `status_event` too.
+        if not self._channel.event_ready:
+            self._channel.status_event.wait(STATUS_WAIT_S)
+        return bool(self._channel.event_ready) or self._channel.exit_status != -1
 
     def _send(self, stdin: Iterable[bytes]) -> None:
         # The largest piece that fits one packet: one byte more would cost a second packet.

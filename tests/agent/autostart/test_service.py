@@ -84,6 +84,7 @@ def answers(board: Any) -> bool:
             return False
 
 
+@pytest.mark.slow
 def test_an_autostart_without_an_init_system_is_installed_run_once_and_an_error(board: Any) -> None:
     error = board.call("service", action="enable", kind="plain").error
     assert error["code"] == "EQ557"
@@ -106,6 +107,7 @@ def test_an_autostart_without_an_init_system_is_installed_run_once_and_an_error(
     assert board.call("probe").result["service"]["whole"] is True
 
 
+@pytest.mark.slow
 def test_disabling_leaves_nothing(board: Any) -> None:
     board.call("service", action="enable", kind="plain")
     before = {path.name for path in board.home.iterdir()}
@@ -117,6 +119,7 @@ def test_disabling_leaves_nothing(board: Any) -> None:
     assert board.call("status").result["service"] is None
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_reported_and_enabling_again_restores_it(board: Any) -> None:
     board.call("service", action="enable", kind="plain")
     script = board.home / "service" / "start.sh"
@@ -191,6 +194,7 @@ def test_a_server_that_keeps_failing_is_given_up_with_its_reason(board: Any) -> 
     assert status["serving"]["restarts"] == 5
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     ("request_", "code"),
     [

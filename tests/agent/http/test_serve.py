@@ -113,6 +113,7 @@ def test_sigterm_lets_requests_finish(serving: Any, tiny_data: Any, name: str) -
     assert event["window"]["inferences"] == 6
 
 
+@pytest.mark.slow
 def test_the_socket_of_a_dead_server_is_replaced_and_of_a_running_one_is_not(serving: Any) -> None:
     path = serving.home / "serve.sock"
     with running(serving) as first:
@@ -125,6 +126,7 @@ def test_the_socket_of_a_dead_server_is_replaced_and_of_a_running_one_is_not(ser
             assert second.ask("GET", "/v2/health/ready")[0] == 200
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     ("options", "status", "words"),
     [
@@ -159,6 +161,7 @@ def test_a_device_without_models_is_an_error(device: Any) -> None:
     assert (status, "EQ510" in error, "deploy" in error) == (1, True, True)
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_load_is_not_ready_but_the_others_serve(
     serving: Any, kit: Any, tiny_models: Path, tiny_data: Any
 ) -> None:
@@ -178,6 +181,7 @@ def test_a_model_that_does_not_load_is_not_ready_but_the_others_serve(
         assert server.ask("GET", "/v2/models/other/ready")[0] == 400
 
 
+@pytest.mark.slow
 def test_it_replaces_itself_by_the_runtimes_interpreter(serving: Any, tmp_path: Path) -> None:
     # The device's system Python: no numpy, no runtime. -S leaves the site-packages out.
     bare = tmp_path / "bare"

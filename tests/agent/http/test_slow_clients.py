@@ -69,6 +69,7 @@ def test_slow_connections_starve_no_one(tmp_path: Path, kind: str, unix: bool) -
                 each.close()
 
 
+@pytest.mark.slow
 def test_clients_that_do_not_read_their_responses(tmp_path: Path) -> None:
     with serving_here(limits=Limits(connections=8, requests=2, body_grace_s=0.2)) as server:
         slow = [server.connect() for _ in range(16)]

@@ -107,6 +107,7 @@ def test_an_unsafe_key_is_refused(enrolled: Any, kit: Any, public: str, words: s
     assert active(enrolled) == {kit.id_of(kit.PUBLISHER)}, "the good key beside it was not taken either"
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     "fields",
     [
