@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from edgeq.cli.device_import import import_command
+from edgeq.cli.device_labels import label_option, parse_labels
 from edgeq.cli.device_native import native_command
 from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.device_service import service_command
@@ -27,7 +29,7 @@ _JUMP_FINGERPRINT = click.option(
 
 @click.group("devices", cls=CommandGroup)
 def devices_command() -> None:
-    """Enrol, list and remove devices; emulate one; manage their boot service."""
+    """Enrol, import, list and remove devices; emulate one; manage their boot service."""
 
 
 @command(
@@ -48,13 +50,7 @@ def devices_command() -> None:
     show_default=True,
     help="Kind of board; bundles may be made for some kinds only.",
 )
-@click.option(
-    "--label",
-    "labels",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Label for selections such as `--to label:KEY=VALUE`; repeatable.",
-)
+@label_option
 @click.option("--identity", type=click.Path(path_type=Path, dir_okay=False), help="Private key file.")
 @click.option("--fingerprint", help="Fingerprint of its host key, SHA256:...; any other key is refused.")
 @click.option("--python", default="python3", show_default=True, help="Python interpreter on the device.")
@@ -114,7 +110,7 @@ def _add(
         port=port,
         user=user,
         kind=DeviceKind(kind),
-        labels=dict(_label(label) for label in labels),
+        labels=parse_labels(labels),
         identity=identity,
         expected_fingerprint=fingerprint,
         python=python,
@@ -225,18 +221,12 @@ def _rotate_key(app: App, name: str, fingerprint: str | None, jump_fingerprints:
 )
 @click.argument("name")
 @click.option("--detach", is_flag=True, help="Run it in the background; `edgeq devices stop` stops it.")
-@click.option(
-    "--label",
-    "labels",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Label for selections such as `--to label:KEY=VALUE`; repeatable.",
-)
+@label_option
 def _emulate(app: App, name: str, detach: bool, labels: tuple[str, ...]) -> None:
     """Start a loopback device on this machine and enrol it: a real SSH server with its own home folder."""
     from edgeq.testing.emulation import emulate
 
-    added = dict(_label(label) for label in labels)
+    added = parse_labels(labels)
     # Once it runs, Ctrl-C stops it; the command has not failed.
     with (
         emulate(app.workspace, name, detach=detach, labels=added) as running,
@@ -271,17 +261,18 @@ def _stop(app: App, name: str) -> None:
     app.ui.emit("edgeq.devices.stop/1", {"device": name})
 
 
-for _command in (_add, _list, _remove, _rotate_key, _emulate, _stop, service_command, native_command):
+for _command in (
+    _add,
+    import_command,
+    _list,
+    _remove,
+    _rotate_key,
+    _emulate,
+    _stop,
+    service_command,
+    native_command,
+):
     devices_command.add_command(_command)
-
-
-def _label(text: str) -> tuple[str, str]:
-    from edgeq.fleet.names import check_name
-
-    key, sign, value = text.partition("=")
-    if not sign or not value:
-        raise UsageError("--label", expected="KEY=VALUE", got=repr(text))
-    return check_name(key, what="label"), value
 
 
 def _entry(device: Device) -> dict[str, Any]:

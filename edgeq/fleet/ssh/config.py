@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class HostSettings:
         identities: existing key files; empty when none is configured. Of a pair, the public key is enough.
         agent_socket: IdentityAgent; None for that of the environment.
         jump: ProxyJump, or None.
+        identity_names: the configured key files as they are written; some may not exist.
+        command: ProxyCommand, or None; only ssh itself runs it.
     """
 
     host: str
@@ -44,6 +46,8 @@ class HostSettings:
     agent_socket: str | None
     known_hosts: tuple[Path, ...]
     jump: str | None
+    identity_names: tuple[str, ...] = ()
+    command: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +56,12 @@ class SshConfig:
 
     Attributes:
         skipped: `Match` lines that edgeq does not evaluate; their blocks never match.
+        aliases: the names of `Host` lines that are not patterns, each once, in their order.
     """
 
     parsed: paramiko.SSHConfig = field(repr=False)
     skipped: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
     def lookup(self, name: str) -> HostSettings:
         """Return the settings of a host; `name` may be an alias.
@@ -80,6 +86,8 @@ class SshConfig:
                 shlex.split(str(options.get("userknownhostsfile", ""))) or _KNOWN_HOSTS,
             ),
             jump=None if jump is None or str(jump).lower() == "none" else str(jump),
+            identity_names=tuple(map(str, options.get("identityfile", []))),
+            command=options.get("proxycommand"),
         )
 
 
@@ -100,7 +108,15 @@ def load(path: Path | None) -> SshConfig:
         parsed = paramiko.SSHConfig.from_text("\n".join(lines))
     except Exception as error:  # its parser raises plain Exception, ConfigParseError and ValueError
         raise ConfigError(str(path), f"not a valid ssh configuration: {error}") from error
-    return SshConfig(parsed=parsed, skipped=tuple(skipped))
+    return SshConfig(parsed=parsed, skipped=tuple(skipped), aliases=tuple(dict.fromkeys(_aliases(lines))))
+
+
+def _aliases(lines: Sequence[str]) -> Iterator[str]:
+    for line in lines:
+        key, value = _split(line)
+        if key == "host":
+            # Quotes that do not match are an error of the parser above.
+            yield from (name for name in shlex.split(value) if not set(name) & set("*?!"))
 
 
 def _lines(path: Path, *, depth: int) -> Iterator[str]:
