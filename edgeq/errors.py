@@ -280,6 +280,13 @@ class DeviceBusy(DeviceError):
     transient = True
 
 
+class CommandFailed(DeviceError):
+    """A command that `edgeq exec` ran on a device ended with another exit status than 0."""
+
+    code = "EQ570"
+    usual_hint = "run a line for the device's shell as one word: `edgeq exec DEVICE -- 'a | b'`"
+
+
 class BundleError(EdgeqError):
     """A bundle cannot be read or made."""
 
