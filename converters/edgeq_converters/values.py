@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -88,6 +89,22 @@ class OpLine:
     reason: str
 
 
+class Caution(str):
+    """A remark on what may be wrong with a result; every other remark is a note on what was done."""
+
+    __slots__ = ()
+
+
+def notes_of(remarks: Iterable[str]) -> tuple[str, ...]:
+    """Return the remarks without the cautions."""
+    return tuple(remark for remark in remarks if not isinstance(remark, Caution))
+
+
+def warnings_of(remarks: Iterable[str]) -> tuple[str, ...]:
+    """Return the cautions."""
+    return tuple(str(remark) for remark in remarks if isinstance(remark, Caution))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
     """A .tflite file's inputs, outputs and op report."""
@@ -118,12 +135,14 @@ class Parity:
     sqnr_db: float
     repeatable: bool
 
-    def note(self) -> str | None:
+    def caution(self) -> Caution | None:
         """Return a warning for the user, or None where there is nothing to report."""
         if not self.repeatable:
-            return "the source gives different outputs on the same samples; parity cannot be measured"
+            return Caution(
+                "the source gives different outputs on the same samples; parity cannot be measured"
+            )
         if self.sqnr_db < PARITY_WARN_BELOW_DB:
-            return (
+            return Caution(
                 f"the float .tflite is {self.sqnr_db:.1f} dB from its source on {self.samples} {self.data} "
                 f"samples (largest difference {self.max_abs_difference:.3g}); "
                 f"{PARITY_WARN_BELOW_DB:.0f} dB is usual"

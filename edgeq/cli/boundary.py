@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
 
 import click
 
-from edgeq.cli.root import PipeClosed, root
+from edgeq.cli import streams
+from edgeq.cli.root import root
 from edgeq.errors import EdgeqError, ExitStatus
 
 
 def run(argv: Sequence[str]) -> ExitStatus:
     """Run one command line."""
-    as_json = "--json" in argv
-    debug = "--debug" in argv or bool(os.environ.get("EDGEQ_DEBUG"))
+    own = list(argv[: argv.index("--")] if "--" in argv else argv)  # the words of another program follow `--`
+    as_json = "--json" in own
+    debug = "--debug" in own or bool(os.environ.get("EDGEQ_DEBUG"))
+    with streams.guarded():
+        status = ExitStatus.OK
+        try:
+            status = _run(argv, as_json=as_json, debug=debug)
+            sys.stdout.flush()  # a short output meets a closed pipe here, not at exit
+        except streams.ResultsRefused as refused:
+            streams.discard_results()
+            reason = _refused(refused.error)
+            return reason if status is ExitStatus.OK else status
+        return status
+
+
+def _run(argv: Sequence[str], *, as_json: bool, debug: bool) -> ExitStatus:
     try:
         status = root.main(args=list(argv), prog_name="edgeq", standalone_mode=False)
     except EdgeqError as error:
@@ -34,8 +51,8 @@ def run(argv: Sequence[str]) -> ExitStatus:
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted; finished steps are kept")
         return ExitStatus.INTERRUPTED
-    except PipeClosed:
-        return _broken_pipe()
+    except streams.ResultsRefused:
+        raise
     except Exception as error:  # noqa: BLE001 - the last resort: a bug gets a log file, not a traceback
         if debug:
             _print_traceback()
@@ -46,16 +63,28 @@ def run(argv: Sequence[str]) -> ExitStatus:
     return ExitStatus(status) if isinstance(status, int) else ExitStatus.OK
 
 
-def report(error: EdgeqError, *, as_json: bool) -> ExitStatus:
-    """Print an error and return its exit status."""
-    if as_json:
-        import json  # here and below: `edgeq --help` needs none of it
+def _refused(failure: OSError) -> ExitStatus:
+    """Return the status of a command whose results could not be written."""
+    if failure.errno == errno.EPIPE:  # `edgeq ... | head`: not an error of edgeq
+        return ExitStatus.BROKEN_PIPE
+    from edgeq.errors import DiskRefused
 
-        # ASCII: no control character of a device's text reaches the terminal.
-        sys.stdout.write(json.dumps({"schema": "edgeq.error/1", "error": error.to_dict()}) + "\n")
+    text = f"cannot be written: {os.strerror(failure.errno or 0)}"
+    hint = "free space where standard output is written"
+    return report(DiskRefused("standard output", text, hint=hint), as_json=False)
+
+
+def report(error: EdgeqError, *, as_json: bool) -> ExitStatus:
+    """Print an error and return its exit status, which stays also where its document cannot be written."""
     _say(f"error[{error.reported_code}]: {error.message}")
     if error.hint:
         _say(f"hint: {error.hint}")
+    if as_json:
+        import json  # `edgeq --help` does not need it
+
+        # ASCII: no control character of a device's text reaches the terminal.
+        with contextlib.suppress(streams.ResultsRefused):
+            sys.stdout.write(json.dumps({"schema": "edgeq.error/1", "error": error.to_dict()}) + "\n")
     return error.exit_status
 
 
@@ -68,22 +97,15 @@ def _usage(error: click.UsageError, *, as_json: bool) -> ExitStatus:
     return report(UsageError(command, message, hint=f"run `{command} -h`"), as_json=as_json)
 
 
-def _broken_pipe() -> ExitStatus:
-    # The reader closed the pipe (`edgeq ... | head`), which is not an error of edgeq. Point stdout at
-    # /dev/null, because Python flushes it once more at exit and would print an error then.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
-    return ExitStatus.BROKEN_PIPE
-
-
 def _print_traceback() -> None:
     import traceback
 
     from edgeq.text import several_lines
 
-    sys.stderr.write(several_lines(traceback.format_exc()))
+    streams.diagnose(several_lines(traceback.format_exc()))
 
 
 def _say(line: str) -> None:
     from edgeq.text import one_line
 
-    sys.stderr.write(one_line(" ".join(line.split())) + "\n")
+    streams.diagnose(one_line(" ".join(line.split())))

@@ -22,12 +22,25 @@ class _MakeOrVerify(CommandGroup):
     """`edgeq bundle MODEL` creates a bundle; `edgeq bundle verify FILE` checks one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or args[0] not in self.commands:
+        if not args:
+            args = ["make", "--help"]
+        elif _first_word(args) not in self.commands:
             args = ["make", *args]
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return ["verify"]  # creating one is the group's own action
+
+
+def _first_word(args: list[str]) -> str | None:
+    """Return the first argument that is neither a global option nor the value of one."""
+    words = iter(args)
+    for word in words:
+        if word == "--workspace":
+            next(words, None)
+        elif not word.startswith("-"):
+            return word
+    return None
 
 
 @click.group("bundle", cls=_MakeOrVerify)

@@ -79,8 +79,7 @@ def calibrate_command(
                 on_progress=on_progress,
                 store=store,
             )
-    for note in calibrated.notes:
-        app.ui.warn(note)
+    app.ui.remarks(notes=calibrated.notes, warnings=calibrated.warnings)
     app.ui.emit("edgeq.calibrate/1", calibrated.to_json())
     _show(app.ui, calibrated)
     model = "MODEL" if merge else str(sources[0])

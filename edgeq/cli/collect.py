@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq.cli.device_options import retries_option, retry_policy
-from edgeq.cli.device_results import finish
+from edgeq.cli.device_results import failure_line, finish
 from edgeq.cli.options import Number
 from edgeq.cli.ui import App, command
 from edgeq.errors import EdgeqError, UsageError
@@ -45,6 +45,7 @@ def collect_command(
         if watch_s is None:
             break
         app.ui.emit("edgeq.collect/1", _document(done, failed))
+        app.ui.flush()
         time.sleep(watch_s)
     body = _document(done, failed)
     finish(app, "edgeq.collect/1", body, failed, device_count=len(devices), what="collect")
@@ -101,7 +102,7 @@ def _show(
         if collected.reasons:
             app.ui.say(f"{name}: `edgeq quarantine list {name}` shows the records")
     for name, error in failed.items() if several else ():
-        app.ui.warn(f"{name}: error[{error.reported_code}]: {error.message}")
+        app.ui.error(error.reported_code, failure_line(name, error))
 
 
 def _document(done: Mapping[str, Collected], failed: Mapping[str, EdgeqError]) -> dict[str, Any]:

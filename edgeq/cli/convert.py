@@ -108,8 +108,7 @@ def convert_command(
             **pruning,
         )
     write_recipe(conversion.recipe, save_recipe)
-    for note in conversion.notes:
-        app.ui.warn(note)
+    app.ui.remarks(notes=conversion.notes, warnings=conversion.warnings)
     app.ui.emit("edgeq.convert/1", conversion.to_json())
     _show(app.ui, conversion)
     app.ui.next(f"edgeq evaluate {output} --data EVALUATION.npz")
@@ -175,7 +174,7 @@ def _show_pruning(ui: Ui, pruning: PruningReport) -> None:
     )
     ui.line(f"gain: {pruning.bought}")
     for layer in pruning.left:
-        ui.say(f"not pruned: {layer.layer} ({layer.reason})")
+        ui.note(f"not pruned: {layer.layer} ({layer.reason})")
 
 
 def _share(value: float | None) -> str:

@@ -18,6 +18,7 @@ from edgeq.cli.device_options import (
     yes_option,
 )
 from edgeq.cli.device_results import finish
+from edgeq.cli.progress import Unit
 from edgeq.cli.ui import App, command
 from edgeq.errors import UsageError
 from edgeq.units import format_size, parse_duration
@@ -144,14 +145,15 @@ def _deploy(
         if not _confirmed(app, to_do, yes=yes):
             app.ui.say("nothing was changed")
             return
-        send_bytes = sum(entry.planned.plan.send_bytes for entry in to_do if entry.planned)
-        with app.ui.progress("sending", send_bytes) as advance:
+        send_bytes = {entry.device: entry.planned.plan.send_bytes for entry in to_do if entry.planned}
+        with app.ui.progress_of("sending", send_bytes, unit=Unit.BYTES) as work:
 
             def show(event: Progress) -> None:
                 if event.reached:
                     app.ui.detail(f"{event.device}: {event.step.part.value} {event.reached}")
+                    work.note(event.device, f"{event.step.part.value} {event.reached}")
                 else:
-                    advance(event.sent_bytes)
+                    work.advance(event.device, event.sent_bytes)
 
             entries = deploy_many(
                 devices,

@@ -56,5 +56,5 @@ def emit(app: App, schema: str, body: Mapping[str, Any], error: EdgeqError | Non
     if not app.ui.as_json:
         raise error
     app.ui.emit(schema, {**body, "error": error.to_dict()})
-    app.ui.say(f"error[{error.reported_code}]: {error.message}")
+    app.ui.error(error.reported_code, error.message)
     raise click.exceptions.Exit(int(error.exit_status))

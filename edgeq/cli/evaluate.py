@@ -37,8 +37,7 @@ def evaluate_command(app: App, model: Path, data: Path, reference: Path | None) 
 
     with Store.open(app.workspace) as store, worker_progress(app.ui) as on_progress:
         evaluation = evaluate_model(model, data, reference=reference, on_progress=on_progress, store=store)
-    for note in evaluation.notes:
-        app.ui.warn(note)
+    app.ui.remarks(notes=evaluation.notes, warnings=evaluation.warnings)
     app.ui.emit("edgeq.evaluate/1", evaluation.to_json())
     app.ui.table(["metric", "value"], _rows(evaluation.metrics))
     if reference is None:

@@ -116,7 +116,7 @@ def _end(app: App, body: dict[str, Any], gate: GateError | None) -> None:
         return
     # With --json there is one document on stdout: the verdicts, with the error beside them.
     app.ui.emit("edgeq.monitor/1", {**body, "error": gate.to_dict()})
-    app.ui.say(f"error[{gate.reported_code}]: {gate.message}")
+    app.ui.error(gate.reported_code, gate.message)
     raise click.exceptions.Exit(int(gate.exit_status))
 
 

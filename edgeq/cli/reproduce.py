@@ -79,7 +79,7 @@ def reproduce_command(
     )
     app.ui.line(f"{short(rebuilt.sha256)}: identical bytes")
     for line in rebuilt.differs:
-        app.ui.say(f"note: {line}")
+        app.ui.note(line)
 
 
 def _suffix(lineage: Lineage) -> str:

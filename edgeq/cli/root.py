@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import sys
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from edgeq.cli.verbosity import quiet_option, verbose_option
+from edgeq.cli.global_options import WORKSPACE, Group, debug_option, quiet_option, verbose_option
 from edgeq.version import VERSION
 
 
@@ -92,28 +90,8 @@ COMMANDS: dict[str, Entry] = {
 }
 
 
-class PipeClosed(Exception):
-    """The reader of stdout is gone. On a BrokenPipeError click itself would exit with status 1."""
-
-
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A click group that imports a command when it runs."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """Parse the command line; `--help` prints here."""
-        try:
-            return super().make_context(*args, **kwargs)
-        except BrokenPipeError as error:
-            raise PipeClosed from error
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()  # a short output meets a closed pipe here, not at exit
-        except BrokenPipeError as error:
-            raise PipeClosed from error
-        return result
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of COMMANDS."""
@@ -128,16 +106,6 @@ class LazyGroup(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"edgeq.cli.{module}.{cmd_name}_command is not a click command")
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Suggest the nearest name for an unknown command."""
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            meant = f" Did you mean `{near[0]}`?" if near else ""
-            raise click.UsageError(f"No such command '{args[0]}'.{meant}", ctx=ctx)
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write COMMANDS, a heading for each section, without importing a command."""
@@ -170,7 +138,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 )
 @click.option(
     "--workspace",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=WORKSPACE,
     default=Path(),
     envvar="EDGEQ_WORKSPACE",
     show_default="current folder",
@@ -178,7 +146,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 )
 @quiet_option
 @verbose_option
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@debug_option
 @click.option(
     "--version",
     is_flag=True,

@@ -113,6 +113,7 @@ def _show(ui: Ui, result: Sensitivity) -> None:
             ui.line(line)
     for line in result.notes:
         ui.line(line)
+    ui.remarks(notes=(), warnings=result.warnings)
 
 
 def _row(op: OpSensitivity) -> list[str]:

@@ -55,8 +55,7 @@ def tune_command(
         tuned = tune(
             model, output, scheme=scheme, seed=seed, on_progress=on_progress, store=store, **training
         )
-    for note in tuned.notes:
-        app.ui.warn(note)
+    app.ui.remarks(notes=tuned.notes, warnings=tuned.warnings)
     app.ui.emit("edgeq.tune/1", tuned.to_json())
     app.ui.table(
         [f"on {tuned.samples} held-out samples", "accuracy", "agreement with float"],

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import update_wrapper
@@ -15,11 +14,11 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeq.cli.verbosity import quiet_option, verbose_option
+from edgeq.cli import streams
+from edgeq.cli.global_options import GLOBAL_OPTIONS, Group, apply_global_options
+from edgeq.cli.progress import Lines, NoWork, Pace, Unit, Work, bars_on_terminal, on_a_terminal
 from edgeq.text import json_line, one_line, several_lines
 
-# A step that ends sooner shows no progress.
-PROGRESS_AFTER_S = 0.5
 # More characters than the first line of any command's help.
 _WHOLE_LINE = 500
 
@@ -37,12 +36,13 @@ class Ui:
         quiet: print only results, warnings and errors.
         verbosity: how often `-v` was given.
         as_json: print one JSON document on stdout instead of text.
+        pace: when the next line of progress may be printed.
     """
 
     quiet: bool = False
     verbosity: int = 0
     as_json: bool = False
-    _started_s: float = field(default_factory=time.monotonic)
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def interactive(self) -> bool:
@@ -52,17 +52,31 @@ class Ui:
     def say(self, text: str) -> None:
         """Write one line on stderr, unless quiet."""
         if not self.quiet:
-            sys.stderr.write(one_line(text) + "\n")
-            sys.stderr.flush()
+            streams.diagnose(one_line(text))
 
     def detail(self, text: str) -> None:
         """Write one line on stderr that only `-v` shows."""
         if self.verbosity > 0:
             self.say(text)
 
+    def note(self, text: str) -> None:
+        """Write on stderr what was done or chosen, unless quiet."""
+        self.say(f"note: {text}")
+
     def warn(self, text: str) -> None:
-        """Write a warning on stderr, even when quiet."""
-        sys.stderr.write(f"warning: {one_line(text)}\n")
+        """Write on stderr what may be wrong with a result, even when quiet."""
+        streams.diagnose(f"warning: {one_line(text)}")
+
+    def error(self, code: str, text: str) -> None:
+        """Write on stderr what failed beside what succeeded, even when quiet."""
+        streams.diagnose(f"error[{code}]: {one_line(text)}")
+
+    def remarks(self, *, notes: Iterable[str], warnings: Iterable[str]) -> None:
+        """Write the notes, then the warnings."""
+        for text in notes:
+            self.note(text)
+        for text in warnings:
+            self.warn(text)
 
     def next(self, command: str) -> None:
         """Suggest the next command."""
@@ -85,6 +99,10 @@ class Ui:
         if not self.as_json:
             sys.stdout.write(several_lines(text) + "\n")
 
+    def flush(self) -> None:
+        """Let a reader of the pipe see the results so far."""
+        sys.stdout.flush()
+
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Write a table on stdout: aligned columns without borders, so that pipes can read it."""
         if self.as_json:
@@ -95,20 +113,37 @@ class Ui:
             cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
             sys.stdout.write("  ".join(cells).rstrip() + "\n")
 
+    def step(self, text: str) -> None:
+        """Announce a step of long work: a line on a terminal; elsewhere at most one every 10 s."""
+        if on_a_terminal() or self.pace.due():
+            self.say(text)
+
     @contextmanager
-    def progress(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show the progress of a long step: a bar on a terminal, else a line every 10 % or 30 s.
+    def progress(self, label: str, total: int, *, unit: Unit = Unit.ITEMS) -> Iterator[Callable[[int], None]]:
+        """Show the progress of a long step: a bar on a terminal, else at most a line every 10 s.
 
         Yields:
             A function that adds an amount to what is done, up to `total`.
         """
+        with self.progress_of(label, {"": total}, unit=unit) as work:
+            yield lambda amount: work.advance("", amount)
+
+    @contextmanager
+    def progress_of(
+        self, label: str, totals: Mapping[str, int], *, unit: Unit = Unit.ITEMS
+    ) -> Iterator[Work]:
+        """Show the progress of several parts, such as devices: a bar each on a terminal, else as `progress`.
+
+        Args:
+            totals: how much there is to do, by part.
+        """
         if self.quiet:
-            yield lambda _amount: None
-        elif sys.stderr.isatty():
-            with _bar(one_line(label), total) as advance:
-                yield advance
+            yield NoWork()
+        elif on_a_terminal():
+            with bars_on_terminal(label, totals, unit) as bars:
+                yield bars
         else:
-            yield _lines(self.say, label, total)
+            yield Lines(self.say, self.pace, label, totals, unit)
 
     def confirm(self, question: str, *, yes: bool) -> bool:
         """Ask before a change. Without a terminal the answer is yes: a script cannot answer."""
@@ -123,39 +158,6 @@ class App:
 
     workspace: Path
     ui: Ui
-
-
-@contextmanager
-def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(label, total=total)
-        yield lambda amount: bars.advance(task, amount)
-
-
-def _lines(say: Callable[[str], None], label: str, total: int) -> Callable[[int], None]:
-    # Print nothing for PROGRESS_AFTER_S, then a line every 10 % or 30 s.
-    state = {"done": 0.0, "shown": 0.0, "at_s": time.monotonic()}
-    begun_s = time.monotonic()
-
-    def advance(amount: int) -> None:
-        state["done"] += amount
-        percent = 100 * state["done"] // max(total, 1)
-        now_s = time.monotonic()
-        due = percent >= state["shown"] + 10 or now_s - state["at_s"] >= 30
-        if due and now_s - begun_s >= PROGRESS_AFTER_S:
-            state.update(shown=percent, at_s=now_s)
-            say(f"{label}: {percent:.0f} %")
-
-    return advance
 
 
 def _fitted(document: dict[str, Any]) -> dict[str, Any]:
@@ -205,8 +207,18 @@ def _finite(value: Any) -> Any:
     return value
 
 
-class CommandGroup(click.Group):
-    """A click group whose help shows the whole line of each command; click cuts it to the width."""
+class CommandGroup(Group):
+    """A group below the root. It takes the global options, and its help shows each command's whole line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for option in GLOBAL_OPTIONS:
+            option(self)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Apply the global options, then run the command."""
+        apply_global_options(ctx, ctx.params)
+        return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands and their lines, wrapped."""
@@ -219,28 +231,24 @@ class CommandGroup(click.Group):
 
 
 def command(name: str, *, examples: Sequence[str], help: str | None = None) -> Callable[[F], click.Command]:
-    """Make a click command with examples in its help, and with `--json`, `-q` and `-v`.
+    """Make a click command with examples in its help, with `--json` and with the global options.
 
-    The function gets the App first. The three options switch the App's Ui, so a command calls `ui.emit`,
-    `ui.line` and `ui.say` without a condition. `-q` and `-v` are also options of the root group; they add up.
+    The function gets the App first. The options switch the App's Ui, so a command calls `ui.emit`, `ui.line`
+    and `ui.say` without a condition. `-q` and `-v` add up with those before the command.
     """
 
     def decorate(function: F) -> click.Command:
-        @click.pass_obj
-        def invoke(
-            app: App, /, *args: Any, json_output: bool, quiet: bool, verbose: int, **kwargs: Any
-        ) -> Any:
+        @click.pass_context
+        def invoke(ctx: click.Context, /, *args: Any, json_output: bool, **kwargs: Any) -> Any:
+            app = apply_global_options(ctx, kwargs)
             app.ui.as_json = json_output
-            app.ui.quiet = app.ui.quiet or quiet
-            app.ui.verbosity += verbose
             return function(app, *args, **kwargs)
 
         epilog = "Examples:\n\n\b\n" + "\n".join(f"  {example}" for example in examples)
         made = click.command(name, epilog=epilog, help=help)(update_wrapper(invoke, function))
         # On a finished command, each option goes to the end of the help.
-        json_option(made)
-        quiet_option(made)
-        verbose_option(made)
+        for option in (json_option, *GLOBAL_OPTIONS):
+            option(made)
         return made
 
     return decorate

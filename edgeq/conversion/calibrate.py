@@ -33,7 +33,8 @@ class Calibrated:
         data: (SHA-256, number of samples) of each data set.
         ranges: {tensor: (smallest value, largest value)}.
         shifts: against an earlier calibration, inputs first; empty without one.
-        notes: messages for the user.
+        notes: what was done, for the user.
+        warnings: what may be wrong with the result.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Calibrated:
     ranges: Mapping[str, tuple[float, float]]
     shifts: tuple[TensorShift, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -59,6 +61,7 @@ class Calibrated:
             "ranges": {name: list(ends) for name, ends in self.ranges.items()},
             "shifts": [asdict(shift) for shift in self.shifts],
             "notes": list(self.notes),
+            "warnings": list(self.warnings),
             "seconds": round(self.seconds, 3),
         }
 
@@ -119,7 +122,16 @@ def calibrate(
         _write(output, content)
     seconds = time.monotonic() - started_s
     return _recorded(
-        _calibrated(output, histograms, len(content), result.shifts, result.notes, seconds), store
+        _calibrated(
+            output,
+            histograms,
+            len(content),
+            seconds,
+            shifts=result.shifts,
+            notes=result.notes,
+            warnings=result.warnings,
+        ),
+        store,
     )
 
 
@@ -150,7 +162,7 @@ def merge_calibrations(files: Sequence[Path], output: Path, *, store: Recorder |
         content = histogram_io.packed(merged, as_json=as_json)
         _write(output, content)
     seconds = time.monotonic() - started_s
-    return _recorded(_calibrated(output, merged, len(content), (), (), seconds), store)
+    return _recorded(_calibrated(output, merged, len(content), seconds), store)
 
 
 def _recorded(calibrated: Calibrated, store: Recorder | None) -> Calibrated:
@@ -182,9 +194,11 @@ def _calibrated(
     output: Path,
     histograms: HistogramFile,
     size_bytes: int,
-    shifts: tuple[TensorShift, ...],
-    notes: tuple[str, ...],
     seconds: float,
+    *,
+    shifts: tuple[TensorShift, ...] = (),
+    notes: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = (),
 ) -> Calibrated:
     return Calibrated(
         path=output,
@@ -200,5 +214,6 @@ def _calibrated(
         },
         shifts=shifts,
         notes=notes,
+        warnings=warnings,
         seconds=seconds,
     )

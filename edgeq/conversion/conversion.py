@@ -40,7 +40,8 @@ class Conversion:
         edgetpu: which part of the file an Edge TPU would run.
         parity: how far the float .tflite is from the source; None where the source is a .tflite.
         backend: the library that quantized, `none` for float32.
-        notes: messages for the user.
+        notes: what was done, for the user.
+        warnings: what may be wrong with the result.
         pruning: what was pruned and what it gained; None without pruning.
     """
 
@@ -61,6 +62,7 @@ class Conversion:
     parity: Parity | None
     backend: str
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     pruning: PruningReport | None = None
 
     def ops_by_kind(self) -> dict[str, int]:
@@ -91,6 +93,7 @@ class Conversion:
             "edgetpu": asdict(self.edgetpu),
             "lineage": self.lineage.to_json(),
             "notes": list(self.notes),
+            "warnings": list(self.warnings),
             "seconds": round(self.seconds, 3),
         }
 
@@ -183,11 +186,11 @@ def convert(
             write_atomic(output, content)
         except OSError as error:
             raise unwritable(output, error.strerror or str(error)) from error
-    notes = list(result.notes)
+    warnings = list(result.warnings)
     if calibration is not None and not recipe.scheme.needs_ranges:
-        notes.append(f"--calibration was not used: {recipe.scheme} needs none")
+        warnings.append(f"--calibration was not used: {recipe.scheme} needs none")
     seconds = time.monotonic() - started_s
-    conversion = _conversion(source, output, len(content), recipe, result, notes, seconds, inputs)
+    conversion = _conversion(source, output, len(content), recipe, result, warnings, seconds, inputs)
     with recording_store(store) as records:
         records.record_run("convert", conversion.path.stem, conversion.to_json())
     return conversion
@@ -199,7 +202,7 @@ def _conversion(
     size_bytes: int,
     recipe: Recipe,
     result: ConvertResult,
-    notes: list[str],
+    warnings: list[str],
     seconds: float,
     inputs: Inputs,
 ) -> Conversion:
@@ -217,7 +220,8 @@ def _conversion(
         seconds=seconds,
         tools=result.tools,
         backend=result.backend,
-        notes=tuple(notes),
+        notes=result.notes,
+        warnings=tuple(warnings),
         pruning=result.pruning,
         parity=result.parity,
         edgetpu=result.edgetpu,

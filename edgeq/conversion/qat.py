@@ -44,7 +44,8 @@ class Tuned:
         samples: number of held-out samples; neither training nor the selection of the epoch saw them.
         seconds: duration of the training.
         tools: {package: version} of the libraries that took part.
-        notes: messages for the user.
+        notes: what was done, for the user.
+        warnings: what may be wrong with the result.
         lineage: how the file was made.
     """
 
@@ -65,6 +66,7 @@ class Tuned:
     seconds: float
     tools: Mapping[str, str]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     lineage: Lineage
 
     def to_json(self) -> dict[str, Any]:
@@ -86,6 +88,7 @@ class Tuned:
             "samples": self.samples,
             "tools": dict(self.tools),
             "notes": list(self.notes),
+            "warnings": list(self.warnings),
             "lineage": self.lineage.to_json(),
             "seconds": round(self.seconds, 3),
         }
@@ -177,6 +180,7 @@ def tune(
         agreement=report.agreement,
         samples=report.samples,
         notes=report.notes,
+        warnings=report.warnings,
         seconds=time.monotonic() - started_s,
         tools=result.tools,
         lineage=lineage_of(

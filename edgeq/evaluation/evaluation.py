@@ -44,7 +44,8 @@ class Evaluation:
 
     Attributes:
         reference: the float model that it was compared with; None without one.
-        notes: messages for the user: how the data was adapted, and which share an integer input clips.
+        notes: how the data was adapted to the model's inputs.
+        warnings: which share of the values an integer input clips, and data that was not used.
     """
 
     model: ModelFile
@@ -52,6 +53,7 @@ class Evaluation:
     data: Path
     metrics: Metrics
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the evaluation as `edgeq.evaluate/1`, for `--json` and the store."""
@@ -61,6 +63,7 @@ class Evaluation:
             "data": str(self.data),
             "metrics": asdict(self.metrics),
             "notes": list(self.notes),
+            "warnings": list(self.warnings),
         }
 
 
@@ -77,7 +80,7 @@ def evaluate(
     """Return a model's metrics on data, and record the run.
 
     Args:
-        on_note: called with each of the evaluation's notes.
+        on_note: called with each of the evaluation's notes and warnings.
 
     Other arguments and errors as in `evaluate_model`.
     """
@@ -85,7 +88,7 @@ def evaluate(
         model, data, reference=reference, on_progress=on_progress, deadline_s=deadline_s, store=store
     )
     if on_note is not None:
-        for note in evaluation.notes:
+        for note in (*evaluation.notes, *evaluation.warnings):
             on_note(note)
     return evaluation.metrics
 
@@ -134,6 +137,7 @@ def evaluate_model(
             output_sqnr_db=None if expected is None else sqnr_db(outputs, expected),
         ),
         notes=runs[0].notes,
+        warnings=runs[0].warnings,
     )
     with recording_store(store) as records:
         records.record_run("evaluate", evaluation.model.path.stem, evaluation.to_json())

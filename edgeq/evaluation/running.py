@@ -28,6 +28,7 @@ class ModelRun:
         outputs: in the model's own types, samples first.
         labels: int64 (samples,), checked against the outputs; None where the data has none.
         notes: how the data was adapted to the model's inputs.
+        warnings: what may be wrong with the data.
     """
 
     info: ModelInfo
@@ -35,6 +36,7 @@ class ModelRun:
     outputs: tuple[Array, ...]
     labels: npt.NDArray[np.int64] | None
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def describe(model: Path, *, deadline_s: float = 120.0) -> ModelInfo:
@@ -106,6 +108,7 @@ def _runs(result: EvaluateResult, arrays: Mapping[str, Array]) -> tuple[ModelRun
             outputs=tuple(arrays[f"run_{number}_output_{i}"] for i in range(len(info.outputs))),
             labels=arrays.get("y"),
             notes=result.notes,
+            warnings=result.warnings,
         )
         for number, info in enumerate(result.infos)
     )

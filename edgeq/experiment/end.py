@@ -166,7 +166,7 @@ def decide_experiment(
             if bundle is not None and stages is not None:
                 stages = replace(stages, selectors=recorded.config.devices)
                 devices = Inventory.load(workspace).select(stages.selectors)
-                rollouts.preview(workspace, bundle, devices, stages)
+                rollouts.preview(workspace, bundle, devices, stages, store=opened)
             if body is not None:
                 opened.record_experiment(name, decision.state.value, record.actor(), body)
                 recorded = record.find(opened, name)

@@ -62,7 +62,8 @@ def test_help_loads_the_table_of_commands_and_click_alone() -> None:
         "edgeq.cli",
         "edgeq.cli.boundary",
         "edgeq.cli.root",
-        "edgeq.cli.verbosity",
+        "edgeq.cli.global_options",
+        "edgeq.cli.streams",
         "edgeq.errors",
         "edgeq.version",
     }

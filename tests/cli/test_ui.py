@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import pty
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -55,59 +51,14 @@ def test_quiet_keeps_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     ui = Ui(quiet=True)
     ui.say("note")
     ui.detail("detail")
-    ui.warn("careful")
-    assert capsys.readouterr().err == "warning: careful\n"
+    ui.remarks(notes=["chosen"], warnings=["careful"])
+    ui.error("EQ401", "pi: off")
+    assert capsys.readouterr().err == "warning: careful\nerror[EQ401]: pi: off\n"
 
 
-def test_a_quick_step_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
-    with Ui().progress("calibrating", 2) as advance:
-        advance(1)
-        advance(1)
-    assert capsys.readouterr().err == ""
-
-
-def test_progress_in_a_pipe_is_plain_lines(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edgeq.cli.ui.PROGRESS_AFTER_S", 0.0)
-    with Ui().progress("calibrating", 100) as advance:
-        for _ in range(100):
-            advance(1)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "calibrating: 10 %"
-    assert lines[-1] == "calibrating: 100 %"
-    assert len(lines) == 10
-    assert not any("\x1b" in line for line in lines)
-
-
-def test_progress_on_a_terminal_is_a_bar() -> None:
-    script = (
-        "from edgeq.cli.ui import Ui\n"
-        "import time\n"
-        "with Ui().progress('calibrating', 4) as advance:\n"
-        "    for _ in range(4):\n"
-        "        time.sleep(0.2)\n"
-        "        advance(1)\n"
-    )
-    controller, terminal = pty.openpty()
-    environment = dict(os.environ, TERM="xterm", COLUMNS="80")
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stderr=terminal, stdout=subprocess.DEVNULL, env=environment
-    )
-    os.close(terminal)
-    seen = b""
-    while True:
-        try:
-            piece = os.read(controller, 4096)
-        except OSError:  # the terminal's other end is closed: the process is gone
-            break
-        if not piece:
-            break
-        seen += piece
-    os.close(controller)
-    assert process.wait(timeout=30) == 0
-    assert b"calibrating" in seen
-    assert b"\x1b[" in seen
+def test_notes_and_warnings_are_two_levels(capsys: pytest.CaptureFixture[str]) -> None:
+    Ui().remarks(notes=["min/max ranges: 30.1 dB"], warnings=["only one sample"])
+    assert capsys.readouterr().err == "note: min/max ranges: 30.1 dB\nwarning: only one sample\n"
 
 
 def test_a_terminal_is_asked_and_a_script_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +74,7 @@ def test_a_failed_device_is_named_once() -> None:
     assert failure_line("pi", DeviceError("kws", "too old")) == "pi: failed, kws: too old"
 
 
-@pytest.mark.parametrize("group", ["devices", "keys", "rollout", "ab", "agent", "bundle"])
+@pytest.mark.parametrize("group", ["devices", "keys", "rollout", "ab", "agent", "bundle", "quarantine"])
 def test_the_help_of_a_group_cuts_no_line(capsys: pytest.CaptureFixture[str], group: str) -> None:
     assert main([group, "-h"]) == 0
     assert "..." not in capsys.readouterr().out.partition("Commands:")[2]

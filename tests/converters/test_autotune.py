@@ -27,7 +27,7 @@ from edgeq_converters.metrics import sqnr_db  # noqa: E402
 from edgeq_converters.quantization import autotune  # noqa: E402
 from edgeq_converters.quantization.autotune import scoring, search, tensor_ranges  # noqa: E402
 from edgeq_converters.recipe import Recipe, Switch  # noqa: E402
-from edgeq_converters.values import Scheme  # noqa: E402
+from edgeq_converters.values import Scheme, warnings_of  # noqa: E402
 
 from .graphs import Graph  # noqa: E402
 from .nets import at_logits, net, quantized, quiet, samples  # noqa: E402
@@ -53,6 +53,7 @@ def test_auto_chooses_by_held_out_samples_and_notes_the_gain() -> None:
     assert made.equalized
     assert max(made.scores, key=lambda score: score.sqnr_db).equalized
     assert "held-out" in made.notes[0]
+    assert warnings_of(made.notes) == ()
     assert made.model.data == best(model, given).model.data
 
 
@@ -81,6 +82,7 @@ def test_with_too_few_samples_auto_means_minmax() -> None:
     made = best(model, samples(model, 3))
     assert (made.calibrator, made.equalized, made.corrected) == ("minmax", False, False)
     assert "too few" in made.notes[0]
+    assert warnings_of(made.notes) == (made.notes[0],)
 
 
 def test_the_held_out_split_follows_the_seed_and_is_disjoint() -> None:

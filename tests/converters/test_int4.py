@@ -85,11 +85,11 @@ def test_the_operation_that_four_bits_break_keeps_eight(fragile: Path, tmp_path:
 @pytest.mark.slow
 def test_a_poor_model_gives_a_warning_with_its_sqnr_and_the_remedy(fragile: Path, tmp_path: Path) -> None:
     whole = made(fragile, tmp_path / "whole.tflite", int4_sqnr_db=0.0)
-    (warning,) = (note for note in whole.notes if note.startswith("4-bit weights leave "))
+    (warning,) = (each for each in whole.warnings if each.startswith("4-bit weights leave "))
     assert float(warning.split()[3]) < 15.0
     assert "edgeq tune --qat --scheme int4" in warning
     good = made(fragile, tmp_path / "good.tflite", int4_sqnr_db=60.0)  # none has four bits then
-    assert not any(note.startswith("4-bit weights leave ") for note in good.notes)
+    assert not any(each.startswith("4-bit weights leave ") for each in (*good.notes, *good.warnings))
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def test_equal_models_are_infinitely_close() -> None:
         math.inf,
         0.0,
     )
-    assert parity.note() is None
+    assert parity.caution() is None
 
 
 def test_parity_reports_the_difference_in_decibels() -> None:
@@ -60,7 +60,7 @@ def test_parity_reports_the_difference_in_decibels() -> None:
     assert parity.max_abs_difference == pytest.approx(0.01, rel=1e-4)
     assert parity.sqnr_db == pytest.approx(20 * math.log10(2.01 / 0.01), abs=1e-3)
     assert (parity.samples, parity.data) == (16, "calibration")
-    note = parity.note()
+    note = parity.caution()
     assert note is not None
     assert "46.1 dB from its source on 16 calibration samples" in note
 
@@ -84,7 +84,7 @@ def test_a_source_with_random_outputs_cannot_be_compared() -> None:
     random = np.random.default_rng(0)
     parity = check(lambda fed: {"y": 2 * fed["x"] + random.normal(size=(1, 4))})
     assert not parity.repeatable
-    assert "different outputs on the same samples" in (parity.note() or "")
+    assert "different outputs on the same samples" in (parity.caution() or "")
 
 
 def test_random_samples_follow_the_seed() -> None:
@@ -109,7 +109,7 @@ def test_sources_of_tensorflow_agree(models: Path, data: Path, tmp_path: Path, n
     assert done.parity is not None
     assert (done.parity.data, done.parity.samples) == ("calibration", 16)
     assert done.parity.sqnr_db > 100
-    assert not any("from its source" in note for note in done.notes)
+    assert not any("from its source" in note for note in (*done.notes, *done.warnings))
 
 
 def test_a_tflite_is_its_own_reference(models: Path, tmp_path: Path) -> None:

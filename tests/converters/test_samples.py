@@ -15,7 +15,7 @@ from edgeq_converters.data.files import RawSamples, read
 from edgeq_converters.data.samples import check_labels, match, to_model, to_real
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph.interpreter import batches
-from edgeq_converters.values import TensorInfo
+from edgeq_converters.values import TensorInfo, warnings_of
 
 IMAGE = TensorInfo(name="serving_default_image:0", shape=(1, 8, 8, 1), dtype="float32")
 EXTRA = TensorInfo(name="extra", shape=(1, 2), dtype="float32")
@@ -128,7 +128,7 @@ def test_arrays_given_by_position_are_never_taken_by_name(tmp_path: Path) -> Non
 
 def test_arrays_that_no_input_takes_are_named() -> None:
     arrays = {"image": np.zeros((5, 8, 8, 1)), "name": np.zeros(5)}
-    (note,) = match(RawSamples(subject="d", arrays=arrays), [IMAGE]).notes
+    (note,) = warnings_of(match(RawSamples(subject="d", arrays=arrays), [IMAGE]).notes)
     assert note == "d: the model has no input for `name`; not used"
 
 

@@ -73,7 +73,8 @@ def test_few_samples_give_a_warning(models: Path, tmp_path: Path, edgeq: Edgeq) 
     np.savez(tmp_path / "one.npz", x=np.random.default_rng(0).normal(size=(1, 8, 8, 1)).astype(np.float32))
     result = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8",
                  "--calibration", tmp_path / "one.npz", "--json")  # fmt: skip
-    assert any("only one sample" in note for note in converted(result)["notes"])
+    assert any("only one sample" in warning for warning in converted(result)["warnings"])
+    assert not any("only one sample" in note for note in converted(result)["notes"])
 
 
 @pytest.mark.slow
@@ -81,7 +82,16 @@ def test_constant_samples_give_a_warning(models: Path, tmp_path: Path, edgeq: Ed
     np.savez(tmp_path / "same.npz", x=np.zeros((40, 8, 8, 1), np.float32))
     result = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8",
                  "--calibration", tmp_path / "same.npz", "--json")  # fmt: skip
-    assert any("have the same value over all samples" in note for note in converted(result)["notes"])
+    assert any("have the same value over all samples" in each for each in converted(result)["warnings"])
+
+
+def test_what_went_well_is_a_note(models: Path, data: Path, tmp_path: Path, edgeq: Edgeq) -> None:
+    result = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8",
+                 "--calibration", data, "--json")  # fmt: skip
+    done = converted(result)
+    (choice,) = (note for note in done["notes"] if "held-out samples" in note)
+    assert f"note: {choice}\n" in result.err
+    assert (done["warnings"], "warning:" in result.err) == ([], False)
 
 
 @pytest.mark.slow

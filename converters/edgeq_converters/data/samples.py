@@ -15,7 +15,7 @@ import numpy.typing as npt
 from edgeq_converters.data import array_names, files
 from edgeq_converters.data.files import LABELS, RawSamples
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.values import TensorInfo
+from edgeq_converters.values import Caution, TensorInfo
 
 Array = npt.NDArray[Any]
 NOTED_SHARE = 0.01
@@ -110,7 +110,7 @@ def match(raw: RawSamples, inputs: Sequence[TensorInfo]) -> Samples:
         arrays=tuple(
             _without_batch_of_one(arrays[name], tensor) for name, tensor in zip(names, inputs, strict=True)
         ),
-        notes=(note,) if unused else (),
+        notes=(Caution(note),) if unused else (),
     )
     _check_batches(samples, raw.subject)
     return samples
@@ -275,13 +275,13 @@ def clipped_share(array: Array, tensor: TensorInfo) -> float:
     return float(np.mean((steps < limits.min) | (steps > limits.max)))
 
 
-def clipping_note(share: float, tensor: TensorInfo, *, model: str) -> str | None:
+def clipping_caution(share: float, tensor: TensorInfo, *, model: str) -> Caution | None:
     """Return a warning about a share of clipped values; None if it is too small to matter."""
     if share <= NOTED_SHARE or tensor.scale is None:
         return None
     limits, zero_point = np.iinfo(np.dtype(tensor.dtype)), tensor.zero_point or 0
     low, high = (limits.min - zero_point) * tensor.scale, (limits.max - zero_point) * tensor.scale
-    return (
+    return Caution(
         f"{100 * share:.1f} % of the values of input `{tensor.name}` lie outside {low:.4g} to {high:.4g}, "
         f"the range of {model}: it was calibrated on other data"
     )

@@ -19,7 +19,7 @@ from edgeq_converters.quantization import weight_clipping
 from edgeq_converters.quantization.autotune.scoring import LogitsScorer, split_held_out
 from edgeq_converters.quantization.backends import litert
 from edgeq_converters.recipe import Recipe
-from edgeq_converters.values import Scheme
+from edgeq_converters.values import Caution, Scheme
 
 _FEWEST = 16
 _POOR_DB = 15.0
@@ -96,9 +96,11 @@ def warn_if_poor(model: Model, quantized: Model, samples: Samples | None, *, see
     if reached >= _POOR_DB:
         return ()
     return (
-        f"4-bit weights leave {reached:.1f} dB at the logits (below {_POOR_DB:g} dB, answers change too"
-        " often): train the model for them with edgeq tune --qat --scheme int4, or raise int4_sqnr_db to keep"
-        " more operations int8",
+        Caution(
+            f"4-bit weights leave {reached:.1f} dB at the logits (below {_POOR_DB:g} dB, answers change too"
+            " often): train the model for them with edgeq tune --qat --scheme int4, or raise int4_sqnr_db to"
+            " keep more operations int8"
+        ),
     )
 
 

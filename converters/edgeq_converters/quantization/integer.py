@@ -20,7 +20,7 @@ from edgeq_converters.quantization import autotune, int4
 from edgeq_converters.quantization.backends import tensorflow
 from edgeq_converters.quantization.quantize import Quantized, quantize
 from edgeq_converters.recipe import Backend, Recipe
-from edgeq_converters.values import Scheme
+from edgeq_converters.values import Caution, Scheme
 
 _FEW = 32
 _WITHOUT_SAMPLES = "mse"
@@ -56,7 +56,7 @@ def _quantize(
     model: Model, recipe: Recipe, samples: Samples | None, histograms: Path | None, step: Step
 ) -> Quantized:
     observed = load_histograms(model, samples=samples, histograms=histograms, step=step)
-    notes = histogram_notes(observed)
+    notes = histogram_cautions(observed)
     fixed = learned_ranges(model, recipe.ranges)
     if recipe.backend is not Backend.LITERT and tensorflow.is_installed():
         fixed |= _hidden_ranges(model, samples)
@@ -89,7 +89,7 @@ def load_histograms(
     return observe(model, samples, advance=step("calibrate", len(samples)))
 
 
-def histogram_notes(histograms: Mapping[str, Histogram]) -> tuple[str, ...]:
+def histogram_cautions(histograms: Mapping[str, Histogram]) -> tuple[str, ...]:
     """Return warnings about calibration data that may not be representative."""
     notes: list[str] = []
     samples = max((histogram.samples for histogram in histograms.values()), default=0)
@@ -102,7 +102,7 @@ def histogram_notes(histograms: Mapping[str, Histogram]) -> tuple[str, ...]:
         notes.append(
             f"{len(constant)} of {len(histograms)} tensors have the same value over all samples: {named}"
         )
-    return tuple(notes)
+    return tuple(map(Caution, notes))
 
 
 def needs_calibration(subject: str, scheme: Scheme = Scheme.INT8) -> ConverterError:

@@ -14,7 +14,7 @@ from edgeq_converters.quantization import weight_clipping
 from edgeq_converters.quantization.backends import litert, tensorflow
 from edgeq_converters.quantization.backends.litert import known_ops
 from edgeq_converters.recipe import Backend, Recipe
-from edgeq_converters.values import OpKind, Scheme
+from edgeq_converters.values import Caution, OpKind, Scheme
 
 __all__ = ["Quantized", "known_ops", "quantize", "unexpected_float_ops"]
 _LITERT = "litert-quantizer"
@@ -94,11 +94,13 @@ def _by_tensorflow(
     try:
         by_tensorflow = tensorflow.quantize(model, recipe=recipe, ranges=ranges)
     except ConverterError as error:
-        note = f"litert-quantizer leaves {names} in float, and {error.problem}"
-        return Quantized(model=by_litert, backend=_LITERT, notes=(note,))
+        caution = Caution(f"litert-quantizer leaves {names} in float, and {error.problem}")
+        return Quantized(model=by_litert, backend=_LITERT, notes=(caution,))
     if set(unexpected_float_ops(by_tensorflow, recipe=recipe)) >= set(unexpected):
-        note = f"neither litert-quantizer nor TensorFlow can quantize {names}, which stay in float"
-        return Quantized(model=by_litert, backend=_LITERT, notes=(note,))
+        caution = Caution(
+            f"neither litert-quantizer nor TensorFlow can quantize {names}, which stay in float"
+        )
+        return Quantized(model=by_litert, backend=_LITERT, notes=(caution,))
     note = f"litert-quantizer leaves {names} in float, so TensorFlow's quantizer made the model"
     return Quantized(model=by_tensorflow, backend=tensorflow.NAME, notes=(note,))
 

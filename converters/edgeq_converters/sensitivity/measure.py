@@ -17,6 +17,7 @@ from edgeq_converters.sensitivity import advice, screening, spreads, tensor_nois
 from edgeq_converters.sensitivity.screening import Screen
 from edgeq_converters.sensitivity.tensor_noise import TensorNoise
 from edgeq_converters.sensitivity.values import FloatStep, OpSensitivity, Sensitivity
+from edgeq_converters.values import notes_of, warnings_of
 
 SAMPLES = 256
 WORST = 3
@@ -79,7 +80,8 @@ def measure(
         ops=ops,
         ranking=tuple(positions[i] for i in sweep.ranking),
         float_steps=remedies.float_steps,
-        notes=(*calibration.notes, *_notes(ops, len(used), len(evaluation))),
+        notes=(*notes_of(calibration.notes), *_notes(ops, len(used), len(evaluation))),
+        warnings=warnings_of(calibration.notes),
     )
     return replace(result, notes=(*result.notes, *advice.advise_model(result)))
 

@@ -90,7 +90,8 @@ class Sensitivity:
         ops: in order of execution.
         ranking: positions in `ops`, worst first, of the operations that were measured.
         float_steps: along the ranking; each step leaves one more of the worst operations float.
-        notes: remarks for the user.
+        notes: what was done, for the user.
+        warnings: what may be wrong with the result.
     """
 
     measured_at: tuple[str, ...]
@@ -103,6 +104,7 @@ class Sensitivity:
     ranking: tuple[int, ...]
     float_steps: tuple[FloatStep, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the value as JSON types (infinity is still a float), the steps under `walk`."""

@@ -45,7 +45,8 @@ class ConvertResult:
 
     Attributes:
         backend: the library that quantized, `none` for float32.
-        notes: messages for the user.
+        notes: what was done, for the user.
+        warnings: what may be wrong with the result.
         parity: how far the float .tflite is from the source; None where the source is a .tflite.
         pruning: None without pruning.
         tools: {package: version} of the libraries that took part.
@@ -54,6 +55,7 @@ class ConvertResult:
     info: ModelInfo
     backend: str
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     parity: Parity | None
     edgetpu: EdgeTpuSummary
     pruning: PruningReport | None
@@ -95,6 +97,7 @@ class CalibrateResult:
     """
 
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     shifts: tuple[TensorShift, ...]
 
 
@@ -138,6 +141,7 @@ class EvaluateResult:
 
     infos: tuple[ModelInfo, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,17 @@ class Rule:
         got, limit = (100 * count, self.limit * tally.attempted) if self.percent else (count, self.limit)
         return got > limit if self.strict else got >= limit
 
+    def sentence(self, tally: Tally) -> str:
+        """Return how far the counts are from the limit: `1 of 5 devices failed (20 %, limit 10 %)`."""
+        count = tally.count(CLASSES[self.name])
+        what = "failed" if self.name == "any" else self.name.replace("_", " ")
+        if self.percent:
+            share = f"{100 * count / max(tally.attempted, 1):.4g} %, "
+            limit = f"{'' if self.strict else 'below '}{float(self.limit):g} %"
+        else:
+            share, limit = "", str(self.limit if self.strict else self.limit - 1)
+        return f"{count} of {tally.attempted} devices {what} ({share}limit {limit})"
+
 
 class RuleAction(StrEnum):
     """What the rules require."""
@@ -93,9 +104,7 @@ class Rules:
             return RuleVerdict(action=RuleAction.PAUSE, reason=reason)
         for rule in self.rules:
             if self._counts(rule, tally) and rule.exceeded(tally):
-                count = tally.count(CLASSES[rule.name])
-                reason = f"{rule.text}: {count} of {tally.attempted} devices {rule.name}"
-                return RuleVerdict(action=RuleAction.ABORT, reason=reason)
+                return RuleVerdict(action=RuleAction.ABORT, reason=rule.sentence(tally))
         return RuleVerdict(action=RuleAction.GO)
 
     def uncovered(self, tally: Tally) -> tuple[Outcome, ...]:

@@ -26,6 +26,7 @@ from edgeq.fleet.rollout.events import (
 from edgeq.fleet.rollout.fleet import FleetDeployer
 from edgeq.fleet.rollout.outcomes import FAILURES
 from edgeq.fleet.rollout.pool import ThreadPool
+from edgeq.fleet.rollout.preflight import refuse_older
 from edgeq.fleet.rollout.rollout_store import BUNDLE, OpenRollout
 from edgeq.fleet.rollout.runner import Runner
 from edgeq.fleet.rollout.scheduler import to_restore
@@ -80,15 +81,26 @@ class RolloutOptions:
 
 
 def preview(
-    workspace: Path, bundle: Bundle, devices: Iterable[Device], options: RolloutOptions
+    workspace: Path,
+    bundle: Bundle,
+    devices: Iterable[Device],
+    options: RolloutOptions,
+    *,
+    store: Store | None = None,
 ) -> RolloutSpec:
     """Return the spec of the rollout that `start` would begin now.
 
     Raises:
         UsageError: the stages or the abort rules are invalid, or do not fit the devices.
+        RolloutError: devices have committed a newer release (EQ827).
     """
+    devices = tuple(devices)
     name = rollout_store.next_id(workspace, _name(bundle))
-    return _spec(name, bundle, {device.name: device.labels for device in devices}, options)
+    spec = _spec(name, bundle, {device.name: device.labels for device in devices}, options)
+    first = next((stage.devices for stage in spec.stages if stage.devices), ())
+    with recording_store(store, workspace) as opened:
+        refuse_older(opened, bundle, devices, first=first, timeout_s=_TIMEOUT_S)
+    return spec
 
 
 def start(
@@ -111,12 +123,14 @@ def start(
 
     Raises:
         UsageError: the file was replaced meanwhile, or the options are invalid.
-        RolloutError: another rollout of the model to one of the devices is not finished (EQ823), or the
-            journal cannot be written (EQ826).
+        RolloutError: another rollout of the model to one of the devices is not finished (EQ823), devices have
+            committed a newer release (EQ827), or the journal cannot be written (EQ826).
     """
+    devices = tuple(devices)
     labels = {device.name: device.labels for device in devices}
     data = bytes_of(path, bundle)
     with recording_store(store, workspace) as opened_store:
+        preview(workspace, bundle, devices, options, store=opened_store)
         # The monitor compares this release's telemetry with the drift reference of its bundle.
         opened_store.put_release(bundle.release, bundle.manifest, bundle.reference.to_json())
         with rollout_store.begin(
@@ -300,12 +314,15 @@ def _resume_events(rollout: Rollout, *, retry_failed: bool, accept: bool) -> lis
     name, state = rollout.spec.rollout, rollout.state
     if retry_failed:
         if state in (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK):
-            raise _not_now(name, f"is {state.value}", "start a new rollout with `edgeq deploy --stages`")
+            hint = "start a new rollout with `edgeq deploy BUNDLE --to DEVICE --stages STAGES`"
+            raise _not_now(name, f"is {state.value}", hint)
         failed = [device for device, record in rollout.records.items() if record.outcome in FAILURES]
         return [Retried(devices=tuple(failed))]
     if accept and (state is not RolloutState.PAUSED or rollout.gate is None):
         raise _not_now(
-            name, f"is {state.value} and was not paused at the end of a stage", f"edgeq rollout show {name}"
+            name,
+            f"is {state.value} and was not paused at the end of a stage",
+            f"`edgeq rollout show {name}`",
         )
     if state is RolloutState.PAUSED:
         return [Resumed(accepted=rollout.gate if accept else None)]

@@ -96,11 +96,19 @@ def error_of(rollout: Rollout) -> EdgeqError | None:
         attempted = f"{rollout.tally.attempted} of {len(rollout.spec.devices)} devices"
         after = "" if rollout.state is RolloutState.ABORTED else f", then {rollout.state.value}"
         problem = f"aborted after {attempted}{after}: {rollout.reason}"
-        hint = f"restore the changed devices with `edgeq rollout rollback {name}`"
-        return RolloutAborted(name, problem, hint=hint if rollout.state is RolloutState.ABORTED else None)
+        hint = (
+            f"`edgeq rollout resume {name} --retry-failed` tries the failed devices again and continues; "
+            f"`edgeq rollout rollback {name}` restores the changed devices"
+        )
+        if rollout.state is not RolloutState.ABORTED:
+            hint = (
+                f"`edgeq rollout show {name}` has the reasons; then start a new rollout with "
+                "`edgeq deploy BUNDLE --to DEVICE --stages STAGES`"
+            )
+        return RolloutAborted(name, problem, hint=hint)
     if rollout.state is RolloutState.PAUSED:
         hint = (
-            f"retry the failed devices with `edgeq rollout resume {name} --retry-failed`, "
+            f"retry the failed devices with `edgeq rollout resume {name} --retry-failed`; "
             f"or continue without them with `edgeq rollout resume {name} --accept`"
         )
         if rollout.gate is None:

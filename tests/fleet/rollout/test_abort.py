@@ -68,11 +68,22 @@ def test_silence_is_unreachable_and_timed_out_together() -> None:
     assert action_of("any>10%", 20, refused=1, failed=1, rolled_back=1) is RuleAction.ABORT
 
 
-def test_the_reason_says_which_rule_and_how_many() -> None:
-    verdict = parse_rules("failed>5%,silent>10%,min=5").judge(
-        Tally(attempted=6, failed={Outcome.TIMED_OUT: 1})
-    )
-    assert verdict.reason == "silent>10%: 1 of 6 devices silent"
+@pytest.mark.parametrize(
+    ("rule", "attempted", "failed", "reason"),
+    [
+        ("any>10%", 5, {Outcome.TIMED_OUT: 1}, "1 of 5 devices failed (20 %, limit 10 %)"),
+        ("failed>5%,silent>10%", 6, {Outcome.TIMED_OUT: 1}, "1 of 6 devices silent (16.67 %, limit 10 %)"),
+        ("any>=20%", 5, {Outcome.FAILED: 1}, "1 of 5 devices failed (20 %, limit below 20 %)"),
+        ("rolled_back>=1", 5, {Outcome.ROLLED_BACK: 1}, "1 of 5 devices rolled back (limit 0)"),
+        ("timed_out>3", 40, {Outcome.TIMED_OUT: 4}, "4 of 40 devices timed out (limit 3)"),
+        ("any>10%", 10_000, {Outcome.REFUSED: 1001}, "1001 of 10000 devices failed (10.01 %, limit 10 %)"),
+        ("any>2.5%", 8, {Outcome.REFUSED: 1}, "1 of 8 devices failed (12.5 %, limit 2.5 %)"),
+    ],
+)
+def test_the_reason_has_the_count_the_share_and_the_limit(
+    rule: str, attempted: int, failed: dict[Outcome, int], reason: str
+) -> None:
+    assert parse_rules(rule).judge(Tally(attempted=attempted, failed=failed)).reason == reason
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_an_abort_stops_at_once_and_leaves_the_others_alone(simulated: Make) -> 
     run = simulated({3: B.FAILING, 5: B.FAILING}, stages="100%", abort="failed>20%,min=5")
     rollout = run.run()
     assert rollout.state is RolloutState.ABORTED
-    assert rollout.reason == "failed>20%: 2 of 6 devices failed"
+    assert rollout.reason == "2 of 6 devices failed (33.33 %, limit 20 %)"
     assert run.fleet.touched == set(rollout.spec.devices[:6])
     # 1 of 4 was 25 %, but the rule needs 5 devices; 1 of 5 is exactly 20 %, which is not more than 20 %.
     assert outcomes(rollout)[6:] == ["pending"] * 4

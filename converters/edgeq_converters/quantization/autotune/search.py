@@ -23,7 +23,7 @@ from edgeq_converters.quantization.autotune import tensor_ranges
 from edgeq_converters.quantization.autotune.scoring import LogitsScorer, split_held_out
 from edgeq_converters.quantization.quantize import Quantized, quantize
 from edgeq_converters.recipe import Recipe, Switch
-from edgeq_converters.values import Scheme
+from edgeq_converters.values import Caution, Scheme
 
 PER_TENSOR = "per-tensor"
 """Not a calibrator: each tensor has the calibrator that adds least noise at the logits (`tensor_ranges`)."""
@@ -162,8 +162,10 @@ class _Search:
         if few or (calibrator != AUTO and len(equalize) == len(correct) == 1):
             if few and (calibrator == AUTO or len(equalize) + len(correct) > 2):
                 self.notes.append(
-                    f"{len(self.samples)} samples are too few to hold some out: `auto` means min/max ranges"
-                    " without equalization or correction"
+                    Caution(
+                        f"{len(self.samples)} samples are too few to hold some out: `auto` means min/max"
+                        " ranges without equalization or correction"
+                    )
                 )
             return self._finish("minmax" if calibrator == AUTO else calibrator, equalize[0], correct[0])
         return self._search(equalize, correct)

@@ -25,6 +25,8 @@ class TuningReport:
             for a model without classes.
         samples: number of held-out samples.
         recipe: the conversion's recipe with the learned ranges.
+        notes: what was done, for the user.
+        warnings: what may be wrong with the result.
     """
 
     epochs: int
@@ -37,3 +39,4 @@ class TuningReport:
     samples: int
     recipe: Recipe
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()

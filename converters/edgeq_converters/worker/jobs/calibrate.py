@@ -16,10 +16,10 @@ from edgeq_converters.graph import tflite_file, validate
 from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.normalize import normalize
 from edgeq_converters.progress import Step
-from edgeq_converters.quantization.integer import histogram_notes
+from edgeq_converters.quantization.integer import histogram_cautions
 from edgeq_converters.sources.load import load_source, to_tflite_layout
 from edgeq_converters.sources.types import SourceOptions
-from edgeq_converters.values import Scheme, TensorShift
+from edgeq_converters.values import Caution, Scheme, TensorShift, notes_of, warnings_of
 from edgeq_converters.worker.protocol import CalibrateJob, CalibrateResult
 
 
@@ -56,13 +56,13 @@ def run(job: CalibrateJob, step: Step) -> CalibrateResult:
     )
     job.output.write_bytes(histogram_io.packed(calibration, as_json=job.as_json))
     shifts = [] if against is None else _shifts(against, calibration)
-    notes = [
+    remarks = [
         *loaded.notes,
         *samples.notes,
-        *histogram_notes(histograms),
-        *_shift_notes(shifts, calibration),
+        *histogram_cautions(histograms),
+        *_shift_cautions(shifts, calibration),
     ]
-    return CalibrateResult(notes=tuple(notes), shifts=tuple(shifts))
+    return CalibrateResult(notes=notes_of(remarks), warnings=warnings_of(remarks), shifts=tuple(shifts))
 
 
 def digest_of_samples(samples: Samples) -> str:
@@ -100,7 +100,7 @@ def _shifts(against: HistogramFile, current: HistogramFile) -> list[TensorShift]
     return sorted(shifts, key=lambda entry: (entry.tensor not in current.inputs, -entry.outside, -entry.psi))
 
 
-def _shift_notes(shifts: list[TensorShift], current: HistogramFile) -> list[str]:
+def _shift_cautions(shifts: list[TensorShift], current: HistogramFile) -> list[str]:
     notes = []
     for entry in shifts:
         if entry.outside > NOTED_SHARE and entry.tensor in current.inputs:
@@ -114,4 +114,4 @@ def _shift_notes(shifts: list[TensorShift], current: HistogramFile) -> list[str]
             f"{len(inner)} tensors inside the model exceed their calibrated range, most of all "
             f"{inner[0].tensor} with {100 * inner[0].outside:.1f} % of its values"
         )
-    return notes
+    return list(map(Caution, notes))

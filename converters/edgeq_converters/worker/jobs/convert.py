@@ -30,7 +30,17 @@ from edgeq_converters.sources.parity import check_parity
 from edgeq_converters.sources.types import SourceOptions
 from edgeq_converters.training.pruning.report import PruningReport
 from edgeq_converters.training.settings import PruningRequest, TrainingSettings
-from edgeq_converters.values import Interface, ModelInfo, OpKind, Parity, Scheme, TensorInfo
+from edgeq_converters.values import (
+    Caution,
+    Interface,
+    ModelInfo,
+    OpKind,
+    Parity,
+    Scheme,
+    TensorInfo,
+    notes_of,
+    warnings_of,
+)
 from edgeq_converters.worker import tools
 from edgeq_converters.worker.protocol import ConvertJob, ConvertResult
 
@@ -41,7 +51,7 @@ class Converted:
 
     Attributes:
         backend: the library that quantized, `none` for float32.
-        notes: messages for the user.
+        notes: remarks for the user, cautions among them.
         parity: how far the float .tflite is from the source; None where the source is a .tflite.
         tools: packages that took part besides the usual ones.
     """
@@ -96,11 +106,13 @@ def run(job: ConvertJob, step: Step) -> ConvertResult:
             workdir=job.workdir,
             step=step,
         )
+    remarks = (*notes, *converted.notes)
     return ConvertResult(
         pruning=pruning,
         info=converted.info,
         backend=converted.backend,
-        notes=(*notes, *converted.notes),
+        notes=notes_of(remarks),
+        warnings=warnings_of(remarks),
         parity=converted.parity,
         edgetpu=report.readiness(Model.read(job.output)).summary(),
         tools=tools.versions_of(converted.tools),
@@ -132,13 +144,14 @@ def convert(
     written = _write(source, output, recipe, data, histograms, workdir, step)
     if strict and written.loss is not None:
         raise usefulness.useless(written.loss, subject=str(source))
-    warning = [] if written.loss is None else [f"the result is useless: {written.loss}; {usefulness.ADVICE}"]
+    loss = written.loss
+    useless = [] if loss is None else [Caution(f"the result is useless: {loss}; {usefulness.ADVICE}")]
     model = Model(data=output.read_bytes(), subject=str(source))
     info = _verify(model, recipe=recipe, interface=written.interface, step=step)
     return Converted(
         info=info,
         backend=written.backend,
-        notes=(*warning, *written.notes, *_remarks(info, recipe.scheme)),
+        notes=(*useless, *written.notes, *_remarks(info, recipe.scheme)),
         parity=written.parity,
         tools=written.tools,
     )
@@ -232,11 +245,11 @@ def _load(source: Path, raw: RawSamples | None, *, recipe: Recipe, workdir: Path
         step("compare with the source", 1)
         parity = check_parity(model, loaded.reference, samples=samples, seed=recipe.seed)
     # A source in half precision is less exact than its .tflite: only what parity refuses is a fault there.
-    warning = parity.note() if parity is not None and not loaded.half else None
+    caution = parity.caution() if parity is not None and not loaded.half else None
     return _Hub(
         model=model if recipe.scheme is Scheme.FLOAT32 else normalize(model),
         samples=samples,
-        notes=(*loaded.notes, *([warning] if warning else [])),
+        notes=(*loaded.notes, *([caution] if caution else [])),
         parity=parity,
         tools=loaded.tools,
     )
@@ -265,7 +278,7 @@ def _verify(model: Model, *, recipe: Recipe, interface: Interface, step: Step) -
 
 def _remarks(info: ModelInfo, scheme: Scheme) -> list[str]:
     if scheme is Scheme.DYNAMIC and not any(line.kind is OpKind.MIXED for line in info.ops):
-        return ["dynamic quantization found no weights to quantize; the model is still float"]
+        return [Caution("dynamic quantization found no weights to quantize; the model is still float")]
     if scheme is Scheme.FLOAT16 and not any("float16" in line.reason for line in info.ops):
-        return ["float16 found no weights to convert; the model is still float32"]
+        return [Caution("float16 found no weights to convert; the model is still float32")]
     return []

@@ -15,7 +15,7 @@ from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph.interpreter import run_samples, sample_shape
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Step
-from edgeq_converters.values import ModelInfo
+from edgeq_converters.values import ModelInfo, notes_of, warnings_of
 from edgeq_converters.worker.jobs.inspect import inspect
 from edgeq_converters.worker.protocol import EvaluateJob, EvaluateResult
 
@@ -56,14 +56,15 @@ def run(job: EvaluateJob, step: Step) -> EvaluateResult:
         replace(info, outputs=tuple(info.outputs[which] for which in order))
         for info, order in zip(infos, outputs_of, strict=True)
     )
-    return EvaluateResult(infos=infos, notes=(*matched[0].notes, *_clipping(models, infos, matched)))
+    remarks = (*matched[0].notes, *_clipping(models, infos, matched))
+    return EvaluateResult(infos=infos, notes=notes_of(remarks), warnings=warnings_of(remarks))
 
 
 def _clipping(
     models: Sequence[Path], infos: Sequence[ModelInfo], matched: Sequence[samples.Samples]
 ) -> list[str]:
     notes = [
-        samples.clipping_note(samples.clipped_share(array, tensor), tensor, model=str(model))
+        samples.clipping_caution(samples.clipped_share(array, tensor), tensor, model=str(model))
         for model, info, given in zip(models, infos, matched, strict=True)
         for array, tensor in zip(given.arrays, info.inputs, strict=True)
     ]

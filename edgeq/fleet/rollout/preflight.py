@@ -1,0 +1,84 @@
+"""Refuse a rollout of an older release before its first stage; devices are only asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgeq.bundle.archive import Bundle
+from edgeq.bundle.counters import counter_of
+from edgeq.errors import RolloutError
+from edgeq.fleet.backoff import NO_RETRY
+from edgeq.fleet.connect import ask
+from edgeq.fleet.operations import read_status
+from edgeq.fleet.parallel import on_each
+from edgeq.fleet.rollout.outcomes import Outcome
+from edgeq.fleet.trust import trust_steps
+from edgeq.store import Store
+from edgeq.values import Device
+
+# A few devices show that a release is old; a fleet of thousands is not asked twice.
+MOST_ASKED = 8
+_OLDER = "EQ535"
+
+
+def refuse_older(
+    store: Store, bundle: Bundle, devices: Sequence[Device], *, first: Sequence[str], timeout_s: float
+) -> None:
+    """Ask devices of the first stage, and those that the store knows to have a newer release.
+
+    A device that does not answer is judged in its stage; if none does, the store's knowledge counts.
+
+    Args:
+        devices: of all stages.
+        first: the names of the devices of the first stage.
+
+    Raises:
+        RolloutError: EQ827, devices have committed a higher counter, and would refuse this release.
+    """
+    newer = [name for name, counter in _committed(store, bundle).items() if counter > bundle.parsed.counter]
+    by_name = {device.name: device for device in devices}
+    known = [name for name in newer if name in by_name]
+    chosen = dict.fromkeys([*known[:MOST_ASKED], *list(first)[:MOST_ASKED]])
+    answers = on_each(
+        [by_name[name] for name in chosen],
+        lambda device: ask(device, read_status, repeatable=True, retry_policy=NO_RETRY, timeout_s=timeout_s),
+    )
+    refusing = {
+        name: step.reason
+        for name, status in answers.done.items()
+        for step in trust_steps(status, bundle)
+        if step.code == _OLDER
+    }
+    if not refusing and (answers.done or not known):
+        return
+    names = list(refusing) or known
+    reason = next(iter(refusing.values()), f"its counter is only {bundle.parsed.counter}")
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    raise RolloutError(
+        f"{bundle.model} {bundle.release[:12]}",
+        f"is older than what {', '.join(names[:3])}{more} committed, nothing was changed: "
+        f"{reason.partition(': ')[0]}",
+        hint=f"`edgeq rollback {bundle.model} --on {names[0]}` goes back to an older release; "
+        "`edgeq bundle MODEL -o FILE` makes a new one of the same model",
+        code="EQ827",
+    )
+
+
+def _committed(store: Store, bundle: Bundle) -> dict[str, int]:
+    """Return the highest counter of the model that each device committed, by the recorded runs."""
+    counters = {each.release: counter_of(each.manifest) for each in store.releases()}
+    highest: dict[str, int] = {}
+    for run in (*store.runs("deploy", limit=1000), *store.runs("rollout", limit=1000)):
+        if run.subject == bundle.model:
+            counter = counters.get(run.body.get("release", ""), 0)
+            for entry in run.body.get("devices", []):
+                if _succeeded(entry):
+                    highest[entry["device"]] = max(counter, highest.get(entry["device"], 0))
+    return highest
+
+
+def _succeeded(entry: Mapping[str, Any]) -> bool:
+    if "outcome" in entry:
+        return bool(entry["outcome"] == Outcome.SUCCEEDED)
+    return bool(entry.get("ok") and entry.get("state") == "committed")
