@@ -171,6 +171,7 @@ def kit() -> SimpleNamespace:
         signature_of=signature_of,
         id_of=id_of,
         change_of=change_of,
+        total_bundle=total_bundle,
     )
 
 
@@ -452,6 +453,48 @@ def prepared_both(prepared_serving: Path, float_bundle: Bundle, once: Once) -> P
         "agent-both", lambda empty: _activate(float_bundle, prepared_serving, empty / "home")
     )
     return folder / "home"
+
+
+def total_bundle(model: bytes, outputs: Any, *, counter: int) -> Bundle:
+    """Return a bundle named `total` of a model of `tests.stateful`.
+
+    Args:
+        outputs: of the model for each of `stateful.samples()` alone.
+    """
+    from tests import stateful
+
+    classes = outputs.shape[1]
+    reference = {"schema": wire.REFERENCE_SCHEMA, "inputs": [], "output": {"classes": classes}}
+    files = {
+        "model.tflite": model,
+        "golden.npz": npz(input_0=stateful.samples(), output_0=outputs),
+        "reference.json": wire.canonical(reference),
+    }
+    changes = {"labels": [str(number) for number in range(classes)], "counter": counter}
+    return bundle_from(files, samples=len(outputs), name="total", change=lambda body: body.update(changes))
+
+
+@pytest.fixture(scope="session")
+def prepared_total(prepared: Path, once: Once) -> Path:
+    """Return a home where an accumulator serves, and one of gain 10 did before; copied, not changed."""
+    from tests import stateful
+
+    def build(folder: Path) -> None:
+        before = prepared
+        for gain in (10.0, 1.0):
+            outputs = stateful.START + gain * stateful.samples()
+            bundle = total_bundle(stateful.accumulator(gain), outputs, counter=int(21 - gain))
+            _activate(bundle, before, folder / f"gain-{gain:g}")
+            before = folder / f"gain-{gain:g}"
+
+    return once.folder("agent-total", build) / "gain-1"
+
+
+@pytest.fixture
+def total(device: Device, prepared_total: Path) -> Device:
+    """Return a device on which an accumulator serves, and one of gain 10 did before."""
+    shutil.copytree(prepared_total, device.home, symlinks=True)
+    return device
 
 
 @pytest.fixture

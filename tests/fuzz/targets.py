@@ -35,7 +35,9 @@ from edgeq_agent.http.body import split
 from edgeq_agent.http.errors import Refused
 from edgeq_agent.http.head import read_head
 from edgeq_agent.http.requests import parse_feedback, parse_infer
+from edgeq_agent.inference import state
 from edgeq_agent.inference.npz import open_npz
+from edgeq_agent.inference.tiny_model import TINY_MODEL
 from edgeq_agent.releases import manifest as device_manifest
 from edgeq_agent.telemetry import window
 from tests.agent.served import Served
@@ -200,7 +202,15 @@ INFER = {
     "id": "1",
     "inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 2.0]}],
     "outputs": [{"name": "y", "parameters": {"binary_data": True}}],
-    "parameters": {"key": "k", "raw": True, "deadline_s": 1.5, "ticket": False},
+    "parameters": {
+        "key": "k",
+        "raw": True,
+        "deadline_s": 1.5,
+        "ticket": False,
+        "sequence_id": 7,
+        "sequence_start": True,
+        "sequence_end": False,
+    },
 }
 BINARY = {
     "inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}]
@@ -262,6 +272,12 @@ TARGETS = {
         read=_in_file(lambda path: open_npz(str(path), "payload")),
         errors=(AgentError,),
         examples=lambda: [_npz()],
+        is_json=False,
+    ),
+    "state of a model on the device": Target(
+        read=_in_file(lambda path: state.read(str(path))),
+        errors=(AgentError,),
+        examples=lambda: [TINY_MODEL],
         is_json=False,
     ),
     "samples": Target(

@@ -11,7 +11,7 @@ from edgeq_converters.calibration.ranges import LARGEST, overflow
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import tflite_file
-from edgeq_converters.graph.interpreter import Interpreter, batches, samples_first
+from edgeq_converters.graph.interpreter import Interpreter, run_batches, samples_first
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Advance
 
@@ -30,8 +30,7 @@ def observe(model: Model, samples: Samples, *, advance: Advance) -> dict[str, Hi
         for index, tensor in tflite_file.activations(model.parsed)
     ]
     interpreter = Interpreter(model, every_tensor=True)
-    for rows, count in batches(samples, model.inputs):
-        interpreter.run(rows)
+    for count in run_batches(interpreter, samples, model.inputs):
         for index, _, observer in watched:
             values = _values(interpreter, index)
             if values is not None:

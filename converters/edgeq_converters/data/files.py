@@ -16,6 +16,7 @@ import numpy.typing as npt
 from edgeq_converters.errors import ConverterError
 
 LABELS = "y"
+SEQUENCES = "sequence_id"
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".gif", ".webp"}
 # What numpy raises on files that are damaged or something else.
 _UNREADABLE = (
@@ -31,15 +32,17 @@ class RawSamples:
 
     Attributes:
         subject: the file or folder, for messages.
-        arrays: by name, samples first, without the labels.
+        arrays: by name, samples first, without the labels and the ids of sequences.
         images: decoded images of shape (height, width, 3) and any size, instead of arrays.
         labels: as read, unchecked; None without labels.
+        sequence_ids: which sequence each sample belongs to, as read, unchecked; None for independent samples.
     """
 
     subject: str
     arrays: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     images: tuple[npt.NDArray[np.uint8], ...] = ()
     labels: npt.NDArray[Any] | None = None
+    sequence_ids: npt.NDArray[Any] | None = None
 
 
 def read(path: Path) -> RawSamples:
@@ -53,10 +56,12 @@ def read(path: Path) -> RawSamples:
     if not path.is_file():
         raise ConverterError("EQ201", str(path), "no such data file", hint=f"give {_KINDS}")
     arrays = _read_arrays(path)
-    labels = arrays.pop(LABELS, None)
+    labels, ids = arrays.pop(LABELS, None), arrays.pop(SEQUENCES, None)
     if not arrays:
         raise ConverterError("EQ205", str(path), expected="an array `x` with the samples", got="labels only")
-    return RawSamples(subject=str(path), arrays=checked(arrays, subject=str(path)), labels=labels)
+    return RawSamples(
+        subject=str(path), arrays=checked(arrays, subject=str(path)), labels=labels, sequence_ids=ids
+    )
 
 
 def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:

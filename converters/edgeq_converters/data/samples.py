@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq_converters.data import array_names, files
-from edgeq_converters.data.files import LABELS, RawSamples
+from edgeq_converters.data.files import LABELS, SEQUENCES, RawSamples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.values import Caution, TensorInfo
 
@@ -30,11 +30,13 @@ class Samples:
         inputs: the model's inputs.
         arrays: one per input, samples first, in the types that they were read in.
         notes: what was changed to make them fit, for the user.
+        begins: whether each sample begins a sequence; None where every sample is independent of the others.
     """
 
     inputs: tuple[TensorInfo, ...]
     arrays: tuple[Array, ...]
     notes: tuple[str, ...] = ()
+    begins: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -53,9 +55,21 @@ class Samples:
             return 1
         return max(self.inputs[0].shape[0], 1)
 
+    def begins_at(self, batch: int) -> bool:
+        """Return whether a batch begins a sequence, so that a model forgets what came before it."""
+        return self.begins is None or bool(self.begins[batch * self.batch])
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences the samples are; independent samples count one each."""
+        return len(self) if self.begins is None else int(self.begins.sum())
+
 
 def canonical_order(samples: Samples) -> Samples:
-    """Return the samples sorted by the digest of their bytes, so that no result depends on their order."""
+    """Return the samples sorted by the digest of their bytes, so that no result depends on their order.
+
+    In another order they are not a sequence: each counts as independent.
+    """
     keys = [
         hashlib.sha256(
             b"".join(np.ascontiguousarray(array[row]).tobytes() for array in samples.arrays)
@@ -63,12 +77,12 @@ def canonical_order(samples: Samples) -> Samples:
         for row in range(len(samples))
     ]
     order = sorted(range(len(samples)), key=lambda row: keys[row])
-    return replace(samples, arrays=tuple(array[order] for array in samples.arrays))
+    return replace(samples, arrays=tuple(array[order] for array in samples.arrays), begins=None)
 
 
 def pick(samples: Samples, rows: npt.NDArray[Any]) -> Samples:
-    """Return some of the samples, by their indices or a mask."""
-    return replace(samples, arrays=tuple(array[rows] for array in samples.arrays))
+    """Return some of the samples, by their indices or a mask; each counts as independent of the others."""
+    return replace(samples, arrays=tuple(array[rows] for array in samples.arrays), begins=None)
 
 
 def subset(samples: Samples, count: int) -> Samples:
@@ -111,6 +125,7 @@ def match(raw: RawSamples, inputs: Sequence[TensorInfo]) -> Samples:
             _without_batch_of_one(arrays[name], tensor) for name, tensor in zip(names, inputs, strict=True)
         ),
         notes=(Caution(note),) if unused else (),
+        begins=_begins(raw, inputs),
     )
     _check_batches(samples, raw.subject)
     return samples
@@ -122,11 +137,35 @@ def input_is_called(inputs: Sequence[TensorInfo], name: str) -> bool:
 
 
 def _with_input_y(raw: RawSamples, inputs: Sequence[TensorInfo]) -> dict[str, Array]:
-    """Return the arrays; `y`, which holds labels elsewhere, is one where an input has that name."""
+    """Return the arrays; `y` and `sequence_id` are among them where an input has that name."""
     arrays = dict(raw.arrays)
-    if raw.labels is not None and input_is_called(inputs, LABELS):
-        arrays = files.checked({**arrays, LABELS: raw.labels}, subject=raw.subject)
+    for name, array in ((LABELS, raw.labels), (SEQUENCES, raw.sequence_ids)):
+        if array is not None and input_is_called(inputs, name):
+            arrays = files.checked({**arrays, name: array}, subject=raw.subject)
     return arrays
+
+
+def _begins(raw: RawSamples, inputs: Sequence[TensorInfo]) -> npt.NDArray[np.bool_] | None:
+    ids = raw.sequence_ids
+    if ids is None or input_is_called(inputs, SEQUENCES):
+        return None
+    count = len(next(iter(raw.arrays.values())))
+    if ids.shape != (count,) or ids.dtype.kind not in "iuU":
+        raise ConverterError(
+            "EQ203",
+            raw.subject,
+            expected=f"`{SEQUENCES}` of shape ({count},), integers or texts",
+            got=f"{ids.shape} of {ids.dtype}",
+            hint="one id for each sample; samples of one sequence follow each other",
+        )
+    return np.concatenate([[True], ids[1:] != ids[:-1]])
+
+
+def as_one_sequence(samples: Samples) -> Samples:
+    """Return samples of which each follows the one before; samples with ids of their own keep them."""
+    if samples.begins is not None:
+        return samples
+    return replace(samples, begins=np.arange(len(samples)) == 0)
 
 
 def _shown(name: str) -> str:

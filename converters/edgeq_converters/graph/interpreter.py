@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from edgeq_converters.data.samples import Samples, to_model
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.graph import state as states
 from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.model import Model
+from edgeq_converters.graph.state import State
 from edgeq_converters.progress import Advance
 from edgeq_converters.values import TensorInfo
 
@@ -28,21 +30,32 @@ class Interpreter:
         outputs: of the outputs.
     """
 
-    def __init__(self, model: Model, *, every_tensor: bool = False, threads: int = 1) -> None:
+    def __init__(
+        self, model: Model, *, every_tensor: bool = False, threads: int = 1, state: State | None = None
+    ) -> None:
         """Load a model.
 
         Args:
             every_tensor: keep intermediate tensors readable after a run. Delegates would hide them, so that
                 the plain kernels run instead.
+            state: of the model, for a caller that knows it: the model need not be parsed then.
 
         Raises:
             ConverterError: EQ303 LiteRT refuses the file, EQ320 the model is compiled for the Edge TPU,
                 EQ323 it has operations that LiteRT does not.
         """
+        self._subject = model.subject
+        self._model, self._options = model, (every_tensor, threads)
+        self._state = state
+        self._load()
+        self.inputs: Sequence[Mapping[str, Any]] = self._runtime.get_input_details()
+        self.outputs: Sequence[Mapping[str, Any]] = self._runtime.get_output_details()
+
+    def _load(self) -> None:
         from ai_edge_litert.interpreter import Interpreter as LiteRT
         from ai_edge_litert.interpreter import OpResolverType
 
-        self._subject = model.subject
+        model, (every_tensor, threads) = self._model, self._options
         resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if every_tensor else OpResolverType.AUTO
         try:
             with warnings.catch_warnings():
@@ -63,8 +76,13 @@ class Interpreter:
         except (ValueError, RuntimeError) as error:
             problem = str(error)
             raise _unknown_ops(model.subject, problem) or _not_prepared(model.subject, problem) from error
-        self.inputs: Sequence[Mapping[str, Any]] = self._runtime.get_input_details()
-        self.outputs: Sequence[Mapping[str, Any]] = self._runtime.get_output_details()
+
+    def reset(self) -> None:
+        """Forget what earlier runs left in the model's variables: the next run begins a sequence."""
+        if self._state is None:
+            self._state = states.read(self._model)
+        if self._state.kept and not states.reset(self._runtime, self._state):
+            self._load()
 
     def run(self, rows: Sequence[Array]) -> None:
         """Run one batch.
@@ -155,6 +173,21 @@ def batches(samples: Samples, inputs: Sequence[TensorInfo]) -> Iterator[tuple[li
         yield [to_model(row, tensor) for row, tensor in zip(rows, inputs, strict=True)], count
 
 
+def run_batches(interpreter: Interpreter, samples: Samples, inputs: Sequence[TensorInfo]) -> Iterator[int]:
+    """Run the batches of samples one after another; yield how many samples are real after each.
+
+    The state of the model is reset before each batch, or where a sequence begins.
+
+    Raises:
+        ConverterError: EQ303 the model does not run.
+    """
+    for number, (rows, count) in enumerate(batches(samples, inputs)):
+        if samples.begins_at(number):
+            interpreter.reset()
+        interpreter.run(rows)
+        yield count
+
+
 def samples_first(values: Array, *, size: int, count: int) -> Array:
     """Return a tensor's values after one run as (samples, *shape of a sample).
 
@@ -186,8 +219,7 @@ def run_samples(model: Model, samples: Samples, *, advance: Advance) -> tuple[Ar
     """
     interpreter = Interpreter(model)
     gathered: list[list[Array]] = [[] for _ in interpreter.outputs]
-    for rows, count in batches(samples, model.inputs):
-        interpreter.run(rows)
+    for count in run_batches(interpreter, samples, model.inputs):
         for into, values in zip(gathered, interpreter.results(), strict=True):
             into.append(samples_first(values, size=samples.batch, count=count))
         advance(count)

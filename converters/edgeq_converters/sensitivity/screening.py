@@ -17,9 +17,10 @@ from edgeq_converters.calibration.observe import observe
 from edgeq_converters.calibration.ranges import TensorRange, calibrated_ranges
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import float_regions, logits
-from edgeq_converters.graph.interpreter import Interpreter, batches, run_samples, samples_first
+from edgeq_converters.graph import float_regions, logits, state
+from edgeq_converters.graph.interpreter import Interpreter, run_batches, run_samples, samples_first
 from edgeq_converters.graph.model import Model
+from edgeq_converters.graph.state import State
 from edgeq_converters.progress import Advance
 from edgeq_converters.quantization.backends import litert
 from edgeq_converters.recipe import Recipe
@@ -96,7 +97,10 @@ class Screen:
         if model is None:
             return None
         try:
-            outputs = _outputs(model, self.samples)
+            # A candidate keeps state if the float model does; a graph number of one is not valid in the
+            # other.
+            own = state.read(self.cut.model)
+            outputs = _outputs(model, self.samples, None if own.kept else own)
         except ConverterError as error:
             if error.code != "EQ303":
                 raise
@@ -144,12 +148,11 @@ def _windows(candidates: Sequence[Collection[str]], size: int) -> Iterator[Seque
         yield candidates[start : start + size]
 
 
-def _outputs(model: Model, samples: Samples) -> list[npt.NDArray[Any]]:
-    """Return a candidate's outputs. Its inputs are those of the float model, so that it is never parsed."""
-    interpreter = Interpreter(model)
+def _outputs(model: Model, samples: Samples, known: State | None) -> list[npt.NDArray[Any]]:
+    """Return a candidate's outputs; with a known state it is not parsed: its inputs are the float model's."""
+    interpreter = Interpreter(model, state=known)
     gathered: list[list[npt.NDArray[Any]]] = [[] for _ in interpreter.outputs]
-    for rows, count in batches(samples, samples.inputs):
-        interpreter.run(rows)
+    for count in run_batches(interpreter, samples, samples.inputs):
         for into, values in zip(gathered, interpreter.results(), strict=True):
             into.append(samples_first(values, size=samples.batch, count=count))
     return [np.concatenate(parts) for parts in gathered]

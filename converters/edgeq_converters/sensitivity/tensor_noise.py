@@ -40,7 +40,10 @@ def measure_tensors(
     peaks: dict[str, npt.NDArray[np.float64]] = {}
     # The int8 model's inputs may be integers too.
     both = zip(batches(samples, samples.inputs), batches(samples, int8.inputs), strict=True)
-    for (rows, count), (integer_rows, _) in both:
+    for number, ((rows, count), (integer_rows, _)) in enumerate(both):
+        if samples.begins_at(number):
+            float_run.interpreter.reset()
+            int8_run.interpreter.reset()
         float_run.interpreter.run(rows)
         int8_run.interpreter.run(integer_rows)
         for name in names:

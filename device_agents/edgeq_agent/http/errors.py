@@ -12,6 +12,8 @@ from edgeq_agent.sdk.errors import (
     InputNotFinite,
     NoSuchRelease,
     RuntimeClosed,
+    SessionEnded,
+    SessionsFull,
 )
 
 _STATUSES: list[tuple[Type[AgentError], int]] = [
@@ -19,6 +21,8 @@ _STATUSES: list[tuple[Type[AgentError], int]] = [
     (InputNotFinite, 400),
     (NoSuchRelease, 404),
     (FeedbackRefused, 409),
+    (SessionEnded, 409),
+    (SessionsFull, 503),
     (RuntimeClosed, 503),
     (DeadlineMissed, 504),
 ]

@@ -8,6 +8,10 @@ request's parameter `raw` is true. The parameter `key` identifies the caller for
 Extension: with the parameter `ticket` true, the response's parameters have a `ticket`. Later,
 `POST /v2/models/NAME/feedback` with {"ticket": ..., "correct": true or false} reports whether the output was
 right.
+
+Requests of one sequence have the parameter `sequence_id`, the first one `sequence_start` and the last one
+`sequence_end` (Triton's sequence extension). They run on an interpreter of their own, so that the model's
+state goes on from each to the next.
 """
 
 from __future__ import annotations
@@ -21,9 +25,10 @@ from edgeq_agent import __version__
 from edgeq_agent.errors import AgentError
 from edgeq_agent.http.body import HEADER_LENGTH, split
 from edgeq_agent.http.errors import Refused, refusal
-from edgeq_agent.http.requests import InferRequest, parse_feedback, parse_infer
+from edgeq_agent.http.requests import InferRequest, Sequence, parse_feedback, parse_infer
 from edgeq_agent.http.tensors import OutputTensor, TensorMetadata
-from edgeq_agent.sdk.runtime import Answer, Runtime
+from edgeq_agent.sdk.answer import Answer
+from edgeq_agent.sdk.runtime import Runtime
 from edgeq_agent.wire import Json
 
 _MODEL = re.compile(
@@ -99,7 +104,7 @@ class Service:
             {
                 "name": "edgeq-agent",
                 "version": __version__,
-                "extensions": ["binary_tensor_data", "edgeq_feedback"],
+                "extensions": ["binary_tensor_data", "sequence", "sequence(string_id)", "edgeq_feedback"],
             },
         )
 
@@ -154,15 +159,39 @@ def _infer(
     runtime: Runtime, name: str, version: str | None, headers: Mapping[str, str], body: bytes
 ) -> Reply:
     request = parse_infer(split(headers, body))
-    answer = runtime.run(
-        request.inputs,
-        request.key,
-        request.raw,
-        request.deadline_s,
-        release=version,
-        ticket=request.ticket,
-    )
+    if request.sequence is not None:
+        answer = _next(runtime, name, version, request, request.sequence)
+    else:
+        answer = runtime.run(
+            request.inputs,
+            request.key,
+            request.raw,
+            request.deadline_s,
+            release=version,
+            ticket=request.ticket,
+        )
     return Inference(name, request.id, answer, _select(request, answer.outputs)).reply()
+
+
+def _next(
+    runtime: Runtime, model: str, version: str | None, request: InferRequest, sequence: Sequence
+) -> Answer:
+    """Return the answer to a request of a sequence; a sequence whose first request fails has not begun."""
+    if sequence.start:
+        session = runtime.session(sequence.name, key=request.key, release=version)
+    else:
+        session = runtime.session_named(sequence.name)
+        if version not in (None, session.release):
+            raise Refused(404, f"sequence {sequence.name!r} of {model!r} runs on version {session.release}")
+    ends = sequence.end
+    try:
+        return session.run(request.inputs, request.raw, request.deadline_s, request.ticket)
+    except AgentError:
+        ends = ends or sequence.start
+        raise
+    finally:
+        if ends:
+            session.close()
 
 
 class Inference(NamedTuple):
@@ -189,7 +218,11 @@ class Inference(NamedTuple):
             "model_version": self.answer.release,
             "outputs": [output.to_json() for output in self.outputs],
         }
-        extra = {"arm": self.answer.arm, "ticket": self.answer.ticket}
+        extra = {
+            "arm": self.answer.arm,
+            "ticket": self.answer.ticket,
+            "sequence_restarted": self.answer.restarted or None,
+        }
         if any(value is not None for value in extra.values()):
             response["parameters"] = {name: value for name, value in extra.items() if value is not None}
         if self.request_id is not None:

@@ -9,7 +9,26 @@ from edgeq_agent.http.body import Message, flag, parameters
 from edgeq_agent.http.errors import Refused
 from edgeq_agent.http.tensors import inputs_of
 
-_PARAMETERS = ("binary_data_output", "key", "raw", "deadline_s", "ticket")
+_PARAMETERS = (
+    "binary_data_output", "key", "raw", "deadline_s", "ticket",
+    "sequence_id", "sequence_start", "sequence_end",
+)  # fmt: skip
+_LONGEST_ID = 200
+_LARGEST_ID = (1 << 64) - 1
+
+
+class Sequence(NamedTuple):
+    """A request's place in a sequence, as Triton's sequence extension describes it.
+
+    Attributes:
+        name: of the sequence: its id as text.
+        start: whether the request is the first one.
+        end: whether it is the last one.
+    """
+
+    name: str
+    start: bool
+    end: bool
 
 
 class OutputChoice(NamedTuple):
@@ -34,6 +53,7 @@ class InferRequest(NamedTuple):
         raw: whether the outputs keep the model's own types.
         deadline_s: None is the server's own.
         ticket: whether to issue a ticket for feedback.
+        sequence: None for a request that belongs to no sequence.
         binary_outputs: whether outputs are sent as binary data, where no choice says otherwise.
         outputs: None asks for all.
     """
@@ -44,6 +64,7 @@ class InferRequest(NamedTuple):
     raw: bool
     deadline_s: float | None
     ticket: bool
+    sequence: Sequence | None
     binary_outputs: bool
     outputs: tuple[OutputChoice, ...] | None
 
@@ -82,10 +103,30 @@ def parse_infer(message: Message) -> InferRequest:
         key=key,
         raw=raw,
         ticket=flag(options, "ticket", "the request"),
+        sequence=_sequence(options),
         deadline_s=options.seconds("deadline_s", 0.0) if options.has("deadline_s") else None,
         binary_outputs=binary_outputs,
         outputs=_choices(fields, binary_outputs),
     )
+
+
+def _sequence(options: Fields) -> Sequence | None:
+    start = flag(options, "sequence_start", "the request")
+    end = flag(options, "sequence_end", "the request")
+    name = options.raw("sequence_id")
+    if name is None or name == "" or (name == 0 and not isinstance(name, bool)):
+        if start or end:
+            raise Refused(
+                400, "parameters: sequence_start and sequence_end need a sequence_id that is not 0 or empty"
+            )
+        return None
+    is_number = isinstance(name, int) and not isinstance(name, bool) and 0 < name <= _LARGEST_ID
+    if not is_number and not (isinstance(name, str) and len(name) <= _LONGEST_ID):
+        raise Refused(
+            400,
+            f"parameters: sequence_id: expected a number below 2**64, or up to {_LONGEST_ID} characters",
+        )
+    return Sequence(str(name), start, end)
 
 
 def _choices(fields: Fields, binary_outputs: bool) -> tuple[OutputChoice, ...] | None:

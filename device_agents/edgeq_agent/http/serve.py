@@ -22,6 +22,7 @@ from edgeq_agent.errors import BAD_REQUEST, UNKNOWN_MODEL, UNSUPPORTED, AgentErr
 from edgeq_agent.http.access import Access
 from edgeq_agent.http.addresses import Sharing
 from edgeq_agent.releases import release_store
+from edgeq_agent.sdk.session import END, FINISH, RESTART, Rules
 from edgeq_agent.storage.code_folder import CODE
 from edgeq_agent.storage.home import Home, locate
 
@@ -50,6 +51,7 @@ class Options(NamedTuple):
         requests: how many requests may run at the same time.
         access: who may send requests.
         sharing: which users may connect to the unix socket.
+        rules: of the sessions of each model.
     """
 
     home: Home
@@ -62,6 +64,7 @@ class Options(NamedTuple):
     telemetry: bool
     access: Access
     sharing: Sharing
+    rules: Rules
 
 
 def main(words: list[str]) -> int:
@@ -99,6 +102,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-requests", type=int, default=16, help="requests that run at the same time; default: 16"
     )
+    parser.add_argument(
+        "--sessions",
+        type=int,
+        default=16,
+        help="sequences of a model that may be open at the same time; default: 16",
+    )
+    parser.add_argument(
+        "--session-idle", type=float, default=60.0, metavar="SECONDS",
+        help="a sequence without a request for so long ends; default: 60",
+    )  # fmt: skip
+    parser.add_argument(
+        "--on-swap", default=FINISH, choices=(FINISH, END, RESTART),
+        help="what happens to a sequence whose release is replaced; default: finish",
+    )  # fmt: skip
+    parser.add_argument(
+        "--session-finish", type=float, default=60.0, metavar="SECONDS",
+        help="how long `finish` lets it go on; default: 60",
+    )  # fmt: skip
     parser.add_argument(
         "--token-file", metavar="PATH", help="every request but on health must send this file's bearer token"
     )
@@ -141,6 +162,9 @@ def _options(namespace: argparse.Namespace) -> Options:
         telemetry=not namespace.no_telemetry,
         access=_access(namespace),
         sharing=_sharing(namespace, shared=isinstance(address, str)),
+        rules=Rules.checked(
+            namespace.sessions, namespace.session_idle, namespace.on_swap, namespace.session_finish
+        ),
     )
 
 
@@ -274,6 +298,10 @@ def _load(
                 options.telemetry,
                 deadline_s=options.deadline_s,
                 strict=True,
+                sessions=options.rules.limit,
+                session_idle_s=options.rules.idle_s,
+                on_swap=options.rules.on_swap,
+                session_finish_s=options.rules.finish_s,
             )
         except AgentError as error:
             missing[name] = one_line(error)

@@ -94,11 +94,14 @@ class InferOptions:
     Attributes:
         window: samples in one telemetry window.
         outputs: whether the result has the outputs themselves.
+        sequence: whether the samples are one sequence, so that the model's state goes on from each to the
+            next.
     """
 
     window: int
     outputs: bool
     threads: int
+    sequence: bool = False
 
 
 @dataclass(frozen=True)
@@ -250,6 +253,8 @@ class InferResult:
 
     Attributes:
         errors: samples without a usable answer, by kind; their class is -1 and their confidence 0.
+        sequences: how often the state was reset: once for each sequence, and for each independent sample;
+            None for a model that keeps no state.
         outputs: real values of the first output, (samples, classes); None where they were not requested.
     """
 
@@ -260,6 +265,7 @@ class InferResult:
     latency_ns: LatencySummary
     kernels: str
     telemetry_ns_per_inference: int
+    sequences: int | None = None
     outputs: list[list[float]] | None = None
 
     @classmethod

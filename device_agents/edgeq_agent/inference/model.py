@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from edgeq_agent.errors import BAD_REQUEST, UNHEALTHY, UNSUPPORTED, AgentError
 from edgeq_agent.inference import edgetpu, runtime_modules
+from edgeq_agent.inference import state as states
+from edgeq_agent.inference.state import State
 
 
 class Tensor(NamedTuple):
@@ -39,6 +41,8 @@ class Model(NamedTuple):
     Attributes:
         kernels: xnnpack, builtin, edgetpu or unknown.
         init_ns: time to load the model and allocate its tensors.
+        state: what it keeps from one inference to the next; `fresh` resets it.
+        origin: the arguments of `load`.
     """
 
     interpreter: Any
@@ -46,6 +50,8 @@ class Model(NamedTuple):
     outputs: list[Tensor]
     kernels: str
     init_ns: int
+    state: State
+    origin: tuple[str, str, int]
 
     @property
     def classes(self) -> int:
@@ -61,7 +67,7 @@ def load(module: str, path: str, threads: int = 1) -> Model:
 
     Raises:
         AgentError: EQ504, the runtime refuses it; EQ503, its batch size is fixed and not 1; EQ560, it was
-            compiled for an Edge TPU that is not here.
+            compiled for an Edge TPU that is not here; EQ504, its file is damaged.
     """
     create = runtime_modules.interpreter_class(module)
     compiled = edgetpu.is_compiled(path)
@@ -80,7 +86,7 @@ def load(module: str, path: str, threads: int = 1) -> Model:
     inputs = [_tensor(detail) for detail in interpreter.get_input_details()]
     outputs = [_tensor(detail) for detail in interpreter.get_output_details()]
     kernels = edgetpu.KERNELS if compiled else _kernels(interpreter)
-    return Model(interpreter, inputs, outputs, kernels, init_ns)
+    return Model(interpreter, inputs, outputs, kernels, init_ns, states.read(path), (module, path, threads))
 
 
 def _one_sample(interpreter: Any) -> None:
@@ -168,6 +174,19 @@ def to_real(array: Any, tensor: Tensor) -> Any:
 
     values = array.astype(np.float64)
     return (values - tensor.zero_point) * tensor.scale if tensor.quantized else values
+
+
+def fresh(model: Model) -> Model:
+    """Return the model in the state that it has after loading, so that earlier inferences do not matter.
+
+    It is the same model, reset, or where this runtime cannot reset it, the model loaded again.
+
+    Raises:
+        AgentError: as `load`.
+    """
+    if not model.state.kept or states.reset(model.interpreter, model.state):
+        return model
+    return load(*model.origin)
 
 
 def invoke(model: Model, samples: list[Any], row: int) -> int:

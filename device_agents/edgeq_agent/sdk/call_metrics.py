@@ -106,6 +106,7 @@ class CallMetrics:
         self._spare: Deque[Ring] = deque()
         self._rings = 0
         self._tallies: list[SlotCounts] = []
+        self._idle_tallies: list[SlotCounts] = []
         self._not_finite = 0
         # What the tallies held at the last look; the difference belongs to the current window.
         self._seen = Totals()
@@ -130,9 +131,17 @@ class CallMetrics:
 
     def tally(self) -> SlotCounts:
         """Return the counts for one more interpreter."""
+        try:
+            return self._idle_tallies.pop()
+        except IndexError:
+            pass
         tally = SlotCounts(self._ring())
         self._tallies.append(tally)
         return tally
+
+    def retire(self, tally: SlotCounts) -> None:
+        """Keep the counts of an interpreter that has gone for the next one; its ring must be empty."""
+        self._idle_tallies.append(tally)
 
     def _ring(self) -> Ring:
         self._rings += 1

@@ -50,6 +50,7 @@ class Engine:
 
     Attributes:
         free: the idle slots. `free.pop()` takes one and `give(slot)` returns it, both without a lock.
+        stateful: whether the model keeps state from one inference to the next.
         metrics: the counts and telemetry of its calls; outlives the engine.
     """
 
@@ -67,6 +68,7 @@ class Engine:
         self.manifest = manifest
         self.kernels = loaded.kernels
         self.classes = loaded.classes
+        self.stateful = loaded.state.kept
         self.inputs: list[TensorInfo] = [info_of(tensor) for tensor in loaded.inputs]
         self.outputs: list[TensorInfo] = [info_of(tensor) for tensor in loaded.outputs]
         self.metrics = CallMetrics(
@@ -82,6 +84,9 @@ class Engine:
         self._sampler: Sampler | None = None
         self._wake: Callable[[], None] | None = None
         self._first: model.Model | None = loaded
+        self._of_sessions: list[Slot] = []
+        self._spare: list[Slot] = []
+        self._guard = threading.Lock()  # guards the two above
 
     def start(self, hand_over: HandOver | None, shadows: Shadows | None, wake: Callable[[], None]) -> Engine:
         """Make the engine ready for calls: attach telemetry and shadow, and make the first slot.
@@ -107,6 +112,57 @@ class Engine:
         self.size += 1
         self.give(slot)
         return True
+
+    def begin_session(self) -> Slot:
+        """Return a slot that one session uses alone, with the model's state as after loading.
+
+        Raises:
+            AgentError: EQ503, EQ504, EQ545, EQ560: the model cannot be loaded once more, or not be reset.
+        """
+        with self._guard:
+            slot = self._spare.pop() if self._spare else None
+        if slot is None:
+            loaded = model.load(self.module, self._path, self._options.threads)
+            # A shadow sees single calls, not the ones before; it cannot be compared with a state.
+            sampler = None if self.stateful else self._sampler
+            slot = Slot(loaded, self.metrics, self._hand_over, sampler, keeps_state=True)
+        try:
+            slot.reset()
+        except AgentError:
+            self.metrics.retire(slot.tally)
+            raise
+        with self._guard:
+            self._of_sessions.append(slot)
+        return slot
+
+    def end_session(self, slot: Slot) -> None:
+        """Release the slot of a session; some are kept for later sessions."""
+        with slot.lock:
+            slot.flush()
+        with self._guard:
+            self._of_sessions.remove(slot)
+            if len(self._spare) < self._options.pool:
+                self._spare.append(slot)
+                return
+        self.metrics.retire(slot.tally)
+
+    def flush(self) -> None:
+        """Hand over the rings of idle slots; a busy slot hands over its own when it is full."""
+        for _ in range(len(self.free)):
+            try:
+                slot = self.free.popleft()
+            except IndexError:
+                break
+            slot.flush()
+            self.give(slot)
+        with self._guard:
+            held = list(self._of_sessions)
+        for slot in held:
+            if slot.lock.acquire(False):
+                try:
+                    slot.flush()
+                finally:
+                    slot.lock.release()
 
     def stop_growing(self) -> None:
         """Keep the present number of slots: another one could not be made."""

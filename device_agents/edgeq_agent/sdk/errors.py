@@ -96,3 +96,17 @@ class FeedbackRefused(InferenceError):
 
     kind_code = "EQ550"
     kind = "feedback"
+
+
+class SessionsFull(InferenceError):
+    """As many sessions are open as may be."""
+
+    kind_code = "EQ562"
+    kind = "sessions"
+
+
+class SessionEnded(InferenceError):
+    """A call belongs to a session that has ended, or never began."""
+
+    kind_code = "EQ563"
+    kind = "session"

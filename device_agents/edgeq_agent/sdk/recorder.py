@@ -185,7 +185,7 @@ class Recorder:
         engine = reference()
         gone = engine is None
         if engine is not None and (last or metrics.overdue()):
-            _flush(engine)
+            engine.flush()
         del engine
         self._fold()
         try:
@@ -272,17 +272,6 @@ def _counts(each: OpenWindow) -> tuple[object, ...]:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
-def _flush(engine: Engine) -> None:
-    """Hand over the rings of idle slots; a busy slot hands over its own when it is full."""
-    for _ in range(len(engine.free)):
-        try:
-            slot = engine.free.popleft()
-        except IndexError:
-            return
-        slot.flush()
-        engine.give(slot)
 
 
 def _add(totals: dict[str, Totals], metrics: CallMetrics) -> None:

@@ -18,6 +18,7 @@ from edgeq_agent.sdk.engine import Engine, Options
 from edgeq_agent.sdk.errors import ReleaseRefused, StorageFailed
 from edgeq_agent.sdk.recorder import Recorder
 from edgeq_agent.sdk.routing import Router, Routing, single
+from edgeq_agent.sdk.session import Sessions
 from edgeq_agent.sdk.shadow import Shadows
 from edgeq_agent.storage import journal, lock
 
@@ -39,6 +40,7 @@ class Reloader:
         options: Options,
         recorder: Recorder,
         shadows: Shadows | None,
+        sessions: Sessions,
         report: Report,
         poll_s: float,
     ) -> None:
@@ -46,6 +48,7 @@ class Reloader:
         self._options = options
         self._recorder = recorder
         self._shadows = shadows
+        self._sessions = sessions
         self._report = report
         self._poll_s = poll_s
         self._fingerprint: tuple[object, ...] = ()
@@ -92,6 +95,7 @@ class Reloader:
             try:
                 self._grow()
                 self._poll()
+                self._sessions.check()
             except Exception as error:  # noqa: BLE001 - the boundary of the thread: it must go on
                 # A temporary failure of the disk must not end the polling: compare again next time.
                 self._fingerprint = ()

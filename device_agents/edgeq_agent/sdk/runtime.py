@@ -23,12 +23,14 @@ from edgeq_agent.calls.fields import Fields
 from edgeq_agent.errors import AgentError, one_line
 from edgeq_agent.platforms import identity
 from edgeq_agent.releases import release_store
+from edgeq_agent.sdk.answer import Answer
 from edgeq_agent.sdk.engine import Engine, Options
-from edgeq_agent.sdk.errors import DeadlineMissed, InferenceError, NoSuchRelease, RuntimeClosed
+from edgeq_agent.sdk.errors import DeadlineMissed, NoSuchRelease, RuntimeClosed
 from edgeq_agent.sdk.feedback import Tickets
 from edgeq_agent.sdk.recorder import Recorder
 from edgeq_agent.sdk.reloader import Reloader
 from edgeq_agent.sdk.routing import Router, Routing
+from edgeq_agent.sdk.session import FINISH, Rules, Session, Sessions
 from edgeq_agent.sdk.shadow import Shadows
 from edgeq_agent.sdk.tensors import TensorInfo
 from edgeq_agent.split import ab_split
@@ -56,21 +58,6 @@ class Problem(NamedTuple):
     release: str
     code: str
     text: str
-
-
-class Answer(NamedTuple):
-    """The outputs of one call, and the release that computed them.
-
-    Attributes:
-        outputs: by name, even when there is only one.
-        arm: of the split; None without one.
-        ticket: for `feedback`; None unless requested.
-    """
-
-    outputs: dict[str, Any]
-    release: str
-    arm: str | None
-    ticket: str | None = None
 
 
 class _Forked:
@@ -115,6 +102,10 @@ class Runtime:
         window, window_s, window_least_s: a telemetry window ends after `window` inferences, but lasts at
             least `window_least_s` and at most `window_s` seconds.
         feedback: how many answers may wait for `feedback` at the same time.
+        sessions: how many sessions may be open at the same time; each has an interpreter of its own.
+        session_idle_s: a session without a call for so long ends.
+        on_swap: what happens to a session whose release is replaced: `finish` (it goes on with the old
+            release for at most `session_finish_s`), `end`, or `restart` (it restarts on the new release).
 
     Raises:
         AgentError: EQ510, no release of the model serves here; EQ544, none of its releases loads; EQ546, the
@@ -140,6 +131,10 @@ class Runtime:
         window_s: float = 60.0,
         window_least_s: float = 5.0,
         feedback: int = 10_000,
+        sessions: int = 16,
+        session_idle_s: float = 60.0,
+        on_swap: str = FINISH,
+        session_finish_s: float = 60.0,
     ) -> None:
         self._home = locate(home)
         self.model = Fields({"model": model}).model_name()
@@ -147,6 +142,7 @@ class Runtime:
             ab_split.weighted(None, split, model)  # raises here, not later in the background
         self._deadline_ns = _deadline_ns(deadline_s)
         self._strict = strict
+        self._rules = Rules.checked(sessions, session_idle_s, on_swap, session_finish_s)
         self._limit = Fields({"feedback": feedback}).integer("feedback", 1, _MAX_TICKETS)
         self._problems: Deque[Problem] = deque(maxlen=_PROBLEMS)
         self._closing = threading.Lock()
@@ -169,14 +165,16 @@ class Runtime:
         recorder = Recorder(self._home, self.model, self._telemetry, self._serves, self._report)
         shadow, fraction = self._shadow
         shadows = Shadows(self._home, self.model, shadow, fraction, self._report) if shadow else None
-        reloader = Reloader(router, self._options, recorder, shadows, self._report, self._poll_s)
+        tickets = Tickets(self._limit)
+        held = Sessions(self._rules, self._routing, self._limit_of, tickets.issue)
+        reloader = Reloader(router, self._options, recorder, shadows, held, self._report, self._poll_s)
         try:
             reloader.load_first()
         except BaseException:
             if shadows is not None:
                 shadows.close(1.0)
             raise
-        self._tickets = Tickets(self._limit)
+        self._tickets, self._sessions = tickets, held
         self._recorder, self._shadows = recorder, shadows
         self._reloader: Reloader | _Forked = reloader
         recorder.start()
@@ -187,7 +185,7 @@ class Runtime:
         """Leave everything that belongs to the parent process; called in the child that was forked."""
         if self._closed:
             return
-        _inherited.append((self._reloader, self._recorder, self._shadows, self._tickets))
+        _inherited.append((self._reloader, self._recorder, self._shadows, self._tickets, self._sessions))
         self._closing = threading.Lock()
         self._reloader = _Forked()
         self._problems.clear()
@@ -249,6 +247,31 @@ class Runtime:
         issued = self._tickets.issue(metrics) if ticket else None
         return Answer(outputs if isinstance(outputs, dict) else {first: outputs}, named, arm, issued)
 
+    def session(self, name: str | None = None, *, key: object = None, release: str | None = None) -> Session:
+        """Begin a sequence of calls on an interpreter of its own, for a model that keeps state.
+
+        Args:
+            name: of the session; one of this name that is open ends. Default: a new name.
+            key: assigns the session to an arm of a split; default: its name, if that was given.
+            release: the id of the release to use; it must serve.
+
+        Raises:
+            SessionsFull: EQ562. NoSuchRelease: EQ549. RuntimeClosed: EQ543.
+            AgentError: EQ503, EQ504, EQ560, the model cannot be loaded once more.
+        """
+        self._routing()  # opens again after a fork
+        named = os.urandom(8).hex() if name is None else name
+        return self._sessions.open(named, name if key is None else key, release)
+
+    def session_named(self, name: str) -> Session:
+        """Return an open session.
+
+        Raises:
+            SessionEnded: EQ563, it has ended, or never began. RuntimeClosed: EQ543.
+        """
+        self._routing()
+        return self._sessions.named(name)
+
     def feedback(self, ticket: str, correct: bool) -> None:
         """Report whether an answer was correct; counted once for its release and arm, without its input.
 
@@ -282,23 +305,7 @@ class Runtime:
                 routing = engine = None
                 raise DeadlineMissed("the call", busy) from None
         try:
-            if key is not None:
-                slot.tally.keyed += 1
-            answer = slot.run(x, raw)
-            if limit_ns is not None and _clock() - began > limit_ns:
-                slot.tally.late += 1
-                if self._strict:
-                    raise DeadlineMissed(
-                        "the call",
-                        expected=f"within {limit_ns / 1e9:g} s",
-                        got=f"{(_clock() - began) / 1e9:.6f} s",
-                    )
-            return answer
-        except DeadlineMissed:
-            raise  # counted as late
-        except InferenceError as error:
-            slot.tally.error(error.kind)
-            raise
+            return slot.answer(x, raw, key is not None, began, limit_ns, self._strict)
         finally:
             engine.give(slot)
             # A traceback that the application keeps must not keep the engine: the recorder knows by the
@@ -379,6 +386,7 @@ class Runtime:
                 return  # nothing was called in this process
             if self._finalizer is not None:
                 self._finalizer.cancel()
+            self._sessions.close()
             self._reloader.close(timeout_s)
             until_s = time.monotonic() + timeout_s
             while not self._recorder.idle() and time.monotonic() < until_s:
@@ -392,6 +400,9 @@ class Runtime:
 
     def __exit__(self, *raised: object) -> None:
         self.close()
+
+    def _limit_of(self, deadline_s: float | None) -> tuple[int | None, bool]:
+        return self._deadline_ns if deadline_s is None else _deadline_ns(deadline_s), self._strict
 
     def _serves(self) -> tuple[str | None, str | None, dict[str, str]]:
         routing = self._reloader.routing

@@ -159,6 +159,8 @@ class Shadows:
         loaded = sampler.loaded
         try:
             feeds = [model.to_input(array, tensor) for array, tensor in zip(inputs, loaded.inputs)]
+            # Calls are sampled one by one, so that the shadow never has the state of the call before.
+            loaded = sampler.loaded = model.fresh(loaded)
             model.invoke(loaded, feeds, 0)
         except AgentError as error:
             sampler.metrics.add_shadow(sampler.name, failed=1)

@@ -1,13 +1,19 @@
-"""The call path: one interpreter with its buffers, used only by the thread that holds it."""
+"""The call path: one interpreter with its buffers, used only by the thread that holds it.
+
+Calls outside of a session are independent: a model that keeps state is reset before each of them.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, Mapping
 
+from edgeq_agent.errors import AgentError, one_line
+from edgeq_agent.inference import model
 from edgeq_agent.inference.model import Model
 from edgeq_agent.sdk.call_metrics import CallMetrics, Ring
-from edgeq_agent.sdk.errors import InputMismatch, InvokeFailed
+from edgeq_agent.sdk.errors import DeadlineMissed, InferenceError, InputMismatch, InvokeFailed
 from edgeq_agent.sdk.tensors import Drain, Feed
 
 if TYPE_CHECKING:
@@ -23,22 +29,31 @@ class Slot:
 
     Args:
         hand_over: takes a full ring; None without telemetry: the ring is overwritten.
+        keeps_state: whether the model's state goes on from each call to the next, as in a session.
+
+    Attributes:
+        lock: held by a session while it uses the slot; the pool's slots are passed on without it.
     """
 
     __slots__ = (
-        "_array", "_drains", "_feeds", "_get", "_hand_over", "_invoke", "_metrics", "_ndarray", "_outputs",
-        "_positions", "_sampler", "_set", "_shadow_in", "tally",
+        "_array", "_drains", "_feeds", "_get", "_hand_over", "_invoke", "_loaded", "_metrics", "_ndarray",
+        "_outputs", "_positions", "_resets", "_sampler", "_set", "_shadow_in", "lock", "tally",
     )  # fmt: skip
 
     def __init__(
-        self, loaded: Model, metrics: CallMetrics, hand_over: HandOver | None, sampler: Sampler | None = None
+        self,
+        loaded: Model,
+        metrics: CallMetrics,
+        hand_over: HandOver | None,
+        sampler: Sampler | None = None,
+        keeps_state: bool = False,
     ) -> None:
         import numpy as np
 
         self._array, self._ndarray = np.asarray, np.ndarray
-        self._set = loaded.interpreter.set_tensor
-        self._get = loaded.interpreter.get_tensor
-        self._invoke = loaded.interpreter.invoke
+        self._bind(loaded)
+        self._resets = loaded.state.kept and not keeps_state
+        self.lock = threading.Lock()
         # Feeds of its own: slots must not share buffers.
         self._feeds = [Feed(tensor, feed.channels) for tensor, feed in zip(loaded.inputs, metrics.feeds)]
         self._drains = [Drain(tensor) for tensor in loaded.outputs]
@@ -50,12 +65,58 @@ class Slot:
         self._shadow_in = sampler.draw() if sampler is not None else 0
         self.tally = metrics.tally()
 
+    def _bind(self, loaded: Model) -> None:
+        self._loaded = loaded
+        self._set = loaded.interpreter.set_tensor
+        self._get = loaded.interpreter.get_tensor
+        self._invoke = loaded.interpreter.invoke
+
+    def reset(self) -> None:
+        """Forget what earlier calls left in the model's variables.
+
+        Raises:
+            InvokeFailed: EQ545, the model cannot be reset or loaded again.
+        """
+        try:
+            loaded = model.fresh(self._loaded)
+        except AgentError as error:
+            raise InvokeFailed("the model", "its state cannot be reset: " + one_line(error)) from error
+        if loaded is not self._loaded:
+            self._bind(loaded)
+
+    def answer(
+        self, x: Any, raw: bool, keyed: bool, began_ns: int, limit_ns: int | None, strict: bool
+    ) -> Any:
+        """Run one sample as `run` does, and count a failure or a late answer.
+
+        Raises:
+            DeadlineMissed: EQ542, the answer is late and `strict`; else as `run`.
+        """
+        try:
+            if keyed:
+                self.tally.keyed += 1
+            answer = self.run(x, raw)
+        except InferenceError as error:
+            self.tally.error(error.kind)
+            raise
+        if limit_ns is not None and _clock() - began_ns > limit_ns:
+            self.tally.late += 1
+            if strict:
+                raise DeadlineMissed(
+                    "the call",
+                    expected=f"within {limit_ns / 1e9:g} s",
+                    got=f"{(_clock() - began_ns) / 1e9:.6f} s",
+                )
+        return answer
+
     def run(self, x: Any, raw: bool) -> Any:
         """Run one sample and return an array, or a dict by name when there are several outputs.
 
         Raises:
             InputMismatch: EQ540. InputNotFinite: EQ541. InvokeFailed: EQ545.
         """
+        if self._resets:
+            self.reset()
         tally = self.tally
         position = tally.position
         ring = tally.ring

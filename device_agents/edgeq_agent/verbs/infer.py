@@ -21,6 +21,9 @@ _MAX_PAYLOAD_BYTES = 1 << 32
 def infer(call: Call) -> Json:
     """Verb `infer`: the payload is an .npz with `input_0`, `input_1`, ...; samples are the first axis.
 
+    An array `sequence_id` gives the sequence of each sample; the flag `sequence` makes all samples one
+    sequence.
+
     Raises:
         AgentError: EQ510 unknown model, EQ512 the payload is not valid or does not fit the model, EQ511 at
             the deadline, EQ504 the model's process died, EQ501 the payload does not fit on the device, EQ559
@@ -33,6 +36,7 @@ def infer(call: Call) -> Json:
         window=fields.integer("window", 1, 1000000, default=50),
         outputs=fields.flag("outputs"),
         threads=fields.integer("threads", 1, 256, default=1),
+        sequence=fields.flag("sequence"),
     )
     timeout_s = fields.timeout_s()
     active = active_release.find(call.home, model)

@@ -45,7 +45,12 @@ class TestWithTritonsClient:
         assert client.is_model_ready("tiny", float_bundle.release)
         assert not client.is_model_ready("tiny", "1")
         assert not client.is_model_ready("unknown")
-        assert client.get_server_metadata()["extensions"] == ["binary_tensor_data", "edgeq_feedback"]
+        assert client.get_server_metadata()["extensions"] == [
+            "binary_tensor_data",
+            "sequence",
+            "sequence(string_id)",
+            "edgeq_feedback",
+        ]
         metadata = client.get_model_metadata("tiny")
         assert metadata["versions"] == [float_bundle.release]
         assert [entry["shape"] for entry in metadata["inputs"] + metadata["outputs"]] == [

@@ -24,7 +24,8 @@ def run(job: BenchJob, context: JobContext) -> Json:
     """Return the edgeq.bench/1 document without schema, model and release.
 
     It measures until both minima are reached, `runs` and `min_seconds`, as TFLite's benchmark_model does.
-    Latency is the invocation alone, without copying inputs and outputs.
+    Latency is the invocation alone, without copying inputs and outputs. A model that keeps state is reset
+    before each, outside of the measured time.
     """
     options = job.options
     deadline = time.monotonic() + context.timeout_s * _SHARE_OF_DEADLINE
@@ -42,6 +43,7 @@ def run(job: BenchJob, context: JobContext) -> Json:
     for number in range(options.warmup):
         if time.monotonic() >= deadline:
             break
+        loaded = model.fresh(loaded)
         model.invoke(loaded, feeds, number % len(feeds[0]))
     began = time.perf_counter_ns()
     latencies = _measure(loaded, feeds, options, deadline)
@@ -77,6 +79,7 @@ def _measure(loaded: model.Model, feeds: list[Any], options: BenchOptions, deadl
     samples = len(feeds[0])
     earliest_end = time.monotonic() + options.min_seconds
     while len(latencies) < _MAX_RUNS:
+        loaded = model.fresh(loaded)
         latencies.append(model.invoke(loaded, feeds, len(latencies) % samples))
         now = time.monotonic()
         if now >= deadline or (len(latencies) >= options.runs and now >= earliest_end):

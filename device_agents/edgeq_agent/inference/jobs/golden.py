@@ -25,6 +25,7 @@ def run(job: GoldenJob, context: JobContext) -> Json:
     loaded = model.load(job.module, job.files.model_path)
     report, latencies, inputs = check(loaded, job)
     while len(latencies) < _LATENCY_RUNS:
+        loaded = model.fresh(loaded)
         latencies.append(model.invoke(loaded, inputs, len(latencies) % len(inputs[0])))
     latencies.sort()
     return HealthReport(
@@ -38,6 +39,8 @@ def run(job: GoldenJob, context: JobContext) -> Json:
 
 def check(loaded: model.Model, job: GoldenJob) -> tuple[GoldenReport, list[int], list[Any]]:
     """Compare a loaded model's outputs for the golden inputs with the host's.
+
+    The samples are independent: a model that keeps state is reset before each, as it was on the host.
 
     Returns:
         The report, the latency of each sample in ns, and the golden inputs (samples first).
@@ -79,6 +82,7 @@ def _compare(
     worst_steps, worst_error, mismatches = 0, 0.0, 0
     latencies = []
     for row in range(samples):
+        loaded = model.fresh(loaded)
         latencies.append(model.invoke(loaded, feeds, row))
         for number, expected in enumerate(outputs):
             output = model.output(loaded, number)

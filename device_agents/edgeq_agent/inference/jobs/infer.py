@@ -7,11 +7,40 @@ from typing import Any
 
 from edgeq_agent import wire
 from edgeq_agent.calls.call import Response
-from edgeq_agent.errors import AgentError
+from edgeq_agent.errors import BAD_REQUEST, AgentError
 from edgeq_agent.inference import model, npz, stats
 from edgeq_agent.inference.job import InferJob, InferResult, JobContext, LatencySummary
 from edgeq_agent.telemetry.window import to_json
 from edgeq_agent.telemetry.window_builder import Reference, WindowBuilder, classify, load_reference
+
+# The array of a payload that says which sequence each sample belongs to.
+_SEQUENCE_IDS = "sequence_id"
+
+
+class _Run:
+    """The loaded model, reset where a sequence begins.
+
+    Args:
+        begins: whether each sample begins a sequence, shape (samples,).
+    """
+
+    def __init__(self, loaded: model.Model, begins: Any) -> None:
+        self.loaded = loaded
+        self._begins = begins
+        self._done = 0
+
+    def invoke(self, feeds: list[Any], row: int, position: int) -> int:
+        """Run a sample and return the time in ns; samples may be left out, but not run out of order.
+
+        Args:
+            row: of the sample in `feeds`.
+            position: of the sample in the payload.
+        """
+        # A sequence may begin at a sample that was left out.
+        if self._begins[self._done : position + 1].any():
+            self.loaded = model.fresh(self.loaded)
+        self._done = position + 1
+        return model.invoke(self.loaded, feeds, row)
 
 
 class _Totals:
@@ -32,16 +61,21 @@ def run(job: InferJob, context: JobContext) -> wire.Json:
 
     A sample gets class -1 and confidence 0, and counts as an error of its kind, when it is not finite, when
     the runtime fails on it, or when its output is not finite.
+
+    The state of a model is reset before each sample. With an array `sequence_id` in the payload, it is reset
+    where the id changes; with the option `sequence`, only before the first sample.
     """
     options = job.options
     loaded = model.load(job.module, job.files.model_path, options.threads)
     payload = npz.open_npz(job.payload_path, "payload")
     samples = model.arrays(payload, "input", loaded.inputs, "payload")
     reference = load_reference(job.files.reference_path, loaded.classes)
+    begins = _begins(payload, len(samples[0]), options.sequence)
+    running = _Run(loaded, begins)
     totals = _Totals(options.outputs)
     for start in range(0, len(samples[0]), options.window):
         part = [array[start : start + options.window] for array in samples]
-        _run_window(loaded, part, reference, totals, context.response)
+        _run_window(running, part, start, reference, totals, context.response)
     return InferResult(
         samples=len(samples[0]),
         errors=totals.errors,
@@ -50,16 +84,47 @@ def run(job: InferJob, context: JobContext) -> wire.Json:
         latency_ns=_latency(totals.latencies),
         kernels=loaded.kernels,
         telemetry_ns_per_inference=totals.telemetry_ns // len(samples[0]),
+        sequences=int(begins.sum()) if loaded.state.kept else None,
         outputs=totals.outputs if totals.keep_outputs else None,
     ).to_json()
 
 
-def _run_window(
-    loaded: model.Model, samples: list[Any], reference: Reference, totals: _Totals, response: Response
-) -> None:
-    """Run the usable samples of one window and send the window."""
+def _begins(payload: Any, count: int, one_sequence: bool) -> Any:
+    """Return whether each sample begins a sequence, shape (samples,).
+
+    Raises:
+        AgentError: EQ512, the ids of the sequences do not fit the samples.
+    """
     import numpy as np
 
+    ids = payload.get(_SEQUENCE_IDS)
+    if ids is None:
+        begins = np.full(count, not one_sequence)
+    elif ids.shape != (count,) or ids.dtype.kind not in "iuU":
+        raise AgentError(
+            BAD_REQUEST,
+            "payload " + _SEQUENCE_IDS,
+            expected=f"({count},) of integers or texts",
+            got=f"{ids.shape} of {ids.dtype}",
+        )
+    else:
+        begins = np.concatenate([[True], ids[1:] != ids[:-1]])
+    begins[0] = True
+    return begins
+
+
+def _run_window(
+    running: _Run,
+    samples: list[Any],
+    start: int,
+    reference: Reference,
+    totals: _Totals,
+    response: Response,
+) -> None:
+    """Run the usable samples of one window, which begins at sample `start`, and send the window."""
+    import numpy as np
+
+    loaded = running.loaded
     builder = WindowBuilder(reference)
     usable = _finite(samples)
     _add_error(builder, totals, "input_not_finite", len(usable) - int(usable.sum()))
@@ -69,12 +134,12 @@ def _run_window(
     latencies: list[int] = []
     for row in np.flatnonzero(usable):
         try:
-            latency_ns = model.invoke(loaded, feeds, int(row))
+            latency_ns = running.invoke(feeds, int(row), start + int(row))
         except AgentError:
             finished[row] = False
             _add_error(builder, totals, "invoke", 1)
             continue
-        raw.append(model.output(loaded))
+        raw.append(model.output(running.loaded))
         latencies.append(latency_ns)
     finite, predicted, confidence = _classify(loaded, raw, reference, finished, totals)
     _add_error(builder, totals, "output_not_finite", int(finished.sum() - finite.sum()), counted=True)
