@@ -14,7 +14,7 @@ from edgeq_agent.autostart import record
 from edgeq_agent.calls.call import Call, Response, read_request
 from edgeq_agent.calls.fields import bad
 from edgeq_agent.calls.stdin import Stdin
-from edgeq_agent.storage import damage
+from edgeq_agent.storage import damage, log_file
 from edgeq_agent.storage.home import Home, locate
 
 _USAGE = "usage: edgeq-agent VERB [--home HOME] < REQUEST\nverbs: {}\n{}".format(
@@ -59,7 +59,7 @@ def run(words: list[str], stdin: Stdin, sink: BinaryIO) -> int:
         return 1
     except Exception as error:  # noqa: BLE001 - the boundary: the host always gets a last message
         _damage(response)
-        response.send(_unexpected(error).message())
+        response.send(_unexpected(error, words).message())
         return 1
     response.send(last)
     return 0
@@ -110,13 +110,19 @@ def _option(name: str, words: list[str]) -> tuple[list[str], str | None]:
     return words[:at] + words[at + 2 :], words[at + 1]
 
 
-def _unexpected(error: Exception) -> errors.AgentError:
+def _unexpected(error: Exception, words: list[str]) -> errors.AgentError:
     known = errors.from_os(error) or errors.from_import(error)
     if known is not None:
         return known
     import traceback
 
     traceback.print_exc()
+    rest, folder = _option("--home", words)
+    home = locate(folder)
+    if os.path.isdir(home.root):
+        problem = log_file.append(home.crash_log, " ".join(rest) + ": " + traceback.format_exc().strip())
+        if problem:
+            sys.stderr.write(f"edgeq-agent: the crash log cannot be written: {problem}\n")
     summary = " ".join(f"{type(error).__name__}: {error}".split())
     return errors.AgentError(errors.BUG, "edgeq-agent", "a bug: " + summary[:300])
 

@@ -65,6 +65,7 @@ VERBS = {
     "telemetry": "telemetry.telemetry",
     "trust": "trust.run",
     "service": "service.run",
+    "logs": "logs.logs",
 }
 
 # The Python modules that run inference. The first two are small and come as wheels; TensorFlow is used only

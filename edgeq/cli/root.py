@@ -64,6 +64,7 @@ COMMANDS: dict[str, Entry] = {
     "devices": Entry(Section.DEVICES, "devices", "Enrol, list and remove devices; install boot services."),
     "bench": Entry(Section.DEVICES, "bench", "Measure a model's latency, start-up and memory on a device."),
     "infer": Entry(Section.DEVICES, "infer", "Run samples through a device's current model."),
+    "logs": Entry(Section.DEVICES, "logs", "Show the journal, the service log and the crash log of devices."),
     "exec": Entry(Section.DEVICES, "exec", "Run a command on devices and show its output."),
     "agent": Entry(Section.DEVICES, "agent", "Build the device agent as a single file."),
     "bundle": Entry(Section.RELEASES, "bundle", "Make a signed bundle of a model; verify one."),

@@ -21,13 +21,13 @@ from edgeq_agent import __main__ as agent
 from edgeq_agent import wire
 from edgeq_agent.activation import candidates, counters
 from edgeq_agent.activation.candidates import CandidateRelease
-from edgeq_agent.autostart import record
+from edgeq_agent.autostart import record, service_log
 from edgeq_agent.autostart.record import Artifacts, Spec, Supervision
 from edgeq_agent.calls.stdin import Stdin
 from edgeq_agent.releases import pins
 from edgeq_agent.split import ab_split
 from edgeq_agent.split.ab_split import Arm, Split
-from edgeq_agent.storage import damage, disk
+from edgeq_agent.storage import damage, disk, log_file
 from edgeq_agent.storage.home import Home
 from edgeq_agent.telemetry import ddsketch, outbox
 from edgeq_agent.telemetry.window import OutputCounts, Window
@@ -52,11 +52,13 @@ FILES = {
     "service/service.json": True,
     "service/started.json": True,
     "service/serve.json": True,
+    "service/serve.log": False,
+    "crash.log": False,
     "runtime/{runtime}/runtime.json": False,
     "releases/{release}/manifest.json": False,
 }
 LIGHT = ("probe", "missing", "soak", "recover", "pin", "unpin", "unstage", "split", "prune", "status",
-         "telemetry", "trust", "service")  # fmt: skip
+         "telemetry", "trust", "service", "logs")  # fmt: skip
 HEAVY = ("infer", "bench", "activate", "rollback", "stage", "put", "runtime")
 
 
@@ -137,6 +139,8 @@ def full_home(
     record.write(home, Spec("cron", ("tiny",)), Artifacts(crontab="@reboot x"), [])
     record.write_start(home, "", {})
     record.write_supervision(home, Supervision("", 1, ""))
+    for log in (service_log.path(home), home.crash_log):
+        assert log_file.append(log, "Traceback") == ""
     with outbox.opened(home) as box:
         box.append("tiny", float_bundle.release, window())
     with contextlib.closing(sqlite3.connect(home.outbox)) as database, database:
@@ -174,6 +178,7 @@ def requests(kit: Any, int8_bundle: Any, float_bundle: Any, tiny_data: Any) -> d
         "split": (model, b""),
         "prune": ({"dry_run": True}, b""),
         "status": ({}, b""),
+        "logs": ({}, b""),
         "telemetry": ({}, b""),
         "trust": ({}, b""),
         "service": ({"action": "status"}, b""),

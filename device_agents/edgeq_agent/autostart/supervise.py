@@ -14,10 +14,10 @@ import sys
 import time
 from typing import NoReturn
 
-from edgeq_agent.autostart import command, record, unit_files
+from edgeq_agent.autostart import command, record, service_log, unit_files
 from edgeq_agent.autostart.record import Spec, Supervision
 from edgeq_agent.errors import SERVICE_IMPOSSIBLE, AgentError
-from edgeq_agent.storage import disk, process_token
+from edgeq_agent.storage import disk, log_file, process_token
 from edgeq_agent.storage.home import Home, locate
 
 # As RestartSec, StartLimitBurst and StartLimitIntervalSec of the unit.
@@ -104,7 +104,9 @@ def _supervise(home: Home, words: list[str]) -> int:
     problem = ""
     while True:
         record.write_supervision(home, Supervision(process_token.token(), len(failures), problem))
-        status, problem = _run_server(words)
+        status, problem = _run_server(words, service_log.path(home))
+        ended = problem or f"exit status {status}"
+        log_file.append(service_log.path(home), f"the server ended: {ended}")
         if status == 0:
             return 0
         now = time.monotonic()
@@ -115,8 +117,11 @@ def _supervise(home: Home, words: list[str]) -> int:
         time.sleep(_RESTART_DELAY_S)
 
 
-def _run_server(words: list[str]) -> tuple[int, str]:
-    """Run the server to its end; return its exit status and the last line of its standard error."""
+def _run_server(words: list[str], log: str) -> tuple[int, str]:
+    """Run the server to its end; return its exit status and the last line of its standard error.
+
+    Its standard error goes to the log. A full disk must not end the server, so a failure to write is dropped.
+    """
     server = subprocess.Popen(
         command.agent(*words),
         stdin=subprocess.DEVNULL,
@@ -128,6 +133,7 @@ def _run_server(words: list[str]) -> tuple[int, str]:
         if server.stderr is not None:
             for chunk in iter(lambda: os.read(server.stderr.fileno(), 65536), b""):  # type: ignore[union-attr]
                 tail = (tail + chunk)[-_STDERR_BYTES:]
+                log_file.append(log, chunk.decode("utf-8", "replace").rstrip("\n"))
         status = server.wait()
     finally:
         if server.poll() is None:

@@ -65,6 +65,11 @@ class Home(NamedTuple):
         return self.path("journal")
 
     @property
+    def crash_log(self) -> str:
+        """The log of the agent's own bugs, with their tracebacks."""
+        return self.path("crash.log")
+
+    @property
     def outbox(self) -> str:
         return self.path("outbox.db")
 
