@@ -307,6 +307,13 @@ class SigningKeyError(BundleError):
     usual_hint = "`edgeq keys list` shows the keys of the workspace; `edgeq keys new` makes one"
 
 
+class TrustDocumentError(BundleError):
+    """The trust document cannot be read, signed or changed; EQ609: a change would lock the fleet out."""
+
+    code = "EQ608"
+    usual_hint = "`edgeq keys show` shows the trust document of the workspace"
+
+
 class SignatureInvalid(BundleError):
     """A bundle's signature is missing, truncated, or does not match its manifest."""
 

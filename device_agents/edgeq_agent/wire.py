@@ -35,10 +35,12 @@ REFERENCE_SCHEMA = "edgeq.reference/1"
 BENCH_SCHEMA = "edgeq.bench/1"
 NATIVE_BENCH_SCHEMA = "edgeq.native-bench/1"
 TRUST_CHANGE_SCHEMA = "edgeq.trust-change/1"
+TRUST_DOCUMENT_SCHEMA = "edgeq.trust-document/1"
 
 # The type is a part of what is signed, so a signature for one kind of document does not match the other.
 RELEASE_TYPE = "application/vnd.edgeq.release.v1+json"
 TRUST_CHANGE_TYPE = "application/vnd.edgeq.trust-change.v1+json"
+TRUST_DOCUMENT_TYPE = "application/vnd.edgeq.trust-document.v1+json"
 # Every JSON reader can represent integers up to here exactly.
 LARGEST_COUNTER = 2**53 - 1
 

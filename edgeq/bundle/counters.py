@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from edgeq.errors import BundleError
@@ -11,6 +11,17 @@ from edgeq_agent import wire
 Manifest = Mapping[str, Any]
 # Returns the counter for a manifest without one.
 CounterRule = Callable[[Manifest], int]
+
+
+def counted(known: Iterable[tuple[str, Manifest]], void: Collection[str]) -> list[Manifest]:
+    """Return the manifests of the releases (ids with manifests) that no counter reset withdrew."""
+    return [manifest for release, manifest in known if release not in void]
+
+
+def above(known: Iterable[tuple[str, Manifest]], model: str, counter: int) -> list[str]:
+    """Return the ids of a model's releases with a higher counter: what a reset to `counter` withdraws."""
+    same_model = [(release, each) for release, each in known if each.get("model") == model]
+    return [release for release, each in same_model if counter_of(each) > counter]
 
 
 def following(known: Iterable[Manifest]) -> CounterRule:

@@ -1,4 +1,4 @@
-"""Signing keys as files, in OpenSSH's format or PEM: create, find and read them."""
+"""Signing keys: create, find and read the files; a key without its private file signs in the ssh agent."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import os
 import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,11 @@ from edgeq_agent import wire
 
 # The key that a workspace creates for itself; it signs by default.
 WORKSPACE_KEY = "workspace"
+# Names a file with the passphrase of protected keys, for runs without a terminal.
+PASSPHRASE_FILE = "EDGEQ_KEY_PASSPHRASE_FILE"  # noqa: S105 - the name of a variable
+# Returns the passphrase of a key file; None where there is none to be had.
+Passphrase = Callable[[Path], bytes | None]
+_AGENT = "agent:"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 # A key file has a few hundred bytes.
 _LARGEST_BYTES = 64 * 1024
@@ -58,14 +64,18 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
-    """A key that signs. The secret never leaves this object: it is neither displayed nor sent."""
+    """A key that signs. The secret stays in this object or is not in it: it is neither displayed nor sent."""
 
     public: PublicKey
-    _private: Ed25519PrivateKey = field(repr=False, compare=False)
+    _sign: Callable[[bytes], bytes] = field(repr=False, compare=False)
 
     def sign(self, message: bytes) -> bytes:
-        """Return the signature; Ed25519 is deterministic."""
-        return self._private.sign(message)
+        """Return the signature; Ed25519 is deterministic.
+
+        Raises:
+            SigningKeyError: the key is not in this process, and whoever has it does not sign.
+        """
+        return self._sign(message)
 
 
 def keys_folder(workspace: Path) -> Path:
@@ -73,13 +83,16 @@ def keys_folder(workspace: Path) -> Path:
     return workspace / ".edgeq" / "keys"
 
 
-def workspace_key(workspace: Path) -> SigningKey:
+def workspace_key(workspace: Path, passphrase: Passphrase | None = None) -> SigningKey:
     """Return the workspace's own key; the first call creates it.
 
     Raises:
         SigningKeyError: the key cannot be used, or cannot be written.
     """
     path = keys_folder(workspace) / WORKSPACE_KEY
+    public = path.with_name(f"{WORKSPACE_KEY}.pub")
+    if not path.exists() and public.exists():
+        return _elsewhere(public)  # the private file was moved away: another key must not take its place
     if not path.exists():
         try:
             return new_key(workspace, WORKSPACE_KEY)
@@ -87,22 +100,28 @@ def workspace_key(workspace: Path) -> SigningKey:
             if not path.exists():
                 raise
             # Another process created it in the meantime; there is only one.
-    return read_private(path)
+    return read_private(path, passphrase)
 
 
-def new_key(workspace: Path, name: str) -> SigningKey:
+def new_key(workspace: Path, name: str, *, passphrase: bytes | None = None) -> SigningKey:
     """Create a key: `NAME` (mode 0600) and `NAME.pub` in the workspace's key folder.
+
+    Args:
+        passphrase: encrypt the private file with it.
 
     Raises:
         SigningKeyError: the name is invalid or taken, or the files cannot be written.
     """
     path = keys_folder(workspace) / check_key_name(name)
     private = Ed25519PrivateKey.generate()
-    data = private.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    )
+    protection: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if passphrase is not None:
+        protection = serialization.BestAvailableEncryption(passphrase)
+    data = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, protection)
     key = _signing(private, name)
     try:
+        if path.with_name(f"{name}.pub").exists():
+            raise FileExistsError
         path.parent.mkdir(parents=True, exist_ok=True)
         path.parent.chmod(0o700)
         # A workspace is often a repository: private keys must not be committed by accident.
@@ -117,16 +136,30 @@ def new_key(workspace: Path, name: str) -> SigningKey:
     return key
 
 
-def find_private(workspace: Path, key: str) -> SigningKey:
-    """Return the signing key for a key name of the workspace or a path.
+def find_private(workspace: Path, key: str, passphrase: Passphrase | None = None) -> SigningKey:
+    """Return the signing key for a key name of the workspace, a path, or `agent:NAME`.
+
+    Where only the public file is there, the key signs in the ssh agent.
+
+    Args:
+        passphrase: asked for the passphrase of a protected file; by default the file that the environment
+            names has it.
 
     Raises:
         SigningKeyError: the key is missing or cannot be used.
     """
+    if key.startswith(_AGENT):
+        from edgeq.bundle.ssh_agent import key_named
+
+        return key_named(key.removeprefix(_AGENT))
     if key == WORKSPACE_KEY:
-        return workspace_key(workspace)
+        return workspace_key(workspace, passphrase)
     named = keys_folder(workspace) / key
-    return read_private(named if _NAME.fullmatch(key) and named.exists() else Path(key))
+    candidates = [named, named.with_name(f"{key}.pub")] if _NAME.fullmatch(key) else []
+    path = next((path for path in candidates if path.exists()), Path(key))
+    if path.suffix == ".pub" or b"PRIVATE KEY" not in _content(path)[:200]:
+        return _elsewhere(path)
+    return read_private(path, passphrase)
 
 
 def find_public(workspace: Path, key: str) -> PublicKey:
@@ -135,7 +168,7 @@ def find_public(workspace: Path, key: str) -> PublicKey:
     Raises:
         SigningKeyError: the key is missing, or is not an Ed25519 key.
     """
-    if key == WORKSPACE_KEY:
+    if key == WORKSPACE_KEY and not (keys_folder(workspace) / f"{WORKSPACE_KEY}.pub").exists():
         return workspace_key(workspace).public
     named = (
         [keys_folder(workspace) / f"{key}.pub", keys_folder(workspace) / key] if _NAME.fullmatch(key) else []
@@ -151,14 +184,71 @@ def known_keys(workspace: Path) -> tuple[PublicKey, ...]:
     return tuple(_public(path, _content(path)) for path in paths)
 
 
-def read_private(path: Path) -> SigningKey:
+def has_private(workspace: Path, key: PublicKey) -> bool:
+    """Return whether a key of the workspace can sign here: from its file, or in the ssh agent."""
+    from edgeq.bundle.ssh_agent import agent_keys
+
+    file = keys_folder(workspace) / key.name
+    return file.exists() or any(each.public.raw == key.raw for each in agent_keys())
+
+
+def read_private(path: Path, passphrase: Passphrase | None = None) -> SigningKey:
     """Read a private key in OpenSSH's format or PEM (PKCS #8).
 
+    Args:
+        passphrase: asked where the file is protected; by default the file that the environment names has it.
+
     Raises:
-        SigningKeyError: the file is missing, is not an Ed25519 key, has a passphrase, or is readable by
-            others.
+        SigningKeyError: the file is missing, is not an Ed25519 key, is readable by others, or is protected
+            and the passphrase is missing or wrong.
     """
     data = _content(path)
+    _check_mode(path)
+    read = serialization.load_pem_private_key
+    if _OPENSSH in data:
+        read = serialization.load_ssh_private_key
+    try:
+        private = read(data, password=None)
+    except TypeError as error:
+        secret = (passphrase or passphrase_of_environment)(path)
+        if secret is None:
+            hint = (
+                f"put the passphrase into a file of mode 0600 and set {PASSPHRASE_FILE} to its path, or load "
+                f"the key into the ssh agent (`ssh-add {path}`) and name its .pub file"
+            )
+            raise SigningKeyError(str(path), "has a passphrase", hint=hint) from error
+        try:
+            private = read(data, password=secret)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as wrong:
+            raise SigningKeyError(str(path), "the passphrase is wrong", hint="try again") from wrong
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _no_key(path, "another or a damaged file") from error
+    if not isinstance(private, Ed25519PrivateKey):
+        raise _no_key(path, type(private).__name__)
+    return _signing(private, path.name)
+
+
+def passphrase_of_environment(path: Path) -> bytes | None:
+    """Return the first line of the file that EDGEQ_KEY_PASSPHRASE_FILE names; None where it is not set.
+
+    Raises:
+        SigningKeyError: the file is missing or readable by others.
+    """
+    name = os.environ.get(PASSPHRASE_FILE)
+    if not name:
+        return None
+    content = _content(Path(name))
+    _check_mode(Path(name))
+    return content.splitlines()[0] if content else b""
+
+
+def _elsewhere(path: Path) -> SigningKey:
+    from edgeq.bundle.ssh_agent import key_of
+
+    return key_of(_public(path, _content(path)), subject=str(path))
+
+
+def _check_mode(path: Path) -> None:
     if path.stat().st_mode & 0o077:
         raise SigningKeyError(
             str(path),
@@ -167,19 +257,6 @@ def read_private(path: Path) -> SigningKey:
             got=f"mode {path.stat().st_mode & 0o777:04o}",
             hint=f"chmod 600 {path}; if others may have read it, create a new key and revoke this one",
         )
-    read = serialization.load_pem_private_key
-    if _OPENSSH in data:
-        read = serialization.load_ssh_private_key
-    try:
-        private = read(data, password=None)
-    except TypeError as error:
-        hint = f"remove it from a copy for this machine: `ssh-keygen -p -f {path}`"
-        raise SigningKeyError(str(path), "has a passphrase", hint=hint) from error
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise _no_key(path, "another or a damaged file") from error
-    if not isinstance(private, Ed25519PrivateKey):
-        raise _no_key(path, type(private).__name__)
-    return _signing(private, path.name)
 
 
 def check_key_name(name: str) -> str:
@@ -197,7 +274,7 @@ def check_key_name(name: str) -> str:
 
 def _signing(private: Ed25519PrivateKey, name: str) -> SigningKey:
     raw = private.public_key().public_bytes_raw()
-    return SigningKey(public=PublicKey(raw=raw, name=_short(name)), _private=private)
+    return SigningKey(public=PublicKey(raw=raw, name=short_name(name)), _sign=private.sign)
 
 
 def _write_whole(path: Path, data: bytes) -> None:
@@ -234,14 +311,14 @@ def _public(path: Path, data: bytes) -> PublicKey:
         raise _no_key(path, "another or a damaged file") from error
     if not isinstance(key, Ed25519PublicKey):
         raise _no_key(path, type(key).__name__)
-    return PublicKey(raw=key.public_bytes_raw(), name=_short(path.name.removesuffix(".pub")))
+    return PublicKey(raw=key.public_bytes_raw(), name=short_name(path.name.removesuffix(".pub")))
 
 
 def _no_key(path: Path, got: str) -> SigningKeyError:
     return SigningKeyError(str(path), expected="an Ed25519 key in OpenSSH's format or PEM", got=got)
 
 
-def _short(name: str) -> str:
-    # Devices accept only short plain names; a file may have any name.
+def short_name(name: str) -> str:
+    """Return a name as devices accept it, short and plain; a file may have any name."""
     kept = re.sub(r"[^A-Za-z0-9._@-]", "-", name).lstrip("._@-")[:63]
     return kept or "key"

@@ -44,6 +44,7 @@ def make_bundle(
     data: Path,
     labels: Sequence[str] = (),
     kinds: Sequence[DeviceKind] = (),
+    devices: Sequence[str] = (),
     limits: Limits | None = None,
     golden_samples: int = GOLDEN_SAMPLES,
     golden_steps: int = GOLDEN_STEPS,
@@ -64,6 +65,7 @@ def make_bundle(
             samples are taken from them at even distances.
         labels: names of the classes, in order.
         kinds: the kinds of devices that it is for; empty means any.
+        devices: the ids of the devices that it is for; empty means any.
         limits: latency and memory that must hold on the device; other limits are ignored.
         golden_samples: the number of golden samples.
         golden_steps: how far integer outputs may differ, in steps of the output's scale.
@@ -112,7 +114,11 @@ def make_bundle(
             },
         },
         "reference": {"file": "reference.json"},
-        "requires": {"kinds": [kind.value for kind in kinds], "free_bytes": sum(map(len, files.values()))},
+        "requires": {
+            "kinds": [kind.value for kind in kinds],
+            "free_bytes": sum(map(len, files.values())),
+            **({"devices": sorted(set(devices))} if devices else {}),
+        },
         "limits": {
             "latency_p95_ns": device_limits.latency_p95_ns_max,
             "memory_peak_bytes": device_limits.memory_peak_bytes_max,

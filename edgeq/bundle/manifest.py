@@ -60,9 +60,10 @@ class FileOf(_Part):
 
 
 class Requires(_Part):
-    """What a device must be and have; an empty list of kinds means any kind."""
+    """What a device must be and have; an empty list of kinds or of device ids means any."""
 
     kinds: Items[str] = ()
+    devices: Items[str] = ()
     free_bytes: Annotated[int, Field(ge=0, le=LARGEST_BYTES)] = 0
 
 

@@ -54,6 +54,7 @@ def bundle_command() -> None:
         "edgeq bundle int8.tflite -o kws.eqb --name kws --data evaluation.npz",
         "edgeq bundle int8.tflite -o kws.eqb --blueprint blueprint.toml --kind raspberry-pi",
         "edgeq bundle int8.tflite -o kws.eqb --blueprint blueprint.toml --sign release",
+        "edgeq bundle int8.tflite -o kws.eqb --blueprint blueprint.toml --for label:site=lab",
         "edgeq bundle verify kws.eqb",
     ],
 )
@@ -76,6 +77,12 @@ def bundle_command() -> None:
     help="Restrict the bundle to this kind of device; repeatable.",
 )
 @click.option(
+    "--for",
+    "selectors",
+    multiple=True,
+    help="Restrict the bundle to this device, label:KEY=VALUE, or all of now; repeatable.",
+)
+@click.option(
     "--golden", default=16, show_default=True, type=click.IntRange(1, 1000), help="Number of golden samples."
 )
 @click.option(
@@ -90,7 +97,10 @@ def bundle_command() -> None:
     "signers",
     multiple=True,
     metavar="KEY",
-    help="Sign with this key, a name or a private key file; repeatable.  [default: the workspace's]",
+    help=(
+        "Sign with this key, a name or a private key file; repeatable.  "
+        "[default: as the trust document says, else the workspace's]"
+    ),
 )
 @click.option(
     "--counter",
@@ -107,6 +117,7 @@ def _make(
     blueprint: Path | None,
     labels: tuple[str, ...],
     kinds: tuple[str, ...],
+    selectors: tuple[str, ...],
     golden: int,
     golden_steps: int,
     signers: tuple[str, ...],
@@ -116,8 +127,10 @@ def _make(
     from edgeq.blueprint import load_blueprint
     from edgeq.bundle import make_bundle
     from edgeq.bundle.counters import exactly, following
-    from edgeq.bundle.keys import WORKSPACE_KEY, find_private
+    from edgeq.bundle.signers import release_signers
+    from edgeq.cli.signing import passphrase_of, private_keys
     from edgeq.files import sha256_of
+    from edgeq.fleet.trust_documents import counted_releases
     from edgeq.store import Store
 
     if not model.is_file():
@@ -131,9 +144,10 @@ def _make(
         missing = "--name" if name is None else "--data"
         raise UsageError(missing, "is required without a blueprint", hint=f"add {missing} or --blueprint")
     devices = [DeviceKind(kind) for kind in kinds]
+    targets = _ids(app, selectors) if selectors else ()
     with Store.open(app.workspace) as store:
-        known = [record.manifest for record in store.releases()]
-    keys = [find_private(app.workspace, key) for key in signers or (WORKSPACE_KEY,)]
+        known = counted_releases(app.workspace, store)
+    keys = private_keys(app, signers) if signers else release_signers(app.workspace, passphrase_of(app))
     digest = sha256_of(model)
     made = make_bundle(
         output,
@@ -143,6 +157,7 @@ def _make(
         data=data,
         labels=labels or (plan.labels if plan else ()),
         kinds=devices,
+        devices=targets,
         # Limits of one kind of device apply only to a bundle for that kind alone.
         limits=plan.limits_for(devices[0] if len(devices) == 1 else None) if plan else None,
         golden_samples=golden,
@@ -158,6 +173,21 @@ def _make(
         f"{format_size(made.size_bytes)}, signed by {_names(made)}"
     )
     app.ui.next(f"edgeq deploy {output} --to DEVICE")
+
+
+def _ids(app: App, selectors: tuple[str, ...]) -> list[str]:
+    """Return the ids of the selected devices."""
+    from edgeq.fleet.inventory import Inventory
+
+    devices = Inventory.load(app.workspace).select(selectors)
+    for device in devices:
+        if device.device_id is None:
+            raise UsageError(
+                f"device {device.name!r}",
+                "was enrolled before ids were kept, so no bundle can name it",
+                hint=f"enrol it again: `edgeq devices add {device.name} ... --replace`",
+            )
+    return [device.device_id for device in devices if device.device_id is not None]
 
 
 @command(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeq.cli.device_options import on_option, retries_option, retry_policy
 from edgeq.cli.device_results import finish, print_failures
+from edgeq.cli.keys_document import DOCUMENT_COMMANDS
 from edgeq.cli.ui import App, CommandGroup, command
 
 if TYPE_CHECKING:
@@ -27,16 +28,26 @@ _by_option = click.option(
 
 @click.group("keys", cls=CommandGroup)
 def keys_command() -> None:
-    """Create signing keys; make devices trust or revoke keys."""
+    """Create signing keys; manage which keys devices trust, one by one or by a trust document."""
 
 
-@command("new", examples=["edgeq keys new release", "edgeq keys new release --json"])
+@command(
+    "new",
+    examples=["edgeq keys new release", "edgeq keys new root --passphrase", "edgeq keys new release --json"],
+)
 @click.argument("name")
-def _new(app: App, name: str) -> None:
+@click.option(
+    "--passphrase",
+    "protect",
+    is_flag=True,
+    help="Protect the private file: asks for a passphrase, or takes it from EDGEQ_KEY_PASSPHRASE_FILE.",
+)
+def _new(app: App, name: str, protect: bool) -> None:
     """Create the key NAME in .edgeq/keys: the private file, readable by its owner only, and NAME.pub."""
     from edgeq.bundle.keys import keys_folder, new_key
+    from edgeq.cli.signing import new_passphrase
 
-    key = new_key(app.workspace, name).public
+    key = new_key(app.workspace, name, passphrase=new_passphrase(app, name) if protect else None).public
     path = keys_folder(app.workspace) / f"{name}.pub"
     app.ui.line(f"{key.id}  {key.name}  {path}")
     app.ui.emit("edgeq.keys.new/1", {"key": _entry(key), "path": str(path)})
@@ -160,7 +171,97 @@ def _policy(
     )
 
 
-for _command in (_new, _list, _export, _trust, _revoke, _policy):
+@command(
+    "rotate",
+    examples=[
+        "edgeq keys rotate workspace next",
+        "edgeq keys rotate workspace next --on all --by workspace",
+    ],
+)
+@click.argument("old")
+@click.argument("new")
+@click.option(
+    "--on",
+    "selectors",
+    multiple=True,
+    help="Change these devices, which follow no trust document; by default the trust document changes.",
+)
+@_by_option
+@retries_option()
+def _rotate(
+    app: App, old: str, new: str, selectors: tuple[str, ...], signers: tuple[str, ...], retries: int
+) -> None:
+    """Replace the key OLD by NEW in one step, and revoke OLD; NEW is created if there is none.
+
+    No moment is left in which too few keys are trusted.
+    """
+    from edgeq.cli import document_changes
+
+    new_public = document_changes.public_or_new(app, new)
+    if not selectors:
+        document_changes.rotate(app, old, new_public, signers)
+        return
+    revoke = [document_changes.id_of(app, old)]
+    _change(
+        app,
+        "edgeq.keys.rotate/1",
+        selectors,
+        signers,
+        retries,
+        what="keys rotate",
+        add=[new_public],
+        revoke=revoke,
+    )
+    app.ui.next(f"edgeq keys list --on {selectors[0]}")
+
+
+@command(
+    "reset-counter",
+    examples=[
+        "edgeq keys reset-counter kws --to 17",
+        "edgeq keys reset-counter kws --to 17 --on pi",
+    ],
+)
+@click.argument("model")
+@click.option(
+    "--to", "counter", type=click.IntRange(0), required=True, help="The counter of the last good release."
+)
+@click.option(
+    "--on",
+    "selectors",
+    multiple=True,
+    help="Change these devices, which follow no trust document; by default the trust document changes.",
+)
+@_by_option
+@retries_option()
+def _reset_counter(
+    app: App, model: str, counter: int, selectors: tuple[str, ...], signers: tuple[str, ...], retries: int
+) -> None:
+    """Lower the release counter of MODEL, after a leaked key or a mistake used up the numbers.
+
+    Devices accept the numbers after it again. Releases with a higher one that are known here or are on the
+    device are withdrawn. Revoke a leaked key first, or in the same document: `edgeq keys recover`.
+    """
+    from edgeq.cli import document_changes
+
+    if not selectors:
+        document_changes.reset_counters(app, {model: counter}, signers)
+        return
+    _change(
+        app,
+        "edgeq.keys.reset-counter/1",
+        selectors,
+        signers,
+        retries,
+        what="keys reset-counter",
+        reset_counters={model: counter},
+    )
+    app.ui.next(f"edgeq keys list --on {selectors[0]}")
+
+
+for _command in (_new, _list, _export, _trust, _revoke, _policy, _rotate, _reset_counter):
+    keys_command.add_command(_command)
+for _command in DOCUMENT_COMMANDS:
     keys_command.add_command(_command)
 
 
@@ -188,13 +289,14 @@ def _change(
     revoke: Sequence[str] = (),
     threshold: int | None = None,
     changes: str | None = None,
+    reset_counters: Mapping[str, int] | None = None,
 ) -> None:
-    from edgeq.bundle.keys import find_private
+    from edgeq.cli.signing import private_keys
     from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.trust import change_many
     from edgeq.store import Store
 
-    keys = [find_private(app.workspace, key) for key in signers]
+    keys = private_keys(app, signers)
     devices = Inventory.load(app.workspace).select(selectors)
     with Store.open(app.workspace) as store:
         results = change_many(
@@ -204,6 +306,7 @@ def _change(
             revoke=revoke,
             threshold=threshold,
             changes=changes,
+            reset_counters=reset_counters,
             signers=keys,
             retry_policy=retry_policy(app, retries),
             store=store,
@@ -217,6 +320,9 @@ def _report(app: App, schema: str, results: Results[TrustStore], *, device_count
         [[name, key.id, key.name, key.state] for name, store in results.done.items() for key in store.keys],
     )
     for name, store in results.done.items():
+        if store.version:
+            root = f"{store.root.threshold} of {', '.join(store.root.keys)}" if store.root else "unknown"
+            app.ui.line(f"{name}: follows trust document {store.version}; its root is {root}")
         if store.threshold > 1 or store.changes != "operator":
             app.ui.line(f"{name}: {store.threshold} signatures per release; changes by {store.changes}")
     print_failures(app, results.failed)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.bundle.archive import Bundle
+from edgeq.bundle.trust_chain import TrustChain, chain_path, load_chain
 from edgeq.errors import EdgeqError
 from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.apply import OnProgress, apply
@@ -22,7 +23,7 @@ from edgeq.fleet.runtimes.choice import choose
 from edgeq.fleet.runtimes.ensure_runtime import RuntimeFailed
 from edgeq.fleet.runtimes.wheels import RuntimeKind, RuntimeSpec
 from edgeq.fleet.ssh.keepalive import STEP_S
-from edgeq.fleet.trust import trust_steps
+from edgeq.fleet.trust_documents import document_step, pending, push, trust_steps
 from edgeq.store import Store, recording_store
 from edgeq.values import Device
 
@@ -35,12 +36,24 @@ class DeployPlan:
 
     Attributes:
         partial_blobs: blobs of which the device held a part when the plan was made.
+        chain: the workspace's trust document, where the device gets it first; None where it does not.
     """
 
     plan: Plan
     runtime: RuntimeSpec
     facts: Facts
     partial_blobs: tuple[str, ...] = ()
+    chain: TrustChain | None = None
+
+    def send_trust(self, client: AgentClient) -> None:
+        """Send the trust document that the plan includes; a plan with a blocked step sends none.
+
+        Raises:
+            DeviceError: a step is blocked, or the device refuses the document.
+        """
+        self.plan.check()
+        if self.chain is not None:
+            push(client, self.chain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,9 +158,17 @@ def make_plan(
     steps = plan(
         facts, status, blobs.missing, bundle.parsed, runtime, release=bundle.release, device=client.device
     )
-    if not steps.is_empty:
-        steps = replace(steps, steps=(*trust_steps(status, bundle), *steps.steps))
-    return DeployPlan(plan=steps, runtime=runtime, facts=facts, partial_blobs=blobs.partial)
+    chain = load_chain(chain_path(workspace))
+    documents = pending(chain, status.trust)
+    refused = [] if steps.is_empty else trust_steps(status, bundle, documents)
+    steps = replace(steps, steps=(*refused, *document_step(status.trust, documents), *steps.steps))
+    return DeployPlan(
+        plan=steps,
+        runtime=runtime,
+        facts=facts,
+        partial_blobs=blobs.partial,
+        chain=chain if documents else None,
+    )
 
 
 def plan_one(
@@ -213,6 +234,7 @@ def deploy_device(
                 return current, None
             # A plan made before an earlier attempt does not know which blobs that attempt left in part.
             known = current is not planned or attempts == 1
+            current.send_trust(client)
             try:
                 return current, apply(
                     current.plan,

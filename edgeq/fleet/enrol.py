@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeq.bundle.keys import PublicKey, workspace_key
+from edgeq.bundle.keys import WORKSPACE_KEY, PublicKey, find_public
+from edgeq.bundle.trust_chain import chain_path, load_chain
 from edgeq.errors import EdgeqError, HostKeyMismatch, UsageError
 from edgeq.fleet.address import parse_address
 from edgeq.fleet.backoff import NO_RETRY, RetryPolicy, retrying
@@ -23,6 +24,7 @@ from edgeq.fleet.ssh.keepalive import STEP_S
 from edgeq.fleet.ssh.route import HostKeys, first_jump_key, host_keys, resolve_route
 from edgeq.fleet.ssh.transport import route_of
 from edgeq.fleet.trust import pin
+from edgeq.fleet.trust_documents import pin_document
 from edgeq.store import Store, recording_store
 from edgeq.values import Device, DeviceKind, TransportKind
 
@@ -196,8 +198,14 @@ def enrol(
         facts = client.facts()
         device = dataclasses.replace(device, device_id=facts.device_id)
         _with_ids(inventory, device).check_new(device)
-        signers = publishers if publishers is not None else [workspace_key(workspace).public]
-        trusts = pin(client, signers).active
+        chain = load_chain(chain_path(workspace))
+        if publishers is None and chain.latest is not None:
+            signers = set(chain.latest.roles.release.keys)
+            trusts = pin_document(client, chain).active
+        else:
+            keys_to_pin = publishers if publishers is not None else [find_public(workspace, WORKSPACE_KEY)]
+            signers = {key.id for key in keys_to_pin}
+            trusts = pin(client, keys_to_pin).active
     if replace:
         inventory.replace(device)
     else:
@@ -208,7 +216,7 @@ def enrol(
         facts=facts,
         fingerprint=key.fingerprint,
         trusts=trusts,
-        pinned={signer.id for signer in signers} <= set(trusts),
+        pinned=signers <= set(trusts),
     )
 
 

@@ -41,6 +41,7 @@ class Component(StrEnum):
     BLOB = "blob"
     RUNTIME = "runtime"
     RELEASE = "release"
+    TRUST = "trust"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +158,7 @@ def plan(
         _release_step(serving, release, current, manifest.model),
     ]
     if not current:
-        steps = [*_kind_steps(device, manifest), *steps]
+        steps = [*_device_steps(facts, device, manifest), *steps]
         steps = _check_space(facts, steps, runtime, manifest)
     return Plan(device=device.name, model=manifest.model, release=release, steps=tuple(steps))
 
@@ -244,12 +245,19 @@ def _release_step(serving: ModelStatus, release: str, current: bool, model: str)
     return PlanStep(action=action, part=Component.RELEASE, subject=subject, reason=reason, key=release)
 
 
-def _kind_steps(device: Device, manifest: Manifest) -> list[PlanStep]:
-    kinds = manifest.requires.kinds
-    if not kinds or device.kind.value in kinds:
-        return []
-    reason = f"made for {', '.join(kinds)}; the device is {device.kind.value}"
-    return [_blocked(manifest.model, reason, "EQ503")]
+def _device_steps(facts: Facts, device: Device, manifest: Manifest) -> list[PlanStep]:
+    """Return the blocked step for a bundle that is for another kind of device, or for other devices."""
+    kinds, devices = manifest.requires.kinds, manifest.requires.devices
+    if kinds and device.kind.value not in kinds:
+        reason = f"made for {', '.join(kinds)}; the device is {device.kind.value}"
+        return [_blocked(manifest.model, reason, "EQ503")]
+    if devices and facts.device_id not in devices:
+        shown = ", ".join(devices[:4]) + (", ..." if devices[4:] else "")
+        reason = (
+            f"made for the devices {shown}; this one is {facts.device_id}: `edgeq bundle --for {device.name}`"
+        )
+        return [_blocked(manifest.model, reason, "EQ539")]
+    return []
 
 
 def _check_space(

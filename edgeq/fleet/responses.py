@@ -118,6 +118,8 @@ class TrustSummary(Response):
         threshold: how many of them must have signed a release.
         counters: by model.
         problem: why the store cannot be read; the device then accepts no release.
+        version, document_digest: of the trust document in force; 0 and None where there is none.
+        expires_s: from then on the device admits no release, in seconds since 1970; None for never.
     """
 
     keys: Items[str]
@@ -125,6 +127,9 @@ class TrustSummary(Response):
     threshold: Count
     counters: Mapping[str, ReleaseCounter]
     problem: str | None = None
+    version: Count = 0
+    document_digest: Annotated[str | None, Field(validation_alias="document_sha256")] = None
+    expires_s: Count | None = None
 
 
 class SplitStatus(Response):

@@ -121,6 +121,7 @@ def start_split(
     def stage(client: AgentClient) -> Activation | None:
         while True:
             planned = make_plan(client, bundle, workspace=workspace, without=refused)
+            planned.send_trust(client)
             try:
                 return apply(
                     planned.plan,

@@ -1,20 +1,22 @@
-"""Trust stores of devices: pin the first key, add and revoke keys, predict whether a release is accepted."""
+"""Trust stores of devices: pin the first key, add and revoke keys, lower counters."""
 
 from __future__ import annotations
 
 import base64
 import getpass
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from edgeq.bundle.archive import Bundle
+from pydantic import Field
+
+from edgeq.bundle.counters import above
 from edgeq.bundle.keys import PublicKey, SigningKey
+from edgeq.errors import DeviceError
 from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.backoff import NO_RETRY, RetryPolicy
 from edgeq.fleet.connect import ask
 from edgeq.fleet.parallel import Results, on_each
-from edgeq.fleet.plan import Action, Component, PlanStep
-from edgeq.fleet.responses import Count, DeviceStatus, Items, ReleaseCounter, Response, TrustSummary
+from edgeq.fleet.responses import Count, Items, ReleaseCounter, Response, TrustSummary
 from edgeq.store import Store, recording_store
 from edgeq.values import Device
 from edgeq_agent import wire
@@ -28,10 +30,20 @@ class TrustedKey(Response):
     state: str
 
 
+class RootRole(Response):
+    """The role root of the trust document in force."""
+
+    keys: Items[str]
+    threshold: Count
+
+
 class TrustStore(Response):
     """The response of `trust`.
 
     Attributes:
+        version, document_digest: of the trust document in force; 0 and None where there is none.
+        root: who signs the next trust document; None where there is none.
+        expires_s: when the document expires, in seconds since 1970.
         threshold: how many keys must have signed a release.
         changes: `operator` or `signed`: who may change the store.
         sequence: counts the changes; a signed change names the next number.
@@ -48,6 +60,10 @@ class TrustStore(Response):
     sequence: Count
     counters: Mapping[str, ReleaseCounter] = {}
     changed: bool = False
+    version: Count = 0
+    document_digest: Annotated[str | None, Field(validation_alias="document_sha256")] = None
+    root: RootRole | None = None
+    expires_s: Count | None = None
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -76,23 +92,31 @@ def change(
     revoke: Sequence[str] = (),
     threshold: int | None = None,
     changes: str | None = None,
+    reset_counters: Mapping[str, int] | None = None,
     signers: Sequence[SigningKey] = (),
 ) -> TrustStore:
     """Change a device's trust store, and return it.
 
     Args:
         revoke: ids of keys.
+        reset_counters: by model, the counter to which the device lowers its own.
         threshold: how many keys must have signed a release.
         changes: `operator` or `signed`: who may change the store from now on.
         signers: sign the change with these keys; needed if the device accepts only signed changes.
 
     Raises:
-        DeviceError: EQ536 a key is unusable or unknown, EQ538 the device's policy forbids the change.
+        DeviceError: EQ536 a key is unusable or unknown, EQ538 the device's policy forbids the change, or it
+            would leave fewer keys than must sign; then nothing is sent.
     """
     body = _change(add=add, revoke=revoke, threshold=threshold, changes=changes)
-    if not signers:
+    if reset_counters:
+        body["reset_counters"] = dict(reset_counters)
+    if not signers and not revoke and threshold is None:
         return client.request(TrustStore, "trust", {"change": body})
     store = read_trust(client)
+    _check_not_locked_out(client.device.name, store, add, revoke, threshold)
+    if not signers:
+        return client.request(TrustStore, "trust", {"change": body})
     # Bound to this device and this sequence number: the change cannot be replayed elsewhere or later.
     body |= {"device_id": store.device_id, "sequence": store.sequence + 1}
     message = wire.signed_bytes(wire.TRUST_CHANGE_TYPE, body)
@@ -110,6 +134,7 @@ def change_many(
     revoke: Sequence[str] = (),
     threshold: int | None = None,
     changes: str | None = None,
+    reset_counters: Mapping[str, int] | None = None,
     signers: Sequence[SigningKey] = (),
     retry_policy: RetryPolicy = NO_RETRY,
     store: Store | None = None,
@@ -121,21 +146,46 @@ def change_many(
     Args:
         action: names the change in the audit log, such as `keys trust`.
         store: holds the audit log; the store of the default workspace if None.
-        add, revoke, threshold, changes, signers: as for `change`.
+        add, revoke, threshold, changes, reset_counters, signers: as for `change`.
     """
 
     def change_one(client: AgentClient) -> TrustStore:
-        return change(client, add=add, revoke=revoke, threshold=threshold, changes=changes, signers=signers)
+        return change(
+            client,
+            add=add,
+            revoke=revoke,
+            threshold=threshold,
+            changes=changes,
+            reset_counters=reset_counters,
+            signers=signers,
+        )
 
     results = on_each(
         devices, lambda device: ask(device, change_one, repeatable=False, retry_policy=retry_policy)
     )
-    fields = ("keys", "threshold", "changes", "sequence")
     with recording_store(store) as opened:
+        known = [(record.release, record.manifest) for record in opened.releases()] if reset_counters else []
+        void = [
+            release
+            for model, counter in (reset_counters or {}).items()
+            for release in above(known, model, counter)
+        ]
         for name, trust in results.done.items():
-            body = {field: trust.document.get(field) for field in fields}
-            opened.record_audit(getpass.getuser(), action, name, body)
+            record_trust(opened, action, name, trust, void)
     return results
+
+
+def record_trust(store: Store, action: str, device: str, trust: TrustStore, void: Sequence[str] = ()) -> None:
+    """Write a device's trust store after a change to the audit log.
+
+    Args:
+        void: the workspace's releases that a counter reset withdrew.
+    """
+    fields = ("keys", "threshold", "changes", "sequence", "version")
+    body = {field: trust.document[field] for field in fields if field in trust.document}
+    if void:
+        body["void"] = list(void)
+    store.record_audit(getpass.getuser(), action, device, body)
 
 
 def summary(trust: TrustSummary) -> str:
@@ -147,53 +197,29 @@ def summary(trust: TrustSummary) -> str:
     threshold = f"{trust.threshold} of " if trust.threshold > 1 else ""
     revoked = f", revoked {', '.join(trust.revoked)}" if trust.revoked else ""
     counters = ", ".join(f"{model} {entry.counter}" for model, entry in sorted(trust.counters.items()))
-    return f"trusts {threshold}{', '.join(trust.keys)}{revoked}; counters: {counters or 'none yet'}"
+    document = f", by trust document {trust.version}" if trust.version else ""
+    return f"trusts {threshold}{', '.join(trust.keys)}{revoked}{document}; counters: {counters or 'none yet'}"
 
 
-def trust_steps(status: DeviceStatus, bundle: Bundle) -> list[PlanStep]:
-    """Return the blocked step for a bundle whose signature or counter the device would refuse; else none.
-
-    The device decides, and checks again; this only predicts it before anything is sent.
-    """
-    trust = status.trust
-    if trust is None:
-        return []
-    trusted, signers = set(trust.keys), {signature.key.id for signature in bundle.signed_by}
-    floor = trust.counters.get(bundle.model) or ReleaseCounter(counter=0, release=None)
-    counter, current = bundle.parsed.counter, status.model(bundle.model).current
-    if trust.problem:
-        return [_blocked(bundle, "EQ537", trust.problem)]
-    if not trusted:
-        return [_blocked(bundle, "EQ530", "the device trusts no key yet: `edgeq keys trust --on DEVICE`")]
-    if not signers:
-        return [_blocked(bundle, "EQ531", "it is not signed: make it again with `edgeq bundle`")]
-    if len(signers & trusted) < trust.threshold:
-        reason = (
-            f"signed by {_names(signers, trust.revoked)}; the device requires {trust.threshold} "
-            f"of {', '.join(sorted(trusted))}: `edgeq keys trust KEY --on DEVICE`"
-        )
-        return [_blocked(bundle, "EQ533" if signers & set(trust.revoked) else "EQ532", reason)]
-    if counter <= floor.counter and bundle.release not in (floor.release, current):
-        reason = (
-            f"its counter is {counter}, but the device has committed {floor.counter}: "
-            "`edgeq rollback` goes back to an older release, `edgeq bundle` makes a new one"
-        )
-        return [_blocked(bundle, "EQ535", reason)]
-    return []
-
-
-def _names(signers: set[str], revoked: Sequence[str]) -> str:
-    return ", ".join(f"{key} (revoked there)" if key in revoked else key for key in sorted(signers))
-
-
-def _blocked(bundle: Bundle, code: str, reason: str) -> PlanStep:
-    return PlanStep(
-        action=Action.BLOCKED,
-        part=Component.RELEASE,
-        subject=f"{bundle.model} {bundle.release[:12]}",
-        reason=reason,
-        key=bundle.release,
-        code=code,
+def _check_not_locked_out(
+    device: str, store: TrustStore, add: Sequence[PublicKey], revoke: Sequence[str], threshold: int | None
+) -> None:
+    active = ({*store.active} | {key.id for key in add}) - set(revoke)
+    required = store.threshold if threshold is None else threshold
+    repairs = len(active) >= len(store.active) and required <= store.threshold
+    if store.version or len(active) >= required or repairs:
+        return
+    raise DeviceError(
+        device,
+        "the change would lock it out: nothing could have enough signatures any more; nothing was sent",
+        expected=f"at least {required} trusted keys",
+        got=str(len(active)),
+        hint=(
+            f"trust another key first (`edgeq keys trust KEY --on {device}`), replace the key in one step "
+            f"(`edgeq keys rotate OLD NEW --on {device}`), or lower the number of signatures "
+            f"(`edgeq keys policy --threshold N --on {device}`)"
+        ),
+        code="EQ538",
     )
 
 

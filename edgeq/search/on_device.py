@@ -12,7 +12,7 @@ from edgeq.benchmark import BenchResult, bench
 from edgeq.blueprint import Blueprint
 from edgeq.bundle import Bundle, make_bundle, read_bundle
 from edgeq.bundle.archive import resigned
-from edgeq.bundle.keys import workspace_key
+from edgeq.bundle.signers import release_signers
 from edgeq.errors import DeviceError
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_device
@@ -130,7 +130,7 @@ class OnDevice:
         """Return the bundle with a counter above the committed one, below which the device refuses it."""
         with open_agent(self._device) as client:
             committed = read_trust(client).counters.get(name)
-        keys = [workspace_key(self._workspace)]
+        keys = release_signers(self._workspace)
         return resigned(
             read_bundle(path), path, counter=(committed.counter if committed else 0) + 1, keys=keys
         )

@@ -267,6 +267,25 @@ def test_a_release_for_another_kind_of_device_is_refused(
 
 
 @pytest.mark.slow
+def test_a_release_for_other_devices_is_refused(
+    serving: Any, float_bundle: Any, kit: Any, still_serves: Any
+) -> None:
+    """Also staged for an experiment; one that names this device among others is taken."""
+    own = serving.call("status").result["device_id"]
+    requires = {"kinds": [], "free_bytes": 0}
+    for_others = counted(float_bundle, kit, 3, requires={**requires, "devices": ["0" * 32, "1" * 32]})
+    for_others.send(serving)
+    assert refused(serving, for_others.request())["code"] == "EQ539"
+    assert serving.call("stage", **for_others.request()).error["code"] == "EQ539"
+    relabelled = {**for_others.manifest, "requires": {**requires, "devices": [own]}}
+    request = for_others.request(manifest=relabelled, release=wire.digest(relabelled))
+    assert refused(serving, request)["code"] == "EQ534", "whom it is for is under the signature"
+    still_serves()
+    for_this_one = counted(float_bundle, kit, 3, requires={**requires, "devices": ["0" * 32, own]})
+    assert serving.call("activate", **for_this_one.request()).result["changed"]
+
+
+@pytest.mark.slow
 def test_two_signatures_where_two_are_required(
     serving: Any, float_bundle: Any, kit: Any, still_serves: Any
 ) -> None:

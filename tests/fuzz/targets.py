@@ -21,8 +21,10 @@ import numpy as np
 import edgeq
 from edgeq.bundle.archive import parse_bundle
 from edgeq.bundle.drift_reference import parse_reference
+from edgeq.bundle.keys import new_key
 from edgeq.bundle.manifest import parse_manifest
 from edgeq.bundle.signatures import from_document
+from edgeq.bundle.trust_document import Amendment, first_document, next_document, parse_signed
 from edgeq.errors import BundleError, DataError, EdgeqError
 from edgeq.fleet.agent.errors import from_agent
 from edgeq.fleet.agent.payloads import load_samples
@@ -40,6 +42,7 @@ from edgeq_agent.inference.npz import open_npz
 from edgeq_agent.inference.tiny_model import TINY_MODEL
 from edgeq_agent.releases import manifest as device_manifest
 from edgeq_agent.telemetry import window
+from edgeq_agent.trust import trust_succession
 from tests.agent.served import Served
 
 WINDOWS = Path(__file__).resolve().parents[1] / "telemetry" / "window-v1.jsonl"
@@ -118,6 +121,29 @@ def _read_manifest(data: bytes) -> None:
         device_manifest.parse(document, wire.digest(document))
     except AgentError as error:
         raise AssertionError(f"the host accepts what the device refuses: {error}") from error
+
+
+def _read_trust_document(data: bytes) -> None:
+    """Read a signed trust document as the host does, then as the device does, which must accept it, too."""
+    entry = _json(data)
+    parse_signed(entry, subject="trust.json")
+    try:
+        trust_succession.parse(Fields({"d": entry}), "d")
+    except AgentError as error:
+        raise AssertionError(f"the host accepts what the device refuses: {error}") from error
+
+
+def _read_device_trust_document(data: bytes) -> None:
+    trust_succession.parse(Fields({"d": _json(data)}), "d")
+
+
+@cache
+def _trust_document() -> dict[str, Any]:
+    with TemporaryDirectory() as folder:
+        root, release = (new_key(Path(folder), name) for name in ("root", "release"))
+    roles = Amendment(add_root=[root.public], add_release=[release.public], expires_s=2**38)
+    reset = Amendment(reset_counters={"kws": 3}, void={"kws": ["a" * 64]})
+    return next_document(first_document(roles).document, reset).signed_by([root]).to_request()
 
 
 def _read_device_manifest(data: bytes) -> None:
@@ -250,6 +276,16 @@ TARGETS = {
         read=lambda data: from_document(data, _manifest(), subject="a.eqb"),
         errors=(BundleError,),
         examples=lambda: [_member("signatures.json")],
+    ),
+    "trust document": Target(
+        read=_read_trust_document,
+        errors=(BundleError, NotJson),
+        examples=lambda: [wire.canonical(_trust_document())],
+    ),
+    "trust document on the device": Target(
+        read=_read_device_trust_document,
+        errors=(AgentError, NotJson),
+        examples=lambda: [wire.canonical(_trust_document())],
     ),
     "drift reference": Target(
         read=lambda data: parse_reference(data, subject="a.eqb"),

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from edgeq_agent.activation.states import ModelState
 from edgeq_agent.blobs import blob_store
 from edgeq_agent.calls.fields import Fields
-from edgeq_agent.errors import BAD_REQUEST, UNSUPPORTED, AgentError, no_space
+from edgeq_agent.errors import BAD_REQUEST, OTHER_DEVICE, UNSUPPORTED, AgentError, no_space
+from edgeq_agent.platforms import identity
 from edgeq_agent.platforms import registry as platforms
 from edgeq_agent.releases import manifest as manifests
 from edgeq_agent.releases import release_store
@@ -75,7 +76,8 @@ def check(home: Home, state: ModelState, manifest: Manifest, request: GateReques
     """Check everything that does not need the model to run, and return the runtime (lock held).
 
     Raises:
-        AgentError: EQ501 space, EQ503 device or runtime, EQ509 a blob is missing, EQ520 too many attempts.
+        AgentError: EQ501 space, EQ503 kind of device or runtime, EQ509 a blob is missing, EQ520 too many
+            attempts, EQ539 the release is for other devices.
     """
     attempts = state.record.attempts
     if request.ignore_attempts:
@@ -100,6 +102,16 @@ def _check_device(home: Home, manifest: Manifest, inventory_kind: str | None) ->
             expected=" or ".join(manifest.kinds),
             got=kind,
             hint="make a bundle for this kind of device",
+        )
+    own_id = identity.device_id(home)
+    if manifest.devices and own_id not in manifest.devices:
+        raise AgentError(
+            OTHER_DEVICE,
+            manifest.model,
+            "made for other devices",
+            expected="one of " + ", ".join(manifest.devices[:4]) + (", ..." if manifest.devices[4:] else ""),
+            got=own_id,
+            hint="make a bundle for this device too: `edgeq bundle --for DEVICE`",
         )
     free = free_bytes(home.root)
     if free < manifest.free_bytes:

@@ -15,6 +15,7 @@ from edgeq_agent.errors import BOTH_UNHEALTHY, NOTHING_TO_ROLL_BACK_TO, AgentErr
 from edgeq_agent.releases import release_store
 from edgeq_agent.releases.manifest import Manifest
 from edgeq_agent.storage.home import Home
+from edgeq_agent.trust import trust_store
 from edgeq_agent.wire import Json
 
 
@@ -117,8 +118,8 @@ def roll_back(
         expected: when another release than this one serves, nothing is done; makes the call idempotent.
 
     Raises:
-        AgentError: EQ507 no release served before, EQ510 unknown model, EQ521 neither release is healthy,
-            else as `activate`.
+        AgentError: EQ507 no release served before, or it was withdrawn, EQ510 unknown model, EQ521 neither
+            release is healthy, else as `activate`.
     """
     state = recovery.recover(home, model)
     before = release_store.need_current(home, model)
@@ -135,6 +136,13 @@ def roll_back(
         )
     if state.state == state_record.SOAKING:
         return _end_soak(home, state, target, before)
+    if trust_store.withdrawn(home, model, target):
+        raise AgentError(
+            NOTHING_TO_ROLL_BACK_TO,
+            model,
+            f"a counter reset withdrew {target[:12]}, which served before",
+            hint="deploy another release",
+        )
     manifest = release_store.read(home, target)
     release_store.check_blobs(home, manifest)
     blob_store.check_space(home, model, 0)

@@ -86,6 +86,7 @@ class Manifest:
         document: the manifest as it arrived: what is hashed, signed and stored.
         files: by name inside the release.
         kinds: the device kinds that it is for; empty for all.
+        devices: the ids of the devices that it is for; empty for all.
         latency_p95_ns, memory_peak_bytes: limits of the health check; None where there is no limit.
         counter: the release counter; 0 for releases that were made before counters existed.
     """
@@ -99,6 +100,7 @@ class Manifest:
     tolerance: GoldenTolerance
     reference_file: str | None
     kinds: tuple[str, ...]
+    devices: tuple[str, ...]
     free_bytes: int
     latency_p95_ns: int | None
     memory_peak_bytes: int | None
@@ -137,7 +139,8 @@ def parse(document: Json, release: str) -> Manifest:
         golden_file=_member(golden, files),
         tolerance=GoldenTolerance.parse(golden),
         reference_file=_member(reference, files) if reference is not None else None,
-        kinds=_kinds(requires),
+        kinds=_texts(requires, "kinds", "a list of device kinds"),
+        devices=_texts(requires, "devices", "a list of device ids"),
         free_bytes=requires.integer("free_bytes", 0, 1 << 48, default=0),
         latency_p95_ns=_limit(limits, "latency_p95_ns"),
         memory_peak_bytes=_limit(limits, "memory_peak_bytes"),
@@ -169,11 +172,12 @@ def _member(fields: Fields, files: dict[str, FileEntry]) -> str:
     return fields.one_of("file", sorted(files))
 
 
-def _kinds(requires: Fields) -> tuple[str, ...]:
-    kinds = requires.raw("kinds") or []
-    if not isinstance(kinds, list) or any(not isinstance(kind, str) for kind in kinds):
-        raise requires.refuse("kinds", "a list of device kinds")
-    return tuple(kinds)
+def _texts(requires: Fields, name: str, expected: str) -> tuple[str, ...]:
+    # An empty list and null mean all; another value that Python takes for false must not.
+    texts = requires.raw(name) if requires.has(name) else []
+    if not isinstance(texts, list) or any(not isinstance(text, str) for text in texts):
+        raise requires.refuse(name, expected)
+    return tuple(texts)
 
 
 def _limit(limits: Fields, name: str) -> int | None:

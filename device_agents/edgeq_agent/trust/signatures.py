@@ -32,6 +32,29 @@ class Signature(NamedTuple):
     value: bytes
 
 
+class Hints(NamedTuple):
+    """What to do about a refusal, by its reason."""
+
+    altered: str
+    revoked: str
+    unknown: str
+    missing: str
+
+
+RELEASE_HINTS = Hints(
+    altered="make the bundle again with `edgeq bundle`; the device was not changed",
+    revoked="sign it with a key that is still trusted: `edgeq bundle --sign KEY`",
+    unknown="if the key is yours: `edgeq keys trust KEY.pub --on DEVICE`",
+    missing="make it with `edgeq bundle`, which signs it; give `--sign KEY` once for each key",
+)
+CHANGE_HINTS = Hints(
+    altered="make the change again; the device was not changed",
+    revoked="sign it with a key that is still trusted: `--by KEY`",
+    unknown="`edgeq keys list --on DEVICE` shows the keys that may sign; name one with `--by KEY`",
+    missing="give `--by KEY` once for each key",
+)
+
+
 def parse(request: Fields) -> tuple[Signature, ...]:
     """Return the signatures of a request: its field `signatures`, a list of {key, sig}; none when missing.
 
@@ -49,6 +72,7 @@ def check(
     document: Json,
     signatures: Sequence[Signature],
     subject: str,
+    hints: Hints = RELEASE_HINTS,
 ) -> list[str]:
     """Return the ids of the active keys whose signatures over the document are valid, at least `threshold`.
 
@@ -73,7 +97,7 @@ def check(
         elif key_id not in valid:
             valid.append(key_id)
     if len(valid) < threshold:
-        raise _refusal(keys, threshold, refused, valid, subject)
+        raise _refusal(keys, threshold, refused, valid, subject, hints)
     return valid
 
 
@@ -98,7 +122,12 @@ def _message(payload_type: str, document: Json) -> bytes:
 
 
 def _refusal(
-    keys: dict[str, Key], threshold: int, refused: dict[str, list[str]], valid: list[str], subject: str
+    keys: dict[str, Key],
+    threshold: int,
+    refused: dict[str, list[str]],
+    valid: list[str],
+    subject: str,
+    hints: Hints,
 ) -> AgentError:
     trusted = sorted(key_id for key_id, key in keys.items() if key.active)
     count = f"{threshold} of " if threshold > 1 else ""
@@ -110,7 +139,7 @@ def _refusal(
             "a signature does not match: the content was altered or cut short, or signed as another type",
             expected="a signature over exactly this content",
             got="one of key " + refused[BAD_SIGNATURE][0],
-            hint="make the bundle again with `edgeq bundle`; the device was not changed",
+            hint=hints.altered,
         )
     if refused[REVOKED_KEY]:
         return AgentError(
@@ -119,7 +148,7 @@ def _refusal(
             "signed with a key that was revoked on this device",
             expected=expected,
             got=" and ".join(refused[REVOKED_KEY]),
-            hint="sign it with a key that is still trusted: `edgeq bundle --sign KEY`",
+            hint=hints.revoked,
         )
     if refused[UNKNOWN_KEY]:
         return AgentError(
@@ -128,7 +157,7 @@ def _refusal(
             "signed with a key that this device does not trust",
             expected=expected,
             got=" and ".join(refused[UNKNOWN_KEY]),
-            hint="if the key is yours: `edgeq keys trust KEY.pub --on DEVICE`",
+            hint=hints.unknown,
         )
     return AgentError(
         UNSIGNED,
@@ -136,5 +165,5 @@ def _refusal(
         "not signed" if not valid else "not signed by enough keys",
         expected=expected,
         got=" and ".join(valid) or "none",
-        hint="make it with `edgeq bundle`, which signs it; give `--sign KEY` once for each key",
+        hint=hints.missing,
     )

@@ -25,6 +25,7 @@ class TrustChange(NamedTuple):
         changes: one of `trust_store.CHANGES`; None leaves it as it is.
         device_id: the device that a signed change was made for.
         sequence: the number of a signed change; 0 in one without signatures.
+        resets: the counters to which those of some models are lowered.
         document: the change as it was signed.
     """
 
@@ -34,6 +35,7 @@ class TrustChange(NamedTuple):
     changes: str | None
     device_id: str | None
     sequence: int
+    resets: dict[str, int]
     document: Json
 
 
@@ -51,6 +53,7 @@ def parse(fields: Fields) -> TrustChange:
         changes=fields.one_of("changes", trust_store.CHANGES) if "changes" in fields else None,
         device_id=fields.text("device_id") if fields.has("device_id") else None,
         sequence=fields.integer("sequence", 1, wire.LARGEST_COUNTER, default=0),
+        resets=_resets(fields.optional_object("reset_counters")),
         document=fields.json(),
     )
 
@@ -64,9 +67,17 @@ def authorize(
         signed_by: the signatures; None for a change that does not claim any.
 
     Raises:
-        AgentError: EQ538 the device needs signatures, or the change was made for another device or is old;
-            EQ531 to EQ534 see `signatures.check`.
+        AgentError: EQ538 the device follows a trust document or needs signatures, or the change was made for
+            another device or is old; EQ531 to EQ534 see `signatures.check`.
     """
+    if store.document is not None:
+        raise AgentError(
+            CHANGE_REFUSED,
+            "trust",
+            f"this device follows a trust document (version {store.version}), and nothing else changes it",
+            expected="the next version, signed by the role root",
+            hint="run `edgeq keys change` in the workspace that has the document, then `edgeq keys push`",
+        )
     if signed_by is None:
         if store.changes == trust_store.SIGNED and store.active:
             raise AgentError(
@@ -85,6 +96,7 @@ def authorize(
         change.document,
         signed_by,
         "change of trust",
+        signatures.CHANGE_HINTS,
     )
     if change.device_id != device_id:
         raise _refused("it was made for another device", device_id, str(change.device_id))
@@ -96,11 +108,11 @@ def authorize(
 
 
 def apply(store: Trust, change: TrustChange) -> Trust:
-    """Return the store after the change; `sequence` is the caller's.
+    """Return the store after the change; `sequence` and the counters are the caller's.
 
     Raises:
-        AgentError: EQ536 a key was revoked before or is not known, EQ538 the threshold is above the number of
-            keys, EQ512 too many keys.
+        AgentError: EQ536 a key was revoked before or is not known, EQ538 fewer keys remain than must sign,
+            EQ512 too many keys.
     """
     keys = dict(store.keys)
     for key_id, key in change.add.items():
@@ -119,13 +131,38 @@ def apply(store: Trust, change: TrustChange) -> Trust:
         raise Fields({"add": len(keys)}, "change").refuse(
             "add", f"at most {trust_store.MAX_KEYS} keys in all, with the revoked ones"
         )
-    after = store._replace(keys=keys, changes=change.changes or store.changes)
     threshold = store.threshold if change.threshold is None else change.threshold
-    if threshold != store.threshold and threshold > len(after.active):
-        raise _refused(
-            "it needs more signatures than there are keys", f"at most {len(after.active)}", str(threshold)
-        )
-    return after._replace(threshold=threshold)
+    after = store._replace(keys=keys, changes=change.changes or store.changes, threshold=threshold)
+    _check_not_locked_out(store, after)
+    return after
+
+
+def _check_not_locked_out(before: Trust, after: Trust) -> None:
+    """Refuse a change after which no release and no signed change could have enough signatures.
+
+    A store that is in this state already may be repaired in steps.
+    """
+    active = len(after.active)
+    if active >= after.threshold or (
+        active >= len(before.active) and after.threshold <= max(before.threshold, 1)
+    ):
+        return
+    raise AgentError(
+        CHANGE_REFUSED,
+        "change of trust",
+        "it would lock this device: nothing could have enough signatures any more",
+        expected=f"at least {after.threshold} trusted keys",
+        got=str(active),
+        hint="trust another key first, or replace it in one step: `edgeq keys rotate OLD NEW --on DEVICE`; "
+        "or lower the number of signatures: `edgeq keys policy --threshold N --on DEVICE`",
+    )
+
+
+def _resets(fields: Fields) -> dict[str, int]:
+    return {
+        Fields({"model": model}).model_name(): fields.integer(model, 0, wire.LARGEST_COUNTER)
+        for model in fields.json()
+    }
 
 
 def _new_key(change: Fields, name: str) -> tuple[str, Key]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edgeq.bundle.archive import Bundle, bytes_of, read_bundle
+from edgeq.bundle.trust_chain import chain_path, load_chain
 from edgeq.errors import RolloutBusy, RolloutDamaged, RolloutError
 from edgeq.fleet.backoff import NO_RETRY, RetryPolicy
 from edgeq.fleet.clock import SystemClock
@@ -99,7 +100,8 @@ def preview(
     spec = _spec(name, bundle, {device.name: device.labels for device in devices}, options)
     first = next((stage.devices for stage in spec.stages if stage.devices), ())
     with recording_store(store, workspace) as opened:
-        refuse_older(opened, bundle, devices, first=first, timeout_s=_TIMEOUT_S)
+        chain = load_chain(chain_path(workspace))
+        refuse_older(opened, bundle, devices, first=first, timeout_s=_TIMEOUT_S, chain=chain)
     return spec
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from edgeq.bundle.archive import Bundle
 from edgeq.bundle.counters import counter_of
+from edgeq.bundle.trust_chain import TrustChain
 from edgeq.errors import RolloutError
 from edgeq.fleet.backoff import NO_RETRY
 from edgeq.fleet.connect import ask
 from edgeq.fleet.operations import read_status
 from edgeq.fleet.parallel import on_each
 from edgeq.fleet.rollout.outcomes import Outcome
-from edgeq.fleet.trust import trust_steps
+from edgeq.fleet.trust_documents import pending, trust_steps, void_releases
 from edgeq.store import Store
 from edgeq.values import Device
 
@@ -23,7 +24,13 @@ _OLDER = "EQ535"
 
 
 def refuse_older(
-    store: Store, bundle: Bundle, devices: Sequence[Device], *, first: Sequence[str], timeout_s: float
+    store: Store,
+    bundle: Bundle,
+    devices: Sequence[Device],
+    *,
+    first: Sequence[str],
+    timeout_s: float,
+    chain: TrustChain | None = None,
 ) -> None:
     """Ask devices of the first stage, and those that the store knows to have a newer release.
 
@@ -32,11 +39,14 @@ def refuse_older(
     Args:
         devices: of all stages.
         first: the names of the devices of the first stage.
+        chain: the trust document that devices get before the release; it may reset counters.
 
     Raises:
         RolloutError: EQ827, devices have committed a higher counter, and would refuse this release.
     """
-    newer = [name for name, counter in _committed(store, bundle).items() if counter > bundle.parsed.counter]
+    chain = chain or TrustChain()
+    committed = _committed(store, bundle, void_releases(chain, store))
+    newer = [name for name, counter in committed.items() if counter > bundle.parsed.counter]
     by_name = {device.name: device for device in devices}
     known = [name for name in newer if name in by_name]
     chosen = dict.fromkeys([*known[:MOST_ASKED], *list(first)[:MOST_ASKED]])
@@ -47,7 +57,7 @@ def refuse_older(
     refusing = {
         name: step.reason
         for name, status in answers.done.items()
-        for step in trust_steps(status, bundle)
+        for step in trust_steps(status, bundle, pending(chain, status.trust))
         if step.code == _OLDER
     }
     if not refusing and (answers.done or not known):
@@ -65,9 +75,14 @@ def refuse_older(
     )
 
 
-def _committed(store: Store, bundle: Bundle) -> dict[str, int]:
-    """Return the highest counter of the model that each device committed, by the recorded runs."""
-    counters = {each.release: counter_of(each.manifest) for each in store.releases()}
+def _committed(store: Store, bundle: Bundle, void: Collection[str]) -> dict[str, int]:
+    """Return the highest counter of the model that each device committed, by the recorded runs.
+
+    Args:
+        void: releases that do not count any more.
+    """
+    releases = (each for each in store.releases() if each.release not in void)
+    counters = {each.release: counter_of(each.manifest) for each in releases}
     highest: dict[str, int] = {}
     for run in (*store.runs("deploy", limit=1000), *store.runs("rollout", limit=1000)):
         if run.subject == bundle.model:

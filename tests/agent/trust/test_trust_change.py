@@ -68,9 +68,10 @@ def test_the_first_key_is_pinned_once(device: Any, kit: Any) -> None:
 
 
 def test_a_device_with_a_revoked_key_is_not_pinned_again(enrolled: Any, kit: Any) -> None:
-    assert enrolled.call("trust", change=kit.change_of(revoke=[kit.id_of(kit.PUBLISHER)])).result["changed"]
+    rotate = kit.change_of(key("third"), revoke=[kit.id_of(kit.PUBLISHER)])
+    assert enrolled.call("trust", change=rotate).result["changed"]
     assert enrolled.call("trust", change=kit.change_of(OTHER), first=True).result["changed"] is False
-    assert active(enrolled) == set()
+    assert active(enrolled) == {kit.id_of(key("third"))}
 
 
 def test_the_operator_adds_and_revokes_keys_and_the_journal_records_it(enrolled: Any, kit: Any) -> None:
@@ -193,13 +194,48 @@ def test_an_altered_change_is_refused(enrolled: Any, kit: Any) -> None:
     assert enrolled.call("trust", **request).error["code"] == "EQ534"
 
 
-def test_the_last_key_may_be_revoked_and_the_operator_starts_over(enrolled: Any, kit: Any) -> None:
-    """A leaked key must go at once; what serves stays, and nothing new comes until there is another."""
-    request = {"change": kit.change_of(changes="signed")}
-    assert enrolled.call("trust", **request).result["changed"]
-    revoke = signed_change(kit, enrolled, kit.PUBLISHER, revoke=[kit.id_of(kit.PUBLISHER)])
-    assert enrolled.call("trust", **revoke).result["changed"]
-    assert active(enrolled) == set()
+def locked_out(device: Any, kit: Any, **request: Any) -> None:
+    """Assert that the change is refused with a line that says what to do, and that nothing changed."""
+    before = (device.home / "trust.json").read_bytes()
+    error = device.call("trust", **request).error
+    assert error["code"] == "EQ538"
+    assert "lock this device" in error["problem"]
+    assert "edgeq keys rotate" in error["hint"]
+    assert (device.home / "trust.json").read_bytes() == before
+
+
+def test_a_revocation_under_the_threshold_is_refused(enrolled: Any, kit: Any) -> None:
+    """With two of two required and signed changes, the loss of one would be final."""
+    change = kit.change_of(OTHER, threshold=2, changes="signed")
+    assert enrolled.call("trust", change=change).result["threshold"] == 2
+    both = (kit.PUBLISHER, OTHER)
+    mine = kit.id_of(kit.PUBLISHER)
+    locked_out(enrolled, kit, **signed_change(kit, enrolled, *both, revoke=[mine]))
+    third = signed_change(kit, enrolled, *both, add=[key("third")], revoke=[mine])
+    assert enrolled.call("trust", **third).result["changed"], "replaced in one step"
+    lower = signed_change(kit, enrolled, OTHER, key("third"), revoke=[kit.id_of(OTHER)], threshold=1)
+    assert enrolled.call("trust", **lower).result["threshold"] == 1
+
+
+def test_the_last_key_is_not_revoked_without_another(enrolled: Any, kit: Any) -> None:
+    locked_out(enrolled, kit, change=kit.change_of(revoke=[kit.id_of(kit.PUBLISHER)]))
+    rotate = kit.change_of(OTHER, revoke=[kit.id_of(kit.PUBLISHER)])
+    assert enrolled.call("trust", change=rotate).result["changed"]
+    assert active(enrolled) == {kit.id_of(OTHER)}
+
+
+def test_a_store_that_is_locked_already_is_repaired_in_steps(enrolled: Any, kit: Any) -> None:
+    """An earlier agent let it happen: one key where two must sign, or none at all."""
+    path = enrolled.home / "trust.json"
+    body = json.loads(path.read_text())
+    body["policy"]["threshold"] = 3
+    path.write_text(json.dumps(body))
+    assert enrolled.call("trust", change=kit.change_of(OTHER)).result["changed"], "2 of 3"
+    locked_out(enrolled, kit, change=kit.change_of(revoke=[kit.id_of(OTHER)]))
+    assert enrolled.call("trust", change=kit.change_of(threshold=2)).result["threshold"] == 2
+    for entry in body["keys"].values():
+        entry["state"] = "revoked"
+    path.write_text(json.dumps({**body, "policy": {"threshold": 1, "changes": "signed"}}))
     assert enrolled.call("trust", change=kit.change_of(OTHER)).result["changed"]
     assert active(enrolled) == {kit.id_of(OTHER)}
 

@@ -12,6 +12,7 @@ from edgeq.bundle.archive import read_bundle
 from edgeq.errors import RolloutError
 from edgeq.fleet.rollout import operations
 from edgeq.fleet.rollout.preflight import refuse_older
+from edgeq.fleet.trust_documents import counted_releases
 from edgeq.store import Store
 from edgeq.testing.loopback import loopback_device
 from edgeq.values import Device
@@ -57,6 +58,19 @@ def test_the_store_decides_where_no_device_answers(
         assert caught.value.reported_code == "EQ827"
         assert "is older than what pi committed, nothing was changed" in caught.value.message
         refuse_older(store, read_bundle(bundles["second"]), [offline("pi")], first=["pi"], timeout_s=2)
+
+
+def test_a_release_that_a_counter_reset_withdrew_does_not_count(
+    bundles: dict[str, Path], workspace: Path
+) -> None:
+    """Neither for a rollout, nor for the number of the next release."""
+    newer = read_bundle(bundles["second"])
+    with Store.open(workspace) as store:
+        record(store, bundles["second"], "deploy", device="pi", ok=True, state="committed")
+        assert [manifest["counter"] for manifest in counted_releases(workspace, store)] == [2]
+        store.record_audit("tests", "keys reset-counter", "pi", {"void": [newer.release]})
+        refuse_older(store, read_bundle(bundles["first"]), [offline("pi")], first=["pi"], timeout_s=2)
+        assert counted_releases(workspace, store) == []
 
 
 @pytest.mark.slow
