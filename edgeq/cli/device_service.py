@@ -37,6 +37,11 @@ _KINDS = ("auto", "systemd-user", "systemd-system", "termux-boot", "plain")
     type=click.IntRange(1, 65535),
     help="Port on the device's 127.0.0.1.  [default: a unix socket in the agent's folder]",
 )
+@click.option(
+    "--token-file",
+    metavar="PATH",
+    help="File on the device; requests must send its content as a bearer token.",
+)
 @retries_option()
 def service_command(
     app: App,
@@ -47,6 +52,7 @@ def service_command(
     kind: str | None,
     models: tuple[str, ...],
     port: int | None,
+    token_file: str | None,
     retries: int,
 ) -> None:
     """Install a boot service that finishes interrupted deployments and optionally serves models.
@@ -59,18 +65,22 @@ def service_command(
     device = Inventory.load(app.workspace).get(name)
     if enable + disable + status > 1:
         raise click.UsageError("--enable, --disable and --status exclude each other")
-    if not enable and (kind or models or port):
+    if not enable and (kind or models or port or token_file):
         raise UsageError(
             "edgeq devices service",
-            "--kind, --serve and --port require --enable",
+            "--kind, --serve, --port and --token-file require --enable",
             hint=f"edgeq devices service {name} --enable ...",
         )
     if port is not None and not models:
         raise UsageError("--port", "requires --serve", hint="add --serve MODEL")
+    if token_file is not None and not models:
+        raise UsageError("--token-file", "requires --serve", hint="add --serve MODEL")
     policy = retry_policy(app, retries)
     if enable:
         start_kind, served = autostart.StartKind(kind or "auto"), list(dict.fromkeys(models))
-        service = autostart.enable(device, kind=start_kind, models=served, port=port, retry_policy=policy)
+        service = autostart.enable(
+            device, kind=start_kind, models=served, port=port, token_file=token_file, retry_policy=policy
+        )
     elif disable:
         service = autostart.disable(device, retry_policy=policy)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,8 @@ def status_command(app: App, names: tuple[str, ...], retries: int) -> None:
     for name, answer in results.done.items():
         if answer.trust is not None:
             app.ui.line(f"{name}: {summary(answer.trust)}")
+        for problem in _problems(answer):
+            app.ui.warn(f"{name}: {problem}")
     for name, summaries in field.items():
         for each in summaries:
             app.ui.line(f"{name}: {each.model} {each.release[:12]}, last windows: {each.line}")
@@ -86,6 +88,17 @@ def _field(app: App, devices: Sequence[Device]) -> dict[str, list[FieldSummary]]
         # The devices have answered: a damaged store must not hide that.
         app.ui.warn(f"telemetry is not shown: error[{error.reported_code}]: {error.message}")
         return {}
+
+
+def _problems(status: DeviceStatus) -> Iterator[str]:
+    for model, entry in status.models.items():
+        if entry.current in entry.damaged:
+            yield (
+                f"{model}: files of {entry.current[:12]}, which serves, are damaged; "
+                "`edgeq deploy` of its bundle sends them again"
+            )
+        if entry.recorder.problem:
+            yield f"{model}: telemetry is not stored: {entry.recorder.problem}"
 
 
 def _rows(name: str, status: DeviceStatus) -> list[list[str]]:

@@ -96,6 +96,7 @@ def enable(
     kind: StartKind = StartKind.AUTO,
     models: Sequence[str] = (),
     port: int | None = None,
+    token_file: str | None = None,
     timeout_s: float = STEP_S,
     retry_policy: RetryPolicy = NO_RETRY,
 ) -> Autostart:
@@ -104,6 +105,7 @@ def enable(
     Args:
         models: what it serves over HTTP.
         port: of the device's 127.0.0.1; None is the unix socket in the agent's folder.
+        token_file: absolute path on the device; every request but on health must send its bearer token.
         timeout_s: time limit of each step of the connection.
         retry_policy: applies to the whole call: what is installed already is not installed again.
 
@@ -111,7 +113,13 @@ def enable(
         DeviceError: EQ510 a model does not serve, EQ557 nothing would start it at boot, EQ558 that kind is
             not possible on the device.
     """
-    request = {"action": "enable", "kind": kind.value, "models": list(models), "port": port}
+    request = {
+        "action": "enable",
+        "kind": kind.value,
+        "models": list(models),
+        "port": port,
+        "token_file": token_file,
+    }
     return _call(device, request, timeout_s, retry_policy)
 
 

@@ -150,6 +150,7 @@ def plan(
         and serving.runtime == runtime.digest
         # The link may name a release whose files on the device are damaged.
         and ("releases" not in serving.document or release in serving.releases)
+        and release not in serving.damaged
     )
     steps = [
         _agent_step(facts),
@@ -238,7 +239,9 @@ def _release_step(serving: ModelStatus, release: str, current: bool, model: str)
     elif before is None:
         action, reason = Action.CREATE, "the first release of this model on the device"
     elif before == release:
-        action, reason = Action.CHANGE, "the same release on another runtime"
+        damaged = release in serving.damaged
+        reason = "its files on the device are damaged" if damaged else "the same release on another runtime"
+        action = Action.CHANGE
     else:
         action, reason = Action.CHANGE, f"replaces {before[:12]}"
     subject = f"{model} {release[:12]}"

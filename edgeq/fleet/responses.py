@@ -139,6 +139,20 @@ class SplitStatus(Response):
     problem: str | None = None
 
 
+class RecorderTrouble(Response):
+    """What kept the recorders of a model's runtimes from storing telemetry.
+
+    Attributes:
+        failures: steps that failed.
+        restarts: how often a recorder's thread was started again.
+        problem: why the last step did not store everything; empty when it did.
+    """
+
+    failures: Count = 0
+    restarts: Count = 0
+    problem: str = ""
+
+
 class ModelStatus(Response):
     """What a device serves of one model.
 
@@ -150,6 +164,7 @@ class ModelStatus(Response):
         since_ns: when the state was entered, by the device's clock.
         reason: why it was rolled back, if it was.
         pins, releases: releases that are pinned, and all that are on the device.
+        damaged: those of them of which a file is missing or damaged; a deploy of the release sends it again.
         staged: the releases that passed their checks and are not current.
         in_force: whether the split decides which release answers.
     """
@@ -163,6 +178,8 @@ class ModelStatus(Response):
     reason: str | None = None
     pins: Items[str] = ()
     releases: Items[str] = ()
+    damaged: Items[str] = ()
+    recorder: RecorderTrouble = RecorderTrouble()
     staged: Mapping[str, Any] = {}
     split: SplitStatus | None = None
     in_force: bool = False

@@ -100,7 +100,7 @@ class Store:
         query = sa.select(runs).order_by(runs.c.id.desc()).limit(limit)
         if kind is not None:
             query = query.where(runs.c.kind == kind)
-        return [RunRecord(**{**row, "body": from_text(row["body"])}) for row in self._rows(query)]
+        return [RunRecord(**self._with_body(runs, row)) for row in self._rows(query)]
 
     def put_release(
         self, release: str, manifest: Mapping[str, Any], reference: Mapping[str, Any] | None
@@ -127,12 +127,12 @@ class Store:
     def release(self, release: str) -> ReleaseRecord | None:
         """Return the record of a release, or None if the store has none."""
         rows = self._rows(sa.select(releases).where(releases.c.release == release))
-        return _release(rows[0]) if rows else None
+        return self._release(rows[0]) if rows else None
 
     def releases(self) -> list[ReleaseRecord]:
         """Return all releases, oldest first."""
         query = sa.select(releases).order_by(releases.c.created_ns, releases.c.release)
-        return [_release(row) for row in self._rows(query)]
+        return [self._release(row) for row in self._rows(query)]
 
     def ingest(
         self,
@@ -236,7 +236,7 @@ class Store:
         query = sa.select(*columns).order_by(quarantine.c.id)
         if device is not None:
             query = query.where(quarantine.c.device == device)
-        return [QuarantineRecord(**{**row, "body": from_text(row["body"])}) for row in self._rows(query)]
+        return [QuarantineRecord(**{**row, "body": _text_or_body(row["body"])}) for row in self._rows(query)]
 
     def quarantine_counts(self) -> dict[str, int]:
         """Return how many records of each device are in the quarantine, by the device's name."""
@@ -293,7 +293,7 @@ class Store:
             query = query.where(benches.c.model == model)
         if device is not None:
             query = query.where(benches.c.device == device)
-        return [BenchRecord(**{**row, "body": from_text(row["body"])}) for row in self._rows(query)]
+        return [BenchRecord(**self._with_body(benches, row)) for row in self._rows(query)]
 
     def record_experiment(self, experiment: str, event: str, actor: str, body: Mapping[str, Any]) -> int:
         """Record an event of an experiment and return the id of the record. It is durable on return."""
@@ -311,11 +311,7 @@ class Store:
         query = sa.select(experiments).order_by(experiments.c.id)
         if experiment is not None:
             query = query.where(experiments.c.experiment == experiment)
-        rows = self._rows(query)
-        try:
-            return [ExperimentRecord(**{**row, "body": from_text(row["body"])}) for row in rows]
-        except ValueError as error:
-            raise StoreError(str(self.path), f"an experiment's record is not valid JSON: {error}") from error
+        return [ExperimentRecord(**self._with_body(experiments, row)) for row in self._rows(query)]
 
     def record_audit(self, actor: str, action: str, subject: str, body: Mapping[str, Any]) -> int:
         """Record that `actor` did `action` to `subject`, and return the id of the record."""
@@ -327,7 +323,7 @@ class Store:
     def audit(self, limit: int = 100) -> list[AuditRecord]:
         """Return up to `limit` audit records, newest first."""
         query = sa.select(audit).order_by(audit.c.id.desc()).limit(limit)
-        return [AuditRecord(**{**row, "body": from_text(row["body"])}) for row in self._rows(query)]
+        return [AuditRecord(**self._with_body(audit, row)) for row in self._rows(query)]
 
     def _insert(self, table: sa.Table, **values: Any) -> int:
         with store_errors(self.path), self._engine.begin() as connection:
@@ -337,6 +333,36 @@ class Store:
     def _rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
         with store_errors(self.path), reading(self._engine) as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
+
+    def _with_body(self, table: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:
+        return {**row, "body": self._parsed(table, row, "body")}
+
+    def _release(self, row: Mapping[str, Any]) -> ReleaseRecord:
+        reference = None if row["reference"] is None else self._parsed(releases, row, "reference")
+        return ReleaseRecord(
+            **{**row, "manifest": self._parsed(releases, row, "manifest"), "reference": reference}
+        )
+
+    def _parsed(self, table: sa.Table, row: Mapping[str, Any], column: str) -> Any:
+        """Return a stored JSON object.
+
+        Raises:
+            StoreError: EQ610; it is damaged. The hint has the statement that removes its row.
+        """
+        try:
+            value = from_text(row[column])
+            if not isinstance(value, dict):
+                raise TypeError("it is not a JSON object")
+        except (ValueError, TypeError, RecursionError) as error:
+            (key,) = table.primary_key.columns
+            statement = table.delete().where(key == row[key.name])
+            remove = statement.compile(self._engine, compile_kwargs={"literal_binds": True})
+            raise StoreError(
+                str(self.path),
+                f"a damaged record: {column} of {table.name} {row[key.name]}: {error}",
+                hint=f'restore a copy of the file, or give the record up: `sqlite3 {self.path} "{remove}"`',
+            ) from error
+        return value
 
     def _quarantine_record(self, connection: sa.Connection, device: str, record: RefusedRecord) -> int:
         text = to_text(record.body)
@@ -350,6 +376,14 @@ class Store:
             body=text,
         )
         return connection.execute(statement.on_conflict_do_nothing()).rowcount
+
+
+def _text_or_body(text: str) -> Any:
+    # A quarantined record may be anything; what is not JSON is shown as it is.
+    try:
+        return from_text(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _window_record(row: Mapping[str, Any]) -> WindowRecord | RefusedRecord:
@@ -378,16 +412,6 @@ def _check_room(connection: sa.Connection, device: str, more: int) -> None:
             f"its quarantine is full ({held} records); nothing more is collected, and nothing is lost",
             hint=f"see `edgeq quarantine list {device}`, then `edgeq quarantine drop --device {device}`",
         )
-
-
-def _release(row: Mapping[str, Any]) -> ReleaseRecord:
-    reference = row["reference"]
-    return ReleaseRecord(
-        release=row["release"],
-        created_ns=row["created_ns"],
-        manifest=from_text(row["manifest"]),
-        reference=None if reference is None else from_text(reference),
-    )
 
 
 def _add_window(connection: sa.Connection, device: str, device_id: str, window: Window, text: str) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +167,56 @@ def test_a_fork_while_counters_are_written_blocks_no_other_process(serving: Any,
     os.waitpid(child, 0)
     """
     run(serving, tiny_models / "data.npy", program)
+
+
+PRELOADED = """
+import os
+import numpy as np
+from edgeq_agent import Runtime
+rt = Runtime("tiny", os.environ["HOME_FOLDER"], threads=2)
+x = np.load(os.environ["DATA"])[0]
+rt.infer(x)
+
+def app(environ, start_response):
+    for _ in range(10):
+        rt.infer(x)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(os.getpid()).encode()]
+"""
+
+
+@pytest.mark.slow
+def test_workers_of_gunicorn_with_preload_are_recorded(serving: Any, tiny_models: Path) -> None:
+    pytest.importorskip("gunicorn", reason="gunicorn is not installed")
+    (serving.home.parent / "web.py").write_text(PRELOADED)
+    address = serving.home.parent / "web.sock"
+    environment = {
+        **serving.environment, "HOME_FOLDER": str(serving.home), "DATA": str(tiny_models / "data.npy")
+    }  # fmt: skip
+    command = [sys.executable, "-m", "gunicorn", "--preload", "-w", "2", "-b", f"unix:{address}", "web:app"]
+    with subprocess.Popen(
+        command, cwd=serving.home.parent, env=environment, stderr=subprocess.PIPE
+    ) as process:
+        pids = {ask_worker(address) for _ in range(12)}
+        process.terminate()
+        _, error = process.communicate(timeout=60)
+    assert pids.isdisjoint({process.pid}), error
+    windows = _windows(serving)
+    assert sum(window["inferences"] for window in windows) == 1 + 120, error.decode()
+
+
+def ask_worker(address: Path) -> int:
+    """Return the pid of the worker that answered; waits until the server listens."""
+    end = time.monotonic() + 60
+    while True:
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(str(address))
+            except OSError:
+                assert time.monotonic() < end, "gunicorn does not listen"
+                time.sleep(0.1)
+                continue
+            connection.settimeout(60)
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            answer = b"".join(iter(lambda: connection.recv(4096), b""))
+            return int(answer.rsplit(b"\r\n", 1)[1])

@@ -63,6 +63,7 @@ def answer_of(home: Path, verb: str, request: dict[str, Any]) -> list[dict[str, 
     for model in result.get("models", {}).values() if verb == "status" else ():
         # The earlier agent did not report it.
         assert model.pop("recorder") == {"failures": 0, "problem": "", "restarts": 0}
+        assert model.pop("damaged") == model["releases"], "their contents are left out"
     return messages[1:]
 
 

@@ -113,6 +113,34 @@ def test_deploy_infer_status_and_rollback(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("damage", ["blob", "link"])
+def test_damaged_files_of_a_release_are_seen_and_sent_again(
+    cli: Cli, loopback_server: Server, site: Path, bundles: dict[str, Path], tmp_path: Path, damage: str
+) -> None:
+    import numpy as np
+
+    add(cli, loopback_server)
+    cli.text("deploy", str(bundles["first"]), "--to", "pi")
+    link = loopback_server.home / ".edgeq" / "models" / "double" / "current" / "model.tflite"
+    if damage == "blob":
+        blob = link.resolve()
+        blob.write_bytes(blob.read_bytes()[:-1])
+    else:
+        link.unlink()
+        link.mkdir()
+    cli.text("status", "pi")
+    assert "which serves, are damaged; `edgeq deploy`" in cli.err
+    np.savez(tmp_path / "x.npz", x=np.ones((3, 4), np.float32))
+    words = ("infer", "double", "--on", "pi", "--data", str(tmp_path / "x.npz"))
+    error = cli.json(*words, status=1)["error"]
+    assert (error["code"], "model.tflite of double" in error["subject"]) == ("EQ509", True)
+    assert "edgeq deploy" in error["hint"]
+    assert "damaged" in cli.text("deploy", str(bundles["first"]), "--to", "pi")
+    assert cli.json(*words)["samples"] == 3
+    assert "nothing to do" in cli.text("deploy", str(bundles["first"]), "--to", "pi")
+
+
+@pytest.mark.slow
 def test_a_dry_run_of_prune_needs_no_store(cli: Cli, site: Path, tmp_path: Path) -> None:
     with loopback_device(tmp_path / "d") as server:
         add(cli, server)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
 import pkgutil
 import socket
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -31,7 +33,9 @@ from edgeq.fleet.agent.payloads import load_samples
 from edgeq.fleet.responses import Response, parse
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq_agent import wire
+from edgeq_agent.blobs.upload_frames import Frames, parse_offers
 from edgeq_agent.calls.fields import Fields
+from edgeq_agent.calls.stdin import Stdin
 from edgeq_agent.errors import AgentError
 from edgeq_agent.http.body import split
 from edgeq_agent.http.errors import Refused
@@ -202,6 +206,36 @@ def _read_feedback(data: bytes) -> None:
     parse_feedback(split({}, data).fields)
 
 
+def _read_upload(data: bytes) -> None:
+    """Read an upload as the device does: a line with the offers, then the frames."""
+    line, _, frames = data.partition(b"\n")
+    offers = parse_offers(Fields(_json(line), expected="an object"))
+    with open(os.devnull, "rb") as end:
+        for frame in Frames(Stdin(end.fileno(), early=frames), offers):
+            if frame.packing != wire.DONE:
+                assert len(frame.unpack()) == frame.length
+
+
+def _upload() -> bytes:
+    """Return an upload of two blobs: two chunks, the second one compressed, and one chunk."""
+    chunk = wire.MIN_CHUNK_BYTES
+    sizes = {"a" * 64: chunk + 500, "b" * 64: 7}
+    offers = [{"sha256": sha, "size_bytes": size, "chunk_bytes": chunk} for sha, size in sizes.items()]
+    packed = zlib.compress(bytes(500))
+    frames = [
+        (wire.AS_IT_IS, 0, 0, bytes(chunk)),
+        (wire.ZLIB, 0, 1, packed),
+        (wire.AS_IT_IS, 1, 0, b"7 bytes"),
+        (wire.DONE, 0, 0, b""),
+        (wire.DONE, 1, 0, b""),
+    ]
+    framed = [
+        wire.frame_header(packing, blob, chunk, len(content)) + content
+        for packing, blob, chunk, content in frames
+    ]
+    return json.dumps({"blobs": offers}).encode() + b"\n" + b"".join(framed)
+
+
 def _npz() -> bytes:
     out = io.BytesIO()
     np.savez_compressed(out, input_0=np.arange(8, dtype=np.float32).reshape(2, 4))
@@ -303,6 +337,9 @@ TARGETS = {
         errors=(wire.WireError, EdgeqError),
         examples=lambda: [ANSWER, FAILURE],
         largest_bytes=64 << 20,
+    ),
+    "upload": Target(
+        read=_read_upload, errors=(AgentError, NotJson), examples=lambda: [_upload()], is_json=False
     ),
     "arrays on the device": Target(
         read=_in_file(lambda path: open_npz(str(path), "payload")),

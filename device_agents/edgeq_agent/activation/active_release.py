@@ -47,6 +47,7 @@ class ActiveRelease:
         try:
             result = self.backend.infer(self.files, options, payload_path, timeout_s, on_event)
         except AgentError as error:
+            self.check_content(error)
             if error.code in (UNHEALTHY, DEADLINE):
                 late = int(error.code == DEADLINE)
                 self._count(calls=1, deadline_misses=late, crashes=1 - late)
@@ -54,6 +55,15 @@ class ActiveRelease:
         failed = sum(count for kind, count in result.errors.items() if kind != _INPUT_ERROR)
         self._count(calls=result.samples, errors=failed)
         return result
+
+    def check_content(self, error: AgentError) -> None:
+        """Find out whether damaged bytes on the device are why the model does not run.
+
+        Raises:
+            AgentError: EQ509, a file of the release is damaged.
+        """
+        if error.code == UNHEALTHY:
+            release_store.check_blobs(self.home, self.manifest)
 
     def _count(self, **counts: int) -> None:
         if self.soaking:
@@ -64,7 +74,7 @@ def find(home: Home, model: str) -> ActiveRelease:
     """Return the release that serves a model.
 
     Raises:
-        AgentError: EQ510 none serves, EQ503 its runtime is gone.
+        AgentError: EQ510 none serves, EQ503 its runtime is gone, EQ509 a file of it is.
     """
     release = release_store.need_current(home, model)
     record = states.read(home, model)
@@ -77,4 +87,6 @@ def find(home: Home, model: str) -> ActiveRelease:
             hint="run `edgeq deploy` again: it installs the runtime",
         )
     soaking = record.state == SOAKING and record.target == release
-    return ActiveRelease(home, release_store.read(home, release), registry.need(home, digest), soaking)
+    manifest = release_store.read(home, release)
+    release_store.check_files(home, manifest)
+    return ActiveRelease(home, manifest, registry.need(home, digest), soaking)

@@ -184,7 +184,7 @@ def remove(home: Home, references: References, unreferenced: Unreferenced) -> No
     _trim_histories(home, set(references.releases))
     _remove_folders(home, home.releases, unreferenced.releases)
     for name in unreferenced.blobs:
-        disk.unlink(home.blob(name))
+        scratch.remove(home.blob(name))
     if unreferenced.blobs:
         disk.sync_folder(home.blobs)
     _remove_folders(home, home.runtimes, unreferenced.runtimes)

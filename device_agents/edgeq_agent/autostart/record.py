@@ -30,11 +30,13 @@ class Spec(NamedTuple):
         kind: one of `kinds.KINDS`.
         models: the models to serve; empty starts no server.
         port: the server's port on 127.0.0.1; None is the unix socket in the home.
+        token_file: the file on the device whose bearer token a request must send; None asks for none.
     """
 
     kind: str
     models: tuple[str, ...] = ()
     port: int | None = None
+    token_file: str | None = None
 
 
 class Artifacts(NamedTuple):
@@ -66,6 +68,12 @@ class Record:
     crontab: str
     stale: tuple[str, ...]
     boot_id: str
+    token_file: str | None = None
+
+    @property
+    def spec(self) -> Spec:
+        """What the user wanted when it was installed."""
+        return Spec(self.kind, self.models, self.port, self.token_file)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -180,6 +188,7 @@ def _parse_record(body: Any) -> Record:
         crontab=str(fields.raw("crontab") or ""),
         stale=texts("stale"),
         boot_id=fields.text("boot_id"),
+        token_file=fields.text("token_file") if fields.has("token_file") else None,
     )
 
 
@@ -208,6 +217,7 @@ def write(home: Home, spec: Spec, artifacts: Artifacts, stale: list[str]) -> Non
         "kind": spec.kind,
         "models": list(spec.models),
         "port": spec.port,
+        "token_file": spec.token_file,
         "files": [path for path, _, _ in artifacts.files],
         "links": [path for path, _ in artifacts.links],
         "units": list(artifacts.units),

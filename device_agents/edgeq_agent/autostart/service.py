@@ -68,6 +68,7 @@ class ServiceStatus:
             body,
             **self.summary.to_json(),
             port=self.record.port,
+            token_file=self.record.token_file,
             files=list(self.record.files),
             units=[unit.to_json() for unit in self.units],
             serving=self.serving.to_json() if self.serving else None,

@@ -15,7 +15,7 @@ import time
 from typing import NoReturn
 
 from edgeq_agent.autostart import command, record, service_log, unit_files
-from edgeq_agent.autostart.record import Spec, Supervision
+from edgeq_agent.autostart.record import Supervision
 from edgeq_agent.errors import SERVICE_IMPOSSIBLE, AgentError
 from edgeq_agent.storage import disk, log_file, process_token
 from edgeq_agent.storage.home import Home, locate
@@ -43,13 +43,12 @@ def main(words: list[str]) -> int:
     installed = record.read(home)
     if installed is None or not installed.models:
         return 0
-    spec = Spec(installed.kind, installed.models, installed.port)
     with disk.update(os.path.join(record.folder(home.root), "serve.lock")) as lock_file:
         try:
             fcntl.flock(lock_file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return 0  # another supervisor runs
-        return _supervise(home, unit_files.serve_words(spec, home.root))
+        return _supervise(home, unit_files.serve_words(installed.spec, home.root))
 
 
 def start(home: Home) -> None:

@@ -72,6 +72,8 @@ def serve_words(spec: Spec, home: str) -> list[str]:
     words = ["serve", "--home", home]
     if spec.port is not None:
         words += ["--port", str(spec.port)]
+    if spec.token_file is not None:
+        words += ["--token-file", spec.token_file]
     for model in spec.models:
         words += ["--model", Fields({"model": model}).model_name()]
     return words

@@ -8,7 +8,7 @@ from typing import Iterator
 
 from edgeq_agent.calls.stdin import IdleTimeout, Stdin
 from edgeq_agent.errors import DIGEST_MISMATCH, SHORT_PAYLOAD, AgentError, no_inodes, no_space
-from edgeq_agent.storage import disk, files
+from edgeq_agent.storage import disk, files, scratch
 from edgeq_agent.storage.home import Home, free_bytes, free_inodes
 
 # Kept free after an upload, so that a state or a journal line can still be written.
@@ -18,18 +18,23 @@ RESERVE_INODES = 16
 
 def has(home: Home, sha256: str, size_bytes: int) -> bool:
     """Return whether a blob of this size is stored; its content is hashed again before an activation."""
-    try:
-        return os.stat(home.blob(sha256)).st_size == size_bytes
-    except FileNotFoundError:
-        return False
+    path = home.blob(sha256)
+    return os.path.isfile(path) and os.path.getsize(path) == size_bytes
 
 
 def is_intact(home: Home, sha256: str) -> bool:
     """Return whether the blob is stored and its content has its SHA-256."""
-    try:
-        return files.sha256_of(home.blob(sha256)) == sha256
-    except FileNotFoundError:
-        return False
+    path = home.blob(sha256)
+    # What this user cannot read serves no one here; an upload replaces it.
+    return os.path.isfile(path) and os.access(path, os.R_OK) and files.sha256_of(path) == sha256
+
+
+def place(home: Home, temporary: str, sha256: str) -> None:
+    """Rename a complete file into the store (lock held); replaces whatever is in its place."""
+    path = home.blob(sha256)
+    if os.path.isdir(path) and not os.path.islink(path):
+        scratch.remove(path)
+    disk.replace(temporary, path)
 
 
 def check_space(home: Home, subject: str, size_bytes: int, count: int = 1) -> None:

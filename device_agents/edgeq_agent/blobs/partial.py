@@ -94,7 +94,7 @@ class Partial:
             self._file.sync()
             with lock.hold(self._home), _ownership_lock(self._home):
                 if self._is_owned():
-                    disk.replace(self._path, self._home.blob(self.offer.sha256))
+                    blob_store.place(self._home, self._path, self.offer.sha256)
                     return True
             self._release()
         self._wait_for_blob()

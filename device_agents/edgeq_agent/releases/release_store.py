@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Iterable
 
 from edgeq_agent import wire
 from edgeq_agent.blobs import blob_store
@@ -25,14 +26,35 @@ def check_blobs(home: Home, manifest: Manifest) -> None:
         present = blob_store.has(home, sha256, size_bytes)
         if present and blob_store.is_intact(home, sha256):
             continue
-        files.remove(home.blob(sha256))
-        raise AgentError(
-            BLOB_MISSING,
-            f"{name} of {manifest.model}",
-            "its bytes on the device are damaged; they were removed" if present else "not on the device",
-            expected=sha256,
-            hint="run `edgeq deploy` again: it sends what is missing",
-        )
+        scratch.remove(home.blob(sha256))
+        problem = "its bytes on the device are damaged; they were removed" if present else "not on the device"
+        raise _lacks(name, manifest, problem)
+
+
+def check_files(home: Home, manifest: Manifest) -> None:
+    """Refuse a release of which a file cannot be opened or has another size; reads no content.
+
+    Raises:
+        AgentError: EQ509, names the file.
+    """
+    for name in sorted(manifest.files):
+        path = os.path.join(home.release(manifest.release), name)
+        if not os.path.isfile(path):
+            raise _lacks(name, manifest, "not on the device")
+        if not os.access(path, os.R_OK):
+            raise _lacks(name, manifest, "this user cannot read it on the device")
+        if os.path.getsize(path) != manifest.files[name][1]:
+            raise _lacks(name, manifest, "its bytes on the device are damaged")
+
+
+def _lacks(name: str, manifest: Manifest, problem: str) -> AgentError:
+    return AgentError(
+        BLOB_MISSING,
+        f"{name} of {manifest.model}",
+        problem,
+        expected=manifest.files[name][0],
+        hint="run `edgeq deploy` again: it sends what is missing",
+    )
 
 
 def build(home: Home, manifest: Manifest) -> None:
@@ -61,8 +83,13 @@ def complete(home: Home, manifest: Manifest) -> bool:
         stored = read(home, manifest.release)
     except AgentError:
         return False
-    links = (os.path.join(home.release(manifest.release), name) for name in manifest.files)
-    return stored.document == manifest.document and all(os.path.exists(link) for link in links)
+    folder = home.release(manifest.release)
+    links = (os.path.join(folder, name) for name in manifest.files)
+    return stored.document == manifest.document and all(map(_is_link_to_a_file, links))
+
+
+def _is_link_to_a_file(path: str) -> bool:
+    return os.path.islink(path) and os.path.isfile(path)
 
 
 def read(home: Home, release: str) -> Manifest:
@@ -126,6 +153,19 @@ def need_current(home: Home, model: str) -> str:
             hint="run `edgeq deploy` for it first",
         )
     return release
+
+
+def damaged(home: Home, releases: Iterable[str]) -> list[str]:
+    """Return those releases of which a file is missing, cannot be read or has another size."""
+    return [release for release in releases if _is_damaged(home, release)]
+
+
+def _is_damaged(home: Home, release: str) -> bool:
+    try:
+        check_files(home, read(home, release))
+    except AgentError:
+        return True
+    return False
 
 
 def of_model(home: Home, model: str) -> list[str]:

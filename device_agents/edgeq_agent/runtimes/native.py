@@ -30,7 +30,7 @@ from edgeq_agent.platforms import sensors
 from edgeq_agent.runtimes import native_output
 from edgeq_agent.runtimes.base import OnEvent, RuntimeBackend
 from edgeq_agent.runtimes.native_output import NativeFigures
-from edgeq_agent.storage import disk, files, scratch
+from edgeq_agent.storage import disk, scratch
 from edgeq_agent.storage.home import Home
 from edgeq_agent.wire import Json
 
@@ -135,7 +135,7 @@ def build(home: Home, sha256: str, folder: str, timeout_s: float) -> SelfTest:
             EQ561 it is not benchmark_model.
     """
     if not blob_store.is_intact(home, sha256):
-        files.remove(home.blob(sha256))
+        scratch.remove(home.blob(sha256))
         raise AgentError(BLOB_MISSING, MODULE, "not on the device", expected=sha256, hint="send it first")
     blob_store.check_space(home, MODULE, os.path.getsize(home.blob(sha256)), 2)
     program = os.path.join(folder, MODULE)

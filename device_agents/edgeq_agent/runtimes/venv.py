@@ -11,7 +11,7 @@ from typing import NamedTuple
 from edgeq_agent.blobs import blob_store
 from edgeq_agent.errors import BLOB_MISSING, DEADLINE, UNSUPPORTED, AgentError
 from edgeq_agent.runtimes import wheels
-from edgeq_agent.storage import disk, files
+from edgeq_agent.storage import disk, scratch
 from edgeq_agent.storage.home import Home
 
 # The files that `python -m venv --without-pip` makes.
@@ -34,7 +34,7 @@ def check_wheels(home: Home, packages: list[WheelBlob]) -> None:
     size_bytes, count = 0, _VENV_FILES
     for name, sha256 in packages:
         if not blob_store.is_intact(home, sha256):
-            files.remove(home.blob(sha256))
+            scratch.remove(home.blob(sha256))
             raise AgentError(BLOB_MISSING, name, "not on the device", expected=sha256, hint="send it first")
         unpacked_bytes, members = wheels.unpacked_size(home.blob(sha256), name)
         size_bytes, count = size_bytes + unpacked_bytes, count + members

@@ -9,7 +9,7 @@ from collections import deque
 from typing import Callable, Deque, NamedTuple
 
 from edgeq_agent.activation import candidates
-from edgeq_agent.errors import UNSUPPORTED, AgentError, one_line
+from edgeq_agent.errors import UNHEALTHY, UNSUPPORTED, AgentError, one_line
 from edgeq_agent.inference import model, runtime_modules
 from edgeq_agent.inference.job import GoldenJob, ReleaseFiles
 from edgeq_agent.inference.jobs import golden
@@ -208,7 +208,14 @@ def load(home: Home, name: str, release: str, side: Side, options: Options) -> E
         ReleaseRefused: EQ544, it is incomplete, does not load, or gives wrong outputs.
     """
     try:
-        return Engine(home, name, release, side, options)
+        manifest = release_store.read(home, release)
+        release_store.check_files(home, manifest)
+        try:
+            return Engine(home, name, release, side, options)
+        except AgentError as error:
+            if error.code == UNHEALTHY:  # damaged bytes may be why
+                release_store.check_blobs(home, manifest)
+            raise
     except (AgentError, OSError, ImportError, MemoryError) as error:
         reason = one_line(error) if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
         raise ReleaseRefused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeq_agent.activation import active_release
 from edgeq_agent.calls.call import Call
+from edgeq_agent.errors import AgentError
 from edgeq_agent.inference.job import BenchOptions
 from edgeq_agent.wire import Json
 
@@ -28,5 +29,9 @@ def bench(call: Call) -> Json:
     if options.min_seconds >= timeout_s:
         raise fields.refuse("min_seconds", f"less than timeout_s ({timeout_s:g})")
     active = active_release.find(call.home, model)
-    document = active.backend.bench(active.files, options, timeout_s)
+    try:
+        document = active.backend.bench(active.files, options, timeout_s)
+    except AgentError as error:
+        active.check_content(error)
+        raise
     return dict(document, model=model, release=active.manifest.release)

@@ -49,7 +49,7 @@ def _store(call: Call, request: PutRequest) -> None:
     try:
         blob_store.receive(call.payload, request.size_bytes, temporary, request.sha256)
         with lock.hold(call.home):
-            disk.replace(temporary, call.home.blob(request.sha256))
+            blob_store.place(call.home, temporary, request.sha256)
             disk.sync_folder(call.home.blobs)
     finally:
         scratch.remove(temporary)

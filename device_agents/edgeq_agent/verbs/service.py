@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from edgeq_agent.autostart import host_env, kinds, service
 from edgeq_agent.autostart.host_env import HostEnv
 from edgeq_agent.autostart.record import Spec
@@ -16,7 +18,8 @@ ACTIONS = ("enable", "disable", "status")
 def run(call: Call) -> Json:
     """Verb `service`: `action` is one of ACTIONS.
 
-    `enable` takes `kind` (default: the best one for the device), `models` to serve, and the server's `port`.
+    `enable` takes `kind` (default: the best one for the device), `models` to serve, the server's `port`,
+    and the `token_file` on the device whose bearer token a request must send.
 
     Raises:
         AgentError: EQ510 a model has no release, EQ557 installed, but nothing starts it at boot; EQ558 that
@@ -50,4 +53,9 @@ def _spec(call: Call, env: HostEnv) -> Spec:
             "there is no agent file to start",
             hint="run `edgeq devices service`, which copies the agent there",
         )
-    return Spec(kind, tuple(models), port)
+    token_file = fields.text("token_file") if fields.has("token_file") else None
+    if token_file is not None and not models:
+        raise fields.refuse("token_file", "models to serve with it")
+    if token_file is not None and not os.path.isabs(token_file):
+        raise fields.refuse("token_file", "an absolute path on the device")
+    return Spec(kind, tuple(models), port, token_file)

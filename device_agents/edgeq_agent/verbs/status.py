@@ -64,6 +64,8 @@ def _model(home: Home, name: str) -> Json:
     current = release_store.current(home, name)
     soaking = soak.status(home, record)
     backend = registry.find(home, record.runtime_of(current))
+    releases = release_store.of_model(home, name)
+    damaged = release_store.damaged(home, releases)
     return {
         "current": current,
         "previous": record.previous,
@@ -77,6 +79,8 @@ def _model(home: Home, name: str) -> Json:
         "soak": soaking.to_json() if soaking else None,
         "recorder": asdict(counters.read_trouble(home, name)),
         "pins": pins.read(home, name),
-        "releases": release_store.of_model(home, name),
+        "releases": releases,
+        # A device that reports no damage answers as before there was this field.
+        **({"damaged": damaged} if damaged else {}),
         **candidates.status(home, name).to_json(),
     }

@@ -21,9 +21,16 @@ _POLL_S = 0.2
 
 
 def missing(call: Call) -> Json:
-    """Verb `missing`: which of these blobs the device lacks, and of which it has a part (`begun`)."""
+    """Verb `missing`: which of these blobs the device lacks, and of which it has a part (`begun`).
+
+    It lacks a blob whose content is damaged: the release that it belongs to may be the one that serves.
+    """
     sizes = call.fields.sizes("blobs")
-    absent = sorted(sha for sha, size in sizes.items() if not blob_store.has(call.home, sha, size))
+    absent = sorted(
+        sha
+        for sha, size in sizes.items()
+        if not (blob_store.has(call.home, sha, size) and blob_store.is_intact(call.home, sha))
+    )
     begun = sorted(partial.begun(call.home).intersection(absent))
     return {"missing": absent, "begun": begun, "free_bytes": free_bytes(call.home.root)}
 

@@ -74,14 +74,20 @@ def children(pid: int) -> list[int]:
 
 
 def answers(board: Any) -> bool:
+    try:
+        request = b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        return status_of(board, request) == 200
+    except (ConnectionError, FileNotFoundError):
+        return False
+
+
+def status_of(board: Any, request: bytes) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
         link.settimeout(WAIT_S)
-        try:
-            link.connect(str(board.home / "serve.sock"))
-            link.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            return parsed(rest(link))[0] == 200
-        except (ConnectionError, FileNotFoundError):
-            return False
+        link.connect(str(board.home / "serve.sock"))
+        link.sendall(request)
+        status: int = parsed(rest(link))[0]
+        return status
 
 
 @pytest.mark.slow
@@ -177,6 +183,23 @@ def test_the_server_is_restarted_until_the_service_is_disabled(board: Any) -> No
     assert gone(pid)
     assert gone(child)
     assert not answers(board)
+
+
+@pytest.mark.slow
+def test_the_server_of_a_service_asks_for_the_token(board: Any) -> None:
+    token = board.home.parent / "token"
+    token.write_text("0123456789abcdef")
+    token.chmod(0o600)
+    request = {"action": "enable", "kind": "plain", "models": ["tiny"]}
+    for wrong in ("token", ""):
+        error = board.call("service", **request, token_file=wrong).error
+        assert (error["code"], error["subject"]) == ("EQ512", "token_file")
+    board.call("service", **request, token_file=str(token))
+    until("an answer", lambda: answers(board))
+    assert board.call("service", action="status").result["token_file"] == str(token)
+    metadata = b"GET /v2/models/tiny HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    assert status_of(board, metadata + b"\r\n") == 401
+    assert status_of(board, metadata + b"Authorization: Bearer 0123456789abcdef\r\n\r\n") == 200
 
 
 @pytest.mark.slow
