@@ -163,7 +163,7 @@ def examine_device(
         named = ", ".join(f"{runtime.module} {runtime.version}" for runtime in facts.runtimes)
         checks.append(check("runtime", Health.OK, named))
     else:
-        fix = "the first `edgeq deploy` installs one"
+        fix = "the first `edgeq deploy BUNDLE --to DEVICE` installs one"
         checks.append(check("runtime", Health.WARN, "no inference runtime yet", fix))
     if facts.edgetpu is not None:
         checks.append(_edgetpu(device.name, facts.edgetpu))

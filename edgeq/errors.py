@@ -291,7 +291,7 @@ class BundleError(EdgeqError):
     """A bundle cannot be read or made."""
 
     code = "EQ600"
-    usual_hint = "make the bundle again with `edgeq bundle make`"
+    usual_hint = "make the bundle again with `edgeq bundle MODEL -o FILE`"
 
 
 class BundleAltered(BundleError):
@@ -304,7 +304,7 @@ class SigningKeyError(BundleError):
     """A signing key cannot be made, read or used."""
 
     code = "EQ602"
-    usual_hint = "`edgeq keys list` shows the keys of the workspace; `edgeq keys new` makes one"
+    usual_hint = "`edgeq keys list` shows the keys of the workspace; `edgeq keys new NAME` makes one"
 
 
 class TrustDocumentError(BundleError):
@@ -318,7 +318,7 @@ class SignatureInvalid(BundleError):
     """A bundle's signature is missing, truncated, or does not match its manifest."""
 
     code = "EQ603"
-    usual_hint = "make the bundle again with `edgeq bundle make`, which signs it"
+    usual_hint = "make the bundle again with `edgeq bundle MODEL -o FILE`, which signs it"
 
 
 class UnknownSigner(BundleError):

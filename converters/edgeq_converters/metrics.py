@@ -3,13 +3,82 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+
+# A smaller difference in SQNR counts as equal.
+SAME_DB = 0.1
+# Medians of one model in one session differ by about this share.
+SAME_LATENCY = 0.03
+# On the same samples, a difference of up to 3 is never significant (McNemar's test, 5 %).
+_SAME_SAMPLES = 3
+# However few samples there are, a model that is worse by more than this is not as good.
+_SAME_SHARE = 0.005
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Criterion(Generic[T]):
+    """One figure by which candidates are compared.
+
+    Attributes:
+        value: of a candidate; larger is better, and -infinity stands for a figure that is missing.
+        same: whether two values count as equal.
+    """
+
+    value: Callable[[T], float]
+    same: Callable[[float, float], bool]
+
+
+def equal(one: float, other: float) -> bool:
+    """Compare figures without noise, such as sizes."""
+    return one == other
+
+
+def same_db(one: float, other: float) -> bool:
+    """Return whether two SQNRs count as equal."""
+    return one == other or abs(one - other) <= SAME_DB + _ROUNDING
+
+
+def same_latency(one: float, other: float) -> bool:
+    """Return whether two latencies of one session, or their negatives, count as equal."""
+    return one == other or abs(one - other) <= SAME_LATENCY * min(abs(one), abs(other))
+
+
+def same_share(one: float, other: float, *, samples: int) -> bool:
+    """Return whether two shares of right answers on the same samples count as equal."""
+    limit = min(_SAME_SAMPLES / max(samples, 1), _SAME_SHARE)
+    return one == other or abs(one - other) <= limit + _ROUNDING
+
+
+def in_order(
+    candidates: Iterable[T], criteria: Sequence[Criterion[T]], *, size: Callable[[T], tuple[float, str]]
+) -> list[T]:
+    """Return candidates, best first.
+
+    The first criterion decides; among the candidates that are as good as the best in it, the next one does.
+
+    Args:
+        size: (bytes, name) of a candidate: what is equal in every criterion goes by size, then by name.
+    """
+    left, ordered = sorted(candidates, key=size), list[T]()
+    while left:
+        tied = left
+        for criterion in criteria:
+            values = [criterion.value(each) for each in tied]
+            best = max(values)
+            tied = [each for each, value in zip(tied, values, strict=True) if criterion.same(best, value)]
+        ordered.append(tied[0])
+        left.remove(tied[0])
+    return ordered
 
 
 def decibels(signal: float, noise: float) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 
+from edgeq.units import format_limit
 from edgeq.values import DeviceKind
 from edgeq_converters.values import Scheme
 
@@ -34,6 +35,7 @@ class Limits:
         size_bytes_max: size of the `.tflite` file.
         latency_p95_ns_max: 95th percentile of one inference on the device.
         memory_peak_bytes_max: peak resident memory of the inference process on the device.
+        written: {limit's name: text} of the sizes and durations, as the blueprint states them.
     """
 
     accuracy_drop_max: float | None = None
@@ -43,19 +45,22 @@ class Limits:
     size_bytes_max: int | None = None
     latency_p95_ns_max: int | None = None
     memory_peak_bytes_max: int | None = None
+    written: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def overridden_by(self, other: Limits) -> Limits:
         """Return these limits, replaced by those of `other` where it has any."""
-        merged = {}
-        for entry in fields(self):
-            stated = getattr(other, entry.name)
-            merged[entry.name] = getattr(self, entry.name) if stated is None else stated
-        return Limits(**merged)
+        stated = other.stated()
+        kept = {name: text for name, text in self.written.items() if name not in stated}
+        return Limits(**{**self.stated(), **stated, "written": {**kept, **other.written}})  # type: ignore[arg-type]
 
     def stated(self) -> dict[str, float | int]:
         """Return {name: limit} of the limits that are set."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "written"}
         return {name: value for name, value in values.items() if value is not None}
+
+    def text(self, name: str) -> str:
+        """Return a limit that is set as the blueprint states it, with its unit."""
+        return self.written.get(name) or format_limit(name, getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +85,10 @@ class Blueprint:
     device_limits: Mapping[DeviceKind, Limits] = field(default_factory=dict)
     prefer: tuple[Preference, ...] = (Preference.SIZE, Preference.ACCURACY)
     digest: str
+
+    def kinds_with_other_limits(self, applied: DeviceKind | None) -> tuple[DeviceKind, ...]:
+        """Return the device kinds whose own limits are not applied, where no kind is named."""
+        return () if applied is not None else tuple(self.device_limits)
 
     def limits_for(self, kind: DeviceKind | None) -> Limits:
         """Return the limits for a device kind: the general ones, overridden by the kind's own."""

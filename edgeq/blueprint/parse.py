@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -67,7 +68,13 @@ class _Require(_Table):
     latency_p95_max: Duration | None = None
     memory_peak_max: Size | None = None
 
-    def limits(self) -> Limits:
+    def limits(self, raw: Mapping[str, Any]) -> Limits:
+        """Return the limits; `raw` is the table as it was written."""
+        quantities = {
+            "size_bytes_max": "size_max",
+            "latency_p95_ns_max": "latency_p95_max",
+            "memory_peak_bytes_max": "memory_peak_max",
+        }
         return Limits(
             accuracy_drop_max=self.accuracy_drop_max,
             accuracy_min=self.accuracy_min,
@@ -76,6 +83,11 @@ class _Require(_Table):
             size_bytes_max=self.size_max,
             latency_p95_ns_max=self.latency_p95_max,
             memory_peak_bytes_max=self.memory_peak_max,
+            written={
+                name: " ".join(raw[key].split())
+                for name, key in quantities.items()
+                if isinstance(raw.get(key), str)
+            },
         )
 
 
@@ -108,12 +120,12 @@ def load_blueprint(path: Path) -> Blueprint:
         document = _Document.model_validate(raw)
     except ValidationError as error:
         raise _explained(path, text, error) from error
-    blueprint = _blueprint(document, path.parent)
+    blueprint = _blueprint(document, raw, path.parent)
     _check_files(path, text, blueprint)
     return blueprint
 
 
-def _blueprint(document: _Document, folder: Path) -> Blueprint:
+def _blueprint(document: _Document, raw: Mapping[str, Any], folder: Path) -> Blueprint:
     content = document.model_dump(mode="json")
     calibration = document.data.calibration
     return Blueprint(
@@ -124,8 +136,10 @@ def _blueprint(document: _Document, folder: Path) -> Blueprint:
         schemes=tuple(dict.fromkeys(document.variants.schemes)),
         io=document.variants.io,
         labels=document.model.labels,
-        limits=document.require.limits(),
-        device_limits={kind: table.limits() for kind, table in document.device.items()},
+        limits=document.require.limits(raw.get("require", {})),
+        device_limits={
+            kind: table.limits(raw["device"][kind.value]) for kind, table in document.device.items()
+        },
         prefer=tuple(dict.fromkeys(document.prefer)),
         digest=wire.digest(content),
     )
@@ -135,10 +149,10 @@ def _check_files(path: Path, text: str, blueprint: Blueprint) -> None:
     named = {"source": blueprint.source, "evaluation": blueprint.evaluation}
     if blueprint.calibration is not None:
         named["calibration"] = blueprint.calibration
-    elif Scheme.INT8 in blueprint.schemes:
+    elif calibrated := [scheme.value for scheme in blueprint.schemes if scheme.needs_ranges]:
         raise BlueprintError(
             f"{path}: data.calibration",
-            expected="calibration data for the scheme int8",
+            expected=f"calibration data for the scheme {calibrated[0]}",
             got="none",
             hint='add calibration = "calibration.npz" under [data]',
         )

@@ -282,7 +282,7 @@ def _amended(before: TrustDocument, amendment: Amendment, version: int) -> Signe
         if key.id in revoked:
             problem = "was revoked, which is final, so it cannot have a role"
             raise TrustDocumentError(
-                f"key {key.name} ({key.id})", problem, hint="make a new key: `edgeq keys new`"
+                f"key {key.name} ({key.id})", problem, hint="make a new key: `edgeq keys new NAME`"
             )
         keys.setdefault(key.id, KeyEntry(public=key.base64, name=key.name))
     for key_id in (*amendment.revoke, *amendment.drop_root, *amendment.drop_release):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.options import Number
 from edgeq.cli.ui import App, command
@@ -16,8 +17,8 @@ from edgeq.cli.ui import App, command
         "edgeq bench kws --on pi --runs 1000 --seconds 10 --json",
     ],
 )
-@click.argument("model")
-@click.option("--on", "name", required=True, help="The device.")
+@click.argument("model", shell_complete=completing.models)
+@click.option("--on", "name", required=True, help="The device.", shell_complete=completing.devices)
 @click.option(
     "--runs",
     default=200,
@@ -83,4 +84,4 @@ def bench_command(
         app.ui.line(f"  {line}")
     body = {**result.document, "device": name, "id": recorded.number, "valid": result.valid}
     app.ui.emit("edgeq.native-bench/1" if native else "edgeq.bench/1", body)
-    app.ui.next("edgeq report -o report.html")
+    app.ui.next("report", "-o", "report.html")

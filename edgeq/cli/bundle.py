@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.ui import App, CommandGroup, command
 from edgeq.errors import ModelError, UsageError
 from edgeq.units import format_size
@@ -80,6 +81,7 @@ def bundle_command() -> None:
     "--for",
     "selectors",
     multiple=True,
+    shell_complete=completing.selectors,
     help="Restrict the bundle to this device, label:KEY=VALUE, or all of now; repeatable.",
 )
 @click.option(
@@ -97,6 +99,7 @@ def bundle_command() -> None:
     "signers",
     multiple=True,
     metavar="KEY",
+    shell_complete=completing.keys,
     help=(
         "Sign with this key, a name or a private key file; repeatable.  "
         "[default: as the trust document says, else the workspace's]"
@@ -135,7 +138,10 @@ def _make(
 
     if not model.is_file():
         raise ModelError(
-            str(model), "no such model", hint="create the .tflite with `edgeq convert`", code="EQ301"
+            str(model),
+            "no such model",
+            hint="create the .tflite with `edgeq convert SOURCE -o MODEL`",
+            code="EQ301",
         )
     plan = load_blueprint(blueprint) if blueprint else None
     name = name or (plan.name if plan else None)
@@ -144,6 +150,11 @@ def _make(
         missing = "--name" if name is None else "--data"
         raise UsageError(missing, "is required without a blueprint", hint=f"add {missing} or --blueprint")
     devices = [DeviceKind(kind) for kind in kinds]
+    of_kind = devices[0] if len(devices) == 1 else None
+    if plan and (others := plan.kinds_with_other_limits(of_kind)):
+        app.ui.warn(
+            f"the limits of {', '.join(others)} are not in the bundle; --kind with one kind adds them"
+        )
     targets = _ids(app, selectors) if selectors else ()
     with Store.open(app.workspace) as store:
         known = counted_releases(app.workspace, store)
@@ -159,7 +170,7 @@ def _make(
         kinds=devices,
         devices=targets,
         # Limits of one kind of device apply only to a bundle for that kind alone.
-        limits=plan.limits_for(devices[0] if len(devices) == 1 else None) if plan else None,
+        limits=plan.limits_for(of_kind) if plan else None,
         golden_samples=golden,
         golden_steps=golden_steps,
         lineage={"model": digest, **({"blueprint": plan.digest} if plan else {})},
@@ -172,7 +183,7 @@ def _make(
         f"{output}: {made.model} {made.release[:12]}, release {made.parsed.counter}, "
         f"{format_size(made.size_bytes)}, signed by {_names(made)}"
     )
-    app.ui.next(f"edgeq deploy {output} --to DEVICE")
+    app.ui.next("deploy", output, "--to", "DEVICE")
 
 
 def _ids(app: App, selectors: tuple[str, ...]) -> list[str]:
@@ -185,7 +196,7 @@ def _ids(app: App, selectors: tuple[str, ...]) -> list[str]:
             raise UsageError(
                 f"device {device.name!r}",
                 "was enrolled before ids were kept, so no bundle can name it",
-                hint=f"enrol it again: `edgeq devices add {device.name} ... --replace`",
+                hint=f"run `edgeq devices remove {device.name}`, then enrol it again",
             )
     return [device.device_id for device in devices if device.device_id is not None]
 

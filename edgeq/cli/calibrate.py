@@ -83,7 +83,7 @@ def calibrate_command(
     app.ui.emit("edgeq.calibrate/1", calibrated.to_json())
     _show(app.ui, calibrated)
     model = "MODEL" if merge else str(sources[0])
-    app.ui.next(f"edgeq convert {model} -o int8.tflite --scheme int8 --histograms {output}")
+    app.ui.next("convert", model, "-o", "int8.tflite", "--scheme", "int8", "--histograms", output)
 
 
 def _show(ui: Ui, calibrated: Calibrated) -> None:

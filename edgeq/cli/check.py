@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeq.cli.ui import App, command
 from edgeq.values import DeviceKind
+
+if TYPE_CHECKING:
+    from edgeq.blueprint import Blueprint
 
 
 @command(
@@ -22,11 +26,13 @@ from edgeq.values import DeviceKind
 def check_command(app: App, blueprint: Path, kind: str | None) -> None:
     """Validate BLUEPRINT (known keys, quantities with units, existing files) and show its limits."""
     from edgeq.blueprint import load_blueprint
-    from edgeq.units import format_limit, limit_key
+    from edgeq.units import limit_key
 
     loaded = load_blueprint(blueprint)
-    limits = loaded.limits_for(DeviceKind(kind) if kind else None).stated()
-    rows = [[limit_key(name), format_limit(name, value)] for name, value in limits.items()]
+    chosen = DeviceKind(kind) if kind else None
+    applied = loaded.limits_for(chosen)
+    limits = applied.stated()
+    rows = [[limit_key(name), applied.text(name)] for name in limits]
     app.ui.table(["limit", "value"], rows or [["none", "-"]])
     app.ui.emit(
         "edgeq.check/1",
@@ -39,5 +45,19 @@ def check_command(app: App, blueprint: Path, kind: str | None) -> None:
             "limits": limits,
         },
     )
+    for other in loaded.kinds_with_other_limits(chosen):
+        app.ui.note(f"{other} has limits of its own; --kind {other} shows them")
     app.ui.say(f"{blueprint}: {loaded.name}, schemes {', '.join(loaded.schemes)}")
-    app.ui.next(f"edgeq convert {loaded.source} -o {loaded.name}.tflite --scheme {loaded.schemes[-1]}")
+    app.ui.next(*_conversion(loaded))
+
+
+def _conversion(blueprint: Blueprint) -> list[str | Path]:
+    """Return the command that makes the blueprint's last variant."""
+    scheme = blueprint.schemes[-1]
+    words: list[str | Path] = ["convert", blueprint.source, "-o", f"{blueprint.name}-{scheme}.tflite"]
+    words += ["--scheme", scheme.value]
+    if scheme.needs_ranges and blueprint.calibration is not None:
+        words += ["--calibration", blueprint.calibration]
+    if scheme.needs_ranges and blueprint.io is not None:
+        words += ["--io", blueprint.io]
+    return words

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.device_results import failure_line, finish
 from edgeq.cli.options import Number
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     "collect",
     examples=["edgeq collect pi", "edgeq collect --all --watch 60", "edgeq collect label:site=lab --json"],
 )
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, shell_complete=completing.selectors)
 @click.option("--all", "everything", is_flag=True, help="Collect from all devices.")
 @click.option(
     "--watch", "watch_s", type=Number(0.1), metavar="SECONDS", help="Repeat every SECONDS until Ctrl-C."
@@ -49,7 +50,7 @@ def collect_command(
         time.sleep(watch_s)
     body = _document(done, failed)
     finish(app, "edgeq.collect/1", body, failed, device_count=len(devices), what="collect")
-    app.ui.next("edgeq monitor")
+    app.ui.next("monitor")
 
 
 def _round(

@@ -17,7 +17,11 @@ from edgeq.cli.ui import App, command
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion_command(app: App, shell: str) -> None:
-    """Print the completion script for SHELL: it completes commands and options."""
+    """Print the completion script for SHELL.
+
+    It completes commands, options, and the names of devices, labels, models, releases, rollouts, experiments
+    and keys of the workspace.
+    """
     from click.shell_completion import get_completion_class
 
     from edgeq.cli.root import root

@@ -111,7 +111,7 @@ def convert_command(
     app.ui.remarks(notes=conversion.notes, warnings=conversion.warnings)
     app.ui.emit("edgeq.convert/1", conversion.to_json())
     _show(app.ui, conversion)
-    app.ui.next(f"edgeq evaluate {output} --data EVALUATION.npz")
+    app.ui.next("evaluate", output, "--data", "EVALUATION.npz")
 
 
 def _show(ui: Ui, conversion: Conversion) -> None:

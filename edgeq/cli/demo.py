@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -25,4 +26,5 @@ def demo_command(app: App, folder: Path) -> None:
     seconds = sum(result.seconds_by_step.values())
     app.ui.emit("edgeq.demo/1", result.to_dict())
     app.ui.line(f"done in {seconds:.0f} s; the report is {result.report}")
-    app.ui.next(f"cd {folder} && edgeq convert digits.keras -o tour.tflite --scheme dynamic")
+    command = "edgeq convert digits.keras -o tour.tflite --scheme dynamic"
+    app.ui.say(f"next: cd {shlex.quote(str(folder))} && {command}")

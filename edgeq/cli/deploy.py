@@ -197,4 +197,7 @@ def _report(
     }
     failed = {entry.device: entry.error for entry in entries if entry.error}
     finish(app, "edgeq.deploy/1", body, failed, device_count=len(devices), what="deploy")
-    app.ui.next(f"edgeq bench {bundle.model} --on {devices[0].name}")
+    if dry_run:
+        app.ui.again(without="dry_run")
+    else:
+        app.ui.next("bench", bundle.model, "--on", devices[0].name)

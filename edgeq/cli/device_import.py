@@ -117,7 +117,7 @@ def import_command(
     )
     plan = plan_import(hosts, Inventory.load(app.workspace).devices, defaults)
     for note in (*hosts.notes, *(f"{e.where}: {e.name}: {note}" for e in hosts.entries for note in e.notes)):
-        app.ui.say(f"note: {note}")
+        app.ui.note(note)
     imported = Imported(done={}, failed={})
     if plan.new and not dry_run:
         with (
@@ -142,9 +142,9 @@ def import_command(
     }
     emit(app, "edgeq.devices.import/1", body, _error(plan, imported))
     if dry_run and plan.new:
-        app.ui.next(f"edgeq devices import {source}, without --dry-run")
+        app.ui.again(without="dry_run")
     elif not dry_run:
-        app.ui.next("edgeq deploy BUNDLE --to all")
+        app.ui.next("deploy", "BUNDLE", "--to", "all")
 
 
 def _show(app: App, plan: ImportPlan, imported: Imported, more: Mapping[str, str], *, dry_run: bool) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.ui import App, command
 from edgeq.errors import UsageError
@@ -15,7 +16,7 @@ from edgeq.errors import UsageError
     "native",
     examples=["edgeq devices native phone ./benchmark_model", "edgeq devices native phone --forget"],
 )
-@click.argument("name")
+@click.argument("name", shell_complete=completing.devices)
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--forget", is_flag=True, help="Stop using the native benchmark program.")
 @retries_option()
@@ -33,7 +34,9 @@ def native_command(app: App, name: str, file: Path | None, forget: bool, retries
         )
     if file is None:
         forget_native(app.workspace, name)
-        app.ui.say(f"{name}: no longer uses a native program; `edgeq prune` removes it from the device")
+        app.ui.say(
+            f"{name}: no longer uses a native program; `edgeq prune --on {name}` removes it from the device"
+        )
         app.ui.emit("edgeq.devices.native/1", {"device": name, "sha256": None, "runtime": None})
         return
     runtime = use_native(app.workspace, name, file, retry_policy=retry_policy(app, retries))
@@ -41,4 +44,4 @@ def native_command(app: App, name: str, file: Path | None, forget: bool, retries
     app.ui.line(f"{name}: {program.path} runs there, sha256 {program.sha256[:12]}")
     body = {"device": name, "sha256": program.sha256, "runtime": runtime.digest}
     app.ui.emit("edgeq.devices.native/1", body)
-    app.ui.next(f"edgeq deploy BUNDLE --to {name}")
+    app.ui.next("deploy", "BUNDLE", "--to", name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.ui import App
 
 if TYPE_CHECKING:
@@ -20,8 +21,12 @@ DEFAULT_RETRIES, DEPLOY_RETRIES = 2, 5
 
 _SELECTOR = "A device, label:KEY=VALUE, or all; repeatable."
 
-to_option = click.option("--to", "selectors", multiple=True, required=True, help=_SELECTOR)
-on_option = click.option("--on", "selectors", multiple=True, required=True, help=_SELECTOR)
+to_option = click.option(
+    "--to", "selectors", multiple=True, required=True, help=_SELECTOR, shell_complete=completing.selectors
+)
+on_option = click.option(
+    "--on", "selectors", multiple=True, required=True, help=_SELECTOR, shell_complete=completing.selectors
+)
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 
 

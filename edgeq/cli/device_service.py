@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.ui import App, command
 from edgeq.errors import UsageError
@@ -26,7 +27,7 @@ _KINDS = ("auto", "systemd-user", "systemd-system", "termux-boot", "plain")
         "edgeq devices service pi --disable",
     ],
 )
-@click.argument("name")
+@click.argument("name", shell_complete=completing.devices)
 @click.option("--enable", is_flag=True, help="Install the service and start it once.")
 @click.option("--disable", is_flag=True, help="Remove the service and stop its model server.")
 @click.option("--status", is_flag=True, help="Show the service.  [default]")
@@ -89,7 +90,7 @@ def service_command(
         app.ui.line(f"{name}: {line}")
     app.ui.emit("edgeq.devices.service/1", {"device": name, **service.document})
     if not service.enabled:
-        app.ui.next(f"edgeq devices service {name} --enable")
+        app.ui.next("devices", "service", name, "--enable")
 
 
 def lines(service: Autostart) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.device_import import import_command
 from edgeq.cli.device_labels import label_option, parse_labels
 from edgeq.cli.device_native import native_command
@@ -147,7 +148,7 @@ def _add(
         app.ui.say(
             f"pinned its present host key; compare it on {name}: ssh-keygen -lf /etc/ssh/ssh_host_*.pub"
         )
-    app.ui.next(f"edgeq deploy BUNDLE --to {name}")
+    app.ui.next("deploy", "BUNDLE", "--to", name)
 
 
 @command("list", examples=["edgeq devices list", "edgeq devices list --json"])
@@ -174,11 +175,12 @@ def _list(app: App) -> None:
     )
     app.ui.emit("edgeq.devices.list/1", {"devices": entries})
     if not devices:
-        app.ui.next("edgeq devices add NAME --host HOST, or `edgeq devices emulate NAME`")
+        app.ui.next("devices", "add", "NAME", "--host", "HOST")
+        app.ui.next("devices", "emulate", "NAME")
 
 
 @command("remove", examples=["edgeq devices remove pi"])
-@click.argument("name")
+@click.argument("name", shell_complete=completing.devices)
 def _remove(app: App, name: str) -> None:
     """Remove a device from devices.toml; nothing changes on the device."""
     from edgeq.fleet.inventory import Inventory
@@ -189,7 +191,7 @@ def _remove(app: App, name: str) -> None:
 
 
 @command("rotate-key", examples=["edgeq devices rotate-key pi --fingerprint SHA256:nQxf..."])
-@click.argument("name")
+@click.argument("name", shell_complete=completing.devices)
 @click.option("--fingerprint", help="Fingerprint of the new host key, as read on the device: SHA256:...")
 @_JUMP_FINGERPRINT
 def _rotate_key(app: App, name: str, fingerprint: str | None, jump_fingerprints: tuple[str, ...]) -> None:
@@ -242,7 +244,7 @@ def _emulate(app: App, name: str, detach: bool, labels: tuple[str, ...]) -> None
                 "pid": running.device.pid,
             },
         )
-        app.ui.next(f"edgeq deploy BUNDLE --to {name}")
+        app.ui.next("deploy", "BUNDLE", "--to", name)
         if detach:
             app.ui.say(f"it runs in the background; `edgeq devices stop {name}` stops it")
         else:
@@ -251,7 +253,7 @@ def _emulate(app: App, name: str, detach: bool, labels: tuple[str, ...]) -> None
 
 
 @command("stop", examples=["edgeq devices stop pi-test"])
-@click.argument("name")
+@click.argument("name", shell_complete=completing.devices)
 def _stop(app: App, name: str) -> None:
     """Stop a loopback device that runs in the background; its folder and its inventory entry are kept."""
     from edgeq.testing.emulation import stop

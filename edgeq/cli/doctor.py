@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.hints import fitting
 from edgeq.cli.ui import App, command
 from edgeq.errors import ExitStatus
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @command("doctor", examples=["edgeq doctor", "edgeq doctor pi-4 --json", "edgeq doctor --local"])
-@click.argument("devices", nargs=-1)
+@click.argument("devices", nargs=-1, shell_complete=completing.devices)
 @click.option("--local", is_flag=True, help="Check only this machine.")
 @click.pass_context
 def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local: bool) -> None:

@@ -143,11 +143,13 @@ def show_after(app: App, chain: TrustChain, path: Path) -> None:
     app.ui.emit(SCHEMA, document_body(app, chain))
     if chain.draft is not None:
         app.ui.say("the draft is not in force: devices do not get it before it has its signatures")
-        app.ui.next(
-            f"edgeq keys sign {path} --by KEY, also on a copy elsewhere; then `edgeq keys import COPY`"
+        app.ui.say(
+            "a copy of the file can be signed elsewhere; then import it here: `edgeq keys import FILE`"
         )
+        app.ui.next("keys", "sign", path, "--by", "KEY")
     elif chain.documents:
-        app.ui.next("edgeq keys push --on all, or the next `edgeq deploy`")
+        app.ui.say("devices get the document with the next deploy, or now:")
+        app.ui.next("keys", "push", "--on", "all")
 
 
 def show_lines(app: App, chain: TrustChain) -> None:

@@ -41,9 +41,9 @@ def evaluate_command(app: App, model: Path, data: Path, reference: Path | None) 
     app.ui.emit("edgeq.evaluate/1", evaluation.to_json())
     app.ui.table(["metric", "value"], _rows(evaluation.metrics))
     if reference is None:
-        app.ui.next(f"edgeq evaluate {model} --data {data} --reference FLOAT.tflite")
+        app.ui.next("evaluate", model, "--data", data, "--reference", "FLOAT.tflite")
     else:
-        app.ui.next(f"edgeq select blueprint.toml --reference {reference} {model}")
+        app.ui.next("select", "BLUEPRINT.toml", "--reference", reference, model)
 
 
 def _rows(metrics: Metrics) -> list[list[str]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.device_results import emit, failure_line
 from edgeq.cli.options import Number
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
         "edgeq exec all --timeout 300 --json -- sudo -n apt-get -y upgrade",
     ],
 )
-@click.argument("selector")
+@click.argument("selector", shell_complete=completing.selectors)
 @click.argument("words", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option(
     "--timeout",

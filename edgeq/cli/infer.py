@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.ui import App, command
 from edgeq.units import format_duration, format_percent
@@ -15,8 +16,8 @@ from edgeq.units import format_duration, format_percent
     "infer",
     examples=["edgeq infer kws --on pi --data evaluation.npz", "edgeq infer kws --on pi --data x.npz --json"],
 )
-@click.argument("model")
-@click.option("--on", "name", required=True, help="The device.")
+@click.argument("model", shell_complete=completing.models)
+@click.option("--on", "name", required=True, help="The device.", shell_complete=completing.devices)
 @click.option(
     "--data", required=True, type=click.Path(path_type=Path), help="An .npz with the inputs x, and labels y."
 )
@@ -73,4 +74,4 @@ def infer_command(
     for kind, count in result.errors.items():
         app.ui.warn(f"{count} x {kind}")
     app.ui.emit("edgeq.infer/1", {"device": name, "accuracy": accuracy, **result.document})
-    app.ui.next(f"edgeq collect {name}")
+    app.ui.next("collect", name)

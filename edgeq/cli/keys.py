@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.device_options import on_option, retries_option, retry_policy
 from edgeq.cli.device_results import finish, print_failures
 from edgeq.cli.keys_document import DOCUMENT_COMMANDS
@@ -23,6 +24,7 @@ _by_option = click.option(
     multiple=True,
     metavar="KEY",
     help="Sign the change with this key, which the devices trust; repeatable.",
+    shell_complete=completing.keys,
 )
 
 
@@ -52,7 +54,7 @@ def _new(app: App, name: str, protect: bool) -> None:
     app.ui.line(f"{key.id}  {key.name}  {path}")
     app.ui.emit("edgeq.keys.new/1", {"key": _entry(key), "path": str(path)})
     app.ui.say("keep the private file safe: whoever has it can publish releases, and it cannot be recovered")
-    app.ui.next(f"edgeq keys trust {name} --on DEVICE")
+    app.ui.next("keys", "trust", name, "--on", "DEVICE")
 
 
 @command("list", examples=["edgeq keys list", "edgeq keys list --on pi", "edgeq keys list --on all --json"])
@@ -61,6 +63,7 @@ def _new(app: App, name: str, protect: bool) -> None:
     "selectors",
     multiple=True,
     help="List the keys that these devices trust; by default this workspace's keys.",
+    shell_complete=completing.selectors,
 )
 @retries_option()
 def _list(app: App, selectors: tuple[str, ...], retries: int) -> None:
@@ -74,11 +77,11 @@ def _list(app: App, selectors: tuple[str, ...], retries: int) -> None:
     app.ui.table(["id", "name"], [[key.id, key.name] for key in keys])
     app.ui.emit("edgeq.keys.list/1", {"keys": [_entry(key) for key in keys], "devices": []})
     if not keys:
-        app.ui.next("edgeq keys new NAME, or `edgeq bundle`, which creates this workspace's own key")
+        app.ui.next("keys", "new", "NAME")
 
 
 @command("export", examples=["edgeq keys export > publisher.pub", "edgeq keys export release --json"])
-@click.argument("key", default="workspace")
+@click.argument("key", default="workspace", shell_complete=completing.keys)
 def _export(app: App, key: str) -> None:
     """Print the public part of KEY in OpenSSH's format; the private part is never printed."""
     from edgeq.bundle.keys import find_public
@@ -96,7 +99,7 @@ def _export(app: App, key: str) -> None:
         "edgeq keys trust release --on all --by workspace",
     ],
 )
-@click.argument("key", default="workspace")
+@click.argument("key", default="workspace", shell_complete=completing.keys)
 @on_option
 @_by_option
 @retries_option()
@@ -106,7 +109,7 @@ def _trust(app: App, key: str, selectors: tuple[str, ...], signers: tuple[str, .
 
     public = find_public(app.workspace, key)
     _change(app, "edgeq.keys.trust/1", selectors, signers, retries, what="keys trust", add=[public])
-    app.ui.next(f"edgeq keys list --on {selectors[0]}")
+    app.ui.next("keys", "list", "--on", selectors[0])
 
 
 @command(
@@ -116,7 +119,7 @@ def _trust(app: App, key: str, selectors: tuple[str, ...], signers: tuple[str, .
         "edgeq keys revoke old.pub --on pi --by release",
     ],
 )
-@click.argument("key")
+@click.argument("key", shell_complete=completing.keys)
 @on_option
 @_by_option
 @retries_option()
@@ -130,7 +133,7 @@ def _revoke(app: App, key: str, selectors: tuple[str, ...], signers: tuple[str, 
     is_id = len(key) == 16 and set(key) <= set("0123456789abcdef")
     key_id = key if is_id else find_public(app.workspace, key).id
     _change(app, "edgeq.keys.revoke/1", selectors, signers, retries, what="keys revoke", revoke=[key_id])
-    app.ui.next(f"edgeq keys list --on {selectors[0]}")
+    app.ui.next("keys", "list", "--on", selectors[0])
 
 
 @command(
@@ -178,12 +181,13 @@ def _policy(
         "edgeq keys rotate workspace next --on all --by workspace",
     ],
 )
-@click.argument("old")
+@click.argument("old", shell_complete=completing.keys)
 @click.argument("new")
 @click.option(
     "--on",
     "selectors",
     multiple=True,
+    shell_complete=completing.selectors,
     help="Change these devices, which follow no trust document; by default the trust document changes.",
 )
 @_by_option
@@ -212,7 +216,7 @@ def _rotate(
         add=[new_public],
         revoke=revoke,
     )
-    app.ui.next(f"edgeq keys list --on {selectors[0]}")
+    app.ui.next("keys", "list", "--on", selectors[0])
 
 
 @command(
@@ -222,7 +226,7 @@ def _rotate(
         "edgeq keys reset-counter kws --to 17 --on pi",
     ],
 )
-@click.argument("model")
+@click.argument("model", shell_complete=completing.models)
 @click.option(
     "--to", "counter", type=click.IntRange(0), required=True, help="The counter of the last good release."
 )
@@ -230,6 +234,7 @@ def _rotate(
     "--on",
     "selectors",
     multiple=True,
+    shell_complete=completing.selectors,
     help="Change these devices, which follow no trust document; by default the trust document changes.",
 )
 @_by_option
@@ -256,7 +261,7 @@ def _reset_counter(
         what="keys reset-counter",
         reset_counters={model: counter},
     )
-    app.ui.next(f"edgeq keys list --on {selectors[0]}")
+    app.ui.next("keys", "list", "--on", selectors[0])
 
 
 for _command in (_new, _list, _export, _trust, _revoke, _policy, _rotate, _reset_counter):

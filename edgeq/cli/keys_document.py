@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.device_options import on_option, retries_option, retry_policy
 from edgeq.cli.device_results import finish, print_failures
 from edgeq.cli.document_changes import (
@@ -37,6 +38,7 @@ _by_option = click.option(
     multiple=True,
     metavar="KEY",
     help="Sign with this key of the role root; repeatable.  [default: all root keys that can sign here]",
+    shell_complete=completing.keys,
 )
 _expires_option = click.option(
     "--expires",
@@ -137,7 +139,7 @@ def _show(app: App) -> None:
     show_lines(app, chain)
     app.ui.emit(SCHEMA, document_body(app, chain))
     if chain.latest is None and chain.draft is None:
-        app.ui.next("edgeq keys init")
+        app.ui.next("keys", "init")
 
 
 @command(
@@ -214,7 +216,7 @@ def _change(
         "edgeq keys recover 843be49bc5b1b5dc --reset-counter kws=17 --reset-counter pose=4",
     ],
 )
-@click.argument("leaked", nargs=-1, required=True)
+@click.argument("leaked", nargs=-1, required=True, shell_complete=completing.keys)
 @click.option(
     "--replace-by",
     multiple=True,

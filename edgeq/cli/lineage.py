@@ -30,7 +30,7 @@ def lineage_command(app: App, what: str) -> None:
         if depth:
             app.ui.line()
         _show(app.ui, link)
-    app.ui.next(f"edgeq reproduce {links[0].output.sha256[:12]}")
+    app.ui.next("reproduce", links[0].output.sha256[:12])
 
 
 def _show(ui: Ui, link: Lineage) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.device_results import failure_line, finish, print_failures
 from edgeq.cli.ui import App, command
@@ -29,7 +30,7 @@ _EVERY_S = 2.0
         "edgeq logs label:site=lab --follow",
     ],
 )
-@click.argument("selector")
+@click.argument("selector", shell_complete=completing.selectors)
 @click.option(
     "-n",
     "--lines",
@@ -77,6 +78,7 @@ def logs_command(
                 _show_changes(app, results.failed, failing)
                 if any(each.entries for each in results.done.values()):
                     app.ui.emit("edgeq.logs/1", _body(results))
+                app.ui.flush()
                 time.sleep(_EVERY_S)
     results = logs_many(
         devices, lines=lines, since=since, sources=sources, retry_policy=retry_policy(app, retries)
@@ -109,7 +111,7 @@ def _show_changes(app: App, failed: Mapping[str, EdgeqError], failing: set[str])
     """Report a device that begins to fail once, not in every round."""
     for name, error in failed.items():
         if name not in failing:
-            app.ui.warn(failure_line(name, error))
+            app.ui.error(error.reported_code, failure_line(name, error))
     for name in failing - set(failed):
         app.ui.say(f"{name}: answers again")
     failing.clear()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.options import Number
 from edgeq.cli.ui import App, command
 from edgeq.errors import GateError, StoreError
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
         "edgeq monitor --replay 2000 --json",
     ],
 )
-@click.argument("names", nargs=-1)
-@click.option("--model", help="Test only this model.")
+@click.argument("names", nargs=-1, shell_complete=completing.selectors)
+@click.option("--model", help="Test only this model.", shell_complete=completing.models)
 @click.option(
     "--alpha",
     default=0.001,
@@ -97,7 +98,7 @@ def monitor_command(
         )
     body = {"alpha": alpha, "alarm": bool(alarms), "streams": entries, "quarantined": quarantined}
     _end(app, body, _gate(alarms, alpha) if exit_code else None)
-    app.ui.next("edgeq report -o report.html")
+    app.ui.next("report", "-o", "report.html")
 
 
 def _names(inventory: Inventory, selector: str) -> list[str]:
@@ -126,7 +127,8 @@ def _gate(alarms: Sequence[TelemetryStream], alpha: float) -> GateError | None:
     return GateError(
         ", ".join(f"{each.device}/{each.model}" for each in alarms),
         f"drift, at a false-alarm rate of {alpha:g} at most",
-        hint="`edgeq report -o report.html` shows it; `edgeq rollback` activates the previous release",
+        hint="`edgeq report -o report.html` shows it; "
+        f"`edgeq rollback {alarms[0].model} --on {alarms[0].device}` activates the previous release",
     )
 
 

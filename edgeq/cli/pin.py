@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.device_options import on_option, retries_option, retry_policy
 from edgeq.cli.device_results import finish, print_failures
 from edgeq.cli.ui import App, command
 
 _release_option = click.option(
-    "--release", help="The release's id, or its first digits; by default the current release."
+    "--release",
+    help="The release's id, or its first digits; by default the current release.",
+    shell_complete=completing.releases,
 )
 
 
 @command("pin", examples=["edgeq pin kws --on pi", "edgeq pin kws --release 3265b70d --on label:site=lab"])
-@click.argument("model")
+@click.argument("model", shell_complete=completing.models)
 @_release_option
 @on_option
 @retries_option()
@@ -24,7 +27,7 @@ def pin_command(app: App, model: str, release: str | None, selectors: tuple[str,
 
 
 @command("unpin", examples=["edgeq unpin kws --on pi", "edgeq unpin kws --release 3265b70d --on all --json"])
-@click.argument("model")
+@click.argument("model", shell_complete=completing.models)
 @_release_option
 @on_option
 @retries_option()
@@ -56,4 +59,4 @@ def _change(
     body = {"model": model, "devices": results.entries(lambda result: result.document)}
     schema = "edgeq.pin/1" if keep else "edgeq.unpin/1"
     finish(app, schema, body, results.failed, device_count=len(devices), what=verb)
-    app.ui.next(f"edgeq prune --on {devices[0].name} --dry-run")
+    app.ui.next("prune", "--on", devices[0].name, "--dry-run")

@@ -36,4 +36,4 @@ def plan_command(app: App, bundle: Path, selectors: tuple[str, ...], retries: in
     }
     failed = {entry.device: entry.error for entry in entries if entry.error}
     finish(app, "edgeq.plan/1", body, failed, device_count=len(devices), what="plan")
-    app.ui.next(f"edgeq deploy {bundle} {' '.join(f'--to {selector}' for selector in selectors)}")
+    app.ui.next("deploy", bundle, *(word for selector in selectors for word in ("--to", selector)))

@@ -46,7 +46,10 @@ def prune_command(app: App, selectors: tuple[str, ...], dry_run: bool, retries: 
     print_failures(app, results.failed)
     body = {"dry_run": dry_run, "devices": results.entries(lambda result: result.document)}
     finish(app, "edgeq.prune/1", body, results.failed, device_count=len(devices), what="prune")
-    app.ui.next(f"edgeq prune --on {selectors[0]}" if dry_run else f"edgeq status {devices[0].name}")
+    if dry_run:
+        app.ui.again(without="dry_run")
+    else:
+        app.ui.next("status", devices[0].name)
 
 
 def _lines(result: Pruned, *, dry_run: bool) -> list[str]:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.ui import App, CommandGroup, command
 from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
     from edgeq.store import QuarantineRecord, Store
 
-_device_option = click.option("--device", metavar="NAME", help="The records of this device.")
+_device_option = click.option(
+    "--device", metavar="NAME", help="The records of this device.", shell_complete=completing.devices
+)
 _all_option = click.option("--all", "everything", is_flag=True, help="All records.")
 
 
@@ -24,7 +27,7 @@ def quarantine_command() -> None:
 
 
 @command("list", examples=["edgeq quarantine list", "edgeq quarantine list pi --json"])
-@click.argument("device", required=False)
+@click.argument("device", required=False, shell_complete=completing.devices)
 def _list(app: App, device: str | None) -> None:
     """List the refused records, of DEVICE if it is given, with the reasons."""
     from edgeq.store import Store
@@ -38,7 +41,7 @@ def _list(app: App, device: str | None) -> None:
         app.ui.say("the quarantine is empty" if device is None else f"{device}: no record is in quarantine")
     app.ui.emit("edgeq.quarantine.list/1", {"records": [_entry(each) for each in records]})
     if records:
-        app.ui.next("edgeq quarantine show RECORD")
+        app.ui.next("quarantine", "show", str(records[0].id))
 
 
 @command("show", examples=["edgeq quarantine show 3", "edgeq quarantine show 3 --json"])
@@ -103,7 +106,7 @@ def _retry(app: App, numbers: tuple[int, ...], device: str | None, everything: b
             "refused": [{**_entry(each.record), "reason": each.reason} for each in refused],
         },
     )
-    app.ui.next("edgeq monitor")
+    app.ui.next("monitor")
 
 
 def _selected(

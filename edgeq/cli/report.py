@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.options import Number
 from edgeq.cli.ui import App, command
 
@@ -19,7 +20,9 @@ from edgeq.cli.ui import App, command
     show_default=True,
     help="File to write.",
 )
-@click.option("--model", help="Include only this model's benchmarks and windows.")
+@click.option(
+    "--model", help="Include only this model's benchmarks and windows.", shell_complete=completing.models
+)
 @click.option("--title", help="Title of the page.")
 @click.option(
     "--alpha",

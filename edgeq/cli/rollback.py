@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.device_options import on_option, retries_option, retry_policy
 from edgeq.cli.device_results import finish, print_failures
 from edgeq.cli.ui import App, command
 
 
 @command("rollback", examples=["edgeq rollback kws --on pi", "edgeq rollback kws --on label:site=lab --json"])
-@click.argument("model")
+@click.argument("model", shell_complete=completing.models)
 @on_option
 @retries_option()
 def rollback_command(app: App, model: str, selectors: tuple[str, ...], retries: int) -> None:
@@ -28,4 +29,4 @@ def rollback_command(app: App, model: str, selectors: tuple[str, ...], retries: 
     print_failures(app, results.failed)
     body = {"model": model, "devices": results.entries(lambda result: result.document)}
     finish(app, "edgeq.rollback/1", body, results.failed, device_count=len(devices), what="rollback")
-    app.ui.next(f"edgeq status {devices[0].name}")
+    app.ui.next("status", devices[0].name)

@@ -34,7 +34,7 @@ def runs_command(app: App, kind: str | None, limit: int) -> None:
         "edgeq.runs/1",
         {"runs": [{**asdict(run), "created": f"{_time(run.created_ns)}Z"} for run in runs]},
     )
-    app.ui.next("edgeq report -o report.html")
+    app.ui.next("report", "-o", "report.html")
 
 
 def _time(at_ns: int) -> str:

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, Ui, command
+from edgeq.errors import UsageError
+from edgeq.values import DeviceKind
 
 if TYPE_CHECKING:
     from edgeq.search.run import SearchResult
     from edgeq.search.scoring import Point
+    from edgeq.values import Device
 
 
 @command(
@@ -22,11 +26,21 @@ if TYPE_CHECKING:
     examples=[
         "edgeq search blueprint.toml",
         "edgeq search blueprint.toml --device pi --html search.html",
+        "edgeq search blueprint.toml --kind raspberry-pi",
         "edgeq search blueprint.toml -o best.tflite --json",
     ],
 )
 @click.argument("blueprint", type=click.Path(path_type=Path))
-@click.option("--device", help="Time the candidates on this device instead of this machine.")
+@click.option(
+    "--device",
+    help="Time the candidates on this device instead of this machine.",
+    shell_complete=completing.devices,
+)
+@click.option(
+    "--kind",
+    type=click.Choice([kind.value for kind in DeviceKind]),
+    help="Apply the limits of this kind of device.  [default: the kind of --device]",
+)
 @click.option(
     "--candidates",
     default=6,
@@ -50,6 +64,7 @@ def search_command(
     app: App,
     blueprint: Path,
     device: str | None,
+    kind: str | None,
     candidates: int,
     recipe_file: Path | None,
     output: Path | None,
@@ -64,12 +79,14 @@ def search_command(
     from edgeq.search.latencies import ThisMachine
     from edgeq.search.on_device import OnDevice
     from edgeq.search.page import search_view
+    from edgeq.search.remarks import remarks_on
     from edgeq.search.run import search
     from edgeq.selection import require_chosen
     from edgeq.store import Store
 
     loaded = load_blueprint(blueprint)
     target = None if device is None else Inventory.load(app.workspace).get(device)
+    applied = _kind(kind, target)
     base = None if recipe_file is None else load_recipe(recipe_file)
     with Store.open(app.workspace) as store, worker_progress(app.ui) as on_progress:
         timing = (
@@ -82,13 +99,15 @@ def search_command(
             workspace=app.workspace,
             store=store,
             timing=timing,
-            kind=None if target is None else target.kind,
+            kind=applied,
             count=candidates,
             base=base,
             on_progress=on_progress,
             say=app.ui.say,
         )
     _show(app.ui, result)
+    remarks = remarks_on(loaded, kind=applied, on_device=target is not None)
+    app.ui.remarks(notes=remarks.notes, warnings=remarks.warnings)
     if html is not None:
         write_report(html, search_view(loaded, result))
         app.ui.say(f"wrote {html}")
@@ -100,8 +119,22 @@ def search_command(
     if output is not None:
         write_atomic(output, path.read_bytes())
         path = output
-    app.ui.emit("edgeq.search/1", {**result.to_json(), "path": str(path)})
-    app.ui.next(f"edgeq bundle {path} -o {loaded.name}.eqb --blueprint {blueprint}")
+    document = {**result.to_json(), "path": str(path), **remarks.to_json()}
+    app.ui.emit("edgeq.search/1", document)
+    app.ui.next("bundle", path, "-o", f"{loaded.name}.eqb", "--blueprint", blueprint)
+
+
+def _kind(kind: str | None, target: Device | None) -> DeviceKind | None:
+    if target is None:
+        return None if kind is None else DeviceKind(kind)
+    if kind not in (None, target.kind.value):
+        raise UsageError(
+            "--kind",
+            expected=f"{target.kind.value}, the kind of {target.name}",
+            got=str(kind),
+            hint="omit --kind: the limits are those of the device",
+        )
+    return target.kind
 
 
 def _show(ui: Ui, result: SearchResult) -> None:
@@ -133,7 +166,7 @@ def _row(point: Point) -> list[str]:
         _db(metrics.output_sqnr_db),
         str(len(point.built.recipe.float_ops)),
         "yes" if point.on_front else "no",
-        ", ".join(gate.text for gate in point.gates) or "none stated",
+        point.limits_text,
     ]
 
 

@@ -51,6 +51,8 @@ def select_command(
             kind=DeviceKind(kind) if kind else None,
             store=store,
         )
+    if others := loaded.kinds_with_other_limits(DeviceKind(kind) if kind else None):
+        app.ui.warn(f"the limits of {', '.join(others)} were not applied; --kind applies them")
     app.ui.table(
         ["variant", "size", "accuracy", "SQNR", "front", "limits"],
         [_row(candidate) for candidate in selection.candidates],
@@ -58,7 +60,7 @@ def select_command(
     chosen = require_chosen(selection, subject=str(blueprint))
     app.ui.emit("edgeq.select/1", selection.to_json())
     app.ui.say(f"chosen: {chosen.variant.name} ({format_size(chosen.variant.size_bytes)})")
-    app.ui.next(f"edgeq bundle {chosen.variant.path} -o {loaded.name}.eqb --blueprint {blueprint}")
+    app.ui.next("bundle", chosen.variant.path, "-o", f"{loaded.name}.eqb", "--blueprint", blueprint)
 
 
 def _row(candidate: Candidate) -> list[str]:
@@ -69,5 +71,5 @@ def _row(candidate: Candidate) -> list[str]:
         "-" if metrics.accuracy is None else format_percent(metrics.accuracy),
         "-" if metrics.output_sqnr_db is None else f"{metrics.output_sqnr_db:.1f} dB",
         "yes" if candidate.on_front else "no",
-        ", ".join(gate.text for gate in candidate.gates) or "none stated",
+        candidate.limits_text,
     ]

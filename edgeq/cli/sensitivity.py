@@ -86,7 +86,7 @@ def sensitivity_command(
         write_report(html, sensitivity_view(model, result))
         app.ui.say(f"wrote {html}")
     app.ui.emit("edgeq.sensitivity/1", analysis.to_json())
-    app.ui.next("edgeq search blueprint.toml")
+    app.ui.next("search", "BLUEPRINT.toml")
 
 
 def _show(ui: Ui, result: Sensitivity) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.device_results import finish
 from edgeq.cli.ui import App, command
@@ -24,7 +25,7 @@ _LAST_WINDOWS = 60
 
 
 @command("status", examples=["edgeq status", "edgeq status pi --json", "edgeq status label:site=lab"])
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, shell_complete=completing.selectors)
 @retries_option()
 def status_command(app: App, names: tuple[str, ...], retries: int) -> None:
     """Show what devices NAMES (or label:KEY=VALUE) serve, and their last collected telemetry.
@@ -66,7 +67,7 @@ def status_command(app: App, names: tuple[str, ...], retries: int) -> None:
                 app.ui.warn(f"{name}: {each.model}: {each.problem}")
     if not devices:
         app.ui.warn(f"no device is enrolled in the workspace {app.workspace}")
-        app.ui.next("edgeq devices add NAME --host HOST")
+        app.ui.next("devices", "add", "NAME", "--host", "HOST")
     body = {"devices": entries}
     finish(app, "edgeq.status/1", body, results.failed, device_count=len(devices), what="status")
 
@@ -95,7 +96,7 @@ def _problems(status: DeviceStatus) -> Iterator[str]:
         if entry.current in entry.damaged:
             yield (
                 f"{model}: files of {entry.current[:12]}, which serves, are damaged; "
-                "`edgeq deploy` of its bundle sends them again"
+                "`edgeq deploy BUNDLE --to DEVICE` of its bundle sends them again"
             )
         if entry.recorder.problem:
             yield f"{model}: telemetry is not stored: {entry.recorder.problem}"

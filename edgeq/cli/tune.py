@@ -69,7 +69,8 @@ def tune_command(
     app.ui.line()
     app.ui.line(f"{tuned.path}, {tuned.recipe_path}: {_kept(tuned)}")
     app.ui.next(
-        f"edgeq convert {tuned.path} -o MODEL.tflite --recipe {tuned.recipe_path} --calibration C.npz"
+        *("convert", tuned.path, "-o", "MODEL.tflite", "--recipe", tuned.recipe_path),
+        *("--calibration", "CALIBRATION.npz"),
     )
 
 

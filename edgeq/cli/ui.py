@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from edgeq.cli import streams
 from edgeq.cli.global_options import GLOBAL_OPTIONS, Group, apply_global_options
@@ -78,9 +81,17 @@ class Ui:
         for text in warnings:
             self.warn(text)
 
-    def next(self, command: str) -> None:
-        """Suggest the next command."""
-        self.say(f"next: {command}")
+    def next(self, *words: str | Path) -> None:
+        """Suggest the next command, so that it works when it is pasted.
+
+        Args:
+            words: of the command, after `edgeq`. A word in capitals is for the reader to fill in.
+        """
+        self.say(f"next: {shlex.join(['edgeq', *map(str, words), *_workspace_option()])}")
+
+    def again(self, *, without: str) -> None:
+        """Suggest the command that runs, without the flag of this parameter."""
+        self.next(*_given_words(click.get_current_context(), without))
 
     def emit(self, schema: str, body: Mapping[str, Any]) -> None:
         """Write the JSON document of a `--json` run; do nothing without `--json`."""
@@ -158,6 +169,29 @@ class App:
 
     workspace: Path
     ui: Ui
+
+
+def _given_words(ctx: click.Context, without: str) -> list[str]:
+    """Return the command of a context and what was given to it, but not how it prints."""
+    words = ctx.command_path.split()[1:]
+    for param in ctx.command.params:
+        name = param.name or ""
+        given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not given or name in (without, "json_output", "quiet", "verbose", "debug", "workspace"):
+            continue
+        value = ctx.params[name]
+        for each in value if param.multiple or param.nargs == -1 else [value]:
+            words += [param.opts[0]] if isinstance(param, click.Option) else []
+            words += [] if isinstance(param, click.Option) and param.is_flag else [str(each)]
+    return words
+
+
+def _workspace_option() -> tuple[str, ...]:
+    """Return `--workspace FOLDER` for a command that is pasted where this one ran, if it is needed there."""
+    ctx = click.get_current_context(silent=True)
+    app = ctx.find_object(App) if ctx is not None else None
+    usual = Path(os.environ.get("EDGEQ_WORKSPACE") or ".")
+    return () if app is None or app.workspace == usual else ("--workspace", str(app.workspace))
 
 
 def _fitted(document: dict[str, Any]) -> dict[str, Any]:

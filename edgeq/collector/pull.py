@@ -163,7 +163,7 @@ def _pull(
             raise AgentProtocolError(
                 device_name,
                 f"sends windows without end: {received} in one collection",
-                hint=f"what was stored stays; `edgeq deploy` renews the agent on {device_name}",
+                hint=f"what was stored stays; `edgeq deploy BUNDLE --to {device_name}` renews the agent",
             )
         if monotonic_s() > end_s:
             raise DeviceTimeout(
@@ -187,7 +187,7 @@ def _fetch(
                 "sends more windows than it was asked for",
                 expected=f"at most {limit}",
                 got="more",
-                hint=f"run `edgeq deploy` to renew the agent on {device}, then collect again",
+                hint=f"run `edgeq deploy BUNDLE --to {device}` to renew the agent, then collect again",
             )
         records.append(message.document.get("window"))
 
@@ -238,5 +238,5 @@ def _check_progress(device: str, records: list[Any], acknowledged: Mapping[str, 
             raise AgentProtocolError(
                 device,
                 f"sends window {seq} of boot {boot} again although it was acknowledged",
-                hint=f"run `edgeq deploy` to renew the agent on {device}, then collect again",
+                hint=f"run `edgeq deploy BUNDLE --to {device}` to renew the agent, then collect again",
             )

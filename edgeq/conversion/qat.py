@@ -41,7 +41,8 @@ class Tuned:
         accuracy: top-1 on held-out samples, 0..1: `float` before training, `tuned` as a float model, and the
             integer files `ptq` and `qat`. Each is None without labels.
         agreement: share of held-out samples on which `ptq` and `qat` predict the float model's class.
-        samples: number of held-out samples; neither training nor the selection of the epoch saw them.
+        samples: number of held-out samples; neither training nor the selection of the epoch saw them. A tuned
+            model that is worse on them is not kept.
         seconds: duration of the training.
         tools: {package: version} of the libraries that took part.
         notes: what was done, for the user.

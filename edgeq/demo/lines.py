@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from edgeq.benchmark import BenchResult
+from edgeq.blueprint import Limits
 from edgeq.demo.result import DeployFigures, TrafficFigures
-from edgeq.units import format_duration, format_limit, format_percent, format_size
+from edgeq.units import format_duration, format_percent, format_size
 from edgeq.values import Variant
 
 STEPS = 13
@@ -71,11 +72,11 @@ def deploy_line(figures: DeployFigures) -> str:
     return f"{figures.variant}: {sent} sent in {figures.duration_s:.1f} s; planned again: {again}"
 
 
-def limits_line(limits: Mapping[str, float]) -> str:
+def limits_line(limits: Limits) -> str:
     """Return a blueprint's limits as text with readable units."""
     shown = []
-    for name, limit in limits.items():
+    for name in limits.stated():
         quantity, _, bound = name.rpartition("_")
         quantity = quantity.removesuffix("_ns").removesuffix("_bytes").removesuffix("_db").replace("_", " ")
-        shown.append(f"{quantity} {'at most' if bound == 'max' else 'at least'} {format_limit(name, limit)}")
+        shown.append(f"{quantity} {'at most' if bound == 'max' else 'at least'} {limits.text(name)}")
     return ", ".join(shown)

@@ -54,7 +54,7 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> DemoResult:
         path = folder / "blueprint.toml"
         path.write_text(BLUEPRINT, encoding="utf-8")
         blueprint = load_blueprint(path)
-        result(limits_line(blueprint.limits.stated()))
+        result(limits_line(blueprint.limits))
     with log.step("convert", "convert to float32 (the reference), float16 and full-integer int8") as result:
         files = model_side.convert_all(folder, blueprint)
         result(", ".join(f"{name} {format_size(file.stat().st_size)}" for name, file in files.items()))

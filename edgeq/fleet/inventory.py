@@ -140,7 +140,7 @@ class Inventory:
     def _names_of(self, selector: str) -> tuple[str, ...]:
         if selector == "all":
             if not self.devices:
-                raise unknown("device", "all", (), hint="enrol one with `edgeq devices add`")
+                raise unknown("device", "all", (), hint="enrol one with `edgeq devices add NAME --host HOST`")
             return self.names
         if not is_selection(selector):
             return (self.get(selector).name,)

@@ -127,7 +127,7 @@ def combined_error(failed: Mapping[str, EdgeqError], *, device_count: int, what:
     lasting = [name for name in failed if name not in transient and name not in bugs]
     hints = [f"{name}: {failed[name].hint}" for name in bugs]
     if transient:
-        hints.append(f"run `edgeq {what}` again for {', '.join(transient)}")
+        hints.append(f"run the same command again for {', '.join(transient)}")
     if lasting:
         hints.append(f"check {', '.join(lasting)} with `edgeq doctor {' '.join(lasting)}`")
     return SomeDevicesFailed(

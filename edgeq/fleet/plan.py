@@ -257,7 +257,8 @@ def _device_steps(facts: Facts, device: Device, manifest: Manifest) -> list[Plan
     if devices and facts.device_id not in devices:
         shown = ", ".join(devices[:4]) + (", ..." if devices[4:] else "")
         reason = (
-            f"made for the devices {shown}; this one is {facts.device_id}: `edgeq bundle --for {device.name}`"
+            f"made for the devices {shown}; this one is {facts.device_id}: "
+            f"`edgeq bundle MODEL -o FILE --for {device.name}`"
         )
         return [_blocked(manifest.model, reason, "EQ539")]
     return []

@@ -134,7 +134,9 @@ def _check_keys(where: str, table: dict[str, Any]) -> None:
     for key in _REQUIRED:
         if key not in table:
             raise ConfigError(
-                f"{where}.{key}", "is missing", hint="`edgeq devices add` writes a complete entry"
+                f"{where}.{key}",
+                "is missing",
+                hint="`edgeq devices add NAME --host HOST` writes a complete entry",
             )
     for key, value in table.get("labels", {}).items():
         if not isinstance(value, str):

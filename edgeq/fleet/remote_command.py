@@ -115,7 +115,8 @@ class RemoteCommand(ABC):
                 raise AgentProtocolError(
                     self._name,
                     f"its answer is longer than {format_size(self._output_bytes)}",
-                    hint="a start-up file of its shell may print too much; `edgeq deploy` renews the agent",
+                    hint="a start-up file of its shell may print too much; `edgeq deploy BUNDLE --to DEVICE` "
+                    "renews the agent",
                 )
             yield piece
 

@@ -181,7 +181,8 @@ def trust_steps(
     if counter <= floor.counter and bundle.release not in (floor.release, current):
         reason = (
             f"its counter is {counter}, but the device has committed {floor.counter}: "
-            "`edgeq rollback` goes back to an older release, `edgeq bundle` makes a new one"
+            "`edgeq rollback MODEL --on DEVICE` goes back to an older release, "
+            "`edgeq bundle MODEL -o FILE` makes a new one"
         )
         return [_blocked(bundle, "EQ535", reason)]
     return []
@@ -221,8 +222,8 @@ def _check_signed(device: str, store: TrustStore, signed: SignedDocument) -> Non
         expected=f"{threshold} of " + ", ".join(root),
         got=", ".join(sorted(signers)) or "none of them",
         hint=(
-            "make the document where those keys are, and `edgeq keys import` it here; or use `--by-login`, "
-            "if the policy of the device allows it"
+            "make the document where those keys are, and `edgeq keys import FILE` takes it here; "
+            "or use `--by-login`, if the policy of the device allows it"
         ),
         code="EQ532",
     )
@@ -239,7 +240,7 @@ def _check_same_document(device: str, chain: TrustChain, version: int, digest: s
             got=f"version {version}",
             hint=(
                 "get the newer file from whoever made it (`edgeq keys import FILE`); if it is not yours, "
-                "replace it: `edgeq keys init --restart`, then `edgeq keys push --by-login`"
+                "replace it: `edgeq keys init --restart`, then `edgeq keys push --by-login --on DEVICE`"
             ),
             code="EQ538",
         )

@@ -49,7 +49,11 @@ def build_view(
     streams = judge_store(store, model=model, alpha=alpha)
     runs = store.runs(limit=MOST_RUNS)
     if not (runs or measured or streams):
-        raise StoreError(str(store.path), "nothing to report yet", hint="run `edgeq demo`, or `edgeq bench`")
+        raise StoreError(
+            str(store.path),
+            "nothing to report yet",
+            hint="run `edgeq demo`, or `edgeq bench MODEL --on DEVICE`",
+        )
     verdicts: list[VerdictLine] = [*drift_verdicts(streams), *device_verdicts(measured)]
     verdicts += [*unreadable_verdicts(benches), *_quarantine_verdicts(store)]
     if selection is not None:

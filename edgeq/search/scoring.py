@@ -12,13 +12,10 @@ from edgeq.search.measuring import Latency
 from edgeq.selection import Gate, Measured, Selection, rank
 from edgeq.units import format_duration, format_percent, format_size, limit_key
 from edgeq.values import DeviceKind, Metrics, Variant
+from edgeq_converters.metrics import SAME_DB, SAME_LATENCY
 from edgeq_converters.values import Scheme
 
 INT8 = "int8"
-# Medians of one model in one session differ by about this much.
-_SAME_LATENCY = 0.03
-# A smaller difference in SQNR counts as equal.
-_SAME_DB = 0.1
 _FREE = 0.05
 
 
@@ -28,7 +25,8 @@ class Point:
 
     Attributes:
         on_front: no other candidate is as good in accuracy, SQNR, size and latency and better in one.
-        admissible: no gate fails.
+        admissible: no gate fails, and the blueprint lists the scheme.
+        limits_text: the outcome of each limit.
     """
 
     built: BuiltCandidate
@@ -37,6 +35,7 @@ class Point:
     gates: tuple[Gate, ...]
     on_front: bool
     admissible: bool
+    limits_text: str
 
     def to_json(self) -> dict[str, Any]:
         """Return the candidate as JSON types."""
@@ -89,7 +88,15 @@ def score(
         for variant in variants
         if (latency := latencies.get(variant.sha256)) is not None
     }
-    selection = rank(variants, baseline=baseline, blueprint=blueprint, kind=kind, measured=measured)
+    allowed = searched_schemes(blueprint)
+    selection = rank(
+        variants,
+        baseline=baseline,
+        blueprint=blueprint,
+        kind=kind,
+        measured=measured,
+        unlisted=[name for name, each in built.items() if each.recipe.scheme not in allowed],
+    )
     points = tuple(
         Point(
             built=built[each.variant.name],
@@ -98,11 +105,18 @@ def score(
             gates=each.gates,
             on_front=not any(_beats(other, each.variant, latencies) for other in variants),
             admissible=each.admissible,
+            limits_text=each.limits_text,
         )
         for each in selection.candidates
     )
     chosen = next((point for point in points if point.admissible), None)
     return Scores(points=points, chosen=chosen, selection=selection, verdict=_verdict(points, chosen))
+
+
+def searched_schemes(blueprint: Blueprint) -> frozenset[Scheme]:
+    """Return the schemes that a search may choose: the blueprint's, and mixed precision if it lists int8."""
+    listed = frozenset(blueprint.schemes)
+    return listed | {Scheme.INT8_MIXED} if Scheme.INT8 in listed else listed
 
 
 def _beats(one: Variant, other: Variant, latencies: Mapping[str, Latency]) -> bool:
@@ -113,8 +127,8 @@ def _beats(one: Variant, other: Variant, latencies: Mapping[str, Latency]) -> bo
     for a, b, same in (
         (-float(one.size_bytes), -float(other.size_bytes), 0.0),
         (_or_least(one.metrics.accuracy), _or_least(other.metrics.accuracy), 0.0),
-        (_or_least(one.metrics.output_sqnr_db), _or_least(other.metrics.output_sqnr_db), _SAME_DB),
-        (*_speeds(one, other, latencies), _SAME_LATENCY),
+        (_or_least(one.metrics.output_sqnr_db), _or_least(other.metrics.output_sqnr_db), SAME_DB),
+        (*_speeds(one, other, latencies), SAME_LATENCY),
     ):
         better = better or a > b + same
         worse = worse or b > a + same
@@ -143,7 +157,8 @@ def _verdict(points: Sequence[Point], chosen: Point | None) -> str:
     if chosen is plain:
         best = "all int8 is best: it meets every limit, and no candidate is preferred to it"
         return best + _alternative(points, plain)
-    what = "int8 fails " + ", ".join(limit_key(gate.name) for gate in plain.gates if gate.holds is False)
+    failed = ", ".join(limit_key(gate.name) for gate in plain.gates if gate.holds is False)
+    what = f"int8 fails {failed}" if failed else "int8 is not among the blueprint's schemes"
     if plain.admissible:
         what = "int8 meets every limit too, but the blueprint prefers"
         return f"{what} {chosen.variant.name}: {difference(chosen, plain)}"

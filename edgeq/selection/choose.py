@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from edgeq.evaluation import evaluate, evaluate_model
 from edgeq.selection.gates import Gate, Measured, gates_of
 from edgeq.store import UNRECORDED, Recorder, recording_store
 from edgeq.values import DeviceKind, Metrics, Variant
+from edgeq_converters.metrics import Criterion, equal, in_order, same_db, same_latency, same_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,17 +24,25 @@ class Candidate:
     Attributes:
         on_front: no other variant is as good in size, accuracy and SQNR and better in one of them.
         measured: figures of a device; None without one.
+        listed: whether the blueprint lists its scheme; another one is shown for comparison only.
     """
 
     variant: Variant
     gates: tuple[Gate, ...]
     on_front: bool
     measured: Measured | None = None
+    listed: bool = True
 
     @property
     def admissible(self) -> bool:
-        """Whether no gate fails; a gate that only a device can measure stays open until then."""
-        return all(gate.holds is not False for gate in self.gates)
+        """Whether it is listed and no gate fails; a gate that only a device can measure stays open."""
+        return self.listed and all(gate.holds is not False for gate in self.gates)
+
+    @property
+    def limits_text(self) -> str:
+        """The outcome of each limit."""
+        unlisted = () if self.listed else ("not among the blueprint's schemes",)
+        return ", ".join((*unlisted, *(gate.text for gate in self.gates))) or "none stated"
 
     def to_json(self) -> dict[str, Any]:
         """Return the candidate as JSON types."""
@@ -43,6 +53,7 @@ class Candidate:
             "metrics": asdict(self.variant.metrics),
             "on_front": self.on_front,
             "admissible": self.admissible,
+            "listed": self.listed,
             "gates": [asdict(gate) for gate in self.gates],
         }
 
@@ -138,10 +149,14 @@ def rank(
     blueprint: Blueprint,
     kind: DeviceKind | None = None,
     measured: Mapping[str, Measured] | None = None,
+    unlisted: Collection[str] = (),
 ) -> Selection:
     """Return the candidates in the blueprint's order of preference, and the first that meets every limit.
 
     A pure function; arguments as in `select`.
+
+    Args:
+        unlisted: the names of variants whose scheme the blueprint does not list.
     """
     limits = blueprint.limits_for(kind)
     by_name = measured or {}
@@ -151,10 +166,15 @@ def rank(
             gates=gates_of(variant, baseline=baseline, limits=limits, measured=by_name.get(variant.name)),
             on_front=not any(_dominates(other, variant) for other in variants),
             measured=by_name.get(variant.name),
+            listed=variant.name not in unlisted,
         )
         for variant in variants
     ]
-    ordered = sorted(candidates, key=lambda candidate: _sort_key(candidate, blueprint.prefer))
+    ordered = in_order(
+        candidates,
+        [_criterion(preference, _samples(variants)) for preference in blueprint.prefer],
+        size=lambda each: (each.variant.size_bytes, each.variant.name),
+    )
     chosen = next((candidate for candidate in ordered if candidate.admissible), None)
     return Selection(candidates=tuple(ordered), chosen=chosen)
 
@@ -169,7 +189,14 @@ def require_chosen(selection: Selection, *, subject: str) -> Candidate:
         return selection.chosen
     if not selection.candidates:
         raise GateError(subject, "no variant was evaluated", hint="name at least one .tflite file")
-    nearest = min(selection.candidates, key=lambda candidate: _failed(candidate.gates))
+    listed = [candidate for candidate in selection.candidates if candidate.listed]
+    if not listed:
+        raise GateError(
+            subject,
+            "no variant of the blueprint's schemes could be made",
+            hint="add a scheme under [variants]",
+        )
+    nearest = min(listed, key=lambda candidate: _failed(candidate.gates))
     misses = [gate for gate in nearest.gates if gate.holds is False]
     missed = "; ".join(gate.miss for gate in misses)
     raise GateError(
@@ -199,14 +226,25 @@ def _dominates(one: Variant, other: Variant) -> bool:
     return left != right and all(a >= b for a, b in zip(left, right, strict=True))
 
 
-def _sort_key(candidate: Candidate, prefer: Sequence[Preference]) -> tuple[float | str, ...]:
-    size, accuracy, sqnr = _qualities(candidate.variant)
+def _samples(variants: Sequence[Variant]) -> int:
+    return max((variant.metrics.samples for variant in variants), default=1)
+
+
+def _criterion(preference: Preference, samples: int) -> Criterion[Candidate]:
+    """Return how a preference compares candidates: figures that differ by less than their noise are equal."""
+    match preference:
+        case Preference.SIZE:
+            return Criterion(value=lambda each: -float(each.variant.size_bytes), same=equal)
+        case Preference.ACCURACY:
+            return Criterion(
+                value=lambda each: _qualities(each.variant)[1], same=partial(same_share, samples=samples)
+            )
+        case Preference.SQNR:
+            return Criterion(value=lambda each: _qualities(each.variant)[2], same=same_db)
+        case Preference.LATENCY:
+            return Criterion(value=lambda each: -_latency_ns(each), same=same_latency)
+
+
+def _latency_ns(candidate: Candidate) -> float:
     latency = candidate.measured.latency_p95_ns if candidate.measured else None
-    keys = {
-        Preference.SIZE: -size,
-        Preference.ACCURACY: -accuracy,
-        Preference.SQNR: -sqnr,
-        Preference.LATENCY: float("inf") if latency is None else float(latency),
-    }
-    # The name breaks ties, so that the order is the same on every machine.
-    return (*(keys[preference] for preference in prefer), candidate.variant.name)
+    return float("inf") if latency is None else float(latency)

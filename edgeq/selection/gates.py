@@ -25,25 +25,29 @@ class Gate:
         name: the limit's field in `Limits`, in raw units.
         value: the measured figure, or None.
         holds: None where nothing was measured: the gate is open.
+        written: the limit as the blueprint states it, with its unit.
     """
 
     name: str
     limit: float
     value: float | None
     holds: bool | None
+    written: str
 
     @property
     def text(self) -> str:
-        """The limit under the blueprint's key, and the outcome: `size_max 64.0 KiB holds`."""
+        """The limit under the blueprint's key, and the outcome: `size_max 64 KiB holds`."""
         outcome = {True: "holds", False: "FAILS", None: "not measured yet"}[self.holds]
-        return f"{limit_key(self.name)} {format_limit(self.name, self.limit)} {outcome}"
+        return f"{limit_key(self.name)} {self.written} {outcome}"
 
     @property
     def miss(self) -> str:
-        """The limit beside the measured figure: `size_max 64.0 KiB, got 70.2 KiB`."""
-        limit = format_limit(self.name, self.limit)
+        """The limit beside the measured figure: `size_max 64 KiB, got 70.2 KiB`."""
+        limit = self.written
         got = "unknown" if self.value is None else format_limit(self.name, self.value)
-        if got == limit:  # they differ only in digits that the format leaves out
+        if got == format_limit(
+            self.name, self.limit
+        ):  # they differ only in digits that the format leaves out
             limit, got = f"{self.limit:.9g}", f"{self.value:.9g}"
         return f"{limit_key(self.name)} {limit}, got {got}"
 
@@ -71,7 +75,13 @@ def gates_of(
         "memory_peak_bytes_max": measured.memory_peak_bytes if measured else None,
     }
     return tuple(
-        Gate(name=name, limit=limit, value=values[name], holds=_holds(name, values[name], limit))
+        Gate(
+            name=name,
+            limit=limit,
+            value=values[name],
+            holds=_holds(name, values[name], limit),
+            written=limits.text(name),
+        )
         for name, limit in limits.stated().items()
     )
 

@@ -17,7 +17,7 @@ def test_a_model_that_is_not_there_is_named_and_nothing_is_made(
     assert main(argv) == 1
     err = capsys.readouterr().err
     assert f"error[EQ301]: {model}: no such model" in err
-    assert "with `edgeq convert`" in err
+    assert "with `edgeq convert SOURCE -o MODEL`" in err
     assert list(workspace.rglob("*.eqb")) == []
     assert not (workspace / ".edgeq" / "keys").exists()
     assert list(workspace.glob("edgeq-crash-*")) == []

@@ -12,7 +12,7 @@ import pytest
 
 from edgeq_converters.training.common.heads import Head
 from edgeq_converters.training.common.training_data import LabelledData
-from edgeq_converters.training.qat.scoring import Score, Scorer, split_for_selection
+from edgeq_converters.training.qat.scoring import Score, Scorer, no_gain, split_for_selection
 
 pytestmark = pytest.mark.convert
 
@@ -59,6 +59,34 @@ def test_more_right_classes_win_and_the_loss_breaks_ties() -> None:
     assert not worse.beats(better)
     assert Score(share=0.9, loss=1.0).beats(better)
     assert not better.beats(better)
+
+
+@pytest.mark.parametrize(
+    ("seen", "unseen", "words"),
+    [
+        ((0.970, 0.980), (0.975, 0.970), "on the 80 held-out samples"),
+        ((0.970, 0.980), (0.970, 0.970), None),
+        ((0.970, 0.980), (0.970, 0.975), None),
+        ((0.970, 0.970), (0.970, 0.999), "on the 40 training samples reserved for this comparison"),
+        ((0.980, 0.970), (0.970, 0.999), "on the 40 training samples reserved for this comparison"),
+    ],
+)
+def test_the_file_that_is_better_on_other_samples_too_is_kept(
+    seen: tuple[float, float], unseen: tuple[float, float], words: str | None
+) -> None:
+    def scores(shares: tuple[float, float]) -> tuple[Score, Score]:
+        return Score(share=shares[0], loss=1.0), Score(share=shares[1], loss=1.0)
+
+    reasons = no_gain(scores(seen), scores(unseen), 40, 80)
+    assert [words in reason for reason in reasons if words] == ([] if words is None else [True])
+    assert bool(reasons) is (words is not None)
+
+
+def test_without_classes_the_loss_on_other_samples_decides() -> None:
+    before, after = Score(share=0.0, loss=0.2), Score(share=0.0, loss=0.1)
+    assert no_gain((before, after), (before, after), 40, 80) == ()
+    (reason,) = no_gain((before, after), (after, before), 40, 80)
+    assert "on the 80 held-out samples" in reason
 
 
 def test_scores_of_logits_and_probabilities_agree_and_a_zero_probability_stays_finite() -> None:

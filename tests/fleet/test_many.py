@@ -29,7 +29,7 @@ def test_the_others_are_done_and_the_order_is_kept() -> None:
     assert isinstance(error, SomeDevicesFailed)
     assert error.exit_status is ExitStatus.SOME_DEVICES_FAILED
     assert "2 of 20 devices failed: d3 (EQ401); d7 (EQ504)" in error.message
-    assert error.hint == "run `edgeq deploy` again for d3; check d7 with `edgeq doctor d7`"
+    assert error.hint == "run the same command again for d3; check d7 with `edgeq doctor d7`"
 
 
 def test_one_device_fails_with_its_own_error() -> None:

@@ -141,7 +141,7 @@ def test_the_replay_measures_the_rate_of_the_whole_verdict() -> None:
     assert replay_null(_reference(), alpha=0.999999, windows=2, replays=200).rate > 0.05
 
 
-def _fill(folder: Path, *, since: int) -> None:
+def fill(folder: Path, *, since: int) -> None:
     with Store.open(folder) as store:
         store.put_release("r1", {"model": "kws"}, _reference().to_json())
         for record in _stream(20, since=since):
@@ -149,7 +149,7 @@ def _fill(folder: Path, *, since: int) -> None:
 
 
 def test_each_stream_gets_its_own_verdict(tmp_path: Path) -> None:
-    _fill(tmp_path, since=10)
+    fill(tmp_path, since=10)
     with Store.open(tmp_path) as store:
         other = to_json(_stream(1)[0].window)
         changes = {"boot": "b", "release": "unknown", "errors": {"invoke": 2}}
@@ -166,8 +166,8 @@ def test_each_stream_gets_its_own_verdict(tmp_path: Path) -> None:
 def test_the_command_reports_alarms_and_exits_with_their_status(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _fill(tmp_path / "bad", since=10)
-    _fill(tmp_path / "good", since=10**9)
+    fill(tmp_path / "bad", since=10)
+    fill(tmp_path / "good", since=10**9)
     monitor = ["monitor", "pi", "--model", "kws"]
     assert main(["--workspace", str(tmp_path / "bad"), *monitor]) == 0
     shown = capsys.readouterr().out

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from edgeq.blueprint import Blueprint, Limits, Preference, Scheme
 from edgeq.conversion import Recipe
 from edgeq.search.building import BuiltCandidate
 from edgeq.search.finalists import cost, finalists
 from edgeq.search.measuring import Latency
+from edgeq.search.remarks import remarks_on
 from edgeq.search.scoring import Scores, score
-from edgeq.values import Metrics, Variant
+from edgeq.values import DeviceKind, Metrics, Variant
 from edgeq_converters.sensitivity.float_region_values import FloatRegionSet
 
 
@@ -156,3 +159,70 @@ def test_no_candidate_meets_every_limit() -> None:
     scores = scored([built("int8", 100, 25.0)], {}, Limits(size_bytes_max=10))
     assert scores.chosen is None
     assert scores.verdict == "no candidate meets every limit"
+
+
+def plan(*schemes: Scheme, limits: Limits | None = None, **devices: Limits) -> Blueprint:
+    return Blueprint(
+        name="b",
+        source=Path("f"),
+        calibration=Path("c"),
+        evaluation=Path("e"),
+        schemes=schemes,
+        io=None,
+        labels=(),
+        limits=limits or Limits(),
+        device_limits={DeviceKind(name.replace("_", "-")): each for name, each in devices.items()},
+        prefer=(Preference.SIZE,),
+        digest="",
+    )
+
+
+@pytest.mark.parametrize(
+    ("schemes", "chosen"),
+    [
+        ((Scheme.INT8,), "int8"),
+        ((Scheme.FLOAT16, Scheme.INT8), "int8"),
+        ((Scheme.INT8_MIXED,), "mixed"),
+        ((Scheme.FLOAT16,), "float16"),
+        ((Scheme.DYNAMIC,), None),
+    ],
+)
+def test_only_schemes_of_the_blueprint_are_chosen(schemes: tuple[Scheme, ...], chosen: str | None) -> None:
+    half = built("float16", 200, 60.0)
+    candidates = [
+        built("int8", 100, 25.0),
+        built("mixed", 110, 35.0, "a"),
+        replace(half, recipe=Recipe(scheme=Scheme.FLOAT16)),
+    ]
+    scores = score(
+        candidates,
+        baseline=Metrics(samples=9, accuracy=0.9),
+        blueprint=plan(*schemes),
+        latencies={},
+        kind=None,
+    )
+    assert (scores.chosen and scores.chosen.variant.name) == chosen
+    if chosen != "int8":
+        assert "int8 meets every limit" not in scores.verdict
+
+
+def test_a_search_says_what_it_adds_and_what_it_cannot_judge() -> None:
+    with_pi = plan(
+        Scheme.INT8,
+        limits=Limits(latency_p95_ns_max=5_000_000),
+        raspberry_pi=Limits(memory_peak_bytes_max=1),
+    )
+    here = remarks_on(with_pi, kind=None, on_device=False)
+    assert here.notes == ("int8-mixed is not among the blueprint's schemes; the search adds it to int8",)
+    assert here.warnings == (
+        "the limits of raspberry-pi were not applied; --kind or --device applies them",
+        "latency_p95_max: judged by figures of this machine; --device measures on a device",
+    )
+    applied = remarks_on(with_pi, kind=DeviceKind.RASPBERRY_PI, on_device=False)
+    assert applied.warnings == (
+        "latency_p95_max and memory_peak_max: judged by figures of this machine; "
+        "--device measures on a device",
+    )
+    assert remarks_on(with_pi, kind=DeviceKind.RASPBERRY_PI, on_device=True).warnings == ()
+    (note,) = remarks_on(plan(Scheme.FLOAT16), kind=None, on_device=False).notes
+    assert note == ("int8 and int8-mixed: built for comparison only, because the blueprint lists float16")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,76 @@ def test_a_device_kind_has_its_own_limits() -> None:
     assert (
         rank([variant("a", 50)], baseline=FLOAT, blueprint=plan, kind=DeviceKind.RASPBERRY_PI).chosen is None
     )
+
+
+def of_900(name: str, size: int, right: int, sqnr: float = 30.0) -> Variant:
+    metrics = Metrics(samples=900, accuracy=right / 900, output_sqnr_db=sqnr)
+    return Variant(name=name, path=Path(name), sha256="0" * 64, size_bytes=size, metrics=metrics)
+
+
+@pytest.mark.parametrize(
+    ("prefer", "others", "chosen"),
+    [
+        ((Preference.ACCURACY,), [("mixed", 150, 871, 35.0)], "int8"),  # one sample of 900 counts as equal
+        ((Preference.ACCURACY,), [("mixed", 150, 873, 35.0)], "int8"),
+        ((Preference.ACCURACY,), [("mixed", 150, 874, 35.0)], "mixed"),
+        ((Preference.ACCURACY, Preference.SQNR), [("mixed", 150, 871, 35.0)], "mixed"),
+        ((Preference.SQNR,), [("mixed", 150, 870, 30.05)], "int8"),
+        ((Preference.SQNR,), [("mixed", 150, 870, 30.2)], "mixed"),
+        ((Preference.SQNR,), [("a-copy", 101, 870, 30.0)], "int8"),
+        ((Preference.SIZE, Preference.SQNR), [("same", 100, 800, 31.0)], "same"),
+        ((Preference.LATENCY,), [("mixed", 150, 900, 40.0)], "int8"),
+    ],
+)
+def test_a_tie_is_decided_for_the_smaller_model(
+    prefer: tuple[Preference, ...], others: list[tuple[str, int, int, float]], chosen: str
+) -> None:
+    variants = [*(of_900(*other) for other in others), of_900("int8", 100, 870)]
+    measured = {"int8": Measured(latency_p95_ns=1000), "mixed": Measured(latency_p95_ns=980)}
+    selection = rank(variants, baseline=FLOAT, blueprint=blueprint(Limits(), *prefer), measured=measured)
+    assert selection.chosen is not None
+    assert selection.chosen.variant.name == chosen
+
+
+figures = st.tuples(st.integers(1, 4), st.integers(850, 860), st.sampled_from([29.95, 30.0, 30.2]))
+
+
+@given(
+    rows=st.lists(figures, min_size=1, max_size=6),
+    prefer=st.lists(st.sampled_from(list(Preference)), min_size=1, max_size=4, unique=True),
+    order=st.randoms(use_true_random=False),
+)
+def test_the_choice_is_at_least_as_good_as_any_and_the_smallest_of_its_equals(
+    rows: list[tuple[int, int, float]], prefer: list[Preference], order: random.Random
+) -> None:
+    variants = [of_900(f"v{i}", *row) for i, row in enumerate(rows)]
+    ranked = rank(variants, baseline=FLOAT, blueprint=blueprint(Limits(), *prefer))
+    shuffled = order.sample(variants, len(variants))
+    again = rank(shuffled, baseline=FLOAT, blueprint=blueprint(Limits(), *prefer))
+    names = [each.variant.name for each in ranked.candidates]
+    assert names == [each.variant.name for each in again.candidates]
+    assert sorted(names) == sorted(variant.name for variant in variants)
+    assert ranked.chosen is not None
+    best = ranked.chosen.variant
+    same = [v for v in variants if v.metrics == best.metrics]
+    assert best.size_bytes == min(v.size_bytes for v in same)
+    first = prefer[0]
+    if first is Preference.SIZE:
+        assert best.size_bytes == min(v.size_bytes for v in variants)
+    elif first is Preference.ACCURACY:
+        most = max(v.metrics.accuracy or 0 for v in variants)
+        assert (best.metrics.accuracy or 0) >= most - 3.01 / 900
+
+
+def test_a_scheme_that_the_blueprint_does_not_list_is_not_chosen() -> None:
+    variants = [variant("float16", 200), variant("int8", 100)]
+    plan = blueprint(Limits())
+    selection = rank(variants, baseline=FLOAT, blueprint=plan, unlisted=["int8"])
+    assert require_chosen(selection, subject="m").variant.name == "float16"
+    assert selection.candidates[0].limits_text == "not among the blueprint's schemes"
+    nothing = rank(variants, baseline=FLOAT, blueprint=plan, unlisted=["int8", "float16"])
+    with pytest.raises(GateError, match="no variant of the blueprint's schemes"):
+        require_chosen(nothing, subject="m")
 
 
 sizes = st.integers(1, 5)

@@ -41,7 +41,7 @@ def advise_operation(op: OpSensitivity, *, calibrator: str, int8_db: float) -> t
         if not sentences:
             sentences.append(
                 f"{label} costs {op.cost_db:.1f} dB, but to leave it float gains little, because its "
-                "neighbours add noise too: find several to leave float with `edgeq search`"
+                "neighbours add noise too: find several to leave float with `edgeq search BLUEPRINT`"
             )
     return tuple(sentences)
 
@@ -74,13 +74,13 @@ def advise_model(result: Sensitivity) -> tuple[str, ...]:
     if (worst.cost_db or 0.0) < STANDS_OUT_DB:
         sentences.append(
             "no operation stands out: the noise is spread over the graph, so float regions gain little; "
-            "correction of all operations (the default of `edgeq convert`) helps most"
+            "correction of all operations (the default of a conversion) helps most"
         )
     best = max(result.float_steps, key=lambda step: step.sqnr_db, default=None)
     if best is not None and best.sqnr_db - result.int8_db >= WORTH_DB:
         kept = ", ".join(str(op.index) for op in result.ops if op.name in best.float_ops)
         sentences.append(
             f"with ops {kept} left float: {best.sqnr_db:.1f} dB instead of {result.int8_db:.1f}; "
-            "`edgeq search` weighs this against size and latency"
+            "`edgeq search BLUEPRINT` weighs this against size and latency"
         )
     return tuple(sentences)

@@ -84,7 +84,7 @@ def find(home: Home, model: str) -> ActiveRelease:
             UNSUPPORTED,
             model,
             "its runtime is no longer known",
-            hint="run `edgeq deploy` again: it installs the runtime",
+            hint="run `edgeq deploy BUNDLE --to DEVICE` again: it installs the runtime",
         )
     soaking = record.state == SOAKING and record.target == release
     manifest = release_store.read(home, release)

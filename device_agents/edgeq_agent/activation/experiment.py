@@ -105,7 +105,7 @@ def _check_arm(home: Home, model: str, release: str, current: str) -> None:
             subject,
             "neither serves nor is staged here",
             expected="one of " + ", ".join(name[:12] for name in (current, *known)),
-            hint="`edgeq ab start` stages it first",
+            hint="`edgeq ab start BUNDLE --to DEVICE` stages it first",
         )
     release_store.check_blobs(home, release_store.read(home, release))
     floor = (trust_store.load(home) or trust_store.EMPTY).counters.get(model)
@@ -116,7 +116,7 @@ def _check_arm(home: Home, model: str, release: str, current: str) -> None:
             "a newer release was committed here since it was staged",
             expected=f"a release counter above {floor.counter}",
             got=str(candidate.counter),
-            hint="`edgeq bundle` makes a new release with the next counter",
+            hint="`edgeq bundle MODEL -o FILE` makes a new release with the next counter",
         )
 
 

@@ -111,7 +111,7 @@ def _check_device(home: Home, manifest: Manifest, inventory_kind: str | None) ->
             "made for other devices",
             expected="one of " + ", ".join(manifest.devices[:4]) + (", ..." if manifest.devices[4:] else ""),
             got=own_id,
-            hint="make a bundle for this device too: `edgeq bundle --for DEVICE`",
+            hint="make a bundle for this device too: `edgeq bundle MODEL -o FILE --for DEVICE`",
         )
     free = free_bytes(home.root)
     if free < manifest.free_bytes:

@@ -54,5 +54,5 @@ def _refused(program: str, message: str) -> AgentError:
         SERVICE_IMPOSSIBLE,
         program,
         f"this user's crontab cannot be used: {message}",
-        hint="allow it in /etc/cron.allow, or start the script by hand: `edgeq devices service` names it",
+        hint="allow it in /etc/cron.allow, or start the script that `edgeq devices service DEVICE` names",
     )

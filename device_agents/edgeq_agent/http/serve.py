@@ -249,7 +249,7 @@ def _current_models(home: Home) -> tuple[str, ...]:
             UNKNOWN_MODEL,
             home.root,
             "no model serves on this device",
-            hint="deploy one with `edgeq deploy`",
+            hint="deploy one with `edgeq deploy BUNDLE --to DEVICE`",
         )
     return models
 

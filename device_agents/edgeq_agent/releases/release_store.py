@@ -53,7 +53,7 @@ def _lacks(name: str, manifest: Manifest, problem: str) -> AgentError:
         f"{name} of {manifest.model}",
         problem,
         expected=manifest.files[name][0],
-        hint="run `edgeq deploy` again: it sends what is missing",
+        hint="run `edgeq deploy BUNDLE --to DEVICE` again: it sends what is missing",
     )
 
 
@@ -108,7 +108,7 @@ def read(home: Home, release: str) -> Manifest:
             BLOB_MISSING,
             "release " + release[:12],
             "its manifest on the device is damaged" if damaged else "not on the device",
-            hint="run `edgeq status` to see what is there, or `edgeq deploy` to send it",
+            hint="run `edgeq status` to see what is there, or `edgeq deploy BUNDLE --to DEVICE` to send it",
         ) from error
     return manifests.parse(document, release)
 
@@ -150,7 +150,7 @@ def need_current(home: Home, model: str) -> str:
             model,
             "no release of it serves on this device",
             expected="one of " + known if known else None,
-            hint="run `edgeq deploy` for it first",
+            hint="run `edgeq deploy BUNDLE --to DEVICE` for it first",
         )
     return release
 

@@ -96,5 +96,6 @@ def _test_wheels(home: Home, spec: RuntimeSpec, interpreter: str, timeout_s: flo
             RUNTIME_REFUSED,
             "runtime " + spec.digest[:12],
             "its wheels match the device's tags but do not start here: " + error.problem,
-            hint="`edgeq deploy` tries the next ones; `edgeq prune` lets these be tried again",
+            hint="`edgeq deploy BUNDLE --to DEVICE` tries the next ones; "
+            "`edgeq prune --on DEVICE` lets these be tried again",
         ) from error

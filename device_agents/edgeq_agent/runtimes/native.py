@@ -123,7 +123,7 @@ def _no_outputs(model: str) -> AgentError:
         NATIVE_UNSUPPORTED,
         model,
         "its runtime on this device is benchmark_model, which measures and gives no outputs",
-        hint="`edgeq bench` works; the application runs the model with its own runtime",
+        hint="`edgeq bench MODEL --on DEVICE` works; the application runs the model with its own runtime",
     )
 
 

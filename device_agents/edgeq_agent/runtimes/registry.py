@@ -104,7 +104,7 @@ def need(home: Home, digest: str) -> RuntimeBackend:
             UNSUPPORTED,
             "runtime " + digest[:12],
             "not on the device, or its interpreter is gone",
-            hint="run `edgeq deploy` again: it installs the runtime",
+            hint="run `edgeq deploy BUNDLE --to DEVICE` again: it installs the runtime",
         )
     return backend
 

@@ -42,10 +42,10 @@ class Hints(NamedTuple):
 
 
 RELEASE_HINTS = Hints(
-    altered="make the bundle again with `edgeq bundle`; the device was not changed",
-    revoked="sign it with a key that is still trusted: `edgeq bundle --sign KEY`",
+    altered="make the bundle again with `edgeq bundle MODEL -o FILE`; the device was not changed",
+    revoked="sign it with a key that is still trusted: `edgeq bundle MODEL -o FILE --sign KEY`",
     unknown="if the key is yours: `edgeq keys trust KEY.pub --on DEVICE`",
-    missing="make it with `edgeq bundle`, which signs it; give `--sign KEY` once for each key",
+    missing="make it with `edgeq bundle MODEL -o FILE`, which signs it; give `--sign KEY` once for each key",
 )
 CHANGE_HINTS = Hints(
     altered="make the change again; the device was not changed",

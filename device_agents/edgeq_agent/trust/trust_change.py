@@ -76,7 +76,8 @@ def authorize(
             "trust",
             f"this device follows a trust document (version {store.version}), and nothing else changes it",
             expected="the next version, signed by the role root",
-            hint="run `edgeq keys change` in the workspace that has the document, then `edgeq keys push`",
+            hint="run `edgeq keys change` in the workspace that has the document, "
+            "then `edgeq keys push --on DEVICE`",
         )
     if signed_by is None:
         if store.changes == trust_store.SIGNED and store.active:
@@ -119,7 +120,9 @@ def apply(store: Trust, change: TrustChange) -> Trust:
         present = keys.get(key_id)
         if present is not None and not present.active:
             raise _bad_key(
-                key_id, "was revoked on this device, which is final", hint="make a new key: `edgeq keys new`"
+                key_id,
+                "was revoked on this device, which is final",
+                hint="make a new key: `edgeq keys new NAME`",
             )
         keys.setdefault(key_id, key)
     for key_id in change.revoke:
@@ -174,7 +177,7 @@ def _new_key(change: Fields, name: str) -> tuple[str, Key]:
     key_id = wire.key_id(public)
     problem = ed25519.key_problem(public)
     if problem is not None:
-        raise _bad_key(key_id, "must not be trusted: " + problem, hint="make a key: `edgeq keys new`")
+        raise _bad_key(key_id, "must not be trusted: " + problem, hint="make a key: `edgeq keys new NAME`")
     role = fields.one_of("role", trust_store.ROLES, trust_store.PUBLISH)
     return key_id, Key(public, role, True, fields.label("name"))
 
@@ -184,5 +187,5 @@ def _bad_key(key_id: str, problem: str, hint: str) -> AgentError:
 
 
 def _refused(problem: str, expected: str, got: str) -> AgentError:
-    hint = "make the change again: `edgeq keys trust` or `edgeq keys revoke`"
+    hint = "make the change again: `edgeq keys trust KEY --on DEVICE` or `edgeq keys revoke KEY --on DEVICE`"
     return AgentError(CHANGE_REFUSED, "change of trust", problem, expected=expected, got=got, hint=hint)

@@ -126,7 +126,7 @@ def check_points(document: TrustDocument, known: dict[str, Key]) -> None:
     for key_id, key in document.keys.items():
         problem = None if key_id in known else ed25519.key_problem(key.public)
         if problem is not None:
-            hint = "make a key: `edgeq keys new`"
+            hint = "make a key: `edgeq keys new NAME`"
             raise AgentError(BAD_KEY, f"key {key_id}", "must not be trusted: " + problem, hint=hint)
 
 

@@ -159,7 +159,8 @@ def _check_expiry(store: Trust, subject: str) -> None:
         f"the trust document of this device (version {store.version}) has expired, so it admits no release",
         expected=f"a time before {_utc(expires_s)}",
         got=_utc(now_s),
-        hint="`edgeq keys change --expires DATE`, then `edgeq keys push`; or set the device's clock",
+        hint="`edgeq keys change --expires DATE`, then `edgeq keys push --on DEVICE`; "
+        "or set the device's clock",
     )
 
 
@@ -191,7 +192,8 @@ def _check_counter(home: Home, store: Trust, manifest: Json, subject: str) -> No
         "older than the last committed release, or another release with the same counter",
         expected=f"a release counter above {highest.counter}",
         got=str(counter),
-        hint="use `edgeq rollback` to go back; `edgeq bundle` makes a new release with the next counter",
+        hint="use `edgeq rollback MODEL --on DEVICE` to go back; `edgeq bundle MODEL -o FILE` makes a new "
+        "release with the next counter",
     )
 
 

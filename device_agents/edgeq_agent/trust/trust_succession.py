@@ -107,7 +107,7 @@ def _check_revoked(store: Trust, document: TrustDocument) -> None:
                 BAD_KEY,
                 f"key {key_id}",
                 "was revoked on this device, which is final",
-                hint="make a new key (`edgeq keys new`) and give it the role: `edgeq keys change`",
+                hint="make a new key (`edgeq keys new NAME`) and give it the role: `edgeq keys change`",
             )
 
 

@@ -51,7 +51,7 @@ def _spec(call: Call, env: HostEnv) -> Spec:
             SERVICE_IMPOSSIBLE,
             call.home.agents,
             "there is no agent file to start",
-            hint="run `edgeq devices service`, which copies the agent there",
+            hint="run `edgeq devices service DEVICE`, which copies the agent there",
         )
     token_file = fields.text("token_file") if fields.has("token_file") else None
     if token_file is not None and not models:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.ab.status import show
 from edgeq.cli.device_options import retries_option, retry_policy, yes_option
 from edgeq.cli.device_results import failure_line, finish
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @command("stop", examples=["edgeq ab stop", "edgeq ab stop kws-1a2b3c4d-1 --because 'wrong labels'"])
-@click.argument("experiment", required=False)
+@click.argument("experiment", required=False, shell_complete=completing.experiments)
 @click.option("--because", help="The reason, for the record.")
 @retries_option()
 def stop_command(app: App, experiment: str | None, because: str | None, retries: int) -> None:
@@ -39,7 +40,7 @@ def stop_command(app: App, experiment: str | None, because: str | None, retries:
         "edgeq ab decide kws-1a2b3c4d-1 --reject --because 'misses the word stop' --json",
     ],
 )
-@click.argument("experiment", required=False)
+@click.argument("experiment", required=False, shell_complete=completing.experiments)
 @click.option("--promote", is_flag=True, help="Make the new release serve alone.")
 @click.option("--reject", is_flag=True, help="Make the previous release serve alone.")
 @click.option("--because", required=True, help="The reason, for the record.")
@@ -111,4 +112,4 @@ def _finish(app: App, ended: EndedExperiment, schema: str, what: str) -> None:
         return
     devices = experiment.config.devices
     finish(app, schema, ended.to_dict(), ended.failed, device_count=max(1, len(devices)), what=what)
-    app.ui.next(f"edgeq prune --on {devices[0]} --dry-run")
+    app.ui.next("prune", "--on", devices[0], "--dry-run")

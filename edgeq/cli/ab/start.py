@@ -124,7 +124,8 @@ def start_command(
         device_count=len(devices),
         what="ab start",
     )
-    app.ui.next(f"edgeq collect {' '.join(config.devices)}; edgeq ab status {config.experiment}")
+    app.ui.next("collect", *config.devices)
+    app.ui.next("ab", "status", config.experiment)
 
 
 for _command in (start_command, list_command, status_command, stop_command, decide_command):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.ui import App, command
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def list_command(app: App) -> None:
 
 
 @command("status", examples=["edgeq ab status", "edgeq ab status kws-1a2b3c4d-1 --json"])
-@click.argument("experiment", required=False)
+@click.argument("experiment", required=False, shell_complete=completing.experiments)
 def status_command(app: App, experiment: str | None) -> None:
     """Show the results of EXPERIMENT so far; the intervals stay valid however often you look."""
     from edgeq.experiment import ExperimentState
@@ -50,9 +51,12 @@ def status_command(app: App, experiment: str | None) -> None:
         return
     config = status.experiment.config
     if status.justified:
-        app.ui.next(f"edgeq ab decide {config.experiment} --{status.justified[0].value} --because '...'")
+        app.ui.next(
+            "ab", "decide", config.experiment, f"--{status.justified[0].value}", "--because", "REASON"
+        )
     else:
-        app.ui.next(f"edgeq collect {' '.join(config.devices)}; edgeq ab status {config.experiment}")
+        app.ui.next("collect", *config.devices)
+        app.ui.next("ab", "status", config.experiment)
 
 
 def show(app: App, experiment: Experiment, result: ExperimentResult) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeq.cli import completing
 from edgeq.cli.device_options import DEFAULT_RETRIES, retries_option, retry_policy, yes_option
 from edgeq.cli.rollout.output import SCHEMA, finish, progress
 from edgeq.cli.ui import App, CommandGroup, command
@@ -41,7 +42,7 @@ def _list(app: App) -> None:
 
 
 @command("show", examples=["edgeq rollout show kws-1a2b3c4d-1", "edgeq rollout show kws-1a2b3c4d-1 --json"])
-@click.argument("rollout")
+@click.argument("rollout", shell_complete=completing.rollouts)
 def _show(app: App, rollout: str) -> None:
     """Show each stage and each failed device of ROLLOUT, from its journal; no device is contacted."""
     from edgeq.fleet.rollout import rollout_store, view
@@ -53,7 +54,7 @@ def _show(app: App, rollout: str) -> None:
 
 
 @command("pause", examples=["edgeq rollout pause kws-1a2b3c4d-1"])
-@click.argument("rollout")
+@click.argument("rollout", shell_complete=completing.rollouts)
 def _pause(app: App, rollout: str) -> None:
     """Pause ROLLOUT: deploys in progress are finished, no other one is started."""
     from edgeq.fleet.rollout import operations
@@ -62,7 +63,7 @@ def _pause(app: App, rollout: str) -> None:
 
 
 @command("abort", examples=["edgeq rollout abort kws-1a2b3c4d-1"])
-@click.argument("rollout")
+@click.argument("rollout", shell_complete=completing.rollouts)
 def _abort(app: App, rollout: str) -> None:
     """Abort ROLLOUT, then stop or roll back as its --on-abort says."""
     from edgeq.fleet.rollout import operations
@@ -82,7 +83,7 @@ def _abort(app: App, rollout: str) -> None:
         "edgeq rollout resume kws-1a2b3c4d-1 --accept",
     ],
 )
-@click.argument("rollout")
+@click.argument("rollout", shell_complete=completing.rollouts)
 @click.option("--retry-failed", is_flag=True, help="Deploy again to the devices that failed.")
 @click.option(
     "--accept", is_flag=True, help="Continue without the failed devices of the stage that paused the rollout."
@@ -105,7 +106,7 @@ def _resume(app: App, rollout: str, retry_failed: bool, accept: bool, retries: i
 
 
 @command("rollback", examples=["edgeq rollout rollback kws-1a2b3c4d-1"])
-@click.argument("rollout")
+@click.argument("rollout", shell_complete=completing.rollouts)
 @yes_option
 def _rollback(app: App, rollout: str, yes: bool) -> None:
     """Restore, on each device that ROLLOUT changed, the release that served before it."""

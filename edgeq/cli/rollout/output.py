@@ -63,7 +63,7 @@ def progress(app: App) -> Iterator[ProgressPrinter]:
     except KeyboardInterrupt:
         rollout = printer.rollout
         if rollout is not None and rollout.state is not RolloutState.DONE:
-            app.ui.next(f"edgeq rollout resume {rollout.spec.rollout}")
+            app.ui.next("rollout", "resume", rollout.spec.rollout)
         raise
 
 
@@ -79,4 +79,4 @@ def finish(app: App, rollout: Rollout, *, rolled_back: bool = False) -> None:
         app.ui.line(line)
     error = (None if rolled_back else view.error_of(rollout)) or view.not_restored(rollout)
     emit(app, SCHEMA, view.to_dict(rollout), error)
-    app.ui.next(f"edgeq rollout show {rollout.spec.rollout}")
+    app.ui.next("rollout", "show", rollout.spec.rollout)

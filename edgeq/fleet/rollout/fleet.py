@@ -103,5 +103,7 @@ class FleetDeployer:
     def _find(self, name: str) -> Device:
         device = self._devices.get(name)
         if device is None:
-            raise unknown("device", name, self._devices, hint="enrol it again with `edgeq devices add`")
+            raise unknown(
+                "device", name, self._devices, hint="enrol it again with `edgeq devices add NAME --host HOST`"
+            )
         return device

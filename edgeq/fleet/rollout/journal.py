@@ -59,7 +59,7 @@ class Journal:
             raise RolloutError(
                 str(self._path),
                 f"cannot be written: {error.strerror}",
-                hint="free disk space, then continue with `edgeq rollout resume`",
+                hint="free disk space, then continue with `edgeq rollout resume ROLLOUT`",
                 code="EQ826",
             ) from error
 

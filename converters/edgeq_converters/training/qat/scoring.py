@@ -38,6 +38,33 @@ class Score:
         """Return whether this score is better: more right classes, or as many with a lower loss."""
         return (self.share, -self.loss) > (other.share, -other.loss)
 
+    def is_worse(self, other: Score) -> bool:
+        """Return whether fewer classes are right; for a model without classes, whether the loss is higher."""
+        if self.share == other.share == 0:
+            return self.loss > other.loss
+        return self.share < other.share
+
+
+def no_gain(
+    seen: tuple[Score, Score], unseen: tuple[Score, Score], selection: int, held_out: int
+) -> tuple[str, ...]:
+    """Return why the file before tuning is kept; empty where the tuned one is better.
+
+    Args:
+        seen: (before, after) on the samples reserved for the selection of the epoch.
+        unseen: (before, after) on the held-out samples.
+    """
+    if not seen[1].beats(seen[0]):
+        (before, after), what = seen, f"{selection} training samples reserved for this comparison"
+    elif unseen[1].is_worse(unseen[0]):
+        (before, after), what = unseen, f"{held_out} held-out samples"
+    else:
+        return ()
+    return (
+        f"tuning did not help on the {what} (integer file after tuning: {after}; before: {before}): the "
+        "model is unchanged, and the recipe is that of a plain conversion",
+    )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scorer:

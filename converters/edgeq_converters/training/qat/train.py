@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from edgeq_converters.training.qat.checkpoints import Checkpoints
 from edgeq_converters.training.qat.export import Convert, Exporter, hub_of
 from edgeq_converters.training.qat.initialize import Start
 from edgeq_converters.training.qat.report import TuningReport
-from edgeq_converters.training.qat.scoring import Score, Scorer
+from edgeq_converters.training.qat.scoring import Scorer
 from edgeq_converters.training.settings import TrainingSettings
 from edgeq_converters.values import Scheme
 
@@ -101,17 +102,20 @@ def tune(
         score = scorer.score(exporter.outputs(exported, selection))
         exports.append((score, checkpoint.epoch, exported, loop.predict(tuned, held_out)))
     qat_score, epoch, qat, as_float = max(exports, key=lambda each: (each[0].share, -each[0].loss))
-    better = qat_score.beats(ptq_score)
-    kept = qat if better else ptq
+    outputs = {"ptq": exporter.outputs(ptq, held_out), "qat": exporter.outputs(qat, held_out)}
+    # The samples of the selection may be those of the training; what is worse on others is not better.
+    judge = replace(scorer, data=held_out, reference=before)
+    unseen = (judge.score(outputs["ptq"]), judge.score(outputs["qat"]))
+    reasons = scoring.no_gain((ptq_score, qat_score), unseen, len(selection), len(held_out))
+    kept = ptq if reasons else qat
     shutil.copyfile(kept.model, output)
 
-    outputs = {"ptq": exporter.outputs(ptq, held_out), "qat": exporter.outputs(qat, held_out)}
     everything = {"float": before, "tuned": as_float, **outputs}
     classes = setup.classes(before)
     return TuningReport(
         epochs=epochs,
         best_epoch=epoch,
-        kept="qat" if better else "ptq",
+        kept="ptq" if reasons else "qat",
         began=_describe(start),
         tensors=len(kept.recipe.ranges),
         accuracy={name: loop.accuracy(values, held_out.labels) for name, values in everything.items()},
@@ -120,7 +124,7 @@ def tune(
         recipe=kept.recipe,
         notes=(
             *setup.data.notes,
-            *(() if better else (_no_gain_note(ptq_score, qat_score, len(selection)),)),
+            *reasons,
         ),
     )
 
@@ -140,11 +144,3 @@ def _calibration_samples(data: LabelledData, seed: int) -> LabelledData:
 
 def _describe(start: Start) -> str:
     return f"{'equalized' if start.equalized else 'not equalized'}, {start.calibrator} ranges"
-
-
-def _no_gain_note(ptq: Score, qat: Score, count: int) -> str:
-    return (
-        f"tuning did not help on the {count} training samples reserved for this comparison (integer file "
-        f"after tuning: {qat}; before: {ptq}): the model is unchanged, and the recipe is that of a plain "
-        "conversion"
-    )
