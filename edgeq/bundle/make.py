@@ -42,6 +42,7 @@ def make_bundle(
     name: str,
     variant: str,
     data: Path,
+    sequence: bool = False,
     labels: Sequence[str] = (),
     kinds: Sequence[DeviceKind] = (),
     devices: Sequence[str] = (),
@@ -63,6 +64,8 @@ def make_bundle(
         variant: what the model is, such as `int8`.
         data: samples that the model was not trained on and that represent normal input in the field. Golden
             samples are taken from them at even distances.
+        sequence: the samples follow each other, so that a model that keeps state is not reset between them;
+            this matters for the drift reference. Each golden sample is independent in any case.
         labels: names of the classes, in order.
         kinds: the kinds of devices that it is for; empty means any.
         devices: the ids of the devices that it is for; empty means any.
@@ -82,7 +85,7 @@ def make_bundle(
         BundleError: there are too few samples, or the name is invalid.
         StoreError: the store cannot be opened.
     """
-    ran = run(model_file, data)
+    ran = run(model_file, data, sequence=sequence)
     outputs = dequantized(ran.outputs, ran.info.outputs)
     count = len(ran.inputs[0])
     if labels and len(labels) != _classes(outputs[0]):
@@ -91,7 +94,7 @@ def make_bundle(
     reference = build_reference(_named_inputs(ran), outputs[0])
     files = {
         "model.tflite": model_file.read_bytes(),
-        "golden.npz": _golden(ran, chosen),
+        "golden.npz": _npz(_golden(model_file, ran, chosen)),
         "reference.json": wire.canonical(reference.to_json()),
     }
     device_limits = limits or Limits()
@@ -144,10 +147,22 @@ def _named_inputs(ran: ModelRun) -> dict[str, NDArray[np.float64]]:
     return {tensor.name: array for tensor, array in zip(ran.info.inputs, values, strict=True)}
 
 
-def _golden(ran: ModelRun, chosen: NDArray[np.intp]) -> bytes:
-    """Return golden.npz: `input_<i>` and `output_<i>`, samples first, in the model's own types."""
-    arrays = {f"input_{i}": array[chosen] for i, array in enumerate(ran.inputs)}
-    arrays |= {f"output_{i}": array[chosen] for i, array in enumerate(ran.outputs)}
+def _golden(model_file: Path, ran: ModelRun, chosen: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
+    """Return the arrays `input_<i>` and `output_<i>`, samples first, in the model's own types.
+
+    The device resets the state of a model before each golden sample, so that these samples never are a
+    sequence.
+    """
+    inputs = [array[chosen] for array in ran.inputs]
+    outputs = [array[chosen] for array in ran.outputs]
+    if ran.sequences is not None and ran.sequences < len(ran.inputs[0]):
+        outputs = list(run(model_file, inputs).outputs)
+    arrays = {f"input_{i}": array for i, array in enumerate(inputs)}
+    return arrays | {f"output_{i}": array for i, array in enumerate(outputs)}
+
+
+def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return an .npz whose bytes depend on the arrays alone."""
     buffer = io.BytesIO()
     # numpy.savez writes the time into the zip; written this way, the bytes depend only on the content.
     with zipfile.ZipFile(buffer, "w") as archive:

@@ -68,6 +68,12 @@ def bundle_command() -> None:
     type=FILE,
     help="Samples that the model was not trained on.  [default: the blueprint's evaluation set]",
 )
+@click.option(
+    "--sequence",
+    is_flag=True,
+    help="The samples follow each other, as for `edgeq evaluate`; for the drift reference of a model that "
+    "keeps state.",
+)
 @click.option("--blueprint", type=FILE, help="Blueprint with the name, data, labels and limits.")
 @click.option("--label", "labels", multiple=True, help="Name of the next class; repeat for each class.")
 @click.option(
@@ -117,6 +123,7 @@ def _make(
     name: str | None,
     variant: str | None,
     data: Path | None,
+    sequence: bool,
     blueprint: Path | None,
     labels: tuple[str, ...],
     kinds: tuple[str, ...],
@@ -166,6 +173,7 @@ def _make(
         name=name,
         variant=variant or model.stem,
         data=data,
+        sequence=sequence,
         labels=labels or (plan.labels if plan else ()),
         kinds=devices,
         devices=targets,

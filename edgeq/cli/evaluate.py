@@ -11,7 +11,7 @@ from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, command
 
 if TYPE_CHECKING:
-    from edgeq.values import Metrics
+    from edgeq.evaluation import Evaluation
 
 
 @command(
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     examples=[
         "edgeq evaluate int8.tflite --data evaluation.npz",
         "edgeq evaluate int8.tflite --data evaluation.npz --reference float.tflite --json",
+        "edgeq evaluate lstm.tflite --data stream.npz --sequence",
     ],
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -30,26 +31,37 @@ if TYPE_CHECKING:
     help="Samples and labels: .npz (x, y), .npy (no labels), or a folder of images per class.",
 )
 @click.option("--reference", type=click.Path(path_type=Path), help="Float .tflite to compare with.")
-def evaluate_command(app: App, model: Path, data: Path, reference: Path | None) -> None:
+@click.option(
+    "--sequence",
+    is_flag=True,
+    help="The samples follow each other: do not reset the state of a model that keeps one. An array "
+    "sequence_id in the data separates several sequences.",
+)
+def evaluate_command(app: App, model: Path, data: Path, reference: Path | None, sequence: bool) -> None:
     """Evaluate a model."""
     from edgeq.evaluation import evaluate_model
     from edgeq.store import Store
 
     with Store.open(app.workspace) as store, worker_progress(app.ui) as on_progress:
-        evaluation = evaluate_model(model, data, reference=reference, on_progress=on_progress, store=store)
+        evaluation = evaluate_model(
+            model, data, reference=reference, sequence=sequence, on_progress=on_progress, store=store
+        )
+    if sequence and evaluation.sequences is None:
+        app.ui.note(f"{model} keeps no state: --sequence changes nothing")
     app.ui.remarks(notes=evaluation.notes, warnings=evaluation.warnings)
     app.ui.emit("edgeq.evaluate/1", evaluation.to_json())
-    app.ui.table(["metric", "value"], _rows(evaluation.metrics))
+    app.ui.table(["metric", "value"], _rows(evaluation))
     if reference is None:
         app.ui.next("evaluate", model, "--data", data, "--reference", "FLOAT.tflite")
     else:
         app.ui.next("select", "BLUEPRINT.toml", "--reference", reference, model)
 
 
-def _rows(metrics: Metrics) -> list[list[str]]:
+def _rows(evaluation: Evaluation) -> list[list[str]]:
     from edgeq.units import format_percent
 
-    rows = [["samples", str(metrics.samples)]]
+    metrics = evaluation.metrics
+    rows = [["samples", str(metrics.samples) + _independence(evaluation)]]
     if metrics.accuracy is not None:
         rows.append(["accuracy", format_percent(metrics.accuracy)])
     if metrics.agreement is not None:
@@ -57,3 +69,13 @@ def _rows(metrics: Metrics) -> list[list[str]]:
     if metrics.output_sqnr_db is not None:
         rows.append(["output SQNR", f"{metrics.output_sqnr_db:.2f} dB"])
     return rows
+
+
+def _independence(evaluation: Evaluation) -> str:
+    """Say what the state of a model saw; nothing for a model that keeps none."""
+    count = evaluation.sequences
+    if count is None:
+        return ""
+    if count == evaluation.metrics.samples:
+        return ", independent (the state is reset before each)"
+    return f" in {count} sequence{'s' if count > 1 else ''} (the state is reset before each sequence)"

@@ -14,7 +14,11 @@ from edgeq.units import format_duration, format_percent
 
 @command(
     "infer",
-    examples=["edgeq infer kws --on pi --data evaluation.npz", "edgeq infer kws --on pi --data x.npz --json"],
+    examples=[
+        "edgeq infer kws --on pi --data evaluation.npz",
+        "edgeq infer kws --on pi --data x.npz --json",
+        "edgeq infer kws --on pi --data stream.npz --sequence",
+    ],
 )
 @click.argument("model", shell_complete=completing.models)
 @click.option("--on", "name", required=True, help="The device.", shell_complete=completing.devices)
@@ -23,6 +27,12 @@ from edgeq.units import format_duration, format_percent
 )
 @click.option(
     "--window", default=50, show_default=True, type=click.IntRange(1), help="Samples per telemetry window."
+)
+@click.option(
+    "--sequence",
+    is_flag=True,
+    help="The samples follow each other: do not reset the state of a model that keeps one. An array "
+    "sequence_id in the data separates several sequences.",
 )
 @click.option("--outputs", is_flag=True, help="Include the raw outputs in the JSON document.")
 @click.option(
@@ -40,6 +50,7 @@ def infer_command(
     name: str,
     data: Path,
     window: int,
+    sequence: bool,
     outputs: bool,
     timeout_s: int,
     retries: int,
@@ -56,6 +67,7 @@ def infer_command(
         model,
         samples.payload,
         window=window,
+        sequence=sequence,
         outputs=outputs,
         timeout_s=timeout_s,
         retry_policy=retry_policy(app, retries),
@@ -71,6 +83,11 @@ def infer_command(
         f"{name}: {result.samples} samples through {model} {result.release[:12]}, {latency}"
         + (f", accuracy {format_percent(accuracy)}" if accuracy is not None else "")
     )
+    if (sequence or samples.has_sequences) and result.sequences is None:
+        if "sequences" in result.document:
+            app.ui.note(f"{model} keeps no state: sequences change nothing")
+        else:
+            app.ui.warn(f"the agent on {name} does not know sequences; `edgeq deploy` sends the present one")
     for kind, count in result.errors.items():
         app.ui.warn(f"{count} x {kind}")
     app.ui.emit("edgeq.infer/1", {"device": name, "accuracy": accuracy, **result.document})

@@ -44,6 +44,8 @@ class Evaluation:
 
     Attributes:
         reference: the float model that it was compared with; None without one.
+        sequences: how many sequences the samples were, each independent sample being one; None where no
+            model keeps state.
         notes: how the data was adapted to the model's inputs.
         warnings: which share of the values an integer input clips, and data that was not used.
     """
@@ -52,6 +54,7 @@ class Evaluation:
     reference: ModelFile | None
     data: Path
     metrics: Metrics
+    sequences: int | None
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -62,6 +65,7 @@ class Evaluation:
             "reference": None if self.reference is None else self.reference.to_json(),
             "data": str(self.data),
             "metrics": asdict(self.metrics),
+            "sequences": self.sequences,
             "notes": list(self.notes),
             "warnings": list(self.warnings),
         }
@@ -72,6 +76,7 @@ def evaluate(
     data: Path,
     *,
     reference: Path | None = None,
+    sequence: bool = False,
     on_progress: Progress | None = None,
     on_note: Callable[[str], None] | None = None,
     deadline_s: float = 3600.0,
@@ -85,7 +90,13 @@ def evaluate(
     Other arguments and errors as in `evaluate_model`.
     """
     evaluation = evaluate_model(
-        model, data, reference=reference, on_progress=on_progress, deadline_s=deadline_s, store=store
+        model,
+        data,
+        reference=reference,
+        sequence=sequence,
+        on_progress=on_progress,
+        deadline_s=deadline_s,
+        store=store,
     )
     if on_note is not None:
         for note in (*evaluation.notes, *evaluation.warnings):
@@ -98,6 +109,7 @@ def evaluate_model(
     data: Path,
     *,
     reference: Path | None = None,
+    sequence: bool = False,
     on_progress: Progress | None = None,
     deadline_s: float = 3600.0,
     store: Recorder | None = None,
@@ -110,6 +122,8 @@ def evaluate_model(
         model: a .tflite file.
         data: .npz with `x` (or one array per input name) and `y` for accuracy; .npy; or a folder of images.
         reference: the float .tflite to compare with.
+        sequence: the samples are one sequence, in which a model that keeps state is not reset. Sequences of
+            an array `sequence_id` in the data hold in any case.
         on_progress: called with (step, done, total).
         deadline_s: the worker is killed after this time.
         store: where to record the run: None is the store of the default workspace, `UNRECORDED` keeps no
@@ -122,7 +136,7 @@ def evaluate_model(
         StoreError: the run cannot be recorded.
     """
     models = [Path(model), *([Path(reference)] if reference is not None else [])]
-    runs = run_all(models, Path(data), deadline_s=deadline_s, on_progress=on_progress)
+    runs = run_all(models, Path(data), sequence=sequence, deadline_s=deadline_s, on_progress=on_progress)
     outputs = dequantized(runs[0].outputs, runs[0].info.outputs)
     labels = runs[0].labels
     expected = dequantized(runs[1].outputs, runs[1].info.outputs) if len(runs) > 1 else None
@@ -136,6 +150,7 @@ def evaluate_model(
             agreement=None if expected is None else agreement(outputs[0], expected[0]),
             output_sqnr_db=None if expected is None else sqnr_db(outputs, expected),
         ),
+        sequences=runs[0].sequences,
         notes=runs[0].notes,
         warnings=runs[0].warnings,
     )

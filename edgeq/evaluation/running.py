@@ -27,6 +27,8 @@ class ModelRun:
         inputs: the samples in the types of this model's inputs, samples first.
         outputs: in the model's own types, samples first.
         labels: int64 (samples,), checked against the outputs; None where the data has none.
+        sequences: how many sequences the samples were, each independent sample being one; None for a model
+            that keeps no state.
         notes: how the data was adapted to the model's inputs.
         warnings: what may be wrong with the data.
     """
@@ -35,6 +37,7 @@ class ModelRun:
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]
     labels: npt.NDArray[np.int64] | None
+    sequences: int | None
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -60,27 +63,36 @@ def raw_outputs(
 
 
 def run(
-    model: Path, data: Path | Array | Sequence[Array] | Mapping[str, Array], *, deadline_s: float = 600.0
+    model: Path,
+    data: Path | Array | Sequence[Array] | Mapping[str, Array],
+    *,
+    sequence: bool = False,
+    deadline_s: float = 600.0,
 ) -> ModelRun:
     """Run a model on data.
+
+    The state of a model that keeps one is reset before each sample. With an array `sequence_id` in the data,
+    it is reset where the id changes.
 
     Args:
         data: a path (.npz, .npy, folder of images), an array for a model with one input, one array per input
             in the model's order, or a mapping {input name: array}. Samples first; real values, or integers of
             the input's type.
+        sequence: reset the state before the first sample only, unless the data has `sequence_id`.
         deadline_s: the worker is killed after this time.
 
     Raises:
         DataError: EQ2xx.
         ModelError: EQ3xx.
     """
-    return run_all([Path(model)], data, deadline_s=deadline_s)[0]
+    return run_all([Path(model)], data, sequence=sequence, deadline_s=deadline_s)[0]
 
 
 def run_all(
     models: Sequence[Path],
     data: Path | Array | Sequence[Array] | Mapping[str, Array],
     *,
+    sequence: bool = False,
     deadline_s: float,
     on_progress: Progress | None = None,
 ) -> tuple[ModelRun, ...]:
@@ -93,7 +105,10 @@ def run_all(
             detect.require_tflite(model)
         arrays = session.workdir / "arrays.npz"
         job = EvaluateJob(
-            models=tuple(models), data=_as_file(data, session.workdir / "data.npz"), arrays=arrays
+            models=tuple(models),
+            data=_as_file(data, session.workdir / "data.npz"),
+            arrays=arrays,
+            sequence=sequence,
         )
         result = session.run(job, subject=models[0], deadline_s=deadline_s, on_progress=on_progress)
         with np.load(arrays, allow_pickle=False) as loaded:
@@ -107,6 +122,7 @@ def _runs(result: EvaluateResult, arrays: Mapping[str, Array]) -> tuple[ModelRun
             inputs=tuple(arrays[f"input_{i}"] for i in range(len(info.inputs))),
             outputs=tuple(arrays[f"run_{number}_output_{i}"] for i in range(len(info.outputs))),
             labels=arrays.get("y"),
+            sequences=result.sequences,
             notes=result.notes,
             warnings=result.warnings,
         )

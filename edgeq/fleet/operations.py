@@ -57,6 +57,8 @@ class Inferred(Response):
     Attributes:
         predicted: the class of each sample.
         errors: how many samples failed, by the kind of error.
+        sequences: how many sequences the samples were, each independent sample being one; None for a model
+            that keeps no state, and for an agent from before there were sequences.
     """
 
     verbs = ("infer",)
@@ -66,6 +68,7 @@ class Inferred(Response):
     predicted: Items[int]
     latency_ns: InferenceLatency
     errors: Mapping[str, Count] = {}
+    sequences: Count | None = None
 
 
 def read_status(client: AgentClient) -> DeviceStatus:
@@ -158,6 +161,7 @@ def infer(
     *,
     window: int = 50,
     outputs: bool = False,
+    sequence: bool = False,
     timeout_s: float = 120,
     retry_policy: RetryPolicy = NO_RETRY,
 ) -> Inferred:
@@ -169,9 +173,15 @@ def infer(
         payload: an .npz of `input_0`, ..., each of shape (samples, ...).
         window: samples per telemetry window.
         outputs: return the raw outputs in the response's document.
+        sequence: do not reset the state of a model that keeps one between the samples; an array
+            `sequence_id` of the payload separates several sequences in any case.
         timeout_s: time limit of the inference on the device.
     """
-    request = {"model": model, "window": window, "outputs": outputs, "timeout_s": timeout_s}
+    request: dict[str, object] = {
+        "model": model, "window": window, "outputs": outputs, "timeout_s": timeout_s,
+    }  # fmt: skip
+    if sequence:
+        request["sequence"] = True
 
     def attempt(client: AgentClient) -> Inferred:
         # The device's own deadline passes first: its error says more than a timeout on the host.

@@ -162,6 +162,7 @@ def kit() -> SimpleNamespace:
         SHARED=SHARED,
         RUNTIME=RUNTIME,
         Device=Device,
+        Bundle=Bundle,
         npz=npz,
         run_here=run_here,
         reference_of=reference_of,

@@ -168,6 +168,23 @@ def as_one_sequence(samples: Samples) -> Samples:
     return replace(samples, begins=np.arange(len(samples)) == 0)
 
 
+def require_single_steps(samples: Samples, *, keeps_state: bool, subject: str) -> None:
+    """Check that a model that keeps state takes the samples of a sequence one at a time.
+
+    Raises:
+        ConverterError: EQ203, it takes a batch, whose rows do not follow each other.
+    """
+    if keeps_state and samples.begins is not None and samples.batch > 1:
+        raise ConverterError(
+            "EQ203",
+            subject,
+            "the samples are a sequence, but the model takes several at a time",
+            expected="a model with a batch of 1",
+            got=f"a batch of {samples.batch}",
+            hint="convert the model with a batch of 1, or evaluate independent samples",
+        )
+
+
 def _shown(name: str) -> str:
     return f"the array at position {name[1:]}" if name.startswith("#") else f"`{name}`"
 

@@ -137,9 +137,15 @@ class InspectJob(Job[ModelInfo]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateResult:
-    """The models that were run, in the order of the job."""
+    """The models that were run, in the order of the job.
+
+    Attributes:
+        sequences: how many sequences the samples were, each independent sample being one; None where no model
+            keeps state.
+    """
 
     infos: tuple[ModelInfo, ...]
+    sequences: int | None
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -151,6 +157,7 @@ class EvaluateJob(Job[EvaluateResult]):
     Attributes:
         arrays: the .npz to write: `input_I` in the types of the first model, `run_M_output_I`, and `y`, where
             the data has labels.
+        sequence: the samples are one sequence, unless the data has ids of sequences.
     """
 
     verb: ClassVar[str] = "evaluate"
@@ -159,6 +166,7 @@ class EvaluateJob(Job[EvaluateResult]):
     models: tuple[Path, ...]
     data: Path
     arrays: Path
+    sequence: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

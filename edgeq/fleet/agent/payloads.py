@@ -29,14 +29,17 @@ class Samples:
     """Samples as the agent takes them.
 
     Attributes:
-        payload: an .npz with `input_0`, `input_1`, ..., each of shape (samples, ...).
+        payload: an .npz with `input_0`, `input_1`, ..., each of shape (samples, ...), and `sequence_id` if
+            the file has it.
         count: the number of samples.
         labels: class numbers, one a sample, or None.
+        has_sequences: whether the samples have the ids of sequences.
     """
 
     payload: bytes = field(repr=False)
     count: int
     labels: Sequence[int] | None
+    has_sequences: bool
 
     def accuracy(self, predicted: Sequence[int]) -> float | None:
         """Return the share of correct predictions; None without labels or with predictions missing."""
@@ -46,13 +49,13 @@ class Samples:
 
 
 def load_samples(path: Path) -> Samples:
-    """Read an .npz with `x` (and `y`), or with `input_0`, `input_1`, ... (and `y`).
+    """Read an .npz with `x`, or with `input_0`, `input_1`, ...; `y` and `sequence_id` are optional.
 
     Raises:
         DataError: the file cannot be read or holds no samples, NaN, or arrays of different lengths.
     """
     arrays = _arrays(path)
-    labels = arrays.pop("y", None)
+    labels, ids = arrays.pop("y", None), arrays.pop("sequence_id", None)
     inputs = {"input_0": arrays["x"]} if set(arrays) == {"x"} else arrays
     names = [f"input_{number}" for number in range(len(inputs))]
     if not inputs or set(inputs) != set(names):
@@ -71,12 +74,23 @@ def load_samples(path: Path) -> Samples:
             raise DataError(f"{path}: {name}", "contains values that are not finite")
     if labels is not None and labels.shape != (counts.copy().pop(),):
         raise DataError(f"{path}: y", expected=f"{counts.pop()} labels", got=f"shape {labels.shape}")
+    if ids is not None and (ids.shape != (len(inputs["input_0"]),) or ids.dtype.kind not in "iuU"):
+        raise DataError(
+            f"{path}: sequence_id",
+            expected=f"{len(inputs['input_0'])} integers or texts, one a sample",
+            got=f"shape {ids.shape} of {ids.dtype}",
+        )
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: inputs[name] for name in names})
+    np.savez(
+        buffer,
+        **{name: inputs[name] for name in names},
+        **({} if ids is None else {"sequence_id": ids}),
+    )
     return Samples(
         payload=buffer.getvalue(),
         count=counts.pop() if counts else len(inputs["input_0"]),
         labels=None if labels is None else [int(label) for label in labels],
+        has_sequences=ids is not None,
     )
 
 

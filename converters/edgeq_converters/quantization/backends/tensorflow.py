@@ -6,7 +6,7 @@ TensorFlow's calibrator would write them; we write our own there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -86,10 +86,17 @@ def hidden_ranges(model: Model, samples: Samples) -> Ranges:
 
     editor = Editor(model)
     _add_inner_tensors(editor.parsed)
-    rows = [[np.ascontiguousarray(row) for row in batch] for batch, _ in batches(samples, model.inputs)]
     outer = {tflite_file.tensor_name(tensor) for _, tensor in tflite_file.activations(editor.parsed)}
     try:
-        calibrated = Calibrator(editor.pack().data).calibrate(lambda: iter(rows))
+        calibrator = Calibrator(editor.pack().data)
+
+        def rows() -> Iterator[list[Any]]:
+            for number, (batch, _) in enumerate(batches(samples, model.inputs)):
+                if number and samples.begins_at(number):
+                    calibrator._calibrator.Prepare()  # noqa: SLF001 # it resets the variables; nothing public does
+                yield [np.ascontiguousarray(row) for row in batch]
+
+        calibrated = calibrator.calibrate(rows)
     except (ValueError, RuntimeError) as error:
         raise ConverterError(
             "EQ308", model.subject, f"TensorFlow cannot calibrate the model ({error})"

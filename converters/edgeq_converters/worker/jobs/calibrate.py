@@ -11,8 +11,8 @@ from edgeq_converters.calibration import drift, histogram_io
 from edgeq_converters.calibration.histogram_io import DataDigest, HistogramFile
 from edgeq_converters.calibration.observe import observe
 from edgeq_converters.data import files
-from edgeq_converters.data.samples import NOTED_SHARE, Samples, match
-from edgeq_converters.graph import tflite_file, validate
+from edgeq_converters.data.samples import NOTED_SHARE, Samples, match, require_single_steps
+from edgeq_converters.graph import state, tflite_file, validate
 from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.normalize import normalize
 from edgeq_converters.progress import Step
@@ -41,6 +41,8 @@ def run(job: CalibrateJob, step: Step) -> CalibrateResult:
     )
     validate.require_convertible(loaded.model, scheme=Scheme.INT8)
     samples = match(to_tflite_layout(raw, loaded), loaded.model.inputs)
+    keeps_state = state.read(loaded.model).kept
+    require_single_steps(samples, keeps_state=keeps_state, subject=str(job.data))
     model = normalize(loaded.model)
     digest = model.sha256
     if against is not None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgeq_converters.data import files, samples
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.graph import state
 from edgeq_converters.graph.interpreter import run_samples, sample_shape
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Step
@@ -33,6 +34,12 @@ def run(job: EvaluateJob, step: Step) -> EvaluateResult:
     for model, info in zip(models[1:], infos[1:], strict=True):
         outputs_of.append(_same_outputs(models[0], infos[0], model, info))
     matched = [samples.match(raw, info.inputs) for info in infos]
+    if job.sequence:
+        matched = [samples.as_one_sequence(given) for given in matched]
+    contents = [Model.read(model) for model in models]
+    keep_state = [state.read(content).kept for content in contents]
+    for given, keeps in zip(matched, keep_state, strict=True):
+        samples.require_single_steps(given, keeps_state=keeps, subject=raw.subject)
     arrays: dict[str, npt.NDArray[Any]] = {
         f"input_{i}": samples.to_model(array, tensor)
         for i, (array, tensor) in enumerate(zip(matched[0].arrays, infos[0].inputs, strict=True))
@@ -46,8 +53,8 @@ def run(job: EvaluateJob, step: Step) -> EvaluateResult:
             subject=raw.subject,
         )
     advance = step("run", len(matched[0]) * len(models))
-    for number, model in enumerate(models):
-        outputs = run_samples(Model.read(model), matched[number], advance=advance)
+    for number, content in enumerate(contents):
+        outputs = run_samples(content, matched[number], advance=advance)
         arrays.update(
             {f"run_{number}_output_{i}": outputs[which] for i, which in enumerate(outputs_of[number])}
         )
@@ -57,7 +64,12 @@ def run(job: EvaluateJob, step: Step) -> EvaluateResult:
         for info, order in zip(infos, outputs_of, strict=True)
     )
     remarks = (*matched[0].notes, *_clipping(models, infos, matched))
-    return EvaluateResult(infos=infos, notes=notes_of(remarks), warnings=warnings_of(remarks))
+    return EvaluateResult(
+        infos=infos,
+        sequences=matched[0].sequences if any(keep_state) else None,
+        notes=notes_of(remarks),
+        warnings=warnings_of(remarks),
+    )
 
 
 def _clipping(
