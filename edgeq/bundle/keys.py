@@ -25,6 +25,7 @@ PASSPHRASE_FILE = "EDGEQ_KEY_PASSPHRASE_FILE"  # noqa: S105 - the name of a vari
 # Returns the passphrase of a key file; None where there is none to be had.
 Passphrase = Callable[[Path], bytes | None]
 _AGENT = "agent:"
+_TOKEN = "pkcs11:"  # noqa: S105 - how the name of a key begins
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 # A key file has a few hundred bytes.
 _LARGEST_BYTES = 64 * 1024
@@ -137,7 +138,7 @@ def new_key(workspace: Path, name: str, *, passphrase: bytes | None = None) -> S
 
 
 def find_private(workspace: Path, key: str, passphrase: Passphrase | None = None) -> SigningKey:
-    """Return the signing key for a key name of the workspace, a path, or `agent:NAME`.
+    """Return the signing key for a key name of the workspace, a path, `agent:NAME`, or `pkcs11:...`.
 
     Where only the public file is there, the key signs in the ssh agent.
 
@@ -152,6 +153,10 @@ def find_private(workspace: Path, key: str, passphrase: Passphrase | None = None
         from edgeq.bundle.ssh_agent import key_named
 
         return key_named(key.removeprefix(_AGENT))
+    if key.startswith(_TOKEN):
+        from edgeq.bundle.pkcs11_keys import token_key
+
+        return token_key(key, passphrase or passphrase_of_environment)
     if key == WORKSPACE_KEY:
         return workspace_key(workspace, passphrase)
     named = keys_folder(workspace) / key
@@ -163,11 +168,17 @@ def find_private(workspace: Path, key: str, passphrase: Passphrase | None = None
 
 
 def find_public(workspace: Path, key: str) -> PublicKey:
-    """Return the public key for a key name of the workspace or a path (private or `.pub`).
+    """Return the public key for a key name of the workspace, a path (private or `.pub`), or a key elsewhere.
 
     Raises:
         SigningKeyError: the key is missing, or is not an Ed25519 key.
     """
+    if key.startswith(_TOKEN):
+        from edgeq.bundle.pkcs11_keys import token_public
+
+        return token_public(key)
+    if key.startswith(_AGENT):
+        return find_private(workspace, key).public
     if key == WORKSPACE_KEY and not (keys_folder(workspace) / f"{WORKSPACE_KEY}.pub").exists():
         return workspace_key(workspace).public
     named = (

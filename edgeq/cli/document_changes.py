@@ -50,7 +50,8 @@ def public_or_new(app: App, key: str) -> PublicKey:
     from edgeq.bundle.keys import find_public, keys_folder, new_key
 
     folder = keys_folder(app.workspace)
-    if os.sep in key or key.endswith(".pub") or any((folder / name).exists() for name in (key, f"{key}.pub")):
+    elsewhere = ":" in key or os.sep in key or key.endswith(".pub")
+    if elsewhere or any((folder / name).exists() for name in (key, f"{key}.pub")):
         return find_public(app.workspace, key)
     made = new_key(app.workspace, key).public
     app.ui.say(f"created the key {made.name} ({made.id}) in {folder}")

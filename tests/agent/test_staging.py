@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgeq_agent import Runtime
 from edgeq_agent.activation import candidates, state_record
@@ -40,6 +41,26 @@ def staged_device(serving: Any, float_bundle: Any) -> Any:
     float_bundle.send(serving)
     assert serving.call("stage", **float_bundle.request()).result["changed"]
     return serving
+
+
+@pytest.mark.slow
+def test_a_candidate_of_a_revoked_key_is_not_split(
+    staged_device: Any, kit: Any, int8_bundle: Any, float_bundle: Any
+) -> None:
+    """Staged while its key was trusted; staged again with a signature of the new key, it may be split."""
+    second = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    rotated = kit.change_of(second, revoke=[kit.id_of(kit.PUBLISHER)])
+    assert staged_device.call("trust", change=rotated).result["changed"]
+    split = arms_of(("a", int8_bundle.release, 0.5), ("b", float_bundle.release, 0.5), experiment="e")
+    error = staged_device.call("split", **split).error
+    assert (error["code"], "revoked" in error["problem"]) == ("EQ551", True)
+    signed = float_bundle.request(signatures=[kit.signature_of(float_bundle.manifest, second)])
+    assert staged_device.call("stage", **signed).result["changed"] is False
+    assert staged_device.call("split", **split).result["changed"]
+    reset = kit.change_of(reset_counters={"tiny": 1})
+    assert staged_device.call("split", model="tiny", clear=True).result["changed"]
+    assert staged_device.call("trust", change=reset).result["changed"]
+    assert staged_device.call("split", **split).error["code"] == "EQ551", "it has a higher counter"
 
 
 class TestStage:

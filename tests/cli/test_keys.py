@@ -245,6 +245,53 @@ def test_keys_in_the_ssh_agent_sign_without_a_file(keys: Keys, workspace: Path, 
     assert not (keys_folder(workspace) / "workspace").exists(), "no new key took the place of the moved one"
 
 
+SOFTHSM = next(iter(sorted(Path("/usr/lib").glob("**/libsofthsm2.so"))), None)
+PIN = "1234"
+
+
+@pytest.fixture
+def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the URI of an Ed25519 key in a software token; a file that the environment names has the PIN."""
+    pkcs11 = pytest.importorskip("pkcs11", reason="needs the extra `pkcs11`")
+    if SOFTHSM is None or shutil.which("softhsm2-util") is None:
+        pytest.skip("no software token is installed (apt-get install softhsm2)")
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "softhsm.conf").write_text(f"directories.tokendir = {tmp_path / 'tokens'}\n")
+    monkeypatch.setenv("SOFTHSM2_CONF", str(tmp_path / "softhsm.conf"))
+    label = f"token-{tmp_path.name}"[-32:]
+    init = ["softhsm2-util", "--init-token", "--free", "--label", label, "--pin", PIN, "--so-pin", "5678"]
+    subprocess.run(init, check=True, capture_output=True)
+    library = pkcs11.lib(str(SOFTHSM))
+    library.reinitialize()
+    from pkcs11.util.ec import encode_named_curve_parameters
+
+    curve = {pkcs11.Attribute.EC_PARAMS: encode_named_curve_parameters("1.3.101.112")}
+    with library.get_token(token_label=label).open(user_pin=PIN, rw=True) as session:
+        session.create_domain_parameters(pkcs11.KeyType.EC_EDWARDS, curve, local=True).generate_keypair(
+            mechanism=pkcs11.Mechanism.EC_EDWARDS_KEY_PAIR_GEN, store=True, label="root"
+        )
+    (tmp_path / "pin").write_text(PIN)
+    (tmp_path / "pin").chmod(0o600)
+    monkeypatch.setenv("EDGEQ_KEY_PASSPHRASE_FILE", str(tmp_path / "pin"))
+    return f"pkcs11:token={label};object=root?module-path={SOFTHSM}"
+
+
+def test_a_key_in_a_token_signs_and_never_leaves_it(
+    keys: Keys, tmp_path: Path, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = keys("init", "--root", token, "--by", token)
+    assert (made["version"], roles(made)["root"]) == (1, {"root"})
+    assert keys("export", token)["line"].startswith("ssh-ed25519 ")
+    assert keys("change", "--expires", "2099-01-01", "--by", token)["version"] == 2
+    (tmp_path / "pin").write_text("9999")
+    wrong = keys("change", "--expires", "never", "--by", token, expected=1)
+    assert (wrong["code"], "PIN is wrong" in wrong["message"]) == ("EQ602", True)
+    monkeypatch.delenv("EDGEQ_KEY_PASSPHRASE_FILE")
+    assert "needs its PIN" in keys("change", "--expires", "never", "--by", token, expected=1)["message"]
+    for other in (token.replace("object=root", "object=x"), "pkcs11:", token.replace("token=", "token=x")):
+        assert keys("change", "--expires", "never", "--by", other, expected=1)["code"] == "EQ602", other
+
+
 def test_a_locked_agent_and_other_kinds_of_keys_are_one_line(
     keys: Keys, workspace: Path, tmp_path: Path, ssh_agent: Path
 ) -> None:

@@ -3,7 +3,8 @@
 `models/NAME/staged.json`; an entry keeps its release, blobs and runtime from `prune`:
 
     {"schema": "edgeq.staged/1",
-     "releases": {"<64 hex>": {"runtime": "<64 hex>", "counter": 7, "health": {...}, "since_ns": 1718...}}}
+     "releases": {"<64 hex>": {"runtime": "<64 hex>", "counter": 7, "health": {...}, "since_ns": 1718...,
+                               "signed_by": ["<key id>", ...]}}}
 
 A split is in force while the release serves that served when it was set. When another release is committed,
 the split ends and is removed here. During that release's soak the split is suspended: it is in force again
@@ -41,12 +42,14 @@ class CandidateRelease:
         counter: the release counter of its manifest.
         health: the health check as the response has it; the device stores it and does not read it.
         since_ns: wall-clock time at which it became a candidate; for display only.
+        signed_by: ids of the trusted keys that had signed it; empty where an earlier agent staged it.
     """
 
     runtime: str
     counter: int
     health: Json
     since_ns: int | None = None
+    signed_by: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, body: Any) -> CandidateRelease:
@@ -63,13 +66,19 @@ class CandidateRelease:
             and isinstance(body.get("since_ns"), (int, type(None)))
         ):
             raise ValueError("not an entry of " + SCHEMA)
-        return cls(body["runtime"], body["counter"], body["health"], body.get("since_ns"))
+        signed_by = body.get("signed_by", [])
+        if not isinstance(signed_by, list):
+            raise ValueError("not an entry of " + SCHEMA)
+        signers = tuple(map(str, signed_by))
+        return cls(body["runtime"], body["counter"], body["health"], body.get("since_ns"), signers)
 
     def to_json(self) -> Json:
         """Return the entry of the file."""
         body: Json = {"runtime": self.runtime, "counter": self.counter, "health": self.health}
         if self.since_ns is not None:
             body["since_ns"] = self.since_ns
+        if self.signed_by:
+            body["signed_by"] = list(self.signed_by)
         return body
 
 

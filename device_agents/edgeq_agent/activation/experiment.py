@@ -108,7 +108,20 @@ def _check_arm(home: Home, model: str, release: str, current: str) -> None:
             hint="`edgeq ab start BUNDLE --to DEVICE` stages it first",
         )
     release_store.check_blobs(home, release_store.read(home, release))
-    floor = (trust_store.load(home) or trust_store.EMPTY).counters.get(model)
+    trust = trust_store.load(home) or trust_store.EMPTY
+    trusted = set(candidate.signed_by) & set(trust.active)
+    if trust_store.is_void(trust, model, release) or len(trusted) < min(
+        trust.threshold, len(candidate.signed_by)
+    ):
+        raise AgentError(
+            NOT_STAGED,
+            subject,
+            "its keys were revoked, or a counter reset withdrew it, since it was staged",
+            expected=f"signatures of {trust.threshold} keys that the device trusts",
+            got=str(len(trusted)),
+            hint="start the experiment again with a release that a trusted key signed: `edgeq ab start`",
+        )
+    floor = trust.counters.get(model)
     if floor and release != floor.release and candidate.counter <= floor.counter:
         raise AgentError(
             NOT_STAGED,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from edgeq_agent.activation.states import ModelState
 from edgeq_agent.blobs import blob_store
@@ -58,18 +59,25 @@ class GateRequest:
         )
 
 
-def admit(home: Home, request: GateRequest) -> Manifest:
-    """Check signatures and release counter, and return the manifest (lock held).
+class Admission(NamedTuple):
+    """A release that passed the first checks, and the ids of the trusted keys that signed it."""
+
+    manifest: Manifest
+    signers: tuple[str, ...]
+
+
+def admit(home: Home, request: GateRequest) -> Admission:
+    """Check signatures and release counter, and parse the manifest (lock held).
 
     Raises:
         AgentError: EQ505 the release is not the manifest's digest, EQ512 the manifest is not valid or of
             another model, EQ530 to EQ537 as `trust_store.admit`.
     """
-    trust_store.admit(home, trust_store.parse_release(request.fields))
+    signers = trust_store.admit(home, trust_store.parse_release(request.fields))
     manifest = manifests.parse(request.fields.object("manifest").json(), request.release)
     if manifest.model != request.model:
         raise AgentError(BAD_REQUEST, "manifest.model", expected=request.model, got=manifest.model)
-    return manifest
+    return Admission(manifest, tuple(signers))
 
 
 def check(home: Home, state: ModelState, manifest: Manifest, request: GateRequest) -> RuntimeBackend:

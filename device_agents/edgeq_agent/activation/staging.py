@@ -5,7 +5,7 @@ It stays for an A/B split or a later activation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgeq_agent.activation import candidates, gate, health, recovery, state_record
 from edgeq_agent.activation.candidates import CandidateRelease
@@ -59,7 +59,7 @@ def stage(home: Home, request: GateRequest, progress: Progress) -> StagingResult
             gives no outputs, else as `gate.admit`, `gate.check` and `health.check`.
     """
     model, release = request.model, request.release
-    manifest = gate.admit(home, request)
+    manifest, signers = gate.admit(home, request)
     state = recovery.recover(home, model)
     current = release_store.need_current(home, model)
     known = candidates.read(home, model)
@@ -72,6 +72,8 @@ def stage(home: Home, request: GateRequest, progress: Progress) -> StagingResult
     if candidate and candidate.runtime == request.runtime and release_store.complete(home, manifest):
         if state.record.attempts.count(release):
             state.forget_attempts(release)
+        if candidate.signed_by != signers:
+            candidates.write(home, model, dict(known, **{release: replace(candidate, signed_by=signers)}))
         return StagingResult(model, release, current, changed=False, health=candidate.health)
     if candidate is None and len(known) >= candidates.LIMIT:
         raise AgentError(
@@ -89,7 +91,7 @@ def stage(home: Home, request: GateRequest, progress: Progress) -> StagingResult
     release_store.build(home, manifest)
     measured = health.check(home, manifest, request.runtime, request.timeout_s).to_json()
     progress(state_record.VERIFIED, model=model, release=release)
-    added = CandidateRelease(request.runtime, manifest.counter, measured, clock.wall_ns())
+    added = CandidateRelease(request.runtime, manifest.counter, measured, clock.wall_ns(), signers)
     # From here on `prune` keeps it; nothing refers to it before the response.
     candidates.write(home, model, dict(known, **{release: added}))
     state.forget_attempts(release)

@@ -77,7 +77,7 @@ def activate(home: Home, request: GateRequest, policy: SoakPolicy | None, progre
         AgentError: as `gate.admit`, `gate.check` and `health.check`; in all cases the previous release
             still serves.
     """
-    manifest = gate.admit(home, request)
+    manifest = gate.admit(home, request).manifest
     state = recovery.recover(home, request.model)
     before = release_store.current(home, request.model)
     if (

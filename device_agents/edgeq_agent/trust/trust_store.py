@@ -123,8 +123,8 @@ def parse_release(request: Fields) -> SignedRelease:
     )
 
 
-def admit(home: Home, offered: SignedRelease) -> None:
-    """Refuse a release that is not signed by enough trusted keys, or older than the last committed one.
+def admit(home: Home, offered: SignedRelease) -> list[str]:
+    """Return the ids of the trusted keys that signed a release; refuse one that is old or lacks signatures.
 
     The lock must be held: no other release may be committed between this check and the commit.
 
@@ -141,11 +141,12 @@ def admit(home: Home, offered: SignedRelease) -> None:
             "this device trusts no key, so it accepts no release",
             hint="run `edgeq keys trust --on DEVICE` to make it trust this workspace's key",
         )
-    signatures.check(
+    signers = signatures.check(
         store.keys, store.threshold, wire.RELEASE_TYPE, offered.manifest, offered.signatures, subject
     )
     _check_expiry(store, subject)
     _check_counter(home, store, offered.manifest, subject)
+    return signers
 
 
 def _check_expiry(store: Trust, subject: str) -> None:
