@@ -50,6 +50,7 @@ CODES: Mapping[str, str] = {
     "EQ332": "the backend does not support the scheme",
     "EQ333": "the signature to convert is unknown or not chosen",
     "EQ334": "the result does not follow its float model",
+    "EQ335": "the model is not compiled for the Edge TPU",
 }
 
 

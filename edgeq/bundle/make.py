@@ -35,6 +35,14 @@ GOLDEN_ATOL = 1e-3
 GOLDEN_RTOL = 1e-2
 
 
+CPU_FILE = "model-cpu.tflite"
+
+
+def usual_kinds(*, is_compiled: bool, with_cpu: bool) -> tuple[DeviceKind, ...]:
+    """Return the kinds of devices of a bundle by default: Coral for a model that needs an Edge TPU."""
+    return (DeviceKind.CORAL,) if is_compiled and not with_cpu else ()
+
+
 def make_bundle(
     path: Path,
     *,
@@ -42,6 +50,8 @@ def make_bundle(
     name: str,
     variant: str,
     data: Path,
+    golden_from: Path | None = None,
+    with_cpu: bool = False,
     sequence: bool = False,
     labels: Sequence[str] = (),
     kinds: Sequence[DeviceKind] = (),
@@ -59,11 +69,14 @@ def make_bundle(
 
     Args:
         path: the .eqb file to write.
-        model_file: the .tflite model.
+        model_file: the .tflite model; one that was compiled for the Edge TPU needs `golden_from`.
         name: the name under which devices serve it.
         variant: what the model is, such as `int8`.
         data: samples that the model was not trained on and that represent normal input in the field. Golden
             samples are taken from them at even distances.
+        golden_from: the .tflite that the model was compiled from. Its outputs on the CPU are the golden
+            ones, and the bundle is for Coral devices unless `kinds` or `with_cpu` say otherwise.
+        with_cpu: add `golden_from` to the bundle; it serves where no Edge TPU is.
         sequence: the samples follow each other, so that a model that keeps state is not reset between them;
             this matters for the drift reference. Each golden sample is independent in any case.
         labels: names of the classes, in order.
@@ -85,7 +98,11 @@ def make_bundle(
         BundleError: there are too few samples, or the name is invalid.
         StoreError: the store cannot be opened.
     """
-    ran = run(model_file, data, sequence=sequence)
+    if with_cpu and golden_from is None:
+        raise BundleError("with_cpu", "needs the model for the CPU", expected="golden_from", got="none")
+    runs_here = model_file if golden_from is None else golden_from
+    compiled = None if golden_from is None else model_file
+    ran = run(runs_here, data, sequence=sequence, compiled=compiled)
     outputs = dequantized(ran.outputs, ran.info.outputs)
     count = len(ran.inputs[0])
     if labels and len(labels) != _classes(outputs[0]):
@@ -94,9 +111,11 @@ def make_bundle(
     reference = build_reference(_named_inputs(ran), outputs[0])
     files = {
         "model.tflite": model_file.read_bytes(),
-        "golden.npz": _npz(_golden(model_file, ran, chosen)),
+        "golden.npz": _npz(_golden(runs_here, ran, chosen)),
         "reference.json": wire.canonical(reference.to_json()),
     }
+    if with_cpu:
+        files[CPU_FILE] = runs_here.read_bytes()
     device_limits = limits or Limits()
     manifest: dict[str, Any] = {
         "schema": wire.MANIFEST_SCHEMA,
@@ -114,11 +133,17 @@ def make_bundle(
                 "module": "ai_edge_litert",
                 "version": importlib.metadata.version("ai-edge-litert"),
                 "machine": platform.machine(),
+                # The TPU rounds in its own way: its outputs hold within the tolerance.
+                **({} if compiled is None else {"kernels": "xnnpack"}),
             },
         },
         "reference": {"file": "reference.json"},
+        **({"fallback": {"file": CPU_FILE}} if with_cpu else {}),
         "requires": {
-            "kinds": [kind.value for kind in kinds],
+            "kinds": [
+                kind.value
+                for kind in kinds or usual_kinds(is_compiled=compiled is not None, with_cpu=with_cpu)
+            ],
             "free_bytes": sum(map(len, files.values())),
             **({"devices": sorted(set(devices))} if devices else {}),
         },

@@ -87,6 +87,8 @@ class Manifest(_Part):
     files: Mapping[str, FileEntry]
     golden: Golden
     reference: FileOf
+    # The model for devices without the Edge TPU that `model.tflite` was compiled for.
+    fallback: FileOf | None = None
     requires: Requires
     limits: DeviceLimits
     labels: Items[str] = ()
@@ -115,7 +117,8 @@ def parse_manifest(document: object, *, subject: str) -> Manifest:
             raise BundleError(
                 subject, "manifest: a file name", expected="letters, digits and ._-", got=repr(name)
             )
-    for needed in ("model.tflite", manifest.golden.file, manifest.reference.file):
+    fallback = (manifest.fallback.file,) if manifest.fallback else ()
+    for needed in ("model.tflite", manifest.golden.file, manifest.reference.file, *fallback):
         if needed not in manifest.files:
             raise BundleError(subject, f"manifest: `{needed}` is not among its files")
     return manifest

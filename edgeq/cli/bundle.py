@@ -56,6 +56,7 @@ def bundle_command() -> None:
         "edgeq bundle int8.tflite -o kws.eqb --blueprint blueprint.toml --kind raspberry-pi",
         "edgeq bundle int8.tflite -o kws.eqb --blueprint blueprint.toml --sign release",
         "edgeq bundle int8.tflite -o kws.eqb --blueprint blueprint.toml --for label:site=lab",
+        "edgeq bundle int8_edgetpu.tflite --golden-from int8.tflite --with-cpu -o kws.eqb --blueprint b.toml",
         "edgeq bundle verify kws.eqb",
     ],
 )
@@ -67,6 +68,18 @@ def bundle_command() -> None:
     "--data",
     type=FILE,
     help="Samples that the model was not trained on.  [default: the blueprint's evaluation set]",
+)
+@click.option(
+    "--golden-from",
+    type=FILE,
+    metavar="MODEL",
+    help="For a MODEL that was compiled for the Edge TPU: the .tflite that it was compiled from. Its "
+    "outputs on the CPU are the golden ones; the bundle is for Coral devices unless --kind is given.",
+)
+@click.option(
+    "--with-cpu",
+    is_flag=True,
+    help="Put the model of --golden-from into the bundle, too; it serves where no Edge TPU is.",
 )
 @click.option(
     "--sequence",
@@ -123,6 +136,8 @@ def _make(
     name: str | None,
     variant: str | None,
     data: Path | None,
+    golden_from: Path | None,
+    with_cpu: bool,
     sequence: bool,
     blueprint: Path | None,
     labels: tuple[str, ...],
@@ -137,26 +152,32 @@ def _make(
     from edgeq.blueprint import load_blueprint
     from edgeq.bundle import make_bundle
     from edgeq.bundle.counters import exactly, following
+    from edgeq.bundle.make import usual_kinds
     from edgeq.bundle.signers import release_signers
     from edgeq.cli.signing import passphrase_of, private_keys
     from edgeq.files import sha256_of
     from edgeq.fleet.trust_documents import counted_releases
     from edgeq.store import Store
 
-    if not model.is_file():
-        raise ModelError(
-            str(model),
-            "no such model",
-            hint="create the .tflite with `edgeq convert SOURCE -o MODEL`",
-            code="EQ301",
-        )
+    for file in (model, golden_from):
+        if file is not None and not file.is_file():
+            raise ModelError(
+                str(file),
+                "no such model",
+                hint="create the .tflite with `edgeq convert SOURCE -o MODEL`",
+                code="EQ301",
+            )
+    if with_cpu and golden_from is None:
+        raise UsageError("--with-cpu", "needs the model for the CPU", hint="add --golden-from MODEL.tflite")
     plan = load_blueprint(blueprint) if blueprint else None
     name = name or (plan.name if plan else None)
     data = data or (plan.evaluation if plan else None)
     if name is None or data is None:
         missing = "--name" if name is None else "--data"
         raise UsageError(missing, "is required without a blueprint", hint=f"add {missing} or --blueprint")
-    devices = [DeviceKind(kind) for kind in kinds]
+    devices = [DeviceKind(kind) for kind in kinds] or list(
+        usual_kinds(is_compiled=golden_from is not None, with_cpu=with_cpu)
+    )
     of_kind = devices[0] if len(devices) == 1 else None
     if plan and (others := plan.kinds_with_other_limits(of_kind)):
         app.ui.warn(
@@ -173,6 +194,8 @@ def _make(
         name=name,
         variant=variant or model.stem,
         data=data,
+        golden_from=golden_from,
+        with_cpu=with_cpu,
         sequence=sequence,
         labels=labels or (plan.labels if plan else ()),
         kinds=devices,
@@ -181,7 +204,11 @@ def _make(
         limits=plan.limits_for(of_kind) if plan else None,
         golden_samples=golden,
         golden_steps=golden_steps,
-        lineage={"model": digest, **({"blueprint": plan.digest} if plan else {})},
+        lineage={
+            "model": digest,
+            **({"compiled_from": sha256_of(golden_from)} if golden_from is not None else {}),
+            **({"blueprint": plan.digest} if plan else {}),
+        },
         counter=following(known) if counter is None else exactly(counter, known),
         keys=keys,
         workspace=app.workspace,

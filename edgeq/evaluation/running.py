@@ -67,6 +67,7 @@ def run(
     data: Path | Array | Sequence[Array] | Mapping[str, Array],
     *,
     sequence: bool = False,
+    compiled: Path | None = None,
     deadline_s: float = 600.0,
 ) -> ModelRun:
     """Run a model on data.
@@ -79,13 +80,14 @@ def run(
             in the model's order, or a mapping {input name: array}. Samples first; real values, or integers of
             the input's type.
         sequence: reset the state before the first sample only, unless the data has `sequence_id`.
+        compiled: a model for the Edge TPU that must have the same inputs and outputs; it is not run.
         deadline_s: the worker is killed after this time.
 
     Raises:
         DataError: EQ2xx.
         ModelError: EQ3xx.
     """
-    return run_all([Path(model)], data, sequence=sequence, deadline_s=deadline_s)[0]
+    return run_all([Path(model)], data, sequence=sequence, compiled=compiled, deadline_s=deadline_s)[0]
 
 
 def run_all(
@@ -93,6 +95,7 @@ def run_all(
     data: Path | Array | Sequence[Array] | Mapping[str, Array],
     *,
     sequence: bool = False,
+    compiled: Path | None = None,
     deadline_s: float,
     on_progress: Progress | None = None,
 ) -> tuple[ModelRun, ...]:
@@ -109,6 +112,7 @@ def run_all(
             data=_as_file(data, session.workdir / "data.npz"),
             arrays=arrays,
             sequence=sequence,
+            compiled=compiled,
         )
         result = session.run(job, subject=models[0], deadline_s=deadline_s, on_progress=on_progress)
         with np.load(arrays, allow_pickle=False) as loaded:

@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from edgeq_agent import Runtime, wire
+from edgeq_agent.errors import AgentError
 from edgeq_agent.inference.edgetpu import is_compiled
 from edgeq_agent.platforms import edgetpu
 from edgeq_agent.platforms.registry import platform_of
+from edgeq_agent.releases import manifest
+from tests import compiled_models
+from tests.once import Once
 
 MARK = b"edgetpu-custom-op"
-
-# A delegate that takes no operation, laid out as TfLiteDelegate; flag 1 allows tensors of any size.
-_PLUGIN = """
-#include <stdio.h>
-#include <stdlib.h>
-struct delegate { void *data; int (*prepare)(void *, struct delegate *); void *rest[3]; long flags[4]; };
-static int prepare(void *context, struct delegate *self) {
-    fprintf(stderr, "stand-in prepared\\n");
-    return 0;
-}
-void *tflite_plugin_create_delegate(char **keys, char **values, size_t count, void (*report)(const char *)) {
-    struct delegate *made = calloc(1, sizeof *made);
-    made->prepare = prepare;
-    made->flags[0] = 1;
-    return made;
-}
-void tflite_plugin_destroy_delegate(void *made) { free(made); }
-"""
 
 
 def tree(root: Path, files: dict[str, str]) -> str:
@@ -83,17 +69,42 @@ def test_a_compiled_model_is_recognized_wherever_its_operation_is(tmp_path: Path
     assert not is_compiled(str(path))
 
 
+@pytest.fixture(scope="session")
+def edgetpu_library(once: Once) -> Path:
+    """Return a folder with the stand-in of libedgetpu."""
+    if compiled_models.c_compiler() is None:
+        pytest.skip("there is no C compiler here")
+    return once.folder("edgetpu-stand-in", compiled_models.build_library)
+
+
 @pytest.fixture
-def compiled(int8_bundle: Any, kit: Any) -> Any:
-    """A bundle whose model says that it was compiled; what follows a model's own bytes is not read."""
-    files = {**int8_bundle.files, "model.tflite": int8_bundle.files["model.tflite"] + MARK}
-    return kit.bundle_from(files, samples=20, name="tiny")
+def coral(ready: Any, edgetpu_library: Path) -> Any:
+    """Return a device with the stand-in of libedgetpu."""
+    environment = {**ready.environment, "LD_LIBRARY_PATH": str(edgetpu_library)}
+    return dataclasses.replace(ready, environment=environment)
+
+
+def _bundle(kit: Any, *, with_cpu: bool = False, shift: int = 0) -> Any:
+    """Return the bundle of a compiled model, whose operation adds `shift` steps to what the CPU computes."""
+    integers = np.arange(-40, 40, dtype=np.int8).reshape(20, 4)
+    reference = {"schema": wire.REFERENCE_SCHEMA, "inputs": [], "output": {"classes": 4}}
+    files = {
+        "model.tflite": compiled_models.compiled(shift=shift),
+        "golden.npz": kit.npz(input_0=integers, output_0=integers),
+        "reference.json": wire.canonical(reference),
+    }
+    changes: dict[str, Any] = {"labels": ["a", "b", "c", "d"]}
+    if with_cpu:
+        files["model-cpu.tflite"] = compiled_models.source()
+        changes["fallback"] = {"file": "model-cpu.tflite"}
+    return kit.bundle_from(files, samples=20, name="tiny", change=lambda body: body.update(changes))
 
 
 @pytest.mark.convert
-def test_without_the_library_a_compiled_model_is_refused_by_name(ready: Any, compiled: Any) -> None:
-    compiled.send(ready)
-    error = ready.call("activate", **compiled.request()).error
+def test_without_the_library_a_compiled_model_is_refused_by_name(ready: Any, kit: Any) -> None:
+    bundle = _bundle(kit)
+    bundle.send(ready)
+    error = ready.call("activate", **bundle.request()).error
     assert error["code"] == "EQ560"
     assert "compiled for the Edge TPU" in error["problem"]
     assert "libedgetpu.so.1" in error["problem"]
@@ -101,20 +112,57 @@ def test_without_the_library_a_compiled_model_is_refused_by_name(ready: Any, com
     assert ready.current("tiny") is None
 
 
-@pytest.mark.slow
 @pytest.mark.convert
-def test_a_compiled_model_gets_the_delegate_by_its_name(ready: Any, compiled: Any, tmp_path: Path) -> None:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("there is no C compiler here")
-    source = tmp_path / "plugin.c"
-    source.write_text(_PLUGIN)
-    library = tmp_path / "libedgetpu.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
-    environment = {**ready.environment, "LD_LIBRARY_PATH": str(tmp_path)}
-    coral = dataclasses.replace(ready, environment=environment)
-    compiled.send(coral)
-    answered = coral.call("activate", **compiled.request())
-    assert answered.result["health"]["kernels"] == "edgetpu"
-    assert "stand-in prepared" in answered.stderr, "the runtime handed the model to it"
+@pytest.mark.slow
+@pytest.mark.parametrize("with_cpu", [False, True])
+def test_a_compiled_model_runs_on_the_accelerator(coral: Any, kit: Any, with_cpu: bool) -> None:
+    # The operation of the stand-in differs from the CPU by a step, so that its answers show who ran them.
+    bundle = _bundle(kit, with_cpu=with_cpu, shift=1)
+    bundle.send(coral)
+    answered = coral.call("activate", **bundle.request())
+    health = answered.result["health"]
+    assert (health["kernels"], health["golden"]["worst_steps"]) == ("edgetpu", 1)
     assert coral.call("bench", model="tiny", runs=5, min_seconds=0.01).result["kernels"] == "edgetpu"
+    sample = np.array([[1, 2, 3, 4]], np.int8)
+    done = coral.call("infer", kit.npz(input_0=sample), model="tiny", outputs=True).result
+    assert done["kernels"] == "edgetpu"
+    assert done["outputs"] == [[(value + 1) * compiled_models.OUT for value in (1, 2, 3, 4)]]
+
+
+@pytest.mark.convert
+@pytest.mark.slow
+def test_wrong_answers_of_the_accelerator_are_refused_even_with_a_model_for_the_cpu(
+    coral: Any, kit: Any
+) -> None:
+    bundle = _bundle(kit, with_cpu=True, shift=5)
+    bundle.send(coral)
+    error = coral.call("activate", **bundle.request()).error
+    assert (error["code"], error["got"]) == ("EQ504", "5 steps")
+
+
+@pytest.mark.convert
+@pytest.mark.slow
+def test_the_model_for_the_cpu_serves_where_no_accelerator_is(ready: Any, kit: Any) -> None:
+    bundle = _bundle(kit, with_cpu=True, shift=1)
+    bundle.send(ready)
+    health = ready.call("activate", **bundle.request()).result["health"]
+    assert (health["golden"]["worst_steps"], health["kernels"] == "edgetpu") == (0, False)
+    assert ready.call("bench", model="tiny", runs=5, min_seconds=0.01).result["kernels"] != "edgetpu"
+    sample = np.array([1, 2, 3, 4], np.int8)
+    with Runtime("tiny", str(ready.home)) as rt:
+        np.testing.assert_allclose(rt.infer(sample), sample * np.float32(compiled_models.OUT))
+        assert rt.kernels != "edgetpu"
+        with rt.session() as session:
+            np.testing.assert_array_equal(session.infer(sample), rt.infer(sample))
+
+
+@pytest.mark.parametrize("wrong", ["absent.tflite", 7, None])
+def test_a_manifest_whose_fallback_is_not_a_file_is_refused(kit: Any, wrong: Any) -> None:
+    bundle = _bundle(kit, with_cpu=True)
+    document = {**bundle.manifest, "fallback": {"file": wrong}}
+    if wrong is None:
+        assert manifest.parse(document, wire.digest(document)).cpu_file is None
+        return
+    with pytest.raises(AgentError) as caught:
+        manifest.parse(document, wire.digest(document))
+    assert caught.value.code == "EQ512"

@@ -83,7 +83,8 @@ def compiled(subject: str) -> ConverterError:
         "the model is compiled for the Edge TPU: only an Edge TPU can run it, and it cannot be converted",
         expected="the .tflite that it was compiled from",
         got=f"the operation {EDGETPU_OP}",
-        hint=f"use the .tflite that edgetpu_compiler read; `edgeq edgetpu {subject}` lists what is inside",
+        hint=f"use the .tflite that edgetpu_compiler read; to ship the compiled one: "
+        f"`edgeq bundle {subject} --golden-from THAT.tflite`",
     )
 
 

@@ -158,6 +158,7 @@ class EvaluateJob(Job[EvaluateResult]):
         arrays: the .npz to write: `input_I` in the types of the first model, `run_M_output_I`, and `y`, where
             the data has labels.
         sequence: the samples are one sequence, unless the data has ids of sequences.
+        compiled: a model for the Edge TPU that was compiled from the first model; it is compared, not run.
     """
 
     verb: ClassVar[str] = "evaluate"
@@ -167,6 +168,7 @@ class EvaluateJob(Job[EvaluateResult]):
     data: Path
     arrays: Path
     sequence: bool = False
+    compiled: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

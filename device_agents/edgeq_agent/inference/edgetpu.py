@@ -32,14 +32,18 @@ def is_compiled(path: str) -> bool:
 
 
 def load_delegate(module: str) -> Any:
-    """Load libedgetpu as a delegate of a runtime module (child process only).
+    """Load libedgetpu as a delegate of a runtime module.
 
     Raises:
         AgentError: EQ560, the library does not load or finds no accelerator.
     """
     try:
+        import ctypes
+
+        # The runtime's own object for a library that does not load writes a traceback when it is freed.
+        ctypes.CDLL(LIBRARY)
         return runtime_modules.delegate_loader(module)(LIBRARY)
-    except (ValueError, OSError, RuntimeError, AttributeError) as error:
+    except (ImportError, ValueError, OSError, RuntimeError, AttributeError) as error:
         # The runtime's own message is empty when the library finds no accelerator.
         reason = " ".join(str(error).split())[:200] or "it finds no accelerator"
         raise AgentError(

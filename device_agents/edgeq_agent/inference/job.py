@@ -29,12 +29,17 @@ class JobContext(NamedTuple):
 
 @dataclass(frozen=True)
 class ReleaseFiles:
-    """The files of a release that the model's process opens, and how it compares the golden outputs."""
+    """The files of a release that the model's process opens, and how it compares the golden outputs.
+
+    Attributes:
+        cpu_path: the model to load where the other one needs an Edge TPU that is not there.
+    """
 
     model_path: str
     golden_path: str
     reference_path: str | None
     tolerance: GoldenTolerance
+    cpu_path: str | None = None
 
     @classmethod
     def of(cls, home: Home, manifest: Manifest) -> ReleaseFiles:
@@ -46,6 +51,7 @@ class ReleaseFiles:
             golden_path=os.path.join(folder, manifest.golden_file),
             reference_path=os.path.join(folder, reference) if reference else None,
             tolerance=manifest.tolerance,
+            cpu_path=os.path.join(folder, manifest.cpu_file) if manifest.cpu_file else None,
         )
 
     @classmethod
@@ -56,6 +62,7 @@ class ReleaseFiles:
             golden_path=body["golden_path"],
             reference_path=body["reference_path"],
             tolerance=GoldenTolerance.parse(Fields(body["tolerance"])),
+            cpu_path=body["cpu_path"],
         )
 
 

@@ -62,8 +62,11 @@ class Model(NamedTuple):
         return size
 
 
-def load(module: str, path: str, threads: int = 1) -> Model:
+def load(module: str, path: str, threads: int = 1, cpu_path: str | None = None) -> Model:
     """Load a model file and allocate it for one sample.
+
+    Args:
+        cpu_path: the model to load instead of one that was compiled for an Edge TPU that is not here.
 
     Raises:
         AgentError: EQ504, the runtime refuses it; EQ503, its batch size is fixed and not 1; EQ560, it was
@@ -72,7 +75,14 @@ def load(module: str, path: str, threads: int = 1) -> Model:
     create = runtime_modules.interpreter_class(module)
     compiled = edgetpu.is_compiled(path)
     began = time.perf_counter_ns()
-    more = {"experimental_delegates": [edgetpu.load_delegate(module)]} if compiled else {}
+    more = {}
+    if compiled:
+        try:
+            more = {"experimental_delegates": [edgetpu.load_delegate(module)]}
+        except AgentError:
+            if cpu_path is None:
+                raise
+            path, compiled = cpu_path, False
     try:
         interpreter = create(model_path=path, num_threads=threads, **more)
         interpreter.allocate_tensors()

@@ -85,6 +85,7 @@ class Manifest:
     Attributes:
         document: the manifest as it arrived: what is hashed, signed and stored.
         files: by name inside the release.
+        cpu_file: the model that serves where the model file was compiled for an Edge TPU and none is there.
         kinds: the device kinds that it is for; empty for all.
         devices: the ids of the devices that it is for; empty for all.
         latency_p95_ns, memory_peak_bytes: limits of the health check; None where there is no limit.
@@ -99,6 +100,7 @@ class Manifest:
     golden_file: str
     tolerance: GoldenTolerance
     reference_file: str | None
+    cpu_file: str | None
     kinds: tuple[str, ...]
     devices: tuple[str, ...]
     free_bytes: int
@@ -130,6 +132,7 @@ def parse(document: Json, release: str) -> Manifest:
     golden = fields.object("golden")
     requires, limits = fields.optional_object("requires"), fields.optional_object("limits")
     reference = fields.object("reference") if isinstance(fields.raw("reference"), dict) else None
+    fallback = fields.optional_object("fallback")
     return Manifest(
         document=document,
         release=release,
@@ -139,6 +142,7 @@ def parse(document: Json, release: str) -> Manifest:
         golden_file=_member(golden, files),
         tolerance=GoldenTolerance.parse(golden),
         reference_file=_member(reference, files) if reference is not None else None,
+        cpu_file=_member(fallback, files) if fallback.has("file") else None,
         kinds=_texts(requires, "kinds", "a list of device kinds"),
         devices=_texts(requires, "devices", "a list of device ids"),
         free_bytes=requires.integer("free_bytes", 0, 1 << 48, default=0),

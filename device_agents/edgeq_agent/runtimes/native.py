@@ -53,7 +53,9 @@ class NativeBackend(RuntimeBackend):
         return self_test(home, self.entry.interpreter, self.entry.version, timeout_s)
 
     def check_health(self, files: ReleaseFiles, timeout_s: float) -> HealthReport:
-        figures = run(self.entry.interpreter, files.model_path, timeout_s, runs=_HEALTH_RUNS, min_seconds=0.0)
+        # The program has no delegate: where there are two, it runs the model for the CPU.
+        path = files.cpu_path or files.model_path
+        figures = run(self.entry.interpreter, path, timeout_s, runs=_HEALTH_RUNS, min_seconds=0.0)
         return HealthReport(
             proof=self.proof,
             # Where the program prints no percentile, the slowest run is an upper bound of it.
@@ -69,7 +71,7 @@ class NativeBackend(RuntimeBackend):
         before = sensors.environment(platform)
         figures = run(
             self.entry.interpreter,
-            files.model_path,
+            files.cpu_path or files.model_path,
             timeout_s,
             runs=options.runs,
             min_seconds=options.min_seconds,

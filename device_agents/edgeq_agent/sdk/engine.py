@@ -57,10 +57,10 @@ class Engine:
     def __init__(self, home: Home, name: str, release: str, side: Side, options: Options) -> None:
         manifest = release_store.read(home, release)
         files = ReleaseFiles.of(home, manifest)
-        self._path = files.model_path
+        self._files = files
         self.module = usable_module(home, name, release)
         self._options = options
-        loaded = model.load(self.module, self._path, options.threads)
+        loaded = self._load()
         golden.check(loaded, GoldenJob(self.module, runtime_modules.version_of(self.module), files))
         self.release = release
         self.arm = side.arm
@@ -88,6 +88,9 @@ class Engine:
         self._spare: list[Slot] = []
         self._guard = threading.Lock()  # guards the two above
 
+    def _load(self) -> model.Model:
+        return model.load(self.module, self._files.model_path, self._options.threads, self._files.cpu_path)
+
     def start(self, hand_over: HandOver | None, shadows: Shadows | None, wake: Callable[[], None]) -> Engine:
         """Make the engine ready for calls: attach telemetry and shadow, and make the first slot.
 
@@ -106,7 +109,7 @@ class Engine:
         """Add a slot if calls wait for one and the pool may grow; return whether it did (one thread only)."""
         if self.size >= self._limit or (self.size and not self.waiting):
             return False
-        loaded = self._first or model.load(self.module, self._path, self._options.threads)
+        loaded = self._first or self._load()
         self._first = None
         slot = Slot(loaded, self.metrics, self._hand_over, self._sampler)
         self.size += 1
@@ -122,7 +125,7 @@ class Engine:
         with self._guard:
             slot = self._spare.pop() if self._spare else None
         if slot is None:
-            loaded = model.load(self.module, self._path, self._options.threads)
+            loaded = self._load()
             # A shadow sees single calls, not the ones before; it cannot be compared with a state.
             sampler = None if self.stateful else self._sampler
             slot = Slot(loaded, self.metrics, self._hand_over, sampler, keeps_state=True)

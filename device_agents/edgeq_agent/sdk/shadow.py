@@ -16,6 +16,7 @@ from typing import Any, Callable, Deque, NamedTuple
 
 from edgeq_agent.errors import AgentError
 from edgeq_agent.inference import model
+from edgeq_agent.inference.job import ReleaseFiles
 from edgeq_agent.releases import release_store
 from edgeq_agent.releases.manifest import Manifest
 from edgeq_agent.sdk.call_metrics import CallMetrics
@@ -99,8 +100,8 @@ class Shadows:
     def attach(self, target: ShadowTarget) -> Sampler | None:
         """Return the sampler of a release's calls; None, and a report, when the shadow cannot be used."""
         try:
-            path, label = self._find(target)
-            loaded = model.load(target.module, path, 1)
+            path, cpu_path, label = self._find(target)
+            loaded = model.load(target.module, path, 1, cpu_path)
             _check(target, loaded)
         except AgentError as error:
             # A shadow only observes: the release serves without it.
@@ -108,17 +109,19 @@ class Shadows:
             return None
         return Sampler(self, loaded, label, target.metrics)
 
-    def _find(self, target: ShadowTarget) -> tuple[str, str]:
+    def _find(self, target: ShadowTarget) -> tuple[str, str | None, str]:
+        """Return the path of the shadow's model, that of its model for the CPU, and the shadow's name."""
         which = self._which
         if which.endswith(".tflite"):
             files = target.manifest.files
             if which not in files:  # this check also keeps the path inside the release
                 known = ", ".join(sorted(files))
                 raise ShadowUnusable("shadow " + which, expected="a file of the release: " + known)
-            return os.path.join(self._home.release(target.manifest.release), which), which
+            return os.path.join(self._home.release(target.manifest.release), which), None, which
         release = release_named(self._home, self._name, which, ShadowUnusable)
         manifest = release_store.read(self._home, release)
-        return os.path.join(self._home.release(release), manifest.model_file), release[:12]
+        shadow = ReleaseFiles.of(self._home, manifest)
+        return shadow.model_path, shadow.cpu_path, release[:12]
 
     def take(self, sampler: Sampler, inputs: list[Any], output: Any) -> bool:
         """Queue one call; return False when the queue is full."""

@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq_converters.data import files, samples
+from edgeq_converters.edgetpu import counterpart
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import state
 from edgeq_converters.graph.interpreter import run_samples, sample_shape
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Step
+from edgeq_converters.sources import detect
 from edgeq_converters.values import ModelInfo, notes_of, warnings_of
 from edgeq_converters.worker.jobs.inspect import inspect
 from edgeq_converters.worker.protocol import EvaluateJob, EvaluateResult
@@ -28,6 +30,9 @@ def run(job: EvaluateJob, step: Step) -> EvaluateResult:
         ConverterError: EQ2xx bad data, EQ301..303 a bad model, EQ312 inputs or outputs differ between models.
     """
     models = job.models
+    if job.compiled is not None:
+        detect.require_tflite(job.compiled)
+        counterpart.require_counterpart(Model.read(job.compiled), Model.read(models[0]))
     raw = files.read(job.data)
     infos = tuple(inspect(model) for model in models)
     outputs_of = [tuple(range(len(infos[0].outputs)))]

@@ -35,7 +35,7 @@ def run(job: BenchJob, context: JobContext) -> Json:
     platform = platforms.platform_of()
     before_model = platform.peak_memory_bytes()
     before = sensors.environment(platform)
-    loaded = model.load(job.module, job.files.model_path, options.threads)
+    loaded = model.load(job.module, job.files.model_path, options.threads, job.files.cpu_path)
     golden = npz.open_npz(job.files.golden_path, "golden inputs")
     inputs = model.arrays(golden, "input", loaded.inputs, "golden inputs")
     feeds = [model.to_input(array, tensor) for array, tensor in zip(inputs, loaded.inputs)]

@@ -22,7 +22,7 @@ def run(job: GoldenJob, context: JobContext) -> Json:
     Raises:
         AgentError: EQ504, an output differs by more than the manifest allows.
     """
-    loaded = model.load(job.module, job.files.model_path)
+    loaded = model.load(job.module, job.files.model_path, cpu_path=job.files.cpu_path)
     report, latencies, inputs = check(loaded, job)
     while len(latencies) < _LATENCY_RUNS:
         loaded = model.fresh(loaded)

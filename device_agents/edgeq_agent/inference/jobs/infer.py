@@ -66,7 +66,7 @@ def run(job: InferJob, context: JobContext) -> wire.Json:
     where the id changes; with the option `sequence`, only before the first sample.
     """
     options = job.options
-    loaded = model.load(job.module, job.files.model_path, options.threads)
+    loaded = model.load(job.module, job.files.model_path, options.threads, job.files.cpu_path)
     payload = npz.open_npz(job.payload_path, "payload")
     samples = model.arrays(payload, "input", loaded.inputs, "payload")
     reference = load_reference(job.files.reference_path, loaded.classes)
