@@ -114,6 +114,36 @@ class ModelInfo:
     ops: tuple[OpLine, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What a chosen model reaches on samples that it was not fitted on; dB are of the output SQNR.
+
+    Attributes:
+        output_sqnr_db: over all outputs, without the optimism of the choice.
+        low_db, high_db: the 95 % interval (bootstrap over the held-out samples, with the choice repeated).
+        logits_db: the mean over the outputs, before a final softmax or sigmoid, with the optimism.
+        plain_db: of min/max ranges without any correction, or of what is plainest under the recipe.
+        samples: number of held-out samples.
+        folds: by which they were held out; 1 for a single split, more where each sample was held out once.
+    """
+
+    output_sqnr_db: float
+    low_db: float
+    high_db: float
+    logits_db: float
+    plain_db: float
+    samples: int
+    folds: int
+
+    def __str__(self) -> str:
+        how = f", cross-fitted in {self.folds} folds" if self.folds > 1 else ""
+        return (
+            f"output SQNR {self.output_sqnr_db:.1f} dB"
+            f" (95 % interval {self.low_db:.1f} to {self.high_db:.1f})"
+            f" on {self.samples} held-out samples{how}"
+        )
+
+
 PARITY_WARN_BELOW_DB = 60.0
 
 

@@ -20,7 +20,7 @@ from edgeq_converters.edgetpu.values import EdgeTpuSummary
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.sources import detect
 from edgeq_converters.training.pruning.report import PruningReport
-from edgeq_converters.values import OpKind, OpLine, Parity, Scheme, TensorInfo
+from edgeq_converters.values import Claim, OpKind, OpLine, Parity, Scheme, TensorInfo
 from edgeq_converters.worker.protocol import ConvertJob, ConvertResult
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Conversion:
         notes: what was done, for the user.
         warnings: what may be wrong with the result.
         pruning: what was pruned and what it gained; None without pruning.
+        claim: what the file reaches on samples that it was not fitted on; None where none were held out.
     """
 
     source: Path
@@ -64,6 +65,7 @@ class Conversion:
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     pruning: PruningReport | None = None
+    claim: Claim | None = None
 
     def ops_by_kind(self) -> dict[str, int]:
         """Return {kind: number of operations} for integer, float and mixed operations."""
@@ -90,6 +92,7 @@ class Conversion:
             "backend": self.backend,
             "tools": dict(self.tools),
             "parity": None if self.parity is None else asdict(self.parity),
+            "claim": None if self.claim is None else asdict(self.claim),
             "edgetpu": asdict(self.edgetpu),
             "lineage": self.lineage.to_json(),
             "notes": list(self.notes),
@@ -224,6 +227,7 @@ def _conversion(
         warnings=tuple(warnings),
         pruning=result.pruning,
         parity=result.parity,
+        claim=result.claim,
         edgetpu=result.edgetpu,
         lineage=lineage_of(
             inputs, recipe=recipe.to_dict(), tools=result.tools, backend=result.backend, output=output

@@ -18,14 +18,17 @@ pytest.importorskip("ai_edge_litert")
 from edgeq_converters.calibration.histogram import Histogram  # noqa: E402
 from edgeq_converters.calibration.observe import observe  # noqa: E402
 from edgeq_converters.calibration.qparams import INT8  # noqa: E402
+from edgeq_converters.calibration.ranges import Ranges  # noqa: E402
 from edgeq_converters.calibration.scale_groups import scale_groups  # noqa: E402
+from edgeq_converters.data.partition import HeldOutSamples  # noqa: E402
 from edgeq_converters.data.samples import Samples  # noqa: E402
 from edgeq_converters.graph import tflite_file  # noqa: E402
 from edgeq_converters.graph.model import Model  # noqa: E402
 from edgeq_converters.graph.normalize import normalize  # noqa: E402
 from edgeq_converters.metrics import sqnr_db  # noqa: E402
 from edgeq_converters.quantization import autotune  # noqa: E402
-from edgeq_converters.quantization.autotune import scoring, search, tensor_ranges  # noqa: E402
+from edgeq_converters.quantization.autotune import making, tensor_ranges, verdict  # noqa: E402
+from edgeq_converters.quantization.autotune.judging import Judge  # noqa: E402
 from edgeq_converters.recipe import Recipe, Switch  # noqa: E402
 from edgeq_converters.values import Scheme, warnings_of  # noqa: E402
 
@@ -33,16 +36,26 @@ from .graphs import Graph  # noqa: E402
 from .nets import at_logits, net, quantized, quiet, samples  # noqa: E402
 
 
+def no_ranges(fit: Samples) -> Ranges:
+    assert len(fit)
+    return {}
+
+
 def best(model: Model, given: Samples, *, scheme: Scheme = Scheme.INT8, **switches: Any) -> autotune.Best:
     recipe = Recipe(scheme=scheme, **switches)
     return autotune.choose(
-        model, observed(model, given), given, recipe=recipe, fixed_ranges={}, step=lambda what, total: quiet
+        model,
+        observed(model, given),
+        given,
+        recipe=recipe,
+        fixed_ranges=no_ranges,
+        step=lambda what, total: quiet,
     )
 
 
 def test_auto_chooses_by_held_out_samples_and_notes_the_gain() -> None:
     model = net(spread=1.5)
-    given, other = samples(model), samples(model, 200, seed=6)
+    given, other = samples(model, 120), samples(model, 200, seed=6)
     made = best(model, given)
     plain = quantized(model, given)
     expected = at_logits(model, other)
@@ -51,12 +64,13 @@ def test_auto_chooses_by_held_out_samples_and_notes_the_gain() -> None:
         > sqnr_db([at_logits(plain, other)], [expected]) + 1
     )
     assert made.equalized
-    assert max(made.scores, key=lambda score: score.sqnr_db).equalized
+    assert max(made.scores, key=lambda score: score.sqnr_db).candidate.equalized
     assert "held-out" in made.notes[0]
     assert warnings_of(made.notes) == ()
     assert made.model.data == best(model, given).model.data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", [Scheme.INT8, Scheme.INT16X8])
 def test_models_with_float_outputs_are_scored_at_the_logits_too(scheme: Scheme) -> None:
     model = normalize(net(spread=1.5))
@@ -83,17 +97,6 @@ def test_with_too_few_samples_auto_means_minmax() -> None:
     assert (made.calibrator, made.equalized, made.corrected) == ("minmax", False, False)
     assert "too few" in made.notes[0]
     assert warnings_of(made.notes) == (made.notes[0],)
-
-
-def test_the_held_out_split_follows_the_seed_and_is_disjoint() -> None:
-    given = samples(net(), 40)
-    fit, held = scoring.split_held_out(given, seed=1)
-    assert (len(fit), len(held)) == (30, 10)
-    rows = {array.tobytes() for part in (fit, held) for array in part.arrays[0]}
-    assert len(rows) == 40
-    again, other = scoring.split_held_out(given, seed=1)[1], scoring.split_held_out(given, seed=2)[1]
-    np.testing.assert_array_equal(again.arrays[0], held.arrays[0])
-    assert not np.array_equal(other.arrays[0], held.arrays[0])
 
 
 def pooled(peak: float) -> tuple[Model, Samples]:
@@ -198,10 +201,10 @@ def test_an_output_that_another_operation_reads_is_measured() -> None:
 def test_a_model_too_costly_to_measure_per_tensor_tries_whole_model_calibrators(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(search, "MEASURED_MACS", 1)
+    monkeypatch.setattr(making, "MEASURED_MACS", 1)
     model = net()
-    made = best(model, samples(model), equalization=Switch.OFF, bias_correction=Switch.OFF)
-    assert [score.calibrator for score in made.scores] == list(tensor_ranges.WHOLE_MODEL)
+    made = best(model, samples(model, 120), equalization=Switch.OFF, bias_correction=Switch.OFF)
+    assert [score.candidate.calibrator for score in made.scores] == list(tensor_ranges.WHOLE_MODEL)
 
 
 def test_per_tensor_ranges_reach_the_file() -> None:
@@ -213,3 +216,27 @@ def test_per_tensor_ranges_reach_the_file() -> None:
         tflite_file.quantization(t) or (0, 0) for t in tensors if tflite_file.tensor_name(t) == "a"
     )
     assert scale < 20.5 * 0.9 / 255
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", [0.5, 1.5])
+def test_int16x8_is_corrected_and_at_least_as_good_as_int8(spread: float) -> None:
+    model = normalize(net(spread=spread))
+    given, other = samples(model, 120), samples(model, 200, seed=6)
+    reached = {}
+    for scheme in (Scheme.INT8, Scheme.INT16X8):
+        made = best(model, given, scheme=scheme)
+        judge = Judge(model, HeldOutSamples(other))
+        reached[scheme] = verdict.logits_db(judge.signal, judge.noise(made.model))
+    plain = best(
+        model,
+        given,
+        scheme=Scheme.INT16X8,
+        calibrator="minmax",
+        bias_correction=Switch.OFF,
+        equalization=Switch.OFF,
+    )
+    rounded = verdict.logits_db(judge.signal, judge.noise(plain.model))
+    assert made.corrected
+    assert reached[Scheme.INT16X8] > rounded + 3
+    assert reached[Scheme.INT16X8] > reached[Scheme.INT8] + 3

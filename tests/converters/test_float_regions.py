@@ -10,10 +10,11 @@ import pytest
 pytest.importorskip("ai_edge_litert")
 
 from edgeq_converters.data.samples import Samples, subset
+from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import float_regions, logits
 from edgeq_converters.graph.float_regions import Operation, fill_gaps
 from edgeq_converters.graph.model import Model
-from edgeq_converters.sensitivity.float_region_search import split_thirds
+from edgeq_converters.sensitivity.float_region_search import held_out_third
 
 from .graphs import Graph
 
@@ -50,16 +51,21 @@ def samples(count: int) -> Samples:
     return Samples(inputs=(), arrays=(np.arange(count),))
 
 
-def test_every_third_sample_is_held_out() -> None:
-    calibration, held_out = split_thirds(samples(30))
-    assert len(calibration) == 20
-    assert len(held_out) == 10
-    assert not set(calibration.arrays[0]) & set(held_out.arrays[0])
+def test_a_third_of_the_samples_is_held_out() -> None:
+    (fold,) = held_out_third(samples(30)).folds
+    assert (len(fold.fit), len(fold.held_out)) == (20, 10)
+    assert not set(fold.fit.arrays[0]) & set(fold.held_out.arrays[0])
 
 
-def test_few_samples_serve_for_both() -> None:
-    calibration, held_out = split_thirds(samples(29))
-    assert len(calibration) == len(held_out) == 29
+def test_of_few_samples_each_half_is_held_out_once() -> None:
+    parts = held_out_third(samples(29))
+    assert [len(fold.held_out) for fold in parts.folds] == [15, 14]
+    for fold in parts.folds:
+        assert not set(fold.fit.arrays[0]) & set(fold.held_out.arrays[0])
+        assert len(fold.fit) + len(fold.held_out) == 29
+    with pytest.raises(ConverterError, match="at least two different samples") as caught:
+        held_out_third(Samples(inputs=(), arrays=(np.zeros((9, 2)),)))
+    assert caught.value.code == "EQ202"
 
 
 @pytest.mark.parametrize(("given", "count"), [(5, 10), (10, 10), (100, 10), (1, 1), (1000, 256)])

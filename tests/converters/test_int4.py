@@ -14,12 +14,10 @@ import pytest
 from edgeq.conversion import Recipe, Scheme, Switch, convert
 from edgeq.errors import ModelError, UsageError
 from edgeq.evaluation import evaluate
-from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import edit, kernels, tflite_file
 from edgeq_converters.graph.model import Model
 from edgeq_converters.quantization import int4
-from edgeq_converters.values import TensorInfo
 
 pytestmark = pytest.mark.convert
 PLAIN: dict[str, Any] = {
@@ -168,13 +166,3 @@ def test_bisection_finds_the_largest_number_that_holds() -> None:
     each = tuple(int4.WeightedOperation(name=str(i), weights=i, count=1) for i in range(9))
     for limit in range(10):
         assert int4.most_that_hold(each, partial(_at_most, limit)) == limit
-
-
-def test_the_same_samples_are_held_out_in_any_order() -> None:
-    x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
-    info = TensorInfo(name="x", shape=(1, 2), dtype="float32")
-    one, other = (
-        int4.held_out_samples(Samples(inputs=(info,), arrays=(rows,)), 0) for rows in (x, x[::-1].copy())
-    )
-    assert len(one) == 10
-    assert np.array_equal(one.arrays[0], other.arrays[0])

@@ -10,9 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeq_converters.errors import ConverterError
 from edgeq_converters.training.common.heads import Head
 from edgeq_converters.training.common.training_data import LabelledData
-from edgeq_converters.training.qat.scoring import Score, Scorer, no_gain, split_for_selection
+from edgeq_converters.training.qat.scoring import (
+    SampleScores,
+    Score,
+    Scorer,
+    no_gain,
+    split_for_selection,
+)
 
 pytestmark = pytest.mark.convert
 
@@ -119,18 +126,42 @@ def test_without_labels_the_float_model_defines_the_right_class() -> None:
 
 
 def test_selection_samples_are_not_trained_on() -> None:
-    fit, chosen = split_for_selection(data(200), seed=3)
+    fit, chosen = split_for_selection(data(200), seed=3, subject="d")
     ours, theirs = set(fit.arrays[0].ravel()), set(chosen.arrays[0].ravel())
     assert not ours & theirs
     assert len(ours) + len(theirs) == 200
     assert len(chosen) == 30
-    again = split_for_selection(data(200), seed=3)[1]
+    again = split_for_selection(data(200), seed=3, subject="d")[1]
     assert np.array_equal(again.arrays[0], chosen.arrays[0])
-    assert set(split_for_selection(data(200), seed=4)[1].arrays[0].ravel()) != theirs
+    assert set(split_for_selection(data(200), seed=4, subject="d")[1].arrays[0].ravel()) != theirs
 
 
-def test_few_samples_serve_as_both() -> None:
-    few = data(50)
-    fit, chosen = split_for_selection(few, seed=0)
-    assert fit is few
-    assert chosen is few
+@pytest.mark.parametrize(("count", "chosen"), [(2, 1), (3, 1), (8, 2), (50, 12), (70, 16), (150, 22)])
+def test_few_samples_never_serve_as_both(count: int, chosen: int) -> None:
+    fit, selection = split_for_selection(data(count), seed=0, subject="d")
+    assert (len(fit), len(selection)) == (count - chosen, chosen)
+    assert not set(fit.arrays[0].ravel()) & set(selection.arrays[0].ravel())
+
+
+def test_equal_samples_are_all_trained_on_or_all_selected_on() -> None:
+    twice = data(40).take(np.repeat(np.arange(40), 2))
+    fit, selection = split_for_selection(twice, seed=1, subject="d")
+    assert not set(fit.arrays[0].ravel()) & set(selection.arrays[0].ravel())
+    with pytest.raises(ConverterError) as caught:
+        split_for_selection(data(1).take(np.zeros(9, np.int64)), seed=1, subject="d")
+    assert caught.value.code == "EQ202"
+
+
+def test_a_tuned_model_must_be_better_beyond_doubt() -> None:
+    random = np.random.default_rng(0)
+    loss = random.exponential(1.0, 40)
+    plain = SampleScores(right=np.ones(40), loss=loss)
+    lucky = loss.copy()
+    lucky[0] -= 0.5  # one sample of forty
+    assert not SampleScores(right=np.ones(40), loss=lucky).surely_beats(plain)
+    assert not plain.surely_beats(plain)
+    assert SampleScores(right=np.ones(40), loss=loss * 0.9).surely_beats(plain)
+    fewer = np.ones(40)
+    fewer[:8] = 0
+    assert not SampleScores(right=fewer, loss=loss * 0.9).surely_beats(plain)
+    assert plain.surely_beats(SampleScores(right=fewer, loss=loss * 0.9))

@@ -19,11 +19,14 @@ class Grid:
     Attributes:
         lowest, highest: the smallest and the largest integer.
         symmetric: whether the zero point is 0, so that a range reaches as far down as up.
+        headroom: how many times as wide as the calibrated range a tensor's range is. Where steps are plenty,
+            values beyond those of the samples should not be clipped.
     """
 
     lowest: int
     highest: int
     symmetric: bool
+    headroom: float = 1.0
 
     def parameters(self, low: float, high: float) -> tuple[float, int]:
         """Return (scale, zero point) of a range, which is widened to hold zero.
@@ -47,4 +50,4 @@ class Grid:
 
 
 INT8 = Grid(lowest=-128, highest=127, symmetric=False)
-INT16 = Grid(lowest=-32767, highest=32767, symmetric=True)
+INT16 = Grid(lowest=-32767, highest=32767, symmetric=True, headroom=4.0)

@@ -45,7 +45,7 @@ Ranges = dict[str, TensorRange]
 def calibrated_ranges(
     model: Model, histograms: Mapping[str, Histogram], *, calibrator: str, grid: Grid = INT8
 ) -> Ranges:
-    """Return the range of each activation that a calibrator computes from its histogram.
+    """Return the range of each activation that a calibrator computes from its histogram, with headroom.
 
     Args:
         calibrator: a name of calibrators.CALIBRATORS, with its parameter after a colon.
@@ -61,7 +61,7 @@ def calibrated_ranges(
         name = tflite_file.tensor_name(tensor)
         histogram = histograms[name]
         if histogram.total:
-            low, high = calibrate(histogram, grid)
+            low, high = (end * grid.headroom for end in calibrate(histogram, grid))
             if high - low > LARGEST:
                 raise overflow(model.subject, name, low, high)
             ranges[name] = TensorRange.per_tensor(tensor, low, high)

@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -65,27 +65,39 @@ class Samples:
         return len(self) if self.begins is None else int(self.begins.sum())
 
 
+Kind = TypeVar("Kind", bound=Samples)
+"""Samples, or those of one side of a partition."""
+
+
+def digests(samples: Samples) -> list[bytes]:
+    """Return the SHA-256 of each sample's bytes."""
+    return digests_of(samples.arrays)
+
+
+def digests_of(arrays: Sequence[Array]) -> list[bytes]:
+    """Return the SHA-256 of the bytes of each row of all arrays."""
+    return [
+        hashlib.sha256(b"".join(np.ascontiguousarray(array[row]).tobytes() for array in arrays)).digest()
+        for row in range(len(arrays[0]))
+    ]
+
+
 def canonical_order(samples: Samples) -> Samples:
     """Return the samples sorted by the digest of their bytes, so that no result depends on their order.
 
     In another order they are not a sequence: each counts as independent.
     """
-    keys = [
-        hashlib.sha256(
-            b"".join(np.ascontiguousarray(array[row]).tobytes() for array in samples.arrays)
-        ).digest()
-        for row in range(len(samples))
-    ]
+    keys = digests(samples)
     order = sorted(range(len(samples)), key=lambda row: keys[row])
     return replace(samples, arrays=tuple(array[order] for array in samples.arrays), begins=None)
 
 
-def pick(samples: Samples, rows: npt.NDArray[Any]) -> Samples:
+def pick(samples: Kind, rows: npt.NDArray[Any]) -> Kind:
     """Return some of the samples, by their indices or a mask; each counts as independent of the others."""
     return replace(samples, arrays=tuple(array[rows] for array in samples.arrays), begins=None)
 
 
-def subset(samples: Samples, count: int) -> Samples:
+def subset(samples: Kind, count: int) -> Kind:
     """Return at most `count` samples, evenly spaced."""
     if len(samples) <= count:
         return samples

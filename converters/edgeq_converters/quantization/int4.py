@@ -7,21 +7,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeq_converters.calibration.histogram import Histogram
+from edgeq_converters.calibration.observe import observe
 from edgeq_converters.calibration.ranges import TensorRange, calibrated_ranges
-from edgeq_converters.data.samples import Samples, canonical_order
+from edgeq_converters.data.partition import Fold, HeldOutSamples
+from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import edit, kernels, tflite_file
 from edgeq_converters.graph.edit import Editor
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Step
 from edgeq_converters.quantization import weight_clipping
-from edgeq_converters.quantization.autotune.scoring import LogitsScorer, split_held_out
+from edgeq_converters.quantization.autotune import verdict
+from edgeq_converters.quantization.autotune.judging import Judge
 from edgeq_converters.quantization.backends import litert
 from edgeq_converters.recipe import Recipe
-from edgeq_converters.values import Caution, Scheme
+from edgeq_converters.values import Caution, Claim, Scheme
 
-_FEWEST = 16
 _POOR_DB = 15.0
 """SQNR at the logits below which a classifier's answers change too often."""
 
@@ -46,36 +47,39 @@ def leaves_choice(recipe: Recipe) -> bool:
     return recipe.scheme is Scheme.INT4 and not recipe.int8_ops and recipe.int4_sqnr_db > 0
 
 
-def choose(
-    model: Model, histograms: Mapping[str, Histogram], samples: Samples, *, recipe: Recipe, step: Step
-) -> tuple[Recipe, tuple[str, ...]]:
+def choose(model: Model, fold: Fold, *, recipe: Recipe, step: Step) -> tuple[Recipe, tuple[str, ...]]:
     """Return (the recipe with its int8_ops, notes on the choice).
 
     Each operation is ranked by the noise that rounding its weights alone to 4 bits adds at the logits, for
     each byte that it saves. Starting with the quietest, as many are chosen as keep the target SQNR on
-    held-out samples. The model is uncorrected there; correction comes on top.
+    the fold's held-out samples. The model is uncorrected there; correction comes on top.
 
     Args:
         model: a normalized float model.
-        histograms: of all samples.
+        fold: the ranges come from its samples to fit on. No later claim may count any of its samples.
 
     Raises:
         ConverterError: as the quantizer and LiteRT do.
     """
     every = int4_candidates(model)
-    if len(samples) < _FEWEST or not every:
+    if not every:
         return recipe, ()
-    scorer = LogitsScorer(model, held_out_samples(samples, recipe.seed))
+    judge = Judge(model, fold.held_out)
+
+    def logits_db(made: Model) -> float:
+        return verdict.logits_db(judge.signal, judge.noise(made))
+
+    histograms = observe(model, fold.fit, advance=step("calibrate", len(fold.fit)))
     ranges = calibrated_ranges(model, histograms, calibrator="minmax")
     builder = _Builder(model, every, ranges)
     running = builder.running()
     advance = step("choose 4-bit weights", len(running))
     noise: dict[str, float] = {}
     for each in running:
-        noise[each.name] = 10 ** (-scorer.sqnr_db(_rounded(model, each)) / 10)
+        noise[each.name] = 10 ** (-logits_db(_rounded(model, each)) / 10)
         advance(1)
     order = sorted(running, key=lambda each: (noise[each.name] / each.count, each.name))
-    count = most_that_hold(order, lambda few: scorer.sqnr_db(builder.build(few)) >= recipe.int4_sqnr_db)
+    count = most_that_hold(order, lambda few: logits_db(builder.build(few)) >= recipe.int4_sqnr_db)
     chosen = {each.name for each in order[:count]}
     int8_ops = tuple(each.name for each in every if each.name not in chosen)
     share = sum(each.count for each in order[:count]) / sum(each.count for each in every)
@@ -87,12 +91,22 @@ def choose(
     return replace(recipe, int8_ops=int8_ops), (note,)
 
 
-def warn_if_poor(model: Model, quantized: Model, samples: Samples | None, *, seed: int) -> tuple[str, ...]:
-    """Return a warning if a model with 4-bit weights is far from its float model; else nothing."""
+def warn_if_poor(
+    model: Model, quantized: Model, samples: Samples | None, *, claim: Claim | None
+) -> tuple[str, ...]:
+    """Return a warning if a model with 4-bit weights is far from its float model; else nothing.
+
+    Args:
+        claim: what it reaches on held-out samples; without one, the samples that it was calibrated on count.
+    """
     has_int4 = any(tflite_file.type_name(tensor) == "INT4" for tensor in quantized.graph.tensors)
     if samples is None or not has_int4:
         return ()
-    reached = LogitsScorer(model, held_out_samples(samples, seed)).sqnr_db(quantized)
+    if claim is None:
+        judge = Judge(model, HeldOutSamples(samples))  # not held out: nothing was
+        reached = verdict.logits_db(judge.signal, judge.noise(quantized))
+    else:
+        reached = claim.logits_db
     if reached >= _POOR_DB:
         return ()
     return (
@@ -163,11 +177,6 @@ class _Builder:
         except ConverterError:
             return False  # operations that do not run keep 8 bits
         return True
-
-
-def held_out_samples(samples: Samples, seed: int) -> Samples:
-    """Return the samples that measure the choice; the order of the given ones does not matter."""
-    return split_held_out(canonical_order(samples), seed=seed)[1]
 
 
 def _rounded(model: Model, operation: WeightedOperation) -> Model:

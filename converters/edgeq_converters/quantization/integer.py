@@ -12,6 +12,7 @@ from edgeq_converters.calibration.histogram import Histogram
 from edgeq_converters.calibration.observe import observe
 from edgeq_converters.calibration.qparams import INT8, INT16
 from edgeq_converters.calibration.ranges import Ranges, calibrated_ranges, learned_ranges
+from edgeq_converters.data.partition import FitSamples, Partition, all_to_fit, distinct, split
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph.model import Model
@@ -44,29 +45,51 @@ def quantize_activations(
     if recipe.scheme is not Scheme.INT4:
         return _quantize(model, recipe, samples, histograms, step)
     choice_notes: tuple[str, ...] = ()
-    if int4.leaves_choice(recipe) and samples is not None and not recipe.ranges:
-        observed = load_histograms(model, samples=samples, histograms=histograms, step=step)
-        recipe, choice_notes = int4.choose(model, observed, samples, recipe=recipe, step=step)
-    quantized = _quantize(model, recipe, samples, histograms, step)
-    warnings = int4.warn_if_poor(model, quantized.model, samples, seed=recipe.seed)
+    judged: Partition | None = None
+    if (
+        int4.leaves_choice(recipe)
+        and samples is not None
+        and not recipe.ranges
+        and distinct(samples) >= autotune.FEWEST
+    ):
+        # The operations are chosen within the samples to fit on: nothing sees those that judge the result.
+        judged = split(samples, seed=recipe.seed)
+        choosing = split(judged.folds[0].fit, seed=recipe.seed)
+        recipe, choice_notes = int4.choose(model, choosing.folds[0], recipe=recipe, step=step)
+    quantized = _quantize(model, recipe, samples, histograms, step, judged)
+    warnings = int4.warn_if_poor(model, quantized.model, samples, claim=quantized.claim)
     return replace(quantized, notes=(*warnings, *choice_notes, *quantized.notes))
 
 
 def _quantize(
-    model: Model, recipe: Recipe, samples: Samples | None, histograms: Path | None, step: Step
+    model: Model,
+    recipe: Recipe,
+    samples: Samples | None,
+    histograms: Path | None,
+    step: Step,
+    judged: Partition | None = None,
 ) -> Quantized:
     observed = load_histograms(model, samples=samples, histograms=histograms, step=step)
     notes = histogram_cautions(observed)
-    fixed = learned_ranges(model, recipe.ranges)
-    if recipe.backend is not Backend.LITERT and tensorflow.is_installed():
-        fixed |= _hidden_ranges(model, samples)
+
+    def fixed_ranges(fit: FitSamples | None) -> Ranges:
+        fixed = learned_ranges(model, recipe.ranges)
+        if recipe.backend is not Backend.LITERT and tensorflow.is_installed():
+            fixed |= _hidden_ranges(model, fit)
+        return fixed
+
     if samples is not None and not recipe.ranges and autotune.is_needed(recipe):
-        best = autotune.choose(model, observed, samples, recipe=recipe, fixed_ranges=fixed, step=step)
-        return Quantized(model=best.model, backend=best.backend, notes=(*notes, *best.notes))
+        best = autotune.choose(
+            model, observed, samples, recipe=recipe, fixed_ranges=fixed_ranges, step=step, judged=judged
+        )
+        return Quantized(
+            model=best.model, backend=best.backend, notes=(*notes, *best.notes), claim=best.claim
+        )
     if recipe.calibrator == AUTO:  # nothing to measure: the recipe has ranges, or there are histograms only
         recipe = replace(recipe, calibrator=_WITHOUT_SAMPLES)
     grid = INT16 if recipe.scheme is Scheme.INT16X8 else INT8
-    ranges = calibrated_ranges(model, observed, calibrator=recipe.calibrator, grid=grid) | fixed
+    ranges = calibrated_ranges(model, observed, calibrator=recipe.calibrator, grid=grid)
+    ranges |= fixed_ranges(None if samples is None else all_to_fit(samples))
     step("quantize", 1)
     quantized = quantize(model, recipe=recipe, ranges=ranges)
     return replace(quantized, notes=(*notes, *quantized.notes))
@@ -117,7 +140,7 @@ def needs_calibration(subject: str, scheme: Scheme = Scheme.INT8) -> ConverterEr
     )
 
 
-def _hidden_ranges(model: Model, samples: Samples | None) -> Ranges:
+def _hidden_ranges(model: Model, samples: FitSamples | None) -> Ranges:
     if samples is not None:
         return tensorflow.hidden_ranges(model, samples)
     if tensorflow.has_lstm(model):

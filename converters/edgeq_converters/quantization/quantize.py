@@ -14,7 +14,7 @@ from edgeq_converters.quantization import weight_clipping
 from edgeq_converters.quantization.backends import litert, tensorflow
 from edgeq_converters.quantization.backends.litert import known_ops
 from edgeq_converters.recipe import Backend, Recipe
-from edgeq_converters.values import Caution, OpKind, Scheme
+from edgeq_converters.values import Caution, Claim, OpKind, Scheme
 
 __all__ = ["Quantized", "known_ops", "quantize", "unexpected_float_ops"]
 _LITERT = "litert-quantizer"
@@ -27,11 +27,13 @@ class Quantized:
     Attributes:
         backend: the library that made it.
         notes: remarks for the user on what was decided automatically.
+        claim: what the model reaches on held-out samples; None where none were held out.
     """
 
     model: Model
     backend: str
     notes: tuple[str, ...] = ()
+    claim: Claim | None = None
 
 
 def quantize(model: Model, *, recipe: Recipe, ranges: Mapping[str, TensorRange] | None) -> Quantized:

@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from edgeq_converters.data.samples import Samples, pick
+from edgeq_converters.data import partition
+from edgeq_converters.data.partition import Partition
+from edgeq_converters.data.samples import Samples
+from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import tflite_file, validate
 from edgeq_converters.graph.float_regions import Operation, fill_gaps
 from edgeq_converters.graph.model import Model
@@ -21,7 +24,7 @@ from edgeq_converters.progress import Advance, Step
 from edgeq_converters.quantization.quantize import known_ops
 from edgeq_converters.sensitivity import screening
 from edgeq_converters.sensitivity.float_region_values import FloatRegionSearch, FloatRegionSet
-from edgeq_converters.sensitivity.screening import Screen
+from edgeq_converters.sensitivity.screening import CrossScreen
 
 # Stands for infinity in records, which cannot hold it.
 NO_NOISE_DB = 200.0
@@ -32,7 +35,7 @@ _CHEAP_WORK = 0.05
 _HALF = 0.5
 # The most a revert may cost, and the least that a step along the ranking must gain to be worth reverting.
 _IDLE_DB = 0.2
-# With fewer samples a split leaves too few on both sides: the same samples then serve for both.
+# With fewer samples a third says too little: each half is then held out once.
 _SPLIT_FROM = 30
 
 FloatOps = frozenset[int]
@@ -46,17 +49,18 @@ def search_float_regions(
 
     Args:
         model: a float .tflite.
-        samples: the representative dataset; every third sample is held out of the calibration to compare on.
+        samples: the representative dataset; a third of the samples is held out of the calibration to compare
+            on, and of fewer than 30, each half once.
         most: the most choices to measure along the ranking.
 
     Raises:
-        ConverterError: EQ303, EQ304, EQ308, EQ309.
+        ConverterError: EQ202 all samples are equal, EQ303, EQ304, EQ308, EQ309.
     """
     model = normalize(model)
     validate.require_float(model)
-    calibration, held_out = split_thirds(samples)
-    advance = step("calibrate", len(calibration) + len(held_out))
-    screen = screening.prepare(model, calibration, held_out, calibrator=calibrator, advance=advance)
+    parts = held_out_third(samples)
+    total = sum(len(fold.fit) + len(fold.held_out) for fold in parts.folds)
+    screen = screening.prepare_folds(model, parts, calibrator=calibrator, advance=step("calibrate", total))
     screen.quantize(())  # fails here if the quantizer refuses the whole model
     ops, names = screen.ops, [op.name for op in screen.ops]
     advance = step("quantize operations one by one", len(ops))
@@ -96,24 +100,35 @@ def search_float_regions(
             )
             for float_ops, (family, value) in results.by_float_ops.items()
         ),
-        held_out=len(held_out),
+        held_out=parts.held_out,
         notes=samples.notes,
     )
 
 
-def split_thirds(samples: Samples) -> tuple[Samples, Samples]:
-    """Return (two thirds to calibrate on, every third sample to compare on); all samples for both if few."""
-    count = len(samples)
+def held_out_third(samples: Samples) -> Partition:
+    """Return the samples with a third of them held out; of few samples, each half once.
+
+    Raises:
+        ConverterError: EQ202 fewer than two different samples.
+    """
+    count = partition.distinct(samples)
+    if count < 2:
+        raise ConverterError(
+            "EQ202",
+            "the calibration data",
+            expected="at least two different samples",
+            got=f"{count}",
+            hint="give 100 to 500 representative samples",
+        )
     if count < _SPLIT_FROM:
-        return samples, samples
-    held_out = np.arange(count) % 3 == 2
-    return pick(samples, ~held_out), pick(samples, held_out)
+        return partition.halves(samples, seed=0)
+    return partition.split(samples, seed=0, share=1 / 3, most=count)
 
 
 class _Results:
     """The SQNR of each choice, which is measured once."""
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: CrossScreen) -> None:
         self._screen = screen
         self.by_float_ops: dict[FloatOps, tuple[str, float]] = {}
 
@@ -213,7 +228,7 @@ def _borders(ops: Sequence[Operation], float_ops: Collection[int]) -> int:
     return sum((source in float_ops) != (op.index in float_ops) for op in ops for source in op.sources)
 
 
-def _costs(screen: Screen) -> Costs:
+def _costs(screen: CrossScreen) -> Costs:
     """Return {operation: (bytes that float weights add, share of the multiplications)}."""
     model = screen.cut.model
     added: dict[int, int] = {}

@@ -15,13 +15,14 @@ from edgeq_converters import metrics
 from edgeq_converters.calibration.histogram import Histogram
 from edgeq_converters.calibration.observe import observe
 from edgeq_converters.calibration.ranges import TensorRange, calibrated_ranges
+from edgeq_converters.data.partition import Partition
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import float_regions, logits, state
 from edgeq_converters.graph.interpreter import Interpreter, run_batches, run_samples, samples_first
 from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.state import State
-from edgeq_converters.progress import Advance
+from edgeq_converters.progress import Advance, ignore
 from edgeq_converters.quantization.backends import litert
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.values import Scheme
@@ -106,6 +107,58 @@ class Screen:
                 raise
             return None
         return metrics.sqnr_db(outputs, self.reference)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CrossScreen:
+    """The screens of all folds, whose noise on the held-out samples is added up.
+
+    Attributes:
+        screens: of the same model, each with the ranges of its fold's samples to fit on.
+    """
+
+    screens: tuple[Screen, ...]
+
+    @property
+    def cut(self) -> logits.Cut:
+        """The model whose outputs are compared."""
+        return self.screens[0].cut
+
+    @property
+    def ops(self) -> tuple[float_regions.Operation, ...]:
+        """The operations of the cut model."""
+        return self.screens[0].ops
+
+    def quantize(self, float_ops: Collection[str]) -> Model:
+        """Return the model with the ranges of the first fold, as `Screen.quantize` does."""
+        return self.screens[0].quantize(float_ops)
+
+    def sqnr_db(self, candidates: Sequence[Collection[str]], *, advance: Advance) -> list[float | None]:
+        """Return each candidate's SQNR over the held-out samples of all folds, as `Screen.sqnr_db` does."""
+        if len(self.screens) == 1:
+            return self.screens[0].sqnr_db(candidates, advance=advance)
+        columns = [self.screens[0].sqnr_db(candidates, advance=advance)]
+        columns += [screen.sqnr_db(candidates, advance=ignore) for screen in self.screens[1:]]
+        signals = [sum(float(np.square(array).sum()) for array in each.reference) for each in self.screens]
+        results: list[float | None] = []
+        for row in zip(*columns, strict=True):
+            measured = [value for value in row if value is not None]
+            if len(measured) < len(row):
+                results.append(None)
+                continue
+            noise = sum(signal * 10 ** (-value / 10) for signal, value in zip(signals, measured, strict=True))
+            results.append(metrics.decibels(sum(signals), noise))
+        return results
+
+
+def prepare_folds(model: Model, parts: Partition, *, calibrator: str, advance: Advance) -> CrossScreen:
+    """Return the screens of a partition; arguments and errors as in `prepare`."""
+    return CrossScreen(
+        screens=tuple(
+            prepare(model, fold.fit, fold.held_out, calibrator=calibrator, advance=advance)
+            for fold in parts.folds
+        )
+    )
 
 
 def prepare(

@@ -96,6 +96,8 @@ def run_worker(
 
 def _environment(workdir: Path) -> dict[str, str]:
     return {
+        # Corrections run beside each other: more threads in each would only wait for each other.
+        "OPENBLAS_NUM_THREADS": "1",
         **os.environ,
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "CUDA_VISIBLE_DEVICES": "-1",  # results must not depend on a GPU

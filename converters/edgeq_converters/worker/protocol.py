@@ -21,7 +21,7 @@ from edgeq_converters.sensitivity.values import Sensitivity
 from edgeq_converters.training.pruning.report import PruningReport
 from edgeq_converters.training.qat.report import TuningReport
 from edgeq_converters.training.settings import TrainingSettings
-from edgeq_converters.values import ModelInfo, Parity, Scheme, TensorShift
+from edgeq_converters.values import Claim, ModelInfo, Parity, Scheme, TensorShift
 
 Result = TypeVar("Result")
 Value = TypeVar("Value")
@@ -49,6 +49,7 @@ class ConvertResult:
         warnings: what may be wrong with the result.
         parity: how far the float .tflite is from the source; None where the source is a .tflite.
         pruning: None without pruning.
+        claim: what the model reaches on held-out samples; None where nothing was chosen on any.
         tools: {package: version} of the libraries that took part.
     """
 
@@ -57,6 +58,7 @@ class ConvertResult:
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     parity: Parity | None
+    claim: Claim | None
     edgetpu: EdgeTpuSummary
     pruning: PruningReport | None
     tools: Mapping[str, str]

@@ -23,7 +23,11 @@ Array = npt.NDArray[Any]
 ROWS = 8192
 """Outputs of a layer to fit it on; more made no measurable difference."""
 
-_BIAS_LIMIT = float(1 << 30)
+_KINDS = (("INT8", "INT8", "INT32"), ("INT16", "INT8", "INT64"), ("INT16", "INT8", "INT32"))
+"""Types of a layer's input, weights and bias that can be corrected."""
+_LIMITS = {"INT8": (-128, 127), "INT16": (-32768, 32767)}
+"""Of the integers of an activation."""
+_BIAS_LIMIT = {"INT32": float(1 << 30), "INT64": float(1 << 40)}
 _LIVE_ROUNDS = 3
 _ROUND_DAMPING = 0.1
 
@@ -58,7 +62,7 @@ def correct(
     terms: Terms | None = None,
     seed: int = 0,
 ) -> Model:
-    """Return the int8 model with its layers' weights, scales and biases fitted to the float model.
+    """Return the integer model with its layers' weights, scales and biases fitted to the float model.
 
     The graph, its operations and the activations' scales do not change. Neither do layers that are not
     quantized, that share their weights, or that have no counterpart of the same name in the float model.
@@ -105,7 +109,7 @@ def _counterparts(
     kinds = [tflite_file.type_name(tensors[i]) for i in (layer.source, layer.weights, layer.bias)]
     shared = any(users[tensors[i].buffer] > 1 for i in (layer.weights, layer.bias))
     position = positions.get(tflite_file.tensor_name(tensors[layer.target]))
-    if kinds != ["INT8", "INT8", "INT32"] or shared or position is None:
+    if tuple(kinds) not in _KINDS or shared or position is None:
         return None
     origin = read_layer(float_parsed, float_parsed.subgraphs[0].operators[position])
     if origin is None or (origin.groups, origin.width, origin.fan_in) != (
@@ -151,11 +155,12 @@ def _fit(
         integers, steps = _round(moments, float_weights, steps, per_channel, damping)
     if terms.gain and per_channel:
         steps = rounding.gains(moments, integers, steps)
-    steps = _safe(steps, offset, scale, out[0])
+    steps = _safe(steps, offset, scale, out[0], limit=_BIAS_LIMIT[tflite_file.type_name(bias)])
     real = integers * steps[:, :, None]
     if terms.bias:
         offset = moments.target - np.einsum("gok,gk->go", real, moments.source)
-        offset = _fit_live_bias(layer, gathered, real, offset, goal, out)
+        ends = _ends(out, tflite_file.type_name(target))
+        offset = _fit_live_bias(layer, gathered, real, offset, goal, ends)
     _write(parsed, layer, weights, bias, integers, steps, offset, scale, per_channel)
 
 
@@ -200,15 +205,21 @@ def _round(
     return rounding.round_to_grid(moments, best, steps, damping=_ROUND_DAMPING), steps
 
 
-def _safe(steps: Array, offset: Array, scale: float, out: float) -> Array:
-    # The bias is an int32 in units of scale * step, and the kernels reject factors below 2^-32.
-    floor = np.maximum(np.abs(offset) / (scale * _BIAS_LIMIT), 2.0**-30 * out / scale)
+def _safe(steps: Array, offset: Array, scale: float, out: float, *, limit: float) -> Array:
+    # The bias is an integer in units of scale * step, and the kernels reject factors below 2^-32.
+    floor = np.maximum(np.abs(offset) / (scale * limit), 2.0**-30 * out / scale)
     return np.maximum(steps, floor)
+
+
+def _ends(out: tuple[float, int], kind: str) -> tuple[float, float]:
+    """Return the real values that the smallest and the largest integer of an output stand for."""
+    low, high = _LIMITS[kind]
+    return (low - out[1]) * out[0], (high - out[1]) * out[0]
 
 
 def _fit_live_bias(
     layer: Layer, gathered: Iterable[tuple[slice, Array]], real: Array, offset: Array, goal: Array,
-    out: tuple[float, int],
+    ends: tuple[float, float],
 ) -> Array:  # fmt: skip
     """Return the bias fitted after the activation, where values beyond its bounds cause no error.
 
@@ -216,10 +227,9 @@ def _fit_live_bias(
         real: the quantized weights as real values, (groups, width, fan_in).
         offset: the bias fitted before the activation, (groups, width).
         goal: the reference outputs before the activation, (groups, rows, width).
-        out: scale and zero point of the output.
+        ends: the lowest and the highest real value of the output.
     """
-    low = np.float32(max(layer.low, (-128 - out[1]) * out[0]))
-    high = np.float32(min(layer.high, (127 - out[1]) * out[0]))
+    low, high = np.float32(max(layer.low, ends[0])), np.float32(min(layer.high, ends[1]))
     got = np.empty_like(goal)
     turned = real.astype(np.float32).transpose(0, 2, 1)
     for part, inputs in gathered:
@@ -249,6 +259,6 @@ def _write(
         edit.set_scales(weights, steps.ravel())
         steps = edit.scales(weights).reshape(steps.shape)  # as float32 stores them
         edit.set_scales(bias, (steps * scale).ravel())
-    limit = float(np.iinfo(np.int32).max)
+    limit = 2 * _BIAS_LIMIT[tflite_file.type_name(bias)] - 1
     whole = np.clip(np.rint(offset / (steps * scale)), -limit, limit)
     edit.set_constant(parsed, bias, whole.reshape(tuple(int(size) for size in bias.shape)))

@@ -95,15 +95,34 @@ def split(
         raise ConverterError(
             "EQ202", raw[0].subject, expected="at least two samples to train on", got=f"{len(training)}"
         )
-    order = np.random.default_rng(seed).permutation(len(training))
-    count = max(1, int(len(training) * HELD_OUT))
+    kept, held_out = divided(
+        training, max(1, int(len(training) * HELD_OUT)), seed=seed, subject=raw[0].subject
+    )
     note = (
-        f"{count} of {len(training)} training samples were held out to measure accuracy; "
+        f"{len(held_out)} of {len(training)} training samples were held out to measure accuracy; "
         "--validation replaces them"
     )
-    return DataSplit(
-        training=training.take(order[count:]), held_out=training.take(order[:count]), notes=(note,)
-    )
+    return DataSplit(training=kept, held_out=held_out, notes=(note,))
+
+
+def divided(
+    data: LabelledData, count: int, *, seed: int | tuple[int, ...], subject: str
+) -> tuple[LabelledData, LabelledData]:
+    """Return (the rest, about `count` samples), chosen by the seed; equal samples are in the same part.
+
+    Raises:
+        ConverterError: EQ202 all samples are equal.
+    """
+    keys = np.array([digest.hex() for digest in samples.digests_of(data.arrays)])
+    different, first = np.unique(keys, return_index=True)
+    if len(different) < 2:
+        raise ConverterError(
+            "EQ202", subject, expected="at least two different samples to train on", got=f"{len(different)}"
+        )
+    order = np.random.default_rng(seed).permutation(len(different))
+    by_place = different[np.argsort(first)]  # so that the place of a sample decides, not its bytes
+    apart = np.isin(keys, by_place[order[: min(count, len(different) - 1)]])
+    return data.take(np.flatnonzero(~apart)), data.take(np.flatnonzero(apart))
 
 
 def inputs_of(model: Any) -> tuple[TensorInfo, ...]:

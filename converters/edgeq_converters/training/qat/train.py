@@ -45,8 +45,8 @@ def tune(
     Weights are fake-quantized per output channel, symmetric. Activations are fake-quantized per tensor with
     learned ranges, wherever the float .tflite has a tensor. A part of the training samples, which training
     does not see, selects the best epochs; the integer files of these epochs and of the unchanged model are
-    compared on the same part. Where training does not help, `output` is the source itself and the recipe is
-    that of a plain conversion.
+    compared on the same part. Where training does not help beyond doubt, `output` is the source itself and
+    the recipe is that of a plain conversion.
 
     Args:
         scheme: `int8` or `int4`.
@@ -58,7 +58,7 @@ def tune(
     setup = load_setup(source, settings, step=step)
     held_out = setup.data.held_out
     before = loop.predict(setup.model, held_out)
-    fit, selection = scoring.split_for_selection(setup.data.training, seed=settings.seed)
+    fit, selection = scoring.split_for_selection(setup.data.training, seed=settings.seed, subject=subject)
     scorer = Scorer(
         data=selection,
         reference=loop.predict(setup.model, selection),
@@ -94,19 +94,27 @@ def tune(
     plain = Recipe(scheme=scheme, int4_sqnr_db=0.0, seed=settings.seed)
     exporter = Exporter(convert, calibration, workdir, subject)
     ptq = exporter.convert("ptq", source, plain)
-    ptq_score = scorer.score(exporter.outputs(ptq, selection))
+    ptq_scores = scorer.by_sample(exporter.outputs(ptq, selection))
     exports = []
     for checkpoint in checkpoints.best:
         checkpoints.restore(checkpoint)
         exported = exporter.write(f"epoch{checkpoint.epoch}", start, plain)
-        score = scorer.score(exporter.outputs(exported, selection))
-        exports.append((score, checkpoint.epoch, exported, loop.predict(tuned, held_out)))
-    qat_score, epoch, qat, as_float = max(exports, key=lambda each: (each[0].share, -each[0].loss))
+        scores = scorer.by_sample(exporter.outputs(exported, selection))
+        exports.append((scores, checkpoint.epoch, exported, loop.predict(tuned, held_out)))
+    qat_scores, epoch, qat, as_float = max(
+        exports, key=lambda each: (each[0].score().share, -each[0].score().loss)
+    )
     outputs = {"ptq": exporter.outputs(ptq, held_out), "qat": exporter.outputs(qat, held_out)}
-    # The samples of the selection may be those of the training; what is worse on others is not better.
+    # The held-out samples can only speak against the tuned file: they never select it.
     judge = replace(scorer, data=held_out, reference=before)
     unseen = (judge.score(outputs["ptq"]), judge.score(outputs["qat"]))
-    reasons = scoring.no_gain((ptq_score, qat_score), unseen, len(selection), len(held_out))
+    reasons = scoring.no_gain(
+        (ptq_scores.score(), qat_scores.score()),
+        unseen,
+        len(selection),
+        len(held_out),
+        doubtful=not qat_scores.surely_beats(ptq_scores),
+    )
     kept = ptq if reasons else qat
     shutil.copyfile(kept.model, output)
 

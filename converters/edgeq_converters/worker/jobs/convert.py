@@ -32,6 +32,7 @@ from edgeq_converters.training.pruning.report import PruningReport
 from edgeq_converters.training.settings import PruningRequest, TrainingSettings
 from edgeq_converters.values import (
     Caution,
+    Claim,
     Interface,
     ModelInfo,
     OpKind,
@@ -53,6 +54,7 @@ class Converted:
         backend: the library that quantized, `none` for float32.
         notes: remarks for the user, cautions among them.
         parity: how far the float .tflite is from the source; None where the source is a .tflite.
+        claim: what the result reaches on held-out samples; None where nothing was chosen on any.
         tools: packages that took part besides the usual ones.
     """
 
@@ -60,6 +62,7 @@ class Converted:
     backend: str
     notes: tuple[str, ...]
     parity: Parity | None = None
+    claim: Claim | None = None
     tools: tuple[str, ...] = ()
 
 
@@ -114,6 +117,7 @@ def run(job: ConvertJob, step: Step) -> ConvertResult:
         notes=notes_of(remarks),
         warnings=warnings_of(remarks),
         parity=converted.parity,
+        claim=converted.claim,
         edgetpu=report.readiness(Model.read(job.output)).summary(),
         tools=tools.versions_of(converted.tools),
     )
@@ -153,6 +157,7 @@ def convert(
         backend=written.backend,
         notes=(*useless, *written.notes, *_remarks(info, recipe.scheme)),
         parity=written.parity,
+        claim=written.claim,
         tools=written.tools,
     )
 
@@ -166,6 +171,7 @@ class _Written:
     loss: Loss | None
     notes: tuple[str, ...]
     parity: Parity | None
+    claim: Claim | None
     tools: tuple[str, ...]
 
 
@@ -203,6 +209,7 @@ def _write(
         loss=loss,
         notes=(*hub.notes, *sample_notes, *quantized.notes),
         parity=hub.parity,
+        claim=quantized.claim,
         tools=hub.tools,
     )
 
