@@ -253,10 +253,14 @@ def next_document(before: TrustDocument, amendment: Amendment) -> SignedDocument
     """Return the unsigned next version.
 
     Raises:
-        TrustDocumentError: EQ609, a role could never sign again; EQ608, a revoked key gets a role, or a key
-            to revoke or to drop is unknown.
+        TrustDocumentError: EQ609, a role could never sign again; EQ608, a revoked key gets a role, a key to
+            revoke or to drop is unknown, or nothing changes.
     """
-    return _amended(before, amendment, before.version + 1)
+    after = _amended(before, amendment, before.version + 1)
+    if after.document.model_copy(update={"version": before.version}) == before:
+        subject = f"trust document {before.version}"
+        raise TrustDocumentError(subject, "says this already, so there is no next version")
+    return after
 
 
 def needed(before: TrustDocument | None, signed: SignedDocument) -> dict[str, tuple[str, ...]]:

@@ -248,23 +248,32 @@ def _ids(app: App, selectors: tuple[str, ...]) -> list[str]:
     "--key",
     "keys",
     multiple=True,
-    help="Trust this key: a key name or a .pub file; repeatable.  [default: all keys of this workspace]",
+    help="Trust this key: a key name or a .pub file; repeatable.  "
+    "[default: those of the trust document, else all keys of this workspace]",
 )
 def _verify(app: App, bundle: Path, keys: tuple[str, ...]) -> None:
     """Verify the files and the signature of BUNDLE, and show who signed it."""
     from edgeq.bundle import read_bundle
     from edgeq.bundle.keys import find_public, known_keys
+    from edgeq.bundle.trust_chain import chain_path, load_chain
     from edgeq.errors import SignatureInvalid, UnknownSigner
 
     checked = read_bundle(bundle)
     if not checked.signed_by:
         raise SignatureInvalid(str(bundle), "is not signed")
-    trusted = [find_public(app.workspace, key) for key in keys] if keys else known_keys(app.workspace)
-    trusted_ids = {key.id for key in trusted}
-    if not trusted_ids & {signature.key.id for signature in checked.signed_by}:
+    document = load_chain(chain_path(app.workspace)).latest
+    threshold = 1
+    if keys:
+        trusted_ids = {find_public(app.workspace, key).id for key in keys}
+    elif document is not None:
+        trusted_ids, threshold = set(document.roles.release.keys), document.roles.release.threshold
+    else:
+        trusted_ids = {key.id for key in known_keys(app.workspace)}
+    if len(trusted_ids & {signature.key.id for signature in checked.signed_by}) < threshold:
+        count = f"{threshold} of " if threshold > 1 else ""
         raise UnknownSigner(
             str(bundle),
-            expected=f"a signature of {' or '.join(sorted(trusted_ids)) or 'a known key'}",
+            expected=f"a signature of {count}{' or '.join(sorted(trusted_ids)) or 'a known key'}",
             got=f"one of {_names(checked)}",
         )
     app.ui.emit("edgeq.bundle.verify/1", _to_dict(bundle, checked))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeq.cli.signing import private_keys
 from edgeq.cli.ui import App
+from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
     from edgeq.bundle.keys import PublicKey
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "edgeq.keys.document/1"
 _KEY_ID = 16
+_MODEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def rotate(app: App, old: str, new: PublicKey, signers: Sequence[str]) -> None:
@@ -27,6 +29,8 @@ def rotate(app: App, old: str, new: PublicKey, signers: Sequence[str]) -> None:
 
     document = latest_document(app)
     old_id = id_of(app, old)
+    if new.id == old_id:
+        raise UsageError("NEW", expected="another key than OLD", got=document.name_of(old_id))
     in_root, in_release = (old_id in role.keys for role in (document.roles.root, document.roles.release))
     if not in_root and not in_release:
         raise TrustDocumentError(
@@ -43,6 +47,16 @@ def reset_counters(app: App, counters: Mapping[str, int], signers: Sequence[str]
     from edgeq.bundle.trust_document import Amendment
 
     amend(app, Amendment(reset_counters=counters, void=withdrawn_by(app, counters)), signers)
+
+
+def check_model(name: str) -> None:
+    """Refuse what cannot be the name of a model.
+
+    Raises:
+        UsageError: it has other characters.
+    """
+    if not _MODEL.fullmatch(name):
+        raise UsageError("MODEL", expected="lower-case letters, digits and ._-", got=repr(name[:80]))
 
 
 def public_or_new(app: App, key: str) -> PublicKey:
@@ -231,4 +245,6 @@ def restart_version(app: App, version: int | None) -> int:
 def _day(seconds: int | None) -> str:
     if seconds is None:
         return "never"
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    from edgeq.fleet.trust import format_day
+
+    return format_day(seconds)

@@ -249,6 +249,7 @@ def _reset_counter(
     """
     from edgeq.cli import document_changes
 
+    document_changes.check_model(model)
     if not selectors:
         document_changes.reset_counters(app, {model: counter}, signers)
         return

@@ -14,6 +14,7 @@ from edgeq.cli.device_results import finish, print_failures
 from edgeq.cli.document_changes import (
     SCHEMA,
     amend,
+    check_model,
     document_body,
     document_path,
     drop_draft,
@@ -335,6 +336,7 @@ def _model_counter(text: str) -> tuple[str, int]:
     model, _, counter = text.partition("=")
     if not model or not counter.isdecimal():
         raise UsageError("--reset-counter", expected="MODEL=N, such as kws=17", got=repr(text))
+    check_model(model)
     return model, int(counter)
 
 

@@ -160,7 +160,8 @@ def make_plan(
     )
     chain = load_chain(chain_path(workspace))
     documents = pending(chain, status.trust)
-    refused = [] if steps.is_empty else trust_steps(status, bundle, documents)
+    now_s = facts.time_ns / 1e9
+    refused = [] if steps.is_empty else trust_steps(status, bundle, documents, device_time_s=now_s)
     steps = replace(steps, steps=(*refused, *document_step(status.trust, documents), *steps.steps))
     return DeployPlan(
         plan=steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import getpass
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -28,6 +29,10 @@ class TrustedKey(Response):
     id: str
     name: str
     state: str
+
+
+# The last second of the year 9999.
+_LAST_S = 253_402_300_799
 
 
 class RootRole(Response):
@@ -188,6 +193,11 @@ def record_trust(store: Store, action: str, device: str, trust: TrustStore, void
     store.record_audit(getpass.getuser(), action, device, body)
 
 
+def format_day(seconds: int) -> str:
+    """Return a time as text, in UTC; a device may report one that no calendar has."""
+    return datetime.datetime.fromtimestamp(min(seconds, _LAST_S), datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
 def summary(trust: TrustSummary) -> str:
     """Return a device's trust store as one line of text."""
     if trust.problem:
@@ -198,6 +208,8 @@ def summary(trust: TrustSummary) -> str:
     revoked = f", revoked {', '.join(trust.revoked)}" if trust.revoked else ""
     counters = ", ".join(f"{model} {entry.counter}" for model, entry in sorted(trust.counters.items()))
     document = f", by trust document {trust.version}" if trust.version else ""
+    if trust.expires_s is not None:
+        document += f" (expires {format_day(trust.expires_s)})"
     return f"trusts {threshold}{', '.join(trust.keys)}{revoked}{document}; counters: {counters or 'none yet'}"
 
 

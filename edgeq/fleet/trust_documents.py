@@ -18,7 +18,7 @@ from edgeq.fleet.connect import ask
 from edgeq.fleet.parallel import Results, on_each
 from edgeq.fleet.plan import Action, Component, PlanStep
 from edgeq.fleet.responses import DeviceStatus, ReleaseCounter, TrustSummary
-from edgeq.fleet.trust import TrustStore, read_trust, record_trust
+from edgeq.fleet.trust import TrustStore, format_day, read_trust, record_trust
 from edgeq.store import Store, recording_store
 from edgeq.values import Device
 
@@ -146,10 +146,15 @@ class _Expected:
     threshold: int
     counters: Mapping[str, ReleaseCounter]
     void: frozenset[str]
+    expires_s: int | None
 
 
 def trust_steps(
-    status: DeviceStatus, bundle: Bundle, documents: Sequence[SignedDocument] = ()
+    status: DeviceStatus,
+    bundle: Bundle,
+    documents: Sequence[SignedDocument] = (),
+    *,
+    device_time_s: float | None = None,
 ) -> list[PlanStep]:
     """Return the blocked step for a bundle whose signature or counter the device would refuse; else none.
 
@@ -157,6 +162,7 @@ def trust_steps(
 
     Args:
         documents: trust documents that it gets before the release.
+        device_time_s: the device's clock, in seconds since 1970; None where it is not known.
     """
     if status.trust is None:
         return []
@@ -176,6 +182,12 @@ def trust_steps(
             f"of {', '.join(sorted(trust.keys))}: `edgeq keys trust KEY --on DEVICE`"
         )
         return [_blocked(bundle, "EQ533" if signers & trust.revoked else "EQ532", reason)]
+    if trust.expires_s is not None and device_time_s is not None and device_time_s >= trust.expires_s:
+        reason = (
+            f"the trust document of the device expired on {format_day(trust.expires_s)}: "
+            "`edgeq keys change --expires DATE`"
+        )
+        return [_blocked(bundle, "EQ524", reason)]
     if bundle.release in trust.void:
         return [_blocked(bundle, "EQ535", "a counter reset withdrew it: `edgeq bundle` makes a new release")]
     if counter <= floor.counter and bundle.release not in (floor.release, current):
@@ -206,6 +218,7 @@ def _expected(trust: TrustSummary, model: str, documents: Sequence[SignedDocumen
         threshold=latest.roles.release.threshold if latest else trust.threshold,
         counters=counters,
         void=void,
+        expires_s=latest.expires_s if latest else trust.expires_s,
     )
 
 
@@ -239,8 +252,9 @@ def _check_same_document(device: str, chain: TrustChain, version: int, digest: s
             expected=f"version {chain.version} or before of this workspace's",
             got=f"version {version}",
             hint=(
-                "get the newer file from whoever made it (`edgeq keys import FILE`); if it is not yours, "
-                "replace it: `edgeq keys init --restart`, then `edgeq keys push --by-login --on DEVICE`"
+                "get the newer file from whoever made it: `edgeq keys import FILE`; if it is lost, run "
+                f"`edgeq keys init --restart --version {version + 1}` with the same root keys; with others, "
+                "`edgeq keys push --by-login --on DEVICE` replaces it"
             ),
             code="EQ538",
         )

@@ -15,6 +15,10 @@ import pytest
 from edgeq.bundle.keys import find_private, keys_folder, workspace_key
 from edgeq.bundle.trust_chain import load_chain
 from edgeq.cli import main
+from edgeq.fleet.responses import DeviceStatus, TrustSummary
+from edgeq.fleet.trust import summary
+from edgeq.fleet.trust_documents import pending, trust_steps
+from edgeq.testing.tiny_bundle import write_tiny_bundle
 
 Keys = Callable[..., Any]
 
@@ -133,6 +137,10 @@ def test_root_keys_on_two_machines_sign_one_draft(keys: Keys, workspace: Path, t
     [
         (["change"], 2),
         (["change", "--expires", "soon"], 2),
+        (["change", "--add-release", "workspace"], 1),
+        (["rotate", "root", "root"], 2),
+        (["reset-counter", "../x", "--to", "1"], 2),
+        (["recover", "workspace", "--reset-counter", "KWS=1"], 2),
         (["change", "--expires", "2001-01-01"], 2),
         (["recover", "workspace", "--reset-counter", "kws"], 2),
         (["recover", "0123456789abcdef"], 1),
@@ -147,6 +155,50 @@ def test_what_cannot_be_done_is_one_line(keys: Keys, argv: list[str], status: in
     error = keys(*argv, expected=status)
     assert error["hint"]
     assert keys("show")["version"] == 1
+
+
+def test_a_chain_that_was_lost_goes_on_with_the_same_root(keys: Keys, workspace: Path) -> None:
+    """The next version, signed by the root that devices know: they need no login for it."""
+    keys("init")
+    before = keys("change", "--expires", "2099-01-01")
+    (workspace / ".edgeq" / "trust.json").unlink()
+    after = keys("init", "--restart", "--version", str(before["version"] + 1))
+    root = set(before["document"]["document"]["roles"]["root"]["keys"])
+    assert root == set(after["document"]["document"]["roles"]["root"]["keys"])
+    assert root <= {entry["key"] for entry in after["document"]["signatures"]}
+    chain = load_chain(workspace / ".edgeq" / "trust.json")
+    known = TrustSummary.model_validate(
+        {"keys": [], "revoked": [], "threshold": 1, "counters": {}, "version": 2, "document_sha256": "a" * 64}
+    )
+    assert [each.document.version for each in pending(chain, known)] == [3]
+
+
+def test_a_bundle_is_verified_by_the_trust_document(
+    keys: Keys, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A revoked key of this workspace does not count, although its file is still here."""
+    path = workspace / "a.eqb"
+    write_tiny_bundle(path, workspace=workspace)
+    verify = ["--workspace", str(workspace), "bundle", "verify", str(path)]
+    assert main(verify) == 0
+    keys("init")
+    assert main(verify) == 0
+    keys("rotate", "workspace", "next")
+    assert main(verify) == 1
+    assert "EQ604" in capsys.readouterr().err
+
+
+def test_an_expired_document_is_seen_before_anything_is_sent(workspace: Path) -> None:
+    bundle = write_tiny_bundle(workspace / "a.eqb", workspace=workspace)
+    (signature,) = bundle.signed_by
+    trust = TrustSummary(
+        keys=(signature.key.id,), revoked=(), threshold=1, counters={}, version=1, expires_s=1000
+    )
+    status = DeviceStatus(models={}, trust=trust)
+    assert trust_steps(status, bundle, device_time_s=999) == []
+    assert [step.code for step in trust_steps(status, bundle, device_time_s=1000)] == ["EQ524"]
+    assert "1970-01-01" in summary(trust)
+    assert "9999" in summary(trust.model_copy(update={"expires_s": 2**62})), "a hostile device"
 
 
 def test_verbs_that_need_a_document_name_the_one_that_makes_it(keys: Keys) -> None:

@@ -126,7 +126,7 @@ def apply(store: Trust, change: TrustChange) -> Trust:
             )
         keys.setdefault(key_id, key)
     for key_id in change.revoke:
-        present = keys.get(key_id)
+        present = store.keys.get(key_id)
         if present is None:
             raise _bad_key(key_id, "is not known here", hint="`edgeq keys list --on DEVICE` shows its keys")
         keys[key_id] = present._replace(active=False)

@@ -282,7 +282,8 @@ def load(home: Home) -> Trust | None:
             TRUST_DAMAGED,
             "trust.json",
             "the device's trust store cannot be read, so the device accepts no release",
-            hint=f"run `mv {home.trust} {home.trust}.old` on the device, then `edgeq keys trust --on DEVICE`",
+            hint=f"run `mv {home.trust} {home.trust}.old` on the device, then `edgeq keys push --on DEVICE` "
+            "(without a trust document: `edgeq keys trust --on DEVICE`)",
         ) from error
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgeq_agent import wire
 from edgeq_agent.calls.fields import Fields
 from edgeq_agent.errors import AgentError
-from edgeq_agent.trust import signatures
+from edgeq_agent.trust import signatures, trust_change, trust_store
 from edgeq_agent.trust.signatures import Key, Signature
+from edgeq_agent.trust.trust_change import TrustChange
 
 
 def key(name: str) -> Ed25519PrivateKey:
@@ -251,6 +255,35 @@ def test_the_wall_clock_does_not_affect_trust(enrolled: Any, kit: Any) -> None:
     text = (enrolled.home / "trust.json").read_text()
     assert not any(word in text for word in ("time", "_ns", "date", "expires", "valid"))
     assert set(json.loads(text)) == {"schema", "keys", "policy", "sequence", "counters"}
+
+
+NAMES = ("one", "two", "three", "four")
+
+
+@settings(max_examples=200)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sets(st.sampled_from(NAMES)), st.sets(st.sampled_from(NAMES)), st.none() | st.integers(1, 4)
+        ),
+        max_size=6,
+    )
+)
+def test_no_sequence_of_changes_locks_a_device(
+    steps: list[tuple[set[str], set[str], int | None]],
+) -> None:
+    """Whatever is added, revoked and required: from the first key on, there are as many as must sign."""
+    store = trust_store.EMPTY
+    for add, revoke, threshold in steps:
+        keys = {
+            public_id(key(name)): Key(key(name).public_key().public_bytes_raw(), "publish", True, name)
+            for name in add
+        }
+        gone = tuple(public_id(key(name)) for name in revoke)
+        change = TrustChange(keys, gone, threshold, None, None, 0, {}, {})
+        with contextlib.suppress(AgentError):
+            store = trust_change.apply(store, change)
+    assert len(store.active) >= store.threshold or not store.keys
 
 
 DOCUMENT = {"model": "m", "counter": 1}

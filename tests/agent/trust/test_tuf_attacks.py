@@ -21,7 +21,7 @@ from edgeq_agent.calls.fields import Fields
 from edgeq_agent.errors import AgentError
 from edgeq_agent.storage import clock, files
 from edgeq_agent.storage.home import Home
-from edgeq_agent.trust import signatures, trust_store, trust_succession
+from edgeq_agent.trust import signatures, trust_change, trust_store, trust_succession
 from edgeq_agent.trust.signatures import Key
 from edgeq_agent.trust.trust_store import ReleaseCounter, Trust
 
@@ -422,6 +422,21 @@ def test_a_login_replaces_a_lost_root_only_where_the_policy_lets_it(tmp_path: Pa
     assert fleet.follow(signed(new, ROOT_B), by_login=True) in ("EQ531", "EQ532"), "its own root signs"
     assert fleet.follow(signed(new, ROOT_C), by_login=True) is None
     assert fleet.store.version == 5
+
+
+def test_a_signed_change_from_before_the_migration_is_refused(tmp_path: Path) -> None:
+    """Where the device follows a document, neither a login nor an old signature changes it otherwise."""
+    fleet = legacy(Home(str(tmp_path / "home")), GOOD)
+    body = {"schema": wire.TRUST_CHANGE_SCHEMA, "device_id": "d", "sequence": 9, "threshold": 1}
+    message = wire.signed_bytes(wire.TRUST_CHANGE_TYPE, body)
+    by_good = signatures.Signature(id_of(GOOD), GOOD.sign(message))
+    change = trust_change.parse(Fields(body))
+    assert trust_change.authorize(fleet.store, change, [by_good], "d") == [id_of(GOOD)]
+    assert fleet.follow(signed(document(1, root=(ROOT_A,)), ROOT_A, GOOD)) is None
+    for given in ([by_good], None):
+        with pytest.raises(AgentError) as refused:
+            trust_change.authorize(fleet.store, change, given, "d")
+        assert (refused.value.code, "trust document" in refused.value.problem) == ("EQ538", True)
 
 
 def test_weak_keys_get_no_role(fleet: Fleet) -> None:
