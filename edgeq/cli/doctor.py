@@ -63,7 +63,9 @@ def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local
     verdict = worst(checks)
     app.ui.emit("edgeq.doctor/1", {"health": verdict.value, "checks": [asdict(check) for check in checks]})
     for check in checks:
-        if check.fix:
-            app.ui.say(f"{check.health.value}: {check.subject} {check.name}: {check.fix}")
+        if check.fix and check.health is Health.FAIL:
+            app.ui.error(None, f"{check.subject} {check.name}: {check.fix}")
+        elif check.fix:
+            app.ui.warn(f"{check.subject} {check.name}: {check.fix}")
     if verdict is Health.FAIL:
         ctx.exit(int(ExitStatus.FAILED))

@@ -55,6 +55,8 @@ class Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Suggest the nearest name for an unknown command."""
         names = self.list_commands(ctx)
+        if ctx.resilient_parsing:  # a shell completes: a person who presses TAB cannot use an error
+            return (args[0], self.get_command(ctx, args[0]), args[1:]) if args else (None, None, [])
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             near = difflib.get_close_matches(args[0], names, n=1)
             meant = f" Did you mean `{near[0]}`?" if near else ""

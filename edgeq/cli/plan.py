@@ -36,4 +36,5 @@ def plan_command(app: App, bundle: Path, selectors: tuple[str, ...], retries: in
     }
     failed = {entry.device: entry.error for entry in entries if entry.error}
     finish(app, "edgeq.plan/1", body, failed, device_count=len(devices), what="plan")
-    app.ui.next("deploy", bundle, *(word for selector in selectors for word in ("--to", selector)))
+    more = (word for selector in selectors[1:] for word in ("--to", selector))
+    app.ui.next("deploy", bundle, "--to", selectors[0], *more)

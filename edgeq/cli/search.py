@@ -92,7 +92,7 @@ def search_command(
         timing = (
             ThisMachine(on_progress=on_progress)
             if target is None
-            else OnDevice(target, blueprint=loaded, workspace=app.workspace, store=store, say=app.ui.say)
+            else OnDevice(target, blueprint=loaded, workspace=app.workspace, store=store, say=app.ui.warn)
         )
         result = search(
             loaded,
@@ -103,7 +103,7 @@ def search_command(
             count=candidates,
             base=base,
             on_progress=on_progress,
-            say=app.ui.say,
+            say=app.ui.step,
         )
     _show(app.ui, result)
     remarks = remarks_on(loaded, kind=applied, on_device=target is not None)
@@ -121,7 +121,8 @@ def search_command(
         path = output
     document = {**result.to_json(), "path": str(path), **remarks.to_json()}
     app.ui.emit("edgeq.search/1", document)
-    app.ui.next("bundle", path, "-o", f"{loaded.name}.eqb", "--blueprint", blueprint)
+    of_kind = () if applied is None else ("--kind", applied.value)
+    app.ui.next("bundle", path, "-o", f"{loaded.name}.eqb", "--blueprint", blueprint, *of_kind)
 
 
 def _kind(kind: str | None, target: Device | None) -> DeviceKind | None:

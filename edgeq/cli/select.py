@@ -60,7 +60,10 @@ def select_command(
     chosen = require_chosen(selection, subject=str(blueprint))
     app.ui.emit("edgeq.select/1", selection.to_json())
     app.ui.say(f"chosen: {chosen.variant.name} ({format_size(chosen.variant.size_bytes)})")
-    app.ui.next("bundle", chosen.variant.path, "-o", f"{loaded.name}.eqb", "--blueprint", blueprint)
+    of_kind = () if kind is None else ("--kind", kind)
+    app.ui.next(
+        *("bundle", chosen.variant.path, "-o", f"{loaded.name}.eqb", "--blueprint", blueprint), *of_kind
+    )
 
 
 def _row(candidate: Candidate) -> list[str]:

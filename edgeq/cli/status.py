@@ -96,7 +96,7 @@ def _problems(status: DeviceStatus) -> Iterator[str]:
         if entry.current in entry.damaged:
             yield (
                 f"{model}: files of {entry.current[:12]}, which serves, are damaged; "
-                "`edgeq deploy BUNDLE --to DEVICE` of its bundle sends them again"
+                "`edgeq deploy BUNDLE --to DEVICE` sends them again"
             )
         if entry.recorder.problem:
             yield f"{model}: telemetry is not stored: {entry.recorder.problem}"

@@ -70,9 +70,9 @@ class Ui:
         """Write on stderr what may be wrong with a result, even when quiet."""
         streams.diagnose(f"warning: {one_line(text)}")
 
-    def error(self, code: str, text: str) -> None:
+    def error(self, code: str | None, text: str) -> None:
         """Write on stderr what failed beside what succeeded, even when quiet."""
-        streams.diagnose(f"error[{code}]: {one_line(text)}")
+        streams.diagnose(f"error{f'[{code}]' if code else ''}: {one_line(text)}")
 
     def remarks(self, *, notes: Iterable[str], warnings: Iterable[str]) -> None:
         """Write the notes, then the warnings."""

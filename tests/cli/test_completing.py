@@ -223,3 +223,35 @@ def test_a_real_shell_completes_devices(shell: str, script: str, known: Path) ->
     )  # fmt: skip
     assert done.stdout.split() == ["pi", "pi-2"]
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["rollout", "nonsense"],
+        ["devices", "--workspace"],
+        ["--workspace", "none", "status", "--nonsense"],
+        ["deploy", "b.eqb", "--to"],
+        ["exec", "pi", "--"],
+        ["bundle"],
+        ["keys", "-q"],
+        ["monitor", "--alpha", "x"],
+        ["search", "--kind", "x", "--candidates"],
+        [],
+    ],
+)
+@pytest.mark.parametrize("incomplete", ["", "p", "--", "label:", "'", "a b", "\x1b"])
+def test_whatever_is_typed_gives_no_error(
+    words: list[str], incomplete: str, workspace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    completed(words, incomplete)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_process_that_completes_prints_no_error(workspace: Path) -> None:
+    environment = dict(
+        os.environ, COMP_WORDS="edgeq rollout nonsense x", COMP_CWORD="3", _EDGEQ_COMPLETE="bash_complete"
+    )
+    done = subprocess.run([EDGEQ], capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from edgeq.fleet.rollout.events import (
     Retried,
     RolledBack,
     RollingBack,
+    Soaking,
 )
 from edgeq.fleet.rollout.outcomes import Outcome
 from edgeq.fleet.rollout.spec import OnAbort, RolloutSpec, StageSpec
@@ -64,6 +66,17 @@ def aborted(*more: Event) -> Rollout:
     for event in events:
         rollout.apply(event)
     return rollout
+
+
+def test_the_soak_is_shown_as_it_was_written(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = replace(SPEC, soak_s=600.0, soak="10m")
+    assert RolloutSpec.from_dict(spec.to_dict()) == spec
+    rollout = Rollout(spec)
+    with progress(App(workspace=Path(), ui=Ui())) as printer:
+        printer.event(rollout, Soaking(stage=0))
+        printer.event(Rollout(replace(SPEC, soak_s=90.0)), Soaking(stage=0))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("; ")[2] for line in lines] == ["soaks for 10m", "soaks for 90 s"]
 
 
 def test_the_hint_after_an_abort_retries_the_failed_devices() -> None:

@@ -129,7 +129,7 @@ def test_damaged_files_of_a_release_are_seen_and_sent_again(
         link.unlink()
         link.mkdir()
     cli.text("status", "pi")
-    assert "which serves, are damaged; `edgeq deploy`" in cli.err
+    assert "which serves, are damaged; `edgeq deploy BUNDLE --to DEVICE`" in cli.err
     np.savez(tmp_path / "x.npz", x=np.ones((3, 4), np.float32))
     words = ("infer", "double", "--on", "pi", "--data", str(tmp_path / "x.npz"))
     error = cli.json(*words, status=1)["error"]

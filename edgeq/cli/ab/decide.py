@@ -87,7 +87,7 @@ def decide_command(
             decision,
             because=because,
             anyway=anyway,
-            stages=None if stages is None else RolloutOptions(stages=stages, soak_s=soak_s),
+            stages=None if stages is None else RolloutOptions(stages=stages, soak_s=soak_s, soak=soak or ""),
             workspace=app.workspace,
             retry_policy=retry_policy(app, retries),
             observer=printer,

@@ -41,7 +41,7 @@ class ProgressPrinter:
             case events.Advanced():
                 ui.say(f"{view.stage_line(rollout, event.stage)}; begins")
             case events.Soaking():
-                ui.say(f"{view.stage_line(rollout, event.stage)}; soaks for {rollout.spec.soak_s:g} s")
+                ui.say(f"{view.stage_line(rollout, event.stage)}; soaks for {rollout.spec.soak_text}")
             case events.Paused() | events.Aborted() | events.RollingBack():
                 ui.say(f"{rollout.spec.rollout}: {event.kind}, {event.reason}")
             case events.Ended():

@@ -72,6 +72,7 @@ def _rollout_options(selectors: tuple[str, ...], options: StageOptions) -> Rollo
         abort=DEFAULT if options.abort is None else options.abort,
         on_abort=OnAbort(options.on_abort or "stop"),
         soak_s=_soak_s(options.soak) or 0.0,
+        soak=(options.soak or "").strip(),
         at_once=options.at_once or 8,
         selectors=selectors,
     )
@@ -133,5 +134,5 @@ def _show_spec(app: App, spec: RolloutSpec) -> None:
     for number, stage in enumerate(spec.stages, start=1):
         names = ", ".join(stage.devices[:8]) + (", ..." if len(stage.devices) > 8 else "")
         app.ui.line(f"stage {number}/{len(spec.stages)} {stage.text}: {len(stage.devices)} ({names})")
-    app.ui.line(f"soak {spec.soak_s:g} s, abort on {spec.rules.text}, then {spec.on_abort.value}")
+    app.ui.line(f"soak {spec.soak_text}, abort on {spec.rules.text}, then {spec.on_abort.value}")
     app.ui.emit(SCHEMA, {**spec.to_dict(), "dry_run": True})

@@ -69,6 +69,7 @@ class RolloutOptions:
         abort: the abort rules, such as `failed>5%,min=5`; see `parse_rules`.
         on_abort: what follows an abort.
         soak_s: soak time of each stage, in seconds.
+        soak: the soak time as it was written, to be shown.
         at_once: how many devices are deployed to at a time.
         selectors: the selection that chose the devices, for the record.
     """
@@ -77,6 +78,7 @@ class RolloutOptions:
     abort: str = DEFAULT
     on_abort: OnAbort = OnAbort.STOP
     soak_s: float = 0.0
+    soak: str = ""
     at_once: int = 8
     selectors: tuple[str, ...] = ()
 
@@ -272,6 +274,7 @@ def _spec(
         ),
         rules=parse_rules(options.abort),
         soak_s=options.soak_s,
+        soak=options.soak,
         on_abort=options.on_abort,
         at_once=options.at_once,
     )

@@ -32,6 +32,7 @@ class RolloutSpec:
     Attributes:
         selectors: the `--to` options that chose the devices.
         soak_s: soak time of a stage before the next one begins, in seconds; 0 checks once.
+        soak: the soak time as it was written, such as `10m`; empty where it was not written.
         at_once: how many devices are processed at a time.
     """
 
@@ -44,6 +45,12 @@ class RolloutSpec:
     soak_s: float
     on_abort: OnAbort
     at_once: int
+    soak: str = ""
+
+    @property
+    def soak_text(self) -> str:
+        """The soak time as it was written."""
+        return self.soak or f"{self.soak_s:g} s"
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -60,6 +67,7 @@ class RolloutSpec:
             "stages": [{"stage": stage.text, "devices": list(stage.devices)} for stage in self.stages],
             "abort": self.rules.text,
             "soak_s": self.soak_s,
+            **({"soak": self.soak} if self.soak else {}),
             "on_abort": self.on_abort.value,
             "at_once": self.at_once,
         }
@@ -83,4 +91,5 @@ class RolloutSpec:
             soak_s=float(body["soak_s"]),
             on_abort=OnAbort(body["on_abort"]),
             at_once=int(body["at_once"]),
+            soak=str(body.get("soak", "")),
         )
