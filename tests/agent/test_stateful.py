@@ -17,6 +17,7 @@ from edgeq_agent import Runtime
 from edgeq_agent.errors import AgentError
 from edgeq_agent.inference import model, state
 from edgeq_agent.releases import release_store
+from edgeq_agent.sdk.engine import Engine
 from edgeq_agent.sdk.errors import (
     DeadlineMissed,
     InputMismatch,
@@ -30,6 +31,7 @@ from edgeq_agent.split.ab_split import Arm, Split
 from edgeq_agent.storage import files
 from edgeq_agent.storage.home import Home
 from tests import stateful
+from tests.agent.held_calls import alive
 
 pytestmark = pytest.mark.convert
 
@@ -388,38 +390,62 @@ class TestSwap:
             assert not session.run(ONE).restarted
         assert _calls(total) == {now: 1, before: 2}
 
-    @pytest.mark.slow
-    def test_sessions_of_many_threads_while_releases_change(self, total: Any) -> None:
-        gains = dict(zip(_releases(total.home), (1, 10), strict=True))
+    @pytest.mark.parametrize("on_swap", ["finish", "end", "restart"])
+    def test_a_storm_of_sessions(self, total: Any, on_swap: str) -> None:
+        now, before = _releases(total.home)
+        gains = {now: 1, before: 10}
         wrong: list[object] = []
-        counts: list[Counter[str]] = [Counter() for _ in range(8)]
+        counts: list[Counter[str]] = [Counter() for _ in range(12)]
+        refused: Counter[str] = Counter()
         ended = threading.Event()
 
-        def work(number: int, rt: Runtime) -> None:
-            while not ended.is_set():
-                with rt.session() as session:
-                    release, state_now = session.release, START.copy()
-                    for _ in range(20):
-                        answer = session.run(ONE)
-                        state_now = state_now + gains[answer.release]
-                        counts[number][answer.release] += 1
-                        if answer.release != release or not np.array_equal(
-                            answer.outputs["total"], state_now
-                        ):
-                            wrong.append((release, answer, state_now))
+        def follow(session: Any, counted: Counter[str], length: int) -> None:
+            """Compare the answers of a session that no other thread uses."""
+            release, state_now = "", START
+            for _ in range(length):
+                answer = session.run(ONE)
+                counted[answer.release] += 1
+                if answer.release != release:
+                    if release and not answer.restarted:
+                        wrong.append(("moved without a word", answer))
+                    release, state_now = answer.release, START
+                state_now = state_now + gains[release]
+                if not np.array_equal(answer.outputs["total"], state_now):
+                    wrong.append((answer, state_now))
 
-        with Runtime("total", str(total.home), poll_s=0.02) as rt:
-            threads = [threading.Thread(target=work, args=(number, rt)) for number in range(8)]
-            for thread in threads:
-                thread.start()
-            for release in list(gains) * 4:
-                _swap(total, release)
-                _until(lambda release=release: rt.release == release)  # type: ignore[misc]
-                time.sleep(0.1)
-            ended.set()
-            for thread in threads:
-                thread.join(60)
-                assert not thread.is_alive()
+        def work(number: int, rt: Runtime) -> None:
+            random = np.random.default_rng(number)
+            while not ended.is_set():
+                try:
+                    session = rt.session()
+                    follow(session, counts[number], int(random.integers(1, 30)))
+                    if random.random() < 0.7:  # the others end because they are idle
+                        session.close()
+                except (SessionsFull, SessionEnded) as error:
+                    refused[error.code] += 1
+                answer = rt.run(ONE)
+                counts[number][answer.release] += 1
+                if not np.array_equal(answer.outputs["total"], START + gains[answer.release]):
+                    wrong.append(answer)
+
+        rt = Runtime(
+            "total", str(total.home), poll_s=0.02, pool=2, sessions=6, session_idle_s=0.1, on_swap=on_swap,
+            session_finish_s=0.15,
+        )  # fmt: skip
+        threads = [threading.Thread(target=work, args=(number, rt)) for number in range(12)]
+        for thread in threads:
+            thread.start()
+        for release in [before, now] * 6:
+            _swap(total, release)
+            _until(lambda release=release: rt.release == release)  # type: ignore[misc]
+            time.sleep(0.1)
+        ended.set()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()
+        _until(lambda: rt.open_sessions == 0)
+        _until(lambda: len(alive(Engine)) == 1)
+        rt.close()
         assert wrong == []
         assert _calls(total) == sum(counts, Counter[str]())
 
@@ -464,7 +490,11 @@ class TestSplit:
                 np.testing.assert_array_equal(answers[-1].outputs["total"], START + 3 * gain)
                 arms[answers[0].arm] += 1
                 assert rt.run(ONE, key=f"user-{number}").arm == answers[0].arm
-        assert min(arms["a"], arms["b"]) > 5
+            unnamed: Counter[str | None] = Counter()
+            for _ in range(40):
+                with rt.session() as session:
+                    unnamed[session.run(ONE).arm] += 1
+        assert min(arms["a"], arms["b"], unnamed["a"], unnamed["b"]) > 5
 
     def test_a_session_of_a_release(self, total: Any) -> None:
         now, before = _releases(total.home)

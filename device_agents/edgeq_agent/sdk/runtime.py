@@ -252,7 +252,7 @@ class Runtime:
 
         Args:
             name: of the session; one of this name that is open ends. Default: a new name.
-            key: assigns the session to an arm of a split; default: its name, if that was given.
+            key: assigns the session to an arm of a split; default: its name.
             release: the id of the release to use; it must serve.
 
         Raises:
@@ -261,7 +261,7 @@ class Runtime:
         """
         self._routing()  # opens again after a fork
         named = os.urandom(8).hex() if name is None else name
-        return self._sessions.open(named, name if key is None else key, release)
+        return self._sessions.open(named, named if key is None else key, release)
 
     def session_named(self, name: str) -> Session:
         """Return an open session.
@@ -365,6 +365,11 @@ class Runtime:
     def recording_problem(self) -> str:
         """Why calls are not recorded at present; empty when they are."""
         return self._recorder.problem
+
+    @property
+    def open_sessions(self) -> int:
+        """How many sessions are open."""
+        return len(self._sessions)
 
     @property
     def problems(self) -> list[Problem]:
