@@ -64,12 +64,14 @@ class Metrics:
         agreement: share of samples with the same largest output as the reference, 0..1; None without one.
         output_sqnr_db: signal-to-quantization-noise ratio of the dequantized outputs to the reference's,
             in dB; None without a reference, infinity if the outputs are equal.
+        useless: in words why the result is useless; None where it is not (`edgeq_converters.metrics`).
     """
 
     samples: int
     accuracy: float | None = None
     agreement: float | None = None
     output_sqnr_db: float | None = None
+    useless: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Figures that compare models: signal-to-quantization-noise ratio and softmax."""
+"""Figures that compare models: signal-to-quantization-noise ratio, softmax, and whether one is useless."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+USELESS_BELOW_DB = 10.0
+"""SQNR of what varies in an output: at 10 dB the error has a third of the size of the differences."""
+_FEWEST_FOR_CHANCE = 20
+"""Samples below which a share of right classes cannot be separated from chance."""
 T = TypeVar("T")
 
 
@@ -111,3 +115,73 @@ def softmax(scores: Array) -> Array:
     grown = np.exp(scores - scores.max(axis=-1, keepdims=True))
     probabilities: Array = grown / grown.sum(axis=-1, keepdims=True)
     return probabilities
+
+
+def useless_output(output: Array, reference: Array) -> str | None:
+    """Return in words why an output is useless beside the float model's; None where it is not.
+
+    It holds NaN or infinity, or is the same for every sample, or what varies in it is below USELESS_BELOW_DB:
+    a large constant part would hide that nothing else is left. A constant offset counts as an error too.
+
+    Args:
+        output: real values, samples first.
+        reference: the float model's values in the same shape.
+    """
+    got, expected = np.asarray(output, np.float64), np.asarray(reference, np.float64)
+    if not np.isfinite(expected).all() or len(expected) < 2:
+        return None
+    if not np.isfinite(got).all():
+        return "holds NaN or infinity"
+    signal = float(np.square(expected - expected.mean(axis=0)).sum())
+    if signal <= 1e-9 * max(float(np.square(expected).sum()), 1e-30):
+        return None  # the float model's own output does not vary
+    reached = max(decibels(signal, float(np.square(expected - got).sum())), -99.0)
+    if reached >= USELESS_BELOW_DB:
+        return None
+    where = f"on {len(got)} samples, at least {USELESS_BELOW_DB:.0f} dB are needed"
+    if (got == got[0]).all():
+        return f"is the same for every sample ({reached:.1f} dB from the float model {where})"
+    return f"is {reached:.1f} dB from the float model {where}"
+
+
+def useless_classes(predicted: Array, right: Array) -> str | None:
+    """Return in words why predicted classes are useless; None where not, or with too few samples.
+
+    They are as often right as classes drawn with the same frequencies without a look at the sample: within
+    two standard errors of that chance.
+
+    Args:
+        predicted, right: class indices, one per sample.
+    """
+    count = len(right)
+    classes = np.unique(np.concatenate([predicted, right]))
+    if count < _FEWEST_FOR_CHANCE or len(np.unique(right)) < 2:
+        return None
+    chance = float(sum(np.mean(predicted == each) * np.mean(right == each) for each in classes))
+    share = float(np.mean(predicted == right))
+    if share > chance + 2 * math.sqrt(chance * (1 - chance) / count):
+        return None
+    same = ": every sample gets the same class" if len(np.unique(predicted)) == 1 else ""
+    return f"{100 * share:.1f} % of {count} classes are right, which is chance ({100 * chance:.1f} %){same}"
+
+
+def useless_result(
+    outputs: Sequence[Array], references: Sequence[Array] | None, labels: Array | None
+) -> str | None:
+    """Return in words why a model's outputs are useless; None where they are not.
+
+    Args:
+        outputs: real values, samples first; the classes are those of the first.
+        references: the float model's, in the same order; None without them.
+        labels: the right class of each sample; None without them.
+    """
+    for number, (output, reference) in enumerate(zip(outputs, references or (), strict=False)):
+        reason = useless_output(output, reference)
+        if reason is not None:
+            return f"output {number} {reason}" if len(outputs) > 1 else f"its output {reason}"
+    if not outputs or outputs[0].ndim < 2 or outputs[0][0].size < 2:
+        return None
+    predicted = outputs[0].reshape(len(outputs[0]), -1).argmax(axis=1)
+    if labels is not None:
+        return useless_classes(predicted, labels)
+    return None

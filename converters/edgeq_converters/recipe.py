@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
 
-from edgeq_converters.values import Scheme
+from edgeq_converters.values import IoTypes, Scheme
 
 SCHEMA = "edgeq.recipe/1"
 _OF_TENSORFLOW = (Scheme.INT8, Scheme.INT16X8, Scheme.INT8_MIXED)
@@ -35,8 +35,8 @@ class Recipe:
     """The settings of a conversion. The same recipe, source and data give the same bytes.
 
     Attributes:
-        io: type of the inputs and outputs: `float32`, or for an integer model `int8` (`int16` for int16x8);
-            the scheme's default if empty.
+        io: type of the inputs and outputs, or both types with a comma (`uint8,float32`): `float32`, or for an
+            integer model `int8` or `uint8` (`int16` for int16x8); the scheme's default if empty.
         calibrator: how a tensor's range follows from its histogram: a name of `calibrators.CALIBRATORS`, with
             a parameter after a colon if it has one (`percentile:99.99`), or `auto`.
         bias_correction: sequential correction of weights and biases.
@@ -82,7 +82,7 @@ class Recipe:
         Raises:
             ValueError: the message starts with the wrong key.
         """
-        if self.io not in self.scheme.io_types:
+        if not {self.types.inputs, self.types.outputs} <= set(self.scheme.io_types):
             raise ValueError(
                 f"io: inputs and outputs of the scheme {self.scheme} are {' or '.join(self.scheme.io_types)},"
                 f" not {self.io}"
@@ -101,6 +101,18 @@ class Recipe:
                 _ = self.calibrator == AUTO or calibrator_of(self.calibrator)
             except ValueError as error:
                 raise ValueError(f"calibrator: {error}") from None
+
+    @property
+    def types(self) -> IoTypes:
+        """The types of the inputs and of the outputs."""
+        return IoTypes.parse(self.io)
+
+    @property
+    def core_io(self) -> str:
+        """The type of both that a quantizer makes; conversions at the border give the named types."""
+        if self.types == IoTypes():
+            return "float32"
+        return "int16" if self.scheme is Scheme.INT16X8 else "int8"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as a document `edgeq.recipe/1`."""

@@ -20,10 +20,10 @@ class Scheme(StrEnum):
 
     @property
     def io_types(self) -> tuple[str, ...]:
-        """The possible types of inputs and outputs, the default first."""
+        """The possible types of inputs and of outputs, the default first."""
         if self is Scheme.INT16X8:
             return ("float32", "int16")
-        return ("int8", "float32") if self.needs_ranges else ("float32",)
+        return ("int8", "float32", "uint8") if self.needs_ranges else ("float32",)
 
     @property
     def needs_ranges(self) -> bool:
@@ -34,6 +34,25 @@ class Scheme(StrEnum):
     def full_integer(self) -> bool:
         """Whether no operation may compute in float."""
         return self.needs_ranges and self is not Scheme.INT8_MIXED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IoTypes:
+    """The types of a model's inputs and outputs, in place of the source's float32."""
+
+    inputs: str = "float32"
+    outputs: str = "float32"
+
+    @classmethod
+    def parse(cls, text: str) -> IoTypes:
+        """Return the types that `uint8` (for both) or `uint8,float32` (inputs, outputs) names."""
+        inputs, comma, outputs = text.partition(",")
+        return cls(inputs=inputs.strip(), outputs=outputs.strip() if comma else inputs.strip())
+
+    @property
+    def any_float(self) -> bool:
+        """Whether the inputs or the outputs are float32."""
+        return "float32" in (self.inputs, self.outputs)
 
 
 class OpKind(StrEnum):

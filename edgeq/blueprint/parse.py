@@ -56,7 +56,7 @@ class _Data(_Table):
 
 class _Variants(_Table):
     schemes: Annotated[tuple[Scheme, ...], Field(min_length=1)] = (Scheme.FLOAT16, Scheme.INT8)
-    io: Literal["int8", "float32"] | None = None
+    io: Literal["int8", "uint8", "float32"] | None = None
 
 
 class _Require(_Table):

@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--io",
-    type=click.Choice(["int8", "int16", "float32"]),
-    help="Type of inputs and outputs of an integer model.  [default: int8; int16x8: float32]",
+    metavar="TYPE[,TYPE]",
+    help="Type of inputs and outputs of an integer model: int8, uint8, int16 or float32; uint8,float32 names "
+    "both.  [default: int8; int16x8: float32]",
 )
 @click.option("--strict", is_flag=True, help="Fail if the result does not follow its float model (EQ334).")
 @source_options

@@ -37,14 +37,23 @@ if TYPE_CHECKING:
     help="The samples follow each other: do not reset the state of a model that keeps one. An array "
     "sequence_id in the data separates several sequences.",
 )
-def evaluate_command(app: App, model: Path, data: Path, reference: Path | None, sequence: bool) -> None:
+@click.option("--strict", is_flag=True, help="Fail if the result is useless (EQ334).")
+def evaluate_command(
+    app: App, model: Path, data: Path, reference: Path | None, sequence: bool, strict: bool
+) -> None:
     """Evaluate a model."""
     from edgeq.evaluation import evaluate_model
     from edgeq.store import Store
 
     with Store.open(app.workspace) as store, worker_progress(app.ui) as on_progress:
         evaluation = evaluate_model(
-            model, data, reference=reference, sequence=sequence, on_progress=on_progress, store=store
+            model,
+            data,
+            reference=reference,
+            sequence=sequence,
+            strict=strict,
+            on_progress=on_progress,
+            store=store,
         )
     if sequence and evaluation.sequences is None:
         app.ui.note(f"{model} keeps no state: --sequence changes nothing")

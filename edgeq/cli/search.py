@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write an HTML page with the Pareto fronts to this file.",
 )
+@click.option("--strict", is_flag=True, help="Fail if the result is useless (EQ334).")
 def search_command(
     app: App,
     blueprint: Path,
@@ -69,10 +70,12 @@ def search_command(
     recipe_file: Path | None,
     output: Path | None,
     html: Path | None,
+    strict: bool,
 ) -> None:
     """Search; exit status 3 if no candidate meets every limit."""
     from edgeq.blueprint import load_blueprint
     from edgeq.conversion import load_recipe
+    from edgeq.evaluation.evaluation import useless_model
     from edgeq.files import write_atomic
     from edgeq.fleet.inventory import Inventory
     from edgeq.report import write_report
@@ -116,6 +119,11 @@ def search_command(
         return
     chosen = result.scores.chosen
     path = chosen.variant.path
+    useless = chosen.variant.metrics.useless
+    if useless and strict:
+        raise useless_model(path, useless)
+    if useless:
+        app.ui.remarks(notes=(), warnings=(f"{chosen.variant.name} is useless: {useless}",))
     if output is not None:
         write_atomic(output, path.read_bytes())
         path = output

@@ -43,9 +43,10 @@ if TYPE_CHECKING:
     help="Target of the later conversion. int4: 4-bit weights where the runtime has kernels for them.",
 )
 @training_options
+@click.option("--strict", is_flag=True, help="Fail if the result is useless (EQ334).")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
 def tune_command(
-    app: App, model: Path, qat: bool, output: Path, scheme: str, seed: int, **training: Any
+    app: App, model: Path, qat: bool, output: Path, scheme: str, strict: bool, seed: int, **training: Any
 ) -> None:
     """Tune a model."""
     from edgeq.conversion import tune
@@ -53,7 +54,14 @@ def tune_command(
 
     with Store.open(app.workspace) as store, worker_progress(app.ui) as on_progress:
         tuned = tune(
-            model, output, scheme=scheme, seed=seed, on_progress=on_progress, store=store, **training
+            model,
+            output,
+            scheme=scheme,
+            seed=seed,
+            strict=strict,
+            on_progress=on_progress,
+            store=store,
+            **training,
         )
     app.ui.remarks(notes=tuned.notes, warnings=tuned.warnings)
     app.ui.emit("edgeq.tune/1", tuned.to_json())

@@ -131,7 +131,8 @@ def convert(
             images), an array (samples first), a mapping of arrays by input name, or any iterable of samples
             (see in_memory_samples.py).
         histograms: written by `calibrate` for this model; they replace `calibration`.
-        io: type of inputs and outputs of an integer model: `int8`, `int16` or `float32`.
+        io: type of inputs and outputs of an integer model: `int8`, `uint8`, `int16` or `float32`;
+            `uint8,float32` names both.
         prune: `magnitude:RATIO` or `channels:RATIO`, Keras 3 models only; needs `training`.
         training: a .npz with `x` and `y` (docs/data.md).
         validation: data of the same form to measure accuracy on; None holds out a fifth of the training data.
@@ -190,7 +191,7 @@ def convert(
         except OSError as error:
             raise unwritable(output, error.strerror or str(error)) from error
     warnings = list(result.warnings)
-    if calibration is not None and not recipe.scheme.needs_ranges:
+    if calibration is not None and recipe.scheme is Scheme.FLOAT32:
         warnings.append(f"--calibration was not used: {recipe.scheme} needs none")
     seconds = time.monotonic() - started_s
     conversion = _conversion(source, output, len(content), recipe, result, warnings, seconds, inputs)
@@ -238,10 +239,8 @@ def _conversion(
 def _calibration_file(
     calibration: Calibration | None, histograms: Path | None, scheme: Scheme, workdir: Path, subject: str
 ) -> Path | None:
-    if not scheme.needs_ranges:
-        return None
     if calibration is None:
-        if histograms is not None:
+        if histograms is not None or not scheme.needs_ranges:
             return None
         raise ConverterError(
             "EQ209",

@@ -13,7 +13,7 @@ from edgeq.conversion.conversion import check_paths, require_writable, unwritabl
 from edgeq.conversion.lineage import Lineage, digest_inputs, lineage_of
 from edgeq.conversion.training import check_epochs, check_trainable
 from edgeq.converters_client import Progress, worker_session
-from edgeq.errors import UsageError
+from edgeq.errors import ModelError, UsageError
 from edgeq.files import sha256_of, write_atomic
 from edgeq.store import Recorder, recording_store
 from edgeq_converters.recipe import Recipe
@@ -104,6 +104,7 @@ def tune(
     scheme: str = "int8",
     epochs: int | None = None,
     distill: bool = False,
+    strict: bool = False,
     seed: int = 0,
     on_progress: Progress | None = None,
     deadline_s: float = 6 * 3600.0,
@@ -121,6 +122,7 @@ def tune(
         scheme: `int8`, or `int4` for weights of four bits where the runtime has kernels for them.
         epochs: None derives the number from the size of the data.
         distill: train towards the float model's outputs; needs no labels.
+        strict: EQ334 for a useless result, in place of a warning; nothing is written then.
         seed: of everything random.
         on_progress: called with (step, done, total).
         deadline_s: the worker is killed after this time.
@@ -162,6 +164,13 @@ def tune(
             workdir=session.workdir,
         )
         result = session.run(job, subject=source, deadline_s=deadline_s, on_progress=on_progress)
+        if strict and result.report.useless:
+            raise ModelError(
+                str(source),
+                f"the result is useless: {result.report.useless}",
+                hint="train for more --epochs, or keep the float model",
+                code="EQ334",
+            )
         _write(output, written.read_bytes(), recipe_path, result.report.recipe)
     report = result.report
     options = {"scheme": scheme, "epochs": epochs, "distill": distill, "seed": seed}

@@ -29,7 +29,8 @@ def recipe_of(scheme: str | None, *, base: Recipe | None = None, **changes: Any)
         base = Recipe(scheme=_scheme(str(scheme)))
     elif scheme is not None and scheme != base.scheme:
         target = _scheme(scheme)
-        io = base.io if base.io in target.io_types else target.io_types[0]
+        kept = {base.types.inputs, base.types.outputs} <= set(target.io_types)
+        io = base.io if kept else target.io_types[0]
         base = replace(base, scheme=target, io=io)
     given = {key: value for key, value in changes.items() if value is not None}
     try:

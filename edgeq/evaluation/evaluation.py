@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.converters_client import Progress
+from edgeq.errors import ModelError
 from edgeq.evaluation.running import dequantized, run_all
 from edgeq.files import sha256_of
 from edgeq.store import Recorder, recording_store
 from edgeq.values import Metrics
-from edgeq_converters.metrics import sqnr_db
+from edgeq_converters.metrics import sqnr_db, useless_result
 
 Real = npt.NDArray[np.float64]
 
@@ -47,7 +48,8 @@ class Evaluation:
         sequences: how many sequences the samples were, each independent sample being one; None where no
             model keeps state.
         notes: how the data was adapted to the model's inputs.
-        warnings: which share of the values an integer input clips, and data that was not used.
+        warnings: that the model is useless, which share of the values an integer input clips, and data that
+            was not used.
     """
 
     model: ModelFile
@@ -111,6 +113,7 @@ def evaluate_model(
     reference: Path | None = None,
     sequence: bool = False,
     on_progress: Progress | None = None,
+    strict: bool = False,
     deadline_s: float = 3600.0,
     store: Recorder | None = None,
 ) -> Evaluation:
@@ -125,6 +128,7 @@ def evaluate_model(
         sequence: the samples are one sequence, in which a model that keeps state is not reset. Sequences of
             an array `sequence_id` in the data hold in any case.
         on_progress: called with (step, done, total).
+        strict: EQ334 for a useless model, once the run is recorded, in place of a warning.
         deadline_s: the worker is killed after this time.
         store: where to record the run: None is the store of the default workspace, `UNRECORDED` keeps no
             record.
@@ -140,6 +144,7 @@ def evaluate_model(
     outputs = dequantized(runs[0].outputs, runs[0].info.outputs)
     labels = runs[0].labels
     expected = dequantized(runs[1].outputs, runs[1].info.outputs) if len(runs) > 1 else None
+    useless = useless_result(outputs, expected, labels)
     evaluation = Evaluation(
         model=ModelFile.of(models[0]),
         reference=ModelFile.of(models[1]) if len(models) > 1 else None,
@@ -149,14 +154,27 @@ def evaluate_model(
             accuracy=None if labels is None else accuracy(outputs[0], labels),
             agreement=None if expected is None else agreement(outputs[0], expected[0]),
             output_sqnr_db=None if expected is None else sqnr_db(outputs, expected),
+            useless=useless,
         ),
         sequences=runs[0].sequences,
         notes=runs[0].notes,
-        warnings=runs[0].warnings,
+        warnings=(*([f"the model is useless: {useless}"] if useless else []), *runs[0].warnings),
     )
     with recording_store(store) as records:
         records.record_run("evaluate", evaluation.model.path.stem, evaluation.to_json())
+    if strict and useless:
+        raise useless_model(evaluation.model.path, useless)
     return evaluation
+
+
+def useless_model(path: Path, why: str) -> ModelError:
+    """Return the error for a model whose results are useless, which the user does not accept."""
+    return ModelError(
+        str(path),
+        f"the model is useless: {why}",
+        hint="edgeq sensitivity shows which operation loses the answer",
+        code="EQ334",
+    )
 
 
 def predicted(output: Real) -> npt.NDArray[np.int64]:

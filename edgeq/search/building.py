@@ -101,6 +101,7 @@ def _metrics(body: Body) -> Metrics:
         accuracy=body["accuracy"],
         agreement=body["agreement"],
         output_sqnr_db=sqnr,
+        useless=body.get("useless"),
     )
 
 

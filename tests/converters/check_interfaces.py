@@ -138,7 +138,8 @@ def reversed_names(place: Path) -> Path:
 
 def random_layers(place: Path) -> Path:
     image = keras.Input((16, 16, 3), name="image")
-    x = layers.RandomCrop(12, 12)(layers.RandomRotation(0.1)(layers.RandomFlip()(image)))
+    x = layers.RandomShear(0.2, 0.2)(layers.RandomErasing()(layers.CutMix()(image)))
+    x = layers.RandomCrop(12, 12)(layers.RandomRotation(0.1)(layers.RandomFlip()(x)))
     return saved(keras.Model(image, layers.GlobalAveragePooling2D()(x)), place)
 
 

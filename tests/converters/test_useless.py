@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from edgeq_converters.data.files import read
 from edgeq_converters.data.samples import check_labels
 from edgeq_converters.errors import ConverterError, other_schemes
+from edgeq_converters.metrics import useless_classes, useless_output
 from edgeq_converters.values import Scheme
 from tests.converters.graphs import Graph
 
@@ -130,3 +131,56 @@ def test_labels_that_are_one_hot_get_the_line_that_repairs_them() -> None:
         check_labels(labels, samples=4, classes=3, subject="d")
     assert caught.value.hint == "y = y.argmax(1)"
     assert check_labels(labels.argmax(1), samples=4, classes=3, subject="d").tolist() == [0, 2, 1, 1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 999), scale=st.floats(1e-3, 1e3), offset=st.floats(-100, 100))
+def test_an_output_is_judged_by_what_varies_in_it(seed: int, scale: float, offset: float) -> None:
+    random = np.random.default_rng(seed)
+    varying = random.normal(size=(30, 4)) * scale
+    expected = varying + offset * scale
+    assert useless_output(expected + 0.1 * random.normal(size=(30, 4)) * scale, expected) is None
+    assert "is the same for every sample" in str(useless_output(np.repeat(expected[:1], 30, 0), expected))
+    assert "at least 10 dB" in str(useless_output(expected[::-1], expected))
+    assert useless_output(np.full((30, 4), np.nan), expected) == "holds NaN or infinity"
+    assert useless_output(expected, np.ones((30, 4))) is None  # nothing varies in the float model's
+
+
+def test_classes_at_chance_are_useless_and_rare_ones_are_not() -> None:
+    random = np.random.default_rng(0)
+    right = random.integers(0, 4, 200)
+    assert useless_classes(right, right) is None
+    assert "chance" in str(useless_classes(random.permutation(right), right))
+    assert "every sample gets the same class" in str(useless_classes(np.zeros(200, int), right))
+    assert useless_classes(np.where(random.random(200) < 0.5, right, 0), right) is None
+    assert useless_classes(np.zeros(200, int), np.zeros(200, int)) is None  # one class only
+    assert useless_classes(np.zeros(9, int), np.arange(9)) is None  # too few
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["dynamic", "float16"])
+def test_a_useless_model_with_float_activations_is_said_and_refused(
+    scheme: str, tmp_path: Path, edgeq: Callable[..., Any]
+) -> None:
+    graph = Graph()
+    x, y = graph.tensor("x", (1, 3)), graph.tensor("y", (1, 2))
+    # int8 loses the small weights beside the large one; float16 has no value for the large one.
+    weights = graph.tensor("weights", (2, 3), values=[[1e6, 1e-3, 1e-3], [1e6, -1e-3, 1e-3]])
+    bias = graph.tensor("bias", (2,), values=[0, 0])
+    graph.op("FULLY_CONNECTED", [x, weights, bias], [y], options="FullyConnectedOptions")
+    model, output = tmp_path / "m.tflite", tmp_path / "q.tflite"
+    model.write_bytes(graph.ends([x], [y]).data())
+    rows = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32) * [0, 1, 1]
+    np.savez(tmp_path / "c.npz", x=rows.astype(np.float32))
+    command = ("convert", model, "-o", output, "--scheme", scheme, "--calibration", tmp_path / "c.npz")
+    result = edgeq(*command)
+    assert result.status == 0, result.err
+    assert "useless" in result.err
+    data = ("--data", tmp_path / "c.npz", "--reference", model)
+    judged = edgeq("evaluate", output, *data)
+    assert (judged.status, "warning: the model is useless" in judged.err) == (0, True)
+    strict = edgeq("evaluate", output, *data, "--strict")
+    assert (strict.status, "error[EQ334]" in strict.err) == (1, True)
+    output.unlink()
+    result = edgeq(*command, "--strict")
+    assert (result.status, output.exists(), "error[EQ334]" in result.err) == (1, False, True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq_converters.calibration.histogram import Counts, Histogram
+from edgeq_converters.data import files
 from edgeq_converters.errors import ConverterError
 
 SCHEMA = "edgeq.histograms/1"
@@ -141,9 +140,7 @@ def read(path: Path) -> HistogramFile:
             is_zip = stream.read(2) == b"PK"
         document, columns = _read_npz(path) if is_zip else _read_json(path)
         return _unpacked(document, columns)
-    except (ValueError, KeyError, TypeError, IndexError, EOFError, OSError, OverflowError) as error:
-        raise _unreadable(path, error) from error
-    except (zipfile.BadZipFile, zlib.error, RecursionError, AttributeError) as error:
+    except files.UNREADABLE as error:
         raise _unreadable(path, error) from error
 
 

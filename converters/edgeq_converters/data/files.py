@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import struct
 import zipfile
 import zlib
@@ -18,11 +19,12 @@ from edgeq_converters.errors import ConverterError
 LABELS = "y"
 SEQUENCES = "sequence_id"
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".gif", ".webp"}
-# What numpy raises on files that are damaged or something else.
-_UNREADABLE = (
-    ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, KeyError, struct.error, SyntaxError,
-    TypeError, IndexError, OverflowError, MemoryError, NotImplementedError, RuntimeError, AttributeError,
+UNREADABLE = (
+    ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, KeyError, struct.error,
+    SyntaxError, TypeError, IndexError, OverflowError, MemoryError, NotImplementedError, RuntimeError,
+    AttributeError,
 )  # fmt: skip
+"""What `zipfile`, numpy and JSON raise on archives that are damaged or hold something else."""
 _KINDS = "a .npz (x, y), a .npy or a folder with one subfolder of images per class"
 
 
@@ -72,7 +74,7 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
                 return {"x": loaded}
             with loaded:
                 arrays = {name: loaded[name] for name in loaded.files}
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         short = " ".join(str(error).split())[:120]
         if "pickle" in short:
             short = "neither .npz nor .npy, or arrays of Python objects"

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph.model import Model
-from edgeq_converters.values import Interface, TensorInfo
+from edgeq_converters.values import Interface, IoTypes, TensorInfo
+
+FLOAT = IoTypes()
 
 
 def interface_of(model: Model) -> Interface:
@@ -14,27 +16,27 @@ def interface_of(model: Model) -> Interface:
     return Interface(inputs=model.inputs, outputs=model.outputs)
 
 
-def require_interface(model: Model, expected: Interface, *, io: str = "float32") -> None:
+def require_interface(model: Model, expected: Interface, *, io: IoTypes = FLOAT) -> None:
     """Check that a model has the inputs and outputs of its source.
 
     Args:
         expected: of the source, in float.
-        io: the type that takes the place of float32 in the model.
+        io: the types that take the place of float32 in the model.
 
     Raises:
         ConverterError: EQ322 naming the first difference.
     """
-    for what, ours, theirs in (
-        ("input", model.inputs, expected.inputs),
-        ("output", model.outputs, expected.outputs),
+    for what, ours, theirs, kind in (
+        ("input", model.inputs, expected.inputs, io.inputs),
+        ("output", model.outputs, expected.outputs, io.outputs),
     ):
-        problem = _difference(what, ours, theirs, io)
+        problem = _difference(what, ours, theirs, kind)
         if problem is not None:
             raise ConverterError(
                 "EQ322",
                 model.subject,
                 f"the .tflite does not have the {what}s of its source: {problem}",
-                expected=_listed(theirs, io),
+                expected=_listed(theirs, kind),
                 got=_listed(ours),
                 hint="export the model with one name for each input and output, and report the model",
             )

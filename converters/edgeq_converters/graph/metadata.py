@@ -8,6 +8,7 @@ from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
+from edgeq_converters.data import files
 from edgeq_converters.graph.edit import Editor
 from edgeq_converters.graph.model import Model
 
@@ -53,7 +54,7 @@ def associated_files(data: bytes) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(stream) as archive:
             return {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError):
+    except files.UNREADABLE:
         return {}  # constants that look like an archive
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.model import Model
-from edgeq_converters.values import ModelInfo, OpKind, OpLine
+from edgeq_converters.values import IoTypes, ModelInfo, OpKind, OpLine
 
 CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 _FLOATS = {"FLOAT64", "FLOAT32", "FLOAT16", "BFLOAT16"}
@@ -61,21 +61,21 @@ def _border(graph: Any, operator: Any, name: str) -> str | None:
     return None
 
 
-def float_lines(info: ModelInfo, *, io: str) -> tuple[OpLine, ...]:
+def float_lines(info: ModelInfo, *, io: IoTypes) -> tuple[OpLine, ...]:
     """Return the operations that keep a model from being full integer; conversions around them come last.
 
     Args:
-        io: type of the inputs and outputs; `float32` allows conversions at the model's borders.
+        io: types of the inputs and outputs; `float32` allows conversions at the model's borders.
     """
     lines = [
         line
         for line in info.ops
-        if line.kind is not OpKind.INTEGER and not (io == "float32" and line.reason.startswith("border:"))
+        if line.kind is not OpKind.INTEGER and not (io.any_float and line.reason.startswith("border:"))
     ]
     return tuple(sorted(lines, key=lambda line: line.op in CONVERSIONS))
 
 
-def require_full_integer(info: ModelInfo, *, io: str, subject: str) -> None:
+def require_full_integer(info: ModelInfo, *, io: IoTypes, subject: str) -> None:
     """Check that a model computes in integers only.
 
     Args:
@@ -94,12 +94,18 @@ def require_full_integer(info: ModelInfo, *, io: str, subject: str) -> None:
             f"{len(stayed)} of {len(info.ops)} operations stayed float: {named}{more}",
             hint="--scheme int8-mixed leaves them in float; or replace them in the model",
         )
-    wrong = [tensor for tensor in (*info.inputs, *info.outputs) if tensor.dtype.startswith("float")]
-    if io != "float32" and wrong:
+    sides = ((info.inputs, io.inputs), (info.outputs, io.outputs))
+    wrong = [
+        tensor
+        for tensors, kind in sides
+        for tensor in tensors
+        if kind != "float32" and tensor.dtype.startswith("float")
+    ]
+    if wrong:
         raise ConverterError(
             "EQ307",
             subject,
-            expected=f"{io} inputs and outputs",
+            expected=f"{io.inputs} inputs and {io.outputs} outputs",
             got=", ".join(f"{tensor.name} {tensor.dtype}" for tensor in wrong),
             hint="use --io float32",
         )

@@ -10,8 +10,17 @@ from ai_edge_litert import schema_py_generated as schema
 from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.edit import Editor
 from edgeq_converters.graph.model import Model
+from edgeq_converters.values import IoTypes
 
-_TYPES = {"int8": schema.TensorType.INT8, "int16": schema.TensorType.INT16}
+_TYPES = {
+    "int8": schema.TensorType.INT8,
+    "int16": schema.TensorType.INT16,
+    "uint8": schema.TensorType.UINT8,
+    "float32": schema.TensorType.FLOAT32,
+}
+_INTEGERS = {"INT8", "INT16"}
+_FROM_INT8 = 128
+"""A value of int8 is 128 less than the same real value in uint8."""
 
 
 def with_unread_inputs(model: Model, *, io: str) -> Model:
@@ -20,7 +29,7 @@ def with_unread_inputs(model: Model, *, io: str) -> Model:
     Quantizers leave such an input in float, so that the model would not have integer inputs only. Its values
     do not matter, and neither does its scale.
     """
-    if io not in _TYPES:
+    if io not in {"int8", "int16"}:
         return model
     editor = Editor(model)
     graph = editor.parsed.subgraphs[0]
@@ -32,6 +41,73 @@ def with_unread_inputs(model: Model, *, io: str) -> Model:
         tensor.type = _TYPES[io]
         tensor.quantization = _scale(1.0, 0)
     return editor.pack() if unread else model
+
+
+def with_types(model: Model, types: IoTypes) -> Model:
+    """Return the model with these types of inputs and outputs; the same value where it has them.
+
+    A QUANTIZE or DEQUANTIZE at the border converts, as TFLiteConverter does it. Inputs and outputs that are
+    not quantized (indices, masks) keep their type.
+
+    Args:
+        model: an integer model with integer inputs and outputs.
+    """
+    editor = Editor(model)
+    inputs = _convert(editor.parsed, "inputs", types.inputs)
+    outputs = _convert(editor.parsed, "outputs", types.outputs)
+    return editor.pack() if inputs or outputs else model
+
+
+def _convert(parsed: Any, side: str, kind_name: str) -> bool:
+    graph = parsed.subgraphs[0]
+    indices = tflite_file.index_list(getattr(graph, side))
+    replaced: dict[int, int] = {}
+    operators = []
+    for index in dict.fromkeys(indices):
+        tensor = graph.tensors[index]
+        pair = tflite_file.quantization(tensor)
+        if tflite_file.type_name(tensor) not in _INTEGERS or pair is None or tensor.type == _TYPES[kind_name]:
+            continue
+        outer = schema.TensorT()
+        outer.name, outer.shape, outer.buffer = tensor.name, tensor.shape, 0
+        outer.shapeSignature, outer.type = tensor.shapeSignature, _TYPES[kind_name]
+        if kind_name == "uint8":
+            outer.quantization = _scale(pair[0], pair[1] + _FROM_INT8)
+        tensor.name = bytes(tensor.name) + b"_integer"
+        graph.tensors.append(outer)
+        replaced[index] = len(graph.tensors) - 1
+        pair_of = (replaced[index], index) if side == "inputs" else (index, replaced[index])
+        kind = "DEQUANTIZE" if kind_name == "float32" and side == "outputs" else "QUANTIZE"
+        operators.append(_operator(parsed, kind, *pair_of))
+    if not replaced:
+        return False
+    setattr(graph, side, np.array([replaced.get(index, index) for index in indices], np.int32))
+    graph.operators = [*operators, *graph.operators] if side == "inputs" else [*graph.operators, *operators]
+    for signature in parsed.signatureDefs or []:
+        if signature.subgraphIndex == 0:
+            for entry in getattr(signature, side) or []:
+                entry.tensorIndex = replaced.get(int(entry.tensorIndex), int(entry.tensorIndex))
+    return True
+
+
+def _operator(parsed: Any, kind: str, source: int, target: int) -> Any:
+    operator = schema.OperatorT()
+    operator.opcodeIndex = _code(parsed, kind)
+    operator.inputs, operator.outputs = np.array([source], np.int32), np.array([target], np.int32)
+    return operator
+
+
+def _code(parsed: Any, kind: str) -> int:
+    number = getattr(schema.BuiltinOperator, kind)
+    for index, code in enumerate(parsed.operatorCodes):
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == number:
+            code.version = max(code.version, 2)
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = number
+    code.version = 2  # the first whose kernels convert int8
+    parsed.operatorCodes.append(code)
+    return len(parsed.operatorCodes) - 1
 
 
 def _scale(scale: float, zero_point: int) -> Any:

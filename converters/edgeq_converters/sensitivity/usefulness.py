@@ -5,21 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeq_converters.data.samples import Samples, subset, to_real
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import logits, tflite_file
 from edgeq_converters.graph.interpreter import run_samples
 from edgeq_converters.graph.model import Model
-from edgeq_converters.metrics import decibels
+from edgeq_converters.metrics import USELESS_BELOW_DB, useless_output
 from edgeq_converters.progress import ignore
 from edgeq_converters.sensitivity.tensor_noise import measure_tensors
 
-USELESS_BELOW_DB = 10.0
-"""SQNR of what varies in an output: at 10 dB the error has a third of the size of the differences."""
-
 _SAMPLES = 64
+_RANDOM = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,28 +24,28 @@ class Loss:
     """An output that does not follow the float model's.
 
     Attributes:
-        sqnr_db: of the output's deviations from its mean over the samples, at the logits.
+        reason: what is wrong with it at the logits, in words.
         operation: the first operation whose result is as bad, as `MUL 'name'`; None where none is.
     """
 
     output: str
-    sqnr_db: float
+    reason: str
     operation: str | None
-    samples: int
+    data: str = "calibration"
 
     def __str__(self) -> str:
         where = f"; {self.operation} loses it" if self.operation else ""
-        return (
-            f"output `{self.output}` is {self.sqnr_db:.1f} dB from the float model on {self.samples} "
-            f"samples, at least {USELESS_BELOW_DB:.0f} dB are needed{where}"
-        )
+        what = " (random values; --calibration gives samples)" if self.data == "random" else ""
+        return f"output `{self.output}` {self.reason}{where}{what}"
 
 
-def find_loss(floating: Model, quantized: Model, samples: Samples) -> Loss | None:
-    """Return the output that follows the float model least, if it is too bad to use; else None.
+def find_loss(
+    floating: Model, quantized: Model, samples: Samples, *, data: str = "calibration"
+) -> Loss | None:
+    """Return the first output that does not follow the float model (`metrics.useless_output`); else None.
 
-    An output whose values hardly differ between the samples is judged by its deviations: a large constant
-    part would hide that nothing else is left.
+    Args:
+        data: what the samples are: `calibration` or `random`.
     """
     few = subset(samples, _SAMPLES)
     one, other = logits.cut(floating).model, logits.cut(quantized).model
@@ -56,15 +53,26 @@ def find_loss(floating: Model, quantized: Model, samples: Samples) -> Loss | Non
         return None
     expected = run_samples(one, few, advance=ignore)
     got = run_samples(other, few, advance=ignore)
-    worst: tuple[float, str] | None = None
     for index, (real, integers) in enumerate(zip(expected, got, strict=True)):
-        value = _varying_db(real.astype(np.float64), to_real(integers, other.outputs[index]))
-        if value is not None and (worst is None or value < worst[0]):
-            worst = value, floating.outputs[min(index, len(floating.outputs) - 1)].name
-    if worst is None or worst[0] >= USELESS_BELOW_DB:
-        return None
-    operation = _first_bad(floating, quantized, few)
-    return Loss(output=worst[1], sqnr_db=worst[0], operation=operation, samples=len(few))
+        reason = useless_output(to_real(integers, other.outputs[index]), real)
+        if reason is not None:
+            name = floating.outputs[min(index, len(floating.outputs) - 1)].name
+            operation = _first_bad(floating, quantized, few)
+            return Loss(output=name, reason=reason, operation=operation, data=data)
+    return None
+
+
+def random_samples(model: Model, *, seed: int) -> Samples:
+    """Return samples of random values, for a model that comes without data."""
+    random = np.random.default_rng(seed)
+    arrays = []
+    for tensor in model.inputs:
+        shape = (_RANDOM * max(tensor.shape[0], 1), *tensor.shape[1:]) if tensor.shape else (_RANDOM,)
+        kind = np.dtype(tensor.dtype)
+        # 0 and 1 are valid flags, and valid indices of any vocabulary.
+        values = random.standard_normal(shape) if kind.kind == "f" else random.integers(0, 2, shape)
+        arrays.append(values.astype(kind))
+    return Samples(inputs=model.inputs, arrays=tuple(arrays))
 
 
 def useless(loss: Loss, *, subject: str) -> ConverterError:
@@ -76,16 +84,6 @@ ADVICE = (
     "scale the inputs to one range before the model, or use --scheme int8-mixed --keep-float, int16x8 or"
     " dynamic; edgeq sensitivity shows each operation"
 )
-
-
-def _varying_db(expected: npt.NDArray[np.float64], got: npt.NDArray[np.float64]) -> float | None:
-    """Return the SQNR of an output's deviations from its mean; None where the float output does not vary."""
-    centre = expected.mean(axis=0)
-    signal = float(np.square(expected - centre).sum())
-    if signal <= 1e-9 * max(float(np.square(expected).sum()), 1e-30):
-        return None
-    # A constant offset of an output counts as an error too.
-    return max(decibels(signal, float(np.square(expected - got).sum())), -99.0)
 
 
 def _first_bad(floating: Model, quantized: Model, samples: Samples) -> str | None:

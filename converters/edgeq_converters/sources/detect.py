@@ -7,6 +7,7 @@ import zipfile
 from enum import StrEnum
 from pathlib import Path
 
+from edgeq_converters.data import files
 from edgeq_converters.errors import ConverterError
 
 _KINDS = "a .keras, .h5, .tflite, .onnx or .pt2 file or a SavedModel folder"
@@ -55,8 +56,11 @@ def _by_content(source: Path) -> SourceKind:
     if head == b"\x89HDF\r\n\x1a\n":
         return SourceKind.LEGACY_KERAS
     if zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            names = archive.namelist()
+        try:
+            with zipfile.ZipFile(source) as archive:
+                names = archive.namelist()
+        except files.UNREADABLE as error:
+            raise _damaged(source) from error
         if "config.json" in names:
             return SourceKind.KERAS
         # torch.export: format 2 keeps its files in a folder named after the archive, format 1 at the top.
@@ -74,13 +78,18 @@ def _by_content(source: Path) -> SourceKind:
                 hint="torch.export.save(torch.export.export(model.eval(), (sample,)), 'model.pt2')",
             )
     if source.suffix in {".keras", ".pt2"} and head[:2] == b"PK":
-        raise ConverterError(
-            "EQ305", str(source), f"truncated or damaged {source.suffix} file", hint="save the model again"
-        )
+        raise _damaged(source)
     if source.suffix == ".onnx" and head:
         return SourceKind.ONNX  # a bare protobuf has no marker: only the name says what it is
     got = "an empty file" if not head else f"a file that starts with {head!r}"
     raise ConverterError("EQ302", str(source), "not a model", expected=_KINDS, got=got, hint=f"give {_KINDS}")
+
+
+def _damaged(source: Path) -> ConverterError:
+    what = source.suffix or "archive"
+    return ConverterError(
+        "EQ305", str(source), f"truncated or damaged {what} file", hint="save the model again"
+    )
 
 
 def require_tflite(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from edgeq_converters.sources.detect import SourceKind
 from edgeq_converters.sources.types import Opened
 
 Path_ = tuple[Any, ...]
+_AUGMENTATION = "BaseImagePreprocessingLayer"  # of all augmentation layers; Keras does not export it
 
 
 def open_keras(source: Path, kind: SourceKind) -> Opened:
@@ -147,12 +149,46 @@ def _require_hdf5_model(source: Path) -> None:
         )
 
 
+@contextmanager
+def _augmentation_as_saved(keras: Any) -> Iterator[None]:
+    """Load augmentation layers whose class does not accept what it saved.
+
+    Keras saves the range of a factor, (-0.2, 0.2), and some of its layers only take the factor itself.
+    """
+    base = next(each for each in keras.layers.RandomFlip.__mro__ if each.__name__ == _AUGMENTATION)
+    original = base.__dict__.get("from_config")
+    usual = base.from_config.__func__
+
+    def from_config(cls: Any, config: dict[str, Any]) -> Any:
+        try:
+            return usual(cls, dict(config))
+        except (TypeError, ValueError):
+            return usual(cls, {key: _factor(value) for key, value in config.items()})
+
+    base.from_config = classmethod(from_config)
+    try:
+        yield
+    finally:
+        if original is None:
+            del base.from_config
+        else:
+            base.from_config = original
+
+
+def _factor(value: Any) -> Any:
+    """Return the factor of a symmetric range, and any other value as it is."""
+    pair = isinstance(value, (list, tuple)) and len(value) == 2
+    numbers = pair and all(isinstance(end, (int, float)) for end in value)
+    return value[1] if numbers and value[0] == -value[1] else value
+
+
 def _load(source: Path) -> Any:
     """Load with Keras 3, or else with tf_keras: Keras 3 rejects arguments of old layers."""
     import keras
 
     try:
-        return keras.models.load_model(source, compile=False)
+        with _augmentation_as_saved(keras):
+            return keras.models.load_model(source, compile=False)
     except Exception as first:  # noqa: BLE001 - try the older Keras after any failure; raised below
         try:
             import tf_keras

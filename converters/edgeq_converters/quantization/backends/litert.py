@@ -97,7 +97,7 @@ def _static(engine: Any, model: Model, *, recipe: Recipe, int4_ops: Collection[s
             for kept in recipe.int8_ops:
                 scope = f"^{re.escape(kept)}(;|$)"
                 engine.add_static_config(scope, _op(name), activation_num_bits=8, weight_num_bits=8)
-    if recipe.io == "float32":
+    if recipe.core_io == "float32":
         for border in ("INPUT", "OUTPUT"):
             engine.update_quantization_recipe(".*", _op(border), algorithm_key=_algorithms().NO_QUANTIZE)
     if recipe.float_ops:

@@ -53,10 +53,10 @@ def quantize(model: Model, *, recipe: Recipe, ranges: Mapping[str, TensorRange])
         quantized = bytes(
             mlir(
                 _with_ranges(model, ranges, symmetric=recipe.scheme is Scheme.INT16X8).data,
-                fully_quantize=recipe.io != "float32",
+                fully_quantize=recipe.core_io != "float32",
                 inference_type=integer,
-                input_data_type=kinds[recipe.io],
-                output_data_type=kinds[recipe.io],
+                input_data_type=kinds[recipe.core_io],
+                output_data_type=kinds[recipe.core_io],
                 denylisted_nodes=list(recipe.float_ops) or None,
             )
         )

@@ -27,6 +27,7 @@ class TuningReport:
         recipe: the conversion's recipe with the learned ranges.
         notes: what was done, for the user.
         warnings: what may be wrong with the result.
+        useless: in words why the integer file is useless; None where it is not.
     """
 
     epochs: int
@@ -40,3 +41,4 @@ class TuningReport:
     recipe: Recipe
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    useless: str | None = None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeq_converters.metrics import useless_result
 from edgeq_converters.progress import Step
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.training.common import batch_norm, loop, losses
@@ -120,7 +121,13 @@ def tune(
 
     everything = {"float": before, "tuned": as_float, **outputs}
     classes = setup.classes(before)
+    # Training with labels may lead away from the float model's outputs: the labels judge it then.
+    useless = useless_result(
+        outputs["ptq" if reasons else "qat"], before if settings.distill else None, held_out.labels
+    )
     return TuningReport(
+        useless=useless,
+        warnings=(f"the integer file is useless: {useless}",) if useless else (),
         epochs=epochs,
         best_epoch=epoch,
         kept="ptq" if reasons else "qat",

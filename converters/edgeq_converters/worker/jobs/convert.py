@@ -186,7 +186,7 @@ def _write(
 ) -> _Written:
     scheme = recipe.scheme
     # Read the data before TensorFlow is loaded: bad data is then reported in a second, not in ten.
-    raw = files.read(data) if data is not None and scheme.needs_ranges else None
+    raw = files.read(data) if data is not None else None
     hub = _load(source, raw, recipe=recipe, workdir=workdir, step=step)
     if scheme.needs_ranges:
         quantized = quantize_activations(
@@ -197,11 +197,13 @@ def _write(
     else:
         step("quantize", 1)
         quantized = quantize(hub.model, recipe=recipe, ranges=None)
-    made = integer_io.with_unread_inputs(quantized.model, io=recipe.io)
+    made = integer_io.with_unread_inputs(quantized.model, io=recipe.core_io)
+    if recipe.core_io != "float32":
+        made = integer_io.with_types(made, recipe.types)
     if detect.detect(source) is SourceKind.TFLITE:
         made = metadata.carried(Model.read(source), made)
     output.write_bytes(made.data)
-    loss = None if hub.samples is None else usefulness.find_loss(hub.model, made, hub.samples)
+    loss = None if scheme is Scheme.FLOAT32 else _loss(hub, made, recipe)
     sample_notes = hub.samples.notes if hub.samples else ()
     return _Written(
         backend=quantized.backend,
@@ -212,6 +214,13 @@ def _write(
         claim=quantized.claim,
         tools=hub.tools,
     )
+
+
+def _loss(hub: _Hub, made: Model, recipe: Recipe) -> Loss | None:
+    if hub.samples is not None:
+        return usefulness.find_loss(hub.model, made, hub.samples)
+    random = usefulness.random_samples(hub.model, seed=recipe.seed)
+    return usefulness.find_loss(hub.model, made, random, data="random")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,13 +273,13 @@ def _load(source: Path, raw: RawSamples | None, *, recipe: Recipe, workdir: Path
 
 def _verify(model: Model, *, recipe: Recipe, interface: Interface, step: Step) -> ModelInfo:
     step("verify", 1)
-    require_interface(model, interface, io=recipe.io)
+    require_interface(model, interface, io=recipe.types)
     unknown: set[str] = set()
     if recipe.scheme is not Scheme.FLOAT32:
         unknown = {line.op for line in op_report.op_lines(model)} - known_ops() - op_report.CONVERSIONS
     info = op_report.describe(model, unknown_ops=unknown)
     if recipe.scheme.full_integer:
-        op_report.require_full_integer(info, io=recipe.io, subject=model.subject)
+        op_report.require_full_integer(info, io=recipe.types, subject=model.subject)
     try:
         run_once(model)
     except ConverterError as error:
