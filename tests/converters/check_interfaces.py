@@ -143,6 +143,16 @@ def random_layers(place: Path) -> Path:
     return saved(keras.Model(image, layers.GlobalAveragePooling2D()(x)), place)
 
 
+def random_layer_and_custom_gradients(place: Path) -> Path:
+    """Return a model whose activations have gradients of their own, behind a layer with a seed."""
+    image = keras.Input((16, 16, 3), name="image")
+    x = layers.Conv2D(4, 3)(layers.RandomFlip()(image))
+    sums = layers.Add()(
+        [layers.Activation(name)(x) for name in ("swish", "gelu", "mish", "relu6", "softplus")]
+    )
+    return saved(keras.Model(image, layers.GlobalAveragePooling2D()(sums)), place)
+
+
 def half(place: Path) -> Path:
     keras.config.set_dtype_policy("mixed_float16")
     x = keras.Input((5, 3), name="x")
@@ -253,6 +263,7 @@ CASES: dict[str, tuple[Make, SourceOptions]] = {
     "shape_that_contradicts": (OPEN, SourceOptions(shapes=(("a", (1, 9, 5)),))),
     "shape_of_no_input": (OPEN, SourceOptions(shapes=(("b", (1, 9, 6)),))),
     "random_layers": (random_layers, NONE),
+    "random_layer_and_custom_gradients": (random_layer_and_custom_gradients, NONE),
     "half": (half, NONE),
     "variable": (function(counted, spec(1, 6)), NONE),
 }

@@ -149,7 +149,9 @@ def _save(tf: Any, module: Any, concrete: Any, folder: Path) -> None:
     module.serve = concrete
     # Keras 3 hides its variables from tf.Module; hidden ones would not be folded into constants.
     module.captured = list(concrete.graph.variables)
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": concrete})
+    # Inference needs no gradient, and a custom one (of swish, for example) may refer to what was folded.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": concrete}, options=options)
 
 
 def _open(tf: Any, source: Path, kind: SourceKind, options: SourceOptions) -> Opened:
