@@ -335,6 +335,13 @@ class StoreError(EdgeqError):
     usual_hint = "`edgeq doctor --local` checks the store, .edgeq/store.db in the workspace"
 
 
+class AuditBroken(StoreError):
+    """The audit log was altered or is damaged."""
+
+    code = "EQ612"
+    usual_hint = "keep the workspace as it is, and compare it with a backup"
+
+
 class DiskRefused(EdgeqError):
     """This machine cannot read or write a file: no space, read-only, no permission, or a failing disk."""
 

@@ -34,6 +34,7 @@ class Device:
         jump_host_key: the pinned host keys of the jump hosts, in their order, separated by commas; None uses
             known_hosts.
         device_id: the id that the agent gave the device; None for an entry from before ids were kept.
+        workspace: whose inventory has the device; its store gets the audit. None is the default one.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Device:
     transport: TransportKind = TransportKind.PARAMIKO
     jump_host_key: str | None = None
     device_id: str | None = None
+    workspace: Path | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import Any
 from edgeq.bundle.drift_reference import DriftReference, parse_reference
 from edgeq.bundle.keys import SigningKey
 from edgeq.bundle.manifest import Manifest, parse_manifest, release_of
+from edgeq.bundle.provenance_check import Provenance, parse_provenance
 from edgeq.bundle.signatures import Signature, from_document, sign, to_document
 from edgeq.bundle.zip_members import Member, members, unpack
 from edgeq.errors import BundleAltered, BundleError, UsageError
@@ -51,6 +52,7 @@ class Bundle:
         parsed: the same as a typed value.
         reference: the drift reference.
         contents: the bytes by SHA-256.
+        provenance: what its model was made of; None in bundles from before it was recorded.
         signed_by: its signatures; each is valid for the manifest. Whether its key is trusted is not checked.
         path: the file that it was read from or written to.
     """
@@ -60,6 +62,7 @@ class Bundle:
     release: str
     reference: DriftReference
     contents: Mapping[str, bytes] = field(repr=False)
+    provenance: Provenance | None = None
     signed_by: tuple[Signature, ...] = ()
     path: Path | None = field(default=None, compare=False)
 
@@ -191,9 +194,11 @@ def parse_bundle(data: bytes, *, subject: str) -> Bundle:
             subject, expected="the files that its manifest lists", got=", ".join(odd)[:300], hint=hint
         )
     contents = {}
+    provenance = parsed.provenance
+    documents = () if provenance is None else (provenance.sbom, provenance.statement)
     for name, entry in stated.items():
         member = entries[name]
-        if name == FOLDER + parsed.reference.file:
+        if name.removeprefix(FOLDER) in (parsed.reference.file, *documents):
             _check_document(member, subject)
         # Compared before it is unpacked, so that no more is unpacked than the manifest promises.
         if member.size_bytes != entry.size_bytes:
@@ -212,6 +217,14 @@ def parse_bundle(data: bytes, *, subject: str) -> Bundle:
         release=release_of(document),
         reference=parse_reference(contents[stated[FOLDER + parsed.reference.file].sha256], subject=subject),
         contents=contents,
+        provenance=None
+        if provenance is None
+        else parse_provenance(
+            contents[parsed.files[provenance.sbom].sha256],
+            contents[parsed.files[provenance.statement].sha256],
+            digests={name: entry.sha256 for name, entry in parsed.files.items()},
+            subject=subject,
+        ),
         signed_by=(
             ()
             if signatures is None

@@ -17,10 +17,13 @@ from edgeq.blueprint import Limits
 from edgeq.bundle.archive import EPOCH, Bundle, entry_of, write_bundle
 from edgeq.bundle.counters import CounterRule
 from edgeq.bundle.keys import SigningKey
+from edgeq.bundle.provenance import SBOM_FILE, STATEMENT_FILE, provenance_files
 from edgeq.bundle.reference import build_reference
+from edgeq.conversion.lineage import Lineage, file_record
+from edgeq.conversion.recorded_lineage import chain_of, lineages_by_digest
 from edgeq.errors import BundleError
 from edgeq.evaluation import ModelRun, dequantized, run
-from edgeq.store import Recorder, recording_store
+from edgeq.store import UNRECORDED, Recorder, Store, recording_store
 from edgeq.values import DeviceKind
 from edgeq.version import VERSION
 from edgeq_agent import wire
@@ -60,6 +63,7 @@ def make_bundle(
     golden_samples: int = GOLDEN_SAMPLES,
     golden_steps: int = GOLDEN_STEPS,
     lineage: Mapping[str, Any] | None = None,
+    made_from: Sequence[Lineage] | None = None,
     counter: int | CounterRule = 1,
     keys: Sequence[SigningKey] = (),
     store: Recorder | None = None,
@@ -86,6 +90,8 @@ def make_bundle(
         golden_samples: the number of golden samples.
         golden_steps: how far integer outputs may differ, in steps of the output's scale.
         lineage: digests of what the model was made from.
+        made_from: how the model was made, how its source was made, and so on, for the SBOM and the
+            provenance; None is what the store has recorded.
         counter: of the release, or the rule that returns it; a device accepts only higher counters than it
             has committed.
         keys: sign it with these; a device accepts only releases with a trusted signature.
@@ -116,6 +122,19 @@ def make_bundle(
     }
     if with_cpu:
         files[CPU_FILE] = runs_here.read_bytes()
+    digests = {file: entry_of(content)["sha256"] for file, content in files.items()}
+    converted = file_record(runs_here)
+    if made_from is None:
+        made_from = _recorded(converted.sha256, store, workspace)
+    files |= provenance_files(
+        model=name,
+        variant=variant,
+        digests=digests,
+        data=file_record(data),
+        blueprint=(lineage or {}).get("blueprint"),
+        compiled_from=None if golden_from is None else converted,
+        made_from=made_from,
+    )
     device_limits = limits or Limits()
     manifest: dict[str, Any] = {
         "schema": wire.MANIFEST_SCHEMA,
@@ -153,6 +172,7 @@ def make_bundle(
         },
         "labels": list(labels),
         "lineage": dict(lineage or {}),
+        "provenance": {"sbom": SBOM_FILE, "statement": STATEMENT_FILE},
     }
     manifest["counter"] = counter if isinstance(counter, int) else counter(manifest)
     bundle = write_bundle(path, manifest, files, keys=keys)
@@ -160,6 +180,14 @@ def make_bundle(
         records.put_release(bundle.release, bundle.manifest, bundle.reference.to_json())
         records.record_run("bundle", name, {"release": bundle.release, "path": str(path)})
     return bundle
+
+
+def _recorded(sha256: str, store: Recorder | None, workspace: Path | None) -> list[Lineage]:
+    """Return the lineages of a model that the store has; none without a store."""
+    if store is UNRECORDED:
+        return []
+    with recording_store(store, workspace) as records:
+        return chain_of(lineages_by_digest(records), sha256) if isinstance(records, Store) else []
 
 
 def _classes(output: NDArray[Any]) -> int:

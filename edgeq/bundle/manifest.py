@@ -59,6 +59,13 @@ class FileOf(_Part):
     file: str
 
 
+class ProvenanceFiles(_Part):
+    """The files of the bundle that say what its model was made of."""
+
+    sbom: str
+    statement: str
+
+
 class Requires(_Part):
     """What a device must be and have; an empty list of kinds or of device ids means any."""
 
@@ -93,6 +100,7 @@ class Manifest(_Part):
     limits: DeviceLimits
     labels: Items[str] = ()
     lineage: Mapping[str, Any] = {}
+    provenance: ProvenanceFiles | None = None
 
 
 def parse_manifest(document: object, *, subject: str) -> Manifest:
@@ -117,8 +125,10 @@ def parse_manifest(document: object, *, subject: str) -> Manifest:
             raise BundleError(
                 subject, "manifest: a file name", expected="letters, digits and ._-", got=repr(name)
             )
-    fallback = (manifest.fallback.file,) if manifest.fallback else ()
-    for needed in ("model.tflite", manifest.golden.file, manifest.reference.file, *fallback):
+    provenance = manifest.provenance
+    others = [] if manifest.fallback is None else [manifest.fallback.file]
+    others += [] if provenance is None else [provenance.sbom, provenance.statement]
+    for needed in ("model.tflite", manifest.golden.file, manifest.reference.file, *others):
         if needed not in manifest.files:
             raise BundleError(subject, f"manifest: `{needed}` is not among its files")
     return manifest

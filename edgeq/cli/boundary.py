@@ -12,6 +12,7 @@ import click
 
 from edgeq.cli import streams
 from edgeq.cli.root import root
+from edgeq.command_line import remember
 from edgeq.errors import EdgeqError, ExitStatus
 
 
@@ -20,6 +21,7 @@ def run(argv: Sequence[str]) -> ExitStatus:
     own = list(argv[: argv.index("--")] if "--" in argv else argv)  # the words of another program follow `--`
     as_json = "--json" in own
     debug = "--debug" in own or bool(os.environ.get("EDGEQ_DEBUG"))
+    remember(argv)
     with streams.guarded():
         status = ExitStatus.OK
         try:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 
 
-class _MakeOrVerify(CommandGroup):
-    """`edgeq bundle MODEL` creates a bundle; `edgeq bundle verify FILE` checks one."""
+class _BundleGroup(CommandGroup):
+    """`edgeq bundle MODEL` creates a bundle; `edgeq bundle show` and `verify` look at one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args:
@@ -30,7 +30,7 @@ class _MakeOrVerify(CommandGroup):
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["verify"]  # creating one is the group's own action
+        return ["show", "verify"]  # creating one is the group's own action
 
 
 def _first_word(args: list[str]) -> str | None:
@@ -44,7 +44,7 @@ def _first_word(args: list[str]) -> str | None:
     return None
 
 
-@click.group("bundle", cls=_MakeOrVerify)
+@click.group("bundle", cls=_BundleGroup)
 def bundle_command() -> None:
     """Create a signed bundle of a model, or verify one."""
 
@@ -281,7 +281,47 @@ def _verify(app: App, bundle: Path, keys: tuple[str, ...]) -> None:
     app.ui.line(f"all files match the manifest; signed by {_names(checked)}")
 
 
-for _command in (_make, _verify):
+@command("show", examples=["edgeq bundle show kws.eqb", "edgeq bundle show kws.eqb --json"])
+@click.argument("bundle", type=FILE)
+@click.option("--sbom", type=FILE, help="Write the SBOM (CycloneDX JSON) to this file.")
+def _show(app: App, bundle: Path, sbom: Path | None) -> None:
+    """Show what BUNDLE is, who signed it, and what its model was made of."""
+    from edgeq.bundle import read_bundle
+    from edgeq.bundle.provenance import materials_of
+    from edgeq.errors import BundleError
+    from edgeq.files import write_atomic
+
+    checked = read_bundle(bundle)
+    provenance = checked.provenance
+    if sbom is not None:
+        if provenance is None or checked.parsed.provenance is None:
+            raise BundleError(str(bundle), "has no SBOM", hint="make it again with this version of edgeq")
+        write_atomic(sbom, checked.open(checked.parsed.provenance.sbom))
+    parsed = checked.parsed
+    app.ui.line(
+        f"{bundle}: {checked.model} {checked.release[:12]}, release {parsed.counter}, {parsed.variant}"
+    )
+    app.ui.line(f"signed by {_names(checked)}" if checked.signed_by else "not signed")
+    app.ui.table(
+        ["file", "sha256", "size"],
+        [[name, each.sha256[:12], format_size(each.size_bytes)] for name, each in parsed.files.items()],
+    )
+    if provenance is not None:
+        rows = [[each.role, each.name, each.sha256[:12]] for each in materials_of(provenance.statement)]
+        app.ui.table(["made of", "name", "sha256"], rows)
+        versions = provenance.statement["predicate"]["runDetails"]["builder"].get("version", {})
+        app.ui.line(f"made with {', '.join(f'{name} {number}' for name, number in versions.items())}")
+    else:
+        app.ui.line("it does not say what it was made of")
+    documents = {
+        "sbom": None if provenance is None else dict(provenance.sbom),
+        "statement": None if provenance is None else dict(provenance.statement),
+    }
+    app.ui.emit("edgeq.bundle.show/1", {**_to_dict(bundle, checked), **documents})
+    app.ui.next("bundle", "verify", bundle)
+
+
+for _command in (_make, _show, _verify):
     bundle_command.add_command(_command)
 
 

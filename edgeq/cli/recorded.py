@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeq.conversion.lineage import Lineage, lineages, short
+from edgeq.conversion.lineage import Lineage, short
+from edgeq.conversion.recorded_lineage import chain_of, lineages_by_digest
 from edgeq.errors import StoreError, UsageError
 from edgeq.files import sha256_of
 from edgeq.store import Store
 
-_ALL = 1_000_000
 _MODEL = "model.tflite"
 
 
@@ -24,7 +24,7 @@ def chain(workspace: Path, what: str) -> list[Lineage]:
         StoreError: EQ611, the store has no record of it; or its record cannot be read.
     """
     with Store.open(workspace) as store:
-        known = _known(store)
+        known = lineages_by_digest(store)
         digest = _digest(store, what, known)
     if digest not in known:
         raise StoreError(
@@ -33,20 +33,7 @@ def chain(workspace: Path, what: str) -> list[Lineage]:
             hint="name the folder where it was converted with --workspace; `edgeq runs` lists the records",
             code="EQ611",
         )
-    links, seen = [Lineage.from_json(known[digest])], {digest}
-    while (source := links[-1].source.sha256) in known and source not in seen:
-        links.append(Lineage.from_json(known[source]))
-        seen.add(source)  # a tuning that kept the model unchanged has its source as output
-    return links
-
-
-def _known(store: Store) -> dict[str, Mapping[str, Any]]:
-    # The newest record of a digest wins: it has the current paths.
-    by_digest: dict[str, Mapping[str, Any]] = {}
-    for run in store.runs(limit=_ALL):
-        for lineage in lineages(run.body):
-            by_digest.setdefault(str(lineage["output"]["sha256"]), lineage)
-    return by_digest
+    return chain_of(known, digest)
 
 
 def _digest(store: Store, what: str, known: Mapping[str, Any]) -> str:

@@ -85,6 +85,7 @@ COMMANDS: dict[str, Entry] = {
     "monitor": Entry(Section.FIELD, "monitor", "Detect drift, with a stated false-alarm rate."),
     "report": Entry(Section.FIELD, "report", "Write an HTML report of variants, devices and drift."),
     "runs": Entry(Section.WORKSPACE, "runs", "List recorded conversions, bundles and deployments."),
+    "audit": Entry(Section.WORKSPACE, "audit", "List who changed what on devices; verify the list."),
     "demo": Entry(Section.WORKSPACE, "demo", "Run the whole workflow on this machine, with a small model."),
     "doctor": Entry(Section.WORKSPACE, "doctor", "Check this machine and its devices, and suggest fixes."),
     "completion": Entry(Section.WORKSPACE, "completion", "Print a shell completion script."),

@@ -8,11 +8,14 @@ import getpass
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
 
 from edgeq.bundle.keys import WORKSPACE_KEY, PublicKey, find_public
 from edgeq.bundle.trust_chain import chain_path, load_chain
+from edgeq.command_line import command_line
 from edgeq.errors import EdgeqError, HostKeyMismatch, UsageError
 from edgeq.fleet.address import parse_address
+from edgeq.fleet.audit import actor
 from edgeq.fleet.backoff import NO_RETRY, RetryPolicy, retrying
 from edgeq.fleet.connect import open_agent, open_transport
 from edgeq.fleet.facts import Facts
@@ -180,6 +183,7 @@ def enrol(
         jump=jump,
         ssh_config=ssh_config,
         transport=transport,
+        workspace=workspace,
     )
     keys = retrying(
         lambda: fetch_route_keys(device, timeout_s=timeout_s, jump_pins=jump_fingerprints), retry_policy
@@ -323,7 +327,9 @@ def _pins(device: Device, keys: HostKeys) -> str | None:
 def _audit(action: str, device: Device, before: Device | None, workspace: Path, store: Store | None) -> None:
     body = {"before": None if before is None else _fingerprints(before), "after": _fingerprints(device)}
     with recording_store(store, workspace) as opened:
-        opened.record_audit(getpass.getuser(), action, device.name, body)
+        opened.record_audit(
+            actor(), action, device.name, body, host=gethostname(), command=command_line(), result="done"
+        )
 
 
 def _fingerprints(device: Device) -> dict[str, object]:

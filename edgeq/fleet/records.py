@@ -78,6 +78,7 @@ def parse_device(path: str, workspace: Path, name: str, table: object) -> Device
         transport=TransportKind(_one_of(f"{where}.transport", TransportKind, table, TransportKind.PARAMIKO)),
         jump_host_key=_jump_keys(f"{where}.jump_host_key", table),
         device_id=table.get("device_id"),
+        workspace=workspace,
     )
 
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgeq.command_line import redacted
 from edgeq.errors import AgentProtocolError, CommandFailed, DeviceTimeout, ShellHangs, UsageError
 from edgeq.fleet.agent.framing import Frame
+from edgeq.fleet.audit import audited
 from edgeq.fleet.backoff import NO_RETRY, RetryPolicy, retrying
 from edgeq.fleet.connect import open_transport
 from edgeq.fleet.parallel import Results, on_each
@@ -110,7 +112,10 @@ def run_command(
         TransportError: the subclass says what failed.
     """
     words = words_of(command)
-    with retrying(lambda: open_transport(device), retry_policy) as transport:
+    with (
+        audited(device, "exec", {"words": redacted(command)}) as outcome,
+        retrying(lambda: open_transport(device), retry_policy) as transport,
+    ):
         start_s = 2 * STEP_S
         frame = Frame(device.name, start_s=start_s, answer_s=timeout_s + _GRACE_S)
         begun_s = time.monotonic()
@@ -135,8 +140,9 @@ def run_command(
         if not frame.started:
             raise frame.not_started(ended)
         duration_s = time.monotonic() - begun_s
-    if ended.exit_status in _TIMED_OUT and duration_s >= timeout_s:
-        raise _timed_out(device, timeout_s)
+        if ended.exit_status in _TIMED_OUT and duration_s >= timeout_s:
+            raise _timed_out(device, timeout_s)
+        outcome.result = f"exit status {ended.exit_status}" if ended.exit_status is not None else "ended"
     return Executed(
         device=device.name,
         exit_status=ended.exit_status,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import datetime
-import getpass
 from collections.abc import Mapping, Sequence
+from socket import gethostname
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from edgeq.bundle.counters import above
 from edgeq.bundle.keys import PublicKey, SigningKey
+from edgeq.command_line import command_line
 from edgeq.errors import DeviceError
 from edgeq.fleet.agent.client import AgentClient
+from edgeq.fleet.audit import actor
 from edgeq.fleet.backoff import NO_RETRY, RetryPolicy
 from edgeq.fleet.connect import ask
 from edgeq.fleet.parallel import Results, on_each
@@ -190,7 +192,9 @@ def record_trust(store: Store, action: str, device: str, trust: TrustStore, void
     body = {field: trust.document[field] for field in fields if field in trust.document}
     if void:
         body["void"] = list(void)
-    store.record_audit(getpass.getuser(), action, device, body)
+    store.record_audit(
+        actor(), action, device, body, host=gethostname(), command=command_line(), result="done"
+    )
 
 
 def format_day(seconds: int) -> str:

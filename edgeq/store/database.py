@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from edgeq.errors import StoreError
+from edgeq.store.audit_chain import AuditChain, AuditCheck, check
 from edgeq.store.engine import open_engine, reading, store_errors
 from edgeq.store.records import (
     AuditRecord,
@@ -57,6 +58,7 @@ class Store:
         self.path = path
         self._engine = engine
         self._now_ns = clock
+        self._chain = AuditChain(path)
         # Windows that reads left out, by id, until `set_aside_invalid`.
         self._invalid: dict[int, tuple[Mapping[str, Any], RefusedRecord]] = {}
 
@@ -246,20 +248,19 @@ class Store:
     def drop_quarantined(self, records: Sequence[QuarantineRecord], *, actor: str) -> int:
         """Delete records from the quarantine, note it in the audit log, and return how many were there."""
         dropped = 0
-        with store_errors(self.path), self._engine.begin() as connection:
+        with self._chain.writing(), store_errors(self.path), self._engine.begin() as connection:
             for record in records:
                 gone = connection.execute(quarantine.delete().where(quarantine.c.id == record.id)).rowcount
                 dropped += gone
                 if gone:
-                    connection.execute(
-                        audit.insert().values(
-                            at_ns=self._now_ns(),
-                            actor=actor,
-                            action="quarantine.drop",
-                            subject=record.device,
-                            body=to_text({"id": record.id, "reason": record.reason}),
-                        )
-                    )
+                    entry = {
+                        "at_ns": self._now_ns(),
+                        "actor": actor,
+                        "action": "quarantine.drop",
+                        "subject": record.device,
+                        "body": to_text({"id": record.id, "reason": record.reason}),
+                    }
+                    self._chain.append(connection, entry)
         return dropped
 
     def readmit(self, record: QuarantineRecord, received: ReceivedWindow) -> Readmitted:
@@ -313,17 +314,47 @@ class Store:
             query = query.where(experiments.c.experiment == experiment)
         return [ExperimentRecord(**self._with_body(experiments, row)) for row in self._rows(query)]
 
-    def record_audit(self, actor: str, action: str, subject: str, body: Mapping[str, Any]) -> int:
-        """Record that `actor` did `action` to `subject`, and return the id of the record."""
-        text = to_text(body)
-        return self._insert(
-            audit, at_ns=self._now_ns(), actor=actor, action=action, subject=subject, body=text
-        )
+    def record_audit(
+        self,
+        actor: str,
+        action: str,
+        subject: str,
+        body: Mapping[str, Any],
+        *,
+        host: str | None = None,
+        command: str | None = None,
+        result: str | None = None,
+    ) -> int:
+        """Record that `actor` did `action` to `subject`, at the end of the chain; return the record's id."""
+        entry = {
+            "at_ns": self._now_ns(),
+            "actor": actor,
+            "host": host,
+            "action": action,
+            "subject": subject,
+            "command": command,
+            "result": result,
+            "body": to_text(body),
+        }
+        with self._chain.writing(), store_errors(self.path), self._engine.begin() as connection:
+            return self._chain.append(connection, entry)
 
-    def audit(self, limit: int = 100) -> list[AuditRecord]:
-        """Return up to `limit` audit records, newest first."""
+    def audit(
+        self, limit: int = 100, *, subject: str | None = None, action: str | None = None
+    ) -> list[AuditRecord]:
+        """Return up to `limit` audit records that match every given filter, newest first."""
         query = sa.select(audit).order_by(audit.c.id.desc()).limit(limit)
+        if subject is not None:
+            query = query.where(audit.c.subject == subject)
+        if action is not None:
+            query = query.where(audit.c.action == action)
         return [AuditRecord(**self._with_body(audit, row)) for row in self._rows(query)]
+
+    def check_audit(self, *, known: str | None = None) -> AuditCheck:
+        """Verify the chain of the audit log; `known` is the hash of an entry that must be in it."""
+        # The head first: entries that are written meanwhile come after it.
+        head = self._chain.read_head()
+        return check(self._rows(sa.select(audit).order_by(audit.c.id)), head, known=known)
 
     def _insert(self, table: sa.Table, **values: Any) -> int:
         with store_errors(self.path), self._engine.begin() as connection:

@@ -110,6 +110,11 @@ _V2_EXPERIMENTS: Migration = (
     "CREATE INDEX ix_experiments_experiment ON experiments (experiment)",
 )
 
+_V3_AUDIT_CHAIN: Migration = tuple(
+    f"ALTER TABLE audit ADD COLUMN {column} TEXT"
+    for column in ("host", "command", "result", "previous", "sha256")
+)
+
 # Schema version n is the result of the first n migrations.
-MIGRATIONS: tuple[Migration, ...] = (_V1_RECORDS, _V2_EXPERIMENTS)
+MIGRATIONS: tuple[Migration, ...] = (_V1_RECORDS, _V2_EXPERIMENTS, _V3_AUDIT_CHAIN)
 VERSION = len(MIGRATIONS)

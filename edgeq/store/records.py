@@ -89,7 +89,14 @@ class ExperimentRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecord:
-    """One entry of the audit log: who did what to which subject."""
+    """One entry of the audit log: who did what to which subject.
+
+    Attributes:
+        host: the machine that it was done from.
+        command: the command line, without secrets.
+        result: `started` before a change; after it `done`, or why it failed.
+        previous, sha256: the hash of the entry before, and of this one; None from before there was a chain.
+    """
 
     id: int
     at_ns: int
@@ -97,6 +104,11 @@ class AuditRecord:
     action: str
     subject: str
     body: Body
+    host: str | None = None
+    command: str | None = None
+    result: str | None = None
+    previous: str | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,6 +78,12 @@ audit = sa.Table(
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
+    # None in entries from before there was a chain.
+    sa.Column("host", sa.Text),
+    sa.Column("command", sa.Text),
+    sa.Column("result", sa.Text),
+    sa.Column("previous", sa.Text),
+    sa.Column("sha256", sa.Text),
 )
 
 # The windows of an experiment's arms: a query finds them without parsing every window's body.

@@ -65,6 +65,7 @@ def test_help_loads_the_table_of_commands_and_click_alone() -> None:
         "edgeq.cli.global_options",
         "edgeq.cli.streams",
         "edgeq.errors",
+        "edgeq.command_line",
         "edgeq.version",
     }
     foreign = {name.partition(".")[0] for name in modules} - set(sys.stdlib_module_names)

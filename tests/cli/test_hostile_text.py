@@ -123,6 +123,8 @@ COMMANDS: list[list[str]] = [
     ["rollback", "double", "--on", "pi"],
     ["collect", "pi"],
     ["quarantine", "list"],
+    ["logs", "pi"],
+    ["audit", "list"],
     ["monitor"],
     ["report", "-o", "page.html"],
     ["runs"],

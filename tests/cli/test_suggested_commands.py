@@ -94,7 +94,7 @@ def parsed(words: list[str]) -> click.Command:
     """
     command_: click.Command = root
     ctx = click.Context(root, info_name="edgeq", **root.context_settings)
-    if words[:1] == ["bundle"] and words[1:2] not in ([], ["verify"]):
+    if words[:1] == ["bundle"] and words[1:2] not in ([], ["verify"], ["show"]):
         words = ["bundle", "make", *words[1:]]
     while isinstance(command_, click.Group):
         name, inner, words = command_.resolve_command(ctx, words)

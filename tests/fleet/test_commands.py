@@ -286,7 +286,9 @@ def test_changes_of_keys_are_noted_and_trust_is_one_line(
     cli.text("devices", "rotate-key", "pi", status=2)
     assert "--jump-fingerprint" in cli.err
     with Store.open(site) as store:
-        noted = [(record.action, record.subject) for record in store.audit()]
+        # The verbs of the agent have entries of their own, whose names are one word.
+        actions = [(record.action, record.subject) for record in store.audit() if " " in record.action]
+        noted = [action for action in actions if action[0] != "agent file"]
         after = store.audit()[0].body["after"]
     assert noted == [
         ("devices rotate-key", "pi"),

@@ -59,7 +59,8 @@ def test_the_api_leaves_the_records_of_the_command_line(
     cli.json("prune", "--on", "pi")
     by_command = records(site)
 
-    (site / ".edgeq" / "store.db").unlink()
+    for name in ("store.db", "audit-head.json"):
+        (site / ".edgeq" / name).unlink()
     (site / "devices.toml").unlink()
     shutil.rmtree(loopback_server.home / ".edgeq")
     monkeypatch.setenv("EDGEQ_WORKSPACE", str(site))

@@ -25,8 +25,11 @@ from edgeq.bundle.archive import parse_bundle
 from edgeq.bundle.drift_reference import parse_reference
 from edgeq.bundle.keys import new_key
 from edgeq.bundle.manifest import parse_manifest
+from edgeq.bundle.provenance import provenance_files
+from edgeq.bundle.provenance_check import parse_provenance
 from edgeq.bundle.signatures import from_document
 from edgeq.bundle.trust_document import Amendment, first_document, next_document, parse_signed
+from edgeq.conversion.lineage import FileRecord
 from edgeq.errors import BundleError, DataError, EdgeqError
 from edgeq.fleet.agent.errors import from_agent
 from edgeq.fleet.agent.payloads import load_samples
@@ -290,6 +293,15 @@ HEAD = (
     b"POST /v2/models/x/infer?a=b HTTP/1.1\r\nHost: localhost:80\r\nContent-Type: application/json\r\n"
     b"Content-Length: 2\r\nOrigin: http://localhost:80\r\nAccept: */*\r\nConnection: close\r\n\r\n{}"
 )
+DIGESTS = {"model.tflite": "a" * 64, "golden.npz": "b" * 64}
+SBOM, STATEMENT = provenance_files(
+    model="kws",
+    variant="int8",
+    digests=DIGESTS,
+    data=FileRecord(path="test.npz", sha256="c" * 64, size_bytes=1),
+    blueprint="d" * 64,
+    made_from=(),
+).values()
 REFUSED = (Refused, AgentError)
 TARGETS = {
     "bundle": Target(
@@ -320,6 +332,16 @@ TARGETS = {
         read=_read_device_trust_document,
         errors=(AgentError, NotJson),
         examples=lambda: [wire.canonical(_trust_document())],
+    ),
+    "provenance": Target(
+        read=lambda data: parse_provenance(SBOM, data, digests=DIGESTS, subject="a.eqb"),
+        errors=(BundleError,),
+        examples=lambda: [STATEMENT],
+    ),
+    "SBOM": Target(
+        read=lambda data: parse_provenance(data, STATEMENT, digests=DIGESTS, subject="a.eqb"),
+        errors=(BundleError,),
+        examples=lambda: [SBOM],
     ),
     "drift reference": Target(
         read=lambda data: parse_reference(data, subject="a.eqb"),

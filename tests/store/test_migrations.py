@@ -21,6 +21,7 @@ from tests.telemetry.golden import received
 RELEASED = {
     1: "8853e2e50a0f069cb704a424c13fb572973925754a02e3a837f390e0ec40d039",
     2: "1d450a706e95a145b7c0c50d34120cf8b07556e6728ec27c0e33a925d835b949",
+    3: "8144979e27cf9f10ada004cf1d37723fb336baf169fff25eb9f6b974bd285a47",
 }
 
 

@@ -11,11 +11,20 @@ from typing import Any, Protocol
 
 from edgeq.errors import AgentProtocolError, DeviceTimeout, ShellHangs
 from edgeq.fleet.agent.answer_check import check_answer
-from edgeq.fleet.agent.bootstrap import END_S, LACKING, Placement, install_agent, no_python, other_service
+from edgeq.fleet.agent.bootstrap import (
+    END_S,
+    LACKING,
+    Placement,
+    PlacementAction,
+    install_agent,
+    no_python,
+    other_service,
+)
 from edgeq.fleet.agent.combined_bootstrap import FLAGS, command, read_placement
 from edgeq.fleet.agent.errors import from_agent
 from edgeq.fleet.agent.file import build_agent
 from edgeq.fleet.agent.framing import Frame
+from edgeq.fleet.audit import about, audited, changes, note
 from edgeq.fleet.facts import AgentFact, Facts
 from edgeq.fleet.responses import R, parse
 from edgeq.fleet.transport import Ended, Limits, Transport
@@ -111,6 +120,11 @@ class AgentClient:
             agent = build_agent()
             self._placement = install_agent(self._transport, self.device, agent, timeout_s=self._timeout_s)
             self.sent_bytes += self._placement.sent_bytes
+            if self._placement.action is not PlacementAction.SAME:
+                # Written by whichever command comes first, also one that only reads and needs no store.
+                problem = note(self.device, "agent file", {"sha256": agent.sha256})
+                if problem:
+                    _log.warning("warning: %s: not in the audit log: %s", self.device.name, problem)
         return self._placement
 
     def facts(self) -> Facts:
@@ -179,6 +193,28 @@ class AgentClient:
         """
         if verb not in wire.VERBS:
             raise ValueError(f"unknown verb of the agent: {verb!r}")
+
+        def run() -> dict[str, Any]:
+            return self._call(verb, request, payload, stream, deadline_s, on_event, on_sent)
+
+        if not changes(verb, request):
+            return run()
+        with audited(self.device, verb, about(request)) as outcome:
+            result = run()
+            if result.get("changed") is False:
+                outcome.result = "unchanged"
+            return result
+
+    def _call(
+        self,
+        verb: str,
+        request: Mapping[str, Any],
+        payload: Payload | None,
+        stream: Stream | None,
+        deadline_s: float,
+        on_event: OnEvent | None,
+        on_sent: Callable[[int], None] | None,
+    ) -> dict[str, Any]:
         first = stream is not None and self._placement is None
         start_s = 2 * self._timeout_s
         frame = Frame(self.device.name, start_s=start_s, answer_s=max(_HELLO_S, deadline_s))
