@@ -22,6 +22,7 @@ from edgeq_converters.calibration.ranges import Ranges  # noqa: E402
 from edgeq_converters.calibration.scale_groups import scale_groups  # noqa: E402
 from edgeq_converters.data.partition import HeldOutSamples  # noqa: E402
 from edgeq_converters.data.samples import Samples  # noqa: E402
+from edgeq_converters.errors import ConverterError  # noqa: E402
 from edgeq_converters.graph import tflite_file  # noqa: E402
 from edgeq_converters.graph.model import Model  # noqa: E402
 from edgeq_converters.graph.normalize import normalize  # noqa: E402
@@ -240,3 +241,29 @@ def test_int16x8_is_corrected_and_at_least_as_good_as_int8(spread: float) -> Non
     assert made.corrected
     assert reached[Scheme.INT16X8] > rounded + 3
     assert reached[Scheme.INT16X8] > reached[Scheme.INT8] + 3
+
+
+@pytest.mark.slow
+def test_a_candidate_that_does_not_run_is_left_out_and_the_last_one_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = normalize(net(spread=1.5))
+    given = samples(model, 120)
+    noise = Judge.noise
+    for failing in ("some", "all"):
+        judged: list[bytes] = []
+
+        def refuse(judge: Judge, made: Model, judged: list[bytes] = judged, failing: str = failing) -> Any:
+            judged.append(made.data)
+            if failing == "all" or len(judged) % 2 == 0:
+                raise ConverterError("EQ303", made.subject, "the model does not run (planted)")
+            return noise(judge, made)
+
+        monkeypatch.setattr(Judge, "noise", refuse)
+        if failing == "all":
+            with pytest.raises(ConverterError, match="planted"):
+                best(model, given)
+        else:
+            made = best(model, given)
+            assert sum("left out, because the model does not run" in note for note in made.notes) >= 2
+            assert made.scores

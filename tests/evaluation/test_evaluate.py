@@ -66,7 +66,8 @@ def test_the_json_document_has_the_metrics_and_the_digest(
     assert main([str(word) for word in words]) == 0
     document = json.loads(capfd.readouterr().out)
     assert document["schema"] == "edgeq.evaluate/1"
-    assert set(document["metrics"]) == {"samples", "accuracy", "agreement", "output_sqnr_db"}
+    assert set(document["metrics"]) == {"samples", "accuracy", "agreement", "output_sqnr_db", "useless"}
+    assert document["metrics"]["useless"] is None
     assert document["metrics"]["samples"] == 60
     assert len(document["model"]["sha256"]) == 64
 
