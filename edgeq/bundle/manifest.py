@@ -117,7 +117,8 @@ def parse_manifest(document: object, *, subject: str) -> Manifest:
         raise BundleError(
             subject,
             f"manifest: `{where}`: {fault['msg']}",
-            hint="create the bundle again with `edgeq bundle`; a newer edgeq may have written this one",
+            hint="create the bundle again with `edgeq bundle MODEL -o FILE`; "
+            "a newer edgeq may have written this one",
         ) from error
     # A file's name becomes a path on the device; it must not lead out of the release's folder.
     for name in manifest.files:

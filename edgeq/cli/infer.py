@@ -87,7 +87,10 @@ def infer_command(
         if "sequences" in result.document:
             app.ui.note(f"{model} keeps no state: sequences change nothing")
         else:
-            app.ui.warn(f"the agent on {name} does not know sequences; `edgeq deploy` sends the present one")
+            app.ui.warn(
+                f"the agent on {name} does not know sequences; `edgeq deploy BUNDLE --to {name}` sends the "
+                "present one"
+            )
     for kind, count in result.errors.items():
         app.ui.warn(f"{count} x {kind}")
     app.ui.emit("edgeq.infer/1", {"device": name, "accuracy": accuracy, **result.document})

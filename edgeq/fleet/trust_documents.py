@@ -175,7 +175,8 @@ def trust_steps(
     if not trust.keys:
         return [_blocked(bundle, "EQ530", "the device trusts no key yet: `edgeq keys trust --on DEVICE`")]
     if not signers:
-        return [_blocked(bundle, "EQ531", "it is not signed: make it again with `edgeq bundle`")]
+        reason = "it is not signed: make it again with `edgeq bundle MODEL -o FILE`"
+        return [_blocked(bundle, "EQ531", reason)]
     if len(signers & trust.keys) < trust.threshold:
         reason = (
             f"signed by {_names(signers, trust.revoked)}; the device requires {trust.threshold} "
@@ -189,7 +190,8 @@ def trust_steps(
         )
         return [_blocked(bundle, "EQ524", reason)]
     if bundle.release in trust.void:
-        return [_blocked(bundle, "EQ535", "a counter reset withdrew it: `edgeq bundle` makes a new release")]
+        reason = "a counter reset withdrew it: `edgeq bundle MODEL -o FILE` makes a new release"
+        return [_blocked(bundle, "EQ535", reason)]
     if counter <= floor.counter and bundle.release not in (floor.release, current):
         reason = (
             f"its counter is {counter}, but the device has committed {floor.counter}: "

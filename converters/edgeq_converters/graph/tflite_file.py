@@ -84,7 +84,7 @@ def compiled(subject: str) -> ConverterError:
         expected="the .tflite that it was compiled from",
         got=f"the operation {EDGETPU_OP}",
         hint=f"use the .tflite that edgetpu_compiler read; to ship the compiled one: "
-        f"`edgeq bundle {subject} --golden-from THAT.tflite`",
+        f"`edgeq bundle {subject} -o FILE --golden-from THAT.tflite`",
     )
 
 

@@ -119,7 +119,8 @@ def _check_arm(home: Home, model: str, release: str, current: str) -> None:
             "its keys were revoked, or a counter reset withdrew it, since it was staged",
             expected=f"signatures of {trust.threshold} keys that the device trusts",
             got=str(len(trusted)),
-            hint="start the experiment again with a release that a trusted key signed: `edgeq ab start`",
+            hint="start the experiment again with a release that a trusted key signed: "
+            "`edgeq ab start BUNDLE --to DEVICE`",
         )
     floor = trust.counters.get(model)
     if floor and release != floor.release and candidate.counter <= floor.counter:

@@ -180,7 +180,7 @@ def _check_counter(home: Home, store: Trust, manifest: Json, subject: str) -> No
             OLD_RELEASE,
             f"{subject} of {model}",
             "a counter reset withdrew it",
-            hint="`edgeq bundle` makes a new release with the next counter",
+            hint="`edgeq bundle MODEL -o FILE` makes a new release with the next counter",
         )
     # The current release may be activated again, for example on another runtime or after a rollback to it.
     if highest is None or counter > highest.counter or release == release_store.current(home, model):
