@@ -16,6 +16,7 @@ import pytest
 
 from edgeq_agent.errors import AgentError
 from edgeq_agent.runtimes import native_output
+from tests import compiled_models
 from tests.agent.stand_in import benchmark_model
 
 pytestmark = pytest.mark.convert
@@ -135,6 +136,21 @@ def test_a_program_that_hangs_ends_at_the_deadline(ready: Any) -> None:
     sha = ready.put(b"#!/bin/sh\nsleep 1000\n")
     error = ready.call("runtime", digest=RUNTIME, wheels=[], native={"sha256": sha}, timeout_s=1.5).error
     assert error["code"] == "EQ511"
+
+
+@pytest.mark.slow
+def test_it_runs_the_model_for_the_cpu_of_a_bundle_that_has_two(phone: Any, kit: Any) -> None:
+    files = {"model.tflite": compiled_models.compiled(), "golden.npz": b"", "reference.json": b"{}"}
+    alone = kit.bundle_from(files, samples=1, name="tiny")
+    alone.send(phone)
+    error = phone.call("activate", **alone.request(runtime=RUNTIME)).error
+    assert (error["code"], "--with-cpu" in error["hint"]) == ("EQ560", True)
+    files["model-cpu.tflite"] = compiled_models.source()
+    fallback = {"fallback": {"file": "model-cpu.tflite"}}
+    both = kit.bundle_from(files, samples=1, name="tiny", change=lambda body: body.update(fallback))
+    both.send(phone)
+    assert phone.call("activate", **both.request(runtime=RUNTIME)).result["health"]["runs"] == 50
+    assert phone.call("bench", model="tiny", runs=5, min_seconds=0.01).result["runs"] >= 5
 
 
 @pytest.mark.slow

@@ -14,8 +14,16 @@ from contextlib import suppress
 
 from edgeq_agent import wire
 from edgeq_agent.blobs import blob_store
-from edgeq_agent.errors import BLOB_MISSING, DEADLINE, NATIVE_UNSUPPORTED, UNHEALTHY, UNSUPPORTED, AgentError
-from edgeq_agent.inference import job
+from edgeq_agent.errors import (
+    BLOB_MISSING,
+    DEADLINE,
+    EDGETPU_MISSING,
+    NATIVE_UNSUPPORTED,
+    UNHEALTHY,
+    UNSUPPORTED,
+    AgentError,
+)  # fmt: skip
+from edgeq_agent.inference import edgetpu, job
 from edgeq_agent.inference.job import (
     BenchOptions,
     HealthReport,
@@ -53,8 +61,7 @@ class NativeBackend(RuntimeBackend):
         return self_test(home, self.entry.interpreter, self.entry.version, timeout_s)
 
     def check_health(self, files: ReleaseFiles, timeout_s: float) -> HealthReport:
-        # The program has no delegate: where there are two, it runs the model for the CPU.
-        path = files.cpu_path or files.model_path
+        path = _runnable(files)
         figures = run(self.entry.interpreter, path, timeout_s, runs=_HEALTH_RUNS, min_seconds=0.0)
         return HealthReport(
             proof=self.proof,
@@ -71,7 +78,7 @@ class NativeBackend(RuntimeBackend):
         before = sensors.environment(platform)
         figures = run(
             self.entry.interpreter,
-            files.cpu_path or files.model_path,
+            _runnable(files),
             timeout_s,
             runs=options.runs,
             min_seconds=options.min_seconds,
@@ -118,6 +125,24 @@ class NativeBackend(RuntimeBackend):
             "its runtime on this device is benchmark_model, which gives no outputs to compare",
             hint="leave this device out of the experiment",
         )
+
+
+def _runnable(files: ReleaseFiles) -> str:
+    """Return the path of the model that the program can run: it has no delegate for the Edge TPU.
+
+    Raises:
+        AgentError: EQ560, the only one was compiled for the Edge TPU.
+    """
+    if not edgetpu.is_compiled(files.model_path):
+        return files.model_path
+    if files.cpu_path is not None:
+        return files.cpu_path
+    raise AgentError(
+        EDGETPU_MISSING,
+        "model",
+        "it was compiled for the Edge TPU, which its runtime on this device, benchmark_model, cannot use",
+        hint="deploy the model that was not compiled, or a bundle made with `--with-cpu`",
+    )
 
 
 def _no_outputs(model: str) -> AgentError:

@@ -68,8 +68,10 @@ def run(job: CalibrateJob, step: Step) -> CalibrateResult:
 
 
 def digest_of_samples(samples: Samples) -> str:
-    """Return the SHA-256 of the sample values; it does not depend on the file format."""
+    """Return the SHA-256 of the sample values and their sequences; it does not depend on the file format."""
     digest = hashlib.sha256()
+    if samples.begins is not None:
+        digest.update(samples.begins.tobytes())
     for array in samples.arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
