@@ -24,6 +24,15 @@ READERS: dict[tuple[str, str], Callable[[Store], object]] = {
 DAMAGES = ["", "{", "[1]", "7", "[" * 100_000, b"\xff\x00"]
 
 
+# The readers of experiments judge JSON that is not an object.
+CASES = [
+    (table, column, damage)
+    for table, column in READERS
+    for damage in DAMAGES
+    if table != "experiments" or damage not in ("[1]", "7")
+]
+
+
 def fill(store: Store) -> None:
     for name in ("a", "b"):
         store.record_run("demo", name, {"name": name})
@@ -33,8 +42,7 @@ def fill(store: Store) -> None:
         store.put_release(name * 64, {"model": name}, {"classes": 2})
 
 
-@pytest.mark.parametrize(("table", "column"), READERS)
-@pytest.mark.parametrize("damage", DAMAGES, ids=range(len(DAMAGES)))
+@pytest.mark.parametrize(("table", "column", "damage"), CASES, ids=range(len(CASES)))
 def test_the_hint_removes_the_damaged_record_and_keeps_the_others(
     table: str, column: str, damage: str | bytes, tmp_path: Path
 ) -> None:
