@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_one_line_and_makes_nothing(
     (folder / "float.tflite").write_bytes(built.ends([x], [y]).data())
     source = ["--golden-from", "int8.tflite"]
     cases: list[tuple[str, list[str], int, str, str]] = [
-        ("int8_edgetpu.tflite", [], 1, "EQ320", "edgeq bundle int8_edgetpu.tflite --golden-from"),
+        ("int8_edgetpu.tflite", [], 1, "EQ320", "edgeq bundle int8_edgetpu.tflite -o FILE --golden-from"),
         ("int8_edgetpu.tflite", ["--golden-from", "float.tflite"], 1, "EQ312", "of float32"),
         ("int8_edgetpu.tflite", ["--golden-from", "int8_edgetpu.tflite"], 1, "EQ320", "compiled"),
         ("int8_edgetpu.tflite", ["--golden-from", "absent.tflite"], 1, "EQ301", "absent.tflite"),

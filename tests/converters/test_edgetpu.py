@@ -218,7 +218,7 @@ def test_a_compiled_model_is_recognized_by_every_command(
         error = capfd.readouterr().err
         assert "error[EQ320]" in error
         assert "compiled for the Edge TPU" in error
-        assert f"edgeq edgetpu {model}" in error
+        assert f"edgeq bundle {model} -o FILE --golden-from" in error
     assert main(["edgetpu", str(model)]) == 0
     assert "already compiled for the Edge TPU" in capfd.readouterr().out
 

@@ -52,7 +52,7 @@ def test_select_without_an_admissible_variant_exits_with_3(
     out, err = capsys.readouterr()
     assert "size_max 1 KiB FAILS, latency_p95_max 20 ms not measured yet" in out
     assert "error[EQ700]" in err
-    assert "size_max 1.0 KiB, got " in err
+    assert "size_max 1 KiB, got " in err
 
 
 def test_select_requires_different_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

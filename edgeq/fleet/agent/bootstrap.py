@@ -142,6 +142,7 @@ AGENT_MODULES = (
     "http",
     "logging",
     "math",
+    "mmap",
     "pwd",
     "queue",
     "random",
