@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     "line",
     [

@@ -35,6 +35,7 @@ def test_wheels_without_numpy_use_numpy_of_the_devices_python(device: Any, name:
     assert f"include-system-site-packages = {shares}" in settings.read_text()
 
 
+@pytest.mark.slow
 def test_wheels_become_a_tested_venv(device: Any) -> None:
     answered = device.call("runtime", **_request(device, fake_wheel()))
     result = answered.result

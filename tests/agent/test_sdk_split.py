@@ -31,6 +31,7 @@ def _six_sigma(share: float) -> float:
     return 6 * math.sqrt(share * (1 - share) / len(KEYS)) + 1 / len(KEYS)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(weights, min_size=1, max_size=5), st.text(max_size=10))
 def test_each_arm_gets_its_share(values: list[float], salt: str) -> None:

@@ -113,6 +113,7 @@ def test_answers_of_the_two_releases_differ(both: Any, tiny_models: Path, tiny_d
     assert np.abs(one - other).max(axis=1).min() > 1e-4
 
 
+@pytest.mark.slow
 def test_a_call_that_runs_stays_on_its_release(
     both: Any, int8_bundle: Any, tiny_data: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_call_that_runs_stays_on_its_release(
         _until(lambda: gc.collect() is not None and gone() is None)
 
 
+@pytest.mark.slow
 def test_the_pool_is_bounded_and_grows_only_when_calls_wait(
     both: Any, tiny_data: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

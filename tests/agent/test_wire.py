@@ -71,6 +71,7 @@ def compared(folder: Path) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_a_live_response_of_every_verb_is_compared_with_its_recording() -> None:
     names = compared(Path(__file__).parent)
     assert names <= {path.stem for path in FIXTURES}

@@ -66,6 +66,7 @@ def schema_problem(sbom: dict[str, Any]) -> object:
     return validator.validate_str(json.dumps(sbom))
 
 
+@pytest.mark.slow
 def test_the_sbom_follows_the_schema_and_names_what_the_model_was_made_of() -> None:
     sbom, _ = documents()
     assert schema_problem(sbom) is None

@@ -130,6 +130,7 @@ def site(workspace: Path) -> Path:
     return workspace
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("patch", REFUSED.values(), ids=REFUSED.keys())
 def test_it_is_refused_with_a_record_and_the_others_stay_the_same(
     site: Path, patch: dict[str, Any], capsys: pytest.CaptureFixture[str]

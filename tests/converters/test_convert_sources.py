@@ -40,6 +40,7 @@ def test_a_source_becomes_a_float_model_with_names_and_batch_one(floats: Path) -
     assert not {"SHAPE", "PACK", "VAR_HANDLE"} & {line.op for line in info.ops}
 
 
+@pytest.mark.slow
 def test_int8_is_full_integer_and_close(source: Path, floats: Path, data: Path, tmp_path: Path) -> None:
     done = convert(floats, tmp_path / "int8.tflite", scheme="int8", calibration=data)
     assert {line.kind for line in done.op_report} == {OpKind.INTEGER}

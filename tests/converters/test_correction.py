@@ -153,6 +153,7 @@ def test_damping_is_infinite_where_the_halves_disagree() -> None:
     assert rounding.choose_damping(halves[0], halves[1], weights) <= 0.01
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     "terms",
     [

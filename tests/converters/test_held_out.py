@@ -138,7 +138,7 @@ def judged_models(
     return models, seen
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "calibrator", "count"),
     [

@@ -69,6 +69,7 @@ def test_an_lstm_becomes_integer(models: Path, data: Path, tmp_path: Path, edgeq
     assert first_line(edgeq(*command, "--histograms", kept)).startswith("error[EQ209]")
 
 
+@pytest.mark.slow
 def test_few_samples_give_a_warning(models: Path, tmp_path: Path, edgeq: Edgeq) -> None:
     np.savez(tmp_path / "one.npz", x=np.random.default_rng(0).normal(size=(1, 8, 8, 1)).astype(np.float32))
     result = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8",
@@ -85,6 +86,7 @@ def test_constant_samples_give_a_warning(models: Path, tmp_path: Path, edgeq: Ed
     assert any("have the same value over all samples" in each for each in converted(result)["warnings"])
 
 
+@pytest.mark.slow
 def test_what_went_well_is_a_note(models: Path, data: Path, tmp_path: Path, edgeq: Edgeq) -> None:
     result = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8",
                  "--calibration", data, "--json")  # fmt: skip
@@ -167,6 +169,7 @@ def test_options_that_do_not_go_together(
     assert words in result.err
 
 
+@pytest.mark.slow
 def test_a_float_operation_that_is_not_there(models: Path, data: Path, tmp_path: Path, edgeq: Edgeq) -> None:
     result = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8-mixed",
                  "--keep-float", "nothing", "--calibration", data)  # fmt: skip

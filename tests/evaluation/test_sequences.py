@@ -43,6 +43,7 @@ def _data(path: Path, **more: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_state_is_reset_as_the_samples_say(model: Path, tmp_path: Path) -> None:
     alone = run(model, _data(tmp_path / "d.npz"))
     np.testing.assert_array_equal(alone.outputs[0], START + X)

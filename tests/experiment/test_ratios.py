@@ -63,6 +63,7 @@ def test_an_interval_that_assumes_independent_calls_is_soon_wrong() -> None:
     assert missed > 12, "this is why both arms run at the same time, and a block is one value"
 
 
+@pytest.mark.slow
 def test_arms_of_very_different_size_show_no_false_difference() -> None:
     """A sample quantile is biased, and more so for the smaller arm: over many blocks that would show."""
     observed = made(np.random.default_rng(4), 3000, 1.0, a=100, b=3, devices=1)

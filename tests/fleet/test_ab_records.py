@@ -174,7 +174,7 @@ def records(workspace: Path) -> Records:
         )
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operate", "events", "runs"),
     [

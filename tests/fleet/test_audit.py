@@ -90,6 +90,7 @@ def test_a_call_that_changes_is_recorded_before_and_after(
     assert entries(site)[before:] == [(verb, "one", "started"), (verb, "one", result)]
 
 
+@pytest.mark.slow
 def test_who_did_what_from_where_by_which_command(loopback_server: Server, site: Path, cli: Cli) -> None:
     loopback_server.enrol(site, "one", home=".edgeq-audit2")
     cli.json("prune", "--on", "one", "--dry-run")

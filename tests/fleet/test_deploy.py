@@ -223,6 +223,7 @@ def test_a_talkative_login_and_a_missing_sftp_do_no_harm(site: Path, tmp_path: P
             assert status(enrolled.device).models == {}
 
 
+@pytest.mark.slow
 def test_the_cached_wheels_say_what_they_are_for(site: Path, loopback_server: Server, read: Read) -> None:
     device = loopback_server.enrol(site, name="cached")
     plan_one(device, read("first"), workspace=site)

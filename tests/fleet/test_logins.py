@@ -79,7 +79,7 @@ def of(server: Server, transport: TransportKind, identity: Path | None = None) -
     return dataclasses.replace(server.device(), transport=transport, identity=identity)
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @BOTH
 def test_one_session_at_a_time_is_enough(person: Account, tmp_path: Path, transport: TransportKind) -> None:
     person.log_in_with("/bin/bash", {".bashrc": "sleep 45 &"})

@@ -173,7 +173,7 @@ def chosen(what: str) -> list[Operation]:
     return [each for each in OPERATIONS if REPEATED.get(each.call.__name__) == what]
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("operation", chosen(WHOLE), ids=str)
 def test_a_verb_whose_link_is_cut_is_asked_again(lab: Site, operation: Operation) -> None:

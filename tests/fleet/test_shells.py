@@ -224,7 +224,7 @@ def test_an_option_of_the_key_that_runs_something_else_is_an_error(
                 client.facts()
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @BOTH
 def test_a_link_that_freezes_before_the_command_starts_may_pass(
     person: Account, shells: Server, transport: TransportKind

@@ -192,7 +192,7 @@ class TestTransport:
         with adapter.connect(server.device()) as transport, pytest.raises(PermissionError):
             use(transport, ["cat"], broken())
 
-    @pytest.mark.first_is_quick
+    @pytest.mark.slow
     @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         words=st.lists(

@@ -39,6 +39,7 @@ def partial(server: Any, one: Content) -> Path:
     return path
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("begun", [None, ()], ids=["asked first", "sent at once"])
 def test_many_blobs_travel_in_one_call(server: Server, tmp_path: Path, begun: Any) -> None:
     file = tmp_path / "wheel"

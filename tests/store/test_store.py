@@ -49,6 +49,7 @@ def test_a_release_keeps_its_manifest_and_gains_a_missing_reference(tmp_path: Pa
         assert [release.release for release in store.releases()] == ["r1"]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(st.lists(st.integers(1, 12), max_size=8), max_size=6))
 def test_windows_are_stored_exactly_once_in_any_order_of_arrival(

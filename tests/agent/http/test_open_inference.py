@@ -117,6 +117,7 @@ class TestWithTritonsClient:
         assert failed == []
 
 
+@pytest.mark.slow
 @needs_curl
 def test_curl_over_the_unix_socket(serving: Any, tiny_data: Any, tiny_models: Path, kit: Any) -> None:
     with running(serving) as server:

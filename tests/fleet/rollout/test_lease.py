@@ -51,6 +51,7 @@ def end(process: subprocess.Popen[str]) -> None:
     process.communicate(timeout=30)
 
 
+@pytest.mark.slow
 def test_of_processes_that_race_exactly_one_gets_it_each_time(tmp_path: Path) -> None:
     for number in range(3):
         barrier = tmp_path / f"go{number}"
