@@ -7,6 +7,9 @@ BIN    := $(VENV)/bin
 # How many test processes: one for each core; `make test JOBS=0` runs all in one.
 JOBS   ?= auto
 
+# Each of the thousands of processes that the tests start would compile edgeq again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all test-devices lint format clean help
 help:
 	@echo "make demo          install into .venv and run the demo: train, convert, deploy over SSH, measure, report"

@@ -22,6 +22,7 @@ def test_a_healthy_release_serves(serving: Any, int8_bundle: Any) -> None:
     assert states == ["staged", "verified", "activating", "committed"]
 
 
+@pytest.mark.slow
 def test_the_response_has_health_and_states(ready: Any, int8_bundle: Any) -> None:
     int8_bundle.send(ready)
     answered = ready.call("activate", **int8_bundle.request())
@@ -130,6 +131,7 @@ def test_the_same_runtime_and_machine_must_be_exact(ready: Any, int8_bundle: Any
     assert ready.call("activate", **exact.request()).result["health"]["golden"]["exact"] is True
 
 
+@pytest.mark.slow
 def test_float_outputs_are_compared_with_the_tolerance(ready: Any, float_bundle: Any, kit: Any) -> None:
     golden = _arrays(float_bundle)
     files = {
@@ -158,7 +160,7 @@ def test_a_release_over_the_blueprints_limits_is_unhealthy(
     assert ready.current("tiny") is None
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"no model at all", b""])
 def test_a_file_that_is_not_a_model_is_refused(
     serving: Any, int8_bundle: Any, kit: Any, content: bytes
@@ -169,6 +171,7 @@ def test_a_file_that_is_not_a_model_is_refused(
     assert serving.current("tiny") == int8_bundle.release
 
 
+@pytest.mark.slow
 def test_a_truncated_model_is_refused(serving: Any, int8_bundle: Any, kit: Any) -> None:
     cut = int8_bundle.files["model.tflite"][:1500]
     bad = kit.bundle_from({**int8_bundle.files, "model.tflite": cut}, samples=20, name="tiny")
@@ -209,6 +212,7 @@ def test_an_altered_manifest_is_refused(ready: Any, int8_bundle: Any, kit: Any) 
     assert ready.call("activate", **request).error["code"] == "EQ505"
 
 
+@pytest.mark.slow
 def test_a_release_for_another_kind_of_device_is_refused(ready: Any, int8_bundle: Any, kit: Any) -> None:
     bundle = kit.bundle_from(
         int8_bundle.files,

@@ -72,6 +72,7 @@ def test_a_device_without_a_trust_store_accepts_nothing(
     assert device.call("status").result["trust"]["keys"] == []
 
 
+@pytest.mark.slow
 def test_a_signature_by_an_unknown_key_is_refused(
     serving: Any, float_bundle: Any, kit: Any, still_serves: Any
 ) -> None:

@@ -247,6 +247,7 @@ def test_an_interpreter_that_prints_garbage_is_reported(serving: Any, tiny_data:
     assert (error["code"], "not a JSON line" in error["problem"]) == ("EQ504", True)
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_child_too(serving: Any, slow_bundle: Any, int8_bundle: Any) -> None:
     slow_bundle.send(serving)
     with serving.start("activate") as process:

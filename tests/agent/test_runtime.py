@@ -152,6 +152,7 @@ def test_an_import_that_hangs_ends_at_the_deadline(device: Any) -> None:
     assert list((device.home / "tmp").iterdir()) == []
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     "name", ["/etc/cron.d/x", "../outside.py", "a/../../outside.py", "a\\..\\b.py", "C:/x.py"]
 )

@@ -168,6 +168,7 @@ def _faults(kit: Any, float_bundle: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("fault", ["golden", "model", "reference", "absent"])
 def test_a_release_that_fails_its_check_is_refused(
     both: Any, float_bundle: Any, tiny_data: Any, kit: Any, fault: str

@@ -116,6 +116,7 @@ def test_errors_are_counted_by_kind(serving: Any, tiny_data: Any) -> None:
     assert body["boot_id"] == clock.read_boot_id()
 
 
+@pytest.mark.slow
 def test_outputs_that_are_not_finite_are_counted(
     ready: Any, tiny_models: Path, tiny_data: Any, kit: Any
 ) -> None:
@@ -359,6 +360,7 @@ class TestShadow:
             assert [problem.code for problem in rt.problems] == ["EQ547"]
         assert "shadow" not in _windows(both)[0]
 
+    @pytest.mark.slow
     def test_a_shadow_with_other_inputs_is_reported(self, ready: Any, int8_bundle: Any, kit: Any) -> None:
         from edgeq_agent.inference.tiny_model import TINY_MODEL
 

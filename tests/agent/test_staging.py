@@ -330,6 +330,7 @@ class TestSplit:
 
 
 class TestServed:
+    @pytest.mark.slow
     def test_a_candidate_runs_with_the_runtime_it_was_checked_with_last(
         self, serving: Any, int8_bundle: Any, float_bundle: Any
     ) -> None:

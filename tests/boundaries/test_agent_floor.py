@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import pwd
@@ -48,6 +49,7 @@ def faults_of(source: str) -> list[str]:
     return faults
 
 
+@functools.cache
 def interpreters() -> dict[tuple[int, int], str]:
     """Return the interpreters of this machine that run, by version."""
     folders = [Path(p) for p in os.environ.get("PATH", "").split(os.pathsep)]
@@ -70,9 +72,6 @@ def interpreters() -> dict[tuple[int, int], str]:
             if printed.returncode == 0 and printed.stdout.strip() == str(version):
                 paths[version] = path
     return paths
-
-
-INTERPRETERS = interpreters()
 
 
 def agent_files() -> list[Path]:
@@ -116,12 +115,12 @@ def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.first_is_quick
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: ".".join(map(str, version)))
 def test_the_pyz_runs_on_each_interpreter(version: tuple[int, int], pyz: Path, tmp_path: Path) -> None:
-    if version not in INTERPRETERS:
+    if version not in interpreters():
         pytest.skip(f"no Python {version[0]}.{version[1]} on this machine")
 
     def call(verb: str, request: dict[str, object], payload: bytes = b"") -> dict[str, object]:
         done = subprocess.run(
-            [INTERPRETERS[version], "-W", "error", str(pyz), verb, "--home", str(tmp_path / "home")],
+            [interpreters()[version], "-W", "error", str(pyz), verb, "--home", str(tmp_path / "home")],
             input=json.dumps(request).encode() + b"\n" + payload,
             capture_output=True, timeout=60, check=False,
         )  # fmt: skip
@@ -146,4 +145,4 @@ def test_the_pyz_runs_on_each_interpreter(version: tuple[int, int], pyz: Path, t
 
 
 def test_at_least_the_running_interpreter_was_tried() -> None:
-    assert sys.version_info[:2] in INTERPRETERS
+    assert sys.version_info[:2] in interpreters()

@@ -241,6 +241,7 @@ def test_a_directory_that_states_another_number_of_members(good: bytes, count: i
     assert outcome(built(parts_of(good), count=count)) == "EQ600"
 
 
+@pytest.mark.slow
 def test_more_members_than_a_bundle_has(good: bytes) -> None:
     extra = [Part(name=b"files/%d" % number, content=b"") for number in range(20_000)]
     assert outcome(built([*parts_of(good), *extra])) == "EQ600"

@@ -195,6 +195,7 @@ def test_an_altered_document_does_not_fit_the_signed_manifest(made: Path) -> Non
         read_bundle(made)
 
 
+@pytest.mark.slow
 @pytest.mark.convert
 def test_a_bundle_gets_what_the_store_has_recorded(tmp_path: Path, workspace: Path) -> None:
     model, data = tmp_path / "double.tflite", tmp_path / "test.npz"

@@ -300,6 +300,7 @@ def test_more_windows_than_asked_for_are_an_error(tmp_path: Path) -> None:
         assert store.windows() == []
 
 
+@pytest.mark.slow
 def test_a_collection_without_end_is_ended_and_keeps_what_it_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

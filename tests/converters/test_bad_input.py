@@ -141,7 +141,7 @@ def test_open_dimensions_besides_the_batch(models: Path, output: Path, edgeq: Ed
     refused(result, "EQ306", "`image`", "(?, ?, ?, 1)", output=output)
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.9, 0.999])
 def test_a_truncated_tflite(models: Path, output: Path, tmp_path: Path, edgeq: Edgeq, share: float) -> None:
     whole = (models / "float.tflite").read_bytes()
@@ -184,6 +184,7 @@ def test_a_model_that_gives_nan(models: Path, data: Path, output: Path, tmp_path
     refused(edgeq(*command), "EQ309", "tensor", output=output)
 
 
+@pytest.mark.slow
 def test_values_that_overflow(models: Path, output: Path, tmp_path: Path, edgeq: Edgeq) -> None:
     path = tmp_path / "huge.npz"
     np.savez(path, x=np.random.default_rng(0).choice([-3.4e38, 3.4e38], (20, 8, 8, 1)).astype(np.float32))
@@ -260,6 +261,7 @@ def test_a_folder_of_images(models: Path, output: Path, tmp_path: Path, edgeq: E
     refused(edgeq(*command[:-1], tmp_path / "none"), "EQ210", "subfolder", output=output)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_reported_in_one_line(models: Path, data: Path, output: Path) -> None:
     def end_the_child(step: str, done: int, total: int) -> None:
         # The worker is the only child of this thread's process that runs the worker module.

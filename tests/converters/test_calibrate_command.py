@@ -191,6 +191,7 @@ def test_invalid_counts(tmp_path: Path, key: str, value: list[int]) -> None:
     assert caught.value.code == "EQ212"
 
 
+@pytest.mark.slow
 def test_options_that_do_not_fit_together_are_usage_errors(
     models: Path, data: Path, tmp_path: Path, edgeq: Edgeq
 ) -> None:

@@ -188,7 +188,7 @@ def entropy_by_definition(histogram: Histogram, bins: int = 2048) -> float:
     return largest * best / bins
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signs", "unit"), [("both", 1), ("negative", 1), ("positive", 1), ("positive", 0.01)]
 )

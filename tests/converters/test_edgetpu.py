@@ -280,6 +280,7 @@ def test_a_failing_compiler_is_reported_in_one_line(
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_the_table_is_used_without_the_compiler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edgeq: Callable[..., Any]
 ) -> None:

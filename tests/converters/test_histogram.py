@@ -31,6 +31,7 @@ def test_batches_do_not_matter(values: np.ndarray, size: int) -> None:
     assert observer.histogram() == histogram_of(values)
 
 
+@pytest.mark.slow
 @given(VALUES, VALUES, VALUES)
 def test_merging_is_one_pass_over_all(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
     whole = histogram_of(np.concatenate([a, b, c]))

@@ -112,6 +112,7 @@ def test_sources_of_tensorflow_agree(models: Path, data: Path, tmp_path: Path, n
     assert not any("from its source" in note for note in (*done.notes, *done.warnings))
 
 
+@pytest.mark.slow
 def test_a_tflite_is_its_own_reference(models: Path, tmp_path: Path) -> None:
     assert convert(models / "float.tflite", tmp_path / "o.tflite", scheme="float32").parity is None
 

@@ -95,6 +95,7 @@ def test_an_even_model_has_no_broken_operation(measured: Measured) -> None:
     assert all(op.alone_db is None or op.alone_db > 12 for op in analysis.ops)
 
 
+@pytest.mark.slow
 def test_the_figures_are_consistent(measured: Measured) -> None:
     analysis = measured("even")
     seen = [op for op in analysis.ops if op.alone_db is not None]

@@ -82,7 +82,7 @@ def test_a_useful_result_is_not_called_useless(tmp_path: Path, edgeq: Callable[.
     assert "useless" not in result.err
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits.keras", "model.tflite", "weights.h5", "table.csv", "list.zip"])
 def test_a_file_that_holds_no_samples_is_named(name: str, tmp_path: Path, edgeq: Callable[..., Any]) -> None:
     model, data = normalizing(tmp_path / "m.tflite"), tmp_path / name

@@ -32,7 +32,7 @@ def dense(weights: Any, *, signature: Any = None) -> Model:
     return graph.ends([x], [y]).as_model()
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("scheme", ["float32", "float16", "dynamic", "int8"])
 def test_bad_weights_are_named(tmp_path: Path, edgeq: Edgeq, bad: float, scheme: str) -> None:

@@ -22,6 +22,7 @@ def test_accuracy_of_a_model_with_known_answers(float_model: Path, data: Path) -
     assert (metrics.agreement, metrics.output_sqnr_db) == (None, None)
 
 
+@pytest.mark.slow
 def test_against_itself_and_against_float(float_model: Path, int8_model: Path, data: Path) -> None:
     same = evaluate(float_model, data, reference=float_model)
     assert (same.agreement, same.output_sqnr_db) == (1.0, math.inf)
@@ -32,6 +33,7 @@ def test_against_itself_and_against_float(float_model: Path, int8_model: Path, d
     assert 25 < metrics.output_sqnr_db < 60
 
 
+@pytest.mark.slow
 def test_a_description_has_the_tensors_and_their_quantization(float_model: Path, int8_model: Path) -> None:
     info = describe(int8_model)
     assert [(t.name, t.shape, t.dtype) for t in info.inputs] == [("features", (1, 4), "int8")]

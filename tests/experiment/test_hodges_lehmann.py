@@ -75,6 +75,7 @@ def test_the_rank_is_the_largest_that_alpha_allows(a: int, b: int, alpha: float)
     assert below[rank] > alpha / 2, "one more would miss too often"
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize("alpha", [0.1, 0.05, 0.01, 0.002])
 @pytest.mark.parametrize(("a", "b"), LARGE_SIZES)
 def test_the_approximation_is_within_two_thousandths_of_the_exact_rank(a: int, b: int, alpha: float) -> None:

@@ -235,6 +235,7 @@ def test_a_bad_part_of_an_inventory_is_a_line_and_the_others_go_on(
         assert "y" in by_name(hosts)
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     "text",
     [

@@ -42,6 +42,7 @@ def fill(store: Store) -> None:
         store.put_release(name * 64, {"model": name}, {"classes": 2})
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(("table", "column", "damage"), CASES, ids=range(len(CASES)))
 def test_the_hint_removes_the_damaged_record_and_keeps_the_others(
     table: str, column: str, damage: str | bytes, tmp_path: Path

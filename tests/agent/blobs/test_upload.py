@@ -252,6 +252,7 @@ def test_a_chunk_that_does_not_unpack_to_its_size(device: Any, packed: bytes, pr
     assert not blob_of(device, data).exists()
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     "body",
     [
@@ -284,6 +285,7 @@ def test_a_frame_that_was_not_offered_is_refused(device: Any, body: bytes) -> No
     assert not blob_of(device).exists()
 
 
+@pytest.mark.first_is_quick
 @pytest.mark.parametrize(
     "request_",
     [

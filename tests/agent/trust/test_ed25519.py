@@ -94,6 +94,7 @@ def test_vectors_of_rfc_8032(name: str) -> None:
     assert ed25519.key_problem(public) is None
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=300), st.integers(0, 511), st.data())
 def test_signatures_of_cryptography_verify_and_any_flipped_bit_fails(

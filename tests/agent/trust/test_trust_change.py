@@ -208,6 +208,7 @@ def locked_out(device: Any, kit: Any, **request: Any) -> None:
     assert (device.home / "trust.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_revocation_under_the_threshold_is_refused(enrolled: Any, kit: Any) -> None:
     """With two of two required and signed changes, the loss of one would be final."""
     change = kit.change_of(OTHER, threshold=2, changes="signed")
