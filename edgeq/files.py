@@ -1,4 +1,4 @@
-"""Write files atomically and hash them."""
+"""Write files atomically, hash them, and expand their names."""
 
 from __future__ import annotations
 
@@ -41,6 +41,11 @@ def _write_atomic(path: Path, data: bytes, mode: int) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def expand_user(path: Path | str) -> Path:
+    """Return a path with `~` expanded; `~` of a user that does not exist stays, so that no file is there."""
+    return Path(os.path.expanduser(path))
 
 
 def sync_folder(folder: Path) -> None:

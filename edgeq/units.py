@@ -16,6 +16,8 @@ _NANOSECONDS = {
     "min": 60 * 10**9,
     "h": 3600 * 10**9,
 }
+# More fits neither in the store nor in a request to a device.
+_LARGEST = float(2**62)
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*")
 
 
@@ -29,7 +31,10 @@ def _parse(text: str, units: dict[str, int], what: str, example: str) -> int:
             got=repr(text),
             hint=f"for example {example}",
         )
-    return round(float(match.group(1)) * factor)
+    number = float(match.group(1)) * factor
+    if number > _LARGEST:
+        raise UsageError(what, expected=f"at most {_LARGEST:.0f} {next(iter(units))}", got=repr(text)[:60])
+    return round(number)
 
 
 def parse_size(text: str, *, subject: str = "size") -> int:

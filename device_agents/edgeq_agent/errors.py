@@ -84,6 +84,9 @@ class AgentError(Exception):
         self.hint = hint
         self.transient = transient
 
+    def __str__(self) -> str:
+        return one_line(self)
+
     def message(self) -> wire.Json:
         """Return the last message of a response that failed with this error."""
         return wire.error(
@@ -127,9 +130,6 @@ class InferenceError(AgentError):
         hint: str | None = None,
     ) -> None:
         super().__init__(self.kind_code, subject, problem, expected, got, hint)
-
-    def __str__(self) -> str:
-        return one_line(self)
 
 
 def one_line(error: AgentError) -> str:

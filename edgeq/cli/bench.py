@@ -34,7 +34,11 @@ from edgeq.cli.ui import App, command
     help="The minimum duration; both minimums hold.",
 )
 @click.option(
-    "--warmup", default=10, show_default=True, type=click.IntRange(0), help="Runs that are not counted."
+    "--warmup",
+    default=10,
+    show_default=True,
+    type=click.IntRange(0, 1_000_000),
+    help="Runs that are not counted.",
 )
 @click.option(
     "--threads", default=1, show_default=True, type=click.IntRange(1, 256), help="Threads of the interpreter."
@@ -44,7 +48,7 @@ from edgeq.cli.ui import App, command
     "timeout_s",
     default=120,
     show_default=True,
-    type=click.IntRange(1),
+    type=click.IntRange(1, 86_400),
     help="Time limit on the device, in seconds.",
 )
 @retries_option()

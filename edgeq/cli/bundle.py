@@ -126,7 +126,7 @@ def bundle_command() -> None:
 )
 @click.option(
     "--counter",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 2**53 - 1),
     help="Release counter; devices accept only higher ones.  [default: the newest here plus 1]",
 )
 def _make(

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 @click.argument("names", nargs=-1, shell_complete=completing.selectors)
 @click.option("--all", "everything", is_flag=True, help="Collect from all devices.")
 @click.option(
-    "--watch", "watch_s", type=Number(0.1), metavar="SECONDS", help="Repeat every SECONDS until Ctrl-C."
+    "--watch",
+    "watch_s",
+    type=Number(0.1, 86_400),
+    metavar="SECONDS",
+    help="Repeat every SECONDS until Ctrl-C.",
 )
 @retries_option()
 def collect_command(

@@ -26,7 +26,11 @@ from edgeq.units import format_duration, format_percent
     "--data", required=True, type=click.Path(path_type=Path), help="An .npz with the inputs x, and labels y."
 )
 @click.option(
-    "--window", default=50, show_default=True, type=click.IntRange(1), help="Samples per telemetry window."
+    "--window",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1, 1_000_000),
+    help="Samples per telemetry window.",
 )
 @click.option(
     "--sequence",
@@ -40,7 +44,7 @@ from edgeq.units import format_duration, format_percent
     "timeout_s",
     default=120,
     show_default=True,
-    type=click.IntRange(1),
+    type=click.IntRange(1, 86_400),
     help="Time limit on the device, in seconds.",
 )
 @retries_option()

@@ -228,7 +228,11 @@ def _rotate(
 )
 @click.argument("model", shell_complete=completing.models)
 @click.option(
-    "--to", "counter", type=click.IntRange(0), required=True, help="The counter of the last good release."
+    "--to",
+    "counter",
+    type=click.IntRange(0, 2**53 - 1),
+    required=True,
+    help="The counter of the last good release.",
 )
 @click.option(
     "--on",

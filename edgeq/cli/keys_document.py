@@ -85,7 +85,7 @@ _changes_option = click.option(
 @click.option(
     "--version",
     "version",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 2**53 - 1),
     help="With --restart: the version, above that of every device.",
 )
 @_by_option

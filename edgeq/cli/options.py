@@ -67,7 +67,7 @@ _RECIPE = (
     ),
     click.option(
         "--int4-sqnr-db",
-        type=float,
+        type=Number(0, 1000),
         help="int4: minimum SQNR at the logits on held-out samples. As many operations as possible get 4-bit "
         "weights; 0 means all.  [default: 20]",
     ),
@@ -96,7 +96,9 @@ _TRAINING = (
         help="Data for measuring accuracy.  [default: a fifth of the training data, held out]",
     ),
     click.option(
-        "--epochs", type=int, help="Number of epochs.  [default: derived from the size of the data]"
+        "--epochs",
+        type=click.IntRange(1, 1_000_000),
+        help="Number of epochs.  [default: derived from the size of the data]",
     ),
     click.option("--distill", is_flag=True, help="Train on the float model's outputs; needs no labels."),
 )

@@ -45,7 +45,7 @@ def _list(app: App, device: str | None) -> None:
 
 
 @command("show", examples=["edgeq quarantine show 3", "edgeq quarantine show 3 --json"])
-@click.argument("number", type=click.IntRange(1), metavar="RECORD")
+@click.argument("number", type=click.IntRange(1, 2**63 - 1), metavar="RECORD")
 def _show(app: App, number: int) -> None:
     """Show RECORD as the device sent it, and why it was refused."""
     from edgeq.collector import select_quarantined
@@ -66,7 +66,7 @@ def _show(app: App, number: int) -> None:
         "edgeq quarantine drop --all -y",
     ],
 )
-@click.argument("numbers", type=click.IntRange(1), nargs=-1, metavar="[RECORD]...")
+@click.argument("numbers", type=click.IntRange(1, 2**63 - 1), nargs=-1, metavar="[RECORD]...")
 @_device_option
 @_all_option
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -85,7 +85,7 @@ def _drop(app: App, numbers: tuple[int, ...], device: str | None, everything: bo
 
 
 @command("retry", examples=["edgeq quarantine retry 3", "edgeq quarantine retry --all --json"])
-@click.argument("numbers", type=click.IntRange(1), nargs=-1, metavar="[RECORD]...")
+@click.argument("numbers", type=click.IntRange(1, 2**63 - 1), nargs=-1, metavar="[RECORD]...")
 @_device_option
 @_all_option
 def _retry(app: App, numbers: tuple[int, ...], device: str | None, everything: bool) -> None:

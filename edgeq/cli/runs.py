@@ -16,7 +16,7 @@ from edgeq.cli.ui import App, command
     "--limit",
     default=50,
     show_default=True,
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1_000_000),
     help="Show at most this many runs, newest first.",
 )
 def runs_command(app: App, kind: str | None, limit: int) -> None:

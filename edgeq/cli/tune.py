@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 )
 @training_options
 @click.option("--strict", is_flag=True, help="Fail if the result is useless (EQ334).")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Random seed.")
 def tune_command(
     app: App, model: Path, qat: bool, output: Path, scheme: str, strict: bool, seed: int, **training: Any
 ) -> None:

@@ -14,6 +14,7 @@ from edgeq.bundle.keys import WORKSPACE_KEY, PublicKey, find_public
 from edgeq.bundle.trust_chain import chain_path, load_chain
 from edgeq.command_line import command_line
 from edgeq.errors import EdgeqError, HostKeyMismatch, UsageError
+from edgeq.files import expand_user
 from edgeq.fleet.address import parse_address
 from edgeq.fleet.audit import actor
 from edgeq.fleet.backoff import NO_RETRY, RetryPolicy, retrying
@@ -177,7 +178,7 @@ def enrol(
         kind=kind,
         labels=dict(labels or {}),
         host_key="",
-        identity=identity.expanduser().resolve() if identity is not None else None,
+        identity=expand_user(identity).resolve() if identity is not None else None,
         python=python,
         home=home,
         jump=jump,

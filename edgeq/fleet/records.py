@@ -11,6 +11,7 @@ import tomlkit
 from tomlkit.items import Table
 
 from edgeq.errors import ConfigError, EdgeqError, UsageError
+from edgeq.files import expand_user
 from edgeq.fleet.names import check_host, check_name, check_plain
 from edgeq.fleet.ssh.hostkeys import HostKey, parse_keys
 from edgeq.values import Device, DeviceKind, TransportKind
@@ -69,10 +70,10 @@ def parse_device(path: str, workspace: Path, name: str, table: object) -> Device
         kind=DeviceKind(kind),
         labels=dict(table.get("labels", {})),
         host_key=table["host_key"],
-        identity=workspace / Path(identity).expanduser() if identity else None,
+        identity=workspace / expand_user(identity) if identity else None,
         python=_plain(f"{where}.python", table.get("python", "python3")),
         home=_plain(f"{where}.home", table.get("home", ".edgeq")),
-        native=workspace / Path(table["native"]).expanduser() if table.get("native") else None,
+        native=workspace / expand_user(table["native"]) if table.get("native") else None,
         jump=_plain(f"{where}.jump", table["jump"]) if "jump" in table else None,
         ssh_config=_ssh_config(f"{where}.ssh_config", workspace, table.get("ssh_config", True)),
         transport=TransportKind(_one_of(f"{where}.transport", TransportKind, table, TransportKind.PARAMIKO)),
@@ -173,7 +174,7 @@ def _ssh_config(where: str, workspace: Path, value: object) -> bool | Path:
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value:
-        return workspace / Path(value).expanduser()
+        return workspace / expand_user(value)
     raise ConfigError(where, expected="true, false or a file name", got=repr(value)[:60])
 
 

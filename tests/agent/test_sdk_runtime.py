@@ -256,3 +256,44 @@ def test_every_error_has_its_own_code_and_says_it() -> None:
     assert len({cls.kind_code for cls in classes}) == len({cls.kind for cls in classes}) == len(classes)
     text = str(InputMismatch("input x", expected="a", got="b", hint="do c"))
     assert text == "EQ540: input x: expected a, got b (do c)"
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("pool", [-1, 1.5, "2", True, 10**9]),
+        ("threads", [0, -1, 1.5, "1", 10**9]),
+        ("poll_s", [0, -1, NAN, INF, 1e300, "1"]),
+        ("window", [0, -5, 1.5, "x", 10**30]),
+        ("window_s", [0, -1, NAN, INF, "x"]),
+        ("window_least_s", [-1, NAN, INF, "x"]),
+        ("deadline_s", [0, -1, NAN, INF, "x"]),
+        ("sessions", [-1, 1.5, True]),
+        ("session_idle_s", [0, NAN, INF]),
+        ("session_finish_s", [0, NAN, INF]),
+        ("on_swap", ["x", None]),
+        ("feedback", [0, 1.5, True]),
+        ("split", ["current", 5, [0.5]]),
+        ("shadow", [5, True]),
+        ("model", ["", "../x", "a\nb", None, 5]),
+    ],
+)
+def test_an_argument_that_no_runtime_can_use_is_refused_at_once(
+    name: str, values: list[Any], tmp_path: Path
+) -> None:
+    for value in values:
+        arguments: dict[str, Any] = {"model": "tiny", "home": str(tmp_path), name: value}
+        with pytest.raises(errors.AgentError, match=f"^EQ512: {name}: expected "):
+            Runtime(**arguments)
+
+
+@pytest.mark.first_is_quick
+@pytest.mark.parametrize("name", ["", 0, 5, b"x", ("a",)])
+def test_the_name_of_a_session_is_a_text(serving: Any, name: Any) -> None:
+    with Runtime("tiny", str(serving.home), telemetry=False) as rt:
+        with pytest.raises(errors.AgentError, match=r"^EQ512: name: expected a text"):
+            rt.session(name)
+        assert rt.open_sessions == 0

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from edgeq import errors
 from edgeq.cli import main
 from edgeq.cli.root import COMMANDS, Section, root
 from edgeq.files import write_atomic
+from edgeq.units import parse_duration, parse_size
 
 EDGEQ = Path(sys.executable).with_name("edgeq")
 
@@ -287,3 +289,48 @@ def test_completion_completes() -> None:
             [EDGEQ, "completion", shell], capture_output=True, text=True, timeout=60, check=True
         )
         assert "_EDGEQ_COMPLETE" in script.stdout
+
+
+def _options(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Parameter]]:
+    context = click.Context(command)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from _options(inner, (*path, name))
+    for option in command.params:
+        yield " ".join((*path, *option.opts)), option
+
+
+def test_every_number_on_the_command_line_is_bounded() -> None:
+    # A number without an upper bound ends as an OverflowError somewhere below: in the store, or in a sleep.
+    unbounded = [
+        where
+        for where, option in _options(root)
+        if not getattr(option, "count", False)
+        and isinstance(option.type, click.types.IntParamType | click.types.FloatParamType)
+        and getattr(option.type, "max", None) is None
+    ]
+    assert unbounded == []
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["runs", "--limit", "9" * 30],
+        ["quarantine", "show", "9" * 30],
+        ["collect", "--all", "--watch", "inf"],
+        ["deploy", "x.eqb", "--to", "pi", "--soak", "9" * 400 + "h"],
+    ],
+)
+def test_a_number_beyond_all_bounds_is_a_usage_error(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    assert "EQ101" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["9" * 400 + "h", "9" * 30 + "ns", f"{2**63} ns", "1" * 25 + "GiB"])
+def test_a_quantity_beyond_all_bounds_is_a_usage_error(text: str) -> None:
+    with pytest.raises(errors.UsageError, match="at most"):
+        parse_size(text) if text.endswith("B") else parse_duration(text)

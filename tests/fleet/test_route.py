@@ -86,15 +86,64 @@ def test_nothing_of_a_configuration_is_executed(home: Path) -> None:
     assert not (home / "executed").exists()
 
 
+@pytest.mark.parametrize("between", ["\t", "=", " = ", "\t=\t", "  ", "\u00a0"])
+def test_whatever_separates_a_keyword_from_its_value_it_is_followed_and_not_executed(
+    home: Path, between: str
+) -> None:
+    path = write(
+        home,
+        f'Include{between}more\nMatch{between}exec "touch {home}/executed"\n\tPort\t1\n'
+        f"Host{between}gate\n\tPort{between}5\n",
+    )
+    write(home, f"Host{between}pi\n\tPort{between}3\n", "more")
+    config = load(path)
+    assert (config.lookup("pi").port, config.lookup("gate").port) == (3, 5)
+    assert config.aliases == ("pi", "gate")
+    assert len(config.skipped) == 1
+    assert not (home / "executed").exists()
+
+
+def test_criteria_of_match_in_any_case_and_quoted_are_as_openssh_reads_them(home: Path) -> None:
+    path = write(
+        home,
+        'Match HOST other\n  Port 1\nMatch !host pi,gate\n  Port 2\nMatch host "pi, x" exec true\n  Port 3\n'
+        'Match Host "pi" LocalUser *\n  Port 4\n',
+    )
+    config = load(path)
+    assert [config.lookup(name).port for name in ("pi", "gate", "third", "other")] == [4, None, 2, 1]
+    assert config.skipped == ('Match host "pi, x" exec true',)
+
+
+def test_users_that_do_not_exist_and_characters_that_end_no_line(home: Path) -> None:
+    path = write(
+        home,
+        "Include ~no-such-user/x\nHost pi # a form feed \x0c ProxyCommand \x0b\n# \u2028 Port 9\n  Port 4\n"
+        "  IdentityFile ~no-such-user/key\n  CertificateFile ~no-such-user/c\n"
+        "  UserKnownHostsFile ~no-such-user/k\n  IdentityAgent ~no-such-user/a\n",
+    )
+    settings = load(path).lookup("pi")
+    assert (settings.port, settings.identities, settings.known_hosts) == (4, (), ())
+    assert settings.agent_socket == "~no-such-user/a"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('Include "x\n', "No closing quotation"),
+        ('Host a\n  UserKnownHostsFile "x\n', "No closing quotation"),
+        ("Host a\n  CanonicalizeHostname yes\n", "canonicaldomains"),
+        ("Host a\n  CanonicalizeMaxDots x\n", "invalid literal"),
+        ("Host a\n  Port \u00b2\n", "1 to 65535"),
+        ("Host a\n  Port 65536\n", "1 to 65535"),
         ("Include config\n", "include itself"),
         ("Host a\n  Port many\n", "1 to 65535"),
         ("Host a\n  Include nested\n", "Host or Match blocks"),
         ("Host a\n  ProxyJump a\n", "circular"),
         ("Host a\n  ProxyJump b\nHost b\n  ProxyJump a\n", "circular"),
         ("Host a\n  ProxyJump -oProxyCommand=x\n", "HOST"),
+        ("Host a\n  ProxyJump b:65536\n", "HOST"),
+        ("Host a\n  ProxyJump b:0\n", "HOST"),
+        ("Host a\n  ProxyJump b:\u0661\n", "HOST"),
         ("Host a\nPort\n", "ssh configuration"),
     ],
 )

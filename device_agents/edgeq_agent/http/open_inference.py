@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Collection, Mapping, NamedTuple
 from urllib.parse import unquote
 
 from edgeq_agent import __version__
@@ -160,38 +160,40 @@ def _infer(
 ) -> Reply:
     request = parse_infer(split(headers, body))
     if request.sequence is not None:
-        answer = _next(runtime, name, version, request, request.sequence)
-    else:
-        answer = runtime.run(
-            request.inputs,
-            request.key,
-            request.raw,
-            request.deadline_s,
-            release=version,
-            ticket=request.ticket,
-        )
-    return Inference(name, request.id, answer, _select(request, answer.outputs)).reply()
+        return _next(runtime, name, version, request, request.sequence)
+    answer = runtime.run(
+        request.inputs, request.key, request.raw, request.deadline_s, release=version, ticket=request.ticket
+    )
+    return _reply(name, request, answer)
 
 
 def _next(
     runtime: Runtime, model: str, version: str | None, request: InferRequest, sequence: Sequence
-) -> Answer:
-    """Return the answer to a request of a sequence; a sequence whose first request fails has not begun."""
+) -> Reply:
+    """Return the response to a request of a sequence; a sequence whose first request fails has not begun."""
     if sequence.start:
-        session = runtime.session(sequence.name, key=request.key, release=version)
+        key = sequence.id if request.key is None else request.key
+        session = runtime.session(sequence.name, key=key, release=version)
     else:
         session = runtime.session_named(sequence.name)
         if version not in (None, session.release):
-            raise Refused(404, f"sequence {sequence.name!r} of {model!r} runs on version {session.release}")
+            raise Refused(404, f"sequence {sequence.name} of {model!r} runs on version {session.release}")
     ends = sequence.end
     try:
-        return session.run(request.inputs, request.raw, request.deadline_s, request.ticket)
-    except AgentError:
+        # Before it runs: a request that is refused leaves the state as it was.
+        _check_choices(request, [info.name for info in session.outputs])
+        answer = session.run(request.inputs, request.raw, request.deadline_s, request.ticket)
+        return _reply(model, request, answer)
+    except BaseException:
         ends = ends or sequence.start
         raise
     finally:
         if ends:
             session.close()
+
+
+def _reply(model: str, request: InferRequest, answer: Answer) -> Reply:
+    return Inference(model, request.id, answer, _select(request, answer.outputs)).reply()
 
 
 class Inference(NamedTuple):
@@ -240,12 +242,17 @@ class Inference(NamedTuple):
 def _select(request: InferRequest, outputs: Mapping[str, Any]) -> tuple[OutputTensor, ...]:
     if request.outputs is None:
         return tuple(OutputTensor(name, array, request.binary_outputs) for name, array in outputs.items())
-    selected = []
-    for choice in request.outputs:
-        if not isinstance(choice.name, str) or choice.name not in outputs:
-            raise Refused(400, f"output {choice.name!r}: expected one of " + ", ".join(outputs))
-        selected.append(OutputTensor(choice.name, outputs[choice.name], choice.binary))
-    return tuple(selected)
+    _check_choices(request, outputs)
+    return tuple(
+        OutputTensor(str(each.name), outputs[str(each.name)], each.binary) for each in request.outputs
+    )
+
+
+def _check_choices(request: InferRequest, known: Collection[str]) -> None:
+    """Refuse a request for an output that is none of the known ones; where none is known, allow all."""
+    for choice in request.outputs or ():
+        if known and (not isinstance(choice.name, str) or choice.name not in known):
+            raise Refused(400, f"output {str(choice.name)[:80]!r}: expected one of " + ", ".join(known))
 
 
 def _feedback(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, NamedTuple
 
 from edgeq_agent.calls.fields import Fields
@@ -21,12 +22,14 @@ class Sequence(NamedTuple):
     """A request's place in a sequence, as Triton's sequence extension describes it.
 
     Attributes:
-        name: of the sequence: its id as text.
+        name: of its session. The number 1 and the text "1" are ids of two sequences.
+        id: its id as text.
         start: whether the request is the first one.
         end: whether it is the last one.
     """
 
     name: str
+    id: str
     start: bool
     end: bool
 
@@ -126,7 +129,7 @@ def _sequence(options: Fields) -> Sequence | None:
             400,
             f"parameters: sequence_id: expected a number below 2**64, or up to {_LONGEST_ID} characters",
         )
-    return Sequence(str(name), start, end)
+    return Sequence(json.dumps(name), str(name), start, end)
 
 
 def _choices(fields: Fields, binary_outputs: bool) -> tuple[OutputChoice, ...] | None:

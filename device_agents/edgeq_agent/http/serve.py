@@ -23,6 +23,7 @@ from edgeq_agent.http.access import Access
 from edgeq_agent.http.addresses import Sharing
 from edgeq_agent.releases import release_store
 from edgeq_agent.sdk.session import END, FINISH, RESTART, Rules
+from edgeq_agent.storage import disk
 from edgeq_agent.storage.code_folder import CODE
 from edgeq_agent.storage.home import Home, locate
 
@@ -140,6 +141,7 @@ def _options(namespace: argparse.Namespace) -> Options:
     fields = Fields(
         {
             "--threads": namespace.threads,
+            "--deadline": namespace.deadline,
             "--max-body": namespace.max_body,
             "--max-requests": namespace.max_requests,
             "--port": namespace.port,
@@ -155,8 +157,8 @@ def _options(namespace: argparse.Namespace) -> Options:
         home=home,
         address=address,
         models=tuple(fields.model_names("--model")),
-        threads=fields.integer("--threads", 1, 1 << 40),
-        deadline_s=namespace.deadline,
+        threads=fields.integer("--threads", 1, 256),
+        deadline_s=fields.seconds("--deadline", 0.0) if fields.has("--deadline") else None,
         body_bytes=fields.integer("--max-body", 1, 1 << 40),
         requests=fields.integer("--max-requests", 1, 1024),
         telemetry=not namespace.no_telemetry,
@@ -184,15 +186,16 @@ def _token(path: str) -> str:
     subject = f"--token-file {path}"
     hint = "(umask 077; head -c 32 /dev/urandom | base64 > TOKEN_FILE)"
     try:
-        with open(path, "rb") as stream:
-            status = os.fstat(stream.fileno())
-            text = stream.read(1024).decode("ascii", "replace").strip()
+        descriptor = disk.open_to_read(path)  # a named pipe would block else
     except OSError as error:
         raise AgentError(BAD_REQUEST, subject, error.strerror or "cannot be read", hint=hint) from error
-    if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
-        raise AgentError(
-            BAD_REQUEST, subject, "other users can read it, or it is not a file", hint=f"chmod 600 {path}"
-        )
+    with open(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
+            raise AgentError(
+                BAD_REQUEST, subject, "other users can read it, or it is not a file", hint=f"chmod 600 {path}"
+            )
+        text = stream.read(1024).decode("ascii", "replace").strip()
     if not _TOKEN.fullmatch(text):
         raise AgentError(
             BAD_REQUEST, subject, expected="one token of 16 to 512 letters, digits and ._~+/-", hint=hint

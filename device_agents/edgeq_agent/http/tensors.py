@@ -136,7 +136,7 @@ def inputs_of(message: Message) -> dict[str, Any]:
             )
         expected = kind.elements * kind.dtype.itemsize
         if isinstance(size, bool) or not isinstance(size, int) or size != expected:
-            raise Refused(400, f"{subject}: binary_data_size: expected {expected}, got {size!r}")
+            raise Refused(400, f"{subject}: binary_data_size: expected {expected}, got {size!r}"[:300])
         if used + size > len(binary):
             raise Refused(400, f"{subject}: expected {size} bytes, got {len(binary) - used}")
         arrays[name] = _from_bytes(binary, kind, used)
@@ -153,12 +153,16 @@ def _type_of(entry: Fields, subject: str) -> TensorType:
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         known = ", ".join(DATATYPES)
         raise Refused(400, f"{subject}: datatype: expected one of {known}, got {str(datatype)[:40]}")
+    # Each length alone too: beside a length of 0, one beyond what numpy takes gives few elements.
     valid = isinstance(shape, list) and all(
-        isinstance(length, int) and not isinstance(length, bool) and length >= 0 for length in shape
+        isinstance(length, int) and not isinstance(length, bool) and 0 <= length <= _MAX_ELEMENTS
+        for length in shape
     )
     if not valid or shape is None or len(shape) > 8:
         raise Refused(
-            400, f"{subject}: shape: expected a list of up to 8 whole numbers, got {str(shape)[:80]}"
+            400,
+            f"{subject}: shape: expected a list of up to 8 whole numbers, of at most {_MAX_ELEMENTS} "
+            f"elements each, got {str(shape)[:80]}",
         )
     kind = TensorType(datatype, tuple(shape))
     if kind.elements > _MAX_ELEMENTS:

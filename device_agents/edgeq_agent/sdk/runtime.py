@@ -40,6 +40,9 @@ POLL_S = 1.0
 _MAX_INTERPRETERS = 4
 _PROBLEMS = 20
 _MAX_TICKETS = 1 << 24
+_MAX_THREADS = 256
+_MAX_POOL = 1024
+_LONGEST_WINDOW = 1 << 40
 _PAUSE_S = 0.005
 _log = logging.getLogger("edgeq_agent")
 # Finalizers of multiprocessing with a higher number run first.
@@ -108,9 +111,9 @@ class Runtime:
             release for at most `session_finish_s`), `end`, or `restart` (it restarts on the new release).
 
     Raises:
-        AgentError: EQ510, no release of the model serves here; EQ544, none of its releases loads; EQ546, the
-            weights are not valid. When the device's split names releases that are not here, that is reported
-            and `current` serves.
+        AgentError: EQ512, an argument is not valid; EQ510, no release of the model serves here; EQ544, none
+            of its releases loads; EQ546, the weights are not valid. When the device's split names releases
+            that are not here, that is reported and `current` serves.
     """
 
     def __init__(
@@ -148,12 +151,14 @@ class Runtime:
         self._closing = threading.Lock()
         self._closed = False
         self._forked = False
-        self._telemetry, self._poll_s = telemetry, poll_s
+        self._telemetry = telemetry
+        self._poll_s = Fields({"poll_s": poll_s}).seconds("poll_s", POLL_S)
+        if not (split is None or isinstance(split, (bool, Mapping))):
+            raise Fields({"split": split}).refuse("split", "weights by arm or release, or false")
+        if not (shadow is None or isinstance(shadow, str)):
+            raise Fields({"shadow": shadow}).refuse("shadow", "a release, or a model file of it")
         self._split, self._shadow = split, (shadow, shadow_fraction)
-        self._options = Options(
-            threads, pool or min(os.cpu_count() or 1, _MAX_INTERPRETERS), telemetry, window, window_s,
-            window_least_s,
-        )  # fmt: skip
+        self._options = _options(threads, pool, telemetry, window, window_s, window_least_s)
         self._open()
         self._at_exit = _close_at_exit(self)
         _runtimes.add(self)
@@ -251,16 +256,16 @@ class Runtime:
         """Begin a sequence of calls on an interpreter of its own, for a model that keeps state.
 
         Args:
-            name: of the session; one of this name that is open ends. Default: a new name.
+            name: of the session, a text; one of this name that is open ends. Default: a new name.
             key: assigns the session to an arm of a split; default: its name.
             release: the id of the release to use; it must serve.
 
         Raises:
             SessionsFull: EQ562. NoSuchRelease: EQ549. RuntimeClosed: EQ543.
-            AgentError: EQ503, EQ504, EQ560, the model cannot be loaded once more.
+            AgentError: EQ512, the name is not a text; EQ503, EQ504, EQ560, the model cannot be loaded again.
         """
         self._routing()  # opens again after a fork
-        named = os.urandom(8).hex() if name is None else name
+        named = os.urandom(8).hex() if name is None else Fields({"name": name}).text("name")
         return self._sessions.open(named, named if key is None else key, release)
 
     def session_named(self, name: str) -> Session:
@@ -421,6 +426,34 @@ class Runtime:
         # The text, not the error: its traceback would keep a refused model in memory.
         self._problems.append(Problem(release, error.code, one_line(error)))
         _log.warning("%s: %s", self.model, one_line(error))
+
+
+def _options(
+    threads: int, pool: int | None, telemetry: bool, window: int, window_s: float, window_least_s: float
+) -> Options:
+    """Return how releases are loaded.
+
+    Raises:
+        AgentError: EQ512, a number is not valid.
+    """
+    fields = Fields(
+        {
+            "threads": threads,
+            "pool": pool or None,
+            "window": window,
+            "window_s": window_s,
+            "window_least_s": window_least_s,
+        }
+    )
+    usual = min(os.cpu_count() or 1, _MAX_INTERPRETERS)
+    return Options(
+        fields.integer("threads", 1, _MAX_THREADS),
+        fields.integer("pool", 1, _MAX_POOL, usual),
+        telemetry,
+        fields.integer("window", 1, _LONGEST_WINDOW),
+        fields.seconds("window_s", 60.0),
+        fields.number("window_least_s", 0.0),
+    )
 
 
 def _close_in_child(runtime: Runtime) -> Any:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edgeq_agent.sdk.engine import Engine
     from edgeq_agent.sdk.routing import Routing
     from edgeq_agent.sdk.slot import Slot
+    from edgeq_agent.sdk.tensors import TensorInfo
 
 FINISH, END, RESTART = "finish", "end", "restart"
 _MAX_SESSIONS = 10_000
@@ -104,6 +105,12 @@ class Session:
         """The id of the release that answers its calls; empty once it has ended."""
         engine = self._engine
         return engine.release if engine else ""
+
+    @property
+    def outputs(self) -> list[TensorInfo]:
+        """The outputs of that release; none once it has ended, or before it restarts on another release."""
+        engine = self._engine
+        return engine.outputs if engine else []
 
     def infer(self, x: Any, raw: bool = False, deadline_s: float | None = None) -> Any:
         """Run the model on the next sample of the sequence; arguments and result as `Runtime.infer`.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeq.errors import ConfigError, EdgeqError
+from edgeq.files import expand_user
 from edgeq.fleet.address import parse_address
 from edgeq.fleet.names import check_device_name, check_name, check_plain
 from edgeq.values import DeviceKind, TransportKind
@@ -163,7 +164,7 @@ def make_entry(
         if kind is None
         else DeviceKind(_one_of(where, "kind", kind, [k.value for k in DeviceKind])),
         labels=dict(labels or {}),
-        identity=None if identity is None else folder / Path(identity).expanduser(),
+        identity=None if identity is None else folder / expand_user(identity),
         fingerprint=fingerprint,
         python=python,
         home=home,

@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from edgeq.errors import ConfigError, UsageError
+from edgeq.files import expand_user
 from edgeq.fleet.hosts import csv_file
 from edgeq.fleet.hosts.ansible_ini import read_ini
 from edgeq.fleet.hosts.ansible_yaml import read_yaml
@@ -59,13 +60,13 @@ def read_hosts(
         ConfigError: the file cannot be read, or is of another format.
         UnknownName: no host matches.
     """
-    path = Path(source).expanduser()
+    path = expand_user(source)
     if not path.exists():
         if not _names_hosts(source, format):
             raise ConfigError(
                 source, "no such file", hint="name a file, or a pattern of hosts in ~/.ssh/config"
             )
-        path, patterns, format = USUAL.expanduser(), [source, *patterns], HostFormat.SSH_CONFIG
+        path, patterns, format = expand_user(USUAL), [source, *patterns], HostFormat.SSH_CONFIG
     if path.is_dir():
         raise ConfigError(source, expected="a file", got="a folder", hint="name the inventory file in it")
     text = _text(path)

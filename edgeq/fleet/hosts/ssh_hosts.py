@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from edgeq.errors import ConfigError
+from edgeq.files import expand_user
 from edgeq.fleet.hosts.entry import Entries, HostEntry, HostFile, make_entry
 from edgeq.fleet.ssh.config import USUAL, SshConfig, load
 
@@ -21,7 +22,7 @@ def read_ssh_config(path: Path) -> HostFile:
         ConfigError: it cannot be read or parsed.
     """
     entries = Entries(path)
-    usual = path.expanduser().absolute() == USUAL.expanduser().absolute()
+    usual = expand_user(path).absolute() == expand_user(USUAL).absolute()
     config = load(USUAL if usual else path)
     for skipped in config.skipped:
         entries.notes.append(f"`{skipped}` is not evaluated")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq.errors import ConfigError
+from edgeq.files import expand_user
 from edgeq.fleet.ssh.config import USUAL
 from edgeq.values import Device
 
@@ -111,7 +112,7 @@ def _included(device: Device) -> Iterator[Path]:
     if device.ssh_config is False:
         return
     own = USUAL if device.ssh_config is True else device.ssh_config
-    path = own.expanduser()
+    path = expand_user(own)
     if device.ssh_config is not True and not path.is_file():
         raise ConfigError(str(path), "cannot be read: no such file")
     if '"' in str(path) or any(ord(letter) < 32 for letter in str(path)):

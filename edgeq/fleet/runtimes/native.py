@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeq.errors import DeviceUnsupported
+from edgeq.files import expand_user
 from edgeq.fleet.agent.client import AgentClient
 from edgeq.fleet.agent.upload import Content, upload
 from edgeq.fleet.connect import NO_RETRY, RetryPolicy, ask
@@ -31,7 +32,7 @@ def use_native(
     """
     inventory = Inventory.load(workspace)
     device = inventory.get(name)
-    runtime = native_runtime(path.expanduser().resolve(), "it was chosen by the user")
+    runtime = native_runtime(expand_user(path).resolve(), "it was chosen by the user")
 
     def send(client: AgentClient) -> None:
         sizes = {file.sha256: file.size_bytes for file in runtime.files}

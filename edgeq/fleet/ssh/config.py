@@ -14,11 +14,15 @@ from typing import Any
 import paramiko
 
 from edgeq.errors import ConfigError
+from edgeq.files import expand_user
 
 USUAL = Path("~/.ssh/config")
 _DEEPEST = 16
 # `Match exec` would run a command; the other criteria depend on what only ssh itself knows.
 _MATCHES = frozenset({"host", "originalhost", "user", "localuser", "all"})
+_WITHOUT_VALUE = frozenset({"all", "canonical", "final"})
+# What paramiko reads as a setting is one here too, whatever separates the words: no line escapes the checks.
+_SETTING = paramiko.SSHConfig.SETTINGS_REGEX
 # paramiko keeps only the first CertificateFile, ssh uses all; numbered names keep them apart.
 _CERTIFICATE = re.compile(r"certificatefile\d{6}")
 _KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts")
@@ -69,9 +73,9 @@ class SshConfig:
         Raises:
             ConfigError: a value is invalid.
         """
-        options: Mapping[str, Any] = self.parsed.lookup(name)
+        options = _options(self.parsed, name)
         port = options.get("port")
-        if port is not None and not (str(port).isdigit() and 0 < int(port) < 65536):
+        if port is not None and not (re.fullmatch("[0-9]{1,5}", str(port)) and 0 < int(port) < 65536):
             raise ConfigError(f"ssh config: Host {name}: Port", expected="1 to 65535", got=str(port))
         jump = options.get("proxyjump")
         return HostSettings(
@@ -83,7 +87,7 @@ class SshConfig:
             identities_only=str(options.get("identitiesonly", "no")).lower() == "yes",
             agent_socket=_agent(options.get("identityagent")),
             known_hosts=_existing(
-                shlex.split(str(options.get("userknownhostsfile", ""))) or _KNOWN_HOSTS,
+                _words("UserKnownHostsFile", str(options.get("userknownhostsfile", ""))) or _KNOWN_HOSTS,
             ),
             jump=None if jump is None or str(jump).lower() == "none" else str(jump),
             identity_names=tuple(map(str, options.get("identityfile", []))),
@@ -102,13 +106,28 @@ def load(path: Path | None) -> SshConfig:
     """
     lines: list[str] = []
     skipped: list[str] = []
-    if path is not None and (path != USUAL or path.expanduser().exists()):
-        lines = list(_followed(_lines(path.expanduser(), depth=0), skipped))
+    if path is not None and (path != USUAL or expand_user(path).exists()):
+        lines = list(_followed(_lines(expand_user(path), depth=0), skipped))
     try:
         parsed = paramiko.SSHConfig.from_text("\n".join(lines))
     except Exception as error:  # its parser raises plain Exception, ConfigParseError and ValueError
         raise ConfigError(str(path), f"not a valid ssh configuration: {error}") from error
     return SshConfig(parsed=parsed, skipped=tuple(skipped), aliases=tuple(dict.fromkeys(_aliases(lines))))
+
+
+def _options(parsed: paramiko.SSHConfig, name: str) -> Mapping[str, Any]:
+    try:
+        options: Mapping[str, Any] = parsed.lookup(name)
+    except Exception as error:  # as in `load`, and KeyError for settings that need others
+        raise ConfigError(f"ssh config: Host {name}", f"cannot be evaluated: {error!r}") from error
+    return options
+
+
+def _words(setting: str, value: str) -> list[str]:
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise ConfigError(f"ssh config: {setting} {value[:80]}", str(error)) from error
 
 
 def _aliases(lines: Sequence[str]) -> Iterator[str]:
@@ -127,7 +146,8 @@ def _lines(path: Path, *, depth: int) -> Iterator[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), f"cannot be read: {error}") from error
     block: str | None = None
-    for line in text.splitlines():
+    # Not `splitlines`: to ssh, a form feed in a comment ends no line.
+    for line in text.split("\n"):
         key, value = _split(line)
         if key in ("host", "match"):
             block = line
@@ -137,7 +157,7 @@ def _lines(path: Path, *, depth: int) -> Iterator[str]:
         for included in _included(path, value):
             inner = list(_lines(included, depth=depth + 1))
             nested = any(_split(one)[0] in ("host", "match") for one in inner)
-            if nested and block is not None and block.split()[1:] not in (["*"], ["all"]):
+            if nested and block is not None and _split(block)[1] not in ("*", "all"):
                 raise ConfigError(
                     str(path),
                     f"`{line.strip()}` inside `{block.strip()}`: the included file has Host or Match blocks",
@@ -150,10 +170,10 @@ def _lines(path: Path, *, depth: int) -> Iterator[str]:
 
 
 def _included(path: Path, value: str) -> Iterator[Path]:
-    for pattern in shlex.split(value):
+    for pattern in _words("Include", value):
         # Relative paths are relative to ~/.ssh, also in files that are elsewhere.
-        base = Path(pattern).expanduser()
-        where = base if base.is_absolute() else Path("~/.ssh").expanduser() / base
+        base = expand_user(pattern)
+        where = base if base.is_absolute() else expand_user("~/.ssh") / base
         if not base.is_absolute() and not glob.has_magic(pattern) and not where.exists():
             where = path.parent / base
         yield from sorted(Path(name) for name in glob.glob(str(where)) if Path(name).is_file())
@@ -165,25 +185,40 @@ def _followed(lines: Iterator[str], skipped: list[str]) -> Iterator[str]:
     for line in lines:
         key, value = _split(line)
         if key in ("host", "match"):
-            words = [word.lstrip("!").lower() for word in value.split()]
-            keywords = {words[0], *words[2::2]} if words else set()
-            inside = key == "match" and not keywords <= _MATCHES
+            criteria = _criteria(value) if key == "match" else []
+            inside = not {name.removeprefix("!") for name, _ in criteria} <= _MATCHES
             if inside:
-                skipped.append(line.strip())
+                skipped.append(" ".join(line.split()))
+            elif key == "match":
+                # ssh ignores the case of criteria; paramiko takes one in capitals for one that is met.
+                line = "Match " + " ".join(
+                    f"{name} {shlex.quote(rest)}" if rest else name for name, rest in criteria
+                )
         if inside:
             continue
         number += key == "certificatefile"
         yield line if key != "certificatefile" else f"CertificateFile{number:06} {value}"
 
 
+def _criteria(value: str) -> list[tuple[str, str]]:
+    """Return the criteria of a `Match` line in lower case, with their values, as paramiko reads them."""
+    try:
+        words = shlex.split(value)
+    except ValueError:
+        return [("unreadable", value)]
+    criteria = []
+    while words:
+        name = words.pop(0).lower()
+        with_value = words and name.removeprefix("!") not in _WITHOUT_VALUE
+        criteria.append((name, words.pop(0) if with_value else ""))
+    return criteria
+
+
 def _split(line: str) -> tuple[str, str]:
+    """Return a line's keyword in lower case, and the rest; two empty texts for a comment."""
     text = line.strip()
-    if not text or text.startswith("#"):
-        return "", ""
-    key, _, value = (
-        text.replace("=", " ", 1).partition(" ") if "=" in text.split()[0] else text.partition(" ")
-    )
-    return key.lower(), value.strip().lstrip("=").strip()
+    match = None if text.startswith("#") else _SETTING.match(text)
+    return (match[1].lower(), match[2].strip()) if match else ("", "")
 
 
 def _agent(value: str | None) -> str | None:
@@ -193,15 +228,15 @@ def _agent(value: str | None) -> str | None:
         return "none"
     if value.startswith("$"):
         return os.environ.get(value[1:].strip("{}"), "none")
-    return str(Path(value.strip('"')).expanduser())
+    return str(expand_user(value.strip('"')))
 
 
 def _keys(names: Any) -> tuple[Path, ...]:
-    paths = (Path(str(name)).expanduser() for name in ([names] if isinstance(names, str) else names))
+    paths = (expand_user(str(name)) for name in ([names] if isinstance(names, str) else names))
     return tuple(path for path in paths if path.is_file() or path.with_name(f"{path.name}.pub").is_file())
 
 
 def _existing(names: Any) -> tuple[Path, ...]:
     # paramiko returns a list for settings that may be repeated, and a string for the others.
-    paths = (Path(str(name)).expanduser() for name in ([names] if isinstance(names, str) else names))
+    paths = (expand_user(str(name)) for name in ([names] if isinstance(names, str) else names))
     return tuple(path for path in paths if path.is_file())

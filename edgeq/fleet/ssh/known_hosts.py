@@ -112,7 +112,12 @@ def check_jump(device: str, host: str, port: int, *, pinned: HostKey | str, show
 
 
 def _lines(path: Path) -> Iterator[tuple[str | None, str, HostKey]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        # It may revoke keys, so that it cannot be left out.
+        raise ConfigError(str(path), f"cannot be read: {error.strerror}") from error
+    for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue

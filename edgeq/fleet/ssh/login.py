@@ -10,6 +10,7 @@ import paramiko
 from paramiko.pkey import UnknownKeyType
 
 from edgeq.errors import AuthenticationFailed, DeviceTimeout, EdgeqError, LinkLost, UsageError
+from edgeq.files import expand_user
 from edgeq.fleet.ssh.agent_keys import AgentKeys, agent_keys, public_blob
 
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
@@ -155,7 +156,7 @@ def _keys(login: Login, held: AgentKeys) -> Iterator[tuple[str, paramiko.PKey]]:
     if login.identity is not None:
         yield from _of_identity(login.identity, held)
         return
-    files = login.identities or tuple(Path("~/.ssh", name).expanduser() for name in _DEFAULT_KEYS)
+    files = login.identities or tuple(expand_user(Path("~/.ssh", name)) for name in _DEFAULT_KEYS)
     if login.identities:
         yield from _of_files(files, login.certificates, held)
     if login.agent:

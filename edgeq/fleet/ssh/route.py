@@ -20,7 +20,7 @@ from edgeq.fleet.ssh.known_hosts import check_jump, check_known, known_keys
 from edgeq.fleet.ssh.login import Login, log_in
 
 _HOP = re.compile(
-    r"(?:ssh://)?(?:(?P<user>[^@\s-][^@\s]*)@)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:@\[\]-][^\s:@\[\]]*)(?::(?P<port>\d+))?"
+    r"(?:ssh://)?(?:(?P<user>[^@\s-][^@\s]*)@)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:@\[\]-][^\s:@\[\]]*)(?::(?P<port>[0-9]{1,5}))?"
 )
 _MOST_HOPS = 8
 
@@ -220,7 +220,7 @@ def _jumps(config: SshConfig, name: str, text: str | None, seen: tuple[str, ...]
         return
     for word in text.split(","):
         match = _HOP.fullmatch(word.strip())
-        if match is None:
+        if match is None or not 0 < int(match["port"] or 22) < 65536:
             raise ConfigError(
                 f"{name}: jump", expected="[USER@]HOST[:PORT], several separated by commas", got=repr(word)
             )

@@ -117,6 +117,32 @@ def test_a_sequence_whose_first_request_fails_has_not_begun(total: Any) -> None:
         assert _ask(server, sequence_id="c", sequence_start=True)[0] == 200
 
 
+def test_a_first_request_for_an_output_that_is_not_there_begins_nothing(total: Any) -> None:
+    with running(total, "--port", "0", "--sessions", "1") as server:
+        request = request_of(ONE, "x", outputs=[{"name": "other"}])
+        request["parameters"] = {"sequence_id": "a", "sequence_start": True}
+        assert server.post("total", request)[0] == 400
+        assert _ask(server, sequence_id="a")[0] == 409
+        assert _ask(server, sequence_id="b", sequence_start=True)[0] == 200
+
+
+def test_a_request_that_is_refused_leaves_the_state(total: Any) -> None:
+    with running(total, "--port", "0") as server:
+        assert _ask(server, sequence_id="a", sequence_start=True)[0] == 200
+        request = request_of(ONE, "x", outputs=[{"name": "other"}], parameters={"sequence_id": "a"})
+        status, answer = server.post("total", request)
+        assert (status, "expected one of total" in answer["error"]) == (400, True)
+        assert _values(_ask(server, sequence_id="a")[1]) == (START + 2).tolist()
+
+
+def test_a_number_and_its_text_are_ids_of_two_sequences(total: Any) -> None:
+    with running(total, "--port", "0") as server:
+        for number in range(1, 4):
+            for name in (1, "1", "1.0", '"1"'):
+                status, answer = _ask(server, sequence_id=name, sequence_start=number == 1)
+                assert (status, _values(answer)) == (200, (START + number).tolist())
+
+
 @pytest.mark.parametrize("on_swap", ["finish", "end", "restart"])
 def test_a_swap_in_the_middle(total: Any, on_swap: str) -> None:
     home = Home(str(total.home))

@@ -142,12 +142,27 @@ def test_the_socket_of_a_dead_server_is_replaced_and_of_a_running_one_is_not(ser
         (["--model", "nobody"], 1, "EQ510"),
         (["--model", "../x"], 2, "EQ512"),
         (["--threads", "0"], 2, "EQ512"),
+        (["--threads", "1000000"], 2, "EQ512"),
+        (["--deadline", "nan"], 2, "EQ512"),
+        (["--deadline", "0"], 2, "EQ512"),
+        (["--session-idle", "inf"], 2, "EQ512"),
+        (["--sessions", "-1"], 2, "EQ512"),
+        (["--max-body", "0"], 2, "EQ512"),
+        (["--token-file", "/dev/zero"], 2, "not a file"),
+        (["--token-file", "/nonexistent"], 2, "No such file"),
     ],
 )
 def test_wrong_options_are_refused(serving: Any, options: list[str], status: int, words: str) -> None:
     got, error = refused(serving, *options)
     assert (got, words in error) == (status, True), error
     assert not (serving.home / "serve.sock").exists()
+
+
+@pytest.mark.slow
+def test_a_named_pipe_as_token_file_is_refused_without_waiting(serving: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    status, error = refused(serving, "--token-file", str(tmp_path / "pipe"))
+    assert (status, "not a file" in error) == (2, True), error
 
 
 def test_a_port_in_use_is_refused(serving: Any) -> None:
