@@ -190,8 +190,8 @@ def _period_text(window: Window) -> str:
     return f"{started:%Y-%m-%d %H:%M} to {ended:{ending}}"
 
 
-def _interrupted_text(window: Window) -> str:
-    return str(window.interrupted) if window.interrupted else "-"
+def _if_any_text(count: int) -> str:
+    return str(count) if count else "-"
 
 
 def _clock_text(window: Window) -> str:
@@ -274,7 +274,12 @@ FIGURES: tuple[FieldFigure, ...] = (
     _figure("shadow", _shadow_json, FieldColumn("shadow", _shadows_text, numeric=False)),
     _figure("feedback", _feedback_json, FieldColumn("feedback", _feedback_text, numeric=False)),
     _count_figure("merged", "windows", lambda w: w.merged),
-    _figure("interrupted", lambda w: w.interrupted, FieldColumn("interrupted", _interrupted_text)),
+    _figure(
+        "interrupted",
+        lambda w: w.interrupted,
+        FieldColumn("interrupted", lambda w: _if_any_text(w.interrupted)),
+    ),
+    _figure("lost", lambda w: w.lost, FieldColumn("lost windows", lambda w: _if_any_text(w.lost))),
     _figure("clock_synced", lambda w: w.clock_synced, FieldColumn("clock", _clock_text, numeric=False)),
     _figure("uptime_ns", lambda w: w.uptime_ns),
     _figure("started_ns", lambda w: w.started_ns, FieldColumn("period (UTC)", _period_text, numeric=False)),

@@ -79,6 +79,76 @@ def test_numbering_continues_after_all_windows_were_acknowledged(place: home.Hom
         assert box.append("m", "r", _window()) == 2
 
 
+def open_window(mark: str, **changes: Any) -> outbox.OpenWindow:
+    return outbox.OpenWindow("m", "r", mark, _window(**changes))
+
+
+def test_a_window_keeps_the_number_that_it_got_when_it_began(place: home.Home) -> None:
+    with outbox.opened(place) as box:
+        box.begin(open_window("9-a"))
+        box.begin(open_window("9-a"))
+        assert box.append("m", "r", _window()) == 2
+        assert box.append("m", "r", _window(), "9-a", following=open_window("9-b")) == 1
+        assert box.append("m", "r", _window()) == 4
+        assert box.begun() == ["9-b"]
+        box.discard("9-b")
+        assert (box.begun(), box.lose(["9-b"])) == ([], 0)
+        assert [window["seq"] for window in box.take(10)[1]] == [1, 2, 4]
+
+
+def test_a_lost_window_is_an_empty_one_of_the_boot_in_which_it_began(place: home.Home) -> None:
+    with outbox.opened(place) as box:
+        began, box.boot = box.boot, "older:nonce"
+        box.begin(open_window("9-a", inferences=0))
+        box.boot = began
+        assert box.lose(["9-a", "9-unknown"]) == 1
+        assert box.lose(["9-a"]) == 0
+        boot, (window,) = box.take(10)
+    assert (boot, window["boot"], window["seq"], window["lost"]) == ("older:nonce", "older:nonce", 1, 1)
+    assert (window["model"], window["release"], window["inferences"]) == ("m", "r", 0)
+
+
+def test_the_numbers_of_one_collection_ascend(place: home.Home) -> None:
+    """A window that began early and ended late is sent by the next collection, and not deleted before."""
+    with outbox.opened(place) as box:
+        box.begin(open_window("9-a"))
+        box.append("m", "r", _window())
+        box.append("m", "r", _window())
+        boot, sent = box.take(10)
+        assert [window["seq"] for window in sent] == [2, 3]
+        box.append("m", "r", _window(), "9-a")
+        box.append("m", "r", _window())
+        assert box.acknowledge(boot, 3) == 2
+        assert [window["seq"] for window in box.take(10, (boot, 3))[1]] == [4]
+        assert box.acknowledge(boot, 4) == 1
+        assert box.take(10, (boot, 4))[1] == []
+        assert [window["seq"] for window in box.take(10)[1]] == [1]
+        assert box.acknowledge(boot, 1) == 1
+
+
+def test_a_file_of_an_older_agent_gets_the_table_of_begun_windows(place: home.Home) -> None:
+    with outbox.opened(place) as box:
+        box.append("m", "r", _window())
+    change(place, "DROP TABLE begun")
+    change(place, "PRAGMA user_version = 1")
+    with outbox.opened(place) as box:
+        box.begin(open_window("9-a"))
+        assert box.append("m", "r", _window(), "9-a") == 2
+        assert box.pending() == 2
+
+
+@pytest.mark.parametrize(("column", "value"), [("body", "{"), ("body", "{}"), ("seq", "x"), ("seq", 0)])
+def test_a_damaged_window_that_has_begun_costs_no_other_window(
+    place: home.Home, column: str, value: object
+) -> None:
+    with outbox.opened(place) as box:
+        box.append("m", "r", _window())
+        box.begin(open_window("9-a"))
+        change(place, f"UPDATE begun SET {column} = ?", (value,))  # noqa: S608
+        box.lose(["9-a"])
+        assert sum(window["inferences"] for window in box.take(10)[1]) == 1
+
+
 def test_one_boot_at_a_time_oldest_first(place: home.Home) -> None:
     with outbox.opened(place) as box:
         box.append("m", "r", _window())

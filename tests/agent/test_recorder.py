@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from edgeq_agent import Runtime
 from edgeq_agent.http.open_inference import Service
 from edgeq_agent.sdk.call_metrics import CallMetrics
 from edgeq_agent.sdk.recorder import Recorder
+from edgeq_agent.storage import clock, disk
 from edgeq_agent.storage.home import Home
 from edgeq_agent.telemetry import open_windows, outbox
 from edgeq_agent.telemetry.window import parse
@@ -175,6 +177,74 @@ def test_a_killed_process_loses_at_most_its_last_second(serving: Any, tiny_model
     assert window["latency"]["count"] == 0
     assert list(file.iterdir()) == []
     assert _windows(serving) == [window]
+
+
+KILLED_AT_ONCE = """
+import os, signal, sys
+import numpy as np
+from edgeq_agent import Runtime
+from edgeq_agent.sdk.recorder import Recorder
+Recorder.tick = lambda recorder, last=False: None  # killed before the first one
+rt = Runtime("tiny", sys.argv[1])
+for _ in range(int(sys.argv[3])):
+    rt.infer(np.load(sys.argv[2])[0])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("calls", [1, 0])
+def test_a_window_of_which_no_count_is_left_is_seen_as_lost(
+    serving: Any, tiny_models: Path, calls: int
+) -> None:
+    data = str(tiny_models / "data.npy")
+    for _ in range(2):
+        argv = [sys.executable, "-c", KILLED_AT_ONCE, str(serving.home), data, str(calls)]
+        subprocess.run(argv, env=serving.environment, check=False)
+    windows = _windows(serving)
+    assert [(each["seq"], each["lost"], each["interrupted"]) for each in windows] == [(1, 1, 1), (2, 1, 1)]
+    assert _sum(windows) == 0
+    assert _windows(serving) == windows
+
+
+@pytest.mark.slow
+def test_each_window_that_began_is_stored_lost_or_open(
+    serving: Any, tiny_data: Any, tiny_models: Path
+) -> None:
+    with Runtime("tiny", str(serving.home), window_s=0.3) as rt:
+        for _ in range(3):
+            rt.infer(tiny_data[0])
+            _until(lambda: not rt.recording_problem)
+            time.sleep(1.2)
+    assert [each["seq"] for each in _windows(serving)] == [1, 2, 3]
+    with Runtime("tiny", str(serving.home)):
+        time.sleep(1.5)  # nothing happens: closing leaves no window
+    with outbox.opened(Home(str(serving.home))) as box:
+        assert box.begun() == []
+    assert len(_windows(serving)) == 3
+
+
+@pytest.mark.parametrize("how", ["lost", "torn", "mixed 1", "mixed 2"])
+@pytest.mark.first_is_quick
+def test_a_power_cut_loses_at_most_the_last_second(
+    serving: Any, tiny_data: Any, tmp_path: Path, injection: Any, how: str
+) -> None:
+    cache = injection.page_cache.PageCache(serving.home)
+    with disk.use(injection.machine.FaultyDisk(cache, None)), Runtime("tiny", str(serving.home)) as rt:
+        for calls in (5, 12):
+            for _ in range(calls):
+                rt.infer(tiny_data[0])
+        chance = random.Random(how)  # noqa: S311 - a seed that a failure names
+        _until(lambda: '"unrecorded":17' in str(cache.after_cut("lost", chance)))
+        left = cache.after_cut(how, chance)
+        # SQLite syncs its own file.
+        left["outbox.db"] = Path(serving.home, "outbox.db").read_bytes()
+    after = Home(str(tmp_path / "after"))
+    injection.page_cache.write_tree(Path(after.root), left)
+    with clock.use(injection.machine.FakeClock()), outbox.opened(after) as box:
+        assert open_windows.recover(after, box) == 1
+        _, (window,) = box.take(10)
+    assert (window["unrecorded"], window["interrupted"], window.get("lost", 0)) == (17, 1, 0)
 
 
 def test_a_window_that_was_stored_is_not_counted_again(serving: Any, tiny_data: Any) -> None:

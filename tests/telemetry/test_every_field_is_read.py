@@ -76,6 +76,7 @@ CHANGES: dict[str, Change] = {
     "shadow.failed": swap(3),
     "merged": swap(2),
     "interrupted": swap(1),
+    "lost": swap(1),
     "clock_synced": swap(False),
     "uptime_ns": swap(2**60),
     "device_id": swap("another"),

@@ -7,6 +7,7 @@ window.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -22,6 +23,7 @@ _RING_BYTES = 1 << 20
 _RING_SAMPLES = 256
 # With so many rings waiting for the recorder, further samples are counted as unrecorded and dropped.
 _MOST_WAITING_RINGS = 8
+_serials = itertools.count(1)
 
 
 class Side(NamedTuple):
@@ -81,6 +83,10 @@ class CallMetrics:
     Args:
         window_inferences, window_s, least_s: a window is due after that many inferences, but not before it is
             `least_s` old, and in any case once it is `window_s` old.
+
+    Attributes:
+        serial: tells apart the metrics of one process.
+        number: of the open window, from 0.
     """
 
     def __init__(
@@ -95,6 +101,7 @@ class CallMetrics:
     ) -> None:
         self.release = release
         self.side = side
+        self.serial = next(_serials)
         self._reference = reference
         channels = [len(edges) for edges in reference.edges] + [1] * len(loaded.inputs)
         self.feeds = [Feed(tensor, channels[number]) for number, tensor in enumerate(loaded.inputs)]
@@ -274,8 +281,12 @@ class CallMetrics:
         self._keyed += keyed - self._seen_keyed
         self._seen, self._seen_unrecorded, self._seen_keyed = now, unrecorded, keyed
 
-    def open_window(self) -> Window | None:
-        """Return the counts that are in no stored window; None when there are none (recorder only)."""
+    def new_window(self) -> Window:
+        """Return a window that begins now: nothing is counted in it."""
+        return self._only_counted(WindowBuilder(self._reference), {}, 0, late=0)
+
+    def open_window(self) -> Window:
+        """Return the counts that are in no stored window (recorder only)."""
         now = self.totals()
         calls = now.calls - self._stored_calls
         errors = {
@@ -283,11 +294,12 @@ class CallMetrics:
             for kind, count in now.errors.items()
             if kind != "output_not_finite" and count > self._stored.errors.get(kind, 0)
         }
-        if not calls and not errors:
-            return None
+        return self._only_counted(self._builder, errors, calls, late=now.late - self._stored.late)
+
+    def _only_counted(self, builder: WindowBuilder, errors: dict[str, int], calls: int, late: int) -> Window:
         return replace(
-            self._builder.counted(errors, calls),
-            deadline_misses=now.late - self._stored.late,
+            builder.counted(errors, calls),
+            deadline_misses=late,
             arm=self.side.arm,
             experiment=self.side.experiment or None,
         )

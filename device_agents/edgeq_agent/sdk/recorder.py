@@ -1,7 +1,9 @@
 """The recorder: one thread that stores telemetry windows in the outbox and counters in their file.
 
-No failure ends it: each is reported and counted, and what could not be stored is stored later. Once a second
-the counts of the open windows go into a file, so that a process that is killed loses at most the last second.
+No failure ends it: each is reported and counted, and what could not be stored is stored later. A window gets
+its number in the outbox before the first call is counted in it, and once a second the counts of the open
+windows go into a file, synced. So a kill or a power cut loses at most the last second, and the host sees each
+window that is missing.
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ from edgeq_agent.sdk.errors import StorageFailed
 from edgeq_agent.storage import process_token
 from edgeq_agent.storage.home import Home
 from edgeq_agent.telemetry import open_windows, outbox
-from edgeq_agent.telemetry.open_windows import OpenWindow
+from edgeq_agent.telemetry.outbox import OpenWindow
 
 if TYPE_CHECKING:
     from edgeq_agent.sdk.engine import Engine
+    from edgeq_agent.telemetry.window import Window
 
 _TICK_S = 1.0
 # The last write waits for other processes of the model to release the counters' lock.
@@ -57,6 +60,8 @@ class Recorder:
         self._counters = Counters(home, model)
         self._file = f"{process_token.token()}-{next(_numbers)}"
         self._written: list[OpenWindow] = []
+        # Metrics whose open window has no number, because the outbox could not be written.
+        self._unnumbered: set[CallMetrics] = set()
         self._failed = 0
         self._restarts = 0
         # Why the last tick did not store everything; empty when it did.
@@ -105,7 +110,10 @@ class Recorder:
         return f"nothing was stored for {idle_s:.0f} s" if idle_s > _LATE_S else ""
 
     def follow(self, engine: Engine) -> None:
-        """Record an engine's calls until the engine is gone."""
+        """Record an engine's calls until the engine is gone; to be called before the first one."""
+        if self._windows:
+            self._unnumbered.add(engine.metrics)
+            self._guarded(partial(self._begin, engine.metrics))
         self._followed.append((weakref.ref(engine), engine.metrics))
 
     def hand_over(self, metrics: CallMetrics, ring: Ring, count: int) -> None:
@@ -174,7 +182,7 @@ class Recorder:
         self._failing = ""
         for pair in list(self._followed):
             self._guarded(partial(self._visit, pair, last))
-        for step in (self.close_late, self._write_ahead, partial(self.store_counters, last)):
+        for step in (self.close_late, self._begin_all, self._write_ahead, partial(self.store_counters, last)):
             self._guarded(step)
         self._problem = self._failing
         self._ticked_s = time.monotonic()
@@ -197,6 +205,22 @@ class Recorder:
                 _add(self._past, metrics)
                 self._followed.remove(pair)
 
+    def _begin(self, metrics: CallMetrics) -> None:
+        """Give the open window of a release its number."""
+        with outbox.opened(self._home) as box:
+            box.begin(self._open(metrics, metrics.number, metrics.new_window()))
+        self._unnumbered.discard(metrics)
+
+    def _begin_all(self) -> None:
+        """Number the open windows that could not be numbered when they began."""
+        followed = {metrics for _, metrics in self._followed}
+        self._unnumbered &= followed
+        for metrics in list(self._unnumbered):
+            self._begin(metrics)
+
+    def _open(self, metrics: CallMetrics, number: int, window: Window) -> OpenWindow:
+        return OpenWindow(self._model, metrics.release, self._mark(metrics, number), window)
+
     def _recover(self) -> None:
         with outbox.opened(self._home) as box:
             open_windows.recover(self._home, box)
@@ -205,17 +229,15 @@ class Recorder:
         """Replace the file with the counts of the open windows."""
         if not self._windows:
             return
-        windows = []
-        for _, metrics in self._followed:
-            window = metrics.open_window()
-            if window is not None:
-                windows.append(OpenWindow(self._model, metrics.release, self._mark(metrics), window))
+        windows = [
+            self._open(metrics, metrics.number, metrics.open_window()) for _, metrics in self._followed
+        ]
         if [_counts(each) for each in windows] != [_counts(each) for each in self._written]:
             open_windows.write(self._home, self._file, windows)
             self._written = windows
 
-    def _mark(self, metrics: CallMetrics) -> str:
-        return f"{self._file}/{metrics.release}/{metrics.side.arm or ''}/{id(metrics)}/{metrics.number}"
+    def _mark(self, metrics: CallMetrics, number: int) -> str:
+        return f"{self._file}/{metrics.release}/{metrics.side.arm or ''}/{metrics.serial}/{number}"
 
     def close_late(self) -> None:
         """Store the feedback of releases that were replaced (recorder only)."""
@@ -231,21 +253,33 @@ class Recorder:
         if not (force or metrics.due()):
             return True
         window = metrics.window()
-        if window is None:
-            metrics.restart()
-            return True
-        if not self._windows:
-            metrics.stored(window)
-            return True
         try:
-            with outbox.opened(self._home) as box:
-                box.append(self._model, metrics.release, window, self._mark(metrics))
+            if self._windows and (window is not None or force):
+                self._store(metrics, window, last=force)
         except (sqlite3.Error, ValueError, OSError) as error:
             # The window stays open and goes on counting; it is stored later, and nothing is lost.
             self._fail(metrics.release, _storage("a telemetry window was not stored", error))
             return False
-        metrics.stored(window)
+        if window is None:
+            metrics.restart()
+        else:
+            metrics.stored(window)
+            self._unnumbered.discard(metrics)
         return True
+
+    def _store(self, metrics: CallMetrics, window: Window | None, last: bool) -> None:
+        """Put a release's window into the outbox, and number the next one, unless this was the last.
+
+        Args:
+            window: None when nothing happened in it.
+        """
+        mark = self._mark(metrics, metrics.number)
+        with outbox.opened(self._home) as box:
+            if window is None:
+                box.discard(mark)
+                return
+            following = None if last else self._open(metrics, metrics.number + 1, metrics.new_window())
+            box.append(self._model, metrics.release, window, mark, following)
 
     def store_counters(self, last: bool) -> None:
         """Add what is new to the counters file (recorder only)."""

@@ -67,6 +67,7 @@ def merge_windows(*windows: Window) -> Window:
         shadow=_add_shadows([window.shadow for window in windows]),
         merged=sum(window.merged for window in windows),
         interrupted=sum(window.interrupted for window in windows),
+        lost=sum(window.lost for window in windows),
         clock_synced=_all([window.clock_synced for window in windows]),
         uptime_ns=_largest(window.uptime_ns for window in windows),
     )

@@ -1,37 +1,24 @@
 """Open windows on disk: what a killed process had counted and not stored becomes a window of its own.
 
 Each runtime keeps one file, `open-windows/<process token>-<number>.json`, and replaces it once a second
-while calls come: the counts of its open windows, without their histograms. The file is not synced. Where the
-process has ended without removing it, its windows go into the outbox, marked as interrupted: the calls that
-they count are `unrecorded`.
+while calls come: the counts of its open windows, without their histograms. Where the process has ended
+without removing it, its windows go into the outbox, marked as interrupted: the calls that they count are
+`unrecorded`. A window that has begun and is in no file becomes an empty one, marked as lost.
 """
 
 from __future__ import annotations
 
 import os
-from typing import NamedTuple, Sequence
+from typing import Sequence
 
 from edgeq_agent.calls.fields import Fields
 from edgeq_agent.errors import AgentError
 from edgeq_agent.storage import damage, disk, files, process_token
 from edgeq_agent.storage.home import Home
-from edgeq_agent.telemetry.outbox import Outbox
-from edgeq_agent.telemetry.window import Window, WindowError, parse_unnumbered, to_json
+from edgeq_agent.telemetry.outbox import OpenWindow, Outbox
+from edgeq_agent.telemetry.window import WindowError, parse_unnumbered, to_json
 
 SCHEMA = "edgeq.open-windows/1"
-
-
-class OpenWindow(NamedTuple):
-    """One open window.
-
-    Attributes:
-        mark: names it in the outbox, which knows whether it was stored after all.
-    """
-
-    model: str
-    release: str
-    mark: str
-    window: Window
 
 
 def path_of(home: Home, name: str) -> str:
@@ -40,7 +27,7 @@ def path_of(home: Home, name: str) -> str:
 
 
 def write(home: Home, name: str, windows: Sequence[OpenWindow]) -> None:
-    """Replace a runtime's file; without windows it is removed.
+    """Replace a runtime's file and sync it; without windows it is removed.
 
     Raises:
         OSError: the disk refuses.
@@ -53,7 +40,7 @@ def write(home: Home, name: str, windows: Sequence[OpenWindow]) -> None:
         {"model": each.model, "release": each.release, "mark": each.mark, "window": to_json(each.window)}
         for each in windows
     ]
-    files.write_json(path_of(home, name), {"schema": SCHEMA, "windows": entries}, durable=False)
+    files.write_json(path_of(home, name), {"schema": SCHEMA, "windows": entries})
 
 
 def recover(home: Home, box: Outbox) -> int:
@@ -62,11 +49,11 @@ def recover(home: Home, box: Outbox) -> int:
     Raises:
         OSError: the disk refuses.
     """
-    if not os.path.isdir(home.open_windows):
-        return 0
+    # Before the files are read: the file of a process that ends meanwhile is left for the next call.
+    ended = [mark for mark in box.begun() if not _alive(mark)]
     stored = 0
-    for name in sorted(os.listdir(home.open_windows)):
-        if not name.endswith(".json") or process_token.alive(name.partition("-")[0]):
+    for name in sorted(os.listdir(home.open_windows)) if os.path.isdir(home.open_windows) else ():
+        if not name.endswith(".json") or _alive(name):
             continue
         path = os.path.join(home.open_windows, name)
         try:
@@ -78,9 +65,14 @@ def recover(home: Home, box: Outbox) -> int:
             damage.set_aside(home, path, f"is damaged: {error}"[:300], lost)
             continue
         for each in windows:
-            stored += box.append_once(each.mark, each.model, each.release, each.window)
+            stored += box.append_once(each)
         files.remove(path)
-    return stored
+    return stored + (box.lose(ended) if ended else 0)
+
+
+def _alive(name: str) -> bool:
+    """Return whether the process runs that a file or a mark is called after."""
+    return process_token.alive(name.partition("-")[0])
 
 
 def _parse(body: object) -> list[OpenWindow]:

@@ -1,4 +1,8 @@
-"""The outbox: keep windows in SQLite until the host acknowledges them; when full, merge neighbours."""
+"""The outbox: keep windows in SQLite until the host acknowledges them; when full, merge neighbours.
+
+A window may get its number when it begins (`begin`). One that is never stored then leaves a mark: `lose` puts
+an empty window with its number into its place.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import os
 import sqlite3
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Callable, Iterator, NamedTuple, TypeVar
+from typing import Any, Callable, Collection, Iterator, NamedTuple, TypeVar
 
 from edgeq_agent import wire
 from edgeq_agent.platforms import identity
@@ -25,7 +29,7 @@ from edgeq_agent.telemetry.outbox_file import (
     transaction,
     value_of,
 )
-from edgeq_agent.telemetry.window import Window, parse, to_json
+from edgeq_agent.telemetry.window import Window, WindowError, parse, parse_unnumbered, to_json
 
 CAP = 2000
 
@@ -36,13 +40,27 @@ _KEPT_MARKS = 500
 T = TypeVar("T")
 
 
+class OpenWindow(NamedTuple):
+    """A window that has begun.
+
+    Attributes:
+        mark: names it, also before it has a number: `<process token>-<anything>`.
+        window: its counts up to now; without a number.
+    """
+
+    model: str
+    release: str
+    mark: str
+    window: Window
+
+
 class OutboxSummary(NamedTuple):
     """What an outbox holds.
 
     Attributes:
         boot: that new windows belong to.
         pending: windows, sent or not.
-        last_seq: the number of the boot's last window; 0 before the first.
+        last_seq: the last number that a window of the boot was given; 0 before the first.
         dropped: windows that were lost because the outbox was full.
     """
 
@@ -132,31 +150,87 @@ class Outbox:
         # A new file starts again at seq 1. The nonce keeps its numbers apart from those of a lost file.
         return f"{clock.read_boot_id()}:{row[0]}"
 
-    def append(self, model: str, release: str, window: Window, mark: str | None = None) -> int:
+    def append(
+        self,
+        model: str,
+        release: str,
+        window: Window,
+        mark: str | None = None,
+        following: OpenWindow | None = None,
+    ) -> int:
         """Store one window and return its number; it is on disk when this returns.
 
         Args:
-            mark: a name that `append_once` recognizes.
+            mark: of the window; `append_once` recognizes it.
+            following: the window that begins now; it gets its number in the same transaction.
         """
 
         def store(database: sqlite3.Connection) -> int:
             with transaction(database):
                 if mark is not None:
                     self._remember(database, mark)
-                return self._append(database, model, release, window)
+                seq = self._append(database, model, release, window, mark)
+                if following is not None:
+                    self._begin(database, following)
+                return seq
 
         return self._guarded(store)
 
-    def append_once(self, mark: str, model: str, release: str, window: Window) -> bool:
+    def append_once(self, each: OpenWindow) -> bool:
         """Store one window unless one with its mark was stored; return whether it was."""
 
         def store(database: sqlite3.Connection) -> bool:
             with transaction(database):
-                if database.execute("SELECT 1 FROM meta WHERE name = ?", (_MARK + mark,)).fetchone():
+                if database.execute("SELECT 1 FROM meta WHERE name = ?", (_MARK + each.mark,)).fetchone():
                     return False
-                self._remember(database, mark)
-                self._append(database, model, release, window)
+                self._remember(database, each.mark)
+                self._append(database, each.model, each.release, each.window, each.mark)
             return True
+
+        return self._guarded(store)
+
+    def begin(self, each: OpenWindow) -> None:
+        """Give a window its number before anything is counted in it; it is on disk when this returns."""
+
+        def store(database: sqlite3.Connection) -> None:
+            with transaction(database):
+                self._begin(database, each)
+
+        self._guarded(store)
+
+    def _begin(self, database: sqlite3.Connection, each: OpenWindow) -> None:
+        if database.execute("SELECT 1 FROM begun WHERE mark = ?", (each.mark,)).fetchone():
+            return  # the call before failed after it had stored it
+        row = (each.mark, self.boot, self._next_number(database), each.model, each.release)
+        body = wire.canonical(to_json(each.window)).decode("utf-8")
+        database.execute("INSERT INTO begun VALUES (?, ?, ?, ?, ?, ?)", (*row, body))
+
+    def discard(self, mark: str) -> None:
+        """Forget a window that has begun: nothing happened in it. Its number stays unused."""
+        self._guarded(lambda database: database.execute("DELETE FROM begun WHERE mark = ?", (mark,)))
+
+    def begun(self) -> list[str]:
+        """Return the marks of the windows that have begun and are not stored, oldest first."""
+
+        def read(database: sqlite3.Connection) -> list[str]:
+            rows = database.execute("SELECT mark FROM begun ORDER BY rowid").fetchall()
+            return [str(mark) for (mark,) in rows]
+
+        return self._guarded(read)
+
+    def lose(self, marks: Collection[str]) -> int:
+        """Store an empty window, marked as lost, for each of these that has begun; return their number."""
+
+        def store(database: sqlite3.Connection) -> int:
+            lost = 0
+            with transaction(database):
+                for mark in marks:
+                    query = "SELECT model, release, body FROM begun WHERE mark = ?"
+                    row = database.execute(query, (mark,)).fetchone()
+                    if row is not None:
+                        self._append(database, row[0], row[1], _lost_window(row[2]), mark)
+                        lost += 1
+            return lost
 
         return self._guarded(store)
 
@@ -169,23 +243,35 @@ class Outbox:
             delete = "DELETE FROM meta WHERE name LIKE ? AND rowid <= ?"
             database.execute(delete, (_MARK + "%", oldest[0]))
 
-    def _append(self, database: sqlite3.Connection, model: str, release: str, window: Window) -> int:
+    def _append(
+        self, database: sqlite3.Connection, model: str, release: str, window: Window, mark: str | None
+    ) -> int:
         # So that a damaged device.json does not cost the device its id.
         database.execute("INSERT OR REPLACE INTO meta VALUES ('device_id', ?)", (self._device_id,))
-        database.execute("INSERT OR IGNORE INTO boots VALUES (?, 0)", (self.boot,))
-        database.execute("UPDATE boots SET last_seq = last_seq + 1 WHERE boot = ?", (self.boot,))
-        seq = database.execute("SELECT last_seq FROM boots WHERE boot = ?", (self.boot,)).fetchone()[0]
-        if type(seq) is not int or seq < 1:
-            raise DamagedContent("a number of a window is none")
+        boot, seq = self._number_of(database, mark)
         numbered = replace(
-            window, device_id=self._device_id, boot=self.boot, seq=seq, model=model, release=release
+            window, device_id=self._device_id, boot=boot, seq=seq, model=model, release=release
         )
         database.execute(
             "INSERT INTO windows (boot, seq, model, release, merged, body) VALUES (?, ?, ?, ?, ?, ?)",
-            (self.boot, seq, model, release, window.merged, _text(numbered)),
+            (boot, seq, model, release, window.merged, _text(numbered)),
         )
         self._shrink(database)
         return seq
+
+    def _number_of(self, database: sqlite3.Connection, mark: str | None) -> tuple[str, int]:
+        """Return the boot and the number that a window got when it began, otherwise the next number."""
+        row = database.execute("SELECT boot, seq FROM begun WHERE mark = ?", (mark,)).fetchone()
+        if row is None:
+            return self.boot, self._next_number(database)
+        database.execute("DELETE FROM begun WHERE mark = ?", (mark,))
+        return str(row[0]), _checked_number(row[1])
+
+    def _next_number(self, database: sqlite3.Connection) -> int:
+        database.execute("INSERT OR IGNORE INTO boots VALUES (?, 0)", (self.boot,))
+        database.execute("UPDATE boots SET last_seq = last_seq + 1 WHERE boot = ?", (self.boot,))
+        row = database.execute("SELECT last_seq FROM boots WHERE boot = ?", (self.boot,)).fetchone()
+        return _checked_number(row[0])
 
     def _shrink(self, database: sqlite3.Connection) -> None:
         over = self._count(database) - self._cap
@@ -243,28 +329,38 @@ class Outbox:
             (merged,),
         )
 
-    def take(self, limit: int) -> tuple[str, list[wire.Json]]:
+    def take(self, limit: int, after: tuple[str, int] | None = None) -> tuple[str, list[wire.Json]]:
         """Return the oldest window's boot and up to `limit` of its windows, oldest first; they stay stored.
 
         Only one boot at a time, so that one acknowledgement covers everything sent. The windows are returned
         as stored: a window that is sent twice must be the same both times. The host validates them. Rows that
         hold no JSON are dropped, counted and reported.
-        """
-        return self._guarded(lambda database: self._take(database, limit))
 
-    def _take(self, database: sqlite3.Connection, limit: int) -> tuple[str, list[wire.Json]]:
+        Args:
+            after: the boot and number that were just acknowledged. A window that began before that one and
+                was stored after it waits for the next collection, so that the numbers of one always ascend.
+        """
+        return self._guarded(lambda database: self._take(database, limit, after or ("", 0)))
+
+    def _take(
+        self, database: sqlite3.Connection, limit: int, after: tuple[str, int]
+    ) -> tuple[str, list[wire.Json]]:
+        due = "NOT (boot IS ? AND seq <= ?)"
         windows: list[wire.Json] = []
         unreadable = 0
         with transaction(database):
             while True:
-                first = database.execute("SELECT boot FROM windows ORDER BY id LIMIT 1").fetchone()
+                query = f"SELECT boot FROM windows WHERE {due} ORDER BY id LIMIT 1"  # noqa: S608
+                first = database.execute(query, after).fetchone()
                 if first is None:
                     boot = self.boot
                     break
                 boot = first[0]
-                query = f"SELECT id, {COLUMNS} FROM windows WHERE boot IS ? ORDER BY seq LIMIT ?"  # noqa: S608
+                where = f"boot IS ? AND {due}"
+                query = f"SELECT id, {COLUMNS} FROM windows WHERE {where} ORDER BY seq LIMIT ?"  # noqa: S608
                 rows = [
-                    (number, StoredRow(*values)) for number, *values in database.execute(query, (boot, limit))
+                    (number, StoredRow(*values))
+                    for number, *values in database.execute(query, (boot, *after, limit))
                 ]
                 for number, row in rows:
                     if row.is_sound:
@@ -275,8 +371,8 @@ class Outbox:
                 if windows or not rows:
                     break
             database.execute(
-                "UPDATE windows SET sent = 1 WHERE boot IS ? AND seq <= ?",
-                (boot, windows[-1]["seq"] if windows else 0),
+                f"UPDATE windows SET sent = 1 WHERE boot IS ? AND seq <= ? AND {due}",  # noqa: S608
+                (boot, windows[-1]["seq"] if windows else 0, *after),
             )
         if unreadable:
             lost = f"{unreadable} damaged windows were dropped; the others are sent"
@@ -345,6 +441,19 @@ def known_device_id(home: Home) -> str | None:
     finally:
         database.close()
     return row[0] if row and isinstance(row[0], str) and row[0].isalnum() else None
+
+
+def _checked_number(value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise DamagedContent("a number of a window is none")
+    return value
+
+
+def _lost_window(body: Any) -> Window:
+    try:
+        return replace(parse_unnumbered(value_of(body)), lost=1)
+    except WindowError as error:
+        raise DamagedContent("a window that has begun cannot be read") from error
 
 
 def _text(window: Window) -> str:

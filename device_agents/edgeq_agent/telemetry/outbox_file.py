@@ -21,6 +21,13 @@ _MIGRATIONS = (
         UNIQUE (boot, seq)
     );
     """,
+    # The numbers of windows that have begun and are not stored yet. An older agent leaves the table alone.
+    """
+    CREATE TABLE begun (
+        mark TEXT PRIMARY KEY, boot TEXT NOT NULL, seq INTEGER NOT NULL,
+        model TEXT NOT NULL, release TEXT NOT NULL, body TEXT NOT NULL
+    );
+    """,
 )
 # What SQLite says, as an error of the operation, about a file that is damaged or not the outbox.
 _DAMAGED_TEXTS = ("no such table", "no such column", "has no column", "malformed", "not a database", "decode")

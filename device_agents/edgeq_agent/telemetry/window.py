@@ -136,6 +136,7 @@ class Window:
         shadow: by the shadow's name.
         merged: how many windows of the device this one stands for.
         interrupted: of these, those whose process was killed: their calls are only counted, as `unrecorded`.
+        lost: of the interrupted ones, those that began and of which nothing else is known, not even counts.
         clock_synced: False where the device's clock was not set, or was changed during the window; None where
             that is not known. Its duration is right in any case.
         uptime_ns: the time since the device's boot when the window ended; None from older agents.
@@ -159,6 +160,7 @@ class Window:
     shadow: Mapping[str, Shadow] = field(default_factory=dict)
     merged: int = 1
     interrupted: int = 0
+    lost: int = 0
     clock_synced: bool | None = None
     uptime_ns: int | None = None
     device_id: str = ""
@@ -226,6 +228,7 @@ def _content(fields: Fields) -> Window:
         shadow=_shadows(fields.object("shadow")) if "shadow" in fields else {},
         merged=fields.integer("merged", 1, LARGEST, default=1),
         interrupted=fields.integer("interrupted", 0, LARGEST, default=0),
+        lost=fields.integer("lost", 0, LARGEST, default=0),
         clock_synced=fields.flag("clock_synced") if fields.has("clock_synced") else None,
         uptime_ns=_optional_count(fields, "uptime_ns"),
     )
@@ -286,8 +289,9 @@ def _optional_fields(window: Window) -> Json:
         body["shadow"] = {name: _shadow_json(shadow) for name, shadow in window.shadow.items()}
     if window.merged > 1:
         body["merged"] = window.merged
-    if window.interrupted:
-        body["interrupted"] = window.interrupted
+    for name, windows in (("interrupted", window.interrupted), ("lost", window.lost)):
+        if windows:
+            body[name] = windows
     for name, value in (("clock_synced", window.clock_synced), ("uptime_ns", window.uptime_ns)):
         if value is not None:
             body[name] = value

@@ -38,7 +38,7 @@ def telemetry(call: Call) -> Json:
     with outbox.opened(call.home) as box:
         open_windows.recover(call.home, box)
         acked = box.acknowledge(*request.ack) if request.ack is not None else 0
-        boot, windows = box.take(request.limit)
+        boot, windows = box.take(request.limit, request.ack)
         for window in windows:
             call.response.send(wire.window(window))
         return {
