@@ -76,6 +76,11 @@ def format_percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
+def format_percent_ci95(ends: tuple[float, float] | None) -> str:
+    """Format a 95 % interval to follow its share: ` (95 %: 85.4 to 95.1 %)`; empty without one."""
+    return "" if ends is None else f" (95 %: {100 * ends[0]:.1f} to {format_percent(ends[1])})"
+
+
 def limit_key(name: str) -> str:
     """Return the blueprint's key of a limit: `latency_p95_max` for `latency_p95_ns_max`.
 

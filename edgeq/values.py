@@ -67,6 +67,11 @@ class Metrics:
         output_sqnr_db: signal-to-quantization-noise ratio of the dequantized outputs to the reference's,
             in dB; None without a reference, infinity if the outputs are equal.
         useless: in words why the result is useless; None where it is not (`edgeq_converters.metrics`).
+        accuracy_ci95, agreement_ci95: Wilson's 95 % interval of the share; None without the share, and where
+            samples of one sequence are not independent.
+        accuracy_drop: accuracy of the reference minus the model's, -1..1; None without labels or reference.
+        accuracy_drop_ci95: Newcombe's 95 % interval for paired samples (`edgeq_converters.intervals`).
+        smallest_drop: the smallest drop that so many samples could show; None where they could show none.
     """
 
     samples: int
@@ -74,6 +79,17 @@ class Metrics:
     agreement: float | None = None
     output_sqnr_db: float | None = None
     useless: str | None = None
+    accuracy_ci95: tuple[float, float] | None = None
+    agreement_ci95: tuple[float, float] | None = None
+    accuracy_drop: float | None = None
+    accuracy_drop_ci95: tuple[float, float] | None = None
+    smallest_drop: float | None = None
+
+    @property
+    def drop_is_shown(self) -> bool:
+        """Whether the interval of the drop excludes zero, in either direction."""
+        ends = self.accuracy_drop_ci95
+        return ends is not None and not ends[0] <= 0 <= ends[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

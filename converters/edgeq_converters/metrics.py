@@ -86,10 +86,14 @@ def in_order(
 
 
 def decibels(signal: float, noise: float) -> float:
-    """Return 10 log10(signal / noise) of two powers; infinity without noise, -infinity without signal."""
+    """Return 10 log10(signal / noise) of two powers; infinity without noise, -infinity without signal.
+
+    Noise that is infinite or so large that the ratio is zero gives -infinity too.
+    """
     if noise == 0:
         return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
+    ratio = signal / noise
+    return 10 * math.log10(ratio) if ratio else -math.inf
 
 
 def sqnr_db(outputs: Sequence[Array], references: Sequence[Array]) -> float:
@@ -175,8 +179,11 @@ def useless_result(
         references: the float model's, in the same order; None without them.
         labels: the right class of each sample; None without them.
     """
-    for number, (output, reference) in enumerate(zip(outputs, references or (), strict=False)):
-        reason = useless_output(output, reference)
+    for number, output in enumerate(outputs):
+        if references is None:
+            reason = "holds NaN" if np.isnan(output).any() else None
+        else:
+            reason = useless_output(output, references[number])
         if reason is not None:
             return f"output {number} {reason}" if len(outputs) > 1 else f"its output {reason}"
     if not outputs or outputs[0].ndim < 2 or outputs[0][0].size < 2:

@@ -6,7 +6,7 @@ import importlib.metadata
 import io
 import platform
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ from edgeq.conversion.lineage import Lineage, file_record
 from edgeq.conversion.recorded_lineage import chain_of, lineages_by_digest
 from edgeq.errors import BundleError
 from edgeq.evaluation import ModelRun, dequantized, run
+from edgeq.evaluation.evaluation import judged
 from edgeq.store import UNRECORDED, Recorder, Store, recording_store
-from edgeq.values import DeviceKind
+from edgeq.values import DeviceKind, Metrics
 from edgeq.version import VERSION
 from edgeq_agent import wire
+from edgeq_converters.metrics import useless_result
 
 GOLDEN_SAMPLES = 16
 # How far integer outputs may differ on another runtime, other kernels or another processor, in steps of the
@@ -66,6 +68,8 @@ def make_bundle(
     made_from: Sequence[Lineage] | None = None,
     counter: int | CounterRule = 1,
     keys: Sequence[SigningKey] = (),
+    strict: bool = False,
+    on_warning: Callable[[str], None] | None = None,
     store: Recorder | None = None,
     workspace: Path | None = None,
 ) -> Bundle:
@@ -94,6 +98,8 @@ def make_bundle(
             provenance; None is what the store has recorded.
         counter: of the release, or the rule that returns it; a device accepts only higher counters than it
             has committed.
+        strict: EQ334 for a model that is useless on the data, in place of a warning.
+        on_warning: called with each warning about the model.
         keys: sign it with these; a device accepts only releases with a trusted signature.
         store: where the release and the run are recorded: None is the store of `workspace`, `UNRECORDED`
             keeps no record.
@@ -111,6 +117,10 @@ def make_bundle(
     ran = run(runs_here, data, sequence=sequence, compiled=compiled)
     outputs = dequantized(ran.outputs, ran.info.outputs)
     count = len(ran.inputs[0])
+    figures = Metrics(samples=count, useless=useless_result(outputs, None, ran.labels))
+    useless = judged(runs_here, figures, strict=strict)
+    if useless is not None and on_warning is not None:
+        on_warning(useless)
     if labels and len(labels) != _classes(outputs[0]):
         raise BundleError("labels", expected=f"{_classes(outputs[0])}, one a class", got=str(len(labels)))
     chosen = np.unique(np.linspace(0, count - 1, min(golden_samples, count)).astype(int))

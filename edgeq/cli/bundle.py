@@ -124,6 +124,7 @@ def bundle_command() -> None:
         "[default: as the trust document says, else the workspace's]"
     ),
 )
+@click.option("--strict", is_flag=True, help="Fail if the model is useless on the data (EQ334).")
 @click.option(
     "--counter",
     type=click.IntRange(1, 2**53 - 1),
@@ -146,6 +147,7 @@ def _make(
     golden: int,
     golden_steps: int,
     signers: tuple[str, ...],
+    strict: bool,
     counter: int | None,
 ) -> None:
     """Create a signed bundle of MODEL.tflite."""
@@ -211,6 +213,8 @@ def _make(
         },
         counter=following(known) if counter is None else exactly(counter, known),
         keys=keys,
+        strict=strict,
+        on_warning=app.ui.warn,
         workspace=app.workspace,
     )
     app.ui.emit("edgeq.bundle/1", _to_dict(output, made))

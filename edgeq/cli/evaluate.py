@@ -60,21 +60,34 @@ def evaluate_command(
     app.ui.remarks(notes=evaluation.notes, warnings=evaluation.warnings)
     app.ui.emit("edgeq.evaluate/1", evaluation.to_json())
     app.ui.table(["metric", "value"], _rows(evaluation))
+    metrics = evaluation.metrics
+    if metrics.smallest_drop is not None and not metrics.drop_is_shown:
+        app.ui.line(no_drop_shown(metrics.samples, metrics.smallest_drop))
     if reference is None:
         app.ui.next("evaluate", model, "--data", data, "--reference", "FLOAT.tflite")
     else:
         app.ui.next("select", "BLUEPRINT.toml", "--reference", reference, model)
 
 
-def _rows(evaluation: Evaluation) -> list[list[str]]:
+def no_drop_shown(samples: int, smallest: float) -> str:
+    """Return the sentence on what a number of samples can show."""
     from edgeq.units import format_percent
+
+    return f"{samples} samples cannot show a drop below {format_percent(smallest)}"
+
+
+def _rows(evaluation: Evaluation) -> list[list[str]]:
+    from edgeq.units import format_percent, format_percent_ci95
 
     metrics = evaluation.metrics
     rows = [["samples", str(metrics.samples) + _independence(evaluation)]]
-    if metrics.accuracy is not None:
-        rows.append(["accuracy", format_percent(metrics.accuracy)])
-    if metrics.agreement is not None:
-        rows.append(["agreement", format_percent(metrics.agreement)])
+    for name, share, ends in (
+        ("accuracy", metrics.accuracy, metrics.accuracy_ci95),
+        ("agreement", metrics.agreement, metrics.agreement_ci95),
+        ("accuracy drop", metrics.accuracy_drop, metrics.accuracy_drop_ci95),
+    ):
+        if share is not None:
+            rows.append([name, format_percent(share) + format_percent_ci95(ends)])
     if metrics.output_sqnr_db is not None:
         rows.append(["output SQNR", f"{metrics.output_sqnr_db:.2f} dB"])
     return rows

@@ -67,6 +67,7 @@ def reproduce_command(
             hint="install the recorded versions and run the command again",
             code="EQ324",
         )
+    app.ui.remarks(notes=(), warnings=rebuilt.warnings)
     app.ui.emit(
         "edgeq.reproduce/1",
         {
@@ -74,6 +75,7 @@ def reproduce_command(
             "sha256": rebuilt.sha256,
             "expected": rebuilt.expected,
             "differs": list(rebuilt.differs),
+            "warnings": list(rebuilt.warnings),
             "path": None if output is None else str(output),
         },
     )

@@ -75,7 +75,7 @@ def search_command(
     """Search; exit status 3 if no candidate meets every limit."""
     from edgeq.blueprint import load_blueprint
     from edgeq.conversion import load_recipe
-    from edgeq.evaluation.evaluation import useless_model
+    from edgeq.evaluation.evaluation import judged
     from edgeq.files import write_atomic
     from edgeq.fleet.inventory import Inventory
     from edgeq.report import write_report
@@ -119,11 +119,8 @@ def search_command(
         return
     chosen = result.scores.chosen
     path = chosen.variant.path
-    useless = chosen.variant.metrics.useless
-    if useless and strict:
-        raise useless_model(path, useless)
-    if useless:
-        app.ui.remarks(notes=(), warnings=(f"{chosen.variant.name} is useless: {useless}",))
+    if useless := judged(path, chosen.variant.metrics, strict=strict):
+        app.ui.warn(useless)
     if output is not None:
         write_atomic(output, path.read_bytes())
         path = output

@@ -25,16 +25,18 @@ if TYPE_CHECKING:
 @click.argument("blueprint", type=click.Path(path_type=Path))
 @click.argument("variants", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--reference", required=True, type=click.Path(path_type=Path), help="Float .tflite model.")
+@click.option("--strict", is_flag=True, help="Fail if the chosen variant is useless (EQ334).")
 @click.option(
     "--kind",
     type=click.Choice([kind.value for kind in DeviceKind]),
     help="Apply the limits of this kind of device.",
 )
 def select_command(
-    app: App, blueprint: Path, variants: tuple[Path, ...], reference: Path, kind: str | None
+    app: App, blueprint: Path, variants: tuple[Path, ...], reference: Path, strict: bool, kind: str | None
 ) -> None:
     """Choose among VARIANTS by BLUEPRINT; exit status 3 if none meets every limit."""
     from edgeq.blueprint import load_blueprint
+    from edgeq.evaluation.evaluation import judged
     from edgeq.selection import evaluate_variants, require_chosen, select
     from edgeq.store import Store
 
@@ -58,6 +60,8 @@ def select_command(
         [_row(candidate) for candidate in selection.candidates],
     )
     chosen = require_chosen(selection, subject=str(blueprint))
+    if useless := judged(chosen.variant.path, chosen.variant.metrics, strict=strict):
+        app.ui.warn(useless)
     app.ui.emit("edgeq.select/1", selection.to_json())
     app.ui.say(f"chosen: {chosen.variant.name} ({format_size(chosen.variant.size_bytes)})")
     of_kind = () if kind is None else ("--kind", kind)

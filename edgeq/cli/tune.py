@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeq.cli.evaluate import no_drop_shown
 from edgeq.cli.options import training_options
 from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, command
@@ -66,14 +67,20 @@ def tune_command(
     app.ui.remarks(notes=tuned.notes, warnings=tuned.warnings)
     app.ui.emit("edgeq.tune/1", tuned.to_json())
     app.ui.table(
-        [f"on {tuned.samples} held-out samples", "accuracy", "agreement with float"],
+        [f"on {tuned.samples} held-out samples", "accuracy", "agreement with float", "drop"],
         [
-            ["float, before", _share(tuned.accuracy["float"]), "-"],
-            [f"{scheme}, before", _share(tuned.accuracy["ptq"]), _share(tuned.agreement["ptq"])],
-            ["float, tuned", _share(tuned.accuracy["tuned"]), "-"],
-            [f"{scheme}, tuned", _share(tuned.accuracy["qat"]), _share(tuned.agreement["qat"])],
+            [title, *_figures(tuned, name)]
+            for name, title in (
+                ("float", "float, before"),
+                ("ptq", f"{scheme}, before"),
+                ("tuned", "float, tuned"),
+                ("qat", f"{scheme}, tuned"),
+            )
         ],
     )
+    drops = [tuned.accuracy_drop_ci95[name] for name in ("ptq", "qat")]
+    if tuned.smallest_drop is not None and any(ends and ends[0] <= 0 <= ends[1] for ends in drops):
+        app.ui.line(no_drop_shown(tuned.samples, tuned.smallest_drop))
     app.ui.line()
     app.ui.line(f"{tuned.path}, {tuned.recipe_path}: {_kept(tuned)}")
     app.ui.next(
@@ -88,5 +95,19 @@ def _kept(tuned: Tuned) -> str:
     return f"{tuned.tensors} learned ranges, epoch {tuned.best_epoch} of {tuned.epochs}, start: {tuned.began}"
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _figures(tuned: Tuned, name: str) -> list[str]:
+    """Return accuracy, agreement and accuracy drop of one file, with their 95 % intervals."""
+    return [
+        _share(shares.get(name), ends.get(name))
+        for shares, ends in (
+            (tuned.accuracy, tuned.accuracy_ci95),
+            (tuned.agreement, tuned.agreement_ci95),
+            (tuned.accuracy_drop, tuned.accuracy_drop_ci95),
+        )
+    ]
+
+
+def _share(value: float | None, ends: tuple[float, float] | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" + ("" if ends is None else f" ({ends[0]:.3f} to {ends[1]:.3f})")

@@ -41,6 +41,10 @@ class Tuned:
         accuracy: top-1 on held-out samples, 0..1: `float` before training, `tuned` as a float model, and the
             integer files `ptq` and `qat`. Each is None without labels.
         agreement: share of held-out samples on which `ptq` and `qat` predict the float model's class.
+        accuracy_ci95, agreement_ci95: Wilson's 95 % intervals of these shares.
+        accuracy_drop: accuracy of `float` minus that of `ptq`, `tuned` and `qat`; None without labels.
+        accuracy_drop_ci95: Newcombe's 95 % intervals of the drops, for paired samples.
+        smallest_drop: the smallest drop that the held-out samples could show; None where there is none.
         samples: number of held-out samples; neither training nor the selection of the epoch saw them. A tuned
             model that is worse on them is not kept.
         seconds: duration of the training.
@@ -63,6 +67,11 @@ class Tuned:
     tensors: int
     accuracy: Mapping[str, float | None]
     agreement: Mapping[str, float | None]
+    accuracy_ci95: Mapping[str, tuple[float, float] | None]
+    agreement_ci95: Mapping[str, tuple[float, float] | None]
+    accuracy_drop: Mapping[str, float | None]
+    accuracy_drop_ci95: Mapping[str, tuple[float, float] | None]
+    smallest_drop: float | None
     samples: int
     seconds: float
     tools: Mapping[str, str]
@@ -86,6 +95,11 @@ class Tuned:
             "tensors": self.tensors,
             "accuracy": dict(self.accuracy),
             "agreement": dict(self.agreement),
+            "accuracy_ci95": dict(self.accuracy_ci95),
+            "agreement_ci95": dict(self.agreement_ci95),
+            "accuracy_drop": dict(self.accuracy_drop),
+            "accuracy_drop_ci95": dict(self.accuracy_drop_ci95),
+            "smallest_drop": self.smallest_drop,
             "samples": self.samples,
             "tools": dict(self.tools),
             "notes": list(self.notes),
@@ -188,6 +202,11 @@ def tune(
         tensors=report.tensors,
         accuracy=report.accuracy,
         agreement=report.agreement,
+        accuracy_ci95=report.accuracy_ci95,
+        agreement_ci95=report.agreement_ci95,
+        accuracy_drop=report.accuracy_drop,
+        accuracy_drop_ci95=report.accuracy_drop_ci95,
+        smallest_drop=report.smallest_drop,
         samples=report.samples,
         notes=report.notes,
         warnings=report.warnings,

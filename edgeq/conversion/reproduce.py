@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.conversion import qat
-from edgeq.conversion.conversion import convert
+from edgeq.conversion.conversion import Conversion, convert
 from edgeq.conversion.lineage import FileRecord, Lineage, environment, file_record, short
 from edgeq.converters_client import Progress
 from edgeq.errors import ModelError
@@ -25,12 +25,14 @@ class Reproduction:
     Attributes:
         expected: the SHA-256 in the lineage.
         differs: how tools and machine differ from the recorded ones; may be non-empty for equal bytes.
+        warnings: what may be wrong with the rebuilt file, as when it was made first.
     """
 
     path: Path
     sha256: str
     expected: str
     differs: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -64,9 +66,13 @@ def reproduce(
     for name, recorded in lineage.data.items():
         paths[name] = _locate(name, recorded, moved.get(name), subject)
     rebuild = _tune if lineage.recipe.get("schema") == qat.SCHEMA else _convert
-    sha256, tools = rebuild(lineage.recipe, paths, output, subject, on_progress)
+    rebuilt = rebuild(lineage.recipe, paths, output, subject, on_progress)
     return Reproduction(
-        path=output, sha256=sha256, expected=lineage.output.sha256, differs=tuple(differences(lineage, tools))
+        path=output,
+        sha256=rebuilt.sha256,
+        expected=lineage.output.sha256,
+        differs=tuple(differences(lineage, rebuilt.tools)),
+        warnings=rebuilt.warnings,
     )
 
 
@@ -75,12 +81,12 @@ Paths = Mapping[str, Path]
 
 def _convert(
     body: Mapping[str, Any], paths: Paths, output: Path, subject: str, on_progress: Progress | None
-) -> tuple[str, Mapping[str, str]]:
+) -> Conversion:
     try:
         recipe = Recipe.from_dict(body)
     except ValueError as error:
         raise ModelError(subject, f"its recipe cannot be read ({error})", code="EQ324") from error
-    rebuilt = convert(
+    return convert(
         paths["source"],
         output,
         recipe=recipe,
@@ -91,12 +97,11 @@ def _convert(
         on_progress=on_progress,
         store=UNRECORDED,
     )
-    return rebuilt.sha256, rebuilt.tools
 
 
 def _tune(
     body: Mapping[str, Any], paths: Paths, output: Path, subject: str, on_progress: Progress | None
-) -> tuple[str, Mapping[str, str]]:
+) -> qat.Tuned:
     options = {key: value for key, value in body.items() if key != "schema"}
     if set(options) != {"scheme", "epochs", "distill", "seed"}:
         raise ModelError(
@@ -104,7 +109,7 @@ def _tune(
             f"its tuning settings cannot be read (they have {', '.join(sorted(options))})",
             code="EQ324",
         )
-    rebuilt = qat.tune(
+    return qat.tune(
         paths["source"],
         output,
         training=paths.get("training"),
@@ -113,7 +118,6 @@ def _tune(
         store=UNRECORDED,
         **options,
     )
-    return rebuilt.sha256, rebuilt.tools
 
 
 def differences(lineage: Lineage, tools: Mapping[str, str] | None = None) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from edgeq.evaluation.running import dequantized, run_all
 from edgeq.files import sha256_of
 from edgeq.store import Recorder, recording_store
 from edgeq.values import Metrics
+from edgeq_converters import intervals
 from edgeq_converters.metrics import sqnr_db, useless_result
 
 Real = npt.NDArray[np.float64]
@@ -144,37 +145,71 @@ def evaluate_model(
     outputs = dequantized(runs[0].outputs, runs[0].info.outputs)
     labels = runs[0].labels
     expected = dequantized(runs[1].outputs, runs[1].info.outputs) if len(runs) > 1 else None
-    useless = useless_result(outputs, expected, labels)
+    metrics = metrics_of(outputs, expected, labels, independent=runs[0].sequences in (None, len(outputs[0])))
+    useless = metrics.useless
     evaluation = Evaluation(
         model=ModelFile.of(models[0]),
         reference=ModelFile.of(models[1]) if len(models) > 1 else None,
         data=Path(data),
-        metrics=Metrics(
-            samples=len(outputs[0]),
-            accuracy=None if labels is None else accuracy(outputs[0], labels),
-            agreement=None if expected is None else agreement(outputs[0], expected[0]),
-            output_sqnr_db=None if expected is None else sqnr_db(outputs, expected),
-            useless=useless,
-        ),
+        metrics=metrics,
         sequences=runs[0].sequences,
         notes=runs[0].notes,
         warnings=(*([f"the model is useless: {useless}"] if useless else []), *runs[0].warnings),
     )
     with recording_store(store) as records:
         records.record_run("evaluate", evaluation.model.path.stem, evaluation.to_json())
-    if strict and useless:
-        raise useless_model(evaluation.model.path, useless)
+    judged(evaluation.model.path, evaluation.metrics, strict=strict)
     return evaluation
 
 
-def useless_model(path: Path, why: str) -> ModelError:
-    """Return the error for a model whose results are useless, which the user does not accept."""
-    return ModelError(
-        str(path),
-        f"the model is useless: {why}",
-        hint="edgeq sensitivity shows which operation loses the answer",
-        code="EQ334",
+def metrics_of(
+    outputs: Sequence[Real],
+    expected: Sequence[Real] | None,
+    labels: npt.NDArray[np.int64] | None,
+    *,
+    independent: bool = True,
+) -> Metrics:
+    """Return the metrics of a model's outputs. A pure function.
+
+    Args:
+        outputs: real values, samples first; the classes are those of the first.
+        expected: the float model's, in the same order; None without one.
+        labels: the right class of each sample; None without them.
+        independent: whether the samples are independent of each other; there are no intervals otherwise.
+    """
+    answers = predicted(outputs[0])
+    right = None if labels is None else answers == labels
+    same = None if expected is None else answers == predicted(expected[0])
+    drop = None
+    if right is not None and expected is not None:
+        drop = intervals.drop(predicted(expected[0]) == labels, right)
+    return Metrics(
+        samples=len(answers),
+        accuracy=None if labels is None else accuracy(outputs[0], labels),
+        agreement=None if expected is None else agreement(outputs[0], expected[0]),
+        output_sqnr_db=None if expected is None else sqnr_db(outputs, expected),
+        useless=useless_result(outputs, expected, labels),
+        accuracy_ci95=intervals.share_ci95(right) if independent and right is not None else None,
+        agreement_ci95=intervals.share_ci95(same) if independent and same is not None else None,
+        accuracy_drop=None if drop is None else drop.share,
+        accuracy_drop_ci95=drop.ci95 if independent and drop is not None else None,
+        smallest_drop=drop.smallest if independent and drop is not None else None,
     )
+
+
+def judged(path: Path, metrics: Metrics, *, strict: bool) -> str | None:
+    """Return the warning that a model is useless; None where it is not.
+
+    Raises:
+        ModelError: EQ334 it is, and the user does not accept that.
+    """
+    if metrics.useless is None:
+        return None
+    problem = f"the model is useless: {metrics.useless}"
+    if strict:
+        hint = "edgeq sensitivity shows which operation loses the answer"
+        raise ModelError(str(path), problem, hint=hint, code="EQ334")
+    return f"{path}: {problem}"
 
 
 def predicted(output: Real) -> npt.NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,16 @@ def _metrics(body: Body) -> Metrics:
         agreement=body["agreement"],
         output_sqnr_db=sqnr,
         useless=body.get("useless"),
+        accuracy_ci95=_pair(body.get("accuracy_ci95")),
+        agreement_ci95=_pair(body.get("agreement_ci95")),
+        accuracy_drop=body.get("accuracy_drop"),
+        accuracy_drop_ci95=_pair(body.get("accuracy_drop_ci95")),
+        smallest_drop=body.get("smallest_drop"),
     )
+
+
+def _pair(ends: Sequence[float] | None) -> tuple[float, float] | None:
+    return None if ends is None else (float(ends[0]), float(ends[1]))
 
 
 KIND = StepKind(name="search-candidate", read=CandidateRecord.from_json, write=CandidateRecord.to_json)

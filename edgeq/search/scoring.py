@@ -109,7 +109,8 @@ def score(
         )
         for each in selection.candidates
     )
-    chosen = next((point for point in points if point.admissible), None)
+    name = None if selection.chosen is None else selection.chosen.variant.name
+    chosen = next((point for point in points if point.variant.name == name), None)
     return Scores(points=points, chosen=chosen, selection=selection, verdict=_verdict(points, chosen))
 
 
@@ -154,11 +155,15 @@ def _verdict(points: Sequence[Point], chosen: Point | None) -> str:
         return "no candidate meets every limit"
     if plain is None:
         return f"{chosen.variant.name} is chosen; converting all operations to int8 was not possible"
+    if chosen is plain and plain.variant.metrics.useless:
+        return "int8 meets every limit, but it is useless, and so is every other candidate within the limits"
     if chosen is plain:
         best = "all int8 is best: it meets every limit, and no candidate is preferred to it"
         return best + _alternative(points, plain)
     failed = ", ".join(limit_key(gate.name) for gate in plain.gates if gate.holds is False)
     what = f"int8 fails {failed}" if failed else "int8 is not among the blueprint's schemes"
+    if plain.admissible and plain.variant.metrics.useless:
+        return f"int8 is useless; {chosen.variant.name} meets every limit: {difference(chosen, plain)}"
     if plain.admissible:
         what = "int8 meets every limit too, but the blueprint prefers"
         return f"{what} {chosen.variant.name}: {difference(chosen, plain)}"

@@ -40,9 +40,10 @@ class Candidate:
 
     @property
     def limits_text(self) -> str:
-        """The outcome of each limit."""
+        """The outcome of each limit, and whether the variant is useless."""
         unlisted = () if self.listed else ("not among the blueprint's schemes",)
-        return ", ".join((*unlisted, *(gate.text for gate in self.gates))) or "none stated"
+        useless = ("useless",) if self.variant.metrics.useless else ()
+        return ", ".join((*unlisted, *useless, *(gate.text for gate in self.gates))) or "none stated"
 
     def to_json(self) -> dict[str, Any]:
         """Return the candidate as JSON types."""
@@ -60,7 +61,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """All candidates, best first, and the chosen one; None if no candidate meets every limit."""
+    """All candidates, best first, and the chosen one; None if no candidate meets every limit.
+
+    A useless candidate is chosen only where every candidate that meets every limit is useless.
+    """
 
     candidates: tuple[Candidate, ...]
     chosen: Candidate | None
@@ -151,7 +155,7 @@ def rank(
     measured: Mapping[str, Measured] | None = None,
     unlisted: Collection[str] = (),
 ) -> Selection:
-    """Return the candidates in the blueprint's order of preference, and the first that meets every limit.
+    """Return the candidates in the blueprint's order of preference, and the first useful one in all limits.
 
     A pure function; arguments as in `select`.
 
@@ -175,7 +179,9 @@ def rank(
         [_criterion(preference, _samples(variants)) for preference in blueprint.prefer],
         size=lambda each: (each.variant.size_bytes, each.variant.name),
     )
-    chosen = next((candidate for candidate in ordered if candidate.admissible), None)
+    admissible = [candidate for candidate in ordered if candidate.admissible]
+    useful = [candidate for candidate in admissible if not candidate.variant.metrics.useless]
+    chosen = next(iter(useful or admissible), None)
     return Selection(candidates=tuple(ordered), chosen=chosen)
 
 

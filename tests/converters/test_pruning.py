@@ -92,6 +92,15 @@ def test_magnitude_reduces_only_the_compressed_size(pruned: dict[str, Any]) -> N
     assert report["accuracy"]["file_after"] > 0.8
 
 
+def test_no_sample_calibrates_and_measures(pruned: dict[str, Any]) -> None:
+    # Calibration and validation are the same 150 samples; float32 is not calibrated.
+    assert pruned["chan"]["pruning"]["accuracy"]["samples"] == 150
+    assert pruned["magn"]["pruning"]["accuracy"]["samples"] == 75
+    notes = pruned["magn"]["notes"]
+    assert "75 of 150 held-out samples were left out, because they also calibrate the file" in notes
+    assert "75 of 150 calibration samples were left out, because they also measure the accuracy" in notes
+
+
 def test_the_recipe_holds_the_pruning(pruned: dict[str, Any]) -> None:
     assert pruned["chan"]["recipe"]["prune"] == "channels:0.5"
     assert pruned["chan"]["recipe"]["epochs"] == 8

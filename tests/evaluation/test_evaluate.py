@@ -68,7 +68,12 @@ def test_the_json_document_has_the_metrics_and_the_digest(
     assert main([str(word) for word in words]) == 0
     document = json.loads(capfd.readouterr().out)
     assert document["schema"] == "edgeq.evaluate/1"
-    assert set(document["metrics"]) == {"samples", "accuracy", "agreement", "output_sqnr_db", "useless"}
+    assert set(document["metrics"]) == {
+        *("samples", "accuracy", "agreement", "output_sqnr_db", "useless"),
+        *("accuracy_ci95", "agreement_ci95", "accuracy_drop", "accuracy_drop_ci95", "smallest_drop"),
+    }
+    low, high = document["metrics"]["accuracy_ci95"]
+    assert low < document["metrics"]["accuracy"] < high
     assert document["metrics"]["useless"] is None
     assert document["metrics"]["samples"] == 60
     assert len(document["model"]["sha256"]) == 64

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgeq.evaluation import TensorInfo, dequantized
-from edgeq.evaluation.evaluation import accuracy, agreement, predicted
+from edgeq.evaluation.evaluation import accuracy, agreement, metrics_of, predicted
 
 OUTPUTS = arrays(np.float64, (7, 3), elements=st.floats(-100, 100))
 
@@ -25,6 +26,36 @@ def test_accuracy_and_agreement_count_the_largest_outputs() -> None:
 def test_a_model_agrees_with_itself(output: np.ndarray) -> None:
     assert agreement(output, output) == 1
     assert accuracy(output, predicted(output)) == 1
+
+
+def test_shares_have_intervals_and_a_drop_is_paired() -> None:
+    labels = np.arange(40) % 3
+    reference = np.eye(3)[labels]
+    output = reference.copy()
+    output[:4] = np.roll(output[:4], 1, axis=1)  # four samples become wrong
+    metrics = metrics_of([output], [reference], labels)
+    assert (metrics.accuracy, metrics.agreement, metrics.accuracy_drop) == (0.9, 0.9, 0.1)
+    assert metrics.accuracy_ci95 == metrics.agreement_ci95
+    assert metrics.accuracy_ci95 is not None
+    assert metrics.accuracy_ci95 == pytest.approx((0.7695, 0.9604), abs=1e-4)
+    assert metrics.drop_is_shown == (metrics.smallest_drop is not None and metrics.smallest_drop <= 0.1)
+    same = metrics_of([reference], [reference], labels)
+    assert same.accuracy_drop == 0
+    assert not same.drop_is_shown
+    assert same.smallest_drop == metrics.smallest_drop
+
+
+def test_what_is_not_measured_has_no_interval() -> None:
+    output = np.eye(3)[np.arange(30) % 3]
+    alone = metrics_of([output], None, None)
+    assert (alone.accuracy, alone.accuracy_ci95, alone.agreement_ci95, alone.smallest_drop) == (None,) * 4
+    unlabelled = metrics_of([output], [output], None)
+    assert unlabelled.agreement_ci95 is not None
+    assert (unlabelled.accuracy_drop, unlabelled.accuracy_drop_ci95) == (None, None)
+    # Samples of one sequence are not independent of each other.
+    sequence = metrics_of([output], [output], np.arange(30) % 3, independent=False)
+    assert (sequence.accuracy, sequence.agreement, sequence.accuracy_drop) == (1, 1, 0)
+    assert (sequence.accuracy_ci95, sequence.agreement_ci95, sequence.accuracy_drop_ci95) == (None,) * 3
 
 
 def test_quantized_outputs_become_real_values() -> None:

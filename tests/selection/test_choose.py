@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,24 @@ def test_the_smallest_within_every_limit_is_chosen() -> None:
     selection = rank(variants, baseline=FLOAT, blueprint=blueprint(Limits(accuracy_drop_max=0.02)))
     assert require_chosen(selection, subject="m").variant.name == "int8"
     assert [candidate.variant.name for candidate in selection.candidates] == ["int4", "int8", "float16"]
+
+
+@given(useless=st.sets(st.integers(0, 4)), failing=st.sets(st.integers(0, 4)))
+def test_a_useless_variant_is_chosen_only_where_nothing_useful_meets_the_limits(
+    useless: set[int], failing: set[int]
+) -> None:
+    variants = []
+    for i in range(5):
+        plain = variant(str(i), 100 + i, 0.5 if i in failing else 0.95)
+        metrics = replace(plain.metrics, useless="constant" if i in useless else None)
+        variants.append(replace(plain, metrics=metrics))
+    selection = rank(variants, baseline=FLOAT, blueprint=blueprint(Limits(accuracy_drop_max=0.02)))
+    left = [i for i in range(5) if i not in failing]
+    expected = next(iter([i for i in left if i not in useless] or left), None)
+    chosen = selection.chosen
+    assert (None if chosen is None else int(chosen.variant.name)) == expected
+    for candidate in selection.candidates:
+        assert ("useless" in candidate.limits_text) == (int(candidate.variant.name) in useless)
 
 
 def test_preferences_are_followed_in_their_order() -> None:

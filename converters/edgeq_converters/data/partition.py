@@ -6,10 +6,12 @@ The two kinds have types of their own, so that mypy refuses to fit anything on a
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NewType
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeq_converters.data.samples import Samples, canonical_order, digests, pick
 
@@ -98,6 +100,37 @@ def halves(samples: Samples, *, seed: int) -> Partition:
 def all_to_fit(samples: Samples) -> FitSamples:
     """Return all samples in canonical order, for the model that is written once everything is chosen."""
     return FitSamples(canonical_order(samples))
+
+
+Mask = npt.NDArray[np.bool_]
+
+
+def apart(fit: Sequence[bytes], held_out: Sequence[bytes], *, seed: int) -> tuple[Mask, Mask]:
+    """Return which of two sets of samples to keep, so that no sample is in both.
+
+    Shared samples stay in the set to fit on, if that leaves half of the held-out ones; else they stay held
+    out, if that leaves half of those to fit on; else each set keeps half of them, chosen by the seed. Of a
+    single sample that is both, nothing is left to hold out.
+
+    Args:
+        fit, held_out: `samples.digests_of` of each set.
+
+    Returns:
+        A mask of each set.
+    """
+    shared = np.array(sorted(set(fit) & set(held_out)), dtype="S32")
+    in_fit = np.isin(np.array(fit, dtype="S32"), shared)
+    in_held_out = np.isin(np.array(held_out, dtype="S32"), shared)
+    if 2 * int(in_held_out.sum()) <= len(held_out):
+        return np.ones(len(fit), bool), ~in_held_out
+    if 2 * int(in_fit.sum()) <= len(fit):
+        return ~in_fit, np.ones(len(held_out), bool)
+    drawn = np.random.default_rng(seed).permutation(len(shared))
+    half = len(shared) // 2
+    count = max(half, 1) if in_fit.all() else half
+    to_fit = shared[drawn[:count]]
+    stays = np.isin(np.array(fit, dtype="S32"), to_fit)
+    return ~in_fit | stays, ~np.isin(np.array(held_out, dtype="S32"), to_fit)
 
 
 def _divided(samples: Samples, *, seed: int, folds: int = 1, held_out: int = 0) -> Partition:

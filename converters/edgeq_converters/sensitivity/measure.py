@@ -16,6 +16,7 @@ from edgeq_converters.quantization.quantize import known_ops
 from edgeq_converters.sensitivity import advice, screening, spreads, tensor_noise
 from edgeq_converters.sensitivity.screening import Screen
 from edgeq_converters.sensitivity.tensor_noise import TensorNoise
+from edgeq_converters.sensitivity.usefulness import find_loss
 from edgeq_converters.sensitivity.values import FloatStep, OpSensitivity, Sensitivity
 from edgeq_converters.values import notes_of, warnings_of
 
@@ -62,6 +63,8 @@ def measure(
     names = [op.name for op in screen.ops]
     few = subset(evaluation, _TENSOR_SAMPLES)
     tensors = tensor_noise.measure_tensors(screen.cut.model, all_int8, names, few)
+    loss = find_loss(screen.cut.model, all_int8, few)
+    useless = () if loss is None else (f"all operations in int8, uncorrected: the result is useless: {loss}",)
     remedies = _try_remedies(screen, sweep, float_steps, step)
     whole = operations(model)
     positions = [op.index for op in whole if op.index not in screen.cut.removed]
@@ -81,7 +84,7 @@ def measure(
         ranking=tuple(positions[i] for i in sweep.ranking),
         float_steps=remedies.float_steps,
         notes=(*notes_of(calibration.notes), *_notes(ops, len(used), len(evaluation))),
-        warnings=warnings_of(calibration.notes),
+        warnings=(*useless, *warnings_of(calibration.notes)),
     )
     return replace(result, notes=(*result.notes, *advice.advise_model(result)))
 

@@ -80,6 +80,16 @@ def useless(loss: Loss, *, subject: str) -> ConverterError:
     return ConverterError("EQ334", subject, f"the result is useless: {loss}", hint=ADVICE)
 
 
+def useless_pruning(reason: str, *, subject: str) -> ConverterError:
+    """Return the error for a pruned file that the user does not accept."""
+    return ConverterError(
+        "EQ334",
+        subject,
+        f"the pruned file is useless: {reason}",
+        hint="prune a smaller share, or re-tune for more --epochs",
+    )
+
+
 ADVICE = (
     "scale the inputs to one range before the model, or use --scheme int8-mixed --keep-float, int16x8 or"
     " dynamic; edgeq sensitivity shows each operation"

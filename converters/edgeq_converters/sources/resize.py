@@ -28,7 +28,8 @@ def with_shapes(model: Model, options: SourceOptions) -> Model:
         sizes = tflite_file.index_list(tensor.shape if signature is None else signature)
         fixed = fixed_shape(
             info.name,
-            [None if size < 0 else size for size in sizes],
+            # Some converters write an open dimension as 0; no tensor with data has such a size.
+            [None if size < 1 else size for size in sizes],
             options,
             batch_is_first=False,
             subject=model.subject,
@@ -39,6 +40,7 @@ def with_shapes(model: Model, options: SourceOptions) -> Model:
 
 
 def _resized(model: Model, fixed_shapes: dict[int, tuple[int, ...]]) -> Model:
+    model = _runnable(model)
     shapes = _shapes(model, fixed_shapes)
     editor = Editor(model)
     for index, tensor in enumerate(editor.parsed.subgraphs[0].tensors):
@@ -46,6 +48,17 @@ def _resized(model: Model, fixed_shapes: dict[int, tuple[int, ...]]) -> Model:
             tensor.shape = np.array(shapes[index], np.int32)
             tensor.shapeSignature = None
     return editor.pack()
+
+
+def _runnable(model: Model) -> Model:
+    """Return the model with 1 for each size that is negative or zero, which the runtime does not accept."""
+    editor, changed = Editor(model), False
+    for tensor in editor.parsed.subgraphs[0].tensors:
+        sizes = tflite_file.index_list(tensor.shape)
+        if not tflite_file.is_constant(editor.parsed, tensor) and any(size < 1 for size in sizes):
+            tensor.shape, changed = np.array([max(size, 1) for size in sizes], np.int32), True
+            tensor.shapeSignature = np.array([size if size > 0 else -1 for size in sizes], np.int32)
+    return editor.pack() if changed else model
 
 
 def _shapes(model: Model, fixed_shapes: dict[int, tuple[int, ...]]) -> dict[int, Any]:

@@ -161,6 +161,12 @@ def training_call(model: Any) -> Forward:
 
 def accuracy(outputs: Sequence[npt.NDArray[Any]], labels: npt.NDArray[np.int64] | None) -> float | None:
     """Return the top-1 accuracy, 0..1; None without labels."""
-    if labels is None:
-        return None
-    return float(np.mean(np.argmax(outputs[0], axis=-1) == labels))
+    right = hits(outputs, labels)
+    return None if right is None else float(right.mean())
+
+
+def hits(
+    outputs: Sequence[npt.NDArray[Any]], labels: npt.NDArray[np.int64] | None
+) -> npt.NDArray[np.bool_] | None:
+    """Return whether each sample's largest output is its label; None without labels."""
+    return None if labels is None else np.asarray(np.argmax(outputs[0], axis=-1) == labels).ravel()

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NewType
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters.data import files, samples
+from edgeq_converters.data import files, partition, samples
 from edgeq_converters.data.files import RawSamples
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.values import TensorInfo
+from edgeq_converters.values import Caution, TensorInfo
 
 HELD_OUT = 0.2  # of the training data, where no validation data is given
 
@@ -42,13 +42,24 @@ class LabelledData:
         )
 
 
+FitData = NewType("FitData", LabelledData)
+"""Samples to train on; what is chosen or calibrated may see them too."""
+HeldOutData = NewType("HeldOutData", LabelledData)
+"""Samples that only measure; nothing is trained or calibrated on them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSplit:
-    """Samples to train on, and held-out samples to measure on, which training never sees."""
+    """Samples to train on, and held-out samples to measure on, which training never sees.
 
-    training: LabelledData
-    held_out: LabelledData
+    Attributes:
+        calibration: the samples of the conversion, without those that are held out; None without any.
+    """
+
+    training: FitData
+    held_out: HeldOutData
     notes: tuple[str, ...]
+    calibration: FitData | None = None
 
 
 def read(training: Path | None, validation: Path | None) -> tuple[RawSamples, RawSamples | None]:
@@ -76,33 +87,84 @@ def split(
     labels_needed: bool,
     classes: int,
     seed: int,
+    calibration: RawSamples | None = None,
 ) -> DataSplit:
     """Return the data in the types of the model's inputs.
 
-    Without validation data a fifth of the training data is held out, chosen by the seed.
+    Without validation data a fifth of the training data is held out, chosen by the seed. Validation samples
+    that are training samples too are left out; if all of them are, the same fifth is held out. Calibration
+    samples and held-out samples are set apart (`partition.apart`).
 
     Args:
         classes: number of classes of the model; labels are ignored where it is below two.
+        calibration: samples that the conversion is calibrated on, if any.
 
     Raises:
         ConverterError: EQ203..EQ208 the data does not fit the model, EQ220 labels are required and missing.
     """
     inputs = inputs_of(model)
     training = _fit(raw[0], inputs, classes, labels_needed)
-    if raw[1] is not None:
-        return DataSplit(training=training, held_out=_fit(raw[1], inputs, classes, labels_needed), notes=())
-    if len(training) < 2:
-        raise ConverterError(
-            "EQ202", raw[0].subject, expected="at least two samples to train on", got=f"{len(training)}"
+    validation = None if raw[1] is None else _fit(raw[1], inputs, classes, labels_needed)
+    held_out, notes = _unseen(validation, training)
+    if held_out is None:
+        if len(training) < 2:
+            raise ConverterError(
+                "EQ202", raw[0].subject, expected="at least two samples to train on", got=f"{len(training)}"
+            )
+        count = max(1, int(len(training) * HELD_OUT))
+        kept, held_out = divided(training, count, seed=seed, subject=raw[0].subject)
+        notes += (
+            f"{len(held_out)} of {len(training)} training samples were held out to measure accuracy; "
+            "--validation replaces them",
         )
-    kept, held_out = divided(
-        training, max(1, int(len(training) * HELD_OUT)), seed=seed, subject=raw[0].subject
-    )
-    note = (
-        f"{len(held_out)} of {len(training)} training samples were held out to measure accuracy; "
-        "--validation replaces them"
-    )
-    return DataSplit(training=kept, held_out=held_out, notes=(note,))
+        training = kept
+    measured = HeldOutData(held_out)
+    if calibration is None:
+        return DataSplit(training=FitData(training), held_out=measured, notes=notes)
+    fit, measured, about = _apart(_fit(calibration, inputs, 0, False), measured, seed=seed)
+    if not len(measured):
+        raise ConverterError(
+            "EQ202",
+            calibration.subject,
+            expected="samples besides the one that measures the accuracy",
+            got="the same sample only",
+        )
+    return DataSplit(training=FitData(training), held_out=measured, notes=(*notes, *about), calibration=fit)
+
+
+def _unseen(
+    validation: LabelledData | None, training: LabelledData
+) -> tuple[LabelledData | None, tuple[str, ...]]:
+    """Return the validation samples that are not trained on, None without any, and a warning about others."""
+    if validation is None:
+        return None, ()
+    trained = set(samples.digests_of(training.arrays))
+    new = np.array([digest not in trained for digest in samples.digests_of(validation.arrays)])
+    if new.all():
+        return validation, ()
+    if not new.any():
+        text = f"all {len(new)} validation samples are training samples, so they cannot measure accuracy"
+        return None, (Caution(text),)
+    text = f"{int((~new).sum())} of {len(new)} validation samples are training samples; they were left out"
+    return validation.take(np.flatnonzero(new)), (Caution(text),)
+
+
+def _apart(
+    calibration: LabelledData, held_out: HeldOutData, *, seed: int
+) -> tuple[FitData, HeldOutData, tuple[str, ...]]:
+    """Return both without common samples, and a note on what was left out."""
+    digests = samples.digests_of(calibration.arrays), samples.digests_of(held_out.arrays)
+    fits, measures = partition.apart(*digests, seed=seed)
+    notes = [
+        f"{int((~mask).sum())} of {len(mask)} {what} samples were left out, because they also {why}"
+        for mask, what, why in (
+            (fits, "calibration", "measure the accuracy"),
+            (measures, "held-out", "calibrate the file"),
+        )
+        if not mask.all()
+    ]
+    fit = FitData(calibration.take(np.flatnonzero(fits)))
+    return fit, HeldOutData(held_out.take(np.flatnonzero(measures))), tuple(notes)
 
 
 def divided(

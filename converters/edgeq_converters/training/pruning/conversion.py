@@ -6,10 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph.model import Model
+from edgeq_converters.metrics import useless_result
 from edgeq_converters.progress import Step
-from edgeq_converters.training.common import keras_graph
+from edgeq_converters.training.common import keras_graph, loop
+from edgeq_converters.training.common.training_data import FitData
 from edgeq_converters.training.pruning import measured
 from edgeq_converters.training.pruning.report import (
     BeforeAfter,
@@ -21,8 +25,8 @@ from edgeq_converters.training.pruning.retuning import Retuned, retune
 from edgeq_converters.training.settings import PruningKind, PruningRequest, TrainingSettings
 
 Done = TypeVar("Done")
-Convert = Callable[[Path, Path, Path], Done]
-"""(source, output, an empty folder) -> the result of the conversion."""
+Convert = Callable[[Path, Path, Path, Path | None], Done]
+"""(source, output, an empty folder, calibration data) -> the result of the conversion."""
 
 
 def convert(
@@ -32,7 +36,9 @@ def convert(
     request: PruningRequest,
     settings: TrainingSettings,
     by_recipe: Convert[Done],
+    unpruned: Convert[Any],
     to_float: Convert[Any],
+    calibration: Path | None,
     workdir: Path,
     step: Step,
 ) -> tuple[Done, PruningReport, tuple[str, ...]]:
@@ -40,7 +46,10 @@ def convert(
 
     Args:
         by_recipe: the requested conversion.
+        unpruned: the same for the model before pruning, which may be useless.
         to_float: the conversion to a float32 .tflite.
+        calibration: samples that ranges are fitted on; None where none are. Those that measure the accuracy
+            are left out.
 
     Returns:
         The result of `by_recipe`, the report, and notes for the user.
@@ -49,23 +58,32 @@ def convert(
         ConverterError: as `retune` and the conversion; EQ308 when a pruned weight is not zero in the file.
     """
     subject = str(source)
-    retuned = retune(source, request, settings, step=step)
+    retuned = retune(source, request, settings, step=step, calibration=calibration)
+    fit = _written(retuned.data.calibration, workdir / "pruning-calibration.npz")
     tuned = workdir / "pruned.keras"
     retuned.model.save(tuned)
     try:
-        done = by_recipe(tuned, output, _folder(workdir, "pruned"))
+        done = by_recipe(tuned, output, _folder(workdir, "pruned"), fit)
         hub = workdir / "pruned-float.tflite"
-        to_float(tuned, hub, _folder(workdir, "pruned-float"))
+        to_float(tuned, hub, _folder(workdir, "pruned-float"), None)
     except ConverterError as error:
         if error.subject != str(tuned):
             raise
         raise ConverterError.from_dict({**error.to_dict(), "subject": subject}) from error
     whole = workdir / "unpruned.tflite"
-    by_recipe(source, whole, _folder(workdir, "unpruned"))
+    unpruned(source, whole, _folder(workdir, "unpruned"), fit)
     step("measure", 1)
     models = (Model(data=file.read_bytes(), subject=subject) for file in (whole, output, hub))
     report = _report(request, settings, retuned, *models)
     return done, report, retuned.data.notes
+
+
+def _written(calibration: FitData | None, path: Path) -> Path | None:
+    if calibration is None:
+        return None
+    arrays = {f"input_{i}": array for i, array in enumerate(calibration.arrays)}
+    np.savez(path, **arrays)  # type: ignore[arg-type] # its stub takes allow_pickle there
+    return path
 
 
 def _folder(workdir: Path, name: str) -> Path:
@@ -89,13 +107,17 @@ def _report(
         before=measured.weight_counts(whole),
         after=measured.weight_counts(pruned),
     )
+    held_out = retuned.data.held_out
+    outputs = BeforeAfter(before=measured.outputs(whole, held_out), after=measured.outputs(pruned, held_out))
+    # Re-tuning with labels may lead away from the unpruned model's outputs: the labels judge it then.
+    useless = useless_result(outputs.after, retuned.reference if settings.distill else None, held_out.labels)
     accuracy = PruningAccuracy(
         before=retuned.accuracy_before,
         pruned=retuned.accuracy_pruned,
         tuned=retuned.accuracy_tuned,
-        file_before=measured.accuracy(whole, retuned.data.held_out),
-        file_after=measured.accuracy(pruned, retuned.data.held_out),
-        samples=len(retuned.data.held_out),
+        file_before=loop.accuracy(outputs.before, held_out.labels),
+        file_after=loop.accuracy(outputs.after, held_out.labels),
+        samples=len(held_out),
     )
     zeros_kept = None
     if request.kind is PruningKind.MAGNITUDE:
@@ -123,6 +145,7 @@ def _report(
         speedup=speedup,
         accuracy=accuracy,
         zeros_kept=zeros_kept,
+        useless=useless,
         bought=_gain(request.kind, size, compressed, speedup),
     )
 

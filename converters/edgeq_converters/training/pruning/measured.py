@@ -16,7 +16,7 @@ from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.interpreter import Interpreter, run_samples
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import ignore
-from edgeq_converters.training.common.training_data import LabelledData
+from edgeq_converters.training.common.training_data import HeldOutData
 from edgeq_converters.training.pruning.report import LatencyQuartiles, WeightCounts
 
 _ROUNDS = 12
@@ -58,14 +58,11 @@ def _prepared(model: Model) -> Interpreter:
     return interpreter
 
 
-def accuracy(model: Model, held_out: LabelledData) -> float | None:
-    """Return the file's top-1 accuracy on the held-out samples; None without labels or classes."""
-    if held_out.labels is None:
-        return None
+def outputs(model: Model, held_out: HeldOutData) -> list[npt.NDArray[Any]]:
+    """Return the file's outputs on the held-out samples as real values, samples first."""
     samples = Samples(inputs=model.inputs, arrays=held_out.arrays)
-    scores = run_samples(model, samples, advance=ignore)[0]
-    real = to_real(scores, model.outputs[0])
-    return float(np.mean(np.argmax(real, axis=-1) == held_out.labels))
+    raw = run_samples(model, samples, advance=ignore)
+    return [to_real(array, tensor) for array, tensor in zip(raw, model.outputs, strict=True)]
 
 
 def weights(model: Model) -> dict[str, npt.NDArray[Any]]:

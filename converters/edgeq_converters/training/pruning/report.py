@@ -91,6 +91,7 @@ class PruningReport:
         speedup: median latency before over after.
         zeros_kept: number of pruned weights that are still exactly zero in the file; None for channels.
         bought: the gain in words.
+        useless: in words why the written file is useless; None where it is not.
     """
 
     kind: str
@@ -109,6 +110,7 @@ class PruningReport:
     accuracy: PruningAccuracy
     zeros_kept: int | None
     bought: str
+    useless: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as `pruning` of `edgeq.convert/1`; `zeros_kept` is absent for channels."""

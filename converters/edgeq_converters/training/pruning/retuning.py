@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeq_converters.progress import Step
 from edgeq_converters.training.common import batch_norm, loop
@@ -27,6 +28,7 @@ class Retuned:
     """A pruned and re-tuned model.
 
     Attributes:
+        reference: outputs of the model before pruning on the held-out samples.
         epochs: how many were trained.
         layers: channels of each pruned layer, or its weights that are not zero.
         unpruned: {layer: why it was not pruned}.
@@ -35,6 +37,7 @@ class Retuned:
     """
 
     model: Any
+    reference: list[npt.NDArray[Any]]
     data: DataSplit
     epochs: int
     layers: tuple[PrunedLayer, ...]
@@ -57,17 +60,28 @@ class Fit(Protocol):
     ) -> None: ...
 
 
-def retune(source: Path, request: PruningRequest, settings: TrainingSettings, *, step: Step) -> Retuned:
+def retune(
+    source: Path,
+    request: PruningRequest,
+    settings: TrainingSettings,
+    *,
+    step: Step,
+    calibration: Path | None = None,
+) -> Retuned:
     """Return the model of `source`, pruned and re-tuned.
+
+    Args:
+        calibration: samples that the conversion is calibrated on; they do not measure accuracy.
 
     Raises:
         ConverterError: EQ2xx the data, EQ305, EQ306, EQ314 the model, EQ315 no loss, EQ316 nothing to prune,
             EQ317 training diverged.
     """
     subject = str(source)
-    setup = load_setup(source, settings, step=step)
+    setup = load_setup(source, settings, step=step, calibration=calibration)
     model, data = setup.model, setup.data
     targets = setup.targets(data.training)
+    reference = loop.predict(model, data.held_out)
     accuracy_before = _accuracy(model, data)
     parameters_before = int(model.count_params())
     epochs = loop.epochs_for(len(data.training), batch=_BATCH, steps=_STEPS, requested=settings.epochs)
@@ -101,6 +115,7 @@ def retune(source: Path, request: PruningRequest, settings: TrainingSettings, *,
         pruned = _prune_weights(model, request.ratio, data, steps, subject, fit)
     return Retuned(
         model=pruned.model,
+        reference=reference,
         data=data,
         epochs=epochs,
         layers=pruned.layers,

@@ -27,6 +27,10 @@ class TuningReport:
         recipe: the conversion's recipe with the learned ranges.
         notes: what was done, for the user.
         warnings: what may be wrong with the result.
+        accuracy_ci95, agreement_ci95: 95 % intervals of these shares (`edgeq_converters.intervals`).
+        accuracy_drop: accuracy of `float` minus that of `ptq`, `tuned` and `qat`; None without labels.
+        accuracy_drop_ci95: 95 % intervals of the drops, for paired samples.
+        smallest_drop: the smallest drop that the held-out samples could show; None where there is none.
         useless: in words why the integer file is useless; None where it is not.
     """
 
@@ -42,3 +46,8 @@ class TuningReport:
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     useless: str | None = None
+    accuracy_ci95: Mapping[str, tuple[float, float] | None]
+    agreement_ci95: Mapping[str, tuple[float, float] | None]
+    accuracy_drop: Mapping[str, float | None]
+    accuracy_drop_ci95: Mapping[str, tuple[float, float] | None]
+    smallest_drop: float | None = None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeq_converters import intervals
 from edgeq_converters.metrics import useless_result
 from edgeq_converters.progress import Step
 from edgeq_converters.recipe import Recipe
@@ -121,6 +122,9 @@ def tune(
 
     everything = {"float": before, "tuned": as_float, **outputs}
     classes = setup.classes(before)
+    right = {name: loop.hits(values, held_out.labels) for name, values in everything.items()}
+    same = {name: loop.hits(values, classes) for name, values in outputs.items()}
+    drops = {name: _drop(right["float"], right[name]) for name in ("ptq", "tuned", "qat")}
     # Training with labels may lead away from the float model's outputs: the labels judge it then.
     useless = useless_result(
         outputs["ptq" if reasons else "qat"], before if settings.distill else None, held_out.labels
@@ -133,8 +137,13 @@ def tune(
         kept="ptq" if reasons else "qat",
         began=_describe(start),
         tensors=len(kept.recipe.ranges),
-        accuracy={name: loop.accuracy(values, held_out.labels) for name, values in everything.items()},
-        agreement={name: loop.accuracy(values, classes) for name, values in outputs.items()},
+        accuracy={name: _share(hits) for name, hits in right.items()},
+        agreement={name: _share(hits) for name, hits in same.items()},
+        accuracy_ci95={name: _ci95(hits) for name, hits in right.items()},
+        agreement_ci95={name: _ci95(hits) for name, hits in same.items()},
+        accuracy_drop={name: None if drop is None else drop.share for name, drop in drops.items()},
+        accuracy_drop_ci95={name: None if drop is None else drop.ci95 for name, drop in drops.items()},
+        smallest_drop=None if drops["qat"] is None else drops["qat"].smallest,
         samples=len(held_out),
         recipe=kept.recipe,
         notes=(
@@ -142,6 +151,21 @@ def tune(
             *reasons,
         ),
     )
+
+
+Hits = npt.NDArray[np.bool_] | None
+
+
+def _share(hits: Hits) -> float | None:
+    return None if hits is None else float(hits.mean())
+
+
+def _ci95(hits: Hits) -> intervals.Ends | None:
+    return None if hits is None else intervals.share_ci95(hits)
+
+
+def _drop(before: Hits, after: Hits) -> intervals.Drop | None:
+    return None if before is None or after is None else intervals.drop(before, after)
 
 
 def _objective(setup: TrainingSetup, data: LabelledData) -> tuple[list[npt.NDArray[Any]], losses.Loss]:

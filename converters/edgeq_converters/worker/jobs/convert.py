@@ -74,22 +74,24 @@ def run(job: ConvertJob, step: Step) -> ConvertResult:
     """
     recipe = job.recipe
 
-    def by(used: Recipe) -> Callable[[Path, Path, Path], Converted]:
-        return lambda source, output, folder: convert(
+    def by(
+        used: Recipe, *, strict: bool = job.strict
+    ) -> Callable[[Path, Path, Path, Path | None], Converted]:
+        return lambda source, output, folder, data: convert(
             source,
             output,
             recipe=used,
-            data=job.data,
+            data=data or job.data,
             histograms=job.histograms,
             workdir=folder,
             step=step,
-            strict=job.strict,
+            strict=strict,
         )
 
     pruning: PruningReport | None = None
     notes: tuple[str, ...] = ()
     if recipe.prune is None:
-        converted = by(recipe)(job.source, job.output, job.workdir)
+        converted = by(recipe)(job.source, job.output, job.workdir, job.data)
     else:
         from edgeq_converters.training.pruning import conversion
 
@@ -105,11 +107,17 @@ def run(job: ConvertJob, step: Step) -> ConvertResult:
                 seed=recipe.seed,
             ),
             by_recipe=by(recipe),
+            unpruned=by(recipe, strict=False),
             to_float=by(Recipe(scheme=Scheme.FLOAT32, io="float32")),
+            calibration=job.data if recipe.scheme.needs_ranges and job.histograms is None else None,
             workdir=job.workdir,
             step=step,
         )
-    remarks = (*notes, *converted.notes)
+    useless = pruning.useless if pruning else None
+    if useless and job.strict:
+        raise usefulness.useless_pruning(useless, subject=str(job.source))
+    cautions = [Caution(f"the pruned file is useless: {useless}")] if useless else []
+    remarks = (*cautions, *notes, *converted.notes)
     return ConvertResult(
         pruning=pruning,
         info=converted.info,

@@ -91,13 +91,13 @@ def _clipping(
 def _same_outputs(first: Path, one: ModelInfo, second: Path, other: ModelInfo) -> tuple[int, ...]:
     """Return which output of the second model each output of the first is compared with.
 
-    Two models with the same names, as in files of different converters, may list them in another order.
+    Files of different converters may list the same names in another order, or have other names for some.
 
     Raises:
         ConverterError: EQ312 the models have other inputs or outputs.
     """
-    inputs = _order([tensor.name for tensor in one.inputs], [tensor.name for tensor in other.inputs])
-    outputs = _order([tensor.name for tensor in one.outputs], [tensor.name for tensor in other.outputs])
+    inputs = order_of([tensor.name for tensor in one.inputs], [tensor.name for tensor in other.inputs])
+    outputs = order_of([tensor.name for tensor in one.outputs], [tensor.name for tensor in other.outputs])
     for what, order in (("inputs", inputs), ("outputs", outputs)):
         expected = [tensor.shape for tensor in getattr(one, what)]
         got = [tensor.shape for tensor in getattr(other, what)]
@@ -113,8 +113,16 @@ def _same_outputs(first: Path, one: ModelInfo, second: Path, other: ModelInfo) -
     return outputs
 
 
-def _order(names: Sequence[str], others: Sequence[str]) -> tuple[int, ...]:
-    """Return the position in `others` of each name, where both are the same names; else their own order."""
-    if sorted(names) == sorted(others) and len(set(names)) == len(names):
-        return tuple(others.index(name) for name in names)
-    return tuple(range(len(others)))
+def order_of(names: Sequence[str], others: Sequence[str]) -> tuple[int, ...]:
+    """Return the position in `others` of each name; a name that is not there takes the next free position."""
+    if len(names) != len(others):
+        return tuple(range(len(others)))
+    free = list(range(len(others)))
+    order: list[int | None] = []
+    for name in names:
+        same = next((position for position in free if others[position] == name), None)
+        order.append(same)
+        if same is not None:
+            free.remove(same)
+    left = iter(free)
+    return tuple(next(left) if position is None else position for position in order)
