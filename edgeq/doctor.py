@@ -120,7 +120,7 @@ def examine_trust(device: Device, trust: TrustSummary | None) -> list[Check]:
     if trust.problem:
         health, fix = Health.FAIL, "recreate the trust store on the device: see EQ537 in docs/errors.md"
     elif not trust.keys:
-        health, fix = Health.WARN, f"edgeq keys trust --on {device.name}"
+        health, fix = Health.WARN, f"run `edgeq keys trust --on {device.name}`"
     else:
         return [Check(subject=device.name, name="trust", health=Health.OK, detail=detail)]
     return [Check(subject=device.name, name="trust", health=health, detail=detail, fix=fix)]
@@ -199,7 +199,7 @@ def _service(name: str, service: AutostartFact | None) -> Check:
     def check(health: Health, detail: str, fix: str | None = None) -> Check:
         return Check(subject=name, name="service", health=health, detail=detail, fix=fix)
 
-    enable = f"edgeq devices service {name} --enable"
+    enable = f"run `edgeq devices service {name} --enable`"
     if service is None:
         detail = (
             "none: after a restart, an interrupted deployment waits for the next edgeq command to recover"

@@ -71,6 +71,16 @@ def format_duration(duration_ns: float) -> str:
     return f"{duration_ns:.0f} ns"
 
 
+def format_age(duration_ns: float) -> str:
+    """Format how long ago something was: `40 s`, `12 min`, `3.5 h`, `2.1 days`."""
+    seconds = max(0.0, duration_ns / 1e9)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
 def format_percent(fraction: float) -> str:
     """Format a fraction as percent: `91.3 %`."""
     return f"{100 * fraction:.1f} %"

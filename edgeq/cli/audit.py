@@ -22,9 +22,13 @@ def audit_command() -> None:
 
 @command("list", examples=["edgeq audit list", "edgeq audit list pi --limit 20", "edgeq audit list --json"])
 @click.argument("subject", required=False)
-@click.option("--action", help="Only this action, such as activate or exec.")
+@click.option("--action", help="Only this action, such as activate or exec.", metavar="ACTION")
 @click.option(
-    "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="At most so many entries."
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=50,
+    show_default=True,
+    help="At most so many entries, the newest; most changes have two.",
 )
 def _list(app: App, subject: str | None, action: str | None, limit: int) -> None:
     """List the newest changes, of SUBJECT (a device) if it is given.

@@ -18,7 +18,9 @@ from edgeq.cli.ui import App, command
     ],
 )
 @click.argument("model", shell_complete=completing.models)
-@click.option("--on", "name", required=True, help="The device.", shell_complete=completing.devices)
+@click.option(
+    "--on", "name", required=True, help="The device.", shell_complete=completing.devices, metavar="DEVICE"
+)
 @click.option(
     "--runs",
     default=200,

@@ -62,8 +62,10 @@ def bundle_command() -> None:
 )
 @click.argument("model", type=FILE)
 @click.option("-o", "--output", required=True, type=FILE, help="The .eqb file to write.")
-@click.option("--name", help="Name under which devices serve it.  [default: the blueprint's]")
-@click.option("--variant", help="What the model is, such as int8.  [default: the file's name]")
+@click.option("--name", help="Name under which devices serve it.  [default: the blueprint's]", metavar="NAME")
+@click.option(
+    "--variant", help="What the model is, such as int8.  [default: the file's name]", metavar="NAME"
+)
 @click.option(
     "--data",
     type=FILE,
@@ -88,7 +90,9 @@ def bundle_command() -> None:
     "keeps state.",
 )
 @click.option("--blueprint", type=FILE, help="Blueprint with the name, data, labels and limits.")
-@click.option("--label", "labels", multiple=True, help="Name of the next class; repeat for each class.")
+@click.option(
+    "--label", "labels", multiple=True, help="Name of the next class; repeat for each class.", metavar="NAME"
+)
 @click.option(
     "--kind",
     "kinds",
@@ -102,6 +106,7 @@ def bundle_command() -> None:
     multiple=True,
     shell_complete=completing.selectors,
     help="Restrict the bundle to this device, label:KEY=VALUE, or all of now; repeatable.",
+    metavar="SELECTOR",
 )
 @click.option(
     "--golden", default=16, show_default=True, type=click.IntRange(1, 1000), help="Number of golden samples."
@@ -219,7 +224,7 @@ def _make(
     )
     app.ui.emit("edgeq.bundle/1", _to_dict(output, made))
     app.ui.line(
-        f"{output}: {made.model} {made.release[:12]}, release {made.parsed.counter}, "
+        f"{output}: {made.model} {made.release[:12]}, counter {made.parsed.counter}, "
         f"{format_size(made.size_bytes)}, signed by {_names(made)}"
     )
     app.ui.next("deploy", output, "--to", "DEVICE")
@@ -254,6 +259,7 @@ def _ids(app: App, selectors: tuple[str, ...]) -> list[str]:
     multiple=True,
     help="Trust this key: a key name or a .pub file; repeatable.  "
     "[default: those of the trust document, else all keys of this workspace]",
+    metavar="KEY",
 )
 def _verify(app: App, bundle: Path, keys: tuple[str, ...]) -> None:
     """Verify the files and the signature of BUNDLE, and show who signed it."""
@@ -281,7 +287,7 @@ def _verify(app: App, bundle: Path, keys: tuple[str, ...]) -> None:
             got=f"one of {_names(checked)}",
         )
     app.ui.emit("edgeq.bundle.verify/1", _to_dict(bundle, checked))
-    app.ui.line(f"{bundle}: {checked.model} {checked.release[:12]}, release {checked.parsed.counter}")
+    app.ui.line(f"{bundle}: {checked.model} {checked.release[:12]}, counter {checked.parsed.counter}")
     app.ui.line(f"all files match the manifest; signed by {_names(checked)}")
 
 
@@ -303,7 +309,7 @@ def _show(app: App, bundle: Path, sbom: Path | None) -> None:
         write_atomic(sbom, checked.open(checked.parsed.provenance.sbom))
     parsed = checked.parsed
     app.ui.line(
-        f"{bundle}: {checked.model} {checked.release[:12]}, release {parsed.counter}, {parsed.variant}"
+        f"{bundle}: {checked.model} {checked.release[:12]}, counter {parsed.counter}, {parsed.variant}"
     )
     app.ui.line(f"signed by {_names(checked)}" if checked.signed_by else "not signed")
     app.ui.table(

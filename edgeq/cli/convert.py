@@ -16,6 +16,7 @@ from edgeq.cli.options import (
 )
 from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, Ui, command
+from edgeq.units import format_duration, format_percent, format_size
 
 if TYPE_CHECKING:
     from edgeq.conversion import Conversion, TensorInfo
@@ -116,8 +117,6 @@ def convert_command(
 
 
 def _show(ui: Ui, conversion: Conversion) -> None:
-    from edgeq.units import format_size
-
     kinds = ", ".join(f"{count} {kind}" for kind, count in conversion.ops_by_kind().items() if count)
     ui.table(
         ["model", "scheme", "size", "operations", "seconds"],
@@ -148,8 +147,6 @@ def _row(tensor: TensorInfo) -> list[str]:
 
 
 def _show_pruning(ui: Ui, pruning: PruningReport) -> None:
-    from edgeq.units import format_duration, format_size
-
     accuracy, latency = pruning.accuracy, pruning.latency_ns
     ui.line()
     ui.table(
@@ -179,4 +176,4 @@ def _show_pruning(ui: Ui, pruning: PruningReport) -> None:
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    return "-" if value is None else format_percent(value)

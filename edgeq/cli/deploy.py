@@ -44,14 +44,16 @@ if TYPE_CHECKING:
 @to_option
 @click.option("--dry-run", is_flag=True, help="Show the plan, and change nothing.")
 @yes_option
-@click.option("--stages", help="Deploy in stages: 1,10%,50%,100%, label:KEY=VALUE, or all.")
+@click.option("--stages", help="Deploy in stages: 1,10%,50%,100%, label:KEY=VALUE, or all.", metavar="STAGES")
 @click.option(
     "--soak",
     help="Soak time before the release is committed, e.g. 10m; failures roll it back. [default: 0s]",
+    metavar="DURATION",
 )
 @click.option(
     "--abort",
     help="When to abort: failed>5%,silent>10%,min=5. [with --stages; default: any>10%,min=5]",
+    metavar="RULES",
 )
 @click.option(
     "--on-abort",

@@ -39,7 +39,7 @@ _FORMATS = ("csv", "ansible-ini", "ansible-yaml", "ssh-config")
     help="Format of SOURCE.  [default: by its name and content]",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be enrolled; contact no host.")
-@click.option("--user", help="User of hosts that name none.  [default: your user name]")
+@click.option("--user", help="User of hosts that name none.  [default: your user name]", metavar="USER")
 @click.option(
     "--kind",
     type=click.Choice([kind.value for kind in DeviceKind]),
@@ -51,9 +51,21 @@ _FORMATS = ("csv", "ansible-ini", "ansible-yaml", "ssh-config")
 @click.option(
     "--identity", type=click.Path(path_type=Path, dir_okay=False), help="Private key of hosts that name none."
 )
-@click.option("--jump", help="Jump host of hosts that name none: [USER@]HOST[:PORT].")
-@click.option("--python", default="python3", show_default=True, help="Python of hosts that name none.")
-@click.option("--home", default=".edgeq", show_default=True, help="Agent's folder on hosts that name none.")
+@click.option("--jump", help="Jump host of hosts that name none: [USER@]HOST[:PORT].", metavar="HOST")
+@click.option(
+    "--python",
+    default="python3",
+    show_default=True,
+    help="Python of hosts that name none.",
+    metavar="PROGRAM",
+)
+@click.option(
+    "--home",
+    default=".edgeq",
+    show_default=True,
+    help="Agent's folder on hosts that name none.",
+    metavar="FOLDER",
+)
 @click.option(
     "--publisher",
     "publishers",

@@ -30,7 +30,7 @@ def native_command(app: App, name: str, file: Path | None, forget: bool, retries
 
     if forget == (file is not None):
         raise UsageError(
-            "edgeq devices native", "needs a FILE, or --forget", hint=f"edgeq devices native {name} FILE"
+            "edgeq devices native", "needs a FILE, or --forget", hint=f"`edgeq devices native {name} FILE`"
         )
     if file is None:
         forget_native(app.workspace, name)

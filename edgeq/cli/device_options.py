@@ -22,10 +22,22 @@ DEFAULT_RETRIES, DEPLOY_RETRIES = 2, 5
 _SELECTOR = "A device, label:KEY=VALUE, or all; repeatable."
 
 to_option = click.option(
-    "--to", "selectors", multiple=True, required=True, help=_SELECTOR, shell_complete=completing.selectors
+    "--to",
+    "selectors",
+    multiple=True,
+    required=True,
+    help=_SELECTOR,
+    shell_complete=completing.selectors,
+    metavar="SELECTOR",
 )
 on_option = click.option(
-    "--on", "selectors", multiple=True, required=True, help=_SELECTOR, shell_complete=completing.selectors
+    "--on",
+    "selectors",
+    multiple=True,
+    required=True,
+    help=_SELECTOR,
+    shell_complete=completing.selectors,
+    metavar="SELECTOR",
 )
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 

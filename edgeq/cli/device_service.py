@@ -70,7 +70,7 @@ def service_command(
         raise UsageError(
             "edgeq devices service",
             "--kind, --serve, --port and --token-file require --enable",
-            hint=f"edgeq devices service {name} --enable ...",
+            hint=f"add --enable: `edgeq devices service {name} --enable`",
         )
     if port is not None and not models:
         raise UsageError("--port", "requires --serve", hint="add --serve MODEL")
@@ -89,7 +89,7 @@ def service_command(
     for line in lines(service):
         app.ui.line(f"{name}: {line}")
     app.ui.emit("edgeq.devices.service/1", {"device": name, **service.document})
-    if not service.enabled:
+    if not service.enabled and not disable:
         app.ui.next("devices", "service", name, "--enable")
 
 

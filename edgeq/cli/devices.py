@@ -41,9 +41,13 @@ def devices_command() -> None:
     ],
 )
 @click.argument("name")
-@click.option("--host", required=True, help="Host name or address of the device: [USER@]HOST[:PORT].")
+@click.option(
+    "--host", required=True, help="Host name or address of the device: [USER@]HOST[:PORT].", metavar="HOST"
+)
 @click.option("--port", type=click.IntRange(1, 65535), help="SSH port.  [default: that of --host, or 22]")
-@click.option("--user", help="User to log in as.  [default: that of --host, or your user name]")
+@click.option(
+    "--user", help="User to log in as.  [default: that of --host, or your user name]", metavar="USER"
+)
 @click.option(
     "--kind",
     type=click.Choice([kind.value for kind in DeviceKind]),
@@ -53,13 +57,24 @@ def devices_command() -> None:
 )
 @label_option
 @click.option("--identity", type=click.Path(path_type=Path, dir_okay=False), help="Private key file.")
-@click.option("--fingerprint", help="Fingerprint of its host key, SHA256:...; any other key is refused.")
-@click.option("--python", default="python3", show_default=True, help="Python interpreter on the device.")
+@click.option(
+    "--fingerprint",
+    help="Fingerprint of its host key, SHA256:...; any other key is refused.",
+    metavar="SHA256:...",
+)
+@click.option(
+    "--python",
+    default="python3",
+    show_default=True,
+    help="Python interpreter on the device.",
+    metavar="PROGRAM",
+)
 @click.option(
     "--home",
     default=".edgeq",
     show_default=True,
     help="The agent's folder on the device, relative to the user's home.",
+    metavar="FOLDER",
 )
 @click.option(
     "--publisher",
@@ -68,7 +83,7 @@ def devices_command() -> None:
     metavar="KEY",
     help="Key that the device trusts: a name or a .pub file; repeatable.  [default: this workspace's key]",
 )
-@click.option("--jump", help="Jump host, [USER@]HOST[:PORT]; several separated by commas.")
+@click.option("--jump", help="Jump host, [USER@]HOST[:PORT]; several separated by commas.", metavar="HOST")
 @_JUMP_FINGERPRINT
 @click.option(
     "--transport",
@@ -192,7 +207,11 @@ def _remove(app: App, name: str) -> None:
 
 @command("rotate-key", examples=["edgeq devices rotate-key pi --fingerprint SHA256:nQxf..."])
 @click.argument("name", shell_complete=completing.devices)
-@click.option("--fingerprint", help="Fingerprint of the new host key, as read on the device: SHA256:...")
+@click.option(
+    "--fingerprint",
+    help="Fingerprint of the new host key, as read on the device: SHA256:...",
+    metavar="SHA256:...",
+)
 @_JUMP_FINGERPRINT
 def _rotate_key(app: App, name: str, fingerprint: str | None, jump_fingerprints: tuple[str, ...]) -> None:
     """Pin new host keys of a device, or of its jump hosts, in place of the old ones.
@@ -244,11 +263,12 @@ def _emulate(app: App, name: str, detach: bool, labels: tuple[str, ...]) -> None
                 "pid": running.device.pid,
             },
         )
-        app.ui.next("deploy", "BUNDLE", "--to", name)
         if detach:
             app.ui.say(f"it runs in the background; `edgeq devices stop {name}` stops it")
         else:
             app.ui.say("it runs until Ctrl-C")
+        app.ui.next("deploy", "BUNDLE", "--to", name)
+        if not detach:
             running.device.process.wait()
 
 

@@ -21,7 +21,9 @@ from edgeq.units import format_duration, format_percent
     ],
 )
 @click.argument("model", shell_complete=completing.models)
-@click.option("--on", "name", required=True, help="The device.", shell_complete=completing.devices)
+@click.option(
+    "--on", "name", required=True, help="The device.", shell_complete=completing.devices, metavar="DEVICE"
+)
 @click.option(
     "--data", required=True, type=click.Path(path_type=Path), help="An .npz with the inputs x, and labels y."
 )

@@ -64,6 +64,7 @@ def _new(app: App, name: str, protect: bool) -> None:
     multiple=True,
     help="List the keys that these devices trust; by default this workspace's keys.",
     shell_complete=completing.selectors,
+    metavar="SELECTOR",
 )
 @retries_option()
 def _list(app: App, selectors: tuple[str, ...], retries: int) -> None:
@@ -189,6 +190,7 @@ def _policy(
     multiple=True,
     shell_complete=completing.selectors,
     help="Change these devices, which follow no trust document; by default the trust document changes.",
+    metavar="SELECTOR",
 )
 @_by_option
 @retries_option()
@@ -240,6 +242,7 @@ def _rotate(
     multiple=True,
     shell_complete=completing.selectors,
     help="Change these devices, which follow no trust document; by default the trust document changes.",
+    metavar="SELECTOR",
 )
 @_by_option
 @retries_option()

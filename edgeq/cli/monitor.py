@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     ],
 )
 @click.argument("names", nargs=-1, shell_complete=completing.selectors)
-@click.option("--model", help="Test only this model.", shell_complete=completing.models)
+@click.option("--model", help="Test only this model.", shell_complete=completing.models, metavar="MODEL")
 @click.option(
     "--alpha",
     default=0.001,

@@ -41,7 +41,7 @@ class CalibratorOption(click.Option):
 
 
 _RECIPE = (
-    click.option("--calibrator", cls=CalibratorOption),
+    click.option("--calibrator", cls=CalibratorOption, metavar="NAME[:VALUE]"),
     click.option(
         "--bias-correction",
         type=click.Choice(["auto", "on", "off"]),
@@ -70,6 +70,7 @@ _RECIPE = (
         type=Number(0, 1000),
         help="int4: minimum SQNR at the logits on held-out samples. As many operations as possible get 4-bit "
         "weights; 0 means all.  [default: 20]",
+        metavar="DB",
     ),
     click.option(
         "--histograms",
@@ -99,6 +100,7 @@ _TRAINING = (
         "--epochs",
         type=click.IntRange(1, 1_000_000),
         help="Number of epochs.  [default: derived from the size of the data]",
+        metavar="N",
     ),
     click.option("--distill", is_flag=True, help="Train on the float model's outputs; needs no labels."),
 )

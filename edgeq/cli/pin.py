@@ -13,6 +13,7 @@ _release_option = click.option(
     "--release",
     help="The release's id, or its first digits; by default the current release.",
     shell_complete=completing.releases,
+    metavar="ID",
 )
 
 

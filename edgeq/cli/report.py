@@ -21,9 +21,12 @@ from edgeq.cli.ui import App, command
     help="File to write.",
 )
 @click.option(
-    "--model", help="Include only this model's benchmarks and windows.", shell_complete=completing.models
+    "--model",
+    help="Include only this model's benchmarks and windows.",
+    shell_complete=completing.models,
+    metavar="MODEL",
 )
-@click.option("--title", help="Title of the page.")
+@click.option("--title", help="Title of the page.", metavar="TITLE")
 @click.option(
     "--alpha",
     default=0.001,

@@ -24,7 +24,7 @@ def rollback_command(app: App, model: str, selectors: tuple[str, ...], retries: 
     with Store.open(app.workspace) as store:
         results = rollback_many(devices, model, retry_policy=retry_policy(app, retries), store=store)
     for name, result in results.done.items():
-        before = f", before {result.previous[:12]}" if result.previous else ""
+        before = f" in place of {result.previous[:12]}" if result.previous else ""
         app.ui.line(f"{name}: {model} {result.release[:12]} serves again{before}")
     print_failures(app, results.failed)
     body = {"model": model, "devices": results.entries(lambda result: result.document)}

@@ -11,7 +11,7 @@ from edgeq.cli.ui import App, command
 
 
 @command("runs", examples=["edgeq runs", "edgeq runs --kind deploy --json"])
-@click.option("--kind", help="Show only runs of this kind: convert, bundle, deploy, ...")
+@click.option("--kind", help="Show only runs of this kind: convert, bundle, deploy, ...", metavar="KIND")
 @click.option(
     "--limit",
     default=50,

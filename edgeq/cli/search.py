@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     "--device",
     help="Time the candidates on this device instead of this machine.",
     shell_complete=completing.devices,
+    metavar="DEVICE",
 )
 @click.option(
     "--kind",

@@ -40,7 +40,11 @@ _SHOWN = 25
     help="Other samples, on which the quantized models are compared with the float model.",
 )
 @click.option(
-    "--calibrator", default="minmax", show_default=True, help="How ranges are derived from the samples."
+    "--calibrator",
+    default="minmax",
+    show_default=True,
+    help="How ranges are derived from the samples.",
+    metavar="NAME[:VALUE]",
 )
 @click.option(
     "--samples",

@@ -11,6 +11,7 @@ from edgeq.cli.evaluate import no_drop_shown
 from edgeq.cli.options import training_options
 from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, command
+from edgeq.units import format_percent
 
 if TYPE_CHECKING:
     from edgeq.conversion import Tuned
@@ -110,4 +111,5 @@ def _figures(tuned: Tuned, name: str) -> list[str]:
 def _share(value: float | None, ends: tuple[float, float] | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.4f}" + ("" if ends is None else f" ({ends[0]:.3f} to {ends[1]:.3f})")
+    between = "" if ends is None else f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
+    return format_percent(value) + between

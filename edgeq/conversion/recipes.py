@@ -24,7 +24,9 @@ def recipe_of(scheme: str | None, *, base: Recipe | None = None, **changes: Any)
         UsageError: an unknown scheme, or incompatible values.
     """
     if base is None and scheme is None:
-        raise UsageError("--scheme", "give a scheme or a recipe", hint="--scheme int8")
+        raise UsageError(
+            "--scheme", "give a scheme or --recipe", hint=f"add --scheme with one of {', '.join(Scheme)}"
+        )
     if base is None:
         base = Recipe(scheme=_scheme(str(scheme)))
     elif scheme is not None and scheme != base.scheme:
@@ -41,11 +43,11 @@ def recipe_of(scheme: str | None, *, base: Recipe | None = None, **changes: Any)
         recipe.check()
     except ValueError as error:
         key, _, problem = str(error).partition(": ")
-        subject = (
-            f"--{key} {given[key]}"
-            if key in {"io", "calibrator", "backend"} & set(given)
-            else f"recipe: {key}"
-        )
+        subject = f"recipe: {key}"
+        if key in {"io", "calibrator", "backend"} & set(given):
+            subject = f"--{key} {given[key]}"
+        elif key == "float_ops" and key in given:
+            subject = f"--keep-float {' '.join(given[key])}"
         raise UsageError(subject, problem) from error
     return recipe
 

@@ -207,7 +207,7 @@ def judged(path: Path, metrics: Metrics, *, strict: bool) -> str | None:
         return None
     problem = f"the model is useless: {metrics.useless}"
     if strict:
-        hint = "edgeq sensitivity shows which operation loses the answer"
+        hint = "`edgeq sensitivity FLOAT --calibration C.npz --evaluation E.npz` shows the operation"
         raise ModelError(str(path), problem, hint=hint, code="EQ334")
     return f"{path}: {problem}"
 

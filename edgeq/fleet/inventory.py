@@ -22,6 +22,7 @@ from edgeq.values import Device
 FILE_NAME = "devices.toml"
 _LABELS = ("label:", "label=")
 _LIST = "`edgeq devices list` shows the devices"
+_ENROL = "enrol one with `edgeq devices add NAME --host HOST`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,7 @@ class Inventory:
                 return device
         if is_selection(name):
             raise UsageError(repr(name), expected="the name of one device", got="a selection", hint=_LIST)
-        raise unknown("device", name, self.names, hint=_LIST)
+        raise unknown("device", name, self.names, hint=_LIST if self.names else _ENROL)
 
     def select(self, selectors: Sequence[str]) -> tuple[Device, ...]:
         """Return the devices that selectors match, each once, in the inventory's order.
@@ -140,9 +141,11 @@ class Inventory:
     def _names_of(self, selector: str) -> tuple[str, ...]:
         if selector == "all":
             if not self.devices:
-                raise unknown("device", "all", (), hint="enrol one with `edgeq devices add NAME --host HOST`")
+                raise unknown("device", "all", (), hint=_ENROL)
             return self.names
         if not is_selection(selector):
+            if "=" in selector:
+                raise unknown("device", selector, (), hint=f"a label is selected by `label:{selector}`")
             return (self.get(selector).name,)
         key, _, value = selector[len("label:") :].partition("=")
         names = tuple(device.name for device in self.devices if device.labels.get(key) == value)

@@ -128,7 +128,10 @@ def combined_error(failed: Mapping[str, EdgeqError], *, device_count: int, what:
     hints = [f"{name}: {failed[name].hint}" for name in bugs]
     if transient:
         hints.append(f"run the same command again for {', '.join(transient)}")
-    if lasting:
+    own = {failed[name].hint for name in lasting}
+    if len(own) == 1 and not any("DEVICE" in hint for hint in own):
+        hints.append(f"{', '.join(lasting)}: {own.pop()}")
+    elif lasting:
         hints.append(f"check {', '.join(lasting)} with `edgeq doctor {' '.join(lasting)}`")
     return SomeDevicesFailed(
         what, f"{len(failed)} of {device_count} devices failed: {causes}", hint="; ".join(hints)

@@ -13,6 +13,7 @@ from edgeq.errors import GateError, UsageError
 from edgeq.evaluation import evaluate, evaluate_model
 from edgeq.selection.gates import Gate, Measured, gates_of
 from edgeq.store import UNRECORDED, Recorder, recording_store
+from edgeq.units import limit_key
 from edgeq.values import DeviceKind, Metrics, Variant
 from edgeq_converters.metrics import Criterion, equal, in_order, same_db, same_latency, same_share
 
@@ -40,10 +41,17 @@ class Candidate:
 
     @property
     def limits_text(self) -> str:
-        """The outcome of each limit, and whether the variant is useless."""
-        unlisted = () if self.listed else ("not among the blueprint's schemes",)
-        useless = ("useless",) if self.variant.metrics.useless else ()
-        return ", ".join((*unlisted, *useless, *(gate.text for gate in self.gates))) or "none stated"
+        """What fails, with the figures; how many limits hold; what was not measured yet."""
+        parts = [] if self.listed else ["not among the blueprint's schemes"]
+        if self.variant.metrics.useless:
+            parts.append("useless")
+        parts += [f"FAILS {gate.miss}" for gate in self.gates if gate.holds is False]
+        holding = sum(gate.holds is True for gate in self.gates)
+        if holding:
+            parts.append(f"{holding} of {len(self.gates)} hold")
+        if open_ := [limit_key(gate.name) for gate in self.gates if gate.holds is None]:
+            parts.append(f"not measured yet: {', '.join(open_)}")
+        return "; ".join(parts) or "none stated"
 
     def to_json(self) -> dict[str, Any]:
         """Return the candidate as JSON types."""

@@ -156,7 +156,8 @@ def test_a_release_over_the_blueprints_limits_is_unhealthy(
     bundle.send(ready)
     error = ready.call("activate", **bundle.request()).error
     assert error["code"] == "EQ504"
-    assert limit in error["problem"]
+    key = limit.replace("_ns", "_max").replace("_bytes", "_max")
+    assert f"over the blueprint's {key} on this device" == error["problem"]
     assert ready.current("tiny") is None
 
 

@@ -183,7 +183,7 @@ def test_the_blueprints_limits_apply_to_it_too(phone: Any, int8_bundle: Any, kit
     strict = type(int8_bundle)(manifest=manifest, files=int8_bundle.files)
     error = phone.call("activate", **strict.request(runtime=RUNTIME)).error
     assert error["code"] == "EQ504"
-    assert "latency_p95_ns is over" in error["problem"]
+    assert "over the blueprint's latency_p95_max" in error["problem"]
 
 
 @pytest.mark.slow

@@ -14,10 +14,10 @@ import pytest
 import edgeq
 import edgeq_agent
 import edgeq_converters
-from edgeq.cli.root import root
+from edgeq.cli.root import COMMANDS, root
 from edgeq.cli.ui import App, Ui, command
 
-COMMAND = re.compile(r"`edgeq ([^`]+)`")
+MENTIONED = re.compile(r"`edgeq ([^`]+)`")
 SOURCES = [
     path
     for package in (edgeq, edgeq_agent, edgeq_converters)
@@ -64,9 +64,43 @@ def mentioned() -> Iterator[tuple[str, str]]:
                 skipped.update(map(id, ast.walk(node)))
                 skipped.discard(id(node))
             if isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in skipped:
-                for words in COMMAND.findall(text(node)):
+                for words in MENTIONED.findall(text(node)):
                     if not re.search(r"[\\(^]", words):  # the pattern that finds commands
                         yield f"{path.name}:{node.lineno}", words
+
+
+def bare(text_: str) -> list[str]:
+    """Return the commands in a text that stand outside of backticks, where no test sees them."""
+    return [
+        name for name in re.findall(r"\bedgeq ([a-z]+)\b", re.sub(r"`[^`]*`", "", text_)) if name in COMMANDS
+    ]
+
+
+def unmarked() -> Iterator[str]:
+    """Yield where a hint or a fix names a command without backticks."""
+    for path in SOURCES:
+        source = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(source)) if "edgeq " in source else ():
+            match node:
+                case ast.keyword(arg="hint" | "fix", value=value):
+                    pass
+                case ast.Assign(targets=[target], value=value) if re.search("hint|fix", ast.unparse(target)):
+                    pass
+                case _:
+                    continue
+            parts = {
+                id(part)
+                for each in ast.walk(value)
+                if isinstance(each, ast.JoinedStr)
+                for part in each.values
+            }
+            for inner in ast.walk(value):
+                if (
+                    isinstance(inner, ast.Constant | ast.JoinedStr)
+                    and id(inner) not in parts
+                    and (names := bare(text(inner)))
+                ):
+                    yield f"{path.name}:{inner.lineno}: {names}"
 
 
 def suggested() -> Iterator[tuple[str, list[str]]]:
@@ -118,6 +152,12 @@ def test_every_command_in_a_text_can_be_run() -> None:
         except click.ClickException as error:
             wrong.append(f"{where}: `edgeq {words}`: {error.format_message()}")
     assert wrong == []
+
+
+def test_a_command_in_a_hint_is_in_backticks() -> None:
+    assert bare("`edgeq status` shows it") == []
+    assert bare("edgeq sensitivity lists the names") == ["sensitivity"]
+    assert list(unmarked()) == []
 
 
 def test_every_next_command_can_be_run() -> None:

@@ -153,11 +153,11 @@ def test_an_invalid_recipe_file(models: Path, tmp_path: Path, edgeq: Edgeq, cont
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([], "give a scheme or a recipe"),
+        ([], "give a scheme or --recipe"),
         (["--scheme", "int8", "--calibrator", "percentil"], "did you mean 'percentile'"),
         (["--scheme", "float16", "--io", "int8"], "inputs and outputs of the scheme float16 are float32"),
         (["--scheme", "int4", "--backend", "tensorflow"], "--backend tensorflow: tensorflow supports"),
-        (["--scheme", "int8", "--keep-float", "x"], "float_ops: only the scheme int8-mixed"),
+        (["--scheme", "int8", "--keep-float", "x"], "--keep-float x: only the scheme int8-mixed"),
         (["--recipe", "nowhere.json"], "cannot be read"),
     ],
 )

@@ -92,7 +92,7 @@ def test_deploy_infer_status_and_rollback(
     assert "nothing to do" in cli.text("deploy", str(bundles["first"]), "--to", "all", "--yes")
     out = cli.text("deploy", str(bundles["second"]), "--to", "pi")
     assert f"~ release  double {cli.json('status')['devices'][0]['models']['double']['current'][:12]}" in out
-    assert f"before {first['release'][:12]}" in out
+    assert f"in place of {first['release'][:12]}" in out
 
     x = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
     np.savez(tmp_path / "x.npz", x=x, y=x.argmax(1))

@@ -257,6 +257,12 @@ def test_a_yaml_file_without_an_inventory_is_one_line(tmp_path: Path, text: str)
     assert "hosts.yml" in caught.value.message
 
 
+def test_a_pattern_without_an_ssh_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"pi-\*: no such file, and there is no ~/\.ssh/config with hosts"):
+        read_hosts("pi-*")
+
+
 def test_an_ssh_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     ssh = tmp_path / ".ssh"

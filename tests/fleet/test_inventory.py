@@ -86,6 +86,9 @@ def test_selectors_choose_names_labels_and_all(tmp_path: Path) -> None:
         inventory.select(["label:site=rof"])
     with pytest.raises(UnknownName):
         Inventory.load(tmp_path / "empty").select(["all"])
+    with pytest.raises(UnknownName) as caught:
+        inventory.select(["site=roof"])
+    assert caught.value.hint == "a label is selected by `label:site=roof`"
     for selection in ("all", "label:site=roof"):
         with pytest.raises(UsageError, match="expected the name of one device, got a selection"):
             inventory.get(selection)

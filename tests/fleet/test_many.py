@@ -32,6 +32,17 @@ def test_the_others_are_done_and_the_order_is_kept() -> None:
     assert error.hint == "run the same command again for d3; check d7 with `edgeq doctor d7`"
 
 
+def test_what_all_failed_devices_have_in_common_is_the_hint() -> None:
+    same = {name: HealthCheckFailed(name, "slow", hint="choose a smaller model") for name in ("d1", "d2")}
+    error = combined_error(same, device_count=3, what="deploy")
+    assert error is not None
+    assert error.hint == "d1, d2: choose a smaller model"
+    other = {**same, "d3": HealthCheckFailed("d3", "golden", hint="make the bundle again")}
+    error = combined_error(other, device_count=3, what="deploy")
+    assert error is not None
+    assert error.hint == "check d1, d2, d3 with `edgeq doctor d1 d2 d3`"
+
+
 def test_one_device_fails_with_its_own_error() -> None:
     only = HealthCheckFailed("pi", "golden")
     assert combined_error({"pi": only}, device_count=1, what="deploy") is only

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from edgeq.bundle.manifest import Manifest
+from edgeq.cli.deploy_lines import changes
 from edgeq.errors import DeviceOutOfSpace, DeviceUnsupported
 from edgeq.fleet.facts import AgentFact, Facts
-from edgeq.fleet.plan import Plan, plan
+from edgeq.fleet.plan import Action, Component, Plan, plan
 from edgeq.fleet.responses import DeviceStatus, parse
 from edgeq.fleet.runtimes.wheels import RuntimeFile, RuntimeKind, RuntimeSpec
 from edgeq.values import Device, DeviceKind
@@ -107,6 +108,17 @@ def test_what_is_printed_shows_sign_size_and_reason() -> None:
     assert "+ blob     model.tflite (50.8 KiB): not on the device" in lines
     assert lines[-1].startswith("~ release  kws ")
     assert lines[-1].endswith("replaces 111111111111")
+
+
+def test_only_what_changes_is_printed_and_the_files_to_send_are_one_line() -> None:
+    case = json.loads((CASES[0].parent / "first.json").read_text())
+    steps = made(case).steps
+    shown = [step.text for step in changes(steps)]
+    assert all(not line.startswith("=") for line in shown)
+    sent = [step for step in steps if step.part is Component.BLOB and step.action is Action.CREATE]
+    assert len(sent) > 1
+    assert shown[0].startswith(f"+ blob     {len(sent)} files (")
+    assert shown[-1] == steps[-1].text
 
 
 def _filled(text: str, named: dict[str, str]) -> str:

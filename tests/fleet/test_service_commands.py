@@ -37,7 +37,7 @@ def test_a_device_without_a_start_says_so_and_what_it_could_be(
     assert cli.json("devices", "service", "pi", "--disable")["changed"] is False
     checks = cli.json("doctor", "pi")["checks"]
     (check,) = [check for check in checks if check["name"] == "service"]
-    assert (check["health"], check["fix"]) == ("warn", "edgeq devices service pi --enable")
+    assert (check["health"], check["fix"]) == ("warn", "run `edgeq devices service pi --enable`")
 
 
 @pytest.mark.first_is_quick

@@ -104,6 +104,14 @@ def test_a_gate_is_shown_under_the_blueprints_key_with_units() -> None:
     assert close.miss == "size_max 65536, got 65537"
 
 
+def test_the_limits_of_a_candidate_are_one_short_text() -> None:
+    limits = Limits(size_bytes_max=60, accuracy_drop_max=0.02, latency_p95_ns_max=5)
+    selection = rank([variant("int8", 100, 0.94)], baseline=FLOAT, blueprint=blueprint(limits))
+    assert selection.candidates[0].limits_text == (
+        "FAILS size_max 60 B, got 100 B; 1 of 3 hold; not measured yet: latency_p95_max"
+    )
+
+
 def test_no_admissible_variant_is_a_gate_error_with_figures() -> None:
     limits = Limits(accuracy_drop_max=0.02, size_bytes_max=60)
     selection = rank(

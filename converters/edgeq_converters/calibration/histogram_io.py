@@ -17,6 +17,7 @@ from edgeq_converters.data import files
 from edgeq_converters.errors import ConverterError
 
 SCHEMA = "edgeq.histograms/1"
+_HINT = "`edgeq calibrate MODEL --data C.npz -o H.npz` writes one"
 _PARTS = ("values", "lows", "highs")
 
 
@@ -67,7 +68,7 @@ def require_model(file: HistogramFile, *, digest: str, subject: str) -> None:
             "the histograms were taken from another model",
             expected=f"a float model of sha256 {digest[:12]}",
             got=file.model_sha256[:12],
-            hint="run edgeq calibrate MODEL --data C.npz -o H.npz again",
+            hint="run `edgeq calibrate MODEL --data C.npz -o H.npz` again",
         )
 
 
@@ -134,7 +135,7 @@ def read(path: Path) -> HistogramFile:
         ConverterError: EQ212 the file holds no histograms, or damaged ones.
     """
     if not path.is_file():
-        raise ConverterError("EQ212", str(path), "no such file", hint="edgeq calibrate writes one")
+        raise ConverterError("EQ212", str(path), "no such file", hint=_HINT)
     try:
         with path.open("rb") as stream:
             is_zip = stream.read(2) == b"PK"
@@ -150,7 +151,7 @@ def _unreadable(path: Path, error: Exception) -> ConverterError:
         "EQ212",
         str(path),
         f"cannot be read as histograms ({short})",
-        hint="edgeq calibrate MODEL --data C.npz -o H.npz",
+        hint=_HINT,
     )
 
 

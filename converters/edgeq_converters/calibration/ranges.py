@@ -96,7 +96,7 @@ def learned_ranges(model: Model, learned: Iterable[tuple[str, float, float]]) ->
                 "EQ318",
                 model.subject,
                 f"the recipe has a range for {name!r}, and the model has no such tensor",
-                hint="convert the model that edgeq tune wrote with the recipe that it wrote beside it",
+                hint="`edgeq tune MODEL --qat -o TUNED.keras` writes a model and its recipe: use both",
             )
         ranges[name] = TensorRange.per_tensor(tensors[name], low, high)
     return ranges

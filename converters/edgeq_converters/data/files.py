@@ -151,7 +151,8 @@ def _check(name: str, array: npt.NDArray[Any], subject: str) -> None:
 
 
 def _read_images(folder: Path) -> RawSamples:
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    entries = sorted(folder.iterdir())
+    classes = [entry for entry in entries if entry.is_dir()]
     files = [
         (file, label)
         for label, entry in enumerate(classes)
@@ -163,7 +164,9 @@ def _read_images(folder: Path) -> RawSamples:
             "EQ202" if classes else "EQ210",
             str(folder),
             expected="one subfolder of images per class",
-            got=f"{len(classes)} subfolders without images",
+            got=f"{len(classes)} subfolders without images"
+            if classes
+            else f"{sum(entry.suffix.lower() in _IMAGES for entry in entries)} images and no subfolder",
             hint=f"give {_KINDS}",
         )
     return RawSamples(

@@ -71,7 +71,7 @@ def _failed(model: Path, why: str) -> ConverterError:
         str(model),
         f"edgetpu_compiler failed ({why})",
         expected="a full-integer int8 model of fixed shapes",
-        hint=f"edgeq edgetpu {model} --no-compile shows what the Edge TPU does not support",
+        hint=f"`edgeq edgetpu {model} --no-compile` shows what the Edge TPU does not support",
     )
 
 

@@ -179,5 +179,5 @@ def _require_known_names(model: Model, recipe: Recipe) -> None:
                     expected=f"the name of an operation's first output, such as {near[0]!r}"
                     if near
                     else None,
-                    hint="edgeq sensitivity lists the names",
+                    hint="`edgeq sensitivity FLOAT --calibration C.npz --evaluation E.npz -v` lists names",
                 )

@@ -92,7 +92,7 @@ def useless_pruning(reason: str, *, subject: str) -> ConverterError:
 
 ADVICE = (
     "scale the inputs to one range before the model, or use --scheme int8-mixed --keep-float, int16x8 or"
-    " dynamic; edgeq sensitivity shows each operation"
+    " dynamic; `edgeq sensitivity FLOAT --calibration C.npz --evaluation E.npz` shows each operation"
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import zipfile
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +12,9 @@ from edgeq_converters.data import files
 from edgeq_converters.errors import ConverterError
 
 _KINDS = "a .keras, .h5, .tflite, .onnx or .pt2 file or a SavedModel folder"
+_GIVE = f"give {_KINDS}"
+# For a command that takes the result of a conversion.
+_GIVE_TFLITE = "give a .tflite file; `edgeq convert SOURCE -o MODEL --scheme float32` makes one"
 
 
 class SourceKind(StrEnum):
@@ -24,8 +28,11 @@ class SourceKind(StrEnum):
     TORCH = "pt2"
 
 
-def detect(source: Path) -> SourceKind:
+def detect(source: Path, *, hint: str = _GIVE) -> SourceKind:
     """Return the kind of a source.
+
+    Args:
+        hint: of the error for a source that is not a model.
 
     Raises:
         ConverterError: EQ301 missing or not readable, EQ302 not a model that can be converted, EQ305 damaged.
@@ -39,14 +46,14 @@ def detect(source: Path) -> SourceKind:
             "not a model",
             expected="saved_model.pb in the folder",
             got=f"{sum(1 for _ in source.iterdir())} entries without it",
-            hint=f"give {_KINDS}",
+            hint=hint,
         )
     if not source.is_file():
-        raise ConverterError("EQ301", str(source), "no such model file", hint=f"give {_KINDS}")
-    return _by_content(source)
+        raise ConverterError("EQ301", str(source), "no such model file", hint=hint)
+    return _by_content(source, hint)
 
 
-def _by_content(source: Path) -> SourceKind:
+def _by_content(source: Path, hint: str) -> SourceKind:
     if not os.access(source, os.R_OK):
         raise ConverterError("EQ301", str(source), "the file is not readable", hint=f"chmod u+r {source}")
     with source.open("rb") as stream:
@@ -82,7 +89,7 @@ def _by_content(source: Path) -> SourceKind:
     if source.suffix == ".onnx" and head:
         return SourceKind.ONNX  # a bare protobuf has no marker: only the name says what it is
     got = "an empty file" if not head else f"a file that starts with {head!r}"
-    raise ConverterError("EQ302", str(source), "not a model", expected=_KINDS, got=got, hint=f"give {_KINDS}")
+    raise ConverterError("EQ302", str(source), "not a model", expected=_KINDS, got=got, hint=hint)
 
 
 def _damaged(source: Path) -> ConverterError:
@@ -98,12 +105,12 @@ def require_tflite(path: Path) -> None:
     Raises:
         ConverterError: EQ301, EQ302, EQ305 it is something else.
     """
-    kind = detect(path)
+    kind = detect(path, hint=_GIVE_TFLITE)
     if kind is not SourceKind.TFLITE:
         raise ConverterError(
             "EQ302",
             str(path),
             expected="a .tflite file",
             got=f"a {kind} model",
-            hint=f"edgeq convert {path} -o model.tflite --scheme float32",
+            hint=f"`edgeq convert {shlex.quote(str(path))} -o model.tflite --scheme float32` makes one",
         )

@@ -155,5 +155,5 @@ def _crash(subject: str, log: Path, status: int, step: str, late_s: float | None
         code,
         subject,
         f"the worker process crashed {during} ({ended}): {message}",
-        hint="check that the file is complete: run edgeq evaluate, or load it in Python",
+        hint="is the file complete? `edgeq evaluate MODEL --data DATA.npz` runs it",
     )

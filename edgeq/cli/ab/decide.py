@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @command("stop", examples=["edgeq ab stop", "edgeq ab stop kws-1a2b3c4d-1 --because 'wrong labels'"])
 @click.argument("experiment", required=False, shell_complete=completing.experiments)
-@click.option("--because", help="The reason, for the record.")
+@click.option("--because", help="The reason, for the record.", metavar="REASON")
 @retries_option()
 def stop_command(app: App, experiment: str | None, because: str | None, retries: int) -> None:
-    """End EXPERIMENT without a decision: the previous release serves alone again."""
+    """End EXPERIMENT without a decision: the current release (A) serves alone again."""
     from edgeq.experiment.end import stop_experiment
 
     ended = stop_experiment(
@@ -41,12 +41,14 @@ def stop_command(app: App, experiment: str | None, because: str | None, retries:
     ],
 )
 @click.argument("experiment", required=False, shell_complete=completing.experiments)
-@click.option("--promote", is_flag=True, help="Make the new release serve alone.")
-@click.option("--reject", is_flag=True, help="Make the previous release serve alone.")
-@click.option("--because", required=True, help="The reason, for the record.")
+@click.option("--promote", is_flag=True, help="Make the new release (B) current on all devices.")
+@click.option("--reject", is_flag=True, help="Let the current release (A) serve alone again.")
+@click.option("--because", required=True, help="The reason, for the record.", metavar="REASON")
 @click.option("--anyway", is_flag=True, help="Decide even if the data do not justify it; the record says so.")
-@click.option("--stages", help="Promote in stages, like `edgeq deploy --stages`: 1,10%,100%.")
-@click.option("--soak", help="Soak time of each stage, such as 10m. [with --stages]")
+@click.option(
+    "--stages", help="Promote in stages, like `edgeq deploy --stages`: 1,10%,100%.", metavar="STAGES"
+)
+@click.option("--soak", help="Soak time of each stage, such as 10m. [with --stages]", metavar="DURATION")
 @retries_option()
 @yes_option
 def decide_command(

@@ -39,7 +39,7 @@ def ab_command() -> None:
     default=0.1,
     show_default=True,
     type=Number(0, 1, min_open=True, max_open=True),
-    help="Share of the new release.",
+    help="Share of the new release, of the calls or devices: 0.1 is a tenth.",
 )
 @click.option(
     "--by",
@@ -48,7 +48,11 @@ def ab_command() -> None:
     type=click.Choice(["calls", "devices"]),
     help="Split the calls of each device, or the devices.",
 )
-@click.option("--salt", help="Seed of the assignment. [default: the experiment's name]")
+@click.option(
+    "--salt",
+    help="Seed of the draw of calls or devices.  [default: the experiment's name]",
+    metavar="SALT",
+)
 @click.option(
     "--alpha",
     default=0.05,
@@ -61,14 +65,14 @@ def ab_command() -> None:
     default=0.02,
     show_default=True,
     type=Number(0, 1),
-    help="Largest loss of accuracy that still allows a promotion.",
+    help="Largest loss of right answers that still allows a promotion: 0.02 is two percentage points.",
 )
 @click.option(
     "--slower-by",
     default=0.1,
     show_default=True,
     type=Number(0, 10),
-    help="Largest increase of latency (p95) that still allows a promotion.",
+    help="Largest increase of latency (p95) that still allows a promotion: 0.1 is a tenth.",
 )
 @retries_option(DEPLOY_RETRIES)
 @yes_option
@@ -85,7 +89,7 @@ def start_command(
     retries: int,
     yes: bool,
 ) -> None:
-    """Stage BUNDLE beside the current release, and give it its share; a second run resumes."""
+    """Stage BUNDLE (B) beside the current release (A), and give it its share; a second run resumes."""
     from edgeq.bundle.archive import read_bundle
     from edgeq.experiment import ExperimentTerms, SplitBy
     from edgeq.experiment.config import is_salt

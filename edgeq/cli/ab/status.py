@@ -56,18 +56,17 @@ def status_command(app: App, experiment: str | None) -> None:
         )
     else:
         app.ui.next("collect", *config.devices)
-        app.ui.next("ab", "status", config.experiment)
 
 
 def show(app: App, experiment: Experiment, result: ExperimentResult) -> None:
     """Print the state and results of an experiment."""
-    from edgeq.units import format_percent
+    from edgeq.units import format_age, format_percent
 
     config = experiment.config
-    hours = (time.time_ns() - experiment.started_ns) / 3.6e12
+    age = format_age(time.time_ns() - experiment.started_ns)
     share = f"{format_percent(config.share)} of the {config.by.value}"
     app.ui.line(
-        f"{config.experiment}: {experiment.state.value}, started {hours:.1f} h ago by"
+        f"{config.experiment}: {experiment.state.value}, started {age} ago by"
         f" {experiment.started_by}; A {config.release_a[:12]}, B {config.release_b[:12]} with {share}"
     )
     calls = ", ".join(f"{arm.upper()} {part.attempts} calls" for arm, part in result.arms.items())

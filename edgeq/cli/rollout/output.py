@@ -25,12 +25,11 @@ class ProgressPrinter:
 
     def started(self, rollout: Rollout) -> None:
         """Print the stage that begins."""
-        from edgeq.fleet.rollout import view
         from edgeq.fleet.rollout.state import RolloutState
 
         self.rollout = rollout
         if rollout.state is RolloutState.RUNNING:
-            self._app.ui.say(f"{view.stage_line(rollout, rollout.stage)}; begins")
+            self._app.ui.say(_begins(rollout, rollout.stage))
 
     def event(self, rollout: Rollout, event: Event) -> None:
         """Print an event; what concerns one device only with `-v`."""
@@ -39,7 +38,7 @@ class ProgressPrinter:
         ui = self._app.ui
         match event:
             case events.Advanced():
-                ui.say(f"{view.stage_line(rollout, event.stage)}; begins")
+                ui.say(_begins(rollout, event.stage))
             case events.Soaking():
                 ui.say(f"{view.stage_line(rollout, event.stage)}; soaks for {rollout.spec.soak_text}")
             case events.Paused() | events.Aborted() | events.RollingBack():
@@ -50,6 +49,12 @@ class ProgressPrinter:
                 ui.detail(f"{event.device}: {event.kind}")
             case events.Restored():
                 ui.detail(f"{event.device}: {event.result}")
+
+
+def _begins(rollout: Rollout, stage: int) -> str:
+    from edgeq.fleet.rollout import view
+
+    return view.stage_line(rollout, stage) + ("; begins" if rollout.spec.stages[stage].devices else "")
 
 
 @contextmanager

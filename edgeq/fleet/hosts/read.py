@@ -67,6 +67,10 @@ def read_hosts(
                 source, "no such file", hint="name a file, or a pattern of hosts in ~/.ssh/config"
             )
         path, patterns, format = expand_user(USUAL), [source, *patterns], HostFormat.SSH_CONFIG
+        if not path.exists():
+            raise ConfigError(
+                source, f"no such file, and there is no {USUAL} with hosts", hint="name a file of hosts"
+            )
     if path.is_dir():
         raise ConfigError(source, expected="a file", got="a folder", hint="name the inventory file in it")
     text = _text(path)

@@ -82,10 +82,10 @@ def stage_line(rollout: Rollout, index: int) -> str:
     """Return the line of one stage."""
     stage = rollout.spec.stages[index]
     count = len(stage.devices)
-    head = f"stage {index + 1}/{len(rollout.spec.stages)} {stage.text}"
+    head = f"stage {index + 1}/{len(rollout.spec.stages)} ({stage.text})"
     if not count:
-        return f"{head}: adds no devices"
-    return f"{head}: {count} device{'s' if count > 1 else ''}: {_counts(rollout.counts(index))}"
+        return f"{head} adds no device"
+    return f"{head}, {count} device{'s' if count > 1 else ''}: {_counts(rollout.counts(index))}"
 
 
 def error_of(rollout: Rollout) -> EdgeqError | None:

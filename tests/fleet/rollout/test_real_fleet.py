@@ -117,7 +117,7 @@ def test_stages_one_down_one_refusing_then_retry_then_rollback(fleet: Fleet) -> 
     entries = by_name(document)
     assert (entries["c"]["stage"], entries["a"]["code"]) == (0, "EQ401")
     assert all(entries[name]["before"] == first for name in "bcd")
-    assert "stage 1/2 label:canary=yes: 1 device: 1 pending; begins" in fleet.err
+    assert "stage 1/2 (label:canary=yes), 1 device: 1 pending; begins" in fleet.err
 
     from dataclasses import replace
 
