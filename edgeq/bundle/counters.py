@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import count
 from typing import Any
 
 from edgeq.errors import BundleError
@@ -24,17 +25,24 @@ def above(known: Iterable[tuple[str, Manifest]], model: str, counter: int) -> li
     return [release for release, each in same_model if counter_of(each) > counter]
 
 
-def following(known: Iterable[Manifest]) -> CounterRule:
+def following(known: Iterable[Manifest], withdrawn: Iterable[Manifest] = ()) -> CounterRule:
     """Return the rule that adds one to the highest known counter of the model.
 
     If the content equals the newest release, it keeps the counter and stays the same release.
+
+    Args:
+        withdrawn: releases that a counter reset withdrew. Devices refuse them, so the same content gets a
+            counter that none of them has.
     """
+    withdrawn = list(withdrawn)
 
     def rule(manifest: Manifest) -> int:
         highest = _highest(known, manifest)
         if highest is not None and _same(highest, manifest):
             return counter_of(highest)
-        return (0 if highest is None else counter_of(highest)) + 1
+        counter = (0 if highest is None else counter_of(highest)) + 1
+        used = {counter_of(each) for each in withdrawn if _same(each, manifest)}
+        return next(number for number in count(counter) if number not in used)
 
     return rule
 

@@ -185,6 +185,8 @@ def find_public(workspace: Path, key: str) -> PublicKey:
         [keys_folder(workspace) / f"{key}.pub", keys_folder(workspace) / key] if _NAME.fullmatch(key) else []
     )
     path = next((path for path in named if path.exists()), Path(key))
+    if named and not path.exists():
+        raise SigningKeyError(f"key {key!r}", "no key of this workspace and no file has that name")
     data = _content(path)
     return read_private(path).public if b"PRIVATE KEY" in data else _public(path, data)
 

@@ -346,13 +346,13 @@ def _check_role(document: TrustDocument, name: str, subject: str) -> None:
     if not set(role.keys) <= set(document.keys) - set(document.revoked):
         raise TrustDocumentError(subject, f"the role {name} has a key that is unknown or revoked")
     if role.threshold > len(role.keys):
-        option = f"--add-{name} KEY"
         raise TrustDocumentError(
             subject,
             f"the fleet would be locked out: the role {name} could never sign again",
-            expected=f"at least {role.threshold} keys with the role {name}",
+            expected=f"at least {role.threshold} key{'s' * (role.threshold != 1)} with the role {name}",
             got=str(len(role.keys)),
-            hint=f"add a key in the same change (`{option}`), or lower its threshold (`--{name}-threshold`)",
+            hint=f"add a key in the same change (--add-{name} KEY; for releases "
+            f"`edgeq keys recover LEAKED --replace-by NEW`), or lower the threshold (--{name}-threshold)",
             code="EQ609",
         )
 

@@ -163,7 +163,7 @@ def _make(
     from edgeq.bundle.signers import release_signers
     from edgeq.cli.signing import passphrase_of, private_keys
     from edgeq.files import sha256_of
-    from edgeq.fleet.trust_documents import counted_releases
+    from edgeq.fleet.trust_documents import counted_releases, withdrawn_releases
     from edgeq.store import Store
 
     for file in (model, golden_from):
@@ -193,6 +193,7 @@ def _make(
     targets = _ids(app, selectors) if selectors else ()
     with Store.open(app.workspace) as store:
         known = counted_releases(app.workspace, store)
+        withdrawn = withdrawn_releases(app.workspace, store)
     keys = private_keys(app, signers) if signers else release_signers(app.workspace, passphrase_of(app))
     digest = sha256_of(model)
     made = make_bundle(
@@ -216,7 +217,7 @@ def _make(
             **({"compiled_from": sha256_of(golden_from)} if golden_from is not None else {}),
             **({"blueprint": plan.digest} if plan else {}),
         },
-        counter=following(known) if counter is None else exactly(counter, known),
+        counter=following(known, withdrawn) if counter is None else exactly(counter, known),
         keys=keys,
         strict=strict,
         on_warning=app.ui.warn,

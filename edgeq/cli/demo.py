@@ -25,6 +25,5 @@ def demo_command(app: App, folder: Path) -> None:
     result = run_demo(folder, app.ui.say)
     seconds = sum(result.seconds_by_step.values())
     app.ui.emit("edgeq.demo/1", result.to_dict())
-    app.ui.line(f"done in {seconds:.0f} s; the report is {result.report}")
-    command = "edgeq convert digits.keras -o tour.tflite --scheme dynamic"
-    app.ui.say(f"next: cd {shlex.quote(str(folder))} && {command}")
+    app.ui.line(f"done in {seconds:.0f} s; the report is {folder / result.report.name}")
+    app.ui.say(f"next: cd {shlex.quote(str(folder))} && edgeq check blueprint.toml")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -240,6 +241,33 @@ def restart_version(app: App, version: int | None) -> int:
     except TrustDocumentError as error:
         hint = "give --version N, above the version that `edgeq keys list --on all` shows"
         raise TrustDocumentError(error.subject, error.problem, hint=hint) from error
+
+
+def check_root_can_sign(app: App) -> None:
+    """Refuse to restart a document with the key `root` where its private part is lost.
+
+    Raises:
+        TrustDocumentError: nothing here could sign the new document.
+    """
+    from edgeq.bundle.keys import has_private, known_keys
+    from edgeq.errors import TrustDocumentError
+
+    if any(key.name == "root" and not has_private(app.workspace, key) for key in known_keys(app.workspace)):
+        raise TrustDocumentError(
+            "key root",
+            "its private part is not here, so it cannot sign the new document",
+            hint="name another root key, which is created: `edgeq keys init --restart --root NEW`",
+        )
+
+
+def keep_replaced(app: App) -> None:
+    """Keep the file of a trust document that a new one replaces, beside it."""
+    path = document_path(app)
+    if path.exists():
+        places = (path.with_name(f"trust-replaced-{number}.json") for number in count(1))
+        kept = next(place for place in places if not place.exists())
+        kept.write_bytes(path.read_bytes())
+        app.ui.say(f"the document that it replaces is kept in {kept}")
 
 
 def _day(seconds: int | None) -> str:

@@ -203,6 +203,8 @@ def _rotate(
     """
     from edgeq.cli import document_changes
 
+    if not selectors:
+        document_changes.latest_document(app)  # before a key is made
     new_public = document_changes.public_or_new(app, new)
     if not selectors:
         document_changes.rotate(app, old, new_public, signers)
@@ -328,10 +330,9 @@ def _change(
 
 
 def _report(app: App, schema: str, results: Results[TrustStore], *, device_count: int, what: str) -> None:
-    app.ui.table(
-        ["device", "id", "name", "state"],
-        [[name, key.id, key.name, key.state] for name, store in results.done.items() for key in store.keys],
-    )
+    rows = [[name, key.id, key.name, key.state] for name, store in results.done.items() for key in store.keys]
+    if rows:
+        app.ui.table(["device", "id", "name", "state"], rows)
     for name, store in results.done.items():
         if store.version:
             root = f"{store.root.threshold} of {', '.join(store.root.keys)}" if store.root else "unknown"

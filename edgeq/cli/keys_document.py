@@ -15,10 +15,12 @@ from edgeq.cli.document_changes import (
     SCHEMA,
     amend,
     check_model,
+    check_root_can_sign,
     document_body,
     document_path,
     drop_draft,
     id_of,
+    keep_replaced,
     propose,
     public_or_new,
     read_chain,
@@ -119,6 +121,8 @@ def _init(
             hint="change it with `edgeq keys change`; `--restart` replaces one whose root keys are lost",
         )
     number = restart_version(app, version) if restart else 1
+    if restart and not root:
+        check_root_can_sign(app)
     amendment = Amendment(
         add_root=[public_or_new(app, key) for key in root or ("root",)],
         add_release=[find_public(app.workspace, key) for key in release or (WORKSPACE_KEY,)],
@@ -130,6 +134,8 @@ def _init(
     draft = first_document(amendment, version=number)
     # The keys that enrolled devices trust today sign it, too: that is how those devices accept it.
     own = [key.id for key in known_keys(app.workspace)] if number == 1 else []
+    if restart:
+        keep_replaced(app)
     propose(app, chain, draft, signers, also=own)
 
 
@@ -140,6 +146,7 @@ def _show(app: App) -> None:
     show_lines(app, chain)
     app.ui.emit(SCHEMA, document_body(app, chain))
     if chain.latest is None and chain.draft is None:
+        app.ui.say("this workspace has no trust document; devices follow the keys that they received")
         app.ui.next("keys", "init")
 
 
@@ -239,10 +246,22 @@ def _recover(
     resets: tuple[str, ...],
     signers: tuple[str, ...],
 ) -> None:
-    """Revoke LEAKED keys, name their successors and reset counters, in one document."""
+    """Revoke LEAKED keys, name their successors and reset counters, in one document.
+
+    Devices get it with `edgeq keys push --on all`. Releases that were signed with a LEAKED key serve until
+    another one is deployed.
+    """
     from edgeq.bundle.trust_document import Amendment
+    from edgeq.errors import TrustDocumentError
 
     counters = dict(_model_counter(text) for text in resets)
+    if read_chain(app).latest is None:  # before a key is made
+        raise TrustDocumentError(
+            str(document_path(app)),
+            "there is no trust document in force",
+            hint="without one, `edgeq keys rotate LEAKED NEW --on all` replaces the key on the devices, and "
+            "`edgeq keys reset-counter MODEL --to N --on all` lowers the counter",
+        )
     amendment = Amendment(
         revoke=[id_of(app, key) for key in leaked],
         add_release=[public_or_new(app, key) for key in replace_by],
@@ -312,7 +331,11 @@ def _push(app: App, selectors: tuple[str, ...], by_login: bool, retries: int) ->
     chain = read_chain(app)
     if not chain.documents:
         raise TrustDocumentError(
-            str(document_path(app)), "there is no trust document in force", hint="`edgeq keys init`"
+            str(document_path(app)),
+            "there is no trust document in force",
+            hint="`edgeq keys init` starts one"
+            if chain.draft is None
+            else "the draft waits for signatures: `edgeq keys sign --by KEY`",
         )
     devices = Inventory.load(app.workspace).select(selectors)
     with Store.open(app.workspace) as store:

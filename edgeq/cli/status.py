@@ -98,6 +98,9 @@ def _problems(status: DeviceStatus) -> Iterator[str]:
                 f"{model}: files of {entry.current[:12]}, which serves, are damaged; "
                 "`edgeq deploy BUNDLE --to DEVICE` sends them again"
             )
+        if entry.state == "rolled_back" and entry.current:
+            why = f": {entry.reason}" if entry.reason else ""
+            yield f"{model}: the last activation was rolled back{why}; {entry.current[:12]} serves"
         if entry.recorder.problem:
             yield f"{model}: telemetry is not stored: {entry.recorder.problem}"
 

@@ -17,6 +17,7 @@ from edgeq.demo.lines import StepLog, bench_line, deploy_line, limits_line, traf
 from edgeq.demo.result import DemoResult
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.enrol import enrol
+from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.responses import Activation
 from edgeq.report import build_view, write_report
 from edgeq.selection import require_chosen, select
@@ -118,6 +119,8 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> DemoResult:
             result(f"release {back.release[:12]} is active again ({before.name})")
             report = write_report(folder / "report.html", build_view(store, title="The digits demo"))
             result(f"{report.name}, {format_size(report.stat().st_size)}")
+        # Its server ends here: an entry that never answers would be in the way of `--on all`.
+        Inventory.load(folder).remove(device.name)
         outcome = DemoResult(
             baseline=baseline,
             variants=variants,

@@ -127,6 +127,12 @@ def counted_releases(workspace: Path, store: Store) -> list[Mapping[str, Any]]:
     return counted(((record.release, record.manifest) for record in store.releases()), void)
 
 
+def withdrawn_releases(workspace: Path, store: Store) -> list[Mapping[str, Any]]:
+    """Return the manifests of the workspace's releases that counter resets withdrew."""
+    void = void_releases(load_chain(chain_path(workspace)), store)
+    return [record.manifest for record in store.releases() if record.release in void]
+
+
 def void_releases(chain: TrustChain, store: Store) -> set[str]:
     """Return the releases that counter resets withdrew, by the trust document or on single devices."""
     void = set(chain.void)

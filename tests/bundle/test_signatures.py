@@ -239,6 +239,15 @@ def test_the_counter_follows_and_the_same_content_keeps_its_own() -> None:
     assert following([{**body, "counter": 3}, {"model": "kws", "variant": "x", "counter": 4}])(body) == 5
 
 
+def test_content_that_a_reset_withdrew_gets_a_counter_of_its_own() -> None:
+    """Its old number would make the release again that devices refuse."""
+    body: dict[str, Any] = {"model": "kws", "variant": "int8"}
+    known = [{"model": "kws", "variant": "good", "counter": 3}]
+    withdrawn = [{**body, "counter": 4}, {**body, "counter": 5}, {**body, "variant": "other", "counter": 6}]
+    assert following(known)(body) == 4
+    assert following(known, withdrawn)(body) == 6
+
+
 def test_a_stated_counter_must_be_above_the_known_ones() -> None:
     body: dict[str, Any] = {"model": "kws", "variant": "int8"}
     known: list[dict[str, Any]] = [{**body, "counter": 3}]

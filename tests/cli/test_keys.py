@@ -220,7 +220,12 @@ def test_a_lost_root_is_replaced_by_a_document_that_starts_again(keys: Keys, wor
     lost = keys("change", "--expires", "2099-01-01")
     assert lost["needed"], "no one can sign it"
     keys("change", "--discard")
+    before = (workspace / ".edgeq" / "trust.json").read_bytes()
+    refused = keys("init", "--restart", "--release", "next", expected=1)
+    assert "--root NEW" in refused["hint"], "the lost key cannot sign the new document either"
+    assert (workspace / ".edgeq" / "trust.json").read_bytes() == before
     again = keys("init", "--restart", "--root", "root-2", "--release", "next")
+    assert (workspace / ".edgeq" / "trust-replaced-1.json").read_bytes() == before
     assert (again["version"], roles(again)["root"]) == (3, {"root-2"})
     (workspace / ".edgeq" / "trust.json").write_text("{")
     assert "--version" in keys("init", "--restart", "--root", "root-2", expected=1)["hint"]
@@ -357,3 +362,30 @@ def test_a_locked_agent_and_other_kinds_of_keys_are_one_line(
     no_agent = tmp_path / "none"
     os.environ["SSH_AUTH_SOCK"] = str(no_agent)  # the fixture restores it
     assert keys("change", "--expires", "2099-01-01", "--by", "agent:x", expected=1)["code"] == "EQ602"
+
+
+@pytest.mark.parametrize(
+    "argv", [("recover", "workspace", "--replace-by", "next"), ("rotate", "workspace", "next")]
+)
+def test_no_key_is_made_for_a_document_that_does_not_exist(
+    keys: Keys, workspace: Path, argv: tuple[str, ...]
+) -> None:
+    error = keys(*argv, expected=1)
+    assert error["code"] == "EQ608"
+    assert "--on" in error["hint"]
+    assert not (keys_folder(workspace) / "next").exists()
+
+
+def test_a_draft_that_waits_is_the_reason_why_nothing_is_sent(keys: Keys, workspace: Path) -> None:
+    keys("init", "--root", "root", "--root", "other", "--root-threshold", "2")
+    (keys_folder(workspace) / "other").unlink()
+    keys("init", "--restart", "--root", "root", "--root", "other", "--root-threshold", "2")
+    assert "edgeq keys sign" in keys("push", "--on", "all", expected=1)["hint"]
+
+
+def test_a_key_that_does_not_exist_is_named(keys: Keys) -> None:
+    keys("init")
+    error = keys("change", "--add-release", "nokey", expected=1)
+    assert error["code"] == "EQ602"
+    assert "no key of this workspace and no file has that name" in error["message"]
+    assert "edgeq keys list" in error["hint"]
