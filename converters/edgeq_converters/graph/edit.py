@@ -93,6 +93,16 @@ def buffer_users(parsed: Any) -> dict[int, int]:
     return count
 
 
+def empty_unused_buffers(parsed: Any) -> None:
+    """Remove the values of buffers that no tensor and no metadata uses; the others keep their numbers."""
+    used = {int(tensor.buffer) for graph in parsed.subgraphs for tensor in graph.tensors}
+    used.update(int(entry.buffer) for entry in parsed.metadata or [])
+    used.update(int(number) for number in tflite_file.index_list(parsed.metadataBuffer))
+    for number, buffer in enumerate(parsed.buffers):
+        if number not in used:
+            buffer.data = None
+
+
 def extract_operation(source: HasGraph, operator: Any) -> tuple[Model, tuple[int, ...], tuple[int, ...]]:
     """Return (a model of one operation and its constants, its inputs, its outputs).
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgeq_converters.data import files
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.sources import onnx_file, torch_file
 
 _KINDS = "a .keras, .h5, .tflite, .onnx or .pt2 file or a SavedModel folder"
 _GIVE = f"give {_KINDS}"
@@ -57,10 +58,10 @@ def _by_content(source: Path, hint: str) -> SourceKind:
     if not os.access(source, os.R_OK):
         raise ConverterError("EQ301", str(source), "the file is not readable", hint=f"chmod u+r {source}")
     with source.open("rb") as stream:
-        head = stream.read(8)
+        head = stream.read(32)
     if head[4:8] == b"TFL3":
         return SourceKind.TFLITE
-    if head == b"\x89HDF\r\n\x1a\n":
+    if head[:8] == b"\x89HDF\r\n\x1a\n":
         return SourceKind.LEGACY_KERAS
     if zipfile.is_zipfile(source):
         try:
@@ -76,20 +77,28 @@ def _by_content(source: Path, hint: str) -> SourceKind:
             or "serialized_exported_program.json" in names
         ):
             return SourceKind.TORCH
-        if any(name.split("/")[-1] == "data.pkl" for name in names):
-            raise ConverterError(
-                "EQ302",
-                str(source),
-                "a PyTorch checkpoint or TorchScript file; neither holds a graph that can be converted",
-                expected="a .pt2 file",
-                hint="torch.export.save(torch.export.export(model.eval(), (sample,)), 'model.pt2')",
-            )
-    if source.suffix in {".keras", ".pt2"} and head[:2] == b"PK":
+        _no_program(source, names)
+    elif head[:4] == b"PK\3\4":
         raise _damaged(source)
+    if head.startswith(b"version https://git-lfs"):
+        raise ConverterError(
+            "EQ302", str(source), "a pointer of Git LFS, not the model itself", hint="git lfs pull"
+        )
+    torch_file.require_not_pickle(source, head)
     if source.suffix == ".onnx" and head:
-        return SourceKind.ONNX  # a bare protobuf has no marker: only the name says what it is
+        onnx_file.require_onnx(source)  # a bare protobuf has no marker: its fields say what it is
+        return SourceKind.ONNX
+    head = head[:8]
     got = "an empty file" if not head else f"a file that starts with {head!r}"
     raise ConverterError("EQ302", str(source), "not a model", expected=_KINDS, got=got, hint=hint)
+
+
+def _no_program(source: Path, names: list[str]) -> None:
+    """Say what else a PyTorch archive holds; nothing for an archive of something else."""
+    try:
+        torch_file.require_program(source, names)
+    except files.UNREADABLE as error:
+        raise _damaged(source) from error
 
 
 def _damaged(source: Path) -> ConverterError:

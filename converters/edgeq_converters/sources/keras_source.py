@@ -12,7 +12,7 @@ from typing import Any
 from edgeq_converters.data.files import missing
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.sources.detect import SourceKind
-from edgeq_converters.sources.types import Opened
+from edgeq_converters.sources.types import SEED, Opened
 
 Path_ = tuple[Any, ...]
 _AUGMENTATION = "BaseImagePreprocessingLayer"  # of all augmentation layers; Keras does not export it
@@ -54,7 +54,9 @@ def open_keras(source: Path, kind: SourceKind) -> Opened:
         result = dict(_leaves(model(_filled(inputs, given), training=False)))
         return {name: result[path] for path, name in names.items()}
 
-    return Opened(call=call, specs=tuple(specs), keep=model, batch_is_first=True)
+    return Opened(
+        call=call, specs=tuple(specs), keep=model, batch_is_first=True, without_seeds=_without_seeds
+    )
 
 
 def plain(name: str, index: int, what: str = "input") -> str:
@@ -147,6 +149,28 @@ def _require_hdf5_model(source: Path) -> None:
             got="weights only, or another kind of HDF5 file",
             hint="save it with model.save(), not save_weights()",
         )
+
+
+@contextmanager
+def _without_seeds() -> Iterator[None]:
+    """Give random layers of Keras 3 a constant for a seed: drawing one changes a variable.
+
+    Some augmentation layers draw a seed in inference too, where they do nothing else.
+    """
+    import keras
+    import tensorflow as tf
+
+    generator = keras.random.SeedGenerator
+    original = generator.next
+
+    def constant(self: Any, ordered: bool = True) -> Any:
+        return tf.zeros(self.state.shape, self.state.dtype, name=SEED)
+
+    generator.next = constant
+    try:
+        yield
+    finally:
+        generator.next = original
 
 
 @contextmanager

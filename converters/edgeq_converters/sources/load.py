@@ -8,9 +8,10 @@ from pathlib import Path
 
 from edgeq_converters.data.files import RawSamples
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.graph.dead_operations import without_dead
 from edgeq_converters.graph.interface import interface_of, require_interface
 from edgeq_converters.graph.model import Model
-from edgeq_converters.sources import detect
+from edgeq_converters.sources import detect, onnx_file
 from edgeq_converters.sources.detect import SourceKind
 from edgeq_converters.sources.types import CheckInputs, Loaded, SourceOptions
 
@@ -25,6 +26,8 @@ def load_source(
     one_signature: bool = True,
 ) -> Loaded:
     """Return a source of any kind as a float .tflite with the source's inputs and outputs.
+
+    Operations whose results nothing reads are removed.
 
     Args:
         workdir: an empty folder for the libraries' files.
@@ -42,7 +45,7 @@ def load_source(
     loaded = _load(source, workdir, announce, options, check, one_signature)
     if loaded.interface is not None:
         require_interface(loaded.model, loaded.interface)
-    return loaded
+    return replace(loaded, model=without_dead(loaded.model))
 
 
 def _load(
@@ -56,6 +59,8 @@ def _load(
     kind = detect.detect(source)
     if kind is SourceKind.TFLITE:
         return _tflite(source, options, check, one_signature=one_signature)
+    if kind is SourceKind.ONNX:
+        onnx_file.require_whole(source)
     if kind in {SourceKind.ONNX, SourceKind.TORCH}:
         _refuse_options(source, kind, options)
     if kind is SourceKind.ONNX:

@@ -95,15 +95,20 @@ def _package(name: str) -> Any:
 def _read(onnx: Any, source: Path) -> Any:
     try:
         model = onnx.load(str(source))
-        onnx.checker.check_model(str(source))
-    except Exception as error:  # protobuf and the checker raise exceptions of their own
+    except Exception as error:  # protobuf raises exceptions of its own
         raise ConverterError(
-            "EQ305",
-            str(source),
-            f"truncated or damaged .onnx file ({_gist(error)})",
-            hint="export the model again; python -c \"import onnx; onnx.checker.check_model('MODEL.onnx')\"",
+            "EQ305", str(source), f"the .onnx file cannot be read ({_gist(error)})", hint=_EXPORT_AGAIN
+        ) from error
+    try:
+        onnx.checker.check_model(str(source))
+    except Exception as error:  # the checker raises exceptions of its own
+        raise ConverterError(
+            "EQ305", str(source), f"not a valid ONNX model ({_gist(error)})", hint=_EXPORT_AGAIN
         ) from error
     return model
+
+
+_EXPORT_AGAIN = "export the model again; python -c \"import onnx; onnx.checker.check_model('MODEL.onnx')\""
 
 
 def _fixed_shapes(model: Any, source: Path) -> dict[str, tuple[int, ...]]:

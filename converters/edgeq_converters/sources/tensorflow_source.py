@@ -17,7 +17,7 @@ from edgeq_converters.sources.detect import SourceKind
 from edgeq_converters.sources.keras_source import open_keras
 from edgeq_converters.sources.shapes import fixed_shape, require_known_inputs
 from edgeq_converters.sources.signatures import choose
-from edgeq_converters.sources.types import CheckInputs, Loaded, Opened, SourceOptions
+from edgeq_converters.sources.types import SEED, CheckInputs, Loaded, Opened, SourceOptions
 from edgeq_converters.values import Interface, TensorInfo
 
 _FROZEN = "frozen"
@@ -125,7 +125,10 @@ def _freeze(
 
         module = tf.Module()
         module.keep = opened.keep
-        concrete = tf.function(serve, autograph=False).get_concrete_function(*specs)
+        with opened.without_seeds():
+            concrete = tf.function(serve, autograph=False).get_concrete_function(*specs)
+        if _needs_seed(concrete):  # it is random in inference too
+            concrete = tf.function(serve, autograph=False).get_concrete_function(*specs)
         outputs = tuple(_info(name, concrete.structured_outputs[name]) for name in order)
         half = half_precision.is_used(tf, concrete)
         if half:
@@ -143,6 +146,18 @@ def _freeze(
     return _Frozen(
         folder=folder, opened=opened, interface=Interface(inputs=inputs, outputs=outputs), half=half
     )
+
+
+def _needs_seed(concrete: Any) -> bool:
+    """Return whether an output depends on a random layer's seed."""
+    waiting = [tensor.op for tensor in concrete.outputs]
+    seen = set()
+    while waiting:
+        operation = waiting.pop()
+        if operation.name not in seen:
+            seen.add(operation.name)
+            waiting += [tensor.op for tensor in operation.inputs]
+    return any(SEED in name for name in seen)
 
 
 def _save(tf: Any, module: Any, concrete: Any, folder: Path) -> None:

@@ -36,7 +36,7 @@ def load(source: Path, workdir: Path) -> Loaded:
         raise ConverterError(
             "EQ305",
             str(source),
-            f"the .pt2 file is truncated, damaged, or of another version ({_gist(error)})",
+            f"PyTorch cannot load the .pt2 file; another version may have written it ({_gist(error)})",
             hint="torch.export.save(torch.export.export(model.eval(), (sample,)), 'model.pt2')",
         ) from error
     positional, named = _example(program, source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from edgeq_converters.graph.model import Model
 from edgeq_converters.sources.detect import SourceKind
 from edgeq_converters.values import Interface, TensorInfo
 
+SEED = "edgeq_seed"
+"""The name of the tensors that stand for a random layer's seed."""
 Array = npt.NDArray[Any]
 Reference = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 CheckInputs = Callable[[Sequence[TensorInfo]], object]
@@ -41,6 +44,7 @@ class Opened:
         keep: what must stay alive while the model is used.
         batch_is_first: whether the first axis of every input is the batch, also of an input with one axis.
         notes: remarks for the user.
+        without_seeds: while it is entered, random layers draw no new seed: they get a tensor called SEED.
     """
 
     call: Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -48,6 +52,7 @@ class Opened:
     keep: Any
     batch_is_first: bool
     notes: tuple[str, ...] = ()
+    without_seeds: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
