@@ -12,6 +12,7 @@ from edgeq_converters.values import IoTypes, Scheme
 
 SCHEMA = "edgeq.recipe/1"
 _OF_TENSORFLOW = (Scheme.INT8, Scheme.INT16X8, Scheme.INT8_MIXED)
+WITH_INT16_OPS = (Scheme.INT8, Scheme.INT8_MIXED, Scheme.INT4)
 
 
 class Switch(StrEnum):
@@ -42,6 +43,8 @@ class Recipe:
         bias_correction: sequential correction of weights and biases.
         equalization: cross-layer equalization of weights before calibration.
         float_ops: operations that stay float in a mixed model, by the name of their first output tensor.
+        int16_ops: operations of an int8 model that compute in int16, by the name of their first output
+            tensor; None for the statistics of normalizations.
         int8_ops: operations with int8 weights in an int4 model, by the name of their first output tensor.
         int4_sqnr_db: for an int4 model without int8_ops: as many operations get 4-bit weights as keep this
             SQNR at the logits on held-out samples; 0 gives them to all that the runtime can run.
@@ -62,6 +65,7 @@ class Recipe:
     equalization: Switch = Switch.AUTO
     backend: Backend = Backend.AUTO
     float_ops: tuple[str, ...] = ()
+    int16_ops: tuple[str, ...] | None = None
     int8_ops: tuple[str, ...] = ()
     int4_sqnr_db: float = 20.0
     prune: str | None = None
@@ -89,6 +93,8 @@ class Recipe:
             )
         if self.float_ops and self.scheme is not Scheme.INT8_MIXED:
             raise ValueError(f"float_ops: only the scheme int8-mixed has them, not {self.scheme}")
+        if self.int16_ops and self.scheme not in WITH_INT16_OPS:
+            raise ValueError(f"int16_ops: only {', '.join(WITH_INT16_OPS)} have them, not {self.scheme}")
         if self.int8_ops and self.scheme is not Scheme.INT4:
             raise ValueError(f"int8_ops: only the scheme int4 has them, not {self.scheme}")
         if self.backend is Backend.TENSORFLOW and self.scheme not in _OF_TENSORFLOW:
@@ -150,7 +156,9 @@ def _read(key: str, value: Any) -> Any:
         if value not in known:
             raise ValueError(f"{key}: expected one of {', '.join(known)}, got {value!r}")
         return _ENUMS[key](value)
-    if key in {"float_ops", "int8_ops"}:
+    if key == "int16_ops" and value is None:
+        return None
+    if key in {"float_ops", "int8_ops", "int16_ops"}:
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
             raise ValueError(f"{key}: expected a list of names, got {value!r}")
         return tuple(value)

@@ -66,6 +66,14 @@ _RECIPE = (
         help="int8-mixed: keep the operation with this output tensor in float (repeatable).",
     ),
     click.option(
+        "--int16",
+        "int16_ops",
+        multiple=True,
+        metavar="TENSOR",
+        help="int8, int8-mixed, int4: compute the operation with this output tensor in int16 (repeatable). "
+        "`none` for none.  [default: the statistics of normalizations]",
+    ),
+    click.option(
         "--int4-sqnr-db",
         type=Number(0, 1000),
         help="int4: minimum SQNR at the logits on held-out samples. As many operations as possible get 4-bit "
@@ -184,6 +192,8 @@ def recipe_from_options(scheme: str | None, recipe_file: Path | None, **options:
     base = load_recipe(recipe_file) if recipe_file else None
     # Without --keep-float the recipe's own operations stay.
     options["float_ops"] = options.get("float_ops") or None
+    given = options.get("int16_ops") or None
+    options["int16_ops"] = () if given == ("none",) else given
     options["shapes"] = options.get("shapes") or None
     return recipe_of(scheme, base=base, **options)
 

@@ -20,6 +20,7 @@ recipes = st.builds(
     equalization=st.sampled_from(Switch),
     backend=st.sampled_from(Backend),
     float_ops=st.lists(st.text(), max_size=3).map(tuple),
+    int16_ops=st.none() | st.lists(st.text(), max_size=3).map(tuple),
     seed=st.integers(0, 2**31),
 )
 
@@ -37,6 +38,7 @@ def test_a_recipe_survives_a_round_trip(recipe: Recipe) -> None:
         ({"calibratr": "minmax"}, "unknown key 'calibratr'"),
         ({"scheme": "int9"}, "int9"),
         ({"backend": "onnx"}, "onnx"),
+        ({"int16_ops": "x"}, "int16_ops: expected a list of names"),
     ],
 )
 def test_unknown_keys_and_values_are_refused(change: dict[str, object], words: str) -> None:

@@ -17,7 +17,7 @@ from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Step
-from edgeq_converters.quantization import autotune, int4
+from edgeq_converters.quantization import autotune, int4, int16_regions
 from edgeq_converters.quantization.backends import tensorflow
 from edgeq_converters.quantization.quantize import Quantized, quantize
 from edgeq_converters.recipe import Backend, Recipe
@@ -89,6 +89,8 @@ def _quantize(
         recipe = replace(recipe, calibrator=_WITHOUT_SAMPLES)
     grid = INT16 if recipe.scheme is Scheme.INT16X8 else INT8
     ranges = calibrated_ranges(model, observed, calibrator=recipe.calibrator, grid=grid)
+    wide = int16_regions.operations(model, recipe)
+    ranges = int16_regions.with_inner_ranges(ranges, model, observed, wide)
     ranges |= fixed_ranges(None if samples is None else all_to_fit(samples))
     step("quantize", 1)
     quantized = quantize(model, recipe=recipe, ranges=ranges)

@@ -47,8 +47,8 @@ def quantize(model: Model, *, recipe: Recipe, ranges: Mapping[str, TensorRange] 
         ranges: of every activation; needed if `recipe.scheme.needs_ranges`.
 
     Raises:
-        ConverterError: EQ308 a backend refuses the model or the model has a loop, EQ330 a name in float_ops
-            or int8_ops is unknown, EQ332 the backend does not support the scheme.
+        ConverterError: EQ308 a backend refuses the model or the model has a loop, EQ330 a name in float_ops,
+            int8_ops or int16_ops is unknown, EQ332 the backend does not support the scheme.
     """
     _require_known_names(model, recipe)
     _require_no_loop(model, recipe)
@@ -165,10 +165,14 @@ def _require_no_loop(model: Model, recipe: Recipe) -> None:
 
 
 def _require_known_names(model: Model, recipe: Recipe) -> None:
-    if not recipe.float_ops and not recipe.int8_ops:
+    if not (recipe.float_ops or recipe.int8_ops or recipe.int16_ops):
         return
     names = [tflite_file.operation_name(model.graph, operator) for operator in model.graph.operators]
-    for key, listed in (("float_ops", recipe.float_ops), ("int8_ops", recipe.int8_ops)):
+    for key, listed in (
+        ("float_ops", recipe.float_ops),
+        ("int8_ops", recipe.int8_ops),
+        ("int16_ops", recipe.int16_ops or ()),
+    ):
         for name in listed:
             if name not in names:
                 near = difflib.get_close_matches(name, names, n=1, cutoff=0)

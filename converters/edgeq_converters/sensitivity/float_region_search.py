@@ -19,7 +19,7 @@ from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import tflite_file, validate
 from edgeq_converters.graph.float_regions import Operation, fill_gaps
 from edgeq_converters.graph.model import Model
-from edgeq_converters.graph.normalize import normalize
+from edgeq_converters.graph.rewrite.rules import prepared
 from edgeq_converters.progress import Advance, Step
 from edgeq_converters.quantization.quantize import known_ops
 from edgeq_converters.sensitivity import screening
@@ -56,7 +56,7 @@ def search_float_regions(
     Raises:
         ConverterError: EQ202 all samples are equal, EQ303, EQ304, EQ308, EQ309.
     """
-    model = normalize(model)
+    model = prepared(model)
     validate.require_float(model)
     parts = held_out_third(samples)
     total = sum(len(fold.fit) + len(fold.held_out) for fold in parts.folds)

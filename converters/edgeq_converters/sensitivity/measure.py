@@ -10,7 +10,7 @@ from edgeq_converters.data.samples import Samples, subset
 from edgeq_converters.graph import validate
 from edgeq_converters.graph.float_regions import Operation, fill_gaps, operations
 from edgeq_converters.graph.model import Model
-from edgeq_converters.graph.normalize import normalize
+from edgeq_converters.graph.rewrite.rules import prepared
 from edgeq_converters.progress import Advance, Step
 from edgeq_converters.quantization.quantize import known_ops
 from edgeq_converters.sensitivity import advice, screening, spreads, tensor_noise
@@ -52,7 +52,7 @@ def measure(
     Raises:
         ConverterError: EQ302..304 the model, EQ308 the quantizer refuses the whole model, EQ309 NaN.
     """
-    model = normalize(model)
+    model = prepared(model)
     validate.require_float(model)
     used = subset(evaluation, samples)
     advance = step("calibrate", len(calibration) + len(used))

@@ -16,7 +16,7 @@ from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.cost import macs, memory_per_sample, obstacle
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Advance, ignore
-from edgeq_converters.quantization import correction, equalization
+from edgeq_converters.quantization import correction, equalization, int16_regions
 from edgeq_converters.quantization.autotune import tensor_ranges
 from edgeq_converters.quantization.autotune.tensor_ranges import Choice
 from edgeq_converters.quantization.quantize import Quantized, quantize
@@ -138,6 +138,8 @@ class Maker:
             ranges = tensor_ranges.per_tensor_ranges(model, histograms, chosen, grid=self._grid)
         else:
             ranges = calibrated_ranges(model, histograms, calibrator=calibrator, grid=self._grid)
+        wide = int16_regions.operations(model, self._recipe)
+        ranges = int16_regions.with_inner_ranges(ranges, model, histograms, wide)
         made = quantize(model, recipe=self._recipe, ranges={**ranges, **self._fixed})
         if len(model.data) <= _KEPT_BYTES:
             self._kept[key] = made

@@ -7,6 +7,7 @@ silently calibrates on nothing when given a generator.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import Any
@@ -16,6 +17,7 @@ from edgeq_converters.data.files import missing
 from edgeq_converters.errors import ConverterError, other_schemes
 from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.model import Model
+from edgeq_converters.quantization import int16_regions
 from edgeq_converters.quantization.repair import repaired
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.values import Scheme
@@ -70,10 +72,14 @@ def quantize(
     else:
         _static(engine, model, recipe=recipe, int4_ops=int4_ops)
     try:
-        result = engine.quantize(
-            {name: {"min": each.low, "max": each.high} for name, each in ranges.items()} if ranges else None,
-            enable_progress_report=False,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # its own interpreter keeps all tensors
+            result = engine.quantize(
+                {name: {"min": each.low, "max": each.high} for name, each in ranges.items()}
+                if ranges
+                else None,
+                enable_progress_report=False,
+            )
     except (ValueError, RuntimeError, KeyError, IndexError, TypeError, NotImplementedError) as error:
         short = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ConverterError(
@@ -97,6 +103,8 @@ def _static(engine: Any, model: Model, *, recipe: Recipe, int4_ops: Collection[s
             for kept in recipe.int8_ops:
                 scope = f"^{re.escape(kept)}(;|$)"
                 engine.add_static_config(scope, _op(name), activation_num_bits=8, weight_num_bits=8)
+    for scope, kind in _scopes(model, int16_regions.operations(model, recipe)):
+        engine.add_static_config(scope, _op(kind), activation_num_bits=16, weight_num_bits=8)
     if recipe.core_io == "float32":
         for border in ("INPUT", "OUTPUT"):
             engine.update_quantization_recipe(".*", _op(border), algorithm_key=_algorithms().NO_QUANTIZE)
@@ -105,14 +113,21 @@ def _static(engine: Any, model: Model, *, recipe: Recipe, int4_ops: Collection[s
 
 
 def _keep_float(engine: Any, model: Model, float_ops: Collection[str]) -> None:
+    for scope, kind in _scopes(model, float_ops):
+        engine.update_quantization_recipe(scope, _op(kind), algorithm_key=_algorithms().NO_QUANTIZE)
+
+
+def _scopes(model: Model, names: Collection[str]) -> list[tuple[str, str]]:
+    """Return (the expression that matches its name, its kind) of each named operation that is known."""
     known = known_ops()
+    scopes = []
     for operator in model.graph.operators:
         name = tflite_file.operation_name(model.graph, operator)
         kind = tflite_file.op_name(model.parsed, operator)
-        if name in float_ops and kind in known:
+        if name in names and kind in known:
             # Match the kind too: the virtual OUTPUT operation has the name of the last operation's output.
-            scope = f"^{re.escape(name)}(;|$)"
-            engine.update_quantization_recipe(scope, _op(kind), algorithm_key=_algorithms().NO_QUANTIZE)
+            scopes.append((f"^{re.escape(name)}(;|$)", kind))
+    return scopes
 
 
 def _cast_to_float16(engine: Any) -> None:

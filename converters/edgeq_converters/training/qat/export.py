@@ -15,7 +15,7 @@ import numpy.typing as npt
 from edgeq_converters.data.samples import Samples, to_real
 from edgeq_converters.graph.interpreter import run_samples
 from edgeq_converters.graph.model import Model
-from edgeq_converters.graph.normalize import normalize
+from edgeq_converters.graph.rewrite.rules import prepared
 from edgeq_converters.progress import ignore
 from edgeq_converters.recipe import Recipe, Switch
 from edgeq_converters.sources.load import load_source
@@ -94,7 +94,7 @@ def hub_of(model: Any, path: Path, subject: str) -> Model:
     folder.mkdir()
     keras_graph.reset_names()
     loaded = load_source(path, folder, announce=lambda _what: None)
-    return normalize(Model(data=loaded.model.data, subject=subject))
+    return prepared(Model(data=loaded.model.data, subject=subject))
 
 
 def _named(

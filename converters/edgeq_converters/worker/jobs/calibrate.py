@@ -14,7 +14,7 @@ from edgeq_converters.data import files
 from edgeq_converters.data.samples import NOTED_SHARE, Samples, match, require_single_steps
 from edgeq_converters.graph import state, tflite_file, validate
 from edgeq_converters.graph.model import Model
-from edgeq_converters.graph.normalize import normalize
+from edgeq_converters.graph.rewrite.rules import prepared
 from edgeq_converters.progress import Step
 from edgeq_converters.quantization.integer import histogram_cautions
 from edgeq_converters.sources.load import load_source, to_tflite_layout
@@ -43,7 +43,7 @@ def run(job: CalibrateJob, step: Step) -> CalibrateResult:
     samples = match(to_tflite_layout(raw, loaded), loaded.model.inputs)
     keeps_state = state.read(loaded.model).kept
     require_single_steps(samples, keeps_state=keeps_state, subject=str(job.data))
-    model = normalize(loaded.model)
+    model = prepared(loaded.model)
     digest = model.sha256
     if against is not None:
         histogram_io.require_model(against, digest=digest, subject=str(job.against))

@@ -16,6 +16,7 @@ from edgeq_converters.graph.interface import interface_of, require_interface
 from edgeq_converters.graph.interpreter import run_once
 from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.normalize import normalize
+from edgeq_converters.graph.rewrite.rules import prepared
 from edgeq_converters.progress import Step
 from edgeq_converters.quantization import integer_io
 from edgeq_converters.quantization.integer import quantize_activations
@@ -233,7 +234,7 @@ def _loss(hub: _Hub, made: Model, recipe: Recipe) -> Loss | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Hub:
-    """The float .tflite of a source, checked, and normalized if it will be quantized.
+    """The float .tflite of a source, checked, and prepared for its scheme.
 
     Attributes:
         samples: calibration samples for the model; None without data.
@@ -270,8 +271,12 @@ def _load(source: Path, raw: RawSamples | None, *, recipe: Recipe, workdir: Path
         parity = check_parity(model, loaded.reference, samples=samples, seed=recipe.seed)
     # A source in half precision is less exact than its .tflite: only what parity refuses is a fault there.
     caution = parity.caution() if parity is not None and not loaded.half else None
+    if recipe.scheme.needs_ranges:
+        model = prepared(model)
+    elif recipe.scheme is not Scheme.FLOAT32:
+        model = normalize(model)
     return _Hub(
-        model=model if recipe.scheme is Scheme.FLOAT32 else normalize(model),
+        model=model,
         samples=samples,
         notes=(*loaded.notes, *([caution] if caution else [])),
         parity=parity,

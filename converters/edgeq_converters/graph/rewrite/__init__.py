@@ -1,0 +1,1 @@
+"""Rewrites of a float graph into operations that integer kernels have; its function stays the same."""

@@ -1,0 +1,205 @@
+"""Find the producers and readers of tensors in a graph, insert operations, and drop unread ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+
+from edgeq_converters.graph import edit, tflite_file
+
+Array = npt.NDArray[Any]
+_OPTIONS = {
+    "ADD": "AddOptions",
+    "BATCH_MATMUL": "BatchMatMulOptions",
+    "CONV_2D": "Conv2DOptions",
+    "FULLY_CONNECTED": "FullyConnectedOptions",
+    "GELU": "GeluOptions",
+    "MEAN": "ReducerOptions",
+    "MUL": "MulOptions",
+    "RESHAPE": "ReshapeOptions",
+    "SOFTMAX": "SoftmaxOptions",
+    "SUB": "SubOptions",
+    "TRANSPOSE_CONV": "TransposeConvOptions",
+}
+"""The schema's options of the operations that a rewrite inserts."""
+_VERSIONS = {"TRANSPOSE_CONV": 3}
+"""Versions above 1: TRANSPOSE_CONV takes a bias from version 3 on."""
+_TYPES = {np.dtype(np.float32): schema.TensorType.FLOAT32, np.dtype(np.int32): schema.TensorType.INT32}
+
+
+class GraphEditor:
+    """The main graph of a parsed model, which rewrites change in place.
+
+    Tensors are indices, operations the schema's OperatorT. New operations are inserted before a given one, so
+    that the order of execution stays valid.
+    """
+
+    def __init__(self, parsed: Any) -> None:
+        self.parsed = parsed
+        self.graph = parsed.subgraphs[0]
+        self._names = {tflite_file.tensor_name(tensor) for tensor in self.graph.tensors}
+        self._producers: dict[int, Any] = {}
+        self._readers: dict[int, list[Any]] = {}
+        self._index()
+
+    def _index(self) -> None:
+        self._producers = {i: each for each in self.operators for i in tflite_file.index_list(each.outputs)}
+        self._readers = {}
+        for operator in self.operators:
+            for index in dict.fromkeys(tflite_file.index_list(operator.inputs)):
+                self._readers.setdefault(index, []).append(operator)
+
+    @property
+    def operators(self) -> list[Any]:
+        """The operations in the order of execution."""
+        operators: list[Any] = self.graph.operators
+        return operators
+
+    def kind(self, operator: Any) -> str:
+        """Return the kind of an operation as the schema spells it; empty for None."""
+        return "" if operator is None else tflite_file.op_name(self.parsed, operator)
+
+    def producer(self, index: int, kind: str | None = None) -> Any:
+        """Return the operation that computes a tensor; None if there is none, or it is of another kind."""
+        operator = self._producers.get(index)
+        return operator if kind is None or self.kind(operator) == kind else None
+
+    def readers(self, index: int) -> list[Any]:
+        """Return the operations that read a tensor."""
+        return self._readers.get(index, [])
+
+    def is_output(self, index: int) -> bool:
+        """Return whether a tensor is an output of the graph."""
+        return index in tflite_file.index_list(self.graph.outputs)
+
+    def has_one_reader(self, index: int) -> bool:
+        """Return whether exactly one operation reads a tensor, and nothing else."""
+        return len(self.readers(index)) == 1 and not self.is_output(index)
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Return a tensor's shape; empty for a scalar."""
+        return tuple(tflite_file.index_list(self.graph.tensors[index].shape))
+
+    def type_name(self, index: int) -> str:
+        """Return a tensor's type as the schema spells it."""
+        return tflite_file.type_name(self.graph.tensors[index])
+
+    def name(self, index: int) -> str:
+        """Return a tensor's name."""
+        return tflite_file.tensor_name(self.graph.tensors[index])
+
+    def constant(self, index: int) -> Array | None:
+        """Return a constant's values; None for a tensor that is computed, given, or omitted (-1)."""
+        if index < 0 or not tflite_file.is_constant(self.parsed, self.graph.tensors[index]):
+            return None
+        return edit.constant(self.parsed, self.graph.tensors[index])
+
+    def add_constant(self, name: str, values: Array) -> int:
+        """Add a float32 or int32 constant and return its index."""
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+        self.parsed.buffers.append(buffer)
+        index = self.add_tensor(name, values.shape, _TYPES[values.dtype])
+        self.graph.tensors[index].buffer = len(self.parsed.buffers) - 1
+        return index
+
+    def add_tensor(self, name: str, shape: Sequence[int], kind: int = schema.TensorType.FLOAT32) -> int:
+        """Add a tensor that an operation will compute, and return its index."""
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape = self._unique(name).encode(), np.array(shape, np.int32)
+        tensor.type, tensor.buffer = kind, 0
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def _unique(self, name: str) -> str:
+        number, unique = 1, name
+        while unique in self._names:
+            number, unique = number + 1, f"{name}#{number}"
+        self._names.add(unique)
+        return unique
+
+    def insert(self, before: Any, kind: str, inputs: Sequence[int], output: int, **options: Any) -> Any:
+        """Insert an operation with one output before another operation, and return it.
+
+        Args:
+            options: fields of the schema's options of this kind.
+        """
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self._code(kind)
+        operator.inputs, operator.outputs = np.array(inputs, np.int32), np.array([output], np.int32)
+        name = _OPTIONS.get(kind)
+        if name is not None:
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, name)
+            operator.builtinOptions = getattr(schema, f"{name}T")()
+            for field, value in options.items():
+                setattr(operator.builtinOptions, field, value)
+        self.operators.insert(_position(self.operators, before), operator)
+        self._index()
+        return operator
+
+    def replace(self, operator: Any, kind: str, inputs: Sequence[int], **options: Any) -> None:
+        """Compute the one output of an operation by another operation, at the same place."""
+        self.insert(operator, kind, inputs, int(operator.outputs[0]), **options)
+        self.operators.pop(_position(self.operators, operator))
+        self._index()
+
+    def redirect(self, old: int, new: int) -> None:
+        """Let every operation and output that reads one tensor read another one."""
+        for operator in self.readers(old):
+            operator.inputs = np.array(
+                [new if i == old else i for i in tflite_file.index_list(operator.inputs)], np.int32
+            )
+        self.graph.outputs = np.array(
+            [new if i == old else i for i in tflite_file.index_list(self.graph.outputs)], np.int32
+        )
+        for signature in self.parsed.signatureDefs or []:
+            if signature.subgraphIndex == 0:
+                for entry in signature.outputs or []:
+                    entry.tensorIndex = new if int(entry.tensorIndex) == old else entry.tensorIndex
+        self._index()
+
+    def make_constant(self, index: int, values: Array) -> None:
+        """Turn a computed tensor into a constant, and drop the operation that computed it."""
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+        self.parsed.buffers.append(buffer)
+        tensor = self.graph.tensors[index]
+        tensor.buffer, tensor.shape = len(self.parsed.buffers) - 1, np.array(values.shape, np.int32)
+        tensor.shapeSignature = None
+        producer = self.producer(index)
+        if producer is not None:
+            self.operators.pop(_position(self.operators, producer))
+        self._index()
+
+    def drop_unread(self) -> None:
+        """Drop the operations whose outputs nothing reads, last first; those without outputs stay."""
+        kept: list[Any] = []
+        read = set(tflite_file.index_list(self.graph.outputs))
+        for operator in reversed(self.operators):
+            outputs = tflite_file.index_list(operator.outputs)
+            if outputs and not read.intersection(outputs):
+                continue
+            read.update(tflite_file.index_list(operator.inputs))
+            kept.append(operator)
+        self.graph.operators = kept[::-1]
+        self._index()
+
+    def _code(self, kind: str) -> int:
+        number, version = getattr(schema.BuiltinOperator, kind), _VERSIONS.get(kind, 1)
+        for index, code in enumerate(self.parsed.operatorCodes):
+            if max(code.builtinCode, code.deprecatedBuiltinCode) == number:
+                code.version = max(code.version, version)
+                return index
+        code = schema.OperatorCodeT()
+        code.builtinCode, code.deprecatedBuiltinCode = number, min(number, 127)
+        code.version = version
+        self.parsed.operatorCodes.append(code)
+        return len(self.parsed.operatorCodes) - 1
+
+
+def _position(operators: Sequence[Any], operation: Any) -> int:
+    return next(position for position, operator in enumerate(operators) if operator is operation)
