@@ -12,7 +12,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace the content of `path` atomically and durably (fsync of file and folder).
 
     Args:
-        path: the file; its folder is created if it is missing.
+        path: the file; its folder is created if it is missing. A device such as /dev/null is written to.
         data: the new content.
         mode: the permissions of the file.
 
@@ -29,6 +29,9 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 def _write_atomic(path: Path, data: bytes, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_char_device() or path.is_fifo():  # root could replace it by a file
+        path.write_bytes(data)
+        return
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as stream:

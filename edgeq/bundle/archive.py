@@ -33,6 +33,9 @@ LARGEST_FILE_BYTES = LARGEST_BYTES + 16 * 1024**2
 # The manifest, the signatures and the drift reference: parsed as JSON, which takes many times their size.
 LARGEST_DOCUMENT_BYTES = 16 * 1024**2
 
+# edgetpu_compiler replaces all operations that it compiles with this custom operation.
+_EDGETPU_OPERATION = b"edgetpu-custom-op"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobRef:
@@ -75,6 +78,11 @@ class Bundle:
     def model(self) -> str:
         """The name under which devices serve it."""
         return self.parsed.model
+
+    @property
+    def needs_edgetpu(self) -> bool:
+        """Whether only an Edge TPU can run its model: the file was compiled for one, and is the only one."""
+        return self.parsed.fallback is None and _EDGETPU_OPERATION in self.open("model.tflite")
 
     @property
     def blobs(self) -> Mapping[str, BlobRef]:

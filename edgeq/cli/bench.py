@@ -68,10 +68,9 @@ def bench_command(
     """Measure MODEL in a fresh process on a device: latency, load time, first inference, peak memory."""
     from edgeq.benchmark import BenchSettings, NativeResult, measure_and_record, native_summary, summary
     from edgeq.fleet.connect import ask
-    from edgeq.fleet.inventory import Inventory
     from edgeq.store import Store
 
-    device = Inventory.load(app.workspace).get(name)
+    device = app.inventory().get(name)
     settings = BenchSettings(
         runs=runs, min_seconds=seconds, warmup=warmup, threads=threads, timeout_s=timeout_s
     )

@@ -233,9 +233,8 @@ def _make(
 
 def _ids(app: App, selectors: tuple[str, ...]) -> list[str]:
     """Return the ids of the selected devices."""
-    from edgeq.fleet.inventory import Inventory
 
-    devices = Inventory.load(app.workspace).select(selectors)
+    devices = app.inventory().select(selectors)
     for device in devices:
         if device.device_id is None:
             raise UsageError(

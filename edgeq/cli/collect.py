@@ -39,11 +39,10 @@ def collect_command(
     app: App, names: tuple[str, ...], everything: bool, watch_s: float | None, retries: int
 ) -> None:
     """Pull telemetry windows from devices NAMES (or label:KEY=VALUE); each is stored exactly once."""
-    from edgeq.fleet.inventory import Inventory
 
     if bool(names) == everything:
         raise UsageError("devices", "name devices, or use --all", hint="run `edgeq devices list`")
-    devices = Inventory.load(app.workspace).select(["all"] if everything else names)
+    devices = app.inventory().select(["all"] if everything else names)
     while True:
         done, failed = _round(app, devices, retries)
         _show(app, done, failed, several=len(devices) > 1 or watch_s is not None)

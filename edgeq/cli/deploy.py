@@ -135,10 +135,9 @@ def _deploy(
 ) -> None:
     from edgeq.bundle.archive import read_bundle
     from edgeq.fleet.deploy_many import deploy_many, needs_apply, plan_many
-    from edgeq.fleet.inventory import Inventory
 
     bundle = read_bundle(path)
-    devices = Inventory.load(app.workspace).select(selectors)
+    devices = app.inventory().select(selectors)
     policy = retry_policy(app, retries)
     entries = plan_many(devices, bundle, workspace=app.workspace, retry_policy=policy)
     print_plans(app, bundle, entries)

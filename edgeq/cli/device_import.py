@@ -110,7 +110,6 @@ def import_command(
     from edgeq.bundle.keys import find_public
     from edgeq.fleet.hosts.enrol_hosts import Defaults, Imported, enrol_hosts, plan_import
     from edgeq.fleet.hosts.read import HostFormat, read_hosts
-    from edgeq.fleet.inventory import Inventory
     from edgeq.store import Store
 
     defaults = Defaults(
@@ -127,7 +126,7 @@ def import_command(
     hosts, detected = read_hosts(
         source, patterns, format=None if format_name is None else HostFormat(format_name)
     )
-    plan = plan_import(hosts, Inventory.load(app.workspace).devices, defaults)
+    plan = plan_import(hosts, app.inventory().devices, defaults)
     for note in (*hosts.notes, *(f"{e.where}: {e.name}: {note}" for e in hosts.entries for note in e.notes)):
         app.ui.note(note)
     imported = Imported(done={}, failed={})

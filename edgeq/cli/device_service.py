@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,7 +15,47 @@ from edgeq.errors import UsageError
 if TYPE_CHECKING:
     from edgeq.fleet.autostart import Autostart
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 _KINDS = ("auto", "systemd-user", "systemd-system", "termux-boot", "plain")
+
+
+_SERVE_OPTIONS = (
+    click.option("--socket", metavar="PATH", help="Absolute path of a unix socket on the device."),
+    click.option(
+        "--socket-mode", type=click.Choice(("600", "660", "666")), help="Who may connect to --socket."
+    ),
+    click.option("--socket-group", metavar="GROUP", help="Group of --socket; implies 660."),
+    click.option("--host", type=click.Choice(("127.0.0.1", "::1")), help="Address of --port."),
+    click.option("--threads", type=int, help="Threads of each interpreter."),
+    click.option("--deadline", type=float, metavar="SECONDS", help="Longer requests fail with 504."),
+    click.option("--max-body", type=int, metavar="BYTES", help="Largest body."),
+    click.option("--max-requests", type=int, help="Requests that run at the same time."),
+    click.option("--sessions", type=int, help="Open sequences of a model."),
+    click.option(
+        "--session-idle",
+        type=float,
+        metavar="SECONDS",
+        help="An idle sequence ends after this time.",
+    ),
+    click.option(
+        "--on-swap",
+        type=click.Choice(("finish", "end", "restart")),
+        help="What happens to a sequence whose release is replaced.",
+    ),
+    click.option(
+        "--session-finish", type=float, metavar="SECONDS", help="How long `finish` lets a sequence go on."
+    ),
+    click.option("--allow-origin", multiple=True, metavar="ORIGIN", help="Web origin that may use it."),
+    click.option("--no-telemetry", is_flag=True, help="Record no telemetry."),
+)
+
+
+def _serve_options(function: F) -> F:
+    """Add the options of the model server, which `edgeq-agent serve` has too."""
+    for option in reversed(_SERVE_OPTIONS):
+        function = option(function)
+    return function
 
 
 @command(
@@ -22,6 +63,7 @@ _KINDS = ("auto", "systemd-user", "systemd-system", "termux-boot", "plain")
     examples=[
         "edgeq devices service pi --enable",
         "edgeq devices service pi --enable --serve kws --port 8080",
+        "edgeq devices service pi --enable --serve kws --socket /run/edgeq/serve.sock --socket-mode 666",
         "edgeq devices service pi --enable --kind systemd-system",
         "edgeq devices service pi --status --json",
         "edgeq devices service pi --disable",
@@ -43,6 +85,7 @@ _KINDS = ("auto", "systemd-user", "systemd-system", "termux-boot", "plain")
     metavar="PATH",
     help="File on the device; requests must send its content as a bearer token.",
 )
+@_serve_options
 @retries_option()
 def service_command(
     app: App,
@@ -55,32 +98,39 @@ def service_command(
     port: int | None,
     token_file: str | None,
     retries: int,
+    **serve: Any,
 ) -> None:
     """Install a boot service that finishes interrupted deployments and optionally serves models.
 
     Without it, a release whose soak a restart interrupted is rolled back only at the next call of the agent.
     """
     from edgeq.fleet import autostart
-    from edgeq.fleet.inventory import Inventory
 
-    device = Inventory.load(app.workspace).get(name)
+    device = app.inventory().get(name)
     if enable + disable + status > 1:
         raise click.UsageError("--enable, --disable and --status exclude each other")
-    if not enable and (kind or models or port or token_file):
+    options = autostart.ServeOptions(**serve)
+    served_with = [name for name, value in (("--port", port), ("--token-file", token_file)) if value]
+    served_with += ["--" + each.replace("unix", "socket") for each in options.by_name]
+    if not enable and (kind or models or served_with):
         raise UsageError(
             "edgeq devices service",
-            "--kind, --serve, --port and --token-file require --enable",
+            f"{served_with[0] if served_with else '--serve' if models else '--kind'} requires --enable",
             hint=f"add --enable: `edgeq devices service {name} --enable`",
         )
-    if port is not None and not models:
-        raise UsageError("--port", "requires --serve", hint="add --serve MODEL")
-    if token_file is not None and not models:
-        raise UsageError("--token-file", "requires --serve", hint="add --serve MODEL")
+    if served_with and not models:
+        raise UsageError(served_with[0], "requires --serve", hint="add --serve MODEL")
     policy = retry_policy(app, retries)
     if enable:
         start_kind, served = autostart.StartKind(kind or "auto"), list(dict.fromkeys(models))
         service = autostart.enable(
-            device, kind=start_kind, models=served, port=port, token_file=token_file, retry_policy=policy
+            device,
+            kind=start_kind,
+            models=served,
+            port=port,
+            token_file=token_file,
+            options=options,
+            retry_policy=policy,
         )
     elif disable:
         service = autostart.disable(device, retry_policy=policy)

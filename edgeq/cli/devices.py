@@ -169,9 +169,8 @@ def _add(
 @command("list", examples=["edgeq devices list", "edgeq devices list --json"])
 def _list(app: App) -> None:
     """List the devices of this workspace."""
-    from edgeq.fleet.inventory import Inventory
 
-    devices = Inventory.load(app.workspace).devices
+    devices = app.inventory().devices
     entries = [_entry(device) for device in devices]
     app.ui.table(
         ["name", "address", "kind", "labels", "host key"],
@@ -198,9 +197,8 @@ def _list(app: App) -> None:
 @click.argument("name", shell_complete=completing.devices)
 def _remove(app: App, name: str) -> None:
     """Remove a device from devices.toml; nothing changes on the device."""
-    from edgeq.fleet.inventory import Inventory
 
-    Inventory.load(app.workspace).remove(name)
+    app.inventory().remove(name)
     app.ui.say(f"{name}: removed; the device itself is unchanged")
     app.ui.emit("edgeq.devices.remove/1", {"device": name})
 

@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local: bool) -> None:
     """Check this machine and DEVICES (default: all enrolled devices), and suggest fixes."""
     from edgeq.doctor import Health, examine_device, examine_host, examine_trust, worst
-    from edgeq.fleet.inventory import Inventory
 
     checks = examine_host(app.workspace)
-    inventory = Inventory.load(app.workspace)
+    inventory = app.inventory()
     chosen = [] if local else [inventory.get(name) for name in devices] or list(inventory.devices)
     trusts: dict[str, TrustSummary | None] = {}
     starts: dict[str, AutostartFact] = {}

@@ -47,10 +47,9 @@ def exec_command(app: App, selector: str, words: tuple[str, ...], timeout_s: flo
     input. At most 1 MiB of its output and the last 8 KiB of its standard error are kept. Only connecting is
     retried. The exit status is 0 if it is 0 on every device.
     """
-    from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.run_command import run_command_many
 
-    devices = Inventory.load(app.workspace).select([selector])
+    devices = app.inventory().select([selector])
     results = run_command_many(devices, words, timeout_s=timeout_s, retry_policy=retry_policy(app, retries))
     several = len(devices) > 1
     for result in results.done.values():

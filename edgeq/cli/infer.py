@@ -63,10 +63,9 @@ def infer_command(
 ) -> None:
     """Run the samples of a file through MODEL on a device; it records telemetry as in production."""
     from edgeq.fleet.agent.payloads import load_samples
-    from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.operations import infer
 
-    device = Inventory.load(app.workspace).get(name)
+    device = app.inventory().get(name)
     samples = load_samples(data)
     result = infer(
         device,

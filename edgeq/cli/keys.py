@@ -282,12 +282,11 @@ for _command in DOCUMENT_COMMANDS:
 
 def _list_trusted(app: App, selectors: Sequence[str], retries: int) -> None:
     from edgeq.fleet.connect import ask
-    from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.parallel import on_each
     from edgeq.fleet.trust import read_trust
 
     policy = retry_policy(app, retries)
-    devices = Inventory.load(app.workspace).select(selectors)
+    devices = app.inventory().select(selectors)
     results = on_each(devices, lambda device: ask(device, read_trust, repeatable=True, retry_policy=policy))
     _report(app, "edgeq.keys.list/1", results, device_count=len(devices), what="keys list")
 
@@ -307,12 +306,11 @@ def _change(
     reset_counters: Mapping[str, int] | None = None,
 ) -> None:
     from edgeq.cli.signing import private_keys
-    from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.trust import change_many
     from edgeq.store import Store
 
     keys = private_keys(app, signers)
-    devices = Inventory.load(app.workspace).select(selectors)
+    devices = app.inventory().select(selectors)
     with Store.open(app.workspace) as store:
         results = change_many(
             devices,

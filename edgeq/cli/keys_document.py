@@ -324,7 +324,6 @@ def _import(app: App, file: Path) -> None:
 def _push(app: App, selectors: tuple[str, ...], by_login: bool, retries: int) -> None:
     """Send the trust document to devices, with all versions that they lack. `edgeq deploy` does it, too."""
     from edgeq.errors import TrustDocumentError
-    from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.trust_documents import push_many
     from edgeq.store import Store
 
@@ -337,7 +336,7 @@ def _push(app: App, selectors: tuple[str, ...], by_login: bool, retries: int) ->
             if chain.draft is None
             else "the draft waits for signatures: `edgeq keys sign --by KEY`",
         )
-    devices = Inventory.load(app.workspace).select(selectors)
+    devices = app.inventory().select(selectors)
     with Store.open(app.workspace) as store:
         policy = retry_policy(app, retries)
         results = push_many(devices, chain, by_login=by_login, retry_policy=policy, store=store)

@@ -65,10 +65,9 @@ def logs_command(
     The journal has every change of state of the agent, the service log what the boot service printed, the
     crash log the bugs of the agent. Times are those of the device, in UTC.
     """
-    from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.logs import Followed, logs_many
 
-    devices = Inventory.load(app.workspace).select([selector])
+    devices = app.inventory().select([selector])
     several = len(devices) > 1
     if follow:
         failing, known = set[str](), set[str]()

@@ -53,11 +53,10 @@ def monitor_command(
     The windows are compared with the drift reference of their release. Without NAMES, all devices with
     windows are tested.
     """
-    from edgeq.fleet.inventory import Inventory
     from edgeq.monitor import judge_store
     from edgeq.store import Store
 
-    inventory = Inventory.load(app.workspace)
+    inventory = app.inventory()
     selected = [name for each in names for name in _names(inventory, each)]
     with Store.open(app.workspace) as store:
         streams = judge_store(store, devices=selected, model=model, alpha=alpha)

@@ -42,11 +42,10 @@ def unpin_command(
 def _change(
     app: App, model: str, release: str | None, selectors: tuple[str, ...], *, keep: bool, retries: int
 ) -> None:
-    from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.operations import pin_many
     from edgeq.store import Store
 
-    devices = Inventory.load(app.workspace).select(selectors)
+    devices = app.inventory().select(selectors)
     with Store.open(app.workspace) as store:
         results = pin_many(
             devices, model, release, keep=keep, retry_policy=retry_policy(app, retries), store=store

@@ -20,10 +20,9 @@ def plan_command(app: App, bundle: Path, selectors: tuple[str, ...], retries: in
     """Show what BUNDLE would change on each device; what devices serve is not changed."""
     from edgeq.bundle.archive import read_bundle
     from edgeq.fleet.deploy_many import plan_many
-    from edgeq.fleet.inventory import Inventory
 
     content = read_bundle(bundle)
-    devices = Inventory.load(app.workspace).select(selectors)
+    devices = app.inventory().select(selectors)
     entries = plan_many(devices, content, workspace=app.workspace, retry_policy=retry_policy(app, retries))
     print_plans(app, content, entries)
     for entry in entries:

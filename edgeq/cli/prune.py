@@ -26,11 +26,10 @@ def prune_command(app: App, selectors: tuple[str, ...], dry_run: bool, retries: 
     The current release, the one a rollback returns to, a soaking one and pinned ones are kept, whatever their
     age.
     """
-    from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.operations import prune_many
     from edgeq.store import Store
 
-    devices = Inventory.load(app.workspace).select(selectors)
+    devices = app.inventory().select(selectors)
     # A dry run records nothing, so it also works in a workspace that cannot be written.
     with nullcontext() if dry_run else Store.open(app.workspace) as store:
         results = prune_many(

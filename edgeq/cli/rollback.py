@@ -16,11 +16,10 @@ from edgeq.cli.ui import App, command
 @retries_option()
 def rollback_command(app: App, model: str, selectors: tuple[str, ...], retries: int) -> None:
     """Return MODEL to its previous release, after a health check of that release."""
-    from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.operations import rollback_many
     from edgeq.store import Store
 
-    devices = Inventory.load(app.workspace).select(selectors)
+    devices = app.inventory().select(selectors)
     with Store.open(app.workspace) as store:
         results = rollback_many(devices, model, retry_policy=retry_policy(app, retries), store=store)
     for name, result in results.done.items():

@@ -78,7 +78,6 @@ def search_command(
     from edgeq.conversion import load_recipe
     from edgeq.evaluation.evaluation import judged
     from edgeq.files import write_atomic
-    from edgeq.fleet.inventory import Inventory
     from edgeq.report import write_report
     from edgeq.search.latencies import ThisMachine
     from edgeq.search.on_device import OnDevice
@@ -89,7 +88,7 @@ def search_command(
     from edgeq.store import Store
 
     loaded = load_blueprint(blueprint)
-    target = None if device is None else Inventory.load(app.workspace).get(device)
+    target = None if device is None else app.inventory().get(device)
     applied = _kind(kind, target)
     base = None if recipe_file is None else load_recipe(recipe_file)
     with Store.open(app.workspace) as store, worker_progress(app.ui) as on_progress:

@@ -32,12 +32,11 @@ def status_command(app: App, names: tuple[str, ...], retries: int) -> None:
 
     Without NAMES, all devices of the workspace are shown. `edgeq collect` brings the telemetry up to date.
     """
-    from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.operations import status
     from edgeq.fleet.parallel import on_each
     from edgeq.fleet.trust import summary
 
-    inventory = Inventory.load(app.workspace)
+    inventory = app.inventory()
     devices = inventory.select(names) if names else inventory.devices
     policy = retry_policy(app, retries)
     results = on_each(devices, lambda device: status(device, retry_policy=policy))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import update_wrapper
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -21,6 +21,9 @@ from edgeq.cli import streams
 from edgeq.cli.global_options import GLOBAL_OPTIONS, Group, apply_global_options
 from edgeq.cli.progress import Lines, NoWork, Pace, Unit, Work, bars_on_terminal, on_a_terminal
 from edgeq.text import json_line, one_line, several_lines
+
+if TYPE_CHECKING:
+    from edgeq.fleet.inventory import Inventory
 
 # More characters than the first line of any command's help.
 _WHOLE_LINE = 500
@@ -169,6 +172,19 @@ class App:
 
     workspace: Path
     ui: Ui
+
+    def inventory(self) -> Inventory:
+        """Return the workspace's devices; what is wrong with single tables of the file is a warning each.
+
+        Raises:
+            ConfigError: the file is not TOML, or has unknown keys or invalid values.
+        """
+        from edgeq.fleet.inventory import Inventory
+
+        inventory = Inventory.load(self.workspace)
+        for problem in inventory.problems:
+            self.ui.warn(problem.text)
+        return inventory
 
 
 def _given_words(ctx: click.Context, without: str) -> list[str]:

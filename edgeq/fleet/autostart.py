@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
@@ -23,6 +24,52 @@ class StartKind(StrEnum):
     SYSTEMD_SYSTEM = "systemd-system"
     TERMUX_BOOT = "termux-boot"
     PLAIN = "plain"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """Options of the model server beside its port and token, as `edgeq-agent serve` takes them.
+
+    None and False leave the server's default.
+
+    Attributes:
+        socket: absolute path of the unix socket on the device.
+        socket_mode, socket_group: who may connect to it.
+        host: of the port: 127.0.0.1 or ::1.
+        threads: of each interpreter.
+        deadline: longer requests fail, in seconds.
+        max_body: largest body in bytes.
+        max_requests: requests that run at the same time.
+        sessions, session_idle, on_swap, session_finish: of sequences; times in seconds.
+        allow_origin: web origins that may use it.
+        no_telemetry: record no telemetry.
+    """
+
+    socket: str | None = None
+    socket_mode: str | None = None
+    socket_group: str | None = None
+    host: str | None = None
+    threads: int | None = None
+    deadline: float | None = None
+    max_body: int | None = None
+    max_requests: int | None = None
+    sessions: int | None = None
+    session_idle: float | None = None
+    on_swap: str | None = None
+    session_finish: float | None = None
+    allow_origin: tuple[str, ...] = ()
+    no_telemetry: bool = False
+
+    @property
+    def by_name(self) -> dict[str, Any]:
+        """The options that are set, by their names on the device's command line."""
+        names = {each.name: each.name.replace("_", "-") for each in fields(self)} | {"socket": "unix"}
+        values = {name: getattr(self, field) for field, name in names.items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if value not in (None, False, ())
+        }
 
 
 class Unit(Response):
@@ -97,6 +144,7 @@ def enable(
     models: Sequence[str] = (),
     port: int | None = None,
     token_file: str | None = None,
+    options: ServeOptions = ServeOptions(),
     timeout_s: float = STEP_S,
     retry_policy: RetryPolicy = NO_RETRY,
 ) -> Autostart:
@@ -106,12 +154,13 @@ def enable(
         models: what it serves over HTTP.
         port: of the device's 127.0.0.1; None is the unix socket in the agent's folder.
         token_file: absolute path on the device; every request but on health must send its bearer token.
+        options: the server's other options.
         timeout_s: time limit of each step of the connection.
         retry_policy: applies to the whole call: what is installed already is not installed again.
 
     Raises:
-        DeviceError: EQ510 a model does not serve, EQ557 nothing would start it at boot, EQ558 that kind is
-            not possible on the device.
+        DeviceError: EQ510 a model does not serve, EQ512 an option has no valid value, EQ557 nothing
+            would start it at boot, EQ558 that kind is not possible on the device.
     """
     request = {
         "action": "enable",
@@ -119,6 +168,7 @@ def enable(
         "models": list(models),
         "port": port,
         "token_file": token_file,
+        "options": options.by_name,
     }
     return _call(device, request, timeout_s, retry_policy)
 

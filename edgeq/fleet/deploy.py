@@ -156,7 +156,14 @@ def make_plan(
         sizes.update((file.sha256, file.size_bytes) for file in runtime.files)
     blobs = client.request(MissingBlobs, "missing", {"blobs": sizes})
     steps = plan(
-        facts, status, blobs.missing, bundle.parsed, runtime, release=bundle.release, device=client.device
+        facts,
+        status,
+        blobs.missing,
+        bundle.parsed,
+        runtime,
+        release=bundle.release,
+        device=client.device,
+        needs_edgetpu=bundle.needs_edgetpu,
     )
     chain = load_chain(chain_path(workspace))
     documents = pending(chain, status.trust)

@@ -23,6 +23,22 @@ FILE_NAME = "devices.toml"
 _LABELS = ("label:", "label=")
 _LIST = "`edgeq devices list` shows the devices"
 _ENROL = "enrol one with `edgeq devices add NAME --host HOST`"
+_RENAME = "rename or remove the table in devices.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableProblem:
+    """What is wrong with one table of `devices.toml` that stops no other one.
+
+    Attributes:
+        name: the device's name in the file.
+        text: one line, with the file.
+        unused: whether the table is left out.
+    """
+
+    name: str
+    text: str
+    unused: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +47,14 @@ class Inventory:
 
     `add`, `replace` and `remove` change the file and return the new inventory; a lock serializes concurrent
     changes.
+
+    Attributes:
+        problems: names that no device can have, whose tables are left out, and second names of a device.
     """
 
     workspace: Path
     devices: tuple[Device, ...]
+    problems: tuple[TableProblem, ...] = ()
 
     @classmethod
     def load(cls, workspace: Path) -> Inventory:
@@ -55,11 +75,14 @@ class Inventory:
 
         Raises:
             UnknownName: no such device; the message suggests the closest name.
-            UsageError: it is a selection of several devices.
+            UsageError: it is a selection of several devices, or its table is left out.
         """
         for device in self.devices:
             if device.name == name:
                 return device
+        for problem in self.problems:
+            if problem.name == name and problem.unused:
+                raise UsageError(f"device {name!r}", problem.text, hint=_RENAME)
         if is_selection(name):
             raise UsageError(repr(name), expected="the name of one device", got="a selection", hint=_LIST)
         raise unknown("device", name, self.names, hint=_LIST if self.names else _ENROL)
@@ -89,7 +112,7 @@ class Inventory:
             document = _read(self.workspace / FILE_NAME)
             present = _parsed(self.workspace, document)
             present.check_new(device)
-            if device.name in present.names:
+            if device.name in document.get("devices", {}):
                 raise UsageError(
                     f"device {device.name!r}",
                     "is enrolled already",
@@ -134,7 +157,9 @@ class Inventory:
         """
         with _locked(self.workspace):
             document = _read(self.workspace / FILE_NAME)
-            _parsed(self.workspace, document).get(name)
+            present = _parsed(self.workspace, document)
+            if not any(problem.name == name for problem in present.problems):
+                present.get(name)
             del document["devices"][name]
             return self._save(document)
 
@@ -188,8 +213,45 @@ def _parsed(workspace: Path, document: TOMLDocument) -> Inventory:
     tables = content.get("devices", {})
     if not isinstance(tables, dict):
         raise ConfigError(path, "`devices` is not a table", expected="[devices.NAME] tables")
-    devices = tuple(parse_device(path, workspace, name, table) for name, table in tables.items())
-    return Inventory(workspace=workspace, devices=devices)
+    devices: list[Device] = []
+    problems: list[TableProblem] = []
+    for name, table in tables.items():
+        where = f"{path}: devices.{name!r}"
+        unusable = _problem_of_name(name)
+        if unusable is not None:
+            problems.append(TableProblem(name=name, text=f"{where} is left out: {unusable}", unused=True))
+            continue
+        device = parse_device(path, workspace, name, table)
+        twice = _second_name(device, devices)
+        if twice is not None:
+            problems.append(TableProblem(name=name, text=f"{where}: {twice}", unused=False))
+        devices.append(device)
+    return Inventory(workspace=workspace, devices=tuple(devices), problems=tuple(problems))
+
+
+def _problem_of_name(name: str) -> str | None:
+    try:
+        check_device_name(name)
+    except UsageError as error:
+        return f"{error.message}{f' ({error.hint})' if error.hint else ''}"
+    return None
+
+
+def _second_name(device: Device, devices: Sequence[Device]) -> str | None:
+    """Return that a device is among the others already, by its id, or else by its address."""
+    for other in devices:
+        ids = (device.device_id, other.device_id)
+        if ids[0] == ids[1] if None not in ids else _address(other) == _address(device):
+            of = "device_id" if None not in ids else "address"
+            return (
+                f"it has the {of} of {other.name!r}; one device should have one name, because its telemetry "
+                "goes to the name that collects first"
+            )
+    return None
+
+
+def _address(device: Device) -> tuple[str, int, str, str, str | None]:
+    return device.host.lower(), device.port, device.user, device.home, device.jump
 
 
 def is_selection(text: str) -> bool:

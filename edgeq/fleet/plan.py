@@ -120,7 +120,11 @@ class Plan:
             DeviceOutOfSpace, DeviceUnsupported, DeviceError: by the step's code.
         """
         for step in self.blocked:
-            kinds: dict[str, type[DeviceError]] = {"EQ501": DeviceOutOfSpace, "EQ503": DeviceUnsupported}
+            kinds: dict[str, type[DeviceError]] = {
+                "EQ501": DeviceOutOfSpace,
+                "EQ503": DeviceUnsupported,
+                "EQ560": DeviceUnsupported,
+            }
             kind = kinds.get(step.code, DeviceError)
             raise kind(f"{self.device}: {step.subject}", step.reason, code=step.code or None)
 
@@ -134,6 +138,7 @@ def plan(
     *,
     release: str,
     device: Device,
+    needs_edgetpu: bool = False,
 ) -> Plan:
     """Return the steps after which the device serves a release.
 
@@ -141,6 +146,7 @@ def plan(
         missing: which of the bundle's and the runtime's blobs the device lacks.
         manifest: of the release.
         runtime: what the model will run on.
+        needs_edgetpu: whether only an Edge TPU can run the release.
     """
     serving = status.model(manifest.model)
     has_runtime = runtime.digest in {known.digest for known in facts.runtimes}
@@ -159,7 +165,7 @@ def plan(
         _release_step(serving, release, current, manifest.model),
     ]
     if not current:
-        steps = [*_device_steps(facts, device, manifest), *steps]
+        steps = [*_device_steps(facts, device, manifest, needs_edgetpu), *steps]
         steps = _check_space(facts, steps, runtime, manifest)
     return Plan(device=device.name, model=manifest.model, release=release, steps=tuple(steps))
 
@@ -248,7 +254,24 @@ def _release_step(serving: ModelStatus, release: str, current: bool, model: str)
     return PlanStep(action=action, part=Component.RELEASE, subject=subject, reason=reason, key=release)
 
 
-def _device_steps(facts: Facts, device: Device, manifest: Manifest) -> list[PlanStep]:
+def edgetpu_problem(facts: Facts) -> str | None:
+    """Return why a device cannot run a model that was compiled for the Edge TPU; None where it can."""
+    tpu = facts.edgetpu
+    if tpu is None:
+        missing = "it has neither libedgetpu nor an accelerator"
+    elif not tpu.loads:
+        missing = f"libedgetpu does not load: {tpu.problem}"
+    elif not tpu.devices:
+        missing = "no accelerator is connected"
+    else:
+        return None
+    return (
+        f"its model is compiled for the Edge TPU, and {missing}; with the model for the CPU in the bundle it "
+        "would serve there: `edgeq bundle MODEL --golden-from INT8 --with-cpu -o FILE`"
+    )
+
+
+def _device_steps(facts: Facts, device: Device, manifest: Manifest, needs_edgetpu: bool) -> list[PlanStep]:
     """Return the blocked step for a bundle that is for another kind of device, or for other devices."""
     kinds, devices = manifest.requires.kinds, manifest.requires.devices
     if kinds and device.kind.value not in kinds:
@@ -261,7 +284,8 @@ def _device_steps(facts: Facts, device: Device, manifest: Manifest) -> list[Plan
             f"`edgeq bundle MODEL -o FILE --for {device.name}`"
         )
         return [_blocked(manifest.model, reason, "EQ539")]
-    return []
+    problem = edgetpu_problem(facts) if needs_edgetpu else None
+    return [_blocked(manifest.model, problem, "EQ560")] if problem is not None else []
 
 
 def _check_space(

@@ -23,18 +23,51 @@ DEFAULT_TIMEOUT_S = 60.0
 MOST_OUTPUT_BYTES = 1024 * 1024
 # The kernel passes no longer word to a program, and the login shell gets all words as one.
 _LONGEST_COMMAND = 64 * 1024
-# After the command's own timeout, for a device that has no `timeout` program.
+# After the command's own timeout, for the answer to arrive.
 _GRACE_S = 10.0
 # A command that has written too much is read on for so long, so that a short rest ends with its status.
 _REST_S = 2.0
 # One that goes on writing is stopped here: a line without an end is kept in memory.
 _STOPPED_BYTES = 16 * 1024 * 1024
-# `timeout` ends the command on the device also when the connection is gone; older ones know no -k.
-_RUN = (
-    'for k in "-k 5" ""; do if timeout $k 1 true </dev/null >/dev/null 2>&1; then '
-    'exec timeout $k "$@" </dev/null; fi; done; shift; exec "$@" </dev/null'
-)
-_TIMED_OUT = (124, 137)
+# A Python program that does what `timeout -k 5` does; without quotes, because a shell gets it in quotes.
+_PYTHON = """
+import os, signal, subprocess, sys, time
+limit, *words = sys.argv[1:]
+try:
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
+except OSError as error:
+    print(error, file=sys.stderr)
+    sys.exit(127 if isinstance(error, FileNotFoundError) else 126)
+for number, after_s in ((signal.SIGTERM, float(limit)), (signal.SIGKILL, 5)):
+    try:
+        status = process.wait(after_s)
+        break
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, number)
+else:
+    status = process.wait()
+late = number == signal.SIGKILL
+sys.exit(124 if late else status if status >= 0 else 128 - status)
+"""
+# $1 is the device's Python, the rest the seconds and the command. Its time ends on the device also when the
+# connection is gone: by `timeout` (older ones know no -k), else by Python, else by the shell, which can end
+# the command itself but not what that has started.
+_RUN = f"""
+python=$1; shift
+for k in "-k 5" ""; do
+  if timeout $k 1 true </dev/null >/dev/null 2>&1; then exec timeout $k "$@" </dev/null; fi
+done
+if "$python" -I -c "import subprocess" </dev/null >/dev/null 2>&1; then
+  exec "$python" -I -c '{_PYTHON}' "$@"
+fi
+limit=$1; shift
+"$@" </dev/null & command=$!
+(sleep "$limit"; kill "$command"; sleep 5; kill -9 "$command") >/dev/null 2>&1 & watch=$!
+wait "$command"; status=$?
+kill "$watch" 2>/dev/null
+exit "$status"
+"""
+_TIMED_OUT = (124, 137, 143)
 _NOT_RUN = {126: "not a program that this user may run", 127: "no such command"}
 
 
@@ -97,6 +130,11 @@ def words_of(command: Sequence[str]) -> list[str]:
     return ["sh", "-c", command[0]] if len(command) == 1 else list(command)
 
 
+def bounded(python: str, timeout_s: float, words: Sequence[str]) -> list[str]:
+    """Return the words that run a command on a device and end it there after its time."""
+    return ["sh", "-c", _RUN, "sh", python, f"{max(1, round(timeout_s))}", *words]
+
+
 def run_command(
     device: Device,
     command: Sequence[str],
@@ -108,7 +146,7 @@ def run_command(
 
     Raises:
         UsageError: the command is empty or too long.
-        DeviceTimeout: it did not end in time; it was ended on the device, if that has a `timeout` program.
+        DeviceTimeout: it did not end in time, and was ended on the device.
         TransportError: the subclass says what failed.
     """
     words = words_of(command)
@@ -120,7 +158,7 @@ def run_command(
         frame = Frame(device.name, start_s=start_s, answer_s=timeout_s + _GRACE_S)
         begun_s = time.monotonic()
         running = transport.run(
-            frame.argv(["sh", "-c", _RUN, "sh", f"{max(1, round(timeout_s))}", *words]),
+            frame.argv(bounded(device.python, timeout_s, words)),
             stdin=frame.stdin(()),
             limits=Limits(
                 first_s=start_s,

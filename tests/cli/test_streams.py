@@ -15,6 +15,7 @@ import pytest
 from edgeq.cli import main
 from edgeq.cli.root import COMMANDS
 from edgeq.cli.ui import Ui
+from edgeq.files import write_atomic
 from tests.cli.test_boundary import EDGEQ, every_command
 
 BLUEPRINT = """\
@@ -216,3 +217,15 @@ def test_debug_shows_the_traceback_of_an_error(
 ) -> None:
     assert main(argv) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_device_as_the_output_file_stays_a_device() -> None:
+    controller, terminal = os.openpty()
+    try:
+        path = Path(os.ttyname(terminal))
+        write_atomic(path, b"text")
+        assert path.is_char_device()
+        assert os.read(controller, 100) == b"text"
+    finally:
+        os.close(terminal)
+        os.close(controller)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from edgeq.errors import CommandFailed, DeviceTimeout, UsageError
-from edgeq.fleet.run_command import MOST_OUTPUT_BYTES, run_command, words_of
+from edgeq.fleet.run_command import MOST_OUTPUT_BYTES, bounded, run_command, words_of
 from edgeq.values import TransportKind
 from tests.fleet.cli import Cli
 from tests.fleet.servers import Server
@@ -105,6 +107,56 @@ def test_text_of_a_command_cannot_control_the_terminal(loopback_server: Server, 
     assert "\x07" not in out + cli.err
     assert "\\x1b" in out
     assert "\\x1b" in cli.err
+
+
+# What a device has of a program `timeout`: none; one of an old busybox, which wants -t; one that crashes.
+TIMEOUTS = {"none": None, "old": '[ "$1" = -t ] || exit 127; shift 2; exec "$@"', "broken": "kill -9 $$"}
+
+
+@pytest.fixture(params=[(kind, python) for kind in TIMEOUTS for python in (True, False)], ids=str)
+def bare(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, str]]:
+    """Return a Python, which may be missing, and the environment of a device without a usable `timeout`."""
+    kind, has_python = request.param
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("sh", "sleep", "cat", "echo", "true"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    text = TIMEOUTS[kind]
+    if text is not None:
+        (programs / "timeout").write_text(f"#!/bin/sh\n{text}\n")
+        (programs / "timeout").chmod(0o755)
+    return (sys.executable if has_python else "python-that-is-missing"), {"PATH": str(programs)}
+
+
+def run_bare(bare: tuple[str, dict[str, str]], timeout_s: float, *words: str) -> tuple[int, str]:
+    argv = bounded(bare[0], timeout_s, list(words))
+    done = subprocess.run(
+        argv, env=bare[1], capture_output=True, text=True, timeout=60, check=False, input="x"
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.slow
+def test_without_a_timeout_program_the_time_holds_too(bare: tuple[str, dict[str, str]]) -> None:
+    mark = f"{time.time_ns() % 10**6 + 4000}.5"
+    begun_s = time.monotonic()
+    status, _ = run_bare(bare, 1, "sleep", mark)
+    assert time.monotonic() - begun_s < 20
+    assert status in (124, 137, 143)
+    assert ours(f"sleep {mark}") == []
+    if bare[0] == sys.executable:  # the shell alone cannot end what a command has started
+        assert run_bare(bare, 1, "sh", "-c", f"sleep {mark} & wait")[0] == 124
+        stubborn = f"trap '' TERM; sleep {mark}; sleep {mark}"
+        assert run_bare(bare, 1, "sh", "-c", stubborn)[0] == 124
+        assert ours(f"sleep {mark}") == []
+
+
+@pytest.mark.slow
+def test_without_a_timeout_program_statuses_and_input_are_the_same(bare: tuple[str, dict[str, str]]) -> None:
+    assert run_bare(bare, 20, "echo", "a  b", "$x", "'") == (0, "a  b $x '\n")
+    assert run_bare(bare, 20, "sh", "-c", "cat; exit 9") == (9, "")
+    assert run_bare(bare, 20, "no-such-program")[0] == 127
+    assert run_bare(bare, 20, "/etc")[0] == 126
 
 
 def test_the_words_of_a_command() -> None:

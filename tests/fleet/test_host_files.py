@@ -191,6 +191,75 @@ def test_a_yaml_inventory(tmp_path: Path) -> None:
     assert entries["gate"].labels == {"gates": "yes", "group": "gates"}
 
 
+def beside(folder: Path, **texts: str) -> None:
+    """Write files of variables; `__` in a name is `/`."""
+    for name, text in texts.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "hosts.ini",
+            "[cams]\ncam1\ncam2 ansible_port=4\n[cams:vars]\nansible_user=x\nansible_port=1\n",
+        ),
+        ("hosts.yml", "cams: {hosts: {cam1: , cam2: {ansible_port: 4}}, vars: {ansible_user: in-file}}\n"),
+        ("hosts.json", '{"cams": {"hosts": {"cam1": null, "cam2": {"ansible_port": 4}}}}'),
+    ],
+)
+def test_variables_beside_an_inventory_are_read_in_ansibles_order(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    beside(
+        tmp_path,
+        group_vars__all="ansible_user: everyone\nansible_port: 2\nansible_ssh_private_key_file: keys/all\n",
+        group_vars__cams__a="ansible_user: first\nlist: [1, 2]\nmap: {a: 1}\n",
+        group_vars__cams__b="ansible_user: second\n",
+        group_vars__other="ansible_user: unused\n",
+        host_vars__cam1="---\nansible_host: 10.0.0.1\n",
+        host_vars__cam2="ansible_host: 10.0.0.2\nansible_port: 5\n",
+    )
+    (tmp_path / "host_vars" / "cam1").rename(tmp_path / "host_vars" / "cam1.yml")
+    (tmp_path / "host_vars" / "cam2").write_text('{"ansible_host": "10.0.0.2", "ansible_port": 5}')
+    (tmp_path / "host_vars" / "cam2").rename(tmp_path / "host_vars" / "cam2.json")
+    hosts = read(tmp_path, name, text)
+    assert (hosts.bad, hosts.notes) == ((), ())
+    one, two = by_name(hosts)["cam1"], by_name(hosts)["cam2"]
+    assert (one.host, one.port, one.user) == ("10.0.0.1", 2, "second")
+    assert (two.host, two.port, two.user) == ("10.0.0.2", 5, "second")
+    assert one.identity == tmp_path / "keys/all"
+
+
+def test_what_cannot_be_read_beside_an_inventory_is_one_line_and_the_hosts_go_on(tmp_path: Path) -> None:
+    beside(
+        tmp_path,
+        group_vars__all="$ANSIBLE_VAULT;1.1;AES256\n6162\n",
+        group_vars__cams="ansible_user: pi\nansible_port: !vault |\n  6162\n",
+        group_vars__bad="ansible_user: [\n",
+        group_vars__list="- a\n",
+        host_vars__secret="ansible_host: '{{ x }}'\n",
+    )
+    text = "[cams]\ncam1 ansible_port=22\nother\n[bad]\nb1\nb2\n[list]\nl1\n[plain]\nsecret\n"
+    hosts = read(tmp_path, "hosts.ini", text)
+    assert hosts.notes == ("group_vars/all is not read: it is encrypted by ansible-vault",)
+    assert set(by_name(hosts)) == {"cam1", "b1", "b2", "l1"}
+    assert by_name(hosts)["cam1"].user == "pi"
+    assert [(each.name, each.where) for each in hosts.bad if not each.name] == [
+        ("", "group_vars/bad"), ("", "group_vars/list"),
+    ]  # fmt: skip
+    assert {each.name for each in hosts.bad if each.name} == {"other", "secret"}
+
+
+def test_a_group_or_host_named_like_a_path_reads_nothing_elsewhere(tmp_path: Path) -> None:
+    beside(tmp_path, outside="ansible_user: root\n", inventory__group_vars__x="a: 1\n")
+    text = "[../../outside]\n../../outside ansible_host=10.0.0.1\n..\n" + "x" * 300 + "\n"
+    hosts = read(tmp_path / "inventory", "hosts.ini", text)
+    assert all(each.user is None for each in hosts.entries)
+
+
 def test_the_list_of_ansible_inventory(tmp_path: Path) -> None:
     hosts = read(
         tmp_path,

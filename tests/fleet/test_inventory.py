@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
+from edgeq.cli import main
 from edgeq.errors import ConfigError, UnknownName, UsageError
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.names import check_host, check_name
@@ -118,7 +123,6 @@ def test_selectors_choose_names_labels_and_all(tmp_path: Path) -> None:
         (f"[devices.pi]\nhost = 'a'\nuser = 'u'\nport = true\nhost_key = '{KEY}'\n", "a number"),
         (f"[devices.pi]\nhost = 'a'\nuser = 'u'\nkind = 'toaster'\nhost_key = '{KEY}'\n", "raspberry-pi"),
         (f"[devices.pi]\nhost = 'a'\nuser = 'u'\nlabels = {{a = 1}}\nhost_key = '{KEY}'\n", "labels.a"),
-        (f"[devices.'p i']\nhost = 'a'\nuser = 'u'\nhost_key = '{KEY}'\n", "device name"),
         (
             f"[devices.pi]\nhost = 'a'\nuser = 'u'\nssh_config = 3\nhost_key = '{KEY}'\n",
             "true, false or a file",
@@ -132,6 +136,72 @@ def test_a_mistake_names_its_file_and_its_key(tmp_path: Path, text: str, message
     with pytest.raises(ConfigError, match=r"devices\.toml") as caught:
         Inventory.load(tmp_path)
     assert message in caught.value.message
+
+
+def table(name: str, host: str = "a", more: str = "") -> str:
+    key = json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return f"[devices.{key}]\nhost = '{host}'\nuser = 'u'\nhost_key = '{KEY}'\n{more}"
+
+
+UNUSABLE = (
+    "all", "ALL", "label:site=lab", "label=site=lab", "", " ", "p i", "a\nb", "a\tb", "-a", ".", "..", "a/b",
+    "k\u00fcche", "ku\u0308che", "\u202epi", "a" * 64, "p\u0131", "\x7f",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_name_that_no_device_can_have_is_one_line_and_stops_no_other(tmp_path: Path, name: str) -> None:
+    (tmp_path / "devices.toml").write_text(table("pi") + table(name, host="b") + table("far", host="c"))
+    inventory = Inventory.load(tmp_path)
+    assert inventory.names == ("pi", "far")
+    assert inventory.select(["all"]) == inventory.devices
+    (problem,) = inventory.problems
+    assert (problem.name, problem.unused) == (name, True)
+    assert "devices.toml" in problem.text
+    assert problem.text.isprintable()
+    assert Inventory.load(tmp_path).add(dataclasses.replace(PI, name="new")).names == ("pi", "far", "new")
+    assert Inventory.load(tmp_path).remove(name).problems == ()
+
+
+@given(st.text(max_size=70))
+@settings(deadline=None, max_examples=60)
+def test_a_table_with_any_name_stops_no_other(name: str) -> None:
+    assume(name.isprintable() and name != "pi")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "devices.toml").write_text(table("pi") + table(name, host="b"), encoding="utf-8")
+        inventory = Inventory.load(Path(folder))
+    assert inventory.names == (("pi",) if inventory.problems else ("pi", name))
+
+
+@pytest.mark.parametrize("same", ["device_id = 'd1'\n", ""])
+def test_a_second_name_of_a_device_is_said(tmp_path: Path, same: str) -> None:
+    first, far = table("pi", host="Gate", more=same), table("far", host="c", more="device_id = 'd2'\n")
+    (tmp_path / "devices.toml").write_text(first + table("pi2", host="gate", more=same) + far)
+    inventory = Inventory.load(tmp_path)
+    assert inventory.names == ("pi", "pi2", "far")
+    assert [(each.name, each.unused) for each in inventory.problems] == [("pi2", False)]
+    assert f"it has the {'device_id' if same else 'address'} of 'pi'" in inventory.problems[0].text
+
+
+def test_a_table_that_is_left_out_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "devices.toml").write_text(table("all"))
+    with pytest.raises(UsageError, match="is left out"):
+        Inventory.load(tmp_path).get("all")
+    assert Inventory.load(tmp_path).add(PI).problems[0].name == "all"
+
+
+def test_a_command_says_what_is_left_out_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "devices.toml").write_text(table("pi") + table("all", host="b"))
+    assert main(["devices", "list"]) == 0
+    shown = capsys.readouterr()
+    assert "pi" in shown.out
+    assert shown.err == (
+        "warning: devices.toml: devices.'all' is left out: device name: 'all' selects all devices, so that "
+        "no device can have it (choose another name)\n"
+    )
 
 
 def test_bytes_that_are_not_text(tmp_path: Path) -> None:

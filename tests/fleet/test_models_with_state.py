@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,12 @@ import pytest
 
 pytest.importorskip("ai_edge_litert", reason="needs the extra `convert`", exc_type=ImportError)
 
+from edgeq.bundle import read_bundle
 from edgeq.cli import main
+from edgeq.errors import DeviceUnsupported
+from edgeq.fleet.connect import open_agent
+from edgeq.fleet.deploy import make_plan
+from edgeq.fleet.inventory import Inventory
 from tests import compiled_models, stateful
 
 pytestmark = [pytest.mark.convert, pytest.mark.slow]
@@ -63,8 +69,24 @@ def test_the_model_for_the_cpu_serves_on_a_device_without_a_tpu(
         "x.npz",
     ]
     assert main([*bundle, "--kind", "linux", "-o", "tpu.eqb"]) == 0
-    assert main(["deploy", "tpu.eqb", "--to", "pi"]) != 0
-    assert "EQ560" in capsys.readouterr().err
+    for command in (
+        ["deploy", "tpu.eqb", "--to", "pi"],
+        ["deploy", "tpu.eqb", "--to", "pi", "--stages", "1,100%"],
+        ["plan", "tpu.eqb", "--to", "pi"],
+    ):
+        main([*command, *(["--yes"] if command[0] == "deploy" else [])])
+        shown = capsys.readouterr()
+        assert "compiled for the Edge TPU" in shown.out + shown.err, command
+        assert "--with-cpu" in shown.out + shown.err, command
+    blobs = loopback_server.home / ".edgeq" / "blobs"
+    model = hashlib.sha256(compiled_models.compiled()).hexdigest()
+    assert model not in str(list(blobs.rglob("*"))), "nothing was sent"
+    # The device is asked again, and says the same.
+    with open_agent(Inventory.load(site).get("pi")) as client:
+        bundle_file = read_bundle(site / "tpu.eqb")
+        with pytest.raises(DeviceUnsupported, match="compiled for the Edge TPU") as caught:
+            make_plan(client, bundle_file, workspace=site).plan.check()
+    assert caught.value.reported_code == "EQ560"
     assert main([*bundle, "--with-cpu", "-o", "both.eqb"]) == 0
     document = _document(capsys, "deploy", "both.eqb", "--to", "pi")
     (device,) = document["devices"].values() if isinstance(document["devices"], dict) else document["devices"]

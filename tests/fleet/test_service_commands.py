@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgeq.cli.device_service import lines
-from edgeq.fleet.autostart import Autostart, StartKind
+from edgeq.cli.device_service import lines, service_command
+from edgeq.fleet.autostart import Autostart, ServeOptions, StartKind
+from edgeq_agent.http.serve import serve_parser
 from tests.fleet.cli import Cli
 from tests.fleet.servers import Server
 from tests.fleet.test_commands import add
@@ -44,10 +47,12 @@ def test_a_device_without_a_start_says_so_and_what_it_could_be(
 @pytest.mark.parametrize(
     ("more", "status", "message"),
     [
-        (["--kind", "plain"], 2, "require --enable"),
-        (["--disable", "--serve", "kws"], 2, "require --enable"),
+        (["--kind", "plain"], 2, "requires --enable"),
+        (["--disable", "--serve", "kws"], 2, "requires --enable"),
         (["--enable", "--disable"], 2, "exclude each other"),
         (["--enable", "--port", "8080"], 2, "requires --serve"),
+        (["--enable", "--socket", "/run/e/s.sock"], 2, "--socket: requires --serve"),
+        (["--sessions", "4"], 2, "--sessions requires --enable"),
         (["--enable", "--kind", "termux-boot"], 1, "EQ558"),
         (["--enable", "--serve", "nothing"], 1, "EQ510"),
         (["--enable", "--serve", "../x"], 1, "EQ512"),
@@ -102,3 +107,17 @@ def test_the_printed_lines() -> None:
     assert off[-1] == "it has not run yet"
     unknown = shown(at_boot=None, why="only a restart shows it")
     assert unknown[0] == "systemd-user: no boot seen yet (only a restart shows it)"
+
+
+# A boot service has another word for these, or sets them itself.
+OWN = {"help", "home", "model", "port", "token-file"}
+
+
+def test_a_boot_service_can_have_every_option_of_the_server() -> None:
+    serve = {action.option_strings[-1][2:] for action in serve_parser(argparse.ArgumentParser)._actions}  # noqa: SLF001
+    values: dict[str, Any] = {each.name: "x" for each in dataclasses.fields(ServeOptions)}
+    sent = set(ServeOptions(**{**values, "allow_origin": ("x",)}).by_name)
+    assert sent == serve - OWN
+    typed = {option.removeprefix("--") for param in service_command.params for option in param.opts}
+    assert serve - OWN - {"unix"} <= typed
+    assert {"socket", "port", "token-file", "serve"} <= typed

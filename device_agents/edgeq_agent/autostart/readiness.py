@@ -40,14 +40,16 @@ def wait(home: Home, spec: Spec, failure: Callable[[], str]) -> str:
 
 def _status(home: Home, spec: Spec) -> int | None:
     """Return the HTTP status of the readiness endpoint; None while there is no response."""
-    family = socket.AF_UNIX if spec.port is None else socket.AF_INET
+    ip = socket.AF_INET6 if "--host=::1" in spec.options else socket.AF_INET
+    family = socket.AF_UNIX if spec.port is None else ip
     with socket.socket(family, socket.SOCK_STREAM) as connection:
         connection.settimeout(_RESPONSE_TIMEOUT_S)
         try:
             if spec.port is None:
-                connection.connect(os.path.join(home.root, "serve.sock"))
+                connection.connect(spec.socket or os.path.join(home.root, "serve.sock"))
             else:
-                connection.connect(("127.0.0.1", spec.port))
+                host = "::1" if "--host=::1" in spec.options else "127.0.0.1"
+                connection.connect((host, spec.port))
             connection.sendall(_REQUEST)
             words = connection.recv(4096).split()
         except OSError:  # it does not listen yet, or ended while it answered

@@ -31,12 +31,20 @@ class Spec(NamedTuple):
         models: the models to serve; empty starts no server.
         port: the server's port on 127.0.0.1; None is the unix socket in the home.
         token_file: the file on the device whose bearer token a request must send; None asks for none.
+        options: the other words of the server's command line (`--sessions=4`).
     """
 
     kind: str
     models: tuple[str, ...] = ()
     port: int | None = None
     token_file: str | None = None
+    options: tuple[str, ...] = ()
+
+    @property
+    def socket(self) -> str | None:
+        """The path of the unix socket; None for the one in the home, or a port."""
+        paths = [word.partition("=")[2] for word in self.options if word.startswith("--unix=")]
+        return paths[-1] if paths else None
 
 
 class Artifacts(NamedTuple):
@@ -69,11 +77,12 @@ class Record:
     stale: tuple[str, ...]
     boot_id: str
     token_file: str | None = None
+    options: tuple[str, ...] = ()
 
     @property
     def spec(self) -> Spec:
         """What the user wanted when it was installed."""
-        return Spec(self.kind, self.models, self.port, self.token_file)
+        return Spec(self.kind, self.models, self.port, self.token_file, self.options)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -189,6 +198,7 @@ def _parse_record(body: Any) -> Record:
         stale=texts("stale"),
         boot_id=fields.text("boot_id"),
         token_file=fields.text("token_file") if fields.has("token_file") else None,
+        options=texts("options") if fields.has("options") else (),
     )
 
 
@@ -218,6 +228,7 @@ def write(home: Home, spec: Spec, artifacts: Artifacts, stale: list[str]) -> Non
         "models": list(spec.models),
         "port": spec.port,
         "token_file": spec.token_file,
+        "options": list(spec.options),
         "files": [path for path, _, _ in artifacts.files],
         "links": [path for path, _ in artifacts.links],
         "units": list(artifacts.units),

@@ -69,6 +69,7 @@ class ServiceStatus:
             **self.summary.to_json(),
             port=self.record.port,
             token_file=self.record.token_file,
+            options=list(self.record.options),
             files=list(self.record.files),
             units=[unit.to_json() for unit in self.units],
             serving=self.serving.to_json() if self.serving else None,

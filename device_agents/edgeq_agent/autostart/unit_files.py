@@ -51,7 +51,7 @@ def artifacts(spec: Spec, env: HostEnv) -> Artifacts:
     Raises:
         AgentError: EQ558, a path of this device has characters that such a file cannot hold.
     """
-    for path in (env.home, env.python):
+    for path in (env.home, env.python, *serve_words(spec, env.home)):
         _check_path(path)
     makers = {
         SYSTEMD_USER: _systemd_user,
@@ -74,6 +74,7 @@ def serve_words(spec: Spec, home: str) -> list[str]:
         words += ["--port", str(spec.port)]
     if spec.token_file is not None:
         words += ["--token-file", spec.token_file]
+    words += spec.options
     for model in spec.models:
         words += ["--model", Fields({"model": model}).model_name()]
     return words
@@ -81,12 +82,42 @@ def serve_words(spec: Spec, home: str) -> list[str]:
 
 def _systemd_user(spec: Spec, env: HostEnv) -> Artifacts:
     folder = os.path.join(env.login, ".config", "systemd", "user")
-    return _units(spec, env, folder, "default.target", _SANDBOX_USER)
+    runtime_folder = f"/run/user/{env.uid}"
+    sandbox = (*_SANDBOX_USER, *_socket_folder(spec, runtime_folder))
+    return _units(spec, env, folder, "default.target", sandbox)
 
 
 def _systemd_system(spec: Spec, env: HostEnv) -> Artifacts:
-    sandbox = (*_SANDBOX_USER, *_SANDBOX_SYSTEM, "ReadWritePaths=" + _word(env.home), f"User={_user_of(env)}")
+    paths = [env.home]
+    socket_folder = _socket_folder(spec, "/run")
+    if spec.socket is not None and not socket_folder:
+        paths.append(os.path.dirname(spec.socket))
+        if spec.socket.startswith(("/tmp/", "/var/tmp/")):  # noqa: S108 - refused, not used
+            raise AgentError(
+                SERVICE_IMPOSSIBLE,
+                spec.socket,
+                "a system service has a /tmp of its own, which no other program sees",
+                expected="a socket in another folder",
+                hint="for example /run/edgeq/serve.sock",
+            )
+    sandbox = (
+        *_SANDBOX_USER,
+        *_SANDBOX_SYSTEM,
+        "ReadWritePaths=" + " ".join(_word(path) for path in paths),
+        f"User={_user_of(env)}",
+        *socket_folder,
+    )
     return _units(spec, env, SYSTEM_UNITS, "multi-user.target", sandbox)
+
+
+def _socket_folder(spec: Spec, runtime_folder: str) -> tuple[str, ...]:
+    """Return the settings that create the socket's folder, if it disappears with the boot."""
+    folder = os.path.dirname(spec.socket or "")
+    if not folder.startswith(runtime_folder + "/"):
+        return ()
+    # Who may connect is decided by the mode of the socket.
+    inside = os.path.relpath(folder, runtime_folder)
+    return ("RuntimeDirectory=" + _word(inside), "RuntimeDirectoryMode=0755", "RuntimeDirectoryPreserve=yes")
 
 
 def _units(spec: Spec, env: HostEnv, folder: str, target: str, sandbox: tuple[str, ...]) -> Artifacts:

@@ -70,7 +70,7 @@ class Options(NamedTuple):
 
 def main(words: list[str]) -> int:
     """Serve, and return the exit status: 0 after a clean stop, 1 when it cannot serve, 2 for wrong usage."""
-    namespace = _parser().parse_args(words)
+    namespace = serve_parser(argparse.ArgumentParser).parse_args(words)
     os.umask(0o077)
     try:
         return _serve(_options(namespace), words)
@@ -79,10 +79,48 @@ def main(words: list[str]) -> int:
         return 2 if error.code in ("EQ512", "EQ548") else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="edgeq-agent serve", description="Serve models over the Open Inference Protocol v2 (REST)."
-    )
+class _StrictParser(argparse.ArgumentParser):
+    """Raises an error of the agent where its base class exits."""
+
+    def error(self, message: str) -> NoReturn:
+        raise AgentError(BAD_REQUEST, "options", message)
+
+
+# A boot service has fields of its own for these.
+_NOT_STORED = ("help", "home", "model", "port", "token-file")
+
+
+def option_words(options: wire.Json, port: int | None) -> tuple[str, ...]:
+    """Return the words of options, as a boot service stores them.
+
+    Args:
+        options: by the names of the command line (`sessions`, `on-swap`): a text, a number, True for a flag,
+            or a list of texts for one that is repeated.
+        port: what the server listens on; None for a unix socket.
+
+    Raises:
+        AgentError: EQ512, an option is not known, or `serve` would refuse its value.
+    """
+    words: list[str] = []
+    for name, value in sorted(options.items()):
+        if name in _NOT_STORED:
+            raise AgentError(BAD_REQUEST, f"options.{name}", expected="an option of `serve`")
+        for each in value if isinstance(value, list) else [value]:
+            words.append(f"--{name}" if each is True else f"--{name}={each}")
+    address = [] if port is None else [f"--port={port}"]
+    checked = _options(serve_parser(_StrictParser, allow_abbrev=False).parse_args([*address, *words]))
+    if options.get("host", "127.0.0.1") not in ("127.0.0.1", "::1") or ("host" in options and port is None):
+        raise AgentError(BAD_REQUEST, "options.host", expected="127.0.0.1 or ::1, and a port")
+    if isinstance(checked.address, str) and not os.path.isabs(checked.address):
+        raise AgentError(
+            BAD_REQUEST, "options.unix", expected="an absolute path on the device", got=checked.address
+        )
+    return tuple(words)
+
+
+def serve_parser(kind: type[argparse.ArgumentParser], **settings: bool) -> argparse.ArgumentParser:
+    description = "Serve models over the Open Inference Protocol v2 (REST)."
+    parser = kind(prog="edgeq-agent serve", description=description, **settings)  # type: ignore[arg-type]
     address = parser.add_mutually_exclusive_group()
     address.add_argument("--unix", metavar="PATH", help="unix socket; default: serve.sock in the home")
     address.add_argument("--port", type=int, help="port on 127.0.0.1; 0 chooses a free one")

@@ -9,6 +9,7 @@ from edgeq_agent.autostart.host_env import HostEnv
 from edgeq_agent.autostart.record import Spec
 from edgeq_agent.calls.call import Call
 from edgeq_agent.errors import SERVICE_IMPOSSIBLE, AgentError
+from edgeq_agent.http import serve
 from edgeq_agent.releases import agent_files, release_store
 from edgeq_agent.wire import Json
 
@@ -18,8 +19,8 @@ ACTIONS = ("enable", "disable", "status")
 def run(call: Call) -> Json:
     """Verb `service`: `action` is one of ACTIONS.
 
-    `enable` takes `kind` (default: the best one for the device), `models` to serve, the server's `port`,
-    and the `token_file` on the device whose bearer token a request must send.
+    `enable` takes `kind` (default: the best one for the device), `models` to serve, the server's `port`, the
+    `token_file` on the device whose bearer token a request must send, and its other `options` by name.
 
     Raises:
         AgentError: EQ510 a model has no release, EQ557 installed, but nothing starts it at boot; EQ558 that
@@ -58,4 +59,7 @@ def _spec(call: Call, env: HostEnv) -> Spec:
         raise fields.refuse("token_file", "models to serve with it")
     if token_file is not None and not os.path.isabs(token_file):
         raise fields.refuse("token_file", "an absolute path on the device")
-    return Spec(kind, tuple(models), port, token_file)
+    options = fields.optional_object("options").json()
+    if options and not models:
+        raise fields.refuse("options", "models to serve with them")
+    return Spec(kind, tuple(models), port, token_file, serve.option_words(options, port))

@@ -94,10 +94,9 @@ def start_command(
     from edgeq.experiment import ExperimentTerms, SplitBy
     from edgeq.experiment.config import is_salt
     from edgeq.experiment.start import start_experiment
-    from edgeq.fleet.inventory import Inventory
 
     candidate = read_bundle(bundle)
-    devices = Inventory.load(app.workspace).select(selectors)
+    devices = app.inventory().select(selectors)
     if salt is not None and not is_salt(salt):
         raise click.UsageError("--salt: expected a printable text of at most 200 characters")
     terms = ExperimentTerms(

@@ -26,11 +26,10 @@ def deploy_in_stages(
 ) -> None:
     """Start a rollout and drive it until it is done or needs a decision of the operator."""
     from edgeq.bundle.archive import read_bundle
-    from edgeq.fleet.inventory import Inventory
     from edgeq.fleet.rollout import operations
 
     bundle = read_bundle(path)
-    devices = Inventory.load(app.workspace).select(selectors)
+    devices = app.inventory().select(selectors)
     if options.retry_failed:
         _retry(app, bundle, devices, options, dry_run=dry_run)
         return

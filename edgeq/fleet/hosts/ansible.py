@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from edgeq.errors import ConfigError, EdgeqError
 from edgeq.fleet.hosts.entry import MOST_HOSTS, Entries, HostEntry, make_entry
@@ -36,6 +37,18 @@ class Group:
     variables: dict[str, str] = field(default_factory=dict)
 
 
+class Variables(Protocol):
+    """Variables from beside the inventory, by name; what is wrong with them goes to the entries."""
+
+    def of_group(self, name: str, entries: Entries) -> Mapping[str, str]:
+        """Return those of a group."""
+        ...
+
+    def of_host(self, name: str, entries: Entries) -> Mapping[str, str]:
+        """Return those of a host."""
+        ...
+
+
 class Groups:
     """The groups and the variables of the hosts of one inventory."""
 
@@ -54,7 +67,7 @@ class Groups:
         self._lines.setdefault(name, line)
         self._variables.setdefault(name, {}).update(variables)
 
-    def add_to(self, entries: Entries) -> None:
+    def add_to(self, entries: Entries, more: Variables) -> None:
         """Add every host, with the variables and labels of its groups, to the entries of a file."""
         folder = entries.path.parent
         parents = self._parents()
@@ -74,7 +87,11 @@ class Groups:
             variables: dict[str, str] = {}
             for group in groups:
                 variables.update(self._groups[group].variables if group in self._groups else {})
+            # In Ansible's order: what is beside the inventory counts more than what is in it.
+            for group in ["all", *(one for one in groups if one != "all")]:
+                variables.update(more.of_group(group, entries))
             variables.update(self._variables[name])
+            variables.update(more.of_host(name, entries))
             where = entries.where(line)
             entries.add(where, name, partial(_entry, name, where, groups, listed, variables, folder))
 

@@ -7,14 +7,18 @@ import shlex
 from pathlib import Path
 
 from edgeq.errors import ConfigError
-from edgeq.fleet.hosts.ansible import Groups, expanded
+from edgeq.fleet.hosts.ansible import Groups, Variables, expanded
 from edgeq.fleet.hosts.entry import Entries, HostFile
 
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:[#;].*)?")
 
 
-def read_ini(path: Path, text: str) -> HostFile:
-    """Return the hosts of an inventory; a line that is not understood is an entry of its own."""
+def read_ini(path: Path, text: str, more: Variables) -> HostFile:
+    """Return the hosts of an inventory; a line that is not understood is an entry of its own.
+
+    Args:
+        more: the variables beside it.
+    """
     entries = Entries(path)
     groups = Groups()
     group, part = "ungrouped", "hosts"
@@ -40,7 +44,7 @@ def read_ini(path: Path, text: str) -> HostFile:
                 _add_hosts(groups, group, line, number, where)
         except ConfigError as error:
             entries.refuse(where, error)
-    groups.add_to(entries)
+    groups.add_to(entries, more)
     return entries.file()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from edgeq.errors import ConfigError
-from edgeq.fleet.hosts.ansible import Groups, Secret, expanded
+from edgeq.fleet.hosts.ansible import Groups, Secret, Variables, expanded
 from edgeq.fleet.hosts.entry import Entries, HostFile
 
 _NULL = "tag:yaml.org,2002:null"
@@ -23,14 +23,32 @@ _MOST_NODES = 200_000
 _PARTS = ("hosts", "children", "vars")
 
 
-def read_yaml(path: Path, text: str) -> HostFile:
+def read_yaml(path: Path, text: str, more: Variables) -> HostFile:
     """Return the hosts of an inventory.
+
+    Args:
+        more: the variables beside it.
 
     Raises:
         ConfigError: the file is not YAML, or its groups are not mappings.
     """
+    root = _composed(path, text)
+    return Entries(path).file() if root is None else _Reader(path).read(root, more)
+
+
+def read_variables(path: Path, text: str) -> dict[str, str]:
+    """Return the plain variables of a file that holds nothing else; a value of a vault is a `Secret`.
+
+    Raises:
+        ConfigError: the file is not YAML, or not a mapping.
+    """
+    root = _composed(path, text)
+    return {} if root is None else _Reader(path).variables(root, 0)
+
+
+def _composed(path: Path, text: str) -> yaml.Node | None:
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = str(path) if mark is None else f"{path.name}:{mark.line + 1}"
@@ -38,9 +56,7 @@ def read_yaml(path: Path, text: str) -> HostFile:
         raise ConfigError(where, f"not valid YAML: {problem}") from error
     except RecursionError as error:
         raise ConfigError(str(path), "not an inventory: nested too deep") from error
-    if root is None:
-        return Entries(path).file()
-    return _Reader(path).read(root)
+    return root
 
 
 class _Reader:
@@ -52,14 +68,14 @@ class _Reader:
         self._groups = Groups()
         self._nodes = 0
 
-    def read(self, root: yaml.Node) -> HostFile:
+    def read(self, root: yaml.Node, more: Variables) -> HostFile:
         """Return the hosts."""
         for name, key, node in self._pairs(root, 0, "an inventory: groups by name"):
             if name == "_meta":
                 self._read_meta(node)
             else:
                 self._group(name, key, node, 0)
-        self._groups.add_to(self._entries)
+        self._groups.add_to(self._entries, more)
         return self._entries.file()
 
     def _group(self, name: str, key: yaml.Node, node: yaml.Node, depth: int) -> None:
@@ -73,7 +89,7 @@ class _Reader:
                 if part == "hosts":
                     self._read_hosts(name, content, depth + 1)
                 elif part == "vars":
-                    group.variables.update(self._variables(content, depth + 1))
+                    group.variables.update(self.variables(content, depth + 1))
                 elif part == "children":
                     for child, child_key, inner in self._named(content, depth + 1):
                         group.children[child] = _line(child_key)
@@ -92,7 +108,7 @@ class _Reader:
         for pattern, key, content in self._named(node, depth):
             where = self._where(key)
             try:
-                variables = self._variables(content, depth + 1)
+                variables = self.variables(content, depth + 1)
                 for name in expanded(pattern, where):
                     self._groups.add_host(group, name, variables, _line(key))
             except _TooLarge:
@@ -105,7 +121,7 @@ class _Reader:
             for name, key, variables in (
                 self._pairs(content, 1, "hosts by name") if part == "hostvars" else ()
             ):
-                self._groups.add_host("ungrouped", name, self._variables(variables, 2), _line(key))
+                self._groups.add_host("ungrouped", name, self.variables(variables, 2), _line(key))
 
     def _named(self, node: yaml.Node, depth: int) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
         """Yield the names of a mapping, a list or one text, each with its node and its content."""
@@ -117,7 +133,8 @@ class _Reader:
             self._count(item, depth)
             yield self._text(item), item, yaml.ScalarNode(_NULL, "", item.start_mark, item.end_mark)
 
-    def _variables(self, node: yaml.Node, depth: int) -> dict[str, str]:
+    def variables(self, node: yaml.Node, depth: int) -> dict[str, str]:
+        """Return the plain values of a mapping."""
         variables = {}
         for name, _, value in self._pairs(node, depth, "variables by name"):
             # Lists and mappings are variables for Ansible's own tasks.

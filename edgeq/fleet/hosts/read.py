@@ -13,6 +13,7 @@ from edgeq.errors import ConfigError, UsageError
 from edgeq.files import expand_user
 from edgeq.fleet.hosts import csv_file
 from edgeq.fleet.hosts.ansible_ini import read_ini
+from edgeq.fleet.hosts.ansible_vars import VariableFolders
 from edgeq.fleet.hosts.ansible_yaml import read_yaml
 from edgeq.fleet.hosts.csv_file import read_csv
 from edgeq.fleet.hosts.entry import HostFile
@@ -77,12 +78,10 @@ def read_hosts(
     chosen = format or _detected(path, text)
     hosts = {
         HostFormat.CSV: lambda: read_csv(path, text),
-        HostFormat.ANSIBLE_INI: lambda: read_ini(path, text),
-        HostFormat.ANSIBLE_YAML: lambda: read_yaml(path, text),
+        HostFormat.ANSIBLE_INI: lambda: read_ini(path, text, VariableFolders(path.parent)),
+        HostFormat.ANSIBLE_YAML: lambda: read_yaml(path, text, VariableFolders(path.parent)),
         HostFormat.SSH_CONFIG: lambda: read_ssh_config(path),
     }[chosen]()
-    if chosen in (HostFormat.ANSIBLE_INI, HostFormat.ANSIBLE_YAML):
-        hosts = _with_unread_folders(hosts)
     if not hosts.entries and not hosts.bad:
         raise ConfigError(source, "names no host", hint="`edgeq devices import -h` shows the formats")
     return (_matching(hosts, patterns) if patterns else hosts), chosen
@@ -134,12 +133,6 @@ def _detected(path: Path, text: str) -> HostFormat:
         got=repr(first[:80]) if first else "no host",
         hint="say which it is with --format",
     )
-
-
-def _with_unread_folders(hosts: HostFile) -> HostFile:
-    folders = [name for name in ("group_vars", "host_vars") if (hosts.path.parent / name).is_dir()]
-    notes = tuple(f"the folder {name} beside the inventory is not read" for name in folders)
-    return dataclasses.replace(hosts, notes=(*hosts.notes, *notes))
 
 
 def _matching(hosts: HostFile, patterns: Sequence[str]) -> HostFile:

@@ -27,7 +27,7 @@ from edgeq.fleet.rollout.events import (
 from edgeq.fleet.rollout.fleet import FleetDeployer
 from edgeq.fleet.rollout.outcomes import FAILURES
 from edgeq.fleet.rollout.pool import ThreadPool
-from edgeq.fleet.rollout.preflight import refuse_older
+from edgeq.fleet.rollout.preflight import refuse_older, refuse_without_edgetpu
 from edgeq.fleet.rollout.rollout_store import BUNDLE, OpenRollout
 from edgeq.fleet.rollout.runner import Runner
 from edgeq.fleet.rollout.scheduler import to_restore
@@ -96,6 +96,7 @@ def preview(
     Raises:
         UsageError: the stages or the abort rules are invalid, or do not fit the devices.
         RolloutError: devices have committed a newer release (EQ827).
+        DeviceUnsupported: the model needs an Edge TPU that a device of the first stage does not have (EQ560).
     """
     devices = tuple(devices)
     name = rollout_store.next_id(workspace, _name(bundle))
@@ -104,6 +105,7 @@ def preview(
     with recording_store(store, workspace) as opened:
         chain = load_chain(chain_path(workspace))
         refuse_older(opened, bundle, devices, first=first, timeout_s=_TIMEOUT_S, chain=chain)
+    refuse_without_edgetpu(bundle, devices, first=first, timeout_s=_TIMEOUT_S)
     return spec
 
 

@@ -1,4 +1,4 @@
-"""Refuse a rollout of an older release before its first stage; devices are only asked."""
+"""Refuse a rollout before its first stage that its devices would refuse; they are only asked."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 from edgeq.bundle.archive import Bundle
 from edgeq.bundle.counters import counter_of
 from edgeq.bundle.trust_chain import TrustChain
-from edgeq.errors import RolloutError
+from edgeq.errors import DeviceUnsupported, RolloutError
 from edgeq.fleet.backoff import NO_RETRY
 from edgeq.fleet.connect import ask
 from edgeq.fleet.operations import read_status
 from edgeq.fleet.parallel import on_each
+from edgeq.fleet.plan import edgetpu_problem
 from edgeq.fleet.rollout.outcomes import Outcome
 from edgeq.fleet.trust_documents import pending, trust_steps, void_releases
 from edgeq.store import Store
@@ -73,6 +74,38 @@ def refuse_older(
         "`edgeq bundle MODEL -o FILE` makes a new one of the same model",
         code="EQ827",
     )
+
+
+def refuse_without_edgetpu(
+    bundle: Bundle, devices: Sequence[Device], *, first: Sequence[str], timeout_s: float
+) -> None:
+    """Ask devices of the first stage for their Edge TPU, if only that runs the bundle's model.
+
+    A device that does not answer is judged in its stage.
+
+    Args:
+        devices, first: as for `refuse_older`.
+
+    Raises:
+        DeviceUnsupported: EQ560, one of them has none that works.
+    """
+    if not bundle.needs_edgetpu:
+        return
+    asked = [device for device in devices if device.name in list(first)[:MOST_ASKED]]
+    answers = on_each(
+        asked,
+        lambda device: ask(
+            device,
+            lambda client: client.facts(),
+            repeatable=True,
+            retry_policy=NO_RETRY,
+            timeout_s=timeout_s,
+        ),
+    )
+    for name, facts in answers.done.items():
+        problem = edgetpu_problem(facts)
+        if problem is not None:
+            raise DeviceUnsupported(f"{name}: {bundle.model}", problem, code="EQ560")
 
 
 def _committed(store: Store, bundle: Bundle, void: Collection[str]) -> dict[str, int]:

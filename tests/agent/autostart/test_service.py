@@ -7,8 +7,10 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -200,6 +202,55 @@ def test_the_server_of_a_service_asks_for_the_token(board: Any) -> None:
     metadata = b"GET /v2/models/tiny HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     assert status_of(board, metadata + b"\r\n") == 401
     assert status_of(board, metadata + b"Authorization: Bearer 0123456789abcdef\r\n\r\n") == 200
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"unix": "serve.sock"}, {"sessions": -1}, {"sessions": "x"}, {"on-swap": "never"}, {"no-such": 1},
+        {"threads": 0}, {"deadline": -1}, {"allow-origin": ["x"]}, {"socket-mode": "777"},
+        {"socket-mode": "666"}, {"help": True}, {"home": "/x"}, {"model": "m"}, {"port": 1},
+        {"unix": "/x", "host": 3}, {"host": "10.0.0.1"},
+        {"sess": 4}, {"unix": ["/a", {"b": 1}]}, {"max-body": 10**20},
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.slow
+def test_an_option_that_serve_would_refuse_is_refused_before_anything_is_installed(
+    board: Any, options: dict[str, Any]
+) -> None:
+    request = {"action": "enable", "kind": "plain", "models": ["tiny"], "options": options}
+    assert board.call("service", **request).error["code"] in ("EQ512", "EQ548")
+    assert board.call("service", action="status").result["enabled"] is False
+
+
+@pytest.mark.slow
+def test_the_server_of_a_service_has_its_options(board: Any) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="edgeq-sock-"))
+    path = str(folder / "s.sock")
+    options = {
+        "unix": path,
+        "socket-mode": "666",
+        "sessions": 3,
+        "on-swap": "end",
+        "allow-origin": ["http://a.b"],
+    }
+    request = {"action": "enable", "kind": "plain", "models": ["tiny"], "options": options}
+    # Nothing starts it at boot here, but it is installed and runs.
+    assert board.call("service", **request).error["code"] == "EQ557"
+    made = board.call("service", action="status").result
+    words = {
+        "--unix=" + path,
+        "--socket-mode=666",
+        "--sessions=3",
+        "--on-swap=end",
+        "--allow-origin=http://a.b",
+    }
+    assert set(made["options"]) == words
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o666
+    (child,) = children(until("a supervisor", lambda: supervisor(board)))
+    line = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
+    assert words <= set(line)
 
 
 @pytest.mark.slow

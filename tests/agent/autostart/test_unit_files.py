@@ -46,6 +46,56 @@ def test_systemd_accepts_the_units(kind: str, tmp_path: Path) -> None:
     assert "sometimes" in verified.stderr, "a wrong unit is seen"
 
 
+OPTIONS = (
+    "--unix=/run/edgeq/serve.sock",
+    "--socket-mode=666",
+    "--sessions=4",
+    "--allow-origin=https://a.example",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_starts_the_server_with_its_options(kind: str) -> None:
+    spec = Spec(kind, ("kws",), None, None, OPTIONS)
+    words = unit_files.serve_words(spec, PI.home)
+    assert [word for word in words if word in OPTIONS] == list(OPTIONS)
+    env = PHONE if kind == TERMUX_BOOT else PI
+    made = unit_files.artifacts(spec, env)
+    if kind in (SYSTEMD_USER, SYSTEMD_SYSTEM):  # the others read the record
+        _, unit, _ = next(each for each in made.files if each[0].endswith("-serve.service"))
+        assert " ".join(OPTIONS) in unit
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "line"),
+    [
+        (SYSTEMD_SYSTEM, "/run/edgeq/serve.sock", "RuntimeDirectory=edgeq\n"),
+        (SYSTEMD_SYSTEM, "/run/a b/50%/s.sock", 'RuntimeDirectory="a b/50%%"\n'),
+        (SYSTEMD_SYSTEM, "/srv/shared/s.sock", f"ReadWritePaths={PI.home} /srv/shared\n"),
+        (SYSTEMD_USER, f"/run/user/{PI.uid}/edgeq/s.sock", "RuntimeDirectory=edgeq\n"),
+    ],
+)
+def test_the_folder_of_the_socket_is_there_and_writable(kind: str, path: str, line: str) -> None:
+    made = unit_files.artifacts(Spec(kind, ("kws",), None, None, (f"--unix={path}",)), PI)
+    _, unit, _ = next(each for each in made.files if each[0].endswith("-serve.service"))
+    assert line in unit
+
+
+def test_a_socket_that_no_other_program_would_see_is_refused() -> None:
+    spec = Spec(SYSTEMD_SYSTEM, ("kws",), None, None, ("--unix=/tmp/s.sock",))
+    with pytest.raises(AgentError, match="a /tmp of its own"):
+        unit_files.artifacts(spec, PI)
+
+
+@pytest.mark.parametrize("kind", [SYSTEMD_USER, PLAIN])
+@pytest.mark.parametrize(
+    "value", ['/run/a"b/s', "/run/a;b/s", "/run/a\nExecStart=x", "/run/$(id)/s", "/run/`id`"]
+)
+def test_no_option_becomes_code(kind: str, value: str) -> None:
+    with pytest.raises(AgentError, match="cannot hold safely"):
+        unit_files.artifacts(Spec(kind, ("kws",), None, None, (f"--unix={value}",)), PI)
+
+
 def test_user_units_recover_and_serve() -> None:
     made = unit_files.artifacts(Spec(SYSTEMD_USER, ("kws",), 8080), PI)
     path, unit, mode = file_of(made, "/edgeq.service")
