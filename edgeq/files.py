@@ -27,6 +27,31 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         raise
 
 
+def obstacle(path: Path) -> str | None:
+    """Return in words why `write_atomic` could not write a file; None where it could.
+
+    A temporary file is created beside it and removed: permissions alone do not say whether a disk is
+    read-only. Nothing is created for a folder that is missing.
+    """
+    try:
+        if path.is_dir():
+            return "it is a folder"
+        if path.exists() and not os.access(path, os.W_OK):
+            return "it is read-only"
+        near = next(parent for parent in path.absolute().parents if parent.exists())
+    except OSError as error:  # a name that is too long, for example
+        return str(error.strerror)
+    if not near.is_dir():
+        return f"{near} is not a folder"
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=near)
+    except OSError as error:
+        return f"no file can be created in {near}: {error.strerror}"
+    os.close(descriptor)
+    Path(temporary).unlink()
+    return None
+
+
 def _write_atomic(path: Path, data: bytes, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_char_device() or path.is_fifo():  # root could replace it by a file

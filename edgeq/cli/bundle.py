@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq.cli import completing
+from edgeq.cli.outputs import check_outputs
 from edgeq.cli.ui import App, CommandGroup, command
 from edgeq.errors import ModelError, UsageError
 from edgeq.units import format_size
@@ -174,6 +175,7 @@ def _make(
                 hint="create the .tflite with `edgeq convert SOURCE -o MODEL`",
                 code="EQ301",
             )
+    check_outputs((("-o", output),), inputs=(model, golden_from, data, blueprint))
     if with_cpu and golden_from is None:
         raise UsageError("--with-cpu", "needs the model for the CPU", hint="add --golden-from MODEL.tflite")
     plan = load_blueprint(blueprint) if blueprint else None

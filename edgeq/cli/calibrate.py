@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeq.cli.options import source_options
+from edgeq.cli.outputs import check_outputs
 from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, Ui, command
 from edgeq.errors import UsageError
@@ -56,6 +57,7 @@ def calibrate_command(
     from edgeq.conversion import calibrate, merge_calibrations
     from edgeq.store import Store
 
+    check_outputs((("-o", output),), inputs=(*sources, data, against))
     if merge:
         if data is not None or against is not None:
             raise UsageError("--merge", "takes only files of histograms; leave --data and --against out")

@@ -14,6 +14,7 @@ from edgeq.cli.options import (
     source_options,
     write_recipe,
 )
+from edgeq.cli.outputs import check_outputs
 from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, Ui, command
 from edgeq.units import format_duration, format_percent, format_size
@@ -99,6 +100,9 @@ def convert_command(
         signature=signature,
         shapes=shapes,
     )
+    data = (calibration, histograms, pruning.get("training"), pruning.get("validation"))
+    check_outputs((("-o", output),), inputs=(source, *data, recipe_file))
+    check_outputs((("-o", output), ("--save-recipe", save_recipe)), inputs=(source, *data))
     with Store.open(app.workspace) as store, worker_progress(app.ui) as on_progress:
         conversion = convert(
             source,

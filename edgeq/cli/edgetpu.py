@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeq.cli.outputs import check_outputs
 from edgeq.cli.ui import App, Ui, command
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def edgetpu_command(app: App, model: Path, output: Path | None, no_compile: bool
 
     if output is not None and no_compile:
         raise UsageError("--no-compile", "-o requires the compiler", hint="leave one of them out")
+    check_outputs((("-o", output),), inputs=(model,))
     report = edgetpu(model, output, compile=not no_compile)
     app.ui.emit("edgeq.edgetpu/1", report.to_json())
     _show(app.ui, report)

@@ -8,6 +8,7 @@ import click
 
 from edgeq.cli import completing
 from edgeq.cli.options import Number
+from edgeq.cli.outputs import check_outputs
 from edgeq.cli.ui import App, command
 
 
@@ -40,6 +41,7 @@ def report_command(app: App, output: Path, model: str | None, title: str | None,
     from edgeq.store import Store
     from edgeq.units import format_size
 
+    check_outputs((("-o", output),))
     with Store.open(app.workspace) as store:
         named = title or (f"edgeq: {model}" if model else "edgeq report")
         view = build_view(store, title=named, model=model, alpha=alpha)

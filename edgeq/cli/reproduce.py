@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeq.cli.outputs import check_outputs
 from edgeq.cli.ui import App, command
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def reproduce_command(
     from edgeq.conversion.reproduce import reproduce
     from edgeq.errors import ModelError
 
+    check_outputs((("-o", output),), inputs=(Path(what), source, *moved.values()))
     lineage = chain(app.workspace, what)[0]
     with (
         tempfile.TemporaryDirectory(prefix="edgeq-reproduce-") as folder,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeq.cli import completing
+from edgeq.cli.outputs import check_outputs
 from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, Ui, command
 from edgeq.errors import UsageError
@@ -91,6 +92,10 @@ def search_command(
     target = None if device is None else app.inventory().get(device)
     applied = _kind(kind, target)
     base = None if recipe_file is None else load_recipe(recipe_file)
+    check_outputs(
+        (("-o", output), ("--html", html)),
+        inputs=(blueprint, recipe_file, loaded.source, loaded.calibration, loaded.evaluation),
+    )
     with Store.open(app.workspace) as store, worker_progress(app.ui) as on_progress:
         timing = (
             ThisMachine(on_progress=on_progress)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeq.cli.outputs import check_outputs
 from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, Ui, command
 
@@ -71,6 +72,7 @@ def sensitivity_command(
     from edgeq.evaluation.sensitivity import analyze_sensitivity
     from edgeq.store import Store
 
+    check_outputs((("--html", html),), inputs=(model, calibration, evaluation))
     with Store.open(app.workspace) as store, worker_progress(app.ui) as on_progress:
         analysis = analyze_sensitivity(
             model,

@@ -9,6 +9,7 @@ import click
 
 from edgeq.cli.evaluate import no_drop_shown
 from edgeq.cli.options import training_options
+from edgeq.cli.outputs import check_outputs
 from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, command
 from edgeq.units import format_percent
@@ -54,6 +55,10 @@ def tune_command(
     from edgeq.conversion import tune
     from edgeq.store import Store
 
+    check_outputs(
+        (("-o", output), ("-o", output.with_suffix(".recipe.json"))),
+        inputs=(model, training.get("training"), training.get("validation")),
+    )
     with Store.open(app.workspace) as store, worker_progress(app.ui) as on_progress:
         tuned = tune(
             model,

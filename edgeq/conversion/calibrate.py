@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.conversion.conversion import require_writable, unwritable
+from edgeq.conversion.conversion import check_paths, require_writable, unwritable
 from edgeq.converters_client import Progress, edgeq_errors, worker_session
 from edgeq.errors import UsageError
 from edgeq.files import write_atomic
@@ -100,6 +100,7 @@ def calibrate(
     started_s = time.monotonic()
     source, output = Path(source), Path(output)
     as_json = _is_json(output)
+    check_paths(output, source, data, against)
     with worker_session("calibrate") as session:
         from edgeq.conversion.in_memory_samples import as_file
 
@@ -153,7 +154,9 @@ def merge_calibrations(files: Sequence[Path], output: Path, *, store: Recorder |
         raise UsageError("--merge", expected="two or more files of histograms", got=str(len(files)))
     output = Path(output)
     as_json = _is_json(output)
+    check_paths(output, *files)
     with edgeq_errors():
+        require_writable(output)
         from edgeq_converters.calibration import histogram_io
 
         merged = _read(Path(files[0]))

@@ -14,7 +14,7 @@ from edgeq.conversion.recipes import checked, recipe_of
 from edgeq.conversion.training import check_trainable, with_pruning
 from edgeq.converters_client import ConverterError, Progress, worker_session
 from edgeq.errors import UsageError
-from edgeq.files import sha256_of, write_atomic
+from edgeq.files import obstacle, sha256_of, write_atomic
 from edgeq.store import Recorder, recording_store
 from edgeq_converters.edgetpu.values import EdgeTpuSummary
 from edgeq_converters.recipe import Recipe
@@ -159,7 +159,7 @@ def convert(
         epochs=epochs,
         distill=distill,
     )
-    check_paths(source, output)
+    check_paths(output, source, calibration, histograms, training, validation)
     with worker_session("convert") as session:
         detect.detect(source)
         require_writable(output)
@@ -255,14 +255,22 @@ def _calibration_file(
     return as_file(calibration, workdir)
 
 
-def check_paths(source: Path, output: Path) -> None:
-    """Check that the output is not the source.
+def check_paths(output: Path, *inputs: object) -> None:
+    """Check that the output is not the source or another input.
+
+    Args:
+        inputs: the source first; what is not a path, such as an array, is left out.
 
     Raises:
         UsageError: they are the same file.
     """
-    if output.exists() and source.exists() and output.samefile(source):
-        raise UsageError(str(output), "the output would replace the source", hint="give another -o")
+    for number, given in enumerate(inputs):
+        if not isinstance(given, (str, os.PathLike)):
+            continue
+        file = Path(given)
+        if output.exists() and file.exists() and output.samefile(file):
+            what = f"the input {file}" if number else "the source"
+            raise UsageError(str(output), f"the output would replace {what}", hint="give another -o")
 
 
 def require_writable(output: Path) -> None:
@@ -271,11 +279,8 @@ def require_writable(output: Path) -> None:
     Raises:
         ConverterError: EQ311.
     """
-    if output.is_dir():
-        raise unwritable(output, "it is a folder")
-    near = next(parent for parent in output.absolute().parents if parent.exists())
-    if not near.is_dir() or not os.access(near, os.W_OK | os.X_OK):
-        raise unwritable(output, f"no file can be created in {near}")
+    if (why := obstacle(output)) is not None:
+        raise unwritable(output, why)
 
 
 def unwritable(output: Path, why: str) -> ConverterError:

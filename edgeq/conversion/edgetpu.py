@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeq.conversion.conversion import check_paths, require_writable, unwritable
 from edgeq.converters_client import ConverterError, worker_session
 from edgeq.files import write_atomic
 from edgeq_converters.edgetpu.values import CompilerLog, EdgeTpuSummary, OpPlacement
@@ -54,6 +55,9 @@ def edgetpu(
     """
     model = Path(model)
     with worker_session("edgetpu") as session:
+        if output is not None:
+            check_paths(output, model)
+            require_writable(output)
         compiled = session.workdir / "compiled.tflite"
         job = EdgeTpuJob(model=model, compile=compile, output=compiled)
         result = session.run(job, subject=model, deadline_s=deadline_s)
@@ -66,7 +70,10 @@ def edgetpu(
                     expected="edgetpu_compiler on PATH",
                     hint="install it on x86-64 Linux (https://coral.ai/docs/edgetpu/compiler/)",
                 )
-            write_atomic(output, compiled.read_bytes())
+            try:
+                write_atomic(output, compiled.read_bytes())
+            except OSError as error:
+                raise unwritable(output, error.strerror or str(error)) from error
     return EdgeTpuReport(
         model=model,
         ops=result.readiness.ops,

@@ -157,11 +157,12 @@ def tune(
     check_epochs(epochs)
     if output.suffix != ".keras":
         raise UsageError(str(output), expected="a name that ends with .keras", got=output.name)
-    check_paths(source, output)
+    check_paths(output, source, training, validation)
     recipe_path = output.with_suffix(".recipe.json")
     with worker_session("tune") as session:
         check_trainable(source, training, option="edgeq tune")
         require_writable(output)
+        require_writable(recipe_path)
         written = session.workdir / "tuned.keras"
         inputs = digest_inputs(source, {"training": training, "validation": validation}, lasting=True)
         job = TuneJob(

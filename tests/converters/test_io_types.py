@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,22 @@ pytestmark = [
 ]
 pytest.importorskip("ai_edge_litert")
 
-from edgeq_converters.data.samples import to_real  # noqa: E402
+from edgeq.evaluation import raw_outputs  # noqa: E402
+from edgeq.fleet.enrol import enrol  # noqa: E402
+from edgeq.testing.loopback import loopback_device  # noqa: E402
+from edgeq_converters.data.files import RawSamples  # noqa: E402
+from edgeq_converters.data.samples import Samples, match, to_model, to_real  # noqa: E402
 from edgeq_converters.graph.interface import interface_of, require_interface  # noqa: E402
 from edgeq_converters.graph.interpreter import run_samples  # noqa: E402
 from edgeq_converters.graph.model import Model  # noqa: E402
 from edgeq_converters.graph.normalize import normalize  # noqa: E402
+from edgeq_converters.metrics import sqnr_db  # noqa: E402
 from edgeq_converters.quantization.integer_io import with_types  # noqa: E402
 from edgeq_converters.recipe import Recipe  # noqa: E402
-from edgeq_converters.values import IoTypes, Scheme  # noqa: E402
+from edgeq_converters.sensitivity.usefulness import find_loss  # noqa: E402
+from edgeq_converters.values import IoTypes, Scheme, TensorInfo  # noqa: E402
+from edgeq_converters.worker.jobs import evaluate  # noqa: E402
+from edgeq_converters.worker.protocol import EvaluateJob  # noqa: E402
 
 from .graphs import Graph  # noqa: E402
 from .nets import net, quantized, quiet, samples  # noqa: E402
@@ -46,8 +55,6 @@ def two_ended() -> Model:
 @pytest.mark.parametrize("outputs", KINDS)
 @pytest.mark.parametrize("inputs", KINDS)
 def test_every_pair_of_types_computes_what_int8_does(inputs: str, outputs: str) -> None:
-    from edgeq_converters.data.samples import Samples
-
     model = two_ended()
     rows = np.random.default_rng(1).normal(size=(12, 6)).astype(np.float32)
     given = Samples(inputs=model.inputs, arrays=(rows,))
@@ -101,3 +108,91 @@ def test_a_uint8_model_is_converted_evaluated_and_bundled(
         "convert", source, "-o", output, "--scheme", "int16x8", "--calibration", data, "--io", "uint8"
     )
     assert (done.status, "--io uint8" in done.err) == (2, True)
+
+
+def two_types(folder: Path) -> tuple[Path, Path, Model]:
+    """Write a float model and its integer model with uint8 inputs and outputs: two files, and the latter."""
+    model = two_ended()
+    rows = np.random.default_rng(1).normal(size=(30, 6)).astype(np.float32)
+    core = quantized(model, Samples(inputs=model.inputs, arrays=(rows,)))
+    made = with_types(core, IoTypes(inputs="uint8", outputs="uint8"))
+    (folder / "f.tflite").write_bytes(model.data)
+    (folder / "q.tflite").write_bytes(made.data)
+    return folder / "f.tflite", folder / "q.tflite", made
+
+
+@pytest.mark.parametrize("first", ["integer", "float"])
+@pytest.mark.parametrize("given", ["own integers", "real values"])
+def test_both_models_of_an_evaluation_get_the_same_values(given: str, first: str, tmp_path: Path) -> None:
+    floating, integer, made = two_types(tmp_path)
+    real = np.random.default_rng(2).normal(size=(12, 6)).astype(np.float32)
+    rows = to_model(real, made.inputs[0]) if given == "own integers" else real
+    np.savez(tmp_path / "d.npz", x=rows)
+    models = (integer, floating) if first == "integer" else (floating, integer)
+    job = EvaluateJob(models=models, data=tmp_path / "d.npz", arrays=tmp_path / "o.npz")
+    result = evaluate.run(job, lambda _what, _total: lambda _done: None)
+    with np.load(tmp_path / "o.npz") as loaded:
+        outputs = [
+            [to_real(loaded[f"run_{number}_output_{i}"], info.outputs[i]) for i in range(2)]
+            for number, info in enumerate(result.infos)
+        ]
+    assert sqnr_db(*outputs) > 20
+    assert any("the model's own integers" in note for note in result.notes) == (given == "own integers")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int16])
+def test_integers_for_a_float_input_are_real_values_for_the_model_made_of_it(kind: Any) -> None:
+    model = two_ended()
+    rows = np.random.default_rng(3).integers(0, 90, (30, 6)).astype(kind)
+    given = match(RawSamples(subject="d", arrays={"x": rows}), model.inputs)
+    made = with_types(quantized(model, given), IoTypes(inputs="uint8", outputs="uint8"))
+    assert find_loss(model, made, given) is None
+    expected, got = (run_samples(each, given, advance=quiet) for each in (model, made))
+    real = [to_real(array, tensor) for array, tensor in zip(got, made.outputs, strict=True)]
+    assert sqnr_db(real, expected) > 25
+
+
+def test_pixels_are_real_values_for_a_uint8_input() -> None:
+    image = np.full((8, 8, 3), 200, np.uint8)
+    raw = RawSamples(subject="images", images=(image,))
+    tensor = TensorInfo(name="x", shape=(1, 8, 8, 3), dtype="uint8", scale=2.0, zero_point=0)
+    assert to_model(match(raw, (tensor,)).arrays[0], tensor).max() == 100
+
+
+@pytest.mark.slow
+def test_a_uint8_model_is_deployed_timed_and_run_on_a_device(
+    tmp_path: Path, edgeq: Callable[..., Any], workspace: Path
+) -> None:
+    model = net()
+    source, output, data, bundle = (tmp_path / name for name in ("f.tflite", "q.tflite", "c.npz", "m.eqb"))
+    source.write_bytes(model.data)
+    np.savez(data, x=samples(model, 40).arrays[0])
+    calibrated = ("--scheme", "int8", "--calibration", data, "--io", "uint8")
+    done = edgeq("convert", source, "-o", output, *calibrated)
+    assert done.status == 0, done.err
+    done = edgeq("bundle", output, "-o", bundle, "--name", "net", "--data", data)
+    assert done.status == 0, done.err
+    own = to_model(samples(model, 40).arrays[0], Model.read(output).inputs[0])
+    assert own.dtype == np.uint8
+    np.savez(tmp_path / "own.npz", x=own)
+    (expected,) = raw_outputs(output, own)
+    assert expected.dtype == np.uint8
+    real = to_real(expected, Model.read(output).outputs[0])
+    with loopback_device(tmp_path / "device") as running:
+        enrol(
+            workspace,
+            name="pi",
+            host=running.host,
+            port=running.port,
+            user=running.user,
+            identity=running.identity,
+            expected_fingerprint=running.fingerprint,
+        )
+        done = edgeq("deploy", bundle, "--to", "pi", "--yes")  # the golden outputs are compared there
+        assert done.status == 0, done.err
+        done = edgeq("bench", "net", "--on", "pi", "--runs", 50, "--json")
+        assert done.status == 0, done.err
+        for given in (data, tmp_path / "own.npz"):
+            done = edgeq("infer", "net", "--on", "pi", "--data", given, "--outputs", "--json")
+            assert done.status == 0, done.err
+            np.testing.assert_allclose(json.loads(done.out)["outputs"], real, atol=1e-9)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("ai_edge_litert")
 
-from edgeq_converters.data.samples import Samples
+from edgeq_converters.data.files import RawSamples
+from edgeq_converters.data.samples import Samples, match
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph.interpreter import run_samples
 from edgeq_converters.graph.model import Model
+from edgeq_converters.sources import keras_config
+from edgeq_converters.sources.detect import SourceKind
 from edgeq_converters.sources.load import load_source
 from edgeq_converters.sources.types import SourceOptions
 from tests.converters.graphs import Graph
@@ -112,3 +119,83 @@ def test_the_commands_compare_the_shape_with_the_data(
         assert not list(tmp_path.glob("o.*"))
     result = edgeq(*words, "--shape", "x=1,5,3")
     assert result.status == 0, result.err
+
+
+def keras_file(path: Path, shape: list[int | None], *, kind: str = "Functional", what: Any = None) -> Path:
+    """Write a .keras file with its configuration alone: whoever loads it fails."""
+    layer = {
+        "class_name": "InputLayer",
+        "config": {"name": "audio", "batch_shape": shape, "dtype": "float32"},
+    }
+    config: dict[str, Any] = {"layers": [layer, {"class_name": "Dense", "config": {"name": "d"}}]}
+    if kind == "Functional":
+        config["input_layers"] = what or [["audio", 0, 0]]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", json.dumps({"class_name": kind, "config": config}))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["Functional", "Sequential"])
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        ((), "input `audio` has open dimensions besides the batch"),
+        ((("z", (1, 5)),), "the model has no input `z`"),
+        ((("audio", (5,)),), "is not one that the model takes"),
+        ((("audio", (1, 5, 4)),), "is not one that the model takes"),
+    ],
+)
+def test_the_shapes_of_a_keras_model_are_judged_by_its_configuration(
+    kind: str, shapes: tuple[tuple[str, Sizes], ...], words: str, tmp_path: Path
+) -> None:
+    source = keras_file(tmp_path / "m.keras", [None, None, 3], kind=kind)
+    with pytest.raises(ConverterError) as caught:
+        loaded(source, tmp_path, *shapes)
+    assert (caught.value.code, words in str(caught.value)) == ("EQ306", True)
+
+
+def test_data_is_compared_with_the_configuration_of_a_keras_model(tmp_path: Path) -> None:
+    source = keras_file(tmp_path / "m.keras", [None, None, 3], what=["audio", 0, 0])
+    raw = RawSamples(subject="d.npz", arrays={"x": np.zeros((4, 6, 3), np.float32)})
+    with pytest.raises(ConverterError) as caught:
+        load_source(
+            source,
+            tmp_path,
+            announce=lambda _what: None,
+            options=SourceOptions(shapes=(("audio", (1, 5, 3)),)),
+            check=lambda inputs: match(raw, inputs),
+        )
+    assert caught.value.code == "EQ203"
+
+
+@pytest.mark.parametrize(
+    "what", [{"audio": ["audio", 0, 0]}, [[["audio", 0, 0]]], [], "audio", [["other", 0, 0]], 7, [7]]
+)
+def test_a_configuration_of_another_form_is_left_to_keras(what: Any, tmp_path: Path) -> None:
+    source = keras_file(tmp_path / "m.keras", [None, 3], what=what)
+    assert (keras_config.declared_inputs(source, SourceKind.KERAS) is None) == (what != [])
+
+
+KEYS = ["class_name", "config", "layers", "input_layers", "name", "batch_shape", "dtype"]
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    body=st.recursive(
+        st.none() | st.integers(-2, 9) | st.sampled_from(["InputLayer", "Functional", "Sequential", "audio"]),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["class_name", "config", "layers", "input_layers", "name", "batch_shape", "dtype"]
+                ),
+                inner,
+            )
+        ),
+    )
+)
+def test_any_configuration_is_read_without_a_traceback(body: Any, tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", json.dumps(body))
+    keras_config.declared_inputs(path, SourceKind.KERAS)

@@ -110,6 +110,8 @@ def match(raw: RawSamples, inputs: Sequence[TensorInfo]) -> Samples:
     The array of an input is named after it, or `input_<i>` or `arr_<i>` by position, or `x` if the model has
     one input; `array_names.pair` has the rule. A sample of an input is one row of its batch. Where the first
     axis of an input is not a batch (a state, a waveform of fixed length), a sample fills the whole input.
+    Integers for a float input are real values, and become floats: an integer model made of it would take
+    those of its input's type for its own.
 
     Raises:
         ConverterError: EQ203 wrong shape, EQ205 an input without an array, EQ210 images do not fit the input.
@@ -134,7 +136,8 @@ def match(raw: RawSamples, inputs: Sequence[TensorInfo]) -> Samples:
     samples = Samples(
         inputs=tuple(inputs),
         arrays=tuple(
-            _without_batch_of_one(arrays[name], tensor) for name, tensor in zip(names, inputs, strict=True)
+            _as_real(_without_batch_of_one(arrays[name], tensor), tensor)
+            for name, tensor in zip(names, inputs, strict=True)
         ),
         notes=(Caution(note),) if unused else (),
         begins=_begins(raw, inputs),
@@ -299,7 +302,20 @@ def _images(raw: RawSamples, inputs: Sequence[TensorInfo]) -> Samples:
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         out.append(np.asarray(image, np.uint8).reshape(height, width, channels))
     note = f"{resized} of {len(out)} images were resized to {width}x{height} (bilinear)"
-    return Samples(inputs=tuple(inputs), arrays=(np.stack(out),), notes=(note,) if resized else ())
+    # Pixels are real values, also for an input of type uint8; no model takes images in int16.
+    pixels = np.stack(out).astype(np.int16) if inputs[0].dtype == "uint8" else np.stack(out)
+    arrays = (_as_real(pixels, inputs[0]),)
+    return Samples(inputs=tuple(inputs), arrays=arrays, notes=(note,) if resized else ())
+
+
+def _as_real(array: Array, tensor: TensorInfo) -> Array:
+    is_float = np.dtype(tensor.dtype).kind == "f"
+    return array.astype(np.float32) if is_float and array.dtype.kind in "iu" else array
+
+
+def is_own(array: Array, tensor: TensorInfo) -> bool:
+    """Return whether values are a quantized input's own integers, which `to_model` passes unchanged."""
+    return bool(tensor.scale) and array.dtype == np.dtype(tensor.dtype)
 
 
 def to_model(array: Array, tensor: TensorInfo) -> Array:

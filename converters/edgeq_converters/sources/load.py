@@ -11,8 +11,9 @@ from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph.dead_operations import without_dead
 from edgeq_converters.graph.interface import interface_of, require_interface
 from edgeq_converters.graph.model import Model
-from edgeq_converters.sources import detect, onnx_file
+from edgeq_converters.sources import detect, keras_config, onnx_file
 from edgeq_converters.sources.detect import SourceKind
+from edgeq_converters.sources.shapes import fixed_shape, require_known_inputs
 from edgeq_converters.sources.types import CheckInputs, Loaded, SourceOptions
 
 
@@ -73,10 +74,29 @@ def _load(
         from edgeq_converters.sources import torch_source
 
         return torch_source.load(source, workdir)
+    if kind in {SourceKind.KERAS, SourceKind.LEGACY_KERAS}:
+        _check_declared(source, kind, options, check)
     announce("load with TensorFlow")
     from edgeq_converters.sources import tensorflow_source
 
     return tensorflow_source.load(source, kind, workdir, options=options, check=check)
+
+
+def _check_declared(
+    source: Path, kind: SourceKind, options: SourceOptions, check: CheckInputs | None
+) -> None:
+    """Compare shapes and data with what a Keras file declares, before TensorFlow starts."""
+    declared = keras_config.declared_inputs(source, kind)
+    if declared is None:
+        return
+    require_known_inputs(options, [tensor.name for tensor in declared], subject=str(source))
+    inputs = []
+    for tensor in declared:
+        sizes = [None if size < 0 else size for size in tensor.shape]
+        fixed = fixed_shape(tensor.name, sizes, options, batch_is_first=True, subject=str(source))
+        inputs.append(replace(tensor, shape=fixed))
+    if check is not None:
+        check(inputs)
 
 
 def _tflite(

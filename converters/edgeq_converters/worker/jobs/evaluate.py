@@ -39,6 +39,7 @@ def run(job: EvaluateJob, step: Step) -> EvaluateResult:
     for model, info in zip(models[1:], infos[1:], strict=True):
         outputs_of.append(_same_outputs(models[0], infos[0], model, info))
     matched = [samples.match(raw, info.inputs) for info in infos]
+    matched, own = _one_meaning(infos, matched)
     if job.sequence:
         matched = [samples.as_one_sequence(given) for given in matched]
     contents = [Model.read(model) for model in models]
@@ -68,13 +69,41 @@ def run(job: EvaluateJob, step: Step) -> EvaluateResult:
         replace(info, outputs=tuple(info.outputs[which] for which in order))
         for info, order in zip(infos, outputs_of, strict=True)
     )
-    remarks = (*matched[0].notes, *_clipping(models, infos, matched))
+    remarks = (*matched[0].notes, *own, *_clipping(models, infos, matched))
     return EvaluateResult(
         infos=infos,
         sequences=matched[0].sequences if any(keep_state) else None,
         notes=notes_of(remarks),
         warnings=warnings_of(remarks),
     )
+
+
+def _one_meaning(
+    infos: Sequence[ModelInfo], matched: Sequence[samples.Samples]
+) -> tuple[list[samples.Samples], list[str]]:
+    """Return the samples of each model with the same real values, and notes on what was not real values.
+
+    What one model takes for its own integers, another one with other inputs would take for real values.
+    """
+    arrays = [list(given.arrays) for given in matched]
+    names = [[tensor.name for tensor in info.inputs] for info in infos]
+    places = [order_of(names[0], each) for each in names]
+    notes: dict[str, None] = {}
+    for i in range(len(names[0])):
+        tensors = [info.inputs[place[i]] for info, place in zip(infos, places, strict=True)]
+        values = [given.arrays[place[i]] for given, place in zip(matched, places, strict=True)]
+        owner = next((m for m, array in enumerate(values) if samples.is_own(array, tensors[m])), None)
+        if owner is None:
+            continue
+        mine = tensors[owner]
+        if (mine.scale, mine.zero_point or 0) != (1.0, 0):
+            text = f"the values for input `{mine.name}` are {mine.dtype}: taken for the model's own integers"
+            notes[f"{text}, in steps of {mine.scale:.6g}"] = None
+        for m, tensor in enumerate(tensors):
+            if (tensor.dtype, tensor.scale, tensor.zero_point) != (mine.dtype, mine.scale, mine.zero_point):
+                arrays[m][places[m][i]] = samples.to_real(values[owner], mine)
+    changed = [replace(given, arrays=tuple(each)) for given, each in zip(matched, arrays, strict=True)]
+    return changed, list(notes)
 
 
 def _clipping(
