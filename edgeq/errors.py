@@ -253,6 +253,7 @@ class DeviceOutOfSpace(DeviceError):
     """The device does not have enough free space."""
 
     code = "EQ501"
+    usual_hint = "free some space on the device; `edgeq prune --on DEVICE` deletes what nothing there uses"
 
 
 class AgentProtocolError(DeviceError):

@@ -202,7 +202,7 @@ def from_os(error: Exception) -> AgentError | None:
                 UNSUPPORTED,
                 subject,
                 f"the operating system refuses access: {error.strerror}",
-                hint=f"run `{_give(error.filename)}` on the device, or set EDGEQ_HOME",
+                hint=_allow(subject),
             )
         if error.errno in _WRONG_KIND:
             return AgentError(
@@ -237,6 +237,14 @@ def _from_sqlite(text: str) -> AgentError | None:
         hint = f"run `{_give('~/.edgeq')}` on the device"
         return AgentError(UNSUPPORTED, subject, f"the operating system refuses access: {text}", hint=hint)
     return None
+
+
+def _allow(path: str) -> str:
+    """Return the hint for a path that this process's user may not use."""
+    if path.startswith(("/dev/", "/proc/", "/sys/", "/etc/", "/usr/")):
+        # They belong to the system: their owner must not change.
+        return f"check the permissions of {path} on the device (`ls -l {path}`)"
+    return f"run `{_give(path)}` on the device, or set EDGEQ_HOME"
 
 
 def _give(path: str | bytes | int | None) -> str:

@@ -9,6 +9,7 @@ import click
 
 from edgeq.cli import completing
 from edgeq.cli.device_options import retries_option, retry_policy
+from edgeq.cli.options import Number
 from edgeq.cli.ui import App, command
 from edgeq.errors import UsageError
 
@@ -27,16 +28,41 @@ _SERVE_OPTIONS = (
     ),
     click.option("--socket-group", metavar="GROUP", help="Group of --socket; implies 660."),
     click.option("--host", type=click.Choice(("127.0.0.1", "::1")), help="Address of --port."),
-    click.option("--threads", type=int, help="Threads of each interpreter."),
-    click.option("--deadline", type=float, metavar="SECONDS", help="Longer requests fail with 504."),
-    click.option("--max-body", type=int, metavar="BYTES", help="Largest body."),
-    click.option("--max-requests", type=int, help="Requests that run at the same time."),
-    click.option("--sessions", type=int, help="Open sequences of a model."),
+    click.option(
+        "--threads",
+        type=click.IntRange(1, 256),
+        metavar="N",
+        help="Threads of each interpreter.  [default: 1]",
+    ),
+    click.option(
+        "--deadline",
+        type=Number(0, 86_400, min_open=True),
+        metavar="SECONDS",
+        help="Longer requests fail with 504.",
+    ),
+    click.option(
+        "--max-body",
+        type=click.IntRange(1, 2**40),
+        metavar="BYTES",
+        help="Largest body of a request.  [default: 33554432]",
+    ),
+    click.option(
+        "--max-requests",
+        type=click.IntRange(1, 100_000),
+        metavar="N",
+        help="Requests that run at the same time.  [default: 16]",
+    ),
+    click.option(
+        "--sessions",
+        type=click.IntRange(1, 100_000),
+        metavar="N",
+        help="Sequences of a model that may be open.  [default: 16]",
+    ),
     click.option(
         "--session-idle",
-        type=float,
+        type=Number(0, 31_536_000, min_open=True),
         metavar="SECONDS",
-        help="An idle sequence ends after this time.",
+        help="A sequence without a request ends after this time.  [default: 60]",
     ),
     click.option(
         "--on-swap",
@@ -44,7 +70,10 @@ _SERVE_OPTIONS = (
         help="What happens to a sequence whose release is replaced.",
     ),
     click.option(
-        "--session-finish", type=float, metavar="SECONDS", help="How long `finish` lets a sequence go on."
+        "--session-finish",
+        type=Number(0, 31_536_000),
+        metavar="SECONDS",
+        help="How long `finish` lets a sequence go on.  [default: 60]",
     ),
     click.option("--allow-origin", multiple=True, metavar="ORIGIN", help="Web origin that may use it."),
     click.option("--no-telemetry", is_flag=True, help="Record no telemetry."),

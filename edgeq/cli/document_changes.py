@@ -243,21 +243,33 @@ def restart_version(app: App, version: int | None) -> int:
         raise TrustDocumentError(error.subject, error.problem, hint=hint) from error
 
 
-def check_root_can_sign(app: App) -> None:
-    """Refuse to restart a document with the key `root` where its private part is lost.
+def check_restart(app: App, release_keys: Sequence[PublicKey], *, root_is_named: bool) -> None:
+    """Refuse to restart a document with keys that cannot do it.
 
     Raises:
-        TrustDocumentError: nothing here could sign the new document.
+        TrustDocumentError: the private part of `root` is lost, or the replaced document revoked a key.
     """
     from edgeq.bundle.keys import has_private, known_keys
     from edgeq.errors import TrustDocumentError
 
-    if any(key.name == "root" and not has_private(app.workspace, key) for key in known_keys(app.workspace)):
+    roots = [key for key in known_keys(app.workspace) if key.name == "root" and not root_is_named]
+    if not all(has_private(app.workspace, key) for key in roots):
         raise TrustDocumentError(
             "key root",
             "its private part is not here, so it cannot sign the new document",
             hint="name another root key, which is created: `edgeq keys init --restart --root NEW`",
         )
+    try:
+        replaced = read_chain(app).latest
+    except TrustDocumentError:
+        return  # it is damaged, which is why it is replaced
+    for key in release_keys:
+        if replaced is not None and key.id in replaced.revoked:
+            raise TrustDocumentError(
+                f"key {key.name}",
+                f"trust document {replaced.version} revoked it, and devices never trust it again",
+                hint="name another release key: `edgeq keys init --restart --release KEY`",
+            )
 
 
 def keep_replaced(app: App) -> None:

@@ -15,7 +15,7 @@ from edgeq.cli.document_changes import (
     SCHEMA,
     amend,
     check_model,
-    check_root_can_sign,
+    check_restart,
     document_body,
     document_path,
     drop_draft,
@@ -121,11 +121,12 @@ def _init(
             hint="change it with `edgeq keys change`; `--restart` replaces one whose root keys are lost",
         )
     number = restart_version(app, version) if restart else 1
-    if restart and not root:
-        check_root_can_sign(app)
+    release_keys = [find_public(app.workspace, key) for key in release or (WORKSPACE_KEY,)]
+    if restart:
+        check_restart(app, release_keys, root_is_named=bool(root))
     amendment = Amendment(
         add_root=[public_or_new(app, key) for key in root or ("root",)],
-        add_release=[find_public(app.workspace, key) for key in release or (WORKSPACE_KEY,)],
+        add_release=release_keys,
         root_threshold=root_threshold,
         release_threshold=release_threshold,
         changes=changes or "operator",

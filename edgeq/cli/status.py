@@ -10,7 +10,7 @@ import click
 
 from edgeq.cli import completing
 from edgeq.cli.device_options import retries_option, retry_policy
-from edgeq.cli.device_results import finish
+from edgeq.cli.device_results import failure_line, finish
 from edgeq.cli.ui import App, command
 from edgeq.errors import StoreError
 from edgeq.units import format_size
@@ -48,12 +48,14 @@ def status_command(app: App, names: tuple[str, ...], retries: int) -> None:
         answer = results.done.get(device.name)
         if answer is None:
             error = results.failed[device.name]
-            rows.append([device.name, "-", "-", "-", type(error).__name__, "-", "-"])
+            rows.append([device.name, "-", "-", "-", f"failed: {error.reported_code}", "-", "-"])
             entries.append({"device": device.name, "ok": False, "error": error.to_dict(), "field": telemetry})
             continue
         rows += _rows(device.name, answer)
         entries.append({"device": device.name, "ok": True, **answer.document, "field": telemetry})
     app.ui.table(["device", "model", "release", "previous", "state", "since", "free"], rows)
+    for name, error in results.failed.items() if len(devices) > 1 else ():
+        app.ui.error(error.reported_code, failure_line(name, error))
     for name, answer in results.done.items():
         if answer.trust is not None:
             app.ui.line(f"{name}: {summary(answer.trust)}")

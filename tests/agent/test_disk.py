@@ -287,3 +287,14 @@ def test_system_errors_map_to_codes(number: str, code: str) -> None:
     assert mapped is not None
     assert (mapped.code, mapped.subject) == (code, "/some/file")
     assert errors.from_os(OSError(errno.ENOENT, "why")) is None
+
+
+def test_no_hint_changes_the_owner_of_what_belongs_to_the_system() -> None:
+    import errno
+
+    for path, gives in (("/srv/edgeq/lock", True), ("/dev/null", False), ("/etc/passwd", False)):
+        mapped = errors.from_os(PermissionError(errno.EACCES, "why", path))
+        assert mapped is not None
+        assert mapped.hint is not None
+        assert ("chown" in mapped.hint) is gives
+        assert path in mapped.hint

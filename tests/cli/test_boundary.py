@@ -334,3 +334,17 @@ def test_a_number_beyond_all_bounds_is_a_usage_error(
 def test_a_quantity_beyond_all_bounds_is_a_usage_error(text: str) -> None:
     with pytest.raises(errors.UsageError, match="at most"):
         parse_size(text) if text.endswith("B") else parse_duration(text)
+
+
+def test_a_pipe_gets_the_bytes_and_stays_a_pipe(tmp_path: Path) -> None:
+    """As does /dev/null, which the user root would otherwise replace by a file."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    descriptor = os.open(pipe, os.O_RDWR)
+    try:
+        write_atomic(pipe, b"content")
+        assert os.read(descriptor, 100) == b"content"
+    finally:
+        os.close(descriptor)
+    assert pipe.is_fifo()
+    assert [each.name for each in tmp_path.iterdir()] == ["pipe"]

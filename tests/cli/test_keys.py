@@ -221,6 +221,8 @@ def test_a_lost_root_is_replaced_by_a_document_that_starts_again(keys: Keys, wor
     assert lost["needed"], "no one can sign it"
     keys("change", "--discard")
     before = (workspace / ".edgeq" / "trust.json").read_bytes()
+    revoked = keys("init", "--restart", "--root", "root-2", expected=1)
+    assert "--release KEY" in revoked["hint"], "devices never trust the key `workspace` again"
     refused = keys("init", "--restart", "--release", "next", expected=1)
     assert "--root NEW" in refused["hint"], "the lost key cannot sign the new document either"
     assert (workspace / ".edgeq" / "trust.json").read_bytes() == before

@@ -72,3 +72,11 @@ def test_a_damaged_store_is_reported_and_hides_no_device(
     out, err = capsys.readouterr()
     assert "telemetry is not shown: error[EQ610]" in err
     assert json.loads(out)["devices"][0]["error"]["code"] == "EQ401"
+
+
+def test_each_device_that_fails_has_its_reason(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(workspace) == 4
+    out, err = capsys.readouterr()
+    assert out.count("failed: EQ401") == 2
+    for name in ("pi", "new"):
+        assert f"error[EQ401]: {name}: failed, nothing answers at 127.0.0.1:" in err

@@ -303,8 +303,9 @@ class TestTransport:
     def test_an_identity_that_is_not_there_is_a_usage_error(
         self, adapter: Adapter, loopback_server: Any, tmp_path: Path
     ) -> None:
-        with pytest.raises(UsageError, match="identity file not found"):
+        with pytest.raises(UsageError, match="identity file not found") as caught:
             adapter.connect(loopback_server.device(identity=tmp_path / "nothing"))
+        assert "devices.toml" in caught.value.hint
 
     def test_nothing_that_listens_is_unreachable(self, adapter: Adapter, loopback_server: Any) -> None:
         with pytest.raises(Unreachable, match=r"nothing answers at 127\.0\.0\.1:") as caught:

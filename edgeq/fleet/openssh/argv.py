@@ -117,7 +117,11 @@ def _check_identity(path: Path) -> None:
         with path.open("rb"):
             return
     except FileNotFoundError as error:
-        raise UsageError(str(path), "identity file not found") from error
+        raise UsageError(
+            str(path),
+            "identity file not found",
+            hint="restore the private key, or name another: --identity, or `identity` in devices.toml",
+        ) from error
     except OSError as error:
         raise UsageError(str(path), f"cannot be read: {error.strerror}") from error
 

@@ -216,7 +216,11 @@ def load_key(path: Path) -> paramiko.PKey:
     try:
         return paramiko.PKey.from_path(path)
     except FileNotFoundError as error:
-        raise UsageError(str(path), "identity file not found") from error
+        raise UsageError(
+            str(path),
+            "identity file not found",
+            hint="restore the private key, or name another: --identity, or `identity` in devices.toml",
+        ) from error
     except paramiko.PasswordRequiredException as error:
         raise _locked_key(path) from error
     except TypeError as error:  # raised by `cryptography` when a passphrase is missing
