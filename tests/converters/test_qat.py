@@ -48,6 +48,13 @@ def test_the_tuned_model_is_better_in_integers(tuned: dict[str, Any], tunable: P
     # At least as good as conversion with equalization, from which training started.
     assert good["qat"] >= good["ptq"]
     assert tuned["began"].startswith("equalized, ")
+    for name, share in good.items():
+        low, high = tuned["accuracy_ci95"][name]
+        assert low <= share <= high
+    assert set(tuned["accuracy_drop"]) == {"ptq", "tuned", "qat"}
+    low, high = tuned["accuracy_drop_ci95"]["qat"]
+    assert low <= good["float"] - good["qat"] <= high
+    assert 0 < tuned["smallest_drop"] < 0.1
 
 
 def test_the_learned_ranges_are_in_the_file(tuned: dict[str, Any], tunable: Path, run_once: Run) -> None:

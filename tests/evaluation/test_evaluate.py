@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,18 @@ def test_the_json_document_has_the_metrics_and_the_digest(
     assert document["metrics"]["useless"] is None
     assert document["metrics"]["samples"] == 60
     assert len(document["model"]["sha256"]) == 64
+
+
+@pytest.mark.slow
+def test_the_text_says_which_drop_so_many_samples_cannot_show(
+    float_model: Path, int8_model: Path, data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(int8_model), "--data", str(data), "--reference", str(float_model)]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    (accuracy,) = [line for line in lines if line.startswith("accuracy ") and "drop" not in line]
+    assert re.search(r"\d+\.\d % \(95 %: \d+\.\d to \d+\.\d %\)", accuracy)
+    assert any(line.startswith("accuracy drop") for line in lines)
+    assert any(re.fullmatch(r"60 samples cannot show a drop below \d+\.\d %", line) for line in lines)
 
 
 def test_text_without_labels_omits_accuracy(
