@@ -14,6 +14,12 @@ from edgeq.text import several_lines
 
 # Not a bug: the disk is full, read-only or failing, or a permission is missing.
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+# Nor is a name that the user gave and no file can have, or too many open files.
+_NAME = frozenset(
+    {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EBUSY, errno.ENXIO, errno.ETXTBSY}
+    | {errno.EMFILE, errno.ENFILE}
+)
+_SHOWN_CHARACTERS = 200
 _SUMMARY_CHARACTERS = 300
 
 
@@ -30,12 +36,14 @@ def unexpected(error: Exception, *, subject: str = "edgeq", device: str | None =
 
 
 def _disk_error(error: Exception) -> DiskRefused | None:
-    if not isinstance(error, OSError) or error.errno not in _DISK:
+    if not isinstance(error, OSError) or error.errno not in _DISK | _NAME:
         return None
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     subject = os.fspath(error.filename) if isinstance(error.filename, str | os.PathLike) else "disk"
     hint = "free disk space there, then run the same command again" if full else None
-    return DiskRefused(str(subject), f"cannot be used: {os.strerror(error.errno or 0)}", hint=hint)
+    return DiskRefused(
+        str(subject)[:_SHOWN_CHARACTERS], f"cannot be used: {os.strerror(error.errno or 0)}", hint=hint
+    )
 
 
 def _bug(error: Exception, subject: str, device: str | None) -> InternalError:

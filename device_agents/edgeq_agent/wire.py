@@ -27,6 +27,7 @@ import json
 import math
 import re
 import struct
+import sys
 from typing import Any, Dict, Iterable, Tuple
 
 PROTOCOL = 1
@@ -89,6 +90,7 @@ FRAME_HEADER_BYTES = _FRAME.size
 MAX_LINE_BYTES = 64 * 1024 * 1024
 MAX_DEPTH = 64
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_LONG_NUMBER = re.compile(rb"[0-9]{4301}")
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 Json = Dict[str, Any]
@@ -153,10 +155,21 @@ def parse_json(line: bytes) -> Any:
     # A line with few brackets cannot be deep, however long it is.
     if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(line) > MAX_DEPTH:
         raise WireError(f"not a JSON line: nested deeper than {MAX_DEPTH} levels")
+    if has_long_number(line):
+        raise WireError("not a JSON line: a number of more than 4300 digits")
     try:
         return json.loads(line.decode("utf-8"), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise WireError(f"not a JSON line: {line[:120]!r}") from error
+
+
+def has_long_number(data: bytes) -> bool:
+    """Return whether JSON has a number whose conversion would take this Python minutes.
+
+    Pythons since 2022 refuse such a number themselves, unless a setting forbids that.
+    """
+    limited = getattr(sys, "get_int_max_str_digits", int)()
+    return not limited and _LONG_NUMBER.search(data) is not None
 
 
 def _depth(line: bytes) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgeq.cli.ui import App, CommandGroup, command
+from edgeq.errors import DiskRefused
 from edgeq.units import format_size
 
 
@@ -30,7 +31,10 @@ def _build(app: App, output: Path) -> None:
     from edgeq.fleet.agent.file import build_agent
 
     agent = build_agent()
-    write_atomic(output, agent.data, mode=0o755)
+    try:
+        write_atomic(output, agent.data, mode=0o755)
+    except FileNotFoundError as error:
+        raise DiskRefused(str(output), f"cannot be written: {error.strerror}") from error
     app.ui.line(f"{output}  {format_size(len(agent.data))}  sha256 {agent.sha256}")
     app.ui.emit(
         "edgeq.agent.build/1",

@@ -60,9 +60,19 @@ def _run(argv: Sequence[str], *, as_json: bool, debug: bool) -> ExitStatus:
             _print_traceback()
         from edgeq.crash import unexpected  # only a failure needs it
 
-        return report(unexpected(error), as_json=as_json)
+        return report(_not_text(error, argv) or unexpected(error), as_json=as_json)
     # With standalone_mode=False click returns the code of an Exit, or the command's return value.
     return ExitStatus(status) if isinstance(status, int) else ExitStatus.OK
+
+
+def _not_text(error: Exception, argv: Sequence[str]) -> EdgeqError | None:
+    """Return the error for a word that is not UTF-8, which only the name of a file may be."""
+    words = [word for word in argv if any("\ud800" <= letter <= "\udfff" for letter in word)]
+    if not isinstance(error, UnicodeEncodeError) or not words:
+        return None
+    from edgeq.errors import UsageError
+
+    return UsageError("edgeq", expected="a text in UTF-8", got=repr(words[0][:80]))
 
 
 def _refused(failure: OSError) -> ExitStatus:

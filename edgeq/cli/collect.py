@@ -42,9 +42,11 @@ def collect_command(
 
     if bool(names) == everything:
         raise UsageError("devices", "name devices, or use --all", hint="run `edgeq devices list`")
-    devices = app.inventory().select(["all"] if everything else names)
+    inventory = app.inventory()
+    devices = inventory.select(["all"] if everything else names)
+    owners = {device.device_id: device.name for device in inventory.devices if device.device_id}
     while True:
-        done, failed = _round(app, devices, retries)
+        done, failed = _round(app, devices, owners, retries)
         _show(app, done, failed, several=len(devices) > 1 or watch_s is not None)
         if watch_s is None:
             break
@@ -57,7 +59,7 @@ def collect_command(
 
 
 def _round(
-    app: App, devices: Sequence[Device], retries: int
+    app: App, devices: Sequence[Device], owners: Mapping[str, str], retries: int
 ) -> tuple[Mapping[str, Collected], Mapping[str, EdgeqError]]:
     from edgeq.collector import collect
     from edgeq.fleet.connect import ask
@@ -71,7 +73,7 @@ def _round(
             # A retry gets unacknowledged windows again; the store recognises those that it has.
             return ask(
                 device,
-                lambda client: collect(client, device.name, store=store),
+                lambda client: collect(client, device.name, store=store, owners=owners),
                 repeatable=True,
                 retry_policy=policy,
             )

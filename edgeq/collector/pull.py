@@ -27,6 +27,9 @@ COLLECTION_S = 1800.0
 _LARGEST_ACK = 1 << 62
 
 
+NO_OWNERS: Mapping[str, str] = {}
+
+
 class WindowSource(Protocol):
     """The connected agent as the collector uses it."""
 
@@ -89,6 +92,7 @@ def collect(
     device_name: str,
     *,
     store: Store | None = None,
+    owners: Mapping[str, str] = NO_OWNERS,
     limit: int = BATCH,
     now_ns: Callable[[], int] = time.time_ns,
     monotonic_s: Callable[[], float] = time.monotonic,
@@ -102,25 +106,28 @@ def collect(
         client: a connected agent, as `open_agent` returns it.
         device_name: the device's name in the inventory.
         store: where to keep the windows; default: the store of the current workspace.
+        owners: the name of each enrolled device by its device id. A device that says that it is another one
+            would take that one's numbers, and its windows would be refused.
         limit: windows requested in one call.
         now_ns: the host's clock, ns since the epoch; windows from the future are marked.
         monotonic_s: a clock for the duration of the collection, in seconds.
 
     Raises:
         AgentProtocolError: EQ502; the device sends acknowledged windows again, or more windows than asked for
-            or than an outbox holds, or its result is invalid.
+            or than an outbox holds, it has the id of another device, or its result is invalid.
         DeviceTimeout: EQ404; the collection took longer than `COLLECTION_S`.
         StoreError: EQ610; the store cannot be used. Nothing that it did not commit is acknowledged.
         EdgeqError: the connection failed. Committed windows stay in the store.
     """
     with recording_store(store) as opened:
-        return _pull(client, device_name, opened, limit, now_ns, monotonic_s)
+        return _pull(client, device_name, opened, owners, limit, now_ns, monotonic_s)
 
 
 def _pull(
     client: WindowSource,
     device_name: str,
     store: Store,
+    owners: Mapping[str, str],
     limit: int,
     now_ns: Callable[[], int],
     monotonic_s: Callable[[], float],
@@ -139,6 +146,7 @@ def _pull(
         if acknowledgement is not None:
             boot, seq = acknowledgement
             acknowledged[boot] = seq
+        _check_identity(device_name, batch.device_id, owners)
         windows, invalid = _validate(batch.records, now_ns(), releases)
         _check_progress(device_name, batch.records, acknowledged)
         received += len(batch.records)
@@ -229,6 +237,16 @@ def _pop(waiting: dict[str, int]) -> tuple[str, int] | None:
         return None
     boot = next(iter(waiting))
     return boot, waiting.pop(boot)
+
+
+def _check_identity(device: str, device_id: str, owners: Mapping[str, str]) -> None:
+    owner = owners.get(device_id, device)
+    if owner != device:
+        raise AgentProtocolError(
+            device,
+            f"telemetry: device_id is that of {owner!r}; nothing was stored",
+            hint="on a copied card, delete device.json in the agent's folder, then collect again",
+        )
 
 
 def _check_progress(device: str, records: list[Any], acknowledged: Mapping[str, int]) -> None:

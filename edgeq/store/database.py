@@ -238,7 +238,8 @@ class Store:
         query = sa.select(*columns).order_by(quarantine.c.id)
         if device is not None:
             query = query.where(quarantine.c.device == device)
-        return [QuarantineRecord(**{**row, "body": _text_or_body(row["body"])}) for row in self._rows(query)]
+        rows = [self._checked(quarantine, row) for row in self._rows(query)]
+        return [QuarantineRecord(**{**row, "body": _text_or_body(row["body"])}) for row in rows]
 
     def quarantine_counts(self) -> dict[str, int]:
         """Return how many records of each device are in the quarantine, by the device's name."""
@@ -366,9 +367,10 @@ class Store:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def _with_body(self, table: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:
-        return {**row, "body": self._parsed(table, row, "body")}
+        return {**self._checked(table, row), "body": self._parsed(table, row, "body")}
 
     def _release(self, row: Mapping[str, Any]) -> ReleaseRecord:
+        self._checked(releases, row)
         reference = None if row["reference"] is None else self._parsed(releases, row, "reference")
         return ReleaseRecord(
             **{**row, "manifest": self._parsed(releases, row, "manifest"), "reference": reference}
@@ -386,15 +388,31 @@ class Store:
             if not isinstance(value, dict) and table is not experiments:
                 raise TypeError("it is not a JSON object")
         except (ValueError, TypeError, RecursionError) as error:
-            (key,) = table.primary_key.columns
+            raise self._damaged(table, row, column, error) from error
+        return value
+
+    def _checked(self, table: sa.Table, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a row whose values have the types of their columns; SQLite stores any type in any column.
+
+        Raises:
+            StoreError: EQ610; as `_parsed`.
+        """
+        for name, value in row.items():
+            column = table.c[name]
+            kind = int if isinstance(column.type, sa.Integer) else str
+            if not isinstance(value, kind) and not (value is None and column.nullable):
+                raise self._damaged(table, row, name, f"it is of type {type(value).__name__}")
+        return row
+
+    def _damaged(self, table: sa.Table, row: Mapping[str, Any], column: str, problem: object) -> StoreError:
+        (key,) = table.primary_key.columns
+        hint = "restore a copy of the file"
+        if isinstance(row[key.name], int | str):
             statement = table.delete().where(key == row[key.name])
             remove = statement.compile(self._engine, compile_kwargs={"literal_binds": True})
-            raise StoreError(
-                str(self.path),
-                f"a damaged record: {column} of {table.name} {row[key.name]}: {error}",
-                hint=f'restore a copy of the file, or give the record up: `sqlite3 {self.path} "{remove}"`',
-            ) from error
-        return value
+            hint += f', or give the record up: `sqlite3 {self.path} "{remove}"`'
+        text = f"a damaged record: {column} of {table.name} {row[key.name]}: {problem}"
+        return StoreError(str(self.path), text, hint=hint)
 
     def _quarantine_record(self, connection: sa.Connection, device: str, record: RefusedRecord) -> int:
         text = to_text(record.body)
@@ -424,6 +442,8 @@ def _window_record(row: Mapping[str, Any]) -> WindowRecord | RefusedRecord:
     try:
         body = from_text(text)
         window = parse(body)
+        if not isinstance(row["device"], str) or not isinstance(row["device_id"], str):
+            raise ValueError("its device is not a text")
     except (ValueError, RecursionError) as error:
         return RefusedRecord(reason=f"stored window {row['id']} is not valid: {error}", body=body)
     return WindowRecord(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from edgeq.store.migrations import CREATE_SCHEMA_VERSION, MIGRATIONS, Migration
 from edgeq.store.schema import schema_version
 
 BUSY_TIMEOUT_MS = 10_000
+# SQLite needs so much for its index of the write-ahead log.
+_LEAST_BYTES = 64 * 1024
 
 
 def open_engine(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> sa.Engine:
@@ -108,7 +111,11 @@ def _version(connection: sa.Connection, path: Path) -> int:
             "this database belongs to another program",
             hint="move it away, or choose another --workspace",
         )
-    return int(connection.execute(sa.select(sa.func.max(schema_version.c.version))).scalar_one() or 0)
+    version = connection.execute(sa.select(sa.func.max(schema_version.c.version))).scalar_one() or 0
+    if not isinstance(version, int) or version < 0:
+        problem = f"its table {schema_version.name} is damaged"
+        raise StoreError(str(path), problem, hint=f"restore {path.name} from a backup, or move it away")
+    return version
 
 
 def _problem(text: str) -> str:
@@ -119,11 +126,20 @@ def _problem(text: str) -> str:
     return f"cannot be used ({text})"
 
 
+def _is_full(folder: Path) -> bool:
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return False
+    without_inodes = status.f_files > 0 and status.f_favail == 0
+    return without_inodes or status.f_bavail * status.f_frsize < _LEAST_BYTES
+
+
 def _hint(text: str, path: Path) -> str:
     if "locked" in text or "busy" in text:
         return "wait until the other edgeq process ends, then run the command again"
     if "not a database" in text or "malformed" in text:
         return f"restore {path.name} from a backup, or move it away: edgeq then creates a new one"
-    if "full" in text:
+    if "full" in text or _is_full(path.parent):  # SQLite calls a full disk an I/O error, too
         return "free disk space, then run the command again"
     return "check the folder's permissions, or choose another --workspace"

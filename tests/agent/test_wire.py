@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgeq_agent import wire
+from edgeq_agent.http.body import split
+from edgeq_agent.http.errors import Refused
 from tests.agent.recorded import FOLDER, answers_as_recorded, holds, messages
 
 FIXTURES = sorted(FOLDER.glob("*.jsonl"))
@@ -127,3 +130,17 @@ def test_the_agent_answers_as_recorded(serving: Any, float_bundle: Any, tiny_dat
     answers_as_recorded("unpin", call("unpin", model="tiny"))
     serving.put(b"nothing refers to this")
     answers_as_recorded("prune", call("prune", dry_run=True))
+
+
+def test_a_number_of_many_digits_is_refused_also_by_pythons_that_would_convert_it() -> None:
+    body = b'{"event": "x", "id": ' + b"1" * 300_000 + b"}"
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)  # as in Pythons before 2022
+    try:
+        with pytest.raises(wire.WireError, match="more than 4300 digits"):
+            wire.parse(body)
+        with pytest.raises(Refused, match="more than 4300 digits"):
+            split({}, body)
+        assert wire.parse(b'{"event": "x", "id": ' + b"1" * 4000 + b"}")["id"] > 10**3998
+    finally:
+        sys.set_int_max_str_digits(before)

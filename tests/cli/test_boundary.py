@@ -336,6 +336,81 @@ def test_a_quantity_beyond_all_bounds_is_a_usage_error(text: str) -> None:
         parse_size(text) if text.endswith("B") else parse_duration(text)
 
 
+ODD_WORDS = [
+    "a" * 300,
+    "x/" + "a" * 300,
+    "\udcff",
+    "",
+    ".",
+    "/proc/1/none",
+    "~no-such-user/x",
+    "-",
+]
+
+
+def _with_odd_words(command: click.Command, word: str) -> Iterator[list[str]]:
+    """Yield the words of calls of a command that have an odd word in each place for a text or a file."""
+
+    def given(option: click.Parameter) -> str:
+        if isinstance(option.type, click.Choice):
+            return str(option.type.choices[0])
+        is_number = isinstance(option.type, click.types.IntParamType | click.types.FloatParamType)
+        return "1" if is_number else word
+
+    required = [each for each in command.params if each.required]
+    options = [each for each in required if isinstance(each, click.Option)]
+    words = [each for option in options for each in (option.opts[-1], given(option))]
+    arguments = ["--", *(given(each) for each in required if not isinstance(each, click.Option))]
+    yield [*words, *arguments]
+    for option in command.params:
+        fixed = not isinstance(option, click.Option) or option.required or option.is_flag or option.count
+        if not fixed and option.name != "workspace" and not isinstance(option.type, click.Choice):
+            yield [*words, option.opts[-1], given(option), *arguments]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", every_command(), ids=" ".join)
+def test_no_word_on_the_command_line_is_a_bug(
+    path: tuple[str, ...],
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command: click.Command = root
+    for name in path:
+        assert isinstance(command, click.Group)
+        inner = command.get_command(click.Context(command), name)
+        assert inner is not None
+        command = inner
+    if isinstance(command, click.Group) or path in {("demo",), ("devices", "emulate")}:
+        return
+    monkeypatch.chdir(workspace)
+    for word in ODD_WORDS:
+        for words in _with_odd_words(command, word):
+            assert main([*path, *words]) in {0, 1, 2, 3}, words
+            printed = capsys.readouterr()
+            assert "EQ901" not in printed.err, words
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["devices", "import", "a" * 300, "--dry-run"],
+        ["agent", "build", "-o", "a" * 300],
+        ["agent", "build", "-o", "/proc/1/none"],
+        ["runs", "--kind", "\udcff"],
+        ["devices", "add", "pi", "--host", "a" * 70],
+        ["devices", "add", "pi", "--host", "a..b"],
+    ],
+)
+def test_a_word_that_fits_nowhere_is_one_line(
+    argv: list[str], workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workspace)
+    assert main(argv) in {1, 2, 3}
+    assert "EQ901" not in capsys.readouterr().err
+
+
 def test_a_pipe_gets_the_bytes_and_stays_a_pipe(tmp_path: Path) -> None:
     """As does /dev/null, which the user root would otherwise replace by a file."""
     pipe = tmp_path / "pipe"

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from edgeq.cli import main
 from edgeq.collector import collect, window_checks
 from edgeq.collector.quarantine import retry_quarantined
-from edgeq.errors import StoreError
+from edgeq.errors import AgentProtocolError, StoreError
 from edgeq.fleet.agent.client import AgentMessage, OnEvent
 from edgeq.monitor import field_summaries, judge_store
 from edgeq.report.build import build_view
@@ -180,6 +180,20 @@ def test_a_window_that_an_earlier_version_stored_ends_nothing(
         assert "\x1b" not in capsys.readouterr().out
     with Store.open(site) as store:
         assert everything(store, "good") == before
+
+
+def test_a_device_cannot_take_the_numbers_of_another_one(site: Path) -> None:
+    owners = {"d-good": "good", "d-bad": "bad"}
+    forged = {**good(4, "d-good"), "inferences": 51}
+    with Store.open(site) as store:
+        before = everything(store, "good")
+        with pytest.raises(AgentProtocolError, match="device_id is that of 'good'") as caught:
+            collect(Scripted([forged], "d-good"), "bad", store=store, owners=owners, now_ns=lambda: NOW_NS)
+        assert "device.json" in caught.value.hint
+        assert everything(store, "good") == before
+        genuine = Scripted([good(4, "d-good")], "d-good")
+        got = collect(genuine, "good", store=store, owners=owners, now_ns=lambda: NOW_NS)
+        assert (got.new, got.refused) == (1, 0)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00", "[" * 5000, '{"schema":"edgeq.window/1"}'])

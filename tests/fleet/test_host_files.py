@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -473,3 +474,14 @@ def test_any_file_gives_hosts_or_one_line_for_each_problem(
         plan = plan_import(hosts, [], Defaults())
         assert len({one.entry.name for one in plan.new}) == len(plan.new)
     assert "\n" not in refusal
+
+
+def test_the_product_of_two_ranges_is_limited_before_it_is_written_out(tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts.ini"
+    inventory.write_text("[gw]\npi[1:9999][1:9999][1:9999]\nother[01:03]\n")
+    tracemalloc.start()
+    read, _ = read_hosts(str(inventory))
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
+    assert [entry.name for entry in read.entries] == ["other01", "other02", "other03"]
+    assert "names too many hosts" in str(read.bad[0].error)

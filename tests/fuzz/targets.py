@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 import edgeq
+from edgeq.blueprint.parse import load_blueprint
 from edgeq.bundle.archive import parse_bundle
 from edgeq.bundle.drift_reference import parse_reference
 from edgeq.bundle.keys import new_key
@@ -33,7 +34,12 @@ from edgeq.conversion.lineage import FileRecord
 from edgeq.errors import BundleError, DataError, EdgeqError
 from edgeq.fleet.agent.errors import from_agent
 from edgeq.fleet.agent.payloads import load_samples
+from edgeq.fleet.hosts.read import read_hosts
+from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.responses import Response, parse
+from edgeq.fleet.ssh.config import load
+from edgeq.fleet.ssh.known_hosts import known_keys
+from edgeq.fleet.ssh.route import resolve_route
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq_agent import wire
 from edgeq_agent.blobs.upload_frames import Frames, parse_offers
@@ -64,6 +70,7 @@ class Target:
         examples: inputs that it accepts, to be damaged.
         is_json: whether its input is JSON, so that values in it are replaced too.
         largest_bytes: the most memory that it may use for an input of a few kilobytes.
+        everyday: whether the everyday tests read some inputs, too.
     """
 
     read: Callable[[bytes], object]
@@ -71,6 +78,7 @@ class Target:
     examples: Callable[[], list[bytes]]
     is_json: bool = True
     largest_bytes: int = 8 << 20
+    everyday: bool = True
 
 
 @cache
@@ -245,12 +253,12 @@ def _npz() -> bytes:
     return out.getvalue()
 
 
-def _in_file(read: Callable[[Path], object]) -> Callable[[bytes], object]:
+def _in_file(read: Callable[[Path], object], name: str = "a.npz") -> Callable[[bytes], object]:
     """Return a reader of bytes for one of files."""
 
     def read_bytes(data: bytes) -> object:
         with TemporaryDirectory() as folder:
-            path = Path(folder) / "a.npz"
+            path = Path(folder) / name
             path.write_bytes(data)
             return read(path)
 
@@ -390,6 +398,86 @@ TARGETS = {
     "feedback": Target(
         read=_read_feedback, errors=REFUSED, examples=lambda: [b'{"ticket":"a","correct":true}']
     ),
+}
+
+
+def _text_target(name: str, read: Callable[[Path], object], *examples: bytes) -> Target:
+    """Return the target of a file that a user writes, under the name that it has."""
+    return Target(
+        read=_in_file(read, name),
+        errors=(EdgeqError,),
+        examples=lambda: list(examples),
+        is_json=False,
+        largest_bytes=64 << 20,
+        everyday=False,
+    )
+
+
+def _look_up(path: Path) -> None:
+    config = load(path)
+    for host in (*config.aliases, "pi", "pi-1"):
+        config.lookup(host)
+    resolve_route(name="pi", host="pi", port=22, user="u", ssh_config=path)
+
+
+def _read_blueprint(path: Path) -> None:
+    for name in ("digits.keras", "calibration.npz", "evaluation.npz"):
+        path.with_name(name).touch()
+    load_blueprint(path)
+
+
+HOST_KEY = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE5sUdW9bdPyJYwMmSU9bJ5pFfV0yJ9oC6lFqvN6VmXK"
+BLUEPRINT = (
+    (Path(__file__).parents[2] / "docs" / "blueprint.md").read_bytes().split(b"```toml\n")[1].split(b"```")[0]
+)
+TARGETS |= {
+    "inventory": _text_target(
+        "devices.toml",
+        lambda path: Inventory.load(path.parent),
+        b"""[devices.pi]
+host = "h"
+port = 22
+user = "u"
+host_key = "%b"
+identity = "~/.ssh/id"
+jump = "a@b:22,c"
+jump_host_key = "%b,%b"
+transport = "openssh"
+[devices.pi.labels]
+site = "lab"
+"""
+        % (HOST_KEY, HOST_KEY, HOST_KEY),
+    ),
+    "CSV of hosts": _text_target(
+        "hosts.csv",
+        lambda path: read_hosts(str(path)),
+        b"name,host,user,port,labels,label:x,kind,identity\npi,pi@10.0.0.1:22,u,22,a=b;c=d,1,linux,~/k\n",
+    ),
+    "INI inventory of hosts": _text_target(
+        "hosts.ini",
+        lambda path: read_hosts(str(path)),
+        b"[gw]\nh1 ansible_host=10.0.0.1 ansible_port=22 ansible_user=pi\npi[01:20][1:9] ansible_host=x\n"
+        b"[gw:vars]\nansible_ssh_common_args='-o ProxyJump=a@b'\n[every:children]\ngw\n",
+    ),
+    "YAML inventory of hosts": _text_target(
+        "hosts.yml",
+        lambda path: read_hosts(str(path)),
+        b"all:\n  children:\n    gw:\n      hosts:\n        pi-1: {ansible_host: 10.0.0.1, ansible_port: 2}\n"
+        b"        pi-[2:4]:\n      vars: &v\n        ansible_user: pi\n    other:\n      vars: *v\n",
+    ),
+    "ssh configuration": _text_target(
+        "config",
+        _look_up,
+        b"Include x*\nHost pi pi-* !pi-3\n\tHostName 10.0.0.7\n\tPort=22\n  IdentityFile ~/.ssh/%h\n"
+        b"  ProxyJump a@[::1]:22,b\nMatch host pi,x !user root localuser *\n  UserKnownHostsFile ~/a ~/b\n",
+    ),
+    "known_hosts": _text_target(
+        "known_hosts",
+        lambda path: known_keys("10.0.0.7", 2222, [path]),
+        b"pi,[10.0.0.*]:2222 %b c\n@revoked * ssh-rsa AAAA\n|1|F1E1KeoE/eEWhi10WpGv4OdiO6Y=|"
+        b"3988QV0VE8wmZL7suNrYQLITLCg= %b\n@cert-authority *.x %b\n" % (HOST_KEY, HOST_KEY, HOST_KEY),
+    ),
+    "blueprint": _text_target("blueprint.toml", _read_blueprint, BLUEPRINT),
 }
 
 

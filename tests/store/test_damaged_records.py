@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sqlite3
 from collections.abc import Callable
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from edgeq.cli import main
 from edgeq.errors import StoreError
-from edgeq.store import Store
+from edgeq.store import RefusedRecord, Store
+from edgeq.store.schema import METADATA
+from tests.telemetry.golden import EVERY_FIELD, received, window_json
 
 READERS: dict[tuple[str, str], Callable[[Store], object]] = {
     ("runs", "body"): lambda store: store.runs(),
@@ -21,6 +25,10 @@ READERS: dict[tuple[str, str], Callable[[Store], object]] = {
     ("releases", "manifest"): lambda store: store.releases(),
     ("releases", "reference"): lambda store: store.release("b" * 64),
 }
+COMMANDS = [
+    ["runs"], ["runs", "--json"], ["audit", "list", "--json"], ["audit", "list"], ["audit", "verify"],
+    ["monitor"], ["quarantine", "list"], ["ab", "list"], ["ab", "status", "e"],
+]  # fmt: skip
 DAMAGES = ["", "{", "[1]", "7", "[" * 100_000, b"\xff\x00"]
 
 
@@ -73,3 +81,36 @@ def test_a_quarantined_record_that_is_not_json_is_shown_as_text(tmp_path: Path) 
         )
         database.commit()
         assert [record.body for record in store.quarantine()] == ["{"]
+
+
+ODD = [b"\xff\x00", "x", -1.5, 1e300]
+COLUMNS = [(table.name, column.name) for table in METADATA.sorted_tables for column in table.columns]
+
+
+@pytest.mark.first_is_quick
+@pytest.mark.parametrize(("table", "column"), COLUMNS)
+def test_a_value_of_another_type_in_any_column_is_not_a_bug(
+    table: str, column: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Store.open(tmp_path) as store:
+        fill(store)
+        store.ingest(
+            "pi",
+            [received(window_json(EVERY_FIELD, seq=seq)) for seq in (1, 2)],
+            refused=[RefusedRecord(reason="r", body={})],
+        )
+        path = store.path
+    kept = path.read_bytes()
+    for value in ODD:
+        path.write_bytes(kept)
+        with closing(sqlite3.connect(path)) as database:
+            with contextlib.suppress(sqlite3.IntegrityError):
+                database.execute(
+                    f"UPDATE {table} SET {column} = ? WHERE rowid = (SELECT max(rowid) FROM {table})",  # noqa: S608
+                    (value,),
+                )
+            database.commit()
+        for command in COMMANDS:
+            assert main(["--workspace", str(tmp_path), *command]) in {0, 1}, (value, command)
+            printed = capsys.readouterr()
+            assert "EQ901" not in printed.err, (value, command, printed.err)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -198,3 +200,33 @@ def test_many_openers_and_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     assert failures == []
     with Store.open(tmp_path) as store:
         assert len(store.windows()) == 40
+
+
+FULL = """
+import sys
+from pathlib import Path
+from edgeq.cli import main
+from edgeq.testing.small_home import mount_small
+folder = Path(sys.argv[1])
+mount_small(folder, 200 * 1024)
+assert main(["--workspace", sys.argv[1], "runs"]) == 0
+try:
+    (folder / "fill").write_bytes(bytes(400 * 1024))
+except OSError:
+    pass
+for command in (["runs"], ["audit", "list"], ["monitor"], ["agent", "build", "-o", f"{folder}/agent"]):
+    assert main(["--workspace", sys.argv[1], *command]) == 1, command
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_called_one_in_the_hint(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60
+    )
+    if "does not allow" in done.stderr:
+        pytest.skip("this machine allows no mount namespace")
+    assert done.returncode == 0, done.stderr
+    hints = [line for line in done.stderr.splitlines() if line.startswith("hint: ")]
+    assert len(hints) == 4
+    assert all(line.startswith("hint: free disk space") for line in hints), done.stderr

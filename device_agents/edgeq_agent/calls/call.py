@@ -11,7 +11,7 @@ from edgeq_agent.calls.fields import Fields, bad
 from edgeq_agent.calls.stdin import IdleTimeout, Stdin
 from edgeq_agent.errors import BAD_REQUEST, AgentError
 from edgeq_agent.storage.home import Home
-from edgeq_agent.wire import Json
+from edgeq_agent.wire import Json, has_long_number
 
 # Called when a step was reached: `Response.progress`.
 Progress = Callable[..., None]
@@ -84,6 +84,8 @@ def read_request(stdin: Stdin) -> Fields:
         raise AgentError(BAD_REQUEST, "request", f"longer than {MAX_REQUEST_BYTES} bytes")
     if not line.endswith(b"\n"):
         raise AgentError(BAD_REQUEST, "request", expected="one line of JSON", got="a line without a newline")
+    if has_long_number(line):
+        raise AgentError(BAD_REQUEST, "request", "not JSON: a number of more than 4300 digits")
     try:
         value = json.loads(
             line.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique_keys

@@ -12,6 +12,7 @@ from typing import Any, Mapping, NamedTuple
 from edgeq_agent.calls.fields import Fields
 from edgeq_agent.errors import AgentError
 from edgeq_agent.http.errors import Refused
+from edgeq_agent.wire import has_long_number
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _LENGTH = HEADER_LENGTH.lower()
@@ -50,6 +51,8 @@ def split(headers: Mapping[str, str], body: bytes) -> Message:
         length = int(stated)
         if length > len(body):
             raise Refused(400, f"{HEADER_LENGTH}: {length} is beyond the body's {len(body)} bytes")
+    if has_long_number(body[:length]):
+        raise Refused(400, "the body is not JSON: a number of more than 4300 digits")
     try:
         document = json.loads(body[:length].decode("utf-8"))
     except (ValueError, RecursionError) as error:

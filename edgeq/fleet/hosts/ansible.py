@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from edgeq.errors import ConfigError, EdgeqError
 from edgeq.fleet.hosts.entry import MOST_HOSTS, Entries, HostEntry, make_entry
 from edgeq.fleet.names import check_name
 
-_RANGE = re.compile(r"\[(?:(\d+):(\d+)|([A-Za-z]):([A-Za-z]))(?::(\d+))?\]")
+_RANGE = re.compile(r"\[(?:([0-9]{1,9}):([0-9]{1,9})|([A-Za-z]):([A-Za-z]))(?::([0-9]{1,9}))?\]")
 _OPTION = re.compile(r"^\s*([A-Za-z]+)\s*[\s=]\s*")
 _IMPLICIT = ("all", "ungrouped")
 _SSH = ("ssh", "smart", "paramiko", "paramiko_ssh", "openssh")
@@ -111,7 +112,9 @@ def expanded(pattern: str, where: str) -> list[str]:
     """
     names = [pattern]
     while any(_RANGE.search(name) for name in names):
-        names = [one for name in names for one in _first_range(name, where)]
+        every = (one for name in names for one in _first_range(name, where))
+        # Of two ranges, each within the limit, the product may be beyond any memory.
+        names = list(islice(every, MOST_HOSTS + 1))
         if len(names) > MOST_HOSTS:
             raise ConfigError(
                 where, "names too many hosts", expected=f"at most {MOST_HOSTS}", got=pattern[:80]

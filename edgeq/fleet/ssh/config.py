@@ -233,10 +233,15 @@ def _agent(value: str | None) -> str | None:
 
 def _keys(names: Any) -> tuple[Path, ...]:
     paths = (expand_user(str(name)) for name in ([names] if isinstance(names, str) else names))
-    return tuple(path for path in paths if path.is_file() or path.with_name(f"{path.name}.pub").is_file())
+    return tuple(path for path in paths if _is_file(path) or _is_file(f"{path}.pub"))
 
 
 def _existing(names: Any) -> tuple[Path, ...]:
     # paramiko returns a list for settings that may be repeated, and a string for the others.
     paths = (expand_user(str(name)) for name in ([names] if isinstance(names, str) else names))
-    return tuple(path for path in paths if path.is_file())
+    return tuple(path for path in paths if _is_file(path))
+
+
+def _is_file(path: Path | str) -> bool:
+    """Return whether there is a file that this user can see; Path.is_file raises in another user's folder."""
+    return os.path.isfile(path)

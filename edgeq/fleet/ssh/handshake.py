@@ -124,6 +124,10 @@ def _reach(address: Address, timeout_s: float) -> socket.socket:
             f"the host name {address.host!r} cannot be resolved: {error.strerror}",
             hint=_hint(address),
         ) from error
+    except UnicodeError as error:  # a part of it is empty, or too long for any name
+        raise Unreachable(
+            address.name, f"{address.host[:80]!r} cannot be a host name: {error}", hint=_hint(address)
+        ) from error
     except TimeoutError as error:
         raise Unreachable(
             address.name, f"nothing answers at {address} within {timeout_s:.0f} s", hint=_hint(address)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from dataclasses import dataclass
 
@@ -32,7 +31,7 @@ class HostKey:
         parts = text.split()
         try:
             blob = base64.b64decode(parts[1], validate=True) if len(parts) >= 2 else b""
-        except binascii.Error:
+        except ValueError:  # also for text outside of ASCII
             blob = b""
         if len(parts) < 2 or blob[4 : 4 + len(parts[0])] != parts[0].encode():
             raise ConfigError("host_key", expected="a key such as `ssh-ed25519 AAAA...`", got=repr(text[:40]))
