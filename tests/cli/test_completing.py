@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import select
 import shutil
+import struct
 import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
 
 import click
@@ -255,3 +261,67 @@ def test_a_process_that_completes_prints_no_error(workspace: Path) -> None:
     )
     done = subprocess.run([EDGEQ], capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
+class Terminal:
+    """An interactive shell on a pseudo-terminal."""
+
+    def __init__(self, argv: list[str], folder: Path, environment: dict[str, str]) -> None:
+        controller, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
+        self._controller = controller
+        self._process = subprocess.Popen(
+            argv, stdin=terminal, stdout=terminal, stderr=terminal, cwd=folder, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(terminal)
+
+    def type(self, keys: str, until: str, timeout_s: float = 60) -> str:
+        """Type keys and return what the shell printed up to a text."""
+        os.write(self._controller, keys.encode())
+        shown, end_s = b"", time.monotonic() + timeout_s
+        while until.encode() not in shown.replace(b"\a", b""):
+            assert time.monotonic() < end_s, shown
+            if select.select([self._controller], [], [], 0.2)[0]:
+                shown += os.read(self._controller, 65536)
+        return shown.decode("utf-8", "replace")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._controller)
+
+
+# How each shell starts without a person's settings, and how it gets the script.
+SHELLS = {
+    "zsh -f -i": ("autoload -Uz compinit; compinit -u -D", 'eval "$(edgeq completion zsh)"'),
+    "zsh -f -i #fpath": ("fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -D",),
+    "bash --norc -i": ('eval "$(edgeq completion bash)"',),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", SHELLS)
+def test_real_shells_complete_the_names_of_the_workspace(tmp_path: Path, shell: str) -> None:
+    words = shell.partition(" #")[0].split()
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"{words[0]} is not installed")
+    (tmp_path / "devices.toml").write_text(DEVICES)
+    path = f"{EDGEQ.parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "TERM": "xterm", "HOME": str(tmp_path)}
+    script = subprocess.run(["edgeq", "completion", "zsh"], env=environment, capture_output=True, check=True)
+    (tmp_path / "_edgeq").write_bytes(script.stdout)
+    for typed, shown in (
+        ("edgeq status co", "status coral"),
+        ("edgeq status label:site=r", "label:site=roof"),
+        ("edgeq status label:s", "label:site="),
+    ):
+        terminal = Terminal(words, tmp_path, environment)
+        try:
+            for line in SHELLS[shell]:
+                terminal.type(f"{line}\n", "")
+                time.sleep(0.5)
+            terminal.type("echo RE''ADY\n", "READY\r\n")
+            assert "label:site=label" not in terminal.type(f"{typed}\t", shown, timeout_s=30)
+        finally:
+            terminal.close()

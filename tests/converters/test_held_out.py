@@ -225,10 +225,13 @@ def test_the_plain_candidate_wins_ties_and_doubts() -> None:
     signal = powers(np.full(30, 100.0))
     lucky = noise.copy()
     lucky[np.argmax(lucky)] *= 0.5  # better on one sample only
-    assert verdict.best(signal, [powers(noise), powers(noise)]) == 0
-    assert verdict.best(signal, [powers(noise), powers(lucky)]) == 0
-    assert verdict.best(signal, [powers(noise), powers(noise * 1.2), powers(noise * 0.8)]) == 2
-    assert verdict.best(signal, [powers(np.zeros(30)), powers(noise)]) == 0
+    equal = [powers(noise), powers(noise)]
+    assert verdict.best(signal, equal, [9, 9]) == 0
+    assert verdict.best(signal, equal, [9, 8]) == 1
+    assert verdict.best(signal, [*equal, powers(noise * 1.2)], [9, 9, 1]) == 0
+    assert verdict.best(signal, [powers(noise), powers(lucky)], [9, 1]) == 0
+    assert verdict.best(signal, [powers(noise), powers(noise * 1.2), powers(noise * 0.8)], [1, 2, 9]) == 2
+    assert verdict.best(signal, [powers(np.zeros(30)), powers(noise)], [9, 1]) == 0
 
 
 def test_the_interval_of_a_claim_holds_the_truth_and_the_choice_adds_no_optimism() -> None:
@@ -240,7 +243,7 @@ def test_the_interval_of_a_claim_holds_the_truth_and_the_choice_adds_no_optimism
         # Eight candidates that are equally good in truth, and differ on these samples by chance.
         noises = [powers(np.exp(0.8 * common + 0.6 * random.normal(size=30))) for _ in range(8)]
         signal = powers(np.ones(30))
-        claim = verdict.claim(signal, noises, folds=1, seed=trial)
+        claim = verdict.claim(signal, noises, [1] * len(noises), folds=1, seed=trial)
         inside += claim.low_db <= truth <= claim.high_db
         gaps.append(claim.output_sqnr_db - truth)
         naive.append(max(verdict.outputs_db(signal, each) for each in noises) - truth)

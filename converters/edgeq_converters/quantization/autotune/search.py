@@ -97,8 +97,8 @@ def choose(
     The recipe's seed divides the samples into those to fit on and those held out; with few samples, several
     times, so that each is held out once (`data.partition`). In each fold the candidates are made from the
     samples to fit on alone: ranges, the calibrator of each tensor, equalization, correction. Their noise on
-    the held-out samples of all folds decides. The plain candidate wins ties and doubts (`verdict.best`). The
-    winner is made again with all samples.
+    the held-out samples of all folds decides. The plain candidate wins doubts, and of equal ones the smaller
+    model (`verdict.best`). The winner is made again with all samples.
 
     How much is tried depends on the size of the model, never on a clock. The same samples, in any order, and
     the same seed give the same bytes.
@@ -188,20 +188,22 @@ class _Search:
         if not allowed and self.dropped:
             raise self.dropped[0]
         choices = folds[0].maker.choices if not parts.cross_fitted else None
+        sizes = [folds[0].sizes[each] for each in allowed]
         del folds  # they hold copies of the model
-        return self._decide(allowed, signal, noises, parts, choices)
+        return self._decide(allowed, signal, noises, sizes, parts, choices)
 
     def _decide(
         self,
         allowed: Sequence[Candidate],
         signal: Powers,
         noises: Mapping[Candidate, Powers],
+        sizes: Sequence[int],
         parts: Partition,
         choices: Mapping[bool, Choice] | None,
     ) -> Best:
         held_out = [noises[each] for each in allowed]
-        winner = allowed[verdict.best(signal, held_out)]
-        claim = verdict.claim(signal, held_out, folds=len(parts.folds), seed=self.recipe.seed)
+        winner = allowed[verdict.best(signal, held_out, sizes)]
+        claim = verdict.claim(signal, held_out, sizes, folds=len(parts.folds), seed=self.recipe.seed)
         done = self._finish(winner, choices)
         named = replace(winner, calibrator=done.calibrator)
         scores = tuple(
@@ -251,7 +253,8 @@ class _FoldSearch:
         self.maker = Maker(search.model, fold.fit, recipe=search.recipe, fixed_ranges=search.fixed_ranges)
         self.judge = Judge(search.model, fold.held_out)
         self.noises: dict[Candidate, Powers] = {}
-        self._by_resolved: dict[Candidate, Powers] = {}
+        self.sizes: dict[Candidate, int] = {}
+        self._by_resolved: dict[Candidate, tuple[Powers, int]] = {}
         self._large = len(search.model.data) > _LARGE
 
     def judge_plain(self, candidate: Candidate, drop: _Drop) -> bool:
@@ -259,8 +262,9 @@ class _FoldSearch:
         try:
             key = replace(candidate, calibrator=self.maker.resolved(candidate))
             if key not in self._by_resolved:
-                self._by_resolved[key] = self.judge.noise(self.maker.quantized(candidate).model)
-            self.noises[candidate] = self._by_resolved[key]
+                model = self.maker.quantized(candidate).model
+                self._by_resolved[key] = self.judge.noise(model), len(model.data)
+            self.noises[candidate], self.sizes[candidate] = self._by_resolved[key]
         except ConverterError as error:
             drop(candidate, error)
             return False
@@ -269,11 +273,11 @@ class _FoldSearch:
     def judge_corrected(self, candidates: Sequence[Candidate], drop: _Drop) -> list[Candidate]:
         """Judge corrected candidates; return those that were not dropped."""
 
-        def noise(candidate: Candidate) -> Powers | ConverterError:
+        def noise(candidate: Candidate) -> tuple[Powers, int] | ConverterError:
             try:
                 model = self.maker.quantized(candidate).model
                 corrected = self.maker.corrected(candidate, model, samples=_SCREENED, rows=_SCREENED_ROWS)
-                return self.judge.noise(corrected)
+                return self.judge.noise(corrected), len(corrected.data)
             except ConverterError as error:
                 return error
 
@@ -286,7 +290,7 @@ class _FoldSearch:
             if isinstance(result, ConverterError):
                 drop(candidate, result)
             else:
-                self.noises[candidate] = result
+                self.noises[candidate], self.sizes[candidate] = result
                 kept.append(candidate)
         return kept
 

@@ -32,20 +32,21 @@ def outputs_db(signal: Powers, noise: Powers) -> float:
     return float(_decibels(signal.outputs.sum(), noise.outputs.sum()))
 
 
-def best(signal: Powers, noises: Sequence[Powers]) -> int:
+def best(signal: Powers, noises: Sequence[Powers], sizes: Sequence[int]) -> int:
     """Return the candidate with the best SQNR at the logits of those that beat the first beyond doubt.
 
     Where none does, that is the first, the plain one. Doubt is one-sided at 5 %: the gain over the first must
     exceed 1.645 standard errors of the paired difference over the samples (linearized: each sample's
-    influence on both sums). Among equals the earlier candidate wins.
+    influence on both sums). Among equals the smaller model wins, then the earlier candidate.
 
     Args:
         noises: of each candidate on the same samples.
+        sizes: of each candidate's model, in bytes.
     """
-    return int(_winners(signal, noises, np.ones((1, len(signal))))[0])
+    return int(_winners(signal, noises, sizes, np.ones((1, len(signal))))[0])
 
 
-def claim(signal: Powers, noises: Sequence[Powers], *, folds: int, seed: int) -> Claim:
+def claim(signal: Powers, noises: Sequence[Powers], sizes: Sequence[int], *, folds: int, seed: int) -> Claim:
     """Return what the chosen candidate reaches on samples that nothing was fitted on.
 
     The samples are resampled 1000 times (bootstrap), and the choice is repeated on each resample. The mean
@@ -56,9 +57,9 @@ def claim(signal: Powers, noises: Sequence[Powers], *, folds: int, seed: int) ->
     Args:
         folds: by which the samples were held out.
     """
-    chosen = best(signal, noises)
+    chosen = best(signal, noises, sizes)
     counts = _resamples(len(signal), seed)
-    winners = _winners(signal, noises, counts)
+    winners = _winners(signal, noises, sizes, counts)
     point = outputs_db(signal, noises[chosen])
     whole = np.ones((1, len(signal)))
     values = np.empty(len(counts))
@@ -91,7 +92,7 @@ def _resamples(count: int, seed: int) -> Array:
     return random.multinomial(count, np.full(count, 1 / count), size=_RESAMPLES).astype(np.float64)
 
 
-def _winners(signal: Powers, noises: Sequence[Powers], counts: Array) -> Array:
+def _winners(signal: Powers, noises: Sequence[Powers], sizes: Sequence[int], counts: Array) -> Array:
     """Return the chosen candidate of each resample.
 
     Args:
@@ -111,8 +112,11 @@ def _winners(signal: Powers, noises: Sequence[Powers], counts: Array) -> Array:
             influence -= np.outer(size / totals[index][:, output], noises[index].logits[:, output])
         influence *= _DECIBELS / first.shape[1]
         error = np.sqrt((counts * np.square(influence)).sum(axis=1)) / size
-        scores[:, index] = np.where(gain > _DOUBT * error, scores[:, index], -np.inf)
-    winners: Array = scores.argmax(axis=1)
+        equal = (gain == 0) & (error == 0)
+        scores[:, index] = np.where((gain > _DOUBT * error) | equal, scores[:, index], -np.inf)
+    # Of equal scores the first is taken: the smallest model, then the earliest candidate.
+    order = np.argsort(np.asarray(sizes), kind="stable")
+    winners: Array = order[scores[:, order].argmax(axis=1)]
     return winners
 
 
