@@ -64,6 +64,20 @@ class OpKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SliceScales:
+    """The scales and zero points of the slices of an output along one axis.
+
+    Attributes:
+        axis: from 0, the batch.
+        scales, zero_points: one for each slice.
+    """
+
+    axis: int
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TensorInfo:
     """An input or output of a model.
 
@@ -72,6 +86,7 @@ class TensorInfo:
         shape: batch first; -1 for an open dimension.
         dtype: numpy's name of the type: `float32`, `int8`.
         scale, zero_point: real value = scale * (integer - zero_point); None if the tensor is not quantized.
+        slices: in place of them, where the slices along an axis have scales of their own.
     """
 
     name: str
@@ -79,6 +94,7 @@ class TensorInfo:
     dtype: str
     scale: float | None = None
     zero_point: int | None = None
+    slices: SliceScales | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -149,6 +149,8 @@ def _show(ui: Ui, conversion: Conversion) -> None:
 def _row(tensor: TensorInfo) -> list[str]:
     scale = "-" if tensor.scale is None else f"{tensor.scale:.6g}"
     zero = "-" if tensor.zero_point is None else str(tensor.zero_point)
+    if tensor.slices is not None:
+        scale = zero = "by slice"
     return [tensor.name, "x".join(map(str, tensor.shape)), tensor.dtype, scale, zero]
 
 

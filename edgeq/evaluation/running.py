@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgeq.converters_client import Progress, worker_session
 from edgeq_converters.data import array_names
+from edgeq_converters.data.samples import to_real
 from edgeq_converters.sources import detect
 from edgeq_converters.values import ModelInfo, TensorInfo
 from edgeq_converters.worker.protocol import EvaluateJob, EvaluateResult, InspectJob
@@ -151,9 +152,4 @@ def dequantized(
     outputs: Sequence[Array], tensors: Sequence[TensorInfo]
 ) -> tuple[npt.NDArray[np.float64], ...]:
     """Return raw outputs as real values: scale * (integer - zero point); float outputs are unchanged."""
-    return tuple(
-        np.asarray(array, np.float64)
-        if tensor.scale is None
-        else tensor.scale * (array.astype(np.float64) - (tensor.zero_point or 0))
-        for array, tensor in zip(outputs, tensors, strict=True)
-    )
+    return tuple(to_real(array, tensor) for array, tensor in zip(outputs, tensors, strict=True))

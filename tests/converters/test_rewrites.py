@@ -12,6 +12,7 @@ pytestmark = pytest.mark.convert
 pytest.importorskip("ai_edge_litert")
 
 from edgeq_converters.graph import tflite_file  # noqa: E402
+from edgeq_converters.graph.dead_operations import without_dead  # noqa: E402
 from edgeq_converters.graph.edit import Editor  # noqa: E402
 from edgeq_converters.graph.interpreter import Interpreter  # noqa: E402
 from edgeq_converters.graph.model import Model  # noqa: E402
@@ -166,8 +167,7 @@ def applied(rule: Rule, model: Model) -> tuple[Model, int]:
     edited = Editor(model)
     editor = GraphEditor(edited.parsed)
     count = rule.apply(editor)
-    editor.drop_unread()
-    return edited.pack(), count
+    return without_dead(edited.pack()), count
 
 
 def test_every_rule_has_an_example() -> None:

@@ -344,6 +344,13 @@ def to_model(array: Array, tensor: TensorInfo) -> Array:
 
 def to_real(array: Array, tensor: TensorInfo) -> Array:
     """Return a model's output as real values in float64."""
+    if tensor.slices is not None and array.dtype.kind != "f":
+        shape = [1] * array.ndim
+        shape[tensor.slices.axis - len(tensor.shape)] = -1
+        scales, zero_points = (
+            np.reshape(values, shape) for values in (tensor.slices.scales, tensor.slices.zero_points)
+        )
+        return np.asarray(scales * (array.astype(np.float64) - zero_points))
     if tensor.scale is None or array.dtype.kind == "f":
         return array.astype(np.float64)
     return tensor.scale * (array.astype(np.float64) - (tensor.zero_point or 0))

@@ -14,7 +14,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.values import TensorInfo
+from edgeq_converters.values import SliceScales, TensorInfo
 
 EDGETPU_OP = "edgetpu-custom-op"
 _NO_TENSORS = np.zeros(0, np.int32)
@@ -174,6 +174,19 @@ def is_quantized(tensor: Any) -> bool:
     return parameters is not None and parameters.scale is not None and len(parameters.scale) > 0
 
 
+def _slice_scales(tensor: Any) -> SliceScales | None:
+    parameters = tensor.quantization
+    if parameters is None or parameters.scale is None or len(parameters.scale) < 2:
+        return None
+    scales = tuple(float(each) for each in parameters.scale)
+    zero_points = index_list(parameters.zeroPoint) or [0]
+    return SliceScales(
+        axis=int(parameters.quantizedDimension),
+        scales=scales,
+        zero_points=tuple(zero_points * len(scales) if len(zero_points) == 1 else zero_points),
+    )
+
+
 def inputs_and_outputs(parsed: Any) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
     """Return the main graph's inputs and outputs in the interpreter's order."""
     graph = parsed.subgraphs[0]
@@ -205,4 +218,5 @@ def _info(tensor: Any, name: str | None) -> TensorInfo:
         dtype=_DTYPES.get(kind, kind.lower()),
         scale=pair[0] if pair else None,
         zero_point=pair[1] if pair else None,
+        slices=_slice_scales(tensor),
     )

@@ -17,7 +17,7 @@ from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Step
-from edgeq_converters.quantization import autotune, int4, int16_regions
+from edgeq_converters.quantization import autotune, int4, int16_regions, slices
 from edgeq_converters.quantization.backends import tensorflow
 from edgeq_converters.quantization.quantize import Quantized, quantize
 from edgeq_converters.recipe import Backend, Recipe
@@ -42,8 +42,22 @@ def quantize_activations(
         ConverterError: EQ209 neither samples nor histograms are given, EQ331 the histograms are of another
             model; EQ3xx as the quantizer does.
     """
+    observed = load_histograms(model, samples=samples, histograms=histograms, step=step)
+    divided = slices.divide(model, observed, recipe)
+    quantized = _quantize_divided(divided.model, recipe, samples, observed, step)
+    joined = slices.join(quantized.model, divided, model)
+    return replace(quantized, model=joined, notes=(*divided.notes, *quantized.notes))
+
+
+def _quantize_divided(
+    model: Model,
+    recipe: Recipe,
+    samples: Samples | None,
+    observed: Mapping[str, Histogram],
+    step: Step,
+) -> Quantized:
     if recipe.scheme is not Scheme.INT4:
-        return _quantize(model, recipe, samples, histograms, step)
+        return _quantize(model, recipe, samples, observed, step)
     choice_notes: tuple[str, ...] = ()
     judged: Partition | None = None
     if (
@@ -56,7 +70,7 @@ def quantize_activations(
         judged = split(samples, seed=recipe.seed)
         choosing = split(judged.folds[0].fit, seed=recipe.seed)
         recipe, choice_notes = int4.choose(model, choosing.folds[0], recipe=recipe, step=step)
-    quantized = _quantize(model, recipe, samples, histograms, step, judged)
+    quantized = _quantize(model, recipe, samples, observed, step, judged)
     warnings = int4.warn_if_poor(model, quantized.model, samples, claim=quantized.claim)
     return replace(quantized, notes=(*warnings, *choice_notes, *quantized.notes))
 
@@ -65,11 +79,10 @@ def _quantize(
     model: Model,
     recipe: Recipe,
     samples: Samples | None,
-    histograms: Path | None,
+    observed: Mapping[str, Histogram],
     step: Step,
     judged: Partition | None = None,
 ) -> Quantized:
-    observed = load_histograms(model, samples=samples, histograms=histograms, step=step)
     notes = histogram_cautions(observed)
 
     def fixed_ranges(fit: FitSamples | None) -> Ranges:

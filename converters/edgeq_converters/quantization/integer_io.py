@@ -66,12 +66,15 @@ def _convert(parsed: Any, side: str, kind_name: str) -> bool:
     for index in dict.fromkeys(indices):
         tensor = graph.tensors[index]
         pair = tflite_file.quantization(tensor)
-        if tflite_file.type_name(tensor) not in _INTEGERS or pair is None or tensor.type == _TYPES[kind_name]:
+        by_slices = kind_name == "float32" and tflite_file.is_quantized(tensor)
+        if tflite_file.type_name(tensor) not in _INTEGERS or tensor.type == _TYPES[kind_name]:
+            continue
+        if pair is None and not by_slices:
             continue
         outer = schema.TensorT()
         outer.name, outer.shape, outer.buffer = tensor.name, tensor.shape, 0
         outer.shapeSignature, outer.type = tensor.shapeSignature, _TYPES[kind_name]
-        if kind_name == "uint8":
+        if kind_name == "uint8" and pair is not None:
             outer.quantization = _scale(pair[0], pair[1] + _FROM_INT8)
         tensor.name = bytes(tensor.name) + b"_integer"
         graph.tensors.append(outer)

@@ -20,6 +20,8 @@ class Tensor(NamedTuple):
         shape: without the batch axis.
         dtype: a numpy dtype.
         scale, zero_point: real = (integer - zero_point) * scale; scale 0.0 means not quantized.
+        slices: in place of them, where the slices of an output have scales of their own: arrays of scales
+            and zero points that broadcast over the shape with the batch axis.
     """
 
     name: str
@@ -28,11 +30,12 @@ class Tensor(NamedTuple):
     dtype: Any
     scale: float
     zero_point: int
+    slices: Any = None
 
     @property
     def quantized(self) -> bool:
         """Whether its integers stand for real values."""
-        return self.scale != 0.0 and self.dtype.kind in "iu"
+        return (self.scale != 0.0 or self.slices is not None) and self.dtype.kind in "iu"
 
 
 class Model(NamedTuple):
@@ -123,7 +126,22 @@ def _tensor(detail: Any) -> Tensor:
         np.dtype(detail["dtype"]),
         float(scale),
         int(zero_point),
+        _slices(detail),
     )
+
+
+def _slices(detail: Any) -> Any:
+    """Return (scales, zero points) of a tensor that is quantized along an axis; None for any other."""
+    import numpy as np
+
+    parameters = detail.get("quantization_parameters") or {}
+    scales = parameters.get("scales")
+    if scales is None or len(scales) < 2:
+        return None
+    shape = [1] * len(detail["shape"])
+    shape[int(parameters["quantized_dimension"])] = len(scales)
+    zero_points = np.asarray(parameters["zero_points"])
+    return np.reshape(scales, shape).astype(np.float64), np.reshape(zero_points, shape).astype(np.float64)
 
 
 def _kernels(interpreter: Any) -> str:
@@ -183,6 +201,9 @@ def to_real(array: Any, tensor: Tensor) -> Any:
     import numpy as np
 
     values = array.astype(np.float64)
+    if tensor.slices is not None and tensor.quantized:
+        scales, zero_points = tensor.slices
+        return (values - zero_points) * scales
     return (values - tensor.zero_point) * tensor.scale if tensor.quantized else values
 
 

@@ -28,6 +28,8 @@ class TensorInfo(NamedTuple):
         shape: with the batch axis, which is 1.
         dtype: the model's own type, a numpy dtype.
         scale, zero_point: real = (integer - zero_point) * scale; scale 0.0 means not quantized.
+        slices: in place of them, where the slices of an output have scales of their own: arrays of scales
+            and zero points that broadcast over the shape.
     """
 
     name: str
@@ -35,17 +37,23 @@ class TensorInfo(NamedTuple):
     dtype: Any
     scale: float
     zero_point: int
+    slices: Any = None
 
     @property
     def quantized(self) -> bool:
         """Whether its integers stand for real values."""
-        return self.scale != 0.0 and self.dtype.kind in "iu"
+        return (self.scale != 0.0 or self.slices is not None) and self.dtype.kind in "iu"
 
 
 def info_of(tensor: Tensor) -> TensorInfo:
     """Return the description of a tensor."""
     return TensorInfo(
-        short_name(tensor.name), (1, *tensor.shape), tensor.dtype, tensor.scale, tensor.zero_point
+        short_name(tensor.name),
+        (1, *tensor.shape),
+        tensor.dtype,
+        tensor.scale,
+        tensor.zero_point,
+        tensor.slices,
     )
 
 
@@ -223,8 +231,8 @@ class Drain:
 
         self.info = info_of(tensor)
         self.quantized = tensor.quantized
-        self._scale = np.float32(tensor.scale)
-        self._zero_point = np.float32(tensor.zero_point)
+        scale, zero_point = tensor.slices or (tensor.scale, tensor.zero_point)
+        self._scale, self._zero_point = np.float32(scale), np.float32(zero_point)
 
     def real(self, values: Any) -> Any:
         """Return the real values of an output as float32; the array itself when it is not quantized."""

@@ -1,4 +1,4 @@
-"""Find the producers and readers of tensors in a graph, insert operations, and drop unread ones."""
+"""Find the producers and readers of tensors in a graph, and insert operations."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ Array = npt.NDArray[Any]
 _OPTIONS = {
     "ADD": "AddOptions",
     "BATCH_MATMUL": "BatchMatMulOptions",
+    "CONCATENATION": "ConcatenationOptions",
     "CONV_2D": "Conv2DOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
     "GELU": "GeluOptions",
     "MEAN": "ReducerOptions",
     "MUL": "MulOptions",
+    "PACK": "PackOptions",
     "RESHAPE": "ReshapeOptions",
     "SOFTMAX": "SoftmaxOptions",
     "SUB": "SubOptions",
     "TRANSPOSE_CONV": "TransposeConvOptions",
 }
 """The schema's options of the operations that a rewrite inserts."""
-_VERSIONS = {"TRANSPOSE_CONV": 3}
-"""Versions above 1: TRANSPOSE_CONV takes a bias from version 3 on."""
+_VERSIONS = {"CONCATENATION": 2, "DEQUANTIZE": 5, "PACK": 2, "TRANSPOSE_CONV": 3}
+"""Versions above 1: int8 values, a scale per axis (DEQUANTIZE), a bias (TRANSPOSE_CONV)."""
 _TYPES = {np.dtype(np.float32): schema.TensorType.FLOAT32, np.dtype(np.int32): schema.TensorType.INT32}
 
 
@@ -128,6 +130,19 @@ class GraphEditor:
         Args:
             options: fields of the schema's options of this kind.
         """
+        operator = self._operator(kind, inputs, output, **options)
+        self.operators.insert(_position(self.operators, before), operator)
+        self._index()
+        return operator
+
+    def append(self, kind: str, inputs: Sequence[int], output: int, **options: Any) -> Any:
+        """Add an operation with one output at the end, and return it; the arguments are those of `insert`."""
+        operator = self._operator(kind, inputs, output, **options)
+        self.operators.append(operator)
+        self._index()
+        return operator
+
+    def _operator(self, kind: str, inputs: Sequence[int], output: int, **options: Any) -> Any:
         operator = schema.OperatorT()
         operator.opcodeIndex = self._code(kind)
         operator.inputs, operator.outputs = np.array(inputs, np.int32), np.array([output], np.int32)
@@ -137,8 +152,6 @@ class GraphEditor:
             operator.builtinOptions = getattr(schema, f"{name}T")()
             for field, value in options.items():
                 setattr(operator.builtinOptions, field, value)
-        self.operators.insert(_position(self.operators, before), operator)
-        self._index()
         return operator
 
     def replace(self, operator: Any, kind: str, inputs: Sequence[int], **options: Any) -> None:
@@ -173,19 +186,6 @@ class GraphEditor:
         producer = self.producer(index)
         if producer is not None:
             self.operators.pop(_position(self.operators, producer))
-        self._index()
-
-    def drop_unread(self) -> None:
-        """Drop the operations whose outputs nothing reads, last first; those without outputs stay."""
-        kept: list[Any] = []
-        read = set(tflite_file.index_list(self.graph.outputs))
-        for operator in reversed(self.operators):
-            outputs = tflite_file.index_list(operator.outputs)
-            if outputs and not read.intersection(outputs):
-                continue
-            read.update(tflite_file.index_list(operator.inputs))
-            kept.append(operator)
-        self.graph.operators = kept[::-1]
         self._index()
 
     def _code(self, kind: str) -> int:

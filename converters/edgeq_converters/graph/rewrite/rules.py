@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edgeq_converters.graph.dead_operations import without_dead
 from edgeq_converters.graph.edit import Editor
 from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.normalize import normalize
@@ -52,5 +53,4 @@ def for_integers(model: Model) -> Model:
     editor = GraphEditor(edited.parsed)
     if not sum(rule.apply(editor) for rule in RULES):
         return model
-    editor.drop_unread()
-    return edited.pack()
+    return without_dead(edited.pack())
