@@ -42,7 +42,7 @@ def obstacle(path: Path) -> str | None:
     except OSError as error:  # a name that is too long, for example
         return str(error.strerror)
     if not near.is_dir():
-        return f"{near} is not a folder"
+        return f"no file can be created in {near}: it is not a folder"
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=near)
     except OSError as error:

@@ -36,7 +36,9 @@ def several_lines(text: str) -> str:
 
 def json_line(document: str) -> str:
     r"""Return the same JSON document, with control and format characters of its strings as `\u` escapes."""
-    return document if document.isascii() else _JSON_UNSAFE.sub(_json_escape, document)
+    if document.isascii() and "\x7f" not in document:  # JSON escapes the other control characters itself
+        return document
+    return _JSON_UNSAFE.sub(_json_escape, document)
 
 
 def _unsafe(character: str) -> bool:

@@ -18,6 +18,7 @@ from edgeq.errors import EdgeqError, UsageError
 
 if TYPE_CHECKING:
     from edgeq.collector import Collected
+    from edgeq.collector.pull import Owners
     from edgeq.values import Device
 
 
@@ -44,7 +45,10 @@ def collect_command(
         raise UsageError("devices", "name devices, or use --all", hint="run `edgeq devices list`")
     inventory = app.inventory()
     devices = inventory.select(["all"] if everything else names)
-    owners = {device.device_id: device.name for device in inventory.devices if device.device_id}
+    owners: dict[str, set[str]] = {}
+    for device in inventory.devices:
+        if device.device_id:
+            owners.setdefault(device.device_id, set()).add(device.name)
     while True:
         done, failed = _round(app, devices, owners, retries)
         _show(app, done, failed, several=len(devices) > 1 or watch_s is not None)
@@ -59,7 +63,7 @@ def collect_command(
 
 
 def _round(
-    app: App, devices: Sequence[Device], owners: Mapping[str, str], retries: int
+    app: App, devices: Sequence[Device], owners: Owners, retries: int
 ) -> tuple[Mapping[str, Collected], Mapping[str, EdgeqError]]:
     from edgeq.collector import collect
     from edgeq.fleet.connect import ask

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -27,7 +27,9 @@ COLLECTION_S = 1800.0
 _LARGEST_ACK = 1 << 62
 
 
-NO_OWNERS: Mapping[str, str] = {}
+Owners = Mapping[str, Collection[str]]
+"""The names of the enrolled devices by their device id; a device may have two names."""
+NO_OWNERS: Owners = {}
 
 
 class WindowSource(Protocol):
@@ -92,7 +94,7 @@ def collect(
     device_name: str,
     *,
     store: Store | None = None,
-    owners: Mapping[str, str] = NO_OWNERS,
+    owners: Owners = NO_OWNERS,
     limit: int = BATCH,
     now_ns: Callable[[], int] = time.time_ns,
     monotonic_s: Callable[[], float] = time.monotonic,
@@ -106,7 +108,7 @@ def collect(
         client: a connected agent, as `open_agent` returns it.
         device_name: the device's name in the inventory.
         store: where to keep the windows; default: the store of the current workspace.
-        owners: the name of each enrolled device by its device id. A device that says that it is another one
+        owners: who has which device id. A device that says that it is another one
             would take that one's numbers, and its windows would be refused.
         limit: windows requested in one call.
         now_ns: the host's clock, ns since the epoch; windows from the future are marked.
@@ -127,7 +129,7 @@ def _pull(
     client: WindowSource,
     device_name: str,
     store: Store,
-    owners: Mapping[str, str],
+    owners: Owners,
     limit: int,
     now_ns: Callable[[], int],
     monotonic_s: Callable[[], float],
@@ -239,12 +241,12 @@ def _pop(waiting: dict[str, int]) -> tuple[str, int] | None:
     return boot, waiting.pop(boot)
 
 
-def _check_identity(device: str, device_id: str, owners: Mapping[str, str]) -> None:
-    owner = owners.get(device_id, device)
-    if owner != device:
+def _check_identity(device: str, device_id: str, owners: Owners) -> None:
+    names = owners.get(device_id, (device,))
+    if device not in names:
         raise AgentProtocolError(
             device,
-            f"telemetry: device_id is that of {owner!r}; nothing was stored",
+            f"telemetry: device_id is that of {min(names)!r}; nothing was stored",
             hint="on a copied card, delete device.json in the agent's folder, then collect again",
         )
 

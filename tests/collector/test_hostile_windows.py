@@ -183,7 +183,7 @@ def test_a_window_that_an_earlier_version_stored_ends_nothing(
 
 
 def test_a_device_cannot_take_the_numbers_of_another_one(site: Path) -> None:
-    owners = {"d-good": "good", "d-bad": "bad"}
+    owners = {"d-good": {"good", "second name"}, "d-bad": {"bad"}}
     forged = {**good(4, "d-good"), "inferences": 51}
     with Store.open(site) as store:
         before = everything(store, "good")
