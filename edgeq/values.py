@@ -9,6 +9,7 @@ from pathlib import Path
 
 # The device reports its kind with the same names; the agent has the one definition.
 from edgeq_agent.platforms.registry import DeviceKind as DeviceKind
+from edgeq_converters.values import OutputSqnr
 
 
 class TransportKind(StrEnum):
@@ -66,6 +67,7 @@ class Metrics:
         agreement: share of samples with the same largest output as the reference, 0..1; None without one.
         output_sqnr_db: signal-to-quantization-noise ratio of the dequantized outputs to the reference's,
             in dB; None without a reference, infinity if the outputs are equal.
+        outputs: this ratio of each output and of its worst slice; empty without a reference.
         useless: in words why the result is useless; None where it is not (`edgeq_converters.metrics`).
         accuracy_ci95, agreement_ci95: Wilson's 95 % interval of the share; None without the share, and where
             samples of one sequence are not independent.
@@ -78,12 +80,20 @@ class Metrics:
     accuracy: float | None = None
     agreement: float | None = None
     output_sqnr_db: float | None = None
+    outputs: tuple[OutputSqnr, ...] = ()
     useless: str | None = None
     accuracy_ci95: tuple[float, float] | None = None
     agreement_ci95: tuple[float, float] | None = None
     accuracy_drop: float | None = None
     accuracy_drop_ci95: tuple[float, float] | None = None
     smallest_drop: float | None = None
+
+    @property
+    def worst_sqnr_db(self) -> float | None:
+        """The ratio of the worst slice of the worst output, which limits judge; None without a reference."""
+        if not self.outputs:
+            return self.output_sqnr_db
+        return min(each.worst_db for each in self.outputs)
 
     @property
     def drop_is_shown(self) -> bool:

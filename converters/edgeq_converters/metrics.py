@@ -10,11 +10,16 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from edgeq_converters.values import OutputSqnr
+
 Array = npt.NDArray[Any]
 USELESS_BELOW_DB = 10.0
 """SQNR of what varies in an output: at 10 dB the error has a third of the size of the differences."""
 _FEWEST_FOR_CHANCE = 20
 """Samples below which a share of right classes cannot be separated from chance."""
+MOST_SLICES = 256
+"""Columns of the last axis up to which each is judged; more are positions rather than quantities."""
+_STEPS = 64.0
 T = TypeVar("T")
 
 
@@ -114,6 +119,44 @@ def sqnr_db(outputs: Sequence[Array], references: Sequence[Array]) -> float:
     return decibels(signal, noise)
 
 
+def output_sqnr(name: str, output: Array, reference: Array) -> OutputSqnr:
+    """Return the ratio of one output and of its slices, such as the columns of a detector.
+
+    The slices lie along the last axis of an output with two more axes, if there are 2 to MOST_SLICES of them.
+    A slice without a signal has no ratio. A slice is dead if the reference varies in it by more than
+    1/64 of its largest value: 8 bits of its own would hold that.
+
+    Args:
+        output, reference: real values, samples first.
+    """
+    got, expected = np.asarray(output, np.float64), np.asarray(reference, np.float64)
+    whole = _finite_or_none(sqnr_db([got], [expected]))
+    count = expected.shape[-1] if expected.ndim > 2 else 0
+    if not 2 <= count <= MOST_SLICES:
+        return OutputSqnr(name=name, sqnr_db=whole)
+    got, expected = got.reshape(-1, count), expected.reshape(-1, count)
+    signal, noise = np.square(expected).sum(axis=0), np.square(expected - got).sum(axis=0)
+    ratios = [
+        decibels(float(power), float(error)) if power > 0 else math.inf
+        for power, error in zip(signal, noise, strict=True)
+    ]
+    worst = int(np.argmin(ratios))
+    varies = expected.std(axis=0) * _STEPS > np.abs(expected).max(axis=0)
+    dead = varies & (got == got[0]).all(axis=0)
+    return OutputSqnr(
+        name=name,
+        sqnr_db=whole,
+        slices=count,
+        worst_slice=None if math.isinf(ratios[worst]) else worst,
+        worst_slice_db=_finite_or_none(ratios[worst]),
+        dead=tuple(int(each) for each in np.flatnonzero(dead)),
+    )
+
+
+def _finite_or_none(ratio: float) -> float | None:
+    return None if ratio == math.inf else max(ratio, -99.0)
+
+
 def softmax(scores: Array) -> Array:
     """Return class probabilities along the last axis: exp(score) / sum exp(score), without overflow."""
     grown = np.exp(scores - scores.max(axis=-1, keepdims=True))
@@ -146,6 +189,20 @@ def useless_output(output: Array, reference: Array) -> str | None:
     if (got == got[0]).all():
         return f"is the same for every sample ({reached:.1f} dB from the float model {where})"
     return f"is {reached:.1f} dB from the float model {where}"
+
+
+def dead_slices(output: Array, reference: Array) -> str | None:
+    """Return in words which slices of an output are dead (see `output_sqnr`); None where none is."""
+    if len(reference) < 2 or not (np.isfinite(output).all() and np.isfinite(reference).all()):
+        return None
+    figure = output_sqnr("", output, reference)
+    if not figure.dead:
+        return None
+    listed = ", ".join(map(str, figure.dead[:4])) + (" and more" if len(figure.dead) > 4 else "")
+    return (
+        f"has {len(figure.dead)} of {figure.slices} slices along its last axis that are the same for every "
+        f"sample, and vary in the float model: {listed}"
+    )
 
 
 def useless_classes(predicted: Array, right: Array) -> str | None:
@@ -183,7 +240,7 @@ def useless_result(
         if references is None:
             reason = "holds NaN" if np.isnan(output).any() else None
         else:
-            reason = useless_output(output, references[number])
+            reason = useless_output(output, references[number]) or dead_slices(output, references[number])
         if reason is not None:
             return f"output {number} {reason}" if len(outputs) > 1 else f"its output {reason}"
     if not outputs or outputs[0].ndim < 2 or outputs[0][0].size < 2:

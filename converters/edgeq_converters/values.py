@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -95,6 +96,33 @@ class TensorInfo:
     scale: float | None = None
     zero_point: int | None = None
     slices: SliceScales | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputSqnr:
+    """The signal-to-quantization-noise ratio of one output.
+
+    Attributes:
+        name: of the output.
+        sqnr_db: over the whole output, in dB; None where it is equal to the reference.
+        slices: how many slices it has along its last axis; 0 where it counts as a whole.
+        worst_slice: the slice with the lowest ratio, from 0; None without slices, or where all are equal.
+        worst_slice_db: its ratio.
+        dead: slices that vary in the reference, and are the same everywhere in this output.
+    """
+
+    name: str
+    sqnr_db: float | None
+    slices: int = 0
+    worst_slice: int | None = None
+    worst_slice_db: float | None = None
+    dead: tuple[int, ...] = ()
+
+    @property
+    def worst_db(self) -> float:
+        """The ratio of the worst slice, or of the whole; infinity where it is equal to the reference."""
+        known = [each for each in (self.sqnr_db, self.worst_slice_db) if each is not None]
+        return min(known, default=math.inf)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from edgeq.cli.ui import App, command
 
 if TYPE_CHECKING:
     from edgeq.evaluation import Evaluation
+    from edgeq_converters.values import OutputSqnr
 
 
 @command(
@@ -90,7 +92,24 @@ def _rows(evaluation: Evaluation) -> list[list[str]]:
             rows.append([name, format_percent(share) + format_percent_ci95(ends)])
     if metrics.output_sqnr_db is not None:
         rows.append(["output SQNR", f"{metrics.output_sqnr_db:.2f} dB"])
+        rows += _worst(metrics.outputs)
     return rows
+
+
+def _worst(outputs: Sequence[OutputSqnr]) -> list[list[str]]:
+    """Return the rows of single outputs and of their worst slices; none for one output without slices."""
+    rows = []
+    for each in outputs:
+        if len(outputs) > 1:
+            rows.append([f"SQNR of `{each.name}`", _db(each.sqnr_db)])
+        if each.worst_slice is not None:
+            where = f"slice {each.worst_slice} of 0 to {each.slices - 1} along the last axis"
+            rows.append([f"worst slice of `{each.name}`", f"{_db(each.worst_slice_db)} ({where})"])
+    return rows
+
+
+def _db(ratio: float | None) -> str:
+    return "equal" if ratio is None else f"{ratio:.2f} dB"
 
 
 def _independence(evaluation: Evaluation) -> str:

@@ -17,7 +17,8 @@ from edgeq.files import sha256_of
 from edgeq.store import Recorder, recording_store
 from edgeq.values import Metrics
 from edgeq_converters import intervals
-from edgeq_converters.metrics import sqnr_db, useless_result
+from edgeq_converters.metrics import output_sqnr, sqnr_db, useless_result
+from edgeq_converters.values import OutputSqnr
 
 Real = npt.NDArray[np.float64]
 
@@ -145,7 +146,13 @@ def evaluate_model(
     outputs = dequantized(runs[0].outputs, runs[0].info.outputs)
     labels = runs[0].labels
     expected = dequantized(runs[1].outputs, runs[1].info.outputs) if len(runs) > 1 else None
-    metrics = metrics_of(outputs, expected, labels, independent=runs[0].sequences in (None, len(outputs[0])))
+    metrics = metrics_of(
+        outputs,
+        expected,
+        labels,
+        names=[tensor.name for tensor in runs[0].info.outputs],
+        independent=runs[0].sequences in (None, len(outputs[0])),
+    )
     useless = metrics.useless
     evaluation = Evaluation(
         model=ModelFile.of(models[0]),
@@ -167,6 +174,7 @@ def metrics_of(
     expected: Sequence[Real] | None,
     labels: npt.NDArray[np.int64] | None,
     *,
+    names: Sequence[str] = (),
     independent: bool = True,
 ) -> Metrics:
     """Return the metrics of a model's outputs. A pure function.
@@ -175,6 +183,7 @@ def metrics_of(
         outputs: real values, samples first; the classes are those of the first.
         expected: the float model's, in the same order; None without one.
         labels: the right class of each sample; None without them.
+        names: of the outputs; their positions without them.
         independent: whether the samples are independent of each other; there are no intervals otherwise.
     """
     answers = predicted(outputs[0])
@@ -188,12 +197,23 @@ def metrics_of(
         accuracy=None if labels is None else accuracy(outputs[0], labels),
         agreement=None if expected is None else agreement(outputs[0], expected[0]),
         output_sqnr_db=None if expected is None else sqnr_db(outputs, expected),
+        outputs=_by_output(outputs, expected, names),
         useless=useless_result(outputs, expected, labels),
         accuracy_ci95=intervals.share_ci95(right) if independent and right is not None else None,
         agreement_ci95=intervals.share_ci95(same) if independent and same is not None else None,
         accuracy_drop=None if drop is None else drop.share,
         accuracy_drop_ci95=drop.ci95 if independent and drop is not None else None,
         smallest_drop=drop.smallest if independent and drop is not None else None,
+    )
+
+
+def _by_output(
+    outputs: Sequence[Real], expected: Sequence[Real] | None, names: Sequence[str]
+) -> tuple[OutputSqnr, ...]:
+    labelled = names or [str(number) for number in range(len(outputs))]
+    return tuple(
+        output_sqnr(name, output, reference)
+        for name, output, reference in zip(labelled, outputs, expected or (), strict=False)
     )
 
 

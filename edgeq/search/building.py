@@ -19,6 +19,7 @@ from edgeq.search.records import Records, StepKind, key_of
 from edgeq.store import UNRECORDED
 from edgeq.store.records import Body
 from edgeq.values import Metrics, Variant
+from edgeq_converters.values import OutputSqnr
 
 # Errors of one recipe on this model. Any other error would hit all candidates, and ends the search.
 _REFUSALS = {"EQ307", "EQ308", "EQ332"}
@@ -101,6 +102,9 @@ def _metrics(body: Body) -> Metrics:
         accuracy=body["accuracy"],
         agreement=body["agreement"],
         output_sqnr_db=sqnr,
+        outputs=tuple(
+            OutputSqnr(**{**each, "dead": tuple(each["dead"])}) for each in body.get("outputs", ())
+        ),
         useless=body.get("useless"),
         accuracy_ci95=_pair(body.get("accuracy_ci95")),
         agreement_ci95=_pair(body.get("agreement_ci95")),

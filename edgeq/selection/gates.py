@@ -69,7 +69,7 @@ def gates_of(
         "accuracy_drop_max": drop,
         "accuracy_min": metrics.accuracy,
         "agreement_min": metrics.agreement,
-        "output_sqnr_db_min": metrics.output_sqnr_db,
+        "output_sqnr_db_min": metrics.worst_sqnr_db,
         "size_bytes_max": variant.size_bytes,
         "latency_p95_ns_max": measured.latency_p95_ns if measured else None,
         "memory_peak_bytes_max": measured.memory_peak_bytes if measured else None,

@@ -274,7 +274,7 @@ def applies(name: str, how: str) -> bool:
     return True
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [MODEL + "state.json", *(name for name in FILES if "state" not in name)])
 def test_every_damage_of_a_file_under_every_light_verb(
     name: str, full_home: Path, requests: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]

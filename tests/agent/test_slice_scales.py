@@ -58,6 +58,7 @@ def test_each_slice_has_its_scale(shape: tuple[int, ...], axis: int, tmp_path: P
     assert drain.real(integers).dtype == np.float32
 
 
+@pytest.mark.slow
 def test_the_verb_and_the_sdk_give_real_values(ready: Any, kit: SimpleNamespace, tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(by_slices((1, 3), 1))

@@ -438,7 +438,7 @@ def test_a_failed_first_release_leaves_no_release(
     assert json.loads((ready.home / "models/tiny/state.json").read_text())["attempts"][0]["count"] == 1
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.convert
 @pytest.mark.parametrize("step", ["staged", "verified", "activating", "soaking", "committed"])
 def test_kill_9_in_each_state(

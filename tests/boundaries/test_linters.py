@@ -59,6 +59,7 @@ def test_mypy_finds_nothing(project_root: Path) -> None:
     assert check.returncode == 0, check.stdout
 
 
+@pytest.mark.slow
 def test_mypy_refuses_a_planted_fault(project_root: Path, tmp_path: Path) -> None:
     planted = tmp_path / "planted.py"
     planted.write_text("from edgeq.units import format_size\n\nsize: int = format_size(1)\n\ndef f(x): ...\n")

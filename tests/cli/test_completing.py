@@ -202,6 +202,7 @@ def test_completion_loads_neither_the_store_nor_the_transports(known: Path) -> N
 
 BASH = """\
 eval "$({edgeq} completion bash)"
+COMP_LINE="edgeq devices remove p" COMP_POINT=22
 COMP_WORDS=(edgeq devices remove p)
 COMP_CWORD=3
 _edgeq_completion edgeq

@@ -240,6 +240,7 @@ def test_all_forms_of_samples_in_python_give_the_same_model(models: Path, data: 
     assert len(set(made)) == 1
 
 
+@pytest.mark.slow
 def test_a_folder_of_images(models: Path, output: Path, tmp_path: Path, edgeq: Edgeq) -> None:
     Image = pytest.importorskip("PIL.Image")
     random, folder = np.random.default_rng(5), tmp_path / "images"

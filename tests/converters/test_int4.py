@@ -136,6 +136,7 @@ def test_invalid_recipes_are_refused(keys: dict[str, Any], message: str) -> None
         Recipe.from_dict({"schema": "edgeq.recipe/1", **keys}).check()
 
 
+@pytest.mark.slow
 def test_a_negative_int4_sqnr_is_a_usage_error(
     fragile: Path, tmp_path: Path, edgeq: Callable[..., Any]
 ) -> None:

@@ -158,6 +158,7 @@ def test_tensorflow_quantizes_what_litert_leaves_in_float_with_our_ranges(
     assert sqnr_db(exact, outputs(made.model, values)) > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", [Scheme.INT8, Scheme.INT16X8])
 def test_both_backends_give_the_same_input_grid(make: Make, scheme: Scheme) -> None:
     pytest.importorskip("tensorflow")

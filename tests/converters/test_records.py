@@ -114,6 +114,7 @@ def test_both_ways_leave_the_same_records(
     assert left["api"] == left["command"]
 
 
+@pytest.mark.slow
 def test_a_lineage_is_found_for_what_the_api_converted(
     models: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,7 @@ from edgeq_converters.quantization import integer_io, slices  # noqa: E402
 from edgeq_converters.quantization.integer import quantize_activations  # noqa: E402
 from edgeq_converters.quantization.quantize import Quantized  # noqa: E402
 from edgeq_converters.recipe import Recipe  # noqa: E402
+from edgeq_converters.sensitivity import usefulness  # noqa: E402
 from edgeq_converters.values import Caution  # noqa: E402
 
 from .graphs import Graph  # noqa: E402
@@ -168,6 +169,16 @@ def test_uint8_outputs_share_a_scale_with_a_warning() -> None:
     assert integer.outputs[0].dtype == "uint8"
     assert integer.outputs[0].scale is not None
     assert [note for note in quantized.notes if isinstance(note, Caution) and "--io int8" in note]
+
+
+def test_scores_that_died_make_the_result_useless() -> None:
+    model = detector()
+    alive, _ = made(model)
+    dead, _ = made(model, "uint8")
+    assert usefulness.find_loss(model, alive, samples(model)) is None
+    loss = usefulness.find_loss(model, dead, samples(model))
+    assert loss is not None
+    assert "3 of 7 slices" in loss.reason
 
 
 def test_a_named_operation_is_left_to_the_recipe() -> None:

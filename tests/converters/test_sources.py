@@ -89,6 +89,7 @@ def test_open_sizes_and_damaged_files(exported: tuple[str, Path], tmp_path: Path
     assert not output.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", PACKAGES)
 def test_a_missing_extra_is_named_with_the_line_that_installs_it(
     extra: str, tmp_path: Path, edgeq: Edgeq

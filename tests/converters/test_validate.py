@@ -92,7 +92,7 @@ def test_only_the_batch_may_be_open(signature: tuple[int, ...], fits: bool) -> N
     assert caught.value.code == "EQ306"
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "words"),
     [("CUSTOM MyOp", "custom operation MyOp"), ("CUSTOM FlexRoll", "TensorFlow's own operations")],

@@ -64,3 +64,22 @@ def test_quantized_outputs_become_real_values() -> None:
     real = dequantized([np.array([[-128, 127]], np.int8), np.array([[2.5]], np.float32)], [quantized, plain])
     assert real[0].tolist() == [[0.0, 127.5]]
     assert real[1].tolist() == [[2.5]]
+
+
+def test_limits_judge_the_worst_slice_of_the_worst_output() -> None:
+    random = np.random.default_rng(0)
+    whole, parts = random.normal(size=(30, 4)), random.normal(size=(30, 5, 3)) * [100.0, 100.0, 1.0]
+    metrics = metrics_of([whole + 1e-3, parts + 0.1], [whole, parts], None, names=["classes", "boxes"])
+    classes, boxes = metrics.outputs
+    assert (classes.name, classes.slices, boxes.name, boxes.slices) == ("classes", 0, "boxes", 3)
+    assert boxes.worst_slice == 2
+    assert boxes.worst_slice_db == pytest.approx(20.0, abs=1.0)
+    assert metrics.worst_sqnr_db == boxes.worst_slice_db
+    assert metrics.output_sqnr_db is not None
+    assert metrics.output_sqnr_db > 55
+    assert metrics_of([whole], None, None).worst_sqnr_db is None
+
+
+def test_equal_outputs_have_no_worst_slice() -> None:
+    values = np.random.default_rng(0).normal(size=(30, 5, 3))
+    assert metrics_of([values], [values], None).worst_sqnr_db == float("inf")

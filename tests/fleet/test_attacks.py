@@ -226,7 +226,7 @@ def test_shell_metacharacters_in_every_name(
     assert not Inventory.load(tmp_path).devices
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("home", ["edgeq; touch PWNED", "$(touch PWNED)", "`touch PWNED`", "a' b"])
 def test_the_agents_folder_is_a_name_and_no_command(attacked: Attacked, tmp_path: Path, home: str) -> None:
     running = attacked.running

@@ -183,7 +183,7 @@ def test_a_verb_whose_link_is_cut_is_asked_again(lab: Site, operation: Operation
     assert [error.transient for error in failures] == [True]
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("operation", chosen(CONNECTING), ids=str)
 def test_a_verb_that_would_count_twice_is_not_asked_again(lab: Site, operation: Operation) -> None:
@@ -202,7 +202,7 @@ def test_a_plan_whose_link_is_cut_is_made_again(lab: Site, bundles: dict[str, Pa
     assert len(failures) == 1
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @BOTH
 def test_an_inference_whose_link_is_cut_is_not_repeated(lab: Site, tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=np.arange(8, dtype=np.float32).reshape(2, 4))
@@ -215,7 +215,7 @@ def test_an_inference_whose_link_is_cut_is_not_repeated(lab: Site, tmp_path: Pat
     assert infer(lab.device, "double", payload, retry_policy=retry).samples == 2
 
 
-@pytest.mark.first_is_quick
+@pytest.mark.slow
 @BOTH
 def test_the_connection_of_an_inference_is_tried_again(lab: Site, tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=np.arange(8, dtype=np.float32).reshape(2, 4))

@@ -20,7 +20,7 @@ from tests.agent.http.in_process import InProcess, serving_here
 from tests.fuzz.targets import HEAD, TARGETS, Target, status_of
 
 LONGEST_S = 5.0
-QUICK, LONG = 60, 3_000
+QUICK, LONG = 60, 1_000
 # One server and one warm reader serve all examples.
 COMMON: dict[str, Any] = {
     "deadline": None, "derandomize": True, "database": None,

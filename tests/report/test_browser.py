@@ -25,6 +25,7 @@ def _open(page: Path, folder: Path, *more: str) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.slow
 def test_every_plot_is_drawn_offline(filled: Store, tmp_path: Path) -> None:
     view = build_view(filled, title="kws")
     page = write_report(tmp_path / "report.html", view)

@@ -14,6 +14,7 @@ from edgeq.blueprint import Blueprint, Limits, Preference, Scheme
 from edgeq.errors import GateError
 from edgeq.selection import Measured, gates_of, rank, require_chosen
 from edgeq.values import DeviceKind, Metrics, Variant
+from edgeq_converters.values import OutputSqnr
 
 FLOAT = Metrics(samples=100, accuracy=0.95)
 
@@ -102,6 +103,13 @@ def test_a_gate_is_shown_under_the_blueprints_key_with_units() -> None:
     assert gates[1].miss == "size_max 64.0 KiB, got 70.2 KiB"
     (close,) = gates_of(variant("int8", 65537), baseline=FLOAT, limits=Limits(size_bytes_max=65536))
     assert close.miss == "size_max 65536, got 65537"
+
+
+def test_the_worst_slice_decides_on_the_sqnr() -> None:
+    outputs = (OutputSqnr(name="out", sqnr_db=48.0, slices=14, worst_slice=9, worst_slice_db=0.0),)
+    dead = replace(variant("int8", 1), metrics=replace(FLOAT, output_sqnr_db=48.0, outputs=outputs))
+    (gate,) = gates_of(dead, baseline=FLOAT, limits=Limits(output_sqnr_db_min=20.0))
+    assert (gate.holds, gate.value) == (False, 0.0)
 
 
 def test_the_limits_of_a_candidate_are_one_short_text() -> None:

@@ -119,17 +119,23 @@ def extract_operation(source: HasGraph, operator: Any) -> tuple[Model, tuple[int
 
 
 def extract(
-    source: HasGraph, operators: Sequence[Any], inputs: Sequence[int], outputs: Sequence[int]
+    source: HasGraph,
+    operators: Sequence[Any],
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    *,
+    graph: Any = None,
 ) -> Model:
     """Return a model of some operations and the constants that they read.
 
     Args:
-        operators: of the main graph, in order of execution.
+        operators: of one graph, in order of execution.
         inputs: indices of the tensors that the operations read and none of them computes.
         outputs: indices of the tensors that the new model returns.
+        graph: of the operations; None for the main one.
     """
     parsed = source.parsed
-    graph = parsed.subgraphs[0]
+    graph = parsed.subgraphs[0] if graph is None else graph
     read = [i for operator in operators for i in tflite_file.tensor_indices(operator)]
     kept = list(dict.fromkeys([*inputs, *read, *outputs]))
     new_index = {index: number for number, index in enumerate(kept)}

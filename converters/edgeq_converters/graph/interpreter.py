@@ -15,6 +15,7 @@ from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import state as states
 from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.model import Model
+from edgeq_converters.graph.rewrite.custom_operations import UNKNOWN
 from edgeq_converters.graph.state import State
 from edgeq_converters.progress import Advance
 from edgeq_converters.values import TensorInfo
@@ -143,7 +144,7 @@ def _unknown_ops(subject: str, problem: str) -> ConverterError | None:
             f"the runtime does not have the custom operation {name}",
             expected="operations of .tflite itself",
             got=name,
-            hint="replace the operation in the model, and convert it again without allow_custom_ops",
+            hint=_help_with(name),
         )
     if "Select TensorFlow op" in problem or "flex delegate" in problem.lower():
         names = ", ".join(sorted(set(re.findall(r"\bFlex(\w+)", problem)) - {"Delegate"}))
@@ -156,6 +157,12 @@ def _unknown_ops(subject: str, problem: str) -> ConverterError | None:
             hint="replace them in the model, and convert it again without SELECT_TF_OPS",
         )
     return None
+
+
+def _help_with(custom: str) -> str:
+    if custom in UNKNOWN:
+        return f"only {UNKNOWN[custom]} computes it: convert a model that ends before this operation"
+    return "replace the operation in the model, and convert it again without allow_custom_ops"
 
 
 def batches(samples: Samples, inputs: Sequence[TensorInfo]) -> Iterator[tuple[list[Array], int]]:

@@ -11,7 +11,7 @@ from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import logits, tflite_file
 from edgeq_converters.graph.interpreter import run_samples
 from edgeq_converters.graph.model import Model
-from edgeq_converters.metrics import USELESS_BELOW_DB, useless_output
+from edgeq_converters.metrics import USELESS_BELOW_DB, dead_slices, useless_output
 from edgeq_converters.progress import ignore
 from edgeq_converters.sensitivity.tensor_noise import measure_tensors
 
@@ -42,7 +42,9 @@ class Loss:
 def find_loss(
     floating: Model, quantized: Model, samples: Samples, *, data: str = "calibration"
 ) -> Loss | None:
-    """Return the first output that does not follow the float model (`metrics.useless_output`); else None.
+    """Return the first output that does not follow the float model; None where all do.
+
+    `metrics.useless_output` and `dead_slices` decide.
 
     Args:
         data: what the samples are: `calibration` or `random`.
@@ -54,7 +56,8 @@ def find_loss(
     expected = run_samples(one, few, advance=ignore)
     got = run_samples(other, few, advance=ignore)
     for index, (real, integers) in enumerate(zip(expected, got, strict=True)):
-        reason = useless_output(to_real(integers, other.outputs[index]), real)
+        values = to_real(integers, other.outputs[index])
+        reason = useless_output(values, real) or dead_slices(values, real)
         if reason is not None:
             name = floating.outputs[min(index, len(floating.outputs) - 1)].name
             operation = _first_bad(floating, quantized, few)

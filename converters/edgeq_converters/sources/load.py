@@ -11,6 +11,7 @@ from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph.dead_operations import without_dead
 from edgeq_converters.graph.interface import interface_of, require_interface
 from edgeq_converters.graph.model import Model
+from edgeq_converters.graph.rewrite.custom_operations import with_builtin_operations
 from edgeq_converters.sources import detect, keras_config, onnx_file
 from edgeq_converters.sources.detect import SourceKind
 from edgeq_converters.sources.shapes import fixed_shape, require_known_inputs
@@ -102,7 +103,7 @@ def _check_declared(
 def _tflite(
     source: Path, options: SourceOptions, check: CheckInputs | None, *, one_signature: bool
 ) -> Loaded:
-    from edgeq_converters.sources import float16_weights, resize, signatures
+    from edgeq_converters.sources import resize, signatures, stored_weights
 
     model = Model.read(source)
     notes: list[str] = []
@@ -110,11 +111,9 @@ def _tflite(
         model, about_others = signatures.only(model, options.signature)
         notes += about_others
     declared = interface_of(model)
-    model, widened = float16_weights.widen(model)
-    if widened:
-        notes.append(
-            f"{widened} constants are stored in float16; they were widened to float32, with the same values"
-        )
+    weights = stored_weights.unpacked(model)
+    model, about_custom = with_builtin_operations(weights.model)
+    notes += (*weights.notes, *about_custom)
     resized = resize.with_shapes(model, options)
     if check is not None:
         check(resized.inputs)
