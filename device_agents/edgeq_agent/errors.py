@@ -234,7 +234,8 @@ def _from_sqlite(text: str) -> AgentError | None:
         hint = "check the device's card or disk (`dmesg`), replace it, and deploy again"
         return AgentError(DISK_FAILED, subject, f"the device's disk reports an error: {text}", hint=hint)
     if "readonly" in text or "unable to open" in text:
-        hint = f"run `{_give('~/.edgeq')}` on the device"
+        # SQLite does not say which: the disk is read-only, or the file is another user's.
+        hint = f"check whether the device's disk is read-only (`mount`); else run `{_give('~/.edgeq')}` there"
         return AgentError(UNSUPPORTED, subject, f"the operating system refuses access: {text}", hint=hint)
     return None
 

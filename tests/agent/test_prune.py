@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from edgeq_agent import errors
+from edgeq_agent import Runtime, errors
 from edgeq_agent.blobs import blob_store
 from edgeq_agent.releases import agent_files
 from edgeq_agent.split import ab_split
@@ -222,6 +222,14 @@ def test_a_device_with_a_read_only_disk_still_answers(
             error = device.call(verb, **request).error
             assert (error["code"], "Read-only" in error["problem"]) == ("EQ503", True)
         assert device.call("bench", model="tiny", runs=1, min_seconds=0.01).result["release"]
+        status = device.call("status").result["models"]["tiny"]
+        assert (status["current"], status["state"]) == (float_bundle.release, "soaking")
+        # The verb `infer` has to store its samples first; an application has them.
+        error = device.call("infer", kit.npz(input_0=tiny_data[:3]), model="tiny").error
+        assert (error["code"], "Read-only" in error["problem"]) == ("EQ503", True)
+        with Runtime("tiny", str(device.home)) as rt:
+            assert rt.infer(tiny_data[0]).shape == (3,)
+            assert "disk is read-only" in rt.problems[0].text
     finally:
         subprocess.run([*remount, "remount,rw", str(folder)], check=True)
     assert device.call("recover").result["models"]["tiny"]["state"] == "rolled_back"

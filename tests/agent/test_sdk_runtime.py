@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from edgeq_agent import Runtime, errors
+from edgeq_agent.inference.model import Tensor
 from edgeq_agent.sdk.errors import InferenceError, InputMismatch, InputNotFinite, RuntimeClosed
+from edgeq_agent.sdk.tensors import Drain
 
 pytestmark = pytest.mark.convert
 
@@ -31,6 +33,16 @@ def test_real_values_in_and_out(serving: Any, tiny_models: Path, tiny_data: Any,
             np.testing.assert_array_equal(answer, expected.real[number])
             np.testing.assert_array_equal(rt.infer(sample, raw=True), expected.raw[number])
             np.testing.assert_array_equal(rt.infer(expected.integers[number]), expected.real[number])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "expected"),
+    [("int8", 0.5, "float32"), ("float32", 0.0, "float32"), ("int64", 0.0, "int64"), ("bool", 0.0, "bool")],
+)
+def test_an_output_that_is_not_quantized_keeps_its_type(dtype: str, scale: float, expected: str) -> None:
+    drain = Drain(Tensor("y", 0, [2], np.dtype(dtype), scale, 0))
+    real = drain.real(np.array([[0, 1]], dtype))
+    assert (real.dtype.name, real.tolist()) == (expected, [[0, scale or 1]])
 
 
 def test_outputs_equal_those_of_the_verb_infer(serving: Any, tiny_data: Any, kit: Any) -> None:
@@ -278,6 +290,7 @@ NAN, INF = float("nan"), float("inf")
         ("feedback", [0, 1.5, True]),
         ("split", ["current", 5, [0.5]]),
         ("shadow", [5, True]),
+        ("shadow_fraction", [0, -1, 1.5, NAN, INF, "x", None, True]),
         ("model", ["", "../x", "a\nb", None, 5]),
     ],
 )

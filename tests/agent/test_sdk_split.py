@@ -185,6 +185,26 @@ class TestOnADevice:
             release_store.point(home, "tiny", int8_bundle.release)
             _until(lambda: rt.release == int8_bundle.release)
 
+    @pytest.mark.slow
+    def test_a_split_json_that_is_damaged_leaves_the_arms_that_serve(
+        self, both: Any, int8_bundle: Any, float_bundle: Any
+    ) -> None:
+        home = Home(str(both.home))
+        arms = (Arm("a", "current", 0.5), Arm("b", int8_bundle.release, 0.5))
+        ab_split.write(home, "tiny", Split(arms, "s"))
+        with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
+            before = rt.releases
+            assert set(before) == {"a", "b"}
+            (both.home / "models" / "tiny" / "split.json").write_text("{")
+            _until(lambda: rt.problems)
+            assert rt.problems[0].code == "EQ546"
+            with Runtime("tiny", str(both.home)) as later:
+                assert later.releases == {"default": float_bundle.release}
+            time.sleep(0.3)
+            assert rt.releases == before
+            release_store.point(home, "tiny", int8_bundle.release)
+            _until(lambda: rt.releases == {"default": int8_bundle.release})
+
 
 def _until(true: Any, timeout_s: float = 20) -> None:
     end = time.monotonic() + timeout_s

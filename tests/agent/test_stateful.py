@@ -21,11 +21,13 @@ from edgeq_agent.sdk.engine import Engine
 from edgeq_agent.sdk.errors import (
     DeadlineMissed,
     InputMismatch,
+    InvokeFailed,
     NoSuchRelease,
     RuntimeClosed,
     SessionEnded,
     SessionsFull,
 )
+from edgeq_agent.sdk.slot import Slot
 from edgeq_agent.split import ab_split
 from edgeq_agent.split.ab_split import Arm, Split
 from edgeq_agent.storage import files
@@ -324,6 +326,22 @@ class TestSession:
             with pytest.raises(DeadlineMissed):
                 session.infer(ONE, deadline_s=1e-9)
             np.testing.assert_array_equal(session.infer(ONE, deadline_s=10), START + 2)
+
+    def test_a_model_that_fails_ends_it(self, total: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(slot: Slot, x: Any, raw: bool) -> Any:
+            raise InvokeFailed("the model", "failed: of a fault")
+
+        with Runtime("total", str(total.home), sessions=1) as rt:
+            session = rt.session("s")
+            session.infer(ONE)
+            with monkeypatch.context() as patch:
+                patch.setattr(Slot, "run", fail)
+                with pytest.raises(InvokeFailed):
+                    session.infer(ONE)
+            with pytest.raises(SessionEnded, match="the model failed"):
+                session.infer(ONE)
+            with rt.session("s") as later:
+                np.testing.assert_array_equal(later.infer(ONE), START + 1)
 
     @pytest.mark.parametrize(
         "wrong", [{"sessions": -1}, {"session_idle_s": 0}, {"on_swap": "x"}, {"session_finish_s": True}]

@@ -143,6 +143,7 @@ def test_nothing_is_changed_where_it_cannot_be_recorded(loopback_server: Server,
 
 def test_an_interface_without_a_store_records_too(loopback_server: Server, site: Path) -> None:
     device = loopback_server.enrol(site, "one", home=".edgeq-audit4")
+    assert entries(site)[0] == ("agent file", "one", "done")
     with pytest.raises(EdgeqError):
         pin(device, "double", None, keep=True)
     assert entries(site)[-2:] == [("pin", "one", "started"), ("pin", "one", "failed: EQ510")]

@@ -15,11 +15,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 
 from edgeq.bundle.archive import read_bundle
 from edgeq.cli import main
+from edgeq.cli.device_options import DEFAULT_RETRIES, DEPLOY_RETRIES
+from edgeq.cli.root import root
 from edgeq.errors import AuthenticationFailed, DeviceError, EdgeqError, HostKeyMismatch, LinkLost
 from edgeq.fleet import operations
 from edgeq.fleet.agent.client import AgentClient
@@ -152,7 +155,7 @@ def repeated(page: str) -> dict[str, str]:
     """Return what docs/deploy.md says is repeated of each command."""
     section = page.partition("\n## What is retried\n")[2].partition("\n## ")[0]
     rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| ")][1:]
-    return {name: what.strip() for names, what in rows for name in re.findall(r"`(\w[\w ]*)`", names)}
+    return {name: what.strip() for names, what in rows for name in re.findall(r"`(\w[\w -]*)`", names)}
 
 
 PAGE = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text("utf-8")
@@ -166,6 +169,28 @@ def test_the_page_says_of_every_operation_what_is_repeated() -> None:
         str(each) for each in OPERATIONS if REPEATED.get(each.call.__name__) not in (WHOLE, CONNECTING)
     ]
     assert unknown == []
+
+
+def commands_with_retries(command: click.Command, ctx: click.Context) -> Iterator[tuple[str, int | None]]:
+    """Yield (name, default) of each command that has the option `--retries`."""
+    for option in command.params:
+        if option.name == "retries":
+            yield ctx.command_path.partition(" ")[2], option.get_default(ctx)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(ctx):
+            inner = command.get_command(ctx, name)
+            assert inner is not None
+            yield from commands_with_retries(inner, click.Context(inner, parent=ctx, info_name=name))
+
+
+def test_the_page_lists_the_commands_that_retry() -> None:
+    defaults = dict(commands_with_retries(root, click.Context(root, info_name="edgeq")))
+    assert set(defaults) == set(REPEATED)
+    assert {name for name, default in defaults.items() if default != DEFAULT_RETRIES} == {
+        "deploy",
+        "ab start",
+    }
+    assert defaults["ab start"] == DEPLOY_RETRIES
 
 
 def chosen(what: str) -> list[Operation]:

@@ -21,8 +21,8 @@ class Limits(NamedTuple):
         connections: how many may be open at the same time. One more ends one that waits for its client.
         newcomers: how many more may be open, for users that have only a few.
         reserved: how many more may be open for one request on health each.
-        requests: how many requests of a user may run at the same time; more get 503. Users that have none may
-            run a quarter more together.
+        requests: how many requests may run at the same time; more get 503. Users that have none may run a
+            quarter more together.
         grace_s: the time that a connection may wait for its client before another one can take its place.
         body_grace_s: the same while it receives a body or sends a response.
     """

@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # imported late: they need numpy
 _START = "import sys; sys.path.insert(0, {!r}); from edgeq_agent.__main__ import main; main(sys.argv[1:])"
 # Set for the runtime's interpreter, so that a wrong one is an error and not a loop.
 _INTERPRETER_VARIABLE = "EDGEQ_SERVE_INTERPRETER"
-_STOP_S = 10.0
+STOP_S = 10.0
 _MODES = ("600", "660", "666")
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,512}=*")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?")
@@ -271,8 +271,8 @@ def _serve(options: Options, words: list[str]) -> int:
     try:
         _load(options, models, runtimes, missing)
         _serve_until(ended, server, sorted(runtimes), missing)
-        if not server.stop(_STOP_S):
-            sys.stderr.write(f"edgeq-agent serve: requests were still running after {_STOP_S:g} s\n")
+        if not server.stop(STOP_S):
+            sys.stderr.write(f"edgeq-agent serve: requests were still running after {STOP_S:g} s\n")
     finally:
         server.leave()
         for runtime in runtimes.values():

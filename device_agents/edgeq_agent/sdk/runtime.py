@@ -157,6 +157,9 @@ class Runtime:
             raise Fields({"split": split}).refuse("split", "weights by arm or release, or false")
         if not (shadow is None or isinstance(shadow, str)):
             raise Fields({"shadow": shadow}).refuse("shadow", "a release, or a model file of it")
+        fraction = Fields({"shadow_fraction": shadow_fraction})
+        if not 0 < fraction.number("shadow_fraction", 0.0) <= 1:
+            raise fraction.refuse("shadow_fraction", "above 0 and at most 1")
         self._split, self._shadow = split, (shadow, shadow_fraction)
         self._options = _options(threads, pool, telemetry, window, window_s, window_least_s)
         self._open()

@@ -83,8 +83,6 @@ class Shadows:
     def __init__(
         self, home: Home, name: str, which: str, fraction: float, report: Callable[[str, AgentError], None]
     ) -> None:
-        if not 0 < fraction <= 1:
-            raise ShadowUnusable("shadow_fraction", expected="above 0 and at most 1", got=str(fraction))
         self._home = home
         self._name = name
         self._which = which

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edgeq_agent.http.open_inference import Reply
+from tests.agent.http.in_process import Recording, serving_here
 from tests.agent.served import Served, parsed, request_of, rest
 
 pytestmark = pytest.mark.convert
@@ -82,6 +84,11 @@ class TestRefusals:
     ) -> None:
         status, answer = server.post("tiny", request_of(tiny_data[0], name, **changes))
         assert (status, words in answer["error"]) == (400, True), answer
+
+    def test_an_answer_after_the_deadline(self, server: Served, tiny_data: Any, name: str) -> None:
+        request = request_of(tiny_data[0], name, parameters={"deadline_s": 1e-9})
+        status, answer = server.post("tiny", request)
+        assert (status, "EQ542" in answer["error"]) == (504, True), answer
 
     @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 5000, b'{"inputs": NaN}'])
     def test_a_body_that_is_not_a_request(self, server: Served, body: bytes) -> None:
@@ -171,3 +178,22 @@ class TestRefusals:
             link.shutdown(socket.SHUT_WR)
             answer = rest(link)
         assert answer == b"" or b"error" in answer
+
+
+class Faulty(Recording):
+    """A service that has a bug."""
+
+    def respond(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Respond to a request."""
+        if path == "/v2":
+            raise KeyError("of a fault")
+        return super().respond(method, path, headers, body)
+
+
+def test_a_bug_is_an_answer_and_the_server_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving_here(service=Faulty()) as server:
+        status, headers, body = server.ask("GET", "/v2")
+        assert (status, headers["connection"]) == (500, "close")
+        assert json.loads(body) == {"error": "a bug: KeyError: 'of a fault'"}
+        assert server.ask("GET", "/v2/health/live")[0] == 200
+    assert "Traceback" in capsys.readouterr().err

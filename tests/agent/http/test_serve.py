@@ -159,10 +159,13 @@ def test_wrong_options_are_refused(serving: Any, options: list[str], status: int
 
 
 @pytest.mark.slow
-def test_a_named_pipe_as_token_file_is_refused_without_waiting(serving: Any, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe", 0o600)
-    status, error = refused(serving, "--token-file", str(tmp_path / "pipe"))
-    assert (status, "not a file" in error) == (2, True), error
+def test_a_token_file_that_is_none_or_that_others_can_read_is_refused(serving: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)  # refused without waiting for a writer
+    (tmp_path / "open").write_text("correct-horse-battery-staple")
+    (tmp_path / "open").chmod(0o640)
+    for name in ("pipe", "open"):
+        status, error = refused(serving, "--token-file", str(tmp_path / name))
+        assert (status, "other users can read it, or it is not a file" in error) == (2, True), error
 
 
 def test_a_port_in_use_is_refused(serving: Any) -> None:

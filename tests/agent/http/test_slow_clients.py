@@ -16,7 +16,9 @@ import pytest
 from edgeq_agent.http import peers
 from edgeq_agent.http.limits import Limits
 from edgeq_agent.http.open_inference import Reply
+from edgeq_agent.http.server import Server
 from tests.agent.http.in_process import InProcess, Recording, serving_here
+from tests.agent.served import rest
 
 HEAD = b"POST /v2/models/x/infer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 SLOW: dict[str, bytes] = {
@@ -88,10 +90,11 @@ class Held(Recording):
 
     def __init__(self) -> None:
         super().__init__()
-        self.release = threading.Event()
+        self.begun, self.release = threading.Event(), threading.Event()
 
     def respond(self, method: str, path: str, headers: object, body: bytes) -> Reply:
         if "held" in path:
+            self.begun.set()
             self.release.wait(20)
         return super().respond(method, path, {}, body)
 
@@ -115,6 +118,26 @@ def test_health_is_answered_while_every_place_runs_a_request() -> None:
         for thread in threads:
             thread.join(20)
         assert running == [404] * 6
+
+
+def test_a_stop_waits_a_limited_time() -> None:
+    """A request that does not end is cut off, so that the server ends."""
+    service = Held()
+    server = Server(("127.0.0.1", 0), service, Limits())
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    with closing(InProcess(server.address, service).connect()) as link:
+        link.sendall(b"GET /v2/models/held HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert service.begun.wait(20)
+        began = time.monotonic()
+        assert not server.stop(0.3)
+        assert time.monotonic() - began < 10
+        assert rest(link) == b""
+    service.release.set()
+    thread.join(20)
+    assert service.respond("GET", "/v2/health/live", {}, b"").status == 200
+    assert service.respond("GET", "/v2/health/ready", {}, b"").status == 400
+    assert not thread.is_alive()
 
 
 def test_the_deadline_of_a_head_is_shorter_under_load() -> None:
