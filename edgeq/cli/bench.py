@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from edgeq.cli import completing
-from edgeq.cli.device_options import retries_option, retry_policy
+from edgeq.cli.device_options import on_device_option, retries_option, retry_policy, timeout_option
 from edgeq.cli.options import Number
 from edgeq.cli.ui import App, command
 
@@ -18,9 +18,7 @@ from edgeq.cli.ui import App, command
     ],
 )
 @click.argument("model", shell_complete=completing.models)
-@click.option(
-    "--on", "name", required=True, help="The device.", shell_complete=completing.devices, metavar="DEVICE"
-)
+@on_device_option
 @click.option(
     "--runs",
     default=200,
@@ -45,14 +43,7 @@ from edgeq.cli.ui import App, command
 @click.option(
     "--threads", default=1, show_default=True, type=click.IntRange(1, 256), help="Threads of the interpreter."
 )
-@click.option(
-    "--timeout",
-    "timeout_s",
-    default=120,
-    show_default=True,
-    type=click.IntRange(1, 86_400),
-    help="Time limit on the device, in seconds.",
-)
+@timeout_option
 @retries_option()
 def bench_command(
     app: App,

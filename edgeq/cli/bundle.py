@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeq.cli import completing
+from edgeq.cli.device_options import selector_option
 from edgeq.cli.outputs import check_outputs
 from edgeq.cli.ui import App, CommandGroup, command
 from edgeq.errors import ModelError, UsageError
@@ -101,13 +102,10 @@ def bundle_command() -> None:
     type=click.Choice([kind.value for kind in DeviceKind]),
     help="Restrict the bundle to this kind of device; repeatable.",
 )
-@click.option(
+@selector_option(
     "--for",
-    "selectors",
-    multiple=True,
-    shell_complete=completing.selectors,
+    required=False,
     help="Restrict the bundle to this device, label:KEY=VALUE, or all of now; repeatable.",
-    metavar="SELECTOR",
 )
 @click.option(
     "--golden", default=16, show_default=True, type=click.IntRange(1, 1000), help="Number of golden samples."

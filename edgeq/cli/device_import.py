@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeq.cli.device_labels import label_option, parse_labels
 from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.device_results import emit, failure_line
+from edgeq.cli.enrol_options import (
+    home_option,
+    identity_option,
+    kind_option,
+    label_option,
+    parse_labels,
+    publisher_option,
+    python_option,
+    transport_option,
+)
 from edgeq.cli.ui import App, command
 from edgeq.errors import EdgeqError, SomeDevicesFailed
 from edgeq.values import DeviceKind, TransportKind
@@ -40,46 +49,16 @@ _FORMATS = ("csv", "ansible-ini", "ansible-yaml", "ssh-config")
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be enrolled; contact no host.")
 @click.option("--user", help="User of hosts that name none.  [default: your user name]", metavar="USER")
-@click.option(
-    "--kind",
-    type=click.Choice([kind.value for kind in DeviceKind]),
-    default="linux",
-    show_default=True,
-    help="Kind of hosts that name none.",
-)
+@kind_option(help="Kind of hosts that name none.")
 @label_option
-@click.option(
-    "--identity", type=click.Path(path_type=Path, dir_okay=False), help="Private key of hosts that name none."
-)
+@identity_option(help="Private key of hosts that name none.")
 @click.option("--jump", help="Jump host of hosts that name none: [USER@]HOST[:PORT].", metavar="HOST")
-@click.option(
-    "--python",
-    default="python3",
-    show_default=True,
-    help="Python of hosts that name none.",
-    metavar="PROGRAM",
+@python_option(help="Python of hosts that name none.")
+@home_option(help="Agent's folder on hosts that name none.")
+@publisher_option(
+    help="Key that the devices trust: a name or a .pub file; repeatable.  [default: this workspace's key]"
 )
-@click.option(
-    "--home",
-    default=".edgeq",
-    show_default=True,
-    help="Agent's folder on hosts that name none.",
-    metavar="FOLDER",
-)
-@click.option(
-    "--publisher",
-    "publishers",
-    multiple=True,
-    metavar="KEY",
-    help="Key that the devices trust: a name or a .pub file; repeatable.  [default: this workspace's key]",
-)
-@click.option(
-    "--transport",
-    type=click.Choice([kind.value for kind in TransportKind]),
-    default="paramiko",
-    show_default=True,
-    help="As in `edgeq devices add`.",
-)
+@transport_option(help="As in `edgeq devices add`.")
 @retries_option()
 def import_command(
     app: App,

@@ -21,23 +21,32 @@ DEFAULT_RETRIES, DEPLOY_RETRIES = 2, 5
 
 _SELECTOR = "A device, label:KEY=VALUE, or all; repeatable."
 
-to_option = click.option(
-    "--to",
-    "selectors",
-    multiple=True,
-    required=True,
-    help=_SELECTOR,
-    shell_complete=completing.selectors,
-    metavar="SELECTOR",
+
+def selector_option(flag: str, *, help: str = _SELECTOR, required: bool = True) -> Callable[[F], F]:
+    """Give a command a repeatable option that selects devices, whose values are `selectors`."""
+    return click.option(
+        flag,
+        "selectors",
+        multiple=True,
+        required=required,
+        help=help,
+        shell_complete=completing.selectors,
+        metavar="SELECTOR",
+    )
+
+
+to_option = selector_option("--to")
+on_option = selector_option("--on")
+on_device_option = click.option(
+    "--on", "name", required=True, help="The device.", shell_complete=completing.devices, metavar="DEVICE"
 )
-on_option = click.option(
-    "--on",
-    "selectors",
-    multiple=True,
-    required=True,
-    help=_SELECTOR,
-    shell_complete=completing.selectors,
-    metavar="SELECTOR",
+timeout_option = click.option(
+    "--timeout",
+    "timeout_s",
+    default=120,
+    show_default=True,
+    type=click.IntRange(1, 86_400),
+    help="Time limit on the device, in seconds.",
 )
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 

@@ -10,10 +10,19 @@ import click
 
 from edgeq.cli import completing
 from edgeq.cli.device_import import import_command
-from edgeq.cli.device_labels import label_option, parse_labels
 from edgeq.cli.device_native import native_command
 from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.device_service import service_command
+from edgeq.cli.enrol_options import (
+    home_option,
+    identity_option,
+    kind_option,
+    label_option,
+    parse_labels,
+    publisher_option,
+    python_option,
+    transport_option,
+)
 from edgeq.cli.ui import App, CommandGroup, command
 from edgeq.errors import UsageError
 from edgeq.units import format_size
@@ -48,49 +57,23 @@ def devices_command() -> None:
 @click.option(
     "--user", help="User to log in as.  [default: that of --host, or your user name]", metavar="USER"
 )
-@click.option(
-    "--kind",
-    type=click.Choice([kind.value for kind in DeviceKind]),
-    default="linux",
-    show_default=True,
-    help="Kind of board; bundles may be made for some kinds only.",
-)
+@kind_option(help="Kind of board; bundles may be made for some kinds only.")
 @label_option
-@click.option("--identity", type=click.Path(path_type=Path, dir_okay=False), help="Private key file.")
+@identity_option(help="Private key file.")
 @click.option(
     "--fingerprint",
     help="Fingerprint of its host key, SHA256:...; any other key is refused.",
     metavar="SHA256:...",
 )
-@click.option(
-    "--python",
-    default="python3",
-    show_default=True,
-    help="Python interpreter on the device.",
-    metavar="PROGRAM",
-)
-@click.option(
-    "--home",
-    default=".edgeq",
-    show_default=True,
-    help="The agent's folder on the device, relative to the user's home.",
-    metavar="FOLDER",
-)
-@click.option(
-    "--publisher",
-    "publishers",
-    multiple=True,
-    metavar="KEY",
-    help="Key that the device trusts: a name or a .pub file; repeatable.  [default: this workspace's key]",
+@python_option(help="Python interpreter on the device.")
+@home_option(help="The agent's folder on the device, relative to the user's home.")
+@publisher_option(
+    help="Key that the device trusts: a name or a .pub file; repeatable.  [default: this workspace's key]"
 )
 @click.option("--jump", help="Jump host, [USER@]HOST[:PORT]; several separated by commas.", metavar="HOST")
 @_JUMP_FINGERPRINT
-@click.option(
-    "--transport",
-    type=click.Choice([kind.value for kind in TransportKind]),
-    default="paramiko",
-    show_default=True,
-    help="openssh runs this machine's ssh program with its configuration; paramiko is built in.",
+@transport_option(
+    help="openssh runs this machine's ssh program with its configuration; paramiko is built in."
 )
 @retries_option()
 def _add(

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from edgeq.cli import completing
-from edgeq.cli.device_options import retries_option, retry_policy
+from edgeq.cli.device_options import on_device_option, retries_option, retry_policy, timeout_option
 from edgeq.cli.ui import App, command
 from edgeq.units import format_duration, format_percent
 
@@ -21,9 +21,7 @@ from edgeq.units import format_duration, format_percent
     ],
 )
 @click.argument("model", shell_complete=completing.models)
-@click.option(
-    "--on", "name", required=True, help="The device.", shell_complete=completing.devices, metavar="DEVICE"
-)
+@on_device_option
 @click.option(
     "--data", required=True, type=click.Path(path_type=Path), help="An .npz with the inputs x, and labels y."
 )
@@ -41,14 +39,7 @@ from edgeq.units import format_duration, format_percent
     "sequence_id in the data separates several sequences.",
 )
 @click.option("--outputs", is_flag=True, help="Include the raw outputs in the JSON document.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    default=120,
-    show_default=True,
-    type=click.IntRange(1, 86_400),
-    help="Time limit on the device, in seconds.",
-)
+@timeout_option
 @retries_option()
 def infer_command(
     app: App,

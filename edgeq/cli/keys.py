@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeq.cli import completing
-from edgeq.cli.device_options import on_option, retries_option, retry_policy
+from edgeq.cli.device_options import on_option, retries_option, retry_policy, selector_option
 from edgeq.cli.device_results import finish, print_failures
 from edgeq.cli.keys_document import DOCUMENT_COMMANDS
 from edgeq.cli.ui import App, CommandGroup, command
@@ -16,7 +16,7 @@ from edgeq.cli.ui import App, CommandGroup, command
 if TYPE_CHECKING:
     from edgeq.bundle.keys import PublicKey
     from edgeq.fleet.parallel import Results
-    from edgeq.fleet.trust import TrustStore
+    from edgeq.fleet.trust import TrustChange, TrustStore
 
 _by_option = click.option(
     "--by",
@@ -25,6 +25,11 @@ _by_option = click.option(
     metavar="KEY",
     help="Sign the change with this key, which the devices trust; repeatable.",
     shell_complete=completing.keys,
+)
+_on_or_document_option = selector_option(
+    "--on",
+    required=False,
+    help="Change these devices, which follow no trust document; by default the trust document changes.",
 )
 
 
@@ -58,13 +63,8 @@ def _new(app: App, name: str, protect: bool) -> None:
 
 
 @command("list", examples=["edgeq keys list", "edgeq keys list --on pi", "edgeq keys list --on all --json"])
-@click.option(
-    "--on",
-    "selectors",
-    multiple=True,
-    help="List the keys that these devices trust; by default this workspace's keys.",
-    shell_complete=completing.selectors,
-    metavar="SELECTOR",
+@selector_option(
+    "--on", required=False, help="List the keys that these devices trust; by default this workspace's keys."
 )
 @retries_option()
 def _list(app: App, selectors: tuple[str, ...], retries: int) -> None:
@@ -107,9 +107,11 @@ def _export(app: App, key: str) -> None:
 def _trust(app: App, key: str, selectors: tuple[str, ...], signers: tuple[str, ...], retries: int) -> None:
     """Make devices accept releases signed by KEY: a key name of this workspace, or a .pub file."""
     from edgeq.bundle.keys import find_public
+    from edgeq.fleet.trust import TrustChange
 
     public = find_public(app.workspace, key)
-    _change(app, "edgeq.keys.trust/1", selectors, signers, retries, what="keys trust", add=[public])
+    trust_change = TrustChange(add=[public])
+    _change(app, "edgeq.keys.trust/1", selectors, signers, retries, trust_change, what="keys trust")
     app.ui.next("keys", "list", "--on", selectors[0])
 
 
@@ -130,10 +132,12 @@ def _revoke(app: App, key: str, selectors: tuple[str, ...], signers: tuple[str, 
     A device never trusts a revoked key again, so make it trust the new key first.
     """
     from edgeq.bundle.keys import find_public
+    from edgeq.fleet.trust import TrustChange
 
     is_id = len(key) == 16 and set(key) <= set("0123456789abcdef")
     key_id = key if is_id else find_public(app.workspace, key).id
-    _change(app, "edgeq.keys.revoke/1", selectors, signers, retries, what="keys revoke", revoke=[key_id])
+    trust_change = TrustChange(revoke=[key_id])
+    _change(app, "edgeq.keys.revoke/1", selectors, signers, retries, trust_change, what="keys revoke")
     app.ui.next("keys", "list", "--on", selectors[0])
 
 
@@ -160,19 +164,12 @@ def _policy(
 ) -> None:
     """Set how many signatures a release needs, and who may change a device's keys."""
     from edgeq.errors import UsageError
+    from edgeq.fleet.trust import TrustChange
 
     if threshold is None and changes is None:
         raise UsageError("edgeq keys policy", expected="--threshold or --changes", got="neither")
-    _change(
-        app,
-        "edgeq.keys.policy/1",
-        selectors,
-        signers,
-        retries,
-        what="keys policy",
-        threshold=threshold,
-        changes=changes,
-    )
+    trust_change = TrustChange(threshold=threshold, changes=changes)
+    _change(app, "edgeq.keys.policy/1", selectors, signers, retries, trust_change, what="keys policy")
 
 
 @command(
@@ -184,14 +181,7 @@ def _policy(
 )
 @click.argument("old", shell_complete=completing.keys)
 @click.argument("new")
-@click.option(
-    "--on",
-    "selectors",
-    multiple=True,
-    shell_complete=completing.selectors,
-    help="Change these devices, which follow no trust document; by default the trust document changes.",
-    metavar="SELECTOR",
-)
+@_on_or_document_option
 @_by_option
 @retries_option()
 def _rotate(
@@ -202,6 +192,7 @@ def _rotate(
     No moment is left in which too few keys are trusted.
     """
     from edgeq.cli import document_changes
+    from edgeq.fleet.trust import TrustChange
 
     if not selectors:
         document_changes.latest_document(app)  # before a key is made
@@ -209,17 +200,8 @@ def _rotate(
     if not selectors:
         document_changes.rotate(app, old, new_public, signers)
         return
-    revoke = [document_changes.id_of(app, old)]
-    _change(
-        app,
-        "edgeq.keys.rotate/1",
-        selectors,
-        signers,
-        retries,
-        what="keys rotate",
-        add=[new_public],
-        revoke=revoke,
-    )
+    trust_change = TrustChange(add=[new_public], revoke=[document_changes.id_of(app, old)])
+    _change(app, "edgeq.keys.rotate/1", selectors, signers, retries, trust_change, what="keys rotate")
     app.ui.next("keys", "list", "--on", selectors[0])
 
 
@@ -238,14 +220,7 @@ def _rotate(
     required=True,
     help="The counter of the last good release.",
 )
-@click.option(
-    "--on",
-    "selectors",
-    multiple=True,
-    shell_complete=completing.selectors,
-    help="Change these devices, which follow no trust document; by default the trust document changes.",
-    metavar="SELECTOR",
-)
+@_on_or_document_option
 @_by_option
 @retries_option()
 def _reset_counter(
@@ -257,6 +232,7 @@ def _reset_counter(
     device are withdrawn. Revoke a leaked key first, or in the same document: `edgeq keys recover`.
     """
     from edgeq.cli import document_changes
+    from edgeq.fleet.trust import TrustChange
 
     document_changes.check_model(model)
     if not selectors:
@@ -268,8 +244,8 @@ def _reset_counter(
         selectors,
         signers,
         retries,
+        TrustChange(reset_counters={model: counter}),
         what="keys reset-counter",
-        reset_counters={model: counter},
     )
     app.ui.next("keys", "list", "--on", selectors[0])
 
@@ -297,13 +273,9 @@ def _change(
     selectors: Sequence[str],
     signers: Sequence[str],
     retries: int,
+    trust_change: TrustChange,
     *,
     what: str,
-    add: Sequence[PublicKey] = (),
-    revoke: Sequence[str] = (),
-    threshold: int | None = None,
-    changes: str | None = None,
-    reset_counters: Mapping[str, int] | None = None,
 ) -> None:
     from edgeq.cli.signing import private_keys
     from edgeq.fleet.trust import change_many
@@ -315,11 +287,7 @@ def _change(
         results = change_many(
             devices,
             what,
-            add=add,
-            revoke=revoke,
-            threshold=threshold,
-            changes=changes,
-            reset_counters=reset_counters,
+            trust_change,
             signers=keys,
             retry_policy=retry_policy(app, retries),
             store=store,

@@ -218,28 +218,21 @@ def _current_release(bundle: Bundle, devices: Sequence[Device]) -> str:
         assert error is not None  # noqa: S101 - none was done, so some failed
         raise error
     models = {name: answer.model(bundle.model) for name, answer in statuses.done.items()}
-    without_release = [name for name, model in models.items() if model.current is None]
-    if without_release:
-        names = ", ".join(without_release)
-        raise ExperimentError(
-            names, f"serves no release of {bundle.model}: there is nothing to compare with",
-            hint=f"deploy one first, or leave {names} out", code="EQ836",
-        )  # fmt: skip
+    _refuse(
+        [name for name, model in models.items() if model.current is None],
+        f"serves no release of {bundle.model}: there is nothing to compare with",
+        remedy="deploy one first",
+    )
     current = {name: str(model.current) for name, model in models.items()}
-    with_candidate = [name for name, release in current.items() if release == bundle.release]
-    if with_candidate:
-        names = ", ".join(with_candidate)
-        raise ExperimentError(
-            names, f"serves {bundle.release[:12]} already: there is nothing to compare",
-            hint=f"roll back first, or leave {names} out", code="EQ836",
-        )  # fmt: skip
-    without_outputs = [name for name, model in models.items() if model.proof == "ran"]
-    if without_outputs:
-        names = ", ".join(without_outputs)
-        raise ExperimentError(
-            names, f"runs {bundle.model} by benchmark_model, which gives no answers to compare",
-            hint=f"leave {names} out", code="EQ836",
-        )  # fmt: skip
+    _refuse(
+        [name for name, release in current.items() if release == bundle.release],
+        f"serves {bundle.release[:12]} already: there is nothing to compare",
+        remedy="roll back first",
+    )
+    _refuse(
+        [name for name, model in models.items() if model.proof == "ran"],
+        f"runs {bundle.model} by benchmark_model, which gives no answers to compare",
+    )
     releases = sorted(set(current.values()))
     if len(releases) > 1:
         listed = "; ".join(f"{name} {release[:12]}" for name, release in current.items())
@@ -248,6 +241,14 @@ def _current_release(bundle: Bundle, devices: Sequence[Device]) -> str:
             hint="deploy one release to all of them first, or choose devices that serve the same one",
         )  # fmt: skip
     return releases[0]
+
+
+def _refuse(devices: Sequence[str], problem: str, *, remedy: str | None = None) -> None:
+    """Raise EQ836 if any devices have the problem; its hint is the remedy, or to leave them out."""
+    if devices:
+        names = ", ".join(devices)
+        hint = f"leave {names} out" if remedy is None else f"{remedy}, or leave {names} out"
+        raise ExperimentError(names, problem, hint=hint, code="EQ836")
 
 
 def _split(config: ExperimentConfig, device: str) -> Split:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from socket import gethostname
 from typing import Annotated, Any
 
@@ -78,6 +79,39 @@ class TrustStore(Response):
         return tuple(key.id for key in self.keys if key.state == "active")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustChange:
+    """What a trust store is asked to change.
+
+    Attributes:
+        revoke: ids of keys.
+        threshold: how many keys must have signed a release.
+        changes: `operator` or `signed`: who may change the store from now on.
+        reset_counters: by model, the counter to which the device lowers its own.
+    """
+
+    add: Sequence[PublicKey] = ()
+    revoke: Sequence[str] = ()
+    threshold: int | None = None
+    changes: str | None = None
+    reset_counters: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the change as the device reads it, unsigned."""
+        body: dict[str, Any] = {
+            "schema": wire.TRUST_CHANGE_SCHEMA,
+            "add": [{"public": key.base64, "role": "publish", "name": key.name} for key in self.add],
+            "revoke": list(self.revoke),
+        }
+        if self.threshold is not None:
+            body["threshold"] = self.threshold
+        if self.changes is not None:
+            body["changes"] = self.changes
+        if self.reset_counters:
+            body["reset_counters"] = dict(self.reset_counters)
+        return body
+
+
 def read_trust(client: AgentClient) -> TrustStore:
     """Return the device's trust store."""
     return client.request(TrustStore, "trust", {})
@@ -89,39 +123,26 @@ def pin(client: AgentClient, keys: Sequence[PublicKey]) -> TrustStore:
     A device that trusts a key already is left unchanged: enrolling it again, for example from another
     workspace, must not grant a new right to publish.
     """
-    return client.request(TrustStore, "trust", {"change": _change(add=keys), "first": True})
+    return client.request(TrustStore, "trust", {"change": TrustChange(add=keys).to_json(), "first": True})
 
 
 def change(
-    client: AgentClient,
-    *,
-    add: Sequence[PublicKey] = (),
-    revoke: Sequence[str] = (),
-    threshold: int | None = None,
-    changes: str | None = None,
-    reset_counters: Mapping[str, int] | None = None,
-    signers: Sequence[SigningKey] = (),
+    client: AgentClient, trust_change: TrustChange, *, signers: Sequence[SigningKey] = ()
 ) -> TrustStore:
     """Change a device's trust store, and return it.
 
     Args:
-        revoke: ids of keys.
-        reset_counters: by model, the counter to which the device lowers its own.
-        threshold: how many keys must have signed a release.
-        changes: `operator` or `signed`: who may change the store from now on.
         signers: sign the change with these keys; needed if the device accepts only signed changes.
 
     Raises:
         DeviceError: EQ536 a key is unusable or unknown, EQ538 the device's policy forbids the change, or it
             would leave fewer keys than must sign; then nothing is sent.
     """
-    body = _change(add=add, revoke=revoke, threshold=threshold, changes=changes)
-    if reset_counters:
-        body["reset_counters"] = dict(reset_counters)
-    if not signers and not revoke and threshold is None:
+    body = trust_change.to_json()
+    if not signers and not trust_change.revoke and trust_change.threshold is None:
         return client.request(TrustStore, "trust", {"change": body})
     store = read_trust(client)
-    _check_not_locked_out(client.device.name, store, add, revoke, threshold)
+    _check_not_locked_out(client.device.name, store, trust_change)
     if not signers:
         return client.request(TrustStore, "trust", {"change": body})
     # Bound to this device and this sequence number: the change cannot be replayed elsewhere or later.
@@ -136,12 +157,8 @@ def change(
 def change_many(
     devices: Sequence[Device],
     action: str,
+    trust_change: TrustChange,
     *,
-    add: Sequence[PublicKey] = (),
-    revoke: Sequence[str] = (),
-    threshold: int | None = None,
-    changes: str | None = None,
-    reset_counters: Mapping[str, int] | None = None,
     signers: Sequence[SigningKey] = (),
     retry_policy: RetryPolicy = NO_RETRY,
     store: Store | None = None,
@@ -152,31 +169,22 @@ def change_many(
 
     Args:
         action: names the change in the audit log, such as `keys trust`.
+        signers: as for `change`.
         store: holds the audit log; the store of the default workspace if None.
-        add, revoke, threshold, changes, reset_counters, signers: as for `change`.
     """
-
-    def change_one(client: AgentClient) -> TrustStore:
-        return change(
-            client,
-            add=add,
-            revoke=revoke,
-            threshold=threshold,
-            changes=changes,
-            reset_counters=reset_counters,
-            signers=signers,
-        )
-
     results = on_each(
-        devices, lambda device: ask(device, change_one, repeatable=False, retry_policy=retry_policy)
+        devices,
+        lambda device: ask(
+            device,
+            lambda client: change(client, trust_change, signers=signers),
+            repeatable=False,
+            retry_policy=retry_policy,
+        ),
     )
+    counters = trust_change.reset_counters
     with recording_store(store) as opened:
-        known = [(record.release, record.manifest) for record in opened.releases()] if reset_counters else []
-        void = [
-            release
-            for model, counter in (reset_counters or {}).items()
-            for release in above(known, model, counter)
-        ]
+        known = [(record.release, record.manifest) for record in opened.releases()] if counters else []
+        void = [release for model, counter in counters.items() for release in above(known, model, counter)]
         for name, trust in results.done.items():
             record_trust(opened, action, name, trust, void)
     return results
@@ -217,11 +225,9 @@ def summary(trust: TrustSummary) -> str:
     return f"trusts {threshold}{', '.join(trust.keys)}{revoked}{document}; counters: {counters or 'none yet'}"
 
 
-def _check_not_locked_out(
-    device: str, store: TrustStore, add: Sequence[PublicKey], revoke: Sequence[str], threshold: int | None
-) -> None:
-    active = ({*store.active} | {key.id for key in add}) - set(revoke)
-    required = store.threshold if threshold is None else threshold
+def _check_not_locked_out(device: str, store: TrustStore, trust_change: TrustChange) -> None:
+    active = ({*store.active} | {key.id for key in trust_change.add}) - set(trust_change.revoke)
+    required = store.threshold if trust_change.threshold is None else trust_change.threshold
     repairs = len(active) >= len(store.active) and required <= store.threshold
     if store.version or len(active) >= required or repairs:
         return
@@ -237,22 +243,3 @@ def _check_not_locked_out(
         ),
         code="EQ538",
     )
-
-
-def _change(
-    *,
-    add: Sequence[PublicKey] = (),
-    revoke: Sequence[str] = (),
-    threshold: int | None = None,
-    changes: str | None = None,
-) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "schema": wire.TRUST_CHANGE_SCHEMA,
-        "add": [{"public": key.base64, "role": "publish", "name": key.name} for key in add],
-        "revoke": list(revoke),
-    }
-    if threshold is not None:
-        body["threshold"] = threshold
-    if changes is not None:
-        body["changes"] = changes
-    return body

@@ -1,162 +1,41 @@
-"""A device of its own for each test: a home folder, and the agent as the process that SSH would start."""
+"""Homes of devices for the tests of the agent: empty, prepared, and with releases that serve."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import importlib.util
-import io
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edgeq_agent import wire
+from tests.agent.bundles import (
+    RUNTIME,
+    Bundle,
+    bundle_from,
+    bundle_of,
+    npz,
+    reference_of,
+    run_here,
+    total_bundle,
+)
+from tests.agent.device import CODE, Device
+from tests.agent.publisher import PUBLISHER, change_of, id_of, signature_of
 from tests.agent.served import Served, running
 from tests.once import Once
 
-CODE = Path(__file__).resolve().parents[2] / "device_agents"
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-# The key that every prepared home trusts.
-PUBLISHER = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"the tests' publisher").digest())
-RUNTIME = hashlib.sha256(b"the test's own interpreter").hexdigest()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """What one call of the agent wrote."""
-
-    status: int
-    events: list[dict[str, Any]]
-    stderr: str
-
-    @property
-    def last(self) -> dict[str, Any]:
-        return self.events[-1]
-
-    @property
-    def result(self) -> dict[str, Any]:
-        assert self.last["event"] == "result", (self.last, self.stderr)
-        assert self.status == 0
-        result: dict[str, Any] = self.last["result"]
-        return result
-
-    @property
-    def error(self) -> dict[str, Any]:
-        assert self.last["event"] == "error", self.last
-        assert self.status == 1
-        error: dict[str, Any] = self.last["error"]
-        return error
-
-    def of(self, event: str) -> list[dict[str, Any]]:
-        return [message for message in self.events if message["event"] == event]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
-    """A home folder and the command that runs the agent there."""
-
-    home: Path
-    command: tuple[str, ...] = (sys.executable, "-m", "edgeq_agent")
-    environment: dict[str, str] = field(default_factory=lambda: {**os.environ, "PYTHONPATH": str(CODE)})
-
-    def start(self, verb: str, **extra: Any) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [*self.command, verb, "--home", str(self.home)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self.environment,
-            **extra,
-        )
-
-    def raw(self, verb: str, data: bytes, *, timeout_s: float = 120, **extra: Any) -> Answered:
-        with self.start(verb, **extra) as process:
-            out, err = process.communicate(data, timeout=timeout_s)
-        events = [wire.parse(line) for line in out.splitlines()]
-        assert events, err.decode()
-        wire.check_hello(events[0])
-        return Answered(status=process.returncode, events=events, stderr=err.decode())
-
-    def call(self, verb: str, payload: bytes | None = None, **request: Any) -> Answered:
-        if payload is not None:
-            request["payload_bytes"] = len(payload)
-        return self.raw(verb, json.dumps(request).encode() + b"\n" + (payload or b""))
-
-    def put(self, data: bytes) -> str:
-        sha = hashlib.sha256(data).hexdigest()
-        self.call("put", data, sha256=sha, size_bytes=len(data)).result  # noqa: B018 - asserts success
-        return sha
-
-    def enrol(self) -> None:
-        """Let the device trust the tests' publisher, as its enrolment would."""
-        assert self.call("trust", change=change_of(PUBLISHER)).result["changed"]
-
-    def current(self, model: str) -> str | None:
-        link = self.home / "models" / model / "current"
-        return os.readlink(link).rpartition("/")[2] if link.is_symlink() else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bundle:
-    """A manifest and the bytes of its files."""
-
-    manifest: dict[str, Any]
-    files: dict[str, bytes]
-
-    @property
-    def release(self) -> str:
-        return wire.digest(self.manifest)
-
-    def send(self, device: Device) -> None:
-        for data in self.files.values():
-            device.put(data)
-
-    def request(self, **changes: Any) -> dict[str, Any]:
-        """Return the request of `activate`, signed by the tests' publisher."""
-        body = {"model": self.manifest["model"], "release": self.release, "manifest": self.manifest}
-        return {**body, "runtime": RUNTIME, "signatures": [signature_of(self.manifest)], **changes}
-
-
-def signature_of(
-    document: dict[str, Any], key: Ed25519PrivateKey = PUBLISHER, payload_type: str = wire.RELEASE_TYPE
-) -> dict[str, str]:
-    """Return an entry of `signatures`."""
-    signature = key.sign(wire.signed_bytes(payload_type, document))
-    return {"key": id_of(key), "sig": base64.b64encode(signature).decode()}
-
-
-def id_of(key: Ed25519PrivateKey) -> str:
-    """Return the id under which devices know a key."""
-    return wire.key_id(key.public_key().public_bytes_raw())
-
-
-def change_of(*add: Ed25519PrivateKey, **more: Any) -> dict[str, Any]:
-    """Return a change of trust that adds keys."""
-    entries = [
-        {
-            "public": base64.b64encode(key.public_key().public_bytes_raw()).decode(),
-            "role": "publish",
-            "name": "tests",
-        }
-        for key in add
-    ]
-    return {"schema": wire.TRUST_CHANGE_SCHEMA, "add": entries, **more}
 
 
 @pytest.fixture(scope="session")
 def kit() -> SimpleNamespace:
-    """Return what tests need from this file: in the import mode `importlib` nothing imports it."""
+    """Return how tests make a device, bundles and signatures."""
     return SimpleNamespace(
         CODE=CODE,
         SHARED=SHARED,
@@ -245,15 +124,6 @@ def ready(device: Device, prepared: Path) -> Device:
     return device
 
 
-def npz(**arrays: Any) -> bytes:
-    """Return arrays as the bytes of an .npz file."""
-    import numpy as np
-
-    stream = io.BytesIO()
-    np.savez(stream, **arrays)
-    return stream.getvalue()
-
-
 _TRAIN = """
 import sys
 import numpy as np
@@ -299,97 +169,6 @@ def _train(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def run_here(model: Path, samples: Any) -> tuple[Any, Any]:
-    """Return (inputs, outputs) of a model in its own dtypes, run on this machine."""
-    import numpy as np
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=str(model), num_threads=1)
-    interpreter.allocate_tensors()
-    entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    if entry["dtype"] == np.int8:
-        scale, zero = entry["quantization"]
-        samples = np.clip(np.rint(samples / scale) + zero, -128, 127).astype(np.int8)
-    outputs = []
-    for row in range(len(samples)):
-        interpreter.set_tensor(entry["index"], samples[row : row + 1])
-        interpreter.invoke()
-        outputs.append(interpreter.get_tensor(exit_["index"])[0])
-    return samples, np.stack(outputs)
-
-
-def reference_of(samples: Any, *, classes: int, channels: int) -> dict[str, Any]:
-    """Return a reference of 4 bins a channel and 5 bins of confidence."""
-    import numpy as np
-
-    means = samples.reshape(len(samples), -1, channels).mean(axis=1)
-    histograms = []
-    for channel in range(channels):
-        counts, edges = np.histogram(means[:, channel], bins=4)
-        histograms.append({"edges": edges.tolist(), "counts": counts.tolist()})
-    return {
-        "schema": wire.REFERENCE_SCHEMA,
-        "statistic": "per-sample per-channel mean",
-        "inputs": [{"name": "x", "channels": histograms}],
-        "output": {
-            "classes": classes,
-            "predicted": [0] * classes,
-            "confidence": {"edges": [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], "counts": [0] * 5},
-            "confidence_from": "probabilities",
-        },
-    }
-
-
-def bundle_of(
-    model: Path,
-    samples: Any,
-    reference: dict[str, Any],
-    *,
-    name: str,
-    change: Callable[[dict[str, Any]], object] = dict,
-) -> Bundle:
-    """Return a bundle whose golden outputs were made on this machine; `change` edits the manifest."""
-    inputs, outputs = run_here(model, samples)
-    files = {
-        "model.tflite": model.read_bytes(),
-        "golden.npz": npz(input_0=inputs, output_0=outputs),
-        "reference.json": wire.canonical(reference),
-    }
-    return bundle_from(files, samples=len(inputs), name=name, change=change)
-
-
-def bundle_from(
-    files: dict[str, bytes], *, samples: int, name: str, change: Callable[[dict[str, Any]], object] = dict
-) -> Bundle:
-    """Return a bundle of these files."""
-    manifest: dict[str, Any] = {
-        "schema": wire.MANIFEST_SCHEMA,
-        "model": name,
-        "variant": "int8",
-        "created_by": "tests",
-        "counter": 2,
-        "files": {
-            file: {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
-            for file, data in files.items()
-        },
-        "golden": {
-            "file": "golden.npz",
-            "samples": samples,
-            "max_steps": 1,
-            "atol": 1e-4,
-            "rtol": 1e-3,
-            "runtime": {"module": "ai_edge_litert", "version": "0", "machine": "other"},
-        },
-        "reference": {"file": "reference.json"},
-        "requires": {"kinds": [], "free_bytes": 0},
-        "limits": {"latency_p95_ns": None, "memory_peak_bytes": None},
-        "labels": ["a", "b", "c"],
-        "lineage": {},
-    }
-    change(manifest)
-    return Bundle(manifest=manifest, files=files)
-
-
 @pytest.fixture(scope="session")
 def tiny_data(tiny_models: Path) -> Any:
     """Return 200 samples of shape (6, 6, 2), float32."""
@@ -398,30 +177,23 @@ def tiny_data(tiny_models: Path) -> Any:
     return np.load(tiny_models / "data.npy")
 
 
+def _tiny_bundle(model: Path, data: Any, *, counter: int) -> Bundle:
+    reference = reference_of(data, classes=3, channels=2)
+    return bundle_of(
+        model, data[:20], reference, name="tiny", change=lambda body: body.update(counter=counter)
+    )
+
+
 @pytest.fixture(scope="session")
 def int8_bundle(tiny_models: Path, tiny_data: Any) -> Bundle:
     """Return the int8 model's bundle, named `tiny`."""
-    reference = reference_of(tiny_data, classes=3, channels=2)
-    return bundle_of(
-        tiny_models / "int8.tflite",
-        tiny_data[:20],
-        reference,
-        name="tiny",
-        change=lambda body: body.update(counter=1),
-    )
+    return _tiny_bundle(tiny_models / "int8.tflite", tiny_data, counter=1)
 
 
 @pytest.fixture(scope="session")
 def float_bundle(tiny_models: Path, tiny_data: Any) -> Bundle:
     """Return the float model's bundle, also named `tiny`: another release of the same model."""
-    reference = reference_of(tiny_data, classes=3, channels=2)
-    return bundle_of(
-        tiny_models / "float.tflite",
-        tiny_data[:20],
-        reference,
-        name="tiny",
-        change=lambda body: body.update(counter=3),
-    )
+    return _tiny_bundle(tiny_models / "float.tflite", tiny_data, counter=3)
 
 
 @pytest.fixture
@@ -454,25 +226,6 @@ def prepared_both(prepared_serving: Path, float_bundle: Bundle, once: Once) -> P
         "agent-both", lambda empty: _activate(float_bundle, prepared_serving, empty / "home")
     )
     return folder / "home"
-
-
-def total_bundle(model: bytes, outputs: Any, *, counter: int) -> Bundle:
-    """Return a bundle named `total` of a model of `tests.stateful`.
-
-    Args:
-        outputs: of the model for each of `stateful.samples()` alone.
-    """
-    from tests import stateful
-
-    classes = outputs.shape[1]
-    reference = {"schema": wire.REFERENCE_SCHEMA, "inputs": [], "output": {"classes": classes}}
-    files = {
-        "model.tflite": model,
-        "golden.npz": npz(input_0=stateful.samples(), output_0=outputs),
-        "reference.json": wire.canonical(reference),
-    }
-    changes = {"labels": [str(number) for number in range(classes)], "counter": counter}
-    return bundle_from(files, samples=len(outputs), name="total", change=lambda body: body.update(changes))
 
 
 @pytest.fixture(scope="session")

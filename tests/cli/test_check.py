@@ -35,10 +35,19 @@ latency_p95_max = "5 ms"
 """
 
 
-def test_the_limits_have_units(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def written(workspace: Path, schemes: str = '["int8"]', folder: str = ".", more: str = "") -> Path:
+    """Write a blueprint and its files, which are empty; return its path."""
+    place = workspace / folder
+    place.mkdir(exist_ok=True)
     for name in ("kws.keras", "calibration.npz", "evaluation.npz"):
-        (workspace / name).write_bytes(b"")
-    (workspace / "blueprint.toml").write_text(BLUEPRINT)
+        (place / name).write_bytes(b"")
+    text = BLUEPRINT.replace('["int8"]', schemes) + more
+    (place / "blueprint.toml").write_text(text)
+    return place / "blueprint.toml"
+
+
+def test_the_limits_have_units(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(workspace)
     assert main(["check", "blueprint.toml"]) == 0
     heading, *rows = capsys.readouterr().out.splitlines()
     assert heading.split() == ["limit", "value"]
@@ -51,16 +60,6 @@ def test_the_limits_have_units(workspace: Path, capsys: pytest.CaptureFixture[st
     assert main(["check", "blueprint.toml", "--json"]) == 0
     limits = json.loads(capsys.readouterr().out)["limits"]
     assert (limits["size_bytes_max"], limits["latency_p95_ns_max"]) == (65536, 5_000_000)
-
-
-def written(workspace: Path, schemes: str = '["int8"]', folder: str = ".", more: str = "") -> Path:
-    place = workspace / folder
-    place.mkdir(exist_ok=True)
-    for name in ("kws.keras", "calibration.npz", "evaluation.npz"):
-        (place / name).write_bytes(b"")
-    text = BLUEPRINT.replace('["int8"]', schemes) + more
-    (place / "blueprint.toml").write_text(text)
-    return place / "blueprint.toml"
 
 
 @pytest.mark.parametrize("quantity", ["25 ms", "25ms", "1500 us", "0.5 s", "2 min", "250000 ns"])

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,11 +21,10 @@ from click.shell_completion import ShellComplete
 
 from edgeq.cli.root import root
 from edgeq.fleet.rollout import rollout_store
-from edgeq.fleet.rollout.abort import DEFAULT, parse_rules
-from edgeq.fleet.rollout.spec import OnAbort, RolloutSpec, StageSpec
 from edgeq.store import Store
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from tests.cli.test_boundary import EDGEQ, every_command, leaf
+from tests.cli.test_rollout_output import SPEC
 
 DEVICES = """\
 [devices.pi]
@@ -67,17 +67,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
             bundle = write_tiny_bundle(folder / "b.eqb", seed=seed, workspace=folder)
             store.put_release(bundle.release, bundle.manifest, bundle.reference.to_json())
         store.record_experiment("double-1a2b3c4d-1", "started", "me", {})
-    spec = RolloutSpec(
-        rollout="double-1a2b3c4d-1",
-        model="double",
-        release="r",
-        selectors=("pi",),
-        stages=(StageSpec(text="all", devices=("pi",)),),
-        rules=parse_rules(DEFAULT),
-        soak_s=0.0,
-        on_abort=OnAbort.STOP,
-        at_once=1,
-    )
+    spec = replace(SPEC, rollout="double-1a2b3c4d-1", model="double")
     with rollout_store.begin(folder, name="double-1a2b3c4d", bundle=b"", make_spec=lambda _id: spec):
         pass
     return folder

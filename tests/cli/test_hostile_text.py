@@ -21,13 +21,13 @@ from edgeq import errors
 from edgeq.cli import main
 from edgeq.cli.ui import Ui
 from edgeq.crash import unexpected
-from edgeq.fleet.enrol import enrol
 from edgeq.report import Level, ReportView, Table, VerdictLine
 from edgeq.report.page import render
 from edgeq.store import Store
 from edgeq.testing.loopback import loopback_device
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq.text import json_line, one_line, several_lines
+from tests.fleet.servers import enrol_at
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\u2066\r\nforged: ok\u2028\u200b"
 UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -87,15 +87,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a workspace with the hostile device `pi`, which serves `double`."""
     workspace = tmp_path_factory.mktemp("site")
     with loopback_device(tmp_path_factory.mktemp("device")) as running:
-        enrol(
-            workspace,
-            name="pi",
-            host=running.host,
-            port=running.port,
-            user=running.user,
-            identity=running.identity,
-            expected_fingerprint=running.fingerprint,
-        )
+        enrol_at(running, workspace)
         write_tiny_bundle(workspace / "double.eqb")
         np.savez(workspace / "x.npz", x=np.zeros((6, 4), np.float32))
         at = ["--workspace", str(workspace)]

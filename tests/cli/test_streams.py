@@ -17,20 +17,8 @@ from edgeq.cli.root import COMMANDS
 from edgeq.cli.ui import Ui
 from edgeq.files import write_atomic
 from tests.cli.test_boundary import EDGEQ, every_command
+from tests.cli.test_check import written
 
-BLUEPRINT = """\
-schema_version = 1
-name = "kws"
-[model]
-source = "kws.keras"
-[data]
-calibration = "calibration.npz"
-evaluation = "evaluation.npz"
-[variants]
-schemes = ["int8"]
-[require]
-size_max = "64 KiB"
-"""
 # Commands that end quickly, in an empty workspace with a blueprint.
 QUICK = [
     ["runs"],
@@ -64,9 +52,7 @@ def no_reader() -> Iterator[TextIO]:
 
 @pytest.fixture
 def filled(workspace: Path) -> Path:
-    (workspace / "blueprint.toml").write_text(BLUEPRINT)
-    for name in ("kws.keras", "calibration.npz", "evaluation.npz"):
-        (workspace / name).write_bytes(b"")
+    written(workspace)
     return workspace
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from edgeq.cli import main
-from edgeq.fleet.enrol import enrol
 from edgeq.fleet.inventory import Inventory
 from edgeq.store import Store
 from edgeq.testing.loopback import loopback_device
 from edgeq.testing.tiny_bundle import write_tiny_bundle
+from tests.fleet.servers import enrol_at
 
 pytestmark = pytest.mark.convert  # a runtime has to be there for the model to run
 
@@ -24,15 +24,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a workspace whose device `pi` serves the model `double`; `gone` does not answer."""
     workspace = tmp_path_factory.mktemp("site")
     with loopback_device(tmp_path_factory.mktemp("device")) as running:
-        enrolment = enrol(
-            workspace,
-            name="pi",
-            host=running.host,
-            port=running.port,
-            user=running.user,
-            identity=running.identity,
-            expected_fingerprint=running.fingerprint,
-        )
+        device = enrol_at(running, workspace).device
         write_tiny_bundle(workspace / "double.eqb")
         np.savez(workspace / "x.npz", x=np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32))
         assert (
@@ -50,9 +42,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             == 0
         )
         text = (workspace / "devices.toml").read_text(encoding="utf-8")
-        gone = text.replace("[devices.pi]", "[devices.gone]").replace(
-            f"port = {enrolment.device.port}", "port = 1"
-        )
+        gone = text.replace("[devices.pi]", "[devices.gone]").replace(f"port = {device.port}", "port = 1")
         (workspace / "devices.toml").write_text(f"{text}\n{gone}", encoding="utf-8")
         assert Inventory.load(workspace).names == ("pi", "gone")
         yield workspace

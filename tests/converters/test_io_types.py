@@ -18,7 +18,6 @@ pytestmark = [
 pytest.importorskip("ai_edge_litert")
 
 from edgeq.evaluation import raw_outputs  # noqa: E402
-from edgeq.fleet.enrol import enrol  # noqa: E402
 from edgeq.testing.loopback import loopback_device  # noqa: E402
 from edgeq_converters.data.files import RawSamples  # noqa: E402
 from edgeq_converters.data.samples import Samples, match, to_model, to_real  # noqa: E402
@@ -33,6 +32,7 @@ from edgeq_converters.sensitivity.usefulness import find_loss  # noqa: E402
 from edgeq_converters.values import IoTypes, Scheme, TensorInfo  # noqa: E402
 from edgeq_converters.worker.jobs import evaluate  # noqa: E402
 from edgeq_converters.worker.protocol import EvaluateJob  # noqa: E402
+from tests.fleet.servers import enrol_at  # noqa: E402
 
 from .graphs import Graph  # noqa: E402
 from .nets import net, quantized, quiet, samples  # noqa: E402
@@ -179,15 +179,7 @@ def test_a_uint8_model_is_deployed_timed_and_run_on_a_device(
     assert expected.dtype == np.uint8
     real = to_real(expected, Model.read(output).outputs[0])
     with loopback_device(tmp_path / "device") as running:
-        enrol(
-            workspace,
-            name="pi",
-            host=running.host,
-            port=running.port,
-            user=running.user,
-            identity=running.identity,
-            expected_fingerprint=running.fingerprint,
-        )
+        enrol_at(running, workspace)
         done = edgeq("deploy", bundle, "--to", "pi", "--yes")  # the golden outputs are compared there
         assert done.status == 0, done.err
         done = edgeq("bench", "net", "--on", "pi", "--runs", 50, "--json")

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pwd
 import shutil
-import signal
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +14,9 @@ from edgeq.bundle.keys import workspace_key
 from edgeq.testing.loopback import loopback_device
 from edgeq.testing.tiny_bundle import write_tiny_bundle as make
 from tests.fleet.servers import Read, Server
+from tests.fleet.sshd import account, sshd
 from tests.once import Once
 
-SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 # Its own for each run: two at once must not take it from each other.
 USER = f"edgeq-t{os.getpid()}"
 
@@ -43,16 +36,17 @@ def loopback_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
 
 
 @pytest.fixture(scope="session")
-def sshd_server() -> Iterator[Server]:
+def sshd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """OpenSSH's sshd with an ordinary user: a throw-away one where root runs the tests, else the caller."""
-    if SSHD is None:
-        pytest.skip("OpenSSH's sshd is not installed (apt-get install openssh-server)")
-    folder = Path(tempfile.mkdtemp(prefix="edgeq-sshd-"))
-    folder.chmod(0o755)
-    with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        user = stack.enter_context(_ordinary_user(folder / "home"))
-        yield stack.enter_context(_sshd(folder, user))
+    with account(USER, or_caller=True) as person:
+        home = person.home
+        settings = (
+            f"MaxStartups 50\nSetEnv HOME={home}\n"
+            f'ForceCommand cd {home} && exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"'
+        )
+        folder = tmp_path_factory.mktemp("sshd")
+        with sshd(folder, person.user, settings=settings, home=home) as running:
+            yield running
 
 
 @pytest.fixture(scope="session", params=["loopback", pytest.param("sshd", marks=pytest.mark.sshd)])
@@ -107,80 +101,3 @@ def read(bundles: dict[str, Path]) -> Read:
         return read_bundle(bundles[name])
 
     return read_one
-
-
-@contextlib.contextmanager
-def _ordinary_user(home: Path) -> Iterator[str]:
-    home.mkdir(mode=0o700)
-    if os.getuid() != 0:
-        yield pwd.getpwuid(os.getuid()).pw_name
-        return
-    if shutil.which("useradd") is None:
-        pytest.skip("root runs the tests, and there is no useradd to make an ordinary user")
-    # `*` instead of a password: no password matches it, and sshd does not consider the account locked.
-    _quiet("useradd", "-M", "-p", "*", "-s", "/bin/sh", "-d", str(home), USER)
-    try:
-        shutil.chown(home, USER, USER)
-        yield USER
-    finally:
-        _end_processes_of(pwd.getpwnam(USER).pw_uid)
-        _quiet("userdel", "-f", USER)
-
-
-def _end_processes_of(uid: int) -> None:
-    # sshd does not end what ran in a session that was cut; the account is ours, and so is all it runs.
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and entry.stat().st_uid == uid:
-                os.kill(int(entry.name), signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def _sshd(folder: Path, user: str) -> Iterator[Server]:
-    if os.getuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    home, identity, host_key = folder / "home", folder / "identity", folder / "host_key"
-    for path in (identity, host_key):
-        _quiet("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path))
-    authorized = folder / "authorized_keys"
-    authorized.write_bytes((folder / "identity.pub").read_bytes())
-    authorized.chmod(0o644)
-    port = _free_port()
-    (folder / "sshd_config").write_text(
-        f"ListenAddress 127.0.0.1:{port}\nHostKey {host_key}\nAuthorizedKeysFile {authorized}\nPidFile none\n"
-        "UsePAM no\nStrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-        f"MaxStartups 50\nSetEnv HOME={home}\n"
-        f'ForceCommand cd {home} && exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"\n'
-    )
-    assert SSHD is not None
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=log)
-    try:
-        _wait_for(port, process, folder / "log")
-        fingerprint = _quiet("ssh-keygen", "-lf", str(host_key)).split()[1]
-        yield Server(
-            host="127.0.0.1", port=port, user=user, identity=identity, fingerprint=fingerprint, home=home
-        )
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline_s = time.monotonic() + 10
-    while time.monotonic() < deadline_s:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.05)
-    raise AssertionError(log.read_text())
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _quiet(*argv: str, check: bool = True) -> str:
-    return subprocess.run(argv, capture_output=True, text=True, check=check).stdout

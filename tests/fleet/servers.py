@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.bundle.archive import Bundle
-from edgeq.fleet.enrol import enrol, fetch_host_key
+from edgeq.fleet.enrol import Enrolment, enrol, fetch_host_key
 from edgeq.fleet.ssh.hostkeys import HostKey
+from edgeq.testing.loopback import LoopbackDevice
 from edgeq.values import Device
 
 # Reads one of the bundles of `tests/fleet/conftest.py` by its name.
@@ -39,13 +40,18 @@ class Server:
         )
 
     def enrol(self, workspace: Path, name: str = "pi", **more: Any) -> Device:
-        return enrol(
-            workspace,
-            name=name,
-            host=self.host,
-            port=self.port,
-            user=self.user,
-            identity=self.identity,
-            expected_fingerprint=self.fingerprint,
-            **more,
-        ).device
+        return enrol_at(self, workspace, name, **more).device
+
+
+def enrol_at(server: Server | LoopbackDevice, workspace: Path, name: str = "pi", **more: Any) -> Enrolment:
+    """Enrol a device at a running SSH server, and hold it to its host key."""
+    return enrol(
+        workspace,
+        name=name,
+        host=server.host,
+        port=server.port,
+        user=server.user,
+        identity=server.identity,
+        expected_fingerprint=server.fingerprint,
+        **more,
+    )

@@ -56,25 +56,33 @@ class Account:
 
 
 @contextlib.contextmanager
-def account(name: str) -> Iterator[Account]:
-    """Make an account for the duration of a `with` block; needs root."""
+def account(name: str, *, or_caller: bool = False) -> Iterator[Account]:
+    """Make an account for the duration of a `with` block.
+
+    Args:
+        or_caller: gives the account of the caller where root does not run the tests, with another home; else
+            such a test is skipped.
+    """
     if SSHD is None:
         pytest.skip("OpenSSH's sshd is not installed (apt-get install openssh-server)")
-    if os.getuid() != 0 or shutil.which("useradd") is None:
+    is_root = os.getuid() == 0
+    if (is_root and shutil.which("useradd") is None) or not (is_root or or_caller):
         pytest.skip("making an account needs root and useradd")
-    folder = Path(tempfile.mkdtemp(prefix="edgeq-account-"))
-    folder.chmod(0o755)
-    home = folder / "home"
-    home.mkdir(mode=0o700)
-    # `*` instead of a password: no password matches it, and sshd does not consider the account locked.
-    quiet("useradd", "-M", "-p", "*", "-s", "/bin/sh", "-d", str(home), name)
-    try:
-        shutil.chown(home, name, name)
-        yield Account(user=name, home=home)
-    finally:
-        _end_processes_of(pwd.getpwnam(name).pw_uid)
-        quiet("userdel", "-f", name)
-        shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="edgeq-account-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        home = Path(folder) / "home"
+        home.mkdir(mode=0o700)
+        if not is_root:
+            yield Account(user=pwd.getpwuid(os.getuid()).pw_name, home=home)
+            return
+        # `*` instead of a password: no password matches it, and sshd does not consider the account locked.
+        quiet("useradd", "-M", "-p", "*", "-s", "/bin/sh", "-d", str(home), name)
+        try:
+            shutil.chown(home, name, name)
+            yield Account(user=name, home=home)
+        finally:
+            _end_processes_of(pwd.getpwnam(name).pw_uid)
+            quiet("userdel", "-f", name)
 
 
 @contextlib.contextmanager
@@ -83,7 +91,8 @@ def sshd(
 ) -> Iterator[Server]:
     """Run an sshd that accepts one key of one user; `settings` precede its own, and so take precedence."""
     assert SSHD is not None
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     # pytest makes its folders private, and the user must be able to read this one.
     public = Path(tempfile.mkdtemp(prefix="edgeq-sshd-"))
     public.chmod(0o755)
@@ -128,6 +137,7 @@ def quiet(*argv: str) -> str:
 
 
 def _end_processes_of(uid: int) -> None:
+    # sshd does not end what ran in a session that was cut; the account is ours, and so is all it runs.
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit() and entry.stat().st_uid == uid:

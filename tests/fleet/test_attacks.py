@@ -30,10 +30,11 @@ from edgeq.fleet.enrol import enrol
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.operations import rollback, status
 from edgeq.fleet.plan import Action
-from edgeq.fleet.trust import change, pin, read_trust
+from edgeq.fleet.trust import TrustChange, change, pin, read_trust
 from edgeq.testing.loopback import LoopbackDevice, loopback_device
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq.values import Device
+from tests.fleet.servers import enrol_at
 
 SHELL = (
     "x; touch PWNED",
@@ -77,15 +78,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory, wheels_folder: Path) -> I
     (workspace / ".edgeq").mkdir()
     (workspace / ".edgeq" / "wheels").symlink_to(wheels_folder)
     with loopback_device(tmp_path_factory.mktemp("device")) as running:
-        enrolment = enrol(
-            workspace,
-            name="pi",
-            host=running.host,
-            port=running.port,
-            user=running.user,
-            identity=running.identity,
-            expected_fingerprint=running.fingerprint,
-        )
+        enrolment = enrol_at(running, workspace)
         assert enrolment.pinned
         assert enrolment.trusts == (workspace_key(workspace).public.id,)
         target = Attacked(workspace=workspace, running=running, device=enrolment.device)
@@ -176,15 +169,7 @@ def test_a_second_enrolment_gives_no_right_to_publish(
     attacked: Attacked, still_serves: Any, tmp_path: Path
 ) -> None:
     """Whoever may log in may enrol the device in a workspace of their own; whom it trusts stays as it is."""
-    running = attacked.running
-    other = enrol(
-        tmp_path,
-        name="mine-now",
-        host=running.host,
-        port=running.port,
-        user=running.user,
-        identity=running.identity,
-    )
+    other = enrol_at(attacked.running, tmp_path, "mine-now")
     assert not other.pinned
     assert other.trusts == (workspace_key(attacked.workspace).public.id,)
     with pytest.raises(DeviceError) as caught:
@@ -215,9 +200,9 @@ def test_shell_metacharacters_in_every_name(
             login(name="pi", host=running.host, python=python)
     with open_agent(attacked.device) as client:
         bad = PublicKey(raw=workspace_key(tmp_path).public.raw, name=name)
-        for call in (partial(change, client, add=[bad]), partial(change, client, revoke=[name])):
+        for refused in (TrustChange(add=[bad]), TrustChange(revoke=[name])):
             with pytest.raises(DeviceError) as caught:
-                call()
+                change(client, refused)
             assert caught.value.reported_code == "EQ512"
         with pytest.raises(DeviceError) as caught:
             client.call("rollback", {"model": name})
@@ -230,15 +215,7 @@ def test_shell_metacharacters_in_every_name(
 @pytest.mark.parametrize("home", ["edgeq; touch PWNED", "$(touch PWNED)", "`touch PWNED`", "a' b"])
 def test_the_agents_folder_is_a_name_and_no_command(attacked: Attacked, tmp_path: Path, home: str) -> None:
     running = attacked.running
-    device = enrol(
-        tmp_path,
-        name="pi",
-        host=running.host,
-        port=running.port,
-        user=running.user,
-        identity=running.identity,
-        home=home,
-    ).device
+    device = enrol_at(running, tmp_path, home=home).device
     assert status(device).models == {}
     assert (running.home / home / "trust.json").exists(), "the folder has that very name"
     assert not list(running.home.rglob("PWNED"))

@@ -22,7 +22,7 @@ from edgeq.fleet.plan import Action
 from edgeq.testing.faulty_link import faulty_link
 from edgeq.testing.loopback import loopback_device
 from edgeq.testing.server import Fault
-from tests.fleet.servers import Read, Server
+from tests.fleet.servers import Read, Server, enrol_at
 
 
 @pytest.fixture
@@ -164,11 +164,7 @@ def test_a_device_that_fills_up_says_so(site: Path, tmp_path: Path, read: Read) 
     try:
         running = loopback_device(tmp_path / "small", home_size_bytes=3_000_000)
         with running as small:
-            from edgeq.fleet.enrol import enrol
-
-            device = enrol(
-                site, name="small", host=small.host, port=small.port, user=small.user, identity=small.identity
-            ).device
+            device = enrol_at(small, site, "small").device
             with pytest.raises(DeviceOutOfSpace, match="small: space"):
                 deploy_one(device, read("first"), workspace=site)
             # Without the plan, the agent itself refuses content that is larger than the free space.
@@ -187,38 +183,19 @@ def test_a_device_that_fills_up_says_so(site: Path, tmp_path: Path, read: Read) 
 def test_a_device_whose_agent_hangs_is_given_up_in_bounded_time(site: Path, tmp_path: Path) -> None:
     import time
 
-    from edgeq.fleet.enrol import enrol
-
     with loopback_device(tmp_path / "hangs", fault=Fault.HANG_EXEC) as hangs:
         started_s = time.monotonic()
         with pytest.raises(DeviceTimeout):
-            enrol(
-                site,
-                name="hangs",
-                host=hangs.host,
-                port=hangs.port,
-                user=hangs.user,
-                identity=hangs.identity,
-                timeout_s=1,
-            )
+            enrol_at(hangs, site, "hangs", timeout_s=1)
         assert time.monotonic() - started_s < 6
     assert Inventory.load(site).devices == ()
 
 
 @pytest.mark.slow
 def test_a_talkative_login_and_a_missing_sftp_do_no_harm(site: Path, tmp_path: Path) -> None:
-    from edgeq.fleet.enrol import enrol
-
     for fault in (Fault.NOISE, Fault.NO_SFTP):
         with loopback_device(tmp_path / fault.value, fault=fault) as device:
-            enrolled = enrol(
-                site,
-                name=fault.value,
-                host=device.host,
-                port=device.port,
-                user=device.user,
-                identity=device.identity,
-            )
+            enrolled = enrol_at(device, site, fault.value)
             assert enrolled.facts.device_id
             assert status(enrolled.device).models == {}
 

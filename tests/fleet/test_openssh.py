@@ -30,7 +30,7 @@ from edgeq.errors import (
 from edgeq.fleet.agent.payloads import load_samples
 from edgeq.fleet.connect import open_transport
 from edgeq.fleet.deploy import deploy_one
-from edgeq.fleet.enrol import enrol, fetch_host_key, rotate_key
+from edgeq.fleet.enrol import fetch_host_key, rotate_key
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.openssh.argv import alias
 from edgeq.fleet.openssh.diagnosis import SshLog, end_error, login_error
@@ -42,6 +42,7 @@ from edgeq.fleet.transport import Limits
 from edgeq.testing.faulty_link import faulty_link
 from edgeq.testing.loopback import loopback_device
 from edgeq.values import Device, TransportKind
+from tests.fleet.servers import enrol_at
 
 pytestmark = pytest.mark.sshd
 LIMITS = Limits(first_s=30, silence_s=30, total_s=60)
@@ -284,15 +285,7 @@ def test_the_key_is_seen_without_a_login(server: Any) -> None:
 @pytest.mark.slow
 def test_a_host_key_is_rotated_over_openssh(workspace: Path, tmp_path: Path) -> None:
     with loopback_device(tmp_path / "device") as device:
-        enrol(
-            workspace,
-            name="pi",
-            host=device.host,
-            port=device.port,
-            user=device.user,
-            identity=device.identity,
-            transport=TransportKind.OPENSSH,
-        )
+        enrol_at(device, workspace, transport=TransportKind.OPENSSH)
         port = device.port
     (tmp_path / "device" / "host_key").unlink()
     with loopback_device(tmp_path / "device", port=port) as anew:

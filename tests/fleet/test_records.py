@@ -13,8 +13,6 @@ from edgeq.benchmark import bench
 from edgeq.bundle import read_bundle
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import deploy_one
-from edgeq.fleet.enrol import enrol
-from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.operations import prune_many, rollback_many
 from edgeq.store import Store
 from tests.fleet.cli import Cli
@@ -64,15 +62,7 @@ def test_the_api_leaves_the_records_of_the_command_line(
     (site / "devices.toml").unlink()
     shutil.rmtree(loopback_server.home / ".edgeq")
     monkeypatch.setenv("EDGEQ_WORKSPACE", str(site))
-    enrol(
-        site,
-        name="pi",
-        host=loopback_server.host,
-        port=loopback_server.port,
-        user=loopback_server.user,
-        identity=loopback_server.identity,
-    )
-    device = Inventory.load(site).get("pi")
+    device = loopback_server.enrol(site)
     for name in ("first", "second"):
         deploy_one(device, read_bundle(bundles[name]), workspace=site)
     with open_agent(device) as client:

@@ -18,7 +18,7 @@ from edgeq.errors import (
     UsageError,
 )
 from edgeq.fleet.connect import open_transport
-from edgeq.fleet.enrol import enrol, rotate_key
+from edgeq.fleet.enrol import rotate_key
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.ssh.config import load
 from edgeq.fleet.ssh.hostkeys import HostKey
@@ -28,7 +28,7 @@ from edgeq.fleet.ssh.transport import connect
 from edgeq.fleet.transport import Limits
 from edgeq.testing.loopback import loopback_device
 from edgeq.values import TransportKind
-from tests.fleet.servers import Server
+from tests.fleet.servers import Server, enrol_at
 
 LIMITS = Limits(first_s=10, silence_s=10, total_s=30)
 BOTH = pytest.mark.parametrize("transport", list(TransportKind))
@@ -424,14 +424,7 @@ def test_all_certificates_of_a_host_are_taken(home: Path) -> None:
 @pytest.mark.slow
 def test_a_host_key_is_rotated_on_request_alone(workspace: Path, tmp_path: Path) -> None:
     with loopback_device(tmp_path / "device") as running:
-        enrolled = enrol(
-            workspace,
-            name="pi",
-            host=running.host,
-            port=running.port,
-            user=running.user,
-            identity=running.identity,
-        ).device
+        enrolled = enrol_at(running, workspace).device
     (tmp_path / "device" / "host_key").unlink()
     with loopback_device(tmp_path / "device", port=running.port) as anew:
         with pytest.raises(HostKeyMismatch, match="the host key changed"):

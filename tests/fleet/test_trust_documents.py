@@ -17,13 +17,13 @@ from edgeq.cli import main
 from edgeq.errors import DeviceError
 from edgeq.fleet.connect import open_agent
 from edgeq.fleet.deploy import DeployResult, deploy_one, plan_one
-from edgeq.fleet.enrol import enrol
 from edgeq.fleet.operations import rollback
 from edgeq.fleet.trust import TrustStore, read_trust
 from edgeq.testing.loopback import LoopbackDevice, loopback_device
 from edgeq.testing.tiny_bundle import write_tiny_bundle
 from edgeq.values import Device
 from edgeq_agent import wire
+from tests.fleet.servers import enrol_at
 
 pytestmark = pytest.mark.slow
 HIGHEST = wire.LARGEST_COUNTER
@@ -77,20 +77,8 @@ def site(tmp_path: Path, wheels_folder: Path, capsys: pytest.CaptureFixture[str]
     (workspace / ".edgeq").mkdir(parents=True)
     (workspace / ".edgeq" / "wheels").symlink_to(wheels_folder)
     with loopback_device(tmp_path / "device") as running:
-        device = enrolled(workspace, running)
+        device = enrol_at(running, workspace).device
         yield Site(workspace=workspace, running=running, device=device, capsys=capsys)
-
-
-def enrolled(workspace: Path, running: LoopbackDevice, **options: Any) -> Device:
-    return enrol(
-        workspace,
-        name="pi",
-        host=running.host,
-        port=running.port,
-        user=running.user,
-        identity=running.identity,
-        **options,
-    ).device
 
 
 def test_a_leaked_key_that_published_the_highest_counter(site: Site) -> None:
@@ -129,7 +117,7 @@ def test_a_device_without_keys_and_a_second_workspace(site: Site, tmp_path: Path
     other = tmp_path / "other"
     new_key(other, "theirs")
     main(["--workspace", str(other), "keys", "init", "--root", "theirs", "--release", "theirs"])
-    enrolled(other, site.running)
+    enrol_at(site.running, other)
     assert site.trust.version == 0, "a device that trusts a key keeps it"
     argv = ["--workspace", str(other), "keys", "push", "--on", "pi"]
     assert main(argv) == 1
@@ -140,7 +128,7 @@ def test_a_device_without_keys_and_a_second_workspace(site: Site, tmp_path: Path
     assert site.trust.root is not None
     assert site.trust.root.keys == (find_private(site.workspace, "root").public.id,)
     (site.running.home / ".edgeq" / "trust.json").unlink()
-    enrolled(other, site.running, replace=True)
+    enrol_at(site.running, other, replace=True)
     assert site.trust.active == (find_private(other, "theirs").public.id,)
 
 

@@ -30,14 +30,8 @@ def opened(path: str) -> Iterator[zipfile.ZipFile]:
         ZipDamaged: it is not such a zip.
         OSError: the file cannot be read.
     """
-    try:
+    with _one_error_for_damage():
         archive = zipfile.ZipFile(path)
-    except _DAMAGE as error:
-        raise _damaged(error) from error
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        raise ZipDamaged("a place before its beginning") from error
     with archive:
         for member in archive.infolist():
             if member.flag_bits & _ENCRYPTED:
@@ -54,20 +48,12 @@ def chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]
         ZipDamaged: it is damaged, or shorter than it states.
     """
     size_bytes = 0
-    try:
+    with _one_error_for_damage():
         stream = archive.open(member)
-    except _DAMAGE as error:
-        raise _damaged(error) from error
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        raise ZipDamaged("a place before its beginning") from error
     with stream:
         while True:
-            try:
+            with _one_error_for_damage():
                 chunk = stream.read(_CHUNK_BYTES)
-            except _DAMAGE as error:
-                raise _damaged(error) from error
             if not chunk:
                 break
             size_bytes += len(chunk)
@@ -76,5 +62,13 @@ def chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]
         raise ZipDamaged(f"{member.filename!r} has another length than it states")
 
 
-def _damaged(error: Exception) -> ZipDamaged:
-    return ZipDamaged(" ".join(str(error).split())[:200] or type(error).__name__)
+@contextmanager
+def _one_error_for_damage() -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as error:
+        raise ZipDamaged(" ".join(str(error).split())[:200] or type(error).__name__) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise ZipDamaged("a place before its beginning") from error

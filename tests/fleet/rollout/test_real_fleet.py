@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from edgeq.cli import main
 from edgeq.fleet.inventory import Inventory
 from edgeq.testing.loopback import LoopbackDevice, start
+from tests.fleet.cli import Cli
 
 pytestmark = pytest.mark.slow
 
@@ -32,25 +32,12 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Loo
         device.stop()
 
 
-class Fleet:
+class Fleet(Cli):
     """The devices of one workspace, and `edgeq` in this process or in one of its own."""
 
     def __init__(self, site: Path, capsys: pytest.CaptureFixture[str], bundles: dict[str, Path]) -> None:
-        self.site, self.capsys, self.bundles = site, capsys, bundles
-        self.err = ""
-
-    def run(self, *argv: str, status: int = 0) -> str:
-        self.capsys.readouterr()
-        got = main(list(argv))
-        out, self.err = self.capsys.readouterr()
-        assert got == status, (got, out, self.err)
-        assert "Traceback" not in self.err
-        return out
-
-    def json(self, *argv: str, status: int = 0) -> dict[str, Any]:
-        (line,) = self.run(*argv, "--json", status=status).splitlines()
-        document: dict[str, Any] = json.loads(line)
-        return document
+        super().__init__(capsys)
+        self.site, self.bundles = site, bundles
 
     def deploy(self, bundle: str, *more: str, status: int = 0) -> dict[str, Any]:
         return self.json("deploy", str(self.bundles[bundle]), "--to", "all", *more, status=status)
@@ -74,7 +61,7 @@ def fleet(
             (machine.home / ".edgeq" / file).unlink(missing_ok=True)
         address = ["--host", machine.host, "--port", str(machine.port), "--user", machine.user]
         label = "canary=yes" if name == "c" else "canary=no"
-        made.run("devices", "add", name, *address, "--identity", str(machine.identity), "--label", label)
+        made.text("devices", "add", name, *address, "--identity", str(machine.identity), "--label", label)
     return made
 
 
@@ -96,7 +83,7 @@ def test_a_plan_changes_nothing(fleet: Fleet) -> None:
     assert {entry["steps"][-1]["action"] for entry in document["devices"]} == {"create"}
     assert set(fleet.serving().values()) == {None}
     fleet.deploy("first", "--yes")
-    out = fleet.run("plan", str(fleet.bundles["first"]), "--to", "label=canary=yes")
+    out = fleet.text("plan", str(fleet.bundles["first"]), "--to", "label=canary=yes")
     assert "c: nothing to do" in out
     unplug(fleet.site, "a")
     document = fleet.json("plan", str(fleet.bundles["second"]), "--to", "all", status=4)
@@ -131,14 +118,14 @@ def test_stages_one_down_one_refusing_then_retry_then_rollback(fleet: Fleet) -> 
     assert set(fleet.serving().values()) == {document["release"]}
 
     # One device was rolled back by hand: this rollout must not change what it serves now.
-    fleet.run("rollback", "double", "--on", "d")
+    fleet.text("rollback", "double", "--on", "d")
     document = fleet.json("rollout", "rollback", rollout)
     assert document["state"] == "rolled_back"
     assert {entry["restored"] for entry in document["devices"]} == {"restored"}
     assert set(fleet.serving().values()) == {first}
-    (line,) = [line for line in fleet.run("rollout", "list").splitlines() if line.startswith(rollout)]
+    (line,) = [line for line in fleet.text("rollout", "list").splitlines() if line.startswith(rollout)]
     assert "rolled_back" in line
-    fleet.run("rollout", "resume", rollout, status=1)
+    fleet.text("rollout", "resume", rollout, status=1)
     assert "error[EQ825]" in fleet.err
 
 
@@ -151,15 +138,15 @@ def test_a_broken_bundle_aborts_at_the_canary_and_what_served_serves(fleet: Flee
     assert document["state"] == "rolled_back"
     assert document["counts"] == {"failed": 1, "pending": 3}
     assert set(fleet.serving().values()) == {first}
-    out = fleet.run("deploy", str(fleet.bundles["coral"]), "--to", "all", "--stages", "1,100%", status=3)
+    out = fleet.text("deploy", str(fleet.bundles["coral"]), "--to", "all", "--stages", "1,100%", status=3)
     assert "error[EQ824]" in fleet.err  # one device is too few for any>10%,min=5, so the rollout pauses
     assert ": refused, " in out
     rollout = fleet.json("rollout", "list")["rollouts"][-1]["rollout"]
     fleet.deploy("first", "--stages", "100%", status=1)
     assert "error[EQ823]" in fleet.err
-    fleet.run("rollout", "resume", rollout, "--accept", status=3)
+    fleet.text("rollout", "resume", rollout, "--accept", status=3)
     assert "stage 2" in fleet.err
-    fleet.run("rollout", "abort", rollout)
+    fleet.text("rollout", "abort", rollout)
     assert set(fleet.serving().values()) == {first}
     assert fleet.deploy("first", "--stages", "100%")["counts"] == {"succeeded": 4}
     assert fleet.json("rollout", "show", rollout)["state"] == "aborted"
@@ -178,7 +165,7 @@ def test_wrong_options_begin_nothing(fleet: Fleet) -> None:
     document = fleet.deploy("first", "--stages", "1,100%", "--dry-run")
     assert [len(stage["devices"]) for stage in document["stages"]] == [1, 3]
     assert fleet.json("rollout", "list")["rollouts"] == []
-    fleet.run("rollout", "show", "doubel-1", status=2)
+    fleet.text("rollout", "show", "doubel-1", status=2)
     assert set(fleet.serving().values()) == {None}
 
 
@@ -192,7 +179,7 @@ def test_a_controller_that_is_killed_is_continued_by_another(
     wait_for(journal, moment, process)
     # While it runs, no other process gets the lease.
     rollout = journal.parent.name
-    fleet.run("rollout", "resume", rollout, status=1)
+    fleet.text("rollout", "resume", rollout, status=1)
     assert f"error[EQ821]: {rollout}: has a controller already: process {process.pid}" in fleet.err
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)
@@ -202,7 +189,7 @@ def test_a_controller_that_is_killed_is_continued_by_another(
     assert set(fleet.serving().values()) == {document["release"]}
     # By the devices' own journals: none was activated a second time.
     assert {activations(machine, document["release"]) for machine in machines.values()} == {1}
-    fleet.run("rollout", "resume", rollout, status=1)
+    fleet.text("rollout", "resume", rollout, status=1)
     assert "error[EQ825]" in fleet.err
 
 
@@ -217,10 +204,10 @@ def test_pause_reaches_the_controller_in_another_process_and_resume_ends_it(flee
     assert process.returncode == 3, err
     assert "error[EQ824]" in err
     assert "paused, requested by the operator" in out
-    fleet.run("rollout", "pause", rollout, status=1)
+    fleet.text("rollout", "pause", rollout, status=1)
     assert "error[EQ825]" in fleet.err
-    fleet.run("rollout", "resume", rollout, "--accept", status=1)  # nothing failed that could be accepted
-    fleet.run("rollout", "abort", rollout)
+    fleet.text("rollout", "resume", rollout, "--accept", status=1)  # nothing failed that could be accepted
+    fleet.text("rollout", "abort", rollout)
     assert fleet.json("rollout", "rollback", rollout)["state"] == "rolled_back"
 
 
@@ -230,7 +217,7 @@ def test_a_damaged_journal_is_one_line_and_the_others_are_listed(fleet: Fleet) -
     journal.write_bytes(journal.read_bytes().replace(b'"succeeded"', b'"rolled_back"', 1))
     rollout = journal.parent.name
     for command in ("show", "resume", "pause", "rollback"):
-        fleet.run("rollout", command, rollout, status=1)
+        fleet.text("rollout", command, rollout, status=1)
         assert "error[EQ822]" in fleet.err
     assert fleet.deploy("first", "--stages", "100%")["counts"] == {"succeeded": 4}
     document = fleet.json("rollout", "list")
