@@ -35,14 +35,17 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/edgeq demo
 
-# A file's tests run in one process, in their order; files run side by side.
-test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadfile
+# A file's tests run in one process, in their order; files run side by side, in the order of tests/file_order.py.
+FILES  := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-# The lab's devices take the machine's own networks and mounts, and a few tests assert a time: one at a time.
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m 'not slow' $(FILES)
+
+# Devices of the lab are slow enough without other tests beside them; a few tests assert a time and run alone.
 test-all: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m 'not lab and not alone' -n $(JOBS) --dist loadfile
-	$(BIN)/python -m pytest -m 'lab or alone'
+	$(BIN)/python -m pytest -m 'not lab and not alone' $(FILES)
+	$(BIN)/python -m pytest -m 'lab and not alone' $(FILES)
+	$(BIN)/python -m pytest -m 'alone'
 
 test-devices: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/devices

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeq.errors import DataError, MissingExtra, ModelError
+from edgeq.errors import DataError, MissingExtra, ModelError, UsageError
 from edgeq_converters.errors import ConverterError, translated
 from edgeq_converters.progress import Progress
-from edgeq_converters.worker.client import run_worker
+from edgeq_converters.worker.client import IN_WORKER, run_worker
 from edgeq_converters.worker.protocol import Job, Result
 
 __all__ = ["ConverterError", "Progress", "WorkerSession", "edgeq_errors", "worker_session"]
@@ -75,7 +76,14 @@ def worker_session(purpose: str) -> Iterator[WorkerSession]:
 
     Raises:
         MissingExtra, DataError, ModelError: as `edgeq_errors`.
+        UsageError: this is a worker: the file of a loss, which it imports, calls edgeq again.
     """
+    if os.environ.get(IN_WORKER):
+        raise UsageError(
+            purpose,
+            "the training imports the file of its loss, and this file calls edgeq when it is imported",
+            hint="put its calls under `if __name__ == '__main__':`, or the loss into a file of its own",
+        )
     with (
         edgeq_errors(),
         # A library's background process may still write while the folder is removed.

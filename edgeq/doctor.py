@@ -16,8 +16,11 @@ from edgeq.errors import EdgeqError
 from edgeq.fleet.facts import AutostartFact, EdgeTpu, Facts
 from edgeq.fleet.responses import TrustSummary
 from edgeq.fleet.trust import summary
+from edgeq.kernels import class_name, table_for, unsuited
 from edgeq.units import format_size
 from edgeq.values import Device
+from edgeq_converters.sources import onnx_environment
+from edgeq_converters.values import Scheme
 
 
 class Health(StrEnum):
@@ -63,7 +66,7 @@ CLOCK_SKEW_MAX_NS = 5 * 60 * 10**9
 
 def examine_host(workspace: Path) -> list[Check]:
     """Check this machine: Python, optional packages, disk space and the store."""
-    return [_python(), *_extras(), _disk(workspace), _store(workspace)]
+    return [_python(), *_extras(), _onnx2tf(), _disk(workspace), _store(workspace), _kernels(workspace)]
 
 
 def _local(name: str, health: Health, detail: str, fix: str | None = None) -> Check:
@@ -88,6 +91,14 @@ def _extras() -> list[Check]:
     return checks
 
 
+def _onnx2tf() -> Check:
+    folder = onnx_environment.folder()
+    if onnx_environment.python() is None:
+        detail = f"none yet; the first ONNX source installs {onnx_environment.SIZE} into {folder.parent}"
+        return _local("onnx2tf", Health.OK, detail)
+    return _local("onnx2tf", Health.OK, f"{onnx_environment.VERSION} in {folder}")
+
+
 def _disk(workspace: Path) -> Check:
     # The first command that writes creates the workspace, so it may not exist yet.
     folder = next(path for path in (workspace.absolute(), *workspace.absolute().parents) if path.exists())
@@ -110,6 +121,38 @@ def _store(workspace: Path) -> Check:
     except EdgeqError as error:
         return _local("store", Health.FAIL, error.message, error.hint)
     return _local("store", Health.OK, f"{path} opens, {runs} recent runs")
+
+
+def _kernels(workspace: Path) -> Check:
+    return _kernels_of("local", platform.machine(), platform.machine(), workspace, "edgeq devices kernels")
+
+
+def examine_kernels(device: Device, facts: Facts, workspace: Path) -> Check:
+    """Check which schemes suit a device, by its own kernel table or by that of its class of machines."""
+    machine = class_name(facts.machine, facts.pointer_bits)
+    return _kernels_of(device.name, device.name, machine, workspace, f"edgeq devices kernels {device.name}")
+
+
+def _kernels_of(subject: str, name: str, machine: str, workspace: Path, measure: str) -> Check:
+    from edgeq.store import Store
+
+    def check(health: Health, detail: str, fix: str | None = None) -> Check:
+        return Check(subject=subject, name="kernels", health=health, detail=detail, fix=fix)
+
+    try:
+        if (workspace / ".edgeq" / "store.db").exists():
+            with Store.open(workspace) as store:
+                table = table_for(name, store, machine=machine)
+        else:
+            table = table_for(name, None, machine=machine)
+    except EdgeqError as error:
+        return check(Health.WARN, error.message, error.hint)
+    if table is None:
+        return check(Health.OK, f"not measured on {machine}; run `{measure}`")
+    reasons = [reason for scheme in Scheme if (reason := unsuited(table, scheme)) is not None]
+    return check(
+        Health.OK, "; ".join(reasons) or f"nothing speaks against a scheme that was probed ({table})"
+    )
 
 
 def examine_trust(device: Device, trust: TrustSummary | None) -> list[Check]:

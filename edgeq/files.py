@@ -27,6 +27,14 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         raise
 
 
+def exists(path: Path) -> bool:
+    """Return whether there is a file or folder; a name that no file can have is none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, or has a null character
+        return False
+
+
 def obstacle(path: Path) -> str | None:
     """Return in words why `write_atomic` could not write a file; None where it could.
 

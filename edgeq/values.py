@@ -64,13 +64,15 @@ class Metrics:
     Attributes:
         samples: number of samples.
         accuracy: share of samples whose largest output is the label, 0..1; None without labels.
-        agreement: share of samples with the same largest output as the reference, 0..1; None without one.
+        agreement: share of the reference's answers that the model gives, 0..1; None without a reference, and
+            where the outputs hold no answers (`edgeq.evaluation.agreement`).
+        agreement_of: what is compared: `classes`, `boxes` or `mask`; None where nothing is.
         output_sqnr_db: signal-to-quantization-noise ratio of the dequantized outputs to the reference's,
             in dB; None without a reference, infinity if the outputs are equal.
         outputs: this ratio of each output and of its worst slice; empty without a reference.
         useless: in words why the result is useless; None where it is not (`edgeq_converters.metrics`).
-        accuracy_ci95, agreement_ci95: Wilson's 95 % interval of the share; None without the share, and where
-            samples of one sequence are not independent.
+        accuracy_ci95, agreement_ci95: Wilson's 95 % interval of the share; None without the share, for an
+            agreement of boxes, masks or places, and where samples of one sequence are not independent.
         accuracy_drop: accuracy of the reference minus the model's, -1..1; None without labels or reference.
         accuracy_drop_ci95: Newcombe's 95 % interval for paired samples (`edgeq_converters.intervals`).
         smallest_drop: the smallest drop that so many samples could show; None where they could show none.
@@ -79,6 +81,7 @@ class Metrics:
     samples: int
     accuracy: float | None = None
     agreement: float | None = None
+    agreement_of: str | None = None
     output_sqnr_db: float | None = None
     outputs: tuple[OutputSqnr, ...] = ()
     useless: str | None = None

@@ -17,6 +17,7 @@ from hypothesis import settings
 
 from edgeq.cli.ui import Ui
 from tests.boundaries.json_table import documented
+from tests.file_order import longest_first
 from tests.lab import needs
 from tests.once import Once, shared_root
 
@@ -59,7 +60,16 @@ def _missing(marker: str) -> str | None:
     return None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Mark what cannot run here and what is slow; order what is left for several processes."""
+    _mark(items)
+    yield
+    if hasattr(config, "workerinput"):  # a process of pytest-xdist
+        items[:] = longest_first(items)
+
+
+def _mark(items: list[pytest.Item]) -> None:
     """Skip what cannot run here; on CI, where everything is installed, a missing part is a failure."""
     has_quick_case: set[str] = set()
     for item in items:

@@ -51,6 +51,14 @@ CODES: Mapping[str, str] = {
     "EQ333": "the signature to convert is unknown or not chosen",
     "EQ334": "the result does not follow its float model",
     "EQ335": "the model is not compiled for the Edge TPU",
+    "EQ336": "the environment of onnx2tf cannot be installed",
+    "EQ337": "a loop of the model cannot be written out",
+    "EQ338": "the pruned model is not the original one without some channels",
+    "EQ339": "the loss function cannot be used",
+    "EQ340": "the machine that the model is for has no kernel for some of its operations",
+    "EQ341": "a state names an input or output that the model does not have, or that do not fit",
+    "EQ342": "operations or weights of the .tflite cannot be trained",
+    "EQ343": "the function to train is not the .tflite's",
 }
 
 

@@ -18,8 +18,10 @@ USELESS_BELOW_DB = 10.0
 _FEWEST_FOR_CHANCE = 20
 """Samples below which a share of right classes cannot be separated from chance."""
 MOST_SLICES = 256
-"""Columns of the last axis up to which each is judged; more are positions rather than quantities."""
+"""Places along an axis up to which each is a slice and is judged; more are positions, not quantities."""
 _STEPS = 64.0
+_APART = 4.0
+"""How much more the slices along another axis must differ in size than those along the last one."""
 T = TypeVar("T")
 
 
@@ -119,34 +121,123 @@ def sqnr_db(outputs: Sequence[Array], references: Sequence[Array]) -> float:
     return decibels(signal, noise)
 
 
-def output_sqnr(name: str, output: Array, reference: Array) -> OutputSqnr:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class OutputPowers:
+    """Sums of squares of one output: of a float model's values, and of the noise on them.
+
+    Attributes:
+        whole: (signal, noise) of all values.
+        axis: along which the slices lie, from 0, the samples; None where the output counts as a whole.
+        signal, noise: of each slice; empty where the output counts as a whole.
+    """
+
+    whole: tuple[float, float]
+    axis: int | None
+    signal: Array
+    noise: Array
+
+    @property
+    def ratios_db(self) -> tuple[float, ...]:
+        """The ratio of each slice, in dB; infinity for one without a signal."""
+        return tuple(
+            decibels(float(power), float(error)) if power > 0 else math.inf
+            for power, error in zip(self.signal, self.noise, strict=True)
+        )
+
+    @property
+    def worst_db(self) -> float:
+        """The ratio of the worst slice, or of the whole where that is lower, at least -99 dB."""
+        return max(min(decibels(*self.whole), *self.ratios_db, math.inf), -99.0)
+
+    def added(self, other: OutputPowers) -> OutputPowers:
+        """Return the sums over the samples of both, which have the same slices."""
+        return OutputPowers(
+            whole=(self.whole[0] + other.whole[0], self.whole[1] + other.whole[1]),
+            axis=self.axis,
+            signal=self.signal + other.signal,
+            noise=self.noise + other.noise,
+        )
+
+
+def slices_axis(reference: Array) -> int | None:
+    """Return the axis along which the slices of an output lie, from 0; None where it counts as a whole.
+
+    An output with two or more axes besides the samples has slices along its last axis, if there are 2 to
+    MOST_SLICES of them. Its shortest axis takes the place of the last one where the slices along it differ
+    _APART times as much, as boxes and classes do in a layout such as (1, 84, 8400). Long axes are positions
+    rather than quantities: a row at the edge of a mask may be empty, and means nothing.
+
+    Args:
+        reference: the float model's values, samples first.
+    """
+    last = reference.ndim - 1
+    if last < 2:
+        return None
+    sizes = reference.shape[1:]
+    shortest = min((size for size in sizes if size > 1), default=1)
+    usual = last if 2 <= sizes[-1] <= MOST_SLICES else None
+    other = None
+    if 2 <= shortest <= MOST_SLICES and sizes.count(shortest) == 1 and sizes[-1] > shortest:
+        other = 1 + sizes.index(shortest)
+    if other is None:
+        return usual
+    ratio = 1.0 if usual is None else _size_ratio(reference, usual)
+    return other if _size_ratio(reference, other) > _APART * ratio else usual
+
+
+def _size_ratio(values: Array, axis: int) -> float:
+    """Return the ratio of the root mean squares of the largest and the smallest slice along an axis."""
+    others = tuple(each for each in range(values.ndim) if each != axis)
+    powers = np.square(values, dtype=np.float64).mean(axis=others)
+    powers = powers[powers > 0]
+    return float(np.sqrt(powers.max() / powers.min())) if len(powers) else 1.0
+
+
+def output_powers(output: Array, reference: Array, *, axis: int | None) -> OutputPowers:
+    """Return the powers of one output and its slices.
+
+    Args:
+        output, reference: real values, samples first.
+        axis: of the slices (`slices_axis`).
+    """
+    expected = np.asarray(reference, np.float64)
+    error = expected - np.asarray(output, np.float64)
+    whole = float(np.square(expected).sum()), float(np.square(error).sum())
+    if axis is None:
+        return OutputPowers(whole=whole, axis=None, signal=np.zeros(0), noise=np.zeros(0))
+    others = tuple(each for each in range(expected.ndim) if each != axis)
+    signal, noise = (np.square(values).sum(axis=others) for values in (expected, error))
+    return OutputPowers(whole=whole, axis=axis, signal=signal, noise=noise)
+
+
+def output_sqnr(name: str, output: Array, reference: Array, *, axis: int | None = None) -> OutputSqnr:
     """Return the ratio of one output and of its slices, such as the columns of a detector.
 
-    The slices lie along the last axis of an output with two more axes, if there are 2 to MOST_SLICES of them.
     A slice without a signal has no ratio. A slice is dead if the reference varies in it by more than
     1/64 of its largest value: 8 bits of its own would hold that.
 
     Args:
         output, reference: real values, samples first.
+        axis: of the slices; None is that of the reference (`slices_axis`).
     """
-    got, expected = np.asarray(output, np.float64), np.asarray(reference, np.float64)
-    whole = _finite_or_none(sqnr_db([got], [expected]))
-    count = expected.shape[-1] if expected.ndim > 2 else 0
-    if not 2 <= count <= MOST_SLICES:
+    axis = slices_axis(reference) if axis is None else axis
+    powers = output_powers(output, reference, axis=axis)
+    whole = _finite_or_none(decibels(*powers.whole))
+    if axis is None:
         return OutputSqnr(name=name, sqnr_db=whole)
-    got, expected = got.reshape(-1, count), expected.reshape(-1, count)
-    signal, noise = np.square(expected).sum(axis=0), np.square(expected - got).sum(axis=0)
-    ratios = [
-        decibels(float(power), float(error)) if power > 0 else math.inf
-        for power, error in zip(signal, noise, strict=True)
-    ]
+    ratios = powers.ratios_db
     worst = int(np.argmin(ratios))
+    got, expected = (
+        np.moveaxis(np.asarray(values, np.float64), axis, -1).reshape(-1, len(ratios))
+        for values in (output, reference)
+    )
     varies = expected.std(axis=0) * _STEPS > np.abs(expected).max(axis=0)
     dead = varies & (got == got[0]).all(axis=0)
     return OutputSqnr(
         name=name,
         sqnr_db=whole,
-        slices=count,
+        axis=axis,
+        slices=len(ratios),
         worst_slice=None if math.isinf(ratios[worst]) else worst,
         worst_slice_db=_finite_or_none(ratios[worst]),
         dead=tuple(int(each) for each in np.flatnonzero(dead)),
@@ -200,8 +291,8 @@ def dead_slices(output: Array, reference: Array) -> str | None:
         return None
     listed = ", ".join(map(str, figure.dead[:4])) + (" and more" if len(figure.dead) > 4 else "")
     return (
-        f"has {len(figure.dead)} of {figure.slices} slices along its last axis that are the same for every "
-        f"sample, and vary in the float model: {listed}"
+        f"has {len(figure.dead)} of {figure.slices} slices along axis {figure.axis} that are the same for "
+        f"every sample, and vary in the float model: {listed}"
     )
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 class Scheme(StrEnum):
@@ -35,6 +36,25 @@ class Scheme(StrEnum):
     def full_integer(self) -> bool:
         """Whether no operation may compute in float."""
         return self.needs_ranges and self is not Scheme.INT8_MIXED
+
+
+Kernel = Literal["xnnpack", "optimized", "reference", "builtin", "none"]
+"""What computes an operation; `builtin` is one of the runtime's own, `none` where it does not run."""
+WEIGHTED_OPERATIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+PROBED_OPERATIONS = (
+    *WEIGHTED_OPERATIONS,
+    "BATCH_MATMUL",
+    "ADD",
+    "MUL",
+    "AVERAGE_POOL_2D",
+    "MEAN",
+    "RESIZE_BILINEAR",
+    "LOGISTIC",
+    "TANH",
+    "HARD_SWISH",
+    "SOFTMAX",
+)
+"""The operations that a probe of kernels tries; those with weights do most of a model's work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +99,18 @@ class SliceScales:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CarriedState:
+    """A state that a model gives as an output, and takes as an input at the next step.
+
+    Attributes:
+        input, output: positions among the model's inputs and outputs.
+    """
+
+    input: int
+    output: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TensorInfo:
     """An input or output of a model.
 
@@ -105,7 +137,8 @@ class OutputSqnr:
     Attributes:
         name: of the output.
         sqnr_db: over the whole output, in dB; None where it is equal to the reference.
-        slices: how many slices it has along its last axis; 0 where it counts as a whole.
+        slices: how many slices it has; 0 where it counts as a whole.
+        axis: along which they lie, from 0, the samples; None where it counts as a whole.
         worst_slice: the slice with the lowest ratio, from 0; None without slices, or where all are equal.
         worst_slice_db: its ratio.
         dead: slices that vary in the reference, and are the same everywhere in this output.
@@ -114,6 +147,7 @@ class OutputSqnr:
     name: str
     sqnr_db: float | None
     slices: int = 0
+    axis: int | None = None
     worst_slice: int | None = None
     worst_slice_db: float | None = None
     dead: tuple[int, ...] = ()
@@ -123,6 +157,13 @@ class OutputSqnr:
         """The ratio of the worst slice, or of the whole; infinity where it is equal to the reference."""
         known = [each for each in (self.sqnr_db, self.worst_slice_db) if each is not None]
         return min(known, default=math.inf)
+
+    @property
+    def worst_at(self) -> str:
+        """The place of that ratio in words: the output's name, and the slice if it is one."""
+        if self.worst_slice_db is None or self.worst_slice_db > self.worst_db:
+            return self.name
+        return f"{self.name}, slice {self.worst_slice}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +193,66 @@ class OpLine:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatOperation:
+    """An operation that computes in float in an otherwise integer model.
+
+    Attributes:
+        index: position in the op report.
+        op: its kind in the .tflite schema.
+        name: of its first output tensor.
+        reason: why it is float.
+    """
+
+    index: int
+    op: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatCost:
+    """What the float operations of an integer model cost, measured in turns on this machine, one thread.
+
+    Attributes:
+        file_ns: median latency of the file.
+        float_ns: of its float operations and the conversions around them alone.
+        integer_ns: of its other operations alone; None where there are none.
+        ratio: file_ns / integer_ns.
+        ratio_low, ratio_high: quartiles of that ratio over the rounds.
+        rounds: in each of which every part was loaded again and timed.
+    """
+
+    file_ns: int
+    float_ns: int
+    integer_ns: int | None
+    ratio: float | None
+    ratio_low: float | None
+    ratio_high: float | None
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatPart:
+    """The float operations of an otherwise integer model.
+
+    Attributes:
+        operations: in order of execution, without conversions.
+        regions: groups of them that are connected by float tensors.
+        conversions: number of QUANTIZE and DEQUANTIZE at their borders.
+        share: of the model's operations without conversions, 0..1.
+        cost: None where it was not measured.
+        unmeasured: the reason for that; empty otherwise.
+    """
+
+    operations: tuple[FloatOperation, ...]
+    regions: int
+    conversions: int
+    share: float
+    cost: FloatCost | None
+    unmeasured: str
+
+
 class Caution(str):
     """A remark on what may be wrong with a result; every other remark is a note on what was done."""
 
@@ -170,11 +271,17 @@ def warnings_of(remarks: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """A .tflite file's inputs, outputs and op report."""
+    """A .tflite file's inputs, outputs and op report.
+
+    Attributes:
+        selected_outputs: positions of the outputs that NON_MAX_SUPPRESSION and what follows it compute: lists
+            of boxes in an order of their own.
+    """
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     ops: tuple[OpLine, ...]
+    selected_outputs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

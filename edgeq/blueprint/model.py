@@ -30,7 +30,7 @@ class Limits:
     Attributes:
         accuracy_drop_max: accuracy of the float model minus accuracy of the variant, 0..1.
         accuracy_min: accuracy of the variant, 0..1.
-        agreement_min: share of samples with the float model's predicted class, 0..1.
+        agreement_min: share of the float model's answers that the variant gives (`edgeq.evaluation`), 0..1.
         output_sqnr_db_min: signal-to-quantization-noise ratio of the outputs against the float model, dB.
         size_bytes_max: size of the `.tflite` file.
         latency_p95_ns_max: 95th percentile of one inference on the device.

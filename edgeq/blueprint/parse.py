@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from edgeq.blueprint.model import Blueprint, Limits, Preference, Scheme
 from edgeq.errors import BlueprintError, UsageError
+from edgeq.files import exists
 from edgeq.units import parse_duration, parse_size
 from edgeq.values import DeviceKind
 from edgeq_agent import wire
@@ -157,7 +158,7 @@ def _check_files(path: Path, text: str, blueprint: Blueprint) -> None:
             hint='add calibration = "calibration.npz" under [data]',
         )
     for key, file in named.items():
-        if not file.exists():
+        if not exists(file):
             where = _at(path, text, (key,))
             raise BlueprintError(where, expected="a file that exists", got=str(file), hint="correct the path")
 

@@ -64,6 +64,7 @@ def make_bundle(
     limits: Limits | None = None,
     golden_samples: int = GOLDEN_SAMPLES,
     golden_steps: int = GOLDEN_STEPS,
+    golden_atol: float = GOLDEN_ATOL,
     lineage: Mapping[str, Any] | None = None,
     made_from: Sequence[Lineage] | None = None,
     counter: int | CounterRule = 1,
@@ -93,6 +94,7 @@ def make_bundle(
         limits: latency and memory that must hold on the device; other limits are ignored.
         golden_samples: the number of golden samples.
         golden_steps: how far integer outputs may differ, in steps of the output's scale.
+        golden_atol: how far float outputs may differ, besides one percent of their value.
         lineage: digests of what the model was made from.
         made_from: how the model was made, how its source was made, and so on, for the SBOM and the
             provenance; None is what the store has recorded.
@@ -156,7 +158,7 @@ def make_bundle(
             "file": "golden.npz",
             "samples": len(chosen),
             "max_steps": golden_steps,
-            "atol": GOLDEN_ATOL,
+            "atol": golden_atol,
             "rtol": GOLDEN_RTOL,
             "runtime": {
                 "module": "ai_edge_litert",

@@ -52,6 +52,8 @@ def calibrate_command(
     against: Path | None,
     signature: str | None,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    constants: tuple[tuple[str, float], ...],
+    states: tuple[tuple[str, str], ...],
 ) -> None:
     """Calibrate."""
     from edgeq.conversion import calibrate, merge_calibrations
@@ -78,6 +80,8 @@ def calibrate_command(
                 against=against,
                 signature=signature or "",
                 shapes=shapes,
+                constants=constants,
+                states=states,
                 on_progress=on_progress,
                 store=store,
             )

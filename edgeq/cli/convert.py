@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ from edgeq.units import format_duration, format_percent, format_size
 
 if TYPE_CHECKING:
     from edgeq.conversion import Conversion, TensorInfo
-    from edgeq_converters.training.pruning.report import PruningReport
+    from edgeq_converters.training.pruning.report import PruningLoss, PruningReport
+    from edgeq_converters.values import FloatPart
 
 
 @command(
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         "edgeq convert saved_model/ -o model.tflite --scheme float16",
         "edgeq convert float.tflite -o model.tflite --scheme int8 --calibration images/ --io float32 --json",
         "edgeq convert float.tflite -o model.tflite --scheme int8 --histograms H.npz --calibrator mse",
+        "edgeq convert float.tflite -o model.tflite --scheme int8 --calibration C.npz --allow-float",
         "edgeq convert model.keras -o small.tflite --scheme float32 --prune channels:0.5 --training t.npz",
     ],
 )
@@ -56,6 +59,12 @@ if TYPE_CHECKING:
     help="Type of inputs and outputs of an integer model: int8, uint8, int16 or float32; uint8,float32 names "
     "both.  [default: int8; int16x8: float32]",
 )
+@click.option(
+    "--for",
+    "machine",
+    metavar="NAME",
+    help="Device or class of machines (x86_64) that will run the model: warns if the scheme is slow there.",
+)
 @click.option("--strict", is_flag=True, help="Fail if the result does not follow its float model (EQ334).")
 @source_options
 @recipe_options
@@ -67,6 +76,7 @@ def convert_command(
     scheme: str | None,
     calibration: Path | None,
     io: str | None,
+    machine: str | None,
     strict: bool,
     histograms: Path | None,
     recipe_file: Path | None,
@@ -74,12 +84,16 @@ def convert_command(
     calibrator: str | None,
     bias_correction: str | None,
     equalization: str | None,
+    effort: str | None,
     backend: str | None,
     float_ops: tuple[str, ...],
+    allow_float: bool,
     int16_ops: tuple[str, ...],
     int4_sqnr_db: float | None,
     signature: str | None,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    constants: tuple[tuple[str, float], ...],
+    states: tuple[tuple[str, str], ...],
     **pruning: Any,
 ) -> None:
     """Convert a model."""
@@ -93,12 +107,16 @@ def convert_command(
         calibrator=calibrator,
         bias_correction=bias_correction,
         equalization=equalization,
+        effort=effort,
         backend=backend,
         float_ops=float_ops,
+        allow_float=allow_float,
         int16_ops=int16_ops,
         int4_sqnr_db=int4_sqnr_db,
         signature=signature,
         shapes=shapes,
+        constants=constants,
+        states=states,
     )
     data = (calibration, histograms, pruning.get("training"), pruning.get("validation"))
     check_outputs((("-o", output),), inputs=(source, *data, recipe_file))
@@ -111,6 +129,7 @@ def convert_command(
             calibration=calibration,
             histograms=histograms,
             strict=strict,
+            machine=machine,
             on_progress=on_progress,
             store=store,
             **pruning,
@@ -140,10 +159,36 @@ def _show(ui: Ui, conversion: Conversion) -> None:
     rows += [["output", *_row(tensor)] for tensor in conversion.outputs]
     ui.line()
     ui.table(["", "name", "shape", "type", "scale", "zero point"], rows)
+    if conversion.float_part is not None:
+        _show_float(ui, conversion.float_part)
     if conversion.pruning is not None:
         _show_pruning(ui, conversion.pruning)
     for line in conversion.op_report:
         ui.detail(f"op {line.index:>3}  {line.op:<24} {line.kind:<8} {line.reason}")
+
+
+def _show_float(ui: Ui, part: FloatPart) -> None:
+    kinds = Counter((each.op, each.reason) for each in part.operations)
+    named = ", ".join(f"{count} {op} ({reason})" for (op, reason), count in kinds.items())
+    regions = "1 region" if part.regions == 1 else f"{part.regions} regions"
+    ui.line()
+    ui.line(
+        f"float: {named}; {format_percent(part.share)} of the operations, in {regions} with "
+        f"{part.conversions} conversions"
+    )
+    cost = part.cost
+    if cost is None:
+        ui.line(f"  their cost was not measured: {part.unmeasured}")
+    elif cost.ratio is None:
+        ui.line(f"  no operation is integer: {format_duration(cost.file_ns)} on this machine")
+    else:
+        ui.line(
+            f"  cost on this machine: the file takes {cost.ratio:.2f} times its integer part "
+            f"({cost.ratio_low:.2f} to {cost.ratio_high:.2f}); file {format_duration(cost.file_ns)}, float "
+            f"operations and their conversions alone {format_duration(cost.float_ns)}"
+        )
+    for each in part.operations:
+        ui.detail(f"float op {each.index:>3}  {each.op:<24} {each.name}  {each.reason}")
 
 
 def _row(tensor: TensorInfo) -> list[str]:
@@ -176,11 +221,22 @@ def _show_pruning(ui: Ui, pruning: PruningReport) -> None:
             ["accuracy, float", _share(accuracy.before), _share(accuracy.tuned)],
             ["  before re-tuning", "", _share(accuracy.pruned)],
             ["accuracy, file", _share(accuracy.file_before), _share(accuracy.file_after)],
+            *_losses(pruning.loss),
         ],
     )
     ui.line(f"gain: {pruning.bought}")
     for layer in pruning.left:
         ui.note(f"not pruned: {layer.layer} ({layer.reason})")
+
+
+def _losses(loss: PruningLoss | None) -> list[list[str]]:
+    if loss is None:
+        return []
+    return [
+        ["loss, float", f"{loss.before:.4g}", f"{loss.tuned:.4g}"],
+        ["  before re-tuning", "", f"{loss.pruned:.4g}"],
+        ["loss, file", f"{loss.file_before:.4g}", f"{loss.file_after:.4g}"],
+    ]
 
 
 def _share(value: float | None) -> str:

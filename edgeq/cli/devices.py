@@ -10,6 +10,7 @@ import click
 
 from edgeq.cli import completing
 from edgeq.cli.device_import import import_command
+from edgeq.cli.device_kernels import kernels_command
 from edgeq.cli.device_native import native_command
 from edgeq.cli.device_options import retries_option, retry_policy
 from edgeq.cli.device_service import service_command
@@ -274,6 +275,7 @@ for _command in (
     _stop,
     service_command,
     native_command,
+    kernels_command,
 ):
     devices_command.add_command(_command)
 

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 @click.pass_context
 def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local: bool) -> None:
     """Check this machine and DEVICES (default: all enrolled devices), and suggest fixes."""
-    from edgeq.doctor import Health, examine_device, examine_host, examine_trust, worst
+    from edgeq.doctor import Health, examine_device, examine_host, examine_kernels, examine_trust, worst
 
     checks = examine_host(app.workspace)
     inventory = app.inventory()
     chosen = [] if local else [inventory.get(name) for name in devices] or list(inventory.devices)
     trusts: dict[str, TrustSummary | None] = {}
     starts: dict[str, AutostartFact] = {}
+    reported_by: dict[str, Facts] = {}
 
     def facts(device: Device) -> Facts:
         from edgeq.fleet.connect import open_agent
@@ -38,7 +39,7 @@ def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local
         from edgeq.fleet.operations import read_status
 
         with open_agent(device) as client:
-            reported = client.facts()
+            reported = reported_by[device.name] = client.facts()
             trusts[device.name] = read_status(client).trust
             if reported.service is not None:
                 request = {"action": "status"}
@@ -48,6 +49,8 @@ def doctor_command(ctx: click.Context, app: App, devices: tuple[str, ...], local
     for device in chosen:
         checks += examine_device(device, facts, starts=starts)
         checks += examine_trust(device, trusts.get(device.name))
+        if (reported := reported_by.get(device.name)) is not None:
+            checks.append(examine_kernels(device, reported, app.workspace))
     words, names = ("doctor", *devices), inventory.names
     checks = [
         check

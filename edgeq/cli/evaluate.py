@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeq.cli.options import STATE_OPTION
 from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, command
 
 if TYPE_CHECKING:
     from edgeq.evaluation import Evaluation
+    from edgeq.values import Metrics
     from edgeq_converters.values import OutputSqnr
 
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
         "edgeq evaluate int8.tflite --data evaluation.npz",
         "edgeq evaluate int8.tflite --data evaluation.npz --reference float.tflite --json",
         "edgeq evaluate lstm.tflite --data stream.npz --sequence",
+        "edgeq evaluate gru.tflite --data stream.npz --sequence --state h=hn",
     ],
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -39,9 +42,16 @@ if TYPE_CHECKING:
     help="The samples follow each other: do not reset the state of a model that keeps one. An array "
     "sequence_id in the data separates several sequences.",
 )
+@STATE_OPTION
 @click.option("--strict", is_flag=True, help="Fail if the result is useless (EQ334).")
 def evaluate_command(
-    app: App, model: Path, data: Path, reference: Path | None, sequence: bool, strict: bool
+    app: App,
+    model: Path,
+    data: Path,
+    reference: Path | None,
+    sequence: bool,
+    states: tuple[tuple[str, str], ...],
+    strict: bool,
 ) -> None:
     """Evaluate a model."""
     from edgeq.evaluation import evaluate_model
@@ -53,6 +63,7 @@ def evaluate_command(
             data,
             reference=reference,
             sequence=sequence,
+            states=states,
             strict=strict,
             on_progress=on_progress,
             store=store,
@@ -85,7 +96,7 @@ def _rows(evaluation: Evaluation) -> list[list[str]]:
     rows = [["samples", str(metrics.samples) + _independence(evaluation)]]
     for name, share, ends in (
         ("accuracy", metrics.accuracy, metrics.accuracy_ci95),
-        ("agreement", metrics.agreement, metrics.agreement_ci95),
+        (_agreement(metrics), metrics.agreement, metrics.agreement_ci95),
         ("accuracy drop", metrics.accuracy_drop, metrics.accuracy_drop_ci95),
     ):
         if share is not None:
@@ -96,6 +107,12 @@ def _rows(evaluation: Evaluation) -> list[list[str]]:
     return rows
 
 
+def _agreement(metrics: Metrics) -> str:
+    return (
+        "agreement" if metrics.agreement_of in (None, "classes") else f"agreement of {metrics.agreement_of}"
+    )
+
+
 def _worst(outputs: Sequence[OutputSqnr]) -> list[list[str]]:
     """Return the rows of single outputs and of their worst slices; none for one output without slices."""
     rows = []
@@ -103,7 +120,7 @@ def _worst(outputs: Sequence[OutputSqnr]) -> list[list[str]]:
         if len(outputs) > 1:
             rows.append([f"SQNR of `{each.name}`", _db(each.sqnr_db)])
         if each.worst_slice is not None:
-            where = f"slice {each.worst_slice} of 0 to {each.slices - 1} along the last axis"
+            where = f"slice {each.worst_slice} of 0 to {each.slices - 1} along axis {each.axis}"
             rows.append([f"worst slice of `{each.name}`", f"{_db(each.worst_slice_db)} ({where})"])
     return rows
 

@@ -54,6 +54,12 @@ _RECIPE = (
         help="Equalize the ranges of channels across layers first. auto: if it improves held-out samples.",
     ),
     click.option(
+        "--effort",
+        type=click.Choice(["quick", "standard", "best"]),
+        help="How much to try where the recipe leaves a choice. quick tries two calibrators and corrects on "
+        "few samples; best tries more and takes several times as long.  [default: standard]",
+    ),
+    click.option(
         "--backend",
         type=click.Choice(["auto", "litert", "tensorflow"]),
         help="Quantizer. auto uses TensorFlow's if litert-quantizer leaves an operation float.",
@@ -62,15 +68,23 @@ _RECIPE = (
         "--keep-float",
         "float_ops",
         multiple=True,
-        metavar="TENSOR",
-        help="int8-mixed: keep the operation with this output tensor in float (repeatable).",
+        metavar="NAME",
+        help="int8-mixed or --allow-float: keep operations in float: the name of an output tensor, a pattern "
+        "such as 'head/*', or `head`, the operations from the last layers with weights to the outputs "
+        "(repeatable).",
+    ),
+    click.option(
+        "--allow-float",
+        is_flag=True,
+        help="int8, int16x8, int4: leave operations without an integer kernel in float (else EQ307), and "
+        "measure what that costs.",
     ),
     click.option(
         "--int16",
         "int16_ops",
         multiple=True,
-        metavar="TENSOR",
-        help="int8, int8-mixed, int4: compute the operation with this output tensor in int16 (repeatable). "
+        metavar="NAME",
+        help="int8, int8-mixed, int4: compute operations in int16, named as for --keep-float (repeatable). "
         "`none` for none.  [default: the statistics of normalizations]",
     ),
     click.option(
@@ -110,13 +124,21 @@ _TRAINING = (
         help="Number of epochs.  [default: derived from the size of the data]",
         metavar="N",
     ),
+    click.option(
+        "--loss",
+        metavar="LOSS",
+        help="Loss to train: mse, mae, huber, binary_crossentropy, categorical_crossentropy or "
+        "sparse_categorical_crossentropy, or FILE.py:FUNCTION or MODULE:FUNCTION, a function "
+        "(targets, outputs) whose code is run.  [default: the cross-entropy of a classifier]",
+    ),
     click.option("--distill", is_flag=True, help="Train on the float model's outputs; needs no labels."),
 )
 _PRUNE = click.option(
     "--prune",
-    metavar="KIND:RATIO",
+    metavar="KIND:RATIO[,OPTION=VALUE]",
     help="magnitude:0.8 sets 80 % of the weights to zero (compresses better); channels:0.5 removes half of "
-    "the channels (smaller and faster). Keras 3 models; needs --training to re-tune.",
+    "the channels, neurons and attention heads (smaller and faster). Options: heads=0.25, by=l1|l2|group, "
+    "rounds=3, lasso=0.1, as in channels:0.5,rounds=3. Keras 3 models; needs --training to re-tune.",
 )
 
 
@@ -138,6 +160,53 @@ class InputShape(click.ParamType[Any]):
         return name, tuple(int(part) for part in parts)
 
 
+class InputConstant(click.ParamType[Any]):
+    """The value that an input always has: `NAME=NUMBER`; the value is (name, number)."""
+
+    name = "INPUT=NUMBER"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
+        """Return the name and the number, or fail as click does."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).rpartition("=")
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not (name and equals and math.isfinite(number)):
+            self.fail(f"{value!r} is not an input and its value, as in sr=16000.", param, ctx)
+        return name, number
+
+
+class CarriedStateOption(click.ParamType[Any]):
+    """A state: `INPUT=OUTPUT`; the value is (input, output)."""
+
+    name = "INPUT=OUTPUT"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Return both names, or fail as click does."""
+        if isinstance(value, tuple):
+            return value
+        given, equals, taken = str(value).partition("=")
+        if not (given and equals and taken):
+            self.fail(f"{value!r} is not an input and an output, as in state=stateN.", param, ctx)
+        return given, taken
+
+
+STATE_OPTION = click.option(
+    "--state",
+    "states",
+    type=CarriedStateOption(),
+    multiple=True,
+    metavar="INPUT=OUTPUT",
+    help="A state: the output is the input's value at the next step of a sequence, as in state=stateN "
+    "(repeatable).  [default: what the file says, else certain names]",
+)
 _SOURCE = (
     click.option(
         "--signature",
@@ -152,6 +221,15 @@ _SOURCE = (
         metavar="INPUT=SIZES",
         help="Shape of an input with open dimensions, the batch included: audio=1,16000 (repeatable).",
     ),
+    click.option(
+        "--constant",
+        "constants",
+        type=InputConstant(),
+        multiple=True,
+        metavar="INPUT=NUMBER",
+        help="Make an input of an ONNX source a constant, as a sample rate: sr=16000 (repeatable).",
+    ),
+    STATE_OPTION,
 )
 
 
@@ -170,7 +248,7 @@ def recipe_options(function: F) -> F:
 
 
 def training_options(function: F) -> F:
-    """Add --training, --validation, --epochs and --distill."""
+    """Add --training, --validation, --epochs, --loss and --distill."""
     for option in reversed(_TRAINING):
         function = option(function)
     return function
@@ -192,9 +270,12 @@ def recipe_from_options(scheme: str | None, recipe_file: Path | None, **options:
     base = load_recipe(recipe_file) if recipe_file else None
     # Without --keep-float the recipe's own operations stay.
     options["float_ops"] = options.get("float_ops") or None
+    options["allow_float"] = options.get("allow_float") or None
     given = options.get("int16_ops") or None
     options["int16_ops"] = () if given == ("none",) else given
     options["shapes"] = options.get("shapes") or None
+    options["constants"] = options.get("constants") or None
+    options["states"] = options.get("states") or None
     return recipe_of(scheme, base=base, **options)
 
 

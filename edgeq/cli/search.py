@@ -150,7 +150,7 @@ def _kind(kind: str | None, target: Device | None) -> DeviceKind | None:
 
 def _show(ui: Ui, result: SearchResult) -> None:
     ui.table(
-        ["candidate", "size", "p50", "p95", "accuracy", "SQNR", "float ops", "front", "limits"],
+        ["candidate", "size", "p50", "p95", "accuracy", "worst SQNR", "float ops", "front", "limits"],
         [_row(point) for point in result.scores.points],
     )
     for each in result.candidates:
@@ -174,7 +174,7 @@ def _row(point: Point) -> list[str]:
         "-" if latency is None else format_duration(latency.p50_ns),
         "-" if latency is None else format_duration(latency.p95_ns),
         "-" if metrics.accuracy is None else format_percent(metrics.accuracy),
-        _db(metrics.output_sqnr_db),
+        _db(metrics.worst_sqnr_db),
         str(len(point.built.recipe.float_ops)),
         "yes" if point.on_front else "no",
         point.limits_text,

@@ -56,7 +56,7 @@ def select_command(
     if others := loaded.kinds_with_other_limits(DeviceKind(kind) if kind else None):
         app.ui.warn(f"the limits of {', '.join(others)} were not applied; --kind applies them")
     app.ui.table(
-        ["variant", "size", "accuracy", "SQNR", "front", "limits"],
+        ["variant", "size", "accuracy", "worst SQNR", "front", "limits"],
         [_row(candidate) for candidate in selection.candidates],
     )
     chosen = require_chosen(selection, subject=str(blueprint))
@@ -76,7 +76,7 @@ def _row(candidate: Candidate) -> list[str]:
         candidate.variant.name,
         format_size(candidate.variant.size_bytes),
         "-" if metrics.accuracy is None else format_percent(metrics.accuracy),
-        "-" if metrics.output_sqnr_db is None else f"{metrics.output_sqnr_db:.1f} dB",
+        "-" if metrics.worst_sqnr_db is None else f"{metrics.worst_sqnr_db:.1f} dB",
         "yes" if candidate.on_front else "no",
         candidate.limits_text,
     ]

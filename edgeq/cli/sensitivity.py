@@ -14,6 +14,7 @@ from edgeq.cli.ui import App, Ui, command
 
 if TYPE_CHECKING:
     from edgeq.evaluation.sensitivity import OpSensitivity, Sensitivity
+    from edgeq_converters.values import OutputSqnr
 
 _SHOWN = 25
 
@@ -102,13 +103,16 @@ def _show(ui: Ui, result: Sensitivity) -> None:
         f"{result.samples} samples, {result.calibrator} ranges"
     )
     ui.line(f"all operations int8, uncorrected: {_db(result.int8_db)}")
+    for output in result.int8_outputs if result.has_slices else ():
+        ui.line(f"  `{output.name}`: {_whole(output)}{_worst_slice(output)}")
     ui.line()
     worst = [result.ops[i] for i in result.ranking]
     rest = [op for op in result.ops if op.index not in result.ranking]
     shown = [*worst, *rest] if ui.verbosity else worst[:_SHOWN]
+    where = ["worst at"] if result.has_slices else []
     ui.table(
-        ["op", "operation", "alone", "up to here", "its output", "share", "output range", "weights"],
-        [_row(op) for op in shown],
+        ["op", "operation", "alone", *where, "up to here", "its output", "share", "output range", "weights"],
+        [_row(op, where=bool(where)) for op in shown],
     )
     hidden = len(result.ops) - len(shown)
     if hidden:
@@ -122,18 +126,29 @@ def _show(ui: Ui, result: Sensitivity) -> None:
     ui.remarks(notes=(), warnings=result.warnings)
 
 
-def _row(op: OpSensitivity) -> list[str]:
+def _row(op: OpSensitivity, *, where: bool) -> list[str]:
     seen, weights = op.activation, op.weights
     return [
         str(op.index),
         op.op,
         _db(op.alone_db),
+        *(["-" if op.alone_at is None else op.alone_at.worst_at] if where else []),
         _db(op.cumulative_db),
         _db(op.local_db),
         "-" if op.share is None else f"{100 * op.share:.0f} %",
         "-" if seen is None else f"{seen.minimum:.3g} to {seen.maximum:.3g}",
         "-" if weights is None else f"{weights.minimum:.3g} to {weights.maximum:.3g}",
     ]
+
+
+def _whole(output: OutputSqnr) -> str:
+    return "no noise" if output.sqnr_db is None else _db(output.sqnr_db)
+
+
+def _worst_slice(output: OutputSqnr) -> str:
+    if output.worst_slice is None:
+        return ""
+    return f", slice {output.worst_slice} of 0 to {output.slices - 1}: {_db(output.worst_slice_db)}"
 
 
 def _db(value: float | None) -> str:

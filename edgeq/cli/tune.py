@@ -1,4 +1,4 @@
-"""`edgeq tune`: train a Keras 3 model with fake quantization."""
+"""`edgeq tune`: train a Keras 3 model or a float .tflite with fake quantization."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 @command(
     "tune",
-    help="Train MODEL (.keras) with fake quantization, for when plain conversion to integers loses accuracy.",
+    help="Train MODEL (.keras, or a float .tflite with --distill) with fake quantization, for when plain "
+    "conversion to integers loses accuracy.",
     examples=[
         "edgeq tune model.keras --qat --training train.npz -o tuned.keras",
         "edgeq convert tuned.keras -o model.tflite --recipe tuned.recipe.json --calibration calibration.npz",
         "edgeq tune model.keras --qat --distill --training unlabelled.npz -o tuned.keras --json",
+        "edgeq tune model.tflite --qat --distill --training unlabelled.npz -o tuned.tflite",
     ],
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     "--output",
     type=click.Path(path_type=Path),
     required=True,
-    help="The .keras file to write; its recipe goes next to it.",
+    help="The file to write, of the kind of MODEL; its recipe goes next to it.",
 )
 @click.option(
     "--scheme",
@@ -73,7 +75,7 @@ def tune_command(
     app.ui.remarks(notes=tuned.notes, warnings=tuned.warnings)
     app.ui.emit("edgeq.tune/1", tuned.to_json())
     app.ui.table(
-        [f"on {tuned.samples} held-out samples", "accuracy", "agreement with float", "drop"],
+        [f"on {tuned.samples} held-out samples", "accuracy", _agreement(tuned), "drop", "SQNR"],
         [
             [title, *_figures(tuned, name)]
             for name, title in (
@@ -84,6 +86,9 @@ def tune_command(
             )
         ],
     )
+    if tuned.loss["qat"] is not None:
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in tuned.loss.items() if value is not None)
+        app.ui.line(f"loss: {shown}")
     drops = [tuned.accuracy_drop_ci95[name] for name in ("ptq", "qat")]
     if tuned.smallest_drop is not None and any(ends and ends[0] <= 0 <= ends[1] for ends in drops):
         app.ui.line(no_drop_shown(tuned.samples, tuned.smallest_drop))
@@ -95,6 +100,11 @@ def tune_command(
     )
 
 
+def _agreement(tuned: Tuned) -> str:
+    of = "" if tuned.agreement_of in (None, "classes") else f" of {tuned.agreement_of}"
+    return f"agreement{of} with float"
+
+
 def _kept(tuned: Tuned) -> str:
     if tuned.kept == "ptq":
         return "unchanged: tuning did not help"
@@ -102,8 +112,8 @@ def _kept(tuned: Tuned) -> str:
 
 
 def _figures(tuned: Tuned, name: str) -> list[str]:
-    """Return accuracy, agreement and accuracy drop of one file, with their 95 % intervals."""
-    return [
+    """Return accuracy, agreement and accuracy drop of one file, with their 95 % intervals, and its SQNR."""
+    shown = [
         _share(shares.get(name), ends.get(name))
         for shares, ends in (
             (tuned.accuracy, tuned.accuracy_ci95),
@@ -111,6 +121,8 @@ def _figures(tuned: Tuned, name: str) -> list[str]:
             (tuned.accuracy_drop, tuned.accuracy_drop_ci95),
         )
     ]
+    decibels = tuned.sqnr_db.get(name)
+    return [*shown, "-" if decibels is None else f"{decibels:.1f} dB"]
 
 
 def _share(value: float | None, ends: tuple[float, float] | None) -> str:

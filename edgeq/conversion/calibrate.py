@@ -74,6 +74,8 @@ def calibrate(
     against: Path | None = None,
     signature: str = "",
     shapes: Sequence[tuple[str, tuple[int, ...]]] = (),
+    constants: Sequence[tuple[str, float]] = (),
+    states: Sequence[tuple[str, str]] = (),
     on_progress: Progress | None = None,
     deadline_s: float = 3600.0,
     store: Recorder | None = None,
@@ -85,7 +87,7 @@ def calibrate(
         data: representative samples, in any form that `convert` accepts.
         output: a .npz, or a .json with the same content.
         against: histograms of an earlier calibration, to measure how far these samples are from its samples.
-        signature, shapes: what of the source to run, as in a recipe.
+        signature, shapes, constants, states: what of the source to run, as in a recipe.
         on_progress: called with (step, done, total).
         deadline_s: the worker is killed after this time.
         store: where to record the run: None is the store of the default workspace, `UNRECORDED` keeps no
@@ -115,6 +117,8 @@ def calibrate(
             against=Path(against) if against else None,
             signature=signature,
             shapes=tuple(shapes),
+            constants=tuple(constants),
+            states=tuple(states),
             workdir=session.workdir,
         )
         result = session.run(job, subject=source, deadline_s=deadline_s, on_progress=on_progress)

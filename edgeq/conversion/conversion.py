@@ -5,22 +5,26 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeq.conversion.lineage import Inputs, Lineage, digest_inputs, lineage_of
+from edgeq.conversion.losses import Loss, source_of
 from edgeq.conversion.recipes import checked, recipe_of
 from edgeq.conversion.training import check_trainable, with_pruning
 from edgeq.converters_client import ConverterError, Progress, worker_session
 from edgeq.errors import UsageError
 from edgeq.files import obstacle, sha256_of, write_atomic
-from edgeq.store import Recorder, recording_store
+from edgeq.kernels import shipped_tables, table_for
+from edgeq.store import Recorder, Store, recording_store
 from edgeq_converters.edgetpu.values import EdgeTpuSummary
+from edgeq_converters.kernels import Target
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.sources import detect
+from edgeq_converters.training.loss_source import LossSource
 from edgeq_converters.training.pruning.report import PruningReport
-from edgeq_converters.values import Claim, OpKind, OpLine, Parity, Scheme, TensorInfo
+from edgeq_converters.values import Claim, FloatPart, OpKind, OpLine, Parity, Scheme, TensorInfo
 from edgeq_converters.worker.protocol import ConvertJob, ConvertResult
 
 if TYPE_CHECKING:
@@ -44,6 +48,7 @@ class Conversion:
         warnings: what may be wrong with the result.
         pruning: what was pruned and what it gained; None without pruning.
         claim: what the file reaches on samples that it was not fitted on; None where none were held out.
+        float_part: the float operations of an integer model and what they cost; None where all are integer.
     """
 
     source: Path
@@ -66,6 +71,7 @@ class Conversion:
     warnings: tuple[str, ...]
     pruning: PruningReport | None = None
     claim: Claim | None = None
+    float_part: FloatPart | None = None
 
     def ops_by_kind(self) -> dict[str, int]:
         """Return {kind: number of operations} for integer, float and mixed operations."""
@@ -93,6 +99,7 @@ class Conversion:
             "tools": dict(self.tools),
             "parity": None if self.parity is None else asdict(self.parity),
             "claim": None if self.claim is None else asdict(self.claim),
+            "float_part": None if self.float_part is None else asdict(self.float_part),
             "edgetpu": asdict(self.edgetpu),
             "lineage": self.lineage.to_json(),
             "notes": list(self.notes),
@@ -110,12 +117,16 @@ def convert(
     calibration: Calibration | None = None,
     histograms: Path | None = None,
     io: str | None = None,
+    allow_float: bool | None = None,
     prune: str | None = None,
     training: Path | None = None,
     validation: Path | None = None,
     epochs: int | None = None,
     distill: bool = False,
+    loss: Loss | LossSource | None = None,
     strict: bool = False,
+    measure_float: bool = True,
+    machine: str | None = None,
     on_progress: Progress | None = None,
     deadline_s: float = 3600.0,
     store: Recorder | None = None,
@@ -133,12 +144,21 @@ def convert(
         histograms: written by `calibrate` for this model; they replace `calibration`.
         io: type of inputs and outputs of an integer model: `int8`, `uint8`, `int16` or `float32`;
             `uint8,float32` names both.
-        prune: `magnitude:RATIO` or `channels:RATIO`, Keras 3 models only; needs `training`.
+        allow_float: under a full-integer `scheme`, operations without an integer kernel stay float, in
+            place of EQ307.
+        prune: `magnitude:RATIO` or `channels:RATIO,OPTION=VALUE` (docs/training.md), Keras 3 models only;
+            needs `training`.
         training: a .npz with `x` and `y` (docs/data.md).
         validation: data of the same form to measure accuracy on; None holds out a fifth of the training data.
         epochs: of re-tuning; None derives the number from the size of the data.
         distill: re-tune towards the unpruned model's outputs; needs no labels.
+        loss: of the training: `mse`, `mae`, `huber`, `binary_crossentropy`, `categorical_crossentropy`,
+            `sparse_categorical_crossentropy`, `FILE.py:FUNCTION`, `MODULE:FUNCTION`, or a function
+            (targets, outputs) of a file; None is the cross-entropy of a classifier (docs/training.md).
         strict: EQ334 for a result that does not follow its float model, in place of a note.
+        measure_float: time the operations of an integer model that stay float (`float_part`).
+        machine: a class of machines (`x86_64`) or a device that is to run the model. Before the calibration,
+            its kernel table is asked for every operation: a missing kernel is EQ340, slow ones are a warning.
         on_progress: called with (step, done, total).
         deadline_s: the worker is killed after this time.
         store: where to record the run and its lineage: None is the store of the default workspace,
@@ -153,13 +173,13 @@ def convert(
     """
     started_s = time.monotonic()
     source, output = Path(source), Path(output)
-    recipe = with_pruning(
-        checked(recipe, subject="recipe") if recipe else recipe_of(scheme, io=io),
-        prune=prune,
-        epochs=epochs,
-        distill=distill,
+    recipe = (
+        checked(recipe, subject="recipe") if recipe else recipe_of(scheme, io=io, allow_float=allow_float)
     )
+    trained_by = source_of(loss or recipe.loss)
+    recipe = with_pruning(recipe, prune=prune, epochs=epochs, distill=distill, loss=trained_by)
     check_paths(output, source, calibration, histograms, training, validation)
+    target = _target(machine, store)
     with worker_session("convert") as session:
         detect.detect(source)
         require_writable(output)
@@ -169,7 +189,13 @@ def convert(
         histograms = Path(histograms) if histograms and recipe.scheme.needs_ranges else None
         inputs = digest_inputs(
             source,
-            {"calibration": data, "histograms": histograms, "training": training, "validation": validation},
+            {
+                "calibration": data,
+                "histograms": histograms,
+                "training": training,
+                "validation": validation,
+                "loss": None if trained_by is None else trained_by.file,
+            },
             lasting=isinstance(calibration, (str, os.PathLike)),
         )
         converted = session.workdir / "converted.tflite"
@@ -181,7 +207,10 @@ def convert(
             histograms=histograms,
             training=Path(training) if training else None,
             validation=Path(validation) if validation else None,
+            loss=trained_by,
             strict=strict,
+            measure_float=measure_float,
+            target=target,
             workdir=session.workdir,
         )
         result = session.run(job, subject=source, deadline_s=deadline_s, on_progress=on_progress)
@@ -193,11 +222,26 @@ def convert(
     warnings = list(result.warnings)
     if calibration is not None and recipe.scheme is Scheme.FLOAT32:
         warnings.append(f"--calibration was not used: {recipe.scheme} needs none")
+    if machine is not None and target is None:
+        known = ", ".join(sorted(each.machine for each in shipped_tables()))
+        warnings.append(
+            f"nothing is known of the kernels of {machine!r}; there are tables of {known}, "
+            "and `edgeq devices kernels` measures a machine"
+        )
     seconds = time.monotonic() - started_s
     conversion = _conversion(source, output, len(content), recipe, result, warnings, seconds, inputs)
     with recording_store(store) as records:
         records.record_run("convert", conversion.path.stem, conversion.to_json())
     return conversion
+
+
+def _target(machine: str | None, store: Recorder | None) -> Target | None:
+    """Return the machine that a model is for, with its kernel table; None without one."""
+    if machine is None:
+        return None
+    with recording_store(store if isinstance(store, Store) else None) as records:
+        table = table_for(machine, records)
+    return None if table is None else Target(name=machine, table=table)
 
 
 def _conversion(
@@ -210,6 +254,8 @@ def _conversion(
     seconds: float,
     inputs: Inputs,
 ) -> Conversion:
+    if result.tail is not None:  # its choice took time measurements: named in the recipe, it repeats
+        recipe = replace(recipe, tail=result.tail)
     return Conversion(
         source=source,
         path=output,
@@ -229,6 +275,7 @@ def _conversion(
         pruning=result.pruning,
         parity=result.parity,
         claim=result.claim,
+        float_part=result.float_part,
         edgetpu=result.edgetpu,
         lineage=lineage_of(
             inputs, recipe=recipe.to_dict(), tools=result.tools, backend=result.backend, output=output

@@ -10,6 +10,7 @@ from edgeq.conversion.conversion import check_paths, require_writable, unwritabl
 from edgeq.converters_client import ConverterError, worker_session
 from edgeq.files import write_atomic
 from edgeq_converters.edgetpu.values import CompilerLog, EdgeTpuSummary, OpPlacement
+from edgeq_converters.sources import detect
 from edgeq_converters.worker.protocol import EdgeTpuJob
 
 
@@ -55,6 +56,7 @@ def edgetpu(
     """
     model = Path(model)
     with worker_session("edgetpu") as session:
+        detect.require_tflite(model)  # before a process is started
         if output is not None:
             check_paths(output, model)
             require_writable(output)

@@ -1,4 +1,4 @@
-"""Quantization-aware training of a Keras model: a tuned model and its recipe, both or neither."""
+"""Quantization-aware training: a tuned model and its recipe, both or neither."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from typing import Any
 
 from edgeq.conversion.conversion import check_paths, require_writable, unwritable
 from edgeq.conversion.lineage import Lineage, digest_inputs, lineage_of
-from edgeq.conversion.training import check_epochs, check_trainable
+from edgeq.conversion.losses import Loss, source_of
+from edgeq.conversion.training import check_epochs, check_one_loss, check_tunable
 from edgeq.converters_client import Progress, worker_session
 from edgeq.errors import ModelError, UsageError
 from edgeq.files import sha256_of, write_atomic
 from edgeq.store import Recorder, recording_store
 from edgeq_converters.recipe import Recipe
+from edgeq_converters.sources.detect import SourceKind, detect
+from edgeq_converters.training.loss_source import LossSource
 from edgeq_converters.training.settings import TrainingSettings
 from edgeq_converters.values import Scheme
 from edgeq_converters.worker.protocol import TuneJob
@@ -40,11 +43,16 @@ class Tuned:
         tensors: number of activations with a learned range.
         accuracy: top-1 on held-out samples, 0..1: `float` before training, `tuned` as a float model, and the
             integer files `ptq` and `qat`. Each is None without labels.
-        agreement: share of held-out samples on which `ptq` and `qat` predict the float model's class.
+        agreement: share of the float model's answers that `ptq` and `qat` give on held-out samples, as
+            `edgeq evaluate` compares them.
+        agreement_of: what the answers are: `classes`, `boxes` or `mask`; None without any.
         accuracy_ci95, agreement_ci95: Wilson's 95 % intervals of these shares.
         accuracy_drop: accuracy of `float` minus that of `ptq`, `tuned` and `qat`; None without labels.
         accuracy_drop_ci95: Newcombe's 95 % intervals of the drops, for paired samples.
         smallest_drop: the smallest drop that the held-out samples could show; None where there is none.
+        sqnr_db: SQNR of the worst output of `tuned`, `ptq` and `qat` against the float model, on held-out
+            samples; None where nothing differs.
+        loss: the user's loss of `float`, `tuned`, `ptq` and `qat` on held-out samples; None without one.
         samples: number of held-out samples; neither training nor the selection of the epoch saw them. A tuned
             model that is worse on them is not kept.
         seconds: duration of the training.
@@ -67,11 +75,14 @@ class Tuned:
     tensors: int
     accuracy: Mapping[str, float | None]
     agreement: Mapping[str, float | None]
+    agreement_of: str | None
     accuracy_ci95: Mapping[str, tuple[float, float] | None]
     agreement_ci95: Mapping[str, tuple[float, float] | None]
     accuracy_drop: Mapping[str, float | None]
     accuracy_drop_ci95: Mapping[str, tuple[float, float] | None]
     smallest_drop: float | None
+    sqnr_db: Mapping[str, float | None]
+    loss: Mapping[str, float | None]
     samples: int
     seconds: float
     tools: Mapping[str, str]
@@ -95,11 +106,14 @@ class Tuned:
             "tensors": self.tensors,
             "accuracy": dict(self.accuracy),
             "agreement": dict(self.agreement),
+            "agreement_of": self.agreement_of,
             "accuracy_ci95": dict(self.accuracy_ci95),
             "agreement_ci95": dict(self.agreement_ci95),
             "accuracy_drop": dict(self.accuracy_drop),
             "accuracy_drop_ci95": dict(self.accuracy_drop_ci95),
             "smallest_drop": self.smallest_drop,
+            "sqnr_db": dict(self.sqnr_db),
+            "loss": dict(self.loss),
             "samples": self.samples,
             "tools": dict(self.tools),
             "notes": list(self.notes),
@@ -118,24 +132,27 @@ def tune(
     scheme: str = "int8",
     epochs: int | None = None,
     distill: bool = False,
+    loss: Loss | LossSource | None = None,
     strict: bool = False,
     seed: int = 0,
     on_progress: Progress | None = None,
     deadline_s: float = 6 * 3600.0,
     store: Recorder | None = None,
 ) -> Tuned:
-    """Train a Keras 3 model with fake quantization, write it and its recipe, and record the run.
+    """Train a model with fake quantization, write it and its recipe, and record the run.
 
     The same source, data and seed give the same files. A failure writes nothing.
 
     Args:
-        source: a .keras file with a Functional or Sequential model.
-        output: a .keras file; the recipe goes to the same name with `.recipe.json`.
+        source: a .keras file with a Functional or Sequential model; or a float .tflite, with `distill`. Of a
+            .tflite only the values of weights change, in their places.
+        output: a file of the same kind; the recipe goes to the same name with `.recipe.json`.
         training: a .npz with `x` and `y` (docs/data.md).
         validation: data of the same form to measure on; None holds out a fifth of the training data.
         scheme: `int8`, or `int4` for weights of four bits where the runtime has kernels for them.
         epochs: None derives the number from the size of the data.
         distill: train towards the float model's outputs; needs no labels.
+        loss: as in `convert`.
         strict: EQ334 for a useless result, in place of a warning; nothing is written then.
         seed: of everything random.
         on_progress: called with (step, done, total).
@@ -144,7 +161,7 @@ def tune(
             `UNRECORDED` keeps no record.
 
     Raises:
-        UsageError: an unknown scheme, fewer than one epoch, an output that is not .keras or is the source.
+        UsageError: an unknown scheme, fewer than one epoch, an output of another kind or that is the source.
         MissingExtra: TensorFlow is not installed.
         DataError: EQ2xx, the training or validation data.
         ModelError: EQ3xx, the model or its training.
@@ -155,16 +172,24 @@ def tune(
     if scheme not in SCHEMES:
         raise UsageError("--scheme", expected=f"one of {', '.join(SCHEMES)}", got=repr(scheme))
     check_epochs(epochs)
-    if output.suffix != ".keras":
-        raise UsageError(str(output), expected="a name that ends with .keras", got=output.name)
+    trained_by = source_of(loss)
+    check_one_loss(trained_by, distill=distill)
     check_paths(output, source, training, validation)
     recipe_path = output.with_suffix(".recipe.json")
     with worker_session("tune") as session:
-        check_trainable(source, training, option="edgeq tune")
+        check_tunable(source, training, distill=distill)
+        suffix = ".tflite" if detect(source) is SourceKind.TFLITE else ".keras"
+        if output.suffix != suffix:
+            raise UsageError(str(output), expected=f"a name that ends with {suffix}", got=output.name)
         require_writable(output)
         require_writable(recipe_path)
-        written = session.workdir / "tuned.keras"
-        inputs = digest_inputs(source, {"training": training, "validation": validation}, lasting=True)
+        written = session.workdir / f"tuned{suffix}"
+        data = {
+            "training": training,
+            "validation": validation,
+            "loss": None if trained_by is None else trained_by.file,
+        }
+        inputs = digest_inputs(source, data, lasting=True)
         job = TuneJob(
             source=source,
             output=written,
@@ -174,6 +199,7 @@ def tune(
                 validation=Path(validation) if validation else None,
                 epochs=epochs,
                 distill=distill,
+                loss=trained_by,
                 seed=seed,
             ),
             workdir=session.workdir,
@@ -189,6 +215,8 @@ def tune(
         _write(output, written.read_bytes(), recipe_path, result.report.recipe)
     report = result.report
     options = {"scheme": scheme, "epochs": epochs, "distill": distill, "seed": seed}
+    if trained_by is not None:
+        options["loss"] = str(trained_by)
     tuned = Tuned(
         source=source,
         path=output,
@@ -203,11 +231,14 @@ def tune(
         tensors=report.tensors,
         accuracy=report.accuracy,
         agreement=report.agreement,
+        agreement_of=report.agreement_of,
         accuracy_ci95=report.accuracy_ci95,
         agreement_ci95=report.agreement_ci95,
         accuracy_drop=report.accuracy_drop,
         accuracy_drop_ci95=report.accuracy_drop_ci95,
         smallest_drop=report.smallest_drop,
+        sqnr_db=report.sqnr_db,
+        loss=report.loss,
         samples=report.samples,
         notes=report.notes,
         warnings=report.warnings,
@@ -217,7 +248,7 @@ def tune(
             inputs,
             recipe={"schema": SCHEMA, **options},
             tools=result.tools,
-            backend="keras",
+            backend="keras" if suffix == ".keras" else "tensorflow",
             output=output,
         ),
     )

@@ -48,6 +48,8 @@ def recipe_of(scheme: str | None, *, base: Recipe | None = None, **changes: Any)
             subject = f"--{key} {given[key]}"
         elif key == "float_ops" and key in given:
             subject = f"--keep-float {' '.join(given[key])}"
+        elif key == "allow_float":
+            subject = "--allow-float"
         raise UsageError(subject, problem) from error
     return recipe
 

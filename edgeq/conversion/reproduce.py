@@ -16,6 +16,7 @@ from edgeq.errors import ModelError
 from edgeq.store import UNRECORDED
 from edgeq.version import VERSION
 from edgeq_converters.recipe import Recipe
+from edgeq_converters.training.loss_source import LossSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +95,7 @@ def _convert(
         histograms=paths.get("histograms"),
         training=paths.get("training"),
         validation=paths.get("validation"),
+        loss=_loss(recipe.loss, paths),
         on_progress=on_progress,
         store=UNRECORDED,
     )
@@ -102,7 +104,7 @@ def _convert(
 def _tune(
     body: Mapping[str, Any], paths: Paths, output: Path, subject: str, on_progress: Progress | None
 ) -> qat.Tuned:
-    options = {key: value for key, value in body.items() if key != "schema"}
+    options = {key: value for key, value in body.items() if key not in {"schema", "loss"}}
     if set(options) != {"scheme", "epochs", "distill", "seed"}:
         raise ModelError(
             subject,
@@ -114,10 +116,21 @@ def _tune(
         output,
         training=paths.get("training"),
         validation=paths.get("validation"),
+        loss=_loss(str(body.get("loss", "")), paths),
         on_progress=on_progress,
         store=UNRECORDED,
         **options,
     )
+
+
+def _loss(text: str, paths: Paths) -> LossSource | str | None:
+    """Return a recorded loss, with the file that was found for it."""
+    file = paths.get("loss")
+    if file is None:
+        return text or None
+    place, _, function = text.rpartition(":")
+    package = "" if place.endswith(".py") or "." not in place else place
+    return LossSource(function=function, file=file, package=package)
 
 
 def differences(lineage: Lineage, tools: Mapping[str, str] | None = None) -> list[str]:

@@ -17,6 +17,7 @@ from edgeq.files import sha256_of
 from edgeq.store import Recorder, recording_store
 from edgeq.values import Metrics
 from edgeq_converters import intervals
+from edgeq_converters.agreement import aligned, compare
 from edgeq_converters.metrics import output_sqnr, sqnr_db, useless_result
 from edgeq_converters.values import OutputSqnr
 
@@ -81,6 +82,7 @@ def evaluate(
     *,
     reference: Path | None = None,
     sequence: bool = False,
+    states: Sequence[tuple[str, str]] = (),
     on_progress: Progress | None = None,
     on_note: Callable[[str], None] | None = None,
     deadline_s: float = 3600.0,
@@ -98,6 +100,7 @@ def evaluate(
         data,
         reference=reference,
         sequence=sequence,
+        states=states,
         on_progress=on_progress,
         deadline_s=deadline_s,
         store=store,
@@ -114,6 +117,7 @@ def evaluate_model(
     *,
     reference: Path | None = None,
     sequence: bool = False,
+    states: Sequence[tuple[str, str]] = (),
     on_progress: Progress | None = None,
     strict: bool = False,
     deadline_s: float = 3600.0,
@@ -129,6 +133,8 @@ def evaluate_model(
         reference: the float .tflite to compare with.
         sequence: the samples are one sequence, in which a model that keeps state is not reset. Sequences of
             an array `sequence_id` in the data hold in any case.
+        states: (input, output) of states: the output is the input's value at the next step; by default what
+            the files say, else those with certain names.
         on_progress: called with (step, done, total).
         strict: EQ334 for a useless model, once the run is recorded, in place of a warning.
         deadline_s: the worker is killed after this time.
@@ -142,7 +148,14 @@ def evaluate_model(
         StoreError: the run cannot be recorded.
     """
     models = [Path(model), *([Path(reference)] if reference is not None else [])]
-    runs = run_all(models, Path(data), sequence=sequence, deadline_s=deadline_s, on_progress=on_progress)
+    runs = run_all(
+        models,
+        Path(data),
+        sequence=sequence,
+        states=states,
+        deadline_s=deadline_s,
+        on_progress=on_progress,
+    )
     outputs = dequantized(runs[0].outputs, runs[0].info.outputs)
     labels = runs[0].labels
     expected = dequantized(runs[1].outputs, runs[1].info.outputs) if len(runs) > 1 else None
@@ -152,6 +165,7 @@ def evaluate_model(
         labels,
         names=[tensor.name for tensor in runs[0].info.outputs],
         independent=runs[0].sequences in (None, len(outputs[0])),
+        selected=runs[-1].info.selected_outputs,
     )
     useless = metrics.useless
     evaluation = Evaluation(
@@ -176,35 +190,60 @@ def metrics_of(
     *,
     names: Sequence[str] = (),
     independent: bool = True,
+    selected: Sequence[int] = (),
 ) -> Metrics:
     """Return the metrics of a model's outputs. A pure function.
 
     Args:
-        outputs: real values, samples first; the classes are those of the first.
+        outputs: real values, samples first; classes are those of the first. `edgeq_converters.agreement`
+            says how boxes and masks are recognized.
         expected: the float model's, in the same order; None without one.
         labels: the right class of each sample; None without them.
         names: of the outputs; their positions without them.
         independent: whether the samples are independent of each other; there are no intervals otherwise.
+        selected: positions of the outputs that NON_MAX_SUPPRESSION and what follows it compute.
     """
     answers = predicted(outputs[0])
     right = None if labels is None else answers == labels
-    same = None if expected is None else answers == predicted(expected[0])
+    agreed = (
+        None
+        if expected is None
+        else compare(outputs, expected, labelled=labels is not None, selected=selected)
+    )
+    same = None if agreed is None else agreed.same
+    if expected is not None:
+        outputs, expected = aligned(outputs, expected, selected=selected)
+    listed = agreed is not None and agreed.listed
+    useless = agreed.useless if agreed is not None else None
+    if useless is None and (selected or not listed):
+        useless = useless_result(*_by_place(outputs, expected, selected), labels)
     drop = None
     if right is not None and expected is not None:
         drop = intervals.drop(predicted(expected[0]) == labels, right)
     return Metrics(
         samples=len(answers),
         accuracy=None if labels is None else accuracy(outputs[0], labels),
-        agreement=None if expected is None else agreement(outputs[0], expected[0]),
+        agreement=None if agreed is None else agreed.share,
+        agreement_of=None if agreed is None else agreed.answer.value,
         output_sqnr_db=None if expected is None else sqnr_db(outputs, expected),
         outputs=_by_output(outputs, expected, names),
-        useless=useless_result(outputs, expected, labels),
+        useless=useless,
         accuracy_ci95=intervals.share_ci95(right) if independent and right is not None else None,
         agreement_ci95=intervals.share_ci95(same) if independent and same is not None else None,
         accuracy_drop=None if drop is None else drop.share,
         accuracy_drop_ci95=drop.ci95 if independent and drop is not None else None,
         smallest_drop=drop.smallest if independent and drop is not None else None,
     )
+
+
+def _by_place(
+    outputs: Sequence[Real], expected: Sequence[Real] | None, selected: Sequence[int]
+) -> tuple[Sequence[Real], Sequence[Real] | None]:
+    """Return (outputs, the float model's) without those whose rows are selected: they have no fixed place."""
+    if expected is None:
+        return outputs, None
+    kept = [i for i in range(len(outputs)) if i not in selected]
+    return [outputs[i] for i in kept], [expected[i] for i in kept]
 
 
 def _by_output(
@@ -245,8 +284,3 @@ def predicted(output: Real) -> npt.NDArray[np.int64]:
 def accuracy(output: Real, labels: npt.NDArray[np.int64]) -> float:
     """Return the share of samples whose predicted class is the label, 0..1."""
     return float(np.mean(predicted(output) == labels))
-
-
-def agreement(output: Real, reference: Real) -> float:
-    """Return the share of samples with the reference's predicted class, 0..1."""
-    return float(np.mean(predicted(output) == predicted(reference)))

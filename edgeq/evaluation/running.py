@@ -29,7 +29,7 @@ class ModelRun:
         outputs: in the model's own types, samples first.
         labels: int64 (samples,), checked against the outputs; None where the data has none.
         sequences: how many sequences the samples were, each independent sample being one; None for a model
-            that keeps no state.
+            that neither keeps nor carries a state.
         notes: how the data was adapted to the model's inputs.
         warnings: what may be wrong with the data.
     """
@@ -96,13 +96,15 @@ def run_all(
     data: Path | Array | Sequence[Array] | Mapping[str, Array],
     *,
     sequence: bool = False,
+    states: Sequence[tuple[str, str]] = (),
     compiled: Path | None = None,
     deadline_s: float,
     on_progress: Progress | None = None,
 ) -> tuple[ModelRun, ...]:
     """Run models with the same inputs and outputs on the same data, in one child process.
 
-    Arguments and errors as in `run`. `inputs` of every run are those of the first model.
+    `states` are (input, output) by name, where the models' files do not say them. Other arguments and errors
+    as in `run`. `inputs` of every run are those of the first model.
     """
     with worker_session("run") as session:
         for model in models:
@@ -114,6 +116,7 @@ def run_all(
             arrays=arrays,
             sequence=sequence,
             compiled=compiled,
+            states=tuple(states),
         )
         result = session.run(job, subject=models[0], deadline_s=deadline_s, on_progress=on_progress)
         with np.load(arrays, allow_pickle=False) as loaded:

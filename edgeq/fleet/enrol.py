@@ -29,6 +29,7 @@ from edgeq.fleet.ssh.route import HostKeys, first_jump_key, host_keys, resolve_r
 from edgeq.fleet.ssh.transport import route_of
 from edgeq.fleet.trust import pin
 from edgeq.fleet.trust_documents import pin_document
+from edgeq.kernels import class_name, record_class
 from edgeq.store import Store, recording_store
 from edgeq.values import Device, DeviceKind, TransportKind
 
@@ -216,6 +217,8 @@ def enrol(
     else:
         inventory.add(device)
     _audit("devices add", device, None, workspace, store)
+    with recording_store(store, workspace) as opened:
+        record_class(device.name, class_name(facts.machine, facts.pointer_bits), opened)
     return Enrolment(
         device=device,
         facts=facts,

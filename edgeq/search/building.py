@@ -101,6 +101,7 @@ def _metrics(body: Body) -> Metrics:
         samples=body["samples"],
         accuracy=body["accuracy"],
         agreement=body["agreement"],
+        agreement_of=body.get("agreement_of"),
         output_sqnr_db=sqnr,
         outputs=tuple(
             OutputSqnr(**{**each, "dead": tuple(each["dead"])}) for each in body.get("outputs", ())
@@ -162,6 +163,7 @@ class CandidateBuilder:
                 path,
                 recipe=recipe,
                 calibration=self.blueprint.calibration if recipe.scheme.needs_ranges else None,
+                measure_float=False,  # the search times whole candidates
                 on_progress=self.on_progress,
                 store=UNRECORDED,  # the candidate's record has the conversion and the metrics
             )

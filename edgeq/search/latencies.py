@@ -41,6 +41,11 @@ class Timing(Protocol):
         """Return its name, under which timings are recorded and reused."""
         ...
 
+    @property
+    def machine(self) -> str:
+        """Return the name of its kernel table: a device, or a class of machines."""
+        ...
+
     def measure(self, variants: Sequence[Variant]) -> Mapping[str, Latency]:
         """Return {SHA-256 of a model: latency}, without models that could not be measured."""
         ...
@@ -57,6 +62,11 @@ class ThisMachine:
     def where(self) -> str:
         """Return the machine's name and kind, so that no other machine reuses its timings."""
         return f"host {platform.node()} {platform.machine()} x{self._rounds}"
+
+    @property
+    def machine(self) -> str:
+        """Return the class of this machine."""
+        return platform.machine()
 
     def measure(self, variants: Sequence[Variant]) -> Mapping[str, Latency]:
         """Return the latency of every model on one thread."""

@@ -8,15 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from edgeq.benchmark import BenchResult, bench
+from edgeq.benchmark import BenchResult
+from edgeq.benchmark.trial import bench_bundle
 from edgeq.blueprint import Blueprint
-from edgeq.bundle import Bundle, make_bundle, read_bundle
-from edgeq.bundle.archive import resigned
-from edgeq.bundle.signers import release_signers
+from edgeq.bundle import make_bundle
 from edgeq.errors import DeviceError
 from edgeq.fleet.connect import open_agent
-from edgeq.fleet.deploy import deploy_device
-from edgeq.fleet.trust import read_trust
+from edgeq.kernels import class_name, class_of, record_class, table_for
 from edgeq.search.measuring import Latency
 from edgeq.search.records import Records, StepKind, key_of
 from edgeq.store import UNRECORDED, Store
@@ -66,6 +64,20 @@ class OnDevice:
     def where(self) -> str:
         """Return the device's name and pinned key, so that no replacement reuses its timings."""
         return f"device {self._device.name} {self._device.host_key}"
+
+    @property
+    def machine(self) -> str:
+        """Return the device's name; its class of machines is asked for where no record has it.
+
+        Raises:
+            TransportError: the device cannot be reached.
+        """
+        name = self._device.name
+        if table_for(name, self._store) is None and class_of(name, self._store) is None:
+            with open_agent(self._device) as client:
+                facts = client.facts()
+            record_class(name, class_name(facts.machine, facts.pointer_bits), self._store)
+        return name
 
     def measure(self, variants: Sequence[Variant]) -> Mapping[str, Latency]:
         """Deploy and benchmark every model twice, the second time in the other order.
@@ -119,21 +131,10 @@ class OnDevice:
 
     def _bench(self, variant: Variant, bundle: Path, name: str) -> BenchResult | None:
         try:
-            deploy_device(self._device, self._next_release(bundle, name), workspace=self._workspace)
-            with open_agent(self._device) as client:
-                return bench(client, name, device=self._device.name, store=self._store)
+            return bench_bundle(self._device, bundle, name, workspace=self._workspace, store=self._store)
         except DeviceError as error:
             self._say(f"{self._device.name} refuses {variant.name}: {error.message}")
             return None
-
-    def _next_release(self, path: Path, name: str) -> Bundle:
-        """Return the bundle with a counter above the committed one, below which the device refuses it."""
-        with open_agent(self._device) as client:
-            committed = read_trust(client).counters.get(name)
-        keys = release_signers(self._workspace)
-        return resigned(
-            read_bundle(path), path, counter=(committed.counter if committed else 0) + 1, keys=keys
-        )
 
 
 def _latency(results: Sequence[Figures]) -> Latency:

@@ -74,7 +74,8 @@ def _table(result: SearchResult) -> Table:
         rows=tuple(_row(point, chosen) for point in result.scores.points),
         numeric=(1, 2, 3, 4, 5, 6),
         note="In the blueprint's order of preference. Front: no other candidate is as good in accuracy, "
-        "SQNR, size and latency and better in one; latencies within 3 % count as equal.",
+        "SQNR, size and latency and better in one; latencies within 3 % count as equal. The SQNR is that of "
+        "the worst slice of the worst output.",
     )
 
 
@@ -86,7 +87,7 @@ def _row(point: Point, chosen: Point | None) -> tuple[str, ...]:
         "-" if latency is None else format_duration(latency.p50_ns),
         "-" if latency is None else format_duration(latency.p95_ns),
         "-" if metrics.accuracy is None else format_percent(metrics.accuracy),
-        decibel(metrics.output_sqnr_db),
+        decibel(metrics.worst_sqnr_db),
         str(len(point.built.recipe.float_ops)),
         "yes" if point.on_front else "no",
         ", ".join(gate.text for gate in point.gates) or "none stated",
@@ -104,7 +105,7 @@ def _front(
         (x, y, point)
         for point in points
         if (x := across(point)) is not None
-        and (y := point.variant.metrics.output_sqnr_db) is not None
+        and (y := point.variant.metrics.worst_sqnr_db) is not None
         and math.isfinite(y)
     ]
     if not shown:
@@ -129,7 +130,8 @@ def _front(
     return Figure(
         id=f"front-{name}",
         title=f"Output SQNR against {name}",
-        caption="Up and to the left is better. The float model has no noise and is not drawn.",
+        caption="Up and to the left is better. The SQNR is that of the worst slice of the worst output. The "
+        "float model has no noise and is not drawn.",
         data=tuple(traces),
         layout={"xaxis": {"title": {"text": label}}, "yaxis": {"title": {"text": "output SQNR (dB)"}}},
     )
@@ -156,6 +158,6 @@ def _regions_figure(result: SearchResult) -> Figure:
         ),
         layout={
             "xaxis": {"title": {"text": "share of the multiplications in float (%)"}},
-            "yaxis": {"title": {"text": "SQNR at the logits (dB)"}},
+            "yaxis": {"title": {"text": "SQNR of the worst slice at the logits (dB)"}},
         },
     )

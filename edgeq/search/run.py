@@ -12,6 +12,7 @@ from edgeq.conversion import Recipe
 from edgeq.conversion.lineage import BlueprintRecord, ChosenBy, file_record
 from edgeq.converters_client import Progress
 from edgeq.errors import BlueprintError, ModelError
+from edgeq.kernels import KernelTable, table_for, unsuited
 from edgeq.search import building, finalists, latencies
 from edgeq.search.building import BuiltCandidate, CandidateBuilder
 from edgeq.search.measuring import measure_float_regions
@@ -151,14 +152,15 @@ def search(
         regions, regions_reused = _measure_regions(
             builder, blueprint.calibration, common, opened, on_progress
         )
-        built = [float_model, *(builder.build(*each) for each in _schemes(blueprint, common))]
+        table = table_for(timing.machine, opened)
+        built = [float_model, *(_build(builder, table, *each) for each in _schemes(blueprint, common))]
         if built[1].variant is None:
             # Some operation cannot be int8, so the basis of all candidates keeps it float.
             mixed = replace(common, scheme=Scheme.INT8_MIXED)
             built.append(builder.build(Scheme.INT8_MIXED.value, INT8, mixed))
         for number, choice in enumerate(finalists.finalists(regions.sets, count), start=1):
             kept = len(choice.float_ops)
-            sqnr = f"{choice.sqnr_db:.1f} dB at the logits, uncorrected"
+            sqnr = f"{choice.sqnr_db:.1f} dB in the worst slice at the logits, uncorrected"
             say(f"candidate {number}: {kept} operations float, {sqnr}")
             built.append(_build_regions(builder, choice, regions, common))
         variants = [each.variant for each in built if each.variant is not None]
@@ -225,6 +227,7 @@ def _measure_regions(
         calibration=builder.digests["calibration"],
         calibrator=calibrator,
         most=_MOST_CHOICES,
+        ranked_by="worst slice",
     )
     known = records.find(key)
     if known is not None:
@@ -243,6 +246,16 @@ def _schemes(blueprint: Blueprint, common: Recipe) -> list[tuple[str, str, Recip
         if scheme not in {Scheme.INT8, Scheme.INT8_MIXED, Scheme.FLOAT32}:
             fixed.append((scheme.value, scheme.value, Recipe(scheme=scheme)))
     return fixed
+
+
+def _build(
+    builder: CandidateBuilder, table: KernelTable | None, name: str, family: str, recipe: Recipe
+) -> BuiltCandidate:
+    """Return the candidate of a scheme; one that the machine runs slowly is not built, and says why."""
+    reason = None if table is None or name == INT8 else unsuited(table, recipe.scheme)
+    if reason is None:
+        return builder.build(name, family, recipe)
+    return BuiltCandidate(name=name, family=family, recipe=recipe, variant=None, problem=reason, reused=False)
 
 
 def _build_regions(

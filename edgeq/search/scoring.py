@@ -24,7 +24,8 @@ class Point:
     """A candidate with its measured figures.
 
     Attributes:
-        on_front: no other candidate is as good in accuracy, SQNR, size and latency and better in one.
+        on_front: no other candidate is as good in accuracy, SQNR of the worst slice, size and latency and
+            better in one.
         admissible: no gate fails, and the blueprint lists the scheme.
         limits_text: the outcome of each limit.
     """
@@ -128,7 +129,7 @@ def _beats(one: Variant, other: Variant, latencies: Mapping[str, Latency]) -> bo
     for a, b, same in (
         (-float(one.size_bytes), -float(other.size_bytes), 0.0),
         (_or_least(one.metrics.accuracy), _or_least(other.metrics.accuracy), 0.0),
-        (_or_least(one.metrics.output_sqnr_db), _or_least(other.metrics.output_sqnr_db), SAME_DB),
+        (_or_least(one.metrics.worst_sqnr_db), _or_least(other.metrics.worst_sqnr_db), SAME_DB),
         (*_speeds(one, other, latencies), SAME_LATENCY),
     ):
         better = better or a > b + same
@@ -188,7 +189,7 @@ def _alternative(points: Sequence[Point], plain: Point) -> str:
 
 def _gain_per_cost(point: Point, plain: Point) -> float:
     """Return the gain in dB divided by the relative cost in size and latency, plus a constant of 5 %."""
-    gain = _or_least(point.variant.metrics.output_sqnr_db) - _or_least(plain.variant.metrics.output_sqnr_db)
+    gain = _or_least(point.variant.metrics.worst_sqnr_db) - _or_least(plain.variant.metrics.worst_sqnr_db)
     larger = point.variant.size_bytes / plain.variant.size_bytes - 1
     slower = 0.0
     if point.latency is not None and plain.latency is not None:
@@ -203,8 +204,9 @@ def difference(point: Point, plain: Point) -> str:
     if mixed.accuracy is not None and int8.accuracy is not None:
         before, after = format_percent(int8.accuracy), format_percent(mixed.accuracy)
         parts.append(f"accuracy {before}" + ("" if before == after else f" -> {after}"))
-    if mixed.output_sqnr_db is not None and int8.output_sqnr_db is not None:
-        parts.append(f"output SQNR {int8.output_sqnr_db:.1f} -> {mixed.output_sqnr_db:.1f} dB")
+    if mixed.worst_sqnr_db is not None and int8.worst_sqnr_db is not None:
+        what = "worst slice" if any(each.slices for each in int8.outputs) else "output SQNR"
+        parts.append(f"{what} {int8.worst_sqnr_db:.1f} -> {mixed.worst_sqnr_db:.1f} dB")
     parts.append(f"size {format_size(plain.variant.size_bytes)} -> {format_size(point.variant.size_bytes)}")
     if point.latency is not None and plain.latency is not None:
         parts.append(

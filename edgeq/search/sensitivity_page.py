@@ -50,7 +50,8 @@ def _verdicts(result: Sensitivity) -> tuple[VerdictLine, ...]:
     lines = [
         VerdictLine(
             level=Level.NOTE,
-            text=f"All operations in int8: SQNR {decibel(result.int8_db)} at {where}, uncorrected.",
+            text=f"All operations in int8: SQNR {decibel(result.int8_db)} at {where}, uncorrected"
+            f"{_worst_at(result)}.",
         )
     ]
     worst = [line for i in result.ranking for line in result.ops[i].advice]
@@ -59,19 +60,37 @@ def _verdicts(result: Sensitivity) -> tuple[VerdictLine, ...]:
     return tuple(lines)
 
 
+def _worst_at(result: Sensitivity) -> str:
+    worst = min(result.int8_outputs, key=lambda output: output.worst_db, default=None)
+    return "" if worst is None or not result.has_slices else f" ({worst.worst_at}, the worst)"
+
+
 def _table(result: Sensitivity) -> Table:
+    where = ("worst at",) if result.has_slices else ()
     return Table(
         id="operations",
         title="Operations",
-        headings=("op", "operation", "alone", "up to here", "its output", "share", "output", "weights", ""),
-        rows=tuple(_row(op) for op in result.ops),
+        headings=(
+            "op",
+            "operation",
+            "alone",
+            "up to here",
+            "its output",
+            "share",
+            "output",
+            "weights",
+            "",
+            *where,
+        ),
+        rows=tuple(_row(op, where=bool(where)) for op in result.ops),
         numeric=(0, 2, 3, 4, 5),
-        note="SQNR in dB. Alone: only this operation is int8. Up to here: it and all before it. Its output: "
-        "the noise in its own output where all are int8. Share: of the sum of what each alone adds.",
+        note="SQNR in dB; at the logits, of the worst slice of the worst output. Alone: only this operation "
+        "is int8. Up to here: it and all before it. Its output: the noise in its own output where all are "
+        "int8. Share: of the sum of what each alone adds.",
     )
 
 
-def _row(op: OpSensitivity) -> tuple[str, ...]:
+def _row(op: OpSensitivity, *, where: bool) -> tuple[str, ...]:
     return (
         str(op.index),
         op.op,
@@ -82,6 +101,7 @@ def _row(op: OpSensitivity) -> tuple[str, ...]:
         _range(op.activation),
         _range(op.weights),
         op.reason,
+        *(("-" if op.alone_at is None else op.alone_at.worst_at,) if where else ()),
     )
 
 

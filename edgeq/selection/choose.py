@@ -225,13 +225,13 @@ def _failed(gates: Sequence[Gate]) -> int:
 
 
 def _qualities(variant: Variant) -> tuple[float, float, float]:
-    """Return (negative size, accuracy, SQNR): for each, larger is better."""
+    """Return (negative size, accuracy, SQNR of the worst slice): for each, larger is better."""
     metrics = variant.metrics
     least = float("-inf")
     return (
         -float(variant.size_bytes),
         least if metrics.accuracy is None else metrics.accuracy,
-        least if metrics.output_sqnr_db is None else metrics.output_sqnr_db,
+        least if metrics.worst_sqnr_db is None else metrics.worst_sqnr_db,
     )
 
 

@@ -7,23 +7,14 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.eventually import until
+
 pytestmark = pytest.mark.convert
-
-
-def _wait_for(condition: Callable[[], Any], timeout_s: float = 20) -> Any:
-    end = time.monotonic() + timeout_s
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
 
 
 def _children(pid: int) -> list[int]:
@@ -65,15 +56,15 @@ def test_kill_in_the_middle_of_an_activation(
     with serving.start("activate") as process:
         process.stdin.write(json.dumps(slow_bundle.request()).encode() + b"\n")
         process.stdin.close()
-        child = _wait_for(lambda: _children(process.pid))[0]
+        child = until(lambda: _children(process.pid))[0]
         state = serving.home / "models" / "tiny" / "state.json"
-        _wait_for(lambda: json.loads(state.read_text())["state"] == "staged")
+        until(lambda: json.loads(state.read_text())["state"] == "staged")
         process.kill()
         process.wait()
         process.stdout.close()
         process.stderr.close()
         process.stdin = None
-    _wait_for(lambda: _gone(child))  # the model's process ends with the agent
+    until(lambda: _gone(child))  # the model's process ends with the agent
     assert serving.current("tiny") == int8_bundle.release
     assert (
         serving.call("infer", kit.npz(input_0=tiny_data[:2]), model="tiny").result["release"]
@@ -158,7 +149,7 @@ def test_status_during_an_activation_leaves_it_alone(
     with serving.start("activate") as process:
         process.stdin.write(json.dumps(slow_bundle.request()).encode() + b"\n")
         process.stdin.flush()
-        _wait_for(lambda: _children(process.pid))
+        until(lambda: _children(process.pid))
         model = serving.call("status").result["models"]["tiny"]
         assert (model["state"], model["current"]) == ("staged", int8_bundle.release)
         out, _ = process.communicate()
@@ -184,7 +175,7 @@ def test_a_stopped_model_is_killed_at_the_deadline(serving: Any, slow_bundle: An
     with serving.start("activate") as process:
         process.stdin.write(json.dumps(slow_bundle.request(timeout_s=2)).encode() + b"\n")
         process.stdin.flush()
-        child = _wait_for(lambda: _children(process.pid))[0]
+        child = until(lambda: _children(process.pid))[0]
         os.kill(child, signal.SIGSTOP)  # neither reads, computes nor answers from here on
         out, _ = process.communicate(timeout=30)
     assert json.loads(out.splitlines()[-1])["error"]["code"] == "EQ511"
@@ -253,10 +244,10 @@ def test_sigterm_ends_the_child_too(serving: Any, slow_bundle: Any, int8_bundle:
     with serving.start("activate") as process:
         process.stdin.write(json.dumps(slow_bundle.request()).encode() + b"\n")
         process.stdin.flush()
-        child = _wait_for(lambda: _children(process.pid))[0]
+        child = until(lambda: _children(process.pid))[0]
         process.terminate()
         process.communicate(timeout=20)
-    _wait_for(lambda: _gone(child))
+    until(lambda: _gone(child))
     assert serving.current("tiny") == int8_bundle.release
     assert serving.call("status").result["models"]["tiny"]["state"] == "rolled_back"
 

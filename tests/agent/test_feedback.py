@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -19,15 +18,9 @@ from edgeq_agent.storage.home import Home
 from edgeq_agent.telemetry.merge import merge_windows
 from edgeq_agent.telemetry.window import Feedback, parse
 from tests.agent.served import running
+from tests.eventually import until
 
 pytestmark = pytest.mark.convert
-
-
-def _until(true: Any, timeout_s: float = 20) -> None:
-    end = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < end, "did not come true"
-        time.sleep(0.01)
 
 
 def windows_of(device: Any) -> list[dict[str, Any]]:
@@ -134,11 +127,11 @@ def test_feedback_counts_for_a_release_that_has_been_replaced(
     with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
         tickets = [str(rt.run(tiny_data[0], ticket=True).ticket) for _ in range(3)]
         release_store.point(Home(str(both.home)), "tiny", int8_bundle.release)
-        _until(lambda: rt.release == int8_bundle.release)
+        until(lambda: rt.release == int8_bundle.release)
         rt.feedback(tickets[0], True)
-        _until(lambda: counts(windows_of(both)).get(float_bundle.release) == (1, 1, 0))
+        until(lambda: counts(windows_of(both)).get(float_bundle.release) == (1, 1, 0))
         rt.feedback(tickets[1], False)  # its window was stored and the release replaced; it still counts
-        _until(lambda: counts(windows_of(both)).get(float_bundle.release) == (2, 1, 0))
+        until(lambda: counts(windows_of(both)).get(float_bundle.release) == (2, 1, 0))
         rt.feedback(tickets[2], True)
     assert counts(windows_of(both))[float_bundle.release] == (3, 2, 0)
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,13 @@ from edgeq_agent import Runtime
 from edgeq_agent.http.open_inference import Service
 from edgeq_agent.sdk.call_metrics import CallMetrics
 from edgeq_agent.sdk.recorder import Recorder
-from edgeq_agent.storage import clock, disk
+from edgeq_agent.storage import clock, disk, scratch
 from edgeq_agent.storage.home import Home
 from edgeq_agent.telemetry import open_windows, outbox
 from edgeq_agent.telemetry.window import parse
+from tests.eventually import until
 
 pytestmark = pytest.mark.convert
-
-
-def _until(true: Callable[[], object], timeout_s: float = 30) -> None:
-    end = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < end, "did not come true"
-        time.sleep(0.02)
 
 
 def _windows(on: Any) -> list[dict[str, Any]]:
@@ -78,8 +71,8 @@ def test_a_recorder_survives_any_failure(
         monkeypatch.setattr(owner, name, fail)
         for _ in range(300):
             rt.infer(tiny_data[0])
-        _until(lambda: failures)
-        _until(lambda: not rt.recording_problem)
+        until(lambda: failures)
+        until(lambda: not rt.recording_problem)
         for _ in range(10):
             rt.infer(tiny_data[0])
         assert rt.problems
@@ -104,10 +97,10 @@ def test_a_recorder_whose_thread_has_ended_is_restarted(
     monkeypatch.setattr(Recorder, "tick", end)
     with Runtime("tiny", str(serving.home), poll_s=0.2) as rt:
         rt.infer(tiny_data[0])
-        _until(lambda: ended)
+        until(lambda: ended)
         rt.infer(tiny_data[0])
-        _until(lambda: any("restarted" in problem.text for problem in rt.problems))
-        _until(lambda: not rt.recording_problem)
+        until(lambda: any("restarted" in problem.text for problem in rt.problems))
+        until(lambda: not rt.recording_problem)
     assert _sum(_windows(serving)) == 2
     assert serving.call("status").result["models"]["tiny"]["recorder"]["restarts"] == 1
 
@@ -133,10 +126,10 @@ def test_readiness_shows_that_nothing_is_recorded(
         assert service.respond("GET", "/v2/health/ready", {}, b"").status == 200
         with monkeypatch.context() as patch:
             patch.setattr(Recorder, "store_counters", fail)
-            _until(lambda: rt.recording_problem)
+            until(lambda: rt.recording_problem)
             assert "RuntimeError: of a bug" in rt.recording_problem
             assert service.respond("GET", "/v2/health/ready", {}, b"").status == 400
-        _until(lambda: not rt.recording_problem)
+        until(lambda: not rt.recording_problem)
         assert service.respond("GET", "/v2/health/ready", {}, b"").status == 200
 
 
@@ -167,7 +160,7 @@ def test_a_killed_process_loses_at_most_its_last_second(serving: Any, tiny_model
         assert process.stdout is not None
         assert process.stdout.readline() == b"done\n"
         file = serving.home / "open-windows"
-        _until(lambda: any(f'"unrecorded":{calls}' in each.read_text() for each in file.glob("*.json")))
+        until(lambda: any(f'"unrecorded":{calls}' in each.read_text() for each in file.glob("*.json")))
         assert _windows(serving) == [], "the process lives: its window is open"
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -214,7 +207,7 @@ def test_each_window_that_began_is_stored_lost_or_open(
     with Runtime("tiny", str(serving.home), window_s=0.3) as rt:
         for _ in range(3):
             rt.infer(tiny_data[0])
-            _until(lambda: not rt.recording_problem)
+            until(lambda: not rt.recording_problem)
             time.sleep(1.2)
     assert [each["seq"] for each in _windows(serving)] == [1, 2, 3]
     with Runtime("tiny", str(serving.home)):
@@ -235,7 +228,7 @@ def test_a_power_cut_loses_at_most_the_last_second(
             for _ in range(calls):
                 rt.infer(tiny_data[0])
         chance = random.Random(how)  # noqa: S311 - a seed that a failure names
-        _until(lambda: '"unrecorded":17' in str(cache.after_cut("lost", chance)))
+        until(lambda: '"unrecorded":17' in str(cache.after_cut("lost", chance)))
         left = cache.after_cut(how, chance)
         # SQLite syncs its own file.
         left["outbox.db"] = Path(serving.home, "outbox.db").read_bytes()
@@ -251,8 +244,7 @@ def test_a_window_that_was_stored_is_not_counted_again(serving: Any, tiny_data: 
     home = Home(str(serving.home))
     with Runtime("tiny", str(serving.home)) as rt:
         rt.infer(tiny_data[0])
-        _until(lambda: list((serving.home / "open-windows").glob("*.json")))
-        (path,) = (serving.home / "open-windows").glob("*.json")
+        (path,) = until(lambda: list((serving.home / "open-windows").glob("[0-9]*.json")))
         kept = path.read_bytes()
     assert not path.exists(), "a runtime that is closed leaves no open window"
     # As if the process had been killed after it stored the window and before it removed the file.
@@ -260,6 +252,26 @@ def test_a_window_that_was_stored_is_not_counted_again(serving: Any, tiny_data: 
     with outbox.opened(home) as box:
         assert open_windows.recover(home, box) == 0
         assert box.pending() == 1
+
+
+def test_a_file_that_is_being_replaced_is_not_read(serving: Any, tiny_data: Any) -> None:
+    home = Home(str(serving.home))
+    with Runtime("tiny", str(serving.home)) as rt:
+        rt.infer(tiny_data[0])
+        (path,) = until(lambda: list((serving.home / "open-windows").glob("[0-9]*.json")))
+        unfinished = Path(scratch.beside(str(path)))
+        unfinished.write_bytes(path.read_bytes())
+        with outbox.opened(home) as box:
+            assert open_windows.recover(home, box) == 0
+            assert box.pending() == 0
+        assert unfinished.exists(), "its process runs"
+        # A process that was killed before it put the new file in place.
+        dead = path.with_name(f".999999999.1.0-{path.name}")
+        unfinished.rename(dead)
+        with outbox.opened(home) as box:
+            assert open_windows.recover(home, box) == 0
+        assert not dead.exists()
+    assert [each["inferences"] for each in _windows(serving)] == [1]
 
 
 def test_a_damaged_file_of_open_windows_is_renamed(serving: Any) -> None:

@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,19 +31,13 @@ from edgeq_agent.storage import files
 from edgeq_agent.storage.home import Home
 from tests import stateful
 from tests.agent.held_calls import alive
+from tests.eventually import until
 
 pytestmark = pytest.mark.convert
 
 START = np.array(stateful.START, np.float32)
 ONE = np.ones(2, np.float32)
 SAMPLES = stateful.samples()
-
-
-def _until(true: Callable[[], object], timeout_s: float = 20) -> None:
-    end = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < end, "did not come true"
-        time.sleep(0.01)
 
 
 def _releases(home: Any) -> tuple[str, str]:
@@ -266,7 +259,7 @@ class TestSwap:
             with rt.session() as session:
                 session.infer(ONE)
                 _swap(total, before)
-                _until(lambda: rt.release == before)
+                until(lambda: rt.release == before)
                 time.sleep(0.1)
                 answer = session.run(ONE)
                 assert answer.release == now
@@ -282,9 +275,9 @@ class TestSwap:
             session = rt.session()
             session.infer(ONE)
             _swap(total, before)
-            _until(lambda: rt.release == before)
+            until(lambda: rt.release == before)
             assert session.release == now
-            _until(lambda: not session.release)
+            until(lambda: not session.release)
             with pytest.raises(SessionEnded, match="was replaced"):
                 session.infer(ONE)
 
@@ -294,7 +287,7 @@ class TestSwap:
             session = rt.session("s")
             session.infer(ONE)
             _swap(total, before)
-            _until(lambda: rt.release == before)
+            until(lambda: rt.release == before)
             with pytest.raises(SessionEnded) as caught:
                 session.infer(ONE)
             assert f"its release {now[:12]} was replaced" in caught.value.problem
@@ -307,7 +300,7 @@ class TestSwap:
         with rt, rt.session() as session:
             session.infer(ONE)
             _swap(total, before)
-            _until(lambda: rt.release == before)
+            until(lambda: rt.release == before)
             answer = session.run(ONE)
             assert (answer.release, answer.restarted, session.restarts) == (before, True, 1)
             np.testing.assert_array_equal(answer.outputs["total"], START + 10)
@@ -361,14 +354,14 @@ class TestSwap:
             thread.start()
         for release in [before, now] * 6:
             _swap(total, release)
-            _until(lambda release=release: rt.release == release)  # type: ignore[misc]
+            until(lambda release=release: rt.release == release)  # type: ignore[misc]
             time.sleep(0.1)
         ended.set()
         for thread in threads:
             thread.join(60)
             assert not thread.is_alive()
-        _until(lambda: rt.open_sessions == 0)
-        _until(lambda: len(alive(Engine)) == 1)
+        until(lambda: rt.open_sessions == 0)
+        until(lambda: len(alive(Engine)) == 1)
         rt.close()
         assert wrong == []
         assert _calls(total) == sum(counts, Counter[str]())

@@ -18,6 +18,7 @@ from edgeq_agent.sdk.errors import SplitUnusable
 from edgeq_agent.split import ab_split
 from edgeq_agent.split.ab_split import Arm, Split, choose
 from edgeq_agent.storage.home import Home
+from tests.eventually import until
 
 KEYS = [f"device-{number}" for number in range(4000)]
 weights = st.floats(0.01, 10, allow_nan=False)
@@ -126,7 +127,7 @@ class TestOnADevice:
         split = Split((Arm("a", "current", 0.7), Arm("b", int8_bundle.release[:10], 0.3)), "first")
         with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
             ab_split.write(home, "tiny", split)
-            _until(lambda: rt.releases == {"a": now, "b": int8_bundle.release})
+            until(lambda: rt.releases == {"a": now, "b": int8_bundle.release})
             arms = [("a", 0.7), ("b", 0.3)]
             for key in KEYS[:200]:
                 answer = rt.run(tiny_data[0], key=key)
@@ -137,7 +138,7 @@ class TestOnADevice:
             assert rt.run(tiny_data[0]).arm == "ab"[choose(arms, "first", device_id)]
             assert rt.run(tiny_data[0], key=device_id).arm == rt.run(tiny_data[0]).arm
             ab_split.remove(home, "tiny")
-            _until(lambda: rt.releases == {"default": now})
+            until(lambda: rt.releases == {"default": now})
             assert rt.run(tiny_data[0], key="any").arm is None
         windows = [event["window"] for event in both.call("telemetry").of("window")]
         by_arm = {window.get("arm"): window for window in windows}
@@ -180,10 +181,10 @@ class TestOnADevice:
         with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
             served = rt.release
             (both.home / "models" / "tiny" / "split.json").write_text("{")
-            _until(lambda: rt.problems)
+            until(lambda: rt.problems)
             assert rt.release == served
             release_store.point(home, "tiny", int8_bundle.release)
-            _until(lambda: rt.release == int8_bundle.release)
+            until(lambda: rt.release == int8_bundle.release)
 
     @pytest.mark.slow
     def test_a_split_json_that_is_damaged_leaves_the_arms_that_serve(
@@ -196,18 +197,11 @@ class TestOnADevice:
             before = rt.releases
             assert set(before) == {"a", "b"}
             (both.home / "models" / "tiny" / "split.json").write_text("{")
-            _until(lambda: rt.problems)
+            until(lambda: rt.problems)
             assert rt.problems[0].code == "EQ546"
             with Runtime("tiny", str(both.home)) as later:
                 assert later.releases == {"default": float_bundle.release}
             time.sleep(0.3)
             assert rt.releases == before
             release_store.point(home, "tiny", int8_bundle.release)
-            _until(lambda: rt.releases == {"default": int8_bundle.release})
-
-
-def _until(true: Any, timeout_s: float = 20) -> None:
-    end = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < end, "did not come true"
-        time.sleep(0.01)
+            until(lambda: rt.releases == {"default": int8_bundle.release})

@@ -9,7 +9,6 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,18 +24,12 @@ from edgeq_agent.sdk.slot import Slot
 from edgeq_agent.storage import files, journal
 from edgeq_agent.storage.home import Home
 from tests.agent.held_calls import HeldCalls, alive
+from tests.eventually import until
 
 pytestmark = pytest.mark.convert
 
 THREADS = 16
 SWAPS = 12
-
-
-def _until(true: Callable[[], object], timeout_s: float = 20) -> None:
-    end = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < end, "did not come true"
-        time.sleep(0.01)
 
 
 def _has_release(runtime: Runtime, release: str) -> bool:
@@ -86,7 +79,7 @@ def test_sixteen_threads_while_releases_change(
         order = list(expected) * SWAPS
         for release in order[1:SWAPS]:
             release_store.point(home, "tiny", release)
-            _until(partial(_has_release, rt, release))
+            until(partial(_has_release, rt, release))
             time.sleep(0.05)
         ended.set()
         for thread in threads:
@@ -122,12 +115,12 @@ def test_a_call_that_runs_stays_on_its_release(
         (gone,) = (weakref.ref(engine) for engine in alive(Engine))
         calls = HeldCalls(monkeypatch)
         calls.start(rt.run, tiny_data[0])
-        _until(lambda: calls.begun == 1)
+        until(lambda: calls.begun == 1)
         release_store.point(Home(str(both.home)), "tiny", int8_bundle.release)
-        _until(lambda: rt.release == int8_bundle.release)
+        until(lambda: rt.release == int8_bundle.release)
         assert gone() is not None
         assert [answer.release for answer in calls.finish()] == [before]
-        _until(lambda: gc.collect() is not None and gone() is None)
+        until(lambda: gc.collect() is not None and gone() is None)
 
 
 @pytest.mark.slow
@@ -141,7 +134,7 @@ def test_the_pool_is_bounded_and_grows_only_when_calls_wait(
         calls = HeldCalls(monkeypatch)
         for _ in range(3):
             calls.start(rt.infer, tiny_data[0])
-        _until(lambda: calls.begun == 2)
+        until(lambda: calls.begun == 2)
         time.sleep(0.1)
         assert (calls.begun, len(alive(Slot))) == (2, 2)
         assert [answer.shape for answer in calls.finish()] == [(3,)] * 3
@@ -183,18 +176,18 @@ def test_a_release_that_fails_its_check_is_refused(
     with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
         before = rt.infer(tiny_data[0])
         release_store.point(home, "tiny", bad)
-        _until(lambda: rt.problems)
+        until(lambda: rt.problems)
         assert rt.release == good
         np.testing.assert_array_equal(rt.infer(tiny_data[0]), before)
         (problem,) = rt.problems
         assert (problem.release, problem.code) == (bad, "EQ544")
-        _until(lambda: [e for e in journal.tail(home, 50) if e["event"] == "refused" and e["release"] == bad])
+        until(lambda: [e for e in journal.tail(home, 50) if e["event"] == "refused" and e["release"] == bad])
 
         def refused_counts() -> dict[str, Any]:
             body: dict[str, Any] = files.read_json(str(both.home / "models" / "tiny" / "counters.json"))
             return body if body["release"] == bad else {}
 
-        _until(lambda: os.path.exists(both.home / "models" / "tiny" / "counters.json") and refused_counts())
+        until(lambda: os.path.exists(both.home / "models" / "tiny" / "counters.json") and refused_counts())
         assert (refused_counts()["errors"], refused_counts()["calls"]) == (1, 0)
         assert "EQ544" in refused_counts()["refused"][bad]
         # Going back needs no restart, and the good release was never unloaded.
@@ -233,7 +226,7 @@ def test_a_loaded_release_serves_after_its_removal(both: Any, tiny_data: Any) ->
     with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
         served = rt.release
         release_store.point(Home(str(both.home)), "tiny", None)
-        _until(lambda: rt.problems)
+        until(lambda: rt.problems)
         assert rt.problems[0].code == "EQ510"
         assert rt.release == served
         assert rt.infer(tiny_data[0]).shape == (3,)
@@ -253,7 +246,7 @@ def test_an_error_that_is_kept_keeps_no_release_in_memory(
         (gone,) = (weakref.ref(engine) for engine in alive(Engine))
         calls = HeldCalls(monkeypatch)
         calls.start(rt.infer, tiny_data[0])
-        _until(lambda: calls.begun == 1)
+        until(lambda: calls.begun == 1)
         for call in (rt.infer, rt.run):
             try:
                 call(tiny_data[0], deadline_s=0.01)  # no interpreter is free
@@ -267,5 +260,5 @@ def test_an_error_that_is_kept_keeps_no_release_in_memory(
                 kept.append(error)
         assert [error.code for error in kept] == ["EQ542", "EQ542", "EQ540", "EQ540"]
         release_store.point(Home(str(both.home)), "tiny", int8_bundle.release)
-        _until(lambda: rt.release == int8_bundle.release)
-        _until(lambda: gone() is None)
+        until(lambda: rt.release == int8_bundle.release)
+        until(lambda: gone() is None)

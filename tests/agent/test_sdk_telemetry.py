@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,9 @@ from edgeq_agent.storage.home import Home
 from edgeq_agent.telemetry.window import parse
 from edgeq_agent.telemetry.window_builder import Reference, WindowBuilder
 from tests.agent.held_calls import HeldCalls, alive
+from tests.eventually import until
 
 pytestmark = pytest.mark.convert
-
-
-def _until(true: Callable[[], object], timeout_s: float = 20) -> None:
-    end = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < end, "did not come true"
-        time.sleep(0.01)
 
 
 def _windows(on: Any) -> list[dict[str, Any]]:
@@ -90,16 +83,16 @@ def test_of_large_inputs_of_integers_every_nth_is_counted(side: int, every: int)
 
 
 def test_a_window_ends_by_count_and_by_time(serving: Any, tiny_data: Any) -> None:
-    with Runtime("tiny", str(serving.home), window=256, window_least_s=0.0) as rt:
+    with Runtime("tiny", str(serving.home), window=256, window_s=3600, window_least_s=0.0) as rt:
         for _ in range(300):
             rt.infer(tiny_data[0])
-        _until(lambda: _windows(serving))
+        until(lambda: _windows(serving))
         (window,) = _windows(serving)
         assert window["inferences"] == 256  # a ring; the other 44 wait for more, or for their time
     assert [each["inferences"] for each in _windows(serving)] == [256, 44]
     with Runtime("tiny", str(serving.home), window_s=0.2) as rt:
         rt.infer(tiny_data[0])
-        _until(lambda: len(_windows(serving)) == 3)
+        until(lambda: len(_windows(serving)) == 3)
 
 
 def test_without_telemetry_there_are_counters_but_no_windows(serving: Any, tiny_data: Any) -> None:
@@ -156,7 +149,7 @@ def test_late_answers_are_counted_and_raise_when_strict(
             rt.infer(tiny_data[0])
         calls = HeldCalls(monkeypatch)
         calls.start(rt.infer, tiny_data[0], deadline_s=100)
-        _until(lambda: calls.begun == 1)
+        until(lambda: calls.begun == 1)
         with pytest.raises(DeadlineMissed, match="all 1 interpreters were busy"):
             rt.infer(tiny_data[0], deadline_s=0.05)
         calls.finish()
@@ -270,18 +263,18 @@ def test_counters_drop_the_oldest_releases(serving: Any) -> None:
 def test_a_full_disk_loses_no_answer_and_no_count(serving: Any, tiny_data: Any) -> None:
     with Runtime("tiny", str(serving.home), window_s=0.2) as rt:
         rt.infer(tiny_data[0])
-        _until(lambda: len(_windows(serving)) == 1)
+        until(lambda: len(_windows(serving)) == 1)
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))  # the outbox is larger already
         try:
             rt.infer(tiny_data[0])
-            _until(lambda: rt.problems)
+            until(lambda: rt.problems)
             problem = rt.problems[0]
             rt.infer(tiny_data[0])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert problem.code in ("EQ501", "EQ522")
-        _until(lambda: len(_windows(serving)) == 2)
+        until(lambda: len(_windows(serving)) == 2)
     assert [window["inferences"] for window in _windows(serving)] == [1, 2]
 
 
@@ -313,7 +306,7 @@ class TestShadow:
             (shadows,) = alive(Shadows)
             for sample in tiny_data[:16]:
                 rt.infer(sample)
-                _until(shadows.drained)
+                until(shadows.drained)
         (window,) = _windows(both)
         figures = window["shadow"][name]
         expected = kit.run_here(tiny_models / "float.tflite", tiny_data[:16])[1].astype(np.float64)

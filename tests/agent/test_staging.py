@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from edgeq_agent import Runtime
 from edgeq_agent.activation import candidates, state_record
 from edgeq_agent.releases import release_store
 from edgeq_agent.storage.home import Home
+from tests.eventually import until
 
 pytestmark = pytest.mark.convert
 
@@ -20,13 +20,6 @@ pytestmark = pytest.mark.convert
 def arms_of(*arms: tuple[str, str, float], **more: Any) -> dict[str, Any]:
     entries = [{"name": name, "release": release, "weight": weight} for name, release, weight in arms]
     return {"model": "tiny", "arms": entries, "salt": "s", **more}
-
-
-def _until(true: Any, timeout_s: float = 20) -> None:
-    end = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < end, "did not come true"
-        time.sleep(0.01)
 
 
 def third_of(kit: Any, old: Any, counter: int = 9) -> Any:
@@ -236,19 +229,19 @@ class TestSplit:
             assert set(rt.releases) == {"a", "b"}
             # While the new release soaks it serves alone, and the split is suspended.
             assert device.call("activate", **third.request(soak_s=3600)).result["state"] == "soaking"
-            _until(lambda: rt.releases == {"default": third.release})
+            until(lambda: rt.releases == {"default": third.release})
             assert not device.call("split", model="tiny").result["in_force"]
             assert device.call("prune").result["removed"]["releases"] == []
             # The soak fails: the previous release serves again, with its split.
             assert device.call("rollback", model="tiny").result["release"] == int8_bundle.release
-            _until(lambda: set(rt.releases) == {"a", "b"})
+            until(lambda: set(rt.releases) == {"a", "b"})
             # A commit ends it for good, also when a rollback leads back to the old release.
             answer = device.call("activate", **third.request()).result
             assert "split_problem" not in answer
-            _until(lambda: rt.releases == {"default": third.release})
+            until(lambda: rt.releases == {"default": third.release})
             assert device.call("split", model="tiny").result["split"] is None
             assert device.call("rollback", model="tiny").result["release"] == int8_bundle.release
-            _until(lambda: rt.releases == {"default": int8_bundle.release})
+            until(lambda: rt.releases == {"default": int8_bundle.release})
             assert rt.run(tiny_data[0]).arm is None
         assert not (device.home / "models" / "tiny" / "split.json").exists()
 
@@ -388,4 +381,4 @@ class TestServed:
         with Runtime("tiny", str(both.home), poll_s=0.02) as rt:
             assert rt.releases == {"default": float_bundle.release}
             release_store.point(place, "tiny", int8_bundle.release)
-            _until(lambda: rt.releases == {"b": int8_bundle.release})
+            until(lambda: rt.releases == {"b": int8_bundle.release})

@@ -110,3 +110,12 @@ def test_a_missing_file_and_a_binary_file(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BlueprintError, match="not UTF-8"):
         load_blueprint(tmp_path / "binary.toml")
+
+
+@pytest.mark.parametrize("name", ["d" * 300 + ".keras", "d\\\\u0000.keras", "no/such/file.keras"])
+def test_a_source_that_no_file_can_be_is_a_fault_of_the_blueprint(folder: Path, name: str) -> None:
+    path = folder / "blueprint.toml"
+    path.write_text(GOOD.replace("digits.keras", name.replace("\\\\", "\\")), "utf-8")
+    with pytest.raises(BlueprintError) as caught:
+        load_blueprint(path)
+    assert "a file that exists" in str(caught.value)

@@ -11,9 +11,10 @@ pytestmark = pytest.mark.convert
 
 OPTIMIZER = "edgeq_converters.quantization"
 TRAINING = "edgeq_converters.training"
-# The protocol names the reports of pruning and tuning; both are plain values.
+# The protocol names the reports of pruning and tuning, and the source of a loss: all are plain values.
 VALUES = {
     "edgeq_converters.training",
+    "edgeq_converters.training.loss_source",
     "edgeq_converters.training.settings",
     "edgeq_converters.training.pruning",
     "edgeq_converters.training.pruning.report",
@@ -46,3 +47,17 @@ def test_running_a_model_loads_no_optimizer_and_no_training(job: str) -> None:
 
 def test_the_guard_sees_an_optimizer() -> None:
     assert f"{OPTIMIZER}.integer" in optimizing(loaded_by("convert"))
+
+
+@pytest.mark.slow
+def test_keras_does_not_load_scikit_learn_and_other_code_can() -> None:
+    pytest.importorskip("sklearn")
+    program = (
+        "import sys; from edgeq_converters.worker import lean_keras; lean_keras.install(); "
+        "import keras; print('sklearn' in sys.modules); "
+        "import sklearn; print('sklearn' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=250, check=True
+    )
+    assert done.stdout.split() == ["False", "True"]

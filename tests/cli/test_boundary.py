@@ -349,7 +349,10 @@ ODD_WORDS = [
 
 
 def _with_odd_words(command: click.Command, word: str) -> Iterator[list[str]]:
-    """Yield the words of calls of a command that have an odd word in each place for a text or a file."""
+    """Yield the words of calls of a command that have an odd word in each place for a text or a file.
+
+    A call without any odd word is left out: it does the command's work.
+    """
 
     def given(option: click.Parameter) -> str:
         if isinstance(option.type, click.Choice):
@@ -361,11 +364,15 @@ def _with_odd_words(command: click.Command, word: str) -> Iterator[list[str]]:
     options = [each for each in required if isinstance(each, click.Option)]
     words = [each for option in options for each in (option.opts[-1], given(option))]
     arguments = ["--", *(given(each) for each in required if not isinstance(each, click.Option))]
-    yield [*words, *arguments]
+    calls = [[*words, *arguments]]
     for option in command.params:
-        fixed = not isinstance(option, click.Option) or option.required or option.is_flag or option.count
-        if not fixed and option.name != "workspace" and not isinstance(option.type, click.Choice):
-            yield [*words, option.opts[-1], given(option), *arguments]
+        if option.required or option.name == "workspace":
+            continue
+        if not isinstance(option, click.Option):
+            calls.append([*words, *arguments, given(option)])
+        elif not (option.is_flag or option.count):
+            calls.append([*words, option.opts[-1], given(option), *arguments])
+    yield from (call for call in calls if word in call)
 
 
 @pytest.mark.slow

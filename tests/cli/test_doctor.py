@@ -79,6 +79,20 @@ def test_the_trust_store_is_one_check() -> None:
     assert doctor.examine_trust(DEVICE, None) == []
 
 
+def test_the_schemes_that_do_not_suit_a_device_are_named_by_its_class(tmp_path: Path) -> None:
+    check = doctor.examine_kernels(DEVICE, FACTS, tmp_path)
+    assert (check.subject, check.name, check.health.value, check.fix) == ("pi", "kernels", "ok", None)
+    assert check.detail.startswith("int16x8 has no optimized kernels: CONV_2D (builtin)")
+    assert "described, not measured: LiteRT" in check.detail
+    assert "(aarch64, ai_edge_litert" in check.detail
+    narrow = doctor.examine_kernels(DEVICE, with_part(pointer_bits=32), tmp_path).detail
+    assert "(armv7l, tflite_runtime" in narrow
+    assert "float16 weights are widened at load and computed in float32" in narrow
+    unknown = doctor.examine_kernels(DEVICE, with_part(machine="riscv64"), tmp_path)
+    assert unknown.detail == "not measured on riscv64; run `edgeq devices kernels pi`"
+    assert not (tmp_path / ".edgeq").exists(), "a check records nothing"
+
+
 def test_an_unreachable_device_is_one_failed_check() -> None:
     def unreachable(device: Device) -> Facts:
         raise Unreachable(device.name, "nothing answers", hint="is it on?")

@@ -23,6 +23,8 @@ BASE = next(each for each in layers.RandomFlip.__mro__ if each.__name__ == "Base
 # Values of arguments without a default.
 ARGUMENTS = {"height": 8, "width": 8, "max_number": 3}
 SIZE = (16, 16, 3)
+# One that moves pixels, one that changes values, one of noise, and one that Keras does not load everywhere.
+EVERYWHERE = (layers.RandomFlip, layers.RandomBrightness, layers.Dropout, layers.Equalization)
 
 
 def random_layers() -> list[type[Any]]:
@@ -142,10 +144,13 @@ def outcome(build: Callable[[type[Any]], Any], kind: type[Any]) -> dict[str, Any
 def main() -> None:
     """Print {case: outcome}; a word on the command line chooses the layers that it begins with."""
     chosen = [kind for kind in random_layers() if kind.__name__.startswith(tuple(sys.argv[1:] or [""]))]
+    positions = (first, between, nested, twice, beside_another_input)
     outcomes = {
         f"{kind.__name__} {build.__name__}": outcome(build, kind)
-        for kind in chosen
-        for build in (first, between, nested, twice, beside_another_input)
+        for number, kind in enumerate(chosen)
+        for at, build in enumerate(positions)
+        # Every layer at one position, and a few of different kinds at all positions.
+        if at == number % len(positions) or kind in EVERYWHERE
     }
     outcomes["a layer that is random in inference"] = outcome(sampled, layers.Dropout)
     for kind in (layers.RandomFlip, layers.RandomHue, layers.Dropout):

@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from edgeq_converters.graph.model import Model
 
 KINDS = {
+    np.dtype(np.bool_): schema.TensorType.BOOL,
     np.dtype(np.float32): schema.TensorType.FLOAT32,
     np.dtype(np.int8): schema.TensorType.INT8,
     np.dtype(np.int32): schema.TensorType.INT32,
@@ -27,9 +28,20 @@ class Graph:
     graph: Any = field(default_factory=schema.SubGraphT)
 
     def __post_init__(self) -> None:
-        self.model.version, self.model.operatorCodes = 3, []
-        self.model.buffers, self.model.subgraphs = [schema.BufferT()], [self.graph]
+        if self.model.subgraphs is None:
+            self.model.version, self.model.operatorCodes = 3, []
+            self.model.buffers, self.model.subgraphs = [schema.BufferT()], []
+        self.model.subgraphs.append(self.graph)
         self.graph.tensors, self.graph.operators, self.graph.inputs, self.graph.outputs = [], [], [], []
+
+    def subgraph(self) -> Graph:
+        """Return another graph of the same model, which operations may name by `number`."""
+        return Graph(model=self.model)
+
+    @property
+    def number(self) -> int:
+        """The number of the graph in the model."""
+        return next(n for n, each in enumerate(self.model.subgraphs) if each is self.graph)
 
     def tensor(
         self,

@@ -1,39 +1,10 @@
-"""Makes tiny ONNX and PyTorch models with the packages of the extras; run as a program."""
+"""Makes tiny PyTorch models with the packages of the extra; run as a program."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 from typing import Any
-
-
-def onnx_model(folder: Path) -> None:
-    """Write an image classifier (channels first, open batch) and one whose image size is open."""
-    import numpy as np
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    random = np.random.default_rng(0)
-    shapes = {"W": (8, 3, 3, 3), "b": (8,), "D": (8, 5), "d": (5,)}
-    weights = [
-        numpy_helper.from_array((random.normal(size=shape) * 0.3).astype(np.float32), name)
-        for name, shape in shapes.items()
-    ]
-    nodes = [
-        helper.make_node("Conv", ["image", "W", "b"], ["conv"], pads=[1, 1, 1, 1], strides=[2, 2]),
-        helper.make_node("Relu", ["conv"], ["features"]),
-        helper.make_node("GlobalAveragePool", ["features"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "D", "d"], ["logits"]),
-    ]
-    for name, sizes in {"classifier": ["N", 3, 16, 12], "open": ["N", 3, "height", "width"]}.items():
-        inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, sizes)]
-        outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 5])]
-        if name == "classifier":  # a second output, a map that becomes channels last
-            outputs.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 8, 8, 6]))
-        graph = helper.make_graph(nodes, "tiny", inputs, outputs, weights)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        onnx.save(model, str(folder / f"{name}.onnx"))
 
 
 def torch_model(folder: Path) -> None:
@@ -59,4 +30,4 @@ def torch_model(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"onnx": onnx_model, "torch": torch_model}[sys.argv[1]](Path(sys.argv[2]))
+    {"torch": torch_model}[sys.argv[1]](Path(sys.argv[2]))

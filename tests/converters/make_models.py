@@ -28,7 +28,7 @@ def main(folder: Path) -> None:
     _tflite(_keras3(batch=1, like=model), folder / "float.tflite")
     _tflite(_keras3(batch=4, like=model), folder / "batch4.tflite")
     _tflite(_keras3(batch=1, leaky=True), folder / "leaky.tflite")
-    _tflite(_sine(), folder / "sine.tflite")
+    _tflite(_angle(), folder / "angle.tflite")
     _tflite(_recurrent(tf_keras), folder / "lstm.tflite")
     _tflite(_recurrent(keras), folder / "loop.tflite")
 
@@ -45,10 +45,11 @@ def _keras3(*, leaky: bool = False, batch: int | None = None, like: keras.Model 
     return model
 
 
-def _sine() -> keras.Model:
-    # No backend has integers for a sine.
+def _angle() -> keras.Model:
+    # No backend has integers for the angle of two values.
     image = keras.Input((8, 8, 1), batch_size=1, name="image")
-    return keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(keras.ops.sin(image))))
+    angle = keras.ops.arctan2(image, image * np.linspace(1, 2, 8, dtype=np.float32).reshape(8, 1, 1))
+    return keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(angle)))
 
 
 def _recurrent(library: Any) -> Any:

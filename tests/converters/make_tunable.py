@@ -30,7 +30,8 @@ def main(folder: Path) -> None:
         model.save(folder / f"{name}.keras")
     _sequential().save(folder / "sequential.keras")
     _regression().save(folder / "regression.keras")
-    _recurrent().save(folder / "recurrent.keras")
+    _normalized().save(folder / "normalized.keras")
+    _write_detector(folder)
 
 
 def _bars(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,9 +116,56 @@ def _regression() -> keras.Model:
     return keras.Model(image, layers.Dense(1)(layers.Flatten()(x)))
 
 
-def _recurrent() -> keras.Model:
-    image = keras.Input((12, 12), name="image")
-    return keras.Model(image, layers.Dense(3, activation="softmax")(layers.LSTM(4, name="memory")(image)))
+def _normalized() -> keras.Model:
+    """A model without a channel that can go: each reaches a normalization over all of them."""
+    rows = keras.Input((12, 12), name="image")
+    x = layers.LayerNormalization(name="norm")(layers.Dense(8, name="wide")(rows))
+    return keras.Model(rows, layers.Dense(3, activation="softmax")(layers.Flatten()(x)))
+
+
+_LOSSES = """
+import keras
+
+ops = keras.ops
+
+
+def detection(targets, outputs):
+    on = ops.cast(targets["score"], "float32")
+    far = ops.mean(ops.square(outputs["box"] - targets["box"]), axis=-1)
+    return on * far + keras.losses.binary_crossentropy(on[:, None], outputs["score"])
+
+
+def constant(targets, outputs):
+    return 1.0
+
+
+def misspelt(targets, outputs):
+    return outputs["boxes"]
+"""
+
+
+def _write_detector(folder: Path) -> None:
+    """Write a model with two inputs and two outputs, its data with targets by name, and losses for it."""
+    random = np.random.default_rng(0)
+    images = (random.random((300, 12, 12, 1)) * 0.2).astype(np.float32)
+    boxes = (random.random((300, 2)) * 0.8 + 0.1).astype(np.float32)
+    for image, (row, column) in zip(images, (boxes * 11).astype(int), strict=True):
+        image[row - 1 : row + 2, column - 1 : column + 2] += 1.0
+    states = random.random((300, 3)).astype(np.float32)
+    scores = (states.sum(axis=1) > 1.5).astype(np.int64)
+    image, state = keras.Input((12, 12, 1), name="image"), keras.Input((3,), name="state")
+    x = layers.Flatten()(layers.Conv2D(16, 3, strides=2, activation="relu", name="stem")(image))
+    y = layers.Dense(8, activation="relu", name="side")(state)
+    x = layers.Dense(24, activation="relu", name="joined")(layers.Concatenate()([x, y]))
+    outputs = [layers.Dense(2, name="box")(x), layers.Dense(1, activation="sigmoid", name="score")(x)]
+    model = keras.Model([image, state], outputs)
+    model.compile(keras.optimizers.Adam(4e-3), ["mse", "binary_crossentropy"])
+    model.fit([images, states], [boxes, scores[:, None]], epochs=8, verbose=0)
+    model.save(folder / "detector.keras")
+    np.savez(folder / "detector.npz", image=images, state=states, y_box=boxes, y_1=scores)
+    np.savez(folder / "boxes.npz", image=images, state=states, y_box=boxes)
+    np.savez(folder / "wide.npz", image=images, state=states, y_box=boxes[:, :1], y_score=scores)
+    (folder / "losses.py").write_text(_LOSSES)
 
 
 if __name__ == "__main__":

@@ -21,12 +21,13 @@ from .graphs import Graph
 CHANNELS = 8
 
 
-def net(*, activation: int = 1, spread: float = 1.0, seed: int = 3) -> Model:
+def net(*, activation: int = 1, spread: float = 1.0, seed: int = 3, biased: bool = True) -> Model:
     """Return conv -> depthwise -> conv + skip -> mean -> dense -> softmax on 8x8x2 inputs.
 
     Args:
         activation: of the schema: 1 ReLU, 3 ReLU6.
         spread: the log of how much channels differ in size.
+        biased: whether the fully connected end has a bias.
     """
     random = np.random.default_rng(seed)
     graph: Any = Graph()
@@ -61,7 +62,8 @@ def net(*, activation: int = 1, spread: float = 1.0, seed: int = 3) -> Model:
     )
     graph.op("MEAN", (d, axes), (pooled,), options="ReducerOptions")
     w = weights("w4", (4, CHANNELS), 2)
-    graph.op("FULLY_CONNECTED", (pooled, w, bias("b4", 4)), (logits,), options="FullyConnectedOptions")
+    read = (pooled, w, bias("b4", 4)) if biased else (pooled, w)
+    graph.op("FULLY_CONNECTED", read, (logits,), options="FullyConnectedOptions")
     graph.op("SOFTMAX", (logits,), (y,), options="SoftmaxOptions", beta=1.0)
     model: Model = graph.ends([x], [y]).as_model("net")
     return model

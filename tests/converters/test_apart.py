@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,10 +10,10 @@ from hypothesis import strategies as st
 from edgeq_converters.data.files import RawSamples
 from edgeq_converters.data.partition import apart
 from edgeq_converters.data.samples import digests_of
-from edgeq_converters.training.common.training_data import DataSplit, LabelledData, split
-from edgeq_converters.values import warnings_of
+from edgeq_converters.training.common.training_data import DataSplit, LabelledData, divided, split
+from edgeq_converters.values import TensorInfo, warnings_of
 
-MODEL = SimpleNamespace(inputs=[SimpleNamespace(name="x", shape=(None, 2), dtype="float32")])
+INPUTS = (TensorInfo(name="x", shape=(1, 2), dtype="float32"),)
 
 
 def raw(*rows: int) -> RawSamples:
@@ -28,7 +26,7 @@ def parted(
     training: RawSamples, validation: RawSamples | None = None, calibration: RawSamples | None = None
 ) -> DataSplit:
     return split(
-        (training, validation), MODEL, labels_needed=True, classes=3, seed=1, calibration=calibration
+        (training, validation), INPUTS, labels_needed=True, classes=3, seed=1, calibration=calibration
     )
 
 
@@ -80,3 +78,10 @@ def test_calibration_samples_do_not_measure(calibration: range, measured: int, c
     assert data.calibration is not None
     assert (len(data.held_out), len(data.calibration)) == (measured, calibrates)
     assert not set(rows(data.held_out)) & set(rows(data.calibration))
+
+
+def test_the_same_share_of_different_samples_is_held_out_where_many_are_equal() -> None:
+    data = LabelledData(arrays=(np.tile(np.arange(10, dtype=np.float32), 20)[:, None],), labels=None)
+    rest, apart = divided(data, 40, seed=0, subject="d")
+    assert (len(np.unique(rest.arrays[0])), len(np.unique(apart.arrays[0]))) == (8, 2)
+    assert len(rest) + len(apart) == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ pytest.importorskip("ai_edge_litert")
 
 from edgeq_converters.calibration.histogram import Histogram  # noqa: E402
 from edgeq_converters.calibration.observe import observe  # noqa: E402
+from edgeq_converters.calibration.observed import Observed  # noqa: E402
 from edgeq_converters.calibration.qparams import INT8  # noqa: E402
 from edgeq_converters.calibration.ranges import Ranges  # noqa: E402
 from edgeq_converters.calibration.scale_groups import scale_groups  # noqa: E402
@@ -30,7 +32,7 @@ from edgeq_converters.metrics import sqnr_db  # noqa: E402
 from edgeq_converters.quantization import autotune  # noqa: E402
 from edgeq_converters.quantization.autotune import making, tensor_ranges, verdict  # noqa: E402
 from edgeq_converters.quantization.autotune.judging import Judge  # noqa: E402
-from edgeq_converters.recipe import Recipe, Switch  # noqa: E402
+from edgeq_converters.recipe import Effort, Recipe, Switch  # noqa: E402
 from edgeq_converters.values import Scheme, warnings_of  # noqa: E402
 
 from .graphs import Graph  # noqa: E402
@@ -46,7 +48,7 @@ def best(model: Model, given: Samples, *, scheme: Scheme = Scheme.INT8, **switch
     recipe = Recipe(scheme=scheme, **switches)
     return autotune.choose(
         model,
-        observed(model, given),
+        Observed(groups=(observed(model, given),)),
         given,
         recipe=recipe,
         fixed_ranges=no_ranges,
@@ -186,6 +188,13 @@ def test_among_equal_noises_the_widest_range_wins() -> None:
     assert tensor_ranges.widest_of_best(tried, np.array([1.0, 1.5, 1.5, 2.0])) == 0
 
 
+def test_a_noise_that_is_not_a_number_never_wins_and_never_crashes() -> None:
+    tried = [(-1.0, 1.0), (-3.0, 3.0), (-2.0, 2.0), (-9.0, 9.0)]
+    assert tensor_ranges.widest_of_best(tried, np.array([1.0, 1.05, np.nan, np.nan])) == 1
+    assert tensor_ranges.widest_of_best(tried, np.array([np.inf, 1.0, 1.0, np.nan])) == 1
+    assert tensor_ranges.widest_of_best(tried, np.full(4, np.nan)) == 3
+
+
 def test_an_output_that_another_operation_reads_is_measured() -> None:
     graph: Any = Graph()
     x, a, y = (graph.tensor(n, (1, 4)) for n in ("x", "a", "y"))
@@ -202,10 +211,43 @@ def test_an_output_that_another_operation_reads_is_measured() -> None:
 def test_a_model_too_costly_to_measure_per_tensor_tries_whole_model_calibrators(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(making, "MEASURED_MACS", 1)
+    monkeypatch.setattr(making, "MEASURED_BYTES", 1)
     model = net()
     made = best(model, samples(model, 120), equalization=Switch.OFF, bias_correction=Switch.OFF)
     assert [score.candidate.calibrator for score in made.scores] == list(tensor_ranges.WHOLE_MODEL)
+
+
+def test_quick_tries_two_calibrators_without_equalization() -> None:
+    model = net(spread=1.5)
+    made = best(model, samples(model, 60), effort=Effort.QUICK)
+    tried = {(score.candidate.calibrator, score.candidate.equalized) for score in made.scores}
+    assert tried == {("minmax", False), ("mse", False)}
+    assert made.claim is not None
+    assert made.claim.folds == 1
+    forced = best(model, samples(model, 60), effort=Effort.QUICK, equalization=Switch.ON)
+    assert forced.equalized
+
+
+@pytest.mark.slow
+def test_a_greater_effort_corrects_more_candidates() -> None:
+    model = net(spread=1.5)
+    corrected = {}
+    for effort in Effort:
+        made = best(model, samples(model, 120), effort=effort)
+        corrected[effort] = sum(score.candidate.corrected for score in made.scores)
+    assert corrected[Effort.QUICK] <= corrected[Effort.STANDARD] <= corrected[Effort.BEST]
+    assert corrected[Effort.QUICK] < corrected[Effort.BEST]
+
+
+def test_quiet_tensors_keep_the_widest_range_and_fewer_runs_measure_the_loud_ones() -> None:
+    model, given = pooled(20.0)
+    histograms = observed(model, given)
+    choices = [
+        tensor_ranges.choose(model, histograms, given, names=tensor_ranges.ALL, grid=INT8, runs=runs)
+        for runs in (math.inf, 8.0)
+    ]
+    assert all(choice.calibrators["a"] != "minmax" for choice in choices)
+    assert set(choices[0].calibrators) == set(choices[1].calibrators)
 
 
 def test_per_tensor_ranges_reach_the_file() -> None:

@@ -14,6 +14,7 @@ pytestmark = [
 ]
 pytest.importorskip("ai_edge_litert")
 
+from edgeq_converters.data.samples import Samples  # noqa: E402
 from edgeq_converters.graph import edit, executor, layers, tflite_file  # noqa: E402
 from edgeq_converters.graph.cost import macs, memory_per_sample, obstacle  # noqa: E402
 from edgeq_converters.graph.interpreter import run_samples  # noqa: E402
@@ -24,6 +25,7 @@ from edgeq_converters.quantization.correction import rounding  # noqa: E402
 from edgeq_converters.quantization.correction.moments import Accumulator, merge  # noqa: E402
 from edgeq_converters.quantization.equalization.groups import find_groups  # noqa: E402
 
+from .graphs import Graph  # noqa: E402
 from .nets import CHANNELS, at_logits, net, quantized, quiet, samples  # noqa: E402
 
 
@@ -124,14 +126,39 @@ def test_rounding_with_error_compensation_beats_rounding_to_nearest() -> None:
     total.add(mixed, mixed @ weights.transpose(0, 2, 1))
     moments, steps = total.moments(), np.abs(weights).max(2) / 7
     nearest = np.rint(weights / steps[:, :, None])
-    fitted = rounding.round_to_grid(moments, weights, steps, damping=0.01)
+    factors = rounding.factorize(moments, damping=0.01)
+    fitted = rounding.round_to_grid(factors, weights, steps, limit=7)
     assert np.array_equal(fitted, np.rint(fitted))
-    assert np.abs(fitted).max() <= rounding.LIMIT
+    assert np.abs(fitted).max() <= 7
 
     def error(integers: Any) -> float:
         return float(np.square(mixed @ (integers * steps[:, :, None] - weights).transpose(0, 2, 1)).sum())
 
     assert error(fitted) < 0.7 * error(nearest)
+
+
+def test_a_channel_is_clipped_where_its_outputs_suffer_least() -> None:
+    random = np.random.default_rng(4)
+    inputs = random.normal(size=(1, 2000, 24))
+    inputs[:, :, 5] *= 1e-3  # a silent input: its weight in the first channel may be anything
+    weights = random.normal(size=(1, 2, 24))
+    weights[0, :, 5] = 20.0, 0.5
+    total = Accumulator(1, 2, 24)
+    total.add(inputs, inputs @ weights.transpose(0, 2, 1))
+    factors = rounding.factorize(total.moments(), damping=0.01)
+
+    def errors(integers: Any, steps: Any) -> Any:
+        change = (integers * steps[:, :, None] - weights).transpose(0, 2, 1)
+        return np.square(inputs @ change).sum((0, 1))
+
+    widest = np.abs(weights).max(2) / 7
+    whole = errors(rounding.round_to_grid(factors, weights, widest, limit=7), widest)
+    integers, steps = rounding.round_and_clip(factors, weights, limit=7)
+    assert np.abs(integers).max() <= 7
+    clipped = errors(integers, steps)
+    assert clipped[0] < 0.3 * whole[0]
+    assert clipped[1] < 1.05 * whole[1]
+    assert steps[0, 0] < 0.5 * widest[0, 0]
 
 
 def test_damping_is_infinite_where_the_halves_disagree() -> None:
@@ -176,6 +203,23 @@ def test_each_correction_raises_the_sqnr_and_keeps_the_graph(terms: correction.T
     assert repaired.data == again.data
 
 
+def test_a_layer_without_a_bias_has_its_weights_rounded_again() -> None:
+    model = net(spread=0.5, biased=False)
+    given, other = samples(model), samples(model, 200, seed=6)
+    plain = quantized(model, given)
+    repaired = correction.correct(model, plain, given, advance=quiet)
+    before, after = (last_weights(made) for made in (plain, repaired))
+    assert not np.array_equal(before, after)
+    expected = at_logits(model, other)
+    plain_db, repaired_db = (sqnr_db([at_logits(made, other)], [expected]) for made in (plain, repaired))
+    assert repaired_db > plain_db
+
+
+def last_weights(model: Model) -> Any:
+    operator = next(o for o in reversed(model.graph.operators) if len(o.inputs) > 1)
+    return edit.constant(model.parsed, model.graph.tensors[operator.inputs[1]])
+
+
 def test_correction_of_nothing_changes_nothing() -> None:
     model = net()
     given = samples(model)
@@ -217,3 +261,18 @@ def test_multiplications_memory_and_obstacles_of_a_model() -> None:
     editor = edit.Editor(model)
     editor.parsed.subgraphs[0].tensors[0].isVariable = True
     assert "state" in str(obstacle(editor.pack()))
+
+
+@pytest.mark.parametrize(("count", "corrected"), [(1, False), (8, True)])
+def test_weights_stay_where_there_are_too_few_rows_for_them(count: int, corrected: bool) -> None:
+    graph: Any = Graph()
+    random = np.random.default_rng(2)
+    x, y = graph.tensor("x", (1, 64)), graph.tensor("y", (1, 8))
+    w = graph.tensor("w", (8, 64), values=random.normal(size=(8, 64)))
+    graph.op("FULLY_CONNECTED", (x, w, -1), (y,), options="FullyConnectedOptions")
+    model = graph.ends([x], [y]).as_model("dense")
+    rows = random.normal(size=(count, 64)).astype(np.float32)
+    given = Samples(inputs=model.inputs, arrays=(rows,))
+    before = quantized(model, given)
+    after = correction.correct(model, before, given, advance=quiet, terms=correction.Terms(damping=0.1))
+    assert (after.data != before.data) is corrected

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("ai_edge_litert")
 
 from edgeq_converters.data.samples import Samples, subset
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import float_regions, logits
-from edgeq_converters.graph.float_regions import Operation, fill_gaps
+from edgeq_converters.graph.float_regions import Operation, conversions, fill_gaps
 from edgeq_converters.graph.model import Model
 from edgeq_converters.sensitivity.float_region_search import held_out_third
 
@@ -21,30 +25,83 @@ from .graphs import Graph
 pytestmark = pytest.mark.convert
 
 
-def op(index: int, *sources: int, weighted: bool = False) -> Operation:
-    return Operation(index=index, op="X", name=f"t{index}", sources=sources, weighted=weighted)
+def op(index: int, *sources: int, weighted: bool = False, end: bool = False) -> Operation:
+    """Return an operation whose one output is the tensor `index`; the tensor -1 is the graph's input."""
+    return Operation(
+        index=index,
+        op="X",
+        name=f"t{index}",
+        sources=sources,
+        weighted=weighted,
+        reads=sources or (-1,),
+        writes=(index,),
+        ends=(index,) if end else (),
+    )
 
 
 def test_a_gap_without_weights_between_float_regions_is_filled() -> None:
-    chain = [op(0, weighted=True), op(1, 0), op(2, 1), op(3, 2, weighted=True)]
-    assert fill_gaps(chain, {0, 3}) == {0, 3}  # op 1 alone has an int8 reader: two gaps in a row stay
+    chain = [op(0, weighted=True), op(1, 0), op(2, 1), op(3, 2, weighted=True, end=True)]
+    assert fill_gaps(chain, {0, 3}) == {0, 1, 2, 3}
     assert fill_gaps(chain, {0, 2}) == {0, 1, 2}
+    assert fill_gaps(chain, {0}) == {0}
 
 
 def test_a_gap_with_weights_stays_int8() -> None:
-    chain = [op(0, weighted=True), op(1, 0, weighted=True), op(2, 1, weighted=True)]
+    chain = [op(0, weighted=True), op(1, 0, weighted=True), op(2, 1, weighted=True, end=True)]
     assert fill_gaps(chain, {0, 2}) == {0, 2}
 
 
-def test_a_gap_with_another_int8_neighbour_stays_int8() -> None:
-    graph = [op(0), op(1), op(2, 0, 1), op(3, 2)]
-    assert fill_gaps(graph, {0, 3}) == {0, 3}
-    assert fill_gaps(graph, {0, 1, 3}) == {0, 1, 2, 3}
+def test_a_gap_that_int8_operations_read_too_is_filled_where_that_saves_a_conversion() -> None:
+    both = [op(0), op(1), op(2, 0, 1, weighted=True), op(3, 2, end=True)]
+    assert fill_gaps(both, {0, 1, 3}) == {0, 1, 3}  # the weights stay int8
+    read = [op(0), op(1, 0), op(2, 1), op(3, 1, weighted=True, end=True)]
+    assert fill_gaps(read, {0, 2}) == {0, 1, 2}  # one conversion after 1 in place of two
 
 
-def test_the_ends_are_never_added() -> None:
-    chain = [op(0), op(1, 0), op(2, 1)]
+def test_the_ends_are_added_only_where_they_are_float() -> None:
+    chain = [op(0), op(1, 0), op(2, 1, end=True)]
     assert fill_gaps(chain, {1}) == {1}
+    assert fill_gaps(chain, {1}, float_ends=True) == {0, 1, 2}
+    assert fill_gaps(chain, set(), float_ends=True) == set()
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> list[Operation]:
+    """Return the operations of a graph of up to 7, with one or two outputs each."""
+    made: list[Operation] = []
+    tensors = [-1]
+    for index in range(draw(st.integers(1, 7))):
+        reads = tuple(sorted(draw(st.sets(st.sampled_from(tensors[-4:]), min_size=1, max_size=2))))
+        writes = tuple(range(len(tensors), len(tensors) + draw(st.integers(1, 2))))
+        weighted = draw(st.integers(0, 2)) == 0
+        tensors += writes
+        made.append(
+            Operation(
+                index=index, op="X", name=f"t{index}", sources=(), weighted=weighted,
+                reads=reads, writes=writes,
+            )
+        )  # fmt: skip
+    read = {tensor for each in made for tensor in each.reads}
+    also = draw(st.sets(st.sampled_from(tensors), max_size=1))
+    return [replace(each, ends=tuple(t for t in each.writes if t not in read or t in also)) for each in made]
+
+
+@given(ops=graphs(), chosen=st.sets(st.integers(0, 6), min_size=1), float_ends=st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_no_other_choice_has_fewer_conversions(
+    ops: list[Operation], chosen: set[int], float_ends: bool
+) -> None:
+    fixed = {each.index for each in ops} & chosen
+    if not fixed:
+        return
+    free = [each.index for each in ops if each.index not in fixed and not each.weighted]
+    choices = [
+        fixed | set(more) for count in range(len(free) + 1) for more in itertools.combinations(free, count)
+    ]
+    best = min((conversions(ops, choice, float_ends=float_ends), len(choice)) for choice in choices)
+    filled = fill_gaps(ops, fixed, float_ends=float_ends)
+    assert filled in choices
+    assert (conversions(ops, filled, float_ends=float_ends), len(filled)) == best
 
 
 def samples(count: int) -> Samples:

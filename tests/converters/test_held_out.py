@@ -16,7 +16,7 @@ pytestmark = [
 ]
 pytest.importorskip("ai_edge_litert")
 
-from edgeq_converters.calibration.observe import observe  # noqa: E402
+from edgeq_converters.calibration.observed import observe_parts  # noqa: E402
 from edgeq_converters.calibration.ranges import Ranges  # noqa: E402
 from edgeq_converters.data.partition import (  # noqa: E402
     Fold,
@@ -128,7 +128,7 @@ def judged_models(
         patch.setattr(Judge, "noise", record)
         autotune.choose(
             model,
-            observe(model, given, advance=quiet),
+            observe_parts(model, given, parts, advance=quiet),
             given,
             recipe=recipe,
             fixed_ranges=ranges,
@@ -209,10 +209,15 @@ def test_float_regions_are_screened_with_ranges_of_other_samples() -> None:
     )
     for one, other in zip(plain.screens, hurt.screens, strict=True):
         assert one.quantize(()).data == other.quantize(()).data
-    alone = [screen.sqnr_db([()], advance=quiet)[0] for screen in plain.screens]
-    (pooled,) = plain.sqnr_db([()], advance=quiet)
+    alone = [
+        each.worst.worst_db
+        for screen in plain.screens
+        for each in screen.compare([()], advance=quiet)
+        if each
+    ]
+    (pooled,) = plain.worst_db([()], advance=quiet)
     assert pooled is not None
-    assert min(filter(None, alone)) <= pooled <= max(filter(None, alone))
+    assert min(alone) <= pooled <= max(alone)
 
 
 def powers(noise: Any) -> Powers:
@@ -250,3 +255,12 @@ def test_the_interval_of_a_claim_holds_the_truth_and_the_choice_adds_no_optimism
     assert inside >= 120 * 0.85
     assert abs(float(np.mean(gaps))) < 0.25
     assert float(np.mean(naive)) > 0.5
+
+
+def test_one_sample_with_nearly_all_noise_leaves_the_interval_finite() -> None:
+    noise = np.full(16, 1e-5)
+    noise[3] = 1.0  # one sample holds nearly all of it
+    powers = [Powers(logits=each[:, None], outputs=each) for each in (np.ones(16), noise)]
+    claim = verdict.claim(powers[0], powers[1:], [1], folds=4, seed=0)
+    # The optimism of the choice is taken off the SQNR, and may take it below the worst sample's 0 dB.
+    assert -10 < claim.low_db <= claim.output_sqnr_db < claim.high_db <= 50.0 + 1e-9

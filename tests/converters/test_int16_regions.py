@@ -65,6 +65,36 @@ def normalized() -> Model:
     return prepared(graph.ends([x], [dense(end, "y")]).as_model("normalized"))
 
 
+def magnitude(form: str) -> Model:
+    """Return the root of a sum of squares."""
+    graph = Graph()
+    x = graph.tensor("x", (1, WIDTH))
+
+    def op(kind: str, inputs: list[int], name: str, width: int, **options: object) -> int:
+        out = graph.tensor(name, (1, width))
+        graph.op(kind, inputs, [out], **options)
+        return out
+
+    last = WIDTH
+    if form == "parts":
+        halves = [graph.tensor(f"half{n}", (1, WIDTH // 2)) for n in range(2)]
+        axis = graph.tensor("axis", (), dtype=np.int32, values=1)
+        graph.op("SPLIT", [axis, x], halves, options="SplitOptions", numSplits=2)
+        last = WIDTH // 2
+        total = op("ADD", [op("MUL", [half] * 2, f"square{half}", last) for half in halves], "total", last)
+    elif form == "alone":
+        total = op("SQUARE", [x], "square", last)
+    else:
+        axes = graph.tensor("axes", (1,), dtype=np.int32, values=[1])
+        last, square = 1, op("SQUARE", [x], "square", WIDTH)
+        total = op(form, [square, axes], "total", 1, options="ReducerOptions", keepDims=True)
+        if form == "SUM":
+            total = op("ADD", [total, graph.tensor("epsilon", (), values=1e-4)], "kept", 1)
+        else:
+            total = op("MAXIMUM", [graph.tensor("least", (1,), values=[1e-4]), total], "kept", 1)
+    return prepared(graph.ends([x], [op("SQRT", [total], "y", last)]).as_model(form))
+
+
 def samples(model: Model, count: int = 120, seed: int = 1) -> Samples:
     # The size of a sample varies by a factor of 40, and with it the variance by 1600.
     random = np.random.default_rng(seed)
@@ -105,6 +135,26 @@ def output_db(floating: Model, integer: Model, given: Samples) -> float:
     (reference,) = run_samples(floating, given, advance=quiet)
     (values,) = run_samples(integer, given, advance=quiet)
     return sqnr_db([to_real(values, integer.outputs[0])], [reference])
+
+
+@pytest.mark.parametrize("form", ["parts", "alone", "SUM", "MEAN"])
+def test_the_squares_of_a_magnitude_are_int16(form: str) -> None:
+    model = magnitude(form)
+    given, others = samples(model), samples(model, seed=2)
+    chosen, plain = made(model, given), made(model, given, int16_ops=[])
+    assert {"MUL", "SQRT"} <= set(in_int16(chosen))
+    assert in_int16(plain) == []
+    assert output_db(model, chosen, others) > output_db(model, plain, others) + 5
+
+
+def test_a_root_of_other_products_stays_int8() -> None:
+    graph = Graph()
+    x, product, y = (graph.tensor(name, (1, WIDTH)) for name in ("x", "product", "y"))
+    gain = graph.tensor("gain", (1, WIDTH), values=np.full(WIDTH, 2.0))
+    graph.op("MUL", [x, gain], [product])
+    graph.op("SQRT", [product], [y])
+    model = graph.ends([x], [y]).as_model()
+    assert int16_regions.operations(model, Recipe(scheme=Scheme.INT8)) == frozenset()
 
 
 def test_the_statistics_of_a_normalization_are_int16_and_nothing_else() -> None:

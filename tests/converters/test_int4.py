@@ -10,14 +10,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeq.conversion import Recipe, Scheme, Switch, convert
 from edgeq.errors import ModelError, UsageError
 from edgeq.evaluation import evaluate
+from edgeq_converters.calibration.observe import observe
+from edgeq_converters.calibration.ranges import calibrated_ranges
+from edgeq_converters.data.partition import FitSamples, Fold, HeldOutSamples
+from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import edit, kernels, tflite_file
+from edgeq_converters.graph import edit, kernels, logits, tflite_file
+from edgeq_converters.graph.layers import KINDS
 from edgeq_converters.graph.model import Model
-from edgeq_converters.quantization import int4
+from edgeq_converters.graph.normalize import normalize
+from edgeq_converters.metrics import sqnr_db
+from edgeq_converters.quantization import correction, int4
+from edgeq_converters.quantization.quantize import quantize
+
+from . import nets
 
 pytestmark = pytest.mark.convert
 PLAIN: dict[str, Any] = {
@@ -52,14 +65,17 @@ def made(folder: Path, output: Path, **keys: Any) -> Any:
     return convert(folder / "fragile.tflite", output, recipe=recipe, calibration=folder / "calibration.npz")
 
 
-def kinds(path: Path) -> list[str]:
-    model = Model.read(path)
+def weight_types(model: Model) -> list[str]:
     graph = model.graph
     return [
         tflite_file.type_name(graph.tensors[operator.inputs[1]])
         for operator in graph.operators
-        if tflite_file.op_name(model.parsed, operator) in {"CONV_2D", "FULLY_CONNECTED"}
+        if tflite_file.op_name(model.parsed, operator) in KINDS
     ]
+
+
+def kinds(path: Path) -> list[str]:
+    return weight_types(Model.read(path))
 
 
 def quality(folder: Path, path: Path) -> float:
@@ -163,7 +179,76 @@ def _at_most(limit: int, candidates: Sequence[int4.WeightedOperation]) -> bool:
     return len(candidates) <= limit
 
 
+def test_operations_that_do_not_run_in_four_bits_are_noted_with_the_reason(
+    fragile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "LEAST_DB", 1e9)  # no two kernels are that alike
+    model = normalize(Model.read(fragile / "fragile.tflite"))
+    with np.load(fragile / "calibration.npz") as data:
+        samples = Samples(inputs=model.inputs, arrays=(data["x"],))
+    fold = Fold(fit=FitSamples(samples), held_out=HeldOutSamples(samples))
+    recipe, notes = int4.choose(model, fold, recipe=Recipe(**PLAIN), step=lambda *_: nets.quiet)
+    names = [each.name for each in int4.int4_candidates(model)]
+    assert set(recipe.int8_ops) == set(names)
+    assert notes[1:] == (
+        f"8-bit weights in `{names[0]}` and {len(names) - 1} more:"
+        " the runtime's optimized and plain kernels give different results",
+    )
+
+
 def test_bisection_finds_the_largest_number_that_holds() -> None:
     each = tuple(int4.WeightedOperation(name=str(i), weights=i, count=1) for i in range(9))
     for limit in range(10):
         assert int4.most_that_hold(each, partial(_at_most, limit)) == limit
+
+
+@given(st.lists(st.integers(-8, 7), max_size=40))
+def test_four_bit_constants_are_read_as_they_were_written(values: list[int]) -> None:
+    parsed = schema.ModelT()
+    parsed.buffers = [schema.BufferT()]
+    tensor = schema.TensorT()
+    tensor.type, tensor.buffer, tensor.shape = schema.TensorType.INT4, 0, np.array([len(values)], np.int32)
+    edit.set_constant(parsed, tensor, np.array(values, np.int8))
+    assert len(parsed.buffers[0].data) == (len(values) + 1) // 2
+    np.testing.assert_array_equal(edit.constant(parsed, tensor), np.array(values, np.int8))
+
+
+@pytest.fixture(scope="module")
+def four_bits() -> tuple[Model, Model, Model]:
+    """(float net, its int4 model before correction, after it)."""
+    model = nets.net(spread=0.5)
+    few = nets.samples(model)
+    ranges = calibrated_ranges(model, observe(model, few, advance=nets.quiet), calibrator="minmax")
+    plain = quantize(model, recipe=Recipe(scheme=Scheme.INT4), ranges=ranges).model
+    return model, plain, correction.correct(model, plain, few, advance=nets.quiet)
+
+
+def test_correction_rounds_four_bit_weights_again(four_bits: tuple[Model, Model, Model]) -> None:
+    model, plain, corrected = four_bits
+    other = nets.samples(model, 200, seed=6)
+    expected = nets.at_logits(model, other)
+    before, after = (sqnr_db([nets.at_logits(made, other)], [expected]) for made in (plain, corrected))
+    assert after > before + 4
+    assert weight_types(corrected) == weight_types(plain) == ["INT4", "INT8", "INT4", "INT4"]
+    assert len(corrected.data) <= len(plain.data)
+
+
+def test_the_runtime_computes_with_the_four_bit_constants_that_are_read_here(
+    four_bits: tuple[Model, Model, Model],
+) -> None:
+    model, _, corrected = four_bits
+    editor = edit.Editor(corrected)
+    for tensor in editor.parsed.subgraphs[0].tensors:
+        if tflite_file.type_name(tensor) == "INT4":
+            values = edit.constant(editor.parsed, tensor)
+            assert np.abs(values).max() == 7
+            tensor.type = schema.TensorType.INT8
+            edit.set_constant(editor.parsed, tensor, values)
+    other = nets.samples(model, 20, seed=6)
+    step = logits.cut(corrected).model.outputs[0].scale
+    assert step is not None
+    # The kernels of both types round the last digit differently.
+    nearly = 1.01 * step
+    np.testing.assert_allclose(
+        nets.at_logits(editor.pack(), other), nets.at_logits(corrected, other), atol=nearly
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("ai_edge_litert")
@@ -14,6 +15,7 @@ from edgeq_converters.graph import edit, tflite_file
 from edgeq_converters.graph.edit import Editor
 from edgeq_converters.graph.model import Model
 
+from .graphs import Graph
 from .nets import net
 
 pytestmark = pytest.mark.convert
@@ -55,6 +57,25 @@ def test_a_constant_keeps_its_shape() -> None:
     tensor = next(t for t in editor.parsed.subgraphs[0].tensors if tflite_file.tensor_name(t) == "w4")
     with pytest.raises(ValueError, match="expected the shape"):
         edit.set_constant(editor.parsed, tensor, edit.constant(editor.parsed, tensor)[:1])
+
+
+def test_equal_zero_points_are_stored_once_and_read_by_all() -> None:
+    def with_constants(count: int) -> Model:
+        graph = Graph()
+        x, y = (graph.tensor(name, (1, 64), dtype=np.int8) for name in "xy")
+        graph.op("RELU", (x,), (y,))
+        for number in range(count):
+            values = np.full((64, 1), number, np.int8)
+            graph.tensor(f"w{number}", (64, 1), dtype=np.int8, values=values, scale=[0.5] * 64)
+        return Editor(graph.ends([x], [y]).as_model("constants")).pack()
+
+    model = with_constants(9)
+    eight_more = len(model.data) - len(with_constants(1).data)
+    assert eight_more < 8 * (64 * (1 + 4 + 8))  # a value, a scale and a zero point for each channel
+    for number, tensor in enumerate(model.graph.tensors[2:]):
+        assert tensor.quantization.zeroPoint.tolist() == [0] * 64
+        assert len(tensor.quantization.scale) == 64
+        assert (edit.constant(model.parsed, tensor) == number).all()
 
 
 def test_errors_name_the_subject(tmp_path: Path) -> None:

@@ -128,6 +128,8 @@ def test_samples_in_the_source_s_layout_are_transposed(tmp_path: Path) -> None:
     assert np.array_equal(turned, first.transpose(0, 2, 3, 1))
     last = to_tflite_layout(RawSamples(subject="s", arrays={"x": turned}), loaded).arrays["x"]
     assert np.array_equal(last, turned)
+    sequences = RawSamples(subject="s", arrays={"x": first[None].repeat(3, 0)})  # (sequences, steps, ...)
+    assert np.array_equal(to_tflite_layout(sequences, loaded).arrays["x"], turned[None].repeat(3, 0))
 
 
 def test_reorder_sets_the_order_of_inputs_and_outputs() -> None:

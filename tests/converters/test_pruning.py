@@ -17,6 +17,7 @@ from edgeq_converters.training.pruning import measured
 
 pytestmark = [pytest.mark.convert, pytest.mark.slow]
 Run = Callable[..., Any]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -106,20 +107,96 @@ def test_the_recipe_holds_the_pruning(pruned: dict[str, Any]) -> None:
     assert pruned["chan"]["recipe"]["epochs"] == 8
 
 
-@pytest.mark.parametrize("name", ["residual", "sequential"])
-def test_only_the_removed_channels_change_the_outputs(tunable: Path, name: str) -> None:
-    script = Path(__file__).with_name("check_channel_pruning.py")
+def checked(*models: object) -> dict[str, Any]:
+    """Prune models in a process of their own; return what `check_pruning_rules` printed."""
     done = subprocess.run(
-        [sys.executable, str(script), str(tunable / f"{name}.keras")],
-        capture_output=True, text=True, check=False, timeout=120,
+        [sys.executable, "-m", "tests.converters.check_pruning_rules", *map(str, models)],
+        capture_output=True, text=True, check=False, timeout=300, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    far = json.loads(done.stdout)
-    assert far["nothing"] == 0.0
-    assert far["dead"] < 1e-5
-    assert far["folded"] < 1e-4
-    assert far["norms_after_folding"] == 0
-    assert far["moved"] > 1e-3  # removing live channels does change the outputs
+    return dict(json.loads(done.stdout))
+
+
+def is_exact(checks: dict[str, Any]) -> bool:
+    """Return whether a model kept its outputs but for the channels that were removed."""
+    names, pruned_names = checks["outputs"]
+    return bool(checks["same"] == 0.0 and checks["far"] < 1e-4 and names == pruned_names)
+
+
+KINDS = (
+    "transformer",
+    "grouped",
+    "shared",
+    "nested",
+    "shuffled",
+    "attention_by_hand",
+    "recurrent",
+    "wrapped",
+)
+RANDOM = tuple(map(str, range(8)))
+
+
+@pytest.fixture(scope="module")
+def checks(tunable: Path) -> dict[str, dict[str, Any]]:
+    """Models of all kinds, random graphs and trained models, pruned in one process."""
+    return checked(*KINDS, "unprunable", *RANDOM, tunable / "residual.keras", tunable / "sequential.keras")
+
+
+def test_only_the_removed_channels_change_the_outputs(checks: dict[str, dict[str, Any]]) -> None:
+    assert all(is_exact(each) for each in checks.values()), checks
+    assert all(checks[name]["moved"] > 1e-3 for name in KINDS), checks
+
+
+def test_random_graphs_lose_channels_exactly(checks: dict[str, dict[str, Any]]) -> None:
+    assert all(is_exact(checks[name]) for name in RANDOM), checks
+    assert sum(bool(checks[name]["layers"]) for name in RANDOM) >= 4
+    errors = {checks[name]["error"].partition(" (")[0] for name in RANDOM}
+    assert errors <= {"", "model: nothing in the model can be pruned"}
+
+
+def test_every_kind_of_layer_loses_channels(checks: dict[str, dict[str, Any]]) -> None:
+    pruned = {name: set(checks[name]["layers"]) for name in KINDS}
+    assert pruned["transformer"] == {"attention0 heads", "attention1 heads", "widen0", "widen1"}
+    assert pruned["grouped"] == {"stem", "groups", "ones", "multiplied", "separable", "up"}
+    assert pruned["shared"] == {"first", "second", "joined"}
+    assert pruned["nested"] == {"a", "b", "head_a"}
+    assert pruned["shuffled"] == {"stem", "right", "squeeze", "excite", "gated"}
+    assert {"q", "k", "v", "fused", "einsum_q", "einsum_out"} <= pruned["attention_by_hand"]
+    assert {"grouped heads", "scored heads", "scored output"} <= pruned["attention_by_hand"]
+    assert pruned["wrapped"] == {
+        *("frames", "steps", "one", "other"),
+        *(f"{name} {way}" for name in ("joined", "summed", "apart") for way in ("forward", "backward")),
+    }
+    assert pruned["recurrent"] == {"embedding", "conv", "lstm", "gru", "start", "simple"}
+
+
+def test_a_model_without_its_batch_normalizations_computes_the_same(
+    checks: dict[str, dict[str, Any]],
+) -> None:
+    folded = [each["folded"] for name, each in checks.items() if name.endswith(".keras")]
+    assert len(folded) == 2
+    assert all(far < 1e-4 and stay == 0 for far, stay in folded), checks
+
+
+def test_a_wrong_rule_gives_an_error_and_no_model() -> None:
+    planted = checked("--planted", "shared")["shared"]
+    assert planted["error"].startswith("model: the pruned model computes something else"), planted
+    assert planted["far"] > 1e-2
+
+
+def test_what_cannot_be_pruned_is_named_with_the_reason(checks: dict[str, dict[str, Any]]) -> None:
+    assert set(checks["unprunable"]["layers"]) == {"hidden"}
+    assert {
+        name: reason.partition("(")[2] or reason for name, reason in checks["unprunable"]["unpruned"].items()
+    } == {
+        "normalized": "GroupNormalization): its statistics are over several channels",
+        "scaled": "Multiply): it has a constant for each channel",
+        "softmax": "each value of its activation softmax depends on several channels",
+        "rows": "ConvLSTM1D): there is no rule for this class",
+        "both": "ConvLSTM1D: there is no rule for this class",
+        "each": "TimeDistributed: there is no rule for ConvLSTM1D in it",
+        "out": "each value of its activation softmax depends on several channels",
+    }
 
 
 @pytest.mark.parametrize(
@@ -127,6 +204,7 @@ def test_only_the_removed_channels_change_the_outputs(tunable: Path, name: str) 
     [
         (["--prune", "channels:1.5", "--training", "train.npz"], "EQ101", "above 0 and below 1"),
         (["--prune", "filters:0.5", "--training", "train.npz"], "EQ101", "magnitude:RATIO"),
+        (["--prune", "channels:0.5,by=rank", "--training", "train.npz"], "EQ101", "l1, l2, group"),
         (["--prune", "channels:0.5"], "EQ220", "--training"),
         (["--prune", "channels:0.5", "--training", "nowhere.npz"], "EQ201", "no such data file"),
         (["--prune", "channels:0.5", "--training", "nan.npz"], "EQ204", "finite"),
@@ -155,13 +233,13 @@ def test_invalid_requests_are_reported_in_one_line_and_write_nothing(
         ("other.h5", "EQ314", "a h5 model"),
         ("other.tflite", "EQ314", "a tflite model"),
         ("regression.keras", "EQ315", "--distill"),
-        ("recurrent.keras", "EQ316", "LSTM is not supported"),
+        ("normalized.keras", "EQ316", "its statistics are over all channels"),
     ],
 )
 def test_models_that_cannot_be_pruned_are_refused(
     tunable: Path, edgeq: Run, tmp_path: Path, model: str, code: str, what: str
 ) -> None:
-    data = tunable / ("rows.npz" if model.startswith("recurrent") else "train.npz")
+    data = tunable / ("rows.npz" if model.startswith("normalized") else "train.npz")
     output = tmp_path / "model.tflite"
     result = edgeq(
         "convert", tunable / model, "-o", output, "--scheme", "float32", "--prune", "channels:0.5",

@@ -96,6 +96,7 @@ def test_a_model_that_tuning_does_not_improve_is_unchanged(kept: dict[str, Any],
     assert any(note.startswith("tuning did not help on the 48 training samples") for note in kept["notes"])
     assert kept["accuracy"]["qat"] is None
     assert kept["agreement"]["qat"] > 0.5
+    assert kept["agreement_of"] == "classes"
 
 
 def test_a_tuned_model_has_a_lineage(tuned: dict[str, Any], tunable: Path, run_once: Run) -> None:

@@ -165,3 +165,26 @@ def test_a_tuned_model_must_be_better_beyond_doubt() -> None:
     fewer[:8] = 0
     assert not SampleScores(right=fewer, loss=loss * 0.9).surely_beats(plain)
     assert plain.surely_beats(SampleScores(right=fewer, loss=loss * 0.9))
+
+
+def test_the_answers_of_a_tuned_model_are_compared_as_evaluate_does() -> None:
+    random = np.random.default_rng(2)
+    unlabelled = LabelledData(arrays=data(40).arrays, labels=None)
+
+    def agreement(outputs: list[np.ndarray], reference: list[np.ndarray]) -> tuple[str, float | None] | None:
+        scorer = Scorer(data=unlabelled, reference=reference, head=Head.VALUES, by_labels=False)
+        result = scorer.agreement(outputs)
+        return None if result is None else (result.answer.value, result.share)
+
+    score = random.uniform(0.6, 1, (40, 1)).astype(np.float32)
+    assert agreement([score - 0.55], [score]) == ("classes", 0.0)  # an argmax of one value never differs
+    mask = (random.random((40, 16, 16, 1)) < 0.5).astype(np.float32)
+    assert agreement([1 - mask], [mask]) == ("mask", 0.0)
+    low = random.uniform(0, 99, (40, 30, 2))
+    boxes = np.concatenate([low, low + 20], axis=2)
+    scores = np.full((40, 30, 3), 0.1)
+    scores[:, ::4, 1] = 0.9
+    assert agreement([boxes, scores], [boxes, scores]) == ("boxes", 1.0)
+    assert agreement([boxes, scores * 0], [boxes, scores]) == ("boxes", 0.0)
+    landmarks = 100 + random.normal(size=(40, 42))
+    assert agreement([landmarks], [landmarks]) is None

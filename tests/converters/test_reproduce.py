@@ -33,7 +33,7 @@ def shop(models: Path, data: Path, tmp_path: Path) -> Path:
 def int8(shop: Path, edgeq: Edgeq, *more: object) -> Any:
     result = edgeq(
         "--workspace", shop, "convert", shop / "float.tflite", "-o", shop / "int8.tflite", "--scheme", "int8",
-        "--calibration", shop / "c.npz", "--json", *more,
+        "--calibration", shop / "c.npz", "--json", "--effort", "quick", *more,
     )  # fmt: skip
     assert result.status == 0, result.err
     return json.loads(result.out)
@@ -84,7 +84,7 @@ def test_a_bundle_leads_to_its_model(shop: Path, edgeq: Edgeq) -> None:
 
 @pytest.mark.slow
 def test_a_rebuilt_file_has_the_same_bytes(shop: Path, edgeq: Edgeq) -> None:
-    digest = int8(shop, edgeq, "--io", "float32")["sha256"]
+    digest = int8(shop, edgeq, "--io", "float32", "--effort", "standard")["sha256"]
     again = shop / "again.tflite"
     result = edgeq("--workspace", shop, "reproduce", digest[:10], "-o", again, "--json")
     assert result.status == 0, result.err

@@ -11,6 +11,15 @@ import numpy as np
 import pytest
 
 pytest.importorskip("ai_edge_litert")
+
+from edgeq_converters.errors import ConverterError
+from edgeq_converters.recipe import Recipe
+from edgeq_converters.values import Scheme
+from edgeq_converters.worker.jobs import convert as convert_job
+
+from .graphs import Graph
+from .nets import quiet
+
 Edgeq = Callable[..., Any]
 
 
@@ -50,14 +59,16 @@ def test_backends_from_the_command_line(models: Path, data: Path, tmp_path: Path
     command = ["convert", models / "leaky.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8"]
     command += ["--calibration", data]
     chosen = edgeq(*command, "--json")
-    assert converted(chosen)["backend"] == "tensorflow"
-    assert "litert-quantizer leaves LEAKY_RELU in float, so TensorFlow's quantizer" in chosen.err
+    assert converted(chosen)["backend"] == "litert-quantizer"
+    assert (
+        "edgeq wrote the integer form of LEAKY_RELU for what litert-quantizer leaves in float" in chosen.err
+    )
+    assert converted(edgeq(*command, "--json", "--backend", "tensorflow"))["backend"] == "tensorflow"
     assert first_line(edgeq(*command, "--backend", "litert")).startswith("error[EQ307]")
 
 
 @pytest.mark.slow
 def test_an_lstm_becomes_integer(models: Path, data: Path, tmp_path: Path, edgeq: Edgeq) -> None:
-    pytest.importorskip("tensorflow")
     with np.load(data) as loaded:
         np.savez(tmp_path / "series.npz", x=loaded["x"][..., 0])
     output = tmp_path / "lstm.tflite"
@@ -174,3 +185,31 @@ def test_a_float_operation_that_is_not_there(models: Path, data: Path, tmp_path:
     result = edgeq("convert", models / "float.tflite", "-o", tmp_path / "o.tflite", "--scheme", "int8-mixed",
                  "--keep-float", "nothing", "--calibration", data)  # fmt: skip
     assert first_line(result).startswith("error[EQ330]")
+
+
+@pytest.mark.parametrize("scheme", [Scheme.INT8, Scheme.INT16X8, Scheme.INT4])
+def test_an_operation_without_an_integer_kernel_is_named_before_the_calibration(
+    scheme: Scheme, tmp_path: Path
+) -> None:
+    graph: Any = Graph()
+    x, half, middle, y = (graph.tensor(name, (1, 4)) for name in ("x", "half", "middle", "y"))
+    graph.op("MUL", (x, graph.tensor("h", (4,), values=[0.5, 1.5, 1.0, 2.0])), (half,), options="MulOptions")
+    graph.op("ATAN2", (x, half), (middle,))
+    graph.op("TANH", (middle,), (y,))
+    source = tmp_path / "angle.tflite"
+    source.write_bytes(graph.ends([x], [y]).as_model("angle").data)
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32))
+    steps: list[str] = []
+
+    def step(what: str, total: int) -> Any:
+        steps.append(what)
+        return quiet
+
+    with pytest.raises(ConverterError) as caught:
+        convert_job.convert(
+            source, tmp_path / "o.tflite", recipe=Recipe(scheme=scheme), data=tmp_path / "data.npz",
+            workdir=tmp_path, step=step,
+        )  # fmt: skip
+    assert caught.value.code == "EQ307"
+    assert "ATAN2" in str(caught.value.problem)
+    assert "calibrate" not in steps

@@ -23,6 +23,7 @@ from edgeq_converters.graph.model import Model
 from edgeq_converters.sources import keras_config
 from edgeq_converters.sources.detect import SourceKind
 from edgeq_converters.sources.load import load_source
+from edgeq_converters.sources.resize import with_shapes
 from edgeq_converters.sources.types import SourceOptions
 from tests.converters.graphs import Graph
 
@@ -199,3 +200,40 @@ def test_any_configuration_is_read_without_a_traceback(body: Any, tmp_path: Path
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", json.dumps(body))
     keras_config.declared_inputs(path, SourceKind.KERAS)
+
+
+FORMS: dict[str, tuple[Sizes, Sizes | None]] = {
+    "-1 in the signature": ((1, 4, 3), (-1, 4, 3)),
+    "-1 in the shape": ((-1, 4, 3), None),
+    "0 in the shape": ((0, 4, 3), None),
+    "0 in the signature": ((1, 4, 3), (0, 4, 3)),
+    "-1 in both": ((-1, 4, 3), (-1, 4, 3)),
+    "0 in the shape, -1 in the signature": ((0, 4, 3), (-1, 4, 3)),
+    "a larger shape under an open batch": ((8, 4, 3), (-1, 4, 3)),
+    "an empty signature": ((-1, 4, 3), ()),
+}
+
+
+@pytest.mark.parametrize("case", FORMS)
+def test_an_open_batch_becomes_one_in_every_form_of_a_file(case: str, tmp_path: Path) -> None:
+    fixed = loaded(model(tmp_path / "m.tflite", *FORMS[case]), tmp_path)
+    tensors = [tensor for tensor in fixed.graph.tensors if tensor.name in (b"x", b"a", b"y")]
+    assert [tuple(tensor.shape) for tensor in tensors] == [(1, 4, 3)] * 3
+    assert [tensor.shape for tensor in (*fixed.inputs, *fixed.outputs)] == [(1, 4, 3)] * 2
+    given = np.arange(12, dtype=np.float32).reshape(1, 4, 3)
+    (got,) = run_samples(fixed, Samples(inputs=fixed.inputs, arrays=(given,)), advance=lambda _done: None)
+    np.testing.assert_array_equal(got, 3 * given)
+
+
+def test_shapes_that_an_open_batch_left_out_are_found() -> None:
+    graph = Graph()
+    x = graph.tensor("x", (1, 4, 6), signature=(-1, 4, 6))
+    rows = graph.tensor("rows", (1, 1), signature=(-1, -1))
+    sizes = graph.tensor("sizes", (2,), dtype=np.int32, values=[-1, 6])
+    weights = graph.tensor("weights", (3, 6), values=np.ones((3, 6)))
+    out = graph.tensor("out", (1, 3), signature=(-1, 3))
+    graph.op("RESHAPE", [x, sizes], [rows])
+    graph.op("FULLY_CONNECTED", [rows, weights, -1], [out], options="FullyConnectedOptions")
+    fixed = with_shapes(graph.ends([x], [out]).as_model(), SourceOptions())
+    assert [list(fixed.graph.tensors[i].shape) for i in (x, rows, out)] == [[1, 4, 6], [4, 6], [4, 3]]
+    assert with_shapes(fixed, SourceOptions()) is fixed

@@ -1,4 +1,4 @@
-"""ONNX and PyTorch sources, really converted where the extras are installed, named where they are not."""
+"""PyTorch sources, really converted where the extra is installed, named where it is not."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from edgeq_converters.sources.detect import SourceKind, detect
 
 pytestmark = pytest.mark.convert
 Edgeq = Callable[..., Any]
-PACKAGES = {"onnx": "onnx2tf", "torch": "litert_torch"}
-NAMES = {"onnx": "classifier.onnx", "torch": "classifier.pt2"}
+PACKAGES = {"torch": "litert_torch"}
+NAMES = {"torch": "classifier.pt2"}
 
 
 @pytest.fixture(scope="module", params=PACKAGES)
@@ -39,7 +39,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def calibration(tmp_path: Path) -> Path:
-    """Samples as PyTorch and ONNX have them: channels first."""
+    """Samples as PyTorch has them: channels first."""
     path = tmp_path / "c.npz"
     np.savez(path, x=np.random.default_rng(1).normal(size=(60, 3, 16, 12)).astype(np.float32))
     return path
@@ -59,12 +59,8 @@ def test_it_becomes_a_full_integer_model_that_agrees(
     assert parity["sqnr_db"] > 100
     assert parity["max_abs_difference"] < 1e-4
     assert document["op_report"]["integer"] == document["op_report"]["total"]
-    shape = [1, 16, 12, 3] if extra == "onnx" else [1, 3, 16, 12]
-    assert [tensor["shape"] for tensor in document["inputs"]] == [shape]
-    assert {"onnx": "onnx2tf", "torch": "litert-torch"}[extra] in document["tools"]
-    if extra == "onnx":
-        assert "input `image` is channels last" in result.err
-        assert [tensor["shape"] for tensor in document["outputs"]] == [[1, 5], [1, 8, 6, 8]]
+    assert [tensor["shape"] for tensor in document["inputs"]] == [[1, 3, 16, 12]]
+    assert "litert-torch" in document["tools"]
     again = edgeq("--workspace", tmp_path, "reproduce", output)  # also shows that the source is untouched
     assert again.status == 0, again.err
 
@@ -75,6 +71,11 @@ def test_open_sizes_and_damaged_files(exported: tuple[str, Path], tmp_path: Path
     result = edgeq("convert", folder / f"open{suffix}", "-o", output, "--scheme", "float32")
     assert result.status == 1
     assert "error[EQ306]" in result.err
+    result = edgeq(
+        "convert", folder / f"open{suffix}", "-o", output, "--scheme", "float32", "--shape", "x=1,3,16,20"
+    )
+    assert result.status == 0, result.err
+    output.unlink()
     half = tmp_path / f"half{suffix}"
     whole = (folder / NAMES[extra]).read_bytes()
     half.write_bytes(whole[: len(whole) // 2])
@@ -82,10 +83,9 @@ def test_open_sizes_and_damaged_files(exported: tuple[str, Path], tmp_path: Path
     assert result.status == 1
     assert "error[EQ305]" in result.err
     assert "truncated or damaged" in result.err
-    if extra == "torch":
-        result = edgeq("convert", folder / "checkpoint.pt", "-o", output, "--scheme", "float32")
-        assert "error[EQ302]" in result.err
-        assert "torch.export.save" in result.err
+    result = edgeq("convert", folder / "checkpoint.pt", "-o", output, "--scheme", "float32")
+    assert "error[EQ302]" in result.err
+    assert "torch.export.save" in result.err
     assert not output.exists()
 
 
@@ -97,11 +97,8 @@ def test_a_missing_extra_is_named_with_the_line_that_installs_it(
     if find_spec(PACKAGES[extra]) is not None:
         pytest.skip(f"the extra {extra} is installed")
     source = tmp_path / NAMES[extra]
-    if extra == "onnx":
-        source.write_bytes(b"\x08\x08\x12\x07pytorch")
-    else:
-        with zipfile.ZipFile(source, "w") as archive:
-            archive.writestr("classifier/archive_format", "pt2")
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr("classifier/archive_format", "pt2")
     result = edgeq("convert", source, "-o", tmp_path / "o.tflite", "--scheme", "float32")
     assert (result.status, result.out) == (2, "")
     assert f"error[EQ104]: edgeq[{extra}]: " in result.err

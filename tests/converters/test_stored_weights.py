@@ -53,6 +53,12 @@ def test_weights_in_float16_are_widened_to_the_same_function() -> None:
     np.testing.assert_array_equal(one, other)
 
 
+def test_codes_of_operations_that_are_gone_are_dropped() -> None:
+    model = stored_weights.unpacked(half()).model
+    codes = {int(operator.opcodeIndex) for operator in model.graph.operators}
+    assert codes == set(range(len(model.parsed.operatorCodes)))
+
+
 def test_a_float32_model_stays_byte_for_byte() -> None:
     model = net()
     assert stored_weights.unpacked(model).model is model

@@ -87,6 +87,15 @@ def test_outputs_that_share_a_tensor_get_their_own(outputs: list[int]) -> None:
         assert np.array_equal(one, other)
 
 
+def test_a_constant_that_is_an_output_keeps_its_name() -> None:
+    graph = Graph()
+    x, y = graph.tensor("x", (1, 4)), graph.tensor("y", (1, 4))
+    known = graph.tensor("known", (1, 4), values=np.ones((1, 4)))
+    graph.op("ADD", [x, known], [y], options="AddOptions")
+    model = graph.ends([x], [y, known]).as_model()
+    assert [tensor.name for tensor in normalize(model).outputs] == ["y", "known"]
+
+
 def test_a_part_that_nothing_reads_becomes_an_integer_too() -> None:
     graph = Graph()
     axis = graph.tensor("axis", (), dtype=np.int32, values=[1])

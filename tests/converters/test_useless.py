@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeq_converters.data.files import read
-from edgeq_converters.data.samples import check_labels
+from edgeq_converters.data.samples import Samples, check_labels
 from edgeq_converters.errors import ConverterError, other_schemes
+from edgeq_converters.graph.model import Model
 from edgeq_converters.metrics import useless_classes, useless_output
+from edgeq_converters.sensitivity.usefulness import find_loss
 from edgeq_converters.values import Scheme
 from tests.converters.graphs import Graph
 
@@ -184,3 +186,23 @@ def test_a_useless_model_with_float_activations_is_said_and_refused(
     output.unlink()
     result = edgeq(*command, "--strict")
     assert (result.status, output.exists(), "error[EQ334]" in result.err) == (1, False, True)
+
+
+def squashed(*, reduced: bool) -> Model:
+    """Return a sigmoid, with or without a mean over its only element."""
+    graph = Graph()
+    x, y = graph.tensor("x", [1, 1]), graph.tensor("y", [1, 1])
+    logit, score = graph.tensor("logit", [1, 1]), graph.tensor("score", [1, 1])
+    graph.op("MUL", [x, graph.tensor("gain", [1], values=[3.0])], [logit])
+    graph.op("LOGISTIC", [logit], [score if reduced else y])
+    if reduced:
+        axes = graph.tensor("axes", [1], dtype=np.int32, values=[1])
+        graph.op("MEAN", [score, axes], [y], options="ReducerOptions", keepDims=True)
+    return graph.ends([x], [y]).as_model()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_logits_are_not_compared_with_probabilities(first: bool) -> None:
+    one, other = squashed(reduced=first), squashed(reduced=not first)
+    values = np.linspace(-2, 2, 30, dtype=np.float32).reshape(30, 1)
+    assert find_loss(one, other, Samples(inputs=one.inputs, arrays=(values,))) is None

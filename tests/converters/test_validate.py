@@ -117,17 +117,18 @@ def test_custom_and_tensorflow_operations_are_refused(
 @pytest.mark.slow
 def test_operations_that_no_backend_quantizes_are_named(tmp_path: Path, edgeq: Edgeq) -> None:
     graph = Graph()
-    x, a, y = (graph.tensor(name, (1, 4)) for name in "xay")
-    graph.op("CEIL", [x], [a])
-    graph.op("SIGN", [a], [y])
+    x, other, a, y = (graph.tensor(name, (1, 4)) for name in ("x", "other", "a", "y"))
+    graph.op("ATAN2", [x, other], [a])
+    graph.op("FLOOR_MOD", [a, other], [y], options="FloorModOptions")
     model, output = tmp_path / "m.tflite", tmp_path / "o.tflite"
-    model.write_bytes(graph.ends([x], [y]).data())
-    np.savez(tmp_path / "c.npz", x=np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32))
+    model.write_bytes(graph.ends([x, other], [y]).data())
+    values = np.random.default_rng(0).uniform(1, 2, size=(2, 8, 4)).astype(np.float32)
+    np.savez(tmp_path / "c.npz", x=values[0], other=values[1])
     result = edgeq("convert", model, "-o", output, "--scheme", "int8", "--calibration", tmp_path / "c.npz")
     assert (result.status, result.out, output.exists()) == (1, "", False)
     assert "error[EQ307]" in result.err
-    assert "CEIL" in result.err
-    assert "SIGN" in result.err
+    assert "ATAN2" in result.err
+    assert "FLOOR_MOD" in result.err
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,15 @@ import numpy as np
 import pytest
 
 from edgeq.bundle.archive import Bundle, read_bundle
+from edgeq.cli import main
 from edgeq.errors import HealthCheckFailed
 from edgeq.evaluation import dequantized, run
 from edgeq.fleet.deploy import DeployResult, deploy_one
 from edgeq.fleet.enrol import Enrolment
 from edgeq.fleet.inventory import Inventory
 from edgeq.fleet.operations import infer, rollback, status
+from edgeq.kernels import from_json, shipped_tables, table_for
+from edgeq.store import Store
 from edgeq.values import Device, DeviceKind
 from tests.lab import publisher
 from tests.lab.boards import PI_4
@@ -152,6 +156,28 @@ def test_a_power_cut_and_a_rollback_on_arm(
     assert status(enrolled).models["double"].current == releases["second"].release
     assert rollback(enrolled, "double").release == releases["first"].release
     assert Inventory.load(site).get("pi-cut") == enrolled
+
+
+def test_the_kernels_of_two_operations_are_known_from_one_deployment(
+    shipped: Spec, boot: Boot, site: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    access = boot(shipped, "pi-kernels").access
+    where = ["--host", access.host, "--port", str(access.port), "--user", access.user]
+    pinned = ["--identity", str(access.identity), "--fingerprint", access.fingerprint]
+    assert main(["devices", "add", "pi-kernels", *where, *pinned]) == 0
+    capfd.readouterr()
+    chosen = ["--op", "ADD", "--op", "LOGISTIC"]
+    assert main(["devices", "kernels", "pi-kernels", "--emulated", "--json", *chosen]) == 0
+    table = from_json(json.loads(capfd.readouterr().out), subject="the command")
+    assert (table.machine, table.emulated) == ("aarch64", True)
+    assert table.runtime.startswith("ai_edge_litert ")
+    with Store.open(site) as store:
+        assert table_for("pi-kernels", store) == table
+    assert set(status(Inventory.load(site).get("pi-kernels")).models) == {"edgeq-kernels"}
+    (known,) = (each for each in shipped_tables() if each.machine == "aarch64")
+    assert len(table.rows) == 6
+    assert all(known.row(row.operation, row.scheme) == row for row in table.rows)
+    assert {row.kernel for row in table.rows} == {"xnnpack", "builtin"}
 
 
 def answers(device: Device, folder: Path) -> tuple[Mapping[str, Any], np.ndarray]:

@@ -44,17 +44,17 @@ def test_python_3_7_on_arm_answers_and_its_plan_says_why_nothing_fits(
     # Debian has no CPython 3.7 any more; PyPy of Debian 11 is Python 3.7 on aarch64.
     root = root_of(Recipe(arch="arm64", suite="bullseye", python="pypy3"))
     device = boot(Spec(layers=(root,), board=CORAL), "coral")
-    enrolled = device.access.enrol(site, kind=DeviceKind.CORAL, timeout_s=30)
+    enrolled = device.access.enrol(site, kind=DeviceKind.CORAL, timeout_s=60)
     facts = enrolled.facts
     assert (facts.python_version, facts.implementation) == ((3, 7), "pypy")
     assert (facts.model, facts.document["kind"]) == (CORAL.model, "coral")
     assert facts.memory_bytes == CORAL.memory_kib * 1024
     data = b"a blob for a board" * 1000
     sha256 = hashlib.sha256(data).hexdigest()
-    with open_agent(enrolled.device, timeout_s=30) as client:
+    with open_agent(enrolled.device, timeout_s=60) as client:
         assert client.call("put", {"sha256": sha256, "size_bytes": len(data)}, payload=data)["stored"]
         assert client.call("missing", {"blobs": {sha256: len(data)}})["missing"] == []
         assert client.sent_bytes == len(data), "the agent was there already"
     assert status(enrolled.device).models == {}
-    plan = plan_one(enrolled.device, releases["first"], workspace=site, timeout_s=30).plan
+    plan = plan_one(enrolled.device, releases["first"], workspace=site, timeout_s=60).plan
     assert any("expected CPython, got pypy" in step.reason for step in plan.steps)

@@ -70,7 +70,7 @@ def test_the_json_document_has_the_metrics_and_the_digest(
     document = json.loads(capfd.readouterr().out)
     assert document["schema"] == "edgeq.evaluate/1"
     assert set(document["metrics"]) == {
-        *("samples", "accuracy", "agreement", "output_sqnr_db", "outputs", "useless"),
+        *("samples", "accuracy", "agreement", "agreement_of", "output_sqnr_db", "outputs", "useless"),
         *("accuracy_ci95", "agreement_ci95", "accuracy_drop", "accuracy_drop_ci95", "smallest_drop"),
     }
     low, high = document["metrics"]["accuracy_ci95"]

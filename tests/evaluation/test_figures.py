@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgeq.evaluation import TensorInfo, dequantized
-from edgeq.evaluation.evaluation import accuracy, agreement, metrics_of, predicted
+from edgeq.evaluation.evaluation import accuracy, metrics_of, predicted
 
 OUTPUTS = arrays(np.float64, (7, 3), elements=st.floats(-100, 100))
 
@@ -19,12 +19,12 @@ def test_accuracy_and_agreement_count_the_largest_outputs() -> None:
     output = np.array([[0.2, 0.8], [0.4, 0.6], [0.3, 0.7], [0.6, 0.4]])
     assert predicted(output).tolist() == [1, 1, 1, 0]
     assert accuracy(output, np.array([1, 0, 1, 0])) == 0.75
-    assert agreement(output, reference) == 0.75
+    assert metrics_of([output], [reference], None).agreement == 0.75
 
 
 @given(OUTPUTS)
 def test_a_model_agrees_with_itself(output: np.ndarray) -> None:
-    assert agreement(output, output) == 1
+    assert metrics_of([output], [output], predicted(output)).agreement == 1
     assert accuracy(output, predicted(output)) == 1
 
 

@@ -17,9 +17,10 @@ from edgeq.bundle.make import make_bundle
 from edgeq.cli import main
 from edgeq.errors import DataError
 from edgeq.evaluation import run
+from edgeq.evaluation.running import run_all
 from edgeq.fleet.agent.payloads import load_samples
 from edgeq.store import UNRECORDED
-from tests import stateful
+from tests import stateful, streaming
 from tests.converters.graphs import Graph
 
 pytestmark = pytest.mark.convert
@@ -116,3 +117,22 @@ def test_ids_of_sequences_go_to_the_device(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="6 integers or texts"):
         load_samples(_data(tmp_path / "wrong.npz", sequence_id=IDS[:4]))
     assert not load_samples(_data(tmp_path / "none.npz")).has_sequences
+
+
+@pytest.mark.slow
+def test_states_that_the_user_names_are_carried_in_every_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, data = tmp_path / "gru.tflite", tmp_path / "d.npz"
+    path.write_bytes(streaming.gru(names=("a", "b")))
+    np.savez(data, x=streaming.sequences(3, 5), y=np.zeros((3, 5), int))
+    argv = ["evaluate", str(path), "--data", str(data), "--reference", str(path)]
+    assert main([*argv, "--state", "a=b", "--json"]) == 0
+    carried = json.loads(capsys.readouterr().out)
+    assert (carried["sequences"], carried["metrics"]["samples"]) == (3, 15)
+    assert main([*argv, "--state", "a=y"]) == 1
+    assert "EQ341" in capsys.readouterr().err
+    ran = run_all([path], data, states=[("a", "b")], deadline_s=60)[0]
+    first = np.arange(15) % 5 == 0
+    np.testing.assert_array_equal(ran.inputs[1][first], 0)
+    np.testing.assert_allclose(ran.inputs[1][~first], ran.outputs[1][:-1][~first[1:]], rtol=1e-6)

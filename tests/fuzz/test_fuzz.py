@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -20,7 +21,8 @@ from tests.agent.http.in_process import InProcess, serving_here
 from tests.fuzz.targets import HEAD, TARGETS, Target, status_of
 
 LONGEST_S = 5.0
-QUICK, LONG = 60, 1_000
+# The inputs are the same in each run; more of them than usual find more: EDGEQ_FUZZ_EXAMPLES=5000.
+QUICK, LONG = 60, int(os.environ.get("EDGEQ_FUZZ_EXAMPLES", "400"))
 # One server and one warm reader serve all examples.
 COMMON: dict[str, Any] = {
     "deadline": None, "derandomize": True, "database": None,

@@ -16,6 +16,7 @@ from edgeq.search.remarks import remarks_on
 from edgeq.search.scoring import Scores, score
 from edgeq.values import DeviceKind, Metrics, Variant
 from edgeq_converters.sensitivity.float_region_values import FloatRegionSet
+from edgeq_converters.values import OutputSqnr
 
 
 def choice(
@@ -121,6 +122,26 @@ def test_a_faster_candidate_is_on_the_front_beyond_the_noise() -> None:
     candidates = [built("int8", 100, 25.0), built("one", 110, 35.0, "a"), built("two", 120, 34.0, "b")]
     assert front(scored(candidates, {"int8": 1000, "one": 1500, "two": 1200})) == {"int8", "one", "two"}
     assert front(scored(candidates, {"int8": 1000, "one": 1220, "two": 1200})) == {"int8", "one"}
+
+
+def test_the_worst_slice_decides_the_front_and_what_is_considered() -> None:
+    def detector(name: str, size: int, whole_db: float, worst_db: float, *float_ops: str) -> BuiltCandidate:
+        candidate = built(name, size, whole_db, *float_ops)
+        assert candidate.variant is not None
+        boxes = OutputSqnr(name="out", sqnr_db=whole_db, slices=6, worst_slice=4, worst_slice_db=worst_db)
+        metrics = replace(candidate.variant.metrics, outputs=(boxes,))
+        return replace(candidate, variant=replace(candidate.variant, metrics=metrics))
+
+    scores = scored(
+        [
+            detector("int8", 100, 40.0, 0.0),
+            detector("dead", 110, 49.0, 0.0, "a"),
+            detector("alive", 120, 45.0, 31.0, "b"),
+        ],
+        {"int8": 1000, "dead": 1000, "alive": 1010},
+    )
+    assert front(scores) == {"int8", "alive"}
+    assert "consider alive: accuracy 90.0 %, worst slice 0.0 -> 31.0 dB" in scores.verdict
 
 
 def test_an_untimed_candidate_is_not_faster() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from edgeq.blueprint import load_blueprint
 from edgeq.cli import main
 from edgeq.conversion import Recipe, Scheme, Switch, save_recipe
 from edgeq.files import sha256_of
+from edgeq.kernels import KIND, KernelRow, KernelTable, record_class, to_json
 from edgeq.search.latencies import ThisMachine
 from edgeq.search.measuring import Latency
 from edgeq.search.run import SearchResult, search
@@ -62,6 +64,10 @@ class Counted:
     @property
     def where(self) -> str:
         return self._machine.where
+
+    @property
+    def machine(self) -> str:
+        return self._machine.machine
 
     def measure(self, variants: Sequence[Variant]) -> Mapping[str, Latency]:
         self.asked.append(len(variants))
@@ -120,6 +126,67 @@ def test_every_candidate_has_a_file_and_a_record_with_its_recipe(
         assert point.variant.path.is_file()
         assert point.latency is not None
         assert point.latency.low_ns <= point.latency.p50_ns <= point.latency.high_ns
+
+
+def test_a_scheme_that_the_machine_runs_slowly_is_not_built(
+    outlier: tuple[Path, Path, SearchResult], planted: Path
+) -> None:
+    _, workspace, _ = outlier
+    path = blueprint(planted, "outlier").with_name("wide-blueprint.toml")
+    text = blueprint(planted, "outlier").read_text("utf-8")
+    path.write_text(text.replace('["int8"]', '["int8", "int16x8"]'))
+    row = KernelRow(operation="CONV_2D", scheme=Scheme.INT16X8, kernel="reference", ratio=40.0)
+    table = KernelTable(
+        machine=platform.machine(),
+        runtime="r 1",
+        source="",
+        measured_on="2026-01-01",
+        emulated=False,
+        rows=(row,),
+    )
+    with Store.open(workspace) as store:
+        store.record_run(KIND, "this machine", to_json(table))
+    result = run(path, workspace)
+    (refused,) = result.to_json()["refused"]
+    assert refused["name"] == "int16x8"
+    assert "slower than float32 there: CONV_2D 40.0 times (reference)" in refused["problem"]
+    assert "int16x8" not in names(result)
+    assert "int8" in names(result)
+
+
+class Elsewhere(Counted):
+    """Times on this machine what is for a device of another class."""
+
+    @property
+    def machine(self) -> str:
+        return "pi"
+
+
+@pytest.mark.parametrize(
+    ("machine", "schemes", "refused"),
+    [("aarch64", ["int16x8", "float16"], ["int16x8"]), ("armv7l", ["float16"], ["float16"])],
+)
+def test_a_scheme_that_a_class_of_devices_has_no_fast_kernels_for_is_not_built(
+    outlier: tuple[Path, Path, SearchResult],
+    planted: Path,
+    machine: str,
+    schemes: list[str],
+    refused: list[str],
+) -> None:
+    _, workspace, _ = outlier
+    text = blueprint(planted, "outlier").read_text("utf-8")
+    path = planted / f"{machine}-blueprint.toml"
+    path.write_text(text.replace('["int8"]', json.dumps(["int8", *schemes])))
+    with Store.open(workspace) as store:
+        record_class("pi", machine, store)
+    result = run(path, workspace, timing=Elsewhere())
+    reasons = {each["name"]: each["problem"] for each in result.to_json()["refused"]}
+    assert list(reasons) == refused
+    for reason in reasons.values():
+        assert "described, not measured: LiteRT, post-training" in reason
+        assert f"({machine}, " in reason
+        assert "\n" not in reason
+    assert set(schemes) - set(refused) <= set(names(result))
 
 
 def test_a_second_search_repeats_no_step(outlier: tuple[Path, Path, SearchResult]) -> None:

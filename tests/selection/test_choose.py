@@ -110,6 +110,10 @@ def test_the_worst_slice_decides_on_the_sqnr() -> None:
     dead = replace(variant("int8", 1), metrics=replace(FLOAT, output_sqnr_db=48.0, outputs=outputs))
     (gate,) = gates_of(dead, baseline=FLOAT, limits=Limits(output_sqnr_db_min=20.0))
     assert (gate.holds, gate.value) == (False, 0.0)
+    alive = variant("mixed", 2, sqnr=31.0)
+    selection = rank([dead, alive], baseline=FLOAT, blueprint=blueprint(Limits(), Preference.SQNR))
+    assert [each.variant.name for each in selection.candidates] == ["mixed", "int8"]
+    assert selection.candidates[0].on_front
 
 
 def test_the_limits_of_a_candidate_are_one_short_text() -> None:

@@ -8,7 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 _BINS = 1 << 16
-_PENDING = 1 << 15
+_SMALL = 1024
+"""Values of a tensor from which its samples are counted one by one."""
+_MOST_WAITING = 32
+"""Samples of a smaller tensor that are counted at once."""
+_PENDING = 1 << 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -158,6 +162,7 @@ class Observer:
         self._minimum = np.inf
         self._maximum = -np.inf
         self._invalid = 0
+        self._few: list[npt.NDArray[np.float32]] = []
 
     def add(self, values: npt.ArrayLike) -> None:
         """Count values as float32, samples first, and each sample's extremes."""
@@ -166,6 +171,18 @@ class Observer:
         if not array.size:
             return
         rows = array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)
+        # A model of many steps has a thousand small tensors: counting several samples at once is faster.
+        if self._few and self._few[0].shape[1] != rows.shape[1]:
+            self._settle()
+        self._few.append(rows)
+        if len(self._few) >= _MOST_WAITING or rows.size >= _SMALL:
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._few:
+            return
+        rows = self._few[0] if len(self._few) == 1 else np.concatenate(self._few)
+        self._few = []
         lows, highs = rows.min(axis=1), rows.max(axis=1)
         flat = rows.ravel()
         if not (np.isfinite(lows).all() and np.isfinite(highs).all()):
@@ -185,6 +202,7 @@ class Observer:
 
     def histogram(self) -> Histogram:
         """Return the histogram so far."""
+        self._settle()
         return Histogram(
             values=self._values.counts(),
             lows=self._lows.counts(),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from edgeq_converters.calibration.histogram import Histogram, Observer
@@ -25,29 +27,53 @@ def observe(model: Model, samples: Samples, *, advance: Advance) -> dict[str, Hi
     Raises:
         ConverterError: EQ309 naming the first tensor with NaN or infinity.
     """
-    watched = [
-        (index, tflite_file.tensor_name(tensor), Observer())
-        for index, tensor in tflite_file.activations(model.parsed)
-    ]
+    batches = -(-len(samples) // samples.batch)
+    return observe_groups(model, samples, np.zeros(batches, np.intp), advance=advance)[0]
+
+
+def observe_groups(
+    model: Model, samples: Samples, groups: npt.NDArray[np.intp], *, advance: Advance
+) -> tuple[dict[str, Histogram], ...]:
+    """Return the histograms of every activation, by tensor name, for each group of batches.
+
+    Args:
+        groups: the number of each batch's group, from 0.
+        advance: called with the number of samples of each batch.
+
+    Raises:
+        ConverterError: EQ309 naming the first tensor with NaN or infinity.
+    """
+    watched = tflite_file.activations(model.parsed)
+    observers = [[Observer() for _ in watched] for _ in range(int(groups.max()) + 1)]
     interpreter = Interpreter(model, every_tensor=True)
-    for count in run_batches(interpreter, samples, model.inputs):
-        for index, _, observer in watched:
+    for count, group in zip(run_batches(interpreter, samples, model.inputs), groups, strict=True):
+        for (index, _), observer in zip(watched, observers[group], strict=True):
             values = _values(interpreter, index)
             if values is not None:
                 observer.add(samples_first(values, size=samples.batch, count=count))
         advance(count)
-    histograms = {name: observer.histogram() for _, name, observer in watched}
-    for name, histogram in histograms.items():
-        if histogram.invalid:
+    names = [tflite_file.tensor_name(tensor) for _, tensor in watched]
+    results = tuple(
+        {name: observer.histogram() for name, observer in zip(names, each, strict=True)} for each in observers
+    )
+    _require_finite(model, results)
+    return results
+
+
+def _require_finite(model: Model, groups: Sequence[Mapping[str, Histogram]]) -> None:
+    for name in groups[0]:
+        parts = [group[name] for group in groups]
+        invalid = sum(part.invalid for part in parts)
+        if invalid:
             raise ConverterError(
                 "EQ309",
                 model.subject,
-                f"the float model gives {histogram.invalid} NaN or infinite values in tensor {name!r}",
+                f"the float model gives {invalid} NaN or infinite values in tensor {name!r}",
                 hint="check the model on the calibration data in float first",
             )
-        if max(-histogram.minimum, histogram.maximum) >= LARGEST:  # kernels clamp infinity to this
-            raise overflow(model.subject, name, histogram.minimum, histogram.maximum)
-    return histograms
+        low, high = min(part.minimum for part in parts), max(part.maximum for part in parts)
+        if max(-low, high) >= LARGEST:  # kernels clamp infinity to this
+            raise overflow(model.subject, name, low, high)
 
 
 def _values(interpreter: Interpreter, index: int) -> npt.NDArray[Any] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,18 +23,25 @@ class TensorRange:
     """The real values that a tensor's integers cover.
 
     Attributes:
-        low, high: float32, of the tensor's rank. All dimensions are one; the range of per-channel weights has
-            one value per output channel.
+        low, high: float32. The range of a whole tensor is a scalar. The range of per-channel weights has the
+            weights' rank, with one value per output channel.
     """
 
     low: npt.NDArray[np.float32]
     high: npt.NDArray[np.float32]
 
     @classmethod
-    def per_tensor(cls, tensor: Any, low: float, high: float) -> TensorRange:
-        """Return one range for a whole tensor of the schema."""
-        ones = (1,) * (0 if tensor.shape is None else len(tensor.shape))
-        return cls(low=np.full(ones, low, np.float32), high=np.full(ones, high, np.float32))
+    def per_tensor(cls, low: float, high: float) -> TensorRange:
+        """Return one range for a whole tensor.
+
+        It is a scalar because it also quantizes constants that share it, such as the bound of a MAXIMUM or a
+        member of a PACK. Their rank may differ, and only a scalar fits every rank.
+        """
+        return cls(low=np.array(low, np.float32), high=np.array(high, np.float32))
+
+    def holding(self, other: TensorRange) -> TensorRange:
+        """Return the range that holds this one and another one."""
+        return TensorRange(low=np.minimum(self.low, other.low), high=np.maximum(self.high, other.high))
 
 
 Ranges = dict[str, TensorRange]
@@ -64,7 +70,7 @@ def calibrated_ranges(
             low, high = (end * grid.headroom for end in calibrate(histogram, grid))
             if high - low > LARGEST:
                 raise overflow(model.subject, name, low, high)
-            ranges[name] = TensorRange.per_tensor(tensor, low, high)
+            ranges[name] = TensorRange.per_tensor(low, high)
     return ranges
 
 
@@ -80,23 +86,31 @@ def overflow(subject: str, name: str, low: float, high: float) -> ConverterError
 
 
 def learned_ranges(model: Model, learned: Iterable[tuple[str, float, float]]) -> Ranges:
-    """Return the ranges that training learned.
+    """Return the ranges that training learned, of the tensors that the model has.
 
     Args:
         learned: (tensor, low, high), as in `Recipe.ranges`.
+    """
+    names = _activations(model)
+    return {name: TensorRange.per_tensor(low, high) for name, low, high in learned if name in names}
+
+
+def require_known(model: Model, learned: Iterable[tuple[str, float, float]]) -> None:
+    """Check that learned ranges belong to a model, before the conversion divides or moves its outputs.
 
     Raises:
         ConverterError: EQ318 the model has no such tensor.
     """
-    tensors = {tflite_file.tensor_name(tensor): tensor for _, tensor in tflite_file.activations(model.parsed)}
-    ranges: Ranges = {}
-    for name, low, high in learned:
-        if name not in tensors:
+    names = _activations(model)
+    for name, _, _ in learned:
+        if name not in names:
             raise ConverterError(
                 "EQ318",
                 model.subject,
                 f"the recipe has a range for {name!r}, and the model has no such tensor",
-                hint="`edgeq tune MODEL --qat -o TUNED.keras` writes a model and its recipe: use both",
+                hint="`edgeq tune MODEL --qat -o TUNED` writes a model and its recipe: use both",
             )
-        ranges[name] = TensorRange.per_tensor(tensors[name], low, high)
-    return ranges
+
+
+def _activations(model: Model) -> set[str]:
+    return {tflite_file.tensor_name(tensor) for _, tensor in tflite_file.activations(model.parsed)}

@@ -28,7 +28,7 @@ def pair(inputs: Sequence[str], arrays: Collection[str]) -> tuple[str, ...] | No
         inputs: names, in the model's order.
         arrays: names in the data.
     """
-    named = [_by_name(name, inputs, arrays) for name in inputs]
+    named = [by_name(name, inputs, arrays) for name in inputs]
     if None not in named:
         return _distinct(named)
     for pattern in _POSITIONAL:
@@ -40,7 +40,8 @@ def pair(inputs: Sequence[str], arrays: Collection[str]) -> tuple[str, ...] | No
     return _distinct([key or _by_position(index, arrays) for index, key in enumerate(named)])
 
 
-def _by_name(name: str, inputs: Sequence[str], arrays: Collection[str]) -> str | None:
+def by_name(name: str, inputs: Sequence[str], arrays: Collection[str]) -> str | None:
+    """Return the key of an array that is called like an input; None where there is none."""
     if name in arrays:
         return name
     # Another input may have this very name in full.

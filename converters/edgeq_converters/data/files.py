@@ -38,6 +38,7 @@ class RawSamples:
         images: decoded images of shape (height, width, 3) and any size, instead of arrays.
         labels: as read, unchecked; None without labels.
         sequence_ids: which sequence each sample belongs to, as read, unchecked; None for independent samples.
+        notes: how the arrays were taken apart, for the user.
     """
 
     subject: str
@@ -45,6 +46,7 @@ class RawSamples:
     images: tuple[npt.NDArray[np.uint8], ...] = ()
     labels: npt.NDArray[Any] | None = None
     sequence_ids: npt.NDArray[Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read(path: Path) -> RawSamples:

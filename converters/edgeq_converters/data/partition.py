@@ -13,7 +13,7 @@ from typing import NewType
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters.data.samples import Samples, canonical_order, digests, pick
+from edgeq_converters.data.samples import Samples, canonical_order, digests, pick, pick_sequences
 
 FitSamples = NewType("FitSamples", Samples)
 """Samples that ranges, equalization, correction and the choice of calibrators may see."""
@@ -66,7 +66,7 @@ def partition(samples: Samples, *, seed: int, cross_fit: bool = True) -> Partiti
 
     Below CROSS_FIT_BELOW different samples there are four folds, of which each holds out a quarter. Otherwise
     a quarter is held out once, at most 64 samples. Equal samples are on the same side
-    of every fold, and so are those of a sequence.
+    of every fold, and so are those of a sequence. Held-out samples with carried states stay sequences.
 
     Args:
         cross_fit: False gives one fold also for few samples, where several would cost too much.
@@ -147,6 +147,8 @@ def _divided(samples: Samples, *, seed: int, folds: int = 1, held_out: int = 0) 
     for group in groups:
         held = np.isin(keys, different[group])
         fit, out = pick(ordered, ~held), pick(ordered, held)
+        if samples.carries and _by_sequence(samples):
+            out = pick_sequences(samples, np.sort(order[held]))
         parts.append(Fold(fit=FitSamples(fit), held_out=HeldOutSamples(out)))
     return Partition(folds=tuple(parts))
 
@@ -158,9 +160,14 @@ def _keys(samples: Samples) -> list[str]:
     there are sequences enough.
     """
     own = [digest.hex() for digest in digests(samples)]
-    if samples.begins is None or samples.sequences < _FOLDS:
+    if samples.begins is None or not _by_sequence(samples):
         return own
     number = np.cumsum(samples.begins)
     parts = {int(n): "".join(own[i] for i in np.flatnonzero(number == n)) for n in np.unique(number)}
     whole = {n: hashlib.sha256(text.encode()).hexdigest() for n, text in parts.items()}
     return [whole[int(n)] for n in number]
+
+
+def _by_sequence(samples: Samples) -> bool:
+    """Return whether there are sequences enough that each of them stays on one side."""
+    return samples.begins is not None and samples.sequences >= _FOLDS

@@ -20,6 +20,8 @@ from edgeq_converters.values import Caution, TensorInfo
 Array = npt.NDArray[Any]
 NOTED_SHARE = 0.01
 """Share of clipped values above which users are warned; percentile ranges clip less than that on purpose."""
+_SHORTENED = 4
+"""Long sequences in a small subset: so many are shortened rather than fewer taken whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +33,14 @@ class Samples:
         arrays: one per input, samples first, in the types that they were read in.
         notes: what was changed to make them fit, for the user.
         begins: whether each sample begins a sequence; None where every sample is independent of the others.
+        states: positions of the inputs that take an output of the step before.
     """
 
     inputs: tuple[TensorInfo, ...]
     arrays: tuple[Array, ...]
     notes: tuple[str, ...] = ()
     begins: npt.NDArray[np.bool_] | None = None
+    states: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -58,6 +62,11 @@ class Samples:
     def begins_at(self, batch: int) -> bool:
         """Return whether a batch begins a sequence, so that a model forgets what came before it."""
         return self.begins is None or bool(self.begins[batch * self.batch])
+
+    @property
+    def carries(self) -> bool:
+        """Whether the model's own states are passed on within sequences, in place of those in the arrays."""
+        return bool(self.states) and self.begins is not None
 
     @property
     def sequences(self) -> int:
@@ -97,10 +106,26 @@ def pick(samples: Kind, rows: npt.NDArray[Any]) -> Kind:
     return replace(samples, arrays=tuple(array[rows] for array in samples.arrays), begins=None)
 
 
+def pick_sequences(samples: Kind, rows: npt.NDArray[np.intp]) -> Kind:
+    """Return some samples of sequences, in their order: the rows hold the first ones of each sequence."""
+    begins = None if samples.begins is None else samples.begins[rows]
+    return replace(samples, arrays=tuple(array[rows] for array in samples.arrays), begins=begins)
+
+
 def subset(samples: Kind, count: int) -> Kind:
-    """Return at most `count` samples, evenly spaced."""
+    """Return at most `count` samples, evenly spaced.
+
+    Where states are carried, they are the starts of some sequences.
+    """
     if len(samples) <= count:
         return samples
+    if samples.carries and samples.begins is not None:
+        starts = np.flatnonzero(samples.begins)
+        lengths = np.diff([*starts, len(samples)])
+        several = min(len(starts), max(count // int(lengths.max()), min(_SHORTENED, count)))
+        chosen = np.linspace(0, len(starts) - 1, several).round().astype(np.intp)
+        parts = [starts[n] + np.arange(min(lengths[n], count // several)) for n in chosen]
+        return pick_sequences(samples, np.concatenate(parts))
     return pick(samples, np.linspace(0, len(samples) - 1, count).round().astype(np.intp))
 
 
@@ -127,20 +152,26 @@ def match(raw: RawSamples, inputs: Sequence[TensorInfo]) -> Samples:
             raw.subject,
             expected=f"an array {named} or `x`" if len(inputs) == 1 else f"one array for each of {named}",
             got=", ".join(_shown(name) for name in sorted(arrays)),
-            hint="name each array after an input of the model, or input_0, input_1, ... in their order",
+            hint="name each array after an input of the model, or input_0, input_1, ... in their order"
+            + (
+                "; --state INPUT=OUTPUT for one that takes an output of the step before"
+                if len(inputs) > 1
+                else ""
+            ),
         )
     for name, tensor in zip(names, inputs, strict=True):
         _check_shape(raw.subject, name, arrays[name], tensor)
     unused = [_shown(name) for name in sorted(arrays) if name not in names]
     note = f"{raw.subject}: the model has no input for {', '.join(unused)}; not used"
+    begins = _begins(raw, inputs)
     samples = Samples(
         inputs=tuple(inputs),
         arrays=tuple(
             _as_real(_without_batch_of_one(arrays[name], tensor), tensor)
             for name, tensor in zip(names, inputs, strict=True)
         ),
-        notes=(Caution(note),) if unused else (),
-        begins=_begins(raw, inputs),
+        notes=(*raw.notes, *([Caution(note)] if unused else []), *_returning(raw, begins)),
+        begins=begins,
     )
     _check_batches(samples, raw.subject)
     return samples
@@ -176,6 +207,22 @@ def _begins(raw: RawSamples, inputs: Sequence[TensorInfo]) -> npt.NDArray[np.boo
     return np.concatenate([[True], ids[1:] != ids[:-1]])
 
 
+def _returning(raw: RawSamples, begins: npt.NDArray[np.bool_] | None) -> list[str]:
+    """Return a caution about ids that come again after those of another sequence."""
+    if begins is None or raw.sequence_ids is None:
+        return []
+    count, different = int(begins.sum()), len(np.unique(raw.sequence_ids))
+    if count == different:
+        return []
+    return [
+        Caution(
+            f"{raw.subject}: `{SEQUENCES}` has {different} ids, but changes {count - 1} times: that makes"
+            f" {count} sequences, because a state is reset wherever the id changes; sort the samples by id"
+            " if those of one id belong together"
+        )
+    ]
+
+
 def as_one_sequence(samples: Samples) -> Samples:
     """Return samples of which each follows the one before; samples with ids of their own keep them."""
     if samples.begins is not None:
@@ -206,7 +253,7 @@ def _shown(name: str) -> str:
 
 def _check_shape(subject: str, name: str, array: Array, tensor: TensorInfo) -> None:
     got = array.shape[1:]
-    if _fits(got, tensor.shape[1:]) or fills_input(array, tensor):
+    if fits(got, tensor.shape[1:]) or fills_input(array, tensor):
         return
     whole = bool(tensor.shape) and tensor.shape[0] > 1
     raise ConverterError(
@@ -231,15 +278,15 @@ def _key(name: str) -> str:
 def _shape_hint(name: str, got: Sequence[int], expected: Sequence[int]) -> str:
     """Return the line of numpy that gives an array the expected shape, where one does."""
     sample = tuple(expected[1:])
-    if _fits(got, sample):
+    if fits(got, sample):
         return f"one sample needs the axis of samples too: {name} = {name}[None]"
-    if sample and _fits(got[1:], sample[:-1]) and sample[-1] == 1:
+    if sample and fits(got[1:], sample[:-1]) and sample[-1] == 1:
         return f"add the last dimension: {name} = {name}[..., None]"
-    if len(got) == len(sample) + 2 and got[1] == 1 and _fits(got[2:], sample):
+    if len(got) == len(sample) + 2 and got[1] == 1 and fits(got[2:], sample):
         return f"leave the batch of each sample out: {name} = {name}[:, 0]"
     if len(got) == len(expected) and len(sample) > 1:
         for order in itertools.permutations(range(1, len(got))):
-            if _fits([got[axis] for axis in order], sample):
+            if fits([got[axis] for axis in order], sample):
                 return (
                     f"its axes have another order: {name} = {name}.transpose(0, {', '.join(map(str, order))})"
                 )
@@ -248,7 +295,8 @@ def _shape_hint(name: str, got: Sequence[int], expected: Sequence[int]) -> str:
     return "the first dimension counts the samples"
 
 
-def _fits(got: Sequence[int], expected: Sequence[int]) -> bool:
+def fits(got: Sequence[int], expected: Sequence[int]) -> bool:
+    """Return whether a shape is the expected one, in which -1 is any size."""
     return len(got) == len(expected) and all(e in (-1, g) for e, g in zip(expected, got, strict=True))
 
 
@@ -256,7 +304,7 @@ def fills_input(array: Array, tensor: TensorInfo) -> bool:
     """Return whether each sample of the array fills the whole input, whose first axis is then no batch."""
     if not tensor.shape:
         return array.ndim == 1
-    return _fits(array.shape[1:], tensor.shape) and not _fits(array.shape[1:], tensor.shape[1:])
+    return fits(array.shape[1:], tensor.shape) and not fits(array.shape[1:], tensor.shape[1:])
 
 
 def _check_batches(samples: Samples, subject: str) -> None:
@@ -392,7 +440,12 @@ def check_labels(labels: Array, *, samples: int, classes: int, subject: str) -> 
             subject,
             expected=f"`y` of shape ({samples},)",
             got=str(labels.shape),
-            hint="y = y.argmax(1)" if one_hot and not column else "y = y[:, 0]" if column else None,
+            hint="y = y.argmax(1)"
+            if one_hot and not column
+            else "y = y[:, 0]"
+            if column
+            else "one label for each sample; of sequences (sequences, steps, ...), one for each step:"
+            " `y` of shape (sequences, steps)",
         )
     if labels.dtype.kind not in "iu":
         raise ConverterError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,16 @@ def obstacle(model: Model) -> str | None:
     return None
 
 
-def macs(model: Model) -> int:
-    """Return the multiply-accumulate operations of one inference in the weighted layers."""
+def macs(model: Model, *, only: Collection[str] | None = None) -> int:
+    """Return the multiply-accumulate operations of one inference in the weighted layers.
+
+    Args:
+        only: the names of the operations that count; None counts all.
+    """
     total = 0
     for operator in model.graph.operators:
+        if only is not None and tflite_file.operation_name(model.graph, operator) not in only:
+            continue
         layer = read_layer(model.parsed, operator)
         if layer is not None:
             total += _size(model.graph.tensors[layer.target]) * layer.fan_in
@@ -55,6 +62,11 @@ def memory_per_sample(model: Model) -> int:
             change[born.get(index, 0)] += _size(tensor) * _BYTES
             change[last[index] + 1] -= _size(tensor) * _BYTES
     return int(np.cumsum(change).max(initial=0))
+
+
+def values_per_sample(model: Model) -> int:
+    """Return how many values all activations have together, for one sample."""
+    return sum(_size(tensor) for _, tensor in tflite_file.activations(model.parsed))
 
 
 def _size(tensor: Any) -> int:

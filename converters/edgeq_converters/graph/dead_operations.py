@@ -32,7 +32,7 @@ def without_dead(model: Model) -> Model:
     initializers = _initializers(editor)
     graph.operators = [operator for number, operator in enumerate(graph.operators) if number in live]
     _drop_graphs(editor.parsed, set(initializers) - set(_initializers(editor)))
-    _drop_tensors(editor.parsed)
+    drop_tensors(editor.parsed)
     return editor.pack()
 
 
@@ -143,7 +143,7 @@ def _ends(model: Model) -> list[int]:
     return [*tflite_file.index_list(model.graph.outputs), *signed]
 
 
-def _drop_tensors(parsed: Any) -> None:
+def drop_tensors(parsed: Any) -> None:
     """Remove the main graph's tensors that nothing uses, and the values of constants among them."""
     graph = parsed.subgraphs[0]
     entries = [

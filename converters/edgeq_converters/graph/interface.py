@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.graph import postprocessing
 from edgeq_converters.graph.model import Model
 from edgeq_converters.values import Interface, IoTypes, TensorInfo
 
@@ -26,11 +27,11 @@ def require_interface(model: Model, expected: Interface, *, io: IoTypes = FLOAT)
     Raises:
         ConverterError: EQ322 naming the first difference.
     """
-    for what, ours, theirs, kind in (
-        ("input", model.inputs, expected.inputs, io.inputs),
-        ("output", model.outputs, expected.outputs, io.outputs),
+    for what, ours, theirs, kind, own in (
+        ("input", model.inputs, expected.inputs, io.inputs, frozenset()),
+        ("output", model.outputs, expected.outputs, io.outputs, postprocessing.outputs(model.parsed)),
     ):
-        problem = _difference(what, ours, theirs, kind)
+        problem = _difference(what, ours, theirs, kind, own)
         if problem is not None:
             raise ConverterError(
                 "EQ322",
@@ -42,15 +43,22 @@ def require_interface(model: Model, expected: Interface, *, io: IoTypes = FLOAT)
             )
 
 
-def _difference(what: str, ours: Sequence[TensorInfo], theirs: Sequence[TensorInfo], io: str) -> str | None:
+def _difference(
+    what: str, ours: Sequence[TensorInfo], theirs: Sequence[TensorInfo], io: str, own: Collection[int]
+) -> str | None:
+    """Return in words how tensors differ; None where they do not.
+
+    Args:
+        own: positions whose type is the same in float and in integer models.
+    """
     if len(ours) != len(theirs):
         return f"{len(ours)} instead of {len(theirs)}"
     if [_name(tensor) for tensor in ours] != [_name(tensor) for tensor in theirs]:
         return "other names, or another order"
-    for one, other in zip(ours, theirs, strict=True):
+    for position, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         if not _same_shape(one.shape, other.shape):
             return f"{what} `{one.name}` has another shape"
-        if one.dtype != _dtype(other, io):
+        if one.dtype != (other.dtype if position in own else _dtype(other, io)):
             return f"{what} `{one.name}` has another type"
     return None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -12,15 +14,23 @@ import numpy.typing as npt
 
 from edgeq_converters.data.samples import Samples, to_model
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.graph import carried_states, tflite_file
 from edgeq_converters.graph import state as states
-from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.rewrite.custom_operations import UNKNOWN
 from edgeq_converters.graph.state import State
 from edgeq_converters.progress import Advance
-from edgeq_converters.values import TensorInfo
+from edgeq_converters.values import CarriedState, TensorInfo
 
 Array = npt.NDArray[Any]
+
+
+class KernelSet(Enum):
+    """The kernels that LiteRT chooses from."""
+
+    DEFAULT = "AUTO"
+    PLAIN = "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
+    REFERENCE = "BUILTIN_REF"
 
 
 class Interpreter:
@@ -32,13 +42,20 @@ class Interpreter:
     """
 
     def __init__(
-        self, model: Model, *, every_tensor: bool = False, threads: int = 1, state: State | None = None
+        self,
+        model: Model,
+        *,
+        every_tensor: bool = False,
+        threads: int = 1,
+        state: State | None = None,
+        kernels: KernelSet = KernelSet.DEFAULT,
     ) -> None:
         """Load a model.
 
         Args:
             every_tensor: keep intermediate tensors readable after a run. Delegates would hide them, so that
                 the plain kernels run instead.
+            kernels: to choose from; `every_tensor` makes the default ones plain.
             state: of the model, for a caller that knows it: the model need not be parsed then.
 
         Raises:
@@ -48,6 +65,7 @@ class Interpreter:
         self._subject = model.subject
         self._model, self._options = model, (every_tensor, threads)
         self._state = state
+        self._kernels = KernelSet.PLAIN if every_tensor and kernels is KernelSet.DEFAULT else kernels
         self._load()
         self.inputs: Sequence[Mapping[str, Any]] = self._runtime.get_input_details()
         self.outputs: Sequence[Mapping[str, Any]] = self._runtime.get_output_details()
@@ -57,7 +75,7 @@ class Interpreter:
         from ai_edge_litert.interpreter import OpResolverType
 
         model, (every_tensor, threads) = self._model, self._options
-        resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if every_tensor else OpResolverType.AUTO
+        resolver = OpResolverType[self._kernels.value]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # it advises against preserving all tensors
@@ -77,6 +95,10 @@ class Interpreter:
         except (ValueError, RuntimeError) as error:
             problem = str(error)
             raise _unknown_ops(model.subject, problem) or _not_prepared(model.subject, problem) from error
+
+    def is_delegated(self) -> bool:
+        """Return whether a delegate, which is XNNPACK by default, runs any operation."""
+        return any(each["op_name"] == "DELEGATE" for each in self._runtime._get_ops_details())  # noqa: SLF001 # nothing public says it
 
     def reset(self) -> None:
         """Forget what earlier runs left in the model's variables: the next run begins a sequence."""
@@ -102,6 +124,31 @@ class Interpreter:
             short = " ".join(str(error).split())[:160]
             raise ConverterError("EQ303", self._subject, f"the model does not run ({short})") from error
 
+    def states(self) -> tuple[CarriedState, ...]:
+        """Return the states that the model's file names."""
+        return carried_states.read(self._model)
+
+    def fed_back(self, state: CarriedState) -> Array:
+        """Return a state after the last run as its input takes it."""
+        taken, given = self.outputs[state.output], self.inputs[state.input]
+        values = self.tensor(taken["index"])
+        kinds = taken["dtype"] == given["dtype"]
+        if kinds and taken["quantization"] == given["quantization"]:
+            return values
+        scale, zero_point = taken["quantization"]
+        real = (values.astype(np.float64) - zero_point) * scale if scale else values.astype(np.float64)
+        scale, zero_point = given["quantization"]
+        return to_model(
+            real,
+            TensorInfo(
+                name=str(given["name"]),
+                shape=tuple(int(size) for size in given["shape"]),
+                dtype=np.dtype(given["dtype"]).name,
+                scale=scale or None,
+                zero_point=zero_point,
+            ),
+        )
+
     def repeat(self) -> None:
         """Run the last batch again, without copying or checking anything: for measurements of time."""
         self._runtime.invoke()
@@ -109,6 +156,13 @@ class Interpreter:
     def results(self) -> list[Array]:
         """Return copies of the outputs of the last run."""
         return [self.tensor(detail["index"]) for detail in self.outputs]
+
+    def shapes(self) -> dict[int, tuple[int, ...]]:
+        """Return the shape of each tensor of the main graph; after a run, also where it depends on values."""
+        return {
+            int(each["index"]): tuple(int(size) for size in each["shape"])
+            for each in self._runtime.get_tensor_details()
+        }
 
     def tensor(self, index: int) -> Array:
         """Return a copy of a tensor after the last run.
@@ -183,16 +237,49 @@ def batches(samples: Samples, inputs: Sequence[TensorInfo]) -> Iterator[tuple[li
 def run_batches(interpreter: Interpreter, samples: Samples, inputs: Sequence[TensorInfo]) -> Iterator[int]:
     """Run the batches of samples one after another; yield how many samples are real after each.
 
-    The state of the model is reset before each batch, or where a sequence begins.
+    The state of the model is reset before each batch, or where a sequence begins; one that it gives as an
+    output goes on from there to its input.
 
     Raises:
         ConverterError: EQ303 the model does not run.
     """
+    for _, count in fed_batches(interpreter, samples, inputs):
+        yield count
+
+
+def fed_batches(
+    interpreter: Interpreter, samples: Samples, inputs: Sequence[TensorInfo]
+) -> Iterator[tuple[list[Array], int]]:
+    """Run the batches as `run_batches` does; yield (what each was fed, how many of its samples are real)."""
+    states = interpreter.states() if samples.carries else ()
     for number, (rows, count) in enumerate(batches(samples, inputs)):
         if samples.begins_at(number):
             interpreter.reset()
+        else:
+            for state in states:
+                rows[state.input] = interpreter.fed_back(state)
         interpreter.run(rows)
-        yield count
+        yield rows, count
+
+
+def with_recorded_states(model: Model, samples: Samples) -> Samples:
+    """Return the samples with the states that a model passes on in the arrays of its state inputs.
+
+    Each sample then has all that it depends on, so that samples can also be taken one by one.
+
+    Raises:
+        ConverterError: EQ303 the model does not run.
+    """
+    if not samples.carries:
+        return samples
+    interpreter = Interpreter(model)
+    arrays = list(samples.arrays)
+    for place in samples.states:
+        arrays[place] = np.empty(arrays[place].shape, np.dtype(model.inputs[place].dtype))
+    for number, (rows, _) in enumerate(fed_batches(interpreter, samples, model.inputs)):
+        for place in samples.states:
+            arrays[place][number] = rows[place].reshape(arrays[place].shape[1:])
+    return replace(samples, arrays=tuple(arrays))
 
 
 def samples_first(values: Array, *, size: int, count: int) -> Array:

@@ -66,7 +66,7 @@ class Layer:
             return matrix.transpose(2, 0, 1).reshape(1, *self.kernel, self.groups * self.width)
         if self.kind == "CONV_2D":
             return matrix.reshape(self.groups * self.width, *self.kernel, -1)
-        return matrix.reshape(self.width, self.fan_in)
+        return matrix.reshape(self.groups * self.width, self.fan_in)
 
     def choose_rows(self, shape: tuple[int, ...], random: np.random.Generator, *, most: int) -> Rows:
         """Return the positions of outputs to fit the layer on, as indices for each dimension of `shape`.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgeq_converters.graph import tflite_file
+import numpy as np
+
+from edgeq_converters.graph import carried_states, tflite_file
 from edgeq_converters.graph.edit import Editor
 from edgeq_converters.graph.model import Model
 
@@ -29,11 +31,24 @@ class Cut:
     removed: tuple[int, ...]
 
 
-def cut(model: Model) -> Cut:
+def cut_both(one: Model, other: Model) -> tuple[Model, Model]:
+    """Return two forms of one model, each cut at the logits of the outputs where both have them.
+
+    A quantizer may drop an operation between a sigmoid and the output. Then the logits of only one form are
+    found, and logits must not be compared with probabilities.
+    """
+    both = _squashed(one) & _squashed(other)
+    return cut(one, only=both).model, cut(other, only=both).model
+
+
+def cut(model: Model, *, only: frozenset[int] | None = None) -> Cut:
     """Return the model without the final SOFTMAX, LOGISTIC or LOG_SOFTMAX of each output.
 
     The integer output of such an operation has a fixed scale (1/256). Compared as probabilities, two models
     would differ by that rounding alone; at the logits, the noise of the operations before it shows.
+
+    Args:
+        only: the positions of the outputs to cut; None for all. A state that the next step takes stays.
     """
     editor = Editor(model)
     graph = editor.parsed.subgraphs[0]
@@ -41,8 +56,10 @@ def cut(model: Model) -> Cut:
     outputs = [int(output) for output in graph.outputs]
     ends: list[int] = []
     passed: set[int] = set()
-    for output in outputs:
-        end, after = _logits(editor.parsed, producers, output)
+    carried = {state.output for state in carried_states.read(editor)}
+    for position, output in enumerate(outputs):
+        chosen = position not in carried if only is None else position in only - carried
+        end, after = _logits(editor.parsed, producers, output) if chosen else (output, [])
         ends.append(end)
         passed.update(after)
     graph.outputs = list(dict.fromkeys(ends))
@@ -52,6 +69,30 @@ def cut(model: Model) -> Cut:
     graph.operators = [op for number, op in enumerate(graph.operators) if number not in removed]
     _move_signature_outputs(editor.parsed, dict(zip(outputs, ends, strict=True)))
     return Cut(model=editor.pack(), tensors=_names(graph), removed=tuple(sorted(removed)))
+
+
+def exposed(model: Model) -> tuple[Model, int]:
+    """Return (the model with its logits as further outputs, how many there are of them).
+
+    The model is the same value, and the number 0, where the outputs are the logits.
+    """
+    at = cut(model)
+    if not at.removed:
+        return model, 0
+    editor = Editor(model)
+    graph = editor.parsed.subgraphs[0]
+    index = {tflite_file.tensor_name(tensor): number for number, tensor in enumerate(graph.tensors)}
+    graph.outputs = np.array([*graph.outputs, *(index[name] for name in at.tensors)], np.int32)
+    editor.parsed.signatureDefs = None
+    return editor.pack(), len(at.tensors)
+
+
+def _squashed(model: Model) -> frozenset[int]:
+    """Return the positions of the outputs that have logits."""
+    operators = enumerate(model.graph.operators)
+    producers = {int(i): number for number, operator in operators for i in operator.outputs}
+    outputs = enumerate(tflite_file.index_list(model.graph.outputs))
+    return frozenset(at for at, output in outputs if _logits(model.parsed, producers, output)[1])
 
 
 def _names(graph: Any) -> tuple[str, ...]:

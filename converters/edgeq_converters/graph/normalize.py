@@ -53,6 +53,9 @@ def _give_outputs_tensors(parsed: Any) -> bool:
         shared = index in taken or tflite_file.is_constant(parsed, tensor)
         if shared and tflite_file.type_name(tensor) == "FLOAT32":
             outputs[position] = _copied(parsed, index, position)
+            if tflite_file.is_constant(parsed, tensor):
+                copied = graph.tensors[outputs[position]]
+                tensor.name, copied.name = copied.name, tensor.name
             if entries[position] is not None:
                 entries[position].tensorIndex = outputs[position]
             changed = True

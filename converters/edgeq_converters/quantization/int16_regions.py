@@ -1,7 +1,8 @@
-"""Operations of an int8 model that compute in int16: those named, or the statistics of normalizations.
+"""Operations of an int8 model that compute in int16: those named, or those of normalizations and magnitudes.
 
 The variance of a normalization and its reciprocal root span several powers of ten over samples, which 8 bits
-cannot hold. Their operations cost little, so that 16 bits there cost little too.
+cannot hold. So do the squares of a magnitude, such as that of a spectrum: with 8 bits, every value below a
+sixteenth of the largest gives 0. Their operations cost little, so that 16 bits there cost little too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ _GRID = replace(INT16, headroom=1.25)
 _WAY_BACK = ("ADD", "MEAN", "MUL", "SUB")
 """The operations between RSQRT and the values that are normalized, last first."""
 
+_SUMMING = {"ADD", "MAXIMUM", "MEAN", "RESHAPE", "SUM"}
+"""The operations between the squares of a magnitude and its root."""
+
 
 def operations(model: Model, recipe: Recipe) -> frozenset[str]:
     """Return the names of the operations that get 16-bit activations under a recipe.
@@ -34,7 +38,7 @@ def operations(model: Model, recipe: Recipe) -> frozenset[str]:
         return frozenset()
     if recipe.int16_ops is not None:
         return frozenset(recipe.int16_ops)
-    return _normalizations(model) - frozenset(recipe.float_ops)
+    return (_normalizations(model) | _magnitudes(model)) - frozenset(recipe.float_ops)
 
 
 def with_inner_ranges(
@@ -78,6 +82,33 @@ def _chain(editor: GraphEditor, root: Any) -> list[Any]:
             break
         chain.append(operator)
     return chain if len(chain) >= len(_WAY_BACK) - 1 else []
+
+
+def _magnitudes(model: Model) -> frozenset[str]:
+    """Return the operations of every square root of squares or of their sum."""
+    editor = GraphEditor(model.parsed)
+    names: set[str] = set()
+    for root in editor.operators:
+        if editor.kind(root) == "SQRT":
+            chain = _squares(editor, int(root.inputs[0]))
+            names |= {tflite_file.operation_name(editor.graph, each) for each in (*chain, root) if chain}
+    return frozenset(names)
+
+
+def _squares(editor: GraphEditor, index: int) -> list[Any]:
+    """Return the operations from squares to a tensor; none where it is computed from anything else."""
+    operator = editor.producer(index)
+    if editor.kind(operator) == "MUL":
+        first, second = (int(each) for each in operator.inputs)
+        return [operator] if first == second else []
+    if editor.kind(operator) not in _SUMMING:
+        return []
+    parts = [
+        _squares(editor, each)
+        for each in tflite_file.index_list(operator.inputs)
+        if editor.constant(each) is None
+    ]
+    return [operator, *(each for part in parts for each in part)] if parts and all(parts) else []
 
 
 def _inner_tensors(model: Model, names: Collection[str]) -> set[str]:

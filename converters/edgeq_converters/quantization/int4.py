@@ -13,18 +13,24 @@ from edgeq_converters.data.partition import Fold, HeldOutSamples
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph import edit, kernels, tflite_file
+from edgeq_converters.graph.cost import obstacle
 from edgeq_converters.graph.edit import Editor
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Step
 from edgeq_converters.quantization import weight_clipping
 from edgeq_converters.quantization.autotune import verdict
 from edgeq_converters.quantization.autotune.judging import Judge
+from edgeq_converters.quantization.autotune.making import PLAINEST, Candidate, Maker
 from edgeq_converters.quantization.backends import litert
-from edgeq_converters.recipe import Recipe
+from edgeq_converters.recipe import Recipe, Switch
 from edgeq_converters.values import Caution, Claim, Scheme
 
 _POOR_DB = 15.0
 """SQNR at the logits below which a classifier's answers change too often."""
+
+_TRIED_SAMPLES = 48
+_TRIED_ROWS = 4096
+"""Samples, and outputs of each layer, on which a trial is corrected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +58,12 @@ def choose(model: Model, fold: Fold, *, recipe: Recipe, step: Step) -> tuple[Rec
 
     Each operation is ranked by the noise that rounding its weights alone to 4 bits adds at the logits, for
     each byte that it saves. Starting with the quietest, as many are chosen as keep the target SQNR on
-    the fold's held-out samples. The model is uncorrected there; correction comes on top.
+    the fold's held-out samples. The weights of each trial are corrected, unless the recipe excludes that.
 
     Args:
         model: a normalized float model.
-        fold: the ranges come from its samples to fit on. No later claim may count any of its samples.
+        fold: ranges and corrections come from its samples to fit on. No later claim may count any of its
+            samples.
 
     Raises:
         ConverterError: as the quantizer and LiteRT do.
@@ -70,25 +77,50 @@ def choose(model: Model, fold: Fold, *, recipe: Recipe, step: Step) -> tuple[Rec
         return verdict.logits_db(judge.signal, judge.noise(made))
 
     histograms = observe(model, fold.fit, advance=step("calibrate", len(fold.fit)))
-    ranges = calibrated_ranges(model, histograms, calibrator="minmax")
+    ranges = calibrated_ranges(model, histograms, calibrator=PLAINEST)
     builder = _Builder(model, every, ranges)
-    running = builder.running()
+    maker = Maker(model, fold.fit, recipe=recipe, fixed_ranges=lambda _: {}, histograms=histograms)
+    correct = recipe.bias_correction is not Switch.OFF and not obstacle(model)
+    plain = Candidate(calibrator=PLAINEST)
+
+    def holds(few: Sequence[WeightedOperation]) -> bool:
+        made = builder.build(few)
+        if correct:
+            made = maker.corrected(plain, made, samples=_TRIED_SAMPLES, rows=_TRIED_ROWS)
+        return logits_db(made) >= recipe.int4_sqnr_db
+
+    running, refused = builder.running()
     advance = step("choose 4-bit weights", len(running))
     noise: dict[str, float] = {}
     for each in running:
         noise[each.name] = 10 ** (-logits_db(_rounded(model, each)) / 10)
         advance(1)
     order = sorted(running, key=lambda each: (noise[each.name] / each.count, each.name))
-    count = most_that_hold(order, lambda few: logits_db(builder.build(few)) >= recipe.int4_sqnr_db)
+    count = most_that_hold(order, holds)
     chosen = {each.name for each in order[:count]}
     int8_ops = tuple(each.name for each in every if each.name not in chosen)
     share = sum(each.count for each in order[:count]) / sum(each.count for each in every)
     note = (
         f"4-bit weights in {count} of {len(every)} operations ({share:.0%} of their weights): as many as keep"
-        f" {recipe.int4_sqnr_db:g} dB at the logits on held-out samples, before correction; int4_sqnr_db sets"
-        " the target, and edgeq tune --qat --scheme int4 trains all of them for 4 bits"
+        f" {recipe.int4_sqnr_db:g} dB at the logits on held-out samples; int4_sqnr_db sets the target, and"
+        " edgeq tune --qat --scheme int4 trains all of them for 4 bits"
     )
-    return replace(recipe, int8_ops=int8_ops), (note,)
+    return replace(recipe, int8_ops=int8_ops), (note, *_reasons(refused))
+
+
+def _reasons(refused: Mapping[str, str]) -> list[str]:
+    """Return a note for each reason why operations cannot have 4-bit weights.
+
+    Args:
+        refused: {name of an operation: reason}.
+    """
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in refused.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [
+        f"8-bit weights in `{names[0]}`{f' and {len(names) - 1} more' if names[1:] else ''}: {reason}"
+        for reason, names in by_reason.items()
+    ]
 
 
 def warn_if_poor(
@@ -112,8 +144,8 @@ def warn_if_poor(
     return (
         Caution(
             f"4-bit weights leave {reached:.1f} dB at the logits (below {_POOR_DB:g} dB, answers change too"
-            " often): train the model for them with edgeq tune --qat --scheme int4, or raise int4_sqnr_db to"
-            " keep more operations int8"
+            " often): raise int4_sqnr_db to keep more operations int8, or train the Keras model for them with"
+            " edgeq tune --qat --scheme int4"
         ),
     )
 
@@ -165,18 +197,20 @@ class _Builder:
         clipped = weight_clipping.clipped_ranges(self._model, bits=4, kinds=litert.INT4_OPS, keep=keep)
         return litert.quantize(self._model, recipe=recipe, ranges={**self._ranges, **clipped})
 
-    def running(self) -> tuple[WeightedOperation, ...]:
-        """Return the operations that the runtime computes alike with all its kernels."""
-        if self._runs(self._every):
-            return self._every
-        return tuple(each for each in self._every if self._runs((each,)))
+    def running(self) -> tuple[tuple[WeightedOperation, ...], dict[str, str]]:
+        """Return the operations that all kernels of the runtime compute alike, and why the others are not."""
+        if self._refusal(self._every) is None:
+            return self._every, {}
+        refusals = {each: self._refusal((each,)) for each in self._every}
+        running = tuple(each for each, refusal in refusals.items() if refusal is None)
+        return running, {each.name: refusal for each, refusal in refusals.items() if refusal is not None}
 
-    def _runs(self, four_bits: tuple[WeightedOperation, ...]) -> bool:
+    def _refusal(self, four_bits: tuple[WeightedOperation, ...]) -> str | None:
         try:
             kernels.require_alike(self.build(four_bits))
-        except ConverterError:
-            return False  # operations that do not run keep 8 bits
-        return True
+        except ConverterError as error:
+            return error.problem or str(error)
+        return None
 
 
 def _rounded(model: Model, operation: WeightedOperation) -> Model:

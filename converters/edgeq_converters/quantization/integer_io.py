@@ -8,6 +8,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgeq_converters.graph import tflite_file
+from edgeq_converters.graph.dead_operations import without_dead
 from edgeq_converters.graph.edit import Editor
 from edgeq_converters.graph.model import Model
 from edgeq_converters.values import IoTypes
@@ -19,6 +20,8 @@ _TYPES = {
     "float32": schema.TensorType.FLOAT32,
 }
 _INTEGERS = {"INT8", "INT16"}
+_INT8, _BY_SLICES = 2, 5
+"""Versions: the first whose kernels convert int8, and that of DEQUANTIZE for a scale per slice."""
 _FROM_INT8 = 128
 """A value of int8 is 128 less than the same real value in uint8."""
 
@@ -55,7 +58,46 @@ def with_types(model: Model, types: IoTypes) -> Model:
     editor = Editor(model)
     inputs = _convert(editor.parsed, "inputs", types.inputs)
     outputs = _convert(editor.parsed, "outputs", types.outputs)
-    return editor.pack() if inputs or outputs else model
+    if not inputs and not outputs:
+        return model
+    joined = _join_float_borders(editor.parsed)
+    return without_dead(editor.pack()) if joined else editor.pack()
+
+
+def _join_float_borders(parsed: Any) -> bool:
+    """Let float operations at the border read and give the float tensors; return whether any changed.
+
+    Without that, a QUANTIZE and a DEQUANTIZE would follow each other there.
+    """
+    graph = parsed.subgraphs[0]
+    quantized = {
+        int(operator.outputs[0]): int(operator.inputs[0])
+        for operator in graph.operators
+        if tflite_file.op_name(parsed, operator) == "QUANTIZE"
+        and tflite_file.type_name(graph.tensors[int(operator.inputs[0])]) == "FLOAT32"
+    }
+    real = {
+        int(operator.outputs[0]): quantized[int(operator.inputs[0])]
+        for operator in graph.operators
+        if tflite_file.op_name(parsed, operator) == "DEQUANTIZE" and int(operator.inputs[0]) in quantized
+    }
+    ends = set(tflite_file.index_list(graph.inputs)), set(tflite_file.index_list(graph.outputs))
+    # No tensor becomes an input and an output, or two outputs: a reader of the file may not expect it.
+    real = {
+        target: source
+        for target, source in real.items()
+        if (source in ends[0]) != (target in ends[1] and source not in ends[1])
+    }
+    if not real:
+        return False
+    for operator in graph.operators:
+        operator.inputs = np.array([real.get(int(i), int(i)) for i in operator.inputs], np.int32)
+    graph.outputs = np.array([real.get(i, i) for i in tflite_file.index_list(graph.outputs)], np.int32)
+    for signature in parsed.signatureDefs or []:
+        if signature.subgraphIndex == 0:
+            for entry in signature.outputs or []:
+                entry.tensorIndex = real.get(int(entry.tensorIndex), int(entry.tensorIndex))
+    return True
 
 
 def _convert(parsed: Any, side: str, kind_name: str) -> bool:
@@ -81,7 +123,7 @@ def _convert(parsed: Any, side: str, kind_name: str) -> bool:
         replaced[index] = len(graph.tensors) - 1
         pair_of = (replaced[index], index) if side == "inputs" else (index, replaced[index])
         kind = "DEQUANTIZE" if kind_name == "float32" and side == "outputs" else "QUANTIZE"
-        operators.append(_operator(parsed, kind, *pair_of))
+        operators.append(_operator(parsed, kind, *pair_of, version=_INT8 if pair else _BY_SLICES))
     if not replaced:
         return False
     setattr(graph, side, np.array([replaced.get(index, index) for index in indices], np.int32))
@@ -93,22 +135,22 @@ def _convert(parsed: Any, side: str, kind_name: str) -> bool:
     return True
 
 
-def _operator(parsed: Any, kind: str, source: int, target: int) -> Any:
+def _operator(parsed: Any, kind: str, source: int, target: int, *, version: int) -> Any:
     operator = schema.OperatorT()
-    operator.opcodeIndex = _code(parsed, kind)
+    operator.opcodeIndex = _code(parsed, kind, version)
     operator.inputs, operator.outputs = np.array([source], np.int32), np.array([target], np.int32)
     return operator
 
 
-def _code(parsed: Any, kind: str) -> int:
+def _code(parsed: Any, kind: str, version: int) -> int:
     number = getattr(schema.BuiltinOperator, kind)
     for index, code in enumerate(parsed.operatorCodes):
         if max(code.builtinCode, code.deprecatedBuiltinCode) == number:
-            code.version = max(code.version, 2)
+            code.version = max(code.version, version)
             return index
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = number
-    code.version = 2  # the first whose kernels convert int8
+    code.version = version
     parsed.operatorCodes.append(code)
     return len(parsed.operatorCodes) - 1
 

@@ -9,7 +9,7 @@ operation becomes float, and the interface stays.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,11 @@ from edgeq_converters.graph.dead_operations import without_dead
 from edgeq_converters.graph.edit import Editor
 from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.rewrite.graph_editor import GraphEditor
+from edgeq_converters.quantization.late_joins import FACTOR, size_of
+from edgeq_converters.quantization.per_axis import as_int8, relabelled, scales
 from edgeq_converters.recipe import Recipe
-from edgeq_converters.values import Caution
+from edgeq_converters.values import Caution, Scheme
 
-FACTOR = 4.0
-"""Members whose largest values differ by more than this factor get scales of their own: two bits less."""
 _JOINS = {"CONCATENATION", "PACK"}
 
 
@@ -71,25 +71,46 @@ class Divided:
     joins: tuple[Join, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def columns(self) -> Mapping[int, int]:
+        """The axis of the joint by the position, among the outputs, of each member of a CONCATENATION."""
+        return {
+            position: join.axis
+            for join in self.joins
+            if join.kind == "CONCATENATION"
+            for position in range(self.moved(join.position), self.moved(join.position) + len(join.members))
+        }
 
-def divide(model: Model, histograms: Mapping[str, Histogram], recipe: Recipe) -> Divided:
+    def moved(self, position: int) -> int:
+        """Return where an output, or its first member, is among the outputs of the divided model."""
+        return position + sum(len(each.members) - 1 for each in self.joins if each.position < position)
+
+
+def divide(
+    model: Model, histograms: Mapping[str, Histogram], recipe: Recipe, *, except_for: Collection[int] = ()
+) -> Divided:
     """Return the model with the members of its joined outputs as outputs where their sizes differ much.
 
     Outputs of the type uint8 stay whole: QUANTIZE converts one scale only. So does an output that another
-    operation reads, or whose operation the recipe names.
+    operation reads, or whose operation the recipe keeps in float. With 16 bits all stay:
+    they have the steps.
 
     Args:
         model: a prepared float model.
         histograms: of its activations.
+        except_for: the positions of outputs that stay.
     """
+    if recipe.scheme is Scheme.INT16X8:
+        return Divided(model=model)
     edited = Editor(model)
     editor = GraphEditor(edited.parsed)
-    named = {*recipe.float_ops, *(recipe.int16_ops or ())}
     joins = []
     outputs = tflite_file.index_list(editor.graph.outputs)
     for position, index in enumerate(outputs):
+        if position in except_for:
+            continue
         join = _join_of(editor, position, model.outputs[position].name, index, histograms)
-        if join is not None and join.name not in named:
+        if join is not None and join.name not in recipe.float_ops:
             joins.append(join)
     if not joins:
         return Divided(model=model)
@@ -122,7 +143,7 @@ def _join_of(
     alone = len(set(members)) == len(members) and all(
         editor.producer(each) is not None and not editor.is_output(each) for each in members
     )
-    sizes = [max(abs(histograms[name].minimum), abs(histograms[name].maximum)) for name in names if alone]
+    sizes = [size_of(histograms[name]) for name in names if alone]
     if not alone or min(sizes) <= 0 or max(sizes) <= FACTOR * min(sizes):
         return None
     rank = len(editor.shape(index))
@@ -173,8 +194,9 @@ def _joined(editor: GraphEditor, join: Join, parts: Sequence[int]) -> int:
         index if producer is None else int(producer.inputs[0])
         for index, producer in zip(parts, producers, strict=True)
     ]
+    integers = [as_int8(editor, index) for index in integers]
     kinds = {editor.type_name(index) for index in integers}
-    if kinds != {"INT8"}:  # a part is computed in float or int16: the real values are joined
+    if kinds != {"INT8"}:  # a part is computed in float: the real values are joined
         return _append(editor, join, join.name, [*parts], schema.TensorType.FLOAT32)
     for producer in producers:
         if producer is not None:
@@ -182,16 +204,17 @@ def _joined(editor: GraphEditor, join: Join, parts: Sequence[int]) -> int:
     # The kernel requires equal scales, and only moves integers. A RESHAPE to the same shape gives another
     # scale to the same integers.
     plain = [
-        _relabelled(editor, index, f"{editor.name(index)}.integers", _scale(1.0, 0)) for index in integers
+        relabelled(editor, index, f"{editor.name(index)}.integers", scales(1.0, 0)) for index in integers
     ]
-    moved = _append(editor, join, f"{join.name}.integers", plain, schema.TensorType.INT8, _scale(1.0, 0))
+    moved = _append(editor, join, f"{join.name}.integers", plain, schema.TensorType.INT8, scales(1.0, 0))
     sizes = [1 if join.kind == "PACK" else editor.shape(index)[join.axis] for index in integers]
-    pairs = [tflite_file.quantization(editor.graph.tensors[index]) for index in integers]
-    scales = np.repeat([pair[0] for pair in pairs if pair], sizes)
-    zero_points = np.repeat([pair[1] for pair in pairs if pair], sizes)
-    parameters = _scale(scales, zero_points, axis=join.axis)
+    own = [editor.graph.tensors[index].quantization for index in integers]
+    # A member has one scale, or, where its columns were levelled, one for each of them.
+    by_slice = [np.broadcast_to(each.scale, size) for each, size in zip(own, sizes, strict=True)]
+    zero_points = [np.broadcast_to(each.zeroPoint, size) for each, size in zip(own, sizes, strict=True)]
+    parameters = scales(np.concatenate(by_slice), np.concatenate(zero_points), axis=join.axis)
     as_float = any(producer is not None for producer in producers)
-    target = _relabelled(editor, moved, f"{join.name}.slices" if as_float else join.name, parameters)
+    target = relabelled(editor, moved, f"{join.name}.slices" if as_float else join.name, parameters)
     if not as_float:
         return target
     output = editor.add_tensor(join.name, editor.shape(target))
@@ -213,23 +236,6 @@ def _append(
     editor.graph.tensors[output].quantization = scale
     editor.append(join.kind, parts, output, **options)
     return output
-
-
-def _relabelled(editor: GraphEditor, index: int, name: str, parameters: Any) -> int:
-    shape = editor.shape(index)
-    sizes = editor.add_constant(f"{name}.shape", np.array(shape, np.int32))
-    output = editor.add_tensor(name, shape, schema.TensorType.INT8)
-    editor.graph.tensors[output].quantization = parameters
-    editor.append("RESHAPE", [index, sizes], output, newShape=np.array(shape, np.int32))
-    return output
-
-
-def _scale(scale: Any, zero_point: Any, *, axis: int = 0) -> Any:
-    parameters = schema.QuantizationParametersT()
-    parameters.scale = np.atleast_1d(np.asarray(scale, np.float32))
-    parameters.zeroPoint = np.atleast_1d(np.asarray(zero_point, np.int64))
-    parameters.quantizedDimension = axis
-    return parameters
 
 
 def _entry(name: str, index: int) -> Any:

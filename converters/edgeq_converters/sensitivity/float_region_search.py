@@ -16,8 +16,8 @@ from edgeq_converters.data import partition
 from edgeq_converters.data.partition import Partition
 from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import tflite_file, validate
-from edgeq_converters.graph.float_regions import Operation, fill_gaps
+from edgeq_converters.graph import postprocessing, tflite_file, validate
+from edgeq_converters.graph.float_regions import Operation, fill_gaps, operations
 from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.rewrite.rules import prepared
 from edgeq_converters.progress import Advance, Step
@@ -45,7 +45,9 @@ Costs = Mapping[int, tuple[int, float]]
 def search_float_regions(
     model: Model, samples: Samples, *, step: Step, calibrator: str, most: int = 256
 ) -> FloatRegionSearch:
-    """Return the SQNR of many choices of operations that stay float.
+    """Return the SQNR of many choices of operations that stay float: that of the worst slice at the logits.
+
+    Of detections, what their post-processing reads is compared: it lists boxes in an order of its own.
 
     Args:
         model: a float .tflite.
@@ -58,13 +60,14 @@ def search_float_regions(
     """
     model = prepared(model)
     validate.require_float(model)
+    head = postprocessing.detach(model).model
     parts = held_out_third(samples)
     total = sum(len(fold.fit) + len(fold.held_out) for fold in parts.folds)
-    screen = screening.prepare_folds(model, parts, calibrator=calibrator, advance=step("calibrate", total))
+    screen = screening.prepare_folds(head, parts, calibrator=calibrator, advance=step("calibrate", total))
     screen.quantize(())  # fails here if the quantizer refuses the whole model
     ops, names = screen.ops, [op.name for op in screen.ops]
     advance = step("quantize operations one by one", len(ops))
-    alone = screen.sqnr_db([[*names[:i], *names[i + 1 :]] for i in range(len(ops))], advance=advance)
+    alone = screen.worst_db([[*names[:i], *names[i + 1 :]] for i in range(len(ops))], advance=advance)
     known = known_ops()
     alone_db = {
         i: value
@@ -80,14 +83,13 @@ def search_float_regions(
     results.measure(joined, step("leave the end of the graph float too", len(joined)))
     for float_ops in _worth_reverting(results, [*steps, *joined], costs):
         _revert(results, float_ops, ranking, step)
-    removed = screen.cut.removed
-    positions = [i for i in range(len(ops) + len(removed)) if i not in removed]
+    whole = operations(model)
+    place_of = {op.name: op.index for op in whole}
+    positions = [place_of[name] for name in names]
     return FloatRegionSearch(
         alone_db={positions[i]: value for i, value in alone_db.items()},
         ranking=tuple(positions[i] for i in ranking),
-        after_logits=tuple(
-            tflite_file.operation_name(model.graph, model.graph.operators[i]) for i in removed
-        ),
+        after_logits=tuple(op.name for op in whole if op.name not in names),
         sets=tuple(
             FloatRegionSet(
                 family=family,
@@ -139,7 +141,7 @@ class _Results:
         }
         ordered = list(dict.fromkeys(float_ops for _, float_ops in choices if float_ops in new))
         advance(len(choices) - len(ordered))
-        values = self._screen.sqnr_db(
+        values = self._screen.worst_db(
             [[names[i] for i in float_ops] for float_ops in ordered], advance=advance
         )
         for float_ops, value in zip(ordered, values, strict=True):

@@ -14,8 +14,8 @@ class FloatRegionSet:
         family: the kind of choice: `int8`, `ranking`, `head`, `tail`, `joined`, `reverted`.
         float_ops: names of the operations (first output tensors), in order of execution.
         indices: their positions in the whole model.
-        sqnr_db: at the logits, without correction, on samples held out of the calibration; 200 stands for no
-            noise.
+        sqnr_db: of the worst slice at the logits, without correction, on samples held out of the calibration;
+            200 stands for no noise.
         added_bytes: how much their float weights enlarge the model.
         work: their share of the model's multiplications, 0..1.
         borders: number of conversions between int8 and float.

@@ -7,24 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgeq_converters.data.samples import Samples, subset
-from edgeq_converters.graph import validate
+from edgeq_converters.graph import postprocessing, validate
 from edgeq_converters.graph.float_regions import Operation, fill_gaps, operations
 from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.rewrite.rules import prepared
 from edgeq_converters.progress import Advance, Step
 from edgeq_converters.quantization.quantize import known_ops
 from edgeq_converters.sensitivity import advice, screening, spreads, tensor_noise
-from edgeq_converters.sensitivity.screening import Screen
+from edgeq_converters.sensitivity.screening import Compared, Screen
 from edgeq_converters.sensitivity.tensor_noise import TensorNoise
 from edgeq_converters.sensitivity.usefulness import find_loss
 from edgeq_converters.sensitivity.values import FloatStep, OpSensitivity, Sensitivity
-from edgeq_converters.values import notes_of, warnings_of
+from edgeq_converters.values import OutputSqnr, notes_of, warnings_of
 
 SAMPLES = 256
 WORST = 3
 _TENSOR_SAMPLES = 64
 _OTHER_CALIBRATORS = ("percentile", "mse")
-Figures = tuple[float | None, ...]
 
 
 def measure(
@@ -40,8 +39,9 @@ def measure(
     """Return how much noise at the logits the quantization of each operation of a float model causes.
 
     "Alone" quantizes the inputs, weights and outputs of one operation and nothing else; that ranks the
-    operations. Leaving one operation float while all others are int8 hardly changes the SQNR, because noise
-    is not additive there. Source of the ranking: AIMET's automatic mixed precision, arXiv 2302.05397.
+    operations, each by the worst slice of its worst output. Leaving one operation float while all others
+    are int8 hardly changes the SQNR, because noise is not additive there. Source of the ranking: AIMET's
+    automatic mixed precision, arXiv 2302.05397.
 
     Args:
         calibration: the representative dataset.
@@ -56,7 +56,9 @@ def measure(
     validate.require_float(model)
     used = subset(evaluation, samples)
     advance = step("calibrate", len(calibration) + len(used))
-    screen = screening.prepare(model, calibration, used, calibrator=calibrator, advance=advance)
+    # Of detections, what their post-processing reads is compared: it lists boxes in an order of its own.
+    head = postprocessing.detach(model).model
+    screen = screening.prepare(head, calibration, used, calibrator=calibrator, advance=advance)
     all_int8 = screen.quantize(())  # fails here if the quantizer refuses the whole model
     sweep = _sweep(screen, step("quantize operations one by one", 2 * len(screen.ops)))
     step("compare along the graph", 1)
@@ -67,19 +69,22 @@ def measure(
     useless = () if loss is None else (f"all operations in int8, uncorrected: the result is useless: {loss}",)
     remedies = _try_remedies(screen, sweep, float_steps, step)
     whole = operations(model)
-    positions = [op.index for op in whole if op.index not in screen.cut.removed]
+    place_of = {op.name: op.index for op in whole}
+    positions = [place_of[op.name] for op in screen.ops]
     measured = {
         position: _operation(screen, i, position, sweep, tensors[names[i]], remedies)
         for i, position in enumerate(positions)
     }
-    ops = tuple(measured.get(op.index) or _after_logits(op) for op in whole)
+    after_head = {op.name for op in whole} - {op.name for op in operations(head)}
+    ops = tuple(measured.get(op.index) or _not_measured(op, listed=op.name in after_head) for op in whole)
     result = Sensitivity(
         measured_at=screen.cut.tensors,
-        before=tuple(ops[i].op for i in screen.cut.removed),
+        before=tuple(op.op for op in ops if op.index not in measured),
         samples=len(used),
         calibration_samples=len(calibration),
         calibrator=calibrator,
         int8_db=sweep.int8_db,
+        int8_outputs=sweep.int8_outputs,
         ops=ops,
         ranking=tuple(positions[i] for i in sweep.ranking),
         float_steps=remedies.float_steps,
@@ -91,32 +96,42 @@ def measure(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sweep:
-    """SQNR with each operation quantized alone, and with all up to it."""
+    """The logits with each operation quantized alone, and with all up to it."""
 
-    alone: Figures
-    cumulative: Figures
+    alone: tuple[Compared | None, ...]
+    cumulative: tuple[Compared | None, ...]
     ranking: tuple[int, ...]
     known: tuple[bool, ...]
 
     @property
+    def int8_outputs(self) -> tuple[OutputSqnr, ...]:
+        return next((each.outputs for each in reversed(self.cumulative) if each is not None), ())
+
+    @property
     def int8_db(self) -> float:
-        return next((value for value in reversed(self.cumulative) if value is not None), math.inf)
+        return min((each.worst_db for each in self.int8_outputs), default=math.inf)
 
     def noise(self) -> list[float]:
-        """Return the noise of each operation alone, as a share of the signal power."""
-        return [0.0 if value is None else 10 ** (-value / 10) for value in self.alone]
+        """Return the noise of each operation alone, as a share of the signal power in the worst slice."""
+        values = _worst_db(self.alone)
+        return [0.0 if value is None else 10 ** (-value / 10) for value in values]
+
+
+def _worst_db(compared: Sequence[Compared | None]) -> list[float | None]:
+    return [None if each is None else each.worst.worst_db for each in compared]
 
 
 def _sweep(screen: Screen, advance: Advance) -> _Sweep:
     names = [op.name for op in screen.ops]
     library = known_ops()
     known = tuple(op.op in library for op in screen.ops)
-    alone = screen.sqnr_db([[*names[:i], *names[i + 1 :]] for i in range(len(names))], advance=advance)
-    cumulative = screen.sqnr_db([names[i + 1 :] for i in range(len(names))], advance=advance)
-    measured = tuple(value if known[i] else None for i, value in enumerate(alone))
+    alone = screen.compare([[*names[:i], *names[i + 1 :]] for i in range(len(names))], advance=advance)
+    cumulative = screen.compare([names[i + 1 :] for i in range(len(names))], advance=advance)
+    measured = tuple(each if known[i] else None for i, each in enumerate(alone))
+    values = _worst_db(measured)
     ranking = sorted(
-        (i for i, value in enumerate(measured) if value is not None and math.isfinite(value)),
-        key=lambda i: (measured[i], i),
+        (i for i, value in enumerate(values) if value is not None and math.isfinite(value)),
+        key=lambda i: (values[i], i),
     )
     return _Sweep(alone=measured, cumulative=tuple(cumulative), ranking=tuple(ranking), known=known)
 
@@ -137,18 +152,19 @@ def _try_remedies(screen: Screen, sweep: _Sweep, float_steps: int, step: Step) -
     prefixes = list(dict.fromkeys(fill_gaps(screen.ops, sweep.ranking[:count]) for count in counts))
     total = len(worst) * (1 + len(_OTHER_CALIBRATORS)) + len(prefixes)
     advance = step("try remedies for the worst operations", max(total, 1))
-    released = screen.sqnr_db([[names[i]] for i in worst], advance=advance)
+    released = _worst_db(screen.compare([[names[i]] for i in worst], advance=advance))
     others: dict[int, dict[str, float]] = {i: {} for i in worst}
     for calibrator in _OTHER_CALIBRATORS:
         if calibrator == screen.calibrator:
             continue
         changed = screen.with_calibrator(calibrator)
         candidates = [[*names[:i], *names[i + 1 :]] for i in worst]
-        for i, value in zip(worst, changed.sqnr_db(candidates, advance=advance), strict=True):
+        tried = _worst_db(changed.compare(candidates, advance=advance))
+        for i, value in zip(worst, tried, strict=True):
             if value is not None:
                 others[i][calibrator] = value
     floats = [tuple(names[i] for i in sorted(prefix)) for prefix in prefixes]
-    steps_db = screen.sqnr_db(floats, advance=advance)
+    steps_db = _worst_db(screen.compare(floats, advance=advance))
     return _Remedies(
         released=dict(zip(worst, released, strict=True)),
         others=others,
@@ -164,10 +180,11 @@ def _operation(
     screen: Screen, i: int, position: int, sweep: _Sweep, tensor: TensorNoise, remedies: _Remedies
 ) -> OpSensitivity:
     op, noise = screen.ops[i], sweep.noise()
+    alone, cumulative = sweep.alone[i], sweep.cumulative[i]
     total, own = sum(noise), noise[i]
     rest = total - own
     cost = None
-    if sweep.alone[i] is not None and total > 0:
+    if alone is not None and total > 0:
         cost = 10 * math.log10(total / rest) if rest > 0 else math.inf
     histogram = screen.histograms.get(op.name)
     activation = None
@@ -177,10 +194,12 @@ def _operation(
         index=position,
         op=op.op,
         name=op.name,
-        alone_db=sweep.alone[i],
-        cumulative_db=sweep.cumulative[i],
+        alone_db=None if alone is None else alone.worst.worst_db,
+        alone_at=None if alone is None else alone.worst,
+        cumulative_db=None if cumulative is None else cumulative.worst.worst_db,
+        cumulative_at=None if cumulative is None else cumulative.worst,
         local_db=tensor.sqnr_db,
-        share=None if sweep.alone[i] is None or not total else own / total,
+        share=None if alone is None or not total else own / total,
         cost_db=cost,
         other_ranges_db=remedies.others.get(i, {}),
         released_db=remedies.released.get(i),
@@ -201,13 +220,17 @@ def _reason(sweep: _Sweep, i: int) -> str:
     return ""
 
 
-def _after_logits(op: Operation) -> OpSensitivity:
+def _not_measured(op: Operation, *, listed: bool) -> OpSensitivity:
+    """Return an operation after what was compared; `listed` for the post-processing of detections."""
+    after = "after the logits: its integer output has a fixed scale that no choice affects"
     return OpSensitivity(
         index=op.index,
         op=op.op,
         name=op.name,
         alone_db=None,
+        alone_at=None,
         cumulative_db=None,
+        cumulative_at=None,
         local_db=None,
         share=None,
         cost_db=None,
@@ -215,7 +238,7 @@ def _after_logits(op: Operation) -> OpSensitivity:
         released_db=None,
         weights=None,
         activation=None,
-        reason="after the logits: its integer output has a fixed scale that no choice affects",
+        reason=f"{postprocessing.REASON}: stays float" if listed else after,
         advice=(),
     )
 

@@ -22,12 +22,31 @@ from edgeq_converters.graph import float_regions, logits, state
 from edgeq_converters.graph.interpreter import Interpreter, run_batches, run_samples, samples_first
 from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.state import State
+from edgeq_converters.metrics import OutputPowers
 from edgeq_converters.progress import Advance, ignore
 from edgeq_converters.quantization.backends import litert
 from edgeq_converters.recipe import Recipe
-from edgeq_converters.values import Scheme
+from edgeq_converters.values import OutputSqnr, Scheme
 
 Real = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """A candidate beside the float model, at the logits.
+
+    Attributes:
+        powers: of the signal and the noise in each output and its slices.
+        outputs: their ratios.
+    """
+
+    powers: tuple[OutputPowers, ...]
+    outputs: tuple[OutputSqnr, ...]
+
+    @property
+    def worst(self) -> OutputSqnr:
+        """The output with the lowest ratio, its slices included; the first of equal ones."""
+        return min(self.outputs, key=lambda output: output.worst_db)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,6 +60,7 @@ class Screen:
         ranges: the calibrator's ranges.
         samples: the samples on which candidates are compared with the float model.
         reference: the float model's logits on them.
+        axes: of the slices of each output (`metrics.slices_axis`).
         calibrator: the name of the calibrator.
     """
 
@@ -50,6 +70,7 @@ class Screen:
     ranges: Mapping[str, TensorRange]
     samples: Samples
     reference: tuple[Real, ...]
+    axes: tuple[int | None, ...]
     calibrator: str
 
     def with_calibrator(self, calibrator: str) -> Screen:
@@ -68,14 +89,14 @@ class Screen:
         recipe = Recipe(scheme=Scheme.INT8_MIXED, io="float32", float_ops=tuple(float_ops))
         return litert.quantize(self.cut.model, recipe=recipe, ranges=self.ranges)
 
-    def sqnr_db(self, candidates: Sequence[Collection[str]], *, advance: Advance) -> list[float | None]:
-        """Return each candidate's SQNR at the logits; None if the quantizer or the runtime refuses it.
+    def compare(self, candidates: Sequence[Collection[str]], *, advance: Advance) -> list[Compared | None]:
+        """Return each candidate beside the float model; None if the quantizer or the runtime refuses it.
 
         Args:
             candidates: names of the operations that stay float.
             advance: called with the number of candidates done.
         """
-        results: list[float | None] = []
+        results: list[Compared | None] = []
         workers = max(1, os.cpu_count() or 1)
         with ThreadPoolExecutor(workers) as pool:
             # Quantizing is Python code and runs here, one candidate after the other. Running the models
@@ -94,7 +115,7 @@ class Screen:
                 raise
             return None
 
-    def _score(self, model: Model | None) -> float | None:
+    def _score(self, model: Model | None) -> Compared | None:
         if model is None:
             return None
         try:
@@ -106,12 +127,21 @@ class Screen:
             if error.code != "EQ303":
                 raise
             return None
-        return metrics.sqnr_db(outputs, self.reference)
+        pairs = list(zip(outputs, self.reference, self.axes, strict=True))
+        return Compared(
+            powers=tuple(
+                metrics.output_powers(output, reference, axis=axis) for output, reference, axis in pairs
+            ),
+            outputs=tuple(
+                metrics.output_sqnr(name, output, reference, axis=axis)
+                for name, (output, reference, axis) in zip(self.cut.tensors, pairs, strict=True)
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CrossScreen:
-    """The screens of all folds, whose noise on the held-out samples is added up.
+    """The screens of all folds, whose powers on the held-out samples are added up.
 
     Attributes:
         screens: of the same model, each with the ranges of its fold's samples to fit on.
@@ -133,32 +163,35 @@ class CrossScreen:
         """Return the model with the ranges of the first fold, as `Screen.quantize` does."""
         return self.screens[0].quantize(float_ops)
 
-    def sqnr_db(self, candidates: Sequence[Collection[str]], *, advance: Advance) -> list[float | None]:
-        """Return each candidate's SQNR over the held-out samples of all folds, as `Screen.sqnr_db` does."""
-        if len(self.screens) == 1:
-            return self.screens[0].sqnr_db(candidates, advance=advance)
-        columns = [self.screens[0].sqnr_db(candidates, advance=advance)]
-        columns += [screen.sqnr_db(candidates, advance=ignore) for screen in self.screens[1:]]
-        signals = [sum(float(np.square(array).sum()) for array in each.reference) for each in self.screens]
-        results: list[float | None] = []
-        for row in zip(*columns, strict=True):
-            measured = [value for value in row if value is not None]
-            if len(measured) < len(row):
-                results.append(None)
-                continue
-            noise = sum(signal * 10 ** (-value / 10) for signal, value in zip(signals, measured, strict=True))
-            results.append(metrics.decibels(sum(signals), noise))
-        return results
+    def worst_db(self, candidates: Sequence[Collection[str]], *, advance: Advance) -> list[float | None]:
+        """Return each candidate's SQNR in the worst slice of its worst output, over all held-out samples.
+
+        None stands for a candidate that the quantizer or the runtime refuses. One number over all values
+        would hide a dead slice of small values beside large ones.
+        """
+        columns = [self.screens[0].compare(candidates, advance=advance)]
+        columns += [screen.compare(candidates, advance=ignore) for screen in self.screens[1:]]
+        return [_worst_db(row) for row in zip(*columns, strict=True)]
+
+
+def _worst_db(folds: Sequence[Compared | None]) -> float | None:
+    """Return the SQNR of one candidate in the worst slice, with the powers of all folds added up."""
+    measured = [each.powers for each in folds if each is not None]
+    if len(measured) < len(folds):
+        return None
+    total = measured[0]
+    for powers in measured[1:]:
+        total = tuple(one.added(other) for one, other in zip(total, powers, strict=True))
+    return min(each.worst_db for each in total)
 
 
 def prepare_folds(model: Model, parts: Partition, *, calibrator: str, advance: Advance) -> CrossScreen:
     """Return the screens of a partition; arguments and errors as in `prepare`."""
-    return CrossScreen(
-        screens=tuple(
-            prepare(model, fold.fit, fold.held_out, calibrator=calibrator, advance=advance)
-            for fold in parts.folds
-        )
+    first, *others = (
+        prepare(model, fold.fit, fold.held_out, calibrator=calibrator, advance=advance)
+        for fold in parts.folds
     )
+    return CrossScreen(screens=(first, *(replace(each, axes=first.axes) for each in others)))
 
 
 def prepare(
@@ -192,6 +225,7 @@ def prepare(
         ranges=calibrated_ranges(cut.model, histograms, calibrator=calibrator),
         samples=evaluation,
         reference=tuple(array.astype(np.float64) for array in reference),
+        axes=tuple(metrics.slices_axis(array) for array in reference),
         calibrator=calibrator,
     )
 

@@ -8,15 +8,20 @@ import numpy as np
 
 from edgeq_converters.data.samples import Samples, subset, to_real
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import logits, tflite_file
+from edgeq_converters.graph import logits, postprocessing, tflite_file
 from edgeq_converters.graph.interpreter import run_samples
 from edgeq_converters.graph.model import Model
-from edgeq_converters.metrics import USELESS_BELOW_DB, dead_slices, useless_output
+from edgeq_converters.metrics import USELESS_BELOW_DB, dead_slices, output_sqnr, useless_output
 from edgeq_converters.progress import ignore
 from edgeq_converters.sensitivity.tensor_noise import measure_tensors
+from edgeq_converters.values import Caution, OutputSqnr
 
 _SAMPLES = 64
+_SEARCHED = 16
+"""Samples for the search of the operation that loses the answer: it compares every tensor of both models."""
 _RANDOM = 8
+POOR_BELOW_DB = 20.0
+"""SQNR of a slice of an output below which a conversion warns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +55,8 @@ def find_loss(
         data: what the samples are: `calibration` or `random`.
     """
     few = subset(samples, _SAMPLES)
-    one, other = logits.cut(floating).model, logits.cut(quantized).model
+    # Of detections, what their post-processing reads is compared: it lists boxes in an order of its own.
+    one, other = logits.cut_both(*(postprocessing.detach(each).model for each in (floating, quantized)))
     if len(few) < 2 or len(one.outputs) != len(other.outputs):
         return None
     expected = run_samples(one, few, advance=ignore)
@@ -60,9 +66,44 @@ def find_loss(
         reason = useless_output(values, real) or dead_slices(values, real)
         if reason is not None:
             name = floating.outputs[min(index, len(floating.outputs) - 1)].name
-            operation = _first_bad(floating, quantized, few)
+            operation = _first_bad(floating, quantized, subset(few, _SEARCHED))
             return Loss(output=name, reason=reason, operation=operation, data=data)
     return None
+
+
+def poor_outputs(floating: Model, quantized: Model, samples: Samples) -> tuple[Caution, ...]:
+    """Return a warning for each output with a slice below POOR_BELOW_DB, or with a dead one.
+
+    Args:
+        samples: up to 64 of them are run.
+    """
+    few = subset(samples, _SAMPLES)
+    # Of detections, what their post-processing reads is compared.
+    one, other = (postprocessing.detach(each).model for each in (floating, quantized))
+    if len(few) < 2 or len(one.outputs) != len(other.outputs):
+        return ()
+    expected = run_samples(one, few, advance=ignore)
+    got = run_samples(other, few, advance=ignore)
+    figures = [
+        output_sqnr(info.name, to_real(integers, its), real)
+        for info, its, real, integers in zip(one.outputs, other.outputs, expected, got, strict=True)
+    ]
+    return tuple(_poor(each) for each in figures if _is_poor(each))
+
+
+def _is_poor(figure: OutputSqnr) -> bool:
+    return figure.slices > 0 and (bool(figure.dead) or figure.worst_db < POOR_BELOW_DB)
+
+
+def _poor(figure: OutputSqnr) -> Caution:
+    dead = f"; {len(figure.dead)} are the same for every sample" if figure.dead else ""
+    whole = "equal" if figure.sqnr_db is None else f"{figure.sqnr_db:.1f} dB"
+    slice_db = figure.worst_slice_db or 0.0
+    return Caution(
+        f"slice {figure.worst_slice} of output `{figure.name}` has {slice_db:.1f} dB on the"
+        f" calibration samples (the whole output {whole}{dead}): try --int16 head with --io float32, or"
+        " --scheme int8-mixed --keep-float head"
+    )
 
 
 def random_samples(model: Model, *, seed: int) -> Samples:

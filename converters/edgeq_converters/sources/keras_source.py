@@ -220,5 +220,5 @@ def _load(source: Path) -> Any:
             raise missing("tf_keras") from error
         try:
             return tf_keras.models.load_model(str(source), compile=False)
-        except Exception:  # noqa: BLE001 - Keras 3's message says more about a broken file
-            raise first from None
+        except Exception as second:
+            raise first from second

@@ -14,6 +14,7 @@ from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.rewrite.custom_operations import with_builtin_operations
 from edgeq_converters.sources import detect, keras_config, onnx_file
 from edgeq_converters.sources.detect import SourceKind
+from edgeq_converters.sources.identities import without_identities
 from edgeq_converters.sources.shapes import fixed_shape, require_known_inputs
 from edgeq_converters.sources.types import CheckInputs, Loaded, SourceOptions
 
@@ -29,7 +30,7 @@ def load_source(
 ) -> Loaded:
     """Return a source of any kind as a float .tflite with the source's inputs and outputs.
 
-    Operations whose results nothing reads are removed.
+    Operations whose results nothing reads are removed, and those that cannot change a value.
 
     Args:
         workdir: an empty folder for the libraries' files.
@@ -41,13 +42,13 @@ def load_source(
     Raises:
         ConverterError: EQ104 a package is missing, EQ301, EQ302 not a model, EQ305 it cannot be loaded or
             converted, EQ306 open shapes, EQ322 the .tflite has other inputs or outputs, EQ333 a signature
-            must be chosen; as `check`.
+            must be chosen, EQ336 onnx2tf cannot be installed; as `check`.
     """
     options = options or SourceOptions()
     loaded = _load(source, workdir, announce, options, check, one_signature)
     if loaded.interface is not None:
         require_interface(loaded.model, loaded.interface)
-    return replace(loaded, model=without_dead(loaded.model))
+    return replace(loaded, model=without_dead(without_identities(loaded.model)))
 
 
 def _load(
@@ -63,18 +64,16 @@ def _load(
         return _tflite(source, options, check, one_signature=one_signature)
     if kind is SourceKind.ONNX:
         onnx_file.require_whole(source)
-    if kind in {SourceKind.ONNX, SourceKind.TORCH}:
-        _refuse_options(source, kind, options)
+    _refuse_options(source, kind, options)
     if kind is SourceKind.ONNX:
-        announce("load with onnx2tf")
         from edgeq_converters.sources import onnx_source
 
-        return onnx_source.load(source, workdir)
+        return onnx_source.load(source, workdir, options=options, announce=announce)
     if kind is SourceKind.TORCH:
         announce("load with litert-torch")
         from edgeq_converters.sources import torch_source
 
-        return torch_source.load(source, workdir)
+        return torch_source.load(source, workdir, options=options)
     if kind in {SourceKind.KERAS, SourceKind.LEGACY_KERAS}:
         _check_declared(source, kind, options, check)
     announce("load with TensorFlow")
@@ -126,26 +125,37 @@ def _tflite(
 
 
 def _refuse_options(source: Path, kind: SourceKind, options: SourceOptions) -> None:
-    if options.signature or options.shapes:
-        option = "--signature" if options.signature else "--shape"
+    if options.signature and kind in {SourceKind.ONNX, SourceKind.TORCH}:
         raise ConverterError(
-            "EQ333" if options.signature else "EQ306",
+            "EQ333",
             str(source),
-            f"{option} is for SavedModel{'' if options.signature else ', Keras'} and .tflite sources",
+            "--signature is for SavedModel and .tflite sources",
+            got=f"a {kind} model, which has one graph",
+            hint="leave --signature out",
+        )
+    if options.constants and kind is not SourceKind.ONNX:
+        raise ConverterError(
+            "EQ306",
+            str(source),
+            "--constant is for ONNX sources",
             got=f"a {kind} model",
-            hint="export it with fixed shapes",
+            hint="leave --constant out; build the source without this input",
         )
 
 
 def to_tflite_layout(raw: RawSamples, loaded: Loaded) -> RawSamples:
-    """Return samples in the .tflite's layout; arrays in the source's (channels first) are transposed."""
+    """Return samples in the .tflite's layout; arrays in the source's (channels first) are transposed.
+
+    Arrays of whole sequences have one more axis, of the steps.
+    """
     arrays = dict(raw.arrays)
     for tensor in loaded.model.inputs:
         axes = (loaded.layouts or {}).get(tensor.name)
         name = tensor.name if tensor.name in arrays else "x"
-        if axes is None or name not in arrays or arrays[name].ndim != len(axes):
+        if axes is None or name not in arrays or arrays[name].ndim not in (len(axes), len(axes) + 1):
             continue
-        sizes, expected = arrays[name].shape[1:], tensor.shape[1:]
+        more = arrays[name].ndim - len(axes)
+        sizes, expected = arrays[name].shape[1 + more :], tensor.shape[1:]
         if sizes != expected and tuple(sizes[axis - 1] for axis in axes[1:]) == expected:
-            arrays[name] = arrays[name].transpose(axes)
+            arrays[name] = arrays[name].transpose(*range(1 + more), *(axis + more for axis in axes[1:]))
     return replace(raw, arrays=arrays)

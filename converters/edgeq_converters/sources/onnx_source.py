@@ -1,48 +1,52 @@
-"""Convert ONNX models to a float .tflite: onnx2tf writes a SavedModel, which TensorFlow converts."""
+"""Convert ONNX models to a float .tflite with onnx2tf, which runs in an environment of its own."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters.data.files import missing
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph.interpreter import Interpreter
 from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.normalize import reorder
+from edgeq_converters.sources import onnx_environment
 from edgeq_converters.sources.detect import SourceKind
-from edgeq_converters.sources.types import Loaded
+from edgeq_converters.sources.onnx_process import OnnxModel, OnnxProcess
+from edgeq_converters.sources.shapes import fixed_shape, require_known_inputs
+from edgeq_converters.sources.types import Loaded, SourceOptions
 from edgeq_converters.values import TensorInfo
 
 Array = npt.NDArray[Any]
 _Run = Callable[[Mapping[str, Array]], list[Array]]
 
 
-def load(source: Path, workdir: Path) -> Loaded:
-    """Return an ONNX model as a float .tflite with batch 1 and channels last, as is usual in .tflite.
+def load(source: Path, workdir: Path, *, options: SourceOptions, announce: Callable[[str], object]) -> Loaded:
+    """Return an ONNX model as a float .tflite with images channels last, as is usual in .tflite.
 
     Raises:
-        ConverterError: EQ104 the extra `onnx` is not installed, EQ305 the model cannot be read or converted,
-            EQ306 open shapes.
+        ConverterError: EQ305 the model cannot be read or converted, EQ306 open shapes or a wrong constant,
+            EQ322 the .tflite has other outputs, EQ336 onnx2tf cannot be installed.
     """
-    onnx = _package("onnx")
-    model = _read(onnx, source)
-    shapes = _fixed_shapes(model, source)
-    folder = _saved_model(onnx, model, source, workdir / "onnx")
-    from edgeq_converters.sources import tensorflow_source
-
-    loaded = tensorflow_source.load(folder, SourceKind.SAVED_MODEL, workdir)
-    converted = Model(data=loaded.model.data, subject=str(source))
-    run_onnx = _evaluator(onnx, model, source)
+    process = OnnxProcess(source, workdir / "onnx", announce)
+    announce("load with onnx2tf")
+    described = process.describe()
+    constants = _constants(described, options, source)
+    shapes = _shapes(described, constants, options, source)
+    made = process.convert(shapes, constants)
+    converted = Model(data=made.path.read_bytes(), subject=str(source))
+    _require_builtin(converted)
+    types = {given.name: given.dtype for given in described.inputs}
+    fixed = {
+        given.name: np.full([size or 1 for size in given.sizes or ()], constants[given.name], given.dtype)
+        for given in described.inputs
+        if given.name in constants
+    }
     onnx_names = dict(
         zip((t.name for t in converted.inputs), _paired(converted.inputs, list(shapes), source), strict=True)
     )
@@ -51,7 +55,14 @@ def load(source: Path, workdir: Path) -> Loaded:
     }
 
     def run(arrays: Mapping[str, Array]) -> list[Array]:
-        return run_onnx({onnx_names[name]: _back(array, layouts[name]) for name, array in arrays.items()})
+        given = {}
+        for name, array in arrays.items():
+            theirs = onnx_names[name]
+            # A scalar of the source is one value with an axis in the .tflite.
+            given[theirs] = _back(array, layouts[name]).reshape(shapes[theirs]).astype(types[theirs])
+        # An input that the .tflite does not have: nothing reads it.
+        unread = {name: np.zeros(shapes[name], types[name]) for name in shapes if name not in given}
+        return process.run({**unread, **given, **fixed})
 
     axes = dict(zip((tensor.name for tensor in converted.outputs), _output_axes(converted, run), strict=True))
     onnx_order = list(shapes)
@@ -66,120 +77,72 @@ def load(source: Path, workdir: Path) -> Loaded:
         return {name: results[which].transpose(order) for name, (which, order) in axes.items()}
 
     transposed = {name: order for name, order in layouts.items() if order != tuple(range(len(order)))}
-    notes = tuple(
+    coverage = f"ONNX opset {described.opset}: onnx2tf {onnx_environment.VERSION} converts all "
+    notes = [f"{coverage}{made.operators} operators of the model"]
+    notes += [f"input `{name}` is the constant {value:g}" for name, value in constants.items()]
+    notes += [
         f"input `{name}` is channels last in the .tflite: {_text(shapes[onnx_names[name]])} became "
         f"{_text(next(t.shape for t in converted.inputs if t.name == name))}"
         for name in transposed
-    )
-    return replace(
-        loaded,
-        model=tflite,
+    ]
+    return Loaded(
         kind=SourceKind.ONNX,
+        model=tflite,
         reference=reference,
         layouts=transposed,
-        tools=_TOOLS,
-        notes=notes,
+        tools=(f"onnx2tf=={onnx_environment.VERSION}",),
+        notes=tuple(notes),
     )
 
 
-_TOOLS = ("onnx2tf", "onnx", "onnx-graphsurgeon", "sng4onnx")
+def _shapes(
+    described: OnnxModel, constants: Mapping[str, float], options: SourceOptions, source: Path
+) -> dict[str, tuple[int, ...]]:
+    names = [given.name for given in described.inputs if given.name not in constants]
+    require_known_inputs(options, names, subject=str(source))
+    return {
+        given.name: fixed_shape(given.name, given.sizes, options, batch_is_first=False, subject=str(source))
+        for given in described.inputs
+        if given.name not in constants
+    }
 
 
-def _package(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise missing(error.name or name, extra="onnx") from error
-
-
-def _read(onnx: Any, source: Path) -> Any:
-    try:
-        model = onnx.load(str(source))
-    except Exception as error:  # protobuf raises exceptions of its own
-        raise ConverterError(
-            "EQ305", str(source), f"the .onnx file cannot be read ({_gist(error)})", hint=_EXPORT_AGAIN
-        ) from error
-    try:
-        onnx.checker.check_model(str(source))
-    except Exception as error:  # the checker raises exceptions of its own
-        raise ConverterError(
-            "EQ305", str(source), f"not a valid ONNX model ({_gist(error)})", hint=_EXPORT_AGAIN
-        ) from error
-    return model
-
-
-_EXPORT_AGAIN = "export the model again; python -c \"import onnx; onnx.checker.check_model('MODEL.onnx')\""
-
-
-def _fixed_shapes(model: Any, source: Path) -> dict[str, tuple[int, ...]]:
-    constants = {item.name for item in model.graph.initializer}
-    shapes = {}
-    for given in model.graph.input:
-        if given.name in constants:
+def _constants(described: OnnxModel, options: SourceOptions, source: Path) -> dict[str, float]:
+    types = {given.name: np.dtype(given.dtype) for given in described.inputs}
+    for name, value in options.constants:
+        if name not in types:
+            problem, got = f"the model has no input `{name}`, which is to be a constant", None
+        elif types[name].kind in "iu" and (
+            not value.is_integer() or not np.iinfo(types[name]).min <= value <= np.iinfo(types[name]).max
+        ):
+            problem, got = f"input `{name}` takes {types[name]}", f"{value:g}"
+        else:
             continue
-        kind = given.type.tensor_type
-        if not given.type.HasField("tensor_type") or not kind.HasField("shape"):
-            raise ConverterError(
-                "EQ306",
-                str(source),
-                f"the shape of input `{given.name}` is not known",
-                hint="export the model with fixed input shapes",
-            )
-        sizes = [size.dim_value if size.HasField("dim_value") else 0 for size in kind.shape.dim]
-        if any(size < 1 for size in sizes[1:]):
-            named = [size.dim_param or str(size.dim_value or "?") for size in kind.shape.dim]
-            raise ConverterError(
-                "EQ306",
-                str(source),
-                f"input `{given.name}` has open dimensions besides the batch",
-                expected="fixed sizes",
-                got=f"({', '.join(named)})",
-                hint="export the model with a fixed input shape, without dynamic_axes besides the batch",
-            )
-        shapes[given.name] = (max(sizes[0], 1), *sizes[1:]) if sizes else ()
-    return shapes
+        raise ConverterError(
+            "EQ306",
+            str(source),
+            problem,
+            expected=None if got else f"one of {', '.join(types)}",
+            got=got,
+            hint=f"--constant {next(iter(types), 'INPUT')}=VALUE" if got is None else f"--constant {name}=1",
+        )
+    return dict(options.constants)
 
 
-def _saved_model(onnx: Any, model: Any, source: Path, folder: Path) -> Path:
-    folder.mkdir()
-    convert = _package("onnx2tf").convert
-    # onnx2tf downloads these images for models with an image input, unless the current folder holds them. It
-    # only checks itself with them, and a conversion must not need a network.
-    images = np.random.default_rng(0).random((20, 128, 128, 3), np.float32)
-    np.save(folder / "calibration_image_sample_data_20x128x128x3_float32.npy", images)
-    try:
-        onnx.save(model, str(folder / "copy.onnx"))  # onnx2tf writes to the file that it reads
-        with contextlib.chdir(folder):
-            convert(
-                input_onnx_file_path="copy.onnx",
-                output_folder_path="saved_model",
-                output_signaturedefs=True,
-                not_use_onnxsim=True,
-                batch_size=1,
-                non_verbose=True,
-                verbosity="error",
-            )
-    except ImportError as error:
-        raise missing(error.name or "a package of onnx2tf", extra="onnx") from error
-    except (Exception, SystemExit) as error:  # it exits the process on some failures
+def _require_builtin(model: Model) -> None:
+    """Refuse operators that onnx2tf only copied: it writes a custom operation ONNX_NAME for each."""
+    codes = [bytes(code.customCode or b"").decode() for code in model.parsed.operatorCodes]
+    copied = sorted({code.removeprefix("ONNX_") for code in codes if code.startswith("ONNX_")})
+    if copied:
+        decide = "IF" in copied
         raise ConverterError(
             "EQ305",
-            str(source),
-            f"onnx2tf cannot convert the model ({_gist(error)})",
-            hint="simplify it first (onnxsim MODEL.onnx SIMPLE.onnx), or export it with another opset",
-        ) from error
-    return folder / "saved_model"
-
-
-def _evaluator(onnx: Any, model: Any, source: Path) -> _Run:
-    """Return ONNX's own reference evaluator, which needs no other package."""
-    try:
-        engine = import_module("onnx.reference").ReferenceEvaluator(model)
-    except Exception as error:
-        raise ConverterError(
-            "EQ305", str(source), f"onnx cannot evaluate the model ({_gist(error)})", hint="export it again"
-        ) from error
-    return lambda arguments: [np.asarray(item) for item in engine.run(None, dict(arguments))]
+            model.subject,
+            f"onnx2tf has no .tflite operations for these operators of the model: {', '.join(copied)}",
+            hint="make the input that decides an If a constant (--constant NAME=NUMBER), or export one branch"
+            if decide
+            else "replace them before the export, or leave what comes after them out of the model",
+        )
 
 
 def _paired(inputs: Sequence[TensorInfo], names: Sequence[str], source: Path) -> list[str]:
@@ -216,7 +179,9 @@ def _orders(rank: int) -> list[tuple[int, ...]]:
 
 
 def _back(array: Array, order: Sequence[int]) -> Array:
-    return np.ascontiguousarray(array.transpose(np.argsort(order))) if array.ndim else array
+    if array.ndim != len(order):  # a scalar
+        return array
+    return np.ascontiguousarray(array.transpose(np.argsort(order)))
 
 
 def _output_axes(model: Model, run: _Run) -> list[tuple[int, tuple[int, ...]]]:
@@ -260,8 +225,3 @@ def _output_axes(model: Model, run: _Run) -> list[tuple[int, tuple[int, ...]]]:
 
 def _text(shape: Sequence[int]) -> str:
     return f"({', '.join(map(str, shape))})"
-
-
-def _gist(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]

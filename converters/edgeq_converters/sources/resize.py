@@ -15,7 +15,7 @@ from edgeq_converters.sources.types import SourceOptions
 
 
 def with_shapes(model: Model, options: SourceOptions) -> Model:
-    """Return the model with its inputs in fixed shapes; the same value where the file already has them.
+    """Return the model with all shapes fixed; the same value where the file already has them.
 
     Raises:
         ConverterError: EQ306 a dimension stays open, or the model does not run with the given shapes.
@@ -24,8 +24,9 @@ def with_shapes(model: Model, options: SourceOptions) -> Model:
     fixed_shapes: dict[int, tuple[int, ...]] = {}
     for index, info in zip(tflite_file.index_list(model.graph.inputs), model.inputs, strict=True):
         tensor = model.graph.tensors[index]
-        signature = tensor.shapeSignature
-        sizes = tflite_file.index_list(tensor.shape if signature is None else signature)
+        sizes, signed = (tflite_file.index_list(each) for each in (tensor.shape, tensor.shapeSignature))
+        if len(signed) == len(sizes):  # some files have an empty signature beside a shape with open sizes
+            sizes = [min(pair) for pair in zip(sizes, signed, strict=True)]
         fixed = fixed_shape(
             info.name,
             # Some converters write an open dimension as 0; no tensor with data has such a size.
@@ -36,7 +37,25 @@ def with_shapes(model: Model, options: SourceOptions) -> Model:
         )
         if fixed != info.shape:
             fixed_shapes[index] = fixed
-    return _resized(model, fixed_shapes) if fixed_shapes else model
+    if fixed_shapes:
+        return _resized(model, fixed_shapes)
+    return _resized(model, {}) if _has_stale_shapes(model) else model
+
+
+def _has_stale_shapes(model: Model) -> bool:
+    """Return whether a tensor inside has another shape than the file says.
+
+    Where the batch is open, TensorFlow writes 1 for every size inside that it does not know.
+    """
+    tensors = model.graph.tensors
+    is_open = any(min(tflite_file.index_list(each.shapeSignature), default=0) < 0 for each in tensors)
+    if not is_open:
+        return False
+    return any(
+        tuple(int(size) for size in shape) != tuple(tflite_file.index_list(tensors[index].shape))
+        for index, shape in _shapes(model, {}).items()
+        if index < len(tensors) and not tflite_file.is_constant(model.parsed, tensors[index])
+    )
 
 
 def _resized(model: Model, fixed_shapes: dict[int, tuple[int, ...]]) -> Model:

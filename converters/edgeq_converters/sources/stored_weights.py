@@ -57,6 +57,8 @@ def unpacked(model: Model) -> Unpacked:
     densified = sum(_densify(editor, graph) for graph in editor.parsed.subgraphs)
     widened = _widen(editor.parsed)
     changed = densified + widened > 0
+    if changed:
+        edit.drop_unused_codes(editor.parsed)
     return Unpacked(model=editor.pack() if changed else model, widened=widened, densified=densified)
 
 

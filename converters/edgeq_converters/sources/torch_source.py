@@ -15,14 +15,17 @@ from edgeq_converters.data.files import missing
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph.model import Model
 from edgeq_converters.sources.detect import SourceKind
-from edgeq_converters.sources.types import Loaded
+from edgeq_converters.sources.shapes import fixed_shape, require_known_inputs
+from edgeq_converters.sources.types import Loaded, SourceOptions
 
 Array = npt.NDArray[Any]
 _TOOLS = ("torch", "litert-torch", "litert-converter")
 
 
-def load(source: Path, workdir: Path) -> Loaded:
+def load(source: Path, workdir: Path, *, options: SourceOptions) -> Loaded:
     """Return an exported program as a float .tflite; its inputs keep PyTorch's layout (channels first).
+
+    An input with open dimensions gets the shape of the options; an open first axis is the batch, which is 1.
 
     Raises:
         ConverterError: EQ104 the extra `torch` is not installed, EQ305 the program cannot be read or
@@ -39,7 +42,7 @@ def load(source: Path, workdir: Path) -> Loaded:
             f"PyTorch cannot load the .pt2 file; another version may have written it ({_gist(error)})",
             hint="torch.export.save(torch.export.export(model.eval(), (sample,)), 'model.pt2')",
         ) from error
-    positional, named = _example(program, source)
+    positional, named = _example(torch, program, source, options)
     module = program.module()
     try:
         converted = litert_torch.convert(module, positional, sample_kwargs=named or None)
@@ -73,7 +76,10 @@ def _package(name: str) -> Any:
         raise missing((error.name or name).replace("_", "-"), extra="torch") from error
 
 
-def _example(program: Any, source: Path) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _example(
+    torch: Any, program: Any, source: Path, options: SourceOptions
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and named example inputs, in the shapes to convert."""
     if program.example_inputs is None:
         raise ConverterError(
             "EQ306",
@@ -81,19 +87,23 @@ def _example(program: Any, source: Path) -> tuple[tuple[Any, ...], dict[str, Any
             "the .pt2 holds no example inputs, which give the shapes",
             hint="torch.export.save(torch.export.export(model.eval(), (sample,)), 'model.pt2')",
         )
-    users = set(program.graph_signature.user_inputs)
-    for node in program.graph.nodes:
-        value = node.meta.get("val") if node.op == "placeholder" and node.name in users else None
-        if value is not None and any(not isinstance(size, int) for size in value.shape):
-            raise ConverterError(
-                "EQ306",
-                str(source),
-                f"input `{node.name}` has open dimensions",
-                expected="fixed sizes, batch 1",
-                got=str(tuple(str(size) for size in value.shape)).replace("'", ""),
-                hint="export it without dynamic_shapes, with a sample of batch 1",
-            )
     positional, named = program.example_inputs
+    flat, tree = torch.utils._pytree.tree_flatten((tuple(positional), dict(named)))  # noqa: SLF001 # torch.export's own
+    users = set(program.graph_signature.user_inputs)
+    values = [
+        (node.name, node.meta.get("val"))
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in users
+    ]
+    require_known_inputs(options, [name for name, _ in values], subject=str(source))
+    for place, (name, value) in enumerate(values):
+        if value is None or not hasattr(value, "shape") or place >= len(flat):
+            continue
+        sizes = [size if isinstance(size, int) else None for size in value.shape]
+        fixed = fixed_shape(name, sizes, options, batch_is_first=False, subject=str(source))
+        if fixed != tuple(flat[place].shape):
+            flat[place] = torch.zeros(fixed, dtype=flat[place].dtype)
+    positional, named = torch.utils._pytree.tree_unflatten(flat, tree)  # noqa: SLF001 # torch.export's own
     return tuple(positional), dict(named)
 
 

@@ -28,10 +28,12 @@ class SourceOptions:
     Attributes:
         signature: the one to convert, of several; empty leaves the choice open.
         shapes: (input, sizes) of inputs with open dimensions, the batch included where there is one.
+        constants: (input, value) of inputs of an ONNX model that become constants.
     """
 
     signature: str = ""
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    constants: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,8 @@ class Loaded:
             array}; None for a .tflite source, which is its own reference.
         half: whether the source computes in float16, so that it is not as exact as the .tflite.
         layouts: {input name: axes} of the .tflite's inputs that are the source's transposed by these axes.
-        tools: packages that took part, besides those of every conversion.
+        tools: packages that took part, besides those of every conversion; `name==version` for one that is in
+            another environment.
         notes: remarks for the user.
     """
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.worker import protocol
+from edgeq_converters.worker import lean_keras, protocol
 
 
 def main(argv: list[str]) -> int:
     """Do the job in the file `argv[0]` and write its result; return 0 for a result and 1 for an error."""
     # One thread sums in the same order on every machine, and many small products run faster without waiting.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    lean_keras.install()
     events = _own_stdout()
     job = protocol.job_from_json(json.loads(Path(argv[0]).read_text(encoding="utf-8")))
 

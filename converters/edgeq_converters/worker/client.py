@@ -94,11 +94,16 @@ def run_worker(
     return result
 
 
+IN_WORKER = "EDGEQ_IN_WORKER"
+"""Set in the environment of a worker, where no other worker may be started."""
+
+
 def _environment(workdir: Path) -> dict[str, str]:
     return {
         # Corrections run beside each other: more threads in each would only wait for each other.
         "OPENBLAS_NUM_THREADS": "1",
         **os.environ,
+        IN_WORKER: "1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "CUDA_VISIBLE_DEVICES": "-1",  # results must not depend on a GPU
         "KERAS_BACKEND": "tensorflow",

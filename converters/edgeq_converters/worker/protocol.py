@@ -15,13 +15,24 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import TypeAdapter
 
 from edgeq_converters.edgetpu.values import CompilerLog, EdgeTpuSummary, Readiness
-from edgeq_converters.recipe import Recipe
+from edgeq_converters.kernels import Target
+from edgeq_converters.recipe import Recipe, Tail
 from edgeq_converters.sensitivity.float_region_values import FloatRegionSearch
 from edgeq_converters.sensitivity.values import Sensitivity
+from edgeq_converters.training.loss_source import LossSource
 from edgeq_converters.training.pruning.report import PruningReport
 from edgeq_converters.training.qat.report import TuningReport
 from edgeq_converters.training.settings import TrainingSettings
-from edgeq_converters.values import Claim, ModelInfo, Parity, Scheme, TensorShift
+from edgeq_converters.values import (
+    Claim,
+    FloatPart,
+    Kernel,
+    ModelInfo,
+    Parity,
+    Scheme,
+    TensorInfo,
+    TensorShift,
+)
 
 Result = TypeVar("Result")
 Value = TypeVar("Value")
@@ -50,7 +61,10 @@ class ConvertResult:
         parity: how far the float .tflite is from the source; None where the source is a .tflite.
         pruning: None without pruning.
         claim: what the model reaches on held-out samples; None where nothing was chosen on any.
+        float_part: the float operations of an integer model; None where all are integer.
         tools: {package: version} of the libraries that took part.
+        tail: the last operations that got more bits by measurements of time; None without such. With it in
+            the recipe, the conversion can be repeated.
     """
 
     info: ModelInfo
@@ -59,9 +73,11 @@ class ConvertResult:
     warnings: tuple[str, ...]
     parity: Parity | None
     claim: Claim | None
+    float_part: FloatPart | None
     edgetpu: EdgeTpuSummary
     pruning: PruningReport | None
     tools: Mapping[str, str]
+    tail: Tail | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +87,10 @@ class ConvertJob(Job[ConvertResult]):
     Attributes:
         data: calibration samples; required for integer schemes unless `histograms` are given.
         histograms: written by an earlier calibration of this model.
-        training, validation: for re-tuning after pruning.
+        training, validation, loss: for re-tuning after pruning.
         strict: refuse a result that does not follow its float model.
+        measure_float: time the operations of an integer model that stay float.
+        target: the machine whose kernels judge the model before it is calibrated; None for no such check.
         workdir: an empty folder for the libraries' files.
     """
 
@@ -86,7 +104,10 @@ class ConvertJob(Job[ConvertResult]):
     histograms: Path | None = None
     training: Path | None = None
     validation: Path | None = None
+    loss: LossSource | None = None
     strict: bool = False
+    measure_float: bool = True
+    target: Target | None = None
     workdir: Path
 
 
@@ -110,7 +131,7 @@ class CalibrateJob(Job[CalibrateResult]):
     Attributes:
         as_json: write JSON instead of .npz.
         against: histograms of an earlier calibration to compare with.
-        signature, shapes: of the source, as in a recipe.
+        signature, shapes, constants, states: of the source, as in a recipe.
         workdir: an empty folder for the libraries' files.
     """
 
@@ -124,6 +145,8 @@ class CalibrateJob(Job[CalibrateResult]):
     against: Path | None
     signature: str = ""
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    constants: tuple[tuple[str, float], ...] = ()
+    states: tuple[tuple[str, str], ...] = ()
     workdir: Path
 
 
@@ -143,7 +166,7 @@ class EvaluateResult:
 
     Attributes:
         sequences: how many sequences the samples were, each independent sample being one; None where no model
-            keeps state.
+            keeps or carries a state.
     """
 
     infos: tuple[ModelInfo, ...]
@@ -161,6 +184,7 @@ class EvaluateJob(Job[EvaluateResult]):
             the data has labels.
         sequence: the samples are one sequence, unless the data has ids of sequences.
         compiled: a model for the Edge TPU that was compiled from the first model; it is compared, not run.
+        states: (input, output) by name of states that the models carry; empty for what their files say.
     """
 
     verb: ClassVar[str] = "evaluate"
@@ -171,6 +195,7 @@ class EvaluateJob(Job[EvaluateResult]):
     arrays: Path
     sequence: bool = False
     compiled: Path | None = None
+    states: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +279,90 @@ class LatencyJob(Job[LatencyResult]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeModel:
+    """A model of one operation in one scheme.
+
+    Attributes:
+        path: None where there is no such model; `problem` says why.
+        inputs: of the float model.
+    """
+
+    operation: str
+    scheme: Scheme
+    path: Path | None
+    inputs: tuple[TensorInfo, ...]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostKernel:
+    """The kernel that computes an operation in a scheme on this machine, one thread.
+
+    Attributes:
+        kernel: `xnnpack`, `optimized`, `reference` or `none`; `problem` gives the reason for `none`.
+        p50_ns: latency of the model of one operation; None for `none`.
+        ratio: to float32 of the same operation; low and high are quartiles over the rounds.
+    """
+
+    operation: str
+    scheme: Scheme
+    kernel: Kernel
+    problem: str = ""
+    p50_ns: int | None = None
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelsResult:
+    """The models that were written, and what they showed here; empty where nothing was measured."""
+
+    models: tuple[ProbeModel, ...]
+    kernels: tuple[HostKernel, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelsJob(Job[KernelsResult]):
+    """Write models of one operation in each scheme, and measure their kernels on this machine.
+
+    Attributes:
+        folder: where the models are written.
+        rounds: of the measurement; 0 only writes the models.
+    """
+
+    verb: ClassVar[str] = "kernels"
+    result: ClassVar[Any] = KernelsResult
+
+    folder: Path
+    operations: tuple[str, ...]
+    schemes: tuple[Scheme, ...]
+    rounds: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeResult:
+    """The size of the model that was written."""
+
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeJob(Job[MergeResult]):
+    """Put models of one subgraph beside each other into one model.
+
+    Attributes:
+        models: each input and output of one is then called `<stem of its file>_<name>`.
+    """
+
+    verb: ClassVar[str] = "merge"
+    result: ClassVar[Any] = MergeResult
+
+    models: tuple[Path, ...]
+    output: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeTpuResult:
     """Edge TPU readiness by Coral's table, and the compiler's own log.
 
@@ -319,6 +428,8 @@ JOBS: Mapping[str, type[Job[Any]]] = {
         SensitivityJob,
         FloatRegionsJob,
         LatencyJob,
+        KernelsJob,
+        MergeJob,
         EdgeTpuJob,
         TuneJob,
     )

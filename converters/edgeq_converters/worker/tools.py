@@ -9,9 +9,17 @@ _USUAL = ("tensorflow", "tf_keras", "keras", "ai-edge-litert", "litert-quantizer
 
 
 def versions_of(more: Sequence[str] = ()) -> dict[str, str]:
-    """Return {package: version} of the usual packages and `more`, without those not installed."""
+    """Return {package: version} of the usual packages and `more`, without those not installed.
+
+    Args:
+        more: names, or `name==version` of a package in another environment.
+    """
     versions: dict[str, str] = {}
-    for name in (*_USUAL, *more):
+    for given in (*_USUAL, *more):
+        name, elsewhere, known = given.partition("==")
+        if elsewhere:
+            versions[name] = known
+            continue
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

@@ -210,6 +210,8 @@ class HealthReport:
         golden: None for a native program, which gives no outputs.
         runs: of a native program.
         latency_of: what `latency_p95_ns` is for a native program: `p95`, or `max` where it prints none.
+        delegated_outputs: which of several outputs a delegate computes, in their order; None where that is
+            not known.
     """
 
     proof: str
@@ -219,6 +221,7 @@ class HealthReport:
     golden: GoldenReport | None = None
     runs: int | None = None
     latency_of: str | None = None
+    delegated_outputs: list[bool] | None = None
 
     @classmethod
     def from_json(cls, body: Json) -> HealthReport:
@@ -229,6 +232,7 @@ class HealthReport:
             memory_peak_bytes=body["memory_peak_bytes"],
             kernels=body["kernels"],
             golden=GoldenReport(**body["golden"]),
+            delegated_outputs=body.get("delegated_outputs"),
         )
 
     def to_json(self) -> Json:
@@ -242,6 +246,8 @@ class HealthReport:
         }
         if self.golden is None:
             body.update(runs=self.runs, latency_of=self.latency_of)
+        if self.delegated_outputs is not None:
+            body["delegated_outputs"] = self.delegated_outputs
         return body
 
 

@@ -156,6 +156,19 @@ def _kernels(interpreter: Any) -> str:
     return "xnnpack" if "DELEGATE" in names else "builtin"
 
 
+def delegated_outputs(loaded: Model) -> list[bool] | None:
+    """Return which outputs a delegate computes, in their order; None where the runtime does not say.
+
+    Of a model with several independent parts, this is which kernels run each part.
+    """
+    try:
+        ops = loaded.interpreter._get_ops_details()  # noqa: SLF001
+        by_delegate = {int(index) for op in ops if op["op_name"] == "DELEGATE" for index in op["outputs"]}
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
+        return None
+    return [tensor.position in by_delegate for tensor in loaded.outputs]
+
+
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 

@@ -13,7 +13,7 @@ from typing import Sequence
 
 from edgeq_agent.calls.fields import Fields
 from edgeq_agent.errors import AgentError
-from edgeq_agent.storage import damage, disk, files, process_token
+from edgeq_agent.storage import damage, disk, files, process_token, scratch
 from edgeq_agent.storage.home import Home
 from edgeq_agent.telemetry.outbox import OpenWindow, Outbox
 from edgeq_agent.telemetry.window import WindowError, parse_unnumbered, to_json
@@ -52,8 +52,8 @@ def recover(home: Home, box: Outbox) -> int:
     # Before the files are read: the file of a process that ends meanwhile is left for the next call.
     ended = [mark for mark in box.begun() if not _alive(mark)]
     stored = 0
-    for name in sorted(os.listdir(home.open_windows)) if os.path.isdir(home.open_windows) else ():
-        if not name.endswith(".json") or _alive(name):
+    for name in _finished(home.open_windows):
+        if _alive(name):
             continue
         path = os.path.join(home.open_windows, name)
         try:
@@ -68,6 +68,15 @@ def recover(home: Home, box: Outbox) -> int:
             stored += box.append_once(each)
         files.remove(path)
     return stored + (box.lose(ended) if ended else 0)
+
+
+def _finished(folder: str) -> list[str]:
+    """Return the names of the files, without those that a process is still writing."""
+    if not os.path.isdir(folder):
+        return []
+    scratch.sweep_beside(folder)
+    names = sorted(os.listdir(folder))
+    return [name for name in names if name.endswith(".json") and scratch.beside_owner(name) is None]
 
 
 def _alive(name: str) -> bool:

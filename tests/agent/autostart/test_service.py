@@ -23,7 +23,7 @@ from edgeq_agent.storage import code_folder
 from tests.agent.served import parsed, rest
 
 pytestmark = pytest.mark.convert
-WAIT_S = 60.0
+WAIT_S = 150.0
 
 
 def until(what: str, check: Callable[[], Any]) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from edgeq_agent.calls import stdin
+from tests.eventually import until
 
 DATA = b"some bytes of a model" * 1000
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -69,7 +70,7 @@ def test_the_next_call_removes_what_a_killed_upload_left(device: Any) -> None:
     with device.start("put") as process:
         process.stdin.write(json.dumps(request).encode() + b"\n" + DATA[:100])
         process.stdin.flush()
-        _wait_for(lambda: (device.home / "tmp").is_dir() and any((device.home / "tmp").iterdir()))
+        until(lambda: (device.home / "tmp").is_dir() and any((device.home / "tmp").iterdir()))
         process.kill()
         process.communicate()
     assert len(_files(device)) == 1
@@ -82,7 +83,7 @@ def test_an_upload_does_not_block_other_calls(device: Any) -> None:
     with device.start("put") as process:
         process.stdin.write(json.dumps(request).encode() + b"\n" + DATA[:100])
         process.stdin.flush()
-        _wait_for(lambda: (device.home / "tmp").is_dir() and any((device.home / "tmp").iterdir()))
+        until(lambda: (device.home / "tmp").is_dir() and any((device.home / "tmp").iterdir()))
         began = time.monotonic()
         device.put(b"another blob")
         assert time.monotonic() - began < 5
@@ -181,10 +182,3 @@ def _fill(stream: Any) -> None:
 def _files(device: Any) -> list[Path]:
     paths = [path for part in ("blobs", "tmp") for path in (device.home / part).rglob("*") if path.is_file()]
     return sorted(paths)
-
-
-def _wait_for(condition: Any, timeout_s: float = 20) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)

@@ -41,9 +41,17 @@ LIGHT = ("probe", "missing", "soak", "recover", "pin", "unpin", "unstage", "spli
 HEAVY = ("infer", "bench", "activate", "rollback", "stage", "put", "runtime")
 
 
+# What decides what a device does. Of the other files, each damage meets a third of the verbs, and each verb a
+# third of the damages.
+WHOLE = ("trust.json", MODEL + "current", *(name for name, replaced in FILES.items() if replaced))
+PLACES = ("a folder", "a named pipe", "a link to itself", "unreadable")
+
+
 def applies(name: str, how: str) -> bool:
     if how == "pages":
         return name == "outbox.db"
+    if name.endswith("lock"):  # no verb reads it
+        return how in ("garbage", *PLACES)
     if name.endswith("current"):
         return how in ("a folder", "a named pipe", "a link to itself")
     return True
@@ -54,10 +62,10 @@ def applies(name: str, how: str) -> bool:
 def test_every_damage_of_a_file_under_every_light_verb(
     name: str, full_home: Path, requests: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for how in DAMAGES:
+    for number, how in enumerate(DAMAGES):
         if not applies(name, how):
             continue
-        for verb in LIGHT:
+        for verb in LIGHT if name in WHOLE else LIGHT[number % 3 :: 3]:
             home = damaged(full_home, tmp_path / "home", name, how)
             run = partial(ask, home, verb, *requests[verb])
             messages = as_an_ordinary_user(run) if how == "unreadable" else run()

@@ -74,9 +74,7 @@ def damaged_places(full: Path, home: Path) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "verb", ["status", "missing", "put", "infer", "bench", "activate", "prune", "telemetry"]
-)
+@pytest.mark.parametrize("verb", ["status", "missing", "put", "infer", "activate", "prune", "telemetry"])
 def test_every_path_of_a_home_damaged(
     verb: str, full_home: Path, requests: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

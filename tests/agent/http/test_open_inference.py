@@ -21,6 +21,7 @@ from edgeq_agent.split import ab_split
 from edgeq_agent.split.ab_split import Arm, Split
 from edgeq_agent.storage.home import Home
 from tests.agent.served import Served, request_of, running
+from tests.eventually import PATIENCE_S
 
 pytestmark = pytest.mark.convert
 
@@ -207,7 +208,7 @@ def test_a_swap_while_it_serves(both: Any, int8_bundle: Any, tiny_data: Any, nam
         before = server.post("tiny", request_of(tiny_data[0], name))[1]["model_version"]
         assert before != int8_bundle.release
         release_store.point(Home(str(both.home)), "tiny", int8_bundle.release)
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE_S
         while True:
             request = request_of(
                 tiny_data[0], json.loads(server.ask("GET", "/v2/models/tiny")[2])["inputs"][0]["name"]

@@ -15,6 +15,7 @@ from edgeq_agent.releases import release_store
 from edgeq_agent.storage.home import Home
 from tests import stateful
 from tests.agent.served import Served, request_of, running
+from tests.eventually import until
 
 pytestmark = [pytest.mark.convert, pytest.mark.slow]
 
@@ -151,10 +152,7 @@ def test_a_swap_in_the_middle(total: Any, on_swap: str) -> None:
     with running(total, "--port", "0", "--on-swap", on_swap) as server:
         _ask(server, sequence_id=5, sequence_start=True)
         release_store.point(home, "total", before)
-        end = time.monotonic() + 20
-        while _ask(server)[1]["model_version"] != before:
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        until(lambda: _ask(server)[1]["model_version"] == before)
         status, answer = _ask(server, sequence_id=5)
         if on_swap == "finish":
             assert (answer["model_version"], _values(answer)) == (now, (START + 2).tolist())

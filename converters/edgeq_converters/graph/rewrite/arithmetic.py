@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from edgeq_converters.graph import tflite_file
 from edgeq_converters.graph.rewrite.graph_editor import GraphEditor
+
+_SHAPING = {"SQUEEZE", "EXPAND_DIMS"}
+_REDUCING = {"MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"}
+"""Operations that give a single element as it is."""
+
+
+def move_nothing_by_reshape(editor: GraphEditor) -> int:
+    """Rewrite SQUEEZE, EXPAND_DIMS and reductions over single elements as RESHAPE; return how many.
+
+    Each gives the values of its input in another shape. litert-quantizer leaves SQUEEZE in float.
+    """
+    count = 0
+    for operator in list(editor.operators):
+        kind = editor.kind(operator)
+        if kind not in _SHAPING | _REDUCING:
+            continue
+        source, target = int(operator.inputs[0]), int(operator.outputs[0])
+        before, after = editor.shape(source), editor.shape(target)
+        moves = kind in _SHAPING or math.prod(before) == math.prod(after)
+        if not moves or editor.type_name(source) != "FLOAT32" or not after or min((*before, *after)) < 1:
+            continue
+        shape = editor.add_constant(f"{editor.name(target)}.shape", np.array(after, np.int32))
+        editor.replace(operator, "RESHAPE", [source, shape], newShape=np.array(after, np.int32))
+        count += 1
+    return count
 
 
 def negate_by_multiplication(editor: GraphEditor) -> int:

@@ -14,6 +14,7 @@ from edgeq_converters.graph import logits
 from edgeq_converters.graph.interpreter import run_samples
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import ignore
+from edgeq_converters.quantization.columns import NO_SIZES, ColumnSizes
 
 Array = npt.NDArray[Any]
 
@@ -43,10 +44,15 @@ def joined(parts: list[Powers]) -> Powers:
 
 
 class Judge:
-    """Compares quantized models with the float model on samples that they were not fitted on."""
+    """Compares quantized models with the float model on samples that they were not fitted on.
 
-    def __init__(self, floating: Model, held_out: HeldOutSamples) -> None:
-        self._samples = held_out
+    Args:
+        sizes: that were divided out of the outputs. The powers of the outputs are in the units before that;
+            at the logits all columns keep one size, so that each counts.
+    """
+
+    def __init__(self, floating: Model, held_out: HeldOutSamples, sizes: ColumnSizes = NO_SIZES) -> None:
+        self._samples, self._sizes = held_out, sizes
         self._logits, self._outputs = self._run(floating)
         self.signal = Powers(
             logits=self._squares(self._logits),
@@ -67,13 +73,11 @@ class Judge:
 
     def _run(self, model: Model) -> tuple[list[Array], list[Array]]:
         """Return the real values at the logits, and those of the outputs."""
-        cut = logits.cut(model)
-        at_logits = self._values(cut.model)
-        return at_logits, self._values(model) if cut.removed else at_logits
-
-    def _values(self, model: Model) -> list[Array]:
-        arrays = run_samples(model, self._samples, advance=ignore)
-        return [to_real(array, info) for array, info in zip(arrays, model.outputs, strict=True)]
+        shown, added = logits.exposed(model)
+        arrays = run_samples(shown, self._samples, advance=ignore)
+        values = [to_real(array, info) for array, info in zip(arrays, shown.outputs, strict=True)]
+        outputs = values[: len(values) - added]
+        return (values[-added:] if added else outputs), self._sizes.restored(outputs)
 
     def _squares(self, values: list[Array]) -> Array:
         """Return the sum of squares of each output and sample; of a batch where they are not apart."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edgeq_converters.calibration.calibrators import AUTO
@@ -10,20 +10,22 @@ from edgeq_converters.calibration.histogram import Histogram
 from edgeq_converters.calibration.observe import observe
 from edgeq_converters.calibration.qparams import INT8, INT16, Grid
 from edgeq_converters.calibration.ranges import Ranges, calibrated_ranges
-from edgeq_converters.data.partition import FitSamples
+from edgeq_converters.data.partition import FitSamples, HeldOutSamples
 from edgeq_converters.data.samples import subset
-from edgeq_converters.graph import tflite_file
-from edgeq_converters.graph.cost import macs, memory_per_sample, obstacle
+from edgeq_converters.graph.cost import memory_per_sample, obstacle
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Advance, ignore
 from edgeq_converters.quantization import correction, equalization, int16_regions
 from edgeq_converters.quantization.autotune import tensor_ranges
+from edgeq_converters.quantization.autotune.effort import LIMITS
 from edgeq_converters.quantization.autotune.tensor_ranges import Choice
 from edgeq_converters.quantization.quantize import Quantized, quantize
-from edgeq_converters.recipe import Recipe
+from edgeq_converters.recipe import Effort, Recipe
 from edgeq_converters.values import Scheme
 
 PLAINEST = "minmax"
+_WITHOUT_MEASUREMENT = "mse"
+"""The calibrator beside the plainest one where the noise of single tensors is not measured."""
 PER_TENSOR = "per-tensor"
 """Not a calibrator: each tensor has the calibrator that adds least noise at the logits (`tensor_ranges`)."""
 LEAST_NOISE = "least-noise"
@@ -31,13 +33,9 @@ LEAST_NOISE = "least-noise"
 
 _MEMORY = 512 << 20
 """Bytes that the activations of a correction may take."""
-_MEASURED = 32
-MEASURED_MACS = 250_000_000_000
-"""Most samples, and most multiplications in all, to measure the noise of single tensors with."""
-_TOO_FEW = 4
 _KEPT_BYTES = 4 << 20
 """Bytes of a model up to which quantized models are kept for their correction."""
-_MEASURED_BYTES = 64 << 20
+MEASURED_BYTES = 64 << 20
 """Bytes of a model above which single tensors are not measured: that packs the rest of the model for each."""
 
 FixedRanges = Callable[[FitSamples], Ranges]
@@ -70,6 +68,8 @@ def calibrators_to_try(model: Model, recipe: Recipe) -> tuple[str, ...]:
     """Return the calibrators of a choice, the plainest first; which of them follows from the model alone."""
     if recipe.calibrator != AUTO:
         return (recipe.calibrator,)
+    if recipe.effort is Effort.QUICK:
+        return (PLAINEST, _WITHOUT_MEASUREMENT)
     if not _noise_calibrators(model, recipe):
         return tensor_ranges.WHOLE_MODEL
     return (PLAINEST, LEAST_NOISE, PER_TENSOR)
@@ -77,20 +77,10 @@ def calibrators_to_try(model: Model, recipe: Recipe) -> tuple[str, ...]:
 
 def _noise_calibrators(model: Model, recipe: Recipe) -> tuple[str, ...]:
     """Return the calibrators whose noise is measured tensor by tensor; none where that costs too much."""
-    if obstacle(model) or grid_of(recipe.scheme) is not INT8:
+    limits = LIMITS[recipe.effort]
+    if obstacle(model) or grid_of(recipe.scheme) is not INT8 or not limits.measures_tensors:
         return ()
-    for names in (tensor_ranges.ALL, tensor_ranges.WHEN_COSTLY):
-        if _measurable_samples(model, names) >= _TOO_FEW:
-            return names
-    return ()
-
-
-def _measurable_samples(model: Model, names: Sequence[str]) -> int:
-    """Return on how many samples the noise of single tensors can be measured under these calibrators."""
-    if len(model.data) > _MEASURED_BYTES:
-        return 0
-    runs = len(names) * len(tflite_file.activations(model.parsed)) * macs(model) / 2
-    return int(min(_MEASURED, MEASURED_MACS / max(runs, 1.0)))
+    return () if len(model.data) > MEASURED_BYTES else tensor_ranges.ALL
 
 
 class Maker:
@@ -99,7 +89,6 @@ class Maker:
     Args:
         model: a normalized float model.
         histograms: of these samples, where they are known.
-        choices: of an earlier maker, where its choice of calibrators shall stay; by whether equalized.
     """
 
     def __init__(
@@ -110,7 +99,6 @@ class Maker:
         recipe: Recipe,
         fixed_ranges: FixedRanges,
         histograms: Mapping[str, Histogram] | None = None,
-        choices: Mapping[bool, Choice] | None = None,
     ) -> None:
         self._fit, self._recipe = fit, recipe
         self._grid = grid_of(recipe.scheme)
@@ -119,8 +107,54 @@ class Maker:
         self._histograms: dict[bool, Mapping[str, Histogram]] = {}
         if histograms is not None:
             self._histograms[False] = histograms
-        self.choices: dict[bool, Choice] = dict(choices or {})
+        self._choices: dict[bool, Choice] = {}
         self._kept: dict[tuple[str, bool], Quantized] = {}
+
+    def with_recipe(self, recipe: Recipe) -> Maker:
+        """Return a maker with the same ranges and equalization under a recipe that names other operations."""
+        other = Maker(
+            self._floats[False],
+            self._fit,
+            recipe=recipe,
+            fixed_ranges=lambda _: self._fixed,
+        )
+        other._floats, other._histograms, other._choices = self._floats, self._histograms, self._choices
+        return other
+
+    def extended(
+        self,
+        held_out: HeldOutSamples,
+        *,
+        fit: FitSamples,
+        fixed_ranges: FixedRanges,
+        histograms: Mapping[str, Histogram],
+    ) -> Maker:
+        """Return a maker for the samples of this one and those held out from it.
+
+        The equalization and the choice of calibrators stay as they were judged. Ranges and corrections are
+        made of all samples.
+
+        Args:
+            fit: all samples.
+            histograms: of all samples.
+        """
+        other = Maker(
+            self._floats[False],
+            fit,
+            recipe=self._recipe,
+            fixed_ranges=fixed_ranges,
+            histograms=histograms,
+        )
+        other._floats, other._choices = self._floats, self._choices
+        counted = self._histograms.get(True)
+        # The samples of a larger batch share a run, and those of a sequence the state before them.
+        if counted is not None and fit.batch == 1 and fit.begins is None:
+            if self._floats[True] is self._floats[False]:
+                other._histograms[True] = histograms
+            else:
+                added = observe(self._floats[True], held_out, advance=ignore)
+                other._histograms[True] = {name: each.merge(added[name]) for name, each in counted.items()}
+        return other
 
     def quantized(self, candidate: Candidate) -> Quantized:
         """Return a candidate before its correction.
@@ -198,18 +232,17 @@ class Maker:
         return self._histograms[equalized]
 
     def _choice(self, equalized: bool) -> Choice:
-        if equalized not in self.choices:
+        if equalized not in self._choices:
             model = self.floating(equalized)
-            names = _noise_calibrators(model, self._recipe)
-            count = _measurable_samples(model, names)
-            self.choices[equalized] = tensor_ranges.choose(
+            self._choices[equalized] = tensor_ranges.choose(
                 model,
                 self._observed(equalized),
-                self._bounded(subset(self._fit, count)),
-                names=names,
+                self._bounded(self._fit),
+                names=_noise_calibrators(model, self._recipe),
                 grid=self._grid,
+                runs=LIMITS[self._recipe.effort].runs * len(self._fit),
             )
-        return self.choices[equalized]
+        return self._choices[equalized]
 
     def _bounded(self, samples: FitSamples) -> FitSamples:
         return subset(samples, max(_MEMORY // max(memory_per_sample(self._floats[False]), 1), 8))

@@ -54,6 +54,9 @@ def claim(signal: Powers, noises: Sequence[Powers], sizes: Sequence[int], *, fol
     choice (Efron 1983), which is taken off the SQNR. The 95 % interval is that of the bootstrap-t (Efron and
     Tibshirani 1993, section 12.5) of the repeated choice, whose standard errors are linearized.
 
+    The interval ends at the SQNR of the worst and the best sample. Where one sample holds nearly all of the
+    noise, resamples without it have hardly an error, and their steps no bound.
+
     Args:
         folds: by which the samples were held out.
     """
@@ -75,16 +78,24 @@ def claim(signal: Powers, noises: Sequence[Powers], sizes: Sequence[int], *, fol
     steps = (values - originals) / np.maximum(errors, 1e-9)
     low, high = np.quantile(steps, (0.025, 0.975))
     middle = point - optimism
+    worst, best_db = _single_samples(signal, noises[chosen])
     return Claim(
         output_sqnr_db=middle,
         # The steps hold the optimism already: they are counted from the SQNR before it was taken off.
-        low_db=min(point - high * error, middle),
-        high_db=max(point - low * error, middle),
+        low_db=min(max(point - high * error, worst), middle),
+        high_db=max(min(point - low * error, best_db), middle),
         logits_db=logits_db(signal, noises[chosen]),
         plain_db=outputs_db(signal, noises[0]),
         samples=len(signal),
         folds=folds,
     )
+
+
+def _single_samples(signal: Powers, noise: Powers) -> tuple[float, float]:
+    """Return the SQNR of the worst and of the best sample, in dB."""
+    least = np.maximum(noise.outputs, np.maximum(signal.outputs * _EXACT, _NO_SIGNAL))
+    values = 10 * np.log10(np.maximum(signal.outputs, _NO_SIGNAL) / least)
+    return float(values.min()), float(values.max())
 
 
 def _resamples(count: int, seed: int) -> Array:

@@ -62,7 +62,7 @@ def quantize(
         int4_ops: kinds of operations that get int4 weights under the scheme int4.
 
     Raises:
-        ConverterError: EQ308 the library refuses the model.
+        ConverterError: EQ308 the library refuses the model, or has no 16-bit form of an operation.
     """
     engine = _library("quantizer").Quantizer(model.data)
     if recipe.scheme is Scheme.FLOAT16:
@@ -104,7 +104,15 @@ def _static(engine: Any, model: Model, *, recipe: Recipe, int4_ops: Collection[s
                 scope = f"^{re.escape(kept)}(;|$)"
                 engine.add_static_config(scope, _op(name), activation_num_bits=8, weight_num_bits=8)
     for scope, kind in _scopes(model, int16_regions.operations(model, recipe)):
-        engine.add_static_config(scope, _op(kind), activation_num_bits=16, weight_num_bits=8)
+        try:
+            engine.add_static_config(scope, _op(kind), activation_num_bits=16, weight_num_bits=8)
+        except ValueError as error:
+            raise ConverterError(
+                "EQ308",
+                model.subject,
+                f"litert-quantizer has no 16-bit form of {kind}",
+                hint=f"name other operations than {kind} with --int16",
+            ) from error
     if recipe.core_io == "float32":
         for border in ("INPUT", "OUTPUT"):
             engine.update_quantization_recipe(".*", _op(border), algorithm_key=_algorithms().NO_QUANTIZE)

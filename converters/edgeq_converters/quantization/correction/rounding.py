@@ -3,11 +3,13 @@
 Method: ridge regression on the quantized inputs gives the real-valued optimum; how far to trust it is cross-
 validated on two halves of the samples. Rounding then goes column by column, and each column's error is
 compensated by the columns after it. This is optimal brain quantization in GPTQ's order: Frantar et al. 2022,
-arXiv 2208.07339 and 2210.17323.
+arXiv 2208.07339 and 2210.17323. Four bits have too few steps for the widest weights: there each channel is
+clipped where its rounded weights act most like the optimum.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,13 @@ from scipy.linalg.lapack import dtrtri
 from edgeq_converters.quantization.correction.moments import Moments
 
 Array = npt.NDArray[Any]
-LIMIT = 127
-"""Quantized weights are symmetric, -127 to 127, as the kernels expect."""
+LIMITS = {"INT8": 127, "INT4": 7}
+"""The largest integer of each type of weights. They are symmetric, as the kernels expect."""
 
 _BLOCK = 64
+_RATIOS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+"""Parts of its widest weight at which a channel may be clipped; the search goes on around the best one."""
+_FINER = (0.05, -0.05)
 _DAMPINGS = (10.0, 1.0, 0.1, 0.01, 0.001)
 
 
@@ -65,31 +70,78 @@ def _residual(moments: Moments, weights: Array) -> Array:
     return residual
 
 
-def round_to_grid(moments: Moments, weights: Array, steps: Array, *, damping: float) -> Array:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Factors:
+    """A layer's Hessian, prepared for rounding.
+
+    Attributes:
+        damped: (groups, fan_in, fan_in), in the order of the weights.
+        order: (groups, fan_in), the order in which columns are rounded.
+        upper: (groups, fan_in, fan_in), in that order, as `_inverse_root` has it.
+    """
+
+    damped: Array
+    order: Array
+    upper: Array
+
+
+def factorize(moments: Moments, *, damping: float) -> Factors:
+    """Return the factors with which any weights of the layer are rounded."""
+    damped = _damped(moments.hessian, damping)
+    order = np.argsort(-np.diagonal(damped, axis1=1, axis2=2), axis=1, kind="stable")
+    ordered = np.take_along_axis(damped, order[:, :, None], 1)
+    ordered = np.take_along_axis(ordered, order[:, None, :], 2)
+    return Factors(damped=damped, order=order, upper=_inverse_root(ordered))
+
+
+def round_to_grid(factors: Factors, weights: Array, steps: Array, *, limit: int) -> Array:
     """Return integers (groups, width, fan_in) such that `integers * steps` acts most like `weights`.
 
     Args:
         steps: (groups, width), the scale of each output channel.
+        limit: the largest integer.
     """
-    damped = _damped(moments.hessian, damping)
-    order = np.argsort(-np.diagonal(damped, axis1=1, axis2=2), axis=1, kind="stable")
-    damped = np.take_along_axis(damped, order[:, :, None], 1)
-    damped = np.take_along_axis(damped, order[:, None, :], 2)
+    order, upper = factors.order, factors.upper
     left = np.take_along_axis(weights, order[:, None, :], 2).astype(np.float64)
-    upper = _inverse_root(damped)
     fan_in = left.shape[2]
     integers = np.empty_like(left)
     for start in range(0, fan_in, _BLOCK):
         stop = min(start + _BLOCK, fan_in)
         errors = np.empty_like(left[:, :, start:stop])
         for i in range(start, stop):
-            integers[:, :, i] = np.clip(np.rint(left[:, :, i] / steps), -LIMIT, LIMIT)
+            integers[:, :, i] = np.clip(np.rint(left[:, :, i] / steps), -limit, limit)
             error = (left[:, :, i] - integers[:, :, i] * steps) / upper[:, i, i][:, None]
             left[:, :, i + 1 : stop] -= error[:, :, None] * upper[:, None, i, i + 1 : stop]
             errors[:, :, i - start] = error
         left[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
     back = np.argsort(order, axis=1, kind="stable")
     return np.take_along_axis(integers, back[:, None, :], 2)
+
+
+def round_and_clip(factors: Factors, weights: Array, *, limit: int) -> tuple[Array, Array]:
+    """Return (integers, steps): each channel is clipped where its rounded weights act most like `weights`.
+
+    The error is that of the outputs, so that a wide weight of a silent input costs no steps.
+    """
+    widest = np.maximum(np.abs(weights).max(2), 1e-9)
+    ratios, integers = np.ones_like(widest), np.zeros_like(weights)
+    least = np.full(widest.shape, np.inf)
+
+    def attempt(parts: Array) -> None:
+        steps = widest * parts / limit
+        rounded = round_to_grid(factors, weights, steps, limit=limit)
+        missed = rounded * steps[:, :, None] - weights
+        error = np.sum((missed @ factors.damped) * missed, axis=2)
+        better = error < least
+        least[better], ratios[better] = error[better], parts[better]
+        integers[better] = rounded[better]
+
+    for ratio in _RATIOS:
+        attempt(np.full_like(widest, ratio))
+    coarse = ratios.copy()
+    for change in _FINER:
+        attempt(coarse + change)
+    return integers, widest * ratios / limit
 
 
 def gains(moments: Moments, integers: Array, steps: Array) -> Array:

@@ -17,19 +17,31 @@ from edgeq_converters.graph.layers import Layer, Rows, read_layer
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Advance
 from edgeq_converters.quantization.correction import rounding
-from edgeq_converters.quantization.correction.moments import Accumulator, Moments, merge
+from edgeq_converters.quantization.correction.moments import Accumulator, Moments, about_zero, merge
+from edgeq_converters.quantization.correction.shared import correct_shared
 
 Array = npt.NDArray[Any]
 ROWS = 8192
 """Outputs of a layer to fit it on; more made no measurable difference."""
 
-_KINDS = (("INT8", "INT8", "INT32"), ("INT16", "INT8", "INT64"), ("INT16", "INT8", "INT32"))
-"""Types of a layer's input, weights and bias that can be corrected."""
+_KINDS = (
+    ("INT8", "INT8", "INT32"),
+    ("INT8", "INT4", "INT32"),
+    ("INT16", "INT8", "INT64"),
+    ("INT16", "INT8", "INT32"),
+)
+"""Types of a layer's input, weights and bias, if it has one, that can be corrected."""
 _LIMITS = {"INT8": (-128, 127), "INT16": (-32768, 32767)}
 """Of the integers of an activation."""
 _BIAS_LIMIT = {"INT32": float(1 << 30), "INT64": float(1 << 40)}
+_INPUTS_PER_ROW = 32
+"""Weights of an output for each row, above which they stay: so few rows say nothing about most of them."""
 _LIVE_ROUNDS = 3
+_LIVE_ROWS = 4096
+"""Of a layer's outputs, to fit its bias after the activation: a mean needs fewer than the weights do."""
 _ROUND_DAMPING = 0.1
+_CLIPPED_LIMIT = 7
+"""Largest integer up to which clipping pays; with 8 bits it gains nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +77,8 @@ def correct(
     """Return the integer model with its layers' weights, scales and biases fitted to the float model.
 
     The graph, its operations and the activations' scales do not change. Neither do layers that are not
-    quantized, that share their weights, or that have no counterpart of the same name in the float model.
+    quantized, or that have no counterpart of the same name in the float model. Layers that share their
+    weights have them rounded once, for all of them, and keep their biases.
 
     Args:
         floating: the float model that `integer` was quantized from; tensors are matched by name.
@@ -77,6 +90,8 @@ def correct(
         ConverterError: EQ303 LiteRT does not run an operation on its own.
     """
     terms = terms or Terms()
+    if terms.weights:
+        integer = correct_shared(floating, integer, samples, rows=terms.rows, seed=seed)
     editor = Editor(integer)
     reference = Executor(floating, samples)
     quantized = Executor(editor, samples)
@@ -103,13 +118,16 @@ def _counterparts(
 ) -> tuple[Layer, Layer, int] | None:
     """Return (int8 layer, float layer, position of the float one); None where there is nothing to fit."""
     layer = read_layer(parsed, operator)
-    if layer is None or layer.bias < 0:
+    if layer is None:
         return None
     tensors = parsed.subgraphs[0].tensors
-    kinds = [tflite_file.type_name(tensors[i]) for i in (layer.source, layer.weights, layer.bias)]
-    shared = any(users[tensors[i].buffer] > 1 for i in (layer.weights, layer.bias))
+    if tflite_file.is_constant(parsed, tensors[layer.source]):
+        return None
+    constants = [layer.weights] if layer.bias < 0 else [layer.weights, layer.bias]
+    kinds = tuple(tflite_file.type_name(tensors[i]) for i in (layer.source, *constants))
+    shared = any(users[tensors[i].buffer] > 1 for i in constants)
     position = positions.get(tflite_file.tensor_name(tensors[layer.target]))
-    if tuple(kinds) not in _KINDS or shared or position is None:
+    if kinds not in {each[: len(kinds)] for each in _KINDS} or shared or position is None:
         return None
     origin = read_layer(float_parsed, float_parsed.subgraphs[0].operators[position])
     if origin is None or (origin.groups, origin.width, origin.fan_in) != (
@@ -128,9 +146,8 @@ def _fit(
     random: np.random.Generator,
 ) -> None:
     parsed, tensors = quantized.parsed, quantized.parsed.subgraphs[0].tensors
-    source, weights, bias, target = (
-        tensors[i] for i in (layer.source, layer.weights, layer.bias, layer.target)
-    )
+    source, weights, target = (tensors[i] for i in (layer.source, layer.weights, layer.target))
+    bias = tensors[layer.bias] if layer.bias >= 0 else None
     pair, out = tflite_file.quantization(source), tflite_file.quantization(target)
     if pair is None or out is None:
         return
@@ -139,25 +156,35 @@ def _fit(
     steps = np.broadcast_to(edit.scales(weights), shape[0] * shape[1]).reshape(shape).astype(np.float64)
     per_channel = len(edit.scales(weights)) == shape[0] * shape[1]
     integers = layer.to_matrix(edit.constant(parsed, weights)).astype(np.float64)
-    offset = edit.constant(parsed, bias).reshape(shape) * steps * scale
+    offset = np.zeros(shape)
+    if bias is not None:
+        offset = edit.constant(parsed, bias).reshape(shape) * steps * scale
     float_weights = _float_weights(reference.parsed, origin)
 
     values = quantized.values[layer.source]
     rows = _rows(layer, values, target, random, most=terms.rows)
+    fits_weights = terms.weights and len(rows[0]) * _INPUTS_PER_ROW >= layer.fan_in
+    if not fits_weights and bias is None:
+        return
     goal = origin.outputs(reference.step_linear(origin), rows)
     gathered = layer.gather(values, rows, scale=scale, zero_point=zero)
     first, second, moments = _moments(layer, gathered, goal)
+    halved = first is not second
+    if bias is None:
+        first, second, moments = (about_zero(each) for each in (first, second, moments))
 
-    if terms.weights:
+    if fits_weights:
         damping = terms.damping
         if damping is None:
-            damping = rounding.choose_damping(first, second, float_weights) if first is not second else np.inf
-        integers, steps = _round(moments, float_weights, steps, per_channel, damping)
+            damping = rounding.choose_damping(first, second, float_weights) if halved else np.inf
+        limit = rounding.LIMITS[tflite_file.type_name(weights)]
+        integers, steps = _round(moments, float_weights, steps, per_channel, damping, limit)
     if terms.gain and per_channel:
         steps = rounding.gains(moments, integers, steps)
-    steps = _safe(steps, offset, scale, out[0], limit=_BIAS_LIMIT[tflite_file.type_name(bias)])
+    most = np.inf if bias is None else _BIAS_LIMIT[tflite_file.type_name(bias)]
+    steps = _safe(steps, offset, scale, out[0], limit=most)
     real = integers * steps[:, :, None]
-    if terms.bias:
+    if terms.bias and bias is not None:
         offset = moments.target - np.einsum("gok,gk->go", real, moments.source)
         ends = _ends(out, tflite_file.type_name(target))
         offset = _fit_live_bias(layer, gathered, real, offset, goal, ends)
@@ -196,13 +223,16 @@ def _rows(layer: Layer, values: Array, target: Any, random: np.random.Generator,
 
 
 def _round(
-    moments: Moments, weights: Array, steps: Array, per_channel: bool, damping: float
+    moments: Moments, weights: Array, steps: Array, per_channel: bool, damping: float, limit: int
 ) -> tuple[Array, Array]:
     best = weights if damping == np.inf else rounding.regress(moments, weights, damping=damping)
+    factors = rounding.factorize(moments, damping=_ROUND_DAMPING)
+    if per_channel and limit <= _CLIPPED_LIMIT:
+        return rounding.round_and_clip(factors, best, limit=limit)
     if per_channel:
         largest = np.abs(best).max(2)
-        steps = np.where(largest > 0, largest / rounding.LIMIT, steps)
-    return rounding.round_to_grid(moments, best, steps, damping=_ROUND_DAMPING), steps
+        steps = np.where(largest > 0, largest / limit, steps)
+    return rounding.round_to_grid(factors, best, steps, limit=limit), steps
 
 
 def _safe(steps: Array, offset: Array, scale: float, out: float, *, limit: float) -> Array:
@@ -230,10 +260,11 @@ def _fit_live_bias(
         ends: the lowest and the highest real value of the output.
     """
     low, high = np.float32(max(layer.low, ends[0])), np.float32(min(layer.high, ends[1]))
-    got = np.empty_like(goal)
     turned = real.astype(np.float32).transpose(0, 2, 1)
-    for part, inputs in gathered:
-        got[:, part] = inputs @ turned
+    # The rows go evenly over all samples and positions, and so does every n-th of them.
+    step = max(goal.shape[1] // _LIVE_ROWS, 1)
+    got = np.concatenate([inputs[:, ::step] @ turned for _, inputs in gathered], axis=1)
+    goal = np.concatenate([goal[:, part][:, ::step] for part, _ in gathered], axis=1)
     clipped = np.clip(goal, np.float32(layer.low), np.float32(layer.high))
     count = goal.shape[1]
     ones = np.ones((1, count), np.float32)  # a matrix product is many times faster than a sum over an axis
@@ -258,6 +289,9 @@ def _write(
     if per_channel:
         edit.set_scales(weights, steps.ravel())
         steps = edit.scales(weights).reshape(steps.shape)  # as float32 stores them
+    if bias is None:
+        return
+    if per_channel:
         edit.set_scales(bias, (steps * scale).ravel())
     limit = 2 * _BIAS_LIMIT[tflite_file.type_name(bias)] - 1
     whole = np.clip(np.rint(offset / (steps * scale)), -limit, limit)

@@ -61,17 +61,13 @@ def equalize(model: Model, samples: Samples, *, advance: Advance) -> Equalized:
 
 def observe_channels(executor: Executor, groups: tuple[Group, ...], advance: Advance) -> dict[int, Channels]:
     """Run the model and return the channels' statistics of each tensor of the groups, by tensor index."""
-    sizes = {index: group.channels for group in groups for index in group.tensors}
+    sizes = {index: len(own) for group in groups for index, own in group.classes.items()}
     observed: dict[int, Channels] = {}
     for operator in executor.parsed.subgraphs[0].operators:
         executor.step()
         for index in (int(i) for i in operator.outputs):
             if index in sizes and index in executor.values:
-                values = executor.values[index].reshape(-1, sizes[index])
-                observed[index] = Channels(
-                    largest=np.maximum(values.max(0), -values.min(0)).astype(np.float64),
-                    power=np.einsum("nc,nc->c", values, values, dtype=np.float64) / len(values),
-                )
+                observed[index] = Channels.of(executor.values[index].reshape(-1, sizes[index]))
         advance(1)
     return observed
 
@@ -81,21 +77,28 @@ def scale_group(parsed: Any, group: Group, scales: Array) -> None:
 
     Args:
         parsed: an editor's graph.
-        scales: one factor per channel.
+        scales: one factor per class of channels.
     """
     for layer in group.producers:
-        rows = scales.reshape(layer.groups, layer.width)
+        own = scales[group.classes[layer.target]]
+        own = np.tile(own, layer.groups * layer.width // len(own))
+        rows = own.reshape(layer.groups, layer.width)
         _store(parsed, layer, _matrix(parsed, layer) * rows[:, :, None])
         if layer.bias >= 0:
             tensor = parsed.subgraphs[0].tensors[layer.bias]
             bias = edit.constant(parsed, tensor)
-            edit.set_constant(parsed, tensor, (bias.astype(np.float64) * scales.reshape(bias.shape)))
+            edit.set_constant(parsed, tensor, (bias.astype(np.float64) * own.reshape(bias.shape)))
+    for index, added_to in group.offsets:
+        tensor = parsed.subgraphs[0].tensors[index]
+        offset, own = edit.constant(parsed, tensor), scales[group.classes[added_to]]
+        own = np.tile(own, offset.size // len(own)).reshape(offset.shape)
+        edit.set_constant(parsed, tensor, offset.astype(np.float64) * own)
     for layer in group.consumers:
-        matrix = _matrix(parsed, layer)
+        matrix, own = _matrix(parsed, layer), scales[group.classes[layer.source]]
         if layer.groups == 1:
-            divided = matrix / np.tile(scales, layer.fan_in // group.channels)
+            divided = matrix / np.tile(own, layer.fan_in // len(own))
         else:
-            divided = matrix / scales[:, None, None]
+            divided = matrix / own[:, None, None]
         _store(parsed, layer, divided)
 
 
@@ -107,4 +110,4 @@ def _matrix(parsed: Any, layer: Layer) -> Array:
 
 def _store(parsed: Any, layer: Layer, matrix: Array) -> None:
     tensor = parsed.subgraphs[0].tensors[layer.weights]
-    edit.set_constant(parsed, tensor, layer.to_tensor(matrix))
+    edit.set_constant(parsed, tensor, layer.to_tensor(matrix).reshape(tensor.shape))

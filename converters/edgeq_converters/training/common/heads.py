@@ -54,6 +54,7 @@ def require_classes(model: Any, *, subject: str) -> Head:
             "the model's output is not a set of class scores, so no loss is known for it",
             expected="one output (batch, classes) of softmax or linear scores",
             got=shapes,
-            hint="add --distill, which trains towards the float model's outputs",
+            hint="add --loss mse or --loss FILE.py:FUNCTION; or --distill, which trains towards the float "
+            "model's outputs",
         )
     return head

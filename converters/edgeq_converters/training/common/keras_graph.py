@@ -5,6 +5,7 @@ No other module touches Keras' private graph attributes.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,22 @@ from edgeq_converters.sources.detect import SourceKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What holds a layer that another layer of the model calls.
+
+    Attributes:
+        of: the layer of the model.
+        settings: where the inner layer's settings are in the configuration of the outer one, as
+            `layer/config/`.
+        name: of the inner layer among several.
+    """
+
+    of: Any
+    settings: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One call of a layer or operation.
 
@@ -25,12 +42,14 @@ class Call:
         inputs: the symbolic input tensors, identified by their `id`.
         outputs: the symbolic output tensors.
         node: Keras' own record of the call.
+        part: for a layer that another layer calls.
     """
 
     operation: Any
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
     node: Any
+    part: Part | None = None
 
     @property
     def kind(self) -> str:
@@ -38,9 +57,19 @@ class Call:
         return type(self.operation).__name__
 
     @property
+    def layer(self) -> Any:
+        """The layer of the model: that which holds the operation, or the operation itself."""
+        return self.operation if self.part is None else self.part.of
+
+    @property
     def name(self) -> str:
-        """The layer's own name."""
-        return str(self.operation.name)
+        """The name of the layer of the model."""
+        return str(self.layer.name)
+
+    @property
+    def unit(self) -> str:
+        """The name of what the operation makes: the layer's, and for one of several parts also its own."""
+        return f"{self.name} {self.part.name}" if self.part is not None and self.part.name else self.name
 
 
 Run = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
@@ -92,12 +121,19 @@ def load(source: Path) -> Any:
 
 
 def _unsupported(source: Path, got: str) -> ConverterError:
+    keras = "save it with model.save('model.keras')"
+    without_source = (
+        f"without its source, `edgeq convert {shlex.quote(str(source))} -o MODEL.tflite --scheme int8"
+        " --calibration UNLABELLED.npz` fits the integer weights to the float model"
+    )
     return ConverterError(
         "EQ314",
         str(source),
         expected="a Functional or Sequential model in a .keras file of Keras 3",
         got=got,
-        hint="save it with model.save('model.keras'); other models can be converted, not pruned or tuned",
+        hint=without_source
+        if got == f"a {SourceKind.TFLITE} model"
+        else f"{keras}; other models can be converted, not pruned or tuned",
     )
 
 
@@ -137,6 +173,22 @@ def symbols(model: Any) -> tuple[list[Any], list[Any]]:
     """Return the model's symbolic inputs and outputs: the same objects as in `calls`."""
     graph = _graph(model)
     return list(graph.inputs), list(graph.outputs)
+
+
+def output_names(model: Any) -> list[str]:
+    """Return the names of the model's outputs, in the order of `symbols`."""
+    return [str(name) for name in _graph(model).output_names]
+
+
+def structures(model: Any) -> tuple[Any, Any]:
+    """Return the nesting of the model's inputs and outputs: a tensor, a list or a dict of tensors."""
+    graph = _graph(model)
+    return graph._inputs_struct, graph._outputs_struct  # noqa: SLF001 # Keras has no public name for them
+
+
+def maker_of(symbol: Any) -> Any:
+    """Return the layer or operation whose output a symbolic tensor is."""
+    return symbol._keras_history.operation  # noqa: SLF001 # Keras has no public name for it
 
 
 def _graph(model: Any) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NewType
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgeq_converters.data import files, partition, samples
 from edgeq_converters.data.files import RawSamples
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.training.common import training_targets
 from edgeq_converters.values import Caution, TensorInfo
 
 HELD_OUT = 0.2  # of the training data, where no validation data is given
@@ -25,10 +26,12 @@ class LabelledData:
     Attributes:
         arrays: one per input, samples first.
         labels: class indices, shape (samples,); None for training without labels.
+        targets: {name: array, samples first}, of a loss of the user's.
     """
 
     arrays: tuple[npt.NDArray[Any], ...]
     labels: npt.NDArray[np.int64] | None
+    targets: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -39,6 +42,7 @@ class LabelledData:
             self,
             arrays=tuple(array[rows] for array in self.arrays),
             labels=None if self.labels is None else self.labels[rows],
+            targets={name: array[rows] for name, array in self.targets.items()},
         )
 
 
@@ -82,11 +86,12 @@ def read(training: Path | None, validation: Path | None) -> tuple[RawSamples, Ra
 
 def split(
     raw: tuple[RawSamples, RawSamples | None],
-    model: Any,
+    inputs: Sequence[TensorInfo],
     *,
     labels_needed: bool,
     classes: int,
     seed: int,
+    outputs: Sequence[str] = (),
     calibration: RawSamples | None = None,
 ) -> DataSplit:
     """Return the data in the types of the model's inputs.
@@ -97,14 +102,15 @@ def split(
 
     Args:
         classes: number of classes of the model; labels are ignored where it is below two.
+        outputs: names of the outputs where a loss of the user's is trained, whose targets are any arrays `y`
+            and `y_NAME`; empty without one.
         calibration: samples that the conversion is calibrated on, if any.
 
     Raises:
         ConverterError: EQ203..EQ208 the data does not fit the model, EQ220 labels are required and missing.
     """
-    inputs = inputs_of(model)
-    training = _fit(raw[0], inputs, classes, labels_needed)
-    validation = None if raw[1] is None else _fit(raw[1], inputs, classes, labels_needed)
+    training = _fit(raw[0], inputs, classes, labels_needed, outputs)
+    validation = None if raw[1] is None else _fit(raw[1], inputs, classes, labels_needed, outputs)
     held_out, notes = _unseen(validation, training)
     if held_out is None:
         if len(training) < 2:
@@ -121,7 +127,7 @@ def split(
     measured = HeldOutData(held_out)
     if calibration is None:
         return DataSplit(training=FitData(training), held_out=measured, notes=notes)
-    fit, measured, about = _apart(_fit(calibration, inputs, 0, False), measured, seed=seed)
+    fit, measured, about = _apart(_fit(calibration, inputs, 0, False, []), measured, seed=seed)
     if not len(measured):
         raise ConverterError(
             "EQ202",
@@ -172,6 +178,8 @@ def divided(
 ) -> tuple[LabelledData, LabelledData]:
     """Return (the rest, about `count` samples), chosen by the seed; equal samples are in the same part.
 
+    Where many samples are equal, it is the same share of the different ones.
+
     Raises:
         ConverterError: EQ202 all samples are equal.
     """
@@ -183,7 +191,8 @@ def divided(
         )
     order = np.random.default_rng(seed).permutation(len(different))
     by_place = different[np.argsort(first)]  # so that the place of a sample decides, not its bytes
-    apart = np.isin(keys, by_place[order[: min(count, len(different) - 1)]])
+    share = max(1, round(count * len(different) / len(data)))
+    apart = np.isin(keys, by_place[order[: min(share, len(different) - 1)]])
     return data.take(np.flatnonzero(~apart)), data.take(np.flatnonzero(apart))
 
 
@@ -199,7 +208,15 @@ def inputs_of(model: Any) -> tuple[TensorInfo, ...]:
     )
 
 
-def _fit(raw: RawSamples, inputs: Sequence[TensorInfo], classes: int, labels_needed: bool) -> LabelledData:
+def _fit(
+    raw: RawSamples,
+    inputs: Sequence[TensorInfo],
+    classes: int,
+    labels_needed: bool,
+    outputs: Sequence[str],
+) -> LabelledData:
+    named = training_targets.of(raw, inputs, outputs)
+    raw = replace(raw, arrays={name: array for name, array in raw.arrays.items() if name not in named.arrays})
     matched = samples.match(raw, inputs)
     arrays = tuple(
         samples.to_model(array, tensor) for array, tensor in zip(matched.arrays, inputs, strict=True)
@@ -212,6 +229,10 @@ def _fit(raw: RawSamples, inputs: Sequence[TensorInfo], classes: int, labels_nee
             got="samples only",
             hint="add `y`, or --distill, which needs no labels",
         )
+    if outputs:
+        targets = named.checked(len(matched), outputs)
+        labels = raw.labels if training_targets.are_classes(raw.labels, classes) else None
+        return LabelledData(arrays=arrays, labels=labels, targets=targets)
     if raw.labels is None or classes < 2:
         return LabelledData(arrays=arrays, labels=None)
     labels = samples.check_labels(raw.labels, samples=len(matched), classes=classes, subject=raw.subject)

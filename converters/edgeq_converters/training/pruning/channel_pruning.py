@@ -1,10 +1,9 @@
-"""Channel pruning: rank channels by importance, choose which to remove, and rebuild the Keras model."""
+"""Channel pruning: choose the least important channels of each group and rebuild the Keras model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,24 +11,41 @@ import numpy.typing as npt
 
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.training.common import keras_graph
-from edgeq_converters.training.pruning.channel_graph import SOURCES, ChannelGraph, Channels, trace
+from edgeq_converters.training.common.model_copy import flattened
+from edgeq_converters.training.pruning.attention_rules import HEADS
+from edgeq_converters.training.pruning.channel_graph import trace
+from edgeq_converters.training.pruning.channels import ChannelGraph
+from edgeq_converters.training.pruning.importance import Figures, importance
+from edgeq_converters.training.pruning.rebuild import rebuild, zeroed
+from edgeq_converters.training.settings import Criterion
 
-Rows = npt.NDArray[np.int64]
-_OUTPUT_AXIS = {"Conv1DTranspose": -2, "Conv2DTranspose": -2, "Conv3DTranspose": -2}
-# {family: {weight: {axis: which side of the layer it follows}}}
-_AXES: Mapping[str, Mapping[str, Mapping[int, str]]] = {
-    "Conv": {"kernel": {-2: "in", -1: "out"}, "bias": {0: "out"}},
-    "ConvTranspose": {"kernel": {-1: "in", -2: "out"}, "bias": {0: "out"}},
-    "Separable": {
-        "depthwise_kernel": {-2: "in"},
-        "pointwise_kernel": {-2: "in*m", -1: "out"},
-        "bias": {0: "out"},
-    },
-    "Depthwise": {"kernel": {-2: "in"}, "bias": {0: "out"}},
-    "Dense": {"kernel": {0: "in", 1: "out"}, "bias": {0: "out"}},
-    "BatchNormalization": {name: {0: "out"} for name in ("gamma", "beta", "moving_mean", "moving_variance")},
-    "PReLU": {"alpha": {-1: "out"}},
-}
+_TOLERANCE = 1e-3  # of the largest output; float32 sums of many terms differ by their order
+_SAMPLES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """The part of each group of channels to remove.
+
+    Attributes:
+        heads: the part of attention heads.
+        progress: how far this round goes, above 0 and up to 1: each round removes the same part of what the
+            one before left.
+        sizes: {(layers): number of their channels before the first round}; empty in the first.
+    """
+
+    channels: float
+    heads: float
+    progress: float = 1.0
+    sizes: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+
+    def count(self, units: tuple[str, ...], left: int) -> int:
+        """Return how many channels of a group to remove, of which `left` may still go."""
+        share = self.heads if all(unit.endswith(f" {HEADS}") for unit in units) else self.channels
+        if self.progress < 1.0:
+            share = 1.0 - (1.0 - share) ** self.progress
+        size = self.sizes.get(units, left)
+        return max(0, round(size * share) - (size - left))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,35 +53,72 @@ class PrunedModel:
     """A model with fewer channels.
 
     Attributes:
-        layers: {layer: (channels before, channels after)} of the layers that lost output channels.
+        layers: {layer: (channels before, channels after)} of what lost channels; the heads of an attention
+            layer count apart, as `attention heads`.
         unpruned: {layer: why its channels stayed}.
+        sizes: {(layers): number of their channels that could go}.
     """
 
     model: Any
     layers: dict[str, tuple[int, int]]
     unpruned: dict[str, str]
+    sizes: dict[tuple[str, ...], int]
 
 
-def prune(model: Any, ratio: float, *, subject: str) -> PrunedModel:
-    """Return the model without the least important `ratio` of each group of channels.
+def prune(
+    model: Any,
+    shares: Shares,
+    *,
+    criterion: Criterion,
+    samples: Sequence[npt.NDArray[Any]],
+    subject: str,
+) -> PrunedModel:
+    """Return the model without the least important channels of each group.
+
+    Args:
+        samples: a few samples of each input, on which the pruned model is compared with the original one with
+            the same channels set to zero.
 
     Raises:
-        ConverterError: EQ316 when no channel can be removed.
+        ConverterError: EQ316 no channel of the model can go, EQ338 the smaller model computes something
+            else.
     """
+    model = flattened(model)
     graph = trace(model)
-    producers = [
-        call.name for call in keras_graph.calls(model) if call.kind in SOURCES and call.name in graph.writes
-    ]
-    producers = list(dict.fromkeys(producers))
-    removed = choose(graph, producers, importance(model, producers), ratio)
-    layers = {
-        name: (len(graph.writes[name]), len(remaining(graph, graph.writes[name], removed)))
-        for name in producers
-    }
-    layers = {name: sizes for name, sizes in layers.items() if sizes[0] != sizes[1]}
-    if not layers:
-        raise nothing_to_prune(subject, graph.unpruned)
-    return PrunedModel(model=rebuild(model, graph, removed), layers=layers, unpruned=graph.unpruned)
+    removed = choose(graph, importance(model, graph, criterion), shares)
+    stay = {unit: graph.channels.remaining(made, removed) for unit, made in graph.units().items()}
+    layers = {unit: (len(made), len(stay[unit])) for unit, made in graph.units().items()}
+    layers = {unit: sizes for unit, sizes in layers.items() if sizes[0] != sizes[1]}
+    unpruned = {**graph.unpruned, **_reasons(graph)}
+    sizes = {units: len(roots) for units, roots in groups(graph).items()}
+    if not sizes:
+        raise nothing_to_prune(subject, unpruned)
+    try:
+        smaller = rebuild(model, graph, removed)
+    except ValueError as error:
+        short = " ".join(str(error).split())[:160]
+        raise _unusable(subject, f"the pruned model cannot be built ({short})") from error
+    _require_same(zeroed(model, graph, removed), smaller, samples, subject)
+    return PrunedModel(model=smaller, layers=layers, unpruned=unpruned, sizes=sizes)
+
+
+def _require_same(zero: Any, smaller: Any, samples: Sequence[npt.NDArray[Any]], subject: str) -> None:
+    import keras
+
+    inputs = [array[:_SAMPLES] for array in samples]
+
+    def outputs(model: Any) -> list[npt.NDArray[Any]]:
+        packed = keras.tree.pack_sequence_as(keras_graph.structures(model)[0], inputs)
+        return [np.asarray(out, np.float64) for out in keras.tree.flatten(model(packed, training=False))]
+
+    for one, other in zip(outputs(zero), outputs(smaller), strict=True):
+        far = float(np.abs(one - other).max(initial=0.0))
+        if not far <= _TOLERANCE * max(float(np.abs(one).max(initial=0.0)), 1e-3):
+            raise _unusable(subject, f"the pruned model computes something else (by {far:.3g})")
+
+
+def _unusable(subject: str, problem: str) -> ConverterError:
+    return ConverterError("EQ338", subject, problem, hint="use --prune magnitude:0.8, or leave --prune out")
 
 
 def nothing_to_prune(subject: str, unpruned: Mapping[str, str]) -> ConverterError:
@@ -74,156 +127,65 @@ def nothing_to_prune(subject: str, unpruned: Mapping[str, str]) -> ConverterErro
     return ConverterError(
         "EQ316",
         subject,
-        f"nothing in the model can be pruned ({reasons or 'it has no convolution and no dense layer'})",
+        f"nothing in the model can be pruned ({reasons or 'it has no layer with channels'})",
         hint="leave --prune out",
     )
 
 
-def importance(model: Any, producers: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
-    """Return {layer: importance of each output channel}, normalized to mean one in each layer.
-
-    The L1 norm of the channel's filter (Li et al., arXiv 1608.08710), times |gamma| / sqrt(variance) where
-    batch normalization follows directly (the slimming factor of Liu et al., arXiv 1708.06519).
-    """
-    calls = keras_graph.calls(model)
-    scales = _batch_norm_scales(calls)
-    by_layer: dict[str, npt.NDArray[np.float64]] = {}
-    for call in calls:
-        if call.name not in producers or call.name in by_layer:
-            continue
-        kernel = _kernel(call.operation)
-        axis = _OUTPUT_AXIS.get(call.kind, -1) % kernel.ndim
-        norm = np.abs(kernel).sum(axis=tuple(i for i in range(kernel.ndim) if i != axis))
-        norm = norm * scales.get(id(call.outputs[0]), 1.0)
-        by_layer[call.name] = norm / max(float(norm.mean()), 1e-30)
-    return by_layer
-
-
-def _kernel(layer: Any) -> npt.NDArray[np.float64]:
-    name = "pointwise_kernel" if hasattr(layer, "pointwise_kernel") else "kernel"
-    return np.asarray(getattr(layer, name), np.float64)
-
-
-def _batch_norm_scales(calls: Sequence[keras_graph.Call]) -> dict[int, npt.NDArray[np.float64]]:
-    scales = {}
-    for call in calls:
-        if call.kind == "BatchNormalization":
-            layer = call.operation
-            deviation = np.sqrt(np.asarray(layer.moving_variance, np.float64) + layer.epsilon)
-            gamma = np.asarray(layer.gamma, np.float64) if layer.scale else np.ones_like(deviation)
-            scales[id(call.inputs[0])] = np.abs(gamma) / deviation
-    return scales
-
-
-def groups(graph: ChannelGraph, producers: Sequence[str]) -> dict[tuple[str, ...], list[int]]:
-    """Return {(layers): roots of the channels that these layers produce together and that may be removed}.
+def groups(graph: ChannelGraph) -> dict[tuple[str, ...], list[int]]:
+    """Return {(layers): roots of the channels that these layers make together and that may be removed}.
 
     Two layers that are added share their channels. Where a concatenation of two layers is added to a third,
-    each half is shared by another pair. The reason why a layer is in no group is added to `graph.unpruned`.
+    each half is shared by another pair.
     """
     by_root: dict[int, list[str]] = {}
-    for name in producers:
-        for root in dict.fromkeys(map(int, graph.channels.roots(graph.writes[name]))):
-            by_root.setdefault(root, []).append(name)
-    by_layers: dict[tuple[str, ...], list[int]] = {}
-    for root, names in sorted(by_root.items()):
+    for unit, channels in graph.units().items():
+        for root in dict.fromkeys(map(int, graph.channels.roots(channels))):
+            by_root.setdefault(root, []).append(unit)
+    by_units: dict[tuple[str, ...], list[int]] = {}
+    for root, units in sorted(by_root.items()):
         if not graph.channels.is_fixed(root):
-            by_layers.setdefault(tuple(names), []).append(root)
-    by_layers = {names: roots for names, roots in by_layers.items() if len(roots) > 1}
-    grouped = {name for names in by_layers for name in names}
-    for name in producers:
-        if name not in grouped:
-            graph.unpruned.setdefault(
-                name, "its channels are the model's output or feed an unsupported layer"
-            )
-    return by_layers
+            by_units.setdefault(tuple(units), []).append(root)
+    return {units: roots for units, roots in by_units.items() if len(roots) > 1}
 
 
-def choose(
-    graph: ChannelGraph,
-    producers: Sequence[str],
-    importance: Mapping[str, npt.NDArray[np.float64]],
-    ratio: float,
-) -> set[int]:
-    """Return the roots of the channels to remove: `ratio` of each group, and never a whole group.
+def _reasons(graph: ChannelGraph) -> dict[str, str]:
+    """Return {layer: why its channels stay} of those that are in no group."""
+    grouped = {unit for units in groups(graph) for unit in units}
+    reasons = {}
+    for unit, channels in graph.units().items():
+        if unit not in grouped:
+            known = [graph.channels.reason(graph.channels.root(int(channel))) for channel in channels]
+            reasons[unit] = next((why for why in known if why), "it has one channel")
+    return reasons
+
+
+def choose(graph: ChannelGraph, figures: Mapping[str, Figures], shares: Shares) -> set[int]:
+    """Return the roots of the channels to remove: a share of each group, and never all channels of a tensor.
 
     Args:
-        producers: the layers that produce channels, in graph order.
-        importance: {layer: one figure a channel}, comparable between layers.
+        figures: {layer: importance of each channel}, comparable between layers.
     """
+    by_group = groups(graph)
+    total = {
+        root: sum(figures[unit].get(root, 0.0) for unit in units)
+        for units, roots in by_group.items()
+        for root in roots
+    }
+    kept = _kept(graph, total)
     removed: set[int] = set()
-    for names, roots in groups(graph, producers).items():
-        total = dict.fromkeys(roots, 0.0)
-        for name in names:
-            for root, value in zip(graph.channels.roots(graph.writes[name]), importance[name], strict=True):
-                if int(root) in total:
-                    total[int(root)] += float(value)
+    for units, roots in by_group.items():
         # The number breaks ties, so that equal channels give the same choice on every machine.
-        ranked = sorted(roots, key=lambda root: (total[root], root))
-        removed.update(ranked[: min(round(len(roots) * ratio), len(roots) - 1)])
+        ranked = sorted((root for root in roots if root not in kept), key=lambda root: (total[root], root))
+        removed.update(ranked[: shares.count(units, len(roots))])
     return removed
 
 
-def remaining(graph: ChannelGraph, channels: Channels, removed: set[int]) -> Rows:
-    """Return the positions in `channels` that stay."""
-    return np.flatnonzero([int(root) not in removed for root in graph.channels.roots(channels)])
-
-
-def rebuild(model: Any, graph: ChannelGraph, removed: set[int]) -> Any:
-    """Return a smaller model without the channels `removed`; the remaining weights keep their values.
-
-    A removed channel no longer adds its constant (the bias after its activation) to the layers behind it.
-    Re-tuning compensates for that.
-    """
-    config = deepcopy(model.get_config())
-    shapes = _reshape_targets(model, graph, removed)
-    for entry in config["layers"]:
-        entry.pop("build_config", None)  # it would build the layer with its old size
-        body, name = entry["config"], entry["config"].get("name")
-        if name in graph.writes and entry["class_name"] in SOURCES:
-            size = len(remaining(graph, graph.writes[name], removed))
-            body["units" if entry["class_name"] == "Dense" else "filters"] = size
-        if name in shapes:
-            body["target_shape"] = shapes[name]
-    smaller = type(model).from_config(config)
-    for layer in model.layers:
-        if layer.weights:
-            smaller.get_layer(layer.name).set_weights(_remaining_weights(layer, graph, removed))
-    return smaller
-
-
-def _family(kind: str) -> str | None:
-    if kind.startswith("Conv"):
-        return "ConvTranspose" if kind.endswith("Transpose") else "Conv"
-    if kind.startswith(("Separable", "Depthwise")):
-        return kind[:9]
-    return kind if kind in _AXES else None
-
-
-def _remaining_weights(layer: Any, graph: ChannelGraph, removed: set[int]) -> list[npt.NDArray[Any]]:
-    axes = _AXES.get(_family(type(layer).__name__) or "", {})
-    rows: dict[str, Rows] = {}
-    if layer.name in graph.reads:
-        rows["in"] = remaining(graph, graph.reads[layer.name], removed)
-        many = int(getattr(layer, "depth_multiplier", 1))
-        rows["in*m"] = remaining(graph, np.repeat(graph.reads[layer.name], many), removed)
-    if layer.name in graph.writes:
-        rows["out"] = remaining(graph, graph.writes[layer.name], removed)
-    weights = []
-    for variable in layer.weights:
-        value = np.asarray(variable)
-        for axis, side in axes.get(variable.name, {}).items():
-            if side in rows:
-                value = np.take(value, rows[side], axis=axis)
-        weights.append(value)
-    return weights
-
-
-def _reshape_targets(model: Any, graph: ChannelGraph, removed: set[int]) -> dict[str, list[int]]:
-    """Return the new target shape of every Reshape with fewer channels."""
-    targets = {}
-    for call in keras_graph.calls(model):
-        if call.kind == "Reshape" and call.name in graph.writes:
-            shape = [int(size) for size in call.outputs[0].shape[1:]]
-            targets[call.name] = [*shape[:-1], len(remaining(graph, graph.writes[call.name], removed))]
-    return targets
+def _kept(graph: ChannelGraph, total: Mapping[int, float]) -> set[int]:
+    """Return the most important channel of each axis, which stays so that no tensor becomes empty."""
+    kept = set()
+    for channels in graph.never_empty():
+        roots = {int(root) for root in graph.channels.roots(channels)}
+        if roots and all(root in total for root in roots):
+            kept.add(max(roots, key=lambda root: (total[root], -root)))
+    return kept

@@ -12,16 +12,17 @@ from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph.model import Model
 from edgeq_converters.metrics import useless_result
 from edgeq_converters.progress import Step
-from edgeq_converters.training.common import keras_graph, loop
+from edgeq_converters.training.common import keras_graph
 from edgeq_converters.training.common.training_data import FitData
 from edgeq_converters.training.pruning import measured
 from edgeq_converters.training.pruning.report import (
     BeforeAfter,
     PruningAccuracy,
+    PruningLoss,
     PruningReport,
     UnprunedLayer,
 )
-from edgeq_converters.training.pruning.retuning import Retuned, retune
+from edgeq_converters.training.pruning.retuning import Quality, Retuned, quality, retune
 from edgeq_converters.training.settings import PruningKind, PruningRequest, TrainingSettings
 
 Done = TypeVar("Done")
@@ -59,7 +60,7 @@ def convert(
     """
     subject = str(source)
     retuned = retune(source, request, settings, step=step, calibration=calibration)
-    fit = _written(retuned.data.calibration, workdir / "pruning-calibration.npz")
+    fit = _written(retuned.setup.data.calibration, workdir / "pruning-calibration.npz")
     tuned = workdir / "pruned.keras"
     retuned.model.save(tuned)
     try:
@@ -75,7 +76,7 @@ def convert(
     step("measure", 1)
     models = (Model(data=file.read_bytes(), subject=subject) for file in (whole, output, hub))
     report = _report(request, settings, retuned, *models)
-    return done, report, retuned.data.notes
+    return done, report, retuned.setup.data.notes
 
 
 def _written(calibration: FitData | None, path: Path) -> Path | None:
@@ -107,16 +108,17 @@ def _report(
         before=measured.weight_counts(whole),
         after=measured.weight_counts(pruned),
     )
-    held_out = retuned.data.held_out
+    held_out = retuned.setup.data.held_out
     outputs = BeforeAfter(before=measured.outputs(whole, held_out), after=measured.outputs(pruned, held_out))
     # Re-tuning with labels may lead away from the unpruned model's outputs: the labels judge it then.
     useless = useless_result(outputs.after, retuned.reference if settings.distill else None, held_out.labels)
+    file_before, file_after = (quality(each, retuned.setup) for each in (outputs.before, outputs.after))
     accuracy = PruningAccuracy(
-        before=retuned.accuracy_before,
-        pruned=retuned.accuracy_pruned,
-        tuned=retuned.accuracy_tuned,
-        file_before=loop.accuracy(outputs.before, held_out.labels),
-        file_after=loop.accuracy(outputs.after, held_out.labels),
+        before=retuned.before.accuracy,
+        pruned=retuned.pruned.accuracy,
+        tuned=retuned.tuned.accuracy,
+        file_before=file_before.accuracy,
+        file_after=file_after.accuracy,
         samples=len(held_out),
     )
     zeros_kept = None
@@ -146,7 +148,19 @@ def _report(
         accuracy=accuracy,
         zeros_kept=zeros_kept,
         useless=useless,
+        loss=_loss(retuned, file_before, file_after),
+        rounds=request.rounds,
         bought=_gain(request.kind, size, compressed, speedup),
+    )
+
+
+def _loss(retuned: Retuned, file_before: Quality, file_after: Quality) -> PruningLoss | None:
+    losses = [each.loss for each in (retuned.before, retuned.pruned, retuned.tuned, file_before, file_after)]
+    before, pruned, tuned, written_before, written_after = losses
+    if before is None or pruned is None or tuned is None or written_before is None or written_after is None:
+        return None
+    return PruningLoss(
+        before=before, pruned=pruned, tuned=tuned, file_before=written_before, file_after=written_after
     )
 
 

@@ -80,6 +80,17 @@ class PruningAccuracy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PruningLoss:
+    """Mean loss of the user's on the held-out samples; the attributes are those of `PruningAccuracy`."""
+
+    before: float
+    pruned: float
+    tuned: float
+    file_before: float
+    file_after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PruningReport:
     """What was pruned and what it gained.
 
@@ -92,6 +103,8 @@ class PruningReport:
         zeros_kept: number of pruned weights that are still exactly zero in the file; None for channels.
         bought: the gain in words.
         useless: in words why the written file is useless; None where it is not.
+        loss: with a loss of the user's; None without.
+        rounds: of pruning and re-tuning.
     """
 
     kind: str
@@ -111,6 +124,8 @@ class PruningReport:
     zeros_kept: int | None
     bought: str
     useless: str | None = None
+    loss: PruningLoss | None = None
+    rounds: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as `pruning` of `edgeq.convert/1`; `zeros_kept` is absent for channels."""

@@ -30,20 +30,27 @@ class Checkpoints:
     Args:
         forward: the forward pass with fake quantization.
         steps: number of steps in an epoch.
+        batch: samples to score at a time.
     """
 
     def __init__(
-        self, forward: loop.Forward, variables: Sequence[Any], scorer: Scorer, *, steps: int
+        self,
+        forward: loop.Forward,
+        variables: Sequence[Any],
+        scorer: Scorer,
+        *,
+        steps: int,
+        batch: int = 256,
     ) -> None:
         self._forward = loop.compiled(forward)
-        self._variables, self._scorer, self._steps = variables, scorer, steps
+        self._variables, self._scorer, self._steps, self._batch = variables, scorer, steps, batch
         self.best: list[Checkpoint] = []
 
     def before_step(self, step: int) -> None:
         """Score the variables before a step that starts an epoch; keep them if they are among the best."""
         if step % self._steps:
             return
-        score = self._scorer.score(loop.outputs_of(self._forward, self._scorer.data))
+        score = self._scorer.score(loop.outputs_of(self._forward, self._scorer.data, self._batch))
         if len(self.best) < KEPT or score.beats(self.best[-1].score):
             values = [np.array(variable) for variable in self._variables]
             checkpoint = Checkpoint(epoch=step // self._steps, values=values, score=score)

@@ -17,7 +17,7 @@ from edgeq_converters.graph.interpreter import run_samples
 from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.rewrite.rules import prepared
 from edgeq_converters.progress import ignore
-from edgeq_converters.recipe import Recipe, Switch
+from edgeq_converters.recipe import Recipe, Switch, Tail
 from edgeq_converters.sources.load import load_source
 from edgeq_converters.training.common import keras_graph
 from edgeq_converters.training.common.training_data import LabelledData
@@ -28,17 +28,22 @@ from edgeq_converters.training.qat.initialize import Start
 from edgeq_converters.training.qat.quantized_forward import fixed_activation
 
 Convert = Callable[[Path, Path, Recipe, Path, Path], Any]
-"""(source, output, recipe, calibration data, an empty folder) -> unused."""
+"""(source, output, recipe, calibration data, an empty folder) -> a value with the `tail` that was chosen."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportedModel:
-    """A .keras model, its recipe, and the integer file of both."""
+    """A .keras or float .tflite model, its recipe, and the integer file of both.
+
+    Attributes:
+        tail: the last operations that the conversion gave more bits; None where it chose none.
+    """
 
     model: Path
     recipe: Recipe
     file: Path
+    tail: Tail | None = None
 
 
 class Exporter:
@@ -50,14 +55,18 @@ class Exporter:
         arrays = {f"input_{i}": array for i, array in enumerate(data.arrays)}
         np.savez(self._samples, **arrays)  # type: ignore[arg-type] # its stub takes allow_pickle there
 
+    def path(self, name: str) -> Path:
+        """Return the path of a file in the folder."""
+        return self._workdir / name
+
     def convert(self, name: str, model: Path, recipe: Recipe) -> ExportedModel:
         """Convert a model by a recipe."""
         folder = self._workdir / f"{name}-files"
         folder.mkdir()
         file = self._workdir / f"{name}.tflite"
         keras_graph.reset_names()
-        self._convert(model, file, recipe, self._samples, folder)
-        return ExportedModel(model=model, recipe=recipe, file=file)
+        converted = self._convert(model, file, recipe, self._samples, folder)
+        return ExportedModel(model=model, recipe=recipe, file=file, tail=converted.tail)
 
     def write(self, name: str, start: Start, plain: Recipe) -> ExportedModel:
         """Round the trained weights to their grids permanently, and export the model."""

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters.metrics import softmax
+from edgeq_converters.agreement import Agreement, compare
+from edgeq_converters.metrics import slices_axis, softmax
+from edgeq_converters.training.common.custom_loss import CustomLoss
 from edgeq_converters.training.common.heads import Head
 from edgeq_converters.training.common.training_data import LabelledData, divided
 
 Array = npt.NDArray[Any]
 _SHARE, _MOST, _FEWEST = 0.15, 1000, 16
 _DOUBT = 1.645
+_DEAD = 1e-12  # power of a slice, as a share of the output's, below which it holds only rounding errors
 _STEP = 1 / 512  # half a step of an int8 probability; smaller values round to zero
 
 
@@ -33,7 +36,8 @@ class Score:
     loss: float
 
     def __str__(self) -> str:
-        return f"{self.share:.4f} right, loss {self.loss:.4f}"
+        right = f"{self.share:.4f} right, " if self.share else ""
+        return f"{right}loss {self.loss:.4g}"
 
     def beats(self, other: Score) -> bool:
         """Return whether this score is better: more right classes, or as many with a lower loss."""
@@ -110,12 +114,14 @@ class Scorer:
     Attributes:
         reference: the float model's outputs.
         by_labels: whether the labels define the right class; otherwise the float model's class does.
+        custom: a loss of the user's, which then is the only figure; its targets are in the data.
     """
 
     data: LabelledData
     reference: Sequence[Array]
     head: Head
     by_labels: bool
+    custom: CustomLoss | None = None
 
     def score(self, outputs: Sequence[Array]) -> Score:
         """Return the score of real-valued outputs."""
@@ -123,6 +129,9 @@ class Scorer:
 
     def by_sample(self, outputs: Sequence[Array]) -> SampleScores:
         """Return the scores of real-valued outputs, sample by sample."""
+        if self.custom is not None:
+            loss = self.custom.of_each(outputs, [self.data.targets[name] for name in self.custom.targets])
+            return SampleScores(right=np.zeros(len(loss)), loss=loss)
         if self.head is Head.VALUES:
             distance = _distances(outputs, self.reference)
             return SampleScores(right=np.zeros(len(distance)), loss=distance)
@@ -136,6 +145,11 @@ class Scorer:
         hits = (probabilities.argmax(axis=-1) == right).astype(np.float64)
         return SampleScores(right=hits.ravel(), loss=np.asarray(loss, np.float64).ravel())
 
+    def agreement(self, outputs: Sequence[Array]) -> Agreement | None:
+        """Return how far outputs give the float model's answers; None where those hold none."""
+        real, reference = ([np.asarray(each, np.float64) for each in of] for of in (outputs, self.reference))
+        return compare(real, reference, labelled=self.data.labels is not None)
+
     def _probabilities(self, scores: Array) -> Array:
         values = np.asarray(scores, np.float64)
         if self.head is Head.LOGITS:
@@ -144,12 +158,31 @@ class Scorer:
 
 
 def _distances(outputs: Sequence[Array], reference: Sequence[Array]) -> npt.NDArray[np.float64]:
+    """Return each sample's squared error, as a share of the power of each output or of each of its slices."""
     parts = [
-        np.square(np.asarray(out, np.float64) - ref).reshape(len(ref), -1).mean(axis=1)
-        / (np.square(ref).mean() + 1e-6)
+        (np.square(np.asarray(out, np.float64) - ref) * inverse_powers(np.asarray(ref)))
+        .reshape(len(ref), -1)
+        .mean(axis=1)
         for out, ref in zip(outputs, reference, strict=True)
     ]
     return np.asarray(np.sum(parts, axis=0), np.float64)
+
+
+def inverse_powers(reference: Array) -> npt.NDArray[np.float64]:
+    """Return one over the mean square of an output, or of each of its slices, to multiply its errors by.
+
+    The result broadcasts over the output. A slice that is always zero counts like the output as a whole.
+
+    Args:
+        reference: the float model's values, samples first.
+    """
+    squares = np.square(reference, dtype=np.float64)
+    whole = float(squares.mean()) + 1e-6
+    axis = slices_axis(reference)
+    if axis is None:
+        return np.full((1,) * reference.ndim, 1 / whole)
+    powers = squares.mean(axis=tuple(each for each in range(reference.ndim) if each != axis), keepdims=True)
+    return np.asarray(1 / np.where(powers > _DEAD * whole, powers, whole), np.float64)
 
 
 def split_for_selection(data: LabelledData, *, seed: int, subject: str) -> tuple[LabelledData, LabelledData]:

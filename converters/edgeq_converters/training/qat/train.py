@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters import intervals
-from edgeq_converters.metrics import useless_result
 from edgeq_converters.progress import Step
 from edgeq_converters.recipe import Recipe
 from edgeq_converters.training.common import batch_norm, loop, losses
 from edgeq_converters.training.common.setup import TrainingSetup, load_setup
 from edgeq_converters.training.common.training_data import LabelledData
-from edgeq_converters.training.qat import initialize, scoring
+from edgeq_converters.training.qat import initialize, outcome, scoring
 from edgeq_converters.training.qat.checkpoints import Checkpoints
 from edgeq_converters.training.qat.export import Convert, Exporter, hub_of
 from edgeq_converters.training.qat.initialize import Start
@@ -54,7 +52,8 @@ def tune(
         scheme: `int8` or `int4`.
 
     Raises:
-        ConverterError: EQ2xx the data, EQ305, EQ306, EQ314 the model, EQ315 no loss, EQ317 training diverged.
+        ConverterError: EQ2xx the data, EQ305, EQ306, EQ314 the model, EQ315 no loss, EQ317 training diverged,
+            EQ339 the user's loss.
     """
     subject = str(source)
     setup = load_setup(source, settings, step=step)
@@ -66,6 +65,7 @@ def tune(
         reference=loop.predict(setup.model, selection),
         head=setup.head,
         by_labels=not settings.distill,
+        custom=setup.custom,
     )
     targets, loss = _objective(setup, fit)
     calibration = _calibration_samples(fit, settings.seed)
@@ -119,59 +119,24 @@ def tune(
     )
     kept = ptq if reasons else qat
     shutil.copyfile(kept.model, output)
-
-    everything = {"float": before, "tuned": as_float, **outputs}
-    classes = setup.classes(before)
-    right = {name: loop.hits(values, held_out.labels) for name, values in everything.items()}
-    same = {name: loop.hits(values, classes) for name, values in outputs.items()}
-    drops = {name: _drop(right["float"], right[name]) for name in ("ptq", "tuned", "qat")}
-    # Training with labels may lead away from the float model's outputs: the labels judge it then.
-    useless = useless_result(
-        outputs["ptq" if reasons else "qat"], before if settings.distill else None, held_out.labels
-    )
-    return TuningReport(
-        useless=useless,
-        warnings=(f"the integer file is useless: {useless}",) if useless else (),
+    return outcome.report(
+        outputs={"float": before, "tuned": as_float, **outputs},
+        judge=judge,
+        # Training with labels may lead away from the float model's outputs: the labels judge it then.
+        follows_float=settings.distill,
+        kept="ptq" if reasons else "qat",
         epochs=epochs,
         best_epoch=epoch,
-        kept="ptq" if reasons else "qat",
         began=_describe(start),
-        tensors=len(kept.recipe.ranges),
-        accuracy={name: _share(hits) for name, hits in right.items()},
-        agreement={name: _share(hits) for name, hits in same.items()},
-        accuracy_ci95={name: _ci95(hits) for name, hits in right.items()},
-        agreement_ci95={name: _ci95(hits) for name, hits in same.items()},
-        accuracy_drop={name: None if drop is None else drop.share for name, drop in drops.items()},
-        accuracy_drop_ci95={name: None if drop is None else drop.ci95 for name, drop in drops.items()},
-        smallest_drop=None if drops["qat"] is None else drops["qat"].smallest,
-        samples=len(held_out),
         recipe=kept.recipe,
-        notes=(
-            *setup.data.notes,
-            *reasons,
-        ),
+        notes=(*setup.data.notes, *reasons),
     )
-
-
-Hits = npt.NDArray[np.bool_] | None
-
-
-def _share(hits: Hits) -> float | None:
-    return None if hits is None else float(hits.mean())
-
-
-def _ci95(hits: Hits) -> intervals.Ends | None:
-    return None if hits is None else intervals.share_ci95(hits)
-
-
-def _drop(before: Hits, after: Hits) -> intervals.Drop | None:
-    return None if before is None or after is None else intervals.drop(before, after)
 
 
 def _objective(setup: TrainingSetup, data: LabelledData) -> tuple[list[npt.NDArray[Any]], losses.Loss]:
-    """Return the targets and the loss: labels and the float model's outputs, or the outputs alone."""
+    """Return targets and loss: labels and the float model's outputs, the outputs alone, or the user's."""
     targets = setup.targets(data)
-    if setup.distill:
+    if setup.distill or setup.custom is not None:
         return targets, setup.loss
     return [*targets, *loop.predict(setup.model, data)], losses.by_both(setup.head)
 

@@ -11,8 +11,9 @@ from edgeq_converters.calibration import drift, histogram_io
 from edgeq_converters.calibration.histogram_io import DataDigest, HistogramFile
 from edgeq_converters.calibration.observe import observe
 from edgeq_converters.data import files
-from edgeq_converters.data.samples import NOTED_SHARE, Samples, match, require_single_steps
-from edgeq_converters.graph import state, tflite_file, validate
+from edgeq_converters.data.samples import NOTED_SHARE, Samples, require_single_steps
+from edgeq_converters.data.sequences import match_sequences
+from edgeq_converters.graph import carried_states, postprocessing, state, tflite_file, validate, variables
 from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.rewrite.rules import prepared
 from edgeq_converters.progress import Step
@@ -21,6 +22,7 @@ from edgeq_converters.sources.load import load_source, to_tflite_layout
 from edgeq_converters.sources.types import SourceOptions
 from edgeq_converters.values import Caution, Scheme, TensorShift, notes_of, warnings_of
 from edgeq_converters.worker.protocol import CalibrateJob, CalibrateResult
+from edgeq_converters.worker.stateful_samples import matched
 
 
 def run(job: CalibrateJob, step: Step) -> CalibrateResult:
@@ -36,19 +38,28 @@ def run(job: CalibrateJob, step: Step) -> CalibrateResult:
         job.source,
         job.workdir,
         announce=lambda what: step(what, 1),
-        options=SourceOptions(signature=job.signature, shapes=job.shapes),
-        check=lambda inputs: match(raw, inputs),
+        options=SourceOptions(signature=job.signature, shapes=job.shapes, constants=job.constants),
+        check=lambda inputs: match_sequences(
+            raw,
+            inputs,
+            states=carried_states.possible(inputs, job.states, subject=str(job.source)),
+        ),
     )
     validate.require_convertible(loaded.model, scheme=Scheme.INT8)
-    samples = match(to_tflite_layout(raw, loaded), loaded.model.inputs)
+    carried = carried_states.carried(loaded.model, job.states)
+    floating = carried_states.declared(loaded.model, carried.states)
+    samples, about_samples = matched(to_tflite_layout(raw, loaded), floating)
     keeps_state = state.read(loaded.model).kept
     require_single_steps(samples, keeps_state=keeps_state, subject=str(job.data))
-    model = prepared(loaded.model)
+    detached = variables.detach(carried_states.declared(prepared(floating), carried.states))
+    model = detached.model
+    if detached.variables:
+        samples, about_samples = matched(to_tflite_layout(raw, loaded), model, initial=detached.initial)
     digest = model.sha256
     if against is not None:
         histogram_io.require_model(against, digest=digest, subject=str(job.against))
     advance = step("calibrate", len(samples))
-    histograms = observe(model, samples, advance=advance)
+    histograms = observe(postprocessing.detach(model).model, samples, advance=advance)
     calibration = HistogramFile(
         model_sha256=digest,
         source_sha256=digest_of_path(job.source),
@@ -60,6 +71,8 @@ def run(job: CalibrateJob, step: Step) -> CalibrateResult:
     shifts = [] if against is None else _shifts(against, calibration)
     remarks = [
         *loaded.notes,
+        *([carried.note] if carried.note else []),
+        *about_samples,
         *samples.notes,
         *histogram_cautions(histograms),
         *_shift_cautions(shifts, calibration),

@@ -11,14 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq_converters.data import files, samples
+from edgeq_converters.data.sequences import in_steps, match_sequences
 from edgeq_converters.edgetpu import counterpart
 from edgeq_converters.errors import ConverterError
-from edgeq_converters.graph import state
-from edgeq_converters.graph.interpreter import run_samples, sample_shape
+from edgeq_converters.graph import carried_states, state
+from edgeq_converters.graph.interpreter import run_samples, sample_shape, with_recorded_states
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Step
 from edgeq_converters.sources import detect
-from edgeq_converters.values import ModelInfo, notes_of, warnings_of
+from edgeq_converters.values import CarriedState, ModelInfo, notes_of, warnings_of
 from edgeq_converters.worker.jobs.inspect import inspect
 from edgeq_converters.worker.protocol import EvaluateJob, EvaluateResult
 
@@ -38,17 +39,22 @@ def run(job: EvaluateJob, step: Step) -> EvaluateResult:
     outputs_of = [tuple(range(len(infos[0].outputs)))]
     for model, info in zip(models[1:], infos[1:], strict=True):
         outputs_of.append(_same_outputs(models[0], infos[0], model, info))
-    matched = [samples.match(raw, info.inputs) for info in infos]
-    matched, own = _one_meaning(infos, matched)
+    contents = _with_states(models, infos, job.states)
+    states = [[each.input for each in carried_states.read(content)] for content in contents]
+    raw = in_steps(raw, infos[0].inputs, states[0])
+    matched = [match_sequences(raw, info.inputs, states=own) for info, own in zip(infos, states, strict=True)]
+    matched, own_values = _one_meaning(infos, matched)
     if job.sequence:
         matched = [samples.as_one_sequence(given) for given in matched]
-    contents = [Model.read(model) for model in models]
-    keep_state = [state.read(content).kept for content in contents]
+    keep_state = [
+        state.read(content).kept or bool(own) for content, own in zip(contents, states, strict=True)
+    ]
     for given, keeps in zip(matched, keep_state, strict=True):
         samples.require_single_steps(given, keeps_state=keeps, subject=raw.subject)
+    fed = with_recorded_states(contents[0], matched[0])
     arrays: dict[str, npt.NDArray[Any]] = {
         f"input_{i}": samples.to_model(array, tensor)
-        for i, (array, tensor) in enumerate(zip(matched[0].arrays, infos[0].inputs, strict=True))
+        for i, (array, tensor) in enumerate(zip(fed.arrays, infos[0].inputs, strict=True))
     }
     if raw.labels is not None and not samples.input_is_called(infos[0].inputs, files.LABELS):
         sizes = sample_shape(infos[0].outputs[0].shape, size=matched[0].batch)
@@ -69,13 +75,40 @@ def run(job: EvaluateJob, step: Step) -> EvaluateResult:
         replace(info, outputs=tuple(info.outputs[which] for which in order))
         for info, order in zip(infos, outputs_of, strict=True)
     )
-    remarks = (*matched[0].notes, *own, *_clipping(models, infos, matched))
+    remarks = (*matched[0].notes, *own_values, *_clipping(models, infos, matched))
     return EvaluateResult(
         infos=infos,
         sequences=matched[0].sequences if any(keep_state) else None,
         notes=notes_of(remarks),
         warnings=warnings_of(remarks),
     )
+
+
+def _with_states(
+    paths: Sequence[Path], infos: Sequence[ModelInfo], pairs: Sequence[tuple[str, str]]
+) -> list[Model]:
+    """Return the models with the states that they carry in their files.
+
+    Those of one model, by what the user or its file says or by its names, are those of the others.
+
+    Raises:
+        ConverterError: EQ341 the user names inputs or outputs that the first model does not have.
+    """
+    contents = [Model.read(path) for path in paths]
+    known = [carried_states.carried(contents[0], pairs).states, *map(carried_states.read, contents[1:])]
+    owner = next((number for number, states in enumerate(known) if states), None)
+    if owner is None:
+        return contents
+    mine = infos[owner]
+    result = []
+    for content, info in zip(contents, infos, strict=True):
+        inputs = order_of([t.name for t in mine.inputs], [t.name for t in info.inputs])
+        outputs = order_of([t.name for t in mine.outputs], [t.name for t in info.outputs])
+        states = [
+            CarriedState(input=inputs[each.input], output=outputs[each.output]) for each in known[owner]
+        ]
+        result.append(carried_states.declared(content, states))
+    return result
 
 
 def _one_meaning(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeq_converters.data import files
-from edgeq_converters.data.samples import match
+from edgeq_converters.graph import carried_states
 from edgeq_converters.graph.model import Model
 from edgeq_converters.graph.validate import require_float
 from edgeq_converters.progress import Step
@@ -11,6 +11,7 @@ from edgeq_converters.sensitivity.float_region_search import search_float_region
 from edgeq_converters.sensitivity.float_region_values import FloatRegionSearch
 from edgeq_converters.sources import detect
 from edgeq_converters.worker.protocol import FloatRegionsJob
+from edgeq_converters.worker.stateful_samples import matched
 
 
 def run(job: FloatRegionsJob, step: Step) -> FloatRegionSearch:
@@ -22,5 +23,6 @@ def run(job: FloatRegionsJob, step: Step) -> FloatRegionSearch:
     detect.require_tflite(job.model)
     model = Model.read(job.model)
     require_float(model)
-    samples = match(files.read(job.calibration), model.inputs)
+    model = carried_states.declared(model, carried_states.carried(model).states)
+    samples = matched(files.read(job.calibration), model)[0]
     return search_float_regions(model, samples, step=step, calibrator=job.calibrator, most=job.most)

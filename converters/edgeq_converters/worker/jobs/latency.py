@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -11,14 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from edgeq_converters.graph.interpreter import Interpreter
+from edgeq_converters.graph import timing
 from edgeq_converters.graph.model import Model
 from edgeq_converters.progress import Advance, Step
 from edgeq_converters.worker.protocol import HostLatency, LatencyJob, LatencyResult
-
-_SLICE_NS = 20_000_000
-_FEWEST, _MOST = 5, 200
-_WARM_UP = 3
 
 
 def run(job: LatencyJob, step: Step) -> LatencyResult:
@@ -34,57 +29,44 @@ def run(job: LatencyJob, step: Step) -> LatencyResult:
 
 
 def measure(models: Sequence[Path], *, rounds: int, seed: int, advance: Advance) -> list[HostLatency]:
-    """Return the latency of each model.
+    """Return the latency of each model, as `gather` times it.
+
+    Raises:
+        ConverterError: EQ303 a model does not run.
+    """
+    contents = [Model.read(path) for path in models]
+    inputs = [None] * len(contents)
+    return [_summary(each) for each in gather(contents, inputs, rounds=rounds, seed=seed, advance=advance)]
+
+
+def gather(
+    models: Sequence[Model],
+    inputs: Sequence[Sequence[Any] | None],
+    *,
+    rounds: int,
+    seed: int,
+    advance: Advance,
+) -> list[list[list[int]]]:
+    """Return, for each model, the times of its inferences in ns, grouped by round.
 
     In every round each model is loaded again and runs for about 20 ms, in a random order of that round. A
     disturbance of the machine therefore hits all models, and no model keeps a lucky memory layout.
+
+    Args:
+        inputs: one array for each input of a model; None for random values.
 
     Raises:
         ConverterError: EQ303 a model does not run.
     """
     shuffle = random.Random(seed)  # noqa: S311 - the order of measurements is not a secret
-    contents = [Model.read(path) for path in models]
     gathered: list[list[list[int]]] = [[] for _ in models]
     for _ in range(rounds):
         order = list(range(len(models)))
         shuffle.shuffle(order)
         for i in order:
-            gathered[i].append(_slice(contents[i], seed=seed))
+            gathered[i].append(timing.times_ns(models[i], rows=inputs[i], seed=seed))
             advance(1)
-    return [_summary(each) for each in gathered]
-
-
-def _slice(model: Model, *, seed: int) -> list[int]:
-    interpreter = Interpreter(model)
-    generator = np.random.default_rng(seed)
-    interpreter.run(
-        [
-            _filling(generator, tuple(detail["shape"]), np.dtype(detail["dtype"]))
-            for detail in interpreter.inputs
-        ]
-    )
-    for _ in range(_WARM_UP):
-        interpreter.repeat()
-    began = time.perf_counter_ns()
-    interpreter.repeat()
-    once = max(time.perf_counter_ns() - began, 1)
-    times = []
-    for _ in range(min(max(_SLICE_NS // once, _FEWEST), _MOST)):
-        interpreter.reset()  # what a state grows to in many runs says nothing about the model's latency
-        began = time.perf_counter_ns()
-        interpreter.repeat()
-        times.append(time.perf_counter_ns() - began)
-    return times
-
-
-def _filling(generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    if dtype.kind == "f":
-        return generator.normal(size=shape).astype(dtype)
-    if dtype.kind == "b":
-        return generator.integers(0, 2, shape).astype(dtype)
-    # Indices into a table must stay small; a quantized input takes any value.
-    high = 128 if dtype.itemsize == 1 else 2
-    return generator.integers(0, high, shape).astype(dtype)
+    return gathered
 
 
 def _summary(rounds: Sequence[Sequence[int]]) -> HostLatency:

@@ -34,6 +34,7 @@ def run(job: GoldenJob, context: JobContext) -> Json:
         latency_p95_ns=stats.percentile(latencies, 95),
         memory_peak_bytes=platforms.platform_of().peak_memory_bytes().value,
         kernels=loaded.kernels,
+        delegated_outputs=model.delegated_outputs(loaded) if len(loaded.outputs) > 1 else None,
     ).to_json()
 
 
