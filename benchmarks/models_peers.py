@@ -41,7 +41,10 @@ def litert(source: Path, calibration: Path, output: Path) -> float:
     from litert_quantizer import quantizer, recipe
 
     samples = _samples(calibration)
-    key, body = next(iter(Interpreter(model_path=str(source)).get_signature_list().items()))
+    signatures = Interpreter(model_path=str(source)).get_signature_list()
+    if not signatures:
+        sys.exit("the model has no signature; litert-quantizer calibrates by signature")
+    key, body = next(iter(signatures.items()))
     started = time.process_time()
     engine: Any = quantizer.Quantizer(str(source))
     engine.load_quantization_recipe(recipe.static_wi8_ai8())

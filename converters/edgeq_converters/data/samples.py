@@ -154,7 +154,7 @@ def match(raw: RawSamples, inputs: Sequence[TensorInfo]) -> Samples:
             got=", ".join(_shown(name) for name in sorted(arrays)),
             hint="name each array after an input of the model, or input_0, input_1, ... in their order"
             + (
-                "; --state INPUT=OUTPUT for one that takes an output of the step before"
+                "; convert and evaluate take --state INPUT=OUTPUT for an output of the step before"
                 if len(inputs) > 1
                 else ""
             ),
