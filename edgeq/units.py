@@ -16,6 +16,7 @@ _NANOSECONDS = {
     "min": 60 * 10**9,
     "h": 3600 * 10**9,
 }
+_NANOJOULES = {"nj": 1, "uj": 10**3, "mj": 10**6, "j": 10**9}
 # More fits neither in the store nor in a request to a device.
 _LARGEST = float(2**62)
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*")
@@ -55,6 +56,15 @@ def parse_duration(text: str, *, subject: str = "duration") -> int:
     return _parse(text, _NANOSECONDS, subject, "10m")
 
 
+def parse_energy(text: str, *, subject: str = "energy") -> int:
+    """Return the nanojoules of an energy such as `2 mJ` or `350uJ`.
+
+    Raises:
+        UsageError: EQ101; the text is not a number with a unit of energy. `subject` names it in the message.
+    """
+    return _parse(text, _NANOJOULES, subject, "2mJ")
+
+
 def format_size(size_bytes: float) -> str:
     """Format a size in bytes: `1.5 MiB`."""
     for limit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
@@ -69,6 +79,14 @@ def format_duration(duration_ns: float) -> str:
         if abs(duration_ns) >= limit:
             return f"{duration_ns / limit:.3g} {name}"
     return f"{duration_ns:.0f} ns"
+
+
+def format_energy(energy_nj: float) -> str:
+    """Format an energy in nanojoules: `1.2 mJ`."""
+    for limit, name in ((10**9, "J"), (10**6, "mJ"), (10**3, "uJ")):
+        if abs(energy_nj) >= limit:
+            return f"{energy_nj / limit:.3g} {name}"
+    return f"{energy_nj:.0f} nJ"
 
 
 def format_age(duration_ns: float) -> str:
@@ -96,7 +114,7 @@ def limit_key(name: str) -> str:
 
     The key has no unit, because a blueprint states the unit beside the value.
     """
-    return name.replace("_ns_", "_").replace("_bytes_", "_")
+    return name.replace("_ns_", "_").replace("_bytes_", "_").replace("_nj_", "_")
 
 
 def format_limit(name: str, limit: float) -> str:
@@ -105,4 +123,6 @@ def format_limit(name: str, limit: float) -> str:
         return format_duration(limit)
     if "_bytes_" in name:
         return format_size(limit)
+    if "_nj_" in name:
+        return format_energy(limit)
     return f"{limit:g} dB" if "_db_" in name else format_percent(limit)

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from edgeq.blueprint.model import Blueprint, Limits, Preference, Scheme
+from edgeq.blueprint.conditions import Condition, Operator, parse_condition
+from edgeq.blueprint.model import Blueprint, Budget, Limits, Preference, Scheme, Slice, Task, Technique
 from edgeq.blueprint.parse import load_blueprint
 
-__all__ = ["Blueprint", "Limits", "Preference", "Scheme", "load_blueprint"]
+__all__ = [
+    "Blueprint",
+    "Budget",
+    "Condition",
+    "Limits",
+    "Operator",
+    "Preference",
+    "Scheme",
+    "Slice",
+    "Task",
+    "Technique",
+    "load_blueprint",
+    "parse_condition",
+]

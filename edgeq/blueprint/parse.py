@@ -3,104 +3,33 @@
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from edgeq.blueprint.model import Blueprint, Limits, Preference, Scheme
-from edgeq.errors import BlueprintError, UsageError
+from edgeq.blueprint.document import (
+    BudgetTable,
+    DataTable,
+    DeviceTable,
+    Document,
+    ModelTable,
+    RequireTable,
+    SliceTable,
+    Table,
+    TaskTable,
+    TechniquesTable,
+    VariantsTable,
+)
+from edgeq.blueprint.key_lines import lines_of_keys
+from edgeq.blueprint.model import Blueprint, Budget, Technique
+from edgeq.errors import BlueprintError
 from edgeq.files import exists
-from edgeq.units import parse_duration, parse_size
-from edgeq.values import DeviceKind
 from edgeq_agent import wire
 
 HINT = "see docs/blueprint.md, then run `edgeq check {path}`"
-
-
-def _size(value: object) -> int:
-    return value if isinstance(value, int) else _quantity(parse_size, value)
-
-
-def _duration(value: object) -> int:
-    return _quantity(parse_duration, value)
-
-
-def _quantity(parse: Any, value: object) -> int:
-    try:
-        return int(parse(str(value)))
-    except UsageError as error:
-        raise ValueError(f"expected {error.expected}, got {error.got}") from error
-
-
-Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
-Duration = Annotated[int, BeforeValidator(_duration), Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=False)
-
-
-class _Model(_Table):
-    source: Path
-    labels: tuple[str, ...] = ()
-
-
-class _Data(_Table):
-    calibration: Path | None = None
-    evaluation: Path
-
-
-class _Variants(_Table):
-    schemes: Annotated[tuple[Scheme, ...], Field(min_length=1)] = (Scheme.FLOAT16, Scheme.INT8)
-    io: Literal["int8", "uint8", "float32"] | None = None
-
-
-class _Require(_Table):
-    accuracy_drop_max: Fraction | None = None
-    accuracy_min: Fraction | None = None
-    agreement_min: Fraction | None = None
-    output_sqnr_db_min: float | None = None
-    size_max: Size | None = None
-    latency_p95_max: Duration | None = None
-    memory_peak_max: Size | None = None
-
-    def limits(self, raw: Mapping[str, Any]) -> Limits:
-        """Return the limits; `raw` is the table as it was written."""
-        quantities = {
-            "size_bytes_max": "size_max",
-            "latency_p95_ns_max": "latency_p95_max",
-            "memory_peak_bytes_max": "memory_peak_max",
-        }
-        return Limits(
-            accuracy_drop_max=self.accuracy_drop_max,
-            accuracy_min=self.accuracy_min,
-            agreement_min=self.agreement_min,
-            output_sqnr_db_min=self.output_sqnr_db_min,
-            size_bytes_max=self.size_max,
-            latency_p95_ns_max=self.latency_p95_max,
-            memory_peak_bytes_max=self.memory_peak_max,
-            written={
-                name: " ".join(raw[key].split())
-                for name, key in quantities.items()
-                if isinstance(raw.get(key), str)
-            },
-        )
-
-
-class _Document(_Table):
-    schema_version: Literal[1]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-    model: _Model
-    data: _Data
-    variants: _Variants = _Variants()
-    require: _Require = _Require()
-    device: dict[DeviceKind, _Require] = {}
-    prefer: Annotated[tuple[Preference, ...], Field(min_length=1)] = (Preference.SIZE, Preference.ACCURACY)
 
 
 def load_blueprint(path: Path) -> Blueprint:
@@ -118,7 +47,7 @@ def load_blueprint(path: Path) -> Blueprint:
     except tomllib.TOMLDecodeError as error:
         raise BlueprintError(str(path), f"not valid TOML: {error}", hint=HINT.format(path=path)) from error
     try:
-        document = _Document.model_validate(raw)
+        document = Document.model_validate(raw)
     except ValidationError as error:
         raise _explained(path, text, error) from error
     blueprint = _blueprint(document, raw, path.parent)
@@ -126,14 +55,15 @@ def load_blueprint(path: Path) -> Blueprint:
     return blueprint
 
 
-def _blueprint(document: _Document, raw: Mapping[str, Any], folder: Path) -> Blueprint:
-    content = document.model_dump(mode="json")
-    calibration = document.data.calibration
+def _blueprint(document: Document, raw: Mapping[str, Any], folder: Path) -> Blueprint:
+    data, budget = document.data, document.budget
     return Blueprint(
         name=document.name,
         source=folder / document.model.source,
-        calibration=None if calibration is None else folder / calibration,
-        evaluation=folder / document.data.evaluation,
+        calibration=None if data.calibration is None else folder / data.calibration,
+        evaluation=folder / data.evaluation,
+        training=None if data.training is None else folder / data.training,
+        validation=None if data.validation is None else folder / data.validation,
         schemes=tuple(dict.fromkeys(document.variants.schemes)),
         io=document.variants.io,
         labels=document.model.labels,
@@ -141,25 +71,38 @@ def _blueprint(document: _Document, raw: Mapping[str, Any], folder: Path) -> Blu
         device_limits={
             kind: table.limits(raw["device"][kind.value]) for kind, table in document.device.items()
         },
+        device_schemes={
+            kind: table.schemes for kind, table in document.device.items() if table.schemes is not None
+        },
+        task=None if document.task is None else document.task.kind,
+        techniques=tuple(each for each in Technique if each in document.techniques.allow),
+        budget=Budget(seconds=None if budget.time is None else budget.time / 1e9, seed=budget.seed),
+        slices=tuple(each.slice() for each in document.slices),
         prefer=tuple(dict.fromkeys(document.prefer)),
-        digest=wire.digest(content),
+        # What is not stated is left out: keys that a later version adds do not change the digest.
+        digest=wire.digest(document.model_dump(mode="json", exclude_unset=True)),
     )
 
 
 def _check_files(path: Path, text: str, blueprint: Blueprint) -> None:
-    named = {"source": blueprint.source, "evaluation": blueprint.evaluation}
-    if blueprint.calibration is not None:
-        named["calibration"] = blueprint.calibration
-    elif calibrated := [scheme.value for scheme in blueprint.schemes if scheme.needs_ranges]:
+    calibrated = [scheme.value for scheme in blueprint.schemes if scheme.needs_ranges]
+    if blueprint.calibration is None and calibrated:
         raise BlueprintError(
             f"{path}: data.calibration",
             expected=f"calibration data for the scheme {calibrated[0]}",
             got="none",
             hint='add calibration = "calibration.npz" under [data]',
         )
-    for key, file in named.items():
-        if not exists(file):
-            where = _at(path, text, (key,))
+    named = {
+        ("model", "source"): blueprint.source,
+        ("data", "evaluation"): blueprint.evaluation,
+        ("data", "calibration"): blueprint.calibration,
+        ("data", "training"): blueprint.training,
+        ("data", "validation"): blueprint.validation,
+    }
+    for keys, file in named.items():
+        if file is not None and not exists(file):
+            where = _at(path, text, keys)
             raise BlueprintError(where, expected="a file that exists", got=str(file), hint="correct the path")
 
 
@@ -184,22 +127,30 @@ def _explained(path: Path, text: str, error: ValidationError) -> BlueprintError:
 
 
 def _known_keys(keys: tuple[str, ...]) -> list[str]:
-    tables: dict[str, type[_Table]] = {
-        "model": _Model,
-        "data": _Data,
-        "variants": _Variants,
-        "require": _Require,
-        "device": _Require,
+    tables: dict[str, type[Table]] = {
+        "model": ModelTable,
+        "data": DataTable,
+        "variants": VariantsTable,
+        "require": RequireTable,
+        "device": DeviceTable,
+        "task": TaskTable,
+        "techniques": TechniquesTable,
+        "budget": BudgetTable,
+        "slices": SliceTable,
     }
-    table = tables.get(keys[0], _Document) if keys else _Document
+    table = tables.get(keys[0], Document) if keys else Document
     return list(table.model_fields)
 
 
 def _at(path: Path, text: str, keys: tuple[str, ...]) -> str:
-    """Return `file:line` of the last key found in the text, or the file alone."""
-    for key in reversed(keys):
-        pattern = re.compile(rf"^\s*(\[.*)?\b{re.escape(key)}\b")
-        for number, line in enumerate(text.splitlines(), start=1):
-            if pattern.match(line):
-                return f"{path}:{number}"
+    """Return `file:line` of a key, else of the nearest table or key above it, or the file alone.
+
+    Args:
+        keys: from the top of the document; the tables of an array are numbered from 0.
+    """
+    lines = lines_of_keys(text)
+    while keys:
+        if keys in lines:
+            return f"{path}:{lines[keys]}"
+        keys = keys[:-1]
     return str(path)

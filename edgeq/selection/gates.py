@@ -26,6 +26,7 @@ class Gate:
         value: the measured figure, or None.
         holds: None where nothing was measured: the gate is open.
         written: the limit as the blueprint states it, with its unit.
+        ci95: the 95 % interval of the figure; None where it has no sampling error.
     """
 
     name: str
@@ -33,6 +34,14 @@ class Gate:
     value: float | None
     holds: bool | None
     written: str
+    ci95: tuple[float, float] | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether it holds beyond the sampling error: the figure's whole interval is within the limit."""
+        if self.holds is not True or self.ci95 is None:
+            return self.holds is True
+        return all(_holds(self.name, end, self.limit) is True for end in self.ci95)
 
     @property
     def text(self) -> str:
@@ -62,28 +71,44 @@ def gates_of(
         measured: figures of a device.
     """
     metrics = variant.metrics
-    drop = None
-    if metrics.accuracy is not None and baseline.accuracy is not None:
-        drop = baseline.accuracy - metrics.accuracy
-    values: dict[str, float | None] = {
-        "accuracy_drop_max": drop,
-        "accuracy_min": metrics.accuracy,
-        "agreement_min": metrics.agreement,
-        "output_sqnr_db_min": metrics.worst_sqnr_db,
-        "size_bytes_max": variant.size_bytes,
-        "latency_p95_ns_max": measured.latency_p95_ns if measured else None,
-        "memory_peak_bytes_max": measured.memory_peak_bytes if measured else None,
-    }
-    return tuple(
-        Gate(
-            name=name,
-            limit=limit,
-            value=values[name],
-            holds=_holds(name, values[name], limit),
-            written=limits.text(name),
+    figures = {**_of_accuracy(metrics, baseline), **_of_outputs(metrics)}
+    figures["size_bytes_max"] = (variant.size_bytes, None)
+    if measured is not None:
+        figures["latency_p95_ns_max"] = (measured.latency_p95_ns, None)
+        figures["memory_peak_bytes_max"] = (measured.memory_peak_bytes, None)
+    gates = []
+    for name, limit in limits.stated().items():
+        value, ci95 = figures.get(name, (None, None))
+        holds = _holds(name, value, limit)
+        gates.append(
+            Gate(name=name, limit=limit, value=value, holds=holds, written=limits.text(name), ci95=ci95)
         )
-        for name, limit in limits.stated().items()
-    )
+    return tuple(gates)
+
+
+Figure = tuple[float | None, tuple[float, float] | None]
+"""A value and its 95 % interval."""
+
+
+def _of_accuracy(metrics: Metrics, baseline: Metrics) -> dict[str, Figure]:
+    figures: dict[str, Figure] = {"accuracy_min": (metrics.accuracy, metrics.accuracy_ci95)}
+    if metrics.accuracy is None or baseline.accuracy is None:
+        return figures
+    drop = baseline.accuracy - metrics.accuracy
+    ends = metrics.accuracy_drop_ci95
+    figures["accuracy_drop_max"] = (drop, ends)
+    if baseline.accuracy > 0:
+        # The accuracy of the float model is taken for exact: its error is common to both models.
+        relative = None if ends is None else (ends[0] / baseline.accuracy, ends[1] / baseline.accuracy)
+        figures["accuracy_drop_relative_max"] = (drop / baseline.accuracy, relative)
+    return figures
+
+
+def _of_outputs(metrics: Metrics) -> dict[str, Figure]:
+    return {
+        "agreement_min": (metrics.agreement, metrics.agreement_ci95),
+        "output_sqnr_db_min": (metrics.worst_sqnr_db, None),
+    }
 
 
 # A share of n samples is a multiple of 1/n: a drop of exactly one point can be 0.010000000000000009 in float.
