@@ -21,6 +21,7 @@ _WHERE = {
     "Inventory": "edgeq.fleet.inventory",
     "Metrics": "edgeq.values",
     "Recipe": "edgeq.conversion",
+    "RunResult": "edgeq.pipeline",
     "Store": "edgeq.store",
     "Variant": "edgeq.values",
     "bench": "edgeq.benchmark",
@@ -36,6 +37,7 @@ _WHERE = {
     "make_bundle": "edgeq.bundle",
     "open_agent": "edgeq.fleet.connect",
     "read_bundle": "edgeq.bundle",
+    "run": "edgeq.pipeline",
     "select": "edgeq.selection",
     "start_experiment": "edgeq.experiment.start",
     "stop_experiment": "edgeq.experiment.end",
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from edgeq.fleet.enrol import enrol
     from edgeq.fleet.inventory import Inventory
     from edgeq.monitor import judge
+    from edgeq.pipeline import RunResult, run
     from edgeq.selection import select
     from edgeq.store import Store
     from edgeq.values import Device, DeviceKind, Metrics, Variant
@@ -72,6 +75,7 @@ __all__ = [
     "Inventory",
     "Metrics",
     "Recipe",
+    "RunResult",
     "Store",
     "Variant",
     "__version__",
@@ -88,6 +92,7 @@ __all__ = [
     "make_bundle",
     "open_agent",
     "read_bundle",
+    "run",
     "select",
     "start_experiment",
     "stop_experiment",

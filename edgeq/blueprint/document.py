@@ -14,6 +14,7 @@ from edgeq.blueprint.model import Limits, Preference, Scheme, Slice, Task, Techn
 from edgeq.errors import UsageError
 from edgeq.units import limit_key, parse_duration, parse_energy, parse_size
 from edgeq.values import DeviceKind
+from edgeq_converters.recipe import Effort
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
@@ -70,6 +71,8 @@ class VariantsTable(Table):
 
 class TechniquesTable(Table):
     allow: tuple[Technique, ...] = tuple(Technique)
+    effort: Effort = Effort.STANDARD
+    epochs: Annotated[int, Field(ge=1)] | None = None
 
 
 class BudgetTable(Table):

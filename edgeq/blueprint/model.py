@@ -10,9 +10,10 @@ from pathlib import Path
 from edgeq.blueprint.conditions import Condition
 from edgeq.units import format_limit
 from edgeq.values import DeviceKind
+from edgeq_converters.recipe import Effort
 from edgeq_converters.values import Scheme
 
-__all__ = ["Blueprint", "Budget", "Limits", "Preference", "Scheme", "Slice", "Task", "Technique"]
+__all__ = ["Blueprint", "Budget", "Effort", "Limits", "Preference", "Scheme", "Slice", "Task", "Technique"]
 
 
 class Task(StrEnum):
@@ -131,6 +132,8 @@ class Blueprint:
         training: labelled samples for pruning and QAT; None without them.
         validation: of the same form, to measure the accuracy of trained models.
         techniques: that a run may try.
+        effort: how much each conversion tries.
+        epochs: of each training; None derives them from the size of the training data.
         slices: parts of the evaluation data with limits of their own.
         device_schemes: the schemes that a kind of device may get; a kind that is missing may get all.
         io: type of inputs and outputs of integer variants; None takes the scheme's default.
@@ -153,6 +156,8 @@ class Blueprint:
     training: Path | None = None
     validation: Path | None = None
     techniques: tuple[Technique, ...] = tuple(Technique)
+    effort: Effort = Effort.STANDARD
+    epochs: int | None = None
     budget: Budget = Budget()
     slices: tuple[Slice, ...] = ()
     prefer: tuple[Preference, ...] = (Preference.SIZE, Preference.ACCURACY)

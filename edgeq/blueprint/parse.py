@@ -76,6 +76,8 @@ def _blueprint(document: Document, raw: Mapping[str, Any], folder: Path) -> Blue
         },
         task=None if document.task is None else document.task.kind,
         techniques=tuple(each for each in Technique if each in document.techniques.allow),
+        effort=document.techniques.effort,
+        epochs=document.techniques.epochs,
         budget=Budget(seconds=None if budget.time is None else budget.time / 1e9, seed=budget.seed),
         slices=tuple(each.slice() for each in document.slices),
         prefer=tuple(dict.fromkeys(document.prefer)),

@@ -41,18 +41,20 @@ def reproduce_command(
     from edgeq.cli.progress import worker_progress
     from edgeq.cli.recorded import chain
     from edgeq.conversion.lineage import short
-    from edgeq.conversion.reproduce import reproduce
+    from edgeq.conversion.reproduce import reproduce_chain
     from edgeq.errors import ModelError
 
     check_outputs((("-o", output),), inputs=(Path(what), source, *moved.values()))
-    lineage = chain(app.workspace, what)[0]
+    links = chain(app.workspace, what)
+    lineage = links[0]
     with (
         tempfile.TemporaryDirectory(prefix="edgeq-reproduce-") as folder,
         worker_progress(app.ui) as on_progress,
     ):
-        rebuilt = reproduce(
-            lineage,
+        rebuilt = reproduce_chain(
+            links,
             output or Path(folder) / f"rebuilt{_suffix(lineage)}",
+            workdir=Path(folder),
             source=source,
             data={name: path for name, path in moved.items() if path is not None},
             on_progress=on_progress,

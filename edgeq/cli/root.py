@@ -41,6 +41,9 @@ class Entry(NamedTuple):
 # model to the field.
 COMMANDS: dict[str, Entry] = {
     "check": Entry(Section.MODELS, "check", "Validate a blueprint and show its limits."),
+    "run": Entry(
+        Section.MODELS, "run", "Find the model that meets a blueprint, by every technique it allows."
+    ),
     "calibrate": Entry(
         Section.MODELS, "calibrate", "Record histograms of a model's values for several conversions."
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -75,6 +75,49 @@ def reproduce(
         differs=tuple(differences(lineage, rebuilt.tools)),
         warnings=rebuilt.warnings,
     )
+
+
+def reproduce_chain(
+    links: Sequence[Lineage],
+    output: Path,
+    *,
+    workdir: Path,
+    source: Path | None = None,
+    data: Mapping[str, Path] | None = None,
+    on_progress: Progress | None = None,
+) -> Reproduction:
+    """Rebuild a file from its lineage, and before it each recorded source of it that is not there any more.
+
+    Args:
+        links: the lineage of the file, then of its source, and so on (`recorded_lineage.chain_of`).
+        workdir: for the rebuilt sources.
+
+    Other arguments and errors as in `reproduce`.
+
+    Raises:
+        ModelError: EQ324 a rebuilt source has other bytes than the recorded one.
+    """
+    first, *rest = links
+    if source is None and rest and not _is_there(first.source):
+        path = workdir / f"source-{len(rest)}{Path(str(first.source.path)).suffix}"
+        rebuilt = reproduce_chain(rest, path, workdir=workdir, data=data, on_progress=on_progress)
+        if not rebuilt.same:
+            why = "; ".join(rebuilt.differs) or "every recorded property is the same"
+            raise ModelError(
+                short(first.output.sha256),
+                f"its source was rebuilt with different bytes ({why})",
+                expected=f"sha256 {short(rebuilt.expected)}",
+                got=short(rebuilt.sha256),
+                hint="install the recorded versions, or pass the original file with --source PATH",
+                code="EQ324",
+            )
+        source = path
+    return reproduce(first, output, source=source, data=data, on_progress=on_progress)
+
+
+def _is_there(recorded: FileRecord) -> bool:
+    path = Path(str(recorded.path))
+    return recorded.path is not None and path.exists() and file_record(path).sha256 == recorded.sha256
 
 
 Paths = Mapping[str, Path]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeq.blueprint import Blueprint, Scheme
+from edgeq.blueprint import Blueprint
 from edgeq.conversion import Recipe, convert
 from edgeq.conversion.lineage import Lineage
 from edgeq.converters_client import Progress
@@ -124,16 +124,18 @@ KIND = StepKind(name="search-candidate", read=CandidateRecord.from_json, write=C
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateBuilder:
-    """Builds candidates of one float model with the data of one blueprint.
+    """Builds candidates of one model with the data of one blueprint.
 
     Attributes:
-        reference: the float `.tflite` that candidates are converted from and compared with.
-        digests: of the reference, the calibration and the evaluation data.
-        folder: where the files are kept for the next search.
+        source: what the candidates are converted from.
+        reference: the float `.tflite` that they are compared with; None compares each with itself.
+        digests: of the source, and of the data by name.
+        folder: where the files are kept for the next time.
     """
 
     blueprint: Blueprint
-    reference: Path
+    source: Path
+    reference: Path | None
     digests: Mapping[str, str]
     folder: Path
     records: Records[CandidateRecord]
@@ -142,52 +144,103 @@ class CandidateBuilder:
     def build(self, name: str, family: str, recipe: Recipe) -> BuiltCandidate:
         """Return the candidate of a recipe, from the records if it was built before.
 
-        If the quantizer refuses the recipe, that becomes the candidate's `problem` and the search continues.
+        If the quantizer refuses the recipe, that becomes the candidate's `problem`.
 
         Raises:
             DataError, ModelError: the data or the model cannot be used with any recipe.
         """
-        key = key_of(recipe=recipe.to_dict(), **self.digests)
-        path = self.folder / f"{name}-{key[:12]}.tflite"
-        known = self.records.find(key)
-        if known is not None and (known.problem or known.is_intact(path)):
-            return _built(family, path, known, name=name, recipe=recipe, reused=True)
-        record = self._convert(path, name, recipe)
-        self.records.put(key, f"{self.blueprint.name} {name}", record)
-        return _built(family, path, record, name=name, recipe=recipe, reused=False)
+        known = self.reused(name, family, recipe)
+        if known is not None:
+            return known
+        job = self.job(name, recipe)
+        return self.recorded(family, job, build(job, on_progress=self.on_progress))
 
-    def _convert(self, path: Path, name: str, recipe: Recipe) -> CandidateRecord:
-        try:
-            conversion = convert(
-                self.reference,
-                path,
-                recipe=recipe,
-                calibration=self.blueprint.calibration if recipe.scheme.needs_ranges else None,
-                measure_float=False,  # the search times whole candidates
-                on_progress=self.on_progress,
-                store=UNRECORDED,  # the candidate's record has the conversion and the metrics
-            )
-            # The float model is compared with itself, because its source may not be a .tflite.
-            reference = path if recipe.scheme is Scheme.FLOAT32 else self.reference
-            metrics = evaluate(
-                path,
-                self.blueprint.evaluation,
-                reference=reference,
-                on_progress=self.on_progress,
-                store=UNRECORDED,
-            )
-        except ModelError as error:
-            if error.reported_code not in _REFUSALS:
-                raise
-            return CandidateRecord(name=name, recipe=recipe, problem=_describe(error))
-        return CandidateRecord(
+    def reused(self, name: str, family: str, recipe: Recipe) -> BuiltCandidate | None:
+        """Return the candidate of a recipe from the records; None if it was not built before."""
+        job = self.job(name, recipe)
+        known = self.records.find(job.key)
+        if known is None or not (known.problem or known.is_intact(job.path)):
+            return None
+        return _built(family, job.path, known, name=name, recipe=recipe, reused=True)
+
+    def job(self, name: str, recipe: Recipe) -> CandidateJob:
+        """Return the work of building a candidate."""
+        key = key_of(recipe=recipe.to_dict(), **self.digests)
+        return CandidateJob(
+            key=key,
             name=name,
             recipe=recipe,
-            sha256=conversion.sha256,
-            size_bytes=conversion.size_bytes,
-            metrics=metrics,
-            lineage=conversion.lineage,
+            path=self.folder / f"{name}-{key[:12]}.tflite",
+            blueprint=self.blueprint,
+            source=self.source,
+            reference=self.reference,
         )
+
+    def recorded(self, family: str, job: CandidateJob, record: CandidateRecord) -> BuiltCandidate:
+        """Record what was built, and return the candidate."""
+        self.records.put(job.key, f"{self.blueprint.name} {job.name}", record)
+        return _built(family, job.path, record, name=job.name, recipe=job.recipe, reused=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateJob:
+    """The work of building one candidate, for this process or another one.
+
+    Attributes:
+        key: the digest of everything that decides the result.
+        path: of the file to write.
+        source: what it is converted from.
+        reference: the float `.tflite` that it is compared with; None compares it with itself.
+    """
+
+    key: str
+    name: str
+    recipe: Recipe
+    path: Path
+    blueprint: Blueprint
+    source: Path
+    reference: Path | None
+
+
+def build(job: CandidateJob, *, on_progress: Progress | None = None) -> CandidateRecord:
+    """Convert and evaluate one candidate. Nothing is recorded.
+
+    Raises:
+        DataError, ModelError: the data or the model cannot be used with any recipe.
+    """
+    blueprint, recipe = job.blueprint, job.recipe
+    trained = recipe.prune is not None
+    try:
+        conversion = convert(
+            job.source,
+            job.path,
+            recipe=recipe,
+            calibration=blueprint.calibration if recipe.scheme.needs_ranges else None,
+            training=blueprint.training if trained else None,
+            validation=blueprint.validation if trained else None,
+            measure_float=False,  # whole candidates are timed
+            on_progress=on_progress,
+            store=UNRECORDED,  # the candidate's record has the conversion and the metrics
+        )
+        metrics = evaluate(
+            job.path,
+            blueprint.evaluation,
+            reference=job.reference or job.path,
+            on_progress=on_progress,
+            store=UNRECORDED,
+        )
+    except ModelError as error:
+        if error.reported_code not in _REFUSALS:
+            raise
+        return CandidateRecord(name=job.name, recipe=recipe, problem=_describe(error))
+    return CandidateRecord(
+        name=job.name,
+        recipe=recipe,
+        sha256=conversion.sha256,
+        size_bytes=conversion.size_bytes,
+        metrics=metrics,
+        lineage=conversion.lineage,
+    )
 
 
 def _describe(error: EdgeqError) -> str:

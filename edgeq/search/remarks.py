@@ -32,7 +32,7 @@ def remarks_on(blueprint: Blueprint, *, kind: DeviceKind | None, on_device: bool
         kind: of the device whose limits were applied.
         on_device: whether the candidates were timed on a device.
     """
-    allowed = searched_schemes(blueprint)
+    allowed = searched_schemes(blueprint, kind)
     notes = []
     if Scheme.INT8_MIXED in allowed and Scheme.INT8_MIXED not in blueprint.schemes:
         notes.append("int8-mixed is not among the blueprint's schemes; the search adds it to int8")

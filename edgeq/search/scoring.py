@@ -89,7 +89,7 @@ def score(
         for variant in variants
         if (latency := latencies.get(variant.sha256)) is not None
     }
-    allowed = searched_schemes(blueprint)
+    allowed = searched_schemes(blueprint, kind)
     selection = rank(
         variants,
         baseline=baseline,
@@ -115,9 +115,13 @@ def score(
     return Scores(points=points, chosen=chosen, selection=selection, verdict=_verdict(points, chosen))
 
 
-def searched_schemes(blueprint: Blueprint) -> frozenset[Scheme]:
-    """Return the schemes that a search may choose: the blueprint's, and mixed precision if it lists int8."""
-    listed = frozenset(blueprint.schemes)
+def searched_schemes(blueprint: Blueprint, kind: DeviceKind | None = None) -> frozenset[Scheme]:
+    """Return the schemes that a search may choose: the blueprint's, and mixed precision if it lists int8.
+
+    Args:
+        kind: of the device that the model is for.
+    """
+    listed = frozenset(blueprint.schemes_for(kind))
     return listed | {Scheme.INT8_MIXED} if Scheme.INT8 in listed else listed
 
 

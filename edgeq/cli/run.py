@@ -1,0 +1,210 @@
+"""`edgeq run`: from a blueprint to a model that meets it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeq.cli import completing
+from edgeq.cli.outputs import check_outputs
+from edgeq.cli.ui import App, Ui, command
+from edgeq.values import DeviceKind
+
+if TYPE_CHECKING:
+    from edgeq.blueprint import Blueprint
+    from edgeq.pipeline import RunResult, TimedTarget
+    from edgeq.selection import Candidate
+    from edgeq.store import Store
+
+
+@command(
+    "run",
+    help="Find the model that meets BLUEPRINT: quantize, correct, mix precisions, prune and train until "
+    "every limit holds.",
+    examples=[
+        "edgeq run blueprint.toml",
+        "edgeq run blueprint.toml --device pi --device coral",
+        "edgeq run blueprint.toml --explore -o best.tflite",
+        "edgeq run blueprint.toml --json",
+    ],
+)
+@click.argument("blueprint", type=click.Path(path_type=Path))
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    help="Time the candidates on this device instead of this machine, and apply its limits (repeatable).",
+    shell_complete=completing.devices,
+    metavar="DEVICE",
+)
+@click.option(
+    "--kind",
+    type=click.Choice([kind.value for kind in DeviceKind]),
+    help="Apply the limits of this kind of device.  [default: the kind of --device]",
+)
+@click.option("--explore", is_flag=True, help="Run every phase, for the Pareto front.")
+@click.option(
+    "--jobs",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Number of candidates to build side by side.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write the chosen model to this file.  [default: the blueprint's name, beside it]",
+)
+@click.option("--force", is_flag=True, help="Replace an output that no run has written.")
+def run_command(
+    app: App,
+    blueprint: Path,
+    devices: tuple[str, ...],
+    kind: str | None,
+    explore: bool,
+    jobs: int,
+    output: Path | None,
+    force: bool,
+) -> None:
+    """Run a blueprint; exit status 3 if no candidate meets every limit."""
+    from concurrent.futures import ThreadPoolExecutor
+    from contextlib import ExitStack
+
+    from edgeq.blueprint import load_blueprint
+    from edgeq.cli.run_display import display_of
+    from edgeq.errors import GateError
+    from edgeq.files import write_atomic
+    from edgeq.pipeline import run
+    from edgeq.store import Store
+
+    loaded = load_blueprint(blueprint)
+    path = output or blueprint.parent / f"{loaded.name}.tflite"
+    inputs = (
+        blueprint,
+        loaded.source,
+        loaded.calibration,
+        loaded.evaluation,
+        loaded.training,
+        loaded.validation,
+    )
+    check_outputs((("-o", path),), inputs=inputs)
+    with Store.open(app.workspace) as store:
+        if not force:
+            _require_own(path, store)
+        with display_of(app.ui) as display, ExitStack() as stack:
+            side_by_side = stack.enter_context(ThreadPoolExecutor(jobs)) if jobs > 1 else None
+            result = run(
+                loaded,
+                workspace=app.workspace,
+                targets=_targets(app, loaded, devices, kind, store),
+                kind=None if kind is None else DeviceKind(kind),
+                explore=explore,
+                executor=side_by_side,
+                store=store,
+                on_event=display.on_event,
+                on_progress=display.on_progress,
+            )
+    _show(app.ui, result)
+    chosen = result.chosen
+    if chosen is None:
+        app.ui.emit("edgeq.run/1", result.to_json())
+        raise GateError(str(blueprint), result.verdict, hint=result.advice)
+    write_atomic(path, chosen.variant.path.read_bytes())
+    app.ui.emit("edgeq.run/1", {**result.to_json(), "path": str(path)})
+    app.ui.say(f"wrote {path}")
+    applied = result.targets[0].kind
+    of_kind = () if applied is None else ("--kind", applied.value)
+    app.ui.next("bundle", path, "-o", f"{loaded.name}.eqb", "--blueprint", blueprint, *of_kind)
+
+
+def _targets(
+    app: App, blueprint: Blueprint, devices: tuple[str, ...], kind: str | None, store: Store
+) -> list[TimedTarget]:
+    """Return the named devices as targets.
+
+    Raises:
+        UsageError: a device has another kind than the named one.
+    """
+    if not devices:
+        return []
+    from edgeq.errors import UsageError
+    from edgeq.pipeline import TimedTarget
+    from edgeq.search.on_device import OnDevice
+
+    inventory = app.inventory()
+    targets = []
+    for name in dict.fromkeys(devices):
+        device = inventory.get(name)
+        if kind not in (None, device.kind.value):
+            raise UsageError(
+                "--kind",
+                expected=f"{device.kind.value}, the kind of {name}",
+                got=str(kind),
+                hint="omit --kind: the limits are those of the device",
+            )
+        timing = OnDevice(device, blueprint=blueprint, workspace=app.workspace, store=store, say=app.ui.warn)
+        targets.append(TimedTarget(name=name, kind=device.kind, timing=timing))
+    return targets
+
+
+def _require_own(path: Path, store: Store) -> None:
+    """Check that a file that would be replaced was written by a run.
+
+    Raises:
+        UsageError: it was not.
+    """
+    from edgeq.conversion.recorded_lineage import lineages_by_digest
+    from edgeq.errors import UsageError
+    from edgeq.files import sha256_of
+
+    if path.is_file() and sha256_of(path) not in lineages_by_digest(store):
+        raise UsageError(
+            str(path),
+            expected="a new file, or one that edgeq has made",
+            got="another file",
+            hint="give another -o, or --force to replace it",
+        )
+
+
+def _show(ui: Ui, result: RunResult) -> None:
+    ui.table(
+        ["candidate", "size", "p50", "accuracy", "drop", "worst SQNR", "limits"],
+        [_row(result, each) for each in result.selection.candidates],
+    )
+    for each in result.built:
+        if each.variant is None:
+            ui.line(f"{each.name}: not built: {each.problem}")
+    for phase in result.skipped:
+        ui.line(f"{phase.phase}: left out: {phase.reason}")
+    ui.line()
+    if result.chosen is not None:
+        ui.line(result.verdict)
+    if result.reused:
+        ui.line(f"{result.reused} of {result.reused + result.done} steps were cached")
+
+
+def _row(result: RunResult, candidate: Candidate) -> list[str]:
+    from edgeq.units import format_duration, format_percent, format_size
+
+    variant, metrics = candidate.variant, candidate.variant.metrics
+    latencies = [target.latencies.get(variant.sha256) for target in result.targets]
+    return [
+        variant.name,
+        format_size(variant.size_bytes),
+        " / ".join("-" if each is None else format_duration(each.p50_ns) for each in latencies),
+        "-" if metrics.accuracy is None else format_percent(metrics.accuracy),
+        "-" if metrics.accuracy_drop is None else f"{100 * metrics.accuracy_drop + 0.0:+.1f}",
+        _db(metrics.worst_sqnr_db),
+        candidate.limits_text,
+    ]
+
+
+def _db(value: float | None) -> str:
+    import math
+
+    if value is None:
+        return "-"
+    return "no noise" if math.isinf(value) else f"{value:.1f} dB"

@@ -1,0 +1,9 @@
+"""`edgeq run`: from a blueprint to a model that meets it."""
+
+from __future__ import annotations
+
+from edgeq.pipeline.events import Event
+from edgeq.pipeline.result import RunResult
+from edgeq.pipeline.run import TimedTarget, run
+
+__all__ = ["Event", "RunResult", "TimedTarget", "run"]

@@ -1,0 +1,98 @@
+"""Judge the candidates of a run by the limits of every target: this machine, or each device."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from edgeq.blueprint import Blueprint
+from edgeq.search.measuring import Latency
+from edgeq.search.scoring import searched_schemes
+from edgeq.selection import Candidate, Measured, Selection, rank
+from edgeq.values import DeviceKind, Metrics, Variant
+from edgeq_converters.values import Scheme
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where the model will run.
+
+    Attributes:
+        name: of a device; empty for this machine.
+        kind: whose limits apply; None for the general ones.
+        latencies: {SHA-256 of a model: what was measured there}.
+    """
+
+    name: str = ""
+    kind: DeviceKind | None = None
+    latencies: Mapping[str, Latency] = field(default_factory=dict)
+
+    def measured(self, variants: Sequence[Variant]) -> dict[str, Measured]:
+        """Return {variant's name: figures} of the variants that were measured."""
+        figures = {}
+        for variant in variants:
+            latency = self.latencies.get(variant.sha256)
+            if latency is not None:
+                figures[variant.name] = Measured(
+                    latency_p95_ns=latency.p95_ns, memory_peak_bytes=latency.memory_peak_bytes
+                )
+        return figures
+
+
+def judge(
+    variants: Sequence[Variant],
+    *,
+    schemes: Mapping[str, Scheme],
+    baseline: Metrics,
+    blueprint: Blueprint,
+    targets: Sequence[Target],
+) -> Selection:
+    """Return the candidates in the order of preference, and the first that meets the limits of all targets.
+
+    A pure function. The order is that on the first target.
+
+    Args:
+        schemes: {variant's name: its scheme}.
+        baseline: the float model's metrics on the same data.
+        targets: at least one.
+    """
+    ranked = [_ranked(variants, schemes, baseline, blueprint, target) for target in targets]
+    if len(ranked) == 1:
+        return ranked[0]
+    others = [{each.variant.name: each for each in selection.candidates} for selection in ranked[1:]]
+    merged = [_merged(each, [other[each.variant.name] for other in others]) for each in ranked[0].candidates]
+    admissible = [each for each in merged if each.admissible]
+    useful = [each for each in admissible if not each.variant.metrics.useless]
+    return Selection(candidates=tuple(merged), chosen=next(iter(useful or admissible), None))
+
+
+def _ranked(
+    variants: Sequence[Variant],
+    schemes: Mapping[str, Scheme],
+    baseline: Metrics,
+    blueprint: Blueprint,
+    target: Target,
+) -> Selection:
+    return rank(
+        variants,
+        baseline=baseline,
+        blueprint=blueprint,
+        kind=target.kind,
+        measured=target.measured(variants),
+        unlisted=_unlisted(schemes, blueprint, target.kind),
+    )
+
+
+def _unlisted(
+    schemes: Mapping[str, Scheme], blueprint: Blueprint, kind: DeviceKind | None
+) -> Collection[str]:
+    allowed = searched_schemes(blueprint, kind)
+    return [name for name, scheme in schemes.items() if scheme not in allowed]
+
+
+def _merged(first: Candidate, others: Sequence[Candidate]) -> Candidate:
+    """Return a candidate with the gates of all targets; equal ones once."""
+    gates = list(first.gates)
+    for other in others:
+        gates += [gate for gate in other.gates if gate not in gates]
+    return replace(first, gates=tuple(gates), listed=all(each.listed for each in (first, *others)))
