@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,12 @@ class Drop:
     smallest: float | None
 
 
-def wilson(successes: npt.ArrayLike, count: npt.ArrayLike) -> tuple[Array, Array]:
+def z_of(comparisons: int) -> float:
+    """Return the normal quantile for one of several intervals that hold together with 95 % (Bonferroni)."""
+    return Z95 if comparisons == 1 else NormalDist().inv_cdf(1 - 0.025 / comparisons)
+
+
+def wilson(successes: npt.ArrayLike, count: npt.ArrayLike, *, z: float = Z95) -> tuple[Array, Array]:
     """Return the ends of the 95 % interval of a proportion, elementwise.
 
     Wilson's score interval without continuity correction (Wilson 1927, doi 10.1080/01621459.1927.10502953),
@@ -39,12 +45,13 @@ def wilson(successes: npt.ArrayLike, count: npt.ArrayLike) -> tuple[Array, Array
     Args:
         successes: 0..count.
         count: at least 1.
+        z: quantile of the standard normal distribution, for another level than 95 %.
     """
     n = np.asarray(count, np.float64)
     share = np.asarray(successes, np.float64) / n
-    middle = share + Z95**2 / (2 * n)
-    spread = Z95 * np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
-    scale = 1 + Z95**2 / n
+    middle = share + z**2 / (2 * n)
+    spread = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    scale = 1 + z**2 / n
     # At a share of 0 or 1 rounding would move the end away from it.
     low = np.where(share == 0, 0.0, (middle - spread) / scale)
     high = np.where(share == 1, 1.0, (middle + spread) / scale)
@@ -52,7 +59,12 @@ def wilson(successes: npt.ArrayLike, count: npt.ArrayLike) -> tuple[Array, Array
 
 
 def newcombe(
-    both: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike, neither: npt.ArrayLike
+    both: npt.ArrayLike,
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    neither: npt.ArrayLike,
+    *,
+    z: float = Z95,
 ) -> tuple[Array, Array]:
     """Return the ends of the 95 % interval of the difference of two paired proportions, elementwise.
 
@@ -63,12 +75,13 @@ def newcombe(
     Args:
         both, first, second, neither: how many samples both models have right, only the first, only the
             second, and neither.
+        z: as in `wilson`.
     """
     a, b, c, d = (np.asarray(each, np.float64) for each in (both, first, second, neither))
     n = a + b + c + d
     one, other = (a + b) / n, (a + c) / n
-    low_1, high_1 = wilson(a + b, n)
-    low_2, high_2 = wilson(a + c, n)
+    low_1, high_1 = wilson(a + b, n, z=z)
+    low_2, high_2 = wilson(a + c, n, z=z)
     product = (a + b) * (c + d) * (a + c) * (b + d)
     cross = a * d - b * c
     corrected = np.where(cross > n / 2, cross - n / 2, np.where(cross >= 0, 0.0, cross))
@@ -88,22 +101,24 @@ def share_ci95(right: npt.NDArray[np.bool_]) -> Ends:
     return float(low), float(high)
 
 
-def drop(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> Drop:
+def drop(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_], *, comparisons: int = 1) -> Drop:
     """Return by how much the share of right samples fell.
 
     Args:
         before, after: whether each sample is right, for the same samples in the same order.
+        comparisons: how many drops this one is chosen from: all their intervals hold together with 95 %.
     """
+    z = z_of(comparisons)
     counts = (before & after, before & ~after, ~before & after, ~before & ~after)
-    low, high = newcombe(*(int(each.sum()) for each in counts))
+    low, high = newcombe(*(int(each.sum()) for each in counts), z=z)
     return Drop(
         share=(int(before.sum()) - int(after.sum())) / len(before),
         ci95=(float(low), float(high)),
-        smallest=smallest_drop(int(before.sum()), len(before)),
+        smallest=smallest_drop(int(before.sum()), len(before), z=z),
     )
 
 
-def smallest_drop(right: int, count: int) -> float | None:
+def smallest_drop(right: int, count: int, *, z: float = Z95) -> float | None:
     """Return the smallest share of samples whose loss would be shown; None where no loss would be.
 
     The best case counts: some of the samples that were right become wrong and no other sample changes. A drop
@@ -111,8 +126,9 @@ def smallest_drop(right: int, count: int) -> float | None:
 
     Args:
         right: how many of the `count` samples the model before has right.
+        z: as in `wilson`.
     """
     lost = np.arange(right + 1)
-    low, _ = newcombe(right - lost, lost, np.zeros_like(lost), np.full_like(lost, count - right))
+    low, _ = newcombe(right - lost, lost, np.zeros_like(lost), np.full_like(lost, count - right), z=z)
     shown = np.flatnonzero(low > 0)
     return float(lost[shown[0]] / count) if len(shown) else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeq.cli import completing
+from edgeq.cli.device_options import yes_option
 from edgeq.cli.outputs import check_outputs
 from edgeq.cli.ui import App, Ui, command
 from edgeq.values import DeviceKind
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     examples=[
         "edgeq run blueprint.toml",
         "edgeq run blueprint.toml --device pi --device coral",
+        "edgeq run blueprint.toml --device pi --deploy --yes",
         "edgeq run blueprint.toml --explore -o best.tflite",
         "edgeq run blueprint.toml --json",
     ],
@@ -59,6 +61,16 @@ if TYPE_CHECKING:
     help="Write the chosen model to this file.  [default: the blueprint's name, beside it]",
 )
 @click.option("--force", is_flag=True, help="Replace an output that no run has written.")
+@click.option(
+    "--deploy", is_flag=True, help="Bundle the chosen model and deploy it to the devices of --device."
+)
+@click.option(
+    "--stages",
+    metavar="STAGES",
+    help="With --deploy: deploy in stages: 1,10%,50%,100%, label:KEY=VALUE, or all.",
+)
+@click.option("--soak", metavar="DURATION", help="With --deploy: soak time before the release is committed.")
+@yes_option
 def run_command(
     app: App,
     blueprint: Path,
@@ -68,18 +80,29 @@ def run_command(
     jobs: int,
     output: Path | None,
     force: bool,
+    deploy: bool,
+    stages: str | None,
+    soak: str | None,
+    yes: bool,
 ) -> None:
     """Run a blueprint; exit status 3 if no candidate meets every limit."""
     from concurrent.futures import ThreadPoolExecutor
     from contextlib import ExitStack
 
     from edgeq.blueprint import load_blueprint
+    from edgeq.cli.bundle import bundle_command
+    from edgeq.cli.deploy import deploy_command
     from edgeq.cli.run_display import display_of
-    from edgeq.errors import GateError
+    from edgeq.errors import GateError, UsageError
     from edgeq.files import write_atomic
     from edgeq.pipeline import run
+    from edgeq.search.remarks import remarks_on
     from edgeq.store import Store
 
+    if deploy and not devices:
+        raise UsageError("--deploy", "needs the devices", hint="add --device NAME, once for each device")
+    if (stages or soak) and not deploy:
+        raise UsageError("--stages" if stages else "--soak", "deploys nothing", hint="add --deploy")
     loaded = load_blueprint(blueprint)
     path = output or blueprint.parent / f"{loaded.name}.tflite"
     inputs = (
@@ -90,7 +113,8 @@ def run_command(
         loaded.training,
         loaded.validation,
     )
-    check_outputs((("-o", path),), inputs=inputs)
+    bundle = path.with_suffix(".eqb")
+    check_outputs((("-o", path), ("--deploy", bundle if deploy else None)), inputs=inputs)
     with Store.open(app.workspace) as store:
         if not force:
             _require_own(path, store)
@@ -108,16 +132,41 @@ def run_command(
                 on_progress=display.on_progress,
             )
     _show(app.ui, result)
+    applied = result.targets[0].kind
+    remarks = remarks_on(loaded, kind=applied, on_device=bool(devices))
+    app.ui.remarks(notes=result.notes, warnings=remarks.warnings)
+    document = {**result.to_json(), "warnings": list(remarks.warnings)}
     chosen = result.chosen
     if chosen is None:
-        app.ui.emit("edgeq.run/1", result.to_json())
+        app.ui.emit("edgeq.run/1", document)
         raise GateError(str(blueprint), result.verdict, hint=result.advice)
     write_atomic(path, chosen.variant.path.read_bytes())
-    app.ui.emit("edgeq.run/1", {**result.to_json(), "path": str(path)})
+    app.ui.emit("edgeq.run/1", {**document, "path": str(path)})
     app.ui.say(f"wrote {path}")
-    applied = result.targets[0].kind
-    of_kind = () if applied is None else ("--kind", applied.value)
-    app.ui.next("bundle", path, "-o", f"{loaded.name}.eqb", "--blueprint", blueprint, *of_kind)
+    kinds = sorted({target.kind.value for target in result.targets if target.kind is not None})
+    if not deploy:
+        of_kind = ("--kind", kinds[0]) if len(kinds) == 1 else ()
+        app.ui.next("bundle", path, "-o", bundle, "--blueprint", blueprint, *of_kind)
+        return
+    ctx = click.get_current_context()
+    ctx.invoke(
+        bundle_command.commands["make"],
+        model=path,
+        output=bundle,
+        variant=chosen.variant.name,
+        blueprint=blueprint,
+        kinds=tuple(kinds),
+        json_output=app.ui.as_json,
+    )
+    ctx.invoke(
+        deploy_command,
+        bundle=bundle,
+        selectors=devices,
+        stages=stages,
+        soak=soak,
+        yes=yes,
+        json_output=app.ui.as_json,
+    )
 
 
 def _targets(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.blueprint import Task
 from edgeq.converters_client import Progress
 from edgeq.errors import ModelError
 from edgeq.evaluation.running import dequantized, run_all
@@ -83,6 +84,8 @@ def evaluate(
     reference: Path | None = None,
     sequence: bool = False,
     states: Sequence[tuple[str, str]] = (),
+    task: Task | None = None,
+    columns: Sequence[str] = (),
     on_progress: Progress | None = None,
     on_note: Callable[[str], None] | None = None,
     deadline_s: float = 3600.0,
@@ -101,6 +104,8 @@ def evaluate(
         reference=reference,
         sequence=sequence,
         states=states,
+        task=task,
+        columns=columns,
         on_progress=on_progress,
         deadline_s=deadline_s,
         store=store,
@@ -118,6 +123,8 @@ def evaluate_model(
     reference: Path | None = None,
     sequence: bool = False,
     states: Sequence[tuple[str, str]] = (),
+    task: Task | None = None,
+    columns: Sequence[str] = (),
     on_progress: Progress | None = None,
     strict: bool = False,
     deadline_s: float = 3600.0,
@@ -135,6 +142,10 @@ def evaluate_model(
             an array `sequence_id` in the data hold in any case.
         states: (input, output) of states: the output is the input's value at the next step; by default what
             the files say, else those with certain names.
+        task: of another one than classification, `y` may be numbers of any type and shape, and there is no
+            accuracy: `examine` has the figures.
+        columns: names of arrays of the data that slices use: no input takes them, and they are not reported
+            as unused.
         on_progress: called with (step, done, total).
         strict: EQ334 for a useless model, once the run is recorded, in place of a warning.
         deadline_s: the worker is killed after this time.
@@ -147,17 +158,20 @@ def evaluate_model(
         ModelError: EQ3xx.
         StoreError: the run cannot be recorded.
     """
+    in_classes = task in (None, Task.CLASSIFICATION)
     models = [Path(model), *([Path(reference)] if reference is not None else [])]
     runs = run_all(
         models,
         Path(data),
         sequence=sequence,
         states=states,
+        columns=columns,
+        any_labels=not in_classes,
         deadline_s=deadline_s,
         on_progress=on_progress,
     )
     outputs = dequantized(runs[0].outputs, runs[0].info.outputs)
-    labels = runs[0].labels
+    labels = runs[0].labels if in_classes else None
     expected = dequantized(runs[1].outputs, runs[1].info.outputs) if len(runs) > 1 else None
     metrics = metrics_of(
         outputs,

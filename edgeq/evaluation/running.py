@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +27,23 @@ class ModelRun:
     Attributes:
         inputs: the samples in the types of this model's inputs, samples first.
         outputs: in the model's own types, samples first.
-        labels: int64 (samples,), checked against the outputs; None where the data has none.
+        labels: int64 (samples,), checked against the outputs, or with `any_labels` numbers of any type and
+            shape, samples first; None where the data has none.
         sequences: how many sequences the samples were, each independent sample being one; None for a model
             that neither keeps nor carries a state.
         notes: how the data was adapted to the model's inputs.
         warnings: what may be wrong with the data.
+        columns: by name, the arrays of the data that were asked for; unchecked.
     """
 
     info: ModelInfo
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]
-    labels: npt.NDArray[np.int64] | None
+    labels: Array | None
     sequences: int | None
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    columns: Mapping[str, Array] = field(default_factory=dict)
 
 
 def describe(model: Path, *, deadline_s: float = 120.0) -> ModelInfo:
@@ -98,13 +101,21 @@ def run_all(
     sequence: bool = False,
     states: Sequence[tuple[str, str]] = (),
     compiled: Path | None = None,
+    columns: Sequence[str] = (),
+    any_labels: bool = False,
+    finite: bool = True,
     deadline_s: float,
     on_progress: Progress | None = None,
 ) -> tuple[ModelRun, ...]:
     """Run models with the same inputs and outputs on the same data, in one child process.
 
-    `states` are (input, output) by name, where the models' files do not say them. Other arguments and errors
-    as in `run`. `inputs` of every run are those of the first model.
+    `inputs` of every run are those of the first model. Other arguments and errors as in `run`.
+
+    Args:
+        states: (input, output) by name, where the models' files do not say them.
+        columns: names of arrays of the data to return beside the outputs.
+        any_labels: `y` may be numbers of any type and shape; else it is integers for classes.
+        finite: refuse samples with NaN and infinity.
     """
     with worker_session("run") as session:
         for model in models:
@@ -117,13 +128,18 @@ def run_all(
             sequence=sequence,
             compiled=compiled,
             states=tuple(states),
+            columns=tuple(columns),
+            any_labels=any_labels,
+            finite=finite,
         )
         result = session.run(job, subject=models[0], deadline_s=deadline_s, on_progress=on_progress)
         with np.load(arrays, allow_pickle=False) as loaded:
-            return _runs(result, {name: loaded[name] for name in loaded.files})
+            return _runs(result, {name: loaded[name] for name in loaded.files}, columns)
 
 
-def _runs(result: EvaluateResult, arrays: Mapping[str, Array]) -> tuple[ModelRun, ...]:
+def _runs(
+    result: EvaluateResult, arrays: Mapping[str, Array], columns: Sequence[str]
+) -> tuple[ModelRun, ...]:
     return tuple(
         ModelRun(
             info=info,
@@ -133,6 +149,7 @@ def _runs(result: EvaluateResult, arrays: Mapping[str, Array]) -> tuple[ModelRun
             sequences=result.sequences,
             notes=result.notes,
             warnings=result.warnings,
+            columns={name: arrays[f"column_{name}"] for name in columns},
         )
         for number, info in enumerate(result.infos)
     )

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from edgeq.blueprint import Blueprint
+from edgeq.evaluation import Details
 from edgeq.search.measuring import Latency
 from edgeq.search.scoring import searched_schemes
 from edgeq.selection import Candidate, Measured, Selection, rank
@@ -46,6 +47,7 @@ def judge(
     baseline: Metrics,
     blueprint: Blueprint,
     targets: Sequence[Target],
+    details: Mapping[str, Details] | None = None,
 ) -> Selection:
     """Return the candidates in the order of preference, and the first that meets the limits of all targets.
 
@@ -55,8 +57,9 @@ def judge(
         schemes: {variant's name: its scheme}.
         baseline: the float model's metrics on the same data.
         targets: at least one.
+        details: {variant's name: where it is worse than the float model}; see `gates_of`.
     """
-    ranked = [_ranked(variants, schemes, baseline, blueprint, target) for target in targets]
+    ranked = [_ranked(variants, schemes, baseline, blueprint, target, details) for target in targets]
     if len(ranked) == 1:
         return ranked[0]
     others = [{each.variant.name: each for each in selection.candidates} for selection in ranked[1:]]
@@ -72,6 +75,7 @@ def _ranked(
     baseline: Metrics,
     blueprint: Blueprint,
     target: Target,
+    details: Mapping[str, Details] | None,
 ) -> Selection:
     return rank(
         variants,
@@ -79,6 +83,7 @@ def _ranked(
         blueprint=blueprint,
         kind=target.kind,
         measured=target.measured(variants),
+        details=details,
         unlisted=_unlisted(schemes, blueprint, target.kind),
     )
 

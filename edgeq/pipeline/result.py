@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeq.blueprint import Blueprint
 from edgeq.conversion.lineage import BlueprintRecord, ChosenBy, Lineage, file_record
+from edgeq.evaluation import Details
 from edgeq.pipeline import stopping
 from edgeq.pipeline.judging import Target
 from edgeq.pipeline.phases import REPAIRS, TITLES, Phase
@@ -36,6 +37,9 @@ class RunResult:
         skipped: phases that were left out.
         reused: how many steps came from the records of earlier runs.
         done: how many steps were run.
+        details: where the chosen candidate, else the nearest one, is worse than the float model; None for
+            detections.
+        notes: what is missing in the result.
     """
 
     blueprint: Blueprint
@@ -47,6 +51,8 @@ class RunResult:
     reused: int
     done: int
     seconds: float
+    details: Details | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> Candidate | None:
@@ -119,7 +125,9 @@ class RunResult:
                 {"name": each.name, "problem": each.problem} for each in self.built if each.variant is None
             ],
             "skipped": [{"phase": each.phase.value, "reason": each.reason} for each in self.skipped],
+            "details": None if self.details is None else self.details.to_json(),
             "lineage": None if lineage is None else lineage.to_json(),
+            "notes": list(self.notes),
             "reused": self.reused,
             "done": self.done,
             "seconds": round(self.seconds, 3),

@@ -8,13 +8,15 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgeq.blueprint import Blueprint, Scheme, load_blueprint
+from edgeq.blueprint import Blueprint, Scheme, Task, load_blueprint
 from edgeq.converters_client import Progress
-from edgeq.errors import DataError, ModelError
+from edgeq.errors import DataError, EdgeqError, ModelError
+from edgeq.evaluation import Details
 from edgeq.kernels import KernelTable, table_for, unsuited
 from edgeq.pipeline import recipes, stopping, tuning
 from edgeq.pipeline.building import build_all, not_built, problem_of
 from edgeq.pipeline.events import CandidateDone, Event, PhaseBegan, PhaseJudged, PhaseSkipped
+from edgeq.pipeline.examining import Examiner, needs_details, needs_robustness, worth_examining
 from edgeq.pipeline.judging import Target, judge
 from edgeq.pipeline.phases import TRAINED_SCHEMES, Phase, planned
 from edgeq.pipeline.recipes import PlannedCandidate
@@ -117,6 +119,7 @@ class _Run:
     timed: tuple[Target, ...] = ()
     skipped: list[SkippedPhase] = field(default_factory=list)
     selection: Selection | None = None
+    details: dict[str, Details] = field(default_factory=dict)
     reused: int = 0
     done: int = 0
 
@@ -138,9 +141,21 @@ class _Run:
             self._phase(each.phase, builder, table)
             self._judge(each.phase, baseline.variant)
         selection = self.selection or self._judge(Phase.BASELINE, baseline.variant)
+        result = self._result(baseline.variant, selection)
+        shown = result.chosen or result.nearest
+        if shown is None or self.blueprint.task is Task.DETECTION:
+            return result
+        try:
+            details = self._examine(shown.variant, baseline.variant, robustness=True)
+        except EdgeqError as error:
+            # The model is found: what only explains it may be missing.
+            return replace(result, notes=(f"{shown.variant.name} was not examined: {error.message}",))
+        return replace(result, details=details, reused=self.reused, done=self.done)
+
+    def _result(self, baseline: Variant, selection: Selection) -> RunResult:
         return RunResult(
             blueprint=self.blueprint,
-            baseline=baseline.variant,
+            baseline=baseline,
             built=tuple(self.built),
             selection=selection,
             targets=self.timed,
@@ -252,13 +267,14 @@ class _Run:
     def _judge(self, phase: Phase, baseline: Variant) -> Selection:
         variants = [each.variant for each in self.built if each.variant is not None]
         self.timed = tuple(self._timed(target, variants) for target in self.targets)
-        selection = self.selection = judge(
-            variants,
-            schemes={each.name: each.recipe.scheme for each in self.built},
-            baseline=baseline.metrics,
-            blueprint=self.blueprint,
-            targets=self.timed,
-        )
+        selection = self._selected(variants, baseline)
+        kinds = [target.kind for target in self.targets]
+        if needs_details(self.blueprint, kinds):
+            robustness = needs_robustness(self.blueprint, kinds)
+            for variant in worth_examining(selection, self.details):
+                self._examine(variant, baseline, robustness=robustness)
+            selection = self._selected(variants, baseline)
+        self.selection = selection
         chosen = selection.chosen
         self.tell(
             PhaseJudged(
@@ -269,6 +285,23 @@ class _Run:
             )
         )
         return selection
+
+    def _selected(self, variants: Sequence[Variant], baseline: Variant) -> Selection:
+        return judge(
+            variants,
+            schemes={each.name: each.recipe.scheme for each in self.built},
+            baseline=baseline.metrics,
+            blueprint=self.blueprint,
+            targets=self.timed,
+            details=self.details,
+        )
+
+    def _examine(self, variant: Variant, baseline: Variant, *, robustness: bool) -> Details:
+        examiner = Examiner.of(self.blueprint, baseline, self.store, self.on_progress)
+        details, reused = examiner.details(variant, robustness=robustness)
+        self._count(reused=reused)
+        self.details[variant.name] = details
+        return details
 
     def _timed(self, target: TimedTarget, variants: Sequence[Variant]) -> Target:
         measured, reused = latencies.timed(

@@ -165,7 +165,7 @@ class CandidateBuilder:
 
     def job(self, name: str, recipe: Recipe) -> CandidateJob:
         """Return the work of building a candidate."""
-        key = key_of(recipe=recipe.to_dict(), **self.digests)
+        key = key_of(recipe=recipe.to_dict(), task=self.blueprint.task, **self.digests)
         return CandidateJob(
             key=key,
             name=name,
@@ -226,6 +226,8 @@ def build(job: CandidateJob, *, on_progress: Progress | None = None) -> Candidat
             job.path,
             blueprint.evaluation,
             reference=job.reference or job.path,
+            task=blueprint.task,
+            columns=[part.where.column for part in blueprint.slices],
             on_progress=on_progress,
             store=UNRECORDED,
         )

@@ -10,10 +10,9 @@ from typing import Any
 
 from edgeq.blueprint import Blueprint, Preference
 from edgeq.errors import GateError, UsageError
-from edgeq.evaluation import evaluate, evaluate_model
+from edgeq.evaluation import Details, evaluate, evaluate_model
 from edgeq.selection.gates import Gate, Measured, gates_of
 from edgeq.store import UNRECORDED, Recorder, recording_store
-from edgeq.units import limit_key
 from edgeq.values import DeviceKind, Metrics, Variant
 from edgeq_converters.metrics import Criterion, equal, in_order, same_db, same_latency, same_share
 
@@ -49,7 +48,7 @@ class Candidate:
         holding = sum(gate.holds is True for gate in self.gates)
         if holding:
             parts.append(f"{holding} of {len(self.gates)} hold")
-        if open_ := [limit_key(gate.name) for gate in self.gates if gate.holds is None]:
+        if open_ := [gate.key for gate in self.gates if gate.holds is None]:
             parts.append(f"not measured yet: {', '.join(open_)}")
         return "; ".join(parts) or "none stated"
 
@@ -109,10 +108,20 @@ def evaluate_variants(
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):
         raise UsageError("variants", expected="files with different names", got=", ".join(names))
-    baseline = evaluate(reference, blueprint.evaluation, store=UNRECORDED)
+    columns = [part.where.column for part in blueprint.slices]
+    baseline = evaluate(
+        reference, blueprint.evaluation, task=blueprint.task, columns=columns, store=UNRECORDED
+    )
     variants = []
     for path in paths:
-        evaluation = evaluate_model(path, blueprint.evaluation, reference=reference, store=UNRECORDED)
+        evaluation = evaluate_model(
+            path,
+            blueprint.evaluation,
+            reference=reference,
+            task=blueprint.task,
+            columns=columns,
+            store=UNRECORDED,
+        )
         variants.append(
             Variant(
                 name=path.stem,
@@ -133,6 +142,7 @@ def select(
     blueprint: Blueprint,
     kind: DeviceKind | None = None,
     measured: Mapping[str, Measured] | None = None,
+    details: Mapping[str, Details] | None = None,
     store: Recorder | None = None,
 ) -> Selection:
     """Rank the variants by the blueprint, choose one, and record the selection.
@@ -142,13 +152,16 @@ def select(
         baseline: the float model's metrics on the same data.
         kind: of the device whose limits apply; None takes the general limits.
         measured: {variant's name: figures of a device}.
+        details: {variant's name: where it is worse than the float model}; see `gates_of`.
         store: where to record the selection: None is the store of the default workspace, `UNRECORDED` keeps
             no record.
 
     Raises:
         StoreError: the selection cannot be recorded.
     """
-    selection = rank(variants, baseline=baseline, blueprint=blueprint, kind=kind, measured=measured)
+    selection = rank(
+        variants, baseline=baseline, blueprint=blueprint, kind=kind, measured=measured, details=details
+    )
     with recording_store(store) as records:
         records.record_run("select", blueprint.name, selection.to_json())
     return selection
@@ -161,6 +174,7 @@ def rank(
     blueprint: Blueprint,
     kind: DeviceKind | None = None,
     measured: Mapping[str, Measured] | None = None,
+    details: Mapping[str, Details] | None = None,
     unlisted: Collection[str] = (),
 ) -> Selection:
     """Return the candidates in the blueprint's order of preference, and the first useful one in all limits.
@@ -175,7 +189,14 @@ def rank(
     candidates = [
         Candidate(
             variant=variant,
-            gates=gates_of(variant, baseline=baseline, limits=limits, measured=by_name.get(variant.name)),
+            gates=gates_of(
+                variant,
+                baseline=baseline,
+                limits=limits,
+                measured=by_name.get(variant.name),
+                details=(details or {}).get(variant.name),
+                slices=blueprint.slices,
+            ),
             on_front=not any(_dominates(other, variant) for other in variants),
             measured=by_name.get(variant.name),
             listed=variant.name not in unlisted,

@@ -14,8 +14,9 @@ pytest.importorskip("ai_edge_litert")
 from edgeq_converters.calibration.ranges import TensorRange  # noqa: E402
 from edgeq_converters.data import files  # noqa: E402
 from edgeq_converters.data.files import RawSamples  # noqa: E402
+from edgeq_converters.data.labels import check_labels  # noqa: E402
 from edgeq_converters.data.partition import partition  # noqa: E402
-from edgeq_converters.data.samples import Samples, check_labels, subset, to_real  # noqa: E402
+from edgeq_converters.data.samples import Samples, subset, to_real  # noqa: E402
 from edgeq_converters.data.sequences import in_steps, match_sequences  # noqa: E402
 from edgeq_converters.errors import ConverterError  # noqa: E402
 from edgeq_converters.graph import carried_states, tflite_file  # noqa: E402

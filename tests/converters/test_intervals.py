@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
-from edgeq_converters.intervals import drop, newcombe, share_ci95, smallest_drop, wilson
+from edgeq_converters.intervals import drop, newcombe, share_ci95, smallest_drop, wilson, z_of
 
 ROUNDS = 20_000
 
@@ -23,6 +24,20 @@ def test_published_intervals() -> None:
         assert np.array(wilson(right, count)) == pytest.approx(np.array(ends), abs=5e-5)
     # Newcombe 1998, Statistics in Medicine 17, 2635-2650, table II, method 10.
     assert np.array(newcombe(36, 12, 2, 0)) == pytest.approx(np.array((0.0569, 0.3404)), abs=5e-4)
+
+
+def test_intervals_of_several_comparisons_hold_together() -> None:
+    # Bonferroni: each of three has the level 1 - 0.05 / 3.
+    exact = binomtest(13, 40).proportion_ci(confidence_level=1 - 0.05 / 3, method="wilson")
+    assert np.array(wilson(13, 40, z=z_of(3))) == pytest.approx(np.array([exact.low, exact.high]))
+    assert z_of(1) == pytest.approx(1.95996, abs=1e-5)
+    before, after = np.arange(40) < 36, np.arange(40) < 27
+    one, of_many = drop(before, after), drop(before, after, comparisons=10)
+    assert of_many.share == one.share
+    assert of_many.ci95[0] < one.ci95[0] < one.ci95[1] < of_many.ci95[1]
+    assert one.smallest is not None
+    assert of_many.smallest is not None
+    assert of_many.smallest > one.smallest
 
 
 @pytest.mark.parametrize("count", [20, 60, 400])
@@ -49,6 +64,21 @@ def test_the_interval_of_a_drop_covers_it(count: int, cells: tuple[float, ...]) 
     low, high = newcombe(*random.multinomial(count, cells, ROUNDS).T)
     truth = cells[1] - cells[2]
     assert float(np.mean((low <= truth) & (truth <= high))) > 0.93
+
+
+def test_the_interval_of_the_worst_of_many_covers_it_only_with_the_choice_counted() -> None:
+    # Twelve classes of 600 samples with the same true drop; the one that seems worst is chosen.
+    random = np.random.default_rng(4)
+    classes, truth = 12, 0.02
+    counts = random.multinomial(600, (0.84, 0.05, 0.03, 0.08), (ROUNDS // 4, classes))
+    worst = np.argmax(counts[..., 1] - counts[..., 2], axis=1)
+    cells = counts[np.arange(len(worst)), worst].T
+    covered = {}
+    for comparisons in (1, classes):
+        low, high = newcombe(*cells, z=z_of(comparisons))
+        covered[comparisons] = float(np.mean((low <= truth) & (truth <= high)))
+    assert covered[1] < 0.85  # 0.975 ** 12 would be 0.74
+    assert covered[classes] > 0.95
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80))

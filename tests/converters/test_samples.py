@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from edgeq.conversion.in_memory_samples import write_samples
 from edgeq_converters.data import array_names
 from edgeq_converters.data.files import RawSamples, read
-from edgeq_converters.data.samples import check_labels, match, to_model, to_real
+from edgeq_converters.data.labels import check_labels
+from edgeq_converters.data.samples import match, to_model, to_real
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph.interpreter import batches
 from edgeq_converters.values import TensorInfo, warnings_of

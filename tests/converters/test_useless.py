@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeq_converters.data.files import read
-from edgeq_converters.data.samples import Samples, check_labels
+from edgeq_converters.data.labels import check_labels
+from edgeq_converters.data.samples import Samples
 from edgeq_converters.errors import ConverterError, other_schemes
 from edgeq_converters.graph.model import Model
 from edgeq_converters.metrics import useless_classes, useless_output

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class RawSamples:
         images: decoded images of shape (height, width, 3) and any size, instead of arrays.
         labels: as read, unchecked; None without labels.
         sequence_ids: which sequence each sample belongs to, as read, unchecked; None for independent samples.
+        columns: arrays that were asked for by name, as read, unchecked: numbers, truth values or texts.
         notes: how the arrays were taken apart, for the user.
     """
 
@@ -46,26 +48,77 @@ class RawSamples:
     images: tuple[npt.NDArray[np.uint8], ...] = ()
     labels: npt.NDArray[Any] | None = None
     sequence_ids: npt.NDArray[Any] | None = None
+    columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
-def read(path: Path) -> RawSamples:
+def read(path: Path, *, columns: Sequence[str] = (), finite: bool = True) -> RawSamples:
     """Return the samples of a file or folder.
 
+    No model takes texts: an array of them is set aside, and a note says so.
+
+    Args:
+        columns: names of arrays that say which samples belong to a part of the data.
+        finite: refuse NaN and infinity.
+
     Raises:
-        ConverterError: EQ201 unreadable, EQ202 empty, EQ204 NaN or infinity, EQ205 not numeric, EQ210 images.
+        ConverterError: EQ201 unreadable, EQ202 empty, EQ204 NaN or infinity, EQ205 not numeric or a column
+            that the data does not have, EQ210 images.
     """
     if path.is_dir():
-        return _read_images(path)
+        images = _read_images(path)
+        given = {} if images.labels is None else {LABELS: images.labels}
+        return replace(images, columns=_columns(given, columns, subject=str(path)))
     if not path.is_file():
         raise ConverterError("EQ201", str(path), "no such data file", hint=f"give {_KINDS}")
     arrays = _read_arrays(path)
+    chosen = _columns(arrays, columns, subject=str(path))
     labels, ids = arrays.pop(LABELS, None), arrays.pop(SEQUENCES, None)
+    arrays = {name: array for name, array in arrays.items() if name not in chosen}
     if not arrays:
         raise ConverterError("EQ205", str(path), expected="an array `x` with the samples", got="labels only")
+    texts = [name for name, array in arrays.items() if _is_text(name, array)]
+    if len(texts) < len(arrays):
+        arrays = {name: array for name, array in arrays.items() if name not in texts}
+    else:
+        texts = []
+    note = f"{path}: {', '.join(f'`{name}`' for name in sorted(texts))} holds texts; not used"
     return RawSamples(
-        subject=str(path), arrays=checked(arrays, subject=str(path)), labels=labels, sequence_ids=ids
+        subject=str(path),
+        arrays=checked(arrays, subject=str(path), finite=finite),
+        labels=labels,
+        sequence_ids=ids,
+        columns=chosen,
+        notes=(note,) if texts else (),
     )
+
+
+def _is_text(name: str, array: npt.NDArray[Any]) -> bool:
+    """Return whether an array holds a text for each sample; `y_NAME` are labels of an output."""
+    return array.dtype.kind in "US" and array.ndim == 1 and not name.startswith(f"{LABELS}_")
+
+
+def _columns(
+    arrays: Mapping[str, npt.NDArray[Any]], names: Sequence[str], *, subject: str
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of these names.
+
+    Raises:
+        ConverterError: EQ205 there is none of a name.
+    """
+    for name in names:
+        if name not in arrays:
+            near = difflib.get_close_matches(name, arrays, n=1)
+            raise ConverterError(
+                "EQ205",
+                subject,
+                expected=f"an array `{name}` with one value for each sample, which a slice names",
+                got=", ".join(f"`{each}`" for each in sorted(arrays)) or "none",
+                hint=f"did you mean `{near[0]}`?"
+                if near
+                else "add the array to the data, or name one of those that exist",
+            )
+    return {name: arrays[name] for name in names}
 
 
 def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -106,14 +159,19 @@ def _kind_of(path: Path) -> str | None:
     return f"a {path.suffix} file" if path.suffix not in {"", ".npz", ".npy"} else None
 
 
-def checked(arrays: Mapping[str, npt.NDArray[Any]], *, subject: str) -> dict[str, npt.NDArray[Any]]:
+def checked(
+    arrays: Mapping[str, npt.NDArray[Any]], *, subject: str, finite: bool = True
+) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays after checking that all are numeric, finite, not empty and of one length.
+
+    Args:
+        finite: refuse NaN and infinity.
 
     Raises:
         ConverterError: EQ202, EQ203, EQ204, EQ205.
     """
     for name, array in arrays.items():
-        _check(name, array, subject)
+        _check(name, array, subject, finite=finite)
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise ConverterError(
@@ -122,7 +180,7 @@ def checked(arrays: Mapping[str, npt.NDArray[Any]], *, subject: str) -> dict[str
     return dict(arrays)
 
 
-def _check(name: str, array: npt.NDArray[Any], subject: str) -> None:
+def _check(name: str, array: npt.NDArray[Any], subject: str, *, finite: bool) -> None:
     if array.dtype.kind not in "fiub":
         raise ConverterError("EQ205", subject, expected=f"numbers in `{name}`", got=f"dtype {array.dtype}")
     if array.ndim == 0:
@@ -138,16 +196,16 @@ def _check(name: str, array: npt.NDArray[Any], subject: str) -> None:
             got=f"shape {tuple(array.shape)}",
             hint="give a representative dataset: 100 to 500 samples for calibration",
         )
-    if array.dtype.kind == "f":
+    if finite and array.dtype.kind == "f":
         with np.errstate(over="ignore"):
-            finite = np.isfinite(array.astype(np.float32, copy=False))
-        if not finite.all():
-            first = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), array.shape))
+            usable = np.isfinite(array.astype(np.float32, copy=False))
+        if not usable.all():
+            first = tuple(int(i) for i in np.unravel_index(int(np.argmin(usable)), array.shape))
             raise ConverterError(
                 "EQ204",
                 subject,
                 expected=f"finite float32 values in `{name}`",
-                got=f"{array[first]} at index {list(first)} ({int((~finite).sum())} such values)",
+                got=f"{array[first]} at index {list(first)} ({int((~usable).sum())} such values)",
                 hint="remove or correct these samples",
             )
 

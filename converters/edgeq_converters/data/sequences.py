@@ -137,15 +137,25 @@ def in_steps(raw: RawSamples, inputs: Sequence[TensorInfo], states: Collection[i
         else:
             arrays[name] = np.repeat(array, steps, axis=0)
     labels = raw.labels
-    if labels is not None and labels.shape == (count, steps):
-        labels = labels.ravel()
+    if labels is not None and labels.shape[:2] == (count, steps):
+        labels = labels.reshape(count * steps, *labels.shape[2:])
+    columns = {name: _of_steps(column, count, steps) for name, column in raw.columns.items()}
     ids = raw.sequence_ids
     if ids is None:
         ids = np.repeat(np.arange(count), steps)
     elif ids.shape in {(count,), (count, steps)}:  # parts of one id follow each other
         ids = np.repeat(ids, steps) if ids.ndim == 1 else ids.ravel()
     note = f"{raw.subject}: arrays of shape ({count}, {steps}, ...) are {count} sequences of {steps} steps"
-    return replace(raw, arrays=arrays, labels=labels, sequence_ids=ids, notes=(*raw.notes, note))
+    return replace(
+        raw, arrays=arrays, labels=labels, sequence_ids=ids, columns=columns, notes=(*raw.notes, note)
+    )
+
+
+def _of_steps(column: Array, count: int, steps: int) -> Array:
+    """Return a column with a value for each step: a value of a whole sequence is that of all its steps."""
+    if column.shape[:2] == (count, steps):
+        return column.reshape(count * steps, *column.shape[2:])
+    return np.repeat(column, steps, axis=0) if column.shape[:1] == (count,) else column
 
 
 def _is_sequence(array: Array, tensor: TensorInfo) -> bool:

@@ -180,11 +180,14 @@ class EvaluateJob(Job[EvaluateResult]):
     """Run models on the same data and write their inputs, outputs and labels.
 
     Attributes:
-        arrays: the .npz to write: `input_I` in the types of the first model, `run_M_output_I`, and `y`, where
-            the data has labels.
+        arrays: the .npz to write: `input_I` in the types of the first model, `run_M_output_I`, `y`, where the
+            data has labels, and `column_NAME` for each of `columns`.
         sequence: the samples are one sequence, unless the data has ids of sequences.
         compiled: a model for the Edge TPU that was compiled from the first model; it is compared, not run.
         states: (input, output) by name of states that the models carry; empty for what their files say.
+        columns: names of arrays of the data that say which samples belong to a slice.
+        any_labels: `y` may be numbers of any type and shape, samples first; else it is integers for classes.
+        finite: refuse samples with NaN and infinity.
     """
 
     verb: ClassVar[str] = "evaluate"
@@ -196,6 +199,9 @@ class EvaluateJob(Job[EvaluateResult]):
     sequence: bool = False
     compiled: Path | None = None
     states: tuple[tuple[str, str], ...] = ()
+    columns: tuple[str, ...] = ()
+    any_labels: bool = False
+    finite: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgeq_converters.data import files, partition, samples
 from edgeq_converters.data.files import RawSamples
+from edgeq_converters.data.labels import check_labels
 from edgeq_converters.errors import ConverterError
 from edgeq_converters.training.common import training_targets
 from edgeq_converters.values import Caution, TensorInfo
@@ -235,5 +236,5 @@ def _fit(
         return LabelledData(arrays=arrays, labels=labels, targets=targets)
     if raw.labels is None or classes < 2:
         return LabelledData(arrays=arrays, labels=None)
-    labels = samples.check_labels(raw.labels, samples=len(matched), classes=classes, subject=raw.subject)
+    labels = check_labels(raw.labels, samples=len(matched), classes=classes, subject=raw.subject)
     return LabelledData(arrays=arrays, labels=labels)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq_converters.data import files, samples
+from edgeq_converters.data import files, labels, samples
+from edgeq_converters.data.files import RawSamples
 from edgeq_converters.data.sequences import in_steps, match_sequences
 from edgeq_converters.edgetpu import counterpart
 from edgeq_converters.errors import ConverterError
@@ -34,8 +35,9 @@ def run(job: EvaluateJob, step: Step) -> EvaluateResult:
     if job.compiled is not None:
         detect.require_tflite(job.compiled)
         counterpart.require_counterpart(Model.read(job.compiled), Model.read(models[0]))
-    raw = files.read(job.data)
+    raw = files.read(job.data, columns=job.columns, finite=job.finite)
     infos = tuple(inspect(model) for model in models)
+    raw = _with_input_columns(raw, infos[0], finite=job.finite)
     outputs_of = [tuple(range(len(infos[0].outputs)))]
     for model, info in zip(models[1:], infos[1:], strict=True):
         outputs_of.append(_same_outputs(models[0], infos[0], model, info))
@@ -57,13 +59,14 @@ def run(job: EvaluateJob, step: Step) -> EvaluateResult:
         for i, (array, tensor) in enumerate(zip(fed.arrays, infos[0].inputs, strict=True))
     }
     if raw.labels is not None and not samples.input_is_called(infos[0].inputs, files.LABELS):
-        sizes = sample_shape(infos[0].outputs[0].shape, size=matched[0].batch)
-        arrays["y"] = samples.check_labels(
-            raw.labels,
-            samples=len(matched[0]),
-            classes=sizes[-1] if sizes else 1,
-            subject=raw.subject,
-        )
+        count = len(matched[0])
+        if job.any_labels:
+            arrays["y"] = labels.check_numbers(raw.labels, samples=count, subject=raw.subject)
+        else:
+            sizes = sample_shape(infos[0].outputs[0].shape, size=matched[0].batch)
+            classes = sizes[-1] if sizes else 1
+            arrays["y"] = labels.check_labels(raw.labels, samples=count, classes=classes, subject=raw.subject)
+    arrays.update({f"column_{name}": column for name, column in raw.columns.items()})
     advance = step("run", len(matched[0]) * len(models))
     for number, content in enumerate(contents):
         outputs = run_samples(content, matched[number], advance=advance)
@@ -82,6 +85,16 @@ def run(job: EvaluateJob, step: Step) -> EvaluateResult:
         notes=notes_of(remarks),
         warnings=warnings_of(remarks),
     )
+
+
+def _with_input_columns(raw: RawSamples, info: ModelInfo, *, finite: bool) -> RawSamples:
+    """Return the samples with the columns that are also inputs of the model among their arrays."""
+    both = {
+        name: column for name, column in raw.columns.items() if samples.input_is_called(info.inputs, name)
+    }
+    if not both:
+        return raw
+    return replace(raw, arrays=files.checked({**raw.arrays, **both}, subject=raw.subject, finite=finite))
 
 
 def _with_states(
