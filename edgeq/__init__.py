@@ -29,6 +29,7 @@ _WHERE = {
     "convert": "edgeq.conversion",
     "decide_experiment": "edgeq.experiment.end",
     "deploy_one": "edgeq.fleet.deploy",
+    "draft_blueprint": "edgeq.drafting",
     "enrol": "edgeq.fleet.enrol",
     "evaluate": "edgeq.evaluation",
     "experiment_status": "edgeq.experiment.status",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from edgeq.bundle import Bundle, make_bundle, read_bundle
     from edgeq.collector import collect
     from edgeq.conversion import Conversion, Recipe, convert
+    from edgeq.drafting import draft_blueprint
     from edgeq.errors import EdgeqError, ExitStatus
     from edgeq.evaluation import evaluate
     from edgeq.experiment.end import decide_experiment, stop_experiment
@@ -84,6 +86,7 @@ __all__ = [
     "convert",
     "decide_experiment",
     "deploy_one",
+    "draft_blueprint",
     "enrol",
     "evaluate",
     "experiment_status",

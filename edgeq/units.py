@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from edgeq.errors import UsageError
 
@@ -20,6 +21,17 @@ _NANOJOULES = {"nj": 1, "uj": 10**3, "mj": 10**6, "j": 10**9}
 # More fits neither in the store nor in a request to a device.
 _LARGEST = float(2**62)
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*")
+
+
+def _pattern(units: Iterable[str]) -> str:
+    """Return the JSON Schema pattern of quantities; such patterns have no flag for upper and lower case."""
+    names = ("".join(f"[{letter}{letter.upper()}]" for letter in name) for name in units)
+    return rf"^\s*\d+(\.\d+)?\s*({'|'.join(names)})\s*$"
+
+
+SIZE_PATTERN = _pattern(_BYTES)
+DURATION_PATTERN = _pattern(_NANOSECONDS)
+ENERGY_PATTERN = _pattern(_NANOJOULES)
 
 
 def _parse(text: str, units: dict[str, int], what: str, example: str) -> int:

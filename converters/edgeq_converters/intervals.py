@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -11,6 +13,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Ends = tuple[float, float]
+_ROUNDING = 1e-9
 Z95 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution."""
 
@@ -132,3 +135,24 @@ def smallest_drop(right: int, count: int, *, z: float = Z95) -> float | None:
     low, _ = newcombe(right - lost, lost, np.zeros_like(lost), np.full_like(lost, count - right), z=z)
     shown = np.flatnonzero(low > 0)
     return float(lost[shown[0]] / count) if len(shown) else None
+
+
+def samples_needed(drop: float) -> int | None:
+    """Return how many samples can show a drop at best; None for a drop of nothing.
+
+    It is the least count at which the loss of this share of the samples is shown if the model before has all
+    of them right: the inverse of `smallest_drop` of a perfect model.
+
+    Args:
+        drop: share of samples, 0..1.
+    """
+    if drop <= 0:
+        return None
+    # The more samples, the more of them must be lost to show it. So the first number of lost samples that is
+    # shown, at the least count of which it is not a larger share than `drop`, gives the least count of all.
+    for lost in itertools.count(1):
+        count = max(lost, math.ceil(lost / drop - _ROUNDING))
+        low, _ = newcombe(count - lost, lost, 0, 0)
+        if low > 0:
+            return count
+    raise AssertionError("an endless count has ended")

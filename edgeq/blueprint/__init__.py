@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeq.blueprint.conditions import Condition, Operator, parse_condition
 from edgeq.blueprint.model import Blueprint, Budget, Limits, Preference, Scheme, Slice, Task, Technique
-from edgeq.blueprint.parse import load_blueprint
+from edgeq.blueprint.parse import load_blueprint, parse_blueprint
 
 __all__ = [
     "Blueprint",
@@ -18,5 +18,6 @@ __all__ = [
     "Task",
     "Technique",
     "load_blueprint",
+    "parse_blueprint",
     "parse_condition",
 ]

@@ -13,17 +13,17 @@ def lines_of_keys(text: str) -> dict[tuple[str, ...], int]:
 
     The tables of an array are numbered from 0. Keys inside of inline tables have no line of their own.
     """
-    found: dict[tuple[str, ...], int] = {}
+    lines: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
     counts: dict[tuple[str, ...], int] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if (header := _HEADER.match(line)) is not None:
             table = tuple(part.strip().strip("\"'") for part in header.group(1).split("."))
             if line.lstrip().startswith("[["):
-                found.setdefault(table, number)
+                lines.setdefault(table, number)
                 counts[table] = counts.get(table, -1) + 1
                 table = (*table, str(counts[table]))
-            found.setdefault(table, number)
+            lines.setdefault(table, number)
         elif (assigned := _ASSIGNED.match(line)) is not None:
-            found.setdefault((*table, *assigned.group(1).split(".")), number)
-    return found
+            lines.setdefault((*table, *assigned.group(1).split(".")), number)
+    return lines

@@ -165,7 +165,8 @@ class Blueprint:
 
     def kinds_with_other_limits(self, applied: DeviceKind | None) -> tuple[DeviceKind, ...]:
         """Return the device kinds whose own limits are not applied, where no kind is named."""
-        return () if applied is not None else tuple(self.device_limits)
+        stated = [kind for kind, limits in self.device_limits.items() if limits.stated()]
+        return () if applied is not None else tuple(stated)
 
     def schemes_for(self, kind: DeviceKind | None) -> tuple[Scheme, ...]:
         """Return the schemes that a device of a kind may get; all of them without a kind."""

@@ -40,10 +40,23 @@ def load_blueprint(path: Path) -> Blueprint:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        raw = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         problem = getattr(error, "strerror", None) or "not UTF-8 text"
         raise BlueprintError(str(path), problem, hint="name a blueprint.toml") from error
+    return parse_blueprint(text, path)
+
+
+def parse_blueprint(text: str, path: Path) -> Blueprint:
+    """Return the blueprint that a text states.
+
+    Args:
+        path: the file of the text, for messages; file names in the text are relative to its folder.
+
+    Raises:
+        BlueprintError: it has an unknown key or an invalid value, or names a missing file.
+    """
+    try:
+        raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BlueprintError(str(path), f"not valid TOML: {error}", hint=HINT.format(path=path)) from error
     try:

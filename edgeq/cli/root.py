@@ -40,6 +40,7 @@ class Entry(NamedTuple):
 # `edgeq --help` reads this table and imports no command. Its order is the order of the help: from the trained
 # model to the field.
 COMMANDS: dict[str, Entry] = {
+    "init": Entry(Section.MODELS, "init", "Write a blueprint for a model and its data."),
     "check": Entry(Section.MODELS, "check", "Validate a blueprint and show its limits."),
     "run": Entry(
         Section.MODELS, "run", "Find the model that meets a blueprint, by every technique it allows."

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from edgeq.pipeline.events import Event
 from edgeq.pipeline.result import RunResult
-from edgeq.pipeline.run import TimedTarget, run
+from edgeq.pipeline.runner import TimedTarget, run
 
 __all__ = ["Event", "RunResult", "TimedTarget", "run"]

@@ -17,8 +17,8 @@ FRAGMENT = 40
 
 # Modules under FRAGMENT lines that only one other module imports, and the reason why they stand alone.
 ALONE = {
+    "edgeq.blueprint.key_lines": "a pure scan of a text; the module that uses it reads files",
     "edgeq_converters.calibration.drift": "a pure statistic; the job that uses it reads and writes files",
-    "edgeq_converters.worker.jobs.inspect": "each job is a module of its own; the worker loads it by name",
 }
 
 # Modules that import one short module for each kind of thing: a new kind is a new module, however short.

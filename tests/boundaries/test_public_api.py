@@ -25,6 +25,7 @@ GOLDEN = [
     "convert",
     "decide_experiment",
     "deploy_one",
+    "draft_blueprint",
     "enrol",
     "evaluate",
     "experiment_status",

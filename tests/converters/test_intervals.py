@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from edgeq_converters.intervals import drop, newcombe, share_ci95, smallest_drop, wilson, z_of
+from edgeq_converters.intervals import drop, newcombe, samples_needed, share_ci95, smallest_drop, wilson, z_of
 
 ROUNDS = 20_000
 
@@ -111,3 +111,20 @@ def test_few_samples_show_large_drops_only() -> None:
     assert many is not None
     assert 0.05 < few < 0.15
     assert 0.003 < many < 0.01
+
+
+@given(st.floats(0.004, 1))
+def test_the_samples_that_a_drop_needs_are_the_fewest_that_show_it(share: float) -> None:
+    def shown(count: int) -> bool:
+        smallest = smallest_drop(count, count)
+        return smallest is not None and smallest <= share + 1e-9
+
+    needed = samples_needed(share)
+    assert needed is not None
+    assert shown(needed)
+    assert not any(shown(count) for count in range(1, needed))
+
+
+def test_the_samples_for_common_drops() -> None:
+    assert [samples_needed(share) for share in (0.05, 0.02, 0.01, 0.005)] == [100, 250, 500, 1000]
+    assert samples_needed(0) is None

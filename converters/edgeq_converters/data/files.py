@@ -19,6 +19,8 @@ from edgeq_converters.errors import ConverterError
 
 LABELS = "y"
 SEQUENCES = "sequence_id"
+CLASS_NAMES = "labels"
+"""Texts, one for each class: not samples. Numbers of this name are an input like any other."""
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".gif", ".webp"}
 UNREADABLE = (
     ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, KeyError, struct.error,
@@ -38,6 +40,7 @@ class RawSamples:
         arrays: by name, samples first, without the labels and the ids of sequences.
         images: decoded images of shape (height, width, 3) and any size, instead of arrays.
         labels: as read, unchecked; None without labels.
+        class_names: in the order of the classes; empty where the data does not name them.
         sequence_ids: which sequence each sample belongs to, as read, unchecked; None for independent samples.
         columns: arrays that were asked for by name, as read, unchecked: numbers, truth values or texts.
         notes: how the arrays were taken apart, for the user.
@@ -47,6 +50,7 @@ class RawSamples:
     arrays: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     images: tuple[npt.NDArray[np.uint8], ...] = ()
     labels: npt.NDArray[Any] | None = None
+    class_names: tuple[str, ...] = ()
     sequence_ids: npt.NDArray[Any] | None = None
     columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -75,6 +79,7 @@ def read(path: Path, *, columns: Sequence[str] = (), finite: bool = True) -> Raw
     chosen = _columns(arrays, columns, subject=str(path))
     labels, ids = arrays.pop(LABELS, None), arrays.pop(SEQUENCES, None)
     arrays = {name: array for name, array in arrays.items() if name not in chosen}
+    names = _class_names(arrays)
     if not arrays:
         raise ConverterError("EQ205", str(path), expected="an array `x` with the samples", got="labels only")
     texts = [name for name, array in arrays.items() if _is_text(name, array)]
@@ -87,10 +92,19 @@ def read(path: Path, *, columns: Sequence[str] = (), finite: bool = True) -> Raw
         subject=str(path),
         arrays=checked(arrays, subject=str(path), finite=finite),
         labels=labels,
+        class_names=names,
         sequence_ids=ids,
         columns=chosen,
         notes=(note,) if texts else (),
     )
+
+
+def _class_names(arrays: dict[str, npt.NDArray[Any]]) -> tuple[str, ...]:
+    """Remove the names of the classes from the arrays, and return them."""
+    listed = arrays.get(CLASS_NAMES)
+    if listed is None or listed.dtype.kind != "U" or listed.ndim != 1:
+        return ()
+    return tuple(arrays.pop(CLASS_NAMES).tolist())
 
 
 def _is_text(name: str, array: npt.NDArray[Any]) -> bool:
@@ -233,6 +247,7 @@ def _read_images(folder: Path) -> RawSamples:
         subject=str(folder),
         images=tuple(_decode(file) for file, _ in files),
         labels=np.array([label for _, label in files], np.int64),
+        class_names=tuple(entry.name for entry in classes),
     )
 
 

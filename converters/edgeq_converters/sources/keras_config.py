@@ -21,7 +21,7 @@ def declared_inputs(source: Path, kind: SourceKind) -> tuple[TensorInfo, ...] | 
 
     Inputs in a dictionary or in nested lists are not certain: their names follow from the loaded model.
     """
-    body = _configuration(source, kind)
+    body = configuration(source, kind)
     inner = body.get("config")
     if not isinstance(inner, Mapping):
         return None
@@ -43,7 +43,7 @@ def declared_inputs(source: Path, kind: SourceKind) -> tuple[TensorInfo, ...] | 
     return None if None in infos else tuple(info for info in infos if info is not None)
 
 
-def _configuration(source: Path, kind: SourceKind) -> Mapping[str, Any]:
+def configuration(source: Path, kind: SourceKind) -> Mapping[str, Any]:
     """Return the model's configuration; empty where it cannot be read, which loading then reports."""
     try:
         if kind is SourceKind.KERAS:

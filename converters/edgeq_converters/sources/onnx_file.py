@@ -7,44 +7,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from edgeq_converters.errors import ConverterError
+from edgeq_converters.sources.protobuf import BYTES, VARINT, Field, Truncated, fields
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # Field numbers of onnx.proto3, which never change.
 _MODEL = {
-    1: _VARINT,
-    2: _BYTES,
-    3: _BYTES,
-    4: _BYTES,
-    5: _VARINT,
-    6: _BYTES,
-    7: _BYTES,
-    8: _BYTES,
-    14: _BYTES,
+    1: VARINT,
+    2: BYTES,
+    3: BYTES,
+    4: BYTES,
+    5: VARINT,
+    6: BYTES,
+    7: BYTES,
+    8: BYTES,
+    14: BYTES,
 }
 _TEXTS = (2, 3, 4)
-_GRAPH, _NODE, _INITIALIZER, _ATTRIBUTES = 7, 1, 5, 5
+GRAPH, _NODE, INITIALIZER, _ATTRIBUTES = 7, 1, 5, 5
 _EXTERNAL_DATA, _TENSOR_OF_ATTRIBUTE = 13, 5
 _LONGEST_TEXT = 1 << 16
 EXPORT = "torch.onnx.export(model, (sample,), 'model.onnx') writes one"
-
-
-class _Truncated(Exception):
-    """A field goes on after the end of its message."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Field:
-    """A field of a message: its number, wire type, and where its content is in the file."""
-
-    number: int
-    wire: int
-    start: int
-    end: int
 
 
 def require_onnx(source: Path) -> None:
@@ -75,7 +60,7 @@ def require_whole(source: Path) -> None:
     with source.open("rb") as stream:
         try:
             external = dict(_external(stream, os.fstat(stream.fileno()).st_size))
-        except _Truncated as error:
+        except Truncated as error:
             raise ConverterError(
                 "EQ305", str(source), "truncated or damaged .onnx file", hint="export the model again"
             ) from error
@@ -108,13 +93,13 @@ def _foreign(stream: BinaryIO, size: int) -> str | None:
     """Return in words what a file is instead of an ONNX model; None where it can be one."""
     seen: set[int] = set()
     try:
-        for field in _fields(stream, 0, size):
+        for field in fields(stream, 0, size):
             if _MODEL.get(field.number, field.wire) != field.wire:
                 return "a protobuf of another message"
             if field.number in _TEXTS and not _is_text(stream, field):
                 return "a protobuf of another message"
             seen.add(field.number)
-    except _Truncated:
+    except Truncated:
         # What comes before the end decides; without any field of ONNX it is not a protobuf at all.
         return None if seen & set(_MODEL) else "a file that is not a protobuf"
     if not seen & set(_MODEL):
@@ -122,7 +107,7 @@ def _foreign(stream: BinaryIO, size: int) -> str | None:
     return None
 
 
-def _is_text(stream: BinaryIO, field: _Field) -> bool:
+def _is_text(stream: BinaryIO, field: Field) -> bool:
     if field.end - field.start > _LONGEST_TEXT:
         return False
     stream.seek(field.start)
@@ -135,10 +120,10 @@ def _is_text(stream: BinaryIO, field: _Field) -> bool:
 def _external(stream: BinaryIO, size: int) -> Iterator[tuple[str, int]]:
     """Yield (file, bytes that it must have) of every tensor whose values are in another file."""
     least: dict[str, int] = {}
-    for field in _fields(stream, 0, size):
-        if field.number != _GRAPH or field.wire != _BYTES:
+    for field in fields(stream, 0, size):
+        if field.number != GRAPH or field.wire != BYTES:
             continue
-        for part in list(_fields(stream, field.start, field.end)):
+        for part in list(fields(stream, field.start, field.end)):
             for tensor in _tensors(stream, part):
                 name, end = _location(stream, tensor)
                 if name:
@@ -146,70 +131,30 @@ def _external(stream: BinaryIO, size: int) -> Iterator[tuple[str, int]]:
     yield from least.items()
 
 
-def _tensors(stream: BinaryIO, part: _Field) -> Iterator[_Field]:
+def _tensors(stream: BinaryIO, part: Field) -> Iterator[Field]:
     """Yield the tensors of a part of a graph: an initializer, or the constants of a node."""
-    if part.wire != _BYTES:
+    if part.wire != BYTES:
         return
-    if part.number == _INITIALIZER:
+    if part.number == INITIALIZER:
         yield part
     elif part.number == _NODE:
-        for attribute in list(_fields(stream, part.start, part.end)):
-            if attribute.number == _ATTRIBUTES and attribute.wire == _BYTES:
-                for value in list(_fields(stream, attribute.start, attribute.end)):
-                    if value.number == _TENSOR_OF_ATTRIBUTE and value.wire == _BYTES:
+        for attribute in list(fields(stream, part.start, part.end)):
+            if attribute.number == _ATTRIBUTES and attribute.wire == BYTES:
+                for value in list(fields(stream, attribute.start, attribute.end)):
+                    if value.number == _TENSOR_OF_ATTRIBUTE and value.wire == BYTES:
                         yield value
 
 
-def _location(stream: BinaryIO, tensor: _Field) -> tuple[str, int]:
+def _location(stream: BinaryIO, tensor: Field) -> tuple[str, int]:
     """Return (file, end of the values in it) of a tensor; ("", 0) where it holds its values itself."""
     entries: dict[str, str] = {}
-    for field in list(_fields(stream, tensor.start, tensor.end)):
-        if field.number == _EXTERNAL_DATA and field.wire == _BYTES:
+    for field in list(fields(stream, tensor.start, tensor.end)):
+        if field.number == _EXTERNAL_DATA and field.wire == BYTES:
             pair = {}
-            for text in list(_fields(stream, field.start, field.end)):
-                if text.wire == _BYTES and text.end - text.start <= _LONGEST_TEXT:
+            for text in list(fields(stream, field.start, field.end)):
+                if text.wire == BYTES and text.end - text.start <= _LONGEST_TEXT:
                     stream.seek(text.start)
                     pair[text.number] = stream.read(text.end - text.start).decode(errors="replace")
             entries[pair.get(1, "")] = pair.get(2, "")
     numbers = [int(entries[key]) for key in ("offset", "length") if entries.get(key, "").isdecimal()]
     return entries.get("location", ""), sum(numbers)
-
-
-def _fields(stream: BinaryIO, start: int, end: int) -> Iterator[_Field]:
-    """Yield the fields of a message that fills a part of the file.
-
-    Raises:
-        _Truncated: a field does not end within it, or it is not a protobuf.
-    """
-    place = start
-    while place < end:
-        stream.seek(place)
-        tag = _varint(stream, end)
-        number, wire = tag >> 3, tag & 7
-        if wire == _BYTES:
-            length = _varint(stream, end)
-            begin = stream.tell()
-        elif wire == _VARINT:
-            begin = stream.tell()
-            _varint(stream, end)
-            length = stream.tell() - begin
-        elif wire in (_FIXED64, _FIXED32):
-            begin, length = stream.tell(), 8 if wire == _FIXED64 else 4
-        else:
-            raise _Truncated
-        if number < 1 or begin + length > end:
-            raise _Truncated
-        yield _Field(number=number, wire=wire, start=begin, end=begin + length)
-        place = begin + length
-
-
-def _varint(stream: BinaryIO, end: int) -> int:
-    value = shift = 0
-    while True:
-        byte = stream.read(1)
-        if not byte or stream.tell() > end or shift > 63:
-            raise _Truncated
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-        shift += 7

@@ -152,12 +152,17 @@ class CalibrateJob(Job[CalibrateResult]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InspectJob(Job[ModelInfo]):
-    """Describe a .tflite after one run on zeros."""
+    """Describe a .tflite after one run on zeros.
+
+    Attributes:
+        require_float: refuse a model that cannot be converted because it is quantized, or has open shapes.
+    """
 
     verb: ClassVar[str] = "inspect"
     result: ClassVar[Any] = ModelInfo
 
     model: Path
+    require_float: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
