@@ -7,8 +7,12 @@ are shown as escapes.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
 
 # Controls (C0, DEL, C1), line and paragraph separators, format characters, and halves of surrogate pairs.
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -39,6 +43,19 @@ def json_line(document: str) -> str:
     if document.isascii() and "\x7f" not in document:  # JSON escapes the other control characters itself
         return document
     return _JSON_UNSAFE.sub(_json_escape, document)
+
+
+def finite(value: Any) -> Any:
+    """Return a value as JSON types; infinity and NaN, which JSON lacks, become None, and paths text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    return value
 
 
 def _unsafe(character: str) -> bool:

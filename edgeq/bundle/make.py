@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.blueprint import Limits
+from edgeq.blueprint import Limits, Task
 from edgeq.bundle.archive import EPOCH, Bundle, entry_of, write_bundle
 from edgeq.bundle.counters import CounterRule
 from edgeq.bundle.keys import SigningKey
@@ -58,6 +58,7 @@ def make_bundle(
     golden_from: Path | None = None,
     with_cpu: bool = False,
     sequence: bool = False,
+    task: Task | None = None,
     labels: Sequence[str] = (),
     kinds: Sequence[DeviceKind] = (),
     devices: Sequence[str] = (),
@@ -88,6 +89,7 @@ def make_bundle(
         with_cpu: add `golden_from` to the bundle; it serves where no Edge TPU is.
         sequence: the samples follow each other, so that a model that keeps state is not reset between them;
             this matters for the drift reference. Each golden sample is independent in any case.
+        task: of another one than classification, `y` of the data may be numbers of any type and shape.
         labels: names of the classes, in order.
         kinds: the kinds of devices that it is for; empty means any.
         devices: the ids of the devices that it is for; empty means any.
@@ -116,10 +118,13 @@ def make_bundle(
         raise BundleError("with_cpu", "needs the model for the CPU", expected="golden_from", got="none")
     runs_here = model_file if golden_from is None else golden_from
     compiled = None if golden_from is None else model_file
-    ran = run(runs_here, data, sequence=sequence, compiled=compiled)
+    in_classes = task in (None, Task.CLASSIFICATION)
+    ran = run(runs_here, data, sequence=sequence, compiled=compiled, any_labels=not in_classes)
     outputs = dequantized(ran.outputs, ran.info.outputs)
     count = len(ran.inputs[0])
-    figures = Metrics(samples=count, useless=useless_result(outputs, None, ran.labels))
+    figures = Metrics(
+        samples=count, useless=useless_result(outputs, None, ran.labels if in_classes else None)
+    )
     useless = judged(runs_here, figures, strict=strict)
     if useless is not None and on_warning is not None:
         on_warning(useless)

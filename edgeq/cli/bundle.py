@@ -205,6 +205,7 @@ def _make(
         golden_from=golden_from,
         with_cpu=with_cpu,
         sequence=sequence,
+        task=plan.task if plan else None,
         labels=labels or (plan.labels if plan else ()),
         kinds=devices,
         devices=targets,

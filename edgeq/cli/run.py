@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         "edgeq run blueprint.toml --device pi --device coral",
         "edgeq run blueprint.toml --device pi --deploy --yes",
         "edgeq run blueprint.toml --explore -o best.tflite",
+        "edgeq run blueprint.toml --html page.html --markdown summary.md",
         "edgeq run blueprint.toml --json",
     ],
 )
@@ -60,6 +61,20 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Write the chosen model to this file.  [default: the blueprint's name, beside it]",
 )
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path),
+    help="Write a page on the run that needs no network: verdict, plots, tables, provenance.",
+    metavar="PAGE.html",
+)
+@click.option(
+    "--markdown",
+    "summary",
+    type=click.Path(path_type=Path),
+    help="Write a summary for a pull request or a job.",
+    metavar="FILE.md",
+)
 @click.option("--force", is_flag=True, help="Replace an output that no run has written.")
 @click.option(
     "--deploy", is_flag=True, help="Bundle the chosen model and deploy it to the devices of --device."
@@ -79,6 +94,8 @@ def run_command(
     explore: bool,
     jobs: int,
     output: Path | None,
+    page: Path | None,
+    summary: Path | None,
     force: bool,
     deploy: bool,
     stages: str | None,
@@ -96,6 +113,7 @@ def run_command(
     from edgeq.errors import GateError, UsageError
     from edgeq.files import write_atomic
     from edgeq.pipeline import run
+    from edgeq.pipeline.page import require_page_libraries
     from edgeq.search.remarks import remarks_on
     from edgeq.store import Store
 
@@ -114,7 +132,15 @@ def run_command(
         loaded.validation,
     )
     bundle = path.with_suffix(".eqb")
-    check_outputs((("-o", path), ("--deploy", bundle if deploy else None)), inputs=inputs)
+    outputs = (
+        ("-o", path),
+        ("--deploy", bundle if deploy else None),
+        ("--html", page),
+        ("--markdown", summary),
+    )
+    check_outputs(outputs, inputs=inputs)
+    if page is not None:
+        require_page_libraries()
     with Store.open(app.workspace) as store:
         if not force:
             _require_own(path, store)
@@ -132,6 +158,7 @@ def run_command(
                 on_progress=display.on_progress,
             )
     _show(app.ui, result)
+    _write_reports(app.ui, result, page, summary)
     applied = result.targets[0].kind
     remarks = remarks_on(loaded, kind=applied, on_device=bool(devices))
     app.ui.remarks(notes=result.notes, warnings=remarks.warnings)
@@ -167,6 +194,22 @@ def run_command(
         yes=yes,
         json_output=app.ui.as_json,
     )
+
+
+def _write_reports(ui: Ui, result: RunResult, page: Path | None, summary: Path | None) -> None:
+    """Write the page and the summary that were asked for, also of a run that chose no model."""
+    from edgeq.files import write_atomic
+    from edgeq.pipeline.markdown import run_markdown
+    from edgeq.pipeline.page import run_page
+
+    if page is not None:
+        write_atomic(page, run_page(result).encode("utf-8"))
+        ui.say(f"wrote {page}")
+    else:
+        ui.note("--html PAGE.html writes a page on the run; a second run is cached")
+    if summary is not None:
+        write_atomic(summary, run_markdown(result).encode("utf-8"))
+        ui.say(f"wrote {summary}")
 
 
 def _targets(

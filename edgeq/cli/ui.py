@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shlex
 import sys
@@ -20,7 +19,7 @@ from click.core import ParameterSource
 from edgeq.cli import streams
 from edgeq.cli.global_options import GLOBAL_OPTIONS, Group, apply_global_options
 from edgeq.cli.progress import Lines, NoWork, Pace, Unit, Work, bars_on_terminal, on_a_terminal
-from edgeq.text import json_line, one_line, several_lines
+from edgeq.text import finite, json_line, one_line, several_lines
 
 if TYPE_CHECKING:
     from edgeq.fleet.inventory import Inventory
@@ -99,7 +98,7 @@ class Ui:
     def emit(self, schema: str, body: Mapping[str, Any]) -> None:
         """Write the JSON document of a `--json` run; do nothing without `--json`."""
         if self.as_json:
-            document = _fitted({"schema": schema, **_finite(dict(body))})
+            document = _fitted({"schema": schema, **finite(dict(body))})
             sys.stdout.write(json_line(json.dumps(document, ensure_ascii=False, allow_nan=False)) + "\n")
             sys.stdout.flush()
 
@@ -242,19 +241,6 @@ def _words(value: object) -> list[str]:
     if isinstance(value, list | tuple):
         return [str(one) for one in value]
     return [str(value)]
-
-
-def _finite(value: Any) -> Any:
-    # JSON has neither infinity nor NaN: such a figure becomes null.
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    return value
 
 
 class CommandGroup(Group):

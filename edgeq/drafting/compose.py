@@ -196,7 +196,7 @@ def _about_task(prepared: Prepared) -> str:
 
 
 def _about_limits(limit: Limit, schemes: Sequence[Scheme], kind: DeviceKind | None) -> list[str]:
-    warnings = [f"the evaluation data is small: {limit.reason}"] if limit.too_few else []
+    warnings = [f"the evaluation data is small: {limit.shortage}"] if limit.shortage else []
     if Scheme.INT8 not in schemes:
         only = ", and an Edge TPU runs no other scheme" if kind is DeviceKind.CORAL else ""
         warnings.append(f"without calibration data the blueprint has no int8{only}; --calibration gives it")

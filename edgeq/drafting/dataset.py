@@ -33,12 +33,14 @@ class Dataset:
         raw: as it was read.
         samples: matched to the model's inputs; None where these are not known.
         labels: `y`, samples first, unchecked; None without labels.
+        channels_first: whether images have their channels before rows and columns, as their ONNX source does.
     """
 
     path: Path
     raw: RawSamples
     samples: Samples | None
     labels: Array | None
+    channels_first: bool = False
 
     def __len__(self) -> int:
         if self.samples is not None:
@@ -55,7 +57,10 @@ class Dataset:
     def fingerprints(self) -> list[bytes]:
         """Return a digest of each sample, equal for equal values."""
         if self.samples is not None:
-            return digests_of([_as_input(array) for array in self.samples.arrays])
+            arrays = [_as_input(array) for array in self.samples.arrays]
+            if self.channels_first:
+                arrays = [each.transpose(0, 2, 3, 1) if each.ndim == 4 else each for each in arrays]
+            return digests_of(arrays)
         if self.raw.images:
             return [
                 hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
@@ -77,6 +82,10 @@ def read_dataset(path: Path, interface: SourceInterface | None, *, columns: Sequ
     """
     with edgeq_errors():
         raw = files.read(path, columns=columns)
+        if raw.labels is not None and raw.labels.ndim == 0:
+            raise ConverterError(
+                "EQ206", str(path), expected="`y` with one label for each sample", got="a single number"
+            )
         if interface is None:
             return Dataset(path=path, raw=raw, samples=None, labels=raw.labels)
         states = _states(interface)
@@ -84,7 +93,30 @@ def read_dataset(path: Path, interface: SourceInterface | None, *, columns: Sequ
         raw = raw if raw.images else in_steps(raw, inputs, states)
         samples = match_sequences(raw, inputs, states=states)
         labels = None if input_is_called(inputs, LABELS) else raw.labels
-        return Dataset(path=path, raw=raw, samples=samples, labels=labels)
+        return Dataset(
+            path=path,
+            raw=raw,
+            samples=samples,
+            labels=labels,
+            channels_first=interface.channels_first
+            and any(
+                _is_image(tensor) and array.shape[1:] != _channels_last(tensor).shape[1:]
+                for tensor, array in zip(interface.inputs, samples.arrays, strict=True)
+            ),
+        )
+
+
+def layout_text(dataset: Dataset) -> str:
+    """Return the warning about evaluation data with its channels first."""
+    return (
+        f"{dataset.path} has the channels first; a converted model most often takes them last, and its"
+        " evaluation needs x.transpose(0, 2, 3, 1) then"
+    )
+
+
+def _is_image(tensor: TensorInfo) -> bool:
+    """Return whether an input of a source with channels first is an image."""
+    return len(tensor.shape) == 4 and tensor.shape[1] in (1, 3, 4)
 
 
 def guessed_task(dataset: Dataset, interface: SourceInterface) -> TaskGuess:
@@ -96,8 +128,11 @@ def guessed_task(dataset: Dataset, interface: SourceInterface) -> TaskGuess:
     )
 
 
-def require_labels(dataset: Dataset, interface: SourceInterface, task: Task | None) -> None:
+def require_labels(dataset: Dataset, interface: SourceInterface | None, task: Task | None) -> None:
     """Check that labels belong to the samples, and classes to the outputs.
+
+    Args:
+        interface: None where the outputs are not known.
 
     Raises:
         DataError: EQ206 another number of labels than of samples; for classes EQ207 not integers, EQ208
@@ -105,14 +140,10 @@ def require_labels(dataset: Dataset, interface: SourceInterface, task: Task | No
     """
     if dataset.labels is None:
         return
-    if task in (None, Task.CLASSIFICATION) and interface.classes is not None:
+    classes = None if interface is None else interface.classes
+    if task in (None, Task.CLASSIFICATION) and classes is not None:
         with edgeq_errors():
-            check_labels(
-                dataset.labels,
-                samples=len(dataset),
-                classes=interface.classes,
-                subject=str(dataset.path),
-            )
+            check_labels(dataset.labels, samples=len(dataset), classes=classes, subject=str(dataset.path))
     else:
         with edgeq_errors():
             check_numbers(dataset.labels, samples=len(dataset), subject=str(dataset.path))

@@ -71,6 +71,8 @@ class Draft:
             raise DiskRefused(str(self.path), f"cannot be written: {why}")
         for new in self.new_files:
             _require_no_data(new.path)
+        # The names in the blueprint go through its folder: ../model.keras.
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         added: list[Path] = []
         try:
             for new in self.new_files:

@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from edgeq.blueprint import Blueprint, Task
-from edgeq.drafting.dataset import Dataset, guessed_task, read_dataset, require_labels, shared_samples
+from edgeq.drafting.dataset import (
+    Dataset,
+    guessed_task,
+    layout_text,
+    read_dataset,
+    require_labels,
+    shared_samples,
+)
 from edgeq.drafting.interface import SourceInterface, declared_interface
 from edgeq.drafting.prepare import shared_text
 from edgeq.drafting.targets import beyond_reach
@@ -65,13 +72,14 @@ def examine_blueprint(blueprint: Blueprint, path: Path) -> Findings:
     task, about_task = _task(blueprint, evaluation, interface)
     if interface is not None:
         _require_names(blueprint, interface, task, path)
-        for dataset in datasets.values():
-            require_labels(dataset, interface, task)
+    for dataset in datasets.values():
+        require_labels(dataset, interface, task)
     return Findings(
         samples=len(evaluation),
         notes=(*notes, *_techniques(blueprint)),
         warnings=(
             *([about_task] if about_task else []),
+            *([layout_text(evaluation)] if evaluation.channels_first else []),
             *_targets(blueprint, evaluation, task),
             *_schemes(blueprint),
             *_types(blueprint),
@@ -136,7 +144,7 @@ def _targets(blueprint: Blueprint, evaluation: Dataset, task: Task | None) -> It
         rows = rows_of(part, column, samples=len(evaluation), subject=subject)
         groups.append((f" in slice {part.name}", part.limits, rows))
     for where, limits, rows in groups:
-        chosen = labels[rows] if labels is not None and len(labels) == len(rows) else None
+        chosen = None if labels is None else labels[rows]
         yield from beyond_reach(limits, samples=int(rows.sum()), labels=chosen, task=task, where=where)
 
 

@@ -19,6 +19,7 @@ from edgeq_converters.values import Interface, TensorInfo
 from edgeq_converters.worker.protocol import InspectJob
 
 Shape = tuple[int, ...]
+_KERAS = (SourceKind.KERAS, SourceKind.LEGACY_KERAS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +110,8 @@ def declared_interface(source: Path, *, deadline_s: float = 600.0) -> SourceInte
         return SourceInterface(
             source=source,
             kind=kind,
-            # The first axis of a Keras or ONNX input is the batch; in a signature it may be anything.
-            inputs=_fixed(source, ends.inputs, batch_is_first=kind is not SourceKind.SAVED_MODEL),
+            # The first axis of a Keras input is the batch; elsewhere it may be anything.
+            inputs=_fixed(source, ends.inputs, batch_is_first=kind in _KERAS),
             outputs=ends.outputs,
             channels_first=kind is SourceKind.ONNX,
         )
@@ -122,7 +123,7 @@ def _declared_ends(source: Path, kind: SourceKind) -> Interface | None:
     if kind is SourceKind.ONNX:
         onnx_file.require_whole(source)
         return onnx_interface.declared(source)
-    if kind in {SourceKind.KERAS, SourceKind.LEGACY_KERAS}:
+    if kind in _KERAS:
         inputs, outputs = declared_inputs(source, kind), declared_outputs(source, kind)
         return None if inputs is None or outputs is None else Interface(inputs=inputs, outputs=outputs)
     return None

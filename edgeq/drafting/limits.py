@@ -23,13 +23,13 @@ class Limit:
     Attributes:
         key: of `[require]`.
         reason: one sentence for the comment above it.
-        too_few: whether the evaluation data is too small to show a usual limit.
+        shortage: what the evaluation data can show in place of a usual limit; empty where it is large enough.
     """
 
     key: str
     value: float
     reason: str
-    too_few: bool = False
+    shortage: str = ""
 
 
 def drop_limit(samples: int) -> float | None:
@@ -69,16 +69,17 @@ def choose_limit(task: Task | None, *, samples: int, labelled: bool, sequences: 
     else:
         drop, reason = drop_limit(samples), _shown(samples)
     if drop is None:
-        return _distance(f"{samples} samples show no drop of accuracy at all. {reason}", too_few=True)
-    too_few = not sequences and drop > USUAL_DROP
+        shortage = f"so few samples ({samples}) show no drop of accuracy at all; {reason}"
+        return _distance(f"In place of a limit on accuracy: {shortage}", shortage=shortage)
+    shortage = reason if drop > USUAL_DROP else ""
     if labelled:
-        return Limit(key="accuracy_drop_max", value=drop, reason=reason, too_few=too_few)
+        return Limit(key="accuracy_drop_max", value=drop, reason=reason, shortage=shortage)
     reason = f"Without labels: the share of the float model's classes. {reason}"
-    return Limit(key="agreement_min", value=round(1 - drop, 4), reason=reason, too_few=too_few)
+    return Limit(key="agreement_min", value=round(1 - drop, 4), reason=reason, shortage=shortage)
 
 
-def _distance(reason: str, *, too_few: bool = False) -> Limit:
-    return Limit(key="output_sqnr_db_min", value=_SQNR_DB, reason=reason, too_few=too_few)
+def _distance(reason: str, *, shortage: str = "") -> Limit:
+    return Limit(key="output_sqnr_db_min", value=_SQNR_DB, reason=reason, shortage=shortage)
 
 
 def _shown(samples: int) -> str:

@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeq.drafting.columns import column_names, conditions
-from edgeq.drafting.dataset import Dataset, guessed_task, read_dataset, require_labels, shared_samples
+from edgeq.drafting.dataset import (
+    Dataset,
+    guessed_task,
+    layout_text,
+    read_dataset,
+    require_labels,
+    shared_samples,
+)
 from edgeq.drafting.discover import DataFiles
 from edgeq.drafting.interface import SourceInterface
 from edgeq.drafting.split import NewFile, calibration_part, split
@@ -95,6 +102,8 @@ def prepare(files: DataFiles, interface: SourceInterface, *, folder: Path, seed:
     parts, new_files, notes = _parts(files, evaluation, given, folder=folder, seed=seed)
     remarks = [remark for dataset in (evaluation, *given.values()) for remark in _remarks(dataset)]
     warnings, shared = list(warnings_of(remarks)), 0
+    if evaluation.channels_first:
+        warnings.append(layout_text(evaluation))
     if files.evaluation is not None:
         for role in ("calibration", "training"):
             if role in given and (count := shared_samples(given[role], evaluation)):

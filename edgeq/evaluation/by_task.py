@@ -20,10 +20,7 @@ from edgeq.evaluation.segmentation import IGNORED, Segmentation, classes_at_plac
 
 Array = npt.NDArray[Any]
 Real = npt.NDArray[np.float64]
-_DETECTION = (
-    "no figures of a detector: `edgeq evaluate --reference` compares the boxes and scores of both models"
-    " (agreement) and their SQNR"
-)
+_DETECTION = "no figures of a detector: without details, the boxes and scores of both models are compared"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

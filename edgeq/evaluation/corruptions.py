@@ -2,7 +2,7 @@
 
 Hendrycks and Dietterich 2019 (arXiv 1903.12261) corrupt images of 224 x 224 pixels with values from 0 to 1.
 Here the strength is relative to the data: noise, brightness and clipping to its standard deviation, blur to
-the size of the image, everything within the data's own range.
+the size of the image. Small images and other data get the strengths of CIFAR-10-C by the same authors.
 """
 
 from __future__ import annotations
@@ -22,20 +22,19 @@ _CHANNELS = (1, 3, 4)
 _APART = 4.0
 """How much more than the upper quartile of all columns one may vary in a picture."""
 _SMALL_IMAGE = 64
-"""Sides up to which the published strengths for images of 32 x 32 pixels hold."""
+"""Side up to which the strengths of CIFAR-10-C (32 x 32 pixels) hold for images."""
 
-# Standard deviations of the data. ImageNet-C's 0.08 to 0.38 of the range 1; the values of a photograph have a
-# standard deviation of about 0.25.
-_NOISE = (0.32, 0.48, 0.72, 1.04, 1.52)
-_BRIGHTNESS = (0.4, 0.8, 1.2, 1.6, 2.0)
-# The share of the distance to the mean that is left: ImageNet-C.
-_CONTRAST = (0.4, 0.3, 0.2, 0.1, 0.05)
-# Pixels: ImageNet-C at a side of 224, CIFAR-10-C at 32.
+# Strengths by severity of (large images: ImageNet-C, all else: CIFAR-10-C). Their noise and brightness are
+# shares of the range; the values of a photograph have a standard deviation of about a quarter of it.
+_NOISE = ((0.32, 0.48, 0.72, 1.04, 1.52), (0.16, 0.24, 0.32, 0.36, 0.4))
+_BRIGHTNESS = ((0.4, 0.8, 1.2, 1.6, 2.0), (0.2, 0.4, 0.6, 0.8, 1.2))
+# The share of the distance to the mean that is left.
+_CONTRAST = ((0.4, 0.3, 0.2, 0.1, 0.05), (0.75, 0.5, 0.4, 0.3, 0.15))
+# JPEG quality.
+_QUALITY = ((25, 18, 15, 10, 7), (80, 65, 58, 50, 40))
+# Pixels or steps: at a side of 224, in proportion, and the least.
 _BLUR_224 = (1.0, 2.0, 3.0, 4.0, 6.0)
 _BLUR_LEAST = (0.4, 0.6, 0.7, 0.8, 1.0)
-# JPEG quality: ImageNet-C and CIFAR-10-C.
-_QUALITY = (25, 18, 15, 10, 7)
-_QUALITY_SMALL = (80, 65, 58, 50, 40)
 # The side of the covered square, or the length of the covered part, as a share of the whole.
 _OCCLUSION = (0.2, 0.3, 0.4, 0.5, 0.6)
 # The share of the channels or columns that give their mean.
@@ -133,6 +132,11 @@ class Scale:
         )
 
     @property
+    def small(self) -> bool:
+        """Whether the strengths of CIFAR-10-C hold: for all but images with sides of more than 64 pixels."""
+        return not self.layout.image or min(self.shape[1:3]) <= _SMALL_IMAGE
+
+    @property
     def corruptions(self) -> tuple[Corruption, ...]:
         """Those that fit the samples: all for images.
 
@@ -167,18 +171,18 @@ def corrupt(
     """
     values = samples.astype(np.float32)
     rng = np.random.default_rng([seed, list(Corruption).index(corruption)])
-    level = severity - 1
+    level, small = severity - 1, scale.small
     match corruption:
         case Corruption.NOISE:
             noise = rng.standard_normal(values.shape, np.float32)
-            return _in_range(values + _NOISE[level] * scale.std * noise, scale)
+            return _in_range(values + _NOISE[small][level] * scale.std * noise, scale)
         case Corruption.BLUR:
             return _blurred(values, level, scale.layout)
         case Corruption.CONTRAST:
             mean = _own_mean(values, scale)
-            return mean + np.float32(_CONTRAST[level]) * (values - mean)
+            return mean + np.float32(_CONTRAST[small][level]) * (values - mean)
         case Corruption.BRIGHTNESS:
-            return _in_range(values + _BRIGHTNESS[level] * scale.std, scale)
+            return _in_range(values + _BRIGHTNESS[small][level] * scale.std, scale)
         case Corruption.OCCLUSION:
             return _occluded(values, _OCCLUSION[level], scale, rng)
         case Corruption.COMPRESSION:
@@ -256,8 +260,7 @@ def _compressed(values: Real, level: int, scale: Scale) -> Real:
     """Return images after JPEG; four channels are compressed one by one."""
     from PIL import Image
 
-    side = min(values.shape[1:3])
-    quality = (_QUALITY_SMALL if side <= _SMALL_IMAGE else _QUALITY)[level]
+    quality = _QUALITY[scale.small][level]
     span = float((scale.high - scale.low).item())
     pixels = np.clip(np.rint((values - scale.low) / (span or 1.0) * 255), 0, 255).astype(np.uint8)
 

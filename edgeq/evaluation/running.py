@@ -72,6 +72,7 @@ def run(
     *,
     sequence: bool = False,
     compiled: Path | None = None,
+    any_labels: bool = False,
     deadline_s: float = 600.0,
 ) -> ModelRun:
     """Run a model on data.
@@ -85,13 +86,21 @@ def run(
             the input's type.
         sequence: reset the state before the first sample only, unless the data has `sequence_id`.
         compiled: a model for the Edge TPU that must have the same inputs and outputs; it is not run.
+        any_labels: `y` may be numbers of any type and shape, samples first; else it is integers for classes.
         deadline_s: the worker is killed after this time.
 
     Raises:
         DataError: EQ2xx.
         ModelError: EQ3xx.
     """
-    return run_all([Path(model)], data, sequence=sequence, compiled=compiled, deadline_s=deadline_s)[0]
+    return run_all(
+        [Path(model)],
+        data,
+        sequence=sequence,
+        compiled=compiled,
+        any_labels=any_labels,
+        deadline_s=deadline_s,
+    )[0]
 
 
 def run_all(
@@ -114,7 +123,6 @@ def run_all(
     Args:
         states: (input, output) by name, where the models' files do not say them.
         columns: names of arrays of the data to return beside the outputs.
-        any_labels: `y` may be numbers of any type and shape; else it is integers for classes.
         finite: refuse samples with NaN and infinity.
     """
     with worker_session("run") as session:

@@ -1,4 +1,4 @@
-"""What happens in a run, as values: for a live table, for JSON lines, and for a caller's own display."""
+"""The events of a run, for a live table, for JSON lines, and for a caller's own display."""
 
 from __future__ import annotations
 

@@ -133,6 +133,12 @@ class RunResult:
             "seconds": round(self.seconds, 3),
         }
 
+    def _repr_html_(self) -> str:
+        """Return the result for a notebook: verdict, plots and table."""
+        from edgeq.pipeline.notebook import fragment  # it imports this module
+
+        return fragment(self)
+
     def _candidate(self, candidate: Candidate) -> dict[str, Any]:
         built = next(each for each in self.built if each.name == candidate.variant.name)
         measured = {
@@ -176,7 +182,7 @@ def _success(chosen: Candidate, targets: tuple[Target, ...]) -> str:
 
 def _count(holding: int, all_: int) -> str:
     if holding == all_:
-        return "its only gate" if all_ == 1 else f"all {all_} gates"
+        return {1: "its only gate", 2: "both gates"}.get(all_, f"all {all_} gates")
     return f"{holding} of {all_} gates"
 
 

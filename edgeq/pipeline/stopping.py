@@ -1,4 +1,4 @@
-"""When a run has found its model: a pure rule on the gates of the candidates."""
+"""The rule that ends a run: a pure function of the candidates' gates."""
 
 from __future__ import annotations
 

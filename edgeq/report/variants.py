@@ -8,18 +8,23 @@ from typing import Any
 
 from edgeq.report.view import Figure, Level, Table, VerdictLine
 from edgeq.store import RunRecord
-from edgeq.units import format_duration, format_percent, format_size
+from edgeq.units import format_limit, format_percent, format_size
 
 Json = Mapping[str, Any]
 
 _GATE_NAMES = {
     "accuracy_drop_max": "accuracy drop",
+    "accuracy_drop_relative_max": "relative accuracy drop",
     "accuracy_min": "accuracy",
+    "class_drop_max": "recall drop of the worst class",
     "agreement_min": "agreement",
     "output_sqnr_db_min": "output SQNR",
+    "ece_max": "calibration error",
+    "robustness_drop_max": "accuracy drop on corrupted inputs",
     "size_bytes_max": "size",
     "latency_p95_ns_max": "latency p95",
     "memory_peak_bytes_max": "peak memory",
+    "energy_nj_max": "energy",
 }
 
 
@@ -116,18 +121,10 @@ def _gate(gate: Json, on_devices: Json) -> str:
         holds = on_devices[gate["name"]] <= gate["limit"]
     word = {True: "holds", False: "FAILS", None: "not measured yet"}[holds]
     name = _GATE_NAMES.get(gate["name"], gate["name"])
+    if gate.get("subset"):
+        name = f"{name} of {gate['subset']}"
     bound = "at most" if gate["name"].endswith("_max") else "at least"
-    return f"{name} {bound} {_quantity(gate['name'], gate['limit'])}: {word}"
-
-
-def _quantity(name: str, value: float) -> str:
-    if "_bytes" in name:
-        return format_size(value)
-    if "_ns" in name:
-        return format_duration(value)
-    if "_db" in name:
-        return f"{value:g} dB"
-    return format_percent(value)
+    return f"{name} {bound} {format_limit(gate['name'], gate['limit'])}: {word}"
 
 
 def _percent(value: float | None) -> str:

@@ -10,7 +10,7 @@ from edgeq.blueprint import Blueprint
 from edgeq.search.building import BuiltCandidate
 from edgeq.search.measuring import Latency
 from edgeq.selection import Gate, Measured, Selection, rank
-from edgeq.units import format_duration, format_percent, format_size, limit_key
+from edgeq.units import format_duration, format_percent, format_size
 from edgeq.values import DeviceKind, Metrics, Variant
 from edgeq_converters.metrics import SAME_DB, SAME_LATENCY
 from edgeq_converters.values import Scheme
@@ -165,7 +165,7 @@ def _verdict(points: Sequence[Point], chosen: Point | None) -> str:
     if chosen is plain:
         best = "all int8 is best: it meets every limit, and no candidate is preferred to it"
         return best + _alternative(points, plain)
-    failed = ", ".join(limit_key(gate.name) for gate in plain.gates if gate.holds is False)
+    failed = ", ".join(gate.key for gate in plain.gates if gate.holds is False)
     what = f"int8 fails {failed}" if failed else "int8 is not among the blueprint's schemes"
     if plain.admissible and plain.variant.metrics.useless:
         return f"int8 is useless; {chosen.variant.name} meets every limit: {difference(chosen, plain)}"

@@ -15,6 +15,7 @@ MOST_FILES = {
     "A calibrator": 3,
     "A device platform": 4,
     "A telemetry signal": 6,
+    "A blueprint key": 6,
     "A CLI command": 5,
     "An agent verb": 6,
     "An error code": 4,

@@ -40,6 +40,7 @@ def test_it_holds_the_three_packages_and_nothing_else(wheel: Path) -> None:
     }
     for package in ("edgeq", "edgeq_agent", "edgeq_converters"):
         assert f"{package}/py.typed" in names
+    assert "edgeq/blueprint/blueprint.schema.json" in names
 
 
 def test_the_lean_install_brings_nothing_heavy(wheel: Path) -> None:

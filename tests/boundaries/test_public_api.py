@@ -17,6 +17,7 @@ GOLDEN = [
     "Inventory",
     "Metrics",
     "Recipe",
+    "RunResult",
     "Store",
     "Variant",
     "__version__",
@@ -34,6 +35,7 @@ GOLDEN = [
     "make_bundle",
     "open_agent",
     "read_bundle",
+    "run",
     "select",
     "start_experiment",
     "stop_experiment",
@@ -42,7 +44,7 @@ GOLDEN = [
 
 def test_the_public_names() -> None:
     assert sorted(edgeq.__all__) == sorted(GOLDEN)
-    assert len(GOLDEN) <= 30
+    assert len(GOLDEN) <= 32
     assert dir(edgeq) == sorted(GOLDEN)
 
 

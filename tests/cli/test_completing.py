@@ -54,7 +54,7 @@ TAKES = {
     "signers": ["workspace"],
 }
 # These name something new.
-NEW = {("devices", "add"), ("devices", "emulate"), ("keys", "new"), ("bundle", "make")}
+NEW = {("init",), ("devices", "add"), ("devices", "emulate"), ("keys", "new"), ("bundle", "make")}
 
 
 @pytest.fixture(scope="module")

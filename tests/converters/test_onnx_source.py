@@ -17,6 +17,7 @@ from edgeq_converters.errors import ConverterError
 from edgeq_converters.graph.model import Model
 from edgeq_converters.sources import onnx_environment
 from edgeq_converters.sources.load import load_source
+from edgeq_converters.sources.onnx_interface import declared
 from edgeq_converters.sources.parity import check_parity
 from edgeq_converters.sources.types import SourceOptions
 
@@ -68,6 +69,22 @@ def test_a_batch_becomes_one_and_other_open_sizes_are_given(
     model, sqnr_db = parity_db(source, tmp_path, SourceOptions(shapes=shapes))
     assert [tensor.shape for tensor in model.inputs] == [(1, 16, 12, 3)]
     assert sqnr_db > 100
+
+
+def test_inputs_and_outputs_are_read_without_the_package(onnx_models: Path) -> None:
+    classifier, stateful = (declared(onnx_models / name) for name in ("classifier.onnx", "state.onnx"))
+    assert classifier is not None
+    assert stateful is not None
+    assert [(each.name, each.shape) for each in (*classifier.inputs, *classifier.outputs)] == [
+        ("image", (-1, 3, 16, 12)),
+        ("logits", (-1, 5)),
+        ("features", (-1, 8, 8, 6)),
+    ]
+    assert [(each.name, each.shape) for each in stateful.inputs] == [
+        ("x", (-1, 6)),
+        ("state", (2, -1, 4)),
+        ("gain", ()),
+    ]
 
 
 @pytest.mark.parametrize(

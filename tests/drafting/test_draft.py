@@ -18,6 +18,7 @@ from edgeq.drafting import draft_blueprint
 from edgeq.errors import DataError, DiskRefused, EdgeqError, ModelError, UsageError
 from edgeq.values import DeviceKind
 from tests.converters.graphs import Graph
+from tests.converters.test_declared_interfaces import onnx, value
 from tests.drafting.conftest import CLASSES, Writer, classifier, keras_archive, samples
 
 
@@ -170,6 +171,12 @@ def test_other_places_names_and_quotes(model: Path, write: Writer, workspace: Pa
     assert (workspace / "a folder" / "calibration.npz").exists()
 
 
+def test_a_blueprint_in_a_new_folder(model: Path, write: Writer) -> None:
+    data = write("e.npz", **samples(600))
+    blueprint = draft_blueprint(model, evaluation=data, output=Path("new/folder/b.toml")).write()
+    assert blueprint.source.samefile(model)
+
+
 def test_a_small_set_shows_no_drop(model: Path, write: Writer) -> None:
     write("c.npz", **samples(3, seed=1))
     write("e.npz", **samples(1))
@@ -220,6 +227,23 @@ def test_a_folder_of_images_is_split_and_names_the_classes(workspace: Path) -> N
     assert np.bincount(first["y"]).tolist() == np.bincount(second["y"]).tolist() == [4, 4, 4]
 
 
+def test_an_onnx_model_takes_data_in_both_layouts(workspace: Path, write: Writer) -> None:
+    Path("m.onnx").write_bytes(onnx([value("image", ["N", 3, 6, 5])], [value("scores", ["N", CLASSES])]))
+    x = np.random.default_rng(0).normal(size=(600, 6, 5, 3)).astype(np.float32)
+    y = np.arange(600) % CLASSES
+    write("last.npz", x=x, y=y)
+    write("first.npz", x=x.transpose(0, 3, 1, 2), y=y)
+    draft = draft_blueprint(Path("m.onnx"), evaluation=Path("last.npz"), calibration=Path("first.npz"))
+    assert draft.interface.kind == "onnx"
+    assert not [text for text in draft.warnings if "channels first" in text]
+    draft = draft_blueprint(Path("m.onnx"), evaluation=Path("first.npz"), calibration=Path("last.npz"))
+    assert [text for text in draft.warnings if "first.npz has the channels first" in text]
+    assert draft.shared == 600
+    write("bad.npz", x=x[:, :4], y=y)
+    error = refused(model=Path("m.onnx"), evaluation=Path("bad.npz"))
+    assert error.message == "bad.npz: expected `x` of shape (n, 3, 6, 5), got (n, 4, 5, 3)"
+
+
 def refused(**arguments: Any) -> EdgeqError:
     with pytest.raises(EdgeqError) as caught:
         draft_blueprint(**arguments).write()
@@ -238,6 +262,8 @@ def test_data_that_does_not_fit_is_the_error_of_a_conversion(model: Path, write:
     assert (error.reported_code, error.expected) == ("EQ208", "labels from 0 to 2")
     write("count.npz", x=whole["x"], y=whole["y"][:50])
     assert refused(model=model, data=Path("count.npz")).reported_code == "EQ206"
+    write("single.npz", x=whole["x"], y=np.int64(1))
+    assert refused(model=model, data=Path("single.npz")).reported_code == "EQ206"
     write("hot.npz", x=whole["x"], y=np.eye(3)[whole["y"]])
     assert refused(model=model, data=Path("hot.npz")).hint == "y = y.argmax(1)"
 

@@ -216,12 +216,13 @@ def test_names_of_classes_must_fit() -> None:
     )
 
 
-@pytest.mark.usefixtures("data")
-def test_what_only_a_conversion_shows_is_a_note(workspace: Path) -> None:
+def test_what_only_a_conversion_shows_is_a_note(workspace: Path, data: dict[str, Any], write: Writer) -> None:
     (workspace / "saved").mkdir()
     (workspace / "saved" / "saved_model.pb").touch()
     (note,) = findings(replace=("model.keras", "saved")).notes
     assert note == "saved: shapes are known after a conversion; data was not compared"
+    write("e.npz", x=data["x"], y=data["y"][:50])
+    assert error(replace=("model.keras", "saved")).reported_code == "EQ206"
 
 
 @pytest.mark.usefixtures("data")

@@ -114,8 +114,17 @@ def test_an_image_stays_in_its_range(corruption: Corruption) -> None:
 def test_noise_has_the_stated_standard_deviation() -> None:
     samples = np.random.default_rng(0).normal(5, 2, size=(200, 50, 4)).astype(np.float32)
     noise = worse(samples, Corruption.NOISE, 1) - samples
-    assert float(noise.std()) == pytest.approx(0.32 * 2, rel=0.02)
+    assert float(noise.std()) == pytest.approx(0.16 * 2, rel=0.02)
     assert float(noise.mean()) == pytest.approx(0, abs=0.02)
+
+
+def test_large_images_get_the_strengths_of_imagenet_c() -> None:
+    samples = np.random.default_rng(0).random(size=(4, 80, 72, 3)).astype(np.float32)
+    assert not Scale.of(samples).small
+    means = samples.mean(axis=(1, 2), keepdims=True)
+    changed = worse(samples, Corruption.CONTRAST, 1)
+    assert np.allclose(changed - means, 0.4 * (samples - means), atol=1e-5)
+    assert Scale.of(samples[:, :, :64]).small
 
 
 def test_each_channel_has_a_scale_of_its_own() -> None:
@@ -129,7 +138,7 @@ def test_contrast_moves_values_to_the_mean_of_their_channel() -> None:
     samples = samples_of("image")
     changed = worse(samples, Corruption.CONTRAST, 1)
     means = samples.mean(axis=(1, 2), keepdims=True)
-    assert np.allclose(changed - means, 0.4 * (samples - means), atol=1e-5)
+    assert np.allclose(changed - means, 0.75 * (samples - means), atol=1e-5)
 
 
 def test_a_square_of_an_image_is_covered_by_the_mean() -> None:

@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("ai_edge_litert")
 
 from edgeq.blueprint import Limits, Slice, Task, parse_condition
+from edgeq.bundle.make import make_bundle
 from edgeq.cli import main
 from edgeq.cli.evaluate import TASKS
 from edgeq.errors import DataError, EdgeqError, MissingExtra, ModelError, UsageError
@@ -152,6 +153,27 @@ def test_labels_of_other_tasks_pass(tmp_path: Path, task: Task) -> None:
     else:
         assert details.multi_label is not None
         assert details.multi_label.reference_micro_f1 is not None
+
+
+def test_a_regression_can_be_bundled_with_its_data(tmp_path: Path) -> None:
+    given = files(tmp_path, X @ WEIGHTS.T, softmax=False)
+
+    def bundled(task: Task | None) -> None:
+        make_bundle(
+            tmp_path / "m.eqb",
+            model_file=given.variant,
+            name="level",
+            variant="coarse",
+            data=given.data,
+            task=task,
+            store=UNRECORDED,
+        )
+
+    with pytest.raises(DataError) as caught:
+        bundled(None)
+    assert caught.value.reported_code == "EQ206"
+    bundled(Task.REGRESSION)
+    assert (tmp_path / "m.eqb").stat().st_size > 0
 
 
 @pytest.mark.slow

@@ -190,7 +190,7 @@ def test_a_task_gets_its_own_figures_only() -> None:
 
 def test_what_is_missing_is_said() -> None:
     assert figures(Task.REGRESSION, [[1.0]], None).notes == ("no figures of regression: the data has no `y`",)
-    assert "compares the boxes and scores" in figures(Task.DETECTION, [[1.0]], [1.0]).notes[0]
+    assert "boxes and scores of both models" in figures(Task.DETECTION, [[1.0]], [1.0]).notes[0]
     assert "every `y` is 1" in figures(Task.ANOMALY, [[1.0], [2.0]], [1, 1]).notes[0]
     assert (
         "every `y` is 255"

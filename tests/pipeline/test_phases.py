@@ -1,4 +1,4 @@
-"""Which phases a blueprint makes possible, and their candidates."""
+"""The phases that a blueprint makes possible, and their candidates."""
 
 from __future__ import annotations
 

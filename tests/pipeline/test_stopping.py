@@ -1,4 +1,4 @@
-"""When a run stops: limits that hold beyond doubt, and phases that cannot improve what is missed."""
+"""The end of a run: limits that hold beyond doubt, and phases that cannot improve what is missed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_drop_is_proven_only_with_its_whole_interval() -> None:
         assert is_proven(chosen) is proven
 
 
-def test_a_limit_that_nobody_measured_does_not_keep_a_run_going() -> None:
+def test_a_limit_that_was_not_measured_does_not_keep_a_run_going() -> None:
     plan = blueprint(Limits(accuracy_drop_max=0.01, latency_p95_ns_max=5))
     selection = selected(plan, variant("int8", 10, 0.9))
     assert needless(Phase.CALIBRATION, selection) == "int8 meets every limit"

@@ -31,6 +31,19 @@ def test_problems_come_first(filled: Store) -> None:
     assert "kws: int8 was chosen: 15.6 KiB, accuracy 97.0 %, output SQNR 24.5 dB against float." in good
 
 
+def test_a_limit_of_a_slice_names_the_slice(tmp_path: Path) -> None:
+    night = {"name": "accuracy_drop_max", "limit": 0.02, "value": 0.25, "holds": False, "subset": "night"}
+    energy = {"name": "energy_nj_max", "limit": 2_000_000, "value": None, "holds": None, "subset": ""}
+    candidate = {"name": "int8", "size_bytes": 100, "metrics": {}, "gates": [night, energy]}
+    with Store.open(tmp_path) as store:
+        store.record_run("select", "kws", {"chosen": None, "candidates": [candidate]})
+        view = build_view(store)
+    assert view.variants is not None
+    assert view.variants.rows[0][-1] == (
+        "accuracy drop of night at most 2.0 %: FAILS; energy at most 2 mJ: not measured yet"
+    )
+
+
 def test_the_tables_show_what_was_measured(filled: Store) -> None:
     view = build_view(filled)
     assert view.variants is not None

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from edgeq_converters.graph.model import Model
 from edgeq_converters.sources.detect import SourceKind
 from edgeq_converters.values import Interface, TensorInfo
 
 SEED = "edgeq_seed"
 """The name of the tensors that stand for a random layer's seed."""
+if TYPE_CHECKING:  # options and shapes are also read where no LiteRT is installed
+    from edgeq_converters.graph.model import Model
+
 Array = npt.NDArray[Any]
 Reference = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 CheckInputs = Callable[[Sequence[TensorInfo]], object]
