@@ -27,6 +27,7 @@ MORE_S = {
     "tests/devices/test_armhf.py": 150,
     "tests/devices/test_network.py": 100,
     "tests/devices/test_older_systems.py": 200,
+    "tests/pipeline/test_run.py": 120,
     "tests/search/test_search.py": 100,
 }
 """Seconds of files that take longer than the number of their tests says."""

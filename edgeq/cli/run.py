@@ -56,6 +56,11 @@ if TYPE_CHECKING:
     help="Number of candidates to build side by side.",
 )
 @click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Build the candidates on the workers of this dask scheduler: tcp://HOST:PORT.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -93,6 +98,7 @@ def run_command(
     kind: str | None,
     explore: bool,
     jobs: int,
+    scheduler: str | None,
     output: Path | None,
     page: Path | None,
     summary: Path | None,
@@ -103,9 +109,6 @@ def run_command(
     yes: bool,
 ) -> None:
     """Run a blueprint; exit status 3 if no candidate meets every limit."""
-    from concurrent.futures import ThreadPoolExecutor
-    from contextlib import ExitStack
-
     from edgeq.blueprint import load_blueprint
     from edgeq.cli.bundle import bundle_command
     from edgeq.cli.deploy import deploy_command
@@ -113,6 +116,7 @@ def run_command(
     from edgeq.errors import GateError, UsageError
     from edgeq.files import write_atomic
     from edgeq.pipeline import run
+    from edgeq.pipeline.executors import executor_of
     from edgeq.pipeline.page import require_page_libraries
     from edgeq.search.remarks import remarks_on
     from edgeq.store import Store
@@ -144,15 +148,14 @@ def run_command(
     with Store.open(app.workspace) as store:
         if not force:
             _require_own(path, store)
-        with display_of(app.ui) as display, ExitStack() as stack:
-            side_by_side = stack.enter_context(ThreadPoolExecutor(jobs)) if jobs > 1 else None
+        with executor_of(jobs=jobs, scheduler=scheduler) as executor, display_of(app.ui) as display:
             result = run(
                 loaded,
                 workspace=app.workspace,
                 targets=_targets(app, loaded, devices, kind, store),
                 kind=None if kind is None else DeviceKind(kind),
                 explore=explore,
-                executor=side_by_side,
+                executor=executor,
                 store=store,
                 on_event=display.on_event,
                 on_progress=display.on_progress,

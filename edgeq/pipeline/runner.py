@@ -83,7 +83,8 @@ def run(
         TransportError: a device cannot be reached.
     """
     loaded = blueprint if isinstance(blueprint, Blueprint) else load_blueprint(Path(blueprint))
-    folder = workspace / ".edgeq" / "runs" / loaded.name
+    # Absolute: a worker of a cluster has another current folder.
+    folder = (workspace / ".edgeq" / "runs" / loaded.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     given = tuple(targets) or (TimedTarget(timing=ThisMachine(on_progress=on_progress), kind=kind),)
     with recording_store(store, workspace) as opened:

@@ -70,7 +70,7 @@ def result_of(
     evaluation.write_bytes(b"samples")
     plan = Blueprint(
         name=name,
-        source=Path("/projects/secret/kws.keras"),
+        source=Path("/srv/secret-project/kws.keras"),
         calibration=Path("calibration.npz"),
         evaluation=evaluation,
         schemes=(Scheme.INT8, Scheme.FLOAT16, Scheme.DYNAMIC, Scheme.INT16X8, Scheme.INT8_MIXED),
@@ -78,7 +78,7 @@ def result_of(
         labels=(),
         limits=limits,
         prefer=(Preference.SIZE, Preference.ACCURACY),
-        digest=digest("blueprint"),
+        digest=digest(name),
     )
     built = [_built((names or {}).get(row[0], row[0]), row, rows[0][3]) for row in rows]
     variants = [each.variant for each in built if each.variant is not None]
@@ -133,7 +133,7 @@ def _built(name: str, row: tuple[str, str, int, int, float, int], float_right: i
     scheme = next((each for each in Scheme if each.value == family), Scheme.INT8)
     recipe = Recipe(scheme=scheme)
     sha256 = digest(name)
-    path = Path("/projects/secret/.edgeq/runs/kws") / f"{digest(name)[:12]}.tflite"
+    path = Path("/srv/secret-project/.edgeq/runs/kws") / f"{digest(name)[:12]}.tflite"
     return BuiltCandidate(
         name=name,
         family=family,
@@ -144,11 +144,11 @@ def _built(name: str, row: tuple[str, str, int, int, float, int], float_right: i
         lineage=Lineage(
             output=FileRecord(path=str(path), sha256=sha256, size_bytes=size_bytes),
             source=FileRecord(
-                path="/projects/secret/kws.keras", sha256=digest("source"), size_bytes=210_000
+                path="/srv/secret-project/kws.keras", sha256=digest("source"), size_bytes=210_000
             ),
             data={
                 "calibration": FileRecord(
-                    path="/projects/secret/calibration.npz",
+                    path="/srv/secret-project/calibration.npz",
                     sha256=digest("calibration"),
                     size_bytes=1_200_000,
                 )

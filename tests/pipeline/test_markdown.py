@@ -63,6 +63,11 @@ def test_a_notebook_shows_verdict_plots_and_table(result: RunResult) -> None:
     assert "int8 (chosen)" in page.text
 
 
+def test_two_results_in_a_notebook_share_no_id(result: RunResult, tmp_path: Path) -> None:
+    other = result_of(tmp_path, name="digits")
+    assert not set(Page(result._repr_html_()).ids) & set(Page(other._repr_html_()).ids)
+
+
 def test_a_notebook_without_the_extra_has_no_plots(
     result: RunResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,13 +83,20 @@ def test_a_point_is_on_the_front_if_nothing_is_better_in_both(page: Page) -> Non
     assert {name for name, kind in kinds.items() if kind == "on the front"} == {"pruned-30-int8", "qat-int8"}
 
 
+def test_of_equal_accuracies_the_smallest_is_on_the_front(tmp_path: Path) -> None:
+    page = Page(page_of(result_of(tmp_path, rows=ROWS[:-1])))
+    kinds = {mark["data-name"]: mark["data-kind"] for mark in page.marks["pareto-size"]}
+    assert kinds["int16x8"] == "on the front"
+    assert {kinds[name] for name in ("float32", "float16", "int8-mixed-1")} == {"dominated"}
+
+
 def test_the_json_is_that_of_the_run_without_folders(result: RunResult, page: Page, html: str) -> None:
     document = finite(result.to_json())
     assert page.document["candidates"][0]["gates"] == document["candidates"][0]["gates"]
     assert page.document["lineage"]["output"]["sha256"] == document["lineage"]["output"]["sha256"]
     assert page.document["lineage"]["source"]["path"] == "kws.keras"
-    assert "projects/secret" in str(document)
-    assert "projects/secret" not in html
+    assert "secret-project" in str(document)
+    assert "secret-project" not in html
 
 
 def test_the_page_says_what_was_left_out_and_why(page: Page) -> None:
