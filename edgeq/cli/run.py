@@ -113,6 +113,7 @@ def run_command(
     from edgeq.cli.bundle import bundle_command
     from edgeq.cli.deploy import deploy_command
     from edgeq.cli.run_display import display_of
+    from edgeq.drafting import examine_blueprint
     from edgeq.errors import GateError, UsageError
     from edgeq.files import write_atomic
     from edgeq.pipeline import run
@@ -145,6 +146,8 @@ def run_command(
     check_outputs(outputs, inputs=inputs)
     if page is not None:
         require_page_libraries()
+    findings = examine_blueprint(loaded, blueprint)
+    app.ui.remarks(notes=(), warnings=findings.warnings)
     with Store.open(app.workspace) as store:
         if not force:
             _require_own(path, store)
@@ -165,7 +168,7 @@ def run_command(
     applied = result.targets[0].kind
     remarks = remarks_on(loaded, kind=applied, on_device=bool(devices))
     app.ui.remarks(notes=result.notes, warnings=remarks.warnings)
-    document = {**result.to_json(), "warnings": list(remarks.warnings)}
+    document = {**result.to_json(), "warnings": [*findings.warnings, *remarks.warnings]}
     chosen = result.chosen
     if chosen is None:
         app.ui.emit("edgeq.run/1", document)

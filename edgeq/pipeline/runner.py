@@ -18,6 +18,7 @@ from edgeq.pipeline.building import build_all, not_built, problem_of
 from edgeq.pipeline.events import CandidateDone, Event, PhaseBegan, PhaseJudged, PhaseSkipped
 from edgeq.pipeline.examining import Examiner, needs_details, needs_robustness, worth_examining
 from edgeq.pipeline.judging import Target, judge
+from edgeq.pipeline.measurable import require_measurable
 from edgeq.pipeline.phases import TRAINED_SCHEMES, Phase, planned
 from edgeq.pipeline.recipes import PlannedCandidate
 from edgeq.pipeline.result import RunResult, SkippedPhase
@@ -78,7 +79,7 @@ def run(
         on_progress: called with (step, done, total).
 
     Raises:
-        BlueprintError: the blueprint cannot be read.
+        BlueprintError: the blueprint cannot be read, or the data cannot measure one of its limits.
         DataError, ModelError: the data or the float model cannot be used.
         TransportError: a device cannot be reached.
     """
@@ -129,6 +130,7 @@ class _Run:
         builder, baseline = steps.prepare(self.blueprint, self.folder, self.store, self.on_progress)
         if baseline.variant is None:
             raise ModelError(str(self.blueprint.source), baseline.problem)
+        require_measurable(self.blueprint, baseline.variant.metrics, [target.kind for target in self.targets])
         self.tell(PhaseBegan(phase=Phase.BASELINE, candidates=1))
         self._add(Phase.BASELINE, baseline)
         # Whether the machine of the first target runs a scheme's kernels: one that it lacks is not built.

@@ -20,6 +20,7 @@ from edgeq.units import (
     format_size,
 )
 
+_OF_DEVICES = frozenset({"latency_p95_ns_max", "memory_peak_bytes_max", "energy_nj_max"})
 OUTCOMES = {True: "holds", False: "FAILS", None: "not measured yet"}
 
 
@@ -77,7 +78,17 @@ def gates_section(result: RunResult) -> Section:
         numeric=(1, 2, 3),
         note=_note_on_samples(candidate),
     )
-    return Section(id="limits", title="Limits", tables=(table,))
+    return Section(
+        id="limits", title="Limits", sentences=_on_this_machine(result, candidate), tables=(table,)
+    )
+
+
+def _on_this_machine(result: RunResult, candidate: Candidate) -> tuple[str, ...]:
+    """Return what to say where limits of a device were judged by this machine."""
+    judged = [gate.key for gate in candidate.gates if gate.name in _OF_DEVICES and gate.value is not None]
+    if not judged or result.targets[0].name:
+        return ()
+    return (f"Judged by figures of this machine, which do not prove it for a device: {', '.join(judged)}.",)
 
 
 def gate_row(gate: Gate) -> tuple[str, ...]:

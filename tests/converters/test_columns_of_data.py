@@ -45,6 +45,12 @@ def test_no_input_takes_a_column_and_it_is_not_reported_as_unused(tmp_path: Path
     assert "snr" not in caution
 
 
+def test_an_array_may_be_a_column_and_an_input(tmp_path: Path) -> None:
+    raw = files.read(saved(tmp_path, x=X[:, 0], level=X[:, 1]), columns=["x", "level"])
+    assert set(raw.columns) == {"x", "level"}
+    assert set(raw.arrays) == {"x"}  # it feeds an input of any name; `level` only one that is called so
+
+
 def test_texts_that_no_slice_uses_are_set_aside(tmp_path: Path) -> None:
     path = saved(tmp_path, x=X, room=list("abcdef"), place=list("abcdef"))
     raw = files.read(path)

@@ -66,6 +66,10 @@ def test_the_reliability_diagram_has_the_bins_of_the_json(page: Page) -> None:
             if mark["data-series"] == series
         ]
         assert drawn == [(each["confidence"], each["accuracy"]) for each in bins]
+        weights = [
+            float(mark["data-weight"]) for mark in page.marks["reliability"] if mark["data-series"] == series
+        ]
+        assert weights == [each["samples"] / 700 for each in bins]
 
 
 def test_the_severities_have_the_accuracies_of_the_json(page: Page) -> None:

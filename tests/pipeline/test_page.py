@@ -127,6 +127,14 @@ def test_what_is_missing_in_the_result_is_said_at_the_top(tmp_path: Path) -> Non
     assert lines == [f"{result.verdict}.", "int8 was not examined: no labels."]
 
 
+def test_a_limit_that_this_machine_was_judged_by_is_named(tmp_path: Path, page: Page) -> None:
+    sentence = "Judged by figures of this machine, which do not prove it for a device: latency_p95_max."
+    assert sentence in page.text
+    result = result_of(tmp_path)
+    (section, *_) = page_sections(replace(result, targets=result.targets[1:]))
+    assert section.sentences == ()
+
+
 def test_equal_accuracies_give_plots_of_noise(tmp_path: Path) -> None:
     rows = tuple((*row[:3], 683, *row[4:]) for row in ROWS)
     page = Page(page_of(result_of(tmp_path, rows=rows)))

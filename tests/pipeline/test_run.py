@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgeq.blueprint import load_blueprint
@@ -139,6 +140,39 @@ def test_the_chosen_file_is_written_and_another_file_is_not_replaced(
     shown = capsys.readouterr()
     assert "int8-plain holds its only gate" in shown.out
     assert "next: edgeq bundle" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("require", "slices", "words"),
+    [
+        ("accuracy_drop_max = 0.01", "", "even: require.accuracy_drop_max: this limit cannot be measured"),
+        ("size_max = '1 MiB'", "accuracy_min = 0.9", "even: slices part.accuracy_min: this limit cannot be"),
+    ],
+)
+def test_a_limit_that_the_data_cannot_measure_is_refused(
+    tmp_path: Path, planted: Path, capsys: pytest.CaptureFixture[str], require: str, slices: str, words: str
+) -> None:
+    with np.load(planted / "evaluation.npz") as kept:
+        np.savez(tmp_path / "unlabelled.npz", x=kept["x"], part=np.arange(len(kept["x"])) % 2 == 0)
+    more = f'[[slices]]\nname = "part"\nwhere = "part"\n{slices}' if slices else ""
+    path = written(tmp_path, planted, "even", require, more)
+    path.write_text(path.read_text().replace(f"{planted}/evaluation.npz", f"{tmp_path}/unlabelled.npz"))
+    assert main(["--workspace", str(tmp_path), "run", str(path)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_slices_are_judged_with_limits_of_their_own(tmp_path: Path, planted: Path) -> None:
+    with np.load(planted / "evaluation.npz") as kept:
+        np.savez(tmp_path / "parts.npz", x=kept["x"], y=kept["y"], part=np.arange(len(kept["x"])) % 3)
+    more = '[[slices]]\nname = "third"\nwhere = "part == 2"\naccuracy_min = 1.0'
+    path = written(tmp_path, planted, "even", "class_drop_max = 1.0", more)
+    path.write_text(path.read_text().replace(f"{planted}/evaluation.npz", f"{tmp_path}/parts.npz"))
+    result = result_of(path)
+    gates = {gate.key: gate for gate in result.selection.candidates[0].gates}
+    assert set(gates) == {"class_drop_max", "accuracy_min (third)"}
+    assert gates["accuracy_min (third)"].value is not None
+    assert result.details is not None
+    assert [part.name for part in result.details.slices] == ["third"]
 
 
 def test_a_run_without_time_builds_nothing_but_the_float_model(tmp_path: Path, planted: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 POSITION = "#{}"
@@ -14,6 +15,11 @@ _POSITIONAL = (POSITION, "input_{}", "arr_{}")
 def plain(name: str) -> str:
     """Return an input's name without what TensorFlow adds: `image` for `serving_default_image:0`."""
     return name.removeprefix("serving_default_").split(":")[0]
+
+
+def names_an_input(name: str) -> bool:
+    """Return whether an array of this name feeds an input of any name: `x`, or one by position."""
+    return name == "x" or re.fullmatch(r"(input|arr)_\d+", name) is not None
 
 
 def pair(inputs: Sequence[str], arrays: Collection[str]) -> tuple[str, ...] | None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeq_converters.data import array_names
 from edgeq_converters.errors import ConverterError
 
 LABELS = "y"
@@ -78,7 +79,11 @@ def read(path: Path, *, columns: Sequence[str] = (), finite: bool = True) -> Raw
     arrays = _read_arrays(path)
     chosen = _columns(arrays, columns, subject=str(path))
     labels, ids = arrays.pop(LABELS, None), arrays.pop(SEQUENCES, None)
-    arrays = {name: array for name, array in arrays.items() if name not in chosen}
+    arrays = {
+        name: array
+        for name, array in arrays.items()
+        if name not in chosen or array_names.names_an_input(name)
+    }
     names = _class_names(arrays)
     if not arrays:
         raise ConverterError("EQ205", str(path), expected="an array `x` with the samples", got="labels only")

@@ -26,7 +26,8 @@ def _reliability_figure(probabilities: Probabilities, name: str) -> Drawing:
         Lines(
             id="reliability",
             title="Reliability diagram",
-            caption="On the dotted diagonal a model is right as often as it says. Below it, it is too sure.",
+            caption="On the dotted diagonal a model is right as often as it says; below it, it is too sure. "
+            "The larger a mark, the more samples have about this confidence.",
             x=Axis(title="confidence (%)", unit=0.01),
             y=Axis(title="accuracy (%)", unit=0.01),
             panels=(
@@ -45,14 +46,16 @@ def _reliability_figure(probabilities: Probabilities, name: str) -> Drawing:
 
 
 def _line(name: str, calibration: Calibration) -> Line:
-    points, texts = [], []
+    points, texts, counts = [], [], []
     for each in calibration.bins:
         if each.confidence is None or each.accuracy is None:
             continue
         points.append((each.confidence, each.accuracy))
         sure, right = format_percent(each.confidence), format_percent(each.accuracy)
+        counts.append(each.samples)
         texts.append(f"{name}: {right} right at a confidence of {sure}, {each.samples} samples")
-    return Line(name=name, points=tuple(points), texts=tuple(texts))
+    weights = tuple(count / sum(counts) for count in counts)
+    return Line(name=name, points=tuple(points), texts=tuple(texts), weights=weights)
 
 
 def _table(probabilities: Probabilities, name: str) -> Table:

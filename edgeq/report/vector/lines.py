@@ -19,11 +19,13 @@ class Line:
         name: of the series; the same in each panel.
         points: (x, y) in raw units.
         texts: of each point, the values in words.
+        weights: of each point, 0..1: the area of its marker; empty for markers of one size.
     """
 
     name: str
     points: tuple[tuple[float, float], ...]
     texts: tuple[str, ...]
+    weights: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,9 @@ class Lines:
     y_range: tuple[float, float] | None = None
 
 
+# Width of a marker with weight 0, and how much wider it is with weight 1.
+_SMALLEST = 2.5
+_LARGER = 9.0
 _STYLES: tuple[dict[str, Any], ...] = (
     {"color": SERIES[0], "marker": "o", "linestyle": "-"},
     {"color": SERIES[1], "marker": "s", "linestyle": "--"},
@@ -64,7 +69,7 @@ _STYLES: tuple[dict[str, Any], ...] = (
 def lines(chart: Lines) -> Drawing:
     """Draw the lines of each panel; a series has the same colour, marker and dashes in all of them.
 
-    A mark has `data-panel`, `data-series`, `data-x` and `data-y` (raw units).
+    A mark has `data-panel`, `data-series`, `data-x` and `data-y` (raw units); `data-weight` where it has one.
     """
     columns = 1 if len(chart.panels) == 1 else 2
     rows = -(-len(chart.panels) // columns)
@@ -95,10 +100,14 @@ def _draw_panel(sheet: Canvas, axes: Any, chart: Lines, panel: LinesPanel, serie
         style = {**_STYLES[series.index(line.name)], "markersize": 4.5}
         drawn = [(x / chart.x.unit, y / chart.y.unit) for x, y in line.points]
         axes.plot(*zip(*drawn, strict=True), **{**style, "marker": ""}, linewidth=1.3)
-        for (x, y), at, text in zip(line.points, drawn, line.texts, strict=True):
-            (mark,) = axes.plot([at[0]], [at[1]], **{**style, "linestyle": "none"})
-            values = {"panel": printable(panel.title), "series": printable(line.name)}
-            sheet.mark(mark, text, **values, x=x, y=y)
+        for index, ((x, y), text) in enumerate(zip(line.points, line.texts, strict=True)):
+            values: dict[str, float | str] = {"panel": printable(panel.title), "series": printable(line.name)}
+            values |= {"x": x, "y": y}
+            if line.weights:
+                values["weight"] = line.weights[index]
+                style["markersize"] = _SMALLEST + _LARGER * line.weights[index] ** 0.5
+            (mark,) = axes.plot([drawn[index][0]], [drawn[index][1]], **{**style, "linestyle": "none"})
+            sheet.mark(mark, text, **values)
     if panel.title:
         axes.set_title(canvas.label(panel.title), loc="left", fontsize=10)
     if chart.y_range is not None:

@@ -129,11 +129,12 @@ def _prepare(axes: Any, chart: Scatter) -> None:
 
 def plain_numbers(axis: Any) -> None:
     """Label an axis with whole figures: no common offset or power of ten beside it."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     if axis.get_scale() == "linear":
         axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     else:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _at: f"{value:.6g}"))
 
