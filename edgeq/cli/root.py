@@ -42,9 +42,7 @@ class Entry(NamedTuple):
 COMMANDS: dict[str, Entry] = {
     "init": Entry(Section.MODELS, "init", "Write a blueprint for a model and its data."),
     "check": Entry(Section.MODELS, "check", "Validate a blueprint and show its limits."),
-    "run": Entry(
-        Section.MODELS, "run", "Find the model that meets a blueprint, by every technique it allows."
-    ),
+    "run": Entry(Section.MODELS, "run", "Find the model that meets a blueprint, in one command."),
     "calibrate": Entry(
         Section.MODELS, "calibrate", "Record histograms of a model's values for several conversions."
     ),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgeq.pipeline import RunResult, TimedTarget
     from edgeq.selection import Candidate
     from edgeq.store import Store
+    from edgeq.values import Device
 
 
 @command(
@@ -64,7 +65,8 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Write the chosen model to this file.  [default: the blueprint's name, beside it]",
+    help="Write the chosen model to this file.  [default: beside the blueprint, under its name; "
+    "NAME-edgeq.tflite where that is the source]",
 )
 @click.option(
     "--html",
@@ -127,7 +129,8 @@ def run_command(
     if (stages or soak) and not deploy:
         raise UsageError("--stages" if stages else "--soak", "deploys nothing", hint="add --deploy")
     loaded = load_blueprint(blueprint)
-    path = output or blueprint.parent / f"{loaded.name}.tflite"
+    named = _named_devices(app, devices, kind)
+    path = output or _usual_output(blueprint, loaded)
     inputs = (
         blueprint,
         loaded.source,
@@ -146,16 +149,16 @@ def run_command(
     check_outputs(outputs, inputs=inputs)
     if page is not None:
         require_page_libraries()
-    findings = examine_blueprint(loaded, blueprint)
-    app.ui.remarks(notes=(), warnings=findings.warnings)
-    with Store.open(app.workspace) as store:
+    with executor_of(jobs=jobs, scheduler=scheduler) as executor, Store.open(app.workspace) as store:
         if not force:
             _require_own(path, store)
-        with executor_of(jobs=jobs, scheduler=scheduler) as executor, display_of(app.ui) as display:
+        findings = examine_blueprint(loaded, blueprint)
+        app.ui.remarks(notes=(), warnings=findings.warnings)
+        with display_of(app.ui) as display:
             result = run(
                 loaded,
                 workspace=app.workspace,
-                targets=_targets(app, loaded, devices, kind, store),
+                targets=_targets(app, loaded, named, store),
                 kind=None if kind is None else DeviceKind(kind),
                 explore=explore,
                 executor=executor,
@@ -218,34 +221,52 @@ def _write_reports(ui: Ui, result: RunResult, page: Path | None, summary: Path |
         ui.say(f"wrote {summary}")
 
 
-def _targets(
-    app: App, blueprint: Blueprint, devices: tuple[str, ...], kind: str | None, store: Store
-) -> list[TimedTarget]:
-    """Return the named devices as targets.
+def _usual_output(path: Path, blueprint: Blueprint) -> Path:
+    """Return the output beside the blueprint, under its name; under a longer one where that is the source."""
+    output = path.parent / f"{blueprint.name}.tflite"
+    if output.resolve() == blueprint.source.resolve():
+        return path.parent / f"{blueprint.name}-edgeq.tflite"
+    return output
+
+
+def _named_devices(app: App, names: tuple[str, ...], kind: str | None) -> list[Device]:
+    """Return the named devices, each once.
 
     Raises:
-        UsageError: a device has another kind than the named one.
+        UsageError: a device is not enrolled, or has another kind than the named one.
     """
-    if not devices:
-        return []
     from edgeq.errors import UsageError
-    from edgeq.pipeline import TimedTarget
-    from edgeq.search.on_device import OnDevice
 
-    inventory = app.inventory()
-    targets = []
-    for name in dict.fromkeys(devices):
-        device = inventory.get(name)
+    inventory = app.inventory() if names else None
+    devices = [] if inventory is None else [inventory.get(name) for name in dict.fromkeys(names)]
+    for device in devices:
         if kind not in (None, device.kind.value):
             raise UsageError(
                 "--kind",
-                expected=f"{device.kind.value}, the kind of {name}",
+                expected=f"{device.kind.value}, the kind of {device.name}",
                 got=str(kind),
                 hint="omit --kind: the limits are those of the device",
             )
-        timing = OnDevice(device, blueprint=blueprint, workspace=app.workspace, store=store, say=app.ui.warn)
-        targets.append(TimedTarget(name=name, kind=device.kind, timing=timing))
-    return targets
+    return devices
+
+
+def _targets(app: App, blueprint: Blueprint, devices: list[Device], store: Store) -> list[TimedTarget]:
+    """Return the devices as targets; none stands for this machine."""
+    if not devices:
+        return []
+    from edgeq.pipeline import TimedTarget
+    from edgeq.search.on_device import OnDevice
+
+    return [
+        TimedTarget(
+            name=device.name,
+            kind=device.kind,
+            timing=OnDevice(
+                device, blueprint=blueprint, workspace=app.workspace, store=store, say=app.ui.warn
+            ),
+        )
+        for device in devices
+    ]
 
 
 def _require_own(path: Path, store: Store) -> None:

@@ -79,7 +79,10 @@ class LiveTable:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*HEADINGS, box=None, pad_edge=False)
+        *short, long = HEADINGS
+        table = Table(*short, box=None, pad_edge=False, expand=True)
+        # One line a candidate: reasons are long, and the final output has them in full.
+        table.add_column(long, no_wrap=True, overflow="ellipsis", ratio=1)
         for row in self._rows.values():
             table.add_row(*(Text(one_line(cell)) for cell in row))
         self._live.update(Group(table, Text(one_line(line), style="dim")))

@@ -47,8 +47,13 @@ def build_all(
         if go_on():
             job = builder.job(each.name, each.recipe)
             futures[executor.submit(build, job)] = (each, job)
-    for future in as_completed(futures):
-        yield _one(builder, *futures[future], future)
+    try:
+        for future in as_completed(futures):
+            yield _one(builder, *futures[future], future)
+    finally:
+        # After an error or an interruption, candidates that have not begun would only delay the end.
+        for future in futures:
+            future.cancel()
 
 
 def _one(

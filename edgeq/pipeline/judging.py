@@ -13,6 +13,9 @@ from edgeq.selection import Candidate, Measured, Selection, rank
 from edgeq.values import DeviceKind, Metrics, Variant
 from edgeq_converters.values import Scheme
 
+OF_DEVICE = frozenset({"latency_p95_ns_max", "memory_peak_bytes_max", "energy_nj_max"})
+"""Limits that are measured on a device."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
@@ -62,8 +65,11 @@ def judge(
     ranked = [_ranked(variants, schemes, baseline, blueprint, target, details) for target in targets]
     if len(ranked) == 1:
         return ranked[0]
-    others = [{each.variant.name: each for each in selection.candidates} for selection in ranked[1:]]
-    merged = [_merged(each, [other[each.variant.name] for other in others]) for each in ranked[0].candidates]
+    named = [
+        {each.variant.name: _with_device(each, target.name) for each in selection.candidates}
+        for selection, target in zip(ranked, targets, strict=True)
+    ]
+    merged = [_merged([each[name] for each in named]) for name in named[0]]
     admissible = [each for each in merged if each.admissible]
     useful = [each for each in admissible if not each.variant.metrics.useless]
     return Selection(candidates=tuple(merged), chosen=next(iter(useful or admissible), None))
@@ -95,9 +101,15 @@ def _unlisted(
     return [name for name, scheme in schemes.items() if scheme not in allowed]
 
 
-def _merged(first: Candidate, others: Sequence[Candidate]) -> Candidate:
-    """Return a candidate with the gates of all targets; equal ones once."""
-    gates = list(first.gates)
-    for other in others:
-        gates += [gate for gate in other.gates if gate not in gates]
-    return replace(first, gates=tuple(gates), listed=all(each.listed for each in (first, *others)))
+def _with_device(candidate: Candidate, device: str) -> Candidate:
+    """Return a candidate whose gates on measurements name the device that they are about."""
+    gates = tuple(
+        replace(gate, subset=device) if gate.name in OF_DEVICE else gate for gate in candidate.gates
+    )
+    return replace(candidate, gates=gates)
+
+
+def _merged(same: Sequence[Candidate]) -> Candidate:
+    """Return a candidate with its gates on all targets; equal ones once."""
+    gates = dict.fromkeys(gate for each in same for gate in each.gates)
+    return replace(same[0], gates=tuple(gates), listed=all(each.listed for each in same))

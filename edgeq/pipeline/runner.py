@@ -122,19 +122,21 @@ class _Run:
     skipped: list[SkippedPhase] = field(default_factory=list)
     selection: Selection | None = None
     details: dict[str, Details] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     reused: int = 0
     done: int = 0
 
     def result(self) -> RunResult:
         """Run all phases that are needed."""
+        # Whether the machine of the first target runs a scheme's kernels: one that it lacks is not built. A
+        # device that cannot be reached is reported before the work.
+        table = table_for(self.targets[0].timing.machine, self.store)
         builder, baseline = steps.prepare(self.blueprint, self.folder, self.store, self.on_progress)
         if baseline.variant is None:
             raise ModelError(str(self.blueprint.source), baseline.problem)
         require_measurable(self.blueprint, baseline.variant.metrics, [target.kind for target in self.targets])
         self.tell(PhaseBegan(phase=Phase.BASELINE, candidates=1))
         self._add(Phase.BASELINE, baseline)
-        # Whether the machine of the first target runs a scheme's kernels: one that it lacks is not built.
-        table = table_for(self.targets[0].timing.machine, self.store)
         for each in planned(self.blueprint, self.targets[0].kind)[1:]:
             reason = each.skipped or self._needless(each.phase)
             if reason:
@@ -152,7 +154,8 @@ class _Run:
             details = self._examine(shown.variant, baseline.variant, robustness=True)
         except EdgeqError as error:
             # The model is found: what only explains it may be missing.
-            return replace(result, notes=(f"{shown.variant.name} was not examined: {error.message}",))
+            note = f"{shown.variant.name} was not examined: {error.message}"
+            return replace(result, notes=(*result.notes, note))
         return replace(result, details=details, reused=self.reused, done=self.done)
 
     def _result(self, baseline: Variant, selection: Selection) -> RunResult:
@@ -163,6 +166,7 @@ class _Run:
             selection=selection,
             targets=self.timed,
             skipped=tuple(self.skipped),
+            notes=tuple(self.notes),
             reused=self.reused,
             done=self.done,
             seconds=time.monotonic() - self.began_s,
@@ -213,8 +217,12 @@ class _Run:
     def _add_all(
         self, phase: Phase, builder: CandidateBuilder, candidates: Sequence[PlannedCandidate]
     ) -> None:
+        before = len(self.built)
         for candidate in build_all(builder, candidates, self.executor, go_on=self._has_time):
             self._add(phase, candidate)
+        missing = len(candidates) - (len(self.built) - before)
+        if missing:
+            self.notes.append(f"{phase}: no time was left for {missing} of {len(candidates)} candidates")
 
     def _mixed(self, builder: CandidateBuilder) -> None:
         calibration = self.blueprint.calibration
@@ -222,7 +230,14 @@ class _Run:
             return
         self.tell(PhaseBegan(phase=Phase.MIXED_PRECISION, candidates=None))
         common = recipes.default_recipe(self.blueprint, Scheme.INT8)
-        regions, reused = steps.measure_regions(builder, calibration, common, self.store, self.on_progress)
+        try:
+            regions, reused = steps.measure_regions(
+                builder, calibration, common, self.store, self.on_progress
+            )
+        except ModelError as error:
+            asked = PlannedCandidate(name="mixed", family=Phase.MIXED_PRECISION.value, recipe=common)
+            self._add(Phase.MIXED_PRECISION, not_built(asked, problem_of(error)), counted=False)
+            return
         self._count(reused=reused)
         chosen = finalists.finalists(regions.sets, FLOAT_REGIONS)
         candidates = []

@@ -32,7 +32,7 @@ class Gate:
         holds: None where nothing was measured: the gate is open.
         written: the limit as the blueprint states it, with its unit.
         ci95: the 95 % interval of the figure; None where it has no sampling error.
-        subset: the slice of the data that it is about; empty for all of it.
+        subset: the slice of the data that it is about, or the device where there are several; else empty.
     """
 
     name: str

@@ -13,7 +13,8 @@ import pytest
 from edgeq.cli.root import root
 from tests.cli.test_suggested_commands import VALUE, parsed
 
-BLOCK = re.compile(r"```(?:bash)?\n(.*?)```", re.S)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
+SHELL = ("", "bash")
 INLINE = re.compile(r"`(edgeq [^`]+)`")
 
 
@@ -24,7 +25,9 @@ def pages(project_root: Path) -> list[Path]:
 
 def lines_of(page: str) -> Iterator[str]:
     """Yield the command lines in the blocks of a page, without comments and with continued lines joined."""
-    for block in BLOCK.findall(page):
+    for language, block in BLOCK.findall(page):
+        if language not in SHELL:
+            continue
         for line in block.replace("\\\n", " ").splitlines():
             for command in line.split("; "):
                 if command.startswith("edgeq "):

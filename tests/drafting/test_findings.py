@@ -144,7 +144,7 @@ def test_a_slice_is_judged_by_its_own_samples() -> None:
         ("'nigth'", "EQ205", "expected an array `nigth`"),
         ("'snr_db > 1000'", "EQ202", "slice 's' is empty"),
         ("'room < 5'", "EQ205", "expected numbers in `room`"),
-        ("'x > 0'", "EQ205", "expected an array"),
+        ("'x > 0'", "EQ203", "one value for each sample"),
     ],
 )
 def test_a_slice_that_the_data_does_not_have(where: str, code: str, words: str) -> None:

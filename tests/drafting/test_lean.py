@@ -33,7 +33,7 @@ def lean(*words: str) -> tuple[int, str]:
 def test_a_keras_model_and_arrays_need_no_extra(model: Path, write: Writer) -> None:
     write("all.npz", **samples(1000))
     status, err = lean("init")
-    assert (status, err.splitlines()[-1]) == (0, "next: edgeq check blueprint.toml")
+    assert (status, err.splitlines()[-1]) == (0, "next: edgeq run blueprint.toml")
     status, err = lean("check", "blueprint.toml")
     assert status == 0
     assert "not compared" not in err

@@ -421,7 +421,7 @@ def _look_up(path: Path) -> None:
 
 
 def _read_blueprint(path: Path) -> None:
-    for name in ("digits.keras", "calibration.npz", "evaluation.npz"):
+    for name in ("digits.keras", "calibration.npz", "evaluation.npz", "training.npz"):
         path.with_name(name).touch()
     load_blueprint(path)
 

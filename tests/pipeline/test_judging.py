@@ -34,10 +34,10 @@ def test_the_model_must_hold_the_limits_of_every_device() -> None:
     chosen = judged({"int8": 9, "float16": 9}, {"int8": 9, "float16": 4}).chosen
     assert chosen is not None
     assert chosen.variant.name == "float16"
-    assert [(gate.name, gate.limit) for gate in chosen.gates] == [
-        ("size_bytes_max", 100),
-        ("latency_p95_ns_max", 20),
-        ("latency_p95_ns_max", 5),
+    assert [(gate.key, gate.limit) for gate in chosen.gates] == [
+        ("size_max", 100),
+        ("latency_p95_max (pi)", 20),
+        ("latency_p95_max (board)", 5),
     ]
 
 
