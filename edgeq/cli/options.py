@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edgeq.errors import UsageError
+from edgeq.values import DeviceKind
+
 if TYPE_CHECKING:
     from edgeq.conversion import Recipe
+    from edgeq.values import Device
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -285,3 +289,25 @@ def write_recipe(recipe: Recipe, path: Path | None) -> None:
         from edgeq.conversion import save_recipe
 
         save_recipe(recipe, path)
+
+
+LIMITS_KIND_OPTION = click.option(
+    "--kind",
+    type=click.Choice([kind.value for kind in DeviceKind]),
+    help="Apply the limits of this kind of device.  [default: the kind of --device]",
+)
+
+
+def require_kind(kind: str | None, device: Device) -> None:
+    """Check that --kind, where it is given, is the kind of a device.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    if kind not in (None, device.kind.value):
+        raise UsageError(
+            "--kind",
+            expected=f"{device.kind.value}, the kind of {device.name}",
+            got=str(kind),
+            hint="omit --kind: the limits are those of the device",
+        )

@@ -9,6 +9,7 @@ import click
 
 from edgeq.cli import completing
 from edgeq.cli.device_options import yes_option
+from edgeq.cli.options import LIMITS_KIND_OPTION, require_kind
 from edgeq.cli.outputs import check_outputs
 from edgeq.cli.ui import App, Ui, command
 from edgeq.values import DeviceKind
@@ -43,11 +44,7 @@ if TYPE_CHECKING:
     shell_complete=completing.devices,
     metavar="DEVICE",
 )
-@click.option(
-    "--kind",
-    type=click.Choice([kind.value for kind in DeviceKind]),
-    help="Apply the limits of this kind of device.  [default: the kind of --device]",
-)
+@LIMITS_KIND_OPTION
 @click.option("--explore", is_flag=True, help="Run every phase, for the Pareto front.")
 @click.option(
     "--jobs",
@@ -235,18 +232,10 @@ def _named_devices(app: App, names: tuple[str, ...], kind: str | None) -> list[D
     Raises:
         UsageError: a device is not enrolled, or has another kind than the named one.
     """
-    from edgeq.errors import UsageError
-
     inventory = app.inventory() if names else None
     devices = [] if inventory is None else [inventory.get(name) for name in dict.fromkeys(names)]
     for device in devices:
-        if kind not in (None, device.kind.value):
-            raise UsageError(
-                "--kind",
-                expected=f"{device.kind.value}, the kind of {device.name}",
-                got=str(kind),
-                hint="omit --kind: the limits are those of the device",
-            )
+        require_kind(kind, device)
     return devices
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeq.cli import completing
+from edgeq.cli.options import LIMITS_KIND_OPTION, require_kind
 from edgeq.cli.outputs import check_outputs
 from edgeq.cli.progress import worker_progress
 from edgeq.cli.ui import App, Ui, command
-from edgeq.errors import UsageError
 from edgeq.values import DeviceKind
 
 if TYPE_CHECKING:
@@ -38,11 +38,7 @@ if TYPE_CHECKING:
     shell_complete=completing.devices,
     metavar="DEVICE",
 )
-@click.option(
-    "--kind",
-    type=click.Choice([kind.value for kind in DeviceKind]),
-    help="Apply the limits of this kind of device.  [default: the kind of --device]",
-)
+@LIMITS_KIND_OPTION
 @click.option(
     "--candidates",
     default=6,
@@ -138,13 +134,7 @@ def search_command(
 def _kind(kind: str | None, target: Device | None) -> DeviceKind | None:
     if target is None:
         return None if kind is None else DeviceKind(kind)
-    if kind not in (None, target.kind.value):
-        raise UsageError(
-            "--kind",
-            expected=f"{target.kind.value}, the kind of {target.name}",
-            got=str(kind),
-            hint="omit --kind: the limits are those of the device",
-        )
+    require_kind(kind, target)
     return target.kind
 
 

@@ -37,7 +37,7 @@ def usable_techniques(
 def _untrainable(technique: Technique, source: Path, training: Path | None) -> str | None:
     """Return why a model cannot be trained; None where it can."""
     if training is None:
-        return "there is no data.training"
+        return "data.training is missing"
     try:
         if technique is Technique.PRUNING:
             check_trainable(source, training, option=technique)

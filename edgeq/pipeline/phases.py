@@ -95,7 +95,7 @@ def _obstacle(phase: Phase, blueprint: Blueprint, kind: DeviceKind | None) -> st
     if phase is Phase.QAT and not set(TRAINED_SCHEMES) & set(schemes):
         return "the blueprint lists neither int8 nor int4"
     if phase in (Phase.PRUNING, Phase.QAT) and blueprint.training is None:
-        return "the blueprint names no data.training"
+        return "data.training is missing"
     return "" if phase is not Phase.PRUNING or is_keras3(blueprint) else "only a Keras 3 model can be pruned"
 
 

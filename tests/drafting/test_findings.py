@@ -167,7 +167,7 @@ def test_schemes_and_kinds_of_devices_that_do_not_come_together() -> None:
 
 def test_techniques_that_cannot_be_used_are_a_note(data: dict[str, Any], write: Writer) -> None:
     allow = ('allow = ["calibration"]', "")
-    assert findings(replace=allow).notes == ("a run leaves out: pruning and qat: there is no data.training",)
+    assert findings(replace=allow).notes == ("a run leaves out: pruning and qat: data.training is missing",)
     write("t.npz", **samples(20, seed=2))
     trained = ('[techniques]\nallow = ["calibration"]', 'training = "t.npz"')
     assert findings(replace=trained).notes == ()

@@ -107,7 +107,7 @@ def result_of(
         built=(*built, refused),
         selection=selection,
         targets=targets,
-        skipped=(SkippedPhase(phase=Phase.QAT, reason="the blueprint names no data.training"),),
+        skipped=(SkippedPhase(phase=Phase.QAT, reason="data.training is missing"),),
         reused=4,
         done=7,
         seconds=83.2,

@@ -25,7 +25,7 @@ def test_the_summary_has_verdict_limits_candidates_and_reasons(result: RunResult
     assert text.splitlines()[:3] == ["## kws", "", f"**Pass:** {escaped(result.verdict)}."]
     assert "| accuracy\\_drop\\_max | at most 2.0 % | 0.1 % | -0.7 % to 0.9 % | holds |" in text
     assert "| int8 (chosen) | 14.3 KiB | 9.35 us (11.2 us) | 37.4 us (44.9 us) |" in text
-    assert "| qat | quantization-aware training | the blueprint names no data.training |" in text
+    assert "| qat | quantization-aware training | data.training is missing |" in text
     assert "EQ332: no operation has weights that int4 suits" in text
 
 

@@ -101,7 +101,7 @@ def test_the_json_is_that_of_the_run_without_folders(result: RunResult, page: Pa
 
 def test_the_page_says_what_was_left_out_and_why(page: Page) -> None:
     assert "EQ332: no operation has weights that int4 suits" in page.text
-    assert "the blueprint names no data.training" in page.text
+    assert "data.training is missing" in page.text
 
 
 def test_a_page_without_a_chosen_model_says_what_to_do_next(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ def keras3(tmp_path: Path) -> Path:
 
 def test_without_training_data_nothing_is_trained() -> None:
     assert reasons(blueprint()) == {
-        Phase.PRUNING: "the blueprint names no data.training",
-        Phase.QAT: "the blueprint names no data.training",
+        Phase.PRUNING: "data.training is missing",
+        Phase.QAT: "data.training is missing",
     }
 
 
